@@ -222,8 +222,7 @@ static PyObject *
 get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     FlTlsEngine *engine = &self->connection->engine;
-    return PyLong_FromSize_t(
-        engine->type == NULL ? 0 : engine->type->incoming(engine));
+    return PyLong_FromSize_t(engine->type->incoming(engine));
 }
 
 static PyObject *
