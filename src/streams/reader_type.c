@@ -101,7 +101,8 @@ set(PyObject *reader, PyObject *value, void *closure)
     if (fl_reader_downgrade(state, reader) < 0) {
         return -1;
     }
-    /* The class is asyncio's now, so this sets a plain attribute. */
+    /* The class is asyncio's now, so this sets or deletes a plain attribute.
+       If an audit hook has refused that class, set_plain does. */
     return PyObject_SetAttr(reader, name, value);
 }
 
