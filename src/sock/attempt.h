@@ -86,9 +86,10 @@ fl_attempt_name(const FlAttempt *self)
 static inline void
 fl_attempt_release_view(FlAttempt *self)
 {
-    if (self->view.obj != NULL) {
-        PyBuffer_Release(&self->view);
-    }
+    /* Taken out first: releasing may run Python, which may end the call. */
+    Py_buffer view = self->view;
+    self->view.obj = NULL;
+    PyBuffer_Release(&view); /* does nothing without an object */
 }
 
 #endif

@@ -40,6 +40,9 @@ CALLS = {
     "sock_accept": (),
 }
 every_call = pytest.mark.parametrize("name", CALLS)
+needs_buffer_methods = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="no __buffer__ before 3.12"
+)
 
 
 @every_call
@@ -295,6 +298,29 @@ def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
 
     run(main())
     assert not data
+
+
+@needs_buffer_methods
+async def test_data_that_closes_its_call_is_released_once(loop, pair):
+    left, right = pair
+    calls = []
+
+    class Data(bytearray):
+        def __release_buffer__(self, view):
+            while calls:
+                calls.pop().close()
+
+    data = Data(b"data")
+    references = sys.getrefcount(data)
+    fill_socket(left)
+    call = loop.sock_sendall(left, data)
+    sent = call.send(None)
+    calls.append(call)
+    while not sent.done():
+        await loop.sock_recv(right, 1 << 20)
+    call.close()
+    assert not calls
+    assert sys.getrefcount(data) == references
 
 
 async def test_a_finished_call_frees_the_descriptor(loop, pair):
