@@ -10,7 +10,9 @@
       waits as add_reader does.
    3. fl_attempt_try flushes corked writes (fl_loop_before_io) before any send
       and before any method of an application's class.  Otherwise bytes that
-      the callback wrote earlier could leave after this call's bytes. */
+      the callback wrote earlier could leave after this call's bytes.
+   4. To take a buffer may run its __buffer__(), which may close the socket.
+      So no fd that was read before is used after it. */
 #include "sock/attempt.h"
 
 #include "core/loop.h"
@@ -205,6 +207,17 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
                                       : receive_bytes(self, fd, size, result);
 }
 
+/* Whether this still is the socket's fd. */
+static bool
+has_fd(const FlAttempt *self, int fd)
+{
+    int now = PyObject_AsFileDescriptor(self->sock);
+    if (now < 0) {
+        PyErr_Clear(); /* closed: the socket's own method raises EBADF */
+    }
+    return now == fd;
+}
+
 static int
 try_recv_into(FlAttempt *self, int fd, PyObject **result)
 {
@@ -213,7 +226,7 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
         PyErr_Clear(); /* the socket's method raises its own TypeError */
         return call_method(self, fd, result);
     }
-    if (view.len == 0) {
+    if (view.len == 0 || !has_fd(self, fd)) { /* invariant 4 */
         /* An empty buffer is the method's to judge, as for size 0. */
         PyBuffer_Release(&view);
         return call_method(self, fd, result);
@@ -325,7 +338,8 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
 }
 
 /* Take a view of sendall's data.  It is held until the call ends, so that the
-   application cannot resize the buffer between two tries.  0 or -1. */
+   application cannot resize the buffer between two tries.  May run Python.
+   0 or -1. */
 static int
 hold_view(FlAttempt *self)
 {
@@ -349,9 +363,6 @@ add_sent(FlAttempt *self, Py_ssize_t sent_bytes, PyObject **result)
 static int
 sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 {
-    if (hold_view(self) < 0) {
-        return -1;
-    }
     PyObject *view = PyMemoryView_FromObject(self->args[0]);
     PyObject *rest = view == NULL ? NULL
                                   : PySequence_GetSlice(view, self->sent_bytes,
@@ -372,9 +383,6 @@ sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 static int
 try_sendall(FlAttempt *self, int fd, PyObject **result)
 {
-    if (hold_view(self) < 0) {
-        return -1;
-    }
     /* Empty data completes at once, even if the send buffer is full. */
     if (self->view.len > 0 && is_known_unready(self, fd)) {
         return 0;
@@ -393,6 +401,10 @@ int
 fl_attempt_try(FlAttempt *self, PyObject **result)
 {
     const FlOperation *operation = self->operation;
+    /* First, because it may run Python: invariants 3 and 4. */
+    if (operation == &fl_operation_sendall && hold_view(self) < 0) {
+        return -1;
+    }
     bool plain = fl_attempt_is_plain(self);
     /* Invariant 3.  A receive on a plain socket does not flush: it neither
        sends nor runs any Python. */

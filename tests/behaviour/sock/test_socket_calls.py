@@ -13,7 +13,7 @@ import ssl
 import sys
 
 import pytest
-from net_helpers import fill_socket, iterations, waiting
+from net_helpers import fill_socket, iterations, moved_to, waiting
 
 
 @pytest.fixture
@@ -321,6 +321,34 @@ async def test_data_that_closes_its_call_is_released_once(loop, pair):
     call.close()
     assert not calls
     assert sys.getrefcount(data) == references
+
+
+@needs_buffer_methods
+@pytest.mark.parametrize("name", ["sock_recv_into", "sock_sendall"])
+def test_a_buffer_that_closes_the_socket(run, loop, pair, name):
+    """The file that reuses the fd is neither read nor written."""
+    left, right = pair
+    stranger, far = socket.socketpair()
+    stranger.send(b"to far")
+    far.send(b"to stranger")
+    moved = []
+
+    class Buffer:
+        memory = bytearray(20)
+
+        def __buffer__(self, flags):
+            if not moved:
+                number = left.fileno()
+                left.close()
+                moved.append(moved_to(number, stranger))
+            return memoryview(self.memory)
+
+    with pytest.raises(OSError) as caught:
+        run(getattr(loop, name)(left, Buffer()))
+    assert caught.value.errno == errno.EBADF
+    with far, moved[0]:
+        assert moved[0].recv(20) == b"to stranger"
+        assert far.recv(20) == b"to far"
 
 
 async def test_a_finished_call_frees_the_descriptor(loop, pair):
