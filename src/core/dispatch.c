@@ -410,6 +410,11 @@ fl_loop_run_batch(FlLoop *loop)
         fl_metrics_batch_begins(loop);
     }
     loop->in_batch = true;
+    /* Exchanged, so that the batch sees what a thread that found it set, and
+       so queued no entry, did before. */
+    if (FL_UNLIKELY(atomic_load(&loop->wake_queued))) {
+        (void)atomic_exchange(&loop->wake_queued, false);
+    }
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
         loop->callback_count++;

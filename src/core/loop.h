@@ -94,6 +94,8 @@ struct FlLoop {
         cork;                 /* the stream whose write queue keeps bytes until
                                 the running callback returns, or NULL */
     FL_ATOMIC bool in_batch;  /* callbacks run: their writes may be corked */
+    atomic_bool wake_queued;  /* an entry of _write_to_self() waits for the
+                                 next batch */
     unsigned skips_left;      /* polls that may still be skipped */
     unsigned skip_allowance;  /* adapted at each empty poll */
     bool owns_wakeup_fd;      /* the run has Python's wakeup fd: signals.c */

@@ -350,13 +350,24 @@ static const char wake_doc[] =
     "End the loop's current wait or its next one.  Any thread may call.\n"
     "asyncio's private name.";
 
-/* A queued entry ends the wait, also one that is skipped. */
+/* A queued entry ends the wait, also one that is skipped.  One is enough: the
+   queue of a loop that does not iterate must not grow with each call. */
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     FlReady entry = {.kind = FL_READY_NONE};
-    return fl_call_none(
-        loop->closed ? 0 : fl_thread_queue_push_anythread(loop, &entry));
+    if (loop->closed) {
+        Py_RETURN_NONE;
+    }
+    if (atomic_exchange(&loop->wake_queued, true)) {
+        fl_loop_flush_corked_here(loop->state); /* as a push does */
+        Py_RETURN_NONE;
+    }
+    int code = fl_thread_queue_push_anythread(loop, &entry);
+    if (code < 0) {
+        atomic_store(&loop->wake_queued, false);
+    }
+    return fl_call_none(code);
 }
 
 static const char enable_doc[] =

@@ -6,6 +6,7 @@ import gc
 import signal
 import threading
 
+import pytest
 from patience import PATIENCE
 
 
@@ -83,6 +84,33 @@ def test_wake_up_while_the_loop_is_about_to_sleep(loop, in_thread):
     in_thread(caller)
     loop.run_forever()
     assert left == [0]
+
+
+def test_wake_ups_do_not_add_up(loop, loop_kind, iterate, in_thread):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's wake-ups are bytes in a pipe")
+
+    def wake():
+        for _ in range(100):
+            loop._write_to_self()
+
+    loop.enable_metrics()
+    for round_number in range(1, 4):
+        wake()
+        in_thread(wake).join()
+        iterate()
+        assert loop.metrics().callbacks <= 2 * round_number
+
+
+def test_a_wake_up_of_a_callback_ends_the_next_wait(loop):
+    seen = []
+    loop.call_later(PATIENCE, seen.append, "timer")
+    for _ in range(2):
+        loop.call_soon(loop._write_to_self)
+        loop.call_soon(seen.append, "callback")
+        loop._run_once()
+        loop._run_once()
+    assert seen == ["callback"] * 2
 
 
 def test_context_is_that_of_the_caller(loop, in_thread):
