@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     _Ts = TypeVarTuple("_Ts")
 
 
+#: The transports that ``_transports`` shows beside asyncio's own.
+_native_transports = (_core.StreamTransport, _core.DatagramTransport)
+
+
 def _asyncio_logger() -> logging.Logger:
     """Return the logger of asyncio's loops; looked up, as tests replace it."""
     logger: logging.Logger = base_events.logger  # type: ignore[attr-defined]
@@ -573,6 +577,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Raise RuntimeError if one of asyncio's own transports uses fd."""
         number = fd if isinstance(fd, int) else fd.fileno()
         transport = self._python_transports.get(number)
+        if isinstance(transport, _native_transports):
+            return  # the core has looked at those itself
         if transport is not None and not transport.is_closing():
             raise RuntimeError(
                 f"File descriptor {fd!r} is used by transport {transport!r}"

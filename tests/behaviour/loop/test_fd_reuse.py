@@ -235,6 +235,25 @@ async def test_bytes_behind_urgent_data_are_read(loop):
     peer.close()
 
 
+@pytest.mark.parametrize("looked", [False, True])
+async def test_a_reader_of_a_reused_fd(loop, loop_kind, looked):
+    """To look at the loop's transports changes nothing."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio takes the new for the old descriptor")
+    left, right = socket.socketpair()
+    transport, _ = await open_on(loop, left)
+    number = left.fileno()
+    if looked:
+        assert loop._transports[number] is transport
+    left.close()
+    stranger, peer = pair_at(number)
+    with right, stranger, peer:
+        loop.add_reader(stranger, int)
+        assert loop.remove_reader(stranger)
+        transport.abort()
+        await iterations()
+
+
 def test_a_reader_that_closes_its_fd_gets_no_events_of_the_next_file(loop):
     """Another socket gets the fd while the callback runs."""
     near, far = socket.socketpair()
