@@ -361,7 +361,9 @@ fl_signals_end(FlLoop *loop)
         return;
     }
     loop->owns_wakeup_fd = false;
-    if (release_wakeup_fd(loop) < 0) {
+    /* If the GC of another thread collects a running loop, fl_signals_forget
+       follows. */
+    if (in_main_thread(loop->state) && release_wakeup_fd(loop) < 0) {
         PyErr_WriteUnraisable(NULL);
     }
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import signal
 import socket
 import sys
@@ -151,6 +152,21 @@ def test_a_guest_that_forgets_its_loop(loop_factory):
     loop._thread_id = threading.get_ident()
     loop.call_soon(print)
     del loop
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_guests_loop_that_another_thread_collects(
+    loop_factory, in_thread, monkeypatch
+):
+    raised = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda args: raised.append(args.exc_value)
+    )
+    loops = [loop_factory()]
+    loops[0]._thread_id = threading.get_ident()
+    in_thread(lambda: (loops.clear(), gc.collect())).join()
+    assert raised == []
+    signal.set_wakeup_fd(-1)  # which only this thread may do
 
 
 def test_thread_of_a_loop_that_does_not_run(loop):
