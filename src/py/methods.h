@@ -28,8 +28,9 @@ fl_class_is_plain(FlState *state, FlSeenClass *seen, PyObject *type,
                   bool (*check)(const FlState *state))
 {
     unsigned version = fl_type_version((PyTypeObject *)type);
-    if (FL_LIKELY(version != 0 && version == seen->version)) {
-        return seen->is_plain;
+    uint64_t answer = *seen;
+    if (FL_LIKELY(version != 0 && version == answer >> 1)) {
+        return answer & 1;
     }
     bool is_plain = check(state);
     /* Without a GIL another thread may change the class during the lookups:
@@ -37,8 +38,7 @@ fl_class_is_plain(FlState *state, FlSeenClass *seen, PyObject *type,
        version gets one at its first lookup, unless it was changed very often:
        then its version stays 0, and each call checks it again. */
     if (version != 0 && version == fl_type_version((PyTypeObject *)type)) {
-        seen->is_plain = is_plain;
-        seen->version = version;
+        *seen = (uint64_t)version << 1 | is_plain;
     }
     return is_plain;
 }

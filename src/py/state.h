@@ -171,11 +171,10 @@ typedef struct {
 
 /* A cached answer: whether an application has replaced methods of a class.  It
    holds while the class has this version, because every change of a class
-   changes its version (fl_type_version). */
-typedef struct {
-    FL_ATOMIC unsigned version; /* 0: not checked yet */
-    FL_ATOMIC bool is_plain;    /* no method was replaced */
-} FlSeenClass;
+   changes its version (fl_type_version).  Twice the version, plus 1 if no
+   method was replaced; 0: not checked yet.  One word, so that a thread never
+   reads the answer of one version with another version. */
+typedef FL_ATOMIC uint64_t FlSeenClass;
 
 /* What is imported when the module loads: the field, the module, the name.  A
    dotted name is an attribute of a class.  An application that patches asyncio
