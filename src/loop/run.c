@@ -70,10 +70,9 @@ begin(FlLoop *loop, unsigned long thread)
 PyObject *
 fl_loop_thread_id_get(FlLoop *loop, void *Py_UNUSED(closure))
 {
-    if (!fl_loop_is_running(loop)) {
-        Py_RETURN_NONE;
-    }
-    return PyLong_FromUnsignedLong(loop->thread_id);
+    /* Read once: another thread may end the run. */
+    unsigned long thread = loop->thread_id;
+    return thread == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLong(thread);
 }
 
 /* End the run, which only its own thread may, outside an iteration.  0 or

@@ -100,3 +100,20 @@ with repeated(2, read):
     loop.run_until_complete(main())
 loop.close()
 """)
+
+
+def test_another_thread_reads_the_thread_of_a_run(fast_script):
+    fast_script("""
+here = threading.get_ident()
+
+def read():
+    for _ in range(1000):
+        assert loop._thread_id in (None, here)
+
+loop = new_loop()
+with repeated(2, read):
+    for _ in range(20_000):
+        loop._thread_id = here
+        loop._thread_id = None
+loop.close()
+""")
