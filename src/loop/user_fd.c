@@ -200,9 +200,11 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     {
         return -errno;
     }
-    FlRegistration user = {.owner = loop, .on_events = on_fd};
-    return fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &user,
-                              (FlRegistration **)user_fd);
+    FlRegistration user = {.owner = loop, .on_events = on_fd}, *reg = NULL;
+    int code =
+        fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &user, &reg);
+    *user_fd = (FlUserFd *)reg;
+    return code;
 }
 
 /* Cancel what stood in a slot; steals it.  Runs application code.  As in
@@ -383,10 +385,11 @@ fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
     return code;
 }
 
-/* Invalidate a transport that has the fd in the table but whose socket was
-   closed without its knowledge, or that is a pipe's.  0, or -1 with
-   RuntimeError: the transport still uses the fd, or another thread asks
-   (invariant 5); or with OSError as fl_fd_acquire. */
+/* Invalidate a transport that has the fd in the table but not for itself: its
+   socket was closed without its knowledge, or it is a pipe's, which then waits
+   with a duplicate.  0, or -1 with RuntimeError: the transport still uses the
+   fd, or another thread asks (invariant 5); or with OSError as
+   fl_fd_acquire. */
 static int
 evict_transport(FlLoop *loop, int fd)
 {
@@ -570,11 +573,12 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
          "ValueError if fd is not a file descriptor, RuntimeError if\n" \
          "a transport uses it.  Implements asyncio's loop." name "()."
 
-#define DOC_RAW(name, parameters)                                      \
-    "_" name "($self, " parameters ")\n--\n\n" name                    \
-    "() as asyncio's own loop has it under this private name.\n\n"     \
-    "It does not check whether a transport uses the descriptor, and\n" \
-    "the methods that add return the handle."
+#define DOC_RAW(name, parameters)                                         \
+    "_" name "($self, " parameters ")\n--\n\n" name                       \
+    "() as asyncio's own loop has it under this private name.\n\n"        \
+    "It does not look for asyncio's own transports.  The methods that\n"  \
+    "add return the handle.  They raise RuntimeError if a transport of\n" \
+    "fastloop uses the descriptor."
 
 #if PY_VERSION_HEX >= 0x030F0000
 #define RAW_PARAMETERS "fd, callback, *args, context=None"

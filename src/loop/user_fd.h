@@ -81,10 +81,11 @@ int fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call,
 
 /* The registration of an fd; a new one wants nothing yet.  It takes the lock
    of the poller's table, and the caller releases it.  A transport whose socket
-   was closed without its knowledge loses the fd; to find that out may run
-   Python.  NULL, without the lock, with RuntimeError (the loop is closed, or
-   without a GIL another thread runs it and its transport would lose the fd),
-   MemoryError or OSError. */
+   was closed without its knowledge loses the fd, and a pipe's waits with a
+   duplicate; to find that out may run Python.  NULL, without the lock, with
+   MemoryError, OSError or RuntimeError: the loop is closed, a transport uses
+   the fd, or without a GIL another thread runs the loop and its transport
+   would lose the fd. */
 FlUserFd *fl_user_fd_lock(FlLoop *loop, int fd);
 
 /* Make an fd free for a new transport.  This invalidates it for its previous
