@@ -25,7 +25,7 @@
 FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
                                               PyObject *sock);
 
-/* Run `call` (an FlFdCall) when the socket, whose fd this is, is ready for
+/* Call `call` (a SocketCall) when the socket, whose fd this is, is ready for
    `event`.  Returns 1; 0 if a handle waits for this fd, so that the
    registration cannot be persistent; or -1 with MemoryError or OSError.
    fl_fd_remove ends the wait. */

@@ -130,7 +130,7 @@ fl_fd_transport(const FlLoop *loop, int fd)
 
 /* --- running ------------------------------------------------------------- */
 
-/* Run what stands in a slot, a handle or an FlFdCall; steals it.  0, or -1
+/* Run what stands in a slot, a handle or a SocketCall; steals it.  0, or -1
    with an exception that ends the run. */
 static int
 run_slot(FlLoop *loop, PyObject *handle)
@@ -140,7 +140,7 @@ run_slot(FlLoop *loop, PyObject *handle)
     }
     int code;
     if (Py_TYPE(handle) == loop->state->socket_call_type) {
-        code = ((FlFdCall *)handle)->run(handle);
+        code = fl_call_done(PyObject_CallNoArgs(handle));
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     }
     else {

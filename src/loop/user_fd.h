@@ -17,17 +17,10 @@
 
 /* The strong references of a user-owned fd. */
 typedef struct {
-    PyObject *reader; /* FlHandle, FlFdCall or NULL */
+    PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
     PyObject *writer;
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
-
-/* The head of a SocketCall (sock/sock_call.c), which takes a handle's place as
-   reader or writer.  run returns 0, or -1 with an exception set. */
-typedef struct {
-    PyObject_HEAD
-    int (*run)(PyObject *self);
-} FlFdCall;
 
 /* A user-owned fd: the registration of add_reader, add_writer or a sock_*
    call, with what it refers to. */
@@ -71,7 +64,7 @@ fl_user_fd_slot(FlUserFd *user_fd, int event)
    the lock, because that may run any code. */
 void fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs);
 
-/* Put a handle or an FlFdCall in the slot of its direction; steals it.  The
+/* Put a handle or a SocketCall in the slot of its direction; steals it.  The
    caller drops `dropped`, empty before, outside the lock: its reader is what
    stood there, or `call` on failure.  0 or a negative errno. */
 int fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call,
@@ -126,7 +119,7 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
                     PyObject *context);
 
 /* Remove a callback, and cancel it if it is a handle.  If `only` is not NULL,
-   nothing but this handle or FlFdCall is removed, and a persistent
+   nothing but this handle or SocketCall is removed, and a persistent
    registration stays.  Whether there was one. */
 bool fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only);
 

@@ -29,7 +29,7 @@
 /* A waiting operation.  Its life: call_new, wait (registers it), on_ready (any
    number of times), release.  The coroutine and the fd's slot own it. */
 typedef struct {
-    FlFdCall base;
+    PyObject_HEAD
     FlAttempt attempt; /* owns its references, unlike other attempts */
     PyObject *future;  /* NULL before wait, and once released */
     FlHandle *handle;  /* registered for the fd; NULL: this object is */
@@ -122,23 +122,13 @@ on_ready(SocketCall *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
-/* FlFdCall.run.  The reference keeps the object alive: on_ready may empty the
-   slot that owns it. */
-static int
-run_call(PyObject *object)
-{
-    Py_INCREF(object);
-    int code = on_ready((SocketCall *)object);
-    Py_DECREF(object);
-    return code;
-}
-
-/* The same as a Python call, for the Handle of wait_for_fd. */
+/* The call of this object, by the slot of the fd or the Handle of wait_for_fd.
+   The caller has a reference: on_ready may empty the slot that owns it. */
 static PyObject *
 ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
                PyObject *Py_UNUSED(kwargs))
 {
-    return run_call((PyObject *)self) < 0 ? NULL : Py_NewRef(Py_None);
+    return fl_call_none(on_ready(self));
 }
 
 /* Register for the fd, by a persistent registration if possible.  0 or -1. */
@@ -225,7 +215,6 @@ call_new(FlAttempt *attempt)
     if (self == NULL) {
         return NULL;
     }
-    self->base.run = run_call;
     self->attempt = *attempt;
     self->attempt.is_retry = true;
     attempt->view.obj = NULL; /* the copy above owns the buffer now */
