@@ -433,8 +433,7 @@ int
 fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                  PyObject *argument, PyObject *context)
 {
-    PyObject *owned =
-        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    PyObject *owned = fl_context_resolve(context);
     if (owned == NULL) {
         return -1;
     }

@@ -25,6 +25,7 @@
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/state.h"
 
 #include <math.h>
@@ -50,14 +51,6 @@ static inline bool
 is_custom_context(PyObject *context)
 {
     return context != NULL && !PyContext_CheckExact(context);
-}
-
-/* A new reference to the context to run in: the one given, or a copy of the
-   current one. */
-static inline PyObject *
-resolve_context(PyObject *context)
-{
-    return context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
 }
 
 /* --- call_soon ----------------------------------------------------------- */
@@ -244,7 +237,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         }
         return push_step(loop, args, nargs, context);
     }
-    PyObject *owned = resolve_context(context);
+    PyObject *owned = fl_context_resolve(context);
     if (FL_UNLIKELY(owned == NULL)) {
         return NULL;
     }
@@ -278,7 +271,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     {
         return NULL;
     }
-    PyObject *owned = resolve_context(call.context);
+    PyObject *owned = fl_context_resolve(call.context);
     if (owned == NULL) {
         return NULL;
     }
@@ -308,7 +301,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *handle =
         fl_args_parse_one("_add_callback", "handle", args, nargs, kwnames);
-    /* By the attribute: the handle may be of any subclass. */
+    /* The attribute, as in asyncio: the handle may be of any class. */
     int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
                         ? -1
                         : fl_attr_truth(handle, loop->state->names._cancelled);
@@ -325,7 +318,7 @@ schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
 {
     PyObject *const *args = call->args + 1; /* callback, *args */
     Py_ssize_t nargs = call->nargs - 1;
-    PyObject *owned = resolve_context(call->context);
+    PyObject *owned = fl_context_resolve(call->context);
     PyObject *tuple = NULL;
     FlTimerHandle *timer = NULL;
     if (owned != NULL) {

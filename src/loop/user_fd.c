@@ -33,6 +33,7 @@
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/state.h"
 
@@ -459,8 +460,7 @@ FlHandle *
 fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
           PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
-    PyObject *owned =
-        context == NULL ? PyContext_CopyCurrent() : Py_NewRef(context);
+    PyObject *owned = fl_context_resolve(context);
     PyObject *tuple =
         owned == NULL ? NULL : fl_args_tuple(args + 1, nargs - 1);
     FlHandle *handle = tuple == NULL
