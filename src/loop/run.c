@@ -42,6 +42,16 @@ fl_loop_end_run(FlLoop *loop)
     fl_loop_unclaim(loop);
 }
 
+/* The same after a call that returned `code`, with an exception set if that is
+   negative.  Returns it: ending may run Python, so the exception is kept. */
+static int
+end_after(FlLoop *loop, int code)
+{
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    fl_loop_end_run(loop);
+    return fl_error_keep_first(exc, 0, NULL);
+}
+
 /* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
    iteration outside a run.  If it fails, the caller calls
    fl_loop_end_run all the same.  0 or -1. */
@@ -115,13 +125,7 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
         return fl_loop_check_open(loop) < 0 ? -1 : raise_already_running();
     }
     int code = begin(loop, ident);
-    if (code < 0) {
-        /* Ending may call Python. */
-        PyObject *exc = PyErr_GetRaisedException();
-        fl_loop_end_run(loop);
-        PyErr_SetRaisedException(exc);
-    }
-    return code;
+    return code < 0 ? end_after(loop, code) : 0;
 }
 
 /* --- iterations ---------------------------------------------------------- */
@@ -178,7 +182,5 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     if (code == 0) {
         code = iterate(loop, true);
     }
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    fl_loop_end_run(loop);
-    return fl_call_none(fl_error_keep_first(exc, 0, NULL));
+    return fl_call_none(end_after(loop, code));
 }
