@@ -63,8 +63,7 @@ note_transfer(const FlAttempt *self, int fd, ssize_t moved, size_t requested)
     }
 }
 
-#if defined(__linux__) && FL_HAVE_GIL
-/* A SOL_SOCKET option, or -1. */
+/* A SOL_SOCKET option, or -1 with errno. */
 static int
 socket_option(int fd, int name)
 {
@@ -72,7 +71,6 @@ socket_option(int fd, int name)
     socklen_t size = sizeof(value);
     return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
 }
-#endif
 
 bool
 fl_attempt_may_persist(const FlAttempt *self, int fd)
@@ -264,12 +262,9 @@ try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 static bool
 is_listening(int fd)
 {
-    int on = 0;
-    socklen_t size = sizeof(on);
-    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) < 0) {
-        return errno == ENOPROTOOPT; /* macOS lacks the option: assume so */
-    }
-    return on != 0;
+    int on = socket_option(fd, SO_ACCEPTCONN);
+    /* macOS lacks the option: assume so. */
+    return on < 0 ? errno == ENOPROTOOPT : on != 0;
 }
 
 static int

@@ -78,12 +78,9 @@ settle_future(SocketCall *self, PyObject *result)
         result == NULL ? names->set_exception : names->set_result;
     PyObject *value =
         result == NULL ? PyErr_GetRaisedException() : Py_NewRef(result);
-    /* The call may run Python, which may release this object's reference. */
-    PyObject *future = Py_NewRef(self->future);
-    PyObject *done = PyObject_CallMethodOneArg(future, method, value);
-    Py_DECREF(future);
+    int code = fl_call_method(self->future, method, value);
     Py_DECREF(value);
-    return fl_call_done(done);
+    return code;
 }
 
 /* The fd is ready: try again, and settle the future unless it would block.
@@ -181,14 +178,11 @@ static int
 check_socket(FlState *state, FlLoop *loop, PyObject *sock)
 {
     /* socket.socket itself is no SSL socket: no need to call Python. */
-    if (Py_TYPE(sock) != (PyTypeObject *)state->socket_type) {
-        PyObject *checked =
-            PyObject_CallMethodOneArg(state->streams,
-                                      state->names.check_ssl_socket, sock);
-        if (checked == NULL) {
-            return -1;
-        }
-        Py_DECREF(checked);
+    if (Py_TYPE(sock) != (PyTypeObject *)state->socket_type
+        && fl_call_method(state->streams, state->names.check_ssl_socket, sock)
+               < 0)
+    {
+        return -1;
     }
     if (!loop->debug) {
         return 0;
