@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 __all__ = [
     "ENOUGH_ROUNDS",
@@ -20,6 +21,7 @@ __all__ = [
     "compare",
     "figure",
     "mean",
+    "of_ratios",
     "t_quantile",
     "times_as_good",
 ]
@@ -87,6 +89,8 @@ def figure(value: float | None) -> str:
     size = abs(value)
     if size >= 1000:
         return f"{value:,.0f}"
+    if size < 1:
+        return f"{value:#.3g}"
     return f"{value:.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
 
 
@@ -98,9 +102,15 @@ def compare(
     None if there are fewer than two rounds with figures above 0.
     """
     pairs = [(a, b) for a, b in zip(own, base, strict=False) if a > 0 < b]
-    if len(pairs) < 2:
+    return of_ratios([times_as_good(a, b, better) for a, b in pairs])
+
+
+def of_ratios(ratios: Sequence[float]) -> Comparison | None:
+    """Compare by the ratio of each round; None if fewer than two are above
+    0."""
+    logs = [math.log(ratio) for ratio in ratios if ratio > 0]
+    if len(logs) < 2:
         return None
-    logs = [math.log(times_as_good(a, b, better)) for a, b in pairs]
     middle = statistics.fmean(logs)
     error = statistics.stdev(logs) / math.sqrt(len(logs))
     near = t_quantile(0.05, len(logs) - 1) * error
@@ -113,6 +123,7 @@ def compare(
     )
 
 
+@cache
 def t_quantile(outside: float, freedom: int) -> float:
     """Return the t beyond which, on both sides, lies this probability.
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from fastloop.cli.compare import Comparison, compare, t_quantile
+from fastloop.cli.compare import Comparison, compare, figure, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,19 @@ def test_a_difference_beyond_the_noise_is_told():
         base = [chance.lognormvariate(0, 0.03) for _ in range(8)]
         found = compare(own, base, "more")
         assert found.sure and found.ratio > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0.00"),
+        (0.001234, "0.00123"),
+        (-0.25, "-0.250"),
+        (1.234, "1.23"),
+        (56.78, "56.8"),
+        (12_345.6, "12,346"),
+    ],
+)
+def test_a_figure_has_three_digits_that_matter(value, text):
+    assert figure(value) == text
