@@ -28,6 +28,7 @@ CLIENTS = 32
 FEWER = 16
 ROUNDS = 10
 KILOBYTE = b"x" * 1_000
+KEPT_S = 600  # a connection: its process may be stopped meanwhile
 
 Work = Callable[[], Awaitable[object]]
 Open = Callable[[Run], AbstractAsyncContextManager[Work]]
@@ -183,6 +184,7 @@ async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
         log_level="error",
         access_log=False,
         lifespan="off",
+        timeout_keep_alive=KEPT_S,
     )
     server = uvicorn.Server(config)
     # serve() would take the process's signals.
@@ -190,7 +192,8 @@ async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
     server.lifespan = config.lifespan_class(config)
     await server.startup()
     port = server.servers[0].sockets[0].getsockname()[1]
-    async with httpx.AsyncClient(trust_env=False) as client:
+    limits = httpx.Limits(keepalive_expiry=KEPT_S)
+    async with httpx.AsyncClient(trust_env=False, limits=limits) as client:
 
         async def get() -> None:
             (await client.get(f"http://127.0.0.1:{port}/")).json()

@@ -10,6 +10,7 @@ wants --postgres PORT), and an asynchronous view of Django (django).
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -45,7 +46,8 @@ def sqlalchemy_row(args: argparse.Namespace) -> Any:
         pass
 
     class Words(Base):
-        __tablename__ = "words"
+        # The servers of other loops have the same database.
+        __tablename__ = f"words_{os.getpid()}"
         number = mapped_column(Integer, primary_key=True)
         message = mapped_column(String)
 
