@@ -93,12 +93,6 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--also", metavar="JSON", help="rows of another run for the report")
     add(
-        "--judge",
-        choices=("median", "least"),
-        default="median",
-        help="least: best sample instead of medians, on a busy machine",
-    )
-    add(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
@@ -251,7 +245,7 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
             kept, list(facts["loops"]), settings, Progress()
         )
     facts["load_after"] = os.getloadavg()
-    return report.collect(cases, results, settings, facts, args.judge)
+    return report.collect(cases, results, settings, facts)
 
 
 def write(args: argparse.Namespace, data: dict) -> None:
@@ -297,8 +291,10 @@ def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # As Ctrl-C: end what was started, and save what was measured.
-        signal.signal(number, signal.default_int_handler)
+        # As Ctrl-C: end what was started, and save what was measured; but
+        # nohup has it go on.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     if args.page:
         return write_again(args)
     known = case.all_cases()

@@ -11,11 +11,11 @@ and the median of their p99s stands for a loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from harness import network
-from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure, whole
 from harness.loops import SERVER_LOOPS, TLS_LOOPS
 
 ORDER = 118
@@ -45,13 +45,6 @@ def late_rows(
         )
         for part, name in names.items()
     ]
-
-
-def whole(takes: Iterable[float]) -> Figure:
-    """Return the figure of takes that are not those of other loops' times."""
-    found = figure(takes)
-    found["takes"] = found.pop("samples")
-    return found
 
 
 def tail_case(
@@ -95,7 +88,7 @@ def tail_case(
                 ]
                 for part in parts:
                     each = (answer[part] for answer in answers)
-                    found[f"{key}_{part}"] = whole(each)
+                    found[f"{key}_{part}"] = whole(figure(each))
                 return answers
 
             if not given["rate"]:
@@ -109,7 +102,9 @@ def tail_case(
         if beside:
             name, row = beside
             counted = short.seconds * COUNTED
-            found[row.key] = whole(one[name] / counted for one in answers)
+            found[row.key] = whole(
+                figure(one[name] / counted for one in answers)
+            )
         return found
 
     return Case(

@@ -68,25 +68,31 @@ def pin(place: int) -> None:
 
 @loop_case("threadsafe_wake", "call_soon_threadsafe, wake-up", unit="us")
 def wake_up(loop: Loop, run: Run) -> Figure:
-    samples = []
+    took: list[float] = []
+    samples: list[float] = []
     woken = threading.Lock()
     woken.acquire()
     called = 0
 
     def wake() -> None:
-        samples.append((time.perf_counter_ns() - called) / 1_000)
+        took.append((time.perf_counter_ns() - called) / 1_000)
         woken.release()
 
-    def worker() -> None:
+    def row() -> float:
+        """Return the middle of some in a row: one wake-up is chance."""
         nonlocal called
-        pin(0)
-        end = time.perf_counter() + run.seconds
-        # The first row is warm-up; on a busy machine three may take longer.
-        while len(samples) < 4 * ROW or time.perf_counter() < end:
+        took.clear()
+        for _ in range(ROW):
             called = time.perf_counter_ns()
             loop.call_soon_threadsafe(wake)
             # Until this thread is woken the loop has gone to sleep again.
             woken.acquire()
+        return statistics.median(took)
+
+    def worker() -> None:
+        pin(0)
+        row()
+        samples.extend(row() for _ in run.repeat())
         loop.call_soon_threadsafe(loop.stop)
 
     thread = threading.Thread(target=worker)
@@ -99,9 +105,7 @@ def wake_up(loop: Loop, run: Run) -> Figure:
     loop.call_soon(start)
     loop.run_forever()
     thread.join()
-    # One wake-up is chance; the middle of some in a row is a sample.
-    rows = [samples[i : i + ROW] for i in range(ROW, len(samples), ROW)]
-    return figure(statistics.median(row) for row in rows)
+    return figure(samples)
 
 
 CASES = (same_thread, burst, wake_up)

@@ -7,11 +7,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -156,13 +158,6 @@ load_options(LoadOptions *options, int argc, char **argv)
     }
 }
 
-/* If the process that started us is gone, nothing else ends us. */
-static void
-limit_time(const LoadOptions *options)
-{
-    alarm((unsigned)(options->warmup + options->seconds) + 20);
-}
-
 void
 load_prepare(const LoadOptions *options)
 {
@@ -180,7 +175,8 @@ load_prepare(const LoadOptions *options)
             load_fail("cannot run on CPU %d", options->cpu);
         }
     }
-    limit_time(options);
+    /* It may be stopped when its parent is killed. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 }
 
 static void
@@ -317,7 +313,6 @@ static void
 run_window(Load *load, LoadStep step)
 {
     const LoadOptions *options = &load->options;
-    limit_time(options);
     run_until(load, step, load_now() + options->warmup, 0);
     Mark from = mark(load);
     load->warm = true;
@@ -327,7 +322,6 @@ run_window(Load *load, LoadStep step)
            (unsigned long long)(to.answered - from.answered), to.at - from.at,
            to.cpu - from.cpu);
     fflush(stdout);
-    alarm(0);
 }
 
 int
@@ -352,7 +346,6 @@ load_run(Load *load, LoadStep step)
         run_window(load, step);
         return 0;
     }
-    alarm(0); /* it may be stopped meanwhile */
     while (getchar() != EOF) {
         run_window(load, step);
     }

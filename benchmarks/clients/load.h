@@ -75,8 +75,8 @@ void load_connect(Load *load, LoadConnection *connection);
 /* Closes a connection and opens another in its place. */
 void load_reconnect(Load *load, LoadConnection *connection);
 
-/* Raises the limit of descriptors, pins the process and has it end in due
- * time: the part of load_run() for generators that do not use it. */
+/* Raises the limit of descriptors, pins the process and has it end with its
+ * parent: the part of load_run() for generators that do not use it. */
 void load_prepare(const LoadOptions *options);
 
 /* Returns CLOCK_MONOTONIC in seconds. */

@@ -82,7 +82,8 @@ class Worker:
         return self._answer(line)
 
     def _signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
+        # Some systems refuse a signal to a process that has ended.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
     def _line(self, end: float) -> str:
@@ -93,9 +94,7 @@ class Worker:
             line, newline, rest = self._text.partition(b"\n")
             if newline:
                 self._text = rest
-                if line == READY.encode() or line.startswith(b"{"):
-                    return line.decode()
-                continue  # a library prints
+                return line.decode(errors="replace")
             left = end - time.monotonic()
             if not select.select([file], [], [], max(0, left))[0]:
                 raise TimeoutError
@@ -109,7 +108,7 @@ class Worker:
         said = self._said.read().decode(errors="replace")
         try:
             answer = dict(json.loads(line))
-        except ValueError:
+        except (TypeError, ValueError):
             try:
                 status = self._process.wait(self._limit)
             except subprocess.TimeoutExpired:

@@ -10,42 +10,30 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import accumulate
 from typing import TextIO
 
-from fastloop.cli.compare import Comparison, compare, mean
+from fastloop.cli.compare import Comparison, mean, of_ratios
 from fastloop.cli.compare import figure as in_digits
+from harness import schedule
 from harness.case import Case, Row
 from harness.loops import LOOPS
-from harness.schedule import Results, Settings, paired
+from harness.schedule import Results, Settings
 
 # What is compared with; c-uv says how near the floor the TCP rows are.
 BASES = ("uvloop", "asyncio", "c-uv")
 
 
-def judged(row: Row, figures: list[dict], judge: str = "") -> float | None:
-    """Return the one figure that stands for a row's repetitions.
-
-    `judge` "least" takes the best single sample of all, for a machine that
-    does other work as well; otherwise the row says how it is judged.
-    """
+def judged(row: Row, figures: list[dict]) -> float | None:
+    """Return the one figure that stands for a row's repetitions."""
     if not figures:
         return None
     each = [figure["figure"] for figure in figures]
-    if judge == "least" and row.better == "more":
-        return max(each)
-    if judge == "least" and row.better == "less":
-        return min(figure["least"] for figure in figures)
     return min(each) if row.judge == "least" else statistics.median(each)
 
 
 def collect(
-    cases: list[Case],
-    results: Results,
-    settings: Settings,
-    facts: dict,
-    judge: str = "",
+    cases: list[Case], results: Results, settings: Settings, facts: dict
 ) -> dict:
     """Return everything a later reader needs, raw figures included."""
     rows = []
@@ -69,7 +57,7 @@ def collect(
                 error = results.errors.get((case.name, loop))
                 if figures or error is not None:
                     found["loops"][loop] = {
-                        "figure": judged(row, figures, judge),
+                        "figure": judged(row, figures),
                         "repetitions": figures,
                         "error": error,
                     }
@@ -91,19 +79,12 @@ def figure(row: dict, loop: str) -> float | None:
 
 
 def ratios(row: dict, loop: str, base: str) -> list[float]:
-    """Return how many times as good as `base` the `loop` is, by repetition.
-
-    Samples that were taken in turns are compared one by one.
-    """
+    """Return how many times as good as `base` the `loop` is, by repetition."""
     own, other = (
         row["loops"].get(name, {}).get("repetitions", ())
         for name in (loop, base)
     )
-    return [
-        paired(mine, theirs, row["better"])
-        for mine, theirs in zip(own, other, strict=False)
-        if mine["figure"] > 0 < theirs["figure"]
-    ]
+    return schedule.ratios(own, other, row["better"])
 
 
 def ratio(row: dict, loop: str, base: str) -> float | None:
@@ -124,13 +105,7 @@ def against(row: dict, peer: str) -> Comparison | None:
 
     None where there are fewer than two repetitions of both.
     """
-    return _compared(tuple(ratios(row, "fastloop", peer)))
-
-
-#: A report asks several times for each row.
-@cache
-def _compared(each: tuple[float, ...]) -> Comparison | None:
-    return compare(each, [1.0] * len(each), "more")
+    return of_ratios(ratios(row, "fastloop", peer))
 
 
 def about_median(figures: Sequence[float]) -> tuple[float, float]:
@@ -146,17 +121,19 @@ def about_median(figures: Sequence[float]) -> tuple[float, float]:
     return each[place], each[-1 - place]
 
 
+def is_measured(row: dict, loop: str) -> bool:
+    """Say whether `loop` has a figure and did not fail."""
+    found = row["loops"].get(loop, {})
+    return found.get("figure") is not None and not found.get("error")
+
+
 def best(row: dict, loops: Iterable[str]) -> str:
     """Return the best of `loops` in a row, "" where none was measured.
 
     They are compared by their ratios over fastloop, because those are of the
     same time.  One that failed is not: few figures may have been lucky.
     """
-    found = [
-        loop
-        for loop in loops
-        if figure(row, loop) and not row["loops"][loop].get("error")
-    ]
+    found = [loop for loop in loops if is_measured(row, loop)]
     if not found or row["better"] == "near 0":
         return ""
     if figure(row, "fastloop"):

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastloop.cli.compare import compare, mean, times_as_good
+from fastloop.cli.compare import mean, of_ratios, times_as_good
 from harness import heat
-from harness.case import Case, Row
+from harness.case import Case, Row, whole
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
@@ -65,7 +65,7 @@ class Results:
 
 
 def run_json(command: list[str], limit: float) -> dict:
-    """Run `command`; return the JSON object of its last line.
+    """Run `command`; return the JSON object of its first line.
 
     A command that fails, hangs for more than `limit` seconds or prints no
     JSON gives an object with the key "error".  Nothing it started stays.
@@ -111,8 +111,7 @@ def take(
         for case, players in _heats(cases, loops, settings, results):
             if time.monotonic() > end:
                 results.cut = (
-                    f"time was up after {taken + results.left_out} of "
-                    f"{total} measurements"
+                    f"time was up after {taken} of {total} measurements"
                 )
                 break
             answers = _take_heat(case, players, settings, results)
@@ -163,15 +162,17 @@ def is_far(case: Case, loop: str, results: Results) -> bool:
         return False
     taken = len(results.figures.get((judged[0].key, loop), ()))
     most = FAR if taken > case.rounds else FAR_AFTER_ONE
-    return all(_times_behind(row, loop, results) > most for row in judged)
+    return all(
+        _times_behind(case, row, loop, results) > most for row in judged
+    )
 
 
-def _times_behind(row: Row, loop: str, results: Results) -> float:
+def _times_behind(case: Case, row: Row, loop: str, results: Results) -> float:
     """Return how many times as good as `loop` the best loop is; 0 without
     figures."""
-    each = _figures(row, results)
+    each = _figures(case, row, results)
     own = each.pop(loop, [])
-    found = [_ratios(other, own, row.better) for other in each.values()]
+    found = [ratios(other, own, row.better) for other in each.values()]
     return max(map(mean, found), default=0.0)
 
 
@@ -187,7 +188,10 @@ def paired(own: dict, base: dict, better: str) -> float:
     return mean([times_as_good(a, b, better) for a, b in pairs if a > 0 < b])
 
 
-def _ratios(own: list[dict], base: list[dict], better: str) -> list[float]:
+def ratios(
+    own: Iterable[dict], base: Iterable[dict], better: str
+) -> list[float]:
+    """Return how many times as good as base own is, by repetition."""
     return [paired(a, b, better) for a, b in zip(own, base, strict=False)]
 
 
@@ -198,28 +202,25 @@ def is_certain(case: Case, results: Results) -> bool:
 
 
 def _is_certain(case: Case, row: Row, results: Results) -> bool:
-    each = _figures(row, results)
+    each = _figures(case, row, results)
     own = each.pop("fastloop", [])
-    each = {
-        loop: found
-        for loop, found in each.items()
-        if (case.name, loop) not in results.errors
-    }
     if not own or not each:
         return True
     # Against the best of the others.
-    ratios = [_ratios(own, other, row.better) for other in each.values()]
-    worst = min(ratios, key=mean)
-    found = compare(worst, [1.0] * len(worst), "more")
+    found = [ratios(own, other, row.better) for other in each.values()]
+    found = of_ratios(min(found, key=mean))
     return found is not None and (found.sure or found.is_within(EVEN))
 
 
-def _figures(row: Row, results: Results) -> dict[str, list[dict]]:
-    """Return the figures of each loop of Python."""
+def _figures(case: Case, row: Row, results: Results) -> dict[str, list[dict]]:
+    """Return the figures of each loop of Python that did not fail: few may
+    have been lucky."""
     return {
         name: figures
         for (key, name), figures in results.figures.items()
-        if key == row.key and name not in C_SERVERS
+        if key == row.key
+        and name not in C_SERVERS
+        and (case.name, name) not in results.errors
     }
 
 
@@ -274,5 +275,6 @@ def _take_heat(
             line = " ".join(answer["error"].split())
             results.errors[case.name, loop] = line.removesuffix(":")
         for key, figure in answer.get("figures", {}).items():
-            results.figures.setdefault((key, loop), []).append(figure)
+            kept = whole(figure) if case.alone else figure
+            results.figures.setdefault((key, loop), []).append(kept)
     return answers | found

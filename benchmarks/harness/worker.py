@@ -13,33 +13,34 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import traceback
 from pathlib import Path
+from typing import TextIO
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from harness import case, heat, loops  # noqa: E402
+from harness import case, heat, loops, parent  # noqa: E402
 
 
-def _pause() -> bool:
-    """Wait for the turn of this loop; say whether to take a sample."""
-    print(heat.READY, flush=True)
-    return sys.stdin.readline().strip() == heat.GO
+def _measure(args: argparse.Namespace, said: TextIO) -> dict:
+    def pause() -> bool:
+        """Wait for the turn of this loop; say whether to take a sample."""
+        print(heat.READY, file=said, flush=True)
+        return sys.stdin.readline().strip() == heat.GO
 
-
-def _measure(args: argparse.Namespace) -> dict:
     wanted = case.all_cases()[args.case]
     run = case.Run(args.loop, args.seconds)
     if args.pause:
-        run.pause = _pause
+        run.pause = pause
     run.options = dict(part.split("=", 1) for part in args.option)
     if args.clock == "cpu" and wanted.serial:
         run.clock = time.process_time_ns
     factory = loops.loop_factory(args.loop)
     if args.pause:
-        _pause()
+        pause()
     return {"figures": wanted.measure(factory, run)}
 
 
@@ -56,15 +57,19 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[])
     parser.add_argument("--pause", action="store_true")
     args = parser.parse_args()
+    parent.end_with_parent()
+    # What a library prints is no part of the answer.
+    said = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     try:
         if args.case is None:
             answer = {"version": loops.version_of(args.loop)}
         else:
-            answer = _measure(args)
+            answer = _measure(args, said)
     except BaseException as error:
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer), flush=True)
+    print(json.dumps(answer), file=said, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 /* What the plain C servers share: how they start, announce and end.
  *
  * A limit takes `--cpu N` and `--mode M`, prints {"port": P, "pid": PID} when
- * it listens, and serves until it is killed, or until ten minutes have passed.
+ * it listens, and serves until it is killed, or its parent ends.
  */
 #ifndef LIMIT_H
 #define LIMIT_H

@@ -1,9 +1,9 @@
 """What the servers of the benchmarks share: how they start and how they end.
 
 A server prints one line of JSON, {"port": P, "pid": PID}, when it listens,
-and serves until it gets SIGTERM.  Should nobody be left to send one, it
-ends by SIGALRM after its time: a signal, for a watch on a pipe would be one
-more descriptor in the loop that is measured.
+and serves until it gets SIGTERM.  If the process that would send one ends,
+the kernel ends the server: a watch on a pipe would be one more descriptor in
+the loop that is measured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import json
 import os
 import resource
-import signal
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
@@ -22,9 +21,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from harness import loops, tls  # noqa: E402
-
-LIFETIME = 600
+from harness import loops, parent, tls  # noqa: E402
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -59,7 +56,7 @@ def serve(
     main: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     """Run `main()` on the loop that `args` names, until SIGTERM."""
-    signal.alarm(LIFETIME)
+    parent.end_with_parent()
     if args.cpu is not None:
         os.sched_setaffinity(0, {args.cpu})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

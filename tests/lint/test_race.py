@@ -1,19 +1,17 @@
-"""The cases of the race fit together, and its pages agree."""
+"""The cases of the race fit together, and its loops get equal chances."""
 
 import json
 import os
-import re
 import select
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
-from fastloop.cli.compare import compare
+from .conftest import BENCHMARKS, asked
 
-from .conftest import TOP
-
-BENCHMARKS = TOP / "benchmarks"
 LIST_ROWS = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -26,19 +24,6 @@ for one in case.all_cases().values():
 """
 
 
-def asked(program, *words):
-    """Return what a program prints that knows the harness: in a process of
-    its own, for the names of the benchmarks' packages are common ones."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(BENCHMARKS), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def rows():
     """Return the keys of all rows."""
@@ -47,186 +32,6 @@ def rows():
 
 def test_no_key_is_used_twice(rows):
     assert len(rows) == len(set(rows))
-
-
-WRITE_TABLE = """
-import json
-import sys
-sys.path.insert(0, sys.argv[1])
-from harness import chart, markdown
-def row(key, own, group="core"):
-    figures = {"asyncio": 0.5, "uvloop": 1.0, "rloop": 1.25, "fastloop": own}
-    noise = (0.3, 1, 3) if key == "spread" else (0.999, 1, 1.001)
-    return {
-        "row": key, "case": key, "title": key, "group": group, "unit": "1/s",
-        "better": "more", "aside": False, "reach": "", "judge": "median",
-        "loops": {
-            loop: {
-                "figure": figure,
-                "repetitions": [
-                    {"figure": figure * (part if loop == "fastloop" else 1)}
-                    for part in noise
-                ],
-                "error": None,
-            }
-            for loop, figure in figures.items()
-        },
-    }
-data = {
-    "rows": [row(key, 1.5) for key in chart.ROWS],
-    "machine": {"python": "3.14.8 (main)", "cpus": [0, 1]},
-    "settings": {"repeat": 5},
-    "cut": "time was up",
-}
-data["rows"][0] = row(data["rows"][0]["row"], 1.1)
-data["rows"][1] = row(data["rows"][1]["row"], 1.24)
-also = {"rows": [row("two_threads", 0.9), row("spread", 2)]}
-markdown.write_table(sys.argv[2], data, also)
-"""
-
-
-def write_table(path):
-    return subprocess.run(
-        [sys.executable, "-c", WRITE_TABLE, str(BENCHMARKS), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def test_the_race_writes_a_table(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(
-        "before\n<!-- race: begin -->\nold\n<!-- race: end -->\nafter\n"
-    )
-    done = write_table(page)
-    assert done.returncode == 0, done.stderr
-    lines = page.read_text().splitlines()
-    assert lines[:2] == ["before", "<!-- race: begin -->"]
-    assert lines[-2:] == ["<!-- race: end -->", "after"]
-    assert "old" not in lines
-    assert "| TCP echo, Protocol | 0.50 | 1.25 (rloop) | 1.10 |" in lines
-    assert "| TCP echo, streams | 0.50 | 1.25 (rloop) | **1.24** |" in lines
-    text = " ".join(lines)
-    assert (
-        "Of all 10 rows, fastloop is first in 6, even with the best in 1 and"
-        in text
-    )
-    assert "and behind in 2; 1 are inconclusive." in text
-    assert "medians of up to 5 alternating runs." in text
-
-
-def test_a_saved_run_is_reported_again(tmp_path):
-    row = {
-        "row": "call_soon",
-        "case": "call_soon",
-        "title": "call_soon, batch",
-        "group": "core",
-        "unit": "ns",
-        "better": "less",
-        "aside": False,
-        "reach": "90",
-        "judge": "median",
-        "loops": {
-            loop: {
-                "figure": figure,
-                "repetitions": [{"figure": figure}, {"figure": 1.1 * figure}],
-                "error": None,
-            }
-            for loop, figure in (("asyncio", 400), ("uvloop", 200))
-        },
-    }
-    row["loops"]["fastloop"] = {
-        "figure": 100,
-        "repetitions": [{"figure": 100}, {"figure": 110}],
-        "error": None,
-    }
-    row["loops"]["rloop"] = {"figure": None, "repetitions": [], "error": "x"}
-    machine = dict.fromkeys("date cpu system libc python openssl".split(), "?")
-    machine |= {"cpus": [0, 1], "load_before": [1], "packages": {}}
-    machine |= {"loops": {"asyncio": "3.14", "uvloop": "1"}}
-    machine |= {"without_loops": {"zuvloop": "gone"}, "without": {}}
-    data = {"rows": [row], "machine": machine, "cut": ""}
-    data["settings"] = {"repeat": 2, "scale": 1.0}
-    saved, page = tmp_path / "run.json", tmp_path / "RESULTS.md"
-    saved.write_text(json.dumps(data))
-    words = [BENCHMARKS / "run.py", "--from", saved, "--results", page]
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "| call_soon, batch |   ns |     400 |    200 |" in done.stdout
-    assert "call_soon on rloop failed: x" in done.stdout
-    lines = page.read_text().splitlines()
-    assert "- call_soon, batch: 100 ns, meant: 90" in lines
-    assert "- zuvloop: gone" in lines
-    (line,) = (one for one in lines if one.endswith("| first |"))
-    assert line.split(" | ")[2:7] == [
-        "100 ±5 %",
-        "2.00",
-        "0.50",
-        "uvloop 1.00",
-        "2.00 (2.00 to 2.00)",
-    ]
-    (cells,) = (one for one in lines if one.endswith("| 200 ±5 % |"))
-    assert cells == "| call_soon, batch | ns | 400 ±5 % | 200 ±5 % |"
-
-
-PLACES = """
-import json
-import sys
-sys.path.insert(0, sys.argv[1])
-from harness import markdown
-def row(own, peer):
-    loops = {
-        loop: {
-            "figure": sorted(figures)[len(figures) // 2],
-            "repetitions": [{"figure": figure} for figure in figures],
-            "error": None,
-        }
-        for loop, figures in (("fastloop", own), ("uvloop", peer)) if figures
-    }
-    return {"better": "less", "aside": False, "judge": "median",
-            "loops": loops}
-found = row(*json.loads(sys.argv[2]))
-print(markdown.place(found))
-print(markdown.over_best(found))
-print(markdown.with_spread(found, "fastloop"))
-"""
-
-
-@pytest.mark.parametrize(
-    ("own", "place"),
-    [
-        ([50.0, 51.0, 52.0, 50.0, 51.0], "first"),
-        ([199.0, 205.0, 190.0, 201.0, 203.0], "**behind**"),
-        ([101.0, 100.0, 99.0, 100.0, 101.0], "even"),
-        # Told apart, and still within 3 %.
-        ([99.0, 99.0, 99.0, 99.0, 99.0], "even"),
-        ([20.0, 900.0, 80.0, 4_000.0, 15.0], "inconclusive"),
-        ([1.0, 1e9], "inconclusive"),
-        ([50.0], "inconclusive"),
-        ([], "not measured"),
-    ],
-)
-def test_a_row_has_the_place_that_its_interval_tells(own, place):
-    peer = [100.0] * 5
-    found, over, _ = asked(PLACES, json.dumps([own, peer])).split("\n", 2)
-    assert found == place
-    found = compare(own, peer, "less")
-    if found and found.high < 100:
-        interval = f"({found.low:.2f} to {found.high:.2f})"
-        assert over == f"{found.ratio:.2f} {interval}"
-
-
-def test_figures_that_lie_far_apart_are_shown_by_the_interval_of_the_median():
-    own = [float(place) for place in range(1, 11)]
-    shown = asked(PLACES, json.dumps([own, own])).splitlines()[-1]
-    # The second and the last but one of ten: 97.9 % of all medians.
-    assert shown == "6.00 (2.00 to 9.00)"
-    assert asked(PLACES, json.dumps([own[4:6], own])).splitlines()[-1] == (
-        "6.00 ±8 %"
-    )
 
 
 RUN_JSON = """
@@ -340,6 +145,41 @@ def test_a_peer_that_is_far_behind_has_few_repetitions():
     assert shown[-1] == [36, 36]
 
 
+TAKE_LUCKY = """
+import json
+import sys
+import time
+sys.path.insert(0, sys.argv[1])
+from harness import case, schedule
+SPEEDS = {"uvloop": 2, "zuvloop": 1.4, "rsloop": 0.5, "fastloop": 1}
+taken = []
+def take_heat(one, loops, settings, results):
+    taken.append(loops)
+    results.seconds[one.name] = 0
+    for loop in loops:
+        figure = {"figure": SPEEDS[loop]}
+        results.figures.setdefault(("row", loop), []).append(figure)
+    results.errors[one.name, "rsloop"] = "crash"
+    if len(taken) == 2:
+        time.sleep(0.3)
+    return dict.fromkeys(loops, {})
+schedule._take_heat = take_heat
+one = case.Case("case", "core", (case.Row("row", "", ""),), None)
+settings = schedule.Settings(repeat=3, budget=0.2)
+results = schedule.take([one], list(SPEEDS), settings, lambda *now: None)
+print(json.dumps([taken, results.cut]))
+"""
+
+
+def test_a_loop_that_failed_spares_no_other_one():
+    """Its figures may have been lucky."""
+    taken, cut = json.loads(asked(TAKE_LUCKY))
+    assert "zuvloop" in taken[1]
+    # What was left out was not taken.
+    number = sum(map(len, taken))
+    assert cut == f"time was up after {number} of 12 measurements"
+
+
 TAKE_MORE = """
 import json
 import sys
@@ -398,7 +238,6 @@ from harness import heat
 WORKER = '''
 import sys
 def pause():
-    print("a library's line")
     print("ready", flush=True)
     return sys.stdin.readline() == "go\\\\n"
 name = sys.argv[1]
@@ -443,6 +282,94 @@ def test_a_loop_that_fails_leaves_the_others_their_samples(
     found = json.loads(asked(ALTERNATE, str(tmp_path / "order"), act, "b"))
     assert found["b"]["error"] == error
     assert [len(found[name]["figures"]) for name in "ac"] == [6, 6]
+
+
+LOUD = """
+import asyncio
+print('{"level": "info"}')
+print("loading...", end="")
+__version__ = "7"
+new_event_loop = asyncio.new_event_loop
+"""
+PROBE = """
+import os
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import schedule
+os.environ["PYTHONPATH"] = sys.argv[2]
+print(schedule.probe("rloop", sys.executable))
+"""
+
+
+def test_what_a_library_prints_is_no_answer(tmp_path):
+    (tmp_path / "rloop.py").write_text(LOUD)
+    assert asked(PROBE, str(tmp_path)) == "{'version': '7'}\n"
+
+
+ORPHAN = """
+import os
+import signal
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import heat
+words = [sys.argv[1] + "/harness/worker.py", "asyncio", "call_soon", "--pause"]
+worker = heat.Worker([sys.executable, *words], 60.0)
+assert worker.step("") is None
+print(worker._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_stopped_loop_ends_with_the_race_that_is_killed():
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN, str(BENCHMARKS)],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == -signal.SIGKILL
+    with suppress(ProcessLookupError):
+        worker = os.pidfd_open(int(done.stdout))
+        ended = select.poll()
+        ended.register(worker, select.POLLIN)
+        try:
+            assert ended.poll(30_000)
+        finally:
+            os.close(worker)
+
+
+HANGUP = """
+import signal
+import sys
+sys.path.insert(0, sys.argv[1])
+import run
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sys.argv = ["run.py", "--list"]
+run.main()
+print(*map(signal.getsignal, (signal.SIGHUP, signal.SIGTERM)))
+"""
+
+
+def test_a_race_under_nohup_goes_on():
+    hangup, _, term = asked(HANGUP).splitlines()[-1].partition(" ")
+    assert hangup == "1"  # SIG_IGN
+    assert "default_int_handler" in term
+
+
+@pytest.mark.parametrize("name", ["timers_due_heap", "threadsafe_wake"])
+def test_a_case_that_counts_its_time_itself_pauses_for_the_others(name):
+    worker = str(BENCHMARKS / "harness" / "worker.py")
+    done = subprocess.run(
+        [sys.executable, worker, "asyncio", name, "--pause"],
+        input="go\n" * 4 + "end\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    *ready, answer = done.stdout.splitlines()
+    assert ready == ["ready"] * 5, done.stderr
+    # The first word has it set up.
+    assert len(json.loads(answer)["figures"][name]["samples"]) == 3
 
 
 STOPPED = """
@@ -518,8 +445,10 @@ def test_a_loop_that_hangs_is_ended_before_the_next_one_is_measured(tmp_path):
 
 
 def test_servers_of_one_address_are_measured_one_by_one():
-    found = json.loads(asked(ALONE))
-    assert found == [["asyncio"], ["uvloop"], ["fastloop"]]
+    heats, kept = json.loads(asked(ALONE))
+    assert heats == [["asyncio"], ["uvloop"], ["fastloop"]]
+    # No samples of the same time, which would be compared one by one.
+    assert kept == {"figure": 1.5, "takes": [1.0, 2.0]}
 
 
 ALONE = """
@@ -530,118 +459,12 @@ from harness import case, heat, schedule
 heats = []
 def run(commands, limit):
     heats.append(list(commands))
-    return {loop: {"figures": {"row": {"figure": 1.0}}} for loop in commands}
+    figures = {"row": case.figure([1.0, 2.0])}
+    return {loop: {"figures": figures} for loop in commands}
 heat.run = run
 one = case.Case("case", "core", (case.Row("row", "", ""),), None, alone=True)
 loops = ["asyncio", "uvloop", "fastloop"]
-schedule.take([one], loops, schedule.Settings(repeat=1), lambda *now: None)
-print(json.dumps(heats))
+settings = schedule.Settings(repeat=1)
+results = schedule.take([one], loops, settings, lambda *now: None)
+print(json.dumps([heats, results.figures["row", "asyncio"][0]]))
 """
-
-
-def test_a_page_without_its_section_is_left_as_it_is(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("nothing\n")
-    done = write_table(page)
-    assert done.returncode == 1
-    assert "has no section for the race" in done.stderr
-    assert page.read_text() == "nothing\n"
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["README.md", "docs/performance.md", "docs/one-process-many-loops.md"],
-)
-def test_a_page_has_a_section_for_the_race(name):
-    text = (TOP / name).read_text()
-    assert text.count("<!-- race: begin -->\n") == 1
-    assert text.count("<!-- race: end -->\n") == 1
-
-
-QUOTING = ("README.md", "docs/one-process-many-loops.md")
-
-
-def write_pages(folder, report):
-    words = [BENCHMARKS / "run.py", "--page", report, "--pages", folder]
-    return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=60
-    )
-
-
-@pytest.fixture
-def pages(tmp_path):
-    """A folder with the pages that quote the report."""
-    (tmp_path / "docs").mkdir()
-    for name in QUOTING:
-        (tmp_path / name).write_text((TOP / name).read_text())
-    return tmp_path
-
-
-def test_pages_say_what_the_report_says(pages):
-    done = write_pages(pages, BENCHMARKS / "RESULTS.md")
-    assert (done.returncode, done.stderr) == (0, "")
-    for name in QUOTING:
-        assert (pages / name).read_text() == (TOP / name).read_text()
-
-
-REPORT = """\
-- 2026-01-01; a CPU, 2 CPUs, Linux; load before: 0.0
-- CPython 3.14.8 (main)
-- first: 2 of 4 rows
-- even with the best peer (within 3%): 1 of 4 rows
-- behind: 1 of 4 rows
-
-| row | unit | fastloop | over uvloop | asyncio | best peer |
-| --- | ---: | ---: | ---: | ---: | ---: |
-| TCP echo, Protocol, 64 of 1 KiB, server CPU | us | 4 | 1.50 | 0.25 | x 1 |
-| TCP echo, streams, 64 of 1 KiB, server CPU | us | 4 | 0.75 | 1.50 |  |
-| uvicorn (httptools), plain text, rate | 1/s | 9 | 1.25 | 0.50 |  |
-
-## Every loop's figures
-
-| row | unit | asyncio | uvloop | rloop | fastloop |
-| --- | ---: | ---: | ---: | ---: | ---: |
-| uvicorn (httptools), plain text, rate | 1/s | 8 | failed | 1 failed | 9 |
-
-| row | unit | asyncio | fastloop |
-| --- | ---: | ---: | ---: |
-| two threads over one, tasks | times | 1.58 ±10 % | 1.02 ±8 % |
-"""
-
-
-def test_pages_quote_a_report(pages):
-    report = pages / "RESULTS.md"
-    report.write_text(REPORT)
-    done = write_pages(pages, report)
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = (pages / "README.md").read_text().splitlines()
-    assert [line for line in lines if line.startswith("- **")] == [
-        "- **TCP echo: 6.0 times asyncio, 1.50 times uvloop**",
-        "- **uvicorn: 2.5 times asyncio, 1.25 times uvloop**",
-        "- **Streams: 0.5 times asyncio, 0.75 times uvloop**",
-    ]
-    text = " ".join(lines)
-    assert "CPython 3.14, 2 CPUs. Of all 4 rows, fastloop is first in" in text
-    text = (pages / "docs/one-process-many-loops.md").read_text()
-    assert "|---|---|---|\n| tasks | 1.58 | 1.02 |\n\n" in text
-
-
-@pytest.mark.parametrize(
-    ("left_out", "sentence"),
-    [
-        (
-            "| TCP echo, streams",
-            "the report has no ratios of echo_streams_64x1k",
-        ),
-        ("- behind", "the report does not say: behind"),
-        ("| two threads", "the report has no row of two threads"),
-    ],
-)
-def test_a_page_whose_figures_are_missing_is_left(left_out, sentence, pages):
-    report = pages / "RESULTS.md"
-    report.write_text(REPORT.replace(left_out, "x"))
-    done = write_pages(pages, report)
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    (name,) = re.findall(r"(\S+) is left as it is", done.stderr)
-    assert (pages / name).read_text() == (TOP / name).read_text()
