@@ -5,7 +5,7 @@
  * --unix PATH and --udp 1 choose other sockets than TCP's, --lines 1 makes
  * each message a line, --fresh 1 gives each a connection of its own.
  *
- * Until the first marker every byte that comes back is compared with what
+ * Until the first window every byte that comes back is compared with what
  * was sent; each connection sends other bytes than its neighbours.
  */
 #include "load.h"

@@ -1,4 +1,4 @@
-/* What the load generators share: connections, markers and the answer.
+/* What the load generators share: connections, windows and the answer.
  *
  * A generator opens its connections, keeps one message (or request) in
  * flight on each, and prints a line of JSON for each window: how many were

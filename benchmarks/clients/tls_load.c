@@ -7,7 +7,7 @@
  * it can, and counts KiB.
  *
  * The certificate is not verified: nobody listens in on this machine, and
- * the handshake is over before the first marker.
+ * the handshake is over before the first window.
  */
 #include "load.h"
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from fastloop.cli.options import listed
 from harness.case import GROUPS
 from harness.chart import OTHERS, ROWS
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS
@@ -19,6 +22,7 @@ from harness.report import (
     against,
     best,
     figure,
+    is_measured,
     ratio,
     repetitions,
     short,
@@ -30,27 +34,23 @@ from harness.schedule import EVEN
 # Half the distance of repetitions, over their figure, from which on an
 # interval says more.
 WIDE = 0.2
-#: What `place` says of a row that is judged, and what the report calls it.
-PLACES = {
-    "first": "first",
-    "even": f"even with the best peer (within {1 - EVEN:.0%})",
-    "**behind**": "behind",
-    "inconclusive": "inconclusive",
-    "not measured": "not measured",
-}
+#: Repetitions from which on 95 % of all medians lie between two of them.
+ENOUGH = 6
 HEAD = (
     "row",
     "unit",
     "fastloop",
     "over uvloop",
-    "asyncio",
+    "over asyncio",
     "best peer",
     "over the best",
     "plain C",
     "reach",
     "place",
 )
-TABLE_HEAD = "| over uvloop, more is better | asyncio | best peer | fastloop |"
+TABLE_HEAD = (
+    "| over uvloop, more is better | asyncio | best other peer | fastloop |"
+)
 BETWEEN = re.compile(
     r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
 )
@@ -66,25 +66,28 @@ def best_peer(row: dict) -> str:
 
 def with_spread(row: dict, loop: str) -> str:
     """Return a figure and how far repetitions lie from each other, or where
-    they lie far the interval of their median."""
+    many lie far the interval of their median."""
     own, each = figure(row, loop), repetitions(row, loop)
     if row["loops"].get(loop, {}).get("error"):
         return f"{short(own)} failed".strip()
     if len(each) < 2 or not own:
         return short(own)
     part = (max(each) - min(each)) / 2 / abs(own)
-    if part < WIDE or row["judge"] == "least":
+    if part < WIDE or row["judge"] == "least" or len(each) < ENOUGH:
         return f"{short(own)} ±{100 * part:.0f} %"
     return f"{short(own)} ({' to '.join(map(short, about_median(each)))})"
 
 
-def place(row: dict) -> str:
-    """Return one of PLACES, or "" for a row in which loops do not race."""
-    if figure(row, "fastloop") is None:
-        return "not measured"
-    peer = best_peer(row)
-    if row["aside"] or ratio(row, "fastloop", peer) is None:
+def place(row: dict, peer: str = "") -> str:
+    """Return fastloop's place against a peer: the best if none is named.
+
+    "" stands for a row in which loops do not race, or the peer is missing.
+    """
+    peer = peer or best_peer(row)
+    if row["aside"] or row["better"] == "near 0" or not is_measured(row, peer):
         return ""
+    if not is_measured(row, "fastloop"):
+        return "not measured"
     found = against(row, peer)
     if found and found.is_within(EVEN):
         return "even"
@@ -135,7 +138,7 @@ def line(row: dict) -> list[str]:
         row["unit"],
         with_spread(row, "fastloop"),
         times(ratio(row, "fastloop", "uvloop")),
-        times(ratio(row, "asyncio", "uvloop")),
+        times(ratio(row, "fastloop", "asyncio")),
         f"{peer} {times(ratio(row, peer, 'uvloop'))}".strip(),
         over_best(row),
         f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
@@ -198,20 +201,56 @@ def described(data: dict) -> list[str]:
         f"- CPython {machine['python']}, {machine['openssl']}",
         f"- {', '.join(versions)}",
         f"- {settings['repeat']} repetitions, alternating"
-        + (f", and {more} more of what they do not tell" if more else "")
+        + (f", and up to {more} more of inconclusive cases" if more else "")
         + f"; lengths times {settings['scale']:g}",
     ]
+
+
+def sentences(rows: list[dict]) -> list[str]:
+    """Return the places against asyncio, uvloop and the best of all peers."""
+    loops = {loop for row in rows for loop in row["loops"]}
+    # aiofastnet is one peer, over asyncio's loop and over uvloop.
+    peers = {loop.removesuffix("-uvloop") for loop in loops} & {*PYTHON_LOOPS}
+    best_of_all = (
+        "the best peer of a row, which is whichever of the "
+        f"{len(peers - {'fastloop'})} others did best there"
+    )
+    out = []
+    for head, peer, better, worse in (
+        ("asyncio", "asyncio", "faster", "slower"),
+        ("uvloop", "uvloop", "faster", "slower"),
+        (best_of_all, "", "first", "behind"),
+    ):
+        places = Counter(filter(None, (place(row, peer) for row in rows)))
+        words = {
+            "first": better,
+            "**behind**": worse,
+            "even": f"even (within {1 - EVEN:.0%})",
+            "inconclusive": "inconclusive",
+            "not measured": "not measured",
+        }
+        parts = [
+            f"{text} in {places[where]}"
+            for where, text in words.items()
+            if places[where]
+        ]
+        if parts:
+            count = f"{listed(parts)} of {places.total()} rows"
+            out.append(f"Against {head}, fastloop is {count}.")
+    return out
+
+
+def told(sentences: Sequence[str]) -> str:
+    """Return the sentences and what they mean, for another page."""
+    what = "Inconclusive: the 95 % interval of the ratio includes 1."
+    return " ".join([*sentences, what])
 
 
 def summary(rows: list[dict]) -> list[str]:
     """Return in how many rows fastloop has each place, and which rows
     it loses or are inconclusive."""
-    judged = [row for row in rows if not row["aside"] and place(row)]
-    places = list(map(place, judged))
-    out = [
-        f"- {text}: {places.count(where)} of {len(judged)} rows"
-        for where, text in PLACES.items()
-    ]
+    judged = [row for row in rows if place(row)]
+    out = [f"- {sentence}" for sentence in sentences(rows)]
     for where, head in (
         ("**behind**", "Rows that fastloop loses:"),
         ("inconclusive", "Inconclusive rows:"),
@@ -254,14 +293,15 @@ def text(data: dict, also: dict | None = None) -> str:
         "",
         *described(data),
         "",
-        "A ratio is times as good, above 1 is better. *asyncio*, *best peer* "
-        "and *plain C* are over uvloop of the same run. *over the best* is "
-        "the mean ratio of the repetitions over the best peer's, with its 95 "
-        "% interval. A row is *first* or *behind* where the interval leaves "
-        f"out 1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
-        "*inconclusive*. ± is half the distance of the repetitions; where "
-        "they lie far from each other, the 95 % interval of their median "
-        "stands in its place. *reach* is the aim. Rows without a place "
+        "A ratio is times as good, above 1 is better. *over uvloop* and *over "
+        "asyncio* are fastloop's; *best peer* and *plain C* are over uvloop "
+        "of the same run. *over the best* is fastloop's mean ratio of the "
+        "repetitions over the best peer's, with its 95 % interval. A row is "
+        "*first* or *behind* where the interval leaves out 1, *even* where it "
+        f"lies within {1 - EVEN:.0%} of 1, and else *inconclusive*. ± is half "
+        f"the distance of the repetitions; where {ENOUGH} or more lie far "
+        "from each other, the 95 % interval of their median stands in its "
+        "place. *reach* is the aim. Rows without a place "
         "explain the row beside them.",
         "",
         "## In short",
@@ -301,19 +341,14 @@ def section(data: dict, also: dict | None = None) -> str:
     """Return what stands between the markers."""
     found = {row["row"]: row for row in data["rows"]}
     rows = rows_of_one(data, also) + (also["rows"] if also else [])
-    judged = list(filter(None, map(place, rows)))
     machine = data["machine"]
     python = ".".join(machine["python"].split(" ")[0].split(".")[:2])
     runs = data["settings"]["repeat"] + data["settings"].get("more", 0)
     most = "up to " if data["cut"] or data["settings"].get("more") else ""
     words = (
         f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
-        f" CPython {python}, {len(machine['cpus'])} CPUs, medians of "
-        f"{most}{runs} alternating runs. Of all "
-        f"{len(judged)} rows, fastloop is first in {judged.count('first')}, "
-        f"even with the best in {judged.count('even')} and behind in "
-        f"{judged.count('**behind**')}; {judged.count('inconclusive')} "
-        "are inconclusive."
+        f" CPython {python}, {len(machine['cpus'])} CPUs, mean ratios of "
+        f"{most}{runs} alternating runs. {told(sentences(rows))}"
     )
     lines = [_table_line(found[key], title) for key, title in ROWS.items()]
     lines = ["", TABLE_HEAD, "|---|---|---|---|", *lines, ""]

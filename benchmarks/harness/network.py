@@ -2,7 +2,7 @@
 
 A server is pinned to the last CPU this process may use and the generator to
 the first, so that the one never takes time from the other.  The server's
-CPU time is read by the generator, at the markers it counts between.
+CPU time is read by the generator, where each of its windows begins and ends.
 """
 
 from __future__ import annotations

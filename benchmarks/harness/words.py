@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from harness.case import all_cases
-from harness.markdown import write_block
+from harness.markdown import told, write_block
 
 #: The rows that the words name, and their names there.
 ROWS = {
@@ -25,10 +25,7 @@ FIGURES = "## Every loop's figures"
 FACTS = {
     "python": r"^- CPython (\d+\.\d+)",
     "cpus": r", (\d+) CPUs?,",
-    "first": r"^- first: (\d+) of \d+ rows",
-    "even": r"^- even with the best peer \(.*\): (\d+) of",
-    "behind": r"^- behind: (\d+) of",
-    "rows": r"^- first: \d+ of (\d+) rows",
+    "places": r"^((?:- Against .*\n)+)",
 }
 
 
@@ -56,13 +53,11 @@ def words(page: str) -> str:
     said = []
     for key, name in ROWS.items():
         one = found.get(rows[key].title, {})
-        # Both are relative to uvloop.
-        if not {"over uvloop", "asyncio"} <= one.keys():
+        if not {"over uvloop", "over asyncio"} <= one.keys():
             raise ValueError(f"the report has no ratios of {key}")
-        uvloop = one["over uvloop"]
         said.append(
-            f"- **{name}: {uvloop / one['asyncio']:.1f} times asyncio, "
-            f"{uvloop:.2f} times uvloop**"
+            f"- **{name}: {one['over asyncio']:.1f} times asyncio, "
+            f"{one['over uvloop']:.2f} times uvloop**"
         )
     facts = {}
     for name, pattern in FACTS.items():
@@ -70,10 +65,8 @@ def words(page: str) -> str:
         if match is None:
             raise ValueError(f"the report does not say: {name}")
         facts[name] = match[1]
-    rest = (
-        "CPython {python}, {cpus} CPUs. Of all {rows} rows, fastloop is first "
-        "in {first}, even with the best peer in {even} and behind in {behind}."
-    ).format(**facts)
+    places = told(facts["places"].removeprefix("- ").rstrip().split("\n- "))
+    rest = f"CPython {facts['python']}, {facts['cpus']} CPUs. {places}"
     return "\n".join(["", *said, "", textwrap.fill(rest, 79), "", ""])
 
 
