@@ -8,18 +8,11 @@ uvloop.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .doctor_names import Full, Names, live
-from .doctor_rules import (
-    OTHER_LOOPS,
-    SETTINGS,
-    UNKNOWN,
-    Event,
-    is_installed,
-    is_known,
-)
+from .doctor_rules import SETTINGS, UNKNOWN, Event, is_known
 from .doctor_start import read_command
 
 __all__ = ["read_tree"]
@@ -37,13 +30,6 @@ _CONFIGS = ("uvicorn.Config(", "uvicorn.config.Config(")
 #: Settings of gunicorn.  It reads them from its own configuration file.
 _GUNICORNS = ("asgi_loop", "worker_class")
 _WORKERS = ("uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker")
-#: What `except` names where a package may be missing.
-_IMPORT_ERRORS = (
-    "BaseException",
-    "Exception",
-    "ImportError",
-    "ModuleNotFoundError",
-)
 #: Beginnings of the names of calls that start processes.
 _STARTS = (
     "asyncio.create_subprocess_",
@@ -63,7 +49,9 @@ def read_tree(tree: ast.Module, names: Names, file: str) -> list[Event]:
     """
     reader = _Reader(names, file)
     reader.visit(tree)
-    reader.drop_missing()
+    needed = set(_needed(tree.body))
+    for event in reader.found:
+        event.may_do_without = event.name.partition(".")[0] not in needed
     if ".serve()" in reader.methods and not reader.runs_server:
         # Only Server.run() creates the loop of uvicorn's Config.
         reader.found = [
@@ -74,15 +62,16 @@ def read_tree(tree: ast.Module, names: Names, file: str) -> list[Event]:
     return reader.found
 
 
-def _catches_import_error(node: ast.Try) -> bool:
-    return any(
-        handler.type is None
-        or any(
-            isinstance(part, ast.Name) and part.id in _IMPORT_ERRORS
-            for part in ast.walk(handler.type)
-        )
-        for handler in node.handlers
-    )
+def _needed(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """Yield the packages whose imports stand in no try, if or with."""
+    for node in body:
+        match node:
+            case ast.Import():
+                yield from (name.name.partition(".")[0] for name in node.names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield module.partition(".")[0]
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield from _needed(node.body)
 
 
 def _shown(value: object) -> str:
@@ -98,11 +87,6 @@ class _Reader(ast.NodeVisitor):
         self.found: list[Event] = []
         self.methods: set[str] = set()
         self.runs_server = False
-        #: Other loops' packages that the file imports, and which of them it
-        #: can do without.
-        self._imported: set[str] = set()
-        self._optional: set[str] = set()
-        self._in_optional_import = False
         self._names = names
         self._file = file
         self._scope = names.top
@@ -121,19 +105,6 @@ class _Reader(ast.NodeVisitor):
         by = "gunicorn" if name in _GUNICORNS else self._file
         event = Event(name, str(value), subject, form, by, line)
         self.found.append(event)
-
-    def drop_missing(self) -> None:
-        """Drop the uses of packages that the file does without here."""
-        missing = {
-            f"{package}."
-            for package in self._optional - self._imported
-            if not is_installed(package)
-        }
-        self.found = [
-            event
-            for event in self.found
-            if not event.name.startswith(tuple(missing))
-        ]
 
     # -- scopes ---------------------------------------------------------------
 
@@ -175,17 +146,6 @@ class _Reader(ast.NodeVisitor):
         for part in live(node):
             self.visit(part)
 
-    def visit_Try(self, node: ast.Try) -> None:  # noqa: N802
-        """Read a try statement: its imports may be optional."""
-        before = self._in_optional_import
-        self._in_optional_import |= _catches_import_error(node)
-        for part in node.body:
-            self.visit(part)
-        self._in_optional_import = before
-        rest: list[ast.AST] = [*node.handlers, *node.orelse, *node.finalbody]
-        for child in rest:
-            self.visit(child)
-
     # -- what is read ---------------------------------------------------------
 
     def _values(self, node: ast.AST | None) -> list[Any]:
@@ -206,9 +166,6 @@ class _Reader(ast.NodeVisitor):
 
     def _import(self, node: ast.stmt, module: str) -> None:
         package = module.partition(".")[0]
-        if package in OTHER_LOOPS:
-            optional = self._in_optional_import
-            (self._optional if optional else self._imported).add(package)
         self._add(node, f"import {package}", "", f"import {package}")
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: N802

@@ -55,7 +55,8 @@ class Event:
     text of the call or setting in the program.  form is the text of the
     setting with {} for its value.  started_by is the file or server that has
     it: some rules do not hold if `python -m fastloop run` starts that one.
-    If the program has the fact unless, no rule is about the event.
+    If the program has the fact unless, no rule is about the event.  A program
+    that may_do_without a loop's package uses that loop where it is installed.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Event:
     place: str = ""
     unless: str = ""
     in_tests: bool = False
+    may_do_without: bool = False
 
     def fact(self) -> str:
         """Return the fact that a rule may name in `unless`."""
@@ -364,6 +366,13 @@ def judge(events: Iterable[Event], facts: Set[str]) -> list[Finding]:
         if rule is None:
             continue
         level, does = rule.level, rule.does
+        package = event.name.partition(".")[0]
+        if (
+            event.may_do_without
+            and package in OTHER_LOOPS
+            and not is_installed(package)
+        ):
+            level, does = "note", f"{does} where that is installed"
         if event.in_tests:
             level, does = "note", f"{does}, in a test"
         fix = rule.fix.replace("{}", event.form.replace("{}", rule.instead))

@@ -49,11 +49,6 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "app.py:3",
         "uvloop.install() picks uvloop",
     ),
-    "an import by name": (
-        {"a.py": "import importlib as i\ni.import_module('uvloop').install()"},
-        "a.py:2",
-        "uvloop.install()",
-    ),
     "a factory by another name": (
         {
             "app.py": (
@@ -309,6 +304,43 @@ HERE: dict[str, tuple[str, Files, str, str]] = {
             )
         },
         "app.py:10",
+        "uvloop.install()",
+    ),
+    "an import by name": (
+        "uvloop",
+        {"a.py": "import importlib as i\ni.import_module('uvloop').install()"},
+        "a.py:2",
+        "uvloop.install()",
+    ),
+    "an optional import of another file": (
+        "uvloop",
+        {
+            "compat.py": "try:\n    import uvloop\n"
+            "except ImportError:\n    uvloop = None\n",
+            "app.py": "from compat import uvloop\n"
+            "if uvloop:\n    uvloop.install()\n",
+        },
+        "app.py:3",
+        "uvloop.install()",
+    ),
+    "a suppressed ImportError": (
+        "uvloop",
+        {
+            "app.py": "import contextlib\n"
+            "with contextlib.suppress(ImportError):\n"
+            "    import uvloop\n    uvloop.install()\n"
+        },
+        "app.py:4",
+        "uvloop.install()",
+    ),
+    "an import of what can be found": (
+        "uvloop",
+        {
+            "app.py": "from importlib.util import find_spec\n"
+            "if find_spec('uvloop'):\n"
+            "    import uvloop\n    uvloop.install()\n"
+        },
+        "app.py:4",
         "uvloop.install()",
     ),
     "uvloop where it can be imported": (

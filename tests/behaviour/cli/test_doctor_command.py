@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fastloop.cli import doctor_rules
 from fastloop.cli.doctor import environment
 from fastloop.cli.doctor_files import Program
 
@@ -117,7 +118,10 @@ def test_names_that_are_bound_often_are_read(found_in):
     assert found.what.endswith("uvloop.run() picks uvloop")
 
 
-def test_a_file_alone_gets_names_from_the_files_beside_it(found_in, tmp_path):
+def test_a_file_alone_gets_names_from_the_files_beside_it(
+    found_in, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(doctor_rules, "find_spec", lambda name: True)
     (tmp_path / "settings.py").write_text("import uvloop\nLOOP = 'uvloop'\n")
     source = (
         "import uvicorn\nfrom settings import LOOP, uvloop as u\n"

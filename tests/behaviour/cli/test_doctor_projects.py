@@ -77,6 +77,24 @@ def test_what_looks_like_a_clash_is_fine(installed, judged, name, here):
     assert [one.what for one in judged(FINE[name])] == []
 
 
+def test_a_guard_that_ends_the_program_hides_no_loop(
+    installed, tmp_path, monkeypatch
+):
+    installed()
+    (tmp_path / "app.py").write_text(
+        "try:\n    import uvloop\nexcept ImportError as exc:\n"
+        "    raise SystemExit('pip install uvloop') from exc\n"
+        "uvloop.install()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    (note,) = Program(Path()).findings([])
+    assert note.what == (
+        "app.py:5: uvloop.install() picks uvloop where that is installed"
+    )
+    assert note.level == "note"
+    assert note.fix
+
+
 def test_aiohttp_takes_aiofastnet_from_3_15_on(installed, judged, monkeypatch):
     installed("aiofastnet")
     files = HERE["aiohttp on aiofastnet"][1]
