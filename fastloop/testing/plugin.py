@@ -40,15 +40,6 @@ _NO_LOOP = (
     "off with --no-fastloop."
 )
 
-#: The options with which pytest collects tests and runs none.
-_LOOKING = (
-    "collectonly",
-    "setuponly",
-    "setupplan",
-    "showfixtures",
-    "show_fixtures_per_test",
-)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the `--fastloop` options and the ini option."""
@@ -203,6 +194,7 @@ class _FastloopRun:
         self._policy = _make_policy(factory)
         self._found_policy: Any = None
         self._elsewhere = 0
+        self._ran = False
         self._failed = False
         self._patches = pytest.MonkeyPatch()
         self._take_policy()
@@ -316,16 +308,17 @@ class _FastloopRun:
         output = getattr(node, "workeroutput", None) or {}
         self._elsewhere += output.get("fastloop_made", 0)
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note that a test ran: some were only collected, or set up."""
+        self._ran |= report.when == "call"
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that collected tests and made no loop."""
+        """Fail a run that ran tests and made no loop."""
         worker = getattr(self._config, "workeroutput", None)
         if worker is not None:
             worker["fastloop_made"] = self._factory.made
             return
-        option = self._config.option
-        # Some are of plugins that can be turned off.
-        only_looking = any(getattr(option, name, False) for name in _LOOKING)
-        if self.made == 0 and session.testscollected and not only_looking:
+        if self.made == 0 and self._ran:
             self._failed = True
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED

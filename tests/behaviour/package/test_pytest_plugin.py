@@ -326,6 +326,18 @@ def test_run_with_nothing_to_run_is_not_blamed(suite, args, status):
     result.stdout.no_fnmatch_line("*made an event loop*")
 
 
+def test_run_whose_tests_are_all_skipped_is_not_blamed(suite):
+    skipped = """
+        import pytest
+
+        @pytest.mark.skip
+        def test_it(): ...
+    """
+    result = suite(skipped, "--fastloop")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.no_fnmatch_line("*made an event loop*")
+
+
 def test_workers_of_xdist_count(suite):
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     source = ONE_TEST.format(kind="fastloop")
