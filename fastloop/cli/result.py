@@ -85,9 +85,14 @@ class Result:
         return "fastloop" if "fastloop" in self.labels else self.labels[-1]
 
     @property
+    def finished(self) -> int:
+        """The number of rounds that every loop has finished."""
+        return min(len(self.runs[label]) for label in self.labels)
+
+    @property
     def rounds(self) -> str:
         """Rounds that every loop has finished, in words."""
-        number = min(len(self.runs[label]) for label in self.labels)
+        number = self.finished
         return "1 round" if number == 1 else f"{number} rounds"
 
     def metric(self, key: str) -> Metric:
@@ -99,8 +104,12 @@ class Result:
         return [run[key] for run in self.runs[label] if key in run]
 
     def mean(self, label: str, key: str) -> float | None:
-        """Return the mean of a loop's figures, or None without any."""
-        found = self.figures(label, key)
+        """Return the mean of a loop's figures, or None without any.
+
+        A round that not every loop has finished does not count.
+        """
+        runs = self.runs[label][: self.finished]
+        found = [run[key] for run in runs if key in run]
         return mean(found) if found else None
 
     def against(self, base: str, metric: Metric) -> Comparison | None:
@@ -112,8 +121,9 @@ class Result:
         if {self.candidate, base} & set(self.data["untaken"]):
             return None
         key = metric["key"]
-        own = self.figures(self.candidate, key)
-        other = self.figures(base, key)
+        rounds = zip(self.runs[self.candidate], self.runs[base], strict=False)
+        pairs = [(a[key], b[key]) for a, b in rounds if key in a and key in b]
+        own, other = zip(*pairs, strict=True) if pairs else ((), ())
         return compare(own, other, metric["better"])
 
     def others(self) -> list[str]:
@@ -168,7 +178,7 @@ class Result:
             return f"{own} and {base} were not compared"
         if found is None:
             return f"{own} and {base} had too few runs to compare"
-        if not found.sure and int(self.rounds.split(" ")[0]) < ENOUGH_ROUNDS:
+        if not found.sure and self.finished < ENOUGH_ROUNDS:
             few = f"{self.rounds} cannot tell {own} from {base}"
             return f"{few} ({found.ratio:.2f} times, {found.interval})"
         if self.data["kind"] == "http":

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from fastloop.cli.compare import Comparison, compare, figure, t_quantile
+from fastloop.cli.result import Result
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,26 @@ def test_a_difference_beyond_the_noise_is_told():
 )
 def test_a_figure_has_three_digits_that_matter(value, text):
     assert figure(value) == text
+
+
+def result(own, base, key="time"):
+    """Return a result of runs that have these figures, if not None."""
+    runs = {
+        label: [{} if value is None else {key: value} for value in values]
+        for label, values in (("asyncio", base), ("fastloop", own))
+    }
+    metric = {"key": key, "title": key, "unit": "s", "better": "less"}
+    found = {"loops": list(runs), "metrics": [metric], "runs": runs}
+    return Result({**found, "untaken": []})
+
+
+def test_only_rounds_with_both_figures_are_compared():
+    found = result([None, 2.0, 4.0, 8.0], [1.0, 2.0, 4.0, 8.0])
+    compared = found.against("asyncio", found.metrics[0])
+    assert (compared.ratio, compared.low, compared.high) == (1, 1, 1)
+
+
+def test_a_mean_is_that_of_the_finished_rounds():
+    found = result([1.0, 1.0, 9.0], [1.0, 1.0])
+    assert found.rounds == "2 rounds"
+    assert found.mean("fastloop", "time") == 1
