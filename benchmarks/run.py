@@ -73,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
         type=float,
         help="no new repetition of a case that would take it past so many",
     )
-    add("--limit", type=float, help="seconds after which one is given up")
+    add("--limit", type=float, help="seconds after which a step is given up")
     add("--results", metavar="FILE", help="write a Markdown report")
     add(
         "--pages",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,11 +56,13 @@ class Settings:
 @dataclass
 class Results:
     """Every figure taken, by row and loop, every failure, by case, the
-    seconds that each case took, and how many measurements were left out."""
+    seconds that each case took, how often it was measured, and how many
+    measurements were left out."""
 
     figures: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
     errors: dict[tuple[str, str], str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    turns: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
     cut: str = ""
 
@@ -191,8 +194,16 @@ def paired(own: dict, base: dict, better: str) -> float:
 def ratios(
     own: Iterable[dict], base: Iterable[dict], better: str
 ) -> list[float]:
-    """Return how many times as good as base own is, by repetition."""
-    return [paired(a, b, better) for a, b in zip(own, base, strict=False)]
+    """Return how many times as good as base own is, by repetition.
+
+    One of the two may have been spared a few.
+    """
+    mine, theirs = (
+        {one.get("turn", place): one for place, one in enumerate(figures)}
+        for figures in (own, base)
+    )
+    both = (turn for turn in mine if turn in theirs)
+    return [paired(mine[turn], theirs[turn], better) for turn in both]
 
 
 def is_certain(case: Case, results: Results) -> bool:
@@ -270,11 +281,13 @@ def _take_heat(
             found |= {loop: {"error": str(error)} for loop in one}
     spent = results.seconds.get(case.name, 0.0)
     results.seconds[case.name] = spent + time.monotonic() - start
+    results.turns[case.name] += 1
     for loop, answer in found.items():
         if "error" in answer:
             line = " ".join(answer["error"].split())
             results.errors[case.name, loop] = line.removesuffix(":")
         for key, figure in answer.get("figures", {}).items():
             kept = whole(figure) if case.alone else figure
+            kept["turn"] = results.turns[case.name]
             results.figures.setdefault((key, loop), []).append(kept)
     return answers | found

@@ -411,6 +411,20 @@ def test_samples_of_the_same_time_are_compared():
     assert asked(PAIRED, json.dumps([own, few])) == "3.0\n"
 
 
+RATIOS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness.schedule import ratios
+own = [{"figure": 2.0 * turn, "turn": turn} for turn in (1, 2, 3, 4)]
+base = [{"figure": 4.0 * turn, "turn": turn} for turn in (1, 4)]
+print(ratios(own, base, "less"))
+"""
+
+
+def test_a_loop_that_was_spared_turns_is_compared_in_the_others():
+    assert asked(RATIOS) == "[2.0, 2.0]\n"
+
+
 ENDED = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -448,7 +462,7 @@ def test_servers_of_one_address_are_measured_one_by_one():
     heats, kept = json.loads(asked(ALONE))
     assert heats == [["asyncio"], ["uvloop"], ["fastloop"]]
     # No samples of the same time, which would be compared one by one.
-    assert kept == {"figure": 1.5, "takes": [1.0, 2.0]}
+    assert kept == {"figure": 1.5, "takes": [1.0, 2.0], "turn": 1}
 
 
 ALONE = """
