@@ -11,8 +11,8 @@
    4. In debug mode every callback runs as a handle.  Where the application
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function.
-   5. In debug mode and with metrics each entry is timed, by run_timed alone; an
-      fd's reader and writer are two callbacks of one entry (fl_loop_lap).
+   5. In debug mode and with metrics each entry is timed, by run_timed alone.
+      An fd's reader and writer are two callbacks of one entry (fl_loop_lap).
    6. An exception of an overridden call_exception_handler ends the run, as
       in asyncio. */
 #include "core/dispatch.h"
@@ -91,8 +91,7 @@ set_current(FlLoop *loop, PyObject *handle, PyObject *callback)
 static inline void
 note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 {
-    if (FL_UNLIKELY(loop->timed_since_ns != 0)
-        && loop->current_handle == NULL)
+    if (FL_UNLIKELY(loop->timed_since_ns != 0) && loop->current_handle == NULL)
     {
         set_current(loop, (PyObject *)self, callback);
     }
@@ -371,8 +370,8 @@ fl_loop_lap(FlLoop *loop, PyObject *subject, int code)
         return code;
     }
     int64_t now_ns = timing_ns(loop);
-    code =
-        fl_loop_report_slow(loop, subject, now_ns - loop->timed_since_ns, code);
+    code = fl_loop_report_slow(loop, subject, now_ns - loop->timed_since_ns,
+                               code);
     set_current(loop, NULL, NULL);
     loop->timed_since_ns = timing_ns(loop);
     return code;

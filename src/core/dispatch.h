@@ -24,8 +24,8 @@
    the rest of the batch stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 
-/* While an entry is timed: one of its callbacks has returned `code`.  Report it
-   if it was slow, and time the next one from now.  `subject` names an entry
+/* While an entry is timed: one of its callbacks has returned `code`.  Report
+   it if it was slow, and time the next one from now.  `subject` names an entry
    that ran no handle, or is NULL.  Returns `code`, or -1. */
 int fl_loop_lap(FlLoop *loop, PyObject *subject, int code);
 

@@ -6,8 +6,9 @@
 
    Threads: the fields belong to the thread that runs the loop.  While it does
    not run they belong to the thread that has the GIL; without a GIL `ready`
-   and `timers` belong to the thread that has the lock of `thread_queue`.  Functions are for the loop's thread unless their name ends in
-   _anythread or their comment says so.
+   and `timers` belong to the thread that has the lock of `thread_queue`.
+   Functions are for the loop's thread unless their name ends in _anythread or
+   their comment says so.
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
    user-owned fds and, through `streams`, every open transport, of datagrams

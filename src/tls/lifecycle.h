@@ -25,8 +25,8 @@ int fl_tls_receive_eof(FlTls *self);
 
 /* Process what was received in the next iteration, because an engine call is
    running or, as in asyncio, after resume_reading().  Queues at most one call;
-   does nothing without a raw transport.  0, or -1 with RuntimeError if the loop
-   is closed, or MemoryError. */
+   does nothing without a raw transport.  0, or -1 with RuntimeError if the
+   loop is closed, or MemoryError. */
 int fl_tls_defer(FlTls *self);
 
 /* asyncio's _start_shutdown().  Does nothing if already begun from here. */

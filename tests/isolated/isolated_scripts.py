@@ -16,6 +16,30 @@ from typing import Any
 import pytest
 from patience import TEST_LIMIT
 
+#: Programs of racing threads: ``in_threads(count, function)``.
+IN_THREADS = """
+failures = []
+
+def in_threads(count, function):
+    '''Run function(number) in so many threads; return when all ended.'''
+    gate = threading.Barrier(count)
+    def body(number):
+        try:
+            gate.wait()
+            function(number)
+        except BaseException as exc:
+            failures.append((number, repr(exc)))
+            raise
+    threads = [
+        threading.Thread(target=body, args=(n,)) for n in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+"""
+
 PRELUDE = """\
 import asyncio, gc, os, signal, socket, sys, threading, time
 {imports}

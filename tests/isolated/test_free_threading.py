@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from isolated_scripts import IN_THREADS
 
 CERTS = Path(__file__).parent.parent / "certs"
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -15,29 +16,10 @@ needs_no_gil = pytest.mark.skipif(
     not FREE_THREADED, reason="this Python cannot run without a GIL"
 )
 
-BEFORE = """
+BEFORE = (
+    IN_THREADS
+    + """
 import contextlib
-
-failures = []
-
-def in_threads(count, function):
-    '''Run function(number) in so many threads; return when all ended.'''
-    gate = threading.Barrier(count)
-    def body(number):
-        try:
-            gate.wait()
-            function(number)
-        except BaseException as exc:
-            failures.append((number, repr(exc)))
-            raise
-    threads = [
-        threading.Thread(target=body, args=(n,)) for n in range(count)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures
 
 class Running:
     '''A loop that runs in a thread of its own.'''
@@ -60,6 +42,7 @@ class Running:
         self.loop.close()
         assert not self.reports, self.reports
 """
+)
 
 
 @needs_no_gil
@@ -677,59 +660,5 @@ for _ in range(20):
     loop.run_until_complete(main())
     assert sorted(seen) == [b"m" * 100] * 40 + [b"o" * 100] * 40
 loop.close()
-"""
-    )
-
-
-DRIVERS = {
-    "before the first run": "in_threads(2, calls)",
-    "between short runs": """
-in_threads(3, lambda number: calls(number) if number < 2 else drive(
-    lambda: loop.run_until_complete(asyncio.sleep(0))
-))""",
-    "in iterations outside a run": """
-def iterate():
-    loop.call_soon(int)  # or it waits
-    loop._run_once()
-in_threads(3, lambda number: calls(number) if number < 2 else drive(iterate))
-""",
-}
-
-
-@pytest.mark.parametrize("driver", DRIVERS)
-def test_calls_while_no_thread_runs_the_loop(fast_script, driver):
-    """Any thread may begin a run meanwhile.
-
-    asyncio's heap of timers is not made for other threads.
-    """
-    fast_script(
-        """
-loop = new_loop()
-ran = [[], []]
-timed = [[], []]
-calling = [0, 1]
-
-def calls(number):
-    for n in range(1000):
-        loop.call_soon(ran[number].append, n)
-        timer = loop.call_later(0, timed[number].append, n)
-        if n % 2:
-            timer.cancel()
-        loop._add_callback(asyncio.Handle(int, (), loop))
-    calling.remove(number)
-
-def drive(step):
-    while calling:
-        step()
-"""
-        + DRIVERS[driver]
-        + """
-loop.run_until_complete(asyncio.sleep(0.001))
-assert not loop._scheduled
-loop.close()
-for number in range(2):
-    assert ran[number] == list(range(1000))
-    assert len(timed[number]) == len(set(timed[number]))
-    assert set(timed[number]) >= set(range(0, 1000, 2))
 """
     )
