@@ -10,9 +10,11 @@
         which ends the skipping.  Other user-owned fds may be written without
         our knowledge, so their events allow no skip.
       - After a poll that found nothing, the allowance doubles, up to
-        MAX_SKIPS, while two polls are less than half of MAX_SKIPPED_NS apart.
-        It shrinks where they are more than MAX_SKIPPED_NS apart.  So an event
-        waits about that long behind busy callbacks.
+        MAX_SKIPS, while two polls are less than half of a limit apart.  It
+        shrinks where they are further apart than that.  So an event waits
+        about that long behind busy callbacks.  The limit is POLL_SHARE times
+        as long as the poll took, so that polls cost a small part of the time
+        also where system calls are slow, as in a sandbox.
       - The next tick of the coarse clock ends the skipping in any case.  This
         bounds the wait where callbacks suddenly become slow.
    2. The GIL is released only around a poll that may block.  That poll touches
@@ -49,7 +51,9 @@
 /* Iterations from a transport's event until the tasks that it wakes have sent
    their answers. */
 #define EVENT_SKIPS    2
-#define MAX_SKIPPED_NS 10000
+#define POLL_SHARE     16
+#define LEAST_LIMIT_NS 10000
+#define MOST_LIMIT_NS  50000
 
 /* How often registrations that need a recheck are armed again. */
 #define RECHECK_NS FL_NS_PER_S
@@ -171,10 +175,12 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
        beginning of this one. */
     int64_t apart_ns = began_ns - last_ns;
     loop->empty_poll_ns = fl_clock_ns();
-    if (apart_ns > MAX_SKIPPED_NS) {
-        allowance = (unsigned)(allowance * MAX_SKIPPED_NS / apart_ns);
+    int64_t limit_ns = POLL_SHARE * (loop->empty_poll_ns - began_ns);
+    limit_ns = Py_MIN(Py_MAX(limit_ns, LEAST_LIMIT_NS), MOST_LIMIT_NS);
+    if (apart_ns > limit_ns) {
+        allowance = (unsigned)(allowance * limit_ns / apart_ns);
     }
-    else if (apart_ns < MAX_SKIPPED_NS / 2) {
+    else if (apart_ns < limit_ns / 2) {
         allowance = allowance == 0 ? 1 : allowance * 2;
     }
     loop->skip_allowance = allowance < MAX_SKIPS ? allowance : MAX_SKIPS;
