@@ -215,10 +215,9 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     return fl_error_keep_first(exc, code, subject);
 }
 
-/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.
-   Without memory for the queue's entry it is called at once. */
-static void
-queue_connection_lost(FlStream *self, PyObject *exc)
+/* Without memory for the queue's entry it is called at once. */
+void
+fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
 {
     if (self->phase >= FL_STREAM_LOST) {
         return;
@@ -249,7 +248,7 @@ fl_stream_call_connection_lost(FlStream *self)
 {
     if (fl_fd_table_iterates_elsewhere(&self->loop->poller->table)) {
         /* Only the loop's thread calls the protocol, and it may be polling. */
-        queue_connection_lost(self, NULL);
+        fl_stream_queue_connection_lost(self, NULL);
         return 0;
     }
     fl_stream_set_phase(self, FL_STREAM_LOST);
@@ -265,7 +264,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
     if (self->phase < FL_STREAM_LOST) {
         /* First, so that the metric bytes_waiting no longer counts them. */
         fl_write_queue_clear(&self->write_queue);
-        queue_connection_lost(self, exc);
+        fl_stream_queue_connection_lost(self, exc);
     }
     Py_END_CRITICAL_SECTION();
 }

@@ -42,6 +42,11 @@ int fl_stream_finish(FlStream *self);
    connection_lost.  exc is borrowed, or NULL. */
 void fl_stream_force_close(FlStream *self, PyObject *exc);
 
+/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.  Does
+   nothing from LOST on.  The caller has the stream's critical section, and its
+   write queue is empty. */
+void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
+
 /* Enter LOST and call connection_lost(None) at once.  For the event that sent
    the last bytes of a closing stream: asyncio does not wait for another
    iteration there either.  In another thread than the loop's it is queued.

@@ -56,10 +56,17 @@ call_fileno(FlStream *self, PyObject *sock)
     }
     PyObject *exc = PyErr_GetRaisedException();
     FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
-    if (loop != NULL
-        && fl_thread_queue_push_op_anythread(loop, raise_later,
-                                             (PyObject *)self, exc, NULL)
-               < 0)
+    if (loop != NULL && fl_loop_is_running(loop)
+        && !fl_loop_on_own_thread(loop)) {
+        /* Not the run of another thread: Ctrl-C is the main thread's. */
+        if (PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
+            PyErr_SetInterrupt();
+        }
+    }
+    else if (loop != NULL
+             && fl_thread_queue_push_op_anythread(loop, raise_later,
+                                                  (PyObject *)self, exc, NULL)
+                    < 0)
     {
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -185,10 +192,13 @@ fl_stream_invalidate_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
     Py_INCREF(self); /* detach() and its like may drop other references */
+    int fd = self->reg == NULL ? -1 : self->reg->fd;
     int code = release_fd(self);
     bool refused = false;
-    if (self->reg == NULL) {
-        code = 0; /* that has ended the stream or closed the loop */
+    if (self->reg == NULL || self->reg->fd != fd) {
+        /* That has ended the stream, closed the loop, or left the fd for a
+           duplicate. */
+        code = 0;
     }
     else if (code == 0) {
         /* Leave a pipe's fd to its other user: wait with a duplicate. */

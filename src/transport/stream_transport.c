@@ -55,8 +55,10 @@ stream_close(FlTransport *transport)
        if the kernel had taken them all. */
     fl_stream_flush(self);
     if (fl_write_queue_is_empty(&self->write_queue)) {
-        /* Does nothing if the flush or another thread's write has failed. */
-        fl_stream_force_close(self, NULL);
+        /* Does nothing if the flush or another thread's write has failed.  Not
+           fl_stream_force_close: its critical section would release this one
+           on 3.13, and another thread could write in between. */
+        fl_stream_queue_connection_lost(self, NULL);
     }
     else if (!fl_stream_is_closing(self)) {
         fl_stream_set_phase(self, FL_STREAM_CLOSING);
