@@ -446,7 +446,8 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .nargs = argument != NULL,
         .args = {Py_XNewRef(argument)},
     };
-    if (fl_loop_needs_lock(loop)) {
+    /* A closed loop takes the entry, and never runs it. */
+    if (fl_loop_needs_lock(loop) && !loop->closed) {
         return fl_thread_queue_push_anythread(loop, &call);
     }
     if (fl_ready_push(&loop->ready, &call) < 0) {

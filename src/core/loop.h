@@ -180,7 +180,9 @@ fl_loop_on_other_thread(const FlLoop *loop)
 static inline bool
 fl_loop_needs_lock(const FlLoop *loop)
 {
-    return !FL_HAVE_GIL && !fl_loop_on_own_thread(loop);
+    /* A _run_once() outside a run has no thread_id. */
+    return !FL_HAVE_GIL && !fl_loop_on_own_thread(loop)
+           && !fl_fd_table_iterates_here(&loop->poller->table);
 }
 
 /* Send the bytes that the running callback corked.  loop->cork is cleared

@@ -185,6 +185,14 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
+/* True if this thread runs an iteration. */
+static inline bool
+fl_fd_table_iterates_here(FlFdTable *table)
+{
+    return atomic_load_explicit(&table->iterating_thread, memory_order_relaxed)
+           == (uintptr_t)pthread_self();
+}
+
 /* Create a registration for fd that wants nothing yet, without a system call.
    It is the first member of a new struct of `size_bytes`, whose other members
    are zero.  `user` has its owner, transport and on_events: other threads may

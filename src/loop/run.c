@@ -16,6 +16,7 @@
 #include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/signals.h"
+#include "core/thread_queue.h"
 #include "loop/tasks.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -71,6 +72,11 @@ begin(FlLoop *loop, unsigned long thread)
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
     if (plain < 0 || fl_overrides_begin_run(loop) < 0) {
+        return -1;
+    }
+    /* Without a GIL, what was queued while no thread ran the loop comes before
+       the events of the first poll, as in asyncio. */
+    if (fl_thread_queue_drain(loop) < 0) {
         return -1;
     }
     /* Last: it runs pending signal handlers, which find the loop running. */

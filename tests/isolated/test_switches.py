@@ -199,8 +199,12 @@ def test_a_switch_is_known_by_its_whole_name(fast_script, names, off):
         from fastloop._task_probe import task_callbacks
         loop = new_loop()
         step = task_callbacks()[0]
-        handle = loop.call_soon(step, context=contextvars.copy_context())
-        print(handle is not None)
+        def schedule():
+            handle = loop.call_soon(step, context=contextvars.copy_context())
+            print(handle is not None)
+            loop.stop()
+        loop.call_soon(schedule)
+        loop.run_forever()
         loop.close()
         """,
         FASTLOOP_DISABLE=names,

@@ -187,7 +187,7 @@ def test_another_thread_cannot_end_a_run(loop, loop_kind, in_thread):
             refused.append(str(exc))
 
     with a_run(loop):
-        in_thread(end)
+        in_thread(end).join()
         assert loop.is_running()
     assert refused == ["This event loop is already running"]
 
