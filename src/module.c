@@ -31,30 +31,17 @@
 
 #include <string.h>
 
-static const char libuv_version_doc[] =
-    "libuv_version()\n--\n\n"
-    "Return the version of the libuv in use, as in '1.44.2'.";
-
 static PyObject *
 libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     return PyUnicode_FromString(uv_version_string());
 }
 
-static const char signals_forked_doc[] =
-    "_signals_after_fork()\n--\n\n"
-    "After a fork, in the child: detach signal handling from the parent's\n"
-    "loops.";
-
 static PyObject *
 signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     return fl_call_none(fl_signals_after_fork(fl_state_get(module)));
 }
-
-static const char flush_corked_doc[] =
-    "_flush_corked()\n--\n\n"
-    "Send the corked writes of the callback that this thread runs.";
 
 static PyObject *
 flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
@@ -66,9 +53,16 @@ flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
 /* Most functions are added by the folders' register functions; these three
    belong to none of them. */
 static PyMethodDef module_methods[] = {
-    {"libuv_version", libuv_version, METH_NOARGS, libuv_version_doc},
-    {"_signals_after_fork", signals_forked, METH_NOARGS, signals_forked_doc},
-    {"_flush_corked", flush_corked, METH_NOARGS, flush_corked_doc},
+    {"libuv_version", libuv_version, METH_NOARGS,
+     "libuv_version()\n--\n\n"
+     "Return the version of the libuv in use, as in '1.44.2'."},
+    {"_signals_after_fork", signals_forked, METH_NOARGS,
+     "_signals_after_fork()\n--\n\n"
+     "After a fork, in the child: detach signal handling from the parent's\n"
+     "loops."},
+    {"_flush_corked", flush_corked, METH_NOARGS,
+     "_flush_corked()\n--\n\n"
+     "Send the corked writes of the callback that this thread runs."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -95,13 +95,6 @@ fl_thread_queue_free(FlThreadQueue *thread_queue)
     uv_mutex_destroy(&thread_queue->lock);
 }
 
-void
-fl_thread_queue_notify_anythread(FlLoop *loop)
-{
-    fl_loop_flush_corked_here(loop->state);
-    fl_poller_wake_anythread(loop->poller);
-}
-
 bool
 fl_thread_queue_lock_idle(FlLoop *loop)
 {

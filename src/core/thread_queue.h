@@ -72,10 +72,6 @@ int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
                                       PyObject *subject, PyObject *argument,
                                       PyObject *context);
 
-/* With a GIL: the second half of a push, for a caller that has put an entry
-   into the ready queue itself. */
-void fl_thread_queue_notify_anythread(FlLoop *loop);
-
 /* Move all entries into the ready queue, in order.  0, or -1 with MemoryError;
    the entries that were not moved stay queued. */
 int fl_thread_queue_drain(FlLoop *loop);

@@ -161,11 +161,6 @@ meter_end(FlJob *job, int64_t began_ns)
 
 /* --- _core.ExecutorJob --------------------------------------------------- */
 
-static const char executor_job_doc[] =
-    "executor_job(loop, func, args, /)\n--\n\n"
-    "Return an ExecutorJob that calls func(*args) for a new future of the\n"
-    "loop; None if outcomes must go through call_soon_threadsafe().";
-
 /* An application's call_soon_threadsafe() must see each outcome, and a job
    posts its outcome without it. */
 static PyObject *
@@ -275,10 +270,6 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),
     Py_RETURN_NONE;
 }
 
-static const char cancel_doc[] =
-    "cancel($self, /)\n--\n\n"
-    "Drop the call, and have the loop cancel its future.";
-
 static PyObject *
 job_cancel(FlJob *job, PyObject *Py_UNUSED(ignored))
 {
@@ -287,10 +278,6 @@ job_cancel(FlJob *job, PyObject *Py_UNUSED(ignored))
     post_outcome(job, cancel_future, NULL);
     Py_RETURN_TRUE;
 }
-
-static const char set_exception_doc[] =
-    "set_exception($self, exception, /)\n--\n\n"
-    "Drop the call, and have the loop set this exception on its future.";
 
 static PyObject *
 job_set_exception(FlJob *job, PyObject *exc)
@@ -309,9 +296,12 @@ future_get(FlJob *job, void *Py_UNUSED(closure))
 
 static PyMethodDef job_methods[] = {
     {"run", (PyCFunction)(void (*)(void))job_run, METH_FASTCALL, run_doc},
-    {"cancel", (PyCFunction)job_cancel, METH_NOARGS, cancel_doc},
+    {"cancel", (PyCFunction)job_cancel, METH_NOARGS,
+     "cancel($self, /)\n--\n\n"
+     "Drop the call, and have the loop cancel its future."},
     {"set_exception", (PyCFunction)job_set_exception, METH_O,
-     set_exception_doc},
+     "set_exception($self, exception, /)\n--\n\n"
+     "Drop the call, and have the loop set this exception on its future."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -339,7 +329,10 @@ static PyType_Slot job_slots[] = {
 };
 
 static PyMethodDef functions[] = {
-    {"executor_job", executor_job, METH_VARARGS, executor_job_doc},
+    {"executor_job", executor_job, METH_VARARGS,
+     "executor_job(loop, func, args, /)\n--\n\n"
+     "Return an ExecutorJob that calls func(*args) for a new future of the\n"
+     "loop; None if outcomes must go through call_soon_threadsafe()."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -20,6 +20,7 @@
 #include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/overrides.h"
+#include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/timers.h"
 #include "py/args.h"
@@ -285,7 +286,8 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         ((FlHandle *)handle)->threadsafe = true;
         /* With the GIL the entry is in the ready queue already; this wakes the
            loop. */
-        fl_thread_queue_notify_anythread(loop);
+        fl_loop_flush_corked_here(loop->state);
+        fl_poller_wake_anythread(loop->poller);
     }
     return handle;
 }

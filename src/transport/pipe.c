@@ -94,14 +94,6 @@ pipe_repr(FlStream *self)
 
 /* --- opening ------------------------------------------------------------- */
 
-static const char open_pipe_doc[] =
-    "open_pipe(loop, pipe, writes, watched, protocol, waiter, extra, /)\n"
-    "--\n\n"
-    "Create a WritePipeTransport, or else a ReadPipeTransport, on a\n"
-    "non-blocking pipe.\n\n"
-    "The transport owns the pipe from now on.  watched: the pipe becomes\n"
-    "readable when its reader is gone.  waiter and extra may be None.";
-
 static PyObject *
 open_pipe(PyObject *module, PyObject *args)
 {
@@ -129,7 +121,13 @@ open_pipe(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef functions[] = {
-    {"open_pipe", open_pipe, METH_VARARGS, open_pipe_doc},
+    {"open_pipe", open_pipe, METH_VARARGS,
+     "open_pipe(loop, pipe, writes, watched, protocol, waiter, extra, /)\n"
+     "--\n\n"
+     "Create a WritePipeTransport, or else a ReadPipeTransport, on a\n"
+     "non-blocking pipe.\n\n"
+     "The transport owns the pipe from now on.  watched: the pipe becomes\n"
+     "readable when its reader is gone.  waiter and extra may be None."},
     {NULL, NULL, 0, NULL},
 };
 
