@@ -363,17 +363,24 @@ timing_ns(const FlLoop *loop)
                : fl_clock_ns();
 }
 
-int
-fl_loop_lap(FlLoop *loop, PyObject *subject, int code)
+/* Report a timed callback that returned `code` if it was slow.  Returns `code`,
+   or -1. */
+static int
+end_timed(FlLoop *loop, PyObject *subject, int code)
 {
-    if (FL_LIKELY(loop->timed_since_ns == 0)) {
-        return code;
-    }
-    int64_t now_ns = timing_ns(loop);
-    code = fl_loop_report_slow(loop, subject, now_ns - loop->timed_since_ns,
-                               code);
+    int64_t took_ns = timing_ns(loop) - loop->timed_since_ns;
+    code = fl_loop_report_slow(loop, subject, took_ns, code);
     set_current(loop, NULL, NULL);
-    loop->timed_since_ns = timing_ns(loop);
+    return code;
+}
+
+int
+fl_loop_lap(FlLoop *loop, int code)
+{
+    if (FL_UNLIKELY(loop->timed_since_ns != 0)) {
+        code = end_timed(loop, NULL, code);
+        loop->timed_since_ns = timing_ns(loop);
+    }
     return code;
 }
 
@@ -389,7 +396,7 @@ run_timed(FlLoop *loop, FlReady *entry)
     }
     loop->timed_since_ns = began_ns;
     int code = run_entry(loop, entry);
-    code = fl_loop_lap(loop, subject, code);
+    code = end_timed(loop, subject, code);
     loop->timed_since_ns = 0;
     if (metrics != NULL) {
         /* Not before the report, which asks for this callback's number. */
@@ -409,8 +416,8 @@ fl_loop_run_batch(FlLoop *loop)
         fl_metrics_batch_begins(loop);
     }
     loop->in_batch = true;
-    /* Exchanged, so that the batch sees what a thread that found it set, and
-       so queued no entry, did before. */
+    /* By an exchange: a thread that found it set queued no entry, and this
+       batch must see what that thread did before. */
     if (FL_UNLIKELY(atomic_load(&loop->wake_queued))) {
         (void)atomic_exchange(&loop->wake_queued, false);
     }

@@ -24,10 +24,10 @@
    the rest of the batch stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 
-/* While an entry is timed: one of its callbacks has returned `code`.  Report
-   it if it was slow, and time the next one from now.  `subject` names an entry
-   that ran no handle, or is NULL.  Returns `code`, or -1. */
-int fl_loop_lap(FlLoop *loop, PyObject *subject, int code);
+/* The first of an entry's two callbacks has returned `code`.  If the entry is
+   timed, report it if it was slow, and time the second from now.  Returns
+   `code`, or -1. */
+int fl_loop_lap(FlLoop *loop, int code);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
    the current one.  argument may be NULL.  Takes its own references. */

@@ -169,7 +169,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     fl_fd_table_unlock(table);
     int fd = reg->fd, code = run_slot(loop, reader);
     if (reader != NULL && writer != NULL) {
-        code = fl_loop_lap(loop, NULL, code);
+        code = fl_loop_lap(loop, code);
     }
     bool runs = code == 0; /* else the run ends */
     if (runs && reader != NULL && writer != NULL) {

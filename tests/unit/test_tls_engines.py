@@ -360,7 +360,7 @@ def test_a_connection_lost_while_pending_data_is_encrypted(fast_loop, engine):
 
 
 def test_the_memory_that_was_read_to_is_not_moved(link):
-    """Whoever has the buffer may try to make it larger in a callback."""
+    """Code that has the buffer may try to enlarge it in a callback."""
     refused = []
     received = link.server.protocol.data_received
 

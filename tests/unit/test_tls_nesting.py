@@ -259,7 +259,7 @@ class Program:
             self.tls.buffer_updated(len(part))
 
     def grow(self):
-        """Whoever has the memory that was read to may do so."""
+        """Any code that has the memory that was read to may do so."""
         for buffer in self.buffers:
             with contextlib.suppress(BufferError):
                 buffer.extend(bytes(200_000))

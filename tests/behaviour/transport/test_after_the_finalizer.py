@@ -208,7 +208,7 @@ async def opened(protocol: Any) -> AsyncIterator[tuple[Any, socket.socket]]:
 
 
 async def test_a_stream_ends_in_connection_made(reports):
-    """Whoever opens the connection does not wait for ever."""
+    """The call that opens the connection does not wait for ever."""
     protocol = Recorder(made=lambda p: finalize(p.transport))
     async with opened(protocol) as (transport, _):
         assert transport is protocol.transport

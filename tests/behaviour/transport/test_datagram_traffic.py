@@ -89,7 +89,7 @@ async def test_datagrams_that_arrive_in_a_read_wait_for_the_next_iteration():
 
 
 async def test_a_flood_does_not_stop_the_loop():
-    """Whoever sends with every datagram it gets is not alone here."""
+    """A protocol that sends with every datagram it gets is not alone."""
     ticks = []
 
     def again(p, data, addr):

@@ -1,9 +1,8 @@
 """A connection whose fd was closed or replaced behind its back.
 
-Whoever calls os.close() once too often closes whatever has that fd by then:
-usually a connection of a long-running server.  The connection is lost, and
-what the system refuses it is an OSError; the loop and its other descriptors go
-on.
+An os.close() too many closes the file that has that fd by then: usually a
+connection of a long-running server.  The connection is lost, and what the
+system refuses it is an OSError; the loop and its other descriptors go on.
 """
 
 from __future__ import annotations
