@@ -363,8 +363,8 @@ timing_ns(const FlLoop *loop)
                : fl_clock_ns();
 }
 
-/* Report a timed callback that returned `code` if it was slow.  Returns `code`,
-   or -1. */
+/* Report a timed callback that returned `code`, if it was slow.  Returns
+   `code`, or -1. */
 static int
 end_timed(FlLoop *loop, PyObject *subject, int code)
 {

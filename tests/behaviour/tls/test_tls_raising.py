@@ -178,6 +178,19 @@ async def test_lines_that_are_no_bytes(tls_pair, side, reports):
     reports.clear()
 
 
+class RaisesOnce:
+    """A callback that raises an exception the first time it is armed."""
+
+    def __init__(self, kind, armed=True):
+        self.kind = kind
+        self.armed = armed
+
+    def __call__(self, *args):
+        if self.armed:
+            self.armed = False
+            raise self.kind
+
+
 @every_side
 @pytest.mark.leaves_tasks
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -186,13 +199,7 @@ def test_exit_exceptions_leave_the_loop(
     run, loop, tls_pair, side, kind, method, reports
 ):
     """It propagates out of run_forever()."""
-    raised = []
-
-    def end(*args):
-        if not raised:
-            raised.append(1)
-            raise kind
-
+    end = RaisesOnce(kind)
     c = run(tls_pair(Recorder(**{method: end}), side=side))
     with pytest.raises(kind):
         if method == "data":
@@ -218,13 +225,7 @@ def test_the_rest_arrives_after_an_exit_exception(
     run, loop, tls_pair, side, kind, make, size, reports
 ):
     """The loop runs again, and the peer sends nothing more."""
-    raised = []
-
-    def end(*args):
-        if not raised:
-            raised.append(1)
-            raise kind
-
+    end = RaisesOnce(kind)
     c = run(tls_pair(make(data=end), side=side))
     c.transport.pause_reading()
     run(c.peer.write(bytes(size)))
@@ -245,16 +246,9 @@ def test_the_end_arrives_after_an_exit_exception(
     run, loop, settled_pair, side, make, method, reports
 ):
     """It was read with the data, and the peer sends nothing more."""
-    raised = []
-
-    def end(*args):
-        if armed and not raised:
-            raised.append(1)
-            raise KeyboardInterrupt
-
-    armed = False
+    end = RaisesOnce(KeyboardInterrupt, armed=False)
     c = run(settled_pair(make(**{method: end}), side=side))
-    armed = True
+    end.armed = True
     with pytest.raises(KeyboardInterrupt):
         run(c.peer.send(c.peer.seal(b"data") + c.peer.seal_close()))
         run(c.protocol.wait_for("lost"))
@@ -272,16 +266,9 @@ def test_a_bad_record_is_reported_after_an_exit_exception(
     run, loop, settled_pair, side, make, reports
 ):
     """It was read with the data that came before it."""
-    raised = []
-
-    def end(*args):
-        if armed and not raised:
-            raised.append(1)
-            raise KeyboardInterrupt
-
-    armed = False
+    end = RaisesOnce(KeyboardInterrupt, armed=False)
     c = run(settled_pair(make(data=end), side=side))
-    armed = True
+    end.armed = True
     bad = bytes([APPLICATION_DATA, 3, 3, 0, 32]) + bytes(32)
     with pytest.raises(KeyboardInterrupt):
         run(c.peer.send(c.peer.seal(b"data") + bad))
