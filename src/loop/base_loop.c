@@ -443,6 +443,8 @@ static PyGetSetDef loop_getset[] = {
                             (void *)offsetof(FlLoop, debug)},
     {"_stopping", (getter)flag_get, (setter)flag_set, NULL,
      (void *)offsetof(FlLoop, stopping)},
+    {"_closed", (getter)flag_get, NULL, NULL,
+     (void *)offsetof(FlLoop, closed)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
      (setter)fl_loop_thread_id_set, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
@@ -450,7 +452,6 @@ static PyGetSetDef loop_getset[] = {
 };
 
 static PyMemberDef loop_members[] = {
-    {"_closed", Py_T_BOOL, offsetof(FlLoop, closed), Py_READONLY, NULL},
     {"slow_callback_duration", Py_T_DOUBLE,
      offsetof(FlLoop, slow_callback_duration), 0,
      "Debug mode logs a callback as slow from this many seconds; a float,\n"

@@ -270,7 +270,7 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     Py_VISIT(self->engine.outgoing);
     Py_VISIT(self->engine.owner);
     Py_VISIT(self->raw);
-    Py_VISIT(self->protocol);
+    Py_VISIT(self->protocol.object);
     Py_VISIT(self->transport);
     Py_VISIT(self->waiter);
     Py_VISIT(self->context);
@@ -289,12 +289,11 @@ adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_LOST;
     self->delay_iterations = 0;
-    self->native = NULL;
     fl_tls_drop_engine(self);
     Py_CLEAR(self->engine.incoming); /* fl_tls_drop_engine leaves both */
     Py_CLEAR(self->engine.outgoing);
     Py_CLEAR(self->raw);
-    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->protocol.object);
     Py_CLEAR(self->transport);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->timer);

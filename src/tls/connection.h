@@ -86,10 +86,9 @@ typedef struct {
     FlState *state;
     FlLoop *loop;
     FlTlsEngine engine;
-    PyObject *raw;      /* NULL before connection_made and after the loss */
-    PyObject *protocol; /* the application's */
-    const FlNativeProtocol *native; /* C functions of protocol, or NULL */
-    FlTlsTransport *transport;      /* the application's */
+    PyObject *raw;       /* NULL before connection_made and after the loss */
+    FlProtocol protocol; /* the application's */
+    FlTlsTransport *transport; /* the application's */
     PyObject *buffer; /* bytearray that get_buffer() lent to the raw one */
     /* Set by fastloop/_tls.py; NULL before. */
     PyObject *waiter;  /* future: the handshake is over; None if none */
@@ -111,7 +110,6 @@ typedef struct {
     bool sending;           /* a caller is in the loop of fl_tls_send */
     bool send_all;          /* send even if writing_paused */
     bool raw_is_stream;     /* raw is exactly our StreamTransport */
-    bool buffered;          /* the protocol is a BufferedProtocol */
     bool app_paused;        /* the application called pause_reading */
     bool raw_paused;        /* we called raw.pause_reading */
     bool writing_paused;    /* the raw transport called pause_writing */

@@ -71,7 +71,7 @@ typedef struct {
 struct FlTlsPipe;
 
 struct FlTlsEngine {
-    const FlTlsEngineType *type;
+    const FlTlsEngineType *FL_ATOMIC type; /* others ask it for lengths */
     FlState *state;
     PyObject *object; /* the SSLObject */
     /* The SSLObject's MemoryBIOs; NULL with engine_libssl.c.  They live as

@@ -204,15 +204,13 @@ call_connection_made(FlTls *self)
     /* Before the call: if it raises or closes, connection_lost must follow. */
     self->app_state = FL_TLS_APP_MADE;
     PyObject *transport = Py_NewRef((PyObject *)self->transport);
-    PyObject *protocol = fl_field_get(self, &self->protocol);
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
     /* connection_made itself is called by its method even if the protocol is
-       native; `before_connection_made` only prepares for it. */
-    if (self->native != NULL && self->native->before_connection_made != NULL) {
-        self->native->before_connection_made(self->state, protocol);
-    }
-    int code = fl_call_method(protocol, self->state->names.connection_made,
-                              transport);
-    Py_DECREF(protocol);
+       native. */
+    fl_protocol_before_made(self->state, &protocol);
+    int code = fl_call_method(protocol.object,
+                              self->state->names.connection_made, transport);
+    Py_DECREF(protocol.object);
     Py_DECREF(transport);
     return code;
 }
@@ -535,14 +533,13 @@ end_connection(FlTls *self, PyObject *exc)
                         || self->app_state == FL_TLS_APP_EOF);
     /* The fields are set before any call, which may run a finalizer that looks
        at them. */
-    PyObject *protocol = fl_field_get(self, &self->protocol);
+    PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
     PyObject *raw = fl_field_get(self, &self->raw);
     FlTlsTransport *transport = self->transport;
     self->phase = FL_TLS_LOST;
     self->app_state = FL_TLS_APP_LOST;
     self->writes_after_loss++; /* as asyncio's _conn_lost */
-    self->native = NULL;
-    fl_field_set(self, &self->protocol, NULL);
+    fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     fl_field_set(self, &self->raw, NULL);
     self->transport = NULL;
     if (transport != NULL) {

@@ -80,10 +80,10 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
    first still gets the rest of the event (`same_callback`): data that waits
    would be lost if the connection ended before it resumes. */
 static bool
-can_deliver(const FlTls *self)
+can_deliver(const FlTls *self, const FlProtocol *protocol)
 {
     bool same_callback =
-        self->native != NULL
+        protocol->native != NULL
         && self->paused_in_callback == self->loop->callback_count;
     return (!self->app_paused || same_callback) && !self->stopped
            && self->delay_iterations == 0 && self->app_state != FL_TLS_APP_NEW
@@ -96,14 +96,16 @@ can_deliver(const FlTls *self)
 int
 fl_tls_call_eof_received(FlTls *self)
 {
-    if (self->app_state != FL_TLS_APP_MADE || self->protocol == NULL) {
+    if (self->app_state != FL_TLS_APP_MADE) {
+        return 0;
+    }
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+    if (protocol.object == NULL) {
         return 0;
     }
     self->app_state = FL_TLS_APP_EOF; /* before the call: only once */
-    PyObject *protocol = fl_field_get(self, &self->protocol);
-    int keep_open =
-        fl_protocol_eof_received(self->state, protocol, self->native);
-    Py_DECREF(protocol);
+    int keep_open = fl_protocol_eof_received(self->state, &protocol);
+    Py_DECREF(protocol.object);
     if (keep_open > 0) { /* TLS has no half-close; asyncio logs a warning */
         keep_open = fl_call_done(PyObject_CallMethodNoArgs(
             self->state->tls, self->state->names.warn_keep_open));
@@ -148,21 +150,23 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
     PyObject *exc =
         decrypted->result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
     int code = 0;
-    /* The engine may have run Python that ended the connection. */
-    if (decrypted->got_bytes > 0 && self->protocol != NULL) {
-        PyObject *protocol = fl_field_get(self, &self->protocol);
+    /* The engine may have run Python that ended the connection, or set
+       another protocol. */
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+    if (decrypted->got_bytes > 0 && protocol.object != NULL) {
         size_t size = decrypted->got_bytes;
-        code = self->native != NULL
-                   ? self->native->data_received(self->state, protocol, data,
-                                                 size)
-                   : fl_protocol_data_received(self->state, protocol, bytes,
-                                               data, size);
-        Py_DECREF(protocol);
+        code =
+            protocol.native != NULL
+                ? protocol.native->data_received(self->state, protocol.object,
+                                                 data, size)
+                : fl_protocol_data_received(self->state, protocol.object,
+                                            bytes, data, size);
         if (code > 0) { /* TLS in TLS: the inner connection asks for less */
             self->read_less = true;
             code = 0;
         }
     }
+    Py_XDECREF(protocol.object);
     if (code < 0) {
         Py_XDECREF(exc);
         self->engine.more = true; /* as in finish_delivery */
@@ -219,15 +223,25 @@ read_bytes(FlTls *self)
 
 /* --- BufferedProtocol ---------------------------------------------------- */
 
+/* Whether the next delivery fills a buffer: the protocol may be another one by
+   now. */
+static bool
+fills_buffers(FlTls *self)
+{
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+    Py_XDECREF(protocol.object);
+    return protocol.buffered;
+}
+
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
    released before that call, which may resize the buffer. */
 static int
-read_buffered(FlTls *self, PyObject *protocol)
+read_buffered(FlTls *self, const FlProtocol *protocol)
 {
     /* asyncio's hint is how many bytes of records are unread. */
     size_t hint = self->engine.type->incoming(&self->engine);
-    PyObject *buffer =
-        fl_protocol_get_buffer(self->state, protocol, (Py_ssize_t)hint);
+    PyObject *buffer = fl_protocol_get_buffer(self->state, protocol->object,
+                                              (Py_ssize_t)hint);
     Py_buffer view;
     int code = buffer == NULL
                    ? -1
@@ -236,22 +250,22 @@ read_buffered(FlTls *self, PyObject *protocol)
     if (code < 0) {
         return -1;
     }
-    if (!can_deliver(self) || self->protocol != protocol) {
+    bool same = fl_protocol_is(self, &self->protocol, protocol);
+    if (!same || !can_deliver(self, protocol)) {
         /* get_buffer() has paused, closed or set another protocol.  A new
            BufferedProtocol is tried in the next iteration, not in a loop: its
            get_buffer() may set yet another one. */
         PyBuffer_Release(&view);
-        if (!self->buffered) {
-            return FL_TLS_READ_MORE;
-        }
-        return self->protocol != protocol ? FL_TLS_READ_LATER : 0;
+        return same                  ? 0
+               : fills_buffers(self) ? FL_TLS_READ_LATER
+                                     : FL_TLS_READ_MORE;
     }
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc =
         decrypted.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
     PyBuffer_Release(&view);
     if (decrypted.got_bytes > 0
-        && fl_protocol_buffer_updated(self->state, protocol,
+        && fl_protocol_buffer_updated(self->state, protocol->object,
                                       decrypted.got_bytes)
                < 0)
     {
@@ -259,7 +273,14 @@ read_buffered(FlTls *self, PyObject *protocol)
         self->engine.more = true; /* as in finish_delivery */
         return -1;
     }
-    return finish_delivery(self, &decrypted, exc);
+    code = finish_delivery(self, &decrypted, exc);
+    /* A full buffer was delivered and there may be more.  As in asyncio the
+       rest follows in the next iteration.  When FLUSHING it follows at once:
+       the end must not overtake data. */
+    return code == FL_TLS_READ_MORE && self->phase == FL_TLS_WRAPPED
+                   && fills_buffers(self)
+               ? FL_TLS_READ_LATER
+               : code;
 }
 
 /* --- reading and answering ----------------------------------------------- */
@@ -269,27 +290,16 @@ read_buffered(FlTls *self, PyObject *protocol)
 static int
 read_all(FlTls *self)
 {
-    int code = FL_TLS_READ_MORE;
-    while (code == FL_TLS_READ_MORE && can_deliver(self)) {
-        if (!self->buffered) {
-            code = read_bytes(self);
-            continue;
-        }
-        /* Owned: get_buffer() may set another protocol. */
-        PyObject *protocol = fl_field_get(self, &self->protocol);
-        code = read_buffered(self, protocol);
-        Py_DECREF(protocol);
-        /* A full buffer was delivered and there may be more.  As in asyncio
-           the rest follows in the next iteration.  When FLUSHING the loop goes
-           on: the end must not overtake data. */
-        if (code == FL_TLS_READ_MORE && self->phase == FL_TLS_WRAPPED
-            && self->buffered)
-        {
-            return FL_TLS_READ_LATER;
-        }
-    }
-    /* Still MORE: the protocol has paused, or the connection has ended. */
-    return code == FL_TLS_READ_MORE ? 0 : code;
+    int code;
+    do {
+        /* Owned: a callback may set another protocol. */
+        FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+        code = !can_deliver(self, &protocol) ? 0
+               : protocol.buffered           ? read_buffered(self, &protocol)
+                                             : read_bytes(self);
+        Py_XDECREF(protocol.object);
+    } while (code == FL_TLS_READ_MORE);
+    return code;
 }
 
 int

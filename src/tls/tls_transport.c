@@ -88,13 +88,11 @@ tls_is_reading(const FlTransport *self)
 int
 fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
 {
-    if (fl_protocol_kind(connection->state, protocol, &connection->native,
-                         &connection->buffered)
-        < 0)
-    {
+    FlProtocol found;
+    if (fl_protocol_find(connection->state, protocol, &found) < 0) {
         return -1;
     }
-    fl_field_set(connection, &connection->protocol, protocol);
+    fl_protocol_set(connection, &connection->protocol, found);
     return 0;
 }
 
@@ -107,7 +105,7 @@ tls_set_protocol(FlTransport *self, PyObject *protocol)
 static PyObject *
 tls_protocol(FlTransport *self)
 {
-    return fl_field_get(TLS(self), &TLS(self)->protocol);
+    return fl_protocol_get(TLS(self), &TLS(self)->protocol).object;
 }
 
 /* Looks in the dict, then asks the raw transport. */

@@ -73,8 +73,8 @@ fl_tls_control_writing(FlTls *self)
     transport->protocol_paused = pauses;
     self->paused_before_tls = false;
     return fl_flow_call((FlTransport *)transport,
-                        fl_field_get(self, &self->protocol), (PyObject *)self,
-                        pauses);
+                        fl_protocol_get(self, &self->protocol).object,
+                        (PyObject *)self, pauses);
 }
 
 /* --- to the raw transport ------------------------------------------------ */

@@ -10,7 +10,7 @@
 int
 fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
 {
-    PyObject *protocol = fl_field_get(self, &self->stream.protocol);
+    PyObject *protocol = fl_protocol_get(self, &self->stream.protocol).object;
     if (protocol == NULL) {
         return 0; /* Python code in the failed call ended the transport */
     }

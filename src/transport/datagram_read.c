@@ -172,7 +172,7 @@ can_deliver(const FlDatagram *self)
 static int
 deliver_one(FlDatagram *self)
 {
-    PyObject *protocol = fl_field_get(self, &self->stream.protocol);
+    PyObject *protocol = fl_protocol_get(self, &self->stream.protocol).object;
     /* Taken out before the call: a nested delivery must not see them. */
     PyObject *data = self->received[self->received_head++];
     PyObject *sender = self->received[self->received_head++];

@@ -51,7 +51,7 @@ fl_flow_check(FlStream *self, bool pause)
                   : size <= self->low_water_bytes))
     {
         self->protocol_paused = pause;
-        protocol = Py_XNewRef(self->protocol);
+        protocol = Py_XNewRef(self->protocol.object);
     }
     Py_END_CRITICAL_SECTION();
     return protocol == NULL

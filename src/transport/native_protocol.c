@@ -9,20 +9,30 @@
 #include "py/state.h"
 
 int
-fl_protocol_kind(const FlState *state, PyObject *protocol,
-                 const FlNativeProtocol **native, bool *buffered)
+fl_protocol_find(const FlState *state, PyObject *object, FlProtocol *found)
 {
-    int is_buffered = PyObject_IsInstance(protocol, state->buffered_protocol);
+    int is_buffered = PyObject_IsInstance(object, state->buffered_protocol);
     if (is_buffered < 0) {
         return -1;
     }
     /* Exact: a subclass may override the methods. */
-    PyObject *type = (PyObject *)Py_TYPE(protocol);
-    *native = type == state->asyncio_stream_protocol ? state->native_stream
-              : type == (PyObject *)state->tls_adapter_type ? state->native_tls
-                                                            : NULL;
-    *buffered = is_buffered && *native == NULL;
+    PyObject *type = (PyObject *)Py_TYPE(object);
+    found->object = object;
+    found->native =
+        type == state->asyncio_stream_protocol        ? state->native_stream
+        : type == (PyObject *)state->tls_adapter_type ? state->native_tls
+                                                      : NULL;
+    found->buffered = is_buffered && found->native == NULL;
     return 0;
+}
+
+void
+fl_protocol_before_made(FlState *state, const FlProtocol *protocol)
+{
+    const FlNativeProtocol *native = protocol->native;
+    if (native != NULL && native->before_connection_made != NULL) {
+        native->before_connection_made(state, protocol->object);
+    }
 }
 
 int
@@ -77,10 +87,10 @@ fl_protocol_data_received(FlState *state, PyObject *protocol, PyObject *bytes,
 }
 
 int
-fl_protocol_eof_received(FlState *state, PyObject *protocol,
-                         const FlNativeProtocol *native)
+fl_protocol_eof_received(FlState *state, const FlProtocol *protocol)
 {
+    const FlNativeProtocol *native = protocol->native;
     return native != NULL && native->eof_received != NULL
-               ? native->eof_received(state, protocol)
-               : fl_call_truth(protocol, state->names.eof_received);
+               ? native->eof_received(state, protocol->object)
+               : fl_call_truth(protocol->object, state->names.eof_received);
 }

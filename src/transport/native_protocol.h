@@ -3,8 +3,8 @@
    A native protocol takes bytes from a stream to an object of ours, or to an
    asyncio object whose layout we know, without a Python frame between.
    streams/ and tls/ each register one when the module is created.  It serves
-   the instances of exactly one type, not of subclasses.  A stream looks it up
-   once, when its protocol is set.
+   the instances of exactly one type, not of subclasses.  A transport looks it
+   up once, when its protocol is set, and keeps both in one FlProtocol.
 
    A native protocol does what the protocol's methods would do and raises what
    they would raise.  It must itself call methods that an application has
@@ -12,7 +12,9 @@
    the stream may be paused or closed, or have another protocol, when it
    returns.  The caller owns a reference to the protocol during the call.
 
-   Threads: the loop's only.
+   Threads: the loop's only.  But any thread may set a transport's protocol,
+   so the fields of an FlProtocol are read and written together
+   (fl_protocol_get, fl_protocol_set), and a delivery uses one copy to its end.
 
    Errors: a function that returns int, except find_room, returns -1 with an
    exception raised.  The caller reports it as an exception of the method; no
@@ -28,6 +30,7 @@
 #define FL_TRANSPORT_NATIVE_PROTOCOL_H
 
 #include "py/compat.h"
+#include "py/field.h"
 #include "py/state.h"
 
 #include <sys/uio.h>
@@ -68,11 +71,54 @@ struct FlNativeProtocol {
 
 typedef struct FlNativeProtocol FlNativeProtocol;
 
-/* How data reaches a protocol: by *native if that is not NULL, else by a
-   BufferedProtocol's methods or by a Protocol's.  A transport asks when its
-   protocol is set.  0, or -1 with an exception set. */
-int fl_protocol_kind(const FlState *state, PyObject *protocol,
-                     const FlNativeProtocol **native, bool *buffered);
+/* A protocol, and how data reaches it: by `native` if that is not NULL, else
+   by a BufferedProtocol's methods or by a Protocol's. */
+typedef struct {
+    PyObject *object;
+    const FlNativeProtocol *native;
+    bool buffered; /* a BufferedProtocol that is not native */
+} FlProtocol;
+
+/* Fill `found`, whose object is borrowed.  It runs __instancecheck__.  0, or
+   -1 with an exception set. */
+int fl_protocol_find(const FlState *state, PyObject *object,
+                     FlProtocol *found);
+
+/* A copy of the owner's protocol, whose object is a new reference or NULL. */
+static inline FlProtocol
+fl_protocol_get(void *owner, const FlProtocol *field)
+{
+    FlProtocol copy;
+    Py_BEGIN_CRITICAL_SECTION(owner);
+    copy = *field;
+    Py_XINCREF(copy.object);
+    Py_END_CRITICAL_SECTION();
+    return copy;
+}
+
+/* Set the owner's protocol; `set` is borrowed, {NULL} for none. */
+static inline void
+fl_protocol_set(void *owner, FlProtocol *field, FlProtocol set)
+{
+    PyObject *old;
+    Py_BEGIN_CRITICAL_SECTION(owner);
+    old = field->object;
+    *field = set;
+    Py_XINCREF(set.object);
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(old);
+}
+
+/* Whether the owner's protocol is still the one of which `used` is a copy. */
+static inline bool
+fl_protocol_is(void *owner, const FlProtocol *field, const FlProtocol *used)
+{
+    bool same;
+    Py_BEGIN_CRITICAL_SECTION(owner);
+    same = field->object == used->object && field->native == used->native;
+    Py_END_CRITICAL_SECTION();
+    return same;
+}
 
 /* Each calls one method of a protocol, which may run any Python.  The caller
    owns a reference to the protocol.  They return 0, or -1 with an exception
@@ -87,8 +133,9 @@ int fl_protocol_data_received(FlState *state, PyObject *protocol,
    an exception set. */
 PyObject *fl_protocol_get_buffer(FlState *state, PyObject *protocol,
                                  Py_ssize_t hint);
-/* 1: keep the transport open; 0: close it; or -1.  `native` may be NULL. */
-int fl_protocol_eof_received(FlState *state, PyObject *protocol,
-                             const FlNativeProtocol *native);
+/* Its preparation for connection_made, if it is native. */
+void fl_protocol_before_made(FlState *state, const FlProtocol *protocol);
+/* 1: keep the transport open; 0: close it; or -1. */
+int fl_protocol_eof_received(FlState *state, const FlProtocol *protocol);
 
 #endif

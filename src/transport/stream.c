@@ -95,15 +95,13 @@ fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
 int
 fl_stream_set_protocol(FlStream *self, PyObject *protocol)
 {
-    if (fl_protocol_kind(self->state, protocol, &self->native, &self->buffered)
-        < 0)
-    {
+    FlProtocol found;
+    if (fl_protocol_find(self->state, protocol, &found) < 0) {
         return -1;
     }
-    self->read_halvings = 0; /* the old protocol was the slow one */
     /* asyncio's pipes call data_received, whatever the protocol is. */
-    self->buffered &= self->kind == FL_SOCKET;
-    fl_field_set(self, &self->protocol, protocol);
+    found.buffered &= self->kind == FL_SOCKET;
+    fl_protocol_set(self, &self->protocol, found);
     return 0;
 }
 

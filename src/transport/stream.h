@@ -65,8 +65,7 @@ typedef struct FlStream {
     FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
     FlStreamEvents *run_events;
     PyObject *sock; /* the socket object, made on first use; or NULL */
-    PyObject *protocol;
-    const FlNativeProtocol *native; /* the protocol's, or NULL */
+    FlProtocol protocol;
     PyObject *server;
     PyObject *context;        /* events and connection_* run in it */
     PyObject *waiter;         /* future resolved after connection_made */
@@ -88,7 +87,6 @@ typedef struct FlStream {
     bool wrote_again;       /* the callback of write_callback wrote twice */
     bool corks_first;       /* the previous one did: cork the first write */
     bool exposed;           /* others may close the descriptor or send on it */
-    bool buffered;          /* the protocol is a BufferedProtocol */
     bool paused;            /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
     bool read_eof;    /* reads no more: at EOF, or a pipe for writing */

@@ -139,7 +139,7 @@ fl_stream_finish(FlStream *self)
     fl_write_queue_clear(&self->write_queue);
     Py_END_CRITICAL_SECTION();
     fl_stream_meter_queue(self);
-    fl_field_set(self, &self->protocol, NULL);
+    fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     drop_loop_reference(self);
     /* Other threads read it in was_queued in transport.c. */
     fl_field_set(self, (PyObject **)&self->loop, NULL);
@@ -189,7 +189,9 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
 {
     FlStream *self = (FlStream *)subject;
     PyObject *name = loop->state->names.connection_lost;
-    if (self->phase == FL_STREAM_CLOSED || self->protocol == NULL) {
+    PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
+    if (self->phase == FL_STREAM_CLOSED || protocol == NULL) {
+        Py_XDECREF(protocol);
         return 0; /* a finalizer has ended it meanwhile (stream_gc.c) */
     }
     int code = 0;
@@ -197,7 +199,6 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (argument != Py_None && fl_stream_is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
     }
-    PyObject *protocol = fl_field_get(self, &self->protocol);
     if (fl_call_method(protocol, name, argument) < 0) {
         code = fl_loop_report_call(loop, protocol, name, argument,
                                    self->queued_by);

@@ -45,7 +45,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->extra);
     Py_VISIT(self->loop);
     Py_VISIT(self->sock);
-    Py_VISIT(self->protocol);
+    Py_VISIT(self->protocol.object);
     Py_VISIT(self->server);
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
@@ -66,7 +66,7 @@ int
 fl_stream_clear(FlStream *self)
 {
     Py_CLEAR(self->extra);
-    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->protocol.object);
     Py_CLEAR(self->server);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->empty_waiter);

@@ -84,7 +84,8 @@ run_connection_made(FlLoop *loop, PyObject *subject,
 {
     FlStream *self = (FlStream *)subject;
     PyObject *name = loop->state->names.connection_made;
-    if (self->protocol == NULL) {
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+    if (protocol.object == NULL) {
         /* connection_lost has run, for lack of memory, or a finalizer. */
         return wake_waiter(loop, self, 0);
     }
@@ -94,17 +95,15 @@ run_connection_made(FlLoop *loop, PyObject *subject,
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
     PyObject *exc = NULL;
-    PyObject *protocol = fl_field_get(self, &self->protocol);
-    if (self->native != NULL && self->native->before_connection_made != NULL) {
-        self->native->before_connection_made(self->state, protocol);
-    }
-    if (fl_call_method(protocol, name, subject) < 0
-        && fl_loop_report_call(loop, protocol, name, subject, self->queued_by)
+    fl_protocol_before_made(self->state, &protocol);
+    if (fl_call_method(protocol.object, name, subject) < 0
+        && fl_loop_report_call(loop, protocol.object, name, subject,
+                               self->queued_by)
                < 0)
     {
         exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
     }
-    Py_DECREF(protocol);
+    Py_DECREF(protocol.object);
     /* Also when it has ended the stream: the waiter must not wait for ever. */
     return fl_error_keep_first(exc, start_reading(loop, self), subject);
 }

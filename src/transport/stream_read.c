@@ -109,11 +109,10 @@ wants_more(const FlStream *self)
 
 /* Whether Python code has ended this read for this protocol. */
 static bool
-changed(const FlStream *self, PyObject *protocol,
-        const FlNativeProtocol *native)
+changed(FlStream *self, const FlProtocol *protocol)
 {
-    return !wants_more(self) || self->protocol != protocol
-           || self->native != native;
+    return !wants_more(self)
+           || !fl_protocol_is(self, &self->protocol, protocol);
 }
 
 /* Call this before a read on behalf of a protocol.  -EBADF if the fd is no
@@ -121,17 +120,16 @@ changed(const FlStream *self, PyObject *protocol,
    Python, which may pause or close the stream or set another protocol: then
    -EAGAIN, as if the socket were empty. */
 static int
-check_before_read(FlStream *self, PyObject *protocol)
+check_before_read(FlStream *self, const FlProtocol *protocol)
 {
-    const FlNativeProtocol *native = self->native;
     int code = fl_stream_check_fd(self);
-    return code == 0 && changed(self, protocol, native) ? -EAGAIN : code;
+    return code == 0 && changed(self, protocol) ? -EAGAIN : code;
 }
 
 /* As receive_pieces, into one buffer and with the check before it. */
 static int
-receive(FlStream *self, PyObject *protocol, char *buffer, size_t size_bytes,
-        ReadResult *result)
+receive(FlStream *self, const FlProtocol *protocol, char *buffer,
+        size_t size_bytes, ReadResult *result)
 {
     struct iovec piece = {buffer, size_bytes};
     int code = check_before_read(self, protocol);
@@ -181,13 +179,12 @@ deliver_eof(FlStream *self)
         && fl_stream_log(self, "received EOF") < 0) {
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
-    PyObject *protocol = fl_field_get(self, &self->protocol);
-    if (protocol == NULL) {
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+    if (protocol.object == NULL) {
         return 0; /* a handler of the log has ended the stream */
     }
-    int keep_open =
-        fl_protocol_eof_received(self->state, protocol, self->native);
-    Py_DECREF(protocol);
+    int keep_open = fl_protocol_eof_received(self->state, &protocol);
+    Py_DECREF(protocol.object);
     if (keep_open < 0) {
         return fl_stream_fatal(
             self, "Fatal error: protocol.eof_received() call failed.");
@@ -235,9 +232,10 @@ make_scratch(FlLoop *loop)
 /* Append the scratch to a native protocol's pieces, and shorten all to what
    one read may take.  Returns the new number of pieces. */
 static int
-add_scratch(const FlStream *self, struct iovec *pieces, int count)
+add_scratch(const FlStream *self, const FlNativeProtocol *native,
+            struct iovec *pieces, int count)
 {
-    bool whole = self->native->find_room != NULL
+    bool whole = native->find_room != NULL
                  || (WHOLE_EVENTS && self->read_halvings == 0);
     size_t left = whole ? EVENT_BYTES : NATIVE_BYTES >> self->read_halvings;
     for (int at = 0; at < count; at++) {
@@ -252,11 +250,11 @@ add_scratch(const FlStream *self, struct iovec *pieces, int count)
 /* Deliver what is in the scratch, and adapt the size of the next reads.  0, or
    -1 to end the run. */
 static int
-deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
+deliver_scratch(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
-    int code =
-        self->native->data_received(self->state, protocol, self->loop->scratch,
-                                    result->got_bytes);
+    int code = protocol->native->data_received(self->state, protocol->object,
+                                               self->loop->scratch,
+                                               result->got_bytes);
     if (code < 0) {
         return fl_stream_fatal(self, DATA_FAILED);
     }
@@ -273,9 +271,9 @@ deliver_scratch(FlStream *self, PyObject *protocol, ReadResult *result)
 /* One read for a native protocol, and its callback.  0, or -1 to end the
    run. */
 static int
-receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
+receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
-    const FlNativeProtocol *native = self->native;
+    const FlNativeProtocol *native = protocol->native;
     struct iovec pieces[FL_NATIVE_PIECES + 1];
     int count = 0;
     /* Before find_room: this may run Python, which may move that memory. */
@@ -287,18 +285,18 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
         /* A small read goes through the scratch and is copied. */
         if (native->find_room != NULL && self->last_read_bytes >= LARGE_BYTES)
         {
-            count = native->find_room(self->state, protocol,
+            count = native->find_room(self->state, protocol->object,
                                       self->last_read_bytes, pieces);
-            code = changed(self, protocol, native) ? -EAGAIN : 0;
+            code = changed(self, protocol) ? -EAGAIN : 0;
         }
     }
     if (code == 0) {
-        code = receive_pieces(self, pieces, add_scratch(self, pieces, count),
-                              result);
+        int used = add_scratch(self, native, pieces, count);
+        code = receive_pieces(self, pieces, used, result);
     }
     /* The contract: each find_room is followed by buffers_filled. */
     if (count > 0 && (code < 0 || result->got_bytes == 0)) {
-        (void)native->buffers_filled(self->state, protocol, pieces, 0);
+        (void)native->buffers_filled(self->state, protocol->object, pieces, 0);
     }
     if (code < 0) {
         return read_failed(self, code);
@@ -310,7 +308,7 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
     if (count == 0) {
         return deliver_scratch(self, protocol, result);
     }
-    code = native->buffers_filled(self->state, protocol, pieces,
+    code = native->buffers_filled(self->state, protocol->object, pieces,
                                   result->got_bytes);
     return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
@@ -320,7 +318,7 @@ receive_native(FlStream *self, PyObject *protocol, ReadResult *result)
 /* Read all that one event may deliver, and call data_received.  0, or -1 to
    end the run. */
 static int
-read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
+read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
     int code = make_scratch(self->loop);
     if (code < 0) {
@@ -353,7 +351,8 @@ read_bytes(FlStream *self, PyObject *protocol, ReadResult *result)
         return fl_stream_fatal(self, READ_FAILED);
     }
     self->last_read_bytes = result->got_bytes;
-    code = fl_call_method(protocol, self->state->names.data_received, data);
+    code = fl_call_method(protocol->object, self->state->names.data_received,
+                          data);
     Py_DECREF(data);
     return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
 }
@@ -378,9 +377,10 @@ raise_wrong_buffer(PyObject *buffer)
 /* One read for a BufferedProtocol, and its callbacks.  0, or -1 to end the
    run. */
 static int
-read_into(FlStream *self, PyObject *protocol, ReadResult *result)
+read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
-    PyObject *buffer = fl_protocol_get_buffer(self->state, protocol, -1);
+    PyObject *buffer =
+        fl_protocol_get_buffer(self->state, protocol->object, -1);
     if (buffer == NULL) {
         return fl_stream_fatal(
             self, "Fatal error: protocol.get_buffer() call failed.");
@@ -403,8 +403,10 @@ read_into(FlStream *self, PyObject *protocol, ReadResult *result)
     if (result->got_bytes == 0) {
         return deliver_eof(self);
     }
-    if (fl_protocol_buffer_updated(self->state, protocol, result->got_bytes)
-        < 0) {
+    if (fl_protocol_buffer_updated(self->state, protocol->object,
+                                   result->got_bytes)
+        < 0)
+    {
         return fl_stream_fatal(
             self, "Fatal error: protocol.buffer_updated() call failed.");
     }
@@ -422,11 +424,12 @@ fl_stream_read_ready(FlStream *self)
         ReadResult result = {0, false, false};
         /* Owned: a callback may call set_protocol.  Looked up in each round
            for the same reason. */
-        PyObject *protocol = fl_field_get(self, &self->protocol);
-        code = self->native != NULL ? receive_native(self, protocol, &result)
-               : self->buffered     ? read_into(self, protocol, &result)
-                                    : read_bytes(self, protocol, &result);
-        Py_DECREF(protocol);
+        FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+        code = protocol.native != NULL
+                   ? receive_native(self, &protocol, &result)
+               : protocol.buffered ? read_into(self, &protocol, &result)
+                                   : read_bytes(self, &protocol, &result);
+        Py_DECREF(protocol.object);
         if (FL_LIKELY(!result.filled) || result.costly
             || self->kind != FL_SOCKET) {
             break; /* also at EOF and without data: then nothing is filled */

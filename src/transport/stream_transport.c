@@ -144,7 +144,7 @@ stream_set_protocol(FlTransport *self, PyObject *protocol)
 static PyObject *
 stream_protocol(FlTransport *self)
 {
-    return fl_field_get(self, &STREAM(self)->protocol);
+    return fl_protocol_get(self, &STREAM(self)->protocol).object;
 }
 
 static size_t

@@ -27,7 +27,8 @@ typedef struct {
     unsigned tail; /* index after the last item */
     unsigned capacity;
     size_t sent_bytes; /* of the first item */
-    size_t size_bytes; /* unsent, in all items */
+    FL_ATOMIC size_t
+        size_bytes; /* unsent, in all items; any thread reads it */
 } FlWriteQueue;
 
 /* Make an empty queue.  It points into itself, so it must not be moved. */

@@ -18,6 +18,7 @@ import contextvars
 import gc
 import inspect
 import logging
+import signal
 import socket
 import sys
 import warnings
@@ -553,6 +554,9 @@ def start() -> Run:
     """Leave out what is written to logs and to standard error."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    # remove_signal_handler() of any number restores the default action, which
+    # would end this process at the next write to a closed socket.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
 
     def no_names(*args: Any, **words: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "not known")

@@ -1,0 +1,206 @@
+"""Public calls of one loop's objects, by several threads, without a GIL.
+
+`python tests/fuzz/threaded.py --seconds 120` makes cases by chance.  In each,
+the loop's thread opens transports and runs iterations, while other threads
+call methods and read attributes of the same objects.  What must hold is that
+the process lives, that no call raises SystemError, and that each case ends.
+Under ThreadSanitizer, no report may appear either.
+
+libFuzzer has no part in it: it knows one thread, and coverage finds no race.
+A failure names the seed of its case and the last call of each thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import faulthandler
+import mmap
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent), str(HERE.parent / "unit")]
+
+import fuzz_calls  # noqa: E402
+from harness import Tape  # noqa: E402
+
+#: Bytes of a thread's tape: it makes some 300 calls.
+TAPE_BYTES = 3000
+#: Threads beside the loop's.
+THREADS = 2
+#: Transports and servers that are open before the threads begin.
+OPENED = 6
+#: Seconds after which a case counts as one that hangs.
+HANG_S = 60
+#: Cases that one process runs.
+BATCH = 50
+#: Bytes for the name of a thread's last call.
+NAME_BYTES = 64
+#: Methods of the loop that only its own thread may call, in asyncio too.
+LOOP_THREAD_ONLY = {"close"}
+
+
+class SharedTape(Tape):
+    """A tape of which several threads may read: callbacks run in any."""
+
+    def byte(self) -> int:
+        """Return the next byte."""
+        at = self.at
+        self.at = at + 1
+        return self.data[at] if at < len(self.data) else 0
+
+
+class Worker(fuzz_calls.Case):
+    """A thread beside the loop's; it shares the case's loop and pool."""
+
+    def __init__(self, case: fuzz_calls.Case, tape: Tape, name: Any) -> None:
+        self.__dict__.update(case.__dict__)
+        self.tape, self.name = tape, name
+        self.focus = case.tape.data[-1]
+
+    def thing(self) -> Any:
+        """Return an object of the extension's, mostly the same one."""
+        ours = [one for one in self.pool if fuzz_calls._is_ours(type(one))]
+        if self.tape.byte() % 4:
+            return ours[self.focus % len(ours)]
+        return self.tape.pick(ours)
+
+    def keep(self, result: Any) -> None:
+        """Drop a result; no coroutine begins in this thread."""
+        if asyncio.iscoroutine(result):
+            result.close()
+
+    def step(self) -> None:
+        """Call a method or read an attribute; any exception is right."""
+        try:
+            if self.tape.byte() % 4:
+                self.call()
+            else:
+                thing = self.thing()
+                name = self.tape.pick(dir(type(thing)))
+                self.record(thing, name)
+                getattr(thing, name)
+        except SystemError:
+            raise
+        except (Exception, asyncio.CancelledError):
+            pass
+
+    def arguments(self, method: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return arguments, and record the call."""
+        owner = getattr(method, "__self__", None)
+        name = getattr(method, "__name__", "")
+        if owner is self.loop and name in LOOP_THREAD_ONLY:
+            raise ValueError("only the loop's thread may call it")
+        found = super().arguments(method)
+        self.record(owner, name)
+        return found
+
+    def record(self, owner: Any, name: str) -> None:
+        """Note the call for the parent, who reads it after a crash."""
+        text = f"{type(owner).__name__}.{name}".encode()
+        self.name[:] = text[:NAME_BYTES].ljust(NAME_BYTES)
+
+    def run_all(self, failures: list[BaseException]) -> None:
+        """Be the thread."""
+        try:
+            while self.tape:
+                self.step()
+        except BaseException as exc:
+            failures.append(exc)
+
+
+def run_case(seed: int, names: list[Any]) -> None:
+    """Run one case."""
+    chance = random.Random(seed)
+    case = fuzz_calls.Case(SharedTape(chance.randbytes(TAPE_BYTES)))
+    for _ in range(OPENED):
+        case.open()
+    case.run()
+    case.run()
+    failures: list[BaseException] = []
+    threads = []
+    for name in names:
+        worker = Worker(case, SharedTape(chance.randbytes(TAPE_BYTES)), name)
+        threads.append(
+            threading.Thread(target=worker.run_all, args=(failures,))
+        )
+    for thread in threads:
+        thread.start()
+    while case.tape:
+        case.step()
+    for thread in threads:
+        thread.join()
+    case.finish()
+    if failures:
+        raise failures[0]
+
+
+def child(file: BinaryIO, first: int, count: int) -> None:
+    """Run cases; the file is shared with the parent."""
+    fuzz_calls.start()
+    # Without SystemError: the rest comes from finalizers of the input's own.
+    sys.unraisablehook = lambda info: None
+    faulthandler.enable()
+    shared = mmap.mmap(file.fileno(), NAME_BYTES * (THREADS + 1))
+    slots = memoryview(shared)
+    names = [
+        slots[at * NAME_BYTES : (at + 1) * NAME_BYTES]
+        for at in range(THREADS + 1)
+    ]
+    for seed in range(first, first + count):
+        names[0][:] = str(seed).encode().ljust(NAME_BYTES)
+        faulthandler.dump_traceback_later(HANG_S, exit=True)
+        run_case(seed, names[1:])
+    faulthandler.cancel_dump_traceback_later()
+
+
+def run_batch(first: int, count: int) -> bool:
+    """Run cases in a process of their own; say what it found."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(NAME_BYTES * (THREADS + 1))
+        command = [sys.executable, __file__, "--child", file.name]
+        done = subprocess.run(
+            [*command, "--seed", str(first), "--count", str(count)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode == 0:
+            return True
+        data = file.read().decode(errors="replace")
+    print("\n".join(done.stderr.splitlines()[-50:]))
+    print(f"threaded: exit status {done.returncode} at seed", *data.split())
+    return False
+
+
+def main() -> int:
+    """Run what the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(prog="tests/fuzz/threaded.py")
+    parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--seed", type=int, default=random.getrandbits(30))
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--child", metavar="FILE")
+    options = parser.parse_args()
+    if options.child:
+        with open(options.child, "r+b") as file:
+            child(file, options.seed, options.count)
+        return 0
+    until = time.monotonic() + options.seconds
+    seed, well = options.seed, True
+    while time.monotonic() < until and well:
+        well = run_batch(seed, options.count or BATCH)
+        seed += options.count or BATCH
+    print(f"threaded: {seed - options.seed} cases from {options.seed}")
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
