@@ -83,6 +83,9 @@ struct FlLoop {
 
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
+    /* The last thread that claimed the loop, at first the one that made it.
+       Without a GIL its transports are this thread's between runs too. */
+    FL_ATOMIC unsigned long last_thread_id;
 
     int64_t now_ns;    /* the precise clock, as a poll or call_later read it */
     int64_t polled_ns; /* coarse time of the last poll */
@@ -219,6 +222,7 @@ fl_loop_claim(FlLoop *loop)
     if (atomic_exchange(&loop->busy, true)) {
         return false;
     }
+    loop->last_thread_id = PyThread_get_thread_ident();
     if (!FL_HAVE_GIL && loop->thread_queue_ready) {
         /* Threads that found the loop idle use its queues until here. */
         fl_thread_queue_lock(&loop->thread_queue);

@@ -239,7 +239,8 @@ fl_weakref_get(PyObject *weak)
 static inline unsigned
 fl_type_version(const PyTypeObject *type)
 {
-    return type->tp_version_tag;
+    /* Another thread may change the class. */
+    return __atomic_load_n(&type->tp_version_tag, __ATOMIC_RELAXED);
 }
 
 /* Revive an object from a free list: set its reference count to 1.  The dead

@@ -86,12 +86,12 @@ typedef struct FlStream {
     unsigned read_halvings; /* how often the read size was halved */
     bool wrote_again;       /* the callback of write_callback wrote twice */
     bool corks_first;       /* the previous one did: cork the first write */
-    bool exposed;           /* others may close the descriptor or send on it */
+    FL_ATOMIC bool exposed; /* others may close the descriptor or send on it */
     bool paused;            /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
     bool read_eof;    /* reads no more: at EOF, or a pipe for writing */
-    bool eof_written; /* write_eof was called */
-    bool eof_sent;    /* and the socket was shut down */
+    FL_ATOMIC bool eof_written; /* write_eof was called */
+    bool eof_sent;              /* and the socket was shut down */
 } FlStream;
 
 /* The exception sendfile gets when its transport ends; asyncio's text. */

@@ -201,7 +201,8 @@ class Case:
         """Put something into the pool, at most 40 of them."""
         if thing is None or isinstance(thing, _PLAIN):
             return
-        self.pool[1:] = [*self.pool[1:][-39:], thing]
+        # A new list: another thread may read the old one.
+        self.pool = [self.loop, *self.pool[1:][-39:], thing]
         if _is_ours(type(thing)):
             try:
                 self.freed.append(weakref.ref(thing))
@@ -304,7 +305,8 @@ class Case:
             elif op == 28:
                 gc.collect()
             elif op == 29 and len(self.pool) > 1:
-                del self.pool[1 + self.tape.byte() % (len(self.pool) - 1)]
+                gone = 1 + self.tape.byte() % (len(self.pool) - 1)
+                self.pool = self.pool[:gone] + self.pool[gone + 1 :]
             elif op == 30 and self.tape.byte() % 8 == 0:
                 self.loop.close()
             elif op == 31:

@@ -62,12 +62,13 @@ class Worker(fuzz_calls.Case):
 
     def __init__(self, case: fuzz_calls.Case, tape: Tape, name: Any) -> None:
         self.__dict__.update(case.__dict__)
-        self.tape, self.name = tape, name
+        self.case, self.tape, self.name = case, tape, name
         self.focus = case.tape.data[-1]
 
     def thing(self) -> Any:
         """Return an object of the extension's, mostly the same one."""
-        ours = [one for one in self.pool if fuzz_calls._is_ours(type(one))]
+        pool = self.case.pool
+        ours = [one for one in pool if fuzz_calls._is_ours(type(one))]
         if self.tape.byte() % 4:
             return ours[self.focus % len(ours)]
         return self.tape.pick(ours)
