@@ -416,8 +416,9 @@ fl_loop_run_batch(FlLoop *loop)
         fl_metrics_batch_begins(loop);
     }
     loop->in_batch = true;
-    /* By an exchange: a thread that found it set queued no entry, and this
-       batch must see what that thread did before. */
+    /* An exchange synchronizes with wake() in base_loop.c.  A thread that
+       found wake_queued set pushed no entry, so this batch must see what that
+       thread wrote. */
     if (FL_UNLIKELY(atomic_load(&loop->wake_queued))) {
         (void)atomic_exchange(&loop->wake_queued, false);
     }

@@ -5,8 +5,8 @@
    push entries that reuse the slot.  Bytes that a callback corked are sent
    when it returns.
 
-   Threads: the loop's thread only.  Exception: another thread may close a
-   transport, and thereby queue its end (fl_loop_queue_op) and drop its events.
+   Threads: functions that run entries are for the loop's thread.  Any thread
+   may call the two functions that queue.
 
    Failure: functions that run entries return 0, or -1 with an exception that
    ends the run.  Every other exception was reported by then.
@@ -24,9 +24,9 @@
    the rest of the batch stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 
-/* The first of an entry's two callbacks has returned `code`.  If the entry is
-   timed, report it if it was slow, and time the second from now.  Returns
-   `code`, or -1. */
+/* Call this between the reader and the writer of one event; the reader
+   returned `code`.  If the entry is timed, report the reader if it was slow,
+   and time the writer from now.  Returns `code`, or -1. */
 int fl_loop_lap(FlLoop *loop, int code);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of

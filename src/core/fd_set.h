@@ -42,9 +42,10 @@ typedef struct {
 int fl_fd_set_open(FlFdSet *set);
 void fl_fd_set_close(FlFdSet *set);
 
-/* In a forked child: whether the inherited set is still open, and `other` too,
-   an epoll that the set does not contain (-1: none).  If one was closed, both
-   fds may refer to files of the application by now. */
+/* In a forked child: whether the set and libuv's epoll `other` (-1: none) are
+   still open.  The set does not contain `other`, so removing it fails with
+   ENOENT.  Any other error means that one was closed; both numbers may then
+   belong to the application. */
 bool fl_fd_set_is_open(FlFdSet *set, int other);
 
 /* In a forked child: replace the set shared with the parent by an empty one,

@@ -110,9 +110,10 @@ queue_fired(FlLoop *loop)
         found.any = true;
         found.other |= reg->transport == NULL && !reg->persistent;
         if (reg->newly_fired) {
-            /* An exception left an earlier run with this entry queued, and its
-               event was dropped since.  The new event must not take its place
-               before others that fired first. */
+            /* The entry of an earlier event is still queued, because an
+               exception ended that run.  That event was dropped meanwhile.
+               Queue the new event at the tail: other registrations fired
+               before it. */
             fl_registration_drop_event(reg);
         }
         if (reg->entry != NULL) {
@@ -126,8 +127,8 @@ queue_fired(FlLoop *loop)
     }
 }
 
-/* A poll that may wait.  Any thread may push and wake the loop from the moment
-   that fl_poller_prepare_wait sets poller->sleeping. */
+/* A poll that may wait.  A thread that pushes after fl_poller_prepare_wait has
+   set poller->sleeping also wakes the loop. */
 static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
@@ -191,7 +192,8 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
 static void
 poll(FlLoop *loop, int64_t timeout_ns)
 {
-    /* No callback is running, so nothing on this thread's stack uses one. */
+    /* No callback is running, so no function on this thread's stack uses a
+       registration. */
     fl_registrations_free_closed(&loop->poller->table);
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_callbacks_ended(loop, timeout_ns != 0 ? FL_TIME_SLEEPING

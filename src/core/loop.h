@@ -4,11 +4,12 @@
    code that runs once in an application's life.  Everything here runs for each
    callback or for each run.
 
-   Threads: the fields belong to the thread that runs the loop.  While it does
-   not run they belong to the thread that has the GIL; without a GIL `ready`
-   and `timers` belong to the thread that has the lock of `thread_queue`.
-   Functions are for the loop's thread unless their name ends in _anythread or
-   their comment says so.
+   Threads: the fields belong to the thread that runs the loop, or, while none
+   does, to the thread that has the GIL.  `ready` and `timers` differ: with a
+   GIL any thread that has it may push at any time.  Without a GIL, while no
+   thread runs the loop, they belong to the thread that has the lock of
+   `thread_queue`. Functions are for the loop's thread unless their name ends
+   in _anythread or their comment says so.
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
    user-owned fds and, through `streams`, every open transport, of datagrams
@@ -207,7 +208,7 @@ fl_loop_flush_corked(FlLoop *loop)
 static inline void
 fl_loop_before_io(FlLoop *loop)
 {
-    if (!fl_loop_on_other_thread(loop)) {
+    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
         fl_loop_flush_corked(loop);
         loop->skips_left = 0;
     }
@@ -248,9 +249,11 @@ FlLoop *fl_loop_of_thread(FlState *state);
    may wait for bytes that are corked here. */
 void fl_loop_flush_corked_here(FlState *state);
 
-/* In a forked child: give the loop its own epoll set, signal pipe and timerfd,
-   and stop using the parent's.  Elsewhere nothing happens.  0 or a negative
-   errno, also where the loop's fds were lost earlier. */
+/* In a forked child: replace the epoll set and libuv's epoll, and close the
+   signal pipe and the timerfd that came from the parent.  fl_signals_begin
+   makes a new pipe, fl_poller_begin_run a new timerfd.  Does nothing in any
+   other process.  0 or a negative errno, also where the loop's fds were lost
+   earlier. */
 int fl_loop_after_fork(FlLoop *loop);
 
 #endif

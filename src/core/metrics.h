@@ -168,8 +168,8 @@ void fl_metrics_callbacks_ended(FlLoop *loop, FlTimeOf next);
 
 void fl_metrics_poll_ended(FlLoop *loop);
 
-/* A poll that may wait has ended; called without the GIL, which is waited for
-   from now on. */
+/* A poll that may wait has ended; call this before the GIL is taken.  The time
+   from now on counts as FL_TIME_GIL. */
 void fl_metrics_woke(FlLoop *loop);
 
 /* Before the entries of an iteration run. */

@@ -1,8 +1,9 @@
 /* Methods that the application has replaced: see overrides.h.
 
-   1. Methods are compared by identity.  A lookup on a class returns the
-      function or descriptor itself, not a new bound method, so an unchanged
-      method is the same object each time.
+   1. Methods of the loop and of socket.socket are compared by identity;
+      Handle._run is recognized by its globals.  A lookup on a class returns
+      the function or descriptor itself, not a new bound method, so an
+      unchanged method is the same object each time.
    2. If a check fails, the answer is "replaced".  The slow path then makes the
       same lookup, and raises the error where asyncio would. */
 #include "core/overrides.h"

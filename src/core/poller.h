@@ -60,8 +60,9 @@ struct FlPoller {
 int fl_poller_open(FlPoller **out);
 
 /* fl_registration_open for an fd of the application or of a transport.  Opens
-   libuv's loop first, if it is not open yet.  If it were opened later, it
-   could get an fd number that the application closes a second time. */
+   libuv's loop first, if it is not open yet.  Otherwise libuv could get the
+   number of an fd that the application has closed, and a second close by
+   mistake would close libuv's fd. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        const FlRegistration *user, FlRegistration **out);
 
@@ -85,7 +86,7 @@ fl_poller_is_inherited(const FlPoller *poller)
     return poller->forks != fl_forks_count();
 }
 
-/* The same; it does nothing unless the process has forked.  0 or a negative
+/* Call fl_poller_after_fork_now if the process has forked.  0 or a negative
    errno. */
 static inline int
 fl_poller_after_fork(FlPoller *poller)
@@ -94,7 +95,8 @@ fl_poller_after_fork(FlPoller *poller)
                                           : 0;
 }
 
-/* Close the timerfd and the signal pipe; they are made again when needed. */
+/* Close the timerfd and the signal pipe.  fl_poller_begin_run opens the
+   timerfd again, fl_poller_signal_pipe the pipe. */
 void fl_poller_close_own(FlPoller *poller);
 
 /* A run begins: libuv's loop and the timerfd are opened, if there is room for
@@ -107,8 +109,9 @@ void fl_poller_begin_run(FlPoller *poller);
 void fl_poller_prepare_wait(FlPoller *poller);
 
 /* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
-   event or a wake-up (negative).  Timeouts of a millisecond or more are
-   rounded up to whole milliseconds; one day is the longest. */
+   event or a wake-up (negative).  A timeout is rounded up to whole
+   milliseconds, unless it is shorter than one and a timerfd is open.  The
+   longest is one day. */
 void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
 
 /* Process the events that the poll took.  Loop's thread, with the GIL. */

@@ -1,15 +1,16 @@
 /* Registrations of fds: see registration.h.
 
-   1. The tag of what the set contains is its fd and a generation, which each
-      change of the set renews.  An event with another generation is stale and
-      is ignored; otherwise it would run the callback of another file.
+   1. The set stores a tag with each registration: the fd and a generation.
+      add() and invalidate() renew the generation; reduce_interest keeps it.
+      An event with another generation is stale and is ignored; otherwise it
+      would run the callback of another file.
    2. The kernel keeps a registration after its fd was closed as long as a
       duplicate, or another process, has the file open.  Its events become
-      stale once the system refuses a call for the fd or the registration is
-      closed.  So a registration is made again, with a system call, every
-      MOST_REPEATS events: an fd that was closed is noticed then.  After
-      MOST_STALE stale events the set is replaced, which is the only way to
-      stop them.
+      stale when a call for the fd fails, or when the registration is closed
+      with FL_FD_CLOSES or FL_FD_SHARED.  So every MOST_REPEATS events one
+      EPOLL_CTL_MOD checks that the fd still refers to the registered file.
+      After MOST_STALE stale events the set is replaced, which is the only way
+      to stop them.
    3. The set may contain more than is wanted, also for an fd whose
       registration was closed.  FlFd.interest says what.  After two unwanted
       events in a row it is taken out of the set.  Not after one: often the

@@ -10,7 +10,7 @@
    A registration is level-triggered.  A wanted event is added at once, for the
    file that the fd refers to now: one system call, or two if that is another
    file.  It is removed lazily: when it was reported twice in a row unwanted.
-   So a pause during which nothing arrives is free.
+   So pause_reading makes no system call, and resume_reading makes one.
 
    A persistent registration stays in the set between two waits.  The next wait
    makes no system call while the set contains the wanted events, because the
@@ -71,8 +71,8 @@ typedef struct {
     /* A user-owned fd was registered or changed since the last poll. */
     atomic_bool user_fd_changed;
     FL_ATOMIC bool recheck; /* some registration has `recheck` set */
-    bool needs_new_set;     /* for which there was no fd */
-    unsigned stale_events;  /* since the set was last replaced */
+    bool needs_new_set;     /* the last attempt to replace it failed */
+    unsigned stale_events;  /* since the last attempt to replace the set */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
@@ -103,9 +103,8 @@ struct FlRegistration {
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* stays in the set between two waits */
     bool recheck;    /* fl_registrations_recheck visits it */
-    /* reg->fired was 0 when the registration was appended to table->fired.
-       An entry that is queued already then belongs to earlier events, which
-       were dropped since. */
+    /* No event was pending when this one fired.  An entry that is still queued
+       belongs to an earlier event, which was dropped. */
     bool newly_fired;
 };
 

@@ -7,9 +7,9 @@
    1. The wake-up follows the push, and the loop sets poller->sleeping before
       it looks for entries a last time.  So it either sees the entry or is
       woken.  In any other order it could sleep with an entry queued.
-   2. A push first flushes what the calling thread's own loop has corked.  The
-      caller may wait for the other loop's answer, and that loop for those
-      bytes: both would wait for ever.
+   2. A push flushes what the calling thread's own loop has corked before it
+      wakes this loop.  Otherwise the caller could wait for this loop's answer
+      while this loop waits for those bytes.
    3. Without a GIL `closed` changes under the lock, before the poller is
       closed.  A push that has seen an open loop may use the poller until it
       releases the lock.

@@ -25,8 +25,9 @@
 #include <uv.h>
 
 /* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the last three fields and the times of metrics.  With a GIL it
-   guards only those: a push takes it too, but needs only the GIL. */
+   also guards the last three fields and the times of metrics.  With a GIL
+   `ready` stays empty.  A push then takes the lock too, although the GIL alone
+   protects the loop's ready queue. */
 typedef struct {
     uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
     FlForkRenewal renewal; /* of lock and condition */

@@ -351,8 +351,9 @@ static const char wake_doc[] =
     "End the loop's current wait or its next one.  Any thread may call.\n"
     "asyncio's private name.";
 
-/* A queued entry ends the wait, also one that is skipped.  One is enough: the
-   queue of a loop that does not iterate must not grow with each call. */
+/* Push an entry that does nothing: a loop with a queued entry does not wait.
+   One is enough, or the queue of a loop that does not iterate would grow with
+   each call. */
 static PyObject *
 wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {

@@ -31,8 +31,9 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 }
 
 /* The fd's registration, made if there is none, for a wait of this socket.  If
-   it was another socket's it is not persistent.  NULL with 0 in *code (a
-   handle waits for this fd) or with -1 and an exception. */
+   it was another socket's, `persistent` is cleared, so that fl_user_fd_put
+   registers the present file; fl_fd_wait sets it again.  NULL with *code 0: a
+   handle waits for this fd.  NULL with *code -1: an exception is set. */
 static FlUserFd *
 user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
 {

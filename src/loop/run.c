@@ -137,10 +137,11 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 /* --- iterations ---------------------------------------------------------- */
 
 /* Run one iteration, or iterate until stop() is called or an exception leaves
-   an iteration; fl_loop_of_thread() returns this loop meanwhile.  If setting
-   that fails without memory, this loop does not cork writes.  If a callback of
-   another loop iterates this one, that loop's corked writes are flushed first,
-   because the callback returns only after this function does.  0 or -1. */
+   an iteration; fl_loop_of_thread() returns this loop meanwhile.  If
+   PyThread_tss_set fails for lack of memory, this loop corks no writes.  If a
+   callback of another loop iterates this one, that loop's corked writes are
+   flushed first, because the callback returns only after this function does.
+   0 or -1. */
 static int
 iterate(FlLoop *loop, bool once)
 {

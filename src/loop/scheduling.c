@@ -109,8 +109,8 @@ is_task_call(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
            && FL_LIKELY(PyContext_CheckExact(args[nargs]));
 }
 
-/* Queue a filled handle; anythread: through the cross-thread queue, and wake
-   the loop.  Steals context. */
+/* Queue a filled handle.  With `anythread`: by fl_thread_queue_push_anythread,
+   which also wakes the loop.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             PyObject *context, bool anythread)

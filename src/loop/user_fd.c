@@ -441,7 +441,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         return -1;
     }
     user_fd->reg.fired &= (uint8_t)~event; /* see invariant 4 */
-    if (user_fd->reg.persistent) { /* never without a GIL: others read it */
+    if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
     int code = fl_user_fd_put(user_fd, event, handle, &dropped);

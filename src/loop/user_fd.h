@@ -30,10 +30,10 @@ typedef struct {
     PyObject *socket_ref; /* persistent only: weak reference to the socket */
 } FlUserFd;
 
-/* Remove and cancel the application's callbacks of an fd that a transport of
-   ours has now.  -1: those of the first fd that has any, without cancelling
-   them; for closing the loop.  Whether there were any.  Runs application
-   code. */
+/* Remove the application's callbacks of an fd and cancel their handles,
+   because a transport of ours has the fd now.  fd -1, to close the loop: take
+   the lowest fd that has callbacks, and cancel nothing.  Returns whether there
+   were any.  Runs application code. */
 bool fl_user_fd_evict(FlLoop *loop, int fd);
 
 /* --- within the lock of the poller's table ------------------------------- */

@@ -105,14 +105,14 @@ typedef struct {
     unsigned delay_iterations; /* until the first data: lifecycle.c, 6 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
-    bool engine_busy;       /* an engine call is running */
-    bool deferred;          /* fl_tls_defer has queued a call */
-    bool sending;           /* a caller is in the loop of fl_tls_send */
-    bool send_all;          /* send even if writing_paused */
-    bool raw_is_stream;     /* raw is exactly our StreamTransport */
-    bool app_paused;        /* the application called pause_reading */
-    bool raw_paused;        /* we called raw.pause_reading */
-    bool writing_paused;    /* the raw transport called pause_writing */
+    bool engine_busy;          /* an engine call is running */
+    bool deferred;             /* fl_tls_defer has queued a call */
+    bool sending;              /* a caller is in the loop of fl_tls_send */
+    bool send_all;             /* send even if writing_paused */
+    bool raw_is_stream;        /* raw is exactly our StreamTransport */
+    FL_ATOMIC bool app_paused; /* the application called pause_reading */
+    bool raw_paused;           /* we called raw.pause_reading */
+    bool writing_paused;       /* the raw transport called pause_writing */
     bool paused_before_tls; /* the raw transport called it before start_tls */
     bool close_repeated;    /* close() of a transport that was closed */
     bool stopped;           /* a CancelledError: deliver nothing more */

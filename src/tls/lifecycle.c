@@ -48,7 +48,8 @@
 
 static int process(FlTls *self);
 
-/* The engine's unread records may lie in the caller's memory. */
+/* Process, then have the engine copy its unread records: they may lie in the
+   caller's memory. */
 static int
 process_and_settle(FlTls *self)
 {

@@ -9,10 +9,10 @@
 
 #include "transport/stream.h"
 
-/* Call pause_writing if the queue is above the high-water mark (`pause`), or
-   resume_writing if it is down to the low one (else), and each only once until
-   the other.  An exception is reported.  0, or -1 with one that leaves the
-   loop. */
+/* With `pause`: call pause_writing if the queue is above the high-water mark.
+   Without: call resume_writing if it is at or below the low-water mark.  The
+   two calls alternate.  An exception is reported.  0, or -1 with one that
+   leaves the loop. */
 int fl_flow_check(FlStream *self, bool pause);
 
 /* Call the protocol's pause_writing or resume_writing; do nothing if protocol

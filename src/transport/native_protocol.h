@@ -125,7 +125,8 @@ fl_protocol_is(void *owner, const FlProtocol *field, const FlProtocol *used)
    set, unless they say otherwise. */
 int fl_protocol_buffer_updated(FlState *state, PyObject *protocol,
                                size_t got_bytes);
-/* data_received with `bytes`, or with new ones of `data` if that is NULL. */
+/* Call data_received with `bytes`.  If that is NULL, make a bytes object of
+   `data`. */
 int fl_protocol_data_received(FlState *state, PyObject *protocol,
                               PyObject *bytes, const char *data,
                               size_t size_bytes);

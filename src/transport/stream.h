@@ -84,10 +84,10 @@ typedef struct FlStream {
     uint64_t write_callback; /* loop->callback_count at the last write */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
-    bool wrote_again;       /* the callback of write_callback wrote twice */
-    bool corks_first;       /* the previous one did: cork the first write */
+    bool wrote_again;       /* the last callback that wrote did so twice */
+    bool corks_first;       /* the one before did: cork the first write too */
     FL_ATOMIC bool exposed; /* others may close the descriptor or send on it */
-    bool paused;            /* pause_reading was called */
+    FL_ATOMIC bool paused;  /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
     bool read_eof;    /* reads no more: at EOF, or a pipe for writing */
     FL_ATOMIC bool eof_written; /* write_eof was called */

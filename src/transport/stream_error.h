@@ -1,7 +1,7 @@
 /* Errors of a stream, reported as asyncio's _fatal_error reports them.
 
-   An OSError goes to connection_lost alone.  Any other exception is first
-   reported to the loop's exception handler.
+   An OSError goes to connection_lost alone, except a read pipe's.  Every other
+   exception is first reported to the loop's exception handler.
 
    Threads: any, since any may write.
    Errors: functions return 0, or -1 with an exception that ends the run

@@ -3,9 +3,9 @@
    A Protocol gets a bytes object.  A small read goes through the loop's
    scratch buffer and is copied from there.  After a large one the next read
    goes straight into the final object.  A BufferedProtocol's buffer is read
-   into directly.  A native protocol gets the scratch itself.  One with memory
-   of its own gets all of an event at once: a single call fills that memory,
-   and then the scratch.
+   into directly.  A native protocol gets a pointer to the scratch.  If it has
+   find_room, it may provide memory after a large read: one recvmsg fills that
+   memory, then the scratch.
 
    1. The allocator must not map and unmap memory for every message.  That
       takes five times as long as a read of 200 KiB; make_scratch prevents it.
@@ -21,9 +21,10 @@
    4. When a native protocol reports that the data took long, the event ends
       and the next reads are small.  Each later read that fills its buffer and
       is not slow doubles the size again, up to NATIVE_BYTES.
-   5. No read blocks, whatever the descriptor's flags are: any process that
-      shares the socket can clear O_NONBLOCK, as shells do with terminals.  For
-      a pipe there is no MSG_DONTWAIT, so each event makes one read only. */
+   5. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
+      which any process that shares the socket can clear.  A pipe has no such
+      flag, so an event makes one read.  It blocks if O_NONBLOCK was cleared
+      and another reader took the bytes first. */
 #include "transport/stream_read.h"
 
 #include "base/codes.h"

@@ -1,10 +1,11 @@
 /* The life of a written byte: write, cork, send, wait for the kernel.
 
    The first write of a callback is sent at once, as in asyncio.  Later writes
-   are corked: they stay in the queue, and one sendmsg sends them all (64 at
-   a time) when the callback returns.  If the last callback that wrote to the
-   connection wrote several times (an HTTP header, then its body), the first
-   write is corked too.  That saves one system call per response.
+   are corked: they stay in the queue until the callback returns.  Then one
+   sendmsg sends up to 64 of them; a single one is sent with send.  If the last
+   callback that wrote to the connection wrote several times (an HTTP header,
+   then its body), the first write is corked too.  That saves one system call
+   per response.
 
    1. At most one stream of a loop is corked (loop->cork), and it is flushed
       before the loop sends anything else.  So bytes leave in the order they
