@@ -308,8 +308,11 @@ count_references(
 )
 stage(
     "3.13t-half",
-    "transports and TLS",
-    f"{PYTEST} {FIRST_HALF} {NOT_SLOW} {NOT_ASYNCIO}",
+    "transports and TLS, calls in several threads",
+    [
+        f"{PYTEST} {FIRST_HALF} {NOT_SLOW} {NOT_ASYNCIO}",
+        "python tests/fuzz/threaded.py --seconds 60",
+    ],
     "3.13t",
     venv=".venv-3.13t",
 )
