@@ -121,7 +121,7 @@ struct FlLoop {
     PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
 
     /* transports and fds */
-    FlList streams; /* FlOpenTransport: open transports */
+    FlList transports; /* FlOpenTransport: those that are open */
     /* The connections among them, counted without metrics too: another thread
        that enables metrics cannot walk the list. */
     _Atomic uint64_t open_connections;

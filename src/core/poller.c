@@ -266,7 +266,7 @@ open_uv(FlPoller *poller)
        Without a callback: arriving has already ended the poll. */
     (void)uv_async_init(uv, &poller->async, NULL);
     poller->has_uv = true;
-    poller->table.witness_fd = uv_backend_fd(uv);
+    poller->table.uv_backend_fd = uv_backend_fd(uv);
     return 0;
 }
 
@@ -363,13 +363,13 @@ fork_uv(FlPoller *poller)
 {
     int code = -EBADF;
     FlFdTable *table = &poller->table;
-    if (fl_fd_set_is_open(&table->set, table->witness_fd)) {
+    if (fl_fd_set_is_open(&table->set, table->uv_backend_fd)) {
         unsigned occupied = occupy_standard_fds();
         code = uv_loop_fork(&poller->uv);
         release_standard_fds(occupied);
     }
     if (code == 0) {
-        table->witness_fd = uv_backend_fd(&poller->uv);
+        table->uv_backend_fd = uv_backend_fd(&poller->uv);
         code = add_uv_fds(poller);
         return code < 0 ? code : 0;
     }

@@ -169,13 +169,13 @@ table_reserve(FlFdTable *table, int fd)
 
 int
 fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
-                     const FlRegistration *user, FlRegistration **out)
+                     const FlRegistration *init, FlRegistration **out)
 {
     FlRegistration *reg = calloc(1, size_bytes);
     if (reg == NULL) {
         return FL_NO_MEMORY;
     }
-    *reg = *user;
+    *reg = *init;
     fl_list_init(&reg->fired_link);
     reg->table = table;
     reg->fd = fd;
@@ -486,7 +486,7 @@ fl_fd_table_open(FlFdTable *table)
     memset(table, 0, offsetof(FlFdTable, events));
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
-    table->witness_fd = -1;
+    table->uv_backend_fd = -1;
     table->forks = fl_forks_count();
     fl_fork_renewal_init(&table->lock_renewal);
     int code = fl_fd_set_open(&table->set);
@@ -501,7 +501,7 @@ int
 fl_fd_table_after_fork_now(FlFdTable *table)
 {
     int code = table->failure_code;
-    if (code == 0 && !fl_fd_set_is_open(&table->set, table->witness_fd)) {
+    if (code == 0 && !fl_fd_set_is_open(&table->set, table->uv_backend_fd)) {
         /* The child has closed the fds that it inherited, as a daemon does.
            Then the same fds may refer to other files by now. */
         code = -EBADF;

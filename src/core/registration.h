@@ -76,10 +76,10 @@ typedef struct {
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    int witness_fd;   /* of libuv's epoll, or -1: see fl_fd_set_is_open */
-    unsigned forks;   /* fl_forks_count() of the process that owns the set */
-    int failure_code; /* why the set is unusable: an error code, or 0 */
-    int event_count;  /* events taken and not yet processed */
+    int uv_backend_fd; /* of libuv's epoll, or -1: see fl_fd_set_is_open */
+    unsigned forks;    /* fl_forks_count() of the process that owns the set */
+    int failure_code;  /* why the set is unusable: an error code, or 0 */
+    int event_count;   /* events taken and not yet processed */
     /* Last, so that fl_fd_table_open need not clear it. */
     FlFdEvent events[FL_FD_SET_EVENTS];
 } FlFdTable;
@@ -194,11 +194,11 @@ fl_fd_table_iterates_here(FlFdTable *table)
 
 /* Create a registration for fd that wants nothing yet, without a system call.
    It is the first member of a new struct of `size_bytes`, whose other members
-   are zero.  `user` has its owner, transport and on_events: other threads may
+   are zero.  `init` has its owner, transport and on_events: other threads may
    look the registration up as soon as it is in the table, so it is complete by
    then.  -EEXIST: the fd has a registration, to be closed first. */
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
-                         const FlRegistration *user, FlRegistration **out);
+                         const FlRegistration *init, FlRegistration **out);
 
 /* The open registration of an fd, or NULL.  The caller has the table's lock:
    after that, without a GIL, another thread may free it. */

@@ -73,7 +73,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     loop->forks = fl_forks_count();
     loop->last_thread_id = PyThread_get_thread_ident();
     loop->slow_callback_duration = 0.1;
-    fl_list_init(&loop->streams);
+    fl_list_init(&loop->transports);
     fl_timer_queue_init(&loop->timers);
     /* Until everything is initialized the object counts as closed: if an
        initialization fails, loop_dealloc runs and must accept it. */
@@ -173,7 +173,7 @@ close_core(FlLoop *loop)
         drop_ready(loop);
     }
     drop_timers(loop);
-    abandon_transports(&loop->streams);
+    abandon_transports(&loop->transports);
     atomic_store(&loop->open_connections, 0);
     /* One at a time: dropping references may run any code, which may remove
        other callbacks. */
@@ -272,7 +272,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
         result = fl_ready_traverse(&loop->thread_queue.ready, visit, arg);
     }
     if (result == 0) {
-        result = visit_transports(&loop->streams, visit, arg);
+        result = visit_transports(&loop->transports, visit, arg);
     }
     return result != 0 ? result : fl_user_fd_traverse(loop, visit, arg);
 }

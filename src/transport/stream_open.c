@@ -210,7 +210,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return -1;
     }
     self->fd = self->last_fd = options->fd;
-    fl_list_append(&loop->streams, &self->owned.link);
+    fl_list_append(&loop->transports, &self->owned.link);
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
     if (fl_stream_is_connection(self)) {
         fl_count_add(&loop->open_connections, 1);
