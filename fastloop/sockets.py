@@ -106,7 +106,7 @@ class SocketCalls:
         then unknown.  Implements asyncio's ``loop.sock_sendall()``.
         """
         call = _core.sock_sendall(self, sock, data)
-        if call is not None:
+        if isinstance(call, _Call):
             await _finish(sock, call)
 
     async def sock_sendto(
@@ -132,7 +132,7 @@ class SocketCalls:
             await _finish(sock, super().sock_connect(sock, address))  # type: ignore[misc]
             return
         call = _core.sock_connect(self, sock, address)
-        if call is not None:
+        if isinstance(call, _Call):
             await _finish(sock, call)
 
     async def sock_sendfile(

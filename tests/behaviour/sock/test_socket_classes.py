@@ -161,6 +161,20 @@ async def test_a_class_without_calls_of_its_own(loop):
         await writer.wait_closed()
 
 
+async def test_what_connect_returns_is_ignored(loop):
+    """As asyncio does: the class may return the socket itself."""
+
+    class Fluent(socket.socket):
+        def connect(self, address):
+            super().connect(address)
+            return self
+
+    with Fluent(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        assert await loop.sock_connect(sock, ("127.0.0.1", 9)) is None
+        assert sock.getpeername() == ("127.0.0.1", 9)
+
+
 @pytest.mark.parametrize("call", ["accept", "connect"])
 def test_ctrl_c_in_fileno_is_raised(loop, call):
     class Interrupted(socket.socket):
