@@ -254,22 +254,18 @@ class Loop(  # type: ignore[misc, unused-ignore]
     # -- closing --------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the loop; do nothing if it is closed already.
+        """Close the loop, unless it is closed, and remove signal handlers.
 
-        Pending callbacks and timers are dropped without being run.  Signal
-        handlers are restored.  The default executor is shut down without
-        waiting for its threads.  Raises RuntimeError if the loop is running,
-        ValueError outside the main thread if the loop has signal handlers,
-        which stay; it is closed all the same.  Implements asyncio's
-        ``loop.close()``.
+        Pending callbacks and timers are dropped without being run.  The
+        default executor is shut down without waiting for its threads.  Raises
+        RuntimeError if the loop is running, ValueError outside the main thread
+        if the loop has signal handlers; it is closed all the same, and
+        ``close()`` in the main thread removes the handlers that stay.
+        Implements asyncio's ``loop.close()``.
         """
-        if self.is_closed():
-            return
-        try:
-            if not self.is_running():
-                self._remove_signal_handlers()
-        finally:
+        if not self.is_closed():
             self._close_all()
+        self._remove_signal_handlers()
 
     def _close_all(self) -> None:
         """Close the core, and end what Python code runs for the loop."""

@@ -264,6 +264,25 @@ def test_the_handlers_of_a_closed_loop_can_be_removed(
         assert signal.getsignal(number) is signal.SIG_DFL
 
 
+def test_closing_again_removes_the_handlers_that_stayed(
+    loop_factory, in_thread, signals_in_order
+):
+    loop = loop_factory()
+    with_handlers(loop)
+
+    def close():
+        with pytest.raises(ValueError, match="main thread"):
+            loop.close()
+
+    in_thread(close).join()
+    left = list(loop._signal_handlers)
+    assert left
+    loop.close()
+    assert not loop._signal_handlers
+    for number in left:
+        assert signal.getsignal(number) is signal.SIG_DFL
+
+
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 def test_a_loop_with_handlers_that_another_thread_collects_is_closed(
     loop_factory, in_thread, signals_in_order, monkeypatch
