@@ -160,6 +160,9 @@ class _Server:
     The thread closes the descriptors that it uses.  A loop's destructor may
     run in any thread, in this one too, and calls forget(), which takes the
     lock.  So no thread waits for this one while it holds the lock.
+
+    Loops that begin at the same time may each start a thread, because the
+    thread of another loop may fail to start.  The first one serves.
     """
 
     def __init__(self, path: str, loop: _Loop) -> None:
@@ -173,22 +176,28 @@ class _Server:
             self._stop, self._stopped = socket.socketpair()
             undo.enter_context(self._stop)
             undo.enter_context(self._stopped)
-            self._thread = threading.Thread(
-                target=self._serve, name="fastloop-metrics", daemon=True
-            )
             undo.pop_all()
+        self._threads: list[threading.Thread] = []
+        self._serving = threading.Lock()
 
-    def start(self) -> None:
-        """Start the thread; OSError if that fails."""
+    def start(self, loop: _Loop) -> None:
+        """Start a thread, unless one has started.
+
+        Raises OSError if that fails; the loop is then not shown.
+        """
+        if self._threads:
+            return
+        thread = threading.Thread(
+            target=self._serve, name="fastloop-metrics", daemon=True
+        )
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError as exc:  # too many threads, or Python exits
             with _lock:
-                if _servers.get(self.path) is self:
-                    del _servers[self.path]
-                self.stop()
-                self.close()
+                if self.end_without(loop):
+                    self.close()
             raise OSError(errno.EAGAIN, str(exc)) from exc
+        self._threads.append(thread)
 
     def loops(self) -> list[_Loop]:
         """Return the loops that are still alive."""
@@ -207,6 +216,21 @@ class _Server:
             for reference in self._loops
             if reference() is not None and reference() is not loop
         )
+
+    def end_without(self, loop: _Loop) -> bool:
+        """Stop showing a loop; stop the server if that was the last one.
+
+        The caller holds the lock.  Returns whether the server was stopped.
+        """
+        self.discard(loop)
+        # The GC may close another of its loops in here, and end it.
+        if self.loops() or _servers.get(self.path) is not self:
+            return False
+        del _servers[self.path]
+        # Under the lock: show() may use the path for a new socket as soon as
+        # the lock is released.
+        self.stop()
+        return True
 
     def _describe(self) -> dict[str, Any]:
         loops = [loop for loop in self.loops() if not loop.is_closed()]
@@ -245,6 +269,8 @@ class _Server:
                 peer.shutdown(socket.SHUT_WR)
 
     def _serve(self) -> None:
+        if not self._serving.acquire(blocking=False):
+            return  # another loop's thread serves
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.register(self._stopped, select.POLLIN)
@@ -271,9 +297,9 @@ class _Server:
 
         One that show() has not started yet ends as soon as it starts.
         """
-        thread = self._thread
-        if thread.is_alive() and thread is not threading.current_thread():
-            thread.join(2 * _SEND_SECONDS)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(2 * _SEND_SECONDS)
 
     def close(self) -> None:
         """Close the descriptors, in a forked child, which has no thread."""
@@ -299,13 +325,13 @@ def show(loop: _Loop, path: str | None) -> str:
         server = _servers.get(where)
         if server is not None:
             server.add(loop)
-            return where
-        if path is None:
-            _make_folder(where)
-        _remove_stale(where)
-        server = _servers[where] = _Server(where, loop)
+        else:
+            if path is None:
+                _make_folder(where)
+            _remove_stale(where)
+            server = _servers[where] = _Server(where, loop)
     # Not under the lock: the GC in the new thread may close a loop.
-    server.start()
+    server.start(loop)
     return where
 
 
@@ -313,13 +339,8 @@ def forget(loop: _Loop) -> None:
     """Stop showing a loop; stop the servers of which it was the last loop."""
     ended = []
     with _lock:
-        for path, server in list(_servers.items()):
-            server.discard(loop)
-            # The GC may close another of its loops in here, and end it.
-            if not server.loops() and _servers.pop(path, None) is not None:
-                # Under the lock: show() may use the path for a new socket as
-                # soon as the lock is released.
-                server.stop()
+        for server in list(_servers.values()):
+            if server.end_without(loop):
                 ended.append(server)
     # Not under the lock: the thread may run a destructor that calls forget().
     for server in ended:

@@ -118,6 +118,75 @@ def test_a_loop_may_be_closed_before_its_thread_starts(
     assert os.listdir("/dev/fd") == before
 
 
+@pytest.fixture
+def failing(monkeypatch):
+    """Return a function that has a call made where a thread fails to start."""
+
+    def install(call):
+        def start(thread):
+            call()
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+    return install
+
+
+def test_a_loop_is_shown_where_the_thread_of_another_failed_to_start(
+    loop_factory, path, monkeypatch, failing
+):
+    before = os.listdir("/dev/fd")
+    first, second = loop_factory(), loop_factory()
+
+    def join():
+        monkeypatch.undo()
+        second.enable_metrics(socket=path)
+
+    failing(join)
+    with pytest.raises(OSError, match="can't start new thread"):
+        first.enable_metrics(socket=path)
+    assert len(reading.read(path)["loops"]) == 1
+    first.close()
+    second.close()
+    assert not os.path.exists(path)
+    assert os.listdir("/dev/fd") == before
+
+
+def test_each_loop_whose_thread_cannot_start_gets_an_error(
+    loop_factory, path, failing
+):
+    before = os.listdir("/dev/fd")
+    loops = [loop_factory(), loop_factory()]
+    left = list(loops)
+
+    def join():
+        while left:
+            with pytest.raises(OSError, match="can't start new thread"):
+                left.pop().enable_metrics(socket=path)
+
+    failing(join)
+    join()
+    assert not os.path.exists(path)
+    for loop in loops:
+        loop.close()
+    assert os.listdir("/dev/fd") == before
+
+
+def test_one_thread_serves_where_two_loops_begin_at_once(
+    loop_factory, path, starting
+):
+    before = os.listdir("/dev/fd")
+    first, second = loop_factory(), loop_factory()
+    starting(lambda: second.enable_metrics(socket=path))
+    first.enable_metrics(socket=path)
+    assert len(reading.read(path)["loops"]) == 2
+    first.close()
+    assert len(reading.read(path)["loops"]) == 1
+    second.close()
+    assert not os.path.exists(path)
+    assert os.listdir("/dev/fd") == before
+
+
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 def test_a_gc_in_a_close_may_close_the_other_loop_of_the_socket(
     loop_kind, path, monkeypatch
