@@ -59,6 +59,39 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         self._private_socks.add(sock)
         return sock
 
+    async def create_unix_connection(
+        self,
+        protocol_factory: Any,
+        path: Any = None,
+        *,
+        ssl: Any = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Any, Any]:
+        """Connect to a Unix socket; return (transport, protocol).
+
+        ``path`` is that of the peer; or ``sock`` is connected already.  The
+        timeouts are in seconds.  Raises OSError if the connection fails,
+        ValueError for arguments that exclude each other, and what
+        ``start_tls`` raises.  Implements asyncio's
+        ``loop.create_unix_connection()``.
+        """
+        client: Any = _UnixClient(self)
+        made: tuple[Any, Any]
+        made = await _private.AsyncioLoop.create_unix_connection(
+            client,
+            protocol_factory,
+            path,
+            ssl=ssl,
+            sock=sock,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        return made
+
     def _make_socket_transport(
         self,
         sock: socket.socket,
@@ -472,6 +505,24 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 "exception": exc,
             }
         )
+
+
+class _UnixClient:
+    """The loop for asyncio's create_unix_connection(), to learn its socket.
+
+    asyncio makes that socket there, connects it by sock_connect() and has no
+    method as ``_connect_sock`` that returns it.
+    """
+
+    def __init__(self, loop: Connections) -> None:
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def sock_connect(self, sock: socket.socket, path: Any) -> None:
+        await self._loop.sock_connect(sock, path)
+        self._loop._private_socks.add(sock)
 
 
 #: The methods of asyncio's own transports that a peer or a process notices.

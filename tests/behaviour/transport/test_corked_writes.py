@@ -20,6 +20,7 @@ from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
+    end,
     given,
     in_callbacks,
     learn,
@@ -67,6 +68,60 @@ async def test_later_writes_of_a_callback_are_sent_when_it_returns(loop_kind):
         assert b"".join(seen) == b"123"
         if HOLDS and loop_kind == "fastloop":
             assert seen == [b"1", b"23"]
+
+
+@contextlib.asynccontextmanager
+async def client(kind, path):
+    """A client's transport, whose socket the loop makes, and its peer."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
+    with socket.socket(family) as listener:
+        listener.bind(("127.0.0.1", 0) if kind == "tcp" else path)
+        listener.listen()
+        address = listener.getsockname()
+        if kind == "tcp":
+            making = loop.create_connection(Recorder, *address)
+        else:
+            making = loop.create_unix_connection(Recorder, address)
+        transport, _ = await making
+        far, _ = listener.accept()
+    with far:
+        yield transport, Peer(far)
+        await end(transport)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_later_writes_of_a_client_are_sent_when_it_returns(
+    loop_kind, kind, tmp_path
+):
+    async with client(kind, str(tmp_path / "s")) as (transport, peer):
+
+        def write():
+            for data in (b"1", b"2", b"3"):
+                transport.write(data)
+            seen.append(peer.look())
+
+        seen: list[bytes] = []
+        await in_callbacks(write)
+        assert seen[0] + peer.look() == b"123"
+        if HOLDS and loop_kind == "fastloop":
+            assert seen == [b"1"]
+
+
+async def test_writes_to_a_given_unix_socket_are_sent_at_once():
+    near, far = socket.socketpair()
+    with far:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_unix_connection(Recorder, sock=near)
+        peer = Peer(far)
+
+        def write():
+            transport.write(b"1")
+            transport.write(b"2")
+            assert peer.look() == b"12"
+
+        await in_callbacks(write)
+        await end(transport)
 
 
 async def test_corked_bytes_count_as_sent():
