@@ -101,6 +101,18 @@ def plain(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)):
         yield sock
 
 
+@contextlib.contextmanager
+def refusing():
+    """A plain datagram socket that takes only what it sends to itself.
+
+    The system answers others as if the port were free.  A port that is free
+    may become another program's, or that of the socket that sends to it.
+    """
+    with plain() as sock:
+        sock.connect(sock.getsockname())
+        yield sock
+
+
 @contextlib.asynccontextmanager
 async def stuffed(
     tmp_path: Any, connected: bool, **hooks: Callable[..., Any]

@@ -8,7 +8,13 @@ import itertools
 import socket
 
 import pytest
-from datagram_helpers import Datagrams, endpoint, must_pause, plain
+from datagram_helpers import (
+    Datagrams,
+    endpoint,
+    must_pause,
+    plain,
+    refusing,
+)
 from net_helpers import PY313, iterations
 
 
@@ -332,17 +338,16 @@ async def test_an_unknown_name_goes_to_the_protocol():
 
 
 async def test_a_refusing_peer_is_reported_and_the_endpoint_stays_open():
-    with plain() as peer:
-        address = peer.getsockname()
-    async with endpoint(remote_addr=address) as p:
-        for _ in range(3):
-            p.transport.sendto(b"nobody")
-            await p.wait("error", p.names.count("error") + 1)
-        assert {e[1].errno for e in p.events[1:]} == {errno.ECONNREFUSED}
-        with plain(address=address) as peer:
+    with refusing() as peer:
+        async with endpoint(remote_addr=peer.getsockname()) as p:
+            for _ in range(3):
+                p.transport.sendto(b"nobody")
+                await p.wait("error", p.names.count("error") + 1)
+            assert {e[1].errno for e in p.events[1:]} == {errno.ECONNREFUSED}
+            peer.connect(own_name(p))  # it takes what comes from there now
             p.transport.sendto(b"somebody")
-            assert peer.recv(9) == b"somebody"[:9]
-            peer.sendto(b"hello", own_name(p))
+            assert peer.recv(9) == b"somebody"
+            peer.send(b"hello")
             await p.wait("datagram")
             assert p.data == [b"hello"]
 
@@ -363,12 +368,13 @@ async def test_exceptions_of_error_received_in_an_event_are_reported(reports):
     def fail(protocol, exc):
         raise ZeroDivisionError
 
-    with plain() as peer:
-        address = peer.getsockname()
-    async with endpoint(Datagrams(error=fail), remote_addr=address) as p:
-        p.transport.sendto(b"nobody")
-        await p.wait("error")
-        await iterations(2)
-        assert not p.transport.is_closing()
+    with refusing() as peer:
+        async with endpoint(
+            Datagrams(error=fail), remote_addr=peer.getsockname()
+        ) as p:
+            p.transport.sendto(b"nobody")
+            await p.wait("error")
+            await iterations(2)
+            assert not p.transport.is_closing()
     assert isinstance(reports[0]["exception"], ZeroDivisionError)
     assert "_read_ready()" in reports[0]["message"]
