@@ -90,6 +90,8 @@ def _special(name: str) -> Callable[..., Any]:
     def method(self: Odd, *args: Any) -> Any:
         case = self.case
         case.nested(name)
+        if name == "__next__" and not case.tape:  # an input is finite
+            raise StopIteration
         if name == "__hash__":  # CPython leaks a result that is no integer
             return int(case.tape.byte())
         return case.tape.pick(
