@@ -8,14 +8,14 @@
 #include <pthread.h>
 #include <sched.h>
 
-static atomic_uint forks;
+atomic_uint fl_forks;
 static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
 static int forks_code;
 
 static void
 count_fork(void)
 {
-    atomic_fetch_add(&forks, 1);
+    atomic_fetch_add(&fl_forks, 1);
 }
 
 static void
@@ -31,14 +31,6 @@ fl_forks_init(void)
 {
     (void)pthread_once(&forks_once, register_handler);
     return forks_code;
-}
-
-unsigned
-fl_forks_count(void)
-{
-    /* Relaxed: the count changes only in a new process, which starts with one
-       thread, so no other memory has to be ordered with it. */
-    return atomic_load_explicit(&forks, memory_order_relaxed);
 }
 
 void

@@ -18,7 +18,15 @@
    a negative errno. */
 int fl_forks_init(void);
 
-unsigned fl_forks_count(void);
+extern atomic_uint fl_forks; /* for forks.c and fl_forks_count alone */
+
+static inline unsigned
+fl_forks_count(void)
+{
+    /* Relaxed: the count changes only in a new process, which starts with one
+       thread, so no other memory has to be ordered with it. */
+    return atomic_load_explicit(&fl_forks, memory_order_relaxed);
+}
 
 /* Whether a lock was initialized in this process, for an object that outlives
    a fork.  The parent's lock may be locked by a thread that the child does not

@@ -25,12 +25,6 @@ fl_loop_check_open(FlLoop *loop)
     return fl_raise_errno(FL_CLOSED);
 }
 
-FlLoop *
-fl_loop_of_thread(FlState *state)
-{
-    return PyThread_tss_get(&state->running);
-}
-
 void
 fl_loop_flush_corked_here(FlState *state)
 {

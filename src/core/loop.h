@@ -242,7 +242,11 @@ fl_loop_unclaim(FlLoop *loop)
 int fl_loop_check_open(FlLoop *loop);
 
 /* The loop that this thread iterates, borrowed, or NULL. */
-FlLoop *fl_loop_of_thread(FlState *state);
+static inline FlLoop *
+fl_loop_of_thread(FlState *state)
+{
+    return PyThread_tss_get(&state->running);
+}
 
 /* Flush the corked bytes of the loop that this thread runs, if any.  Call this
    wherever a callback reaches another loop, thread or process: the other side

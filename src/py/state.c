@@ -144,12 +144,6 @@ fl_state_clear(PyObject *module)
     return 0;
 }
 
-FlState *
-fl_state_get(PyObject *module)
-{
-    return (FlState *)PyModule_GetState(module);
-}
-
 PyTypeObject *
 fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
 {

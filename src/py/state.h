@@ -291,7 +291,11 @@ fl_name_at(const FlState *state, size_t offset)
 }
 
 /* The state of a module object of ours.  NULL only before it was executed. */
-FlState *fl_state_get(PyObject *module);
+static inline FlState *
+fl_state_get(PyObject *module)
+{
+    return PyModule_GetState(module);
+}
 
 /* Flags of a type that only C code instantiates. */
 #define FL_TYPE_FLAGS                        \
