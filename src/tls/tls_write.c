@@ -83,8 +83,11 @@ fl_tls_control_writing(FlTls *self)
 static int
 write_raw(FlTls *self, const FlTlsOutput *output)
 {
-    PyObject *raw = Py_NewRef(self->raw);
+    PyObject *raw = Py_XNewRef(self->raw);
     int code = 0;
+    if (raw == NULL) {
+        return 0; /* Python in `take` ended the connection */
+    }
     if (self->raw_is_stream && output->bytes == NULL) {
         code = fl_stream_write_memory((FlStream *)raw, output->data,
                                       output->size_bytes);

@@ -391,13 +391,11 @@ async def test_a_context_whose_wrap_bio_is_replaced(tls_pair, side):
     assert made == [tls_of(c)]
 
 
-@every_side
-async def test_a_memory_bio_that_is_replaced(
-    tls_pair, side, monkeypatch, loop_kind
-):
-    """Its read() may use the transport, also as the connection ends."""
+@pytest.fixture
+def replaced_bios(monkeypatch):
+    """Replace ssl.MemoryBIO; return a list of what its read() calls first."""
     real, wrap_bio = ssl.MemoryBIO, ssl.SSLContext.wrap_bio
-    calls = []
+    hooks = []
 
     class MemoryBIO:
         def __init__(self):
@@ -408,9 +406,8 @@ async def test_a_memory_bio_that_is_replaced(
         eof = property(lambda self: self.real.eof)
 
         def read(self, size=-1):
-            if c is not None:
-                calls.append("read")
-                c.transport.set_read_buffer_limits(100)
+            for hook in hooks:
+                hook()
             return self.real.read(size)
 
     def wrap(context, incoming, outgoing, *args, **options):
@@ -420,14 +417,50 @@ async def test_a_memory_bio_that_is_replaced(
 
     monkeypatch.setattr(ssl, "MemoryBIO", MemoryBIO)
     monkeypatch.setattr(ssl.SSLContext, "wrap_bio", wrap)
-    c = None
+    return hooks
+
+
+@every_side
+async def test_a_memory_bio_that_is_replaced(tls_pair, side, replaced_bios):
+    """Its read() may use the transport, also as the connection ends."""
     c = await tls_pair(side=side)
     await c.settle()
-    calls.clear()
+    calls = []
+
+    def use():
+        calls.append("read")
+        c.transport.set_read_buffer_limits(100)
+
+    replaced_bios.append(use)
     engine = c.transport.get_extra_info("tls_engine")
     c.transport.abort()
     assert await c.protocol.wait_lost() is None
     assert calls == ([] if engine == "libssl" else ["read"])
+
+
+@every_side
+async def test_a_memory_bio_that_ends_the_connection(
+    tls_pair, side, loop_kind, replaced_bios
+):
+    """While records are taken out of it."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio raises AttributeError")
+    c = await tls_pair(side=side)
+    await c.settle()
+    if c.transport.get_extra_info("tls_engine") == "libssl":
+        pytest.skip("libssl needs no MemoryBIO")
+
+    adapter = c.transport._ssl_protocol
+    below = adapter._transport
+
+    def end():
+        replaced_bios.clear()
+        adapter.connection_lost(None)
+
+    replaced_bios.append(end)
+    c.transport.write(b"data")
+    assert await c.protocol.wait_lost() is None
+    below.abort()
 
 
 @every_version
