@@ -38,6 +38,8 @@ _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 #: True while create_datagram_endpoint() makes its transport's socket itself.
 _makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
+#: True while create_unix_connection() makes and connects its socket itself.
+_makes_client: ContextVar[bool] = ContextVar("_makes_client", default=False)
 
 
 class Connections(_private.LoopPart):  # type: ignore[misc]
@@ -78,19 +80,31 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ``start_tls`` raises.  Implements asyncio's
         ``loop.create_unix_connection()``.
         """
-        client: Any = _UnixClient(self)
-        made: tuple[Any, Any]
-        made = await _private.AsyncioLoop.create_unix_connection(
-            client,
-            protocol_factory,
-            path,
-            ssl=ssl,
-            sock=sock,
-            server_hostname=server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        _makes_client.set(sock is None)
+        try:
+            made: tuple[Any, Any] = await super().create_unix_connection(
+                protocol_factory,
+                path,
+                ssl=ssl,
+                sock=sock,
+                server_hostname=server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+        finally:
+            _makes_client.set(False)
         return made
+
+    async def _create_connection_transport(
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> Any:
+        if _makes_client.get():
+            # Before the factory, which may begin tasks in this context.
+            _makes_client.set(False)
+            self._private_socks.add(sock)
+        return await super()._create_connection_transport(
+            sock, *args, **kwargs
+        )
 
     def _make_socket_transport(
         self,
@@ -505,24 +519,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 "exception": exc,
             }
         )
-
-
-class _UnixClient:
-    """The loop for asyncio's create_unix_connection(), to learn its socket.
-
-    asyncio makes that socket there, connects it by sock_connect() and has no
-    method as ``_connect_sock`` that returns it.
-    """
-
-    def __init__(self, loop: Connections) -> None:
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
-
-    async def sock_connect(self, sock: socket.socket, path: Any) -> None:
-        await self._loop.sock_connect(sock, path)
-        self._loop._private_socks.add(sock)
 
 
 #: The methods of asyncio's own transports that a peer or a process notices.

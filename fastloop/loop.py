@@ -541,12 +541,14 @@ class Loop(  # type: ignore[misc, unused-ignore]
         Implements asyncio's ``loop.remove_signal_handler()``.
         """
         self._check_signal(sig)
-        if self._signal_handlers.pop(sig, None) is None:
+        if sig not in self._signal_handlers:
             return False
         if sig == signal.SIGINT:
             _set_signal(sig, signal.default_int_handler)
         else:
             _set_signal(sig, signal.SIG_DFL)
+        # After that, which fails in other threads than the main one.
+        del self._signal_handlers[sig]
         if not self._signal_handlers and not self.is_closed():
             self._signal_wakeup(False)
         return True

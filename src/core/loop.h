@@ -8,11 +8,11 @@
    does, to the thread that has the GIL.  `ready` and `timers` differ: with a
    GIL any thread that has it may push at any time.  Without a GIL, while no
    thread runs the loop, they belong to the thread that has the lock of
-   `thread_queue`. Functions are for the loop's thread unless their name ends
+   `thread_queue`.  Functions are for the loop's thread unless their name ends
    in _anythread or their comment says so.
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
-   user-owned fds and, through `streams`, every open transport, of datagrams
+   user-owned fds and, through `transports`, every open transport, of datagrams
    too.  Those from which no event can come may become garbage before it. */
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
@@ -84,9 +84,6 @@ struct FlLoop {
 
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
-    /* The last thread that claimed the loop, at first the one that made it.
-       Without a GIL its transports are this thread's between runs too. */
-    FL_ATOMIC unsigned long last_thread_id;
 
     int64_t now_ns;    /* the precise clock, as a poll or call_later read it */
     int64_t polled_ns; /* coarse time of the last poll */
@@ -223,7 +220,6 @@ fl_loop_claim(FlLoop *loop)
     if (atomic_exchange(&loop->busy, true)) {
         return false;
     }
-    loop->last_thread_id = PyThread_get_thread_ident();
     if (!FL_HAVE_GIL && loop->thread_queue_ready) {
         /* Threads that found the loop idle use its queues until here. */
         fl_thread_queue_lock(&loop->thread_queue);

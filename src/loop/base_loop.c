@@ -71,7 +71,6 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     loop->poller = poller;
     loop->state = fl_state_get(module);
     loop->forks = fl_forks_count();
-    loop->last_thread_id = PyThread_get_thread_ident();
     loop->slow_callback_duration = 0.1;
     fl_list_init(&loop->transports);
     fl_timer_queue_init(&loop->timers);

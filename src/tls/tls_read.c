@@ -140,11 +140,11 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc)
 /* --- Protocol ------------------------------------------------------------ */
 
 /* Deliver decrypted data to a Protocol, from `bytes` if that is not NULL, else
-   from `data`.  Invariant 2: the engine's exception is set aside meanwhile.
-   If the protocol raises too, its exception wins, because it is the
-   application's own. */
+   from `data`.  `used` was the protocol when they were read.  Invariant 2: the
+   engine's exception is set aside meanwhile.  If the protocol raises too, its
+   exception wins, because it is the application's own. */
 static int
-deliver(FlTls *self, const char *data, PyObject *bytes,
+deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
         const Decrypted *decrypted)
 {
     PyObject *exc =
@@ -154,13 +154,14 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
        another protocol. */
     FlProtocol protocol = fl_protocol_get(self, &self->protocol);
     if (decrypted->got_bytes > 0 && protocol.object != NULL) {
+        /* A new BufferedProtocol gets the data after these. */
+        const FlProtocol *to = protocol.buffered ? used : &protocol;
         size_t size = decrypted->got_bytes;
-        code =
-            protocol.native != NULL
-                ? protocol.native->data_received(self->state, protocol.object,
-                                                 data, size)
-                : fl_protocol_data_received(self->state, protocol.object,
-                                            bytes, data, size);
+        code = to->native != NULL
+                   ? to->native->data_received(self->state, to->object, data,
+                                               size)
+                   : fl_protocol_data_received(self->state, to->object, bytes,
+                                               data, size);
         if (code > 0) { /* TLS in TLS: the inner connection asks for less */
             self->read_less = true;
             code = 0;
@@ -178,15 +179,15 @@ deliver(FlTls *self, const char *data, PyObject *bytes,
 /* One record more than SMALL_BYTES: the peer's last record may have been read
    in part before, so that its plain bytes are more than the unread ones. */
 static int
-read_small(FlTls *self)
+read_small(FlTls *self, const FlProtocol *used)
 {
     char memory[SMALL_BYTES + FL_TLS_RECORD_BYTES];
     Decrypted decrypted = decrypt(self, memory, sizeof(memory));
-    return deliver(self, memory, NULL, &decrypted);
+    return deliver(self, used, memory, NULL, &decrypted);
 }
 
 static int
-read_large(FlTls *self, size_t room_bytes)
+read_large(FlTls *self, const FlProtocol *used, size_t room_bytes)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room_bytes);
     if (bytes == NULL) {
@@ -204,21 +205,22 @@ read_large(FlTls *self, size_t room_bytes)
         return -1;
     }
     fl_error_restore(raised);
-    int code = deliver(self, PyBytes_AS_STRING(bytes), bytes, &decrypted);
+    int code =
+        deliver(self, used, PyBytes_AS_STRING(bytes), bytes, &decrypted);
     Py_DECREF(bytes);
     return code;
 }
 
 static int
-read_bytes(FlTls *self)
+read_bytes(FlTls *self, const FlProtocol *used)
 {
     size_t incoming = self->engine.type->incoming(&self->engine);
     if (incoming <= SMALL_BYTES) {
-        return read_small(self);
+        return read_small(self, used);
     }
     /* As in read_small: room for a record that was read in part before. */
     size_t room = incoming + FL_TLS_RECORD_BYTES;
-    return read_large(self, room < LARGE_BYTES ? room : LARGE_BYTES);
+    return read_large(self, used, room < LARGE_BYTES ? room : LARGE_BYTES);
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
@@ -296,7 +298,7 @@ read_all(FlTls *self)
         FlProtocol protocol = fl_protocol_get(self, &self->protocol);
         code = !can_deliver(self, &protocol) ? 0
                : protocol.buffered           ? read_buffered(self, &protocol)
-                                             : read_bytes(self);
+                                             : read_bytes(self, &protocol);
         Py_XDECREF(protocol.object);
     } while (code == FL_TLS_READ_MORE);
     return code;

@@ -14,7 +14,7 @@
 
    Threads: the loop's only.  But any thread may set a transport's protocol,
    so the fields of an FlProtocol are read and written together
-   (fl_protocol_get, fl_protocol_set), and a delivery uses one copy to its end.
+   (fl_protocol_get, fl_protocol_set), and a call of a protocol uses one copy.
 
    Errors: a function that returns int, except find_room, returns -1 with an
    exception raised.  The caller reports it as an exception of the method; no

@@ -73,15 +73,14 @@ struct FlTransport {
 };
 
 /* True if this thread must forward a call to the loop's thread: there is no
-   GIL, and another thread runs the loop or did so last.  Between two runs that
-   thread may begin one at any time; a third thread may forward calls, too.
-   The loop may be NULL.  A loop inherited by fork has no such thread in this
-   process. */
+   GIL, and another thread runs the loop.  The loop may be NULL.  A loop
+   inherited by fork has no such thread in this process.  Between two runs a
+   call is not forwarded, because no thread may ever run the loop again; only
+   one thread at a time may use its transports then. */
 static inline bool
 fl_transport_on_other_thread(const FlLoop *loop)
 {
-    return !FL_HAVE_GIL && loop != NULL && !loop->closed
-           && loop->last_thread_id != PyThread_get_thread_ident()
+    return !FL_HAVE_GIL && loop != NULL && fl_loop_on_other_thread(loop)
            && !fl_loop_is_inherited(loop);
 }
 

@@ -194,11 +194,13 @@ def main() -> int:
         with open(options.child, "r+b") as file:
             child(file, options.seed, options.count)
         return 0
+    if options.count:
+        return 0 if run_batch(options.seed, options.count) else 1
     until = time.monotonic() + options.seconds
     seed, well = options.seed, True
     while time.monotonic() < until and well:
-        well = run_batch(seed, options.count or BATCH)
-        seed += options.count or BATCH
+        well = run_batch(seed, BATCH)
+        seed += BATCH
     print(f"threaded: {seed - options.seed} cases from {options.seed}")
     return 0 if well else 1
 

@@ -89,11 +89,13 @@ run(main)
     )
 
 
-@pytest.mark.parametrize("kind", ["Receiver", "BufferedReceiver"])
-def test_the_protocol_is_set_while_tls_data_is_delivered(fast_script, kind):
-    """The connection may end: the kind of the protocol is set before it."""
+@pytest.mark.parametrize(
+    "kinds", ["Receiver", "BufferedReceiver", "Receiver, BufferedReceiver"]
+)
+def test_the_protocol_is_set_while_tls_data_is_delivered(fast_script, kinds):
+    """Data never goes to a protocol in the way of the one before it."""
     fast_script(
-        f"kind = {kind!r}"
+        f"names = {kinds!r}"
         """
 class Receiver(Protocol):
     def data_received(self, data):
@@ -107,12 +109,16 @@ class BufferedReceiver(asyncio.BufferedProtocol):
         pass
 
 async def main():
-    asyncio.get_running_loop().set_exception_handler(lambda *args: None)
-    (near, far), make = await tls_pair(), globals()[kind]
-    with repeated(1, lambda: near.set_protocol(make())):
+    near, far = await tls_pair()
+    makes = [globals()[name] for name in names.split(", ")]
+    def change():
+        for make in makes:
+            near.set_protocol(make())
+    with repeated(1, change):
         for _ in for_a_second():
             far.write(b"x" * 100)
             await asyncio.sleep(0)
+    assert not near.is_closing()
     near.abort()
     far.abort()
     await asyncio.sleep(0.01)

@@ -6,6 +6,7 @@ names, and the socket file that 3.13 removes.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import pathlib
@@ -165,3 +166,26 @@ async def test_peer_credentials_through_the_socket(transport_pair):
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, _ = struct.unpack("3i", data)
     assert (pid, uid) == (os.getpid(), os.getuid())
+
+
+async def test_a_patched_create_unix_connection_gets_the_loop(
+    path, monkeypatch
+):
+    original = asyncio.SelectorEventLoop.create_unix_connection
+    seen = []
+
+    async def create(self, *args, **kwargs):
+        seen.append(self)
+        return await original(self, *args, **kwargs)
+
+    monkeypatch.setattr(
+        asyncio.SelectorEventLoop, "create_unix_connection", create
+    )
+    server = await asyncio.start_unix_server(lambda r, w: w.close(), path)
+    reader, writer = await asyncio.open_unix_connection(path)
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+    assert seen == [asyncio.get_running_loop()]
