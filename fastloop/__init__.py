@@ -71,7 +71,7 @@ def _load(module: str) -> ModuleType:
     raise ImportError(
         f"fastloop in {home} has no C core for this {version}: install it "
         "again with this Python's own pip, `python -m pip install "
-        "--force-reinstall fastloop`",
+        "--force-reinstall .` in a checkout of fastloop",
         name=f"{__name__}._core",
     )
 

@@ -81,7 +81,7 @@ def _installation() -> list[Finding]:
         found = info.facts()
     except Refused as exc:
         fix = "install fastloop for this Python: "
-        fix += f"{sys.executable} -m pip install fastloop"
+        fix += f"{sys.executable} -m pip install . in its checkout"
         return [Finding("wrong", str(exc), fix)]
     found["loops that are installed:"] = found.pop("loops")
     findings = [

@@ -24,7 +24,7 @@ try:
 except ImportError as _exc:
     raise ImportError(
         "fastloop.contrib.opentelemetry needs opentelemetry-api: "
-        "pip install fastloop[opentelemetry]"
+        "pip install opentelemetry-api"
     ) from _exc
 
 from fastloop import __version__

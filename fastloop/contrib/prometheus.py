@@ -29,7 +29,7 @@ try:
 except ImportError as _exc:
     raise ImportError(
         "fastloop.contrib.prometheus needs prometheus_client: "
-        "pip install fastloop[prometheus]"
+        "pip install prometheus-client"
     ) from _exc
 
 from . import metered

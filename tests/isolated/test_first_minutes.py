@@ -77,7 +77,7 @@ def test_an_installation_without_the_core_says_so(unbuilt):
     (unbuilt / "setup.py").unlink()
     last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
     assert last.startswith(f"ImportError: fastloop in {unbuilt} has no C core")
-    assert "python -m pip install --force-reinstall fastloop" in last
+    assert "python -m pip install --force-reinstall .` in a checkout" in last
 
 
 def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):

@@ -231,7 +231,8 @@ def test_without_psutil_an_import_is_refused(fastloop_command):
     )
     done = fastloop_command("run", "hide.py", status=2)
     assert done.stderr == (
-        "fastloop: doctor --import needs psutil: pip install 'fastloop[cli]'\n"
+        "fastloop: doctor --import needs psutil: pip install '.[cli]' in the "
+        "checkout of fastloop\n"
     )
 
 
