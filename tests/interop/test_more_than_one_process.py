@@ -143,8 +143,10 @@ def listens(port):
 class Held:
     """A request that the server has begun to answer, whose body is missing."""
 
-    def __init__(self, port):
-        self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    def __init__(self, port, stack):
+        self.sock = stack.enter_context(
+            socket.create_connection(("127.0.0.1", port), PATIENCE)
+        )
         self.sock.sendall(
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
         )
@@ -164,18 +166,26 @@ class Held:
         self.sock.close()
 
 
+@pytest.fixture
+def hold():
+    """hold(port): the begun requests; their connections are closed after."""
+    with contextlib.ExitStack() as stack:
+        yield lambda port: [Held(port, stack) for _ in range(HELD)]
+
+
 def where(port):
     """Which process and loop answer a request."""
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    conn.request("GET", "/")
-    response = conn.getresponse()
-    assert response.status == 200
-    pid, loop = response.read().split()
-    conn.close()
-    return pid, loop
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    ) as conn:
+        conn.request("GET", "/")
+        response = conn.getresponse()
+        assert response.status == 200
+        pid, loop = response.read().split()
+        return pid, loop
 
 
-def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening):
+def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening, hold):
     port = listening.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "holding:app", "--fd", "3"]
     command += ["--loop", LOOPS[loop_kind], "--no-use-colors"]
@@ -188,7 +198,7 @@ def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening):
             return child
 
         old = serve()
-        held = [Held(port) for _ in range(HELD)]
+        held = hold(port)
         assert {each.loop.decode() for each in held} == {loop_kind}
         new = serve()
         old.child.send_signal(signal.SIGTERM)
@@ -203,7 +213,7 @@ def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening):
 
 
 @pytest.mark.parametrize("worker", ["uvicorn", "asgi"])
-def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker):
+def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker, hold):
     if worker == "uvicorn":
         reason = "uvicorn-worker is not installed"
         pytest.importorskip("uvicorn_worker", reason=reason)
@@ -219,7 +229,7 @@ def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker):
     )
     port = int(child.wait_for(r"Listening at: http://[\d.]+:(\d+)")[1])
     child.wait_for("lifespan begins", times=2)
-    held = [Held(port) for _ in range(HELD)]
+    held = hold(port)
     assert {each.loop.decode() for each in held} == {loop_kind}
     old = {each.pid for each in held}
     child.child.send_signal(signal.SIGHUP)
