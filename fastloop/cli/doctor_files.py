@@ -24,9 +24,12 @@ from .doctor_start import START_FILES, read_start
 __all__ = ["Program", "read"]
 
 #: Folders of other people's code, of build results and of caches.
-_SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
+_LIBRARY_FOLDERS = {"site-packages", "dist-packages"}
+_SKIPPED = _LIBRARY_FOLDERS | {"node_modules", "__pycache__", "build", "dist"}
 _TESTS = re.compile(r"(tests?|conftest\.py|test_.*\.py|.*_test\.py)\Z")
 _MOST_FILES = 5000
+#: What reading or parsing a file may raise.
+_UNREAD = (OSError, SyntaxError, ValueError, RecursionError)
 #: Modules that keep their meaning if a file of the program has their name.
 _LIBRARIES = {"granian", "uvicorn", "uvicorn_worker"} | sys.stdlib_module_names
 _LIBRARIES |= {rule.name.partition(".")[0] for rule in RULES}
@@ -36,14 +39,22 @@ def read(program: str, outside: list[Event]) -> list[Finding]:
     """Return what is found in a file, a folder or `module:app`.
 
     outside has the events of environment variables.  Raises Refused if there
-    is no such program, or no file to read in it.
+    is no such program, no file to read in it, or a file of another kind.
     """
-    found = Program(_place(program))
+    place = _place(program)
+    if place.is_file() and not (_is_python(place) or _starts_programs(place)):
+        raise Refused(
+            f"{program} is neither a Python file nor a file that starts "
+            "programs, such as a Procfile or a shell script"
+        )
+    found = Program(place)
     if not found.count:
         raise Refused(f"{program} has no file to read")
     findings = found.findings(outside)
     if not findings:
         files = f"{found.count} files of " if found.count > 1 else ""
+        if files and place.is_file():
+            files = f"{found.count} files, from "
         text = f"{files}{program}: nothing picks another loop"
         findings.append(Finding("ok", text))
     return findings
@@ -71,10 +82,13 @@ class Program:
     """
 
     def __init__(self, top: Path) -> None:
+        self._one_file = top.is_file()
+        if self._one_file:
+            top = top.absolute()
         self._top = top
-        self._folder = top if top.is_dir() else top.parent
+        self._folder = _home(top) if self._one_file else top
         self._notes: list[Finding] = []
-        self._modules: dict[str, Path] = {}
+        self._modules: dict[str, Path | None] = {}
         self._parsed = lru_cache(maxsize=128)(self._parse)
         self.events: list[Event] = []
         self.count = 0
@@ -86,11 +100,14 @@ class Program:
                 break
             paths.append(path)
             self._index(path)
-        if top.is_file():  # it may import the other files of its folder
+        if self._one_file:  # it may import the other files of its folder
             for path in sorted(top.parent.glob("*.py")):
                 self._index(path)
-        for path in paths:
+        for path in paths:  # those that are added here are read as well
             self._read(path)
+            if self._one_file:
+                found = self._imports(path)
+                paths += [one for one in found if one not in paths]
         self.count = len(paths)
 
     def findings(self, outside: list[Event]) -> list[Finding]:
@@ -115,36 +132,103 @@ class Program:
         name = os.path.relpath(path)
         parts = path.relative_to(self._folder).parts
         in_tests = path != self._top and any(map(_TESTS.match, parts))
-        if path.suffix == ".py":
-            try:
-                tree, names = self._parsed(path)
-            except (SyntaxError, ValueError, RecursionError) as exc:
-                text = f"{name}: not read: {exc}"
-                self._notes.append(Finding("note", text))
-                return
-            events = read_tree(tree, names, path.name)
-        else:
-            events = read_start(_text(path))
+        try:
+            if _is_python(path):
+                events = read_tree(*self._parsed(path), path.name)
+            else:
+                events = read_start(_text(path))
+        except _UNREAD as exc:
+            level = "wrong" if path == self._top else "note"
+            text = f"{name}: not read: {getattr(exc, 'strerror', None) or exc}"
+            fix = "correct it, or run doctor with the Python that it is for"
+            self._notes.append(Finding(level, text, fix))
+            return
         for event in events:
             event.place = f"{name}:{event.place}"
             event.in_tests = in_tests
         self.events += events
 
     def _parse(self, path: Path) -> tuple[ast.Module, Names]:
-        tree = ast.parse(_text(path))
+        tree = ast.parse(_text(path), str(path))
+        if self._one_file and path != self._top:  # it is imported
+            tree.body = [one for one in tree.body if not _is_main_part(one)]
         parts = path.relative_to(self._folder).parts[:-1]
         package = ".".join([self._folder.resolve().name, *parts])
         return tree, Names(tree, package, self._names_of)
 
     def _names_of(self, module: str) -> Names | None:
         """Return the names of one of the program's own modules."""
-        path = self._modules.get(module)
-        if path is None:
-            return None
+        path = self._path_of(module)
+        return None if path is None else self._names_in(path)
+
+    def _names_in(self, path: Path) -> Names | None:
         try:
             return self._parsed(path)[1]
-        except (SyntaxError, ValueError, RecursionError):
+        except _UNREAD:
             return None  # _read() reports it
+
+    def _imports(self, path: Path) -> list[Path]:
+        """Return the program's own files that a file imports."""
+        if self._folder.name in _LIBRARY_FOLDERS or not _is_python(path):
+            return []
+        names = self._names_in(path)
+        found = {}
+        for full in names.imports if names else ():
+            parts = full.split(".")
+            for end in range(1, len(parts) + 1):  # packages come first
+                found[self._path_of(".".join(parts[:end]))] = None
+        return [one for one in found if one is not None]
+
+    def _path_of(self, module: str) -> Path | None:
+        """Return the file of one of the program's own modules."""
+        if module not in self._modules:
+            self._modules[module] = self._look_for(module)
+        return self._modules[module]
+
+    def _look_for(self, module: str) -> Path | None:
+        """Look for a module below the folder of the program's one file."""
+        first, _, rest = module.partition(".")
+        if not self._one_file or first in _LIBRARIES:
+            return None
+        inside = rest if first == self._folder.resolve().name else ""
+        for name in filter(None, (module, inside)):
+            base = str(self._folder.joinpath(*name.split(".")))
+            for path in (Path(base, "__init__.py"), Path(f"{base}.py")):
+                if path.is_file():
+                    return path
+        return None
+
+
+def _home(file: Path) -> Path:
+    """Return the folder from which a file's modules are imported."""
+    for folder in file.parents:
+        if not (folder / "__init__.py").exists():
+            return folder
+    return file.parent
+
+
+def _is_main_part(node: ast.stmt) -> bool:
+    if not isinstance(node, ast.If):
+        return False
+    return ast.unparse(node.test) == "__name__ == '__main__'"
+
+
+def _is_python(path: Path) -> bool:
+    return path.suffix == ".py" or "python" in _interpreter(path)
+
+
+def _starts_programs(path: Path) -> bool:
+    return bool(START_FILES.match(path.name)) or "sh" in _interpreter(path)
+
+
+def _interpreter(path: Path) -> str:
+    """Return the first line of a script; "" if the file is none."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            line = file.readline(1000)
+    except OSError:
+        return ""  # _read() reports it
+    return line if line.startswith("#!") else ""
 
 
 def _text(path: Path) -> str:

@@ -97,6 +97,8 @@ class Names:
         self._package = package
         self._elsewhere = elsewhere
         self.top = Scope(None)
+        #: The full names that the file imports, of modules and in them.
+        self.imports: list[str] = []
         self._scopes: dict[ast.AST, Scope] = {}
         self._known: dict[tuple[Scope, str], list[Any]] = {}
         self._collect(tree.body, self.top)
@@ -138,6 +140,7 @@ class Names:
         match node:
             case ast.Import():
                 for item in node.names:
+                    self.imports.append(item.name)
                     top = item.name.partition(".")[0]
                     full = Full(item.name if item.asname else top)
                     scope.bind(item.asname or top, full)
@@ -171,6 +174,7 @@ class Names:
             kept = parts[: len(parts) - node.level + 1]
             module = ".".join([*kept, *filter(None, [module])])
         for item in node.names:
+            self.imports.append(f"{module}.{item.name}".lstrip("."))
             if item.name == "*":
                 scope.module().stars.append(module)
             else:

@@ -24,6 +24,11 @@ def found_in(tmp_path):
     return found_in
 
 
+#: A file that picks another loop, and its call.
+INSTALLS = "import uvloop\nuvloop.install()\n"
+CALL = "__import__('uvloop').install()"
+
+
 def wrong(findings):
     return [f.what.split(": ", 1)[1] for f in findings if f.level == "wrong"]
 
@@ -66,7 +71,6 @@ def test_what_picks_another_loop_is_found(found_in, source, starts):
         "import uvicorn\nuvicorn.run('a', loop='fastloop:new_event_loop')",
         "def install(): pass\ninstall()",
         "isinstance(a, int)",
-        "x = = 3",
     ],
 )
 def test_what_is_fine_is_not_reported(found_in, source):
@@ -131,6 +135,104 @@ def test_a_file_alone_gets_names_from_the_files_beside_it(
         'uvicorn.run(loop="uvloop") picks another loop',
         "uvloop.install() picks uvloop",
     ]
+
+
+@pytest.fixture
+def imports(tmp_path):
+    """imports(files) writes a program; returns what is wrong in app.py."""
+
+    def imports(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return wrong(Program(tmp_path / "app.py").findings([]))
+
+    return imports
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("import lib", {"lib.py": INSTALLS}),
+        ("from shop.loops import f", {"shop/loops.py": INSTALLS}),
+        ("import shop.web", {"shop/__init__.py": INSTALLS}),
+        ("import a", {"a.py": "def f():\n    import b", "b.py": INSTALLS}),
+        (
+            "from shop import web",
+            {
+                "shop/__init__.py": "",
+                "shop/web.py": "from .loops import f",
+                "shop/loops.py": f"from . import web\n{INSTALLS}",
+            },
+        ),
+    ],
+)
+def test_the_files_that_a_file_imports_are_read(imports, source, files):
+    assert imports({"app.py": source, **files}) == [
+        "uvloop.install() picks uvloop"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("import asyncio", {"lib.py": INSTALLS}),
+        ("import json", {"json.py": INSTALLS}),
+        ("import lib", {"lib.py": f"if __name__ == '__main__':\n  {CALL}"}),
+        (
+            "from typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    import lib",
+            {"lib.py": INSTALLS},
+        ),
+        ("import lib", {"lib.py": "x = = 3"}),
+    ],
+)
+def test_what_a_file_does_not_import_is_not_read(imports, source, files):
+    assert imports({"app.py": source, **files}) == []
+
+
+def test_a_file_inside_a_package_finds_the_rest_of_it(tmp_path):
+    for name in ("shop", "shop/web"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "shop" / "loops.py").write_text(INSTALLS)
+    path = tmp_path / "shop" / "web" / "app.py"
+    for source in ("from ..loops import f", "import shop.loops"):
+        path.write_text(source)
+        found = wrong(Program(path).findings([]))
+        assert found == ["uvloop.install() picks uvloop"]
+
+
+def test_a_file_that_cannot_be_parsed_is_wrong(fastloop_command):
+    fastloop_command.write("syn.py", "import asyncio\nx = = 3\n")
+    done = fastloop_command("doctor", "syn.py", status=1)
+    says = "WRONG  syn.py: not read: invalid syntax (syn.py, line 2)\n"
+    assert says in done.stdout
+    assert "1 thing is wrong." in done.stdout
+    assert "note   syn.py: not read" in fastloop_command("doctor", ".").stdout
+
+
+@pytest.mark.parametrize("name", ["passwd", "notes.txt"])
+def test_a_file_of_another_kind_is_refused(fastloop_command, name):
+    fastloop_command.write(name, "import uvloop\n")
+    assert fastloop_command.refused("doctor", name) == (
+        f"{name} is neither a Python file nor a file that starts programs, "
+        "such as a Procfile or a shell script"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        ("#!/usr/bin/env python3", INSTALLS),
+        ("#!/bin/sh", "exec uvicorn app:app --loop uvloop\n"),
+    ],
+)
+def test_a_script_without_a_suffix_is_read(fastloop_command, first, text):
+    fastloop_command.write("serve", f"{first}\n{text}")
+    done = fastloop_command("doctor", "serve", status=1)
+    assert "WRONG  serve:" in done.stdout
 
 
 def test_every_server_of_a_start_file_is_read(found_in):
