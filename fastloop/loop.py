@@ -52,7 +52,7 @@ def _asyncio_logger() -> logging.Logger:
 
 
 #: The fast paths that FASTLOOP_DISABLE can name, in the order of FL_OFF_* in
-#: src/core/loop.h.  Unknown names are ignored.
+#: src/core/loop.h.
 _PATHS = (
     "raw_steps",
     "poll_skip",
@@ -118,8 +118,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._signal_handlers = {}
         names = os.environ.get("FASTLOOP_DISABLE")
         if names:
-            off = names.replace(",", " ").split()
-            self._off = sum(1 << _PATHS.index(n) for n in {*off} & {*_PATHS})
+            off = {*names.replace(",", " ").split()}
+            self._off = sum(1 << _PATHS.index(n) for n in off & {*_PATHS})
+            if unknown := ", ".join(sorted(off - {*_PATHS})):
+                text = f"FASTLOOP_DISABLE names {unknown}, which is none of "
+                text += ", ".join(_PATHS)
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
         if _private.is_debug_mode():
             self._debug = True
         self._metrics_from_environment()
@@ -466,7 +470,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
             try:
                 self.enable_metrics(socket=socket)
             except OSError as exc:
-                text = f"FASTLOOP_METRICS_SOCKET: {exc}"
+                text = f"FASTLOOP_METRICS_SOCKET={path}: {exc}"
                 warnings.warn(text, RuntimeWarning, stacklevel=3)
         if limit not in ("", "0"):
             from .observe.watchdog import limit_of

@@ -175,8 +175,14 @@ def test_all_turned_off(said):
     assert said("fastloop", ",".join(SWITCHES)) == said("fastloop")
 
 
-def test_an_unknown_name_is_ignored(said):
-    assert said("fastloop", "no_such_path") == said("fastloop")
+def test_an_unknown_name_is_a_warning(fast_script):
+    done = fast_script(
+        "new_loop().close()", quiet=False, FASTLOOP_DISABLE="nope,cork,odd"
+    )
+    assert "RuntimeWarning: FASTLOOP_DISABLE names nope, odd, which" in (
+        done.stderr
+    )
+    assert ", ".join(SWITCHES) in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -208,5 +214,6 @@ def test_a_switch_is_known_by_its_whole_name(fast_script, names, off):
         loop.close()
         """,
         FASTLOOP_DISABLE=names,
+        PYTHONWARNINGS="ignore::RuntimeWarning",
     )
     assert done.stdout == f"{off}\n"
