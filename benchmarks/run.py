@@ -107,30 +107,35 @@ def say(text: str) -> None:
 
 
 def find_loops(
-    wanted: str | None, python: str
+    wanted: str | None, python: str, hint: str = ""
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the version of each loop that can be raced, by name, and why
     others cannot.
 
-    Says on stderr which are left out.  Raises ValueError for a
-    name that is not known.
+    Says on stderr which are left out, with the hint.  Raises ValueError for
+    a name that is not known.
     """
     names = [name.strip() for name in (wanted or "").split(",") if name]
     for name in names:
         if name not in loops.LOOPS:
             raise ValueError(f"no loop is named {name!r}")
-    found, without = {}, {}
+    found, without, absent = {}, {}, []
     for name in names or loops.LOOPS:
         if name in loops.C_SERVERS:
             reason = build.problem(loops.C_SERVERS[name])
             answer = {"error": reason} if reason else {"version": "C"}
         else:
             answer = schedule.probe(name, python)
-        if "error" in answer:
-            say(f"without {name}: {answer['error']}")
-            without[name] = answer["error"]
-        else:
+        if "error" not in answer:
             found[name] = answer["version"]
+            continue
+        without[name] = answer["error"]
+        if answer["error"].startswith("ModuleNotFoundError"):
+            absent.append(name)
+        else:
+            say(f"without {name}: {answer['error']}")
+    if absent:
+        say(f"not installed here: {', '.join(absent)}{hint}")
     return found, without
 
 
@@ -216,7 +221,9 @@ def prepare(
     Raises ValueError for what the command line names wrongly.
     """
     cases = case.pick_cases(known, args.cases)
-    found, without_loops = find_loops(args.loops, args.python)
+    # The race itself, which writes a report, has what this Python can have.
+    hint = " (`make race` has them)" if args.quick and not args.results else ""
+    found, without_loops = find_loops(args.loops, args.python, hint)
     machine = [args.python, str(HERE / "harness" / "machine.py")]
     facts = schedule.run_json(machine, 20.0)
     facts["loops"] = found
@@ -272,6 +279,17 @@ def write(args: argparse.Namespace, data: dict) -> None:
             say(f"run.py: {sentence}")
 
 
+def closing(args: argparse.Namespace, data: dict) -> list[str]:
+    """Return the last lines: the main rows, the charts, where to read on."""
+    charts = [name for name in args.plot or () if Path(name).exists()]
+    return [
+        "",
+        *words.in_short(data),
+        *(f"The chart is {name}." for name in charts),
+        "benchmarks/README.md explains the rows.",
+    ]
+
+
 def write_again(args: argparse.Namespace) -> int:
     """Write the pages that quote a report that is there; return the exit
     status.
@@ -318,6 +336,7 @@ def main() -> int:
         return 2
     report.write(data, sys.stdout)
     write(args, data)
+    print("\n".join(closing(args, data)))
     failed = (
         row["loops"].get("fastloop", {}).get("error") for row in data["rows"]
     )

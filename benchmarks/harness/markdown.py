@@ -345,12 +345,14 @@ def section(data: dict, also: dict | None = None) -> str:
     python = ".".join(machine["python"].split(" ")[0].split(".")[:2])
     runs = data["settings"]["repeat"] + data["settings"].get("more", 0)
     most = "up to " if data["cut"] or data["settings"].get("more") else ""
+    lines = [_table_line(found[key], title) for key, title in ROWS.items()]
+    bold = "No row here is certainly first; see RESULTS.md."
+    if any("**" in one for one in lines):
+        bold = f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
     words = (
-        f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
-        f" CPython {python}, {len(machine['cpus'])} CPUs, mean ratios of "
+        f"{bold} CPython {python}, {len(machine['cpus'])} CPUs, mean ratios of "
         f"{most}{runs} alternating runs. {told(sentences(rows))}"
     )
-    lines = [_table_line(found[key], title) for key, title in ROWS.items()]
     lines = ["", TABLE_HEAD, "|---|---|---|---|", *lines, ""]
     return "\n".join([*lines, textwrap.fill(words, 79), ""])
 

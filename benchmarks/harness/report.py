@@ -193,6 +193,8 @@ def write(data: dict, out: TextIO) -> None:
         out.write(f"\n{name} on {loop} failed: {error}")
     if data["cut"]:
         out.write(f"\nNot complete: {data['cut']}.")
+        if data["cut"].startswith("time was up"):
+            out.write(" This is normal on a busy machine.")
     out.write("\n")
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from harness.case import all_cases
 from harness.markdown import told, write_block
+from harness.report import ratio
 
 #: The rows that the words name, and their names there.
 ROWS = {
-    "echo_protocol_64x1k": "TCP echo",
-    "uvicorn": "uvicorn",
-    "echo_streams_64x1k": "Streams",
+    "echo_protocol_64x1k": "TCP echo (1 KiB, CPU time of the server)",
+    "uvicorn": "uvicorn (plain text, requests a second)",
+    "echo_streams_64x1k": "Streams (1 KiB, CPU time of the server)",
 }
 THREADS = "two threads over one, "
 FIGURES = "## Every loop's figures"
@@ -44,6 +45,20 @@ def numbers(part: str) -> dict[str, dict[str, float]]:
                 if cell[:1].isdigit()
             }
     return found
+
+
+def in_short(data: dict) -> list[str]:
+    """Return how good fastloop is in the rows of a run that README names."""
+    rows = {row["row"]: row for row in data["rows"]}
+    lines = []
+    for key in filter(rows.get, ROWS):
+        parts = [
+            f"{over:.{digits}f} times {base}"
+            for base, digits in (("asyncio", 1), ("uvloop", 2))
+            if (over := ratio(rows[key], "fastloop", base))
+        ]
+        lines += [f"{ROWS[key]}: {', '.join(parts)}"] if parts else []
+    return lines
 
 
 def words(page: str) -> str:

@@ -47,9 +47,9 @@ markdown.write_table(sys.argv[2], data, also)
 """
 
 
-def write_table(path):
+def write_table(path, source=WRITE_TABLE):
     return subprocess.run(
-        [sys.executable, "-c", WRITE_TABLE, str(BENCHMARKS), str(path)],
+        [sys.executable, "-c", source, str(BENCHMARKS), str(path)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -80,12 +80,37 @@ def test_the_race_writes_a_table(tmp_path):
         "of 10 rows." in text
     )
     assert "mean ratios of up to 5 alternating runs." in text
+    assert "Bold: first, or even with the best (within 3%). CPython" in text
 
 
-def test_a_saved_run_is_reported_again(tmp_path):
+def test_a_table_without_bold_does_not_explain_bold(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- race: begin -->\n<!-- race: end -->\n")
+    # Each row is as the first, in which another loop is ahead.
+    source = WRITE_TABLE.replace("key, 1.5)", "key, 1.1)")
+    done = write_table(page, source.replace("1.24", "1.1"))
+    assert done.returncode == 0, done.stderr
+    text = " ".join(page.read_text().split())
+    assert "No row here is certainly first; see RESULTS.md. CPython" in text
+    assert "**" not in text and "Bold" not in text
+
+
+@pytest.fixture
+def saved_run(tmp_path):
+    """saved_run(key, cut): the file of a run with one row, of this key."""
+
+    def saved_run(key, cut=""):
+        saved = tmp_path / "run.json"
+        saved.write_text(json.dumps(run_of(key, cut)))
+        return saved
+
+    return saved_run
+
+
+def run_of(key, cut):
     row = {
-        "row": "call_soon",
-        "case": "call_soon",
+        "row": key,
+        "case": key,
         "title": "call_soon, batch",
         "group": "core",
         "unit": "ns",
@@ -112,14 +137,60 @@ def test_a_saved_run_is_reported_again(tmp_path):
     machine |= {"cpus": [0, 1], "load_before": [1], "packages": {}}
     machine |= {"loops": {"asyncio": "3.14", "uvloop": "1"}}
     machine |= {"without_loops": {"zuvloop": "gone"}, "without": {}}
-    data = {"rows": [row], "machine": machine, "cut": ""}
-    data["settings"] = {"repeat": 2, "scale": 1.0}
-    saved, page = tmp_path / "run.json", tmp_path / "RESULTS.md"
-    saved.write_text(json.dumps(data))
-    words = [BENCHMARKS / "run.py", "--from", saved, "--results", page]
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=60
+    settings = {"repeat": 2, "scale": 1.0}
+    return {"rows": [row], "machine": machine, "cut": cut} | {
+        "settings": settings
+    }
+
+
+def report_again(*words):
+    command = [sys.executable, BENCHMARKS / "run.py", "--from", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_quick_run_ends_with_its_main_rows(saved_run):
+    cut = "time was up after 280 of 286 measurements"
+    done = report_again(saved_run("uvicorn", cut))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(
+        f"Not complete: {cut}. This is normal on a busy machine.\n\n"
+        "uvicorn (plain text, requests a second): 4.0 times asyncio, "
+        "2.00 times uvloop\n"
+        "benchmarks/README.md explains the rows.\n"
     )
+
+
+ABSENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import run
+def probe(name, python):
+    if name == "zloop":
+        return {"error": "OSError: no"}
+    if name in ("asyncio", "fastloop"):
+        return {"version": "1"}
+    return {"error": f"ModuleNotFoundError: No module named '{name}'"}
+run.schedule.probe = probe
+print(*run.find_loops("asyncio,rloop,zloop,talyn", "python", "; hint")[0])
+"""
+
+
+def test_loops_that_are_not_installed_are_one_line():
+    done = subprocess.run(
+        [sys.executable, "-c", ABSENT, str(BENCHMARKS)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "asyncio\n"
+    assert done.stderr == (
+        "without zloop: OSError: no\nnot installed here: rloop, talyn; hint\n"
+    )
+
+
+def test_a_saved_run_is_reported_again(tmp_path, saved_run):
+    page = tmp_path / "RESULTS.md"
+    done = report_again(saved_run("call_soon"), "--results", page)
     assert (done.returncode, done.stderr) == (0, "")
     assert "| call_soon, batch |   ns |     400 |    200 |" in done.stdout
     assert "call_soon on rloop failed: x" in done.stdout
@@ -299,9 +370,12 @@ def test_pages_quote_a_report(pages):
     assert (done.returncode, done.stderr) == (0, "")
     lines = (pages / "README.md").read_text().splitlines()
     assert [line for line in lines if line.startswith("- **")] == [
-        "- **TCP echo: 6.0 times asyncio, 1.50 times uvloop**",
-        "- **uvicorn: 2.5 times asyncio, 1.25 times uvloop**",
-        "- **Streams: 0.5 times asyncio, 0.75 times uvloop**",
+        "- **TCP echo (1 KiB, CPU time of the server): 6.0 times asyncio, "
+        "1.50 times uvloop**",
+        "- **uvicorn (plain text, requests a second): 2.5 times asyncio, "
+        "1.25 times uvloop**",
+        "- **Streams (1 KiB, CPU time of the server): 0.5 times asyncio, "
+        "0.75 times uvloop**",
     ]
     text = " ".join(lines)
     assert (
