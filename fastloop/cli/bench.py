@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import shlex
@@ -45,6 +46,15 @@ _OWN = {
     "--quiet",
     "--timeout",
 }
+#: Options that need --http, and their defaults.
+_OF_HTTP = {
+    "path": "/",
+    "server": None,
+    "load": None,
+    "connections": 32,
+    "seconds": 2.0,
+    "rate": None,
+}
 #: Seconds that the rounds of a program may take, if --runs does not say.
 _BUDGET = 60.0
 _FEWEST, _MOST = 8, 20
@@ -77,15 +87,21 @@ def _options(words: list[str]) -> argparse.Namespace:
     add("--quiet", action="store_true", help="show no progress")
     add = parser.add_argument_group("a web application").add_argument
     add("--http", metavar="APP", help="module:name")
-    add("--path", default="/", help="what to ask for (default: /)")
+    add("--path", help="what to ask for (default: /)")
     servers = ["uvicorn", "hypercorn", "granian", "aiohttp"]
     add("--server", choices=servers, help="(default: one that fits)")
     tools = ["wrk", "oha", "h2load", "own"]
     add("--load", choices=tools, help="(default: the first on PATH)")
-    add("--connections", type=int, default=32, help="(default: 32)")
-    add("--seconds", type=float, default=2.0, help="a phase (default: 2)")
+    add("--connections", type=int, help="(default: 32)")
+    add("--seconds", type=float, help="a phase (default: 2)")
     add("--rate", type=float, help="requests a second for latency")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    given = [name for name in _OF_HTTP if getattr(options, name) is not None]
+    if given and not options.http:
+        raise Refused(f"--{given[0]} goes with --http")
+    for name in _OF_HTTP.keys() - given:
+        setattr(options, name, _OF_HTTP[name])
+    return options
 
 
 def main(words: list[str]) -> int:
@@ -123,9 +139,15 @@ def _check(options: argparse.Namespace) -> None:
     if options.plot or options.html:
         need("a chart", "matplotlib")
     for name in filter(None, (options.json, options.html, options.plot)):
-        folder = Path(name).resolve().parent
-        if not os.access(folder, os.W_OK) or Path(name).is_dir():
-            raise Refused(f"cannot write {name}")
+        folder, reason = Path(name).resolve().parent, 0
+        if not folder.is_dir():
+            reason = errno.ENOENT
+        elif Path(name).is_dir():
+            reason = errno.EISDIR
+        elif not os.access(folder, os.W_OK):
+            reason = errno.EACCES
+        if reason:
+            raise Refused(f"cannot write {name}: {os.strerror(reason)}")
     if options.plot and not options.plot.endswith((".svg", ".png")):
         raise Refused("--plot wants a name that ends in .svg or .png")
     for name, least in (("runs", 1), ("connections", 1), ("rate", 1)):
@@ -297,8 +319,6 @@ def _keep(result: Result, options: argparse.Namespace) -> None:
 def _print(result: Result) -> None:
     print(f"{result.data['what']}: geometric means of {result.rounds}\n")
     print("\n".join(aligned(result.table())))
-    print(
-        f"\nvs: how many times as good {result.candidate} is (and its 95 % "
-        "interval); ?: no significant difference\n"
-    )
+    legend = result.legend()
+    print(f"\n{legend}\n" if legend else "")
     print("\n".join(result.sentences()), flush=True)

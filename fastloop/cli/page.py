@@ -79,9 +79,7 @@ def _page(result: Result) -> str:
 where there is no significant difference.</p>
 <div class="charts">{_intervals(result)}</div>
 <h2>Table</h2>
-<p class="faint">Geometric means; vs: how many times as good
-{escape(result.candidate)} is, and its 95 % interval; ?: no significant
-difference.</p>
+<p class="faint">Geometric means. {escape(result.legend())}</p>
 <div class="wide">{_table(result)}</div>
 <h2>How it was measured</h2>
 {method}

@@ -142,12 +142,31 @@ class Result:
             rows.append([f"{metric['title']}{unit}", *cells])
         return rows
 
-    @staticmethod
-    def _ratio(found: Comparison | None) -> str:
+    def _ratio(self, found: Comparison | None) -> str:
         if found is None:
             return "-"
-        interval = f"({found.low:.2f} to {found.high:.2f})"
-        return f"{found.ratio:.2f} {interval}{'' if found.sure else ' ?'}"
+        text = f"{found.ratio:.2f}"
+        if self._has_intervals():
+            text += f" ({found.low:.2f} to {found.high:.2f})"
+        return text if found.sure else f"{text} ?"
+
+    def _has_intervals(self) -> bool:
+        """Whether intervals are shown: that of two rounds says nothing."""
+        return self.finished > 2
+
+    def legend(self) -> str:
+        """Return what the ratios of the table mean; "" if it has none."""
+        bases = self.others()
+        if not any(self.against(b, m) for b in bases for m in self.metrics):
+            return ""
+        and_its = " (and its 95 % interval)" if self._has_intervals() else ""
+        doubt = "no significant difference"
+        if self.finished < ENOUGH_ROUNDS:
+            doubt = "too few rounds to tell"
+        return (
+            f"vs: how many times as good {self.candidate} is{and_its}; "
+            f"?: {doubt}"
+        )
 
     # -- words -------------------------------------------------------------
 
@@ -179,8 +198,9 @@ class Result:
         if found is None:
             return f"{own} and {base} had too few runs to compare"
         if not found.sure and self.finished < ENOUGH_ROUNDS:
+            interval = f", {found.interval}" if self._has_intervals() else ""
             few = f"{self.rounds} cannot tell {own} from {base}"
-            return f"{few} ({found.ratio:.2f} times, {found.interval})"
+            return f"{few} ({found.ratio:.2f} times{interval})"
         if self.data["kind"] == "http":
             did = "answers {} as many requests a second as"
         else:

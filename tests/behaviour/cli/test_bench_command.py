@@ -75,6 +75,19 @@ def test_what_takes_no_loop_is_said(fastloop_command):
     assert "times" not in done.stdout.splitlines()[-1]
     row = next(x for x in done.stdout.splitlines() if x.startswith("time"))
     assert row.endswith(" -")
+    assert "vs: how many" not in done.stdout
+
+
+def test_two_rounds_have_no_interval(fastloop_command):
+    words = ("bench", *SHORT, "--runs", "2", "--html", "page.html", "-c")
+    done = fastloop_command(*words, PROGRAM)
+    legend = (
+        "vs: how many times as good fastloop is; ?: too few rounds to tell"
+    )
+    assert f"\n\n{legend}\n\n" in done.stdout
+    assert "interval" not in done.stdout and " to 0" not in done.stdout
+    page = (fastloop_command.folder / "page.html").read_text()
+    assert f"Geometric means. {legend}</p>" in page
 
 
 def test_a_loop_that_the_program_chose_has_no_ratio_and_no_share(
@@ -175,8 +188,18 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["--loops", "asyncio,noloop", "-c", ""], "noloop is not installed"),
         (["--loops", "asyncio", "-c", ""], "two loops or more"),
         (["--runs", "0", "-c", ""], "--runs wants 1 or more"),
-        (["--seconds", "0", "-c", ""], "--seconds wants 0.1 to 3600"),
-        (["--json", "no/where.json", "-c", ""], "cannot write no/where.json"),
+        (["--seconds", "0", "--http", "a:b"], "--seconds wants 0.1 to 3600"),
+        (["--path", "/x", "-c", ""], "--path goes with --http"),
+        (["--rate", "9", "-c", ""], "--rate goes with --http"),
+        (["--server", "uvicorn", "-c", ""], "--server goes with --http"),
+        (["--load", "own", "-c", ""], "--load goes with --http"),
+        (["--connections", "32", "-c", ""], "--connections goes with --http"),
+        (["--seconds", "2", "-c", ""], "--seconds goes with --http"),
+        (
+            ["--json", "no/where.json", "-c", ""],
+            "cannot write no/where.json: No such file or directory",
+        ),
+        (["--json", ".", "-c", ""], "cannot write .: Is a directory"),
         (["--plot", "chart.txt", "-c", ""], "ends in .svg or .png"),
         (["--http", "app:app", "-c", ""], "not both"),
         (["--http", "app:app", "--path", "x"], "--path begins with /"),
