@@ -141,6 +141,7 @@ def compare(config: pytest.Config) -> int:
     found no test.  Raises pytest.UsageError for invalid options.
     """
     rounds = config.getoption("fastloop_rounds")
+    rounds = 1 if rounds is None else rounds
     if rounds < 1:
         raise pytest.UsageError("--fastloop-rounds wants a number from 1 on")
     words = list(config.invocation_params.args)

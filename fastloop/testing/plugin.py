@@ -69,7 +69,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--fastloop-rounds",
         type=int,
-        default=1,
         metavar="N",
         help="how often --fastloop-compare runs them on each loop (1)",
     )
@@ -84,8 +83,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """With `--fastloop-compare`, compare instead of running the tests."""
+    """With `--fastloop-compare`, compare instead of running the tests.
+
+    Raises pytest.UsageError for rounds without a comparison.
+    """
     option = config.option
+    if option.fastloop_compare is None and option.fastloop_rounds is not None:
+        raise pytest.UsageError("--fastloop-rounds needs --fastloop-compare")
     if (
         option.fastloop_compare is None
         or option.fastloop_compare_run

@@ -105,6 +105,14 @@ def test_words_are_passed_on_and_rounds_alternate(suite):
     result.stdout.no_fnmatch_line("*times as fast*")
 
 
+def test_rounds_need_a_comparison(suite):
+    result = suite(ON_FASTLOOP, "--fastloop-rounds=5")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        ["ERROR: --fastloop-rounds needs --fastloop-compare"]
+    )
+
+
 def test_uvloop_is_compared_where_it_is_installed(suite):
     result = suite(
         ON_FASTLOOP,
