@@ -49,7 +49,7 @@ def run(
     factory = new_event_loop if loop_factory is None else loop_factory
     if _private.running_loop() is not None:
         raise RuntimeError(
-            "asyncio.run() cannot be called from a running event loop"
+            "fastloop.run() cannot be called from a running event loop"
         )
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         if metrics:

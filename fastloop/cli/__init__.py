@@ -35,8 +35,9 @@ def _unknown(word: str) -> int:
     from difflib import get_close_matches
 
     near = get_close_matches(word, COMMANDS, 1)
-    hint = f"did you mean {near[0]}?" if near else "--help lists them."
-    print(f"fastloop: there is no command {word!r}; {hint}", file=sys.stderr)
+    kind = "option" if word.startswith("-") else "command"
+    hint = f"did you mean {near[0]}?" if near else "--help lists the commands."
+    print(f"fastloop: there is no {kind} {word!r}; {hint}", file=sys.stderr)
     return 2
 
 

@@ -129,9 +129,10 @@ def _socket_of(process: _Process) -> str | None:
                     return _shortest(path)
                 strange = path
     except PermissionError:
+        as_root = "" if os.geteuid() == 0 else "run top as root, or "
         raise Refused(
             f"process {process.pid} does not let this user look at its files: "
-            "run top as root, or name the path of its socket"
+            f"{as_root}name the path of its socket"
         ) from None
     except (FileNotFoundError, ProcessLookupError):
         raise Refused(f"there is no process {process.pid}") from None
@@ -177,8 +178,18 @@ def _only_one() -> tuple[str, int]:
         raise Refused(f"no process of this user shows its metrics: {HOW}")
     if len(found) > 1:
         pids = " ".join(str(pid) for _, pid in sorted(found))
-        raise Refused(f"several processes do, name one: {pids}")
+        raise Refused(
+            f"several processes show their metrics; name one: {pids}"
+        )
     return found[0]
+
+
+def _may_be_socket(path: str) -> bool:
+    """Whether a path is a socket's, or connecting tells what is wrong."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return "/" in path
 
 
 def find(target: str | None) -> tuple[str, int | None]:
@@ -192,6 +203,8 @@ def find(target: str | None) -> tuple[str, int | None]:
     if target is None:
         return _only_one()
     if not target.isdecimal():
+        if not _may_be_socket(target):
+            raise Refused(f"{target} is neither a pid nor a socket")
         return target, None
     try:
         pid = int(target)

@@ -594,6 +594,9 @@ def test_no_program_is_one_sentence(fastloop_command, words, sentence):
 
 def test_an_unknown_command_is_one_sentence(fastloop_command):
     assert "did you mean doctor?" in fastloop_command.refused("docter")
+    assert fastloop_command.refused("--nope") == (
+        "there is no option '--nope'; --help lists the commands."
+    )
     shown = fastloop_command("--help").stdout
     for name in COMMANDS:
         assert name in shown

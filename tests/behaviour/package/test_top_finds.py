@@ -141,8 +141,29 @@ def test_without_a_name_the_only_process_is_found(tmp_path, monkeypatch):
         with shown(TMPDIR=str(tmp_path)) as (other, _):
             pids.append(other)
             first, second = sorted(pids)
-            with pytest.raises(Refused, match=f"name one: {first} {second}$"):
+            says = f"processes show their metrics; name one: {first} {second}$"
+            with pytest.raises(Refused, match=says):
                 reading.find(None)
+
+
+def test_a_name_that_is_no_socket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    for name in ("abc", "file", str(tmp_path)):
+        sentence = f"fastloop: {name} is neither a pid nor a socket\n"
+        assert top(name, status=2) == sentence
+
+
+@pytest.mark.parametrize(("user", "hint"), [(0, ""), (1, "run top as root, ")])
+def test_root_is_not_told_to_be_root(monkeypatch, user, hint):
+    def refuse(process):
+        raise PermissionError
+
+    monkeypatch.setattr(reading, "_places", refuse)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    hint += "or name the" if hint else "name the"
+    with pytest.raises(Refused, match=f"look at its files: {hint} path"):
+        reading.find(str(os.getpid()))
 
 
 def test_processes_of_this_user_are_looked_at():
