@@ -350,8 +350,8 @@ def section(data: dict, also: dict | None = None) -> str:
     if any("**" in one for one in lines):
         bold = f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
     words = (
-        f"{bold} CPython {python}, {len(machine['cpus'])} CPUs, mean ratios of "
-        f"{most}{runs} alternating runs. {told(sentences(rows))}"
+        f"{bold} CPython {python}, {len(machine['cpus'])} CPUs, mean ratios "
+        f"of {most}{runs} alternating runs. {told(sentences(rows))}"
     )
     lines = ["", TABLE_HEAD, "|---|---|---|---|", *lines, ""]
     return "\n".join([*lines, textwrap.fill(words, 79), ""])
