@@ -172,7 +172,7 @@ class Program:
         if self._folder.name in _LIBRARY_FOLDERS or not _is_python(path):
             return []
         names = self._names_in(path)
-        found = {}
+        found: dict[Path | None, None] = {}
         for full in names.imports if names else ():
             parts = full.split(".")
             for end in range(1, len(parts) + 1):  # packages come first
