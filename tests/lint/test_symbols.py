@@ -42,7 +42,7 @@ RUNTIME = {
 
 #: A fork concerns the whole process, and so does their count.
 PROCESS = {
-    "forks",
+    "fl_forks",
     "forks_code",
     "forks_once",
     "bio_method",
