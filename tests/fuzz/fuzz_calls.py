@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import gc
 import inspect
 import logging
@@ -513,6 +514,7 @@ _FITTING: dict[str, Callable[[Case], Any]] = {
     "protocol": lambda case: OddProtocol(case),
     "protocol_factory": lambda case: lambda: OddBuffered(case),
     "separator": lambda case: b"\n",
+    "sig": lambda case: case.tape.pick((signal.SIGUSR1, signal.SIGUSR2)),
     "server_hostname": lambda case: "localhost",
     "transport": Case.thing,
     "when": lambda case: case.loop.time() + case.tape.byte() / 1e5,
@@ -558,9 +560,16 @@ def start() -> Run:
     """Leave out what is written to logs and to standard error."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    # remove_signal_handler() of any number restores the default action, which
-    # would end this process at the next write to a closed socket.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+    set_action = signal.signal
+
+    def set_user_action(sig: Any, action: Any) -> Any:
+        # The default action of others would end this process: of SIGPIPE at a
+        # write to a closed socket, of SIGALRM at libFuzzer's next alarm.
+        if sig not in (signal.SIGUSR1, signal.SIGUSR2):
+            raise OSError(errno.EINVAL, "not for an input")
+        return set_action(sig, action)
+
+    signal.signal = set_user_action
 
     def no_names(*args: Any, **words: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "not known")
