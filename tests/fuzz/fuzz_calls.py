@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import errno
 import gc
 import inspect
 import logging
@@ -32,7 +31,7 @@ from unittest import mock
 from harness import DEPTH, Run, Tape, check, note, one_iteration
 from tls_memory_link import contexts
 
-import fastloop
+import fastloop.loop
 
 INSTRUMENTED = ["fastloop.loop", "fastloop.connections", "fastloop.sockets"]
 MOST_BYTES = 600
@@ -560,16 +559,16 @@ def start() -> Run:
     """Leave out what is written to logs and to standard error."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    set_action = signal.signal
+    set_action = fastloop.loop._set_signal
 
-    def set_user_action(sig: Any, action: Any) -> Any:
+    def set_user_action(sig: Any, action: Any) -> None:
         # The default action of others would end this process: of SIGPIPE at a
         # write to a closed socket, of SIGALRM at libFuzzer's next alarm.
         if sig not in (signal.SIGUSR1, signal.SIGUSR2):
-            raise OSError(errno.EINVAL, "not for an input")
-        return set_action(sig, action)
+            raise RuntimeError("not for an input")
+        set_action(sig, action)
 
-    signal.signal = set_user_action
+    fastloop.loop._set_signal = set_user_action
 
     def no_names(*args: Any, **words: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "not known")
