@@ -89,8 +89,7 @@ young.add_signal_handler(signal.SIGUSR2, young.stop)
 young.remove_signal_handler(signal.SIGUSR2)
 young.close()
 assert signal.set_wakeup_fd(-1) == ours
-""",
-        FASTLOOP_DISABLE="kept_loop",
+"""
     )
 
 
