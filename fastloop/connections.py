@@ -9,6 +9,7 @@ and a datagram socket whose family is not of ``_DATAGRAM_FAMILIES``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -28,7 +29,7 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 
@@ -40,6 +41,20 @@ _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 _makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
 #: True while create_unix_connection() makes and connects its socket itself.
 _makes_client: ContextVar[bool] = ContextVar("_makes_client", default=False)
+
+
+@contextlib.contextmanager
+def _set_meanwhile(variable: ContextVar[bool], value: bool) -> Iterator[None]:
+    """Set a variable, and make it False again at the end.
+
+    Not reset(): a coroutine that never ends is closed in whatever context
+    drops it, which rejects another context's token.
+    """
+    variable.set(value)
+    try:
+        yield
+    finally:
+        variable.set(False)
 
 
 class Connections(_private.LoopPart):  # type: ignore[misc]
@@ -80,9 +95,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ``start_tls`` raises.  Implements asyncio's
         ``loop.create_unix_connection()``.
         """
-        _makes_client.set(sock is None)
-        try:
-            made: tuple[Any, Any] = await super().create_unix_connection(
+        made: tuple[Any, Any]
+        with _set_meanwhile(_makes_client, sock is None):
+            made = await super().create_unix_connection(
                 protocol_factory,
                 path,
                 ssl=ssl,
@@ -91,8 +106,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 ssl_handshake_timeout=ssl_handshake_timeout,
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
-        finally:
-            _makes_client.set(False)
         return made
 
     async def _create_connection_transport(
@@ -363,10 +376,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         for an address of another form.  Implements asyncio's
         ``loop.create_datagram_endpoint()``.
         """
-        # The transport must know whether the program may keep the socket.
-        _makes_socket.set(sock is None)
-        try:
-            made: tuple[Any, Any] = await super().create_datagram_endpoint(
+        made: tuple[Any, Any]
+        # The transport must know whether the application may keep the socket.
+        with _set_meanwhile(_makes_socket, sock is None):
+            made = await super().create_datagram_endpoint(
                 protocol_factory,
                 local_addr,
                 remote_addr,
@@ -377,10 +390,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 allow_broadcast=allow_broadcast,
                 sock=sock,
             )
-        finally:
-            # Not reset(): a coroutine that never ends is closed in whatever
-            # context drops it, which rejects another context's token.
-            _makes_socket.set(False)
         return made
 
     def _make_datagram_transport(

@@ -105,6 +105,24 @@ async def in_callbacks(*works: Callable[[], object]) -> None:
         await done
 
 
+async def sent_in_time(
+    transport: Any, peer: Peer, *parts: bytes
+) -> tuple[bytes, bytes]:
+    """Write the parts in one callback; return what the peer got of them.
+
+    First what came before the callback returned, then the rest.
+    """
+    seen: list[bytes] = []
+
+    def write() -> None:
+        for part in parts:
+            transport.write(part)
+        seen.append(peer.look())
+
+    await in_callbacks(write)
+    return seen[0], peer.look()
+
+
 async def learn(transport: Any, peer: Peer) -> None:
     """Make it a connection whose first write is corked."""
     await in_callbacks(lambda: (transport.write(b"h"), transport.write(b"b")))

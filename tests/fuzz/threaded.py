@@ -104,7 +104,7 @@ class Worker(fuzz_calls.Case):
         return found
 
     def record(self, owner: Any, name: str) -> None:
-        """Note the call for the parent, who reads it after a crash."""
+        """Record the call; the parent process reads it after a crash."""
         text = f"{type(owner).__name__}.{name}".encode()
         self.name[:] = text[:NAME_BYTES].ljust(NAME_BYTES)
 

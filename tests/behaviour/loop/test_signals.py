@@ -246,9 +246,9 @@ def test_close_in_another_thread_leaves_only_the_handlers(
         pool.submit(int)
 
 
-def test_the_handlers_of_a_closed_loop_can_be_removed(
-    loop_factory, in_thread, signals_in_order
-):
+@pytest.fixture
+def closed_elsewhere(loop_factory, in_thread, signals_in_order):
+    """Return a loop with handlers, which another thread has closed."""
     loop = loop_factory()
     with_handlers(loop)
 
@@ -257,26 +257,20 @@ def test_the_handlers_of_a_closed_loop_can_be_removed(
             loop.close()
 
     in_thread(close).join()
-    left = list(loop._signal_handlers)
-    assert left
-    for number in left:
+    assert loop._signal_handlers
+    return loop
+
+
+def test_the_handlers_of_a_closed_loop_can_be_removed(closed_elsewhere):
+    loop = closed_elsewhere
+    for number in list(loop._signal_handlers):
         assert loop.remove_signal_handler(number)
         assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_closing_again_removes_the_handlers_that_stayed(
-    loop_factory, in_thread, signals_in_order
-):
-    loop = loop_factory()
-    with_handlers(loop)
-
-    def close():
-        with pytest.raises(ValueError, match="main thread"):
-            loop.close()
-
-    in_thread(close).join()
+def test_closing_again_removes_the_handlers_that_stayed(closed_elsewhere):
+    loop = closed_elsewhere
     left = list(loop._signal_handlers)
-    assert left
     loop.close()
     assert not loop._signal_handlers
     for number in left:

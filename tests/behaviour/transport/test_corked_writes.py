@@ -24,6 +24,7 @@ from write_helpers import (
     given,
     in_callbacks,
     learn,
+    sent_in_time,
     served,
 )
 
@@ -56,18 +57,10 @@ async def test_the_first_write_of_a_task_step_is_sent_at_once():
 
 async def test_later_writes_of_a_callback_are_sent_when_it_returns(loop_kind):
     async with served() as (transport, peer):
-
-        def write():
-            for data in (b"1", b"2", b"3"):
-                transport.write(data)
-            seen.append(peer.look())
-
-        seen: list[bytes] = []
-        await in_callbacks(write)
-        seen.append(peer.look())
+        seen = await sent_in_time(transport, peer, b"1", b"2", b"3")
         assert b"".join(seen) == b"123"
         if HOLDS and loop_kind == "fastloop":
-            assert seen == [b"1", b"23"]
+            assert seen == (b"1", b"23")
 
 
 @contextlib.asynccontextmanager
@@ -95,17 +88,10 @@ async def test_later_writes_of_a_client_are_sent_when_it_returns(
     loop_kind, kind, tmp_path
 ):
     async with client(kind, str(tmp_path / "s")) as (transport, peer):
-
-        def write():
-            for data in (b"1", b"2", b"3"):
-                transport.write(data)
-            seen.append(peer.look())
-
-        seen: list[bytes] = []
-        await in_callbacks(write)
-        assert seen[0] + peer.look() == b"123"
+        seen = await sent_in_time(transport, peer, b"1", b"2", b"3")
+        assert b"".join(seen) == b"123"
         if HOLDS and loop_kind == "fastloop":
-            assert seen == [b"1"]
+            assert seen == (b"1", b"23")
 
 
 async def test_writes_to_a_given_unix_socket_are_sent_at_once():
@@ -142,17 +128,10 @@ async def test_header_and_body_are_sent_together_from_the_second_pair_on(
 ):
     async with served() as (transport, peer):
         await learn(transport, peer)
-
-        def write():
-            transport.write(b"header ")
-            transport.write(b"body")
-            seen.append(peer.look())
-
-        seen: list[bytes] = []
-        await in_callbacks(write)
-        assert seen[0] + peer.look() == b"header body"
+        seen = await sent_in_time(transport, peer, b"header ", b"body")
+        assert b"".join(seen) == b"header body"
         if HOLDS and loop_kind == "fastloop":
-            assert seen == [b""]
+            assert seen[0] == b""
 
 
 async def test_a_single_write_is_sent_at_once_after_another_single_one():

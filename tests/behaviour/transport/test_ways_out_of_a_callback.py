@@ -19,7 +19,14 @@ from typing import Any
 import pytest
 from net_helpers import iterations
 from patience import PATIENCE
-from write_helpers import HOLDS, Peer, in_callbacks, learn, served
+from write_helpers import (
+    HOLDS,
+    Peer,
+    in_callbacks,
+    learn,
+    sent_in_time,
+    served,
+)
 
 # --- the ways out of a callback -----------------------------------------
 
@@ -255,14 +262,7 @@ async def test_asking_a_socket_for_its_names_and_options_changes_nothing(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert repr(sock).startswith("<asyncio.TransportSocket fd=")
-
-        def write():
-            transport.write(b"1")
-            transport.write(b"2")
-            seen.append(peer.look())
-
-        seen: list[bytes] = []
-        await in_callbacks(write)
-        assert seen[0] + peer.look() == b"12"
+        seen = await sent_in_time(transport, peer, b"1", b"2")
+        assert b"".join(seen) == b"12"
         if HOLDS and loop_kind == "fastloop":
-            assert seen == [b"1"]
+            assert seen == (b"1", b"2")
