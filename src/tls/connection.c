@@ -1,5 +1,5 @@
 /* What every file of a TLS connection needs: calls of fastloop/_tls.py, the
-   end without close_notify, errors, and the end of the engine.
+   end without close_notify, and the end of the engine.
 
    Nothing here reads, writes or continues a phase: lifecycle.c does. */
 #include "tls/connection.h"
@@ -54,38 +54,6 @@ fl_tls_abort(FlTls *self, PyObject *exc)
     return fl_call_method(self->raw,
                           exc == NULL ? names->abort : names->_force_close,
                           exc);
-}
-
-/* --- errors -------------------------------------------------------------- */
-
-int
-fl_tls_fatal_any(FlTls *self, const char *message)
-{
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    fl_tls_stop(self);
-    int code = fl_tls_report(self, self->state->names.fatal, message);
-    if (code < 0) { /* it may not have closed the raw transport */
-        PyObject *exc = PyErr_GetRaisedException();
-        code = fl_error_keep_first(exc, fl_tls_abort(self, NULL),
-                                   (PyObject *)self);
-    }
-    return code;
-}
-
-int
-fl_tls_fatal(FlTls *self, const char *message)
-{
-    if (PyErr_ExceptionMatches(PyExc_Exception)) {
-        return fl_tls_fatal_any(self, message);
-    }
-    if (!fl_error_leaves_loop()) {
-        /* The caller reports it: the raw transport, which ends the connection
-           then, or the application. */
-        self->stopped = true;
-    }
-    return -1;
 }
 
 /* --- the engine ---------------------------------------------------------- */

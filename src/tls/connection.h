@@ -35,7 +35,7 @@
 
    Errors: functions return 0, or -1 with an exception set for the caller.  As
    in asyncio, such an exception propagates into the raw transport.  An error
-   that ends the connection is reported by fl_tls_fatal instead.
+   that ends the connection is reported by fl_tls_fatal (tls_write.h) instead.
 
    Every call into Python may end the connection, so each caller checks the
    phase again afterwards.  The caller owns a reference to each object that it
@@ -102,7 +102,7 @@ typedef struct {
     size_t overhead_bytes; /* records without data: adapter.c, invariant 3 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
-    unsigned delay_iterations; /* until the first data: lifecycle.c, 6 */
+    unsigned delay_iterations; /* until the first data: lifecycle.c, 5 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
@@ -144,15 +144,6 @@ int fl_tls_abort(FlTls *self, PyObject *exc);
    succeeded yet: it keeps its phase, because a connection that is lost then
    was never made. */
 void fl_tls_stop(FlTls *self);
-
-#define FL_TLS_FAILED "Fatal error on SSL protocol"
-
-/* End the connection with the raised exception, as asyncio's _fatal_error
-   does: close the raw transport with it, then report it.  An exception that is
-   no Exception stays raised, for the raw transport: returns -1. */
-int fl_tls_fatal(FlTls *self, const char *message);
-/* The same, but only an exception that leaves the loop stays raised. */
-int fl_tls_fatal_any(FlTls *self, const char *message);
 
 /* Drop the engine, except its MemoryBIOs, the context and the extra info of an
    ended connection. */

@@ -4,17 +4,15 @@
       Python checks the phase before it goes on: the call may have closed the
       connection.  Going on would set a phase that is over (asyncio raises
       RuntimeError from close() in this case).
-   2. An alert that a failed handshake has produced is not sent.  The peer sees
-      the connection end without it, as with asyncio.
-   3. The peer may still send data after the application's close().  That data
+   2. The peer may still send data after the application's close().  That data
       is read and dropped until the peer closes or the shutdown times out.
       asyncio ends such a connection with an error.
-   4. Data written before a shutdown is passed to the raw transport before that
+   3. Data written before a shutdown is passed to the raw transport before that
       is closed, even if it has called pause_writing.  asyncio drops it.
-   5. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
+   4. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
-   6. No data is delivered before the task that awaits start_tls() has resumed.
+   5. No data is delivered before the task that awaits start_tls() has resumed.
       Until then the application has only the old transport: a protocol that
       replied would write plain text to it.  The resume_writing of a
       protocol that was paused before start_tls waits too.  asyncio does not
@@ -36,7 +34,7 @@
 #include "transport/stream.h"
 #include "transport/write_queue.h"
 
-/* Invariant 6.  The waiter's callbacks run in the first iteration and resume
+/* Invariant 5.  The waiter's callbacks run in the first iteration and resume
    the task.  Before 3.12, wait_for() runs its argument in a task of its own,
    so its caller resumes one iteration later. */
 #define DELAY_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
@@ -167,13 +165,14 @@ call_sslobject(FlTls *self, PyObject *method)
     return FL_TLS_RAISED;
 }
 
-/* End the connection with the raised exception.  Invariants 2 and 5. */
+/* End the connection with the raised exception: invariant 4. */
 static int
 handshake_failed(FlTls *self)
 {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
+    fl_tls_send_alert(self);
     if (self->raw != NULL) {
         self->phase = FL_TLS_UNWRAPPED;
     }
@@ -300,7 +299,7 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
 /* --- shutdown ------------------------------------------------------------ */
 
 /* Send close_notify and wait for the peer's.  SSLObject.unwrap() fails if data
-   is left to read, so this first reads and drops all of it (invariant 3).
+   is left to read, so this first reads and drops all of it (invariant 2).
    unwrap() is called once when nothing is left, to send close_notify, and
    again only when the peer's close_notify has been read. */
 static FlTlsResult
@@ -342,7 +341,7 @@ do_shutdown(FlTls *self)
         return fl_tls_send(self, false) < 0 ? -1
                                             : fl_tls_control_reading(self);
     }
-    /* Invariant 4.  As in asyncio the protocol gets eof_received also after
+    /* Invariant 3.  As in asyncio the protocol gets eof_received also after
        its own close(), if it has not had it. */
     if (fl_tls_send(self, true) < 0
         || (self->phase == FL_TLS_SHUTDOWN

@@ -145,6 +145,49 @@ fl_tls_send(FlTls *self, bool all)
     return code < 0 ? -1 : fl_tls_control_writing(self);
 }
 
+/* --- errors -------------------------------------------------------------- */
+
+void
+fl_tls_send_alert(FlTls *self)
+{
+    if (PyErr_ExceptionMatches(self->state->tls_error)) {
+        PyObject *exc = PyErr_GetRaisedException();
+        int code = fl_tls_send(self, false);
+        (void)fl_error_keep_first(exc, code, (PyObject *)self);
+    }
+}
+
+int
+fl_tls_fatal_any(FlTls *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    fl_tls_send_alert(self);
+    fl_tls_stop(self);
+    int code = fl_tls_report(self, self->state->names.fatal, message);
+    if (code < 0) { /* it may not have closed the raw transport */
+        PyObject *exc = PyErr_GetRaisedException();
+        code = fl_error_keep_first(exc, fl_tls_abort(self, NULL),
+                                   (PyObject *)self);
+    }
+    return code;
+}
+
+int
+fl_tls_fatal(FlTls *self, const char *message)
+{
+    if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        return fl_tls_fatal_any(self, message);
+    }
+    if (!fl_error_leaves_loop()) {
+        /* The caller reports it: the raw transport, which ends the connection
+           then, or the application. */
+        self->stopped = true;
+    }
+    return -1;
+}
+
 /* --- to records ---------------------------------------------------------- */
 
 /* Encrypt; *taken_bytes of the data are records then, fewer than all if the

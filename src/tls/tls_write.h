@@ -19,6 +19,23 @@ int fl_tls_write_backlog(FlTls *self);
    While the raw transport has paused writing, records are sent only with
    `all`, at the end of the connection. */
 int fl_tls_send(FlTls *self, bool all);
+
+/* An SSLError leaves an alert in the engine, which tells the peer why the
+   connection ends: send it if one is raised.  Does nothing for any other
+   exception, and the exception stays raised.  CPython does so since gh-98078;
+   asyncio up to 3.15 drops the alert. */
+void fl_tls_send_alert(FlTls *self);
+
+#define FL_TLS_FAILED "Fatal error on SSL protocol"
+
+/* End the connection with the raised exception, as asyncio's _fatal_error
+   does: send its alert, close the raw transport with it, then report it.  An
+   exception that is no Exception stays raised, for the raw transport: returns
+   -1. */
+int fl_tls_fatal(FlTls *self, const char *message);
+/* The same, but only an exception that leaves the loop stays raised. */
+int fl_tls_fatal_any(FlTls *self, const char *message);
+
 /* get_write_buffer_size(): plain bytes in the backlog and unsent records. */
 size_t fl_tls_write_buffer_bytes(const FlTls *self);
 /* Call pause_writing or resume_writing of the application's protocol if the

@@ -301,6 +301,42 @@ async def test_the_peer_refuses_us(run, loop, side, version, reports):
     assert reports == []
 
 
+@pytest.mark.native_tls
+@every_side
+@every_version
+async def test_the_peer_that_we_refuse_gets_an_alert(
+    run, loop, side, version, reports
+):
+    """As from CPython after gh-98078."""
+    near = Recorder()
+    context, far = contexts(side, version)
+    if side == "client":
+        untrusting = ssl.create_default_context()
+        task, sock = await arriving(loop, near, untrusting)
+        peer = WirePeer(sock, far, True)
+        alert = "ALERT_UNKNOWN_CA"
+    else:
+        context.verify_mode = ssl.CERT_REQUIRED
+        server = await loop.create_server(
+            lambda: near, "127.0.0.1", 0, ssl=context
+        )
+        address = server.sockets[0].getsockname()
+        peer = WirePeer(await calling(loop, address), far, False)
+        server.close()
+        alert = "ALERT_(CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE)"
+    with pytest.raises(ssl.SSLError, match=alert):
+        await peer.drive(peer.tls.do_handshake)
+        await peer.read()  # in 1.3 a client is done before it is judged
+    assert await peer.expect_end() == b""
+    peer.close()
+    if side == "client":
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await task
+    await iterations(10)
+    assert near.names == []
+    assert reports == []
+
+
 @every_side
 async def test_a_silent_peer_is_left(run, loop, side, reports):
     """The words of the timeout are asyncio's."""

@@ -6,7 +6,7 @@ import random
 import ssl
 
 import pytest
-from net_helpers import MIB, digest, iterations, pattern
+from net_helpers import MIB, Recorder, digest, iterations, pattern
 from tls_ends import (
     APPLICATION_DATA,
     RECORD,
@@ -180,6 +180,28 @@ async def test_a_spoiled_record_ends_the_connection(
     assert c.protocol.data == b""
     assert c.transport.is_closing()
     await c.peer.expect_end()
+
+
+@pytest.mark.native_tls
+@every_way
+@every_version
+async def test_the_peer_of_a_spoiled_record_gets_an_alert(
+    settled_pair, side, version
+):
+    """Also if the protocol answers the data before it, which TLS refuses."""
+
+    class Answers(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            if data == b"good":
+                self.transport.write(b"answer")
+
+    c = await settled_pair(Answers(), side=side, version=version)
+    good = c.peer.seal(b"good")
+    await c.peer.send(good + spoil_text(c.peer.seal(b"spoiled")))
+    with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
+        await c.peer.read()
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
 
 
 @every_side
