@@ -169,10 +169,10 @@ call_sslobject(FlTls *self, PyObject *method)
 static int
 handshake_failed(FlTls *self)
 {
+    fl_tls_send_alert(self);
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
-    fl_tls_send_alert(self);
     if (self->raw != NULL) {
         self->phase = FL_TLS_UNWRAPPED;
     }

@@ -153,6 +153,10 @@ fl_tls_send_alert(FlTls *self)
     if (PyErr_ExceptionMatches(self->state->tls_error)) {
         PyObject *exc = PyErr_GetRaisedException();
         int code = fl_tls_send(self, false);
+        if (code < 0 && fl_error_leaves_loop()) {
+            Py_DECREF(exc); /* Ctrl-C in a write() of the raw transport */
+            return;
+        }
         (void)fl_error_keep_first(exc, code, (PyObject *)self);
     }
 }
@@ -160,10 +164,10 @@ fl_tls_send_alert(FlTls *self)
 int
 fl_tls_fatal_any(FlTls *self, const char *message)
 {
+    fl_tls_send_alert(self);
     if (fl_error_leaves_loop()) {
         return -1;
     }
-    fl_tls_send_alert(self);
     fl_tls_stop(self);
     int code = fl_tls_report(self, self->state->names.fatal, message);
     if (code < 0) { /* it may not have closed the raw transport */

@@ -583,3 +583,16 @@ def test_the_peers_close_right_after_resume_reading(link, fast_loop):
     one_iteration(fast_loop)
     assert link.client.protocol.calls == ["made", "eof"]
     assert "close" in link.client.raw.calls
+
+
+def test_ctrl_c_while_an_alert_is_sent_propagates(link):
+    def interrupt(data):
+        raise KeyboardInterrupt
+
+    link.client.protocol.transport.write(b"data")
+    record = bytearray(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    record[-1] ^= 1
+    link.server.raw.write = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        link.server.give(record)
