@@ -22,9 +22,9 @@ int fl_tls_send(FlTls *self, bool all);
 
 /* An SSLError leaves an alert in the engine, which tells the peer why the
    connection ends: send it if one is raised.  Does nothing for any other
-   exception.  The exception stays raised, unless sending raises one that leaves
-   the loop.  CPython does so since gh-98078; asyncio up to 3.15 drops the
-   alert. */
+   exception.  The exception stays raised, unless sending raises one that
+   leaves the loop.  CPython does so since gh-98078; asyncio up to 3.15 drops
+   the alert. */
 void fl_tls_send_alert(FlTls *self);
 
 #define FL_TLS_FAILED "Fatal error on SSL protocol"
