@@ -173,18 +173,11 @@ or_none(PyObject *object)
 static int
 append_users(FlLoop *loop, int fd, PyObject *list)
 {
-    FlFdRefs refs = {NULL, NULL, NULL};
+    FlFdRefs refs;
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     bool is_last = fd >= table->fds_size;
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    /* A persistent registration may have no waiter. */
-    if (user_fd != NULL && fl_user_fd_wanted(user_fd) != 0) {
-        refs.reader = Py_XNewRef(user_fd->refs.reader);
-        refs.writer = Py_XNewRef(user_fd->refs.writer);
-        refs.object = Py_XNewRef(user_fd->refs.object);
-    }
-    PyObject *transport = fl_fd_transport(loop, fd);
+    PyObject *transport = fl_fd_users(loop, fd, &refs);
     fl_fd_table_unlock(table);
     if (refs.reader == NULL && refs.writer == NULL && transport == NULL) {
         return is_last;

@@ -14,7 +14,7 @@
 
    A persistent registration stays in the set between two waits.  The next wait
    makes no system call while the set contains the wanted events, because the
-   owner knows the file by its socket object (loop/fd_wait.h).  In return each
+   owner knows the file by its socket object (loop/user_fd.h).  In return each
    wait is rechecked once within about a second: the fd is registered again and
    the waiter is called.  This covers an fd that now refers to another file.
 

@@ -21,6 +21,7 @@
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/signals.h"
+#include "loop/add_reader.h"
 #include "loop/user_fd.h"
 #include "loop/run.h"
 #include "loop/scheduling.h"
@@ -176,7 +177,7 @@ close_core(FlLoop *loop)
     atomic_store(&loop->open_connections, 0);
     /* One at a time: dropping references may run any code, which may remove
        other callbacks. */
-    while (fl_user_fd_evict(loop, -1)) {
+    while (fl_user_fd_drop_first(loop)) {
     }
     /* It frees the registrations that are left, so their owners had to go
        first. */

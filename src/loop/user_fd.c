@@ -1,4 +1,4 @@
-/* add_reader and add_writer: user-owned fds.
+/* User-owned fds: see user_fd.h.
 
    1. An fd is only a number: the application may close it, and the system may
       reuse it for another file, while a callback is registered.  So each
@@ -14,7 +14,12 @@
       thread that comes later, and has the lock, sees that.
    4. An event runs the handles that are registered when it runs.  Replacing or
       removing one drops the event that was reported for it.
-   5. Without a GIL the loop's thread may close a transport's registration, and
+   5. A persistent registration stays open while no call waits, which makes the
+      next wait free of system calls.  It ends when a handle registers for the
+      fd, a transport acquires it, or remove_reader or remove_writer removes a
+      waiting call or finds the fd idle.  Rejected: one without a GIL.  The
+      thread that clears `ready` must be the thread that processes its events.
+   6. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
       table's lock.  There the registration still keeps the transport alive: it
       is closed before the loop drops its reference.  For the same reason only
@@ -29,7 +34,6 @@
 #include "core/loop.h"
 #include "core/report.h"
 #include "core/registration.h"
-#include "loop/methods.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -41,12 +45,36 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+/* A user-owned fd: the registration of add_reader, add_writer or a sock_*
+   call, with what it refers to. */
+typedef struct {
+    FlRegistration reg; /* first: the poller frees it */
+    FlFdRefs refs;
+    PyObject *socket_ref; /* persistent only: weak reference to the socket */
+} FlUserFd;
+
 static int on_fd(FlLoop *loop, FlRegistration *reg, int events);
+
+/* FL_READABLE | FL_WRITABLE: the directions that have a callback. */
+static int
+user_fd_wanted(const FlUserFd *user_fd)
+{
+    return (user_fd->refs.reader != NULL ? FL_READABLE : 0)
+           | (user_fd->refs.writer != NULL ? FL_WRITABLE : 0);
+}
+
+/* Where the callback of a direction is stored. */
+static PyObject **
+user_fd_slot(FlUserFd *user_fd, int event)
+{
+    return event == FL_READABLE ? &user_fd->refs.reader
+                                : &user_fd->refs.writer;
+}
 
 /* --- the users of an fd -------------------------------------------------- */
 
 /* The transport that uses an fd, or NULL.  The caller drops a new reference to
-   its object: see invariant 5. */
+   its object: see invariant 6. */
 static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
@@ -61,19 +89,23 @@ transport_at(const FlLoop *loop, int fd)
     return transport;
 }
 
-FlUserFd *
-fl_user_fd_at(const FlLoop *loop, int fd)
+/* The application's registration of an fd, or NULL.  This and the other
+   user_fd_* functions are for within the table's lock, if they do not say
+   otherwise. */
+static FlUserFd *
+user_fd_at(const FlLoop *loop, int fd)
 {
     FlRegistration *reg = fl_registration_at(&loop->poller->table, fd);
     return reg != NULL && reg->on_events == on_fd ? (FlUserFd *)reg : NULL;
 }
 
-FlUserFd *
-fl_user_fd_after(const FlLoop *loop, int fd)
+/* The next one after an fd (-1: the first), or NULL. */
+static FlUserFd *
+user_fd_after(const FlLoop *loop, int fd)
 {
     FlUserFd *user_fd = NULL;
     while (user_fd == NULL && ++fd < loop->poller->table.fds_size) {
-        user_fd = fl_user_fd_at(loop, fd);
+        user_fd = user_fd_at(loop, fd);
     }
     return user_fd;
 }
@@ -91,8 +123,8 @@ fl_fd_is_used(const FlLoop *loop, int fd)
     }
     fl_fd_table_lock(table);
     /* A persistent registration without a callback is idle. */
-    const FlUserFd *user_fd = fl_user_fd_at(loop, fd);
-    is_used = user_fd != NULL ? fl_user_fd_wanted(user_fd) != 0
+    const FlUserFd *user_fd = user_fd_at(loop, fd);
+    is_used = user_fd != NULL ? user_fd_wanted(user_fd) != 0
                               : fl_registration_at(table, fd) != NULL;
     fl_fd_table_unlock(table);
     return is_used;
@@ -110,22 +142,21 @@ fl_fd_invalidate(FlLoop *loop, int fd)
     return code < 0 ? code : 1;
 }
 
-int
-fl_fd_acquire(FlLoop *loop, int fd)
-{
-    int code;
-    do {
-        (void)fl_user_fd_evict(loop, fd);
-        code = fl_fd_invalidate(loop, fd);
-    } while (code > 0);
-    /* That code may have closed the loop. */
-    return code < 0 ? fl_raise_errno(code) : fl_loop_check_open(loop);
-}
-
 PyObject *
-fl_fd_transport(const FlLoop *loop, int fd)
+fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
 {
+    *refs = (FlFdRefs){NULL, NULL, NULL};
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    const FlUserFd *user_fd = user_fd_at(loop, fd);
+    /* A persistent registration may have no waiter. */
+    if (user_fd != NULL && user_fd_wanted(user_fd) != 0) {
+        refs->reader = Py_XNewRef(user_fd->refs.reader);
+        refs->writer = Py_XNewRef(user_fd->refs.writer);
+        refs->object = Py_XNewRef(user_fd->refs.object);
+    }
     FlOpenTransport *transport = transport_at(loop, fd);
+    fl_fd_table_unlock(table);
     return transport == NULL ? NULL : transport->object;
 }
 
@@ -175,7 +206,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     if (runs && reader != NULL && writer != NULL) {
         /* The reader may have removed or replaced the writer. */
         fl_fd_table_lock(table);
-        user_fd = fl_user_fd_at(loop, fd);
+        user_fd = user_fd_at(loop, fd);
         runs = user_fd != NULL && user_fd->refs.writer == writer;
         fl_fd_table_unlock(table);
     }
@@ -221,8 +252,10 @@ cancel_handle(FlLoop *loop, PyObject *handle)
     Py_XDECREF(handle);
 }
 
-void
-fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
+/* Close and free it.  The caller gets its references and drops them outside
+   the lock, because that may run any code. */
+static void
+user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
 {
     *refs = user_fd->refs;
     /* A weak reference without a callback: dropping it runs no code. */
@@ -231,35 +264,58 @@ fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
 }
 
 bool
-fl_user_fd_evict(FlLoop *loop, int fd)
+fl_user_fd_drop_first(FlLoop *loop)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
-    FlUserFd *user_fd =
-        fd < 0 ? fl_user_fd_after(loop, fd) : fl_user_fd_at(loop, fd);
+    FlUserFd *user_fd = user_fd_after(loop, -1);
     bool found = user_fd != NULL;
     if (found) {
-        fl_user_fd_detach(user_fd, &refs);
+        user_fd_detach(user_fd, &refs);
     }
     fl_fd_table_unlock(table);
-    if (fd < 0) {
-        Py_XDECREF(refs.reader);
-        Py_XDECREF(refs.writer);
-    }
-    else {
-        cancel_handle(loop, refs.reader);
-        cancel_handle(loop, refs.writer);
-    }
+    Py_XDECREF(refs.reader);
+    Py_XDECREF(refs.writer);
     Py_XDECREF(refs.object);
     return found;
+}
+
+/* Remove the application's callbacks of an fd and cancel their handles.  Runs
+   application code. */
+static void
+evict_callbacks(FlLoop *loop, int fd)
+{
+    FlFdRefs refs = {NULL, NULL, NULL};
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    FlUserFd *user_fd = user_fd_at(loop, fd);
+    if (user_fd != NULL) {
+        user_fd_detach(user_fd, &refs);
+    }
+    fl_fd_table_unlock(table);
+    cancel_handle(loop, refs.reader);
+    cancel_handle(loop, refs.writer);
+    Py_XDECREF(refs.object);
+}
+
+int
+fl_fd_acquire(FlLoop *loop, int fd)
+{
+    int code;
+    do {
+        evict_callbacks(loop, fd);
+        code = fl_fd_invalidate(loop, fd);
+    } while (code > 0);
+    /* That code may have closed the loop. */
+    return code < 0 ? fl_raise_errno(code) : fl_loop_check_open(loop);
 }
 
 int
 fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 {
     const FlUserFd *user_fd;
-    for (int fd = -1; (user_fd = fl_user_fd_after(loop, fd)) != NULL;
+    for (int fd = -1; (user_fd = user_fd_after(loop, fd)) != NULL;
          fd = user_fd->reg.fd)
     {
         Py_VISIT(user_fd->refs.reader);
@@ -288,10 +344,8 @@ fl_fd_of(FlLoop *loop, PyObject *object)
     return code;
 }
 
-/* The same for an object that may have been closed since it was registered:
-   its fileno() is -1 then.  As selectors does, find it by its identity. */
-static int
-parse_registered_fd(FlLoop *loop, PyObject *object)
+int
+fl_fd_of_registered(FlLoop *loop, PyObject *object)
 {
     int fd = fl_fd_of(loop, object);
     if (fd >= 0) {
@@ -308,7 +362,7 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
     FlUserFd *user_fd;
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
-    while ((user_fd = fl_user_fd_after(loop, fd)) != NULL) {
+    while ((user_fd = user_fd_after(loop, fd)) != NULL) {
         fd = user_fd->reg.fd;
         if (user_fd->refs.object == object) {
             break;
@@ -323,11 +377,8 @@ parse_registered_fd(FlLoop *loop, PyObject *object)
     return fd;
 }
 
-/* Raise RuntimeError if a transport uses the fd.  One whose socket was closed
-   without its knowledge no longer uses it; a closing one does until it ends,
-   unless it `may_close`.  0 or -1. */
-static int
-check_no_transport(FlLoop *loop, PyObject *object, int fd, bool may_close)
+int
+fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport != NULL) {
@@ -356,31 +407,27 @@ check_no_transport(FlLoop *loop, PyObject *object, int fd, bool may_close)
         object));
 }
 
-int
-fl_fd_check(FlLoop *loop, PyObject *object)
-{
-    int fd = fl_fd_of(loop, object);
-    return fd < 0 ? -1 : check_no_transport(loop, object, fd, false);
-}
-
-int
-fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
+/* Put a handle or a SocketCall in the slot of its direction; steals it.  The
+   caller drops `dropped`, empty before, outside the lock: its reader is what
+   stood there, or `call` on failure.  0 or a negative errno. */
+static int
+user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
 {
     FlRegistration *reg = &user_fd->reg;
-    PyObject **slot = fl_user_fd_slot(user_fd, event);
+    PyObject **slot = user_fd_slot(user_fd, event);
     PyObject *previous = *slot;
     *slot = call;
     reg->wanted &= (uint8_t)~event; /* so that it is registered again */
-    int code = fl_registration_set(reg, fl_user_fd_wanted(user_fd));
+    int code = fl_registration_set(reg, user_fd_wanted(user_fd));
     if (code == 0) {
         dropped->reader = previous;
         return 0;
     }
     /* Failed: restore the previous state, as if this had not been called. */
     *slot = previous;
-    reg->wanted = (uint8_t)fl_user_fd_wanted(user_fd);
+    reg->wanted = (uint8_t)user_fd_wanted(user_fd);
     if (reg->wanted == 0) {
-        fl_user_fd_detach(user_fd, dropped);
+        user_fd_detach(user_fd, dropped);
     }
     dropped->reader = call;
     return code;
@@ -389,7 +436,7 @@ fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
 /* Invalidate a transport that has the fd in the table but not for itself: its
    socket was closed without its knowledge, or it is a pipe's, which then waits
    with a duplicate.  0, or -1 with RuntimeError: the transport still uses the
-   fd, or another thread asks (invariant 5); or with OSError as
+   fd, or another thread asks (invariant 6); or with OSError as
    fl_fd_acquire. */
 static int
 evict_transport(FlLoop *loop, int fd)
@@ -410,15 +457,22 @@ evict_transport(FlLoop *loop, int fd)
     return used ? -1 : code < 0 ? fl_raise_errno(code) : 0;
 }
 
-FlUserFd *
-fl_user_fd_lock(FlLoop *loop, int fd)
+/* The registration of an fd; a new one wants nothing yet.  It takes the lock
+   of the poller's table, and the caller releases it.  A transport whose socket
+   was closed without its knowledge loses the fd, and a pipe's waits with a
+   duplicate; to find that out may run Python.  NULL, without the lock, with
+   MemoryError, OSError or RuntimeError: the loop is closed, a transport uses
+   the fd, or without a GIL another thread runs the loop and its transport
+   would lose the fd. */
+static FlUserFd *
+user_fd_lock(FlLoop *loop, int fd)
 {
     if (evict_transport(loop, fd) < 0) {
         return NULL;
     }
     fl_fd_table_lock(&loop->poller->table);
     /* Looked up after evict_transport, which may have run any code. */
-    FlUserFd *user_fd = fl_user_fd_at(loop, fd);
+    FlUserFd *user_fd = user_fd_at(loop, fd);
     int code = loop->closed      ? FL_CLOSED
                : user_fd == NULL ? user_fd_new(loop, fd, &user_fd)
                                  : 0;
@@ -435,7 +489,7 @@ static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
     FlFdRefs dropped = {NULL, NULL, NULL};
-    FlUserFd *user_fd = fl_user_fd_lock(loop, fd);
+    FlUserFd *user_fd = user_fd_lock(loop, fd);
     if (user_fd == NULL) {
         Py_DECREF(handle);
         return -1;
@@ -444,10 +498,10 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
-    int code = fl_user_fd_put(user_fd, event, handle, &dropped);
+    int code = user_fd_put(user_fd, event, handle, &dropped);
     if (code == 0) {
         dropped.object = user_fd->refs.object;
-        /* For parse_registered_fd.  An int identifies nothing. */
+        /* For fl_fd_of_registered.  An int identifies nothing. */
         user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
     }
     fl_fd_table_unlock(&loop->poller->table);
@@ -481,30 +535,6 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
     return handle;
 }
 
-/* The body of the four add methods; `checked`: the public ones.  Returns a new
-   reference to the handle. */
-static PyObject *
-add(FlLoop *loop, const char *function, int event, PyObject *const *args,
-    Py_ssize_t nargs, PyObject *kwnames, bool checked)
-{
-    FlParameters parameters = {
-        function, {"fd", "callback"}, .more = true, .context = !checked};
-    FlArgs call;
-    if (fl_loop_check_open(loop) < 0
-        || fl_args_parse(&parameters, args, nargs, kwnames, &call) < 0)
-    {
-        return NULL;
-    }
-    int fd = fl_fd_of(loop, call.args[0]);
-    if (fd < 0
-        || (checked && check_no_transport(loop, call.args[0], fd, false) < 0))
-    {
-        return NULL;
-    }
-    return (PyObject *)fl_fd_add(loop, fd, call.args[0], event, call.args + 1,
-                                 call.nargs - 1, call.context);
-}
-
 bool
 fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 {
@@ -512,20 +542,19 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     FlFdRefs refs = {NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
-    FlUserFd *user_fd = loop->closed ? NULL : fl_user_fd_at(loop, fd);
-    PyObject **slot = user_fd == NULL ? NULL : fl_user_fd_slot(user_fd, event);
+    FlUserFd *user_fd = loop->closed ? NULL : user_fd_at(loop, fd);
+    PyObject **slot = user_fd == NULL ? NULL : user_fd_slot(user_fd, event);
     if (slot != NULL && (only == NULL || *slot == only)) {
         removed = *slot; /* also ends an idle persistent registration, */
         *slot = NULL;
-        if (fl_user_fd_wanted(user_fd) == 0
+        if (user_fd_wanted(user_fd) == 0
             && (only == NULL || !user_fd->reg.persistent)) /* but not here */
         {
-            fl_user_fd_detach(user_fd, &refs);
+            user_fd_detach(user_fd, &refs);
         }
         else if (removed != NULL) {
             /* To want less makes no system call, so it cannot fail. */
-            (void)fl_registration_set(&user_fd->reg,
-                                      fl_user_fd_wanted(user_fd));
+            (void)fl_registration_set(&user_fd->reg, user_fd_wanted(user_fd));
         }
     }
     fl_fd_table_unlock(table);
@@ -535,87 +564,72 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     return found;
 }
 
-/* The body of the four remove methods. */
-static PyObject *
-remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
+/* --- waits of sock_* calls ----------------------------------------------- */
+
+FlRegistration *
+fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
-    /* As in asyncio, not an error: cleanup code may run after close(). */
-    if (loop->closed) {
-        Py_RETURN_FALSE;
-    }
-    int fd = parse_registered_fd(loop, object);
-    /* As in asyncio: clean-up code removes its callbacks after close(). */
-    if (fd < 0 || (checked && check_no_transport(loop, object, fd, true) < 0))
-    {
+    /* Without a GIL there is none (invariant 5), and reading the table here
+       would be unsafe. */
+    FlUserFd *user_fd = FL_HAVE_GIL ? user_fd_at(loop, fd) : NULL;
+    if (user_fd == NULL || !user_fd->reg.persistent) {
         return NULL;
     }
-    return PyBool_FromLong(fl_fd_remove(loop, fd, event, NULL));
+    PyObject *owner = fl_weakref_get(user_fd->socket_ref);
+    bool same = owner == sock;
+    Py_XDECREF(owner); /* if it is the same, the caller has a reference */
+    return same ? &user_fd->reg : NULL;
 }
 
-/* --- methods ------------------------------------------------------------- */
-
-/* The public methods return None, as in asyncio. */
-#define DISCARD(handle) fl_call_none(fl_call_done(handle))
-
-#define DOC_ADD(name, what)                                                  \
-    name "($self, fd, callback, *args)\n--\n\n"                              \
-         "Call callback(*args) whenever fd is " what ".\n\n"                 \
-         "fd is an int or an object with fileno().  Replaces an earlier\n"   \
-         "callback.  Returns None.  Raises ValueError if fd is not a file\n" \
-         "descriptor, RuntimeError if a transport uses it or the loop is\n"  \
-         "closed, OSError if the system refuses to poll it.  Implements\n"   \
-         "asyncio's loop." name "().  The descriptor's flags do not change."
-
-#define DOC_REMOVE(name, what)                                          \
-    name "($self, fd)\n--\n\n"                                          \
-         "Stop calling back when fd is " what ".\n\n"                   \
-         "Returns True if there was a callback, else False.  Raises\n"  \
-         "ValueError if fd is not a file descriptor, RuntimeError if\n" \
-         "a transport uses it.  Implements asyncio's loop." name "()."
-
-#define DOC_RAW(name, parameters)                                         \
-    "_" name "($self, " parameters ")\n--\n\n" name                       \
-    "() as asyncio's own loop has it under this private name.\n\n"        \
-    "It does not look for asyncio's own transports.  The methods that\n"  \
-    "add return the handle.  They raise RuntimeError if a transport of\n" \
-    "fastloop uses the descriptor."
-
-#if PY_VERSION_HEX >= 0x030F0000
-#define RAW_PARAMETERS "fd, callback, *args, context=None"
-#else
-#define RAW_PARAMETERS "fd, callback, *args"
-#endif
-
-#define ADD(function, python_name, event, checked, convert)                \
-    FL_FAST_KW(function)                                                   \
-    {                                                                      \
-        return convert(                                                    \
-            add(loop, python_name, event, args, nargs, kwnames, checked)); \
+/* The fd's registration, made if there is none, for a wait of this socket.  If
+   it was another socket's, `persistent` is cleared, so that fl_user_fd_put
+   registers the present file; fl_fd_wait sets it again.  NULL with *code 0: a
+   handle waits for this fd.  NULL with *code -1: an exception is set. */
+static FlUserFd *
+user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
+{
+    if (fl_fd_persistent_registration(loop, fd, sock) != NULL) {
+        return user_fd_at(loop, fd);
     }
-
-#define REMOVE(function, python_name, event, checked)                      \
-    FL_FAST_KW(function)                                                   \
-    {                                                                      \
-        PyObject *fd =                                                     \
-            fl_args_parse_one(python_name, "fd", args, nargs, kwnames);    \
-        return fd == NULL ? NULL : remove_event(loop, event, fd, checked); \
+    *code = -1;
+    /* Made before the table is read: allocating may run the GC, and a
+       finalizer may change the table. */
+    PyObject *weakref = PyWeakref_NewRef(sock, NULL);
+    FlUserFd *user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
+    if (user_fd != NULL) {
+        fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
+        if (!user_fd->reg.persistent && user_fd_wanted(user_fd) != 0) {
+            *code = 0;
+            user_fd = NULL;
+        }
     }
+    if (user_fd == NULL) {
+        Py_XDECREF(weakref);
+        return NULL;
+    }
+    /* Dropping the old weak reference runs no code: it has no callback. */
+    Py_XSETREF(user_fd->socket_ref, weakref);
+    user_fd->reg.persistent = false;
+    return user_fd;
+}
 
-/* asyncio's own transports and sock_* methods call the methods with private
-   names.  Those return the handle, and do not look for asyncio's own
-   transports. */
-#define METHODS(kind, event, what)                                       \
-    const char fl_loop_add_##kind##_doc[] = DOC_ADD("add_" #kind, what); \
-    const char fl_loop_remove_##kind##_doc[] =                           \
-        DOC_REMOVE("remove_" #kind, what);                               \
-    const char fl_loop_add_##kind##_unchecked_doc[] =                    \
-        DOC_RAW("add_" #kind, RAW_PARAMETERS);                           \
-    const char fl_loop_remove_##kind##_unchecked_doc[] =                 \
-        DOC_RAW("remove_" #kind, "fd");                                  \
-    ADD(fl_loop_add_##kind, "add_" #kind, event, true, DISCARD)          \
-    ADD(fl_loop_add_##kind##_unchecked, "_add_" #kind, event, false, )   \
-    REMOVE(fl_loop_remove_##kind, "remove_" #kind, event, true)          \
-    REMOVE(fl_loop_remove_##kind##_unchecked, "_remove_" #kind, event, false)
-
-METHODS(reader, FL_READABLE, "readable")
-METHODS(writer, FL_WRITABLE, "writable")
+int
+fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
+{
+    int code = 0;
+    FlUserFd *user_fd = user_fd_of_socket(loop, fd, sock, &code);
+    if (user_fd == NULL) {
+        return code;
+    }
+    /* A later call replaces an earlier one, which then waits until its
+       coroutine is cancelled, as in asyncio. */
+    FlFdRefs dropped = {NULL, NULL, NULL};
+    code = user_fd_put(user_fd, event, Py_NewRef(call), &dropped);
+    if (code == 0) {
+        FlRegistration *reg = &user_fd->reg;
+        reg->persistent = reg->recheck = reg->table->recheck = true;
+    }
+    Py_XDECREF(dropped.reader); /* last: this may run any code */
+    Py_XDECREF(dropped.object);
+    return code < 0 ? fl_raise_errno(code) : 1;
+}

@@ -1,4 +1,4 @@
-/* add_reader, add_writer, remove_reader and remove_writer: user-owned fds.
+/* User-owned fds: those of add_reader, add_writer and the sock_* calls.
 
    An FlUserFd is the registration of an fd together with the application's
    callbacks.  An fd is only a number: the application may close it, and the
@@ -12,74 +12,20 @@
 #define FL_LOOP_USER_FD_H
 
 #include "core/loop.h"
-#include "loop/methods.h"
+#include "core/registration.h"
 #include "py/compat.h"
 
-/* The strong references of a user-owned fd. */
+/* What the application registered for an fd. */
 typedef struct {
     PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
     PyObject *writer;
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
-/* A user-owned fd: the registration of add_reader, add_writer or a sock_*
-   call, with what it refers to. */
-typedef struct {
-    FlRegistration reg; /* first: the poller frees it */
-    FlFdRefs refs;
-    PyObject *socket_ref; /* persistent only: weak reference to the socket */
-} FlUserFd;
-
-/* Remove the application's callbacks of an fd and cancel their handles,
-   because a transport of ours has the fd now.  fd -1, to close the loop: take
-   the lowest fd that has callbacks, and cancel nothing.  Returns whether there
-   were any.  Runs application code. */
-bool fl_user_fd_evict(FlLoop *loop, int fd);
-
-/* --- within the lock of the poller's table ------------------------------- */
-
-/* The application's registration of an fd, or NULL. */
-FlUserFd *fl_user_fd_at(const FlLoop *loop, int fd);
-
-/* The next one after an fd (-1: the first), or NULL. */
-FlUserFd *fl_user_fd_after(const FlLoop *loop, int fd);
-
-/* FL_READABLE | FL_WRITABLE: the directions that have a callback. */
-static inline int
-fl_user_fd_wanted(const FlUserFd *user_fd)
-{
-    return (user_fd->refs.reader != NULL ? FL_READABLE : 0)
-           | (user_fd->refs.writer != NULL ? FL_WRITABLE : 0);
-}
-
-/* Where the callback of a direction is stored. */
-static inline PyObject **
-fl_user_fd_slot(FlUserFd *user_fd, int event)
-{
-    return event == FL_READABLE ? &user_fd->refs.reader
-                                : &user_fd->refs.writer;
-}
-
-/* Close and free it.  The caller gets its references and drops them outside
-   the lock, because that may run any code. */
-void fl_user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs);
-
-/* Put a handle or a SocketCall in the slot of its direction; steals it.  The
-   caller drops `dropped`, empty before, outside the lock: its reader is what
-   stood there, or `call` on failure.  0 or a negative errno. */
-int fl_user_fd_put(FlUserFd *user_fd, int event, PyObject *call,
-                   FlFdRefs *dropped);
-
-/* ------------------------------------------------------------------------- */
-
-/* The registration of an fd; a new one wants nothing yet.  It takes the lock
-   of the poller's table, and the caller releases it.  A transport whose socket
-   was closed without its knowledge loses the fd, and a pipe's waits with a
-   duplicate; to find that out may run Python.  NULL, without the lock, with
-   MemoryError, OSError or RuntimeError: the loop is closed, a transport uses
-   the fd, or without a GIL another thread runs the loop and its transport
-   would lose the fd. */
-FlUserFd *fl_user_fd_lock(FlLoop *loop, int fd);
+/* Drop the callbacks of the lowest user-owned fd, without cancelling them,
+   because the loop is being closed.  Whether there was one.  Runs application
+   code. */
+bool fl_user_fd_drop_first(FlLoop *loop);
 
 /* Make an fd free for a new transport.  This invalidates it for its previous
    user, be it a callback or a transport: the system has reused the fd, so that
@@ -102,13 +48,18 @@ bool fl_fd_is_used(const FlLoop *loop, int fd);
    OverflowError set, as selectors raises them. */
 int fl_fd_of(FlLoop *loop, PyObject *object);
 
-/* Check that no transport of this loop uses the fd of `object` (an int or an
-   object with fileno()).  0, or -1 with RuntimeError, or with ValueError if it
-   is not an fd. */
-int fl_fd_check(FlLoop *loop, PyObject *object);
+/* The same for an object that may have been closed since it was registered:
+   its fileno() is -1 then.  As selectors does, find it by its identity. */
+int fl_fd_of_registered(FlLoop *loop, PyObject *object);
 
-/* The transport that uses an fd, a new reference, or NULL. */
-PyObject *fl_fd_transport(const FlLoop *loop, int fd);
+/* Raise RuntimeError if a transport uses the fd, which `object` names.  One
+   whose socket was closed without its knowledge no longer uses it; a closing
+   one does until it ends, unless it `may_close`.  0 or -1.  May run Python. */
+int fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close);
+
+/* The transport that uses an fd, a new reference, or NULL; and in *refs new
+   references to what the application registered for it. */
+PyObject *fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs);
 
 /* Call args[0](*args[1:]) when the fd is ready for `event`, as _add_reader and
    _add_writer do.  `object` is what names the fd, any int if nothing does;
@@ -123,19 +74,22 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
    registration stays.  Whether there was one. */
 bool fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only);
 
+/* The persistent registration (core/registration.h) of this socket under this
+   fd, borrowed, or NULL.  It belongs to one socket object, because the fd
+   alone may refer to another file by now. */
+FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
+                                              PyObject *sock);
+
+/* Call `call` (a SocketCall) when the socket, whose fd this is, is ready for
+   `event`, by a persistent registration.  It waits in the slot of a handle of
+   add_reader or add_writer, where a later call or handle replaces it.  Returns
+   1; 0 if a handle waits for this fd, so that the registration cannot be
+   persistent; or -1 with MemoryError or OSError.  fl_fd_remove ends the wait.
+   With the GIL only. */
+int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event,
+               PyObject *call);
+
 /* tp_traverse of the references of all FlUserFd. */
 int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);
-
-/* The methods.  Those named _unchecked have asyncio's private names, such as
-   _add_reader: they do not look for asyncio's own transports, which call them
-   for their fds. */
-FL_FAST_KW(fl_loop_add_reader);
-FL_FAST_KW(fl_loop_add_writer);
-FL_FAST_KW(fl_loop_remove_reader);
-FL_FAST_KW(fl_loop_remove_writer);
-FL_FAST_KW(fl_loop_add_reader_unchecked);
-FL_FAST_KW(fl_loop_add_writer_unchecked);
-FL_FAST_KW(fl_loop_remove_reader_unchecked);
-FL_FAST_KW(fl_loop_remove_writer_unchecked);
 
 #endif

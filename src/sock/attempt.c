@@ -17,7 +17,7 @@
 
 #include "core/loop.h"
 #include "core/registration.h"
-#include "loop/fd_wait.h"
+#include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -34,30 +34,31 @@
 
 /* --- persistent registrations -------------------------------------------- */
 
+/* The socket's persistent registration, or NULL.  It is valid until Python
+   code runs. */
+static FlRegistration *
+registration_of(const FlAttempt *self, int fd)
+{
+    return fl_fd_persistent_registration(self->loop, fd, self->sock);
+}
+
 /* True if an earlier call found the socket not ready and epoll has reported
    nothing since: a system call now would return EAGAIN. */
 static bool
-is_known_unready(const FlAttempt *self, int fd)
+is_known_unready(const FlRegistration *reg, int event)
 {
-    const FlRegistration *reg =
-        fl_fd_persistent_registration(self->loop, fd, self->sock);
-    return reg != NULL && !(reg->ready & self->operation->event);
+    return reg != NULL && !(reg->ready & event);
 }
 
 /* Record what a system call proved.  It moved `moved` of `requested` bytes, or
    failed with errno. */
 static void
-note_transfer(const FlAttempt *self, int fd, ssize_t moved, size_t requested)
+note_transfer(FlRegistration *reg, int event, ssize_t moved, size_t requested)
 {
-    int event = self->operation->event;
-    FlRegistration *reg =
-        fl_fd_persistent_registration(self->loop, fd, self->sock);
-    if (reg == NULL) {
-        return;
-    }
     /* Zero bytes mean EOF, which lasts: reads stay allowed. */
-    if (moved < 0 ? errno == EAGAIN || errno == EWOULDBLOCK
-                  : moved > 0 && (size_t)moved < requested)
+    if (reg != NULL
+        && (moved < 0 ? errno == EAGAIN || errno == EWOULDBLOCK
+                      : moved > 0 && (size_t)moved < requested))
     {
         reg->ready &= (uint8_t)~event;
     }
@@ -83,7 +84,7 @@ fl_attempt_may_persist(const FlAttempt *self, int fd)
     }
     /* With a larger SO_RCVLOWAT the kernel reports no data below that mark,
        which a try would get. */
-    return fl_fd_persistent_registration(self->loop, fd, self->sock) != NULL
+    return registration_of(self, fd) != NULL
            || (socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
                && socket_option(fd, SO_RCVLOWAT) == 1);
 #else
@@ -156,20 +157,19 @@ size_argument(const FlAttempt *self)
 /* recv(), and record in the registration what it proved.  MSG_DONTWAIT:
    outside debug mode nothing has checked that the socket is non-blocking. */
 static ssize_t
-receive(const FlAttempt *self, int fd, char *buffer, size_t size)
+receive(FlRegistration *reg, int fd, char *buffer, size_t size)
 {
     ssize_t got;
     do {
         got = recv(fd, buffer, size, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
-    note_transfer(self, fd, got, size);
+    note_transfer(reg, FL_READABLE, got, size);
     return got;
 }
 
 /* Receive at most size bytes as a new bytes object.  1, 0 or -1. */
 static int
-receive_bytes(const FlAttempt *self, int fd, Py_ssize_t size,
-              PyObject **result)
+receive_bytes(FlRegistration *reg, int fd, Py_ssize_t size, PyObject **result)
 {
     char stack[STACK_BUFFER_BYTES];
     PyObject *bytes = NULL;
@@ -181,7 +181,7 @@ receive_bytes(const FlAttempt *self, int fd, Py_ssize_t size,
         }
         buffer = PyBytes_AS_STRING(bytes);
     }
-    ssize_t got = receive(self, fd, buffer, (size_t)size);
+    ssize_t got = receive(reg, fd, buffer, (size_t)size);
     if (got < 0) {
         int code = outcome_of_errno(); /* first: freeing may change errno */
         Py_XDECREF(bytes);
@@ -201,8 +201,10 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
     if (size == 0) {
         return call_method(self, fd, result);
     }
-    return is_known_unready(self, fd) ? 0
-                                      : receive_bytes(self, fd, size, result);
+    FlRegistration *reg = registration_of(self, fd);
+    return is_known_unready(reg, FL_READABLE)
+               ? 0
+               : receive_bytes(reg, fd, size, result);
 }
 
 /* Whether this still is the socket's fd. */
@@ -231,8 +233,9 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
     }
     int code = 0;
     ssize_t got = 0;
-    if (!is_known_unready(self, fd)) {
-        got = receive(self, fd, view.buf, (size_t)view.len);
+    FlRegistration *reg = registration_of(self, fd);
+    if (!is_known_unready(reg, FL_READABLE)) {
+        got = receive(reg, fd, view.buf, (size_t)view.len);
         code = got < 0 ? outcome_of_errno() : 1;
     }
     PyBuffer_Release(&view);
@@ -379,7 +382,8 @@ static int
 try_sendall(FlAttempt *self, int fd, PyObject **result)
 {
     /* Empty data completes at once, even if the send buffer is full. */
-    if (self->view.len > 0 && is_known_unready(self, fd)) {
+    FlRegistration *reg = registration_of(self, fd);
+    if (self->view.len > 0 && is_known_unready(reg, FL_WRITABLE)) {
         return 0;
     }
     const char *rest = (char *)self->view.buf + self->sent_bytes;
@@ -388,7 +392,7 @@ try_sendall(FlAttempt *self, int fd, PyObject **result)
     do {
         sent = send(fd, rest, size, FL_SEND_FLAGS);
     } while (sent < 0 && errno == EINTR);
-    note_transfer(self, fd, sent, size);
+    note_transfer(reg, FL_WRITABLE, sent, size);
     return sent < 0 ? outcome_of_errno() : add_sent(self, sent, result);
 }
 

@@ -9,7 +9,7 @@
    of other classes, and operations where it would gain little, go through the
    socket object's method, which raises the exceptions that asyncio raises.
 
-   Where the socket has a persistent registration (loop/fd_wait.h), an attempt
+   Where the socket has a persistent registration (loop/user_fd.h), an attempt
    records in it that the receive buffer is empty or the send buffer is full.
    While that is recorded, the next attempt makes no system call.
 

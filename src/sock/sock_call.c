@@ -18,7 +18,6 @@
 #include "core/fd_set.h"
 #include "core/handle.h"
 #include "core/loop.h"
-#include "loop/fd_wait.h"
 #include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -39,24 +38,6 @@ typedef struct {
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* End the registration for the fd, if it is this call's. */
-static void
-stop_waiting(SocketCall *self)
-{
-    FlHandle *handle = self->handle;
-    if (!self->is_waiting) {
-        return;
-    }
-    /* Before any Python runs, which may release this call again. */
-    self->is_waiting = false;
-    self->handle = NULL;
-    /* Does nothing if another call or handle occupies the slot by now. */
-    (void)fl_fd_remove(self->attempt.loop, self->fd,
-                       self->attempt.operation->event,
-                       handle == NULL ? (PyObject *)self : (PyObject *)handle);
-    Py_XDECREF(handle);
-}
-
 /* End the wait: drop the future and the buffer, and unregister the fd. */
 static void
 release(SocketCall *self)
@@ -65,7 +46,18 @@ release(SocketCall *self)
        may run any Python. */
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
-    stop_waiting(self);
+    if (!self->is_waiting) {
+        return;
+    }
+    /* Before any Python runs, which may release this call again. */
+    FlHandle *handle = self->handle;
+    self->is_waiting = false;
+    self->handle = NULL;
+    /* Does nothing if another call or handle occupies the slot by now. */
+    (void)fl_fd_remove(self->attempt.loop, self->fd,
+                       self->attempt.operation->event,
+                       handle == NULL ? (PyObject *)self : (PyObject *)handle);
+    Py_XDECREF(handle);
 }
 
 /* Set the future to the result or, if that is NULL, to the raised exception.
@@ -134,7 +126,9 @@ wait_for_fd(SocketCall *self)
 {
     FlAttempt *attempt = &self->attempt;
     PyObject *fd_object = PyLong_FromLong(self->fd);
-    int code = fd_object == NULL ? -1 : fl_fd_check(attempt->loop, fd_object);
+    int code = fd_object == NULL
+                   ? -1
+                   : fl_fd_check(attempt->loop, fd_object, self->fd, false);
     /* fl_fd_wait returns 0 if a Handle waits for the fd already: that fd's
        registration cannot be persistent. */
     if (code == 0 && fl_attempt_may_persist(attempt, self->fd)) {

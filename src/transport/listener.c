@@ -479,12 +479,13 @@ check_no_transport(PyObject *module, PyObject *args)
 {
     PyObject *loop, *object;
     if (!PyArg_ParseTuple(args, "O!O:check_no_transport",
-                          fl_state_get(module)->loop_type, &loop, &object)
-        || fl_fd_check(FL_LOOP(loop), object) < 0)
+                          fl_state_get(module)->loop_type, &loop, &object))
     {
         return NULL;
     }
-    Py_RETURN_NONE;
+    int fd = fl_fd_of(FL_LOOP(loop), object);
+    return fl_call_none(
+        fd < 0 ? -1 : fl_fd_check(FL_LOOP(loop), object, fd, false));
 }
 
 static PyMethodDef functions[] = {
