@@ -319,7 +319,7 @@ queue_due(FlLoop *loop)
         entry->context = NULL;
         entry->callback = (PyObject *)timer; /* takes the queue's reference */
         fl_ready_commit(&loop->ready);
-        if (FL_UNLIKELY(timer->scheduled != NULL)) {
+        if (FL_UNLIKELY(fl_field_is_set(&timer->scheduled))) {
             /* As asyncio, which sets _scheduled to False here. */
             fl_field_set(timer, &timer->scheduled, NULL);
         }

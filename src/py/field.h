@@ -13,6 +13,16 @@
 
 #include "py/compat.h"
 
+#include <stdbool.h>
+
+/* Whether the field has an object, as another thread may change it at any
+   time: without the critical section that reading the object needs. */
+static inline bool
+fl_field_is_set(PyObject *const *field)
+{
+    return __atomic_load_n(field, __ATOMIC_RELAXED) != NULL;
+}
+
 /* The object in a field of `owner`, or NULL. */
 static inline PyObject *
 fl_field_get(void *owner, PyObject *const *field)
@@ -32,7 +42,7 @@ fl_field_set(void *owner, PyObject **field, PyObject *object)
     PyObject *old;
     Py_BEGIN_CRITICAL_SECTION(owner);
     old = *field;
-    *field = Py_XNewRef(object);
+    __atomic_store_n(field, Py_XNewRef(object), __ATOMIC_RELAXED);
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
 }

@@ -67,12 +67,15 @@ def write():
         assert timer._scheduled is not None
 
 async def main():
+    global due
     for _ in range(1500):
-        due[:] = [loop.call_later(0, int) for _ in range(20)]
+        due = [loop.call_later(0, int) for _ in range(20)]
+        lists.append(due)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
 due = []
+lists = []  # CPython reads the count of a list that may be freed: a race
 loop = new_loop()
 with repeated(2, write):
     loop.run_until_complete(main())
