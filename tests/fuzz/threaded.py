@@ -2,8 +2,10 @@
 
 `python tests/fuzz/threaded.py --seconds 120` makes cases by chance.  In each,
 the loop's thread opens transports and runs iterations, while other threads
-call methods and read attributes of the same objects.  What must hold is that
-the process lives, that no call raises SystemError, and that each case ends.
+call methods and read attributes of the same objects.  They do so only during a
+run: between two runs only one thread at a time may use a loop's transports.
+What must hold is that the process lives, that no call raises SystemError, and
+that each case ends.
 Under ThreadSanitizer, no report may appear either.
 
 libFuzzer has no part in it: it knows one thread, and coverage finds no race.
@@ -43,8 +45,10 @@ HANG_S = 60
 BATCH = 50
 #: Bytes for the name of a thread's last call.
 NAME_BYTES = 64
-#: Methods of the loop that only its own thread may call, in asyncio too.
-LOOP_THREAD_ONLY = {"close"}
+#: Steps of the other threads in a run.
+STEPS_OF_RUN = 8
+#: Methods that would end a run under the other threads' calls.
+LEFT_OUT = {"close", "stop"}
 
 
 class SharedTape(Tape):
@@ -57,10 +61,80 @@ class SharedTape(Tape):
         return self.data[at] if at < len(self.data) else 0
 
 
+class SharedCase(fuzz_calls.Case):
+    """A case in whose runs other threads make calls."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__(tape)
+        self.condition = threading.Condition()
+        self.workers = self.allowed = self.inside = 0
+        self.over = False
+
+    def begin_step(self) -> bool:
+        """Wait for a run, in another thread; False after the last one."""
+        with self.condition:
+            self.condition.wait_for(lambda: self.allowed or self.over)
+            if self.over:
+                return False
+            self.allowed -= 1
+            self.inside += 1
+            return True
+
+    def end_step(self) -> None:
+        """End a step of another thread."""
+        with self.condition:
+            self.inside -= 1
+
+    def end_worker(self) -> None:
+        """Be one thread fewer."""
+        with self.condition:
+            self.workers -= 1
+
+    def run(self) -> None:
+        """Run the loop until the other threads have made their steps."""
+        with self.condition:
+            self.allowed = STEPS_OF_RUN
+            self.condition.notify_all()
+        self.loop.call_soon(self.iterate)
+        self.loop.run_forever()
+
+    def iterate(self) -> None:
+        """Go on with the run, or end it."""
+        with self.condition:
+            if not self.workers:
+                self.allowed = 0
+            waits = self.allowed or self.inside
+        if waits:
+            self.loop.call_soon(self.iterate)
+        else:
+            self.loop.stop()
+
+    def end_workers(self) -> None:
+        """Run until the other threads have made all their steps."""
+        while self.workers and not self.loop.is_closed():
+            self.run()
+        with self.condition:
+            self.over = True
+            self.condition.notify_all()
+
+    def arguments(self, method: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return arguments for a method."""
+        refuse_end(method)
+        return super().arguments(method)
+
+
+def refuse_end(method: Any) -> None:
+    """Raise ValueError for a call that would end the run."""
+    name = getattr(method, "__name__", "")
+    owner = getattr(method, "__self__", None)
+    if name in LEFT_OUT and isinstance(owner, asyncio.AbstractEventLoop):
+        raise ValueError("only the case itself ends a run")
+
+
 class Worker(fuzz_calls.Case):
     """A thread beside the loop's; it shares the case's loop and pool."""
 
-    def __init__(self, case: fuzz_calls.Case, tape: Tape, name: Any) -> None:
+    def __init__(self, case: SharedCase, tape: Tape, name: Any) -> None:
         self.__dict__.update(case.__dict__)
         self.case, self.tape, self.name = case, tape, name
         self.focus = case.tape.data[-1]
@@ -95,12 +169,10 @@ class Worker(fuzz_calls.Case):
 
     def arguments(self, method: Any) -> tuple[list[Any], dict[str, Any]]:
         """Return arguments, and record the call."""
-        owner = getattr(method, "__self__", None)
-        name = getattr(method, "__name__", "")
-        if owner is self.loop and name in LOOP_THREAD_ONLY:
-            raise ValueError("only the loop's thread may call it")
+        refuse_end(method)
         found = super().arguments(method)
-        self.record(owner, name)
+        owner = getattr(method, "__self__", None)
+        self.record(owner, getattr(method, "__name__", ""))
         return found
 
     def record(self, owner: Any, name: str) -> None:
@@ -111,16 +183,21 @@ class Worker(fuzz_calls.Case):
     def run_all(self, failures: list[BaseException]) -> None:
         """Be the thread."""
         try:
-            while self.tape:
-                self.step()
+            while self.tape and self.case.begin_step():
+                try:
+                    self.step()
+                finally:
+                    self.case.end_step()
         except BaseException as exc:
             failures.append(exc)
+        finally:
+            self.case.end_worker()
 
 
 def run_case(seed: int, names: list[Any]) -> None:
     """Run one case."""
     chance = random.Random(seed)
-    case = fuzz_calls.Case(SharedTape(chance.randbytes(TAPE_BYTES)))
+    case = SharedCase(SharedTape(chance.randbytes(TAPE_BYTES)))
     for _ in range(OPENED):
         case.open()
     case.run()
@@ -132,10 +209,12 @@ def run_case(seed: int, names: list[Any]) -> None:
         threads.append(
             threading.Thread(target=worker.run_all, args=(failures,))
         )
+    case.workers = len(threads)
     for thread in threads:
         thread.start()
     while case.tape:
         case.step()
+    case.end_workers()
     for thread in threads:
         thread.join()
     case.finish()
