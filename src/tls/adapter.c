@@ -212,7 +212,7 @@ state_get(FlTls *self, void *Py_UNUSED(closure))
 {
     static const char *const names[] = {
         "UNWRAPPED", "DO_HANDSHAKE", "WRAPPED",   "FLUSHING",
-        "SHUTDOWN",  "UNWRAPPED",    "UNWRAPPED",
+        "SHUTDOWN",  "UNWRAPPED",    "UNWRAPPED", "UNWRAPPED",
     };
     PyObject *name = PyUnicode_FromString(names[self->phase]);
     PyObject *state =
@@ -276,6 +276,7 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->extra);
     Py_VISIT(self->timer);
+    Py_VISIT(self->failure);
     Py_VISIT(self->handshake_timeout);
     Py_VISIT(self->shutdown_timeout);
     return 0;
@@ -297,6 +298,7 @@ adapter_clear(FlTls *self)
     Py_CLEAR(self->transport);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->timer);
+    Py_CLEAR(self->failure);
     Py_CLEAR(self->handshake_timeout);
     Py_CLEAR(self->shutdown_timeout);
     Py_CLEAR(self->buffer);

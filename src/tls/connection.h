@@ -22,11 +22,13 @@
      FLUSHING    received data is still delivered          -> SHUTDOWN
      SHUTDOWN    close_notify goes both ways, unless
                  the raw transport has received EOF
+     FAILED      the engine has failed: data decrypted before is delivered,
+                 the alert is sent                      -> UNWRAPPED
      UNWRAPPED   aborted or failed: nothing is delivered or sent
      LOST        connection_lost was called
 
-   Every phase may also change to UNWRAPPED or LOST directly; only LOST is
-   final.
+   Every phase may also change to FAILED, UNWRAPPED or LOST directly; only
+   LOST is final.
 
    Ownership: until connection_lost, the raw transport and FlTls own each
    other, and FlTls owns the application's protocol and transport.  The
@@ -67,6 +69,7 @@ typedef enum {
     FL_TLS_WRAPPED,
     FL_TLS_FLUSHING,
     FL_TLS_SHUTDOWN,
+    FL_TLS_FAILED,
     FL_TLS_UNWRAPPED,
     FL_TLS_LOST,
 } FlTlsPhase;
@@ -95,6 +98,7 @@ typedef struct {
     PyObject *context; /* the SSLContext */
     PyObject *extra;   /* the dict behind get_extra_info */
     PyObject *timer;   /* the handshake's or the shutdown's TimerHandle */
+    PyObject *failure; /* from FAILED on: connection_lost's exception */
     PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
     FlWriteQueue backlog;  /* plain bytes, not encrypted yet */

@@ -55,7 +55,7 @@ process_and_settle(FlTls *self)
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->engine.type->settle(&self->engine);
     if (code < 0 && exc == NULL) {
-        code = fl_tls_fatal(self, FL_TLS_FAILED);
+        code = fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
     }
     return fl_error_keep_first(exc, code, (PyObject *)self);
 }
@@ -125,7 +125,7 @@ complete_read(FlTls *self, int left)
         PyObject *exc = PyErr_GetRaisedException();
         return fl_error_keep_first(exc, fl_tls_defer(self), (PyObject *)self);
     }
-    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED) : 0;
+    return code < 0 ? fl_tls_fatal(self, FL_TLS_FATAL_TEXT) : 0;
 }
 
 /* Read and answer while data flows. */
@@ -169,15 +169,15 @@ call_sslobject(FlTls *self, PyObject *method)
 static int
 handshake_failed(FlTls *self)
 {
-    fl_tls_send_alert(self);
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
         return -1;
     }
-    if (self->raw != NULL) {
+    fl_tls_fail(self);
+    if (self->raw != NULL && self->phase != FL_TLS_FAILED) {
         self->phase = FL_TLS_UNWRAPPED;
     }
-    return fl_tls_report(self, self->state->names.handshake_failed,
-                         "SSL handshake failed");
+    return fl_tls_end(self, self->state->names.handshake_failed,
+                      "SSL handshake failed");
 }
 
 /* Fill the dict behind get_extra_info.  An error of getpeercert() fails the
@@ -378,7 +378,7 @@ do_flush(FlTls *self)
         return 0; /* resume_reading continues */
     }
     if (fl_tls_write_backlog(self) < 0) {
-        return fl_tls_fatal(self, FL_TLS_FAILED);
+        return fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
     }
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* sending has ended the connection */
@@ -419,8 +419,8 @@ fl_tls_start_shutdown(FlTls *self)
 
 /* --- calls of the raw transport ------------------------------------------ */
 
-/* Do the next step of the current phase: handshake, read, flush or shutdown.
-   Does nothing when UNWRAPPED. */
+/* Do the next step of the current phase: handshake, read, flush, shutdown or
+   end.  Does nothing when UNWRAPPED. */
 static int
 process(FlTls *self)
 {
@@ -433,6 +433,9 @@ process(FlTls *self)
         return do_flush(self);
     case FL_TLS_SHUTDOWN:
         return do_shutdown(self);
+    case FL_TLS_FAILED: /* Ctrl-C in the last delivery has come between */
+        PyErr_SetRaisedException(Py_NewRef(self->failure));
+        return fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
     case FL_TLS_NEW: /* records fed now stay in the engine */
     case FL_TLS_UNWRAPPED:
     case FL_TLS_LOST:
@@ -445,7 +448,7 @@ int
 fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
 {
     FlTlsEngine *engine = &self->engine;
-    if (self->phase >= FL_TLS_UNWRAPPED) {
+    if (self->phase >= FL_TLS_FAILED) {
         return 0; /* the raw transport is being closed: drop the records */
     }
     bool nested = self->engine_busy;
@@ -454,7 +457,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     if (!nested) {
         self->engine_busy = false;
     }
-    return code < 0 ? fl_tls_fatal(self, FL_TLS_FAILED)
+    return code < 0 ? fl_tls_fatal(self, FL_TLS_FATAL_TEXT)
                     : process_and_settle(self);
 }
 
@@ -535,6 +538,8 @@ end_connection(FlTls *self, PyObject *exc)
        at them. */
     PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
     PyObject *raw = fl_field_get(self, &self->raw);
+    PyObject *failure = self->failure;
+    self->failure = NULL;
     FlTlsTransport *transport = self->transport;
     self->phase = FL_TLS_LOST;
     self->app_state = FL_TLS_APP_LOST;
@@ -550,8 +555,10 @@ end_connection(FlTls *self, PyObject *exc)
     Py_XDECREF(raw);
     Py_XDECREF(transport);
     int code = fl_tls_call(self, self->state->names.connection_lost,
-                           was_made ? protocol : Py_None, exc);
+                           was_made ? protocol : Py_None,
+                           failure != NULL ? failure : exc);
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(failure);
     Py_XDECREF(protocol);
     fl_tls_drop_unused_engine(self);
     return fl_error_keep_first(raised, 0, (PyObject *)self);

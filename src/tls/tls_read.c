@@ -117,12 +117,31 @@ fl_tls_call_eof_received(FlTls *self)
     return fl_tls_fatal_any(self, "Error calling eof_received()");
 }
 
+/* Set the engine's exception aside while the data before it is delivered
+   (invariant 2), or return NULL.  From here on the connection has FAILED: what
+   the protocol writes or closes does not reach the engine. */
+static PyObject *
+set_aside(FlTls *self, const Decrypted *decrypted)
+{
+    if (decrypted->result != FL_TLS_RAISED) {
+        return NULL;
+    }
+    fl_tls_fail(self);
+    return PyErr_GetRaisedException();
+}
+
 /* After a delivery: raise the engine's exception (`exc`, stolen, or NULL), or
    tell the protocol of the peer's close_notify.  Returns 0, -1 or what is left
    to do, FL_TLS_READ_*, as the functions below do. */
 static int
 finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc)
 {
+    if (exc != NULL && self->phase >= FL_TLS_UNWRAPPED
+        && PyErr_GivenExceptionMatches(exc, self->state->tls_error))
+    {
+        Py_DECREF(exc); /* the protocol has ended the connection */
+        return 0;
+    }
     if (exc != NULL) {
         PyErr_SetRaisedException(exc);
         return -1;
@@ -147,8 +166,7 @@ static int
 deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
         const Decrypted *decrypted)
 {
-    PyObject *exc =
-        decrypted->result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = set_aside(self, decrypted);
     int code = 0;
     /* The engine may have run Python that ended the connection, or set
        another protocol. */
@@ -263,8 +281,7 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
                                      : FL_TLS_READ_MORE;
     }
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
-    PyObject *exc =
-        decrypted.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = set_aside(self, &decrypted);
     PyBuffer_Release(&view);
     if (decrypted.got_bytes > 0
         && fl_protocol_buffer_updated(self->state, protocol->object,
@@ -341,7 +358,7 @@ fl_tls_discard(FlTls *self)
 int
 fl_tls_control_reading(FlTls *self)
 {
-    if (self->raw == NULL || self->phase == FL_TLS_UNWRAPPED) {
+    if (self->raw == NULL || self->phase >= FL_TLS_FAILED) {
         return 0;
     }
     /* Without the raw transport's pause, unread records would pile up while
@@ -381,5 +398,6 @@ fl_tls_resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
     }
     /* The raw transport would only report an exception.  But records are lost
        then, so the connection must end. */
-    return fl_call_none(code < 0 ? fl_tls_fatal_any(self, FL_TLS_FAILED) : 0);
+    return fl_call_none(code < 0 ? fl_tls_fatal_any(self, FL_TLS_FATAL_TEXT)
+                                 : 0);
 }

@@ -119,18 +119,11 @@ can_send(const FlTls *self)
            && self->engine.type->outgoing(&self->engine) > 0;
 }
 
-int
-fl_tls_send(FlTls *self, bool all)
+/* A loop: the raw transport's write() may call back and make records. */
+static int
+send_records(FlTls *self)
 {
     FlTlsEngine *engine = &self->engine;
-    /* Never reset: `all` marks the end.  Set before the check below, so that
-       an outer call of this function also obeys it. */
-    self->send_all = self->send_all || all;
-    if (self->sending || self->raw == NULL || self->phase == FL_TLS_UNWRAPPED)
-    {
-        return 0;
-    }
-    /* A loop: the raw transport's write() may call back and make records. */
     int code = 0;
     self->sending = true;
     while (code == 0 && can_send(self)) {
@@ -142,40 +135,87 @@ fl_tls_send(FlTls *self, bool all)
         }
     }
     self->sending = false;
-    return code < 0 ? -1 : fl_tls_control_writing(self);
+    return code;
+}
+
+int
+fl_tls_send(FlTls *self, bool all)
+{
+    /* Never reset: `all` marks the end.  Set before the check below, so that
+       an outer call of this function also obeys it. */
+    self->send_all = self->send_all || all;
+    if (self->sending || self->raw == NULL || self->phase >= FL_TLS_FAILED) {
+        return 0;
+    }
+    return send_records(self) < 0 ? -1 : fl_tls_control_writing(self);
 }
 
 /* --- errors -------------------------------------------------------------- */
 
 void
-fl_tls_send_alert(FlTls *self)
+fl_tls_fail(FlTls *self)
 {
-    if (PyErr_ExceptionMatches(self->state->tls_error)) {
-        PyObject *exc = PyErr_GetRaisedException();
-        int code = fl_tls_send(self, false);
-        if (code < 0 && fl_error_leaves_loop()) {
-            Py_DECREF(exc); /* Ctrl-C in a write() of the raw transport */
-            return;
-        }
-        (void)fl_error_keep_first(exc, code, (PyObject *)self);
+    if (self->raw == NULL || self->phase >= FL_TLS_FAILED
+        || !PyErr_ExceptionMatches(self->state->tls_error))
+    {
+        return;
     }
+    PyObject *exc = PyErr_GetRaisedException();
+    self->phase = FL_TLS_FAILED;
+    Py_XSETREF(self->failure, Py_NewRef(exc));
+    PyErr_SetRaisedException(exc);
+}
+
+/* Send the alert of a FAILED connection, which ends with `exc`.  Returns the
+   exception that leaves the loop, a new reference, or NULL.  The protocol is
+   not resumed if its buffer becomes empty. */
+static PyObject *
+send_alert(FlTls *self, PyObject *exc)
+{
+    Py_XSETREF(self->failure, Py_NewRef(exc));
+    if (self->sending || send_records(self) == 0) {
+        return NULL;
+    }
+    if (fl_error_leaves_loop()) {
+        return PyErr_GetRaisedException();
+    }
+    if (PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+    }
+    else {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    return NULL;
+}
+
+int
+fl_tls_end(FlTls *self, PyObject *function, const char *message)
+{
+    fl_tls_fail(self);
+    PyObject *exc = PyErr_GetRaisedException();
+    bool failed = self->phase == FL_TLS_FAILED;
+    PyObject *leaving = failed ? send_alert(self, exc) : NULL;
+    if (failed && self->phase != FL_TLS_FAILED) {
+        Py_DECREF(exc); /* the raw transport's write() has ended it */
+        return fl_error_keep_first(leaving, 0, (PyObject *)self);
+    }
+    fl_tls_stop(self);
+    PyErr_SetRaisedException(exc);
+    int code = fl_tls_report(self, function, message);
+    if (code < 0) { /* it may not have closed the raw transport */
+        exc = PyErr_GetRaisedException();
+        code = fl_error_keep_first(exc, fl_tls_abort(self, NULL),
+                                   (PyObject *)self);
+    }
+    return fl_error_keep_first(leaving, code, (PyObject *)self);
 }
 
 int
 fl_tls_fatal_any(FlTls *self, const char *message)
 {
-    fl_tls_send_alert(self);
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    fl_tls_stop(self);
-    int code = fl_tls_report(self, self->state->names.fatal, message);
-    if (code < 0) { /* it may not have closed the raw transport */
-        PyObject *exc = PyErr_GetRaisedException();
-        code = fl_error_keep_first(exc, fl_tls_abort(self, NULL),
-                                   (PyObject *)self);
-    }
-    return code;
+    return fl_error_leaves_loop()
+               ? -1
+               : fl_tls_end(self, self->state->names.fatal, message);
 }
 
 int
@@ -329,7 +369,7 @@ finish_write(FlTls *self, int code)
         code = fl_tls_write_backlog(self);
     }
     return code < 0 && PyErr_ExceptionMatches(PyExc_Exception)
-               ? fl_tls_fatal_any(self, FL_TLS_FAILED)
+               ? fl_tls_fatal_any(self, FL_TLS_FATAL_TEXT)
                : code;
 }
 

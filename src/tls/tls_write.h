@@ -20,19 +20,22 @@ int fl_tls_write_backlog(FlTls *self);
    `all`, at the end of the connection. */
 int fl_tls_send(FlTls *self, bool all);
 
-/* An SSLError leaves an alert in the engine, which tells the peer why the
-   connection ends: send it if one is raised.  Does nothing for any other
-   exception.  The exception stays raised, unless sending raises one that
-   leaves the loop.  CPython does so since gh-98078; asyncio up to 3.15 drops
-   the alert. */
-void fl_tls_send_alert(FlTls *self);
+/* Begin the end of a connection if the raised exception, which stays raised,
+   is an SSLError: the phase is FAILED from here on, and the exception, unless
+   another replaces it, is that of connection_lost. */
+void fl_tls_fail(FlTls *self);
+/* End the connection with the raised exception, by `function` of
+   fastloop/_tls.py.  If it has failed, the alert in the engine, which tells
+   the peer why, is sent first: CPython does so since gh-98078, asyncio up to
+   3.15 does not.  An exception that leaves the loop out of sending is raised
+   after the end; an OSError is no more than a peer that does not listen. */
+int fl_tls_end(FlTls *self, PyObject *function, const char *message);
 
-#define FL_TLS_FAILED "Fatal error on SSL protocol"
+#define FL_TLS_FATAL_TEXT "Fatal error on SSL protocol"
 
 /* End the connection with the raised exception, as asyncio's _fatal_error
-   does: send its alert, close the raw transport with it, then report it.  An
-   exception that is no Exception stays raised, for the raw transport: returns
-   -1. */
+   does: close the raw transport with it, then report it.  An exception that
+   is no Exception stays raised, for the raw transport: returns -1. */
 int fl_tls_fatal(FlTls *self, const char *message);
 /* The same, but only an exception that leaves the loop stays raised. */
 int fl_tls_fatal_any(FlTls *self, const char *message);

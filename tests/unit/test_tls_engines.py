@@ -9,48 +9,12 @@ import sys
 import tracemalloc
 
 import pytest
-from tls_memory_link import CERTS, Link, Raw, contexts, have_libssl
+from tls_memory_link import CERTS, Link, Raw, contexts, one_iteration
 
 import fastloop
 from fastloop import _tls
 
-ENGINES = ["libssl", "sslobject"]
 CA = CERTS / "ca.pem"
-
-
-@pytest.fixture(params=ENGINES)
-def engine(request, monkeypatch):
-    if request.param == "sslobject":
-        monkeypatch.setenv("FASTLOOP_DISABLE", "libssl")
-    elif not have_libssl():
-        pytest.skip("there is no libssl to call, or no GIL to call it under")
-    return request.param
-
-
-@pytest.fixture
-def fast_loop(engine):
-    loop = fastloop.new_event_loop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
-def link(fast_loop, engine):
-    link = Link(fast_loop, *contexts())
-    assert link.client.engine == link.server.engine == engine
-    link.begin()
-    link.carry()
-    assert link.client.protocol.calls == ["made"]
-    assert link.server.protocol.calls == ["made"]
-    yield link
-    for end in (link.client, link.server):
-        end.tls._app_transport and end.tls._app_transport.abort()
-        end.tls.connection_lost(None)
-
-
-def one_iteration(loop):
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 def test_writelines_shares_a_record(link):
@@ -501,7 +465,7 @@ def test_no_connection_is_made_where_wrapping_fails(plain_loop):
     context = Refuses(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(ZeroDivisionError):
         _tls.open_adapter(plain_loop, asyncio.Protocol(), context, None)
-    assert engine_of(plain_loop, *contexts()) in ENGINES
+    assert engine_of(plain_loop, *contexts()) in ("libssl", "sslobject")
 
 
 #: The library is looked up once a process, so each case has its own.
@@ -511,7 +475,7 @@ sys.path.insert(0, {folder!r})
 import fastloop
 from fastloop import _tls
 _tls._library = {library!r}
-from tls_memory_link import CERTS, Link, Raw, contexts, have_libssl
+from tls_memory_link import CERTS, Link, Raw, contexts, one_iteration
 loop = fastloop.new_event_loop()
 link = Link(loop, *contexts())
 link.begin()
@@ -583,16 +547,3 @@ def test_the_peers_close_right_after_resume_reading(link, fast_loop):
     one_iteration(fast_loop)
     assert link.client.protocol.calls == ["made", "eof"]
     assert "close" in link.client.raw.calls
-
-
-def test_ctrl_c_while_an_alert_is_sent_propagates(link):
-    def interrupt(data):
-        raise KeyboardInterrupt
-
-    link.client.protocol.transport.write(b"data")
-    record = bytearray(link.client.raw.sent)
-    link.client.raw.sent.clear()
-    record[-1] ^= 1
-    link.server.raw.write = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        link.server.give(record)

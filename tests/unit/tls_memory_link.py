@@ -134,3 +134,16 @@ class Link:
                 data = bytes(source.raw.sent)
                 source.raw.sent.clear()
                 target.give(data)
+
+    def end(self) -> None:
+        """Abort both connections."""
+        for end in (self.client, self.server):
+            if end.tls._app_transport:
+                end.tls._app_transport.abort()
+            end.tls.connection_lost(None)
+
+
+def one_iteration(loop: Any) -> None:
+    """Run a loop for one iteration."""
+    loop.call_soon(loop.stop)
+    loop.run_forever()

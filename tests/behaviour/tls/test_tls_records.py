@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import ssl
 
 import pytest
@@ -201,7 +202,20 @@ async def test_the_peer_of_a_spoiled_record_gets_an_alert(
     await c.peer.send(good + spoil_text(c.peer.seal(b"spoiled")))
     with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
         await c.peer.read()
-    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    exc = await c.protocol.wait_lost()
+    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+
+
+@every_way
+@every_version
+async def test_a_bad_record_is_the_reason_where_no_alert_can_leave(
+    settled_pair, side, version
+):
+    c = await settled_pair(side=side, version=version)
+    c.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+    await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
+    exc = await c.protocol.wait_lost()
+    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
 
 
 @every_side

@@ -1,0 +1,169 @@
+"""The alert of a TLS connection that fails, and the reason of its end."""
+
+import ssl
+
+import pytest
+from tls_memory_link import one_iteration
+
+#: A ServerHelloDone where a ClientHello is due.
+NO_HELLO = b"\x16\x03\x01\x00\x04\x0e\0\0\0"
+
+
+def spoiled_record(link, before=b""):
+    """A record of the client's that the server cannot decrypt."""
+    if before:
+        link.client.protocol.transport.write(before)
+    good = len(link.client.raw.sent)
+    link.client.protocol.transport.write(b"data")
+    record = bytearray(link.client.raw.sent)
+    link.client.raw.sent.clear()
+    assert len(record) > good
+    record[-1] ^= 1
+    return record
+
+
+def lose(end, exc=None):
+    """The transport below is lost before its write() returns."""
+
+    def write(data):
+        if end.raw.write is write:
+            del end.raw.write
+        end.tls.connection_lost(exc)
+
+    end.raw.write = write
+
+
+def keep_the_loss(protocol):
+    losses = []
+    protocol.connection_lost = losses.append
+    return losses
+
+
+def test_ctrl_c_while_an_alert_is_sent_propagates(link, fast_loop):
+    """And the connection has ended."""
+
+    def interrupt(data):
+        raise KeyboardInterrupt
+
+    record = spoiled_record(link)
+    link.server.raw.write = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        link.server.give(record)
+    (exc,) = link.server.raw.calls
+    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    del link.server.raw.write
+    link.server.give(record)
+    one_iteration(fast_loop)
+    assert link.server.raw.calls == [exc]
+
+
+def test_ctrl_c_while_a_handshakes_alert_is_sent_ends_it(new_link, fast_loop):
+    def interrupt(data):
+        raise KeyboardInterrupt
+
+    link = new_link
+    waiter = link.server.tls._waiter = fast_loop.create_future()
+    link.server.raw.write = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        link.server.give(NO_HELLO)
+    assert isinstance(waiter.exception(), ssl.SSLError)
+    assert waiter.exception() in link.server.raw.calls
+
+
+@pytest.mark.parametrize("error", [None, BrokenPipeError("gone")])
+def test_a_bad_record_is_the_reason_though_its_alert_is_lost(
+    link, fast_loop, error
+):
+    losses = keep_the_loss(link.server.protocol)
+    record = spoiled_record(link)
+    lose(link.server, error)
+    link.server.give(record)
+    one_iteration(fast_loop)
+    assert [exc.reason for exc in losses] == [
+        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    ]
+
+
+def test_a_failed_handshake_is_the_reason_though_its_alert_is_lost(
+    new_link, fast_loop
+):
+    waiter = new_link.server.tls._waiter = fast_loop.create_future()
+    lose(new_link.server)
+    new_link.server.give(NO_HELLO)
+    assert isinstance(waiter.exception(), ssl.SSLError)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda end: end.protocol.transport.write(b"more"),
+        lambda end: end.protocol.transport.close(),
+        lambda end: end.give(b"\x17\x03\x03\x00\x10" + bytes(16)),
+        lambda end: end.tls.eof_received(),
+    ],
+    ids=["write", "close", "data", "eof"],
+)
+def test_a_call_while_an_alert_is_sent_does_nothing(link, fast_loop, call):
+    reports = []
+    fast_loop.set_exception_handler(lambda loop, info: reports.append(info))
+    end, sent = link.server, []
+
+    def write(data):
+        sent.append(data)
+        call(end)
+
+    record = spoiled_record(link)
+    end.raw.write = write
+    end.give(record)
+    one_iteration(fast_loop)
+    assert len(sent) == 1
+    assert [type(exc) for exc in end.raw.calls] == [ssl.SSLError]
+    assert reports == []
+    assert end.tls._timer is None
+
+
+@pytest.mark.parametrize("answer", ["write", "close", "pause_reading"])
+def test_an_answer_to_data_before_a_bad_record(link, fast_loop, answer):
+    """The engine has failed by then: the bad record remains the reason."""
+    end = link.server
+    losses = keep_the_loss(end.protocol)
+    end.protocol.data_received = lambda data: (
+        end.protocol.transport.write(b"answer")
+        if answer == "write"
+        else getattr(end.protocol.transport, answer)()
+    )
+    end.give(spoiled_record(link, before=b"good"))
+    (exc,) = end.raw.calls
+    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    end.tls.connection_lost(None)
+    one_iteration(fast_loop)
+    assert losses == [exc]
+
+
+def test_ctrl_c_in_data_before_a_bad_record(link, fast_loop):
+    """The end follows in the next iteration."""
+    end = link.server
+
+    def interrupt(data):
+        raise KeyboardInterrupt
+
+    end.protocol.data_received = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        end.give(spoiled_record(link, before=b"good"))
+    one_iteration(fast_loop)
+    (exc,) = end.raw.calls
+    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+
+
+def test_a_paused_protocol_is_not_resumed_by_an_alert(link, fast_loop):
+    end, calls = link.server, []
+    end.protocol.pause_writing = lambda: calls.append("pause")
+    end.protocol.resume_writing = lambda: calls.append("resume")
+    record = spoiled_record(link)
+    end.tls.pause_writing()
+    end.protocol.transport.set_write_buffer_limits(1, 0)
+    end.protocol.transport.write(b"waits")
+    assert calls == ["pause"]
+    end.give(record)
+    one_iteration(fast_loop)
+    assert calls == ["pause"]
