@@ -69,6 +69,7 @@ class SharedCase(fuzz_calls.Case):
         self.condition = threading.Condition()
         self.workers = self.allowed = self.inside = 0
         self.over = False
+        self.thread = threading.get_ident()
 
     def begin_step(self) -> bool:
         """Wait for a run, in another thread; False after the last one."""
@@ -92,19 +93,32 @@ class SharedCase(fuzz_calls.Case):
 
     def run(self) -> None:
         """Run the loop until the other threads have made their steps."""
+        if threading.get_ident() != self.thread:
+            return  # a lookup in another thread does the case's next steps
         with self.condition:
             self.allowed = STEPS_OF_RUN
             self.condition.notify_all()
-        self.loop.call_soon(self.iterate)
-        self.loop.run_forever()
+        while True:
+            self.loop.call_soon(self.iterate)
+            try:
+                self.loop.run_forever()
+            except SystemError:
+                raise
+            except (Exception, asyncio.CancelledError):
+                pass  # out of the report of an exception, as in asyncio
+            if not self.waits():
+                break
 
-    def iterate(self) -> None:
-        """Go on with the run, or end it."""
+    def waits(self) -> bool:
+        """Whether the other threads still make the steps of this run."""
         with self.condition:
             if not self.workers:
                 self.allowed = 0
-            waits = self.allowed or self.inside
-        if waits:
+            return self.allowed + self.inside > 0
+
+    def iterate(self) -> None:
+        """Go on with the run, or end it."""
+        if self.waits():
             self.loop.call_soon(self.iterate)
         else:
             self.loop.stop()
@@ -113,6 +127,9 @@ class SharedCase(fuzz_calls.Case):
         """Run until the other threads have made all their steps."""
         while self.workers and not self.loop.is_closed():
             self.run()
+
+    def end_runs(self) -> None:
+        """End the other threads."""
         with self.condition:
             self.over = True
             self.condition.notify_all()
@@ -212,9 +229,12 @@ def run_case(seed: int, names: list[Any]) -> None:
     case.workers = len(threads)
     for thread in threads:
         thread.start()
-    while case.tape:
-        case.step()
-    case.end_workers()
+    try:
+        while case.tape:
+            case.step()
+        case.end_workers()
+    finally:
+        case.end_runs()
     for thread in threads:
         thread.join()
     case.finish()
