@@ -93,8 +93,8 @@ class SharedCase(fuzz_calls.Case):
 
     def run(self) -> None:
         """Run the loop until the other threads have made their steps."""
-        if threading.get_ident() != self.thread:
-            return  # a lookup in another thread does the case's next steps
+        if threading.get_ident() != self.thread or self.loop.is_running():
+            return  # a lookup in a run does the case's next steps
         with self.condition:
             self.allowed = STEPS_OF_RUN
             self.condition.notify_all()
