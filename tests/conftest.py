@@ -19,7 +19,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -101,11 +101,18 @@ def pytest_collection_finish() -> None:
     skip_what_is_here()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _kept_reports() -> Iterator[None]:
-    """Skip what a module's tests left: pytest keeps a report of each."""
-    yield
-    skip_what_is_here()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Skip what a module's tests left: pytest keeps a report of each.
+
+    Not in a fixture: what its test still uses would never be collected.
+    """
+    done = yield
+    if nextitem is None or nextitem.path != item.path:
+        skip_what_is_here()
+    return done
 
 
 @pytest.fixture(params=KINDS)

@@ -4,6 +4,7 @@ import ssl
 
 import pytest
 from tls_memory_link import one_iteration
+from tls_reasons import BAD_RECORD
 
 #: A ServerHelloDone where a ClientHello is due.
 NO_HELLO = b"\x16\x03\x01\x00\x04\x0e\0\0\0"
@@ -50,7 +51,7 @@ def test_ctrl_c_while_an_alert_is_sent_propagates(link, fast_loop):
     with pytest.raises(KeyboardInterrupt):
         link.server.give(record)
     (exc,) = link.server.raw.calls
-    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    assert exc.reason in BAD_RECORD
     del link.server.raw.write
     link.server.give(record)
     one_iteration(fast_loop)
@@ -79,9 +80,8 @@ def test_a_bad_record_is_the_reason_though_its_alert_is_lost(
     lose(link.server, error)
     link.server.give(record)
     one_iteration(fast_loop)
-    assert [exc.reason for exc in losses] == [
-        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
-    ]
+    (exc,) = losses
+    assert exc.reason in BAD_RECORD
 
 
 def test_a_failed_handshake_is_the_reason_though_its_alert_is_lost(
@@ -134,7 +134,7 @@ def test_an_answer_to_data_before_a_bad_record(link, fast_loop, answer):
     )
     end.give(spoiled_record(link, before=b"good"))
     (exc,) = end.raw.calls
-    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    assert exc.reason in BAD_RECORD
     end.tls.connection_lost(None)
     one_iteration(fast_loop)
     assert losses == [exc]
@@ -152,7 +152,7 @@ def test_ctrl_c_in_data_before_a_bad_record(link, fast_loop):
         end.give(spoiled_record(link, before=b"good"))
     one_iteration(fast_loop)
     (exc,) = end.raw.calls
-    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    assert exc.reason in BAD_RECORD
 
 
 def test_a_paused_protocol_is_not_resumed_by_an_alert(link, fast_loop):

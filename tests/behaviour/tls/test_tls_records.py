@@ -16,6 +16,7 @@ from tls_ends import (
     every_version,
     every_way,
 )
+from tls_reasons import BAD_RECORD
 
 
 @every_way
@@ -203,7 +204,7 @@ async def test_the_peer_of_a_spoiled_record_gets_an_alert(
     with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
         await c.peer.read()
     exc = await c.protocol.wait_lost()
-    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    assert exc.reason in BAD_RECORD
 
 
 @every_way
@@ -215,7 +216,7 @@ async def test_a_bad_record_is_the_reason_where_no_alert_can_leave(
     c.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
     await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
     exc = await c.protocol.wait_lost()
-    assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+    assert exc.reason in BAD_RECORD
 
 
 @every_side
