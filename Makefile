@@ -107,7 +107,7 @@ wheel:
 # What a version found is in build/conformance; the table tells who is missing.
 conformance:
 	rm -rf build/conformance
-	-.ci/run --only $(patsubst %,%-conf,3.11 3.12 3.13 3.14 3.15 3.13t)
+	-.ci/run --only $(patsubst %,%-conf,3.11 3.12 3.13 3.14 3.15 3.13t 3.14t)
 	python3 tests/conformance/table.py
 
 ci:

@@ -30,11 +30,12 @@ nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
 
 VERSIONS = ("3.13t", "3.12", "3.13", "3.14", "3.15")
-#: An interpreter that has to be made: the verb of .ci/pythons that makes it,
-#: the folder, and the program in it.
+#: An interpreter that has to be made: the verb of .ci/pythons that makes it
+#: (and which version), the folder, and the program in it.
 MADE = {
     "3.13": ("plain", "3.13", "bin/python3.13"),
     "3.13t": ("nogil", "3.13t", "bin/python3.13t"),
+    "3.14t": ("nogil 3.14", "3.14t", "bin/python3.14t"),
     "asan": ("sanitized", "3.13-asan", "bin/python3.13"),
     "tsan": ("tsan", "3.13-tsan", "bin/python3.13t"),
 }
@@ -166,7 +167,8 @@ def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
     def make(verb: str, folder: str) -> Path:
         PYTHONS.mkdir(parents=True, exist_ok=True)
         path = PYTHONS / folder
-        session.run(".ci/pythons", verb, str(path))
+        verb, *version = verb.split()
+        session.run(".ci/pythons", verb, str(path), *version)
         return path
 
     if name in IN_TREE:
@@ -321,7 +323,7 @@ for one in VERSIONS:
     which += " " + NOT_SLOW * (one != "3.14")
     which += f" {WITHOUT_GIL}" * (one == "3.13t")
     stage(one, "our own tests", f"{PYTEST} {which} {NOT_ASYNCIO}", one)
-for one in ("3.11", *VERSIONS):
+for one in ("3.11", *VERSIONS, "3.14t"):
     stage(
         f"{one}-conf",
         "CPython's test_asyncio",
@@ -330,6 +332,7 @@ for one in ("3.11", *VERSIONS):
         one,
         "",
         venv=".venv" if one == "3.11" else f".venv-{one}",
+        gate=one == "3.14t",
     )
 
 count_references(
@@ -338,6 +341,7 @@ count_references(
 sanitize("asan-abrupt", "ASan+UBSan, ends and faults", "abrupt", True)
 for one in VERSIONS:
     own(f"{one}-oracle", "our own tests, both loops", one)
+own("3.14t", "our own tests, both loops", "3.14t", WITHOUT_GIL)
 for one in ("3.11", "3.13", "3.14"):
     stage(
         f"{one}-faults",
