@@ -20,15 +20,17 @@ _Call = _core.SocketCall
 _socket = _streams.socket_type
 
 
-async def _finish(
-    sock: Any, operation: _core.SocketCall[_T] | Coroutine[Any, Any, _T]
-) -> _T:
-    """Wait for an operation; a close() of the socket meanwhile is delayed.
+async def _finish(call: _core.SocketCall[_T]) -> _T:
+    """Wait for a call, which keeps its socket open meanwhile."""
+    try:
+        return await call
+    finally:
+        call.close()
 
-    The operation counts in the socket's ``_io_refs``, as a file object of
-    makefile() does.
-    """
-    counted = issubclass(type(sock), _socket)
+
+async def _keep_open(sock: Any, operation: Coroutine[Any, Any, _T]) -> _T:
+    """Wait for a coroutine of asyncio's; keep the socket open meanwhile."""
+    counted = issubclass(type(sock), _socket)  # a mock is an instance
     if counted:
         sock._io_refs += 1
     try:
@@ -37,10 +39,8 @@ async def _finish(
         try:
             operation.close()
         finally:
-            if counted and sock._closed:
+            if counted:
                 sock._decref_socketios()
-            elif counted:
-                sock._io_refs -= 1
 
 
 class SocketCalls:
@@ -51,8 +51,9 @@ class SocketCalls:
     the descriptor.
 
     If a socket is closed while one of them waits for it, the operation
-    continues, and the close takes effect when it ends or is cancelled.  uvloop
-    does so too; asyncio does not.
+    continues, and the close takes effect when it ends, is cancelled, or loses
+    its place to another user of the descriptor.  uvloop does so too; asyncio
+    does not.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
@@ -63,7 +64,7 @@ class SocketCalls:
         asyncio's ``loop.sock_recv()``.
         """
         call = _core.sock_recv(self, sock, n)
-        return await _finish(sock, call) if isinstance(call, _Call) else call
+        return await _finish(call) if isinstance(call, _Call) else call
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into a writable buffer; return the number of bytes.
@@ -72,7 +73,7 @@ class SocketCalls:
         buffer.  Implements asyncio's ``loop.sock_recv_into()``.
         """
         call = _core.sock_recv_into(self, sock, buf)
-        return await _finish(sock, call) if isinstance(call, _Call) else call
+        return await _finish(call) if isinstance(call, _Call) else call
 
     async def sock_recvfrom(
         self, sock: socket.socket, bufsize: int
@@ -84,7 +85,7 @@ class SocketCalls:
         ``loop.sock_recvfrom()``.
         """
         call = _core.sock_recvfrom(self, sock, bufsize)
-        return await _finish(sock, call) if isinstance(call, _Call) else call
+        return await _finish(call) if isinstance(call, _Call) else call
 
     async def sock_recvfrom_into(
         self, sock: socket.socket, buf: Any, nbytes: int = 0
@@ -97,7 +98,7 @@ class SocketCalls:
         ``loop.sock_recvfrom_into()``.
         """
         call = _core.sock_recvfrom_into(self, sock, buf, nbytes or len(buf))
-        return await _finish(sock, call) if isinstance(call, _Call) else call
+        return await _finish(call) if isinstance(call, _Call) else call
 
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         """Send all of a buffer.
@@ -107,7 +108,7 @@ class SocketCalls:
         """
         call = _core.sock_sendall(self, sock, data)
         if isinstance(call, _Call):
-            await _finish(sock, call)
+            await _finish(call)
 
     async def sock_sendto(
         self, sock: socket.socket, data: Any, address: Any
@@ -118,7 +119,7 @@ class SocketCalls:
         ``loop.sock_sendto()``.
         """
         call = _core.sock_sendto(self, sock, data, address)
-        return await _finish(sock, call) if isinstance(call, _Call) else call
+        return await _finish(call) if isinstance(call, _Call) else call
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect to an address, which may contain a host name.
@@ -129,11 +130,11 @@ class SocketCalls:
         """
         if not _core.is_literal(sock.family, address):
             _core._flush_corked()  # connect() would overtake corked writes
-            await _finish(sock, super().sock_connect(sock, address))  # type: ignore[misc]
+            await _keep_open(sock, super().sock_connect(sock, address))  # type: ignore[misc]
             return
         call = _core.sock_connect(self, sock, address)
         if isinstance(call, _Call):
-            await _finish(sock, call)
+            await _finish(call)
 
     async def sock_sendfile(
         self,
@@ -156,7 +157,7 @@ class SocketCalls:
         sending = super().sock_sendfile(  # type: ignore[misc]
             sock, file, offset, count, fallback=fallback
         )
-        return await _finish(sock, sending)
+        return await _keep_open(sock, sending)
 
     async def sock_accept(
         self, sock: socket.socket
@@ -167,4 +168,4 @@ class SocketCalls:
         ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
-        return await _finish(sock, call) if isinstance(call, _Call) else call
+        return await _finish(call) if isinstance(call, _Call) else call

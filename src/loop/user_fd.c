@@ -39,11 +39,11 @@
 #include "py/compat.h"
 #include "py/context.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 
 /* A user-owned fd: the registration of add_reader, add_writer or a sock_*
    call, with what it refers to. */
@@ -239,8 +239,30 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     return code;
 }
 
-/* Cancel what stood in a slot; steals it.  Runs application code.  As in
-   asyncio, a replaced sock_* call waits until its coroutine is cancelled. */
+/* What stood in a slot has lost its place: a sock_* call, also one that a
+   handle calls, no longer keeps its socket open.  As in asyncio, it waits until
+   its coroutine is cancelled.  Runs application code. */
+static void
+displace(FlLoop *loop, PyObject *handle)
+{
+    PyTypeObject *call_type = loop->state->socket_call_type;
+    if (handle == NULL) {
+        return;
+    }
+    FlHandle *caller = (FlHandle *)handle;
+    PyObject *call = Py_IS_TYPE(handle, call_type)
+                         ? Py_NewRef(handle)
+                         : fl_field_get(caller, &caller->callback);
+    if (call != NULL && Py_IS_TYPE(call, call_type)
+        && fl_call_method(call, loop->state->names.displaced, NULL) < 0)
+    {
+        PyErr_WriteUnraisable(call);
+    }
+    Py_XDECREF(call);
+}
+
+/* Cancel a handle that stood in a slot; steals it, or a sock_* call.  Runs
+   application code. */
 static void
 cancel_handle(FlLoop *loop, PyObject *handle)
 {
@@ -263,21 +285,33 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     fl_registration_close(&user_fd->reg, FL_FD_STAYS);
 }
 
+/* Detach the application's registration of an fd, or of the lowest fd if that
+   is -1; `refs` is empty if there is none. */
+static bool
+detach_at(FlLoop *loop, int fd, FlFdRefs *refs)
+{
+    *refs = (FlFdRefs){NULL, NULL, NULL};
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    FlUserFd *user_fd =
+        fd < 0 ? user_fd_after(loop, -1) : user_fd_at(loop, fd);
+    if (user_fd != NULL) {
+        user_fd_detach(user_fd, refs);
+    }
+    fl_fd_table_unlock(table);
+    displace(loop, refs->reader);
+    displace(loop, refs->writer);
+    Py_CLEAR(refs->object);
+    return user_fd != NULL;
+}
+
 bool
 fl_user_fd_drop_first(FlLoop *loop)
 {
-    FlFdRefs refs = {NULL, NULL, NULL};
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    FlUserFd *user_fd = user_fd_after(loop, -1);
-    bool found = user_fd != NULL;
-    if (found) {
-        user_fd_detach(user_fd, &refs);
-    }
-    fl_fd_table_unlock(table);
+    FlFdRefs refs;
+    bool found = detach_at(loop, -1, &refs);
     Py_XDECREF(refs.reader);
     Py_XDECREF(refs.writer);
-    Py_XDECREF(refs.object);
     return found;
 }
 
@@ -286,17 +320,10 @@ fl_user_fd_drop_first(FlLoop *loop)
 static void
 evict_callbacks(FlLoop *loop, int fd)
 {
-    FlFdRefs refs = {NULL, NULL, NULL};
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    FlUserFd *user_fd = user_fd_at(loop, fd);
-    if (user_fd != NULL) {
-        user_fd_detach(user_fd, &refs);
-    }
-    fl_fd_table_unlock(table);
+    FlFdRefs refs;
+    (void)detach_at(loop, fd, &refs);
     cancel_handle(loop, refs.reader);
     cancel_handle(loop, refs.writer);
-    Py_XDECREF(refs.object);
 }
 
 int
@@ -505,6 +532,9 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
     }
     fl_fd_table_unlock(&loop->poller->table);
+    if (code == 0) {
+        displace(loop, dropped.reader);
+    }
     cancel_handle(loop, dropped.reader);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
@@ -545,10 +575,12 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     FlUserFd *user_fd = loop->closed ? NULL : user_fd_at(loop, fd);
     PyObject **slot = user_fd == NULL ? NULL : user_fd_slot(user_fd, event);
     if (slot != NULL && (only == NULL || *slot == only)) {
-        removed = *slot; /* also ends an idle persistent registration, */
+        removed = *slot;
         *slot = NULL;
+        /* remove_reader also closes an idle persistent registration; a call
+           that ends its wait leaves it open. */
         if (user_fd_wanted(user_fd) == 0
-            && (only == NULL || !user_fd->reg.persistent)) /* but not here */
+            && (only == NULL || !user_fd->reg.persistent))
         {
             user_fd_detach(user_fd, &refs);
         }
@@ -559,6 +591,9 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     }
     fl_fd_table_unlock(table);
     bool found = removed != NULL;
+    if (only == NULL) {
+        displace(loop, removed);
+    } /* else the call itself ends its wait */
     cancel_handle(loop, removed);
     Py_XDECREF(refs.object);
     return found;
@@ -582,7 +617,7 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 }
 
 /* The fd's registration, made if there is none, for a wait of this socket.  If
-   it was another socket's, `persistent` is cleared, so that fl_user_fd_put
+   it was another socket's, `persistent` is cleared, so that user_fd_put
    registers the present file; fl_fd_wait sets it again.  NULL with *code 0: a
    handle waits for this fd.  NULL with *code -1: an exception is set. */
 static FlUserFd *
@@ -629,7 +664,11 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
         FlRegistration *reg = &user_fd->reg;
         reg->persistent = reg->recheck = reg->table->recheck = true;
     }
-    Py_XDECREF(dropped.reader); /* last: this may run any code */
+    /* Last: this may run any code. */
+    if (code == 0) {
+        displace(loop, dropped.reader);
+    }
+    Py_XDECREF(dropped.reader);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 1;
 }

@@ -35,8 +35,10 @@ struct FlNativeProtocol;
     X(_check_callback)          \
     X(_check_python_transports) \
     X(_check_thread)            \
+    X(_decref_socketios)        \
     X(_detach)                  \
     X(_handle_signal)           \
+    X(_io_refs)                 \
     X(_read_ready)              \
     X(_report_callback)         \
     X(_report_slow)             \
@@ -85,6 +87,7 @@ struct FlNativeProtocol;
     X(data_received)            \
     X(datagram_received)        \
     X(detach)                   \
+    X(displaced)                \
     X(done)                     \
     X(end_read_pipe)            \
     X(eof_received)             \

@@ -9,13 +9,14 @@
    3. With a persistent registration the call itself occupies the slot, and
       leaves the registration in place when it ends.  Otherwise the slot holds
       a Handle that calls this object, and the fd is unregistered at the end.
-   4. fastloop/sockets.py awaits and closes each call.  It also counts the call
-      in the socket's _io_refs, as a file of makefile() does, so that close()
-      takes effect only when the call ends.  Without that, closing would free
-      the fd and the call would wait for ever. */
+   4. fastloop/sockets.py awaits and closes each call.  From then on the call
+      counts in the socket's _io_refs, as a file of makefile() does, so that
+      close() takes effect only when the call ends.  Without that, closing
+      would free the fd and the call would wait for ever.  A call that has lost
+      its slot does so anyway (invariant 2), and counts no longer: closing the
+      socket, or the transport that has it, closes the fd. */
 #include "sock/sock_call.h"
 
-#include "core/fd_set.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "loop/user_fd.h"
@@ -24,6 +25,8 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "sock/attempt.h"
+
+#include <stdatomic.h>
 
 /* A waiting operation.  Its life: call_new, wait (registers it), on_ready (any
    number of times), release.  The coroutine and the fd's slot own it. */
@@ -34,7 +37,41 @@ typedef struct {
     FlHandle *handle;  /* registered for the fd; NULL: this object is */
     int fd;            /* the fd it is registered for */
     bool is_waiting;   /* registered, as itself or by a handle */
+    atomic_bool counts; /* in the socket's _io_refs: invariant 4 */
 } SocketCall;
+
+/* --- the socket's count of users ----------------------------------------- */
+
+/* Count the call in its socket.  0, or -1 with an exception set. */
+static int
+begin_count(SocketCall *self)
+{
+    const FlState *state = self->attempt.state;
+    PyObject *sock = self->attempt.sock, *name = state->names._io_refs;
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_type)) {
+        return 0;
+    }
+    PyObject *count = PyObject_GetAttr(sock, name);
+    long users = count == NULL ? -1 : PyLong_AsLong(count);
+    Py_XDECREF(count);
+    count = users < 0 ? NULL : PyLong_FromLong(users + 1);
+    int code = count == NULL ? -1 : PyObject_SetAttr(sock, name, count);
+    Py_XDECREF(count);
+    atomic_store(&self->counts, code == 0);
+    return code;
+}
+
+/* Count it no longer, which closes the socket if the application has called
+   close().  Any thread.  0, or -1 with an exception set. */
+static int
+end_count(SocketCall *self)
+{
+    return atomic_exchange(&self->counts, false)
+               ? fl_call_method(self->attempt.sock,
+                                self->attempt.state->names._decref_socketios,
+                                NULL)
+               : 0;
+}
 
 /* --- waiting ------------------------------------------------------------- */
 
@@ -154,14 +191,17 @@ static int
 wait(SocketCall *self)
 {
     const FlAttempt *attempt = &self->attempt;
-    FL_CHECK(self->future == NULL, "a call is awaited once");
+    if (self->future != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a SocketCall is awaited once");
+        return -1;
+    }
     self->future =
         PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
                                   attempt->state->names.create_future);
     /* A closed socket raises here and is not registered. */
     self->fd =
         self->future == NULL ? -1 : PyObject_AsFileDescriptor(attempt->sock);
-    return self->fd < 0 ? -1 : wait_for_fd(self);
+    return self->fd < 0 || begin_count(self) < 0 ? -1 : wait_for_fd(self);
 }
 
 /* --- module functions ---------------------------------------------------- */
@@ -310,7 +350,18 @@ static PyObject *
 call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))
 {
     release(self);
-    Py_RETURN_NONE;
+    return fl_call_none(end_count(self));
+}
+
+static const char displaced_doc[] =
+    "displaced($self, /)\n--\n\n"
+    "Another user of the descriptor has taken the call's place, so nothing\n"
+    "will end its wait: it keeps its socket open no longer.";
+
+static PyObject *
+call_displaced(SocketCall *self, PyObject *Py_UNUSED(ignored))
+{
+    return fl_call_none(end_count(self));
 }
 
 /* Register for the fd, then wait as the future's own __await__ does. */
@@ -376,6 +427,7 @@ call_dealloc(SocketCall *self)
 
 static PyMethodDef call_methods[] = {
     {"close", (PyCFunction)call_close, METH_NOARGS, close_doc},
+    {"displaced", (PyCFunction)call_displaced, METH_NOARGS, displaced_doc},
     {NULL, NULL, 0, NULL},
 };
 
