@@ -509,7 +509,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     ) -> None:
         """Report that accept() ran out of descriptors or memory; pause it."""
         self.call_later(
-            constants.ACCEPT_RETRY_DELAY, _resume_accepting, sock, listener
+            constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, listener
         )
         self.call_exception_handler(
             {
@@ -656,12 +656,6 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
 def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
     """Raise AttributeError if a factory returned an object of another kind."""
     protocol.connection_made  # noqa: B018
-
-
-def _resume_accepting(sock: socket.socket, listener: Any) -> None:
-    """Accept again, unless the server has closed its socket meanwhile."""
-    if sock.fileno() >= 0:
-        _core.resume_accepting(listener)
 
 
 def _accepts_as_a_socket(sock: Any) -> bool:

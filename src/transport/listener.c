@@ -23,7 +23,11 @@
       reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
       Otherwise the socket, which stays readable, would make the loop spin.
       Loop._accept_exhausted resumes it, unless the server closes its socket
-      before that. */
+      before that.
+   6. The application may close the socket object itself, and the system may
+      give its fd to another file.  So each event asks the object for its fd,
+      and a listener without one reports EBADF and stops.  Where another thread
+      closes it while accept runs, nothing can be noticed. */
 #include "transport/listener.h"
 
 #include "core/handle.h"
@@ -218,6 +222,19 @@ is_accepting(const Listener *self)
     return self->handle != NULL && !fl_handle_is_cancelled(self->handle);
 }
 
+/* Whether the socket object still has the fd: invariant 6.  May run Python.  1
+   or 0, or -1 with an exception that leaves the loop. */
+static int
+has_fd(const Listener *self)
+{
+    int fd = PyObject_AsFileDescriptor(self->sock);
+    if (fd < 0 && fl_error_leaves_loop()) {
+        return -1;
+    }
+    PyErr_Clear(); /* a fileno() that raises has no usable fd */
+    return fd == self->fd;
+}
+
 /* Unregister the socket.  The loop may be closed. */
 static void
 listener_stop(Listener *self)
@@ -243,8 +260,8 @@ listener_start(Listener *self)
     return handle == NULL ? -1 : 0;
 }
 
-/* accept failed: report it, and pause if invariant 5 applies.  0, or -1 if an
-   exception ends the run. */
+/* accept failed: report it, and stop or pause if invariant 6 or 5 applies.  0,
+   or -1 if an exception ends the run. */
 static int
 accept_failed(Listener *self, int code)
 {
@@ -255,10 +272,13 @@ accept_failed(Listener *self, int code)
     FlNames *names = &self->loop->state->names;
     PyObject *result;
     /* asyncio's list of errors after which it pauses: invariant 5. */
-    if (code == -EMFILE || code == -ENFILE || code == -ENOBUFS
-        || code == -ENOMEM) {
+    bool exhausted = code == -EMFILE || code == -ENFILE || code == -ENOBUFS
+                     || code == -ENOMEM;
+    if (exhausted || code == -EBADF) {
         /* Unregistered before _accept_exhausted schedules the restart. */
         listener_stop(self);
+    }
+    if (exhausted) {
         result = PyObject_CallMethodObjArgs((PyObject *)self->loop,
                                             names->_accept_exhausted,
                                             self->sock, exc, self, NULL);
@@ -326,8 +346,12 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
               PyObject *Py_UNUSED(kwargs))
 {
     Accepted accepted[MAX_ACCEPTS];
-    int code;
-    int count = accept_batch(self->fd, accepted, next_limit(self), &code);
+    int code = -EBADF, open = has_fd(self);
+    if (open < 0) {
+        return NULL;
+    }
+    int count =
+        open ? accept_batch(self->fd, accepted, next_limit(self), &code) : 0;
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool backlog_empty = code == -EAGAIN || code == -EWOULDBLOCK;
     /* Noted here, since open_all may end this function. */
@@ -409,7 +433,8 @@ resume_accepting(PyObject *module, PyObject *object)
         PyErr_SetString(PyExc_TypeError, "a Listener is required");
         return NULL;
     }
-    return listener_start((Listener *)object) < 0 ? NULL : Py_NewRef(Py_None);
+    int code = has_fd((Listener *)object); /* else the server has closed it */
+    return fl_call_none(code > 0 ? listener_start((Listener *)object) : code);
 }
 
 static const char open_stream_doc[] =
