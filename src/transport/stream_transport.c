@@ -5,8 +5,9 @@
    extra_info.c.
 
    1. After the loop is closed, close(), abort() and resume_reading() of a
-      stream that was open raise RuntimeError('Event loop is closed').
-      asyncio's transports raise it from call_soon or _add_reader.  Without the
+      stream that was open change its state and raise RuntimeError('Event loop
+      is closed').  asyncio's transports raise it from call_soon or
+      _add_reader, so close() of one with unsent bytes does not.  Without the
       check connection_lost would be queued to a loop that never runs it.
    2. Corked bytes count as sent, since asyncio has sent them by then.  So a
       method that ends the stream, or whose result depends on the write queue,
@@ -38,6 +39,22 @@ check_loop_open(FlTransport *self)
     return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
 }
 
+/* Invariant 1: if the loop is closed, advance a stream that is not LOST to
+   `phase`.  Whether it is; the stream's finalizer closes the socket. */
+static bool
+ends_without_loop(FlStream *self, FlStreamPhase phase)
+{
+    if (!self->loop->closed) {
+        return false;
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (self->phase < phase) {
+        fl_stream_set_phase(self, phase);
+    }
+    Py_END_CRITICAL_SECTION();
+    return true;
+}
+
 /* The write queue is sent first. */
 static int
 stream_close(FlTransport *transport)
@@ -47,8 +64,9 @@ stream_close(FlTransport *transport)
     if (fl_stream_is_closing(self)) {
         return 0;
     }
-    if (check_loop_open(transport) < 0) {
-        return -1;
+    bool unsent = !fl_write_queue_is_empty(&self->write_queue);
+    if (ends_without_loop(self, unsent ? FL_STREAM_CLOSING : FL_STREAM_LOST)) {
+        return unsent ? 0 : fl_loop_check_open(self->loop);
     }
     Py_BEGIN_CRITICAL_SECTION(self);
     /* asyncio would have sent the corked bytes by now, and would close at once
@@ -77,8 +95,8 @@ stream_force_close(FlTransport *self, PyObject *exc)
     if (STREAM(self)->phase >= FL_STREAM_LOST) {
         return 0;
     }
-    if (check_loop_open(self) < 0) {
-        return -1;
+    if (ends_without_loop(STREAM(self), FL_STREAM_LOST)) {
+        return fl_loop_check_open(self->loop);
     }
     /* asyncio sends each write immediately: abort() must not discard what this
        callback has written before it. */

@@ -329,6 +329,71 @@ def test_reading_cannot_resume_in_a_closed_loop(loop_factory):
     far.close()
 
 
+async def open_pipe(loop, kind):
+    """A transport of a pipe's end, and the other end."""
+    read, write = os.pipe()
+    files = open(read, "rb", buffering=0), open(write, "wb", buffering=0)
+    if kind == "read pipe":
+        transport, _ = await loop.connect_read_pipe(asyncio.Protocol, files[0])
+        return transport, files[1]
+    transport, _ = await loop.connect_write_pipe(
+        asyncio.BaseProtocol, files[1]
+    )
+    return transport, files[0]
+
+
+async def open_datagram(loop):
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+    )
+    return transport
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "raises"),
+    [
+        ("stream", "close", True),
+        ("stream", "abort", True),
+        ("stream with unsent bytes", "close", False),
+        ("stream with unsent bytes", "abort", True),
+        ("datagram", "close", True),
+        ("datagram", "abort", True),
+        ("read pipe", "close", True),
+        ("write pipe", "close", True),
+        ("write pipe", "abort", True),
+    ],
+)
+def test_a_transport_of_a_closed_loop_is_closing_once_it_was_ended(
+    loop_factory, kind, method, raises
+):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        far = None
+        if kind.startswith("stream"):
+            transport, far = open_on(loop, Recorder())
+            if "unsent" in kind:
+                transport.write(bytes(64 * MIB))
+        elif kind == "datagram":
+            transport = loop.run_until_complete(open_datagram(loop))
+        else:
+            transport, far = loop.run_until_complete(open_pipe(loop, kind))
+        loop.close()
+        assert not transport.is_closing()
+        if raises:
+            with pytest.raises(RuntimeError, match="Event loop is closed"):
+                getattr(transport, method)()
+        else:
+            getattr(transport, method)()
+        assert transport.is_closing()
+        transport.close()
+        assert transport.is_closing()
+        del transport
+        gc.collect()
+    if far is not None:
+        far.close()
+
+
 def test_close_then_loop_close_before_connection_lost(loop_factory):
     """connection_lost was due, but no iteration called it."""
     with warnings.catch_warnings():
