@@ -213,9 +213,9 @@ def shutdown_timed_out(tls: Any) -> None:
 
 def shutdown_done(tls: Any) -> None:
     """Close the raw transport, which sends its buffer first."""
-    _stop_timer(tls)
     if tls._transport is not None:
         tls._loop.call_soon(tls._transport.close)
+    _stop_timer(tls)  # last: until then it ends the connection in any case
 
 
 def connection_lost(tls: Any, protocol: Any, exc: Any) -> None:

@@ -107,6 +107,18 @@ fl_tls_defer(FlTls *self)
     return code;
 }
 
+/* A step that raised what leaves the loop goes on in the next iteration: the
+   loop may run again, and no event may come for the rest.  Returns `code`. */
+static int
+continue_later(FlTls *self, int code)
+{
+    if (code >= 0 || !fl_error_leaves_loop()) {
+        return code;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    return fl_error_keep_first(exc, fl_tls_defer(self), (PyObject *)self);
+}
+
 /* --- reading ------------------------------------------------------------- */
 
 /* Do what a read has left to its caller, and finish it; `left` is the outcome
@@ -120,12 +132,11 @@ complete_read(FlTls *self, int left)
                                           : fl_tls_defer(self);
         code = code < 0 ? -1 : fl_tls_finish_read(self);
     }
-    if (code < 0 && fl_error_leaves_loop()) {
-        /* The loop may run again, and the rest is not in the socket. */
-        PyObject *exc = PyErr_GetRaisedException();
-        return fl_error_keep_first(exc, fl_tls_defer(self), (PyObject *)self);
+    if (code >= 0) {
+        return 0;
     }
-    return code < 0 ? fl_tls_fatal(self, FL_TLS_FATAL_TEXT) : 0;
+    return fl_error_leaves_loop() ? continue_later(self, code)
+                                  : fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
 }
 
 /* Read and answer while data flows. */
@@ -355,10 +366,9 @@ do_shutdown(FlTls *self)
                              NULL);
 }
 
-/* Deliver received data, send written data, then shut down.  Returns early in
-   FLUSHING whenever another call is certain to continue. */
+/* See do_flush. */
 static int
-do_flush(FlTls *self)
+flush(FlTls *self)
 {
     if (read_records(self) < 0) {
         return -1;
@@ -387,6 +397,14 @@ do_flush(FlTls *self)
     return do_shutdown(self);
 }
 
+/* Deliver received data, send written data, then shut down.  Returns early in
+   FLUSHING whenever another call is certain to continue. */
+static int
+do_flush(FlTls *self)
+{
+    return continue_later(self, flush(self));
+}
+
 int
 fl_tls_start_shutdown(FlTls *self)
 {
@@ -412,9 +430,14 @@ fl_tls_start_shutdown(FlTls *self)
     if (was_flushing && !self->app_paused) {
         return 0; /* a do_flush is on the stack or queued, and continues */
     }
-    int code =
-        fl_tls_call(self, self->state->names.shutdown_begins, NULL, NULL);
-    return code < 0 ? -1 : do_flush(self);
+    if (fl_tls_call(self, self->state->names.shutdown_begins, NULL, NULL) < 0)
+    {
+        /* Without its timer nothing may ever end the connection. */
+        PyObject *exc = PyErr_GetRaisedException();
+        return fl_error_keep_first(exc, fl_tls_abort(self, NULL),
+                                   (PyObject *)self);
+    }
+    return do_flush(self);
 }
 
 /* --- calls of the raw transport ------------------------------------------ */
@@ -432,7 +455,7 @@ process(FlTls *self)
     case FL_TLS_FLUSHING:
         return do_flush(self);
     case FL_TLS_SHUTDOWN:
-        return do_shutdown(self);
+        return continue_later(self, do_shutdown(self));
     case FL_TLS_FAILED: /* Ctrl-C in the last delivery has come between */
         PyErr_SetRaisedException(Py_NewRef(self->failure));
         return fl_tls_fatal(self, FL_TLS_FATAL_TEXT);

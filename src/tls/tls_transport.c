@@ -45,6 +45,7 @@ static int
 tls_force_close(FlTransport *self, PyObject *exc)
 {
     ((FlTlsTransport *)self)->closed = true;
+    Py_CLEAR(TLS(self)->failure); /* the application's reason is the last */
     return fl_tls_abort(TLS(self), exc);
 }
 

@@ -6,6 +6,8 @@ import pytest
 from tls_memory_link import one_iteration
 from tls_reasons import BAD_RECORD
 
+from fastloop import _tls
+
 #: A ServerHelloDone where a ClientHello is due.
 NO_HELLO = b"\x16\x03\x01\x00\x04\x0e\0\0\0"
 
@@ -167,3 +169,58 @@ def test_a_paused_protocol_is_not_resumed_by_an_alert(link, fast_loop):
     end.give(record)
     one_iteration(fast_loop)
     assert calls == ["pause"]
+
+
+def test_an_abort_in_data_before_a_bad_record_is_the_reason(link, fast_loop):
+    end = link.server
+    losses = keep_the_loss(end.protocol)
+    end.protocol.data_received = lambda data: end.protocol.transport.abort()
+    end.give(spoiled_record(link, before=b"good"))
+    assert end.raw.calls == ["abort"]
+    end.tls.connection_lost(None)
+    one_iteration(fast_loop)
+    assert losses == [None]
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+def test_a_failed_handshake_is_the_reason_though_its_report_fails(
+    new_link, monkeypatch, error
+):
+    end = new_link.server
+    stop_timer = _tls._stop_timer
+
+    def fails(tls):
+        monkeypatch.setattr(_tls, "_stop_timer", stop_timer)
+        raise error
+
+    monkeypatch.setattr(_tls, "_stop_timer", fails)
+    with pytest.raises(error):
+        end.tls.eof_received()
+    assert isinstance(end.raw.calls[0], ConnectionResetError)
+
+
+def test_ctrl_c_in_eof_received_delays_the_end_of_a_shutdown(link, fast_loop):
+    """By one iteration: nothing else would end the connection."""
+    end = link.server
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    end.protocol.eof_received = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        end.tls.eof_received()
+    one_iteration(fast_loop)
+    one_iteration(fast_loop)
+    assert end.raw.calls == ["close"]
+
+
+def test_a_shutdown_without_its_timer_aborts(link, monkeypatch):
+    end = link.server
+
+    def fails(tls):
+        raise MemoryError
+
+    monkeypatch.setattr(_tls, "shutdown_begins", fails)
+    with pytest.raises(MemoryError):
+        end.protocol.transport.close()
+    assert end.raw.calls == ["abort"]
