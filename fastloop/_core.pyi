@@ -564,7 +564,7 @@ def open_pipe(
     loop: BaseLoop,
     pipe: Any,
     writes: bool,
-    watched: bool,
+    reports_end: bool,
     protocol: BaseProtocol,
     waiter: Future[None] | None,
     extra: _Extra | None,

@@ -342,14 +342,14 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         waiter: asyncio.Future[None] | None,
         extra: dict[str, Any] | None,
         writes: bool = False,
-        watched: bool = False,
+        reports_end: bool = False,
     ) -> Any:
         _check_protocol(protocol)
         os.set_blocking(pipe.fileno(), False)
         known = {} if extra is None else extra
         known["pipe"] = pipe
         return _core.open_pipe(
-            self, pipe, writes, watched, protocol, waiter, known
+            self, pipe, writes, reports_end, protocol, waiter, known
         )
 
     # -- datagrams ------------------------------------------------------------

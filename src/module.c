@@ -27,9 +27,9 @@
 #include "transport/datagram_transport.h"
 #include "transport/listener.h"
 #include "transport/pipe.h"
+#include "transport/stream_open.h"
 #include "transport/stream_transport.h"
 
-#include <string.h>
 
 static PyObject *
 libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
@@ -66,28 +66,27 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Initialise a new module object.  On failure CPython drops the module, and
-   module_free clears what was set so far. */
+/* Initialise a new module object, whose state CPython has zeroed.  On failure
+   it drops the module, and module_free clears what was set so far. */
 static int
 module_exec(PyObject *module)
 {
     FlState *state = fl_state_get(module);
-    /* From here on module_free can clear the state after any failure. */
-    memset(state, 0, sizeof(*state));
     /* Before any loop: each notes the number of forks when it is made. */
     int errno_code = fl_forks_init();
     if (errno_code < 0) {
         return fl_raise_errno(errno_code);
     }
     /* The order matters: a type's base and what a function needs of the state
-       must be there first.  The private attributes are added to types of
-       fl_stream_register and fl_datagram_register. */
+       must be there first.  The private attributes are added to the
+       types of transports. */
     if (fl_state_init(state, module) < 0
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0
         || fl_stream_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
         || fl_pipe_register(module, state) < 0
+        || fl_stream_open_register(module) < 0
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0

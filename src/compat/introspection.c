@@ -1,4 +1,4 @@
-/* Copies of the loop's queues for programs that read asyncio's private
+/* Copies of the loop's queues for applications that read asyncio's private
    attributes: see introspection.h.
 
    1. The results are copies.  Changing a copy does not change the loop;
@@ -99,8 +99,8 @@ begin_copy(const FlLoop *loop)
 {
     if (fl_loop_on_other_thread(loop)) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "without a GIL the queues of a running loop can be "
-                        "looked into by its own thread only");
+                        "without a GIL only its own thread may read the "
+                        "queues of a running loop");
         return NULL;
     }
     return PyList_New(0);

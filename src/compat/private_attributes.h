@@ -1,4 +1,4 @@
-/* Private attributes of asyncio's transports, for programs that read them.
+/* Private attributes of asyncio's transports, for applications that read them.
 
    Libraries read the protocol and the socket; tests read the size of the write
    buffer.  The attributes are added to the types from this folder, so that no

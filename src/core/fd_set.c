@@ -1,7 +1,7 @@
 /* epoll, or kqueue: see fd_set.h.
 
-   1. The set's own fd keeps its number when the set is replaced.
-      libuv's uv_poll_t was initialized with that number and polls no other.
+   1. The set's own fd stays the same when the set is replaced.
+      libuv's uv_poll_t was initialized with it and polls no other.
    2. A callback that waits for one direction alone learns of an error and of
       the end of its connection.  epoll reports these in bits of their own,
       which fl_fd_set_poll maps to both directions, as selectors does; with

@@ -44,7 +44,7 @@ void fl_fd_set_close(FlFdSet *set);
 
 /* In a forked child: whether the set and libuv's epoll `other` (-1: none) are
    still open.  The set does not contain `other`, so removing it fails with
-   ENOENT.  Any other error means that one was closed; both numbers may then
+   ENOENT.  Any other error means that one was closed; both fds may then
    belong to the application. */
 bool fl_fd_set_is_open(FlFdSet *set, int other);
 
@@ -73,7 +73,7 @@ int fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
                       uint64_t tag);
 
 /* Take pending events into an array of FL_FD_SET_EVENTS without blocking;
-   returns their number.  -EBADF or -EINVAL: the set's own fd was closed.
+   returns how many.  -EBADF or -EINVAL: the set's own fd was closed.
    -EINTR: a signal came first; nothing was taken. */
 int fl_fd_set_poll(FlFdSet *set, FlFdEvent *events);
 

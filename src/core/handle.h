@@ -1,7 +1,7 @@
 /* Handle and TimerHandle: the objects that call_soon and call_later return.
 
    Both types subclass asyncio's classes and store their data in those classes'
-   own slots.  Every attribute that an application reads is a real one.
+   own slots.  So asyncio's attributes work.
 
    A Handle starts empty.  While its callback waits in the ready queue, the
    queue's entry owns callback, arguments and context, and the handle only
@@ -47,8 +47,9 @@ typedef struct FlHandle {
 
 typedef struct {
     FL_HANDLE_SLOTS
-    PyObject *scheduled; /* NULL unless set: node.place tells instead */
-    PyObject *when;      /* the object passed to call_at, or NULL */
+    PyObject
+        *scheduled; /* NULL unless set: node.place says whether it is queued */
+    PyObject *when; /* the object passed to call_at, or NULL */
     FlTimerNode node;
     double when_seconds; /* the deadline, also where `when` is NULL */
 } FlTimerHandle;

@@ -122,7 +122,7 @@ set_when(FlTimerHandle *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 /* In asyncio the loop and the application write this slot, and the last one
-   wins.  Our loop writes nothing: the timer's place in the queue tells.  The
+   wins.  Our loop writes nothing: node.place says whether it is queued.  The
    slot is NULL unless the application set it (queue_due in iteration.c clears
    it when the timer is due). */
 static PyObject *

@@ -45,7 +45,6 @@
 #include "py/field.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #define MAX_SKIPS      32
 /* Iterations from a transport's event until the tasks that it wakes have sent
@@ -55,7 +54,7 @@
 #define LEAST_LIMIT_NS 10000
 #define MOST_LIMIT_NS  50000
 
-/* How often registrations that need a recheck are armed again. */
+/* How often registrations that need a recheck are registered again. */
 #define RECHECK_NS FL_NS_PER_S
 
 /* --- the time ------------------------------------------------------------ */
@@ -86,7 +85,7 @@ call_time(FlLoop *loop, int64_t *now_ns)
 /* What a poll found. */
 typedef struct {
     bool any;   /* events of any kind */
-    bool other; /* events of other kinds than transports and sock_* */
+    bool other; /* others than of transports and persistent registrations */
 } Found;
 
 /* Queue an EVENT entry for each registration that fired. */
@@ -367,15 +366,8 @@ run_iteration(FlLoop *loop)
 int
 fl_loop_iterate(FlLoop *loop)
 {
-    if (FL_UNLIKELY(loop->in_iteration)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "This event loop is already running");
-        return -1;
-    }
-    loop->in_iteration = true;
     fl_fd_table_begin_iteration(&loop->poller->table);
     int code = run_iteration(loop);
     fl_fd_table_end_iteration(&loop->poller->table);
-    loop->in_iteration = false;
     return code;
 }

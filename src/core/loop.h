@@ -88,7 +88,7 @@ struct FlLoop {
     int64_t now_ns;    /* the precise clock, as a poll or call_later read it */
     int64_t polled_ns; /* coarse time of the last poll */
     int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
-                                it found nothing; else 0 */
+                                it did not wait and found nothing; else 0 */
     int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
     int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
     uint64_t callback_count; /* entries run so far: identifies a callback */
@@ -105,7 +105,6 @@ struct FlLoop {
     uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     atomic_bool busy;           /* see fl_loop_claim */
-    bool in_iteration;          /* also during a _run_once() outside a run */
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
@@ -164,7 +163,7 @@ fl_loop_on_own_thread(const FlLoop *loop)
 /* Without a GIL: whether another thread runs the loop, so that this one must
    not touch its transports.  Some calls, such as write, are for the loop's
    thread in asyncio but harmless from any thread under a GIL.  They go through
-   the cross-thread queue then. */
+   the thread queue then. */
 static inline bool
 fl_loop_on_other_thread(const FlLoop *loop)
 {

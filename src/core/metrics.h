@@ -176,8 +176,9 @@ void fl_metrics_woke(FlLoop *loop);
 void fl_metrics_batch_begins(FlLoop *loop);
 
 /* All metrics of a loop that has them, as a list of ints: the time since they
-   were enabled, the time since the last poll or 0 during one, the time of each
-   state, and all counters.  Any thread.  NULL with MemoryError. */
+   were enabled, how long the present state lasts if that is CALLBACKS or GIL,
+   else 0, the time of each state, and all counters.  Any thread.  NULL with
+   MemoryError. */
 PyObject *fl_metrics_read(FlLoop *loop);
 
 #endif

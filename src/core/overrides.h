@@ -9,13 +9,14 @@
 
    - on the loop's class: when a loop is created and when a run begins, because
      the check needs attribute lookups;
+   - asyncio.Handle._run: when a run begins;
    - on the loop object itself: at once, as in asyncio;
    - on socket.socket, also when it is undone: with the next call.
 
    Rejected: a tp_setattro of our own that notices attributes being set.  For a
    type that has one, object.__setattr__(loop, ...) raises TypeError.
 
-   Loop's thread only. */
+   fl_overrides: any thread.  The rest: the loop's. */
 #ifndef FL_CORE_OVERRIDES_H
 #define FL_CORE_OVERRIDES_H
 
@@ -32,6 +33,15 @@ int fl_overrides_begin_run(FlLoop *loop);
 /* Whether the application has replaced a method of socket.socket whose system
    call we make directly.  Then the method must be called instead. */
 bool fl_overrides_socket(FlState *state);
+
+/* Whether a socket's class is socket.socket itself, with CPython's own
+   methods.  Only then may a system call replace a method call. */
+static inline bool
+fl_socket_is_plain(FlState *state, const PyTypeObject *type)
+{
+    return type == (PyTypeObject *)state->socket_type
+           && !fl_overrides_socket(state);
+}
 
 /* Methods of the loop; a set bit of loop->class_overrides has this number. */
 typedef enum {

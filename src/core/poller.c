@@ -16,8 +16,8 @@
       modifies them, which needs no memory.
    5. A loop that never runs does not pay for libuv's loop (newer versions open
       an io_uring with it): it is opened for the first run or the first fd of
-      the application.  If it were opened later, it could get an fd number that
-      the application closes a second time.
+      the application.  If it were opened later, it could get an fd that the
+      application closes a second time.
    6. libuv aborts if an application closed libuv's fds.  Checking before each
       wait would cost one more system call per wait.  So they are checked
       before the first wait of a run and before libuv closes them.  For the
@@ -141,9 +141,9 @@ init_uv(uv_loop_t *uv)
     return code;
 }
 
-/* While the table still has a registration under the number of a new fd of
-   ours (its file was closed without our knowledge), move the fd to a higher
-   number.  Returns the fd, or -1 with errno. */
+/* While the table still has a registration of the same fd as a new one of ours
+   (its file was closed without our knowledge), move ours to a higher fd.
+   Returns the fd, or -1 with errno. */
 static int
 move_from_stale(FlPoller *poller, int fd)
 {
@@ -392,7 +392,7 @@ fl_poller_after_fork_now(FlPoller *poller)
     }
     poller->forks = fl_forks_count();
     poller->needs_repair = true;
-    poller->set_fired = poller->busy = false;
+    poller->set_fired = poller->took_several = false;
     /* fork() copies only the calling thread: those that were about to wake the
        loop do not exist here. */
     atomic_store(&poller->sleeping, 0);
@@ -515,7 +515,7 @@ take_events(FlPoller *poller)
         mark_broken(poller, count);
     } /* after EINTR the next poll tries again */
     table->event_count = count > 0 ? count : 0;
-    poller->busy = count > 1 && !table->needs_new_set;
+    poller->took_several = count > 1 && !table->needs_new_set;
     return count > 0;
 }
 
@@ -548,7 +548,7 @@ wait_for_events(FlPoller *poller, int64_t timeout_ns)
 /* Before the first wait of a run: open libuv's loop, or check that its fds are
    still open.  0 or a negative errno; then libuv must not run. */
 static int
-prepare_wait(FlPoller *poller)
+check_first_wait(FlPoller *poller)
 {
     fl_fd_table_lock(&poller->table); /* another thread may open libuv's */
     int code = poller->table.failure_code < 0 ? poller->table.failure_code
@@ -563,7 +563,7 @@ prepare_wait(FlPoller *poller)
 void
 fl_poller_prepare_wait(FlPoller *poller)
 {
-    if ((FL_UNLIKELY(!poller->wait_checked) && prepare_wait(poller) < 0)
+    if ((FL_UNLIKELY(!poller->wait_checked) && check_first_wait(poller) < 0)
         || start_set_poll(poller) < 0)
     {
         return;
@@ -579,8 +579,8 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     poller->polls++;
     atomic_store_explicit(&poller->table.user_fd_changed, false,
                           memory_order_relaxed);
-    bool check_first = timeout_ns == 0 || poller->busy;
-    poller->busy = false;
+    bool check_first = timeout_ns == 0 || poller->took_several;
+    poller->took_several = false;
     /* If the last poll took several events, more are likely to be pending, and
        taking them directly saves a pass through libuv. */
     if (check_first && take_events(poller)) {

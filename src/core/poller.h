@@ -19,9 +19,9 @@
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40 us
    per loop, and everything that a loop leaves in it had to be undone.
 
-   Loop's thread only, except functions named _anythread, and
-   fl_poller_register (the table's lock guards it: add_reader is for any
-   thread). */
+   Loop's thread only, except functions named _anythread, fl_poller_register
+   (the table's lock guards it: add_reader is for any thread), and closing and
+   freeing, which a GC may run in any thread. */
 #ifndef FL_CORE_POLLER_H
 #define FL_CORE_POLLER_H
 
@@ -46,7 +46,7 @@ struct FlPoller {
     bool has_uv;        /* libuv's loop and handles are open */
     bool wait_checked;  /* in this run libuv's fds were found to be open */
     bool set_polled;    /* set_poll is started */
-    bool busy;          /* the last poll took several events */
+    bool took_several;  /* events, in the last poll */
     int timerfd;        /* -1 until a run begins */
     FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
     int signal_fds[2];          /* read and write end; -1 until requested */
@@ -60,9 +60,9 @@ struct FlPoller {
 int fl_poller_open(FlPoller **out);
 
 /* fl_registration_open for an fd of the application or of a transport.  Opens
-   libuv's loop first, if it is not open yet.  Otherwise libuv could get the
-   number of an fd that the application has closed, and a second close by
-   mistake would close libuv's fd. */
+   libuv's loop first, if it is not open yet.  Otherwise libuv could get an
+   fd that the application has closed, and a second close by mistake would
+   close libuv's. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        const FlRegistration *user, FlRegistration **out);
 

@@ -302,7 +302,7 @@ note(FlFdTable *table, const FlFdEvent *event)
     uint32_t fd = (uint32_t)event->tag;
     if (FL_UNLIKELY(fd >= (uint32_t)table->fds_size)) {
         /* The table never shrinks, so this is not our set: its fd was closed,
-           and another epoll has the number. */
+           and another epoll has the fd. */
         table->failure_code = -EBADF;
         return;
     }
@@ -347,7 +347,7 @@ fl_registrations_collect(FlFdTable *table)
        stale events, and is not needed any more if none come. */
     bool stale = FL_UNLIKELY(table->needs_new_set)
                      ? table->stale_events != stale_before
-                     : table->stale_events > MOST_STALE;
+                     : table->stale_events >= MOST_STALE;
     table->needs_new_set = false;
     if (FL_UNLIKELY(stale)) {
         table->stale_events = 0;

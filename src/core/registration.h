@@ -184,7 +184,8 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
-/* True if this thread runs an iteration. */
+/* True if this thread runs an iteration, also of a _run_once() outside a
+   run. */
 static inline bool
 fl_fd_table_iterates_here(FlFdTable *table)
 {

@@ -455,5 +455,5 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         wakeup->handler = NULL;
         code = loop->owns_wakeup_fd ? 0 : release_wakeup_fd(loop);
     }
-    return code < 0 ? NULL : Py_NewRef(Py_None);
+    return fl_call_none(code < 0 ? -1 : 0);
 }

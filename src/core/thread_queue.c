@@ -1,4 +1,4 @@
-/* The cross-thread queue: pushes and wake-ups by other threads.
+/* The thread queue: pushes and wake-ups by other threads.
 
    With a GIL a push goes straight into the ready queue, which belongs to the
    thread that has the GIL.  Without one, pushes wait behind a lock until the

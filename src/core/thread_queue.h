@@ -1,8 +1,8 @@
-/* The cross-thread queue: how other threads queue entries and wake the loop.
+/* The thread queue: how other threads queue entries and wake the loop.
 
    With a GIL a push goes straight into the ready queue, so that calls by
    call_soon and call_soon_threadsafe run in one order.  Without a GIL an entry
-   waits in the cross-thread queue, behind a lock, until the loop's next
+   waits in the thread queue, behind a lock, until the loop's next
    iteration.
 
    Ownership: a push takes over what the entry owns, also where it fails.
@@ -10,7 +10,7 @@
    Threads: functions named _anythread are for any thread with a thread state.
    The rest is for the loop's thread unless its comment says otherwise.
 
-   Rejected: a cross-thread queue with a GIL too.  It costs a copy for each
+   Rejected: a thread queue with a GIL too.  It costs a copy for each
    entry and loses the common order. */
 #ifndef FL_CORE_THREAD_QUEUE_H
 #define FL_CORE_THREAD_QUEUE_H

@@ -58,11 +58,13 @@ fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
         bool runs =
             thread_queue->running == self
             && thread_queue->running_thread != PyThread_get_thread_ident();
+        PyObject *old = NULL; /* any object, if set by asyncio's own slot */
         if (!runs && cancel) {
-            /* No reference counts: True and False are immortal on 3.14. */
-            self->cancelled = Py_True;
+            old = self->cancelled;
+            self->cancelled = Py_NewRef(Py_True);
         }
         fl_thread_queue_unlock(thread_queue);
+        Py_XDECREF(old);
         if (!runs) {
             return 0;
         }

@@ -3,7 +3,7 @@
    1. The queue owns a reference to each timer handle in it.  A removal without
       its Py_DECREF would leak the handle and, through it, the loop.
    2. The queue has no lock: see thread_queue.c, invariant 4.  While a thread
-      runs the loop, others post their changes to the cross-thread queue. */
+      runs the loop, others post their changes to the thread queue. */
 #include "core/timers.h"
 
 #include "base/timer_queue.h"
@@ -63,7 +63,9 @@ fl_timer_parse_when(PyObject *value, FlWhen *when)
     PyObject *difference = PyNumber_Subtract(value, zero);
     when->seconds = difference == NULL ? -1 : PyFloat_AsDouble(difference);
     Py_XDECREF(difference);
-    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    if (when->seconds == -1 && PyErr_Occurred()
+        && PyErr_ExceptionMatches(PyExc_OverflowError))
+    {
         /* Beyond a double's range: it counts as infinite, with its sign. */
         PyErr_Clear();
         int positive = PyObject_RichCompareBool(value, zero, Py_GT);

@@ -27,7 +27,7 @@ int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer);
 int fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when);
 
 /* From a thread that does not run the timer's loop: post an operation to the
-   cross-thread queue, so that the loop's thread queues the timer or removes a
+   thread queue, so that the loop's thread queues the timer or removes a
    cancelled one.  fl_timer_remove_anythread ignores a failure: the cancelled
    timer stays queued until it is due. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);

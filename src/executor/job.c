@@ -34,31 +34,21 @@ typedef struct {
 
 /* --- on the loop's thread ------------------------------------------------ */
 
-/* Call future.set_result or future.set_exception, unless the future is done
-   (invariant 3).  0, or -1 with an exception set. */
-static int
-set_unless_done(FlLoop *loop, PyObject *future, PyObject *method,
-                PyObject *value)
-{
-    int done = fl_call_truth(future, loop->state->names.done);
-    if (done < 0) {
-        return -1;
-    }
-    return done ? 0 : fl_call_method(future, method, value);
-}
-
-/* Settle the future.  One that rejects the value gets that error instead, or
-   the awaiting task would wait for ever: before 3.12 a future rejects
-   StopIteration.  0, or -1 with an exception that must leave the loop. */
+/* Settle the future, unless it is done (invariant 3).  One that rejects the
+   value gets that error instead, or the awaiting task would wait for ever:
+   before 3.12 a future rejects StopIteration.  0, or -1 with an exception that
+   must leave the loop. */
 static int
 settle(FlLoop *loop, PyObject *future, PyObject *method, PyObject *value)
 {
-    int code =
-        value == NULL ? -1 : set_unless_done(loop, future, method, value);
+    FlNames *names = &loop->state->names;
+    int code = value == NULL
+                   ? -1
+                   : fl_call_unless_done(future, names->done, method, value);
     if (code < 0 && PyErr_ExceptionMatches(PyExc_Exception)) {
         PyObject *refusal = PyErr_GetRaisedException();
-        code = set_unless_done(loop, future, loop->state->names.set_exception,
-                               refusal);
+        code = fl_call_unless_done(future, names->done, names->set_exception,
+                                   refusal);
         Py_DECREF(refusal);
     }
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;

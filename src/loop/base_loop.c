@@ -415,17 +415,6 @@ running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("(KL)", (unsigned long long)id, (long long)ran_ns);
 }
 
-/* Getter and setter of an object that reads as None until it is set.  Not a
-   PyMemberDef: without a GIL that reads the object while another thread
-   replaces and frees it, as the loop does with current_handle. */
-static PyObject *
-object_get(FlLoop *loop, void *offset)
-{
-    PyObject *value =
-        fl_field_get(loop, (PyObject **)((char *)loop + (size_t)offset));
-    return value == NULL ? Py_NewRef(Py_None) : value;
-}
-
 static int
 object_set(FlLoop *loop, PyObject *value, void *offset)
 {
@@ -433,8 +422,8 @@ object_set(FlLoop *loop, PyObject *value, void *offset)
     return 0;
 }
 
-#define OBJECT(name)                                          \
-    {"_" #name, (getter)object_get, (setter)object_set, NULL, \
+#define OBJECT(name)                                                  \
+    {"_" #name, (getter)fl_field_attribute, (setter)object_set, NULL, \
      (void *)offsetof(FlLoop, name)},
 
 /* Attributes of asyncio's own loop, under its names, for fastloop/loop.py.

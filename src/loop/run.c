@@ -99,7 +99,9 @@ end_by_attribute(FlLoop *loop)
     if (!fl_loop_is_running(loop)) {
         return 0;
     }
-    if (loop->in_iteration || !fl_loop_on_own_thread(loop)) {
+    if (fl_fd_table_iterates_here(&loop->poller->table)
+        || !fl_loop_on_own_thread(loop))
+    {
         return raise_already_running();
     }
     fl_loop_end_run(loop);
@@ -145,6 +147,9 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 static int
 iterate(FlLoop *loop, bool once)
 {
+    if (fl_fd_table_iterates_here(&loop->poller->table)) {
+        return raise_already_running();
+    }
     Py_tss_t *running = &loop->state->running;
     void *previous = PyThread_tss_get(running);
     fl_loop_flush_corked_here(loop->state);

@@ -451,7 +451,9 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     FlWhen when = {0};
     int64_t now_ns = fl_clock_ns();
     if (!fl_loop_needs_lock(loop)) {
-        loop->now_ns = now_ns; /* a timer without delay needs no poll */
+        /* So that call_later(0) may run without a poll: may_skip_poll compares
+           deadlines with it. */
+        loop->now_ns = now_ns;
     }
     when.seconds = (double)now_ns / 1e9 + delay;
     return schedule(loop, when, &call);

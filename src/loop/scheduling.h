@@ -5,7 +5,7 @@
 
    Threads: any thread may call call_soon_threadsafe.  The others are for the
    loop's thread, as in asyncio; without a GIL, call_soon, call_later and
-   call_at called in another thread go through the cross-thread queue. */
+   call_at called in another thread go through the thread queue. */
 #ifndef FL_LOOP_SCHEDULING_H
 #define FL_LOOP_SCHEDULING_H
 

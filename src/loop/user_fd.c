@@ -240,8 +240,8 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 }
 
 /* What stood in a slot has lost its place: a sock_* call, also one that a
-   handle calls, no longer keeps its socket open.  As in asyncio, it waits until
-   its coroutine is cancelled.  Runs application code. */
+   handle calls, no longer keeps its socket open.  As in asyncio, it waits
+   until its coroutine is cancelled.  Runs application code. */
 static void
 displace(FlLoop *loop, PyObject *handle)
 {
@@ -580,8 +580,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
         /* remove_reader also closes an idle persistent registration; a call
            that ends its wait leaves it open. */
         if (user_fd_wanted(user_fd) == 0
-            && (only == NULL || !user_fd->reg.persistent))
-        {
+            && (only == NULL || !user_fd->reg.persistent)) {
             user_fd_detach(user_fd, &refs);
         }
         else if (removed != NULL) {
@@ -601,11 +600,11 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 
 /* --- waits of sock_* calls ----------------------------------------------- */
 
-FlRegistration *
-fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
+/* Without a GIL there is none (invariant 5), and reading the table here would
+   be unsafe. */
+static FlUserFd *
+persistent_at(const FlLoop *loop, int fd, PyObject *sock)
 {
-    /* Without a GIL there is none (invariant 5), and reading the table here
-       would be unsafe. */
     FlUserFd *user_fd = FL_HAVE_GIL ? user_fd_at(loop, fd) : NULL;
     if (user_fd == NULL || !user_fd->reg.persistent) {
         return NULL;
@@ -613,7 +612,14 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
     PyObject *owner = fl_weakref_get(user_fd->socket_ref);
     bool same = owner == sock;
     Py_XDECREF(owner); /* if it is the same, the caller has a reference */
-    return same ? &user_fd->reg : NULL;
+    return same ? user_fd : NULL;
+}
+
+FlRegistration *
+fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
+{
+    FlUserFd *user_fd = persistent_at(loop, fd, sock);
+    return user_fd == NULL ? NULL : &user_fd->reg;
 }
 
 /* The fd's registration, made if there is none, for a wait of this socket.  If
@@ -623,14 +629,15 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 static FlUserFd *
 user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
 {
-    if (fl_fd_persistent_registration(loop, fd, sock) != NULL) {
-        return user_fd_at(loop, fd);
+    FlUserFd *user_fd = persistent_at(loop, fd, sock);
+    if (user_fd != NULL) {
+        return user_fd;
     }
     *code = -1;
     /* Made before the table is read: allocating may run the GC, and a
        finalizer may change the table. */
     PyObject *weakref = PyWeakref_NewRef(sock, NULL);
-    FlUserFd *user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
+    user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
     if (user_fd != NULL) {
         fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
         if (!user_fd->reg.persistent && user_fd_wanted(user_fd) != 0) {

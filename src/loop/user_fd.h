@@ -1,8 +1,7 @@
 /* User-owned fds: those of add_reader, add_writer and the sock_* calls.
 
    An FlUserFd is the registration of an fd together with the application's
-   callbacks.  An fd is only a number: the application may close it, and the
-   system may reuse it for another file, while a callback is still registered.
+   callbacks.  user_fd.c says what happens when the fd is closed or reused.
 
    Threads: any, while it holds the GIL; without a GIL the lock of the poller's
    table guards each FlUserFd.  Ownership: the poller's table owns each

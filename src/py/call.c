@@ -28,6 +28,19 @@ fl_attr_truth(PyObject *object, PyObject *name)
 }
 
 int
+fl_call_unless_done(PyObject *future, PyObject *done, PyObject *method,
+                    PyObject *value)
+{
+    Py_INCREF(future); /* done() may make its owner drop it */
+    int code = fl_call_truth(future, done);
+    if (code == 0) {
+        code = fl_call_method(future, method, value);
+    }
+    Py_DECREF(future);
+    return code < 0 ? -1 : 0;
+}
+
+int
 fl_call_method(PyObject *object, PyObject *name, PyObject *argument)
 {
     PyObject *owned = Py_NewRef(object);

@@ -28,6 +28,10 @@ int fl_call_truth(PyObject *object, PyObject *name);
 /* The truth of object.name, an attribute: as fl_call_truth. */
 int fl_attr_truth(PyObject *object, PyObject *name);
 
+/* Call future.method(value), unless future.done(): as fl_call_method. */
+int fl_call_unless_done(PyObject *future, PyObject *done, PyObject *method,
+                        PyObject *value);
+
 /* Call object.name(), or object.name(argument) if argument is not NULL: 0, or
    -1 with an exception set.  Owns the object during the call, which may clear
    the field that it comes from. */

@@ -42,6 +42,17 @@ fl_error_leaves_loop(void)
            || PyErr_ExceptionMatches(PyExc_SystemExit);
 }
 
+bool
+fl_error_would_block(void)
+{
+    bool blocks = PyErr_ExceptionMatches(PyExc_BlockingIOError)
+                  || PyErr_ExceptionMatches(PyExc_InterruptedError);
+    if (blocks) {
+        PyErr_Clear();
+    }
+    return blocks;
+}
+
 /* `first` wins, because it came first and is the likely cause. */
 int
 fl_error_keep_first(PyObject *first, int code, PyObject *source)

@@ -21,6 +21,10 @@ PyObject *fl_errno_exception(int code);
    asyncio: KeyboardInterrupt and SystemExit.  An exception must be set. */
 bool fl_error_leaves_loop(void);
 
+/* Whether the raised exception says that a call of a socket would block or was
+   interrupted; then it is cleared.  asyncio waits after these two classes. */
+bool fl_error_would_block(void);
+
 /* Raise again what PyErr_GetRaisedException() took away; steals the reference.
    NULL, which that returns if nothing was raised, changes nothing. */
 static inline void

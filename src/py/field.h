@@ -47,4 +47,15 @@ fl_field_set(void *owner, PyObject **field, PyObject *object)
     Py_XDECREF(old);
 }
 
+/* The getter of an attribute that is None until its field, at this offset of
+   the object, is set.  Not a PyMemberDef: without a GIL that reads the object
+   while another thread replaces and frees it. */
+static inline PyObject *
+fl_field_attribute(PyObject *owner, void *offset)
+{
+    PyObject *value =
+        fl_field_get(owner, (PyObject **)((char *)owner + (size_t)offset));
+    return value == NULL ? Py_NewRef(Py_None) : value;
+}
+
 #endif

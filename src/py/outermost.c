@@ -12,7 +12,7 @@
       and sys.modules holds those of the command line.
    3. An exception gets a traceback entry for each caller that it leaves.
       sys.excepthook removes these entries.  The hook is a C function, because
-      tracers, debuggers and the program's own hook would see a Python one.
+      tracers, debuggers and the application's own hook would see a Python one.
    4. From 3.12 on, a tracer that starts has the code of all visible frames
       instrumented.  3.15 crashes if an exception leaves a frame whose code was
       not instrumented, so that is done for the callers before. */

@@ -16,6 +16,7 @@
 #include "sock/attempt.h"
 
 #include "core/loop.h"
+#include "core/overrides.h"
 #include "core/registration.h"
 #include "loop/user_fd.h"
 #include "py/compat.h"
@@ -64,6 +65,12 @@ note_transfer(FlRegistration *reg, int event, ssize_t moved, size_t requested)
     }
 }
 
+static bool
+is_plain(const FlAttempt *self)
+{
+    return fl_socket_is_plain(self->state, Py_TYPE(self->sock));
+}
+
 /* A SOL_SOCKET option, or -1 with errno. */
 static int
 socket_option(int fd, int name)
@@ -77,9 +84,8 @@ bool
 fl_attempt_may_persist(const FlAttempt *self, int fd)
 {
 #if defined(__linux__) && FL_HAVE_GIL
-    if (self->operation->direct == NULL || !fl_attempt_is_plain(self)
-        || self->loop->debug)
-    {
+    if (self->operation->direct == NULL || !is_plain(self)
+        || self->loop->debug) {
         return false;
     }
     /* With a larger SO_RCVLOWAT the kernel reports no data below that mark,
@@ -109,13 +115,7 @@ outcome_of_errno(void)
 static int
 outcome_of_exception(void)
 {
-    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-        || PyErr_ExceptionMatches(PyExc_InterruptedError))
-    {
-        PyErr_Clear(); /* asyncio waits after these two, and no others */
-        return 0;
-    }
-    return -1;
+    return fl_error_would_block() ? 0 : -1;
 }
 
 /* Hand a new reference to the caller of fl_attempt_try: 1, or -1 for NULL. */
@@ -254,8 +254,7 @@ is_unreadable(const FlAttempt *self, int fd)
 static int
 try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 {
-    return fl_attempt_is_plain(self) && size_argument(self) > 0
-                   && is_unreadable(self, fd)
+    return is_plain(self) && size_argument(self) > 0 && is_unreadable(self, fd)
                ? 0
                : call_method(self, fd, result);
 }
@@ -404,7 +403,7 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
     if (operation == &fl_operation_sendall && hold_view(self) < 0) {
         return -1;
     }
-    bool plain = fl_attempt_is_plain(self);
+    bool plain = is_plain(self);
     /* Invariant 3.  A receive on a plain socket does not flush: it neither
        sends nor runs any Python. */
     if (operation->event == FL_WRITABLE || !plain) {

@@ -18,7 +18,6 @@
 #define FL_SOCK_ATTEMPT_H
 
 #include "core/loop.h"
-#include "core/overrides.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -65,15 +64,6 @@ int fl_attempt_try(FlAttempt *self, PyObject **result);
 /* Whether the socket may have a persistent registration: if it is a TCP
    connection, where a short read or write means that the next would block. */
 bool fl_attempt_may_persist(const FlAttempt *self, int fd);
-
-/* Whether the socket's class is socket.socket itself, with CPython's own
-   methods.  Only then may a system call replace a method call. */
-static inline bool
-fl_attempt_is_plain(const FlAttempt *self)
-{
-    return Py_TYPE(self->sock) == (PyTypeObject *)self->state->socket_type
-           && !fl_overrides_socket(self->state);
-}
 
 /* The name of the socket's method, borrowed: "recv" for sock_recv. */
 static inline PyObject *

@@ -19,7 +19,9 @@
 
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/overrides.h"
 #include "loop/user_fd.h"
+#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -32,11 +34,11 @@
    number of times), release.  The coroutine and the fd's slot own it. */
 typedef struct {
     PyObject_HEAD
-    FlAttempt attempt; /* owns its references, unlike other attempts */
-    PyObject *future;  /* NULL before wait, and once released */
-    FlHandle *handle;  /* registered for the fd; NULL: this object is */
-    int fd;            /* the fd it is registered for */
-    bool is_waiting;   /* registered, as itself or by a handle */
+    FlAttempt attempt;  /* owns its references, unlike other attempts */
+    PyObject *future;   /* NULL before wait, and once released */
+    FlHandle *handle;   /* registered for the fd; NULL: this object is */
+    int fd;             /* the fd it is registered for */
+    bool is_waiting;    /* registered, as itself or by a handle */
     atomic_bool counts; /* in the socket's _io_refs: invariant 4 */
 } SocketCall;
 
@@ -317,15 +319,12 @@ static PyObject *
 is_plain_class(PyObject *module, PyObject *kind)
 {
     FlState *state = fl_state_get(module);
-    return PyBool_FromLong(kind == state->socket_type
-                           && !fl_overrides_socket(state));
+    return PyBool_FromLong(
+        fl_socket_is_plain(state, (const PyTypeObject *)kind));
 }
 
-#define ROW(name)                                                \
-    {                                                            \
-        "sock_" #name, (PyCFunction)(void (*)(void))call_##name, \
-            METH_FASTCALL, name##_doc                            \
-    }
+#define ROW(name) \
+    FL_METHOD("sock_" #name, call_##name, METH_FASTCALL, name##_doc)
 
 static PyMethodDef functions[] = {
     ROW(recv),

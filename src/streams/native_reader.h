@@ -58,7 +58,7 @@ typedef struct {
     FlByteStore store; /* the unread bytes: asyncio's _buffer */
     /* asyncio's _limit.  Above twice as many bytes the transport is paused. */
     Py_ssize_t limit_bytes;
-    /* The most bytes that the last read that waited returns; 0: unknown.  An
+    /* How many bytes the waiting read returns at most; 0: unknown.  An
        application may have set another waiter since: this is only a hint. */
     Py_ssize_t wanted_bytes;
     /* So many bytes at the front contain no separator: the next step of the
@@ -103,8 +103,8 @@ void fl_reader_upgrade(FlState *state, PyObject *reader);
    __setattr__.  0 or -1. */
 int fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type);
 
-/* Make a reader plain.  Does nothing for one that is.  0, or -1 with the
-   reader still native. */
+/* Make a reader plain.  Does nothing for one that is.  0, or -1 with an
+   exception set; the reader works in either case. */
 int fl_reader_downgrade(FlState *state, PyObject *reader);
 
 /* asyncio's feed_data before EOF: append a copy of size_bytes > 0, wake the

@@ -31,7 +31,7 @@ static_assert(FL_STORE_PIECES <= FL_NATIVE_PIECES,
    without an exception: call data_received.  Whether the reader has asyncio's
    methods is for the caller to check (fl_reader_of, fl_reader_peek). */
 static PyObject *
-reader_of(FlState *state, PyObject *protocol)
+reader_of_protocol(FlState *state, PyObject *protocol)
 {
     if (!Py_IS_TYPE(protocol, (PyTypeObject *)state->asyncio_stream_protocol))
     {
@@ -63,7 +63,7 @@ static int
 data_received(FlState *state, PyObject *protocol, const char *data,
               size_t size_bytes)
 {
-    PyObject *reader = reader_of(state, protocol);
+    PyObject *reader = reader_of_protocol(state, protocol);
     FlReader *self = reader == NULL ? NULL : fl_reader_of(state, reader);
     int code = PyErr_Occurred() ? -1 : 0;
     if (self != NULL && !self->eof) {
@@ -87,7 +87,7 @@ data_received(FlState *state, PyObject *protocol, const char *data,
 static FlReader *
 find_waiting(FlState *state, PyObject *protocol)
 {
-    PyObject *reader = reader_of(state, protocol);
+    PyObject *reader = reader_of_protocol(state, protocol);
     FlReader *self = reader == NULL ? NULL : fl_reader_peek(state, reader);
     Py_XINCREF(self);
     Py_XDECREF(reader);
@@ -155,7 +155,7 @@ buffers_filled(FlState *state, PyObject *Py_UNUSED(protocol),
 static void
 before_connection_made(FlState *state, PyObject *protocol)
 {
-    PyObject *reader = reader_of(state, protocol);
+    PyObject *reader = reader_of_protocol(state, protocol);
     if (reader != NULL) {
         fl_reader_upgrade(state, reader);
         Py_DECREF(reader);

@@ -226,6 +226,11 @@ state_get(FlTls *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef adapter_getset[] = {
     {"_state", (getter)state_get, NULL, NULL, NULL},
+    {"_transport", fl_field_attribute, NULL, NULL,
+     (void *)offsetof(FlTls, raw)},
+    {"_app_protocol", fl_field_attribute, NULL, NULL,
+     (void *)offsetof(FlTls, protocol.object)},
+    {"_extra", fl_field_attribute, NULL, NULL, (void *)offsetof(FlTls, extra)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -238,11 +243,8 @@ static PyGetSetDef adapter_getset[] = {
    to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
     OBJECT("_loop", loop, Py_READONLY),
-    OBJECT("_transport", raw, Py_READONLY),
     OBJECT("_app_transport", transport, Py_READONLY),
-    OBJECT("_app_protocol", protocol, Py_READONLY),
     OBJECT("_sslobj", engine.object, Py_READONLY),
-    OBJECT("_extra", extra, Py_READONLY),
     OBJECT("_sslcontext", context, 0),
     OBJECT("_waiter", waiter, 0),
     OBJECT("_timer", timer, 0),

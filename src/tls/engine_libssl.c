@@ -339,7 +339,7 @@ libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
 }
 
 /* The contract of each function is in engine.h. */
-const FlTlsEngineType fl_tls_engine_libssl = {
+static const FlTlsEngineType engine_libssl = {
     .name = "libssl",
     .feed = libssl_feed,
     .settle = libssl_settle,
@@ -374,7 +374,7 @@ fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
     fl_libssl.BIO_set_init(bio, 1);
     /* One reference for both directions; frees the MemoryBIOs' BIOs. */
     fl_libssl.SSL_set_bio(ssl, bio, bio);
-    engine->type = &fl_tls_engine_libssl;
+    engine->type = &engine_libssl;
     engine->pipe = pipe;
     engine->owner = Py_NewRef(owner);
     engine->ssl = ssl;

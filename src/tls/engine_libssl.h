@@ -10,13 +10,11 @@
 
 #include "tls/engine.h"
 
-extern const FlTlsEngineType fl_tls_engine_libssl;
-
-/* Make this engine type serve an engine that has its SSLObject.  `ssl` is the
-   last SSL created (libssl.h), `owner` the SSLObject's _sslobj.  The caller
-   runs no Python between asking for `ssl` and this call, which could free
-   it.  1: done, and the SSL has our BIO; 0: the
-   SSL is not the owner's, nothing has changed; -1 with an exception. */
+/* Make libssl's functions serve an engine that has its SSLObject.  `ssl` is
+   the last SSL created (libssl.h), `owner` the SSLObject's _sslobj.  The
+   caller runs no Python between asking for `ssl` and this call, which could
+   free it.  1: done, and the SSL has our BIO; 0: the SSL is not the owner's,
+   nothing has changed; -1 with an exception. */
 int fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner);
 
 #endif

@@ -103,7 +103,8 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     /* Invariants 1 and 3: an overridden read() is always called. */
     size_t waiting_bytes =
         engine->patched ? room_bytes : object_incoming(engine);
-    /* NULL: invariant 4.  The length may be a program's own and run Python. */
+    /* NULL: invariant 4.  The length may be an application's own and run
+       Python. */
     if (engine->object == NULL || (waiting_bytes == 0 && !engine->more)) {
         return FL_TLS_AGAIN;
     }

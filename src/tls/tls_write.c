@@ -200,13 +200,14 @@ fl_tls_end(FlTls *self, PyObject *function, const char *message)
         return fl_error_keep_first(leaving, 0, (PyObject *)self);
     }
     fl_tls_stop(self);
-    PyErr_SetRaisedException(exc);
+    PyErr_SetRaisedException(Py_NewRef(exc));
     int code = fl_tls_report(self, function, message);
     if (code < 0) { /* it may not have closed the raw transport */
-        exc = PyErr_GetRaisedException();
-        code = fl_error_keep_first(exc, fl_tls_abort(self, NULL),
+        PyObject *raised = PyErr_GetRaisedException();
+        code = fl_error_keep_first(raised, fl_tls_abort(self, exc),
                                    (PyObject *)self);
     }
+    Py_DECREF(exc);
     return fl_error_keep_first(leaving, code, (PyObject *)self);
 }
 
@@ -306,17 +307,7 @@ fl_tls_write_backlog(FlTls *self)
     return fl_tls_send(self, false);
 }
 
-/* The data of any buffer as an exact bytes object, a new reference. */
-static PyObject *
-as_bytes(PyObject *data)
-{
-    if (PyObject_CheckBuffer(data)) {
-        return PyBytes_FromObject(data);
-    }
-    return PyErr_Format(PyExc_TypeError,
-                        "a bytes-like object is required, not '%.100s'",
-                        Py_TYPE(data)->tp_name);
-}
+#define NO_BUFFER "a bytes-like object is required, not '%.100s'"
 
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an
    outer write is encrypting or queued, all of it is queued behind
@@ -380,7 +371,7 @@ fl_tls_write(FlTls *self, PyObject *data)
     if (dropped != 0) {
         return dropped < 0 ? -1 : 0;
     }
-    PyObject *bytes = as_bytes(data);
+    PyObject *bytes = fl_transport_as_bytes(data, NO_BUFFER);
     int code = bytes == NULL ? -1 : write_bytes(self, bytes);
     Py_XDECREF(bytes);
     return finish_write(self, code);
@@ -394,7 +385,8 @@ static int
 convert_items(PyObject *list)
 {
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
-        PyObject *bytes = as_bytes(PyList_GET_ITEM(list, at));
+        PyObject *bytes =
+            fl_transport_as_bytes(PyList_GET_ITEM(list, at), NO_BUFFER);
         if (bytes == NULL) {
             return -1;
         }

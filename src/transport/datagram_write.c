@@ -71,10 +71,7 @@ syscall_outcome(FlDatagram *self, ssize_t result)
 static int
 exception_outcome(FlDatagram *self)
 {
-    if (PyErr_ExceptionMatches(PyExc_BlockingIOError)
-        || PyErr_ExceptionMatches(PyExc_InterruptedError))
-    {
-        PyErr_Clear(); /* asyncio tests the same classes */
+    if (fl_error_would_block()) {
         return WOULD_BLOCK;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -321,7 +318,7 @@ sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
     }
     Py_END_CRITICAL_SECTION();
     Py_DECREF(address);
-    return code < 0 ? NULL : Py_NewRef(Py_None);
+    return fl_call_none(code);
 }
 
 PyObject *

@@ -9,10 +9,10 @@
    2. The local address is read before the descriptor is closed
       (fl_stream_save_sockname).  asyncio's transports report sockname after
       close, too.
-   3. A program may obtain the fd from the socket and send on it directly.  The
-      object it gets is a TransportSocket (_streams.py), which then reports the
-      exposed fd to the stream (fl_stream_expose_fd).  Otherwise corked
-      bytes would be sent after bytes that the program sends later. */
+   3. An application may obtain the fd from the socket and send on it directly.
+      The object it gets is a TransportSocket (_streams.py), which then reports
+      the exposed fd to the stream (fl_stream_expose_fd).  Otherwise corked
+      bytes would be sent after bytes that the application sends later. */
 #include "transport/extra_info.h"
 
 #include "py/compat.h"
@@ -277,7 +277,7 @@ fl_stream_save_sockname(FlStream *self)
         fill_names(self);
         return;
     }
-    /* As a struct: most programs never ask for sockname after close, so no
+    /* As a struct: most applications never ask for sockname after close, so no
        Python object is created for it. */
     FlName *copy = fl_name_new(&name, size);
     if (copy == NULL) {
@@ -328,7 +328,7 @@ PyObject *
 fl_stream_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
     FlStream *self = (FlStream *)transport;
-    /* A program may have replaced BaseTransport.get_extra_info, as
+    /* An application may have replaced BaseTransport.get_extra_info, as
        instrumentation and tests do. */
     PyObject *method = PyObject_GetAttr(self->state->asyncio_transport,
                                         self->state->names.get_extra_info);

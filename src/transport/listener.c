@@ -251,7 +251,7 @@ listener_stop(Listener *self)
 static int
 listener_start(Listener *self)
 {
-    /* Py_False is an int: nothing but the fd names the registration. */
+    /* Any int serves as `object`: no file object is stored for an int. */
     PyObject *callback = (PyObject *)self;
     FlHandle *handle = fl_fd_add(self->loop, self->fd, Py_False, FL_READABLE,
                                  &callback, 1, NULL);
@@ -437,89 +437,9 @@ resume_accepting(PyObject *module, PyObject *object)
     return fl_call_none(code > 0 ? listener_start((Listener *)object) : code);
 }
 
-static const char open_stream_doc[] =
-    "open_stream(loop, sock, shared, protocol, waiter, extra, server, "
-    "context, /)\n"
-    "--\n\n"
-    "Create a StreamTransport on a connected, non-blocking socket.\n\n"
-    "The transport owns the socket from now on.  shared: the caller may keep\n"
-    "references to the socket object.  The parameters after protocol may be\n"
-    "None.";
-
-static PyObject *
-open_stream(PyObject *module, PyObject *args)
-{
-    PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
-    int shared;
-    if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
-                          fl_state_get(module)->loop_type, &loop, &sock,
-                          &shared, &protocol, &waiter, &extra, &server,
-                          &context)
-        || fl_loop_check_open(FL_LOOP(loop)) < 0)
-    {
-        return NULL;
-    }
-    FlStreamOptions options = {
-        .sock = sock,
-        .sock_private = !shared,
-        .fd = fl_fd_of(FL_LOOP(loop), sock),
-        .protocol = protocol,
-        .waiter = fl_none_to_null(waiter),
-        .extra = fl_none_to_null(extra),
-        .server = fl_none_to_null(server),
-        .context = fl_none_to_null(context),
-    };
-    /* On failure the socket remains the caller's, and open. */
-    return options.fd < 0 ? NULL : fl_stream_open(FL_LOOP(loop), &options);
-}
-
-static const char is_literal_doc[] =
-    "is_literal(family, address, /)\n--\n\n"
-    "Return True if an address of this family needs no resolver: (numeric\n"
-    "host, port), or for AF_INET6 (numeric host, port, flow info, scope ID).";
-
-static PyObject *
-is_literal(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    PyObject *family, *address;
-    if (!PyArg_ParseTuple(args, "OO:is_literal", &family, &address)) {
-        return NULL;
-    }
-    /* A program's own socket class may have any object as its family. */
-    int overflow;
-    long number = PyLong_Check(family)
-                      ? PyLong_AsLongAndOverflow(family, &overflow)
-                      : AF_UNSPEC;
-    return PyBool_FromLong((number == AF_INET || number == AF_INET6)
-                           && fl_address_is_literal((int)number, address));
-}
-
-static const char check_no_transport_doc[] =
-    "check_no_transport(loop, fd, /)\n--\n\n"
-    "Raise RuntimeError if a transport uses a descriptor, ValueError if the\n"
-    "argument is not a descriptor.";
-
-static PyObject *
-check_no_transport(PyObject *module, PyObject *args)
-{
-    PyObject *loop, *object;
-    if (!PyArg_ParseTuple(args, "O!O:check_no_transport",
-                          fl_state_get(module)->loop_type, &loop, &object))
-    {
-        return NULL;
-    }
-    int fd = fl_fd_of(FL_LOOP(loop), object);
-    return fl_call_none(
-        fd < 0 ? -1 : fl_fd_check(FL_LOOP(loop), object, fd, false));
-}
-
 static PyMethodDef functions[] = {
     {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
     {"resume_accepting", resume_accepting, METH_O, resume_accepting_doc},
-    {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
-    {"is_literal", is_literal, METH_VARARGS, is_literal_doc},
-    {"check_no_transport", check_no_transport, METH_VARARGS,
-     check_no_transport_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,8 +1,8 @@
 /* Accepting connections: one listener per listening socket of a Server.
 
-   A listener is registered with add_reader, like a callback of the program, so
-   remove_reader stops it as it stops asyncio's.  When the process is out of
-   descriptors or memory it pauses for one second.
+   A listener is registered with add_reader, like a callback of the
+   application, so remove_reader stops it as it stops asyncio's.  When the
+   process is out of descriptors or memory it pauses for one second.
    Rejected: libuv's uv_listen, which accepts one connection per iteration.
 
    Owner: the handle of that registration owns the listener; during a pause the
@@ -15,8 +15,8 @@
 
 #include "py/state.h"
 
-/* Add the type Listener, and the functions that open transports, to the
-   module.  0, or -1 with an exception set. */
+/* Add the type Listener and its functions to the module.  0, or -1 with an
+   exception set. */
 int fl_listener_register(PyObject *module, FlState *state);
 
 #endif

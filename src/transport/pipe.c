@@ -99,9 +99,10 @@ open_pipe(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *pipe, *protocol, *waiter, *extra;
-    int writes, watched;
+    int writes, reports_end;
     if (!PyArg_ParseTuple(args, "O!OppOOO:open_pipe", state->loop_type, &loop,
-                          &pipe, &writes, &watched, &protocol, &waiter, &extra)
+                          &pipe, &writes, &reports_end, &protocol, &waiter,
+                          &extra)
         || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
         return NULL;
@@ -111,7 +112,7 @@ open_pipe(PyObject *module, PyObject *args)
         .kind = writes ? FL_WRITE_PIPE : FL_READ_PIPE,
         .run_events = writes ? write_events : NULL,
         .sock = pipe,
-        .unwatched = writes && !watched,
+        .never_readable = writes && !reports_end,
         .fd = PyObject_AsFileDescriptor(pipe),
         .protocol = protocol,
         .waiter = fl_none_to_null(waiter),
@@ -122,12 +123,13 @@ open_pipe(PyObject *module, PyObject *args)
 
 static PyMethodDef functions[] = {
     {"open_pipe", open_pipe, METH_VARARGS,
-     "open_pipe(loop, pipe, writes, watched, protocol, waiter, extra, /)\n"
+     "open_pipe(loop, pipe, writes, reports_end, protocol, waiter, extra, /)\n"
      "--\n\n"
      "Create a WritePipeTransport, or else a ReadPipeTransport, on a\n"
      "non-blocking pipe.\n\n"
-     "The transport owns the pipe from now on.  watched: the pipe becomes\n"
-     "readable when its reader is gone.  waiter and extra may be None."},
+     "The transport owns the pipe from now on.  reports_end: the pipe\n"
+     "becomes readable when its reader is gone.  waiter and extra may be\n"
+     "None."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -83,12 +83,8 @@ int
 fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
                              PyObject *value)
 {
-    Py_INCREF(waiter); /* done() may make the stream drop its reference */
-    int code = fl_call_truth(waiter, loop->state->names.done);
-    if (code == 0) {
-        code = fl_call_method(waiter, method, value);
-    }
-    Py_DECREF(waiter);
+    int code =
+        fl_call_unless_done(waiter, loop->state->names.done, method, value);
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 

@@ -148,6 +148,14 @@ fl_stream_finish(FlStream *self)
 }
 
 void
+fl_stream_abandon(FlOpenTransport *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    fl_stream_unregister(self, true);
+    Py_DECREF(self);
+}
+
+void
 fl_stream_undo_open(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
@@ -216,7 +224,8 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     return fl_error_keep_first(exc, code, subject);
 }
 
-/* Without memory for the queue's entry it is called at once. */
+/* Without memory for the queue's entry it is called at once.  A loop that is
+   closed meanwhile abandons the stream. */
 void
 fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
 {
@@ -231,29 +240,43 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
     }
     if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
                          argument, self->context)
-        < 0)
+        == 0)
     {
-        /* No memory for an entry, but connection_lost must be called.  That
-           clears self->loop, so the loop needs a reference of its own. */
-        PyErr_WriteUnraisable((PyObject *)self);
-        FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
-        if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
-            PyErr_WriteUnraisable((PyObject *)self);
-        }
-        Py_DECREF(loop);
+        return;
     }
+    if (self->loop->closed) {
+        PyErr_Clear(); /* "Event loop is closed" */
+        return;
+    }
+    /* No memory for an entry, but connection_lost must be called.  That clears
+       self->loop, so the loop needs a reference of its own. */
+    PyErr_WriteUnraisable((PyObject *)self);
+    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+    if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_DECREF(loop);
 }
 
 int
 fl_stream_call_connection_lost(FlStream *self)
 {
-    if (fl_fd_table_iterates_elsewhere(&self->loop->poller->table)) {
-        /* Only the loop's thread calls the protocol, and it may be polling. */
+    /* Owned, because the call clears self->loop. */
+    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+    /* Only the loop's thread calls the protocol, and it may be polling. */
+    bool elsewhere = fl_fd_table_iterates_elsewhere(&loop->poller->table);
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (elsewhere) {
         fl_stream_queue_connection_lost(self, NULL);
-        return 0;
     }
-    fl_stream_set_phase(self, FL_STREAM_LOST);
-    return run_connection_lost(self->loop, (PyObject *)self, Py_None);
+    else {
+        fl_stream_set_phase(self, FL_STREAM_LOST);
+    }
+    Py_END_CRITICAL_SECTION();
+    int code =
+        elsewhere ? 0 : run_connection_lost(loop, (PyObject *)self, Py_None);
+    Py_DECREF(loop);
+    return code;
 }
 
 /* --- abort --------------------------------------------------------------- */

@@ -25,9 +25,12 @@ fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
 
 /* Close the registration and release the fd in the loop's table.  The stream's
    own fd stays open.  closes_duplicate: close the duplicate that a pipe may
-   wait with (stream_fd.c); false if its number may be another file's.  Corked
+   wait with (stream_fd.c); false if its fd may be another file's.  Corked
    bytes are no longer flushed at the callback's end. */
 void fl_stream_unregister(FlStream *self, bool closes_duplicate);
+
+/* FlOpenTransportKind.abandon: the closed loop has unlinked the node. */
+void fl_stream_abandon(FlOpenTransport *owned);
 
 /* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
    is the caller's again, and open.  The raised exception stays. */

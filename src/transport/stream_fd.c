@@ -212,7 +212,7 @@ fl_stream_invalidate_fd(FlOpenTransport *owned)
         fl_stream_unregister(self, false);
     }
     if (code < 0 && !refused) {
-        self->fd = -1; /* it is another file's */
+        self->fd = -1; /* the stream must not use it any more */
         fl_stream_fail(self, code);
         code = 0;
     }

@@ -28,7 +28,7 @@ fl_stream_check_fd(FlStream *self)
 void fl_stream_expose_fd(FlStream *self);
 
 /* Open a new stream's registration on this fd.  A callback or transport that
-   was left on the number loses it (fl_fd_acquire).  A pipe takes no fd from a
+   was left on the fd loses it (fl_fd_acquire).  A pipe takes no fd from a
    user that still has it: it waits with a duplicate.  0, or -1 with an
    exception set.  May run Python. */
 int fl_stream_take_fd(FlStream *self, int fd);

@@ -1,5 +1,4 @@
-/* A stream's beginning: opening, connection_made, and which functions handle
-   its events.
+/* A stream's beginning: opening and connection_made.
 
    1. connection_made is called once, from the ready queue, so never inside
       another callback of the protocol, and before connection_lost.
@@ -14,6 +13,8 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
+#include "loop/user_fd.h"
+#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -108,20 +109,6 @@ run_connection_made(FlLoop *loop, PyObject *subject,
     return fl_error_keep_first(exc, start_reading(loop, self), subject);
 }
 
-/* --- events -------------------------------------------------------------- */
-
-/* Reads first, as asyncio does.  Reading may end the stream: then its loop is
-   NULL and nothing is left to write. */
-static int
-run_events(FlStream *self, int events)
-{
-    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
-    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
-        code = fl_stream_write_ready(self);
-    }
-    return code;
-}
-
 /* --- opening ------------------------------------------------------------- */
 
 /* Save the peer's name now: getpeername fails once the peer has left.  0, or
@@ -144,23 +131,6 @@ set_peer(FlStream *self, const FlStreamOptions *options)
     return size > 0 && self->peer == NULL ? -1 : 0;
 }
 
-/* FlOpenTransportKind.abandon: the loop has unlinked the node. */
-static void
-abandon(FlOpenTransport *owned)
-{
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    fl_stream_unregister(self, true);
-    Py_DECREF(self);
-}
-
-static const FlOpenTransportKind owned_kind = {
-    .visits_own_ref = fl_stream_visits_own_ref,
-    .abandon = abandon,
-    .has_fd = fl_stream_has_fd,
-    .invalidate_fd = fl_stream_invalidate_fd,
-    .flush = fl_stream_flush_corked,
-};
-
 /* A stream without a descriptor or a registration.  NULL with an exception. */
 static FlStream *
 stream_new(FlLoop *loop, const FlStreamOptions *options)
@@ -173,16 +143,16 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     }
     self->fd = self->last_fd = -1;
     self->kind = options->kind;
-    self->read_eof = options->unwatched;
+    self->read_eof = options->never_readable;
     self->state = loop->state;
     self->ops = &fl_stream_ops;
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
-    self->run_events =
-        options->run_events == NULL ? run_events : options->run_events;
+    self->run_events = options->run_events == NULL ? fl_stream_run_events
+                                                   : options->run_events;
     self->owned.object = (PyObject *)self;
-    self->owned.kind = &owned_kind; /* the loop calls back through it */
+    self->owned.kind = &fl_stream_owned_kind; /* the loop's calls */
     fl_list_init(&self->owned.link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
@@ -259,4 +229,96 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
         FL_METER(loop, connections_made, 1);
     }
     return (PyObject *)self;
+}
+
+/* --- module functions, for fastloop/connections.py ----------------------- */
+
+static const char open_stream_doc[] =
+    "open_stream(loop, sock, shared, protocol, waiter, extra, server, "
+    "context, /)\n"
+    "--\n\n"
+    "Create a StreamTransport on a connected, non-blocking socket.\n\n"
+    "The transport owns the socket from now on.  shared: the caller may keep\n"
+    "references to the socket object.  The parameters after protocol may be\n"
+    "None.";
+
+static PyObject *
+open_stream(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
+    int shared;
+    if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
+                          fl_state_get(module)->loop_type, &loop, &sock,
+                          &shared, &protocol, &waiter, &extra, &server,
+                          &context)
+        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+    {
+        return NULL;
+    }
+    FlStreamOptions options = {
+        .sock = sock,
+        .sock_private = !shared,
+        .fd = fl_fd_of(FL_LOOP(loop), sock),
+        .protocol = protocol,
+        .waiter = fl_none_to_null(waiter),
+        .extra = fl_none_to_null(extra),
+        .server = fl_none_to_null(server),
+        .context = fl_none_to_null(context),
+    };
+    /* On failure the socket remains the caller's, and open. */
+    return options.fd < 0 ? NULL : fl_stream_open(FL_LOOP(loop), &options);
+}
+
+static const char is_literal_doc[] =
+    "is_literal(family, address, /)\n--\n\n"
+    "Return True if an address of this family needs no resolver: (numeric\n"
+    "host, port), or for AF_INET6 (numeric host, port, flow info, scope ID).";
+
+static PyObject *
+is_literal(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *family, *address;
+    if (!PyArg_ParseTuple(args, "OO:is_literal", &family, &address)) {
+        return NULL;
+    }
+    /* An application's own socket class may have any object as its family. */
+    int overflow;
+    long number = PyLong_Check(family)
+                      ? PyLong_AsLongAndOverflow(family, &overflow)
+                      : AF_UNSPEC;
+    return PyBool_FromLong((number == AF_INET || number == AF_INET6)
+                           && fl_address_is_literal((int)number, address));
+}
+
+static const char check_no_transport_doc[] =
+    "check_no_transport(loop, fd, /)\n--\n\n"
+    "Raise RuntimeError if a transport uses a descriptor, ValueError if the\n"
+    "argument is not a descriptor.";
+
+static PyObject *
+check_no_transport(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *object;
+    if (!PyArg_ParseTuple(args, "O!O:check_no_transport",
+                          fl_state_get(module)->loop_type, &loop, &object))
+    {
+        return NULL;
+    }
+    int fd = fl_fd_of(FL_LOOP(loop), object);
+    return fl_call_none(
+        fd < 0 ? -1 : fl_fd_check(FL_LOOP(loop), object, fd, false));
+}
+
+static PyMethodDef functions[] = {
+    {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
+    {"is_literal", is_literal, METH_VARARGS, is_literal_doc},
+    {"check_no_transport", check_no_transport, METH_VARARGS,
+     check_no_transport_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+int
+fl_stream_open_register(PyObject *module)
+{
+    return PyModule_AddFunctions(module, functions);
 }

@@ -20,9 +20,9 @@ typedef struct {
     PyTypeObject *type;
     FlStreamEvents *run_events;
     FlStreamKind kind;
-    bool unwatched;    /* a write pipe that never asks for readable events */
-    PyObject *sock;    /* a socket object; NULL: fd alone */
-    bool sock_private; /* no other code has that object */
+    bool never_readable; /* a write pipe that wants no readable events */
+    PyObject *sock;      /* a socket object; NULL: fd alone */
+    bool sock_private;   /* no other code has that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;
@@ -36,5 +36,9 @@ typedef struct {
 /* Open a stream and queue connection_made.  A new reference; or NULL with an
    exception set, and the descriptor is still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
+
+/* Add the functions that connections.py connects with to the module.  0, or -1
+   with an exception set. */
+int fl_stream_open_register(PyObject *module);
 
 #endif

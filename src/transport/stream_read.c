@@ -10,9 +10,10 @@
    1. The allocator must not map and unmap memory for every message.  That
       takes five times as long as a read of 200 KiB; make_scratch prevents it.
    2. A read that did not fill its buffer has emptied the socket, so no further
-      read is made.  For fairness one event delivers at most EVENT_BYTES, and
-      each read counts as READ_BYTES at least.  Otherwise a peer that sends
-      much to a protocol with a small buffer would keep the loop busy.
+      read is made.  For fairness an event makes no further read once it has
+      delivered EVENT_BYTES, and each read counts as READ_BYTES at least.
+      Otherwise a peer that sends much to a protocol with a small buffer would
+      keep the loop busy.
    3. The protocol may pause or close the stream, or set another protocol, in
       any callback, so fl_stream_read_ready checks again after each.  If it
       then closes a connection with unread bytes in the socket, the kernel

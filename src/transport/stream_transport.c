@@ -1,5 +1,5 @@
 /* The operations (FlTransportOps) and repr() of streams and datagram
-   transports, and the type StreamTransport.
+   transports, what the loop calls of them, and the type StreamTransport.
 
    The work is done in stream_close.c, stream_write.c, flow.c and
    extra_info.c.
@@ -23,7 +23,9 @@
 #include "transport/flow.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
+#include "transport/stream_fd.h"
 #include "transport/stream_gc.h"
+#include "transport/stream_read.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
@@ -194,6 +196,28 @@ const FlTransportOps fl_stream_ops = {
     .write_buffer_bytes = stream_buffer_bytes,
     .control_writing = stream_control_writing,
 };
+
+/* --- what the loop calls ------------------------------------------------- */
+
+const FlOpenTransportKind fl_stream_owned_kind = {
+    .visits_own_ref = fl_stream_visits_own_ref,
+    .abandon = fl_stream_abandon,
+    .has_fd = fl_stream_has_fd,
+    .invalidate_fd = fl_stream_invalidate_fd,
+    .flush = fl_stream_flush_corked,
+};
+
+/* Reads first, as asyncio does.  Reading may end the stream: then its loop is
+   NULL and nothing is left to write. */
+int
+fl_stream_run_events(FlStream *self, int events)
+{
+    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
+    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
+        code = fl_stream_write_ready(self);
+    }
+    return code;
+}
 
 /* --- repr ---------------------------------------------------------------- */
 

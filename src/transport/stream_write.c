@@ -73,6 +73,8 @@
 #define WRONG_TYPE \
     "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
 
+#define NO_BUFFER "memoryview: a bytes-like object is required, not '%.200s'"
+
 /* --- the kernel ---------------------------------------------------------- */
 
 /* One system call.  0 with the bytes sent, 0 of them if it would block; or a
@@ -332,6 +334,29 @@ flush_before_write(FlStream *self, bool corks)
            && !fl_write_queue_is_empty(&self->write_queue);
 }
 
+/* How a write begins: what it has to do with its data. */
+typedef struct {
+    bool corks;   /* join the corked queue */
+    bool blocked; /* queue behind what the kernel refused */
+    int failure;  /* of the fd: 0 or a negative errno */
+} WriteStart;
+
+/* Begin a write of this size: check the fd, then flush what the write would
+   overtake.  1; 0 if the stream is LOST by now; or -1 as check_writable. */
+static int
+begin_write(FlStream *self, const char *method, size_t size_bytes,
+            WriteStart *start)
+{
+    record_write(self);
+    start->corks = may_cork(self, size_bytes);
+    if (check_fd_for_write(self, method, &start->failure) < 0) {
+        return -1;
+    }
+    start->blocked =
+        self->phase < FL_STREAM_LOST && flush_before_write(self, start->corks);
+    return self->phase < FL_STREAM_LOST; /* the flush may have failed, too */
+}
+
 /* One write: drop it after a loss, cork it, send it, or queue it.  A send that
    fails queues connection_lost.  0, or -1 with MemoryError, what the warning
    about a lost connection raised, or as check_writable. */
@@ -343,18 +368,14 @@ write_payload(FlStream *self, const Payload *payload)
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
-    record_write(self);
-    bool corks = may_cork(self, size);
-    if (check_fd_for_write(self, "write", &code) < 0) {
-        return -1;
+    WriteStart start;
+    code = begin_write(self, "write", size, &start);
+    if (code <= 0) {
+        return code;
     }
-    bool blocked =
-        self->phase < FL_STREAM_LOST && flush_before_write(self, corks);
-    if (self->phase >= FL_STREAM_LOST) {
-        return 0; /* the flush may have failed, too */
-    }
-    if (!blocked && !corks) { /* nothing is queued: send it directly */
+    if (!start.blocked && !start.corks) { /* nothing is queued: send it */
         struct iovec vector = {(char *)payload->data, size};
+        code = start.failure;
         if (code == 0) {
             code = send_vectors(self, &vector, 1, &sent);
         }
@@ -369,26 +390,13 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, sent) < 0) {
         return -1;
     }
-    if (corks && !blocked) {
+    if (start.corks && !start.blocked) {
         cork_queue(self);
     }
     else {
         wait_for_kernel(self);
     }
     return 0;
-}
-
-/* The data of any buffer as an exact bytes object, a new reference. */
-static PyObject *
-as_bytes(PyObject *data)
-{
-    if (!PyObject_CheckBuffer(data)) {
-        return PyErr_Format(
-            PyExc_TypeError,
-            "memoryview: a bytes-like object is required, not '%.200s'",
-            Py_TYPE(data)->tp_name);
-    }
-    return PyBytes_FromObject(data);
 }
 
 static int
@@ -413,7 +421,7 @@ write_buffer(FlStream *self, PyObject *data)
         code = write_payload(self, &payload);
     }
     else {
-        PyObject *copy = as_bytes(data);
+        PyObject *copy = fl_transport_as_bytes(data, NO_BUFFER);
         if (copy != NULL) {
             code = write_bytes(self, copy);
             Py_DECREF(copy);
@@ -466,7 +474,7 @@ bytes_list(PyObject *lines)
     PyObject *list = iterator == NULL ? NULL : PyList_New(0);
     PyObject *item;
     while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
-        PyObject *bytes = as_bytes(item);
+        PyObject *bytes = fl_transport_as_bytes(item, NO_BUFFER);
         Py_DECREF(item);
         if (bytes == NULL
             || (PyBytes_GET_SIZE(bytes) > 0 && PyList_Append(list, bytes) < 0))
@@ -491,31 +499,26 @@ write_list(FlStream *self, PyObject *list)
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
         size_bytes += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(list, at));
     }
-    record_write(self);
-    bool corks = may_cork(self, size_bytes);
-    int code = 0, failure;
-    if (check_fd_for_write(self, "writelines", &failure) < 0) {
-        return -1;
+    WriteStart start;
+    int code = begin_write(self, "writelines", size_bytes, &start);
+    if (code <= 0) {
+        return code;
     }
-    bool blocked =
-        self->phase < FL_STREAM_LOST && flush_before_write(self, corks);
-    if (self->phase >= FL_STREAM_LOST) {
-        return 0;
-    }
+    code = 0;
     for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
         code = fl_write_queue_append(&self->write_queue,
                                      PyList_GET_ITEM(list, at), 0);
     }
     /* What was queued before memory ran out is sent all the same. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (blocked) {
+    if (start.blocked) {
         wait_for_kernel(self);
     }
-    else if (corks) {
+    else if (start.corks) {
         cork_queue(self);
     }
-    else if (failure < 0) {
-        write_failed(self, failure);
+    else if (start.failure < 0) {
+        write_failed(self, start.failure);
     }
     else {
         send_queue(self);

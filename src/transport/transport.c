@@ -20,9 +20,9 @@ PyObject *
 fl_transport_queue_to_loop(FlLoop *loop, PyObject *self, PyObject *method,
                            PyObject *argument)
 {
-    /* From the type, not from the instance: a program may have replaced the
-       instance's attribute with a wrapper that called us, and would be called
-       twice. */
+    /* From the type, not from the instance: an application may have replaced
+       the instance's attribute with a wrapper that called us, and would be
+       called twice. */
     PyObject *function = PyObject_GetAttr((PyObject *)Py_TYPE(self), method);
     PyObject *queued =
         function == NULL
@@ -177,6 +177,14 @@ static PyMethodDef common_methods[] = {
 };
 
 /* --- helpers of all kinds ------------------------------------------------ */
+
+PyObject *
+fl_transport_as_bytes(PyObject *data, const char *format)
+{
+    return PyObject_CheckBuffer(data)
+               ? PyBytes_FromObject(data)
+               : PyErr_Format(PyExc_TypeError, format, Py_TYPE(data)->tp_name);
+}
 
 int
 fl_transport_check_data(PyObject *data, const char *format)

@@ -94,6 +94,11 @@ PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
    format has one PyUnicode_FromFormat field for the name of that type. */
 int fl_transport_check_data(PyObject *data, const char *format);
 
+/* The data of any buffer as an exact bytes object: a new reference, or NULL
+   with TypeError.  The format has one PyUnicode_FromFormat field for the name
+   of the data's type, a C string. */
+PyObject *fl_transport_as_bytes(PyObject *data, const char *format);
+
 /* Report an exception to the loop's call_exception_handler with the keys that
    asyncio uses for a transport; unraisable if the transport has ended.
    protocol is borrowed; NULL: the transport's.  0, or -1 with one that leaves

@@ -149,9 +149,13 @@ async def test_the_next_file_of_its_fd_keeps_its_connections(
     with socket.create_connection(old.getsockname()):
         while not reports:
             await asyncio.sleep(0)
-    with near, far, old, new[0], socket.create_connection(
-        new[0].getsockname()
-    ) as client:
+    with (
+        near,
+        far,
+        old,
+        new[0],
+        socket.create_connection(new[0].getsockname()) as client,
+    ):
         await asyncio.sleep(0.01)
         assert accepted.empty()
         peer, address = new[0].accept()
