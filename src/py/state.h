@@ -35,6 +35,7 @@ struct FlNativeProtocol;
     X(_check_callback)          \
     X(_check_python_transports) \
     X(_check_thread)            \
+    X(_closed)                  \
     X(_decref_socketios)        \
     X(_detach)                  \
     X(_handle_signal)           \

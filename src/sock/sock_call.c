@@ -44,21 +44,32 @@ typedef struct {
 
 /* --- the socket's count of users ----------------------------------------- */
 
+/* Add to the socket's _io_refs.  0, or -1 with an exception set. */
+static int
+add_users(PyObject *sock, PyObject *name, long change)
+{
+    PyObject *count = PyObject_GetAttr(sock, name);
+    long users = count == NULL ? -1 : PyLong_AsLong(count);
+    Py_XDECREF(count);
+    if (users == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    count = PyLong_FromLong(users + change);
+    int code = count == NULL ? -1 : PyObject_SetAttr(sock, name, count);
+    Py_XDECREF(count);
+    return code;
+}
+
 /* Count the call in its socket.  0, or -1 with an exception set. */
 static int
 begin_count(SocketCall *self)
 {
     const FlState *state = self->attempt.state;
-    PyObject *sock = self->attempt.sock, *name = state->names._io_refs;
+    PyObject *sock = self->attempt.sock;
     if (!PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_type)) {
         return 0;
     }
-    PyObject *count = PyObject_GetAttr(sock, name);
-    long users = count == NULL ? -1 : PyLong_AsLong(count);
-    Py_XDECREF(count);
-    count = users < 0 ? NULL : PyLong_FromLong(users + 1);
-    int code = count == NULL ? -1 : PyObject_SetAttr(sock, name, count);
-    Py_XDECREF(count);
+    int code = add_users(sock, state->names._io_refs, 1);
     atomic_store(&self->counts, code == 0);
     return code;
 }
@@ -68,11 +79,15 @@ begin_count(SocketCall *self)
 static int
 end_count(SocketCall *self)
 {
-    return atomic_exchange(&self->counts, false)
-               ? fl_call_method(self->attempt.sock,
-                                self->attempt.state->names._decref_socketios,
-                                NULL)
-               : 0;
+    const FlNames *names = &self->attempt.state->names;
+    PyObject *sock = self->attempt.sock;
+    if (!atomic_exchange(&self->counts, false)) {
+        return 0;
+    }
+    int closed = fl_attr_truth(sock, names->_closed);
+    return closed > 0    ? fl_call_method(sock, names->_decref_socketios, NULL)
+           : closed == 0 ? add_users(sock, names->_io_refs, -1)
+                         : -1;
 }
 
 /* --- waiting ------------------------------------------------------------- */
