@@ -356,11 +356,22 @@ add_sent(FlAttempt *self, Py_ssize_t sent_bytes, PyObject **result)
                : 0;
 }
 
+/* A memoryview of sendall's data as bytes, which send() counts. */
+static PyObject *
+view_of_bytes(FlAttempt *self)
+{
+    PyObject *view = PyMemoryView_FromObject(self->args[0]);
+    if (view != NULL && self->view.len > 0 && self->view.itemsize > 1) {
+        Py_SETREF(view, PyObject_CallMethod(view, "cast", "s", "B"));
+    }
+    return view;
+}
+
 /* By the send() of a socket of another class. */
 static int
 sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 {
-    PyObject *view = PyMemoryView_FromObject(self->args[0]);
+    PyObject *view = view_of_bytes(self);
     PyObject *rest = view == NULL ? NULL
                                   : PySequence_GetSlice(view, self->sent_bytes,
                                                         PY_SSIZE_T_MAX);

@@ -6,6 +6,7 @@ call the object they were given.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import socket
 from collections import Counter
@@ -196,3 +197,22 @@ def test_ctrl_c_in_fileno_is_raised(loop, call):
         with pytest.raises(KeyboardInterrupt):
             coro.send(None)
         sock.ready = False
+
+
+async def test_sendall_of_items_larger_than_a_byte(loop, loop_kind):
+    """send() takes a part and counts bytes."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio counts items: it never ends")
+
+    class Slow(socket.socket):
+        def send(self, data):
+            return super().send(data[:3])
+
+    near, far = socket.socketpair()
+    slow = Slow(fileno=near.detach())
+    slow.setblocking(False)
+    data = array.array("i", range(20))
+    with slow, far:
+        for empty in (data[:0], data):
+            await loop.sock_sendall(slow, empty)
+        assert far.recv(1000) == data.tobytes()
