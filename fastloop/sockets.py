@@ -51,9 +51,10 @@ class SocketCalls:
     the descriptor.
 
     If a socket is closed while one of them waits for it, the operation
-    continues, and the close takes effect when it ends, is cancelled, or loses
-    its place to another user of the descriptor.  uvloop does so too; asyncio
-    does not.
+    continues, and the close takes effect when it ends, is cancelled, or (but
+    for ``sock_sendfile`` and a ``sock_connect`` by asyncio's code) loses its
+    place to another user of the descriptor.  uvloop does so too; asyncio does
+    not.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:

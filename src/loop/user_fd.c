@@ -34,6 +34,7 @@
 #include "core/loop.h"
 #include "core/report.h"
 #include "core/registration.h"
+#include "core/thread_queue.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -239,24 +240,40 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     return code;
 }
 
+/* An FlReadyOp. */
+static int
+run_displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(argument))
+{
+    if (fl_call_method(call, loop->state->names.displaced, NULL) < 0) {
+        PyErr_WriteUnraisable(call);
+    }
+    return 0;
+}
+
 /* What stood in a slot has lost its place: a sock_* call, also one that a
    handle calls, no longer keeps its socket open.  As in asyncio, it waits
-   until its coroutine is cancelled.  Runs application code. */
+   until its coroutine is cancelled.  Without a GIL only the loop's thread
+   changes a socket's count.  Runs application code. */
 static void
 displace(FlLoop *loop, PyObject *handle)
 {
     PyTypeObject *call_type = loop->state->socket_call_type;
-    if (handle == NULL) {
+    if (handle == NULL || call_type == NULL) {
         return;
     }
     FlHandle *caller = (FlHandle *)handle;
     PyObject *call = Py_IS_TYPE(handle, call_type)
                          ? Py_NewRef(handle)
                          : fl_field_get(caller, &caller->callback);
-    if (call != NULL && Py_IS_TYPE(call, call_type)
-        && fl_call_method(call, loop->state->names.displaced, NULL) < 0)
-    {
-        PyErr_WriteUnraisable(call);
+    if (call != NULL && Py_IS_TYPE(call, call_type)) {
+        bool queued = !FL_HAVE_GIL && fl_loop_on_other_thread(loop)
+                      && fl_thread_queue_push_op_anythread(loop, run_displaced,
+                                                           call, NULL, NULL)
+                             == 0;
+        if (!queued) { /* also if the loop is closed by now */
+            PyErr_Clear();
+            (void)run_displaced(loop, call, NULL);
+        }
     }
     Py_XDECREF(call);
 }

@@ -358,10 +358,14 @@ add_sent(FlAttempt *self, Py_ssize_t sent_bytes, PyObject **result)
 
 /* A memoryview of sendall's data as bytes, which send() counts. */
 static PyObject *
-view_of_bytes(FlAttempt *self)
+view_of_bytes(const FlAttempt *self)
 {
     PyObject *view = PyMemoryView_FromObject(self->args[0]);
-    if (view != NULL && self->view.len > 0 && self->view.itemsize > 1) {
+    const Py_buffer *whole =
+        view == NULL ? NULL : PyMemoryView_GET_BUFFER(view);
+    if (whole != NULL && whole->len > 0
+        && (whole->ndim != 1 || whole->itemsize > 1))
+    {
         Py_SETREF(view, PyObject_CallMethod(view, "cast", "s", "B"));
     }
     return view;

@@ -208,7 +208,7 @@ static int
 wait(SocketCall *self)
 {
     const FlAttempt *attempt = &self->attempt;
-    if (self->future != NULL) {
+    if (self->future != NULL || atomic_load(&self->counts)) {
         PyErr_SetString(PyExc_RuntimeError, "a SocketCall is awaited once");
         return -1;
     }

@@ -44,9 +44,15 @@ tls_close(FlTransport *transport)
 static int
 tls_force_close(FlTransport *self, PyObject *exc)
 {
+    FlTls *connection = TLS(self);
     ((FlTlsTransport *)self)->closed = true;
-    Py_CLEAR(TLS(self)->failure); /* the application's reason is the last */
-    return fl_tls_abort(TLS(self), exc);
+    /* The application's reason is the last. */
+    PyObject *failure = connection->failure;
+    connection->failure = NULL;
+    int code = fl_tls_abort(connection, exc);
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(failure);
+    return fl_error_keep_first(raised, 0, NULL);
 }
 
 static int

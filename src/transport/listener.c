@@ -223,15 +223,17 @@ is_accepting(const Listener *self)
 }
 
 /* Whether the socket object still has the fd: invariant 6.  May run Python.  1
-   or 0, or -1 with an exception that leaves the loop. */
+   or 0, or -1 with an exception that says nothing about it. */
 static int
 has_fd(const Listener *self)
 {
     int fd = PyObject_AsFileDescriptor(self->sock);
-    if (fd < 0 && fl_error_leaves_loop()) {
+    if (fd < 0 && !PyErr_ExceptionMatches(PyExc_ValueError)
+        && !PyErr_ExceptionMatches(PyExc_OSError))
+    {
         return -1;
     }
-    PyErr_Clear(); /* a fileno() that raises has no usable fd */
+    PyErr_Clear(); /* that of a closed socket: its fd is -1, or it raises */
     return fd == self->fd;
 }
 
@@ -348,7 +350,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     Accepted accepted[MAX_ACCEPTS];
     int code = -EBADF, open = has_fd(self);
     if (open < 0) {
-        return NULL;
+        return NULL; /* the loop reports it, and the next event tries again */
     }
     int count =
         open ? accept_batch(self->fd, accepted, next_limit(self), &code) : 0;

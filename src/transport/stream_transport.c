@@ -50,6 +50,9 @@ ends_without_loop(FlStream *self, FlStreamPhase phase)
         return false;
     }
     Py_BEGIN_CRITICAL_SECTION(self);
+    if (phase == FL_STREAM_LOST) {
+        fl_write_queue_clear(&self->write_queue);
+    }
     if (self->phase < phase) {
         fl_stream_set_phase(self, phase);
     }

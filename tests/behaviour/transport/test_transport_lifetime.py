@@ -386,6 +386,8 @@ def test_a_transport_of_a_closed_loop_is_closing_once_it_was_ended(
         else:
             getattr(transport, method)()
         assert transport.is_closing()
+        if method == "abort" and "stream" in kind:
+            assert transport.get_write_buffer_size() == 0
         transport.close()
         assert transport.is_closing()
         del transport
