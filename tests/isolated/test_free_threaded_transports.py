@@ -454,3 +454,46 @@ async def main():
 run(main)
 """
     )
+
+
+def test_a_call_displaced_by_another_thread_leaves_its_sockets_count(
+    fast_script,
+):
+    fast_script(
+        """
+import socket
+
+loop = new_loop()
+near, far = socket.socketpair()
+near.setblocking(False)
+ended = False
+
+def displaces():
+    while not ended:
+        loop.add_reader(near, int)
+        loop.remove_reader(near)
+
+async def waits():
+    for _ in range(2000):
+        calls = [
+            asyncio.ensure_future(loop.sock_recv(near, 10)) for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.sleep(0)  # the last one is displaced in the loop's thread
+
+thread = threading.Thread(target=displaces)
+thread.start()
+loop.run_until_complete(waits())
+ended = True
+thread.join()
+assert near._io_refs == 0
+near.close()
+assert near.fileno() == -1
+far.close()
+loop.close()
+"""
+    )
