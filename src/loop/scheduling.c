@@ -1,8 +1,11 @@
 /* call_soon and the like: everything that queues a callback.
 
    1. A C task's own steps need no handle: asyncio drops the one that call_soon
-      returns.  Python code could only reach those callables through a handle
-      or a call_soon of its own, and overrides.h tells whether there is one.
+      returns.  Python code could only reach a step's callable through a handle
+      or a call_soon of its own, and overrides.h says whether there is one.  A
+      wake-up reaches the add_done_callback of any future that a task awaits.
+      It goes without a handle only if it is called with a future or task of
+      CPython's own classes, whose C code drops the handle.
       fastloop._task_probe finds out which callables these are (state.c).
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
@@ -56,8 +59,8 @@ is_custom_context(PyObject *context)
 
 /* --- call_soon ----------------------------------------------------------- */
 
-/* Whether args is the call by which a C task schedules its own step, or its
-   wake-up by a future. */
+/* Whether args is the call by which a C task schedules its own step, or a C
+   future or task its wake-up: invariant 1. */
 static inline bool
 is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -65,7 +68,9 @@ is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
         return Py_TYPE(args[0]) == state->step_type;
     }
     return nargs == 2 && PyCFunction_CheckExact(args[0])
-           && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function;
+           && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function
+           && (Py_IS_TYPE(args[1], (PyTypeObject *)state->future_type)
+               || Py_IS_TYPE(args[1], (PyTypeObject *)state->task_type));
 }
 
 /* Fill a reserved entry.  args[0] is the callback.  Steals context. */

@@ -269,3 +269,37 @@ def test_task_awaiting_itself_and_bad_yields(loop):
         await Bad()
 
     loop.run_until_complete(main())
+
+
+async def test_a_future_of_another_class_gets_the_handle_of_a_wake_up(loop):
+    class Other:
+        """What a task may await: it has a future's protocol."""
+
+        _asyncio_future_blocking = False
+
+        def get_loop(self):
+            return loop
+
+        def add_done_callback(self, callback, *, context=None):
+            self.call = callback, context
+
+        def finish(self):
+            callback, context = self.call
+            self.handles = [
+                loop.call_soon(callback, self, context=context)
+                for _ in range(2)
+            ]
+            self.handles[0].cancel()
+
+        def result(self):
+            return 5
+
+        def __await__(self):
+            self._asyncio_future_blocking = True
+            yield self
+            return self.result()
+
+    other = Other()
+    loop.call_soon(other.finish)
+    assert await other == 5
+    assert all(isinstance(one, asyncio.Handle) for one in other.handles)
