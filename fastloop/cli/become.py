@@ -70,7 +70,8 @@ def _run_file(call: _Call, program: Program) -> None:
         source = sys.stdin.buffer.read() if sys.stdin else b""
         _execute(call, _compiled(call, source, "<stdin>"), names)
         return
-    path = os.path.abspath(program.name)
+    # Not abspath(): a ".." behind a symbolic link is another folder's.
+    path = os.path.join(os.getcwd(), program.name)
     if _has_modules(path):
         _replace_path(path, always=True)
         _run_module(call, "__main__", False)

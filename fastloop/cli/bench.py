@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import os
+import resource
 import shlex
 import sys
 from collections.abc import Callable
@@ -150,10 +151,15 @@ def _check(options: argparse.Namespace) -> None:
             raise Refused(f"cannot write {name}: {os.strerror(reason)}")
     if options.plot and not options.plot.endswith((".svg", ".png")):
         raise Refused("--plot wants a name that ends in .svg or .png")
-    for name, least in (("runs", 1), ("connections", 1), ("rate", 1)):
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    for name, most in (
+        ("runs", 10_000),
+        ("connections", max(1, files // 4)),
+        ("rate", 1_000_000),
+    ):
         given = getattr(options, name)
-        if given is not None and given < least:
-            raise Refused(f"--{name} wants {least} or more")
+        if given is not None and not 1 <= given <= most:
+            raise Refused(f"--{name} wants 1 to {most:,}")
     if not 0.1 <= options.seconds <= 3600:
         raise Refused("--seconds wants 0.1 to 3600")
     if options.timeout is not None and not 0 < options.timeout <= 1e6:

@@ -29,7 +29,7 @@ _SKIPPED = _LIBRARY_FOLDERS | {"node_modules", "__pycache__", "build", "dist"}
 _TESTS = re.compile(r"(tests?|conftest\.py|test_.*\.py|.*_test\.py)\Z")
 _MOST_FILES = 5000
 #: What reading or parsing a file may raise.
-_UNREAD = (OSError, SyntaxError, ValueError, RecursionError)
+_UNREAD = (OSError, SyntaxError, ValueError, RecursionError, MemoryError)
 #: Modules that keep their meaning if a file of the program has their name.
 _LIBRARIES = {"granian", "uvicorn", "uvicorn_worker"} | sys.stdlib_module_names
 _LIBRARIES |= {rule.name.partition(".")[0] for rule in RULES}
@@ -139,7 +139,8 @@ class Program:
                 events = read_start(_text(path))
         except _UNREAD as exc:
             level = "wrong" if path == self._top else "note"
-            text = f"{name}: not read: {getattr(exc, 'strerror', None) or exc}"
+            reason = getattr(exc, "strerror", None) or str(exc)
+            text = f"{name}: not read: {reason or type(exc).__name__}"
             fix = "correct it, or run doctor with the Python that it is for"
             self._notes.append(Finding(level, text, fix))
             return
@@ -248,5 +249,12 @@ def _files(top: Path) -> Iterator[Path]:
             and not Path(folder, name, "pyvenv.cfg").exists()
         )
         for name in sorted(names):
+            path = Path(folder, name)
+            if not path.is_file():
+                continue  # to open a named pipe would wait
             if name.endswith(".py") or START_FILES.match(name):
-                yield Path(folder, name)
+                yield path
+            elif not path.suffix and (
+                _is_python(path) or _starts_programs(path)
+            ):
+                yield path

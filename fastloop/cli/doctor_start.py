@@ -46,6 +46,8 @@ _WORD = re.compile(r"""[^\s"'`,\[\](){}]+""")
 _BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
 _EXTRAS = re.compile(r"(\w)\[[\w, -]*\]")
 _COMMENT = re.compile(r"(^|\s)(#|//).*|^\s*;.*")
+#: A key of YAML whose value is the text of the lines below, as one line.
+_FOLDED = re.compile(r"(\s*(?:- )?[\w.-]+:)\s*>[-+\d]*\s*\Z")
 _ITEM = re.compile(r"\s*-\s+[\"']?([^\s\"':]\S*?)[\"']?\s*\Z")
 #: A line with the arguments of the command that stands before it.
 _ARGUMENTS = re.compile(r"\s*(args:|CMD\s*\[)")
@@ -77,17 +79,21 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     r"""Yield lines without comments and the number of each.
 
     These count as one line: lines that a \ joins, a list in brackets, a YAML
-    list of single words, a variable of Kubernetes with its value, and a
-    command with the arguments that Docker or Kubernetes adds to it.
+    list of single words, text that YAML folds, a variable of Kubernetes with
+    its value, and a command with the arguments that Docker or Kubernetes adds
+    to it.
     """
-    whole, first, was_item = "", 1, False
+    whole, first, was_item, folded = "", 1, False, -1
     for number, raw in enumerate(text.splitlines(), 1):
         line = _COMMENT.sub("", raw)
         if not line.strip():
             continue
         item = _ITEM.match(line)
+        indent = len(line) - len(line.lstrip())
+        folded = folded if 0 <= folded < indent else -1
         goes_on = (
             whole.endswith("\\")
+            or folded >= 0
             or 0 < whole.count("[") - whole.count("]")
             or (item and was_item)
             or re.match(r"\s*value:", line)
@@ -100,6 +106,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         else:
             yield first, whole
             whole, first = item[1] if item else line, number
+            if fold := _FOLDED.match(line):
+                whole, folded = fold[1], indent
         was_item = bool(item)
     yield first, whole
 

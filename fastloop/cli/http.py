@@ -28,6 +28,8 @@ __all__ = ["HttpRace"]
 _WARM = 1.0
 #: Seconds of load at least, while a sampler looks.
 _SAMPLE = 1.0
+#: Seconds in which a server has to answer what a load client left open.
+_DRAIN = 60.0
 #: What uvicorn and granian say last, after the reason.
 _NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from"
 
@@ -54,6 +56,12 @@ class HttpRace(Race):
     ) -> None:
         if not options.path.startswith("/"):
             raise Refused("--path begins with /")
+        if not (options.path.isascii() and options.path.isprintable()) or (
+            " " in options.path
+        ):
+            raise Refused(
+                "--path is ASCII without spaces: write others as %20 and so on"
+            )
         _check_name(options.http)
         self.app: str = options.http
         self.path: str = options.path
@@ -69,6 +77,7 @@ class HttpRace(Race):
         self._rate: float = options.rate or 0.0
         self._warming: float = min(_WARM, options.seconds)
         self._busy = 0.0
+        self._idle = 0.0
         self.title = f"{self.app} GET {self.path}"
 
     @property
@@ -138,9 +147,11 @@ class HttpRace(Race):
         seconds = self._options.seconds
         with self._server(kind) as (child, port):
             self._warm_up(kind, port)
+            self._drain(kind, port)
             before = _cpu_of(child.pid)
             fast = self._ask(kind, port, seconds)
             spent = _cpu_of(child.pid) - before
+            self._drain(kind, port)
             even = self._load.ask_at(self._rate, port, seconds)
             self._check(kind, even)
             memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
@@ -172,6 +183,7 @@ class HttpRace(Race):
         try:
             self._wait_for(child, kind, port)
             self._ask_once(kind, port)
+            self._idle = self._ask_once(kind, port)
             yield child, port
         except Refused:
             if child.wait(0.1) is None:
@@ -192,8 +204,25 @@ class HttpRace(Race):
             + ", which --timeout sets" * (child.status is None)
         )
 
-    def _ask_once(self, kind: str, port: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    def _drain(self, kind: str, port: int) -> None:
+        """Wait for the requests that a load client has left open.
+
+        A server goes on with them, which would count in the next phase.
+        """
+        end = time.monotonic() + _DRAIN
+        while self._ask_once(kind, port) > 2 * self._idle + 0.01:
+            if time.monotonic() > end:
+                raise Refused(
+                    f"the server on {kind} was busy {_DRAIN:g} s after the "
+                    "load had ended"
+                )
+
+    def _ask_once(self, kind: str, port: int) -> float:
+        """Ask for the path, and return the seconds that it took."""
+        began = time.monotonic()
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", port, timeout=_DRAIN
+        )
         try:
             connection.request("GET", self.path)
             status = connection.getresponse().status
@@ -209,6 +238,7 @@ class HttpRace(Race):
                 f"{self.app} answered {status} to GET {self.path} on {kind}, "
                 "so its speed was not measured"
             )
+        return time.monotonic() - began
 
     def _warm_up(self, kind: str, port: int) -> None:
         """Load it for a short time, in which a slow one may answer nothing."""

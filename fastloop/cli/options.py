@@ -18,6 +18,7 @@ __all__ = [
     "listed",
     "need",
     "parser_of",
+    "printable",
     "write_file",
 ]
 
@@ -97,3 +98,10 @@ def write_file(name: str, content: str | bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as exc:
         raise Refused(f"cannot write {name}: {exc.strerror}") from exc
+
+
+def printable(text: str) -> str:
+    """Return a process's text without what a terminal obeys."""
+    return "".join(
+        one if one.isprintable() else ascii(one)[1:-1] for one in text
+    )

@@ -27,6 +27,10 @@ from types import FrameType
 from typing import Any
 
 from .commands import Refused
+from .options import printable
+
+#: Characters of a failed process's last words that are shown.
+_MOST_REASON = 300
 
 __all__ = [
     "Child",
@@ -245,6 +249,9 @@ class Child:
             else f"ended with status {status}"
         )
         words = _reason(self._output.lines(), self._errors.lines(), but)
+        words = printable(words[:_MOST_REASON]) + "…" * (
+            len(words) > _MOST_REASON
+        )
         if words.startswith("EOFError"):
             words += "; bench gives a program no input but a file"
         return f"{name} {how}{': ' if words else ''}{words}"

@@ -58,7 +58,8 @@ class Program:
         self.skips_line = False
 
     def __str__(self) -> str:
-        return " ".join(filter(None, [self.how, self.name, *self.words]))
+        text = " ".join(filter(None, [self.how, self.name, *self.words]))
+        return os.fsencode(text).decode(errors="replace")  # no surrogates
 
     def command(self) -> list[str]:
         """Return the words that name it on a command line."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastloop.cli.commands import Refused
-from fastloop.cli.options import parser_of
+from fastloop.cli.options import parser_of, printable
 from fastloop.metrics import LoopMetrics
 
 from .reading import find, read
@@ -102,12 +102,12 @@ def _notes(loop: dict[str, Any]) -> list[str]:
     found = []
     where = loop["blocked_in"][-8:]
     if where:
-        found += ["blocked in:", *(f"  {_printable(line)}" for line in where)]
+        found += ["blocked in:", *(f"  {printable(line)}" for line in where)]
     if loop["slow"]:
         found.append("slow callbacks, the last ones first:")
     for slow in reversed(loop["slow"][-5:]):
         at = slow["stack"][0] if slow["stack"] else ""
-        text = _printable(f"{slow['name']} {at}")
+        text = printable(f"{slow['name']} {at}")
         found.append(f"  {_duration(slow['duration_ns'])} {text}")
     if loop["blocked"]:
         found.append("blocked callbacks, the last ones first:")
@@ -115,16 +115,9 @@ def _notes(loop: dict[str, Any]) -> list[str]:
         at = one["stack"][-1] if one["stack"] else ""
         took = f"{_duration(one['duration_ns'])} or more"
         in_gc = f"{_duration(one['gc_time_ns'])} in the garbage collector"
-        text = _printable(f"{one['name']} {at}")
+        text = printable(f"{one['name']} {at}")
         found.append(f"  {took}, {in_gc}: {text}")
     return found
-
-
-def _printable(text: str) -> str:
-    """Return a process's text without what a terminal obeys."""
-    return "".join(
-        one if one.isprintable() else ascii(one)[1:-1] for one in text
-    )
 
 
 def _changes(
@@ -145,7 +138,7 @@ def _changes(
 
 
 def _title(found: dict[str, Any]) -> str:
-    return _printable(
+    return printable(
         f"{found['program']}, process {found['pid']}, "
         f"Python {found['python']}, fastloop {found['fastloop']}"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 
 import pytest
@@ -369,3 +371,38 @@ def test_info_names_versions_and_the_default_loop(fastloop_command):
 def test_info_says_if_something_replaced_the_default(fastloop_command):
     done = fastloop_command("run", "-m", "fastloop", "info")
     assert "fastloop.loop.Loop, put in the place" in done.stdout
+
+
+FOLDED = """
+command: {}
+  uvicorn app:app
+  --loop {}
+ports: []
+"""
+
+
+@pytest.mark.parametrize("sign", [">", ">-"])
+def test_text_that_yaml_folds_is_one_command(found_in, sign):
+    fits = FOLDED.format(sign, "fastloop:new_event_loop")
+    assert wrong(found_in(fits, "compose.yml")) == []
+    (found,) = wrong(found_in(FOLDED.format(sign, "uvloop"), "compose.yml"))
+    assert "--loop uvloop" in found
+
+
+def test_a_folder_is_read_but_for_its_pipes(tmp_path):
+    os.mkfifo(tmp_path / "Procfile")
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "app.py").write_text("")
+    (tmp_path / "tool").write_text(f"#!/usr/bin/env python3\n{INSTALLS}")
+    (tmp_path / "LICENSE").write_text(INSTALLS)
+    assert wrong(Program(tmp_path).findings([])) == [
+        "uvloop.install() picks uvloop"
+    ]
+
+
+def test_a_file_that_the_parser_has_no_memory_for_is_told_in_a_note(tmp_path):
+    (tmp_path / "deep.py").write_text(f"print({'-' * 100_000}1)")
+    (tmp_path / "app.py").write_text("")
+    (found,) = Program(tmp_path).findings([])
+    assert found.level == "note"
+    assert re.search("deep.py: not read: .+", found.what)

@@ -86,6 +86,16 @@ def test_a_link_to_a_script_gives_the_folder_of_its_target(both, tmp_path):
     both("link.py")
 
 
+def test_a_path_through_a_link_names_the_file_that_python_runs(both, tmp_path):
+    for folder in ("real/sub", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    both.write("real/look.py", LOOK)
+    both.write("look.py", "print('another file')")
+    (tmp_path / "link").symlink_to("real/sub")
+    for name in ("link/../look.py", "./look.py", "here/../look.py"):
+        both(name)
+
+
 def test_an_archive_is_a_program_whatever_its_name(both, tmp_path):
     both.write("look.py", LOOK)
     for name in ("app.pyz", "app"):
