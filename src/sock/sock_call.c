@@ -75,7 +75,8 @@ begin_count(SocketCall *self)
 }
 
 /* Count it no longer, which closes the socket if the application has called
-   close().  Any thread.  0, or -1 with an exception set. */
+   close().  Loop's thread, or with a GIL any.  0, or -1 with an exception
+   set. */
 static int
 end_count(SocketCall *self)
 {
