@@ -47,9 +47,8 @@ typedef struct FlHandle {
 
 typedef struct {
     FL_HANDLE_SLOTS
-    PyObject
-        *scheduled; /* NULL unless set: node.place says whether it is queued */
-    PyObject *when; /* the object passed to call_at, or NULL */
+    PyObject *scheduled; /* NULL: node.place says whether it is */
+    PyObject *when;      /* the object passed to call_at, or NULL */
     FlTimerNode node;
     double when_seconds; /* the deadline, also where `when` is NULL */
 } FlTimerHandle;
