@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
+import shutil
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ __all__ = ["main"]
 
 #: A terminal's bold, yellow and normal text.
 _COLOURS = ("\x1b[1m", "\x1b[33m", "\x1b[m")
+_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 
 # -- showing ------------------------------------------------------------------
 
@@ -162,6 +165,25 @@ def _text(
     return "\n".join(lines)
 
 
+def _fitted(text: str, columns: int, rows: int) -> str:
+    """Cut a text to a terminal, whose last row is for the cursor."""
+    lines = text.split("\n")
+    if len(lines) >= rows:
+        kept = max(rows - 2, 0)
+        lines[kept:] = [f"and {len(lines) - kept} more lines"]
+    cut = []
+    for line in lines:
+        room, shown = columns, ""
+        for part in _COLOUR.split(line):
+            if _COLOUR.match(part):
+                shown += part
+                continue
+            shown += part[:room]
+            room -= len(part[:room])
+        cut.append(shown)
+    return "\n".join(cut)
+
+
 def _read_again(
     path: str, pid: int | None, before: dict[str, Any]
 ) -> dict[str, Any]:
@@ -179,7 +201,10 @@ def _watch(path: str, pid: int | None, interval_s: float) -> None:
     terminal = sys.stdout.isatty()
     clear = "\x1b[H\x1b[2J" if terminal else ""
     while True:
-        print(f"{clear}{_text(now, before, terminal)}", flush=True)
+        text = _text(now, before, terminal)
+        if terminal:
+            text = _fitted(text, *shutil.get_terminal_size())
+        print(f"{clear}{text}", flush=True)
         time.sleep(interval_s)
         before, now = now, _read_again(path, pid, now)
 
