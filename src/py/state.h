@@ -74,6 +74,7 @@ struct FlNativeProtocol;
     X(call_at)                  \
     X(call_soon)                \
     X(cancelled)                \
+    X(cast)                     \
     X(check_ssl_socket)         \
     X(close)                    \
     X(abort)                    \

@@ -366,7 +366,12 @@ view_of_bytes(const FlAttempt *self)
     if (whole != NULL && whole->len > 0
         && (whole->ndim != 1 || whole->itemsize > 1))
     {
-        Py_SETREF(view, PyObject_CallMethod(view, "cast", "s", "B"));
+        PyObject *format = PyUnicode_FromString("B");
+        Py_SETREF(view, format == NULL
+                            ? NULL
+                            : PyObject_CallMethodOneArg(
+                                view, self->state->names.cast, format));
+        Py_XDECREF(format);
     }
     return view;
 }
