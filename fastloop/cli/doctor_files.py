@@ -252,9 +252,8 @@ def _files(top: Path) -> Iterator[Path]:
             path = Path(folder, name)
             if not path.is_file():
                 continue  # to open a named pipe would wait
-            if name.endswith(".py") or START_FILES.match(name):
-                yield path
-            elif not path.suffix and (
+            script = not path.suffix and (
                 _is_python(path) or _starts_programs(path)
-            ):
+            )
+            if script or name.endswith(".py") or START_FILES.match(name):
                 yield path

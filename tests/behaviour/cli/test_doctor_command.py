@@ -400,7 +400,7 @@ def test_a_folder_is_read_but_for_its_pipes(tmp_path):
     ]
 
 
-def test_a_file_that_the_parser_has_no_memory_for_is_told_in_a_note(tmp_path):
+def test_a_file_that_the_parser_has_no_memory_for_is_a_note(tmp_path):
     (tmp_path / "deep.py").write_text(f"print({'-' * 100_000}1)")
     (tmp_path / "app.py").write_text("")
     (found,) = Program(tmp_path).findings([])
