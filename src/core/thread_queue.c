@@ -145,6 +145,38 @@ fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
     return fl_thread_queue_push_anythread(loop, &entry);
 }
 
+/* An FlReadyOp. */
+static int
+raise_argument(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
+               PyObject *argument)
+{
+    PyErr_SetRaisedException(Py_NewRef(argument));
+    return -1;
+}
+
+void
+fl_thread_queue_raise_anythread(FlLoop *loop, PyObject *subject)
+{
+    bool elsewhere = fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop);
+    PyObject *exc = PyErr_GetRaisedException();
+    if (elsewhere && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt))
+    {
+        PyErr_SetInterrupt();
+        Py_DECREF(exc);
+    }
+    else if (!elsewhere
+             && fl_thread_queue_push_op_anythread(loop, raise_argument,
+                                                  subject, exc, NULL)
+                    == 0)
+    {
+        Py_DECREF(exc);
+    }
+    else {
+        PyErr_SetRaisedException(exc); /* in place of the push's own */
+        PyErr_WriteUnraisable(subject);
+    }
+}
+
 int
 fl_thread_queue_drain(FlLoop *loop)
 {

@@ -4,8 +4,8 @@
       returns.  Python code could only reach a step's callable through a handle
       or a call_soon of its own, and overrides.h says whether there is one.  A
       wake-up reaches the add_done_callback of any future that a task awaits.
-      It goes without a handle only if it is called with a future or task of
-      CPython's own classes, whose C code drops the handle.
+      It goes without a handle only with the keyword tuple that C tasks pass
+      with their steps: C code drops the handle.
       fastloop._task_probe finds out which callables these are (state.c).
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
@@ -59,18 +59,19 @@ is_custom_context(PyObject *context)
 
 /* --- call_soon ----------------------------------------------------------- */
 
-/* Whether args is the call by which a C task schedules its own step, or a C
+/* Whether this is the call by which a C task schedules its own step, or a C
    future or task its wake-up: invariant 1. */
 static inline bool
-is_task_step(const FlState *state, PyObject *const *args, Py_ssize_t nargs)
+is_task_step(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames)
 {
+    const FlState *state = loop->state;
     if (nargs == 1) {
         return Py_TYPE(args[0]) == state->step_type;
     }
-    return nargs == 2 && PyCFunction_CheckExact(args[0])
-           && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function
-           && (Py_IS_TYPE(args[1], (PyTypeObject *)state->future_type)
-               || Py_IS_TYPE(args[1], (PyTypeObject *)state->task_type));
+    return nargs == 2 && kwnames == loop->step_kwnames
+           && PyCFunction_CheckExact(args[0])
+           && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function;
 }
 
 /* Fill a reserved entry.  args[0] is the callback.  Steals context. */
@@ -234,7 +235,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
        context is a real Context. */
     if (context != NULL && !other_thread && !loop->debug
         && !is_custom_context(context) && !(loop->off & FL_OFF_RAW_STEPS)
-        && is_task_step(loop->state, args, nargs)
+        && is_task_step(loop, args, nargs, kwnames)
         && !fl_overrides(loop, FL_OVERRIDES_CALL_SOON))
     {
         /* Learn the tuple for is_task_call. */

@@ -242,53 +242,63 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 
 /* An FlReadyOp. */
 static int
-run_displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(argument))
+end_wait(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(argument))
 {
     if (fl_call_method(call, loop->state->names.displaced, NULL) < 0) {
-        PyErr_WriteUnraisable(call);
+        if (fl_error_leaves_loop()) {
+            fl_thread_queue_raise_anythread(loop, call);
+        }
+        else {
+            PyErr_WriteUnraisable(call);
+        }
     }
     return 0;
 }
 
-/* What stood in a slot has lost its place: a sock_* call, also one that a
-   handle calls, no longer keeps its socket open.  As in asyncio, it waits
-   until its coroutine is cancelled.  Without a GIL only the loop's thread
-   changes a socket's count.  Runs application code. */
-static void
-displace(FlLoop *loop, PyObject *handle)
+/* The sock_* call that a slot's object is, or that this handle calls: a new
+   reference, or NULL. */
+static PyObject *
+call_in_slot(FlLoop *loop, PyObject *object)
 {
     PyTypeObject *call_type = loop->state->socket_call_type;
-    if (handle == NULL || call_type == NULL) {
-        return;
+    if (object == NULL || call_type == NULL) {
+        return NULL;
     }
-    FlHandle *caller = (FlHandle *)handle;
-    PyObject *call = Py_IS_TYPE(handle, call_type)
-                         ? Py_NewRef(handle)
-                         : fl_field_get(caller, &caller->callback);
-    if (call != NULL && Py_IS_TYPE(call, call_type)) {
+    FlHandle *handle = (FlHandle *)object;
+    PyObject *call = Py_IS_TYPE(object, call_type)
+                         ? Py_NewRef(object)
+                         : fl_field_get(handle, &handle->callback);
+    if (call != NULL && !Py_IS_TYPE(call, call_type)) {
+        Py_CLEAR(call);
+    }
+    return call;
+}
+
+/* What has left a slot; steals it.  A sock_* call no longer keeps its socket
+   open and, as in asyncio, waits until its coroutine is cancelled.  A handle
+   is cancelled if `cancels`.  Runs application code. */
+static void
+leave_slot(FlLoop *loop, PyObject *object, bool cancels)
+{
+    PyObject *call = call_in_slot(loop, object);
+    if (call != NULL) {
+        /* Without a GIL only the loop's thread changes a socket's count. */
         bool queued = !FL_HAVE_GIL && fl_loop_on_other_thread(loop)
-                      && fl_thread_queue_push_op_anythread(loop, run_displaced,
+                      && fl_thread_queue_push_op_anythread(loop, end_wait,
                                                            call, NULL, NULL)
                              == 0;
         if (!queued) { /* also if the loop is closed by now */
             PyErr_Clear();
-            (void)run_displaced(loop, call, NULL);
+            (void)end_wait(loop, call, NULL);
         }
     }
-    Py_XDECREF(call);
-}
-
-/* Cancel a handle that stood in a slot; steals it, or a sock_* call.  Runs
-   application code. */
-static void
-cancel_handle(FlLoop *loop, PyObject *handle)
-{
-    if (handle != NULL && Py_TYPE(handle) != loop->state->socket_call_type
-        && fl_call_method(handle, loop->state->names.cancel, NULL) < 0)
+    if (cancels && object != NULL && object != call
+        && fl_call_method(object, loop->state->names.cancel, NULL) < 0)
     {
-        PyErr_WriteUnraisable(handle);
+        PyErr_WriteUnraisable(object);
     }
-    Py_XDECREF(handle);
+    Py_XDECREF(call);
+    Py_XDECREF(object);
 }
 
 /* Close and free it.  The caller gets its references and drops them outside
@@ -302,45 +312,31 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     fl_registration_close(&user_fd->reg, FL_FD_STAYS);
 }
 
-/* Detach the application's registration of an fd, or of the lowest fd if that
-   is -1; `refs` is empty if there is none. */
+/* Drop the application's callbacks of an fd, or of the lowest fd if that is
+   -1, and cancel their handles if `cancels`.  Whether there were any.  Runs
+   application code. */
 static bool
-detach_at(FlLoop *loop, int fd, FlFdRefs *refs)
+drop_callbacks(FlLoop *loop, int fd, bool cancels)
 {
-    *refs = (FlFdRefs){NULL, NULL, NULL};
+    FlFdRefs refs = {NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     FlUserFd *user_fd =
         fd < 0 ? user_fd_after(loop, -1) : user_fd_at(loop, fd);
     if (user_fd != NULL) {
-        user_fd_detach(user_fd, refs);
+        user_fd_detach(user_fd, &refs);
     }
     fl_fd_table_unlock(table);
-    displace(loop, refs->reader);
-    displace(loop, refs->writer);
-    Py_CLEAR(refs->object);
+    leave_slot(loop, refs.reader, cancels);
+    leave_slot(loop, refs.writer, cancels);
+    Py_XDECREF(refs.object);
     return user_fd != NULL;
 }
 
 bool
 fl_user_fd_drop_first(FlLoop *loop)
 {
-    FlFdRefs refs;
-    bool found = detach_at(loop, -1, &refs);
-    Py_XDECREF(refs.reader);
-    Py_XDECREF(refs.writer);
-    return found;
-}
-
-/* Remove the application's callbacks of an fd and cancel their handles.  Runs
-   application code. */
-static void
-evict_callbacks(FlLoop *loop, int fd)
-{
-    FlFdRefs refs;
-    (void)detach_at(loop, fd, &refs);
-    cancel_handle(loop, refs.reader);
-    cancel_handle(loop, refs.writer);
+    return drop_callbacks(loop, -1, false);
 }
 
 int
@@ -348,7 +344,7 @@ fl_fd_acquire(FlLoop *loop, int fd)
 {
     int code;
     do {
-        evict_callbacks(loop, fd);
+        (void)drop_callbacks(loop, fd, true);
         code = fl_fd_invalidate(loop, fd);
     } while (code > 0);
     /* That code may have closed the loop. */
@@ -528,11 +524,30 @@ user_fd_lock(FlLoop *loop, int fd)
     return user_fd;
 }
 
+/* End the wait of a sock_* call in this slot before another takes it.  That
+   may close the call's socket, and then the fd must not be registered. */
+static void
+remove_call(FlLoop *loop, int fd, int event)
+{
+    fl_fd_table_lock(&loop->poller->table);
+    FlUserFd *user_fd = user_fd_at(loop, fd);
+    PyObject *object =
+        user_fd == NULL ? NULL : Py_XNewRef(*user_fd_slot(user_fd, event));
+    fl_fd_table_unlock(&loop->poller->table);
+    PyObject *call = call_in_slot(loop, object);
+    if (call != NULL) {
+        (void)fl_fd_remove(loop, fd, event, NULL);
+    }
+    Py_XDECREF(call);
+    Py_XDECREF(object);
+}
+
 /* Register a handle for an fd; steals it.  0, or -1 with an exception set. */
 static int
 set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
 {
     FlFdRefs dropped = {NULL, NULL, NULL};
+    remove_call(loop, fd, event);
     FlUserFd *user_fd = user_fd_lock(loop, fd);
     if (user_fd == NULL) {
         Py_DECREF(handle);
@@ -549,10 +564,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
     }
     fl_fd_table_unlock(&loop->poller->table);
-    if (code == 0) {
-        displace(loop, dropped.reader);
-    }
-    cancel_handle(loop, dropped.reader);
+    leave_slot(loop, dropped.reader, true);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
@@ -607,10 +619,12 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     }
     fl_fd_table_unlock(table);
     bool found = removed != NULL;
-    if (only == NULL) {
-        displace(loop, removed);
-    } /* else the call itself ends its wait */
-    cancel_handle(loop, removed);
+    if (removed == only) {
+        Py_XDECREF(removed); /* a call that ends its wait itself */
+    }
+    else {
+        leave_slot(loop, removed, true);
+    }
     Py_XDECREF(refs.object);
     return found;
 }
@@ -688,11 +702,7 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
         FlRegistration *reg = &user_fd->reg;
         reg->persistent = reg->recheck = reg->table->recheck = true;
     }
-    /* Last: this may run any code. */
-    if (code == 0) {
-        displace(loop, dropped.reader);
-    }
-    Py_XDECREF(dropped.reader);
+    leave_slot(loop, dropped.reader, true); /* last: it runs any code */
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 1;
 }

@@ -36,7 +36,6 @@ struct FlNativeProtocol;
     X(_check_python_transports) \
     X(_check_thread)            \
     X(_closed)                  \
-    X(_decref_socketios)        \
     X(_detach)                  \
     X(_handle_signal)           \
     X(_io_refs)                 \

@@ -85,10 +85,10 @@ end_count(SocketCall *self)
     if (!atomic_exchange(&self->counts, false)) {
         return 0;
     }
-    int closed = fl_attr_truth(sock, names->_closed);
-    return closed > 0    ? fl_call_method(sock, names->_decref_socketios, NULL)
-           : closed == 0 ? add_users(sock, names->_io_refs, -1)
-                         : -1;
+    /* Not its _decref_socketios(): Ctrl-C there would leave the count. */
+    int closed = add_users(sock, names->_io_refs, -1);
+    closed = closed < 0 ? -1 : fl_attr_truth(sock, names->_closed);
+    return closed > 0 ? fl_call_method(sock, names->close, NULL) : closed;
 }
 
 /* --- waiting ------------------------------------------------------------- */

@@ -224,13 +224,19 @@ state_get(FlTls *self, void *Py_UNUSED(closure))
     return state;
 }
 
+#define FIELD(name, field)                          \
+    {                                               \
+        name, fl_field_attribute, NULL, NULL,       \
+            (void *)offsetof(FlTls, field)          \
+    }
+
 static PyGetSetDef adapter_getset[] = {
     {"_state", (getter)state_get, NULL, NULL, NULL},
-    {"_transport", fl_field_attribute, NULL, NULL,
-     (void *)offsetof(FlTls, raw)},
-    {"_app_protocol", fl_field_attribute, NULL, NULL,
-     (void *)offsetof(FlTls, protocol.object)},
-    {"_extra", fl_field_attribute, NULL, NULL, (void *)offsetof(FlTls, extra)},
+    FIELD("_transport", raw),
+    FIELD("_app_transport", transport),
+    FIELD("_app_protocol", protocol.object),
+    FIELD("_extra", extra),
+    FIELD("_sslobj", engine.object),
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -243,8 +249,6 @@ static PyGetSetDef adapter_getset[] = {
    to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
     OBJECT("_loop", loop, Py_READONLY),
-    OBJECT("_app_transport", transport, Py_READONLY),
-    OBJECT("_sslobj", engine.object, Py_READONLY),
     OBJECT("_sslcontext", context, 0),
     OBJECT("_waiter", waiter, 0),
     OBJECT("_timer", timer, 0),

@@ -79,7 +79,7 @@ fl_tls_drop_engine(FlTls *self)
     }
     self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
     self->engine.more = self->engine.patched = false;
-    Py_CLEAR(self->engine.object);
+    fl_field_set(self, &self->engine.object, NULL);
     Py_CLEAR(self->engine.owner);
     Py_CLEAR(self->context);
     fl_field_set(self, &self->extra, NULL);

@@ -434,8 +434,12 @@ fl_tls_start_shutdown(FlTls *self)
     {
         /* Without its timer nothing may ever end the connection. */
         PyObject *exc = PyErr_GetRaisedException();
-        return fl_error_keep_first(exc, fl_tls_abort(self, NULL),
-                                   (PyObject *)self);
+        int code = fl_tls_abort(self, NULL);
+        if (code < 0 && self->loop->closed) {
+            PyErr_Clear(); /* it raises the same: "Event loop is closed" */
+            code = 0;
+        }
+        return fl_error_keep_first(exc, code, (PyObject *)self);
     }
     return do_flush(self);
 }
@@ -563,13 +567,14 @@ end_connection(FlTls *self, PyObject *exc)
     PyObject *raw = fl_field_get(self, &self->raw);
     PyObject *failure = self->failure;
     self->failure = NULL;
-    FlTlsTransport *transport = self->transport;
+    FlTlsTransport *transport = (FlTlsTransport *)fl_field_get(
+        self, (PyObject **)&self->transport);
     self->phase = FL_TLS_LOST;
     self->app_state = FL_TLS_APP_LOST;
     self->writes_after_loss++; /* as asyncio's _conn_lost */
     fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     fl_field_set(self, &self->raw, NULL);
-    self->transport = NULL;
+    fl_field_set(self, (PyObject **)&self->transport, NULL);
     if (transport != NULL) {
         transport->closed = true;
     }

@@ -238,14 +238,15 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
     if (self->loop->debug) {
         fl_debug_note_stack(self->loop, &self->queued_by);
     }
-    if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
-                         argument, self->context)
-        == 0)
+    if (!self->loop->closed
+        && fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
+                            argument, self->context)
+               == 0)
     {
         return;
     }
-    if (self->loop->closed) {
-        PyErr_Clear(); /* "Event loop is closed" */
+    if (self->loop->closed) { /* a queued call would never run */
+        PyErr_Clear();        /* "Event loop is closed" */
         return;
     }
     /* No memory for an entry, but connection_lost must be called.  That clears
@@ -265,16 +266,22 @@ fl_stream_call_connection_lost(FlStream *self)
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
     /* Only the loop's thread calls the protocol, and it may be polling. */
     bool elsewhere = fl_fd_table_iterates_elsewhere(&loop->poller->table);
+    bool ends;
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (elsewhere) {
+    /* If another thread's write has failed meanwhile, or has left bytes, then
+       that ends the stream, or the next writable event does. */
+    ends = self->phase == FL_STREAM_CLOSING
+           && fl_write_queue_is_empty(&self->write_queue);
+    if (ends && elsewhere) {
         fl_stream_queue_connection_lost(self, NULL);
     }
-    else {
+    else if (ends) {
         fl_stream_set_phase(self, FL_STREAM_LOST);
     }
     Py_END_CRITICAL_SECTION();
-    int code =
-        elsewhere ? 0 : run_connection_lost(loop, (PyObject *)self, Py_None);
+    int code = ends && !elsewhere
+                   ? run_connection_lost(loop, (PyObject *)self, Py_None)
+                   : 0;
     Py_DECREF(loop);
     return code;
 }

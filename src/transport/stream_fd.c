@@ -34,15 +34,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* An FlReadyOp: end the run with an exception that fileno() raised. */
-static int
-raise_later(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
-            PyObject *argument)
-{
-    PyErr_SetRaisedException(Py_NewRef(argument));
-    return -1;
-}
-
 /* sock.fileno(), or NULL with an exception.  One that leaves the loop, as that
    of a signal handler that runs in it, says nothing about the fd: it is queued
    to the loop, and fileno() is called again. */
@@ -54,24 +45,12 @@ call_fileno(FlStream *self, PyObject *sock)
     if (FL_LIKELY(result != NULL) || !fl_error_leaves_loop()) {
         return result;
     }
-    PyObject *exc = PyErr_GetRaisedException();
     FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
-    if (loop != NULL && fl_loop_is_running(loop)
-        && !fl_loop_on_own_thread(loop)) {
-        /* Not the run of another thread: Ctrl-C is the main thread's. */
-        if (PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt)) {
-            PyErr_SetInterrupt();
-        }
+    if (loop != NULL) {
+        fl_thread_queue_raise_anythread(loop, (PyObject *)self);
+        Py_DECREF(loop);
     }
-    else if (loop != NULL
-             && fl_thread_queue_push_op_anythread(loop, raise_later,
-                                                  (PyObject *)self, exc, NULL)
-                    < 0)
-    {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    Py_XDECREF(loop);
-    Py_DECREF(exc);
+    PyErr_Clear(); /* a stream without a loop has ended */
     return PyObject_CallMethodNoArgs(sock, name);
 }
 

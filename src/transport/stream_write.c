@@ -357,9 +357,19 @@ begin_write(FlStream *self, const char *method, size_t size_bytes,
     return self->phase < FL_STREAM_LOST; /* the flush may have failed, too */
 }
 
+/* The end of a write.  0, or -1 with RuntimeError: it has failed or has left
+   bytes, and a closed loop neither reports nor sends. */
+static int
+end_write(const FlStream *self)
+{
+    bool unsent = self->phase >= FL_STREAM_LOST
+                  || !fl_write_queue_is_empty(&self->write_queue);
+    return unsent && self->loop != NULL ? fl_loop_check_open(self->loop) : 0;
+}
+
 /* One write: drop it after a loss, cork it, send it, or queue it.  A send that
    fails queues connection_lost.  0, or -1 with MemoryError, what the warning
-   about a lost connection raised, or as check_writable. */
+   about a lost connection raised, or as check_writable and end_write. */
 static int
 write_payload(FlStream *self, const Payload *payload)
 {
@@ -381,7 +391,7 @@ write_payload(FlStream *self, const Payload *payload)
         }
         if (code < 0) {
             write_failed(self, code);
-            return 0;
+            return end_write(self);
         }
         if (sent == size) {
             return 0;
@@ -396,7 +406,7 @@ write_payload(FlStream *self, const Payload *payload)
     else {
         wait_for_kernel(self);
     }
-    return 0;
+    return end_write(self);
 }
 
 static int
@@ -523,7 +533,8 @@ write_list(FlStream *self, PyObject *list)
     else {
         send_queue(self);
     }
-    return fl_error_keep_first(exc, 0, NULL);
+    code = exc == NULL ? end_write(self) : 0;
+    return fl_error_keep_first(exc, code, NULL);
 }
 
 PyObject *

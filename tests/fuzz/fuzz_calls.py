@@ -20,6 +20,7 @@ import inspect
 import logging
 import signal
 import socket
+import ssl
 import sys
 import warnings
 import weakref
@@ -109,12 +110,23 @@ for _name in _SPECIAL:
     setattr(Odd, _name, _special(_name))
 
 
-#: What C looks up or calls between its own steps.
-_WATCHED = (
-    (asyncio.StreamReaderProtocol, "data_received"),
-    (asyncio.StreamReader, "feed_data"),
-    (socket.socket, "fileno"),
+_CALLBACKS = (
+    "connection_made connection_lost data_received eof_received "
+    "pause_writing resume_writing"
 )
+#: What C looks up or calls between its own steps.
+_LOOKED_UP = {
+    asyncio.StreamReaderProtocol: _CALLBACKS,
+    asyncio.StreamReader: "feed_data feed_eof read readexactly readline "
+    "readuntil set_exception _maybe_resume_transport _wait_for_data "
+    "_wakeup_waiter",
+    socket.socket: "accept close connect detach fileno getpeername "
+    "getsockname gettimeout recv recv_into recvfrom recvfrom_into send "
+    "sendmsg sendto setblocking _decref_socketios",
+    ssl.SSLObject: "do_handshake getpeercert pending read unwrap write",
+    fastloop.loop.Loop: "call_exception_handler call_soon create_future "
+    "remove_reader time",
+}
 
 
 class Watched:
@@ -127,6 +139,10 @@ class Watched:
         """Return the method after these steps, which may raise."""
         self.case.nested("lookup")
         return self.original.__get__(obj, kind)
+
+
+class Interrupt(KeyboardInterrupt):
+    """Ctrl-C in a callback: it ends the run, and is no finding."""
 
 
 class OddProtocol(asyncio.Protocol):
@@ -183,6 +199,17 @@ class OddBuffered(OddProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]
     def buffer_updated(self, nbytes: int) -> None:
         """Do the next step."""
         self.case.nested("updated")
+
+
+_WATCHED = [
+    (kind, name)
+    for kind, names in {
+        **_LOOKED_UP,
+        OddProtocol: _CALLBACKS + " datagram_received error_received",
+        OddBuffered: _CALLBACKS + " get_buffer buffer_updated",
+    }.items()
+    for name in names.split()
+]
 
 
 class Case:
@@ -265,7 +292,10 @@ class Case:
     def fail(self) -> Any:
         """Raise one of what may be raised."""
         raise self.tape.pick(
-            (ValueError, OSError, MemoryError, BlockingIOError, StopIteration)
+            (
+                *(ValueError, OSError, MemoryError, BlockingIOError),
+                *(StopIteration, Interrupt),
+            )
         )
 
     def value(self) -> Any:
@@ -316,7 +346,7 @@ class Case:
                 self.watch()
         except SystemError:
             raise
-        except (Exception, asyncio.CancelledError) as exc:
+        except (Exception, asyncio.CancelledError, Interrupt) as exc:
             note("raised", type(exc))
 
     def call(self) -> None:
@@ -485,7 +515,7 @@ class Case:
                     end()
                 except SystemError:
                     raise
-                except (Exception, asyncio.CancelledError) as exc:
+                except (Exception, asyncio.CancelledError, Interrupt) as exc:
                     note("raised", type(exc))
         self.loop.close()
         self.executor.shutdown()

@@ -271,7 +271,12 @@ def test_task_awaiting_itself_and_bad_yields(loop):
     loop.run_until_complete(main())
 
 
-async def test_a_future_of_another_class_gets_the_handle_of_a_wake_up(loop):
+@pytest.mark.parametrize("inner", [False, True])
+async def test_a_future_of_another_class_gets_the_handle_of_a_wake_up(
+    loop, inner
+):
+    """Also if it passes CPython's own future within it."""
+
     class Other:
         """What a task may await: it has a future's protocol."""
 
@@ -285,8 +290,9 @@ async def test_a_future_of_another_class_gets_the_handle_of_a_wake_up(loop):
 
         def finish(self):
             callback, context = self.call
+            argument = done if inner else self
             self.handles = [
-                loop.call_soon(callback, self, context=context)
+                loop.call_soon(callback, argument, context=context)
                 for _ in range(2)
             ]
             self.handles[0].cancel()
@@ -299,6 +305,8 @@ async def test_a_future_of_another_class_gets_the_handle_of_a_wake_up(loop):
             yield self
             return self.result()
 
+    done = loop.create_future()
+    done.set_result(5)
     other = Other()
     loop.call_soon(other.finish)
     assert await other == 5

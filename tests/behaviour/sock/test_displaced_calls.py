@@ -112,6 +112,53 @@ async def test_by_another_after_close(loop, loop_kind, pair, displaced):
     assert far.recv(1) == b""
 
 
+async def test_a_reader_of_a_socket_that_was_closed(loop, pair, displaced):
+    """The call's end closes the socket, so there is nothing to register."""
+    near, _ = pair
+    await displaced(loop.sock_recv(near, 1))
+    fd = near.fileno()
+    near.close()
+    with pytest.raises(OSError):
+        loop.add_reader(fd, print)
+    assert not loop.remove_reader(fd)
+    assert near.fileno() == -1
+
+
+async def test_a_server_of_a_socket_that_was_closed(loop, displaced):
+    listener = listening_socket()
+    await displaced(loop.sock_accept(listener))
+    listener.close()
+    with pytest.raises(OSError):
+        await loop.create_server(asyncio.Protocol, sock=listener)
+    assert listener.fileno() == -1
+
+
+def test_ctrl_c_while_its_socket_closes_ends_the_run(
+    loop, loop_kind, pair_of_ends, displaced
+):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio closes in the application's own call")
+
+    class Interrupted(socket.socket):
+        def close(self):
+            closes.append(self)
+            super().close()
+            if len(closes) == 2:
+                raise KeyboardInterrupt
+
+    closes = []
+    near, far = pair_of_ends
+    with Interrupted(fileno=near.detach()) as sock:
+        loop.run_until_complete(displaced(loop.sock_recv(sock, 1)))
+        sock.close()
+        assert loop.remove_reader(sock.fileno())
+        assert sock.fileno() == -1
+        assert far.recv(1) == b""
+        loop.call_soon(loop.stop)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+
+
 async def test_by_a_server(loop, displaced):
     listener = listening_socket()
     address = listener.getsockname()

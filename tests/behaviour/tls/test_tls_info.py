@@ -176,6 +176,18 @@ def test_an_unclosed_transport_warns(unclosed):
 
 
 @lives_on
+@pytest.mark.parametrize("method", ["close", "abort"])
+def test_it_ends_with_one_error_once_the_loop_is_closed(
+    unclosed, method, monkeypatch
+):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        getattr(unclosed[0], method)()
+    assert unraisable == []
+
+
+@lives_on
 def test_resume_reading_raises_once_the_loop_is_closed(unclosed):
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         unclosed[0].resume_reading()

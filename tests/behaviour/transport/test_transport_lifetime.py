@@ -10,6 +10,7 @@ import asyncio
 import gc
 import os
 import socket
+import struct
 import threading
 import warnings
 import weakref
@@ -311,6 +312,34 @@ def test_methods_after_the_loop_was_closed(loop_factory, method, arguments):
         protocol.transport = None
         del transport
         gc.collect()
+    far.close()
+
+
+@pytest.mark.parametrize("method", ["write", "writelines"])
+@pytest.mark.parametrize("end", ["fails", "would block"])
+def test_a_write_that_is_not_sent_raises_in_a_closed_loop(
+    loop_factory, end, method
+):
+    """Nothing would report its failure, or send what the kernel refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        transport, far = open_on(loop, Recorder())
+        loop.close()
+        data = b"x"
+        if end == "fails":
+            far.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            far.close()
+        else:
+            data = bytes(64 << 20)
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            getattr(transport, method)(data if method == "write" else [data])
+        ref = weakref.ref(transport)
+        del transport
+        gc.collect()
+        assert ref() is None
     far.close()
 
 
