@@ -84,6 +84,15 @@ def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     events._set_running_loop(loop)
 
 
+def replaces_run_setup(kind: type, base: type) -> bool:
+    """Whether a loop's class has a setup or cleanup of its own (3.13 on)."""
+    names = ("_run_forever_setup", "_run_forever_cleanup")
+    return kind is not base and any(
+        getattr(kind, name, None) is not getattr(base, name, None)
+        for name in names
+    )
+
+
 def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:
     """Have a function get each loop of this process that begins to run.
 

@@ -220,6 +220,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         KeyboardInterrupt and SystemExit of a callback leave it.  Implements
         asyncio's ``loop.run_forever()``.
         """
+        if _private.replaces_run_setup(type(self), Loop):
+            super().run_forever()  # which calls these methods
+            return
         self._check_closed()
         self._check_running()
         hooks = sys.get_asyncgen_hooks()
@@ -350,6 +353,26 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if handle._source_traceback:
             context["source_traceback"] = handle._source_traceback
         self.call_exception_handler(context)
+
+    def _report_call(
+        self,
+        exc: BaseException,
+        source: Any,
+        target: object,
+        name: str,
+        *args: object,
+    ) -> None:
+        """Report an exception of a call that the loop made without a handle.
+
+        asyncio has a handle for it, and names it in the report.
+        """
+        try:
+            method: Any = getattr(target, name)
+        except Exception:  # it is missing, as `exc` says
+            method = name
+        handle: Any = events.Handle(method, args, self)
+        handle._source_traceback = source
+        self._report_callback(handle, exc)
 
     def _report_slow(
         self, handle: object, callback: object, duration_ns: int

@@ -35,34 +35,9 @@
 
 /* --- handles ------------------------------------------------------------- */
 
-/* context.run(callback, *args), as asyncio makes that call.  The context that
-   the application passed, and the args that it set on a handle, may be of any
-   class. */
 static PyObject *
-call_by_run(const FlState *state, PyObject *callback, PyObject *args,
-            PyObject *context)
+call_in_context(PyObject *callback, PyObject *args, PyObject *context)
 {
-    PyObject *run = PyObject_GetAttr(context, state->names.run);
-    PyObject *head = run == NULL ? NULL : PyTuple_Pack(1, callback);
-    PyObject *rest = head == NULL ? NULL : PySequence_Tuple(args);
-    PyObject *all = rest == NULL ? NULL : PySequence_Concat(head, rest);
-    PyObject *result = all == NULL ? NULL : PyObject_Call(run, all, NULL);
-    Py_XDECREF(all);
-    Py_XDECREF(rest);
-    Py_XDECREF(head);
-    Py_XDECREF(run);
-    return result;
-}
-
-static PyObject *
-call_in_context(const FlState *state, PyObject *callback, PyObject *args,
-                PyObject *context)
-{
-    /* The application may have set anything; see call_by_run. */
-    if (FL_UNLIKELY(!PyContext_CheckExact(context)
-                    || !PyTuple_CheckExact(args))) {
-        return call_by_run(state, callback, args, context);
-    }
     if (PyContext_Enter(context) < 0) {
         return NULL;
     }
@@ -136,12 +111,19 @@ run_handle(FlLoop *loop, FlHandle *self)
         return 0; /* cancelled */
     }
     note_current(loop, self, callback);
-    PyObject *result = call_in_context(loop->state, callback, args, context);
-    int code = 0;
-    if (FL_UNLIKELY(result == NULL)) {
-        code = fl_loop_report_callback(loop, (PyObject *)self);
+    int code;
+    if (FL_LIKELY(PyContext_CheckExact(context) && PyTuple_CheckExact(args))) {
+        code = fl_call_done(call_in_context(callback, args, context));
+        if (FL_UNLIKELY(code < 0)) {
+            code = fl_loop_report_callback(loop, (PyObject *)self);
+        }
     }
-    Py_XDECREF(result);
+    else {
+        /* The application may have set anything.  Then asyncio's own _run()
+           makes the call, and reports what it raises. */
+        code = fl_call_method(loop->state->asyncio_handle,
+                              loop->state->names._run, (PyObject *)self);
+    }
     Py_DECREF(callback);
     Py_DECREF(args);
     Py_DECREF(context);
@@ -400,7 +382,7 @@ run_timed(FlLoop *loop, FlReady *entry)
     loop->timed_since_ns = 0;
     if (metrics != NULL) {
         /* Not before the report, which asks for this callback's number. */
-        fl_metrics_callback_ends(metrics);
+        fl_count_set(&metrics->callback_began_ns, 0);
     }
     Py_XDECREF(subject);
     return code;
@@ -440,6 +422,9 @@ int
 fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                  PyObject *argument, PyObject *context)
 {
+    if (loop->closed) {
+        return 0; /* it would never run */
+    }
     PyObject *owned = fl_context_resolve(context);
     if (owned == NULL) {
         return -1;
@@ -454,8 +439,7 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .nargs = argument != NULL,
         .args = {Py_XNewRef(argument)},
     };
-    /* A closed loop takes the entry, and never runs it. */
-    if (fl_loop_needs_lock(loop) && !loop->closed) {
+    if (fl_loop_needs_lock(loop)) {
         return fl_thread_queue_push_anythread(loop, &call);
     }
     if (fl_ready_push(&loop->ready, &call) < 0) {

@@ -30,7 +30,8 @@ int fl_loop_run_batch(FlLoop *loop);
 int fl_loop_lap(FlLoop *loop, int code);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
-   the current one.  argument may be NULL.  Takes its own references. */
+   the current one.  argument may be NULL.  Takes its own references.  A closed
+   loop, which would never run it, queues nothing: 0. */
 int fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                      PyObject *argument, PyObject *context);
 

@@ -414,19 +414,10 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     if (save_repr(handle) < 0) {
         return NULL;
     }
-    if (fl_loop_needs_lock(FL_LOOP(self->loop))) {
-        mark_cancelled(handle);
-        fl_timer_remove_anythread(self);
-        Py_RETURN_NONE;
-    }
-    bool queued = self->node.place != 0;
-    if (queued) {
-        fl_timer_queue_remove(&FL_LOOP(self->loop)->timers, &self->node);
-    }
+    Py_INCREF(self); /* the queue's reference may be the last */
+    fl_timer_remove_anythread(self);
     mark_cancelled(handle);
-    if (queued) {
-        Py_DECREF(self); /* the queue's, which kept `self` alive until here */
-    }
+    Py_DECREF(self);
     Py_RETURN_NONE;
 }
 

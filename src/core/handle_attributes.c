@@ -2,7 +2,7 @@
 
    1. A handle is filled before one of its slots is read or set.  Otherwise the
       entry would run its own callback and ignore the new value.  Any object
-      may be set: call_in_context in dispatch.c checks the types of args and
+      may be set: run_handle in dispatch.c checks the types of args and
       context when the handle runs.
    2. A replaced value is released last, outside of the critical section: its
       destructor may run Python, which must find the new value in place. */
@@ -61,16 +61,6 @@ set_slot(FlHandle *self, PyObject *value, void *closure)
     return 0;
 }
 
-/* Read-only, unlike asyncio's slot: the handle's memory and its entry belong
-   to this loop. */
-static PyObject *
-get_loop(FlHandle *self, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(self->loop);
-}
-
-/* Read and set without filling the handle: dispatch.c looks at it before it
-   runs the entry of a handle that exists. */
 static PyObject *
 get_cancelled(FlHandle *self, void *Py_UNUSED(closure))
 {
@@ -78,20 +68,17 @@ get_cancelled(FlHandle *self, void *Py_UNUSED(closure))
 }
 
 /* The value's truth is stored: the loop compares with True.  Deleted, it reads
-   as False. */
+   as False.  The handle is filled, so that its entry owns it and sees the
+   value although the application has dropped the handle. */
 static int
 set_cancelled(FlHandle *self, PyObject *value, void *Py_UNUSED(closure))
 {
     int cancelled = value == NULL ? 0 : PyObject_IsTrue(value);
-    if (cancelled < 0) {
+    if (cancelled < 0 || ensure_filled(self) < 0) {
         return -1;
     }
-    PyObject *before;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    before = self->cancelled;
-    self->cancelled = PyBool_FromLong(cancelled);
-    Py_END_CRITICAL_SECTION();
-    Py_XDECREF(before);
+    fl_field_set(self, (PyObject **)&self->cancelled,
+                 cancelled ? Py_True : Py_False);
     return 0;
 }
 
@@ -139,10 +126,13 @@ get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
         "_" #name, (getter)get_slot, (setter)set_slot, NULL, \
             (void *)offsetof(FlHandle, name)                 \
     }
-/* The attributes that both types have. */
+/* The attributes that both types have.  _loop is read-only, unlike asyncio's
+   slot: the handle's memory and its entry belong to this loop. */
 #define HANDLE_SLOTS                                                      \
     SLOT(callback), SLOT(args), SLOT(context), SLOT(source_traceback),    \
-        SLOT(repr), {"_loop", (getter)get_loop, NULL, NULL, NULL},        \
+        SLOT(repr),                                                       \
+        {"_loop", fl_field_attribute, NULL, NULL,                         \
+         (void *)offsetof(FlHandle, loop)},                               \
     {                                                                     \
         "_cancelled", (getter)get_cancelled, (setter)set_cancelled, NULL, \
             NULL                                                          \

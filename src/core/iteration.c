@@ -108,13 +108,6 @@ queue_fired(FlLoop *loop)
         }
         found.any = true;
         found.other |= reg->transport == NULL && !reg->persistent;
-        if (reg->newly_fired) {
-            /* The entry of an earlier event is still queued, because an
-               exception ended that run.  That event was dropped meanwhile.
-               Queue the new event at the tail: other registrations fired
-               before it. */
-            fl_registration_drop_event(reg);
-        }
         if (reg->entry != NULL) {
             continue; /* still queued: reg->fired has the new bits too */
         }
@@ -333,15 +326,12 @@ queue_due(FlLoop *loop)
 static inline int
 leave_parent(FlLoop *loop)
 {
-    FlPoller *poller = loop->poller;
-    if (FL_LIKELY(!fl_poller_is_inherited(poller) && !poller->needs_repair)) {
-        return 0;
-    }
-    int code = fl_loop_after_fork(loop);
-    if (code < 0) {
+    bool inherited = fl_poller_is_inherited(loop->poller);
+    int code = fl_poller_after_fork(loop->poller);
+    if (FL_UNLIKELY(code < 0)) {
         return fl_raise_errno(code);
     }
-    return fl_signals_begin(loop);
+    return FL_UNLIKELY(inherited) ? fl_signals_begin(loop) : 0;
 }
 
 static int

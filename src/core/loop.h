@@ -17,6 +17,7 @@
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
 
+#include "base/codes.h"
 #include "base/forks.h"
 #include "base/list.h"
 #include "base/timer_queue.h"
@@ -24,6 +25,7 @@
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/thread_queue.h"
+#include "py/errors.h"
 #include "py/state.h"
 
 #include <stdatomic.h>
@@ -234,7 +236,11 @@ fl_loop_unclaim(FlLoop *loop)
 }
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */
-int fl_loop_check_open(FlLoop *loop);
+static inline int
+fl_loop_check_open(const FlLoop *loop)
+{
+    return FL_LIKELY(!loop->closed) ? 0 : fl_raise_errno(FL_CLOSED);
+}
 
 /* The loop that this thread iterates, borrowed, or NULL. */
 static inline FlLoop *
@@ -246,13 +252,13 @@ fl_loop_of_thread(FlState *state)
 /* Flush the corked bytes of the loop that this thread runs, if any.  Call this
    wherever a callback reaches another loop, thread or process: the other side
    may wait for bytes that are corked here. */
-void fl_loop_flush_corked_here(FlState *state);
-
-/* In a forked child: replace the epoll set and libuv's epoll, and close the
-   signal pipe and the timerfd that came from the parent.  fl_signals_begin
-   makes a new pipe, fl_poller_begin_run a new timerfd.  Does nothing in any
-   other process.  0 or a negative errno, also where the loop's fds were lost
-   earlier. */
-int fl_loop_after_fork(FlLoop *loop);
+static inline void
+fl_loop_flush_corked_here(FlState *state)
+{
+    FlLoop *loop = fl_loop_of_thread(state);
+    if (loop != NULL) {
+        fl_loop_flush_corked(loop);
+    }
+}
 
 #endif

@@ -188,13 +188,6 @@ fl_metrics_enable(FlLoop *loop)
 /* It belongs to the loop object, not to an open loop: metrics() also works on
    a closed loop. */
 void
-fl_metrics_free(FlLoop *loop)
-{
-    free(loop->metrics);
-    loop->metrics = NULL;
-}
-
-void
 fl_metrics_closed(FlMetrics *metrics)
 {
     fl_count_set(&metrics->bytes_waiting, 0);

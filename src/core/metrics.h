@@ -129,9 +129,6 @@ typedef struct FlMetrics {
    the loop.  0, or -1 with MemoryError. */
 int fl_metrics_enable(FlLoop *loop);
 
-/* Free the metrics: only when the loop itself is freed. */
-void fl_metrics_free(FlLoop *loop);
-
 /* The loop was closed: reset the counters of what is open or queued. */
 void fl_metrics_closed(FlMetrics *metrics);
 
@@ -151,12 +148,6 @@ fl_metrics_callback_begins(FlMetrics *metrics, int64_t now_ns)
     }
     metrics->last_began_ns = began_ns;
     fl_count_set(&metrics->callback_began_ns, began_ns);
-}
-
-static inline void
-fl_metrics_callback_ends(FlMetrics *metrics)
-{
-    fl_count_set(&metrics->callback_began_ns, 0);
 }
 
 /* The number that identifies the running callback, and how long it has run, to

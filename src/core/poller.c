@@ -187,26 +187,16 @@ add_uv_fds(FlPoller *poller)
     return added;
 }
 
-/* The loop's own fds were closed: see invariant 6.  From now on every run
-   fails with `code`. */
-static void
-mark_broken(FlPoller *poller, int code)
-{
-    poller->table.failure_code = code;
-    poller->needs_repair = true;
-}
-
 /* Check that libuv's fds are still open.  All of them are registered by then,
    so if adding one succeeds, or fails with anything but EEXIST, it is another
    file or the epoll is gone.  0 or -EBADF. */
 static int
 check_uv_fds(FlPoller *poller)
 {
-    if (add_uv_fds(poller) == 0) {
-        return 0;
+    if (add_uv_fds(poller) != 0) {
+        poller->table.failure_code = -EBADF; /* invariant 6 */
     }
-    mark_broken(poller, -EBADF);
-    return -EBADF;
+    return poller->table.failure_code;
 }
 
 /* Have libuv poll the set, if it does not.  If the set cannot be added,
@@ -319,18 +309,26 @@ close_timerfd(FlPoller *poller)
     poller->timerfd = -1;
 }
 
+/* Close the timerfd and the signal pipe. */
 static void
-close_any(uv_handle_t *handle, void *Py_UNUSED(ignored))
+close_own(FlPoller *poller)
 {
-    if (!uv_is_closing(handle)) {
-        uv_close(handle, NULL);
+    if (poller->signal_reg != NULL) {
+        /* In a forked child the file stays open, in the parent. */
+        fl_registration_close(poller->signal_reg, FL_FD_SHARED);
+        poller->signal_reg = NULL;
     }
+    close_timerfd(poller);
+    close_fd(&poller->signal_fds[0]);
+    close_fd(&poller->signal_fds[1]);
 }
 
 static void
 close_uv(FlPoller *poller)
 {
-    uv_walk(&poller->uv, close_any, NULL);
+    uv_close((uv_handle_t *)&poller->async, NULL);
+    uv_close((uv_handle_t *)&poller->timer, NULL);
+    uv_close((uv_handle_t *)&poller->set_poll, NULL);
     while (uv_loop_close(&poller->uv) == UV_EBUSY) {
         (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }
@@ -368,13 +366,12 @@ fork_uv(FlPoller *poller)
         code = uv_loop_fork(&poller->uv);
         release_standard_fds(occupied);
     }
+    table->failure_code = code;
     if (code == 0) {
         table->uv_backend_fd = uv_backend_fd(&poller->uv);
         code = add_uv_fds(poller);
-        return code < 0 ? code : 0;
     }
-    mark_broken(poller, code);
-    return code;
+    return code < 0 ? code : 0;
 }
 
 int
@@ -391,7 +388,7 @@ fl_poller_after_fork_now(FlPoller *poller)
         return code;
     }
     poller->forks = fl_forks_count();
-    poller->needs_repair = true;
+    close_own(poller); /* fl_signals_begin makes another pipe */
     poller->set_fired = poller->took_several = false;
     /* fork() copies only the calling thread: those that were about to wake the
        loop do not exist here. */
@@ -400,32 +397,17 @@ fl_poller_after_fork_now(FlPoller *poller)
 }
 
 void
-fl_poller_close_own(FlPoller *poller)
-{
-    if (poller->signal_reg != NULL) {
-        /* In a forked child the file stays open, in the parent. */
-        fl_registration_close(poller->signal_reg, FL_FD_SHARED);
-        poller->signal_reg = NULL;
-    }
-    close_timerfd(poller);
-    close_fd(&poller->signal_fds[0]);
-    close_fd(&poller->signal_fds[1]);
-    poller->needs_repair = false;
-}
-
-void
 fl_poller_close(FlPoller *poller)
 {
     /* In a forked child, so that closing does not change the parent's set. */
     (void)fl_poller_after_fork(poller);
-    if (poller->table.failure_code == 0 && poller->has_uv) {
-        (void)check_uv_fds(poller); /* sets failure_code: see invariant 6 */
-    }
-    if (poller->table.failure_code == 0) {
-        fl_poller_close_own(poller);
+    bool is_ours = poller->table.failure_code == 0
+                   && (!poller->has_uv || check_uv_fds(poller) == 0);
+    if (is_ours) {
+        close_own(poller);
     } /* else the fds may be foreign files now, and libuv would abort */
     fl_registrations_close_all(&poller->table);
-    if (poller->table.failure_code == 0 && poller->has_uv) {
+    if (is_ours && poller->has_uv) {
         close_uv(poller);
     }
     fl_fd_table_close(&poller->table);
@@ -447,27 +429,23 @@ fl_poller_signal_pipe(FlPoller *poller,
         return 0;
     }
     FlRegistration user = {.owner = poller, .on_events = on_signal};
-    FlRegistration *reg = NULL;
     /* An exec closes it. */
     int code = uv_pipe(poller->signal_fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
     if (code < 0) {
         return code;
     }
     poller->signal_fds[0] = move_from_stale(poller, poller->signal_fds[0]);
-    code = poller->signal_fds[0] < 0
-               ? -errno
-               : fl_registration_open(&poller->table, poller->signal_fds[0],
-                                      sizeof(*reg), &user, &reg);
-    if (reg != NULL) {
-        code = fl_registration_set(reg, FL_READABLE);
-        if (code == 0) {
-            poller->signal_reg = reg;
-            return 0;
-        }
-        fl_registration_close(reg, FL_FD_STAYS);
+    code =
+        poller->signal_fds[0] < 0
+            ? -errno
+            : fl_registration_open(&poller->table, poller->signal_fds[0],
+                                   sizeof(user), &user, &poller->signal_reg);
+    if (code == 0) {
+        code = fl_registration_set(poller->signal_reg, FL_READABLE);
     }
-    close_fd(&poller->signal_fds[0]);
-    close_fd(&poller->signal_fds[1]);
+    if (code < 0) {
+        close_own(poller); /* the next run opens the timerfd again */
+    }
     return code;
 }
 
@@ -512,7 +490,7 @@ take_events(FlPoller *poller)
     FlFdTable *table = &poller->table;
     int count = fl_fd_set_poll(&table->set, table->events);
     if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
-        mark_broken(poller, count);
+        table->failure_code = count;
     } /* after EINTR the next poll tries again */
     table->event_count = count > 0 ? count : 0;
     poller->took_several = count > 1 && !table->needs_new_set;
@@ -599,11 +577,7 @@ void
 fl_poller_collect(FlPoller *poller)
 {
     bool replace = fl_registrations_collect(&poller->table);
-    if (FL_UNLIKELY(poller->table.failure_code < 0)) {
-        mark_broken(poller, poller->table.failure_code);
-        return;
-    }
-    if (FL_LIKELY(!replace)) {
+    if (FL_LIKELY(!replace) || poller->table.failure_code < 0) {
         return;
     }
     /* First, while the fd still refers to the old set.  If a forked child has

@@ -14,7 +14,7 @@
 
    Failures: functions return negative errnos, or FL_NO_MEMORY.  If the
    poller's own fds were closed, table.failure_code keeps the error, and every
-   later run of the loop fails with it (fl_loop_after_fork).
+   later run of the loop fails with it (fl_poller_after_fork).
 
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40 us
    per loop, and everything that a loop leaves in it had to be undone.
@@ -51,9 +51,8 @@ struct FlPoller {
     FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
     int signal_fds[2];          /* read and write end; -1 until requested */
     atomic_int sleeping;        /* a blocking poll runs or is about to */
-    unsigned forks;    /* fl_forks_count() of the process that owns uv */
-    bool needs_repair; /* fds were lost, or timerfd and pipe are inherited */
-    FlFdTable table;   /* every other fd of the loop; last: it is large */
+    unsigned forks;  /* fl_forks_count() of the process that owns uv */
+    FlFdTable table; /* every other fd of the loop; last: it is large */
 };
 
 /* Open a poller; *out is set only on success. */
@@ -74,9 +73,11 @@ void fl_poller_close(FlPoller *poller);
 /* Free a closed poller. */
 void fl_poller_free(FlPoller *poller);
 
-/* In a forked child: replace the set and libuv's backend fd by new ones.  The
-   timerfd and the signal pipe are left to fl_poller_close_own.  0 or a
-   negative errno. */
+/* In a forked child: replace the set and libuv's backend fd by new ones, and
+   close the timerfd and the signal pipe.  fl_poller_begin_run opens another
+   timerfd, fl_poller_signal_pipe another pipe.  A run must work there: if a
+   callback forks and the child raises out of the run, asyncio's Runner.close()
+   runs the loop three times more.  0 or a negative errno. */
 int fl_poller_after_fork_now(FlPoller *poller);
 
 /* True in a forked child while the poller still has its parent's fds. */
@@ -87,17 +88,13 @@ fl_poller_is_inherited(const FlPoller *poller)
 }
 
 /* Call fl_poller_after_fork_now if the process has forked.  0 or a negative
-   errno. */
+   errno, also where the poller's fds were lost earlier. */
 static inline int
 fl_poller_after_fork(FlPoller *poller)
 {
     return fl_poller_is_inherited(poller) ? fl_poller_after_fork_now(poller)
-                                          : 0;
+                                          : poller->table.failure_code;
 }
-
-/* Close the timerfd and the signal pipe.  fl_poller_begin_run opens the
-   timerfd again, fl_poller_signal_pipe the pipe. */
-void fl_poller_close_own(FlPoller *poller);
 
 /* A run begins: libuv's loop and the timerfd are opened, if there is room for
    their fds, and before the first wait the poller checks that libuv's are

@@ -49,10 +49,8 @@ entry_of(const FlRegistration *reg)
 static void
 fire(FlRegistration *reg, int events)
 {
-    bool newly_fired = reg->fired == 0;
     reg->fired |= (uint8_t)events;
     if (fl_list_is_empty(&reg->fired_link)) {
-        reg->newly_fired = newly_fired;
         fl_list_append(&reg->table->fired, &reg->fired_link);
     }
 }
@@ -200,6 +198,21 @@ fl_registration_at(const FlFdTable *table, int fd)
     return fd < table->fds_size ? table->fds[fd].reg : NULL;
 }
 
+/* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */
+static void
+drop_event(FlRegistration *reg)
+{
+    /* Without a GIL, while another thread iterates, the entry may be running
+       there and its slot may be reused.  So leave it: run_event sees that the
+       registration was closed. */
+    if (reg->entry != NULL
+        && (FL_HAVE_GIL || !fl_fd_table_iterates_elsewhere(reg->table)))
+    {
+        reg->entry->kind = FL_READY_NONE;
+        reg->entry = NULL;
+    }
+}
+
 int
 fl_registration_set(FlRegistration *reg, int wanted)
 {
@@ -226,29 +239,16 @@ fl_registration_set(FlRegistration *reg, int wanted)
     }
     else {
         code = 0; /* to want less cannot fail */
-        /* An entry that is queued already stays queued and runs with what is
-           left. */
+        /* A queued entry runs with what is left.  Without any it is dropped,
+           and a later event queues another one, at the tail. */
         reg->fired &= reg->wanted;
         if (reg->fired == 0) {
             fl_list_remove(&reg->fired_link);
+            drop_event(reg);
         }
     }
     fl_fd_table_unlock(table);
     return code;
-}
-
-void
-fl_registration_drop_event(FlRegistration *reg)
-{
-    /* Without a GIL, while another thread iterates, the entry may be running
-       there and its slot may be reused.  So leave it: run_event sees that the
-       registration was closed. */
-    if (reg->entry != NULL
-        && (FL_HAVE_GIL || !fl_fd_table_iterates_elsewhere(reg->table)))
-    {
-        reg->entry->kind = FL_READY_NONE;
-        reg->entry = NULL;
-    }
 }
 
 void
@@ -266,7 +266,7 @@ fl_registration_close(FlRegistration *reg, FlFdFate fate)
     if (fate != FL_FD_STAYS) {
         invalidate(table, reg->fd);
     }
-    fl_registration_drop_event(reg);
+    drop_event(reg);
     entry_of(reg)->reg = NULL;
     reg->owner = NULL;
     reg->fired = 0;
@@ -387,7 +387,7 @@ fl_registrations_free_closed(FlFdTable *table)
     FlRegistration *reg;
     /* With a GIL fl_registration_close has freed them. */
     while (!FL_HAVE_GIL && (reg = pop(table, &table->closed)) != NULL) {
-        fl_registration_drop_event(reg);
+        drop_event(reg);
         free(reg);
     }
 }

@@ -103,9 +103,6 @@ struct FlRegistration {
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* stays in the set between two waits */
     bool recheck;    /* fl_registrations_recheck visits it */
-    /* No event was pending when this one fired.  An entry that is still queued
-       belongs to an earlier event, which was dropped. */
-    bool newly_fired;
 };
 
 /* Open an empty table with its set.  0 or an error code. */
@@ -239,9 +236,6 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 
 /* Whether one has fired and was not popped: the next poll must not wait. */
 bool fl_registrations_fired(FlFdTable *table);
-
-/* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */
-void fl_registration_drop_event(FlRegistration *reg);
 
 /* Without a GIL: free the registrations that other threads closed during this
    thread's iteration.  No callback may be running. */

@@ -7,7 +7,6 @@
       rare, and asyncio's helpers have the wording of each Python version. */
 #include "core/report.h"
 
-#include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "py/call.h"
@@ -38,36 +37,13 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
     if (fl_error_leaves_loop()) {
         return -1;
     }
-    /* Save the exception: the calls below may run Python. */
     PyObject *exc = PyErr_GetRaisedException();
-    FlHandle *handle = NULL;
-    /* The loop made this call without a handle.  asyncio has one for it and
-       names it in the report, so a handle is created for the report alone. */
-    PyObject *method = PyObject_GetAttr(object, name);
-    if (method == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
-        /* The method is missing: `exc` is this same AttributeError. */
-        PyErr_Clear();
-        method = Py_NewRef(name);
-    }
-    PyObject *args =
-        argument == NULL ? PyTuple_New(0) : PyTuple_Pack(1, argument);
-    PyObject *context = PyContext_CopyCurrent();
-    if (method != NULL && args != NULL && context != NULL) {
-        handle = fl_handle_new_filled(loop, method, args, context);
-    }
-    Py_XDECREF(method);
-    Py_XDECREF(args);
-    Py_XDECREF(context);
-    if (handle == NULL) {
-        PyErr_Clear(); /* the report then does not name the call */
-    }
-    else {
-        handle->source_traceback = Py_XNewRef(source);
-    }
-    PyErr_SetRaisedException(exc);
-    int code = fl_loop_report_callback(loop, (PyObject *)handle);
-    Py_XDECREF(handle);
-    return code;
+    /* Without an argument its NULL ends the list. */
+    PyObject *result = PyObject_CallMethodObjArgs(
+        (PyObject *)loop, loop->state->names._report_call, exc,
+        source == NULL ? Py_None : source, object, name, argument, NULL);
+    Py_DECREF(exc);
+    return fl_call_done(result);
 }
 
 int

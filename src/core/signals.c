@@ -286,7 +286,7 @@ fl_signals_prepare(FlLoop *loop)
     }
     /* In a forked child, first close the parent's pipe: else the call below
        would find that one and not create another. */
-    int code = fl_loop_after_fork(loop);
+    int code = fl_poller_after_fork(loop->poller);
     if (code == 0) {
         code = fl_poller_signal_pipe(loop->poller, on_signal);
     }

@@ -128,16 +128,22 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return fl_loop_report_callback(loop, NULL);
 }
 
-/* Runs as an entry on the loop's thread.  The timer may have become due, and
-   left the queue, after the other thread posted this. */
-static int
-remove_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
+/* Take a timer out of the queue, unless it has left that.  The caller has
+   another reference. */
+static void
+dequeue(FlLoop *loop, FlTimerHandle *timer)
 {
-    FlTimerHandle *self = (FlTimerHandle *)timer;
-    if (self->node.place != 0) {
-        fl_timer_queue_remove(&loop->timers, &self->node);
-        Py_DECREF(self);
+    if (timer->node.place != 0) {
+        fl_timer_queue_remove(&loop->timers, &timer->node);
+        Py_DECREF(timer);
     }
+}
+
+/* Runs as an entry on the loop's thread. */
+static int
+dequeue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
+{
+    dequeue(loop, (FlTimerHandle *)timer);
     return 0;
 }
 
@@ -158,17 +164,14 @@ void
 fl_timer_remove_anythread(FlTimerHandle *timer)
 {
     FlLoop *loop = FL_LOOP(timer->loop);
-    if (fl_thread_queue_lock_idle(loop)) {
-        bool queued = timer->node.place != 0;
-        if (queued) {
-            fl_timer_queue_remove(&loop->timers, &timer->node);
-        }
-        fl_thread_queue_unlock(&loop->thread_queue);
-        if (queued) {
-            Py_DECREF(timer); /* the caller has another reference */
-        }
+    if (!fl_loop_needs_lock(loop)) {
+        dequeue(loop, timer);
     }
-    else if (fl_thread_queue_push_op_anythread(loop, remove_op,
+    else if (fl_thread_queue_lock_idle(loop)) {
+        dequeue(loop, timer);
+        fl_thread_queue_unlock(&loop->thread_queue);
+    }
+    else if (fl_thread_queue_push_op_anythread(loop, dequeue_op,
                                                (PyObject *)timer, NULL, NULL)
              < 0)
     {

@@ -27,10 +27,12 @@ int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer);
 int fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when);
 
 /* From a thread that does not run the timer's loop: post an operation to the
-   thread queue, so that the loop's thread queues the timer or removes a
-   cancelled one.  fl_timer_remove_anythread ignores a failure: the cancelled
-   timer stays queued until it is due. */
+   thread queue, so that the loop's thread queues the timer. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);
+
+/* Take a timer out of the queue, or have the loop's thread do it.  The caller
+   has a reference.  If that cannot be posted, the timer, which is cancelled,
+   stays queued until it is due. */
 void fl_timer_remove_anythread(FlTimerHandle *timer);
 
 #endif

@@ -165,7 +165,7 @@ close_core(FlLoop *loop)
     fl_signals_forget(loop);
     /* Before the first registration is closed: in a forked child that would
        change the parent's epoll set. */
-    (void)fl_loop_after_fork(loop);
+    (void)fl_poller_after_fork(loop->poller);
     if (loop->thread_queue_ready) {
         fl_thread_queue_close(loop);
     }
@@ -177,7 +177,7 @@ close_core(FlLoop *loop)
     atomic_store(&loop->open_connections, 0);
     /* One at a time: dropping references may run any code, which may remove
        other callbacks. */
-    while (fl_user_fd_drop_first(loop)) {
+    while (fl_user_fd_drop(loop, -1)) {
     }
     /* It frees the registrations that are left, so their owners had to go
        first. */
@@ -305,11 +305,11 @@ loop_dealloc(FlLoop *loop)
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->handle_pool);
     fl_handle_pool_free(&loop->timer_pool);
-    fl_metrics_free(loop);
     fl_poller_free(loop->poller);
     if (loop->thread_queue_ready) {
         fl_thread_queue_free(&loop->thread_queue);
     }
+    free(loop->metrics);
     fl_object_free(loop);
 }
 

@@ -61,7 +61,7 @@ begin(FlLoop *loop, unsigned long thread)
 {
     /* Its own fds must be open, and a forked child stops sharing them with the
        parent. */
-    int code = loop->closed ? FL_CLOSED : fl_loop_after_fork(loop);
+    int code = loop->closed ? FL_CLOSED : fl_poller_after_fork(loop->poller);
     if (code < 0) {
         return fl_raise_errno(code);
     }

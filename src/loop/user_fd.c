@@ -163,18 +163,22 @@ fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
 
 /* --- running ------------------------------------------------------------- */
 
-/* Run what stands in a slot, a handle or a SocketCall; steals it.  0, or -1
-   with an exception that ends the run. */
+/* Run what stands in the slot of an event, a handle or a SocketCall; steals
+   it.  As in asyncio, a handle that the application has cancelled is removed.
+   0, or -1 with an exception that ends the run. */
 static int
-run_slot(FlLoop *loop, PyObject *handle)
+run_slot(FlLoop *loop, int fd, int event, PyObject *handle)
 {
     if (handle == NULL) {
         return 0;
     }
-    int code;
+    int code = 0;
     if (Py_TYPE(handle) == loop->state->socket_call_type) {
         code = fl_call_done(PyObject_CallNoArgs(handle));
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    }
+    else if (FL_UNLIKELY(fl_handle_is_cancelled((FlHandle *)handle))) {
+        (void)fl_fd_remove(loop, fd, event, handle);
     }
     else {
         code = fl_handle_run(loop, (FlHandle *)handle);
@@ -199,23 +203,21 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
         writer = Py_XNewRef(user_fd->refs.writer);
     }
     fl_fd_table_unlock(table);
-    int fd = reg->fd, code = run_slot(loop, reader);
+    int fd = reg->fd, code = run_slot(loop, fd, FL_READABLE, reader);
+    bool runs = true;
     if (reader != NULL && writer != NULL) {
         code = fl_loop_lap(loop, code);
-    }
-    bool runs = code == 0; /* else the run ends */
-    if (runs && reader != NULL && writer != NULL) {
         /* The reader may have removed or replaced the writer. */
         fl_fd_table_lock(table);
         user_fd = user_fd_at(loop, fd);
         runs = user_fd != NULL && user_fd->refs.writer == writer;
         fl_fd_table_unlock(table);
     }
-    if (!runs) {
+    if (code < 0 || !runs) {
         Py_XDECREF(writer);
         return code;
     }
-    return run_slot(loop, writer);
+    return run_slot(loop, fd, FL_WRITABLE, writer);
 }
 
 /* --- registering --------------------------------------------------------- */
@@ -240,21 +242,6 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     return code;
 }
 
-/* An FlReadyOp. */
-static int
-end_wait(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(argument))
-{
-    if (fl_call_method(call, loop->state->names.displaced, NULL) < 0) {
-        if (fl_error_leaves_loop()) {
-            fl_thread_queue_raise_anythread(loop, call);
-        }
-        else {
-            PyErr_WriteUnraisable(call);
-        }
-    }
-    return 0;
-}
-
 /* The sock_* call that a slot's object is, or that this handle calls: a new
    reference, or NULL. */
 static PyObject *
@@ -274,26 +261,27 @@ call_in_slot(FlLoop *loop, PyObject *object)
     return call;
 }
 
-/* What has left a slot; steals it.  A sock_* call no longer keeps its socket
-   open and, as in asyncio, waits until its coroutine is cancelled.  A handle
-   is cancelled if `cancels`.  Runs application code. */
+/* What has left a slot: a handle, a SocketCall or NULL; steals it.  A sock_*
+   call, also one that a handle calls, no longer keeps its socket open and, as
+   in asyncio, waits until its coroutine is cancelled.  A handle is cancelled,
+   unless the loop is closed.  Runs application code. */
 static void
-leave_slot(FlLoop *loop, PyObject *object, bool cancels)
+leave_slot(FlLoop *loop, PyObject *object)
 {
+    const FlState *state = loop->state;
     PyObject *call = call_in_slot(loop, object);
-    if (call != NULL) {
-        /* Without a GIL only the loop's thread changes a socket's count. */
-        bool queued = !FL_HAVE_GIL && fl_loop_on_other_thread(loop)
-                      && fl_thread_queue_push_op_anythread(loop, end_wait,
-                                                           call, NULL, NULL)
-                             == 0;
-        if (!queued) { /* also if the loop is closed by now */
-            PyErr_Clear();
-            (void)end_wait(loop, call, NULL);
-        }
+    /* Without a GIL only the loop's thread changes a socket's count. */
+    if (call != NULL
+        && (!fl_loop_on_other_thread(loop)
+            || fl_thread_queue_push_op_anythread(loop, state->displaced, call,
+                                                 NULL, NULL)
+                   < 0))
+    {
+        PyErr_Clear(); /* the loop is closed by now */
+        (void)state->displaced(loop, call, NULL);
     }
-    if (cancels && object != NULL && object != call
-        && fl_call_method(object, loop->state->names.cancel, NULL) < 0)
+    if (object != NULL && object != call && !loop->closed
+        && fl_call_method(object, state->names.cancel, NULL) < 0)
     {
         PyErr_WriteUnraisable(object);
     }
@@ -312,11 +300,8 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     fl_registration_close(&user_fd->reg, FL_FD_STAYS);
 }
 
-/* Drop the application's callbacks of an fd, or of the lowest fd if that is
-   -1, and cancel their handles if `cancels`.  Whether there were any.  Runs
-   application code. */
-static bool
-drop_callbacks(FlLoop *loop, int fd, bool cancels)
+bool
+fl_user_fd_drop(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
@@ -327,16 +312,10 @@ drop_callbacks(FlLoop *loop, int fd, bool cancels)
         user_fd_detach(user_fd, &refs);
     }
     fl_fd_table_unlock(table);
-    leave_slot(loop, refs.reader, cancels);
-    leave_slot(loop, refs.writer, cancels);
+    leave_slot(loop, refs.reader);
+    leave_slot(loop, refs.writer);
     Py_XDECREF(refs.object);
     return user_fd != NULL;
-}
-
-bool
-fl_user_fd_drop_first(FlLoop *loop)
-{
-    return drop_callbacks(loop, -1, false);
 }
 
 int
@@ -344,7 +323,7 @@ fl_fd_acquire(FlLoop *loop, int fd)
 {
     int code;
     do {
-        (void)drop_callbacks(loop, fd, true);
+        (void)fl_user_fd_drop(loop, fd);
         code = fl_fd_invalidate(loop, fd);
     } while (code > 0);
     /* That code may have closed the loop. */
@@ -354,9 +333,8 @@ fl_fd_acquire(FlLoop *loop, int fd)
 int
 fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 {
-    const FlUserFd *user_fd;
-    for (int fd = -1; (user_fd = user_fd_after(loop, fd)) != NULL;
-         fd = user_fd->reg.fd)
+    for (const FlUserFd *user_fd = user_fd_after(loop, -1); user_fd != NULL;
+         user_fd = user_fd_after(loop, user_fd->reg.fd))
     {
         Py_VISIT(user_fd->refs.reader);
         Py_VISIT(user_fd->refs.writer);
@@ -398,22 +376,17 @@ fl_fd_of_registered(FlLoop *loop, PyObject *object)
     if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
         return -1;
     }
-    PyObject *exc = PyErr_GetRaisedException();
-    FlUserFd *user_fd;
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
-    while ((user_fd = user_fd_after(loop, fd)) != NULL) {
-        fd = user_fd->reg.fd;
-        if (user_fd->refs.object == object) {
-            break;
-        }
+    const FlUserFd *user_fd = user_fd_after(loop, -1);
+    while (user_fd != NULL && user_fd->refs.object != object) {
+        user_fd = user_fd_after(loop, user_fd->reg.fd);
     }
+    fd = user_fd == NULL ? -1 : user_fd->reg.fd;
     fl_fd_table_unlock(table);
-    if (user_fd == NULL) {
-        PyErr_SetRaisedException(exc);
-        return -1;
+    if (fd >= 0) {
+        PyErr_Clear(); /* that of fl_fd_of */
     }
-    Py_DECREF(exc);
     return fd;
 }
 
@@ -564,7 +537,7 @@ set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
         user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
     }
     fl_fd_table_unlock(&loop->poller->table);
-    leave_slot(loop, dropped.reader, true);
+    leave_slot(loop, dropped.reader);
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
@@ -623,7 +596,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
         Py_XDECREF(removed); /* a call that ends its wait itself */
     }
     else {
-        leave_slot(loop, removed, true);
+        leave_slot(loop, removed);
     }
     Py_XDECREF(refs.object);
     return found;
@@ -631,11 +604,11 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 
 /* --- waits of sock_* calls ----------------------------------------------- */
 
-/* Without a GIL there is none (invariant 5), and reading the table here would
-   be unsafe. */
-static FlUserFd *
-persistent_at(const FlLoop *loop, int fd, PyObject *sock)
+FlRegistration *
+fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
+    /* Without a GIL there is none (invariant 5), and reading the table here
+       would be unsafe. */
     FlUserFd *user_fd = FL_HAVE_GIL ? user_fd_at(loop, fd) : NULL;
     if (user_fd == NULL || !user_fd->reg.persistent) {
         return NULL;
@@ -643,14 +616,7 @@ persistent_at(const FlLoop *loop, int fd, PyObject *sock)
     PyObject *owner = fl_weakref_get(user_fd->socket_ref);
     bool same = owner == sock;
     Py_XDECREF(owner); /* if it is the same, the caller has a reference */
-    return same ? user_fd : NULL;
-}
-
-FlRegistration *
-fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
-{
-    FlUserFd *user_fd = persistent_at(loop, fd, sock);
-    return user_fd == NULL ? NULL : &user_fd->reg;
+    return same ? &user_fd->reg : NULL;
 }
 
 /* The fd's registration, made if there is none, for a wait of this socket.  If
@@ -660,7 +626,8 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 static FlUserFd *
 user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
 {
-    FlUserFd *user_fd = persistent_at(loop, fd, sock);
+    FlUserFd *user_fd =
+        (FlUserFd *)fl_fd_persistent_registration(loop, fd, sock);
     if (user_fd != NULL) {
         return user_fd;
     }
@@ -702,7 +669,7 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
         FlRegistration *reg = &user_fd->reg;
         reg->persistent = reg->recheck = reg->table->recheck = true;
     }
-    leave_slot(loop, dropped.reader, true); /* last: it runs any code */
+    leave_slot(loop, dropped.reader); /* last: it runs any code */
     Py_XDECREF(dropped.object);
     return code < 0 ? fl_raise_errno(code) : 1;
 }

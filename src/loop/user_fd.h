@@ -21,10 +21,10 @@ typedef struct {
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
-/* Drop the callbacks of the lowest user-owned fd, without cancelling them,
-   because the loop is being closed.  Whether there was one.  Runs application
-   code. */
-bool fl_user_fd_drop_first(FlLoop *loop);
+/* Drop the callbacks of an fd, or of the lowest user-owned one if that is -1.
+   Handles are cancelled, unless the loop is closed.  Whether there were any.
+   Runs application code. */
+bool fl_user_fd_drop(FlLoop *loop, int fd);
 
 /* Make an fd free for a new transport.  This invalidates it for its previous
    user, be it a callback or a transport: the system has reused the fd, so that

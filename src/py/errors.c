@@ -66,16 +66,3 @@ fl_error_keep_first(PyObject *first, int code, PyObject *source)
     PyErr_SetRaisedException(first);
     return -1;
 }
-
-void
-fl_raise_os_error(long code, const char *format, PyObject *subject)
-{
-    PyObject *text = PyUnicode_FromFormat(format, subject);
-    /* "N" consumes the text, also when Py_BuildValue fails. */
-    PyObject *args = text == NULL ? NULL : Py_BuildValue("lN", code, text);
-    if (args != NULL) {
-        /* A tuple: the interpreter calls OSError(*args), as in invariant 1. */
-        PyErr_SetObject(PyExc_OSError, args);
-        Py_DECREF(args);
-    }
-}

@@ -1,9 +1,9 @@
 /* Conversion of error codes to exceptions, and helpers for raised exceptions.
 
    A function that only makes system calls returns a negative errno.  A
-   function that Python calls returns -1 or NULL with an exception set.  Only
-   the functions here make an OSError.  They need the GIL (an attached thread
-   state). */
+   function that Python calls returns -1 or NULL with an exception set.  The
+   functions here make the OSErrors of such codes.  They need the GIL (an
+   attached thread state). */
 #ifndef FL_PY_ERRORS_H
 #define FL_PY_ERRORS_H
 
@@ -41,9 +41,5 @@ fl_error_restore(PyObject *exc)
    well, that exception is reported as unraisable for `source`.  Returns -1 if
    an exception is now set, else 0. */
 int fl_error_keep_first(PyObject *first, int code, PyObject *source);
-
-/* Raise an OSError with a positive errno and a text of asyncio's instead of
-   strerror's.  `format` has one PyUnicode_FromFormat field for `subject`. */
-void fl_raise_os_error(long code, const char *format, PyObject *subject);
 
 #endif

@@ -40,6 +40,7 @@ struct FlNativeProtocol;
     X(_handle_signal)           \
     X(_io_refs)                 \
     X(_read_ready)              \
+    X(_report_call)             \
     X(_report_callback)         \
     X(_report_slow)             \
     X(_run)                     \
@@ -88,7 +89,6 @@ struct FlNativeProtocol;
     X(data_received)            \
     X(datagram_received)        \
     X(detach)                   \
-    X(displaced)                \
     X(done)                     \
     X(end_read_pipe)            \
     X(eof_received)             \
@@ -114,7 +114,6 @@ struct FlNativeProtocol;
     X(recvfrom)                 \
     X(release)                  \
     X(resume_writing)           \
-    X(run)                      \
     X(send)                     \
     X(sendmsg)                  \
     X(sendto)                   \
@@ -269,6 +268,9 @@ typedef struct FlState {
        transport/native_protocol.h.  NULL: none. */
     const struct FlNativeProtocol *native_stream;
     const struct FlNativeProtocol *native_tls;
+    /* An FlReadyOp of sock/sock_call.c: another user of the fd has taken the
+       place of this SocketCall. */
+    int (*displaced)(struct FlLoop *loop, PyObject *call, PyObject *ignored);
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;

@@ -27,6 +27,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 
 /* A read of at most this many bytes goes to the C stack first: a read that
@@ -51,18 +52,18 @@ is_known_unready(const FlRegistration *reg, int event)
     return reg != NULL && !(reg->ready & event);
 }
 
-/* Record what a system call proved.  It moved `moved` of `requested` bytes, or
-   failed with errno. */
-static void
+/* What a system call proved, which the registration records.  It moved `moved`
+   of `requested` bytes, or failed with errno.  1; 0 if it would block; or -1
+   with an OSError set. */
+static int
 note_transfer(FlRegistration *reg, int event, ssize_t moved, size_t requested)
 {
+    bool blocks = moved < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
     /* Zero bytes mean EOF, which lasts: reads stay allowed. */
-    if (reg != NULL
-        && (moved < 0 ? errno == EAGAIN || errno == EWOULDBLOCK
-                      : moved > 0 && (size_t)moved < requested))
-    {
+    if (reg != NULL && (blocks || (moved > 0 && (size_t)moved < requested))) {
         reg->ready &= (uint8_t)~event;
     }
+    return moved >= 0 ? 1 : blocks ? 0 : fl_raise_errno(-errno);
 }
 
 static bool
@@ -100,30 +101,13 @@ fl_attempt_may_persist(const FlAttempt *self, int fd)
 
 /* --- attempts ------------------------------------------------------------ */
 
-/* What a failed system call means, by errno: 0 if it would block, else -1 with
-   an OSError set. */
-static int
-outcome_of_errno(void)
-{
-    if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        return 0;
-    }
-    return fl_raise_errno(-errno);
-}
-
-/* The same for a failed method call, by the exception set. */
-static int
-outcome_of_exception(void)
-{
-    return fl_error_would_block() ? 0 : -1;
-}
-
-/* Hand a new reference to the caller of fl_attempt_try: 1, or -1 for NULL. */
+/* Hand a new reference to the caller of fl_attempt_try: 1.  For NULL: 0 if the
+   exception says that the call would block, which clears it, else -1. */
 static int
 store_result(PyObject *object, PyObject **result)
 {
     *result = object;
-    return object == NULL ? -1 : 1;
+    return object != NULL ? 1 : fl_error_would_block() ? 0 : -1;
 }
 
 /* Try the operation by the socket object's own method. */
@@ -131,14 +115,11 @@ static int
 call_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 {
     PyObject *args[1 + FL_MOST_ARGUMENTS] = {self->sock};
-    for (Py_ssize_t at = 0; at < self->nargs; at++) {
-        args[1 + at] = self->args[at];
-    }
-    PyObject *object =
+    memcpy(args + 1, self->args, sizeof(self->args));
+    return store_result(
         PyObject_VectorcallMethod(fl_attempt_name(self), args,
-                                  (size_t)(1 + self->nargs), NULL);
-    return object == NULL ? outcome_of_exception()
-                          : store_result(object, result);
+                                  (size_t)(1 + self->operation->nargs), NULL),
+        result);
 }
 
 /* The first argument as a positive size, else 0.  For 0 the caller calls the
@@ -154,17 +135,15 @@ size_argument(const FlAttempt *self)
     return overflow || value < 0 ? 0 : value;
 }
 
-/* recv(), and record in the registration what it proved.  MSG_DONTWAIT:
-   outside debug mode nothing has checked that the socket is non-blocking. */
-static ssize_t
-receive(FlRegistration *reg, int fd, char *buffer, size_t size)
+/* recv(), as note_transfer.  MSG_DONTWAIT: outside debug mode nothing has
+   checked that the socket is non-blocking. */
+static int
+receive(FlRegistration *reg, int fd, char *buffer, size_t size, ssize_t *got)
 {
-    ssize_t got;
     do {
-        got = recv(fd, buffer, size, MSG_DONTWAIT);
-    } while (got < 0 && errno == EINTR);
-    note_transfer(reg, FL_READABLE, got, size);
-    return got;
+        *got = recv(fd, buffer, size, MSG_DONTWAIT);
+    } while (*got < 0 && errno == EINTR);
+    return note_transfer(reg, FL_READABLE, *got, size);
 }
 
 /* Receive at most size bytes as a new bytes object.  1, 0 or -1. */
@@ -181,9 +160,9 @@ receive_bytes(FlRegistration *reg, int fd, Py_ssize_t size, PyObject **result)
         }
         buffer = PyBytes_AS_STRING(bytes);
     }
-    ssize_t got = receive(reg, fd, buffer, (size_t)size);
-    if (got < 0) {
-        int code = outcome_of_errno(); /* first: freeing may change errno */
+    ssize_t got;
+    int code = receive(reg, fd, buffer, (size_t)size, &got);
+    if (code <= 0) {
         Py_XDECREF(bytes);
         return code;
     }
@@ -223,6 +202,9 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(self->args[0], &view, PyBUF_WRITABLE) < 0) {
+        if (fl_error_leaves_loop()) {
+            return -1; /* Ctrl-C during its __buffer__() */
+        }
         PyErr_Clear(); /* the socket's method raises its own TypeError */
         return call_method(self, fd, result);
     }
@@ -235,8 +217,7 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
     ssize_t got = 0;
     FlRegistration *reg = registration_of(self, fd);
     if (!is_known_unready(reg, FL_READABLE)) {
-        got = receive(reg, fd, view.buf, (size_t)view.len);
-        code = got < 0 ? outcome_of_errno() : 1;
+        code = receive(reg, fd, view.buf, (size_t)view.len, &got);
     }
     PyBuffer_Release(&view);
     return code == 1 ? store_result(PyLong_FromSsize_t(got), result) : code;
@@ -329,20 +310,16 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
         return store_result(Py_NewRef(Py_None), result);
     }
     if (!PyErr_Occurred()) {
-        fl_raise_os_error(code, "Connect call failed %S", self->args[0]);
+        PyObject *args =
+            Py_BuildValue("lN", code,
+                          PyUnicode_FromFormat("Connect call failed %S",
+                                               self->args[0]));
+        if (args != NULL) {
+            PyErr_SetObject(PyExc_OSError, args); /* OSError(*args) */
+            Py_DECREF(args);
+        }
     }
-    return outcome_of_exception();
-}
-
-/* Take a view of sendall's data.  It is held until the call ends, so that the
-   application cannot resize the buffer between two tries.  May run Python.
-   0 or -1. */
-static int
-hold_view(FlAttempt *self)
-{
-    return self->view.obj != NULL
-               ? 0
-               : PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE);
+    return store_result(NULL, result);
 }
 
 /* A part was sent: 1 if it was the last, else 0.  The next try continues after
@@ -393,7 +370,7 @@ sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
     Py_XDECREF(view);
     Py_XDECREF(rest);
     Py_XDECREF(sent);
-    return count < 0 && PyErr_Occurred() ? outcome_of_exception()
+    return count < 0 && PyErr_Occurred() ? store_result(NULL, result)
                                          : add_sent(self, count, result);
 }
 
@@ -411,16 +388,20 @@ try_sendall(FlAttempt *self, int fd, PyObject **result)
     do {
         sent = send(fd, rest, size, FL_SEND_FLAGS);
     } while (sent < 0 && errno == EINTR);
-    note_transfer(reg, FL_WRITABLE, sent, size);
-    return sent < 0 ? outcome_of_errno() : add_sent(self, sent, result);
+    int code = note_transfer(reg, FL_WRITABLE, sent, size);
+    return code == 1 ? add_sent(self, sent, result) : code;
 }
 
 int
 fl_attempt_try(FlAttempt *self, PyObject **result)
 {
     const FlOperation *operation = self->operation;
-    /* First, because it may run Python: invariants 3 and 4. */
-    if (operation == &fl_operation_sendall && hold_view(self) < 0) {
+    /* sendall's data is held until the call ends, so that the application
+       cannot resize it between two tries.  First, because it may run Python:
+       invariants 3 and 4. */
+    if (operation == &fl_operation_sendall && self->view.obj == NULL
+        && PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE) < 0)
+    {
         return -1;
     }
     bool plain = is_plain(self);
@@ -438,6 +419,9 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
         }
         PyErr_Clear(); /* closed: the socket's own method raises EBADF */
     }
+    if (operation == &fl_operation_sendall && self->view.obj == NULL) {
+        return 0; /* fileno() ran the GC, and a finalizer ended this call */
+    }
     return plain && fd >= 0 && operation->direct != NULL
                ? operation->direct(self, fd, result)
                : operation->by_method(self, fd, result);
@@ -447,15 +431,15 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
 
 /* What is NULL in `direct` has no direct system call: it would have to parse
    addresses and sizes as the socket module does. */
-#define OPERATION(name, event, direct, by_method)                            \
-    const FlOperation fl_operation_##name = {offsetof(FlNames, name), event, \
-                                             direct, by_method};
+#define OPERATION(name, nargs, event, direct, by_method)                     \
+    const FlOperation fl_operation_##name = {offsetof(FlNames, name), nargs, \
+                                             event, direct, by_method};
 
-OPERATION(recv, FL_READABLE, try_recv, call_method)
-OPERATION(recv_into, FL_READABLE, try_recv_into, call_method)
-OPERATION(recvfrom, FL_READABLE, NULL, try_recvfrom)
-OPERATION(recvfrom_into, FL_READABLE, NULL, call_method)
-OPERATION(sendall, FL_WRITABLE, try_sendall, sendall_by_method)
-OPERATION(sendto, FL_WRITABLE, NULL, call_method)
-OPERATION(accept, FL_READABLE, NULL, try_accept)
-OPERATION(connect, FL_WRITABLE, NULL, try_connect)
+OPERATION(recv, 1, FL_READABLE, try_recv, call_method)
+OPERATION(recv_into, 1, FL_READABLE, try_recv_into, call_method)
+OPERATION(recvfrom, 1, FL_READABLE, NULL, try_recvfrom)
+OPERATION(recvfrom_into, 2, FL_READABLE, NULL, call_method)
+OPERATION(sendall, 1, FL_WRITABLE, try_sendall, sendall_by_method)
+OPERATION(sendto, 2, FL_WRITABLE, NULL, call_method)
+OPERATION(accept, 0, FL_READABLE, NULL, try_accept)
+OPERATION(connect, 1, FL_WRITABLE, NULL, try_connect)

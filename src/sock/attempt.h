@@ -28,6 +28,7 @@ typedef struct FlAttempt FlAttempt;
 /* Each function is like fl_attempt_try, with the socket's fd. */
 typedef struct {
     size_t method_offset; /* the socket method's name: offset in FlNames */
+    Py_ssize_t nargs;     /* of that method */
     int event;            /* FL_READABLE or FL_WRITABLE: wait for this */
     /* By a system call, for an open plain socket.  Maintains a persistent
        registration.  NULL if there is none for this operation. */
@@ -41,8 +42,7 @@ struct FlAttempt {
     FlLoop *loop;
     const FlOperation *operation;
     PyObject *sock;
-    PyObject *args[FL_MOST_ARGUMENTS];
-    Py_ssize_t nargs;
+    PyObject *args[FL_MOST_ARGUMENTS]; /* NULL where there is none */
     Py_buffer view; /* sendall's data, owned; obj is NULL if there is none */
     Py_ssize_t sent_bytes;
     bool is_retry; /* an earlier try would have blocked */

@@ -20,6 +20,7 @@
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/overrides.h"
+#include "core/thread_queue.h"
 #include "loop/user_fd.h"
 #include "py/args.h"
 #include "py/call.h"
@@ -115,31 +116,15 @@ release(SocketCall *self)
     Py_XDECREF(handle);
 }
 
-/* Set the future to the result or, if that is NULL, to the raised exception.
-   0, or -1 with an exception set. */
-static int
-settle_future(SocketCall *self, PyObject *result)
-{
-    FlNames *names = &self->attempt.state->names;
-    PyObject *method =
-        result == NULL ? names->set_exception : names->set_result;
-    PyObject *value =
-        result == NULL ? PyErr_GetRaisedException() : Py_NewRef(result);
-    int code = fl_call_method(self->future, method, value);
-    Py_DECREF(value);
-    return code;
-}
-
 /* The fd is ready: try again, and settle the future unless it would block.
    0, or -1 with an exception set. */
 static int
 on_ready(SocketCall *self)
 {
+    const FlNames *names = &self->attempt.state->names;
     /* An event that was queued before a release or cancel still arrives. */
     int done =
-        self->future == NULL
-            ? 1
-            : fl_call_truth(self->future, self->attempt.state->names.done);
+        self->future == NULL ? 1 : fl_call_truth(self->future, names->done);
     if (done != 0) {
         /* Released or cancelled.  The coroutine's `finally` releases it. */
         return done < 0 ? -1 : 0;
@@ -159,8 +144,13 @@ on_ready(SocketCall *self)
     if (code < 0 && fl_error_leaves_loop()) {
         return -1;
     }
-    code = settle_future(self, result);
-    Py_XDECREF(result);
+    PyObject *method = names->set_result;
+    if (code < 0) {
+        method = names->set_exception;
+        result = PyErr_GetRaisedException();
+    }
+    code = fl_call_method(self->future, method, result);
+    Py_DECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     release(self);
     return fl_error_keep_first(exc, 0, NULL);
@@ -266,9 +256,8 @@ call_new(FlAttempt *attempt)
     attempt->view.obj = NULL; /* the copy above owns the buffer now */
     Py_INCREF(attempt->loop);
     Py_INCREF(attempt->sock);
-    for (Py_ssize_t at = 0; at < attempt->nargs; at++) {
-        Py_INCREF(attempt->args[at]);
-    }
+    Py_XINCREF(attempt->args[0]);
+    Py_XINCREF(attempt->args[1]);
     return self;
 }
 
@@ -276,26 +265,25 @@ call_new(FlAttempt *attempt)
    exception set. */
 static PyObject *
 begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-      Py_ssize_t nargs_needed, const FlOperation *operation)
+      const FlOperation *operation)
 {
     FlState *state = fl_state_get(module);
     FlAttempt attempt = {.state = state, .operation = operation};
-    if (nargs != nargs_needed
-        || !PyObject_TypeCheck(args[0], state->loop_type)) {
-        PyErr_Format(PyExc_TypeError,
-                     "sock_%U() takes a loop, a socket and its arguments",
-                     fl_attempt_name(&attempt));
-        return NULL;
+    if (nargs != 2 + operation->nargs
+        || !PyObject_TypeCheck(args[0], state->loop_type))
+    {
+        return PyErr_Format(
+            PyExc_TypeError,
+            "sock_%U() takes a loop, a socket and its arguments",
+            fl_attempt_name(&attempt));
     }
     if (check_socket(state, FL_LOOP(args[0]), args[1]) < 0) {
         return NULL;
     }
     attempt.loop = FL_LOOP(args[0]);
     attempt.sock = args[1];
-    attempt.nargs = nargs - 2;
-    for (Py_ssize_t at = 0; at < attempt.nargs; at++) {
-        attempt.args[at] = args[2 + at];
-    }
+    attempt.args[0] = nargs > 2 ? args[2] : NULL;
+    attempt.args[1] = nargs > 3 ? args[3] : NULL;
     /* The attempt borrows from the caller's arguments, which live until this
        function returns.  Only an operation that would block needs more. */
     PyObject *result = NULL;
@@ -306,26 +294,25 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
     return result;
 }
 
-/* One function of the module: sock_<name>, with `count` arguments. */
-#define FUNCTION(name, count, parameters, doc)                            \
+/* One function of the module: sock_<name>. */
+#define FUNCTION(name, parameters, doc)                                   \
     static const char name##_doc[] =                                      \
         "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" doc         \
         "\nReturns a SocketCall to await when it would block.";           \
     static PyObject *call_##name(PyObject *module, PyObject *const *args, \
                                  Py_ssize_t nargs)                        \
     {                                                                     \
-        return begin(module, args, nargs, count, &fl_operation_##name);   \
+        return begin(module, args, nargs, &fl_operation_##name);          \
     }
 
-FUNCTION(recv, 3, ", size", "sock.recv(size).")
-FUNCTION(recv_into, 3, ", buffer", "sock.recv_into(buffer).")
-FUNCTION(recvfrom, 3, ", size", "sock.recvfrom(size).")
-FUNCTION(recvfrom_into, 4, ", buffer, size",
-         "sock.recvfrom_into(buffer, size).")
-FUNCTION(sendall, 3, ", data", "sock.send(data) until all is sent.")
-FUNCTION(sendto, 4, ", data, address", "sock.sendto(data, address).")
-FUNCTION(accept, 2, "", "sock.accept(), and the new socket made non-blocking.")
-FUNCTION(connect, 3, ", address", "sock.connect(address).")
+FUNCTION(recv, ", size", "sock.recv(size).")
+FUNCTION(recv_into, ", buffer", "sock.recv_into(buffer).")
+FUNCTION(recvfrom, ", size", "sock.recvfrom(size).")
+FUNCTION(recvfrom_into, ", buffer, size", "sock.recvfrom_into(buffer, size).")
+FUNCTION(sendall, ", data", "sock.send(data) until all is sent.")
+FUNCTION(sendto, ", data, address", "sock.sendto(data, address).")
+FUNCTION(accept, "", "sock.accept(), and the new socket made non-blocking.")
+FUNCTION(connect, ", address", "sock.connect(address).")
 
 static const char is_plain_doc[] =
     "is_plain_class(kind, /)\n--\n\n"
@@ -368,15 +355,20 @@ call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))
     return fl_call_none(end_count(self));
 }
 
-static const char displaced_doc[] =
-    "displaced($self, /)\n--\n\n"
-    "Another user of the descriptor has taken the call's place, so nothing\n"
-    "will end its wait: it keeps its socket open no longer.";
-
-static PyObject *
-call_displaced(SocketCall *self, PyObject *Py_UNUSED(ignored))
+/* FlState.displaced: nothing will end the call's wait, so it keeps its socket
+   open no longer. */
+static int
+displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(ignored))
 {
-    return fl_call_none(end_count(self));
+    if (end_count((SocketCall *)call) < 0) {
+        if (fl_error_leaves_loop()) {
+            fl_thread_queue_raise_anythread(loop, call);
+        }
+        else {
+            PyErr_WriteUnraisable(call);
+        }
+    }
+    return 0;
 }
 
 /* Register for the fd, then wait as the future's own __await__ does. */
@@ -408,9 +400,8 @@ call_traverse(SocketCall *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->attempt.loop);
     Py_VISIT(self->attempt.sock);
-    for (Py_ssize_t at = 0; at < self->attempt.nargs; at++) {
-        Py_VISIT(self->attempt.args[at]);
-    }
+    Py_VISIT(self->attempt.args[0]);
+    Py_VISIT(self->attempt.args[1]);
     Py_VISIT(self->attempt.view.obj);
     Py_VISIT(self->future);
     Py_VISIT(self->handle);
@@ -423,9 +414,8 @@ call_clear(SocketCall *self)
 {
     Py_CLEAR(self->future);
     Py_CLEAR(self->handle);
-    for (Py_ssize_t at = 0; at < self->attempt.nargs; at++) {
-        Py_CLEAR(self->attempt.args[at]);
-    }
+    Py_CLEAR(self->attempt.args[0]);
+    Py_CLEAR(self->attempt.args[1]);
     fl_attempt_release_view(&self->attempt);
     return 0;
 }
@@ -442,7 +432,6 @@ call_dealloc(SocketCall *self)
 
 static PyMethodDef call_methods[] = {
     {"close", (PyCFunction)call_close, METH_NOARGS, close_doc},
-    {"displaced", (PyCFunction)call_displaced, METH_NOARGS, displaced_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -472,6 +461,7 @@ fl_sock_call_register(PyObject *module, FlState *state)
     }
     PyType_Spec spec = {"fastloop._core.SocketCall", sizeof(SocketCall), 0,
                         FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE, call_slots};
+    state->displaced = displaced;
     state->socket_call_type = fl_type_add(module, &spec, NULL);
     return state->socket_call_type == NULL
                ? -1

@@ -224,10 +224,9 @@ state_get(FlTls *self, void *Py_UNUSED(closure))
     return state;
 }
 
-#define FIELD(name, field)                          \
-    {                                               \
-        name, fl_field_attribute, NULL, NULL,       \
-            (void *)offsetof(FlTls, field)          \
+#define FIELD(name, field)                                                   \
+    {                                                                        \
+        name, fl_field_attribute, NULL, NULL, (void *)offsetof(FlTls, field) \
     }
 
 static PyGetSetDef adapter_getset[] = {

@@ -567,8 +567,8 @@ end_connection(FlTls *self, PyObject *exc)
     PyObject *raw = fl_field_get(self, &self->raw);
     PyObject *failure = self->failure;
     self->failure = NULL;
-    FlTlsTransport *transport = (FlTlsTransport *)fl_field_get(
-        self, (PyObject **)&self->transport);
+    FlTlsTransport *transport =
+        (FlTlsTransport *)fl_field_get(self, (PyObject **)&self->transport);
     self->phase = FL_TLS_LOST;
     self->app_state = FL_TLS_APP_LOST;
     self->writes_after_loss++; /* as asyncio's _conn_lost */

@@ -238,15 +238,14 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
     if (self->loop->debug) {
         fl_debug_note_stack(self->loop, &self->queued_by);
     }
-    if (!self->loop->closed
-        && fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
-                            argument, self->context)
-               == 0)
+    if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
+                         argument, self->context)
+        == 0)
     {
         return;
     }
-    if (self->loop->closed) { /* a queued call would never run */
-        PyErr_Clear();        /* "Event loop is closed" */
+    if (self->loop->closed) {
+        PyErr_Clear(); /* "Event loop is closed" */
         return;
     }
     /* No memory for an entry, but connection_lost must be called.  That clears

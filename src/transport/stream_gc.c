@@ -93,7 +93,7 @@ end_unclosed(FlStream *self)
     if (self->reg != NULL) {
         /* In a forked child this may be the first use of the loop: without
            this we would remove registrations from the parent's set. */
-        (void)fl_loop_after_fork(self->loop);
+        (void)fl_poller_after_fork(self->loop->poller);
         fl_stream_flush(self); /* another finalizer may have written */
     }
     if (fl_stream_finish(self) < 0) {

@@ -226,6 +226,26 @@ def test_methods_of_a_subclass_are_called(loop_factory):
         assert seen[4:] == ["run_forever", "_run_once"]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
+def test_setup_and_cleanup_of_a_subclass_are_called(loop_factory):
+    seen = []
+    with contextlib.closing(loop_factory()) as made:
+        kind = type(made)
+
+    class Noting(kind):
+        def _run_forever_setup(self):
+            super()._run_forever_setup()
+            seen.append(self.is_running())
+
+        def _run_forever_cleanup(self):
+            super()._run_forever_cleanup()
+            seen.append(self.is_running())
+
+    with contextlib.closing(Noting()) as loop:
+        assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
+        assert seen == [True, False]
+
+
 def test_an_exception_of_a_subclass_between_iterations(loop_factory):
     loop = noting(loop_factory, [None])
 

@@ -122,6 +122,17 @@ def test_a_handle_whose_cancelled_attribute_is_true_is_not_run(
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_its_cancelled_attribute_counts_after_it_was_dropped(loop, way):
+    seen = []
+    handle = schedule(loop, way, seen.append, "x")
+    handle._cancelled = True
+    del handle
+    schedule(loop, way, seen.append, "y")
+    run_until(loop, seen, 1)
+    assert seen == ["y"]
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_handle_whose_cancelled_attribute_is_false_again_runs(loop, way):
     seen = []
     handle = schedule(loop, way, seen.append, "x")

@@ -535,6 +535,18 @@ async def test_watching_a_transports_socket_by_a_private_name(
     await protocol.wait_lost()
 
 
+@pytest.mark.parametrize("name", ["reader", "writer"])
+def test_a_handle_that_was_cancelled_is_removed(loop, pair, name):
+    """When its event comes: a busy loop would follow."""
+    left, right = pair
+    seen = []
+    getattr(loop, f"_add_{name}")(left, seen.append, name).cancel()
+    right.send(b"x")
+    iterations(loop)
+    assert not getattr(loop, f"remove_{name}")(left)
+    assert seen == []
+
+
 def test_watch_in_one_loop_and_then_another(loop_factory, pair):
     left, right = pair
     seen = []

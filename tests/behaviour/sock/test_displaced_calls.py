@@ -112,8 +112,12 @@ async def test_by_another_after_close(loop, loop_kind, pair, displaced):
     assert far.recv(1) == b""
 
 
-async def test_a_reader_of_a_socket_that_was_closed(loop, pair, displaced):
+async def test_a_reader_of_a_socket_that_was_closed(
+    loop, loop_kind, pair, displaced
+):
     """The call's end closes the socket, so there is nothing to register."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's selector misses that the fd is closed")
     near, _ = pair
     await displaced(loop.sock_recv(near, 1))
     fd = near.fileno()
@@ -157,6 +161,7 @@ def test_ctrl_c_while_its_socket_closes_ends_the_run(
         loop.call_soon(loop.stop)
         with pytest.raises(KeyboardInterrupt):
             loop.run_forever()
+        loop.run_forever()  # to the stop
 
 
 async def test_by_a_server(loop, displaced):

@@ -324,6 +324,22 @@ async def test_data_that_closes_its_call_is_released_once(loop, pair):
 
 
 @needs_buffer_methods
+def test_ctrl_c_while_a_buffer_is_taken_ends_the_run(loop, pair):
+    left, right = pair
+
+    class Buffer:
+        def __buffer__(self, flags):
+            taken.append(flags)
+            raise KeyboardInterrupt
+
+    taken = []
+    right.send(b"data")
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(loop.sock_recv_into(left, Buffer()))
+    assert len(taken) == 1
+
+
+@needs_buffer_methods
 @pytest.mark.parametrize("name", ["sock_recv_into", "sock_sendall"])
 def test_a_buffer_that_closes_the_socket(run, loop, pair, name):
     """The file that reuses the fd is neither read nor written."""
