@@ -56,18 +56,6 @@ begin_step(FlState *state, PyObject *reader, bool waited)
     return raises ? NULL : self;
 }
 
-/* METH_FASTCALL does not check the number of arguments: each step has four.  0
-   or -1. */
-static int
-check_nargs(Py_ssize_t nargs)
-{
-    if (nargs == 4) {
-        return 0;
-    }
-    PyErr_SetString(PyExc_TypeError, "a step takes 4 arguments");
-    return -1;
-}
-
 /* --- read, readexactly --------------------------------------------------- */
 
 static const char take_doc[] =
@@ -77,8 +65,8 @@ static const char take_doc[] =
 static PyObject *
 take_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (check_nargs(nargs) < 0) {
-        return NULL;
+    if (nargs != 4) { /* METH_FASTCALL does not check it */
+        return PyErr_Format(PyExc_TypeError, "a step takes 4 arguments");
     }
     /* Without an exception to raise, a number that is too large is clipped, as
        a slice does it. */
@@ -163,8 +151,8 @@ static const char take_until_doc[] =
 static PyObject *
 take_until(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (check_nargs(nargs) < 0) {
-        return NULL;
+    if (nargs != 4) { /* METH_FASTCALL does not check it */
+        return PyErr_Format(PyExc_TypeError, "a step takes 4 arguments");
     }
     PyObject *separator = args[1];
     if (!PyBytes_Check(separator) || PyBytes_GET_SIZE(separator) == 0) {
