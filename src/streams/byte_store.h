@@ -44,13 +44,6 @@ typedef struct {
     Py_ssize_t size_bytes; /* unread bytes in all pieces */
 } FlByteStore;
 
-/* How many bytes the store has. */
-static inline Py_ssize_t
-fl_byte_store_size(const FlByteStore *store)
-{
-    return store->size_bytes;
-}
-
 /* All bytes of the store, contiguous.  The pointer is valid until the next
    call that changes the store.  NULL with MemoryError; the store is then
    unchanged. */

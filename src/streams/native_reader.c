@@ -146,7 +146,7 @@ fl_reader_of(FlState *state, PyObject *reader)
 static PyObject *
 get_buffer(FlReader *self, void *Py_UNUSED(closure))
 {
-    Py_ssize_t size = fl_byte_store_size(&self->store);
+    Py_ssize_t size = self->store.size_bytes;
     if (size > 0) {
         const char *data = fl_byte_store_data(&self->store);
         return data == NULL ? NULL : PyByteArray_FromStringAndSize(data, size);
@@ -358,7 +358,7 @@ data_added(FlReader *self)
         return 0;
     }
     /* An application may set any limit: no product, which could overflow. */
-    Py_ssize_t size = fl_byte_store_size(&self->store);
+    Py_ssize_t size = self->store.size_bytes;
     Py_ssize_t limit = self->limit_bytes;
     return limit < 0 || size - limit > limit ? pause_transport(self) : 0;
 }
@@ -386,7 +386,7 @@ fl_reader_take(FlReader *self, Py_ssize_t size_bytes)
     self->searched_bytes = 0; /* it counts from the front, which moves */
     PyObject *taken = fl_byte_store_take(&self->store, size_bytes);
     if (taken != NULL && self->paused
-        && fl_byte_store_size(&self->store) <= self->limit_bytes
+        && self->store.size_bytes <= self->limit_bytes
         && resume_transport(self) < 0)
     {
         Py_CLEAR(taken); /* they are lost, as in asyncio */

@@ -79,7 +79,7 @@ take_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (self == NULL) {
         return use_asyncio();
     }
-    Py_ssize_t size = fl_byte_store_size(&self->store);
+    Py_ssize_t size = self->store.size_bytes;
     /* asyncio's read does not wait again, even if the bytes that woke it are
        gone: it returns b"" then. */
     bool enough =
@@ -98,7 +98,7 @@ take_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 missed_separator(FlReader *self, Py_ssize_t separator_bytes, bool is_line)
 {
-    Py_ssize_t size = fl_byte_store_size(&self->store);
+    Py_ssize_t size = self->store.size_bytes;
     if (size - self->searched_bytes >= separator_bytes) {
         /* The last bytes may be the beginning of a separator: the next search
            includes them. */

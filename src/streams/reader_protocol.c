@@ -94,7 +94,7 @@ find_waiting(FlState *state, PyObject *protocol)
     PyErr_Clear(); /* invariant 2 */
     if (self != NULL
         && (!fl_reader_has(self->waiter) || self->eof
-            || fl_byte_store_size(&self->store) >= self->wanted_bytes))
+            || self->store.size_bytes >= self->wanted_bytes))
     {
         Py_CLEAR(self);
     }
@@ -111,7 +111,7 @@ find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
     if (self == NULL) {
         return 0;
     }
-    Py_ssize_t size = fl_byte_store_size(&self->store);
+    Py_ssize_t size = self->store.size_bytes;
     Py_ssize_t wanted = self->wanted_bytes - size;
     /* At most eight times what was received, so that memory is proportional
        to that: a peer may announce a length of which nothing ever arrives. */

@@ -71,8 +71,7 @@ get(PyObject *reader, void *closure)
     }
     /* While the _buffer is empty an application may read it and the reader
        stays native; see native_reader.h. */
-    if (name != state->names._buffer || fl_byte_store_size(&self->store) == 0)
-    {
+    if (name != state->names._buffer || self->store.size_bytes == 0) {
         return PyObject_GetAttr((PyObject *)self, name);
     }
     return fl_reader_downgrade(state, reader) < 0
