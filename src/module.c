@@ -20,9 +20,7 @@
 #include "py/state.h"
 #include "sock/sock_call.h"
 #include "streams/native_reader.h"
-#include "streams/reader_calls.h"
-#include "streams/reader_type.h"
-#include "streams/reader_protocol.h"
+#include "streams/reader.h"
 #include "tls/adapter.h"
 #include "transport/datagram_transport.h"
 #include "transport/listener.h"
@@ -90,9 +88,7 @@ module_exec(PyObject *module)
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0
-        || fl_reader_type_register(module, state) < 0
-        || fl_reader_calls_register(module) < 0
-        || fl_reader_protocol_register(state) < 0
+        || fl_reader_register(module, state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
         || fl_introspection_register(module) < 0

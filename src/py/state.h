@@ -218,10 +218,10 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(object_class)         /* object.__dict__['__class__'] */             \
     X(streams)              /* the module fastloop._streams */             \
     X(socket_type)          /* socket.socket */                            \
-    X(native_reader)        /* see streams/reader_calls.c */               \
+    X(native_reader)        /* see streams/reader.c */                     \
     X(stream_data_received) /* the method of asyncio_stream_protocol */    \
     /* The FlReader between find_room and buffers_filled, else NULL: see \
-       streams/reader_protocol.c. */ \
+       streams/reader.c. */ \
     X(filling)                                                             \
     /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */   \
     X(tls) /* the module fastloop._tls */                                  \

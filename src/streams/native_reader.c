@@ -1,19 +1,25 @@
-/* The state of native readers: upgrade, downgrade, feeding, waiting.
+/* The state of native readers: upgrade, downgrade, attributes.
 
    1. A native reader's __dict__ has the state under the name _fastloop and
       nothing else.  So one comparison of the dict's size shows whether the
       application set anything on the object, maybe a method.
    2. Whichever step of an upgrade or a downgrade fails, the reader works.  An
       upgrade changes the class first, then the __dict__: the native class runs
-      asyncio's code for an object without a state (reader_type.c).  A
-      downgrade adds the attributes to the __dict__, then removes the state,
-      then changes the class, as an audit hook may use the reader there.
+      asyncio's code for an object without a state (6).  A downgrade adds the
+      attributes to the __dict__, then removes the state, then changes the
+      class, as an audit hook may use the reader there.
    3. Calls into Python may downgrade the reader.  The state then is stale: it
       still works, but nobody reads it any more.  Code that goes on after such
       a call checks `downgraded`.
    4. What decides whether a reader may stay native is checked by each call,
       not cached, except for the methods of asyncio's class
-      (methods_are_plain). */
+      (fl_reader_methods_are_plain).
+   5. NativeReader has no storage of its own: an instance has the layout of
+      asyncio's class, so that __class__ can be changed both ways.
+   6. Each of its descriptors works for three kinds of object: a native reader,
+      whose value is in its state; an instance without a state, whose value is
+      in its __dict__; and a reader that the access itself downgrades, after
+      which the access is repeated on the plain reader. */
 #include "streams/native_reader.h"
 
 #include "py/call.h"
@@ -63,8 +69,8 @@ check_methods(const FlState *state)
     return plain;
 }
 
-static bool
-methods_are_plain(FlState *state)
+bool
+fl_reader_methods_are_plain(FlState *state)
 {
     return fl_class_is_plain(state, &state->reader_seen,
                              state->asyncio_reader_type, check_methods);
@@ -72,13 +78,11 @@ methods_are_plain(FlState *state)
 
 /* --- finding ------------------------------------------------------------- */
 
-/* The state in a reader's __dict__, and that dict.  Both are borrowed: the
-   reader owns the dict, and the dict the state.  NULL without an exception if
-   the reader is a plain one.  No native class yet means that fastloop.streams
-   was not imported.  An exact type check suffices: an upgrade sets exactly
-   this class, and a subclass that an application makes has no state. */
-static FlReader *
-find_state(FlState *state, PyObject *reader, PyObject **dict)
+/* No native class yet means that fastloop.streams was not imported.  An exact
+   type check suffices: an upgrade sets exactly this class, and a subclass that
+   an application makes has no state. */
+FlReader *
+fl_reader_find(FlState *state, PyObject *reader, PyObject **dict)
 {
     if (!Py_IS_TYPE(reader, (PyTypeObject *)state->native_reader)) {
         return NULL;
@@ -100,42 +104,7 @@ FlReader *
 fl_reader_unchecked(FlState *state, PyObject *reader)
 {
     PyObject *dict;
-    return find_state(state, reader, &dict);
-}
-
-/* Native as long as asyncio's code would do the same: no method was replaced,
-   and nobody can see that the bytes are not in the _buffer. */
-FlReader *
-fl_reader_peek(FlState *state, PyObject *reader)
-{
-    /* First: this may run Python, which may drop what find_state borrows. */
-    bool plain = methods_are_plain(state);
-    PyObject *dict;
-    FlReader *self = find_state(state, reader, &dict);
-    bool stays =
-        self != NULL && plain && PyDict_GET_SIZE(dict) == 1; /* invariant 1 */
-    if (stays && self->empty_buffer != NULL) {
-        /* The application neither kept nor filled the empty _buffer that it
-           read: ours is the only reference, and the bytearray is empty. */
-        stays = Py_REFCNT(self->empty_buffer) == 1
-                && PyByteArray_GET_SIZE(self->empty_buffer) == 0;
-    }
-    return stays ? self : NULL;
-}
-
-/* The check that each step of a method begins with. */
-FlReader *
-fl_reader_of(FlState *state, PyObject *reader)
-{
-    FlReader *self = fl_reader_peek(state, reader);
-    /* Not allowed to stay native, and not plain yet. */
-    if (FL_UNLIKELY(self == NULL) && !PyErr_Occurred()
-        && fl_reader_unchecked(state, reader) != NULL)
-    {
-        /* On failure the exception stays set, for the caller. */
-        (void)fl_reader_downgrade(state, reader);
-    }
-    return self;
+    return fl_reader_find(state, reader, &dict);
 }
 
 /* --- upgrade, downgrade -------------------------------------------------- */
@@ -216,8 +185,10 @@ reader_new(FlState *state, PyObject *dict)
     return self;
 }
 
-int
-fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type)
+/* Set __class__ with object's own descriptor, past ours and past a class's
+   __setattr__.  0 or -1. */
+static int
+change_class(FlState *state, PyObject *reader, PyObject *type)
 {
     PyObject *attribute = state->object_class;
     return Py_TYPE(attribute)->tp_descr_set(attribute, reader, type);
@@ -231,7 +202,7 @@ fl_reader_upgrade(FlState *state, PyObject *reader)
 {
     if (state->native_reader == NULL
         || !Py_IS_TYPE(reader, (PyTypeObject *)state->asyncio_reader_type)
-        || !methods_are_plain(state))
+        || !fl_reader_methods_are_plain(state))
     {
         return;
     }
@@ -243,7 +214,7 @@ fl_reader_upgrade(FlState *state, PyObject *reader)
     if (native != NULL
         && PyDict_SetItem(native, state->names._fastloop, (PyObject *)self)
                == 0
-        && fl_reader_set_class(state, reader, state->native_reader) == 0)
+        && change_class(state, reader, state->native_reader) == 0)
     {
         (void)PyObject_GenericSetDict(reader, native, NULL);
     }
@@ -260,7 +231,7 @@ int
 fl_reader_downgrade(FlState *state, PyObject *reader)
 {
     PyObject *dict;
-    FlReader *self = find_state(state, reader, &dict);
+    FlReader *self = fl_reader_find(state, reader, &dict);
     if (self == NULL) {
         return PyErr_Occurred() ? -1 : 0;
     }
@@ -279,8 +250,7 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
     /* If an audit hook refuses this, the native class runs asyncio's code for
        an object without a state. */
     if (code == 0
-        && fl_reader_set_class(state, reader, state->asyncio_reader_type) < 0)
-    {
+        && change_class(state, reader, state->asyncio_reader_type) < 0) {
         code = PyErr_ExceptionMatches(PyExc_Exception) ? 0 : -1;
         if (code == 0) {
             PyErr_Clear();
@@ -292,140 +262,137 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
     return code;
 }
 
-/* --- feeding and waiting ------------------------------------------------- */
+/* --- NativeReader's attributes ------------------------------------------- */
 
-/* asyncio's _wakeup_waiter.  0 or -1. */
-static int
-wake(FlReader *self)
+/* Declared here for state_of, which recognizes our type by it. */
+static PyGetSetDef getset[11];
+
+/* The module state of the reader's class.  A descriptor is not told its
+   module, so our type is searched among the base classes.  For
+   fastloop.streams.StreamReader it is the base class, which is tried first; an
+   application's subclass may have other bases, so else the method resolution
+   order is searched.  It has our type, or this descriptor would not run. */
+static FlState *
+state_of(PyObject *reader)
 {
-    const FlNames *names = &self->state->names;
-    PyObject *waiter = self->waiter;
-    if (!fl_reader_has(waiter)) {
-        return 0;
+    PyTypeObject *type = Py_TYPE(reader)->tp_base;
+    PyObject *order = Py_TYPE(reader)->tp_mro;
+    for (Py_ssize_t at = 0; type->tp_getset != getset; at++) {
+        type = (PyTypeObject *)PyTuple_GET_ITEM(order, at);
     }
-    /* First: the calls below may run Python code, which may begin to wait. */
-    self->waiter = NULL;
-    /* By the methods' names: an application's loop may create futures of any
-       class. */
-    int code = fl_call_truth(waiter, names->cancelled);
-    if (code >= 0) {
-        code = code ? 0 : fl_call_method(waiter, names->set_result, Py_None);
+    return PyType_GetModuleState(type);
+}
+
+/* The attribute of an instance without a state: from its __dict__. */
+static PyObject *
+get_plain(PyObject *reader, PyObject *name)
+{
+    PyObject *dict = PyObject_GenericGetDict(reader, NULL);
+    PyObject *value = NULL;
+    if (dict != NULL && PyDict_GetItemRef(dict, name, &value) == 0) {
+        PyErr_SetObject(PyExc_AttributeError, name);
     }
-    Py_DECREF(waiter);
+    Py_XDECREF(dict);
+    return value;
+}
+
+/* The same for setting it, and for deleting it (value NULL). */
+static int
+set_plain(PyObject *reader, PyObject *name, PyObject *value)
+{
+    PyObject *dict = PyObject_GenericGetDict(reader, NULL);
+    int code = dict == NULL    ? -1
+               : value == NULL ? PyDict_DelItem(dict, name)
+                               : PyDict_SetItem(dict, name, value);
+    Py_XDECREF(dict);
     return code;
 }
 
-/* As asyncio's feed_data does it.  0 or -1. */
-static int
-pause_transport(FlReader *self)
+/* The getter of all attributes: `closure` is the name's offset in FlNames. */
+static PyObject *
+get(PyObject *reader, void *closure)
 {
-    self->paused = true; /* first: the call may downgrade, which copies it */
-    if (fl_call_method(self->transport, self->state->names.pause_reading, NULL)
-        == 0)
-    {
+    FlState *state = state_of(reader);
+    PyObject *name = fl_name_at(state, (size_t)closure);
+    FlReader *self = fl_reader_unchecked(state, reader);
+    if (self == NULL) {
+        return PyErr_Occurred() ? NULL : get_plain(reader, name);
+    }
+    /* While the _buffer is empty an application may read it and the reader
+       stays native; see native_reader.h. */
+    if (name != state->names._buffer || self->store.size_bytes == 0) {
+        return PyObject_GetAttr((PyObject *)self, name);
+    }
+    return fl_reader_downgrade(state, reader) < 0
+               ? NULL
+               : PyObject_GetAttr(reader, name);
+}
+
+/* The setter of all attributes. */
+static int
+set(PyObject *reader, PyObject *value, void *closure)
+{
+    FlState *state = state_of(reader);
+    PyObject *name = fl_name_at(state, (size_t)closure);
+    FlReader *self = fl_reader_unchecked(state, reader);
+    if (self == NULL) {
+        return PyErr_Occurred() ? -1 : set_plain(reader, name, value);
+    }
+    Py_INCREF(self); /* dropping the previous value may downgrade the reader */
+    bool done =
+        value != NULL && PyObject_SetAttr((PyObject *)self, name, value) == 0;
+    Py_DECREF(self);
+    if (done) {
         return 0;
     }
-    self->paused = false;
-    if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
+    PyErr_Clear(); /* the state cannot represent it: a plain reader accepts */
+    if (fl_reader_downgrade(state, reader) < 0) {
         return -1;
     }
-    PyErr_Clear(); /* it cannot pause: asyncio does not try again either */
-    Py_CLEAR(self->transport);
-    return 0;
+    /* The class is asyncio's now, so this sets or deletes a plain attribute.
+       If an audit hook has refused that class, set_plain does. */
+    return PyObject_SetAttr(reader, name, value);
 }
 
-/* 0 or -1.  Without a transport the call on None raises AttributeError, as in
-   asyncio. */
+/* --- __dict__, __class__ ------------------------------------------------- */
+
+/* An application that uses __dict__ may read or change any attribute through
+   it, so the reader becomes plain first. */
+static PyObject *
+get_dict(PyObject *reader, void *Py_UNUSED(closure))
+{
+    return fl_reader_downgrade(state_of(reader), reader) < 0
+               ? NULL
+               : PyObject_GenericGetDict(reader, NULL);
+}
+
 static int
-resume_transport(FlReader *self)
+set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    self->paused = false;
-    return fl_call_method(self->transport == NULL ? Py_None : self->transport,
-                          self->state->names.resume_reading, NULL);
-}
-
-/* After bytes were added: wake the waiter, then pause the transport if more
-   than twice the limit is stored.  0 or -1. */
-static int
-data_added(FlReader *self)
-{
-    if (wake(self) < 0) {
-        return -1;
-    }
-    /* If waking downgraded the reader, the state is stale.  The plain reader
-       pauses the transport itself when it receives more. */
-    if (self->downgraded || self->paused || !fl_reader_has(self->transport)) {
-        return 0;
-    }
-    /* An application may set any limit: no product, which could overflow. */
-    Py_ssize_t size = self->store.size_bytes;
-    Py_ssize_t limit = self->limit_bytes;
-    return limit < 0 || size - limit > limit ? pause_transport(self) : 0;
-}
-
-int
-fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes)
-{
-    return fl_byte_store_append(&self->store, data, size_bytes) < 0
+    return fl_reader_downgrade(state_of(reader), reader) < 0
                ? -1
-               : data_added(self);
+               : PyObject_GenericSetDict(reader, value, NULL);
 }
 
-int
-fl_reader_filled(FlReader *self, const struct iovec *memory,
-                 Py_ssize_t got_bytes)
+/* As object's own getter, which our descriptor hides. */
+static PyObject *
+get_class(PyObject *reader, void *Py_UNUSED(closure))
 {
-    int code = fl_byte_store_filled(&self->store, memory, got_bytes);
-    return code < 0 || got_bytes == 0 ? code : data_added(self);
+    return Py_NewRef((PyObject *)Py_TYPE(reader));
 }
 
-PyObject *
-fl_reader_take(FlReader *self, Py_ssize_t size_bytes)
+/* Any other class expects the attributes in the __dict__, so the reader
+   becomes plain first. */
+static int
+set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    Py_INCREF(self);          /* resume_reading may be the application's */
-    self->searched_bytes = 0; /* it counts from the front, which moves */
-    PyObject *taken = fl_byte_store_take(&self->store, size_bytes);
-    if (taken != NULL && self->paused
-        && self->store.size_bytes <= self->limit_bytes
-        && resume_transport(self) < 0)
-    {
-        Py_CLEAR(taken); /* they are lost, as in asyncio */
-    }
-    Py_DECREF(self);
-    return taken;
+    FlState *state = state_of(reader);
+    return fl_reader_downgrade(state, reader) < 0
+               ? -1
+               : change_class(state, reader, value);
 }
 
-/* asyncio's _wait_for_data, without its await: fastloop/streams.py awaits the
-   future, and the next step drops it. */
-PyObject *
-fl_reader_wait(FlReader *self, Py_ssize_t wanted_bytes)
-{
-    if (fl_reader_has(self->waiter)) {
-        return Py_NewRef(Py_None); /* asyncio's method raises RuntimeError */
-    }
-    Py_INCREF(self); /* the calls below may run Python, which downgrades */
-    /* A read that waits while the transport is paused would never end. */
-    PyObject *waiter = NULL;
-    if (!self->paused || resume_transport(self) == 0) {
-        PyObject *loop = self->loop == NULL ? Py_None : self->loop;
-        waiter =
-            PyObject_CallMethodNoArgs(loop, self->state->names.create_future);
-    }
-    if (waiter != NULL && self->downgraded) {
-        /* Asyncio's code would not see our waiter. */
-        Py_SETREF(waiter, Py_NewRef(Py_None));
-    }
-    else if (waiter != NULL) {
-        /* create_future may have run code that began to wait as well: as in
-           asyncio, the later one replaces the earlier. */
-        Py_XSETREF(self->waiter, Py_NewRef(waiter));
-        self->wanted_bytes = wanted_bytes;
-    }
-    Py_DECREF(self);
-    return waiter;
-}
-
-/* --- the type ------------------------------------------------------------ */
+/* --- the types ----------------------------------------------------------- */
 
 /* The empty_buffer is not visited: a bytearray refers to nothing. */
 static int
@@ -451,7 +418,7 @@ reader_clear(FlReader *self)
 }
 
 /* The memory that the kernel writes into is never freed here: state->filling
-   owns the state meanwhile (reader_protocol.c). */
+   owns the state meanwhile (reader.c). */
 static void
 reader_dealloc(FlReader *self)
 {
@@ -493,20 +460,56 @@ static PyType_Slot reader_slots[] = {
     {0, NULL},
 };
 
-/* Keeps object's own __class__ descriptor: see fl_reader_set_class. */
+#define GETSET(name)                                           \
+    {                                                          \
+#name, get, set, NULL, (void *)offsetof(FlNames, name) \
+    }
+
+static PyGetSetDef getset[11] = {
+    GETSET(_loop),
+    GETSET(_waiter),
+    GETSET(_exception),
+    GETSET(_transport),
+    GETSET(_eof),
+    GETSET(_paused),
+    GETSET(_limit),
+    GETSET(_buffer),
+    {"__dict__", get_dict, set_dict, NULL, NULL},
+    {"__class__", get_class, set_class, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static const char native_doc[] =
+    "An asyncio.StreamReader whose state is in C; see fastloop.streams.";
+
+static PyType_Slot native_slots[] = {
+    {Py_tp_doc, (void *)native_doc},
+    {Py_tp_getset, getset},
+    {0, NULL},
+};
+
 int
 fl_native_reader_register(PyObject *module, FlState *state)
 {
+    /* Keep object's own __class__ descriptor: see change_class. */
     PyObject *object = (PyObject *)&PyBaseObject_Type;
     PyObject *dict = PyObject_GetAttrString(object, "__dict__");
     if (dict == NULL) {
         return -1;
     }
     state->object_class = PyMapping_GetItemString(dict, "__class__");
+    Py_DECREF(dict);
     PyType_Spec spec = {"fastloop._core.StreamState", sizeof(FlReader), 0,
                         FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE,
                         reader_slots};
     state->reader_type = fl_type_add(module, &spec, NULL);
-    Py_DECREF(dict);
-    return state->object_class == NULL || state->reader_type == NULL ? -1 : 0;
+    if (state->object_class == NULL || state->reader_type == NULL) {
+        return -1;
+    }
+    /* The size is 0: the base class's layout is kept (invariant 5). */
+    PyType_Spec native_spec = {"fastloop._core.NativeReader", 0, 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                               native_slots};
+    return fl_call_done((PyObject *)fl_type_add(module, &native_spec,
+                                                state->asyncio_reader_type));
 }

@@ -4,8 +4,16 @@
    made, its exact asyncio.StreamReader becomes a native reader: its class
    becomes fastloop.streams.StreamReader, a subclass of asyncio's, and its
    attributes move into an FlReader, which its __dict__ holds under the name
-   _fastloop.  Applications still read and set the attributes, through
-   descriptors (reader_type.c).
+   _fastloop.
+
+   Attributes.  The base class of fastloop.streams.StreamReader is
+   _core.NativeReader, a subclass of asyncio.StreamReader whose descriptors
+   have the names of asyncio's attributes.  Reading or setting one reads or
+   sets the field of the FlReader.  If the field cannot represent the value, or
+   the application reads __dict__ or a _buffer that is not empty, the reader is
+   downgraded first.  An instance without a state, which an application may
+   make by calling the class, keeps its attributes in its __dict__ and runs
+   asyncio's code.
 
    Downgrade.  A native reader becomes a plain asyncio.StreamReader again, for
    good, and runs asyncio's own code, as soon as an application
@@ -81,55 +89,28 @@ fl_reader_has(PyObject *field)
     return field != NULL && field != Py_None;
 }
 
-/* The state of a native reader, after checking that it may stay native.  A
-   reader that may not is downgraded.  NULL without an exception: it is a plain
-   reader, maybe only since now; run asyncio's code.  NULL with an exception:
-   the downgrade failed. */
-FlReader *fl_reader_of(FlState *state, PyObject *reader);
+/* Whether asyncio.StreamReader has asyncio's methods.  The first call, and the
+   first after a change of the class, looks them up, which may run Python.
+   Raises nothing. */
+bool fl_reader_methods_are_plain(FlState *state);
 
-/* The state of a native reader, without that check: for attributes.  NULL
-   without an exception: it is a plain reader. */
+/* The state in a reader's __dict__, and that dict.  Both are borrowed: the
+   reader owns the dict, and the dict the state.  NULL without an exception: it
+   is a plain reader.  Does not check whether the reader may stay native. */
+FlReader *fl_reader_find(FlState *state, PyObject *reader, PyObject **dict);
+
+/* The same without the dict. */
 FlReader *fl_reader_unchecked(FlState *state, PyObject *reader);
-
-/* As fl_reader_of, but never downgrades: NULL for a reader that may not stay
-   native. */
-FlReader *fl_reader_peek(FlState *state, PyObject *reader);
 
 /* Make a reader native if asyncio's code would not notice.  Else, and on any
    failure, it stays as it is.  Raises nothing. */
 void fl_reader_upgrade(FlState *state, PyObject *reader);
 
-/* Set __class__ with object's own descriptor, past ours and past a class's
-   __setattr__.  0 or -1. */
-int fl_reader_set_class(FlState *state, PyObject *reader, PyObject *type);
-
 /* Make a reader plain.  Does nothing for one that is.  0, or -1 with an
    exception set; the reader works in either case. */
 int fl_reader_downgrade(FlState *state, PyObject *reader);
 
-/* asyncio's feed_data before EOF: append a copy of size_bytes > 0, wake the
-   waiter, pause the transport if there is too much.  May run Python code: the
-   caller owns a reference to self.  0 or -1. */
-int fl_reader_feed(FlReader *self, const char *data, Py_ssize_t size_bytes);
-
-/* The same for bytes that were received into memory that fl_byte_store_memory
-   offered; the arguments are fl_byte_store_filled's.  0 or -1. */
-int fl_reader_filled(FlReader *self, const struct iovec *memory,
-                     Py_ssize_t got_bytes);
-
-/* Return bytes from a method that has enough: take up to size_bytes from the
-   store, then resume the transport if at most the limit is left.  May run
-   Python code.  NULL with an exception. */
-PyObject *fl_reader_take(FlReader *self, Py_ssize_t size_bytes);
-
-/* Begin to wait: a new reference to a future that is resolved when bytes or
-   EOF arrive.  wanted_bytes is how many bytes the waiting method will return
-   at most, 0 if that is unknown.  None: asyncio's method must go on, since
-   another call waits already, or since Python code that ran here downgraded
-   the reader.  NULL with an exception. */
-PyObject *fl_reader_wait(FlReader *self, Py_ssize_t wanted_bytes);
-
-/* Add the state's type to the module.  0 or -1. */
+/* Add the types of the state and of readers to the module.  0 or -1. */
 int fl_native_reader_register(PyObject *module, FlState *state);
 
 #endif
