@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("asyncio")
 
-#: The file in which src/tls/libssl.c looks for libssl's functions.  None if
-#: _ssl is built into the interpreter; SSLObject's methods are called then.
+#: The file in which src/tls/engine_libssl.c looks for libssl's functions.
+#: None if _ssl is built into the interpreter: SSLObject's methods are called.
 _library = getattr(sys.modules.get("_ssl"), "__file__", None)
 
 

@@ -23,7 +23,6 @@
 #include "tls/engine_libssl.h"
 #include "tls/engine_object.h"
 #include "tls/connection.h"
-#include "tls/libssl.h"
 #include "tls/lifecycle.h"
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
@@ -350,11 +349,9 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
     bool may_use_libssl = ssl_file != NULL && FL_HAVE_GIL
                           && !(self->loop->off & FL_OFF_LIBSSL)
                           && fl_libssl_find(ssl_file);
-    fl_last_ssl = NULL;
     PyObject *made = PyObject_CallNoArgs(wrap);
     /* No Python may run between here and fl_tls_engine_take_ssl: it could free
        the SSL. */
-    void *ssl = fl_last_ssl;
     if (made == NULL
         || !PyArg_ParseTuple(made, "OOOO", &object, &owner, &incoming,
                              &outgoing))
@@ -364,8 +361,8 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
     }
     engine->object = Py_NewRef(object);
     engine->patched = owner == Py_None;
-    int taken = may_use_libssl && ssl != NULL && !engine->patched
-                    ? fl_tls_engine_take_ssl(engine, ssl, owner)
+    int taken = may_use_libssl && !engine->patched
+                    ? fl_tls_engine_take_ssl(engine, owner)
                     : 0;
     if (taken == 0) {
         engine->incoming = Py_NewRef(incoming);

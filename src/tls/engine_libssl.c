@@ -19,24 +19,81 @@
       do_handshake() release it.  Two threads in one SSL corrupt it, so no
       other thread may call these four on a connection's SSLObject.  (The same
       holds with asyncio where CPython has no lock.)  Methods that only query,
-      such as version(), keep the GIL and are safe. */
+      such as version(), keep the GIL and are safe.
+   5. The lookup of libssl's functions runs once per process, whatever its
+      outcome.  It registers an ex_data index, which is never freed because
+      OpenSSL runs its callbacks for each SSL.  A second lookup would register
+      a second one.
+   6. No other function is called before OpenSSL_version() says "OpenSSL".
+      LibreSSL, BoringSSL and AWS-LC export the same names with other
+      contracts. */
 #include "tls/engine_libssl.h"
 
 #include "py/compat.h"
 #include "py/state.h"
 #include "tls/engine.h"
-#include "tls/libssl.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
 
-/* OpenSSL's constants; its headers are not used (libssl.h).  BIO_FLAGS_READ
-   and BIO_FLAGS_SHOULD_RETRY: no data at the moment, not EOF. */
+/* OpenSSL's constants, as its headers are not used.  BIO_READ_RETRY is
+   BIO_FLAGS_READ and BIO_FLAGS_SHOULD_RETRY: no data at the moment, not
+   EOF. */
+#define INDEX_OF_SSL          0 /* CRYPTO_EX_INDEX_SSL */
+#define SSL_ERROR_WANT_READ   2
+#define SSL_ERROR_WANT_WRITE  3
+#define SSL_ERROR_ZERO_RETURN 6
 #define BIO_READ_RETRY        (0x01 | 0x08)
 #define BIO_ALL_RETRY         (0x01 | 0x02 | 0x04 | 0x08)
 #define BIO_FLUSH             11
 /* An estimate of a record's bytes that are not plain ones. */
 #define RECORD_OVERHEAD_BYTES 128
+
+/* X(result, name, arguments) for each function that is looked up. */
+#define LIBSSL_FUNCTIONS(X)                                                  \
+    X(const char *, OpenSSL_version, (int what))                             \
+    X(int, CRYPTO_get_ex_new_index,                                          \
+      (int kind, long argl, void *argp, void *new, void *dup, void *free))   \
+    X(void, ERR_clear_error, (void))                                         \
+    X(void *, SSL_get_ex_data, (const void *ssl, int index))                 \
+    X(int, SSL_read_ex, (void *ssl, void *buf, size_t size, size_t *got))    \
+    X(int, SSL_write_ex,                                                     \
+      (void *ssl, const void *buf, size_t size, size_t *taken))              \
+    X(int, SSL_get_error, (const void *ssl, int result))                     \
+    X(void, SSL_set_bio, (void *ssl, void *reads, void *writes))             \
+    X(void *, BIO_meth_new, (int type, const char *name))                    \
+    X(int, BIO_meth_set_read,                                                \
+      (void *method, int (*read)(void *bio, char *to, int size)))            \
+    X(int, BIO_meth_set_write,                                               \
+      (void *method, int (*write)(void *bio, const char *from, int size)))   \
+    X(int, BIO_meth_set_ctrl,                                                \
+      (void *method, long (*ctrl)(void *bio, int what, long n, void *more))) \
+    X(int, BIO_meth_set_destroy, (void *method, int (*destroy)(void *bio)))  \
+    X(void *, BIO_new, (const void *method))                                 \
+    X(void, BIO_set_init, (void *bio, int init))                             \
+    X(void, BIO_set_data, (void *bio, void *data))                           \
+    X(void *, BIO_get_data, (void *bio))                                     \
+    X(void, BIO_set_flags, (void *bio, int flags))                           \
+    X(void, BIO_clear_flags, (void *bio, int flags))
+
+typedef struct {
+#define FIELD(result, name, arguments) result(*name) arguments;
+    LIBSSL_FUNCTIONS(FIELD)
+#undef FIELD
+} FlLibssl;
+
+/* What the process shares, like libssl itself: no state of an interpreter.
+   The BIO's method is never freed, because any SSL may still use it; it is
+   NULL unless the functions were found. */
+static FlLibssl libssl;
+static void *bio_method;
+/* Not the GIL: interpreters with a GIL of their own share all this. */
+static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool library_searched;
+/* The last SSL that this thread has created since fl_libssl_find; NULL if
+   there was none or this thread has freed it. */
+static _Thread_local void *last_ssl;
 
 typedef struct FlTlsPipe {
     const char *in; /* the unread records */
@@ -54,19 +111,14 @@ typedef struct FlTlsPipe {
 
 /* --- the BIO ------------------------------------------------------------- */
 
-/* One per process, like libssl itself: it has no state of an interpreter.
-   Never freed, because any SSL may still use it. */
-static pthread_once_t bio_method_once = PTHREAD_ONCE_INIT;
-static void *bio_method;
-
 /* No data is a retry and never EOF: EOF is the raw transport's to report. */
 static int
 bio_read(void *bio, char *to, int size)
 {
-    FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
-    fl_libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
+    FlTlsPipe *pipe = libssl.BIO_get_data(bio);
+    libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
     if (pipe->muted || pipe->in_bytes == 0) {
-        fl_libssl.BIO_set_flags(bio, BIO_READ_RETRY);
+        libssl.BIO_set_flags(bio, BIO_READ_RETRY);
         return -1;
     }
     size_t count = size < 0 ? 0 : Py_MIN((size_t)size, pipe->in_bytes);
@@ -101,9 +153,9 @@ make_room(FlTlsPipe *pipe, size_t more)
 static int
 bio_write(void *bio, const char *from, int size)
 {
-    FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
+    FlTlsPipe *pipe = libssl.BIO_get_data(bio);
     /* A write never has to be retried: the block grows as needed. */
-    fl_libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
+    libssl.BIO_clear_flags(bio, BIO_ALL_RETRY);
     if (size <= 0) {
         return 0;
     }
@@ -131,27 +183,95 @@ bio_ctrl(void *Py_UNUSED(bio), int command, long Py_UNUSED(larg),
 static int
 bio_destroy(void *bio)
 {
-    FlTlsPipe *pipe = fl_libssl.BIO_get_data(bio);
+    FlTlsPipe *pipe = libssl.BIO_get_data(bio);
     PyMem_RawFree(pipe->pending);
     PyMem_RawFree(pipe->out);
     PyMem_RawFree(pipe);
     return 1;
 }
 
-/* Runs once per process.  On failure bio_method stays NULL, and every
-   connection uses the other engine.  Type 0: we never search for the BIO by
-   its type. */
+/* --- libssl -------------------------------------------------------------- */
+
+/* OpenSSL has created an SSL.  Runs in any thread, with or without the GIL, so
+   it touches nothing but thread-local data. */
+static void
+on_ssl_new(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
+           int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
+{
+    last_ssl = ssl;
+}
+
+/* OpenSSL frees an SSL, perhaps in another thread than that which created it:
+   so last_ssl is of use only right after it was cleared. */
+static void
+on_ssl_free(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
+            int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))
+{
+    if (last_ssl == ssl) {
+        last_ssl = NULL;
+    }
+}
+
+/* dlsym searches the object and its dependencies, so _ssl's own file finds the
+   libssl that it is linked with, or contains. */
+static bool
+find_library(const char *file)
+{
+    /* RTLD_NOLOAD: find the object that Python has loaded, never load a
+       second copy. */
+    void *symbol, *handle = dlopen(file, RTLD_NOLOAD | RTLD_LAZY);
+    if (handle == NULL) {
+        return false;
+    }
+    bool found = true;
+    /* dlsym returns an object pointer.  POSIX guarantees that it also holds a
+       function pointer, ISO C does not allow the cast: hence memcpy. */
+#define FIND(result, name, arguments)              \
+    symbol = dlsym(handle, #name);                 \
+    memcpy(&libssl.name, &symbol, sizeof(symbol)); \
+    found = found && symbol != NULL;
+    LIBSSL_FUNCTIONS(FIND)
+#undef FIND
+    found = found && strncmp(libssl.OpenSSL_version(0), "OpenSSL ", 8) == 0
+            && libssl.CRYPTO_get_ex_new_index(INDEX_OF_SSL, 0, NULL,
+                                              (void *)on_ssl_new, NULL,
+                                              (void *)on_ssl_free)
+                   >= 0;
+    if (!found) {
+        (void)dlclose(handle);
+    }
+    return found; /* the handle stays open and keeps the library loaded */
+}
+
+/* On failure bio_method stays NULL, and every connection uses the other
+   engine.  Type 0: we never search for the BIO by its type. */
 static void
 make_method(void)
 {
-    void *method = fl_libssl.BIO_meth_new(0, "fastloop");
-    if (method != NULL && fl_libssl.BIO_meth_set_read(method, bio_read)
-        && fl_libssl.BIO_meth_set_write(method, bio_write)
-        && fl_libssl.BIO_meth_set_ctrl(method, bio_ctrl)
-        && fl_libssl.BIO_meth_set_destroy(method, bio_destroy))
+    void *method = libssl.BIO_meth_new(0, "fastloop");
+    if (method != NULL && libssl.BIO_meth_set_read(method, bio_read)
+        && libssl.BIO_meth_set_write(method, bio_write)
+        && libssl.BIO_meth_set_ctrl(method, bio_ctrl)
+        && libssl.BIO_meth_set_destroy(method, bio_destroy))
     {
         bio_method = method;
     }
+}
+
+bool
+fl_libssl_find(const char *file)
+{
+    (void)pthread_mutex_lock(&library_lock);
+    if (!library_searched) {
+        library_searched = true;
+        if (find_library(file)) {
+            make_method();
+        }
+    }
+    bool usable = bio_method != NULL;
+    (void)pthread_mutex_unlock(&library_lock);
+    last_ssl = NULL;
+    return usable;
 }
 
 /* --- records in ---------------------------------------------------------- */
@@ -235,11 +355,11 @@ result_of_failure(FlTlsEngine *engine, int status)
         PyErr_NoMemory();
         return FL_TLS_RAISED;
     }
-    int error = fl_libssl.SSL_get_error(engine->ssl, status);
-    if (error == FL_SSL_WANT_READ || error == FL_SSL_WANT_WRITE) {
+    int error = libssl.SSL_get_error(engine->ssl, status);
+    if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
         return FL_TLS_AGAIN;
     }
-    if (error == FL_SSL_ZERO_RETURN) {
+    if (error == SSL_ERROR_ZERO_RETURN) {
         return FL_TLS_END;
     }
     engine->pipe->muted = true;
@@ -269,9 +389,9 @@ libssl_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
         return FL_TLS_AGAIN; /* saves a call: libssl has nothing to read */
     }
     /* SSL_get_error also looks at errors that others left in the queue. */
-    fl_libssl.ERR_clear_error();
+    libssl.ERR_clear_error();
     int status =
-        fl_libssl.SSL_read_ex(engine->ssl, memory, room_bytes, got_bytes);
+        libssl.SSL_read_ex(engine->ssl, memory, room_bytes, got_bytes);
     if (FL_LIKELY(status == 1 && !PyErr_Occurred())) {
         /* libssl may have more plain bytes of this record. */
         engine->more = *got_bytes == room_bytes;
@@ -291,9 +411,9 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
     pipe->out_expected =
         pipe->out_bytes + size_bytes
         + (size_bytes / FL_TLS_RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
-    fl_libssl.ERR_clear_error();
+    libssl.ERR_clear_error();
     int status =
-        fl_libssl.SSL_write_ex(engine->ssl, data, size_bytes, taken_bytes);
+        libssl.SSL_write_ex(engine->ssl, data, size_bytes, taken_bytes);
     pipe->out_expected = 0;
     return FL_LIKELY(status == 1 && !PyErr_Occurred())
                ? FL_TLS_DONE
@@ -351,29 +471,26 @@ static const FlTlsEngineType engine_libssl = {
 };
 
 int
-fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner)
+fl_tls_engine_take_ssl(FlTlsEngine *engine, PyObject *owner)
 {
-    if (pthread_once(&bio_method_once, make_method) != 0 || bio_method == NULL)
-    {
-        return 0; /* the other engine needs no BIO of ours */
-    }
+    void *ssl = last_ssl;
     /* CPython stores its _sslobj at index 0 (SSL_set_app_data).  Another value
        means that the last SSL is not this SSLObject's. */
-    if (fl_libssl.SSL_get_ex_data(ssl, 0) != owner) {
+    if (ssl == NULL || libssl.SSL_get_ex_data(ssl, 0) != owner) {
         return 0;
     }
     FlTlsPipe *pipe = PyMem_RawCalloc(1, sizeof(*pipe));
-    void *bio = pipe == NULL ? NULL : fl_libssl.BIO_new(bio_method);
+    void *bio = pipe == NULL ? NULL : libssl.BIO_new(bio_method);
     if (bio == NULL) {
         PyMem_RawFree(pipe);
         PyErr_NoMemory();
         return -1;
     }
-    fl_libssl.BIO_set_data(bio, pipe); /* the BIO frees it: bio_destroy */
+    libssl.BIO_set_data(bio, pipe); /* the BIO frees it: bio_destroy */
     /* OpenSSL refuses to read from or write to a BIO without this. */
-    fl_libssl.BIO_set_init(bio, 1);
+    libssl.BIO_set_init(bio, 1);
     /* One reference for both directions; frees the MemoryBIOs' BIOs. */
-    fl_libssl.SSL_set_bio(ssl, bio, bio);
+    libssl.SSL_set_bio(ssl, bio, bio);
     engine->type = &engine_libssl;
     engine->pipe = pipe;
     engine->owner = Py_NewRef(owner);

@@ -4,17 +4,38 @@
    at run time, there is a GIL, and no Python of the application has to run
    while records are read (_is_plain() of fastloop/_tls.py).  Without a GIL,
    _ssl protects an SSL with a lock that we cannot take, so engine_object.c
-   serves there. */
+   serves there.
+
+   We link nothing and use no header of OpenSSL.  The functions are looked up
+   with dlsym in the shared object that contains _ssl and in the libraries it
+   is linked with.  The library belongs to the process, not to an interpreter,
+   so what is found is shared: function pointers, one ex_data index and one BIO
+   method.
+
+   OpenSSL itself provides the SSL: it calls us for each SSL that is created
+   (CRYPTO_get_ex_new_index).  The last one of this thread is accepted only if
+   its ex_data holds the SSLObject's _sslobj, which CPython stores there.
+
+   Rejected: an offset into CPython's struct, because it would be a guess; the
+   info, msg and keylog callbacks, because setting them replaces the
+   user's. */
 #ifndef FL_TLS_ENGINE_LIBSSL_H
 #define FL_TLS_ENGINE_LIBSSL_H
 
 #include "tls/engine.h"
 
-/* Make libssl's functions serve an engine that has its SSLObject.  `ssl` is
-   the last SSL created (libssl.h), `owner` the SSLObject's _sslobj.  The
-   caller runs no Python between asking for `ssl` and this call, which could
-   free it.  1: done, and the SSL has our BIO; 0: the SSL is not the owner's,
-   nothing has changed; -1 with an exception. */
-int fl_tls_engine_take_ssl(FlTlsEngine *engine, void *ssl, PyObject *owner);
+/* Look libssl's functions up; whether all were found.  Only the first call of
+   the process searches, and its result never changes.  `file` is
+   _ssl.__file__.  Forgets the last SSL that this thread has created.  Any
+   thread may call this. */
+bool fl_libssl_find(const char *file);
+
+/* Make libssl's functions serve an engine whose SSLObject this thread has
+   created since fl_libssl_find returned true; `owner` is the SSLObject's
+   _sslobj.  The caller runs no Python between the creation and this call,
+   which could free the SSL.  1: done, and the SSL has our BIO; 0: the last SSL
+   that this thread has created is not the owner's, nothing has changed; -1
+   with an exception. */
+int fl_tls_engine_take_ssl(FlTlsEngine *engine, PyObject *owner);
 
 #endif

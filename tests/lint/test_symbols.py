@@ -46,12 +46,10 @@ PROCESS = {
     "forks_code",
     "forks_once",
     "bio_method",
-    "bio_method_once",
-    "fl_libssl",
+    "libssl",
     "library_lock",
     "library_searched",
-    "library_usable",
-    "fl_last_ssl",
+    "last_ssl",
 }
 
 
