@@ -2,17 +2,11 @@
    private names of SSLProtocol, and the creation of a TLS connection.
 
    1. Our stream transports deliver data and EOF through the native protocol
-      (FlNativeProtocol).  get_buffer(), buffer_updated() and eof_received()
-      serve all other raw transports.
+      (fl_tls_native of lifecycle.c).  get_buffer(), buffer_updated() and
+      eof_received() serve all other raw transports.
    2. A connection's engine is chosen when it is created and never changes:
       libssl's if all its conditions hold (make_engine), else the SSLObject's.
-      Records in flight could not move from one to the other.
-   3. Handling a key update costs hundreds of times as much CPU as decrypting
-      as many bytes of data.  A peer whose records are mostly not data is
-      therefore read in small amounts, so that it does not delay other
-      connections.  `overhead_bytes` measures this: it grows by the record
-      bytes received and shrinks, at most to 0, by twice the plain bytes
-      decrypted. */
+      Records in flight could not move from one to the other. */
 #include "tls/adapter.h"
 
 #include "core/loop.h"
@@ -31,10 +25,7 @@
 #include "transport/write_queue.h"
 
 /* The size of the buffer that get_buffer() returns. */
-#define BUFFER_BYTES       (64 * 1024)
-/* More than one record: the incomplete record at the end of a read yields no
-   data yet and must not count as overhead. */
-#define MAX_OVERHEAD_BYTES (24 * 1024)
+#define BUFFER_BYTES (64 * 1024)
 
 /* --- protocol methods ---------------------------------------------------- */
 
@@ -92,7 +83,7 @@ buffer_updated(FlTls *self, PyObject *count)
 static PyObject *
 eof_received(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    int keep_open = fl_tls_receive_eof(self);
+    int keep_open = fl_tls_receive_eof(self->state, (PyObject *)self);
     return keep_open < 0 ? NULL : Py_NewRef(keep_open ? Py_True : Py_None);
 }
 
@@ -109,47 +100,6 @@ pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
     }
     Py_RETURN_NONE;
 }
-
-/* Invariant 3.  fl_tls_receive decrypts and subtracts.  Records do not count
-   while the handshake runs or delivery is paused or delayed, because they are
-   not decrypted then.  If the last read filled its room (`engine.more`), more
-   data may follow, so the balance is not final.  Returns 1 to ask the stream
-   for smaller reads; see FlNativeProtocol.data_received. */
-static int
-native_data_received(FlState *Py_UNUSED(state), PyObject *object,
-                     const char *data, size_t size_bytes)
-{
-    FlTls *self = (FlTls *)object;
-    if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
-        && self->delay_iterations == 0)
-    {
-        self->overhead_bytes += size_bytes;
-    }
-    self->read_less = false;
-    int code = fl_tls_receive(self, data, size_bytes);
-    if (FL_UNLIKELY(self->overhead_bytes > MAX_OVERHEAD_BYTES)
-        && !self->engine.more)
-    {
-        /* Capped, so that a peer that sends data again is soon read
-           normally. */
-        self->overhead_bytes = MAX_OVERHEAD_BYTES;
-        self->read_less = true;
-    }
-    return code < 0 ? -1 : self->read_less;
-}
-
-static int
-native_eof_received(FlState *Py_UNUSED(state), PyObject *self)
-{
-    return fl_tls_receive_eof((FlTls *)self);
-}
-
-/* No find_room: records are read to the stream's scratch buffer, from which
-   the engine takes them directly. */
-static const FlNativeProtocol native = {
-    .data_received = native_data_received,
-    .eof_received = native_eof_received,
-};
 
 /* --- private methods ----------------------------------------------------- */
 
@@ -459,6 +409,6 @@ fl_tls_register(PyObject *module, FlState *state)
         return -1;
     }
     /* For exact instances: a subclass may override the Python methods. */
-    state->native_tls = &native;
+    state->native_tls = &fl_tls_native;
     return 0;
 }

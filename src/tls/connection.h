@@ -102,9 +102,9 @@ typedef struct {
     PyObject *failure; /* from FAILED on: connection_lost's exception */
     PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
-    FlWriteQueue backlog;  /* plain bytes, not encrypted yet */
-    size_t reply_bytes;    /* unsent records that reading has produced */
-    size_t overhead_bytes; /* records without data: adapter.c, invariant 3 */
+    FlWriteQueue backlog;        /* plain bytes, not encrypted yet */
+    size_t reply_bytes;          /* unsent records that reading has produced */
+    size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
     unsigned delay_iterations; /* until the first data: lifecycle.c, 5 */
@@ -122,7 +122,7 @@ typedef struct {
     bool close_repeated;    /* close() of a transport that was closed */
     bool stopped;           /* a CancelledError: deliver nothing more */
     bool eof_received;      /* the raw transport reported EOF */
-    bool read_less;         /* adapter.c, invariant 3 */
+    bool read_less;         /* lifecycle.c, 6 */
     bool closing;           /* this side began the shutdown */
     bool close_notify_sent; /* unwrap() was called at least once */
 } FlTls;

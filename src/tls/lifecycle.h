@@ -20,8 +20,12 @@ PyObject *fl_tls_connection_lost(FlTls *self, PyObject *exc);
 
 /* Feed and process records.  `data` need not outlive the call. */
 int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
-/* The raw transport received EOF.  1: keep it open; 0: close it; -1. */
-int fl_tls_receive_eof(FlTls *self);
+/* The raw transport of an FlTls received EOF.  1: keep it open; 0: close it;
+   -1. */
+int fl_tls_receive_eof(FlState *state, PyObject *object);
+/* Both for our streams, whose next reads are smaller if the peer sends little
+   data in many records. */
+extern const FlNativeProtocol fl_tls_native;
 
 /* Process what was received in the next iteration, because an engine call is
    running or, as in asyncio, after resume_reading().  Queues at most one call;

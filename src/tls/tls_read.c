@@ -59,7 +59,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
         decrypted.got_bytes += got;
     }
     self->engine_busy = false;
-    /* adapter.c, invariant 3. */
+    /* lifecycle.c, invariant 6. */
     size_t credit = 2 * decrypted.got_bytes;
     self->overhead_bytes =
         self->overhead_bytes > credit ? self->overhead_bytes - credit : 0;
