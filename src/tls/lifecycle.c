@@ -131,25 +131,8 @@ continue_later(FlTls *self, int code)
 
 /* --- reading ------------------------------------------------------------- */
 
-/* Do what a read has left to its caller, and finish it; `left` is the outcome
-   of fl_tls_read.  An error ends the connection and is reported. */
-static int
-complete_read(FlTls *self, int left)
-{
-    int code = left;
-    if (left > 0) {
-        code = left == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
-                                          : fl_tls_defer(self);
-        code = code < 0 ? -1 : fl_tls_finish_read(self);
-    }
-    if (code >= 0) {
-        return 0;
-    }
-    return fl_error_leaves_loop() ? continue_later(self, code)
-                                  : fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
-}
-
-/* Read and answer while data flows. */
+/* Read and answer while data flows.  An error ends the connection and is
+   reported. */
 static inline int
 read_records(FlTls *self)
 {
@@ -160,8 +143,24 @@ read_records(FlTls *self)
     if (self->engine_busy) {
         return fl_tls_defer(self);
     }
-    int left = fl_tls_read(self);
-    return FL_LIKELY(left == 0) ? 0 : complete_read(self, left);
+    int code = fl_tls_read(self);
+    if (code > 0) {
+        code = code == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
+                                          : fl_tls_defer(self);
+    }
+    /* Also while the application has paused reading.  The last records of the
+       handshake may be among them; asyncio keeps those until a write. */
+    if (code == 0) {
+        code = fl_tls_write_backlog(self);
+    }
+    if (code == 0) {
+        code = fl_tls_control_reading(self);
+    }
+    if (FL_LIKELY(code == 0)) {
+        return 0;
+    }
+    return fl_error_leaves_loop() ? continue_later(self, code)
+                                  : fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
 }
 
 /* --- handshake ----------------------------------------------------------- */

@@ -302,12 +302,12 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
                : code;
 }
 
-/* --- reading and answering ----------------------------------------------- */
+/* --- both ---------------------------------------------------------------- */
 
-/* Deliver all there is, unless the protocol pauses, closes or, if it is a
+/* All there is, unless the protocol pauses, closes or, if it is a
    BufferedProtocol, has had one full buffer. */
-static int
-read_all(FlTls *self)
+int
+fl_tls_read(FlTls *self)
 {
     int code;
     do {
@@ -319,24 +319,6 @@ read_all(FlTls *self)
         Py_XDECREF(protocol.object);
     } while (code == FL_TLS_READ_MORE);
     return code;
-}
-
-int
-fl_tls_finish_read(FlTls *self)
-{
-    /* Also while the application has paused reading.  The last records of the
-       handshake may be among them; asyncio keeps those until a write. */
-    if (fl_tls_write_backlog(self) < 0) {
-        return -1;
-    }
-    return fl_tls_control_reading(self);
-}
-
-int
-fl_tls_read(FlTls *self)
-{
-    int code = read_all(self);
-    return code == 0 ? fl_tls_finish_read(self) : code;
 }
 
 /* The data goes nowhere, so one record's room is enough for any amount. */

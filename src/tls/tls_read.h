@@ -15,13 +15,12 @@ enum {
     FL_TLS_READ_MORE,      /* for tls_read.c alone: there may be more data */
 };
 
-/* Deliver what can be delivered, then finish the read: 0 or -1.  If it returns
-   LATER or CLOSED, the caller does that work, then finishes the read itself.
-   Only while data flows (WRAPPED, FLUSHING) and no engine call is running. */
+/* Deliver what can be delivered.  0, -1, or LATER or CLOSED, which the caller
+   does.  Unless it failed, the caller then finishes the read: it sends the
+   backlog and the records that reading has produced, and pauses or resumes
+   reading.  Only while data flows (WRAPPED, FLUSHING) and no engine call is
+   running. */
 int fl_tls_read(FlTls *self);
-/* Finish a read: send the backlog and the records that reading has produced,
-   then pause or resume reading. */
-int fl_tls_finish_read(FlTls *self);
 /* During a shutdown: read and drop all data.  FL_TLS_END once the peer has
    closed, FL_TLS_AGAIN before, FL_TLS_RAISED with an exception. */
 FlTlsResult fl_tls_discard(FlTls *self);

@@ -301,7 +301,7 @@ fl_tls_write_backlog(FlTls *self)
         if (code < 0) {
             return -1;
         }
-        /* The peer must send first: fl_tls_read tries again. */
+        /* The peer must send first: the next read tries again. */
         blocked = taken < data.iov_len;
     }
     return fl_tls_send(self, false);
