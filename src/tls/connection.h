@@ -10,9 +10,9 @@
    our streams, another connection's FlTlsTransport (TLS in TLS) or any
    transport of asyncio.
 
-   This file has the state, and the operations that all others use.  Above it
-   are, in this order, tls_write.c, tls_read.c and lifecycle.c, which goes from
-   phase to phase; each calls only those below it.
+   This file has the state alone.  Above it are, in this order, tls_write.c,
+   tls_read.c and lifecycle.c, which goes from phase to phase; each calls only
+   those below it.
 
    Phases:
 
@@ -134,30 +134,5 @@ struct FlTlsTransport {
     uint64_t read_low_bytes;
     bool closed;
 };
-
-/* Call a function of fastloop/_tls.py with the connection and up to two
-   objects (NULL ends the list).  Runs Python. */
-int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
-                PyObject *second);
-/* The same with the raised exception and a text. */
-int fl_tls_report(FlTls *self, PyObject *function, const char *text);
-
-/* asyncio's _abort(): end without close_notify.  With an exception (borrowed,
-   NULL for none) calls the raw transport's _force_close(exc). */
-int fl_tls_abort(FlTls *self, PyObject *exc);
-/* From here on nothing is delivered or sent, unless the handshake has not
-   succeeded yet: it keeps its phase, because a connection that is lost then
-   was never made. */
-void fl_tls_stop(FlTls *self);
-
-/* Drop the engine, except its MemoryBIOs, the context and the extra info of an
-   ended connection. */
-void fl_tls_drop_engine(FlTls *self);
-/* The same although the transport lives, if its close() was called when it was
-   closed already (by close() or abort(), by the peer's close_notify or by the
-   loss) and no engine call is running.  asyncio's transport drops its
-   SSLProtocol then, and CPython's tests look whether the context is freed.  A
-   raised exception stays. */
-void fl_tls_drop_unused_engine(FlTls *self);
 
 #endif

@@ -35,6 +35,7 @@
 #include "py/state.h"
 #include "tls/connection.h"
 #include "tls/engine.h"
+#include "tls/engine_object.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/stream.h"
@@ -235,21 +236,6 @@ call_connection_made(FlTls *self)
     return code;
 }
 
-/* Resolve the waiter.  Its callbacks run before the delay ends. */
-static int
-wake_waiter(FlTls *self)
-{
-    int code =
-        fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL);
-    if (code == 0) {
-        code = fl_tls_defer(self);
-    }
-    if (code < 0) {
-        self->delay_iterations = 0;
-    }
-    return code;
-}
-
 /* The handshake has succeeded: call the application's connection_made, resolve
    the waiter, read what has arrived already. */
 static int
@@ -272,7 +258,13 @@ handshake_done(FlTls *self)
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
     }
-    if (self->delay_iterations > 0 && wake_waiter(self) < 0) {
+    /* Resolve the waiter.  Its callbacks run before the delay ends. */
+    if (self->delay_iterations > 0
+        && (fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL)
+                < 0
+            || fl_tls_defer(self) < 0))
+    {
+        self->delay_iterations = 0;
         return -1;
     }
     return read_records(self);
@@ -580,6 +572,35 @@ const FlNativeProtocol fl_tls_native = {
     .data_received = receive_data,
     .eof_received = fl_tls_receive_eof,
 };
+
+/* --- the end ------------------------------------------------------------- */
+
+void
+fl_tls_drop_unused_engine(FlTls *self)
+{
+    if (self->close_repeated && self->phase == FL_TLS_LOST
+        && !self->engine_busy) {
+        PyObject *exc = PyErr_GetRaisedException();
+        fl_tls_drop_engine(self);
+        fl_error_restore(exc);
+    }
+}
+
+void
+fl_tls_drop_engine(FlTls *self)
+{
+    /* The application may have the SSLObject, and a caller's memory may be
+       what it would read next. */
+    if (self->engine.type->settle(&self->engine) < 0) {
+        PyErr_Clear(); /* no memory: the unread records are lost */
+    }
+    self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
+    self->engine.more = self->engine.patched = false;
+    fl_field_set(self, &self->engine.object, NULL);
+    Py_CLEAR(self->engine.owner);
+    Py_CLEAR(self->context);
+    fl_field_set(self, &self->extra, NULL);
+}
 
 /* As asyncio's connection_lost: what the peer has not got is dropped. */
 static void

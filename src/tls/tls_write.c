@@ -152,6 +152,36 @@ fl_tls_send(FlTls *self, bool all)
 
 /* --- errors -------------------------------------------------------------- */
 
+int
+fl_tls_call(FlTls *self, PyObject *function, PyObject *first, PyObject *second)
+{
+    return fl_call_done(PyObject_CallMethodObjArgs(
+        self->state->tls, function, (PyObject *)self, first, second, NULL));
+}
+
+void
+fl_tls_stop(FlTls *self)
+{
+    if (self->raw != NULL && self->phase != FL_TLS_HANDSHAKE) {
+        self->phase = FL_TLS_UNWRAPPED;
+    }
+}
+
+/* The raw transport answers with connection_lost, in a later iteration if it
+   is ours; from here on nothing is delivered or sent. */
+int
+fl_tls_abort(FlTls *self, PyObject *exc)
+{
+    FlNames *names = &self->state->names;
+    if (self->raw == NULL) {
+        return 0;
+    }
+    self->phase = FL_TLS_UNWRAPPED;
+    return fl_call_method(self->raw,
+                          exc == NULL ? names->abort : names->_force_close,
+                          exc);
+}
+
 void
 fl_tls_fail(FlTls *self)
 {
@@ -200,8 +230,9 @@ fl_tls_end(FlTls *self, PyObject *function, const char *message)
         return fl_error_keep_first(leaving, 0, (PyObject *)self);
     }
     fl_tls_stop(self);
-    PyErr_SetRaisedException(Py_NewRef(exc));
-    int code = fl_tls_report(self, function, message);
+    PyObject *text = PyUnicode_FromString(message);
+    int code = text == NULL ? -1 : fl_tls_call(self, function, exc, text);
+    Py_XDECREF(text);
     if (code < 0) { /* it may not have closed the raw transport */
         PyObject *raised = PyErr_GetRaisedException();
         code = fl_error_keep_first(raised, fl_tls_abort(self, exc),

@@ -20,6 +20,18 @@ int fl_tls_write_backlog(FlTls *self);
    `all`, at the end of the connection. */
 int fl_tls_send(FlTls *self, bool all);
 
+/* Call a function of fastloop/_tls.py with the connection and up to two
+   objects (NULL ends the list).  Runs Python. */
+int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
+                PyObject *second);
+/* asyncio's _abort(): end without close_notify.  With an exception (borrowed,
+   NULL for none) calls the raw transport's _force_close(exc). */
+int fl_tls_abort(FlTls *self, PyObject *exc);
+/* From here on nothing is delivered or sent, unless the handshake has not
+   succeeded yet: it keeps its phase, because a connection that is lost then
+   was never made. */
+void fl_tls_stop(FlTls *self);
+
 /* Begin the end of a connection if the raised exception, which stays raised,
    is an SSLError: the phase is FAILED from here on, and the exception, unless
    another replaces it, is that of connection_lost. */
