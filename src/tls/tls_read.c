@@ -130,30 +130,36 @@ set_aside(FlTls *self, const Decrypted *decrypted)
     return PyErr_GetRaisedException();
 }
 
-/* After a delivery: raise the engine's exception (`exc`, stolen, or NULL), or
-   tell the protocol of the peer's close_notify.  Returns 0, -1 or what is left
-   to do, FL_TLS_READ_*, as the functions below do. */
+/* After a delivery, whose outcome is `code`: raise the protocol's exception or
+   else the engine's (`exc`, stolen, or NULL), or tell the protocol of the
+   peer's close_notify.  Returns 0, -1 or what is left to do, FL_TLS_READ_*, as
+   the functions below do. */
 static int
-finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc)
+finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
+                int code)
 {
-    if (exc != NULL && self->phase >= FL_TLS_UNWRAPPED
+    if (code == 0 && exc == NULL && decrypted->result != FL_TLS_END) {
+        return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
+    }
+    if (code == 0 && exc == NULL) {
+        code = fl_tls_call_eof_received(self);
+    }
+    if (code < 0) {
+        Py_XDECREF(exc);
+        self->engine.more = true; /* the next read finds the end again */
+        return -1;
+    }
+    if (exc == NULL) {
+        return FL_TLS_READ_CLOSED;
+    }
+    if (self->phase >= FL_TLS_UNWRAPPED
         && PyErr_GivenExceptionMatches(exc, self->state->tls_error))
     {
         Py_DECREF(exc); /* the protocol has ended the connection */
         return 0;
     }
-    if (exc != NULL) {
-        PyErr_SetRaisedException(exc);
-        return -1;
-    }
-    if (decrypted->result != FL_TLS_END) {
-        return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
-    }
-    if (fl_tls_call_eof_received(self) < 0) {
-        self->engine.more = true; /* the next read finds the end again */
-        return -1;
-    }
-    return FL_TLS_READ_CLOSED;
+    PyErr_SetRaisedException(exc);
+    return -1;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -186,12 +192,7 @@ deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
         }
     }
     Py_XDECREF(protocol.object);
-    if (code < 0) {
-        Py_XDECREF(exc);
-        self->engine.more = true; /* as in finish_delivery */
-        return -1;
-    }
-    return finish_delivery(self, decrypted, exc);
+    return finish_delivery(self, decrypted, exc, code);
 }
 
 /* One record more than SMALL_BYTES: the peer's last record may have been read
@@ -283,16 +284,11 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc = set_aside(self, &decrypted);
     PyBuffer_Release(&view);
-    if (decrypted.got_bytes > 0
-        && fl_protocol_buffer_updated(self->state, protocol->object,
-                                      decrypted.got_bytes)
-               < 0)
-    {
-        Py_XDECREF(exc);
-        self->engine.more = true; /* as in finish_delivery */
-        return -1;
+    if (decrypted.got_bytes > 0) {
+        code = fl_protocol_buffer_updated(self->state, protocol->object,
+                                          decrypted.got_bytes);
     }
-    code = finish_delivery(self, &decrypted, exc);
+    code = finish_delivery(self, &decrypted, exc, code);
     /* A full buffer was delivered and there may be more.  As in asyncio the
        rest follows in the next iteration.  When FLUSHING it follows at once:
        the end must not overtake data. */
