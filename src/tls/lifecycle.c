@@ -482,9 +482,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
     bool nested = self->engine_busy;
     self->engine_busy = true;
     int code = engine->type->feed(engine, data, size_bytes);
-    if (!nested) {
-        self->engine_busy = false;
-    }
+    self->engine_busy = nested;
     return code < 0 ? fl_tls_fatal(self, FL_TLS_FATAL_TEXT)
                     : process_and_settle(self);
 }

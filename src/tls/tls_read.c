@@ -344,25 +344,22 @@ fl_tls_control_reading(FlTls *self)
     size_t incoming = self->engine.type->incoming(&self->engine);
     bool replies_full =
         self->writing_paused && self->reply_bytes > MAX_REPLY_BYTES;
-    /* `low` wins if both marks are 0: nothing would resume the transport. */
-    bool low = incoming <= self->transport->read_low_bytes;
+    /* During a shutdown data is dropped, and the peer's close_notify comes
+       after it.  `low` wins if both marks are 0: nothing would resume the
+       transport. */
+    bool low = incoming <= self->transport->read_low_bytes
+               || self->phase == FL_TLS_SHUTDOWN;
     bool full = incoming >= self->transport->read_high_bytes && !low;
-    if (self->phase == FL_TLS_SHUTDOWN) {
-        /* Data is dropped, and the peer's close_notify comes after it. */
-        full = false;
-        low = true;
+    bool pauses = replies_full || (self->raw_paused ? !low : full);
+    if (pauses == self->raw_paused) {
+        return 0;
     }
-    if (!self->raw_paused && (full || replies_full)) {
-        self->raw_paused = true;
-        return fl_call_method(self->raw, self->state->names.pause_reading,
-                              NULL);
-    }
-    if (self->raw_paused && low && !replies_full) {
-        self->raw_paused = false;
-        return fl_call_method(self->raw, self->state->names.resume_reading,
-                              NULL);
-    }
-    return 0;
+    self->raw_paused = pauses;
+    FlNames *names = &self->state->names;
+    return fl_call_method(self->raw,
+                          pauses ? names->pause_reading
+                                 : names->resume_reading,
+                          NULL);
 }
 
 PyObject *

@@ -98,13 +98,10 @@ write_raw(FlTls *self, const FlTlsOutput *output)
                 ? Py_NewRef(output->bytes)
                 : PyBytes_FromStringAndSize(output->data,
                                             (Py_ssize_t)output->size_bytes);
-        PyObject *done =
-            bytes == NULL
-                ? NULL
-                : PyObject_CallMethodOneArg(raw, self->state->names.write,
-                                            bytes);
+        code = bytes == NULL
+                   ? -1
+                   : fl_call_method(raw, self->state->names.write, bytes);
         Py_XDECREF(bytes);
-        code = fl_call_done(done);
     }
     Py_DECREF(raw);
     return code;
