@@ -527,8 +527,7 @@ use_reader(PyObject *module, PyObject *type)
        since it needs this module.  Until then no reader is upgraded. */
     FlState *state = fl_state_get(module);
     if (!PyType_Check(type)) {
-        PyErr_SetString(PyExc_TypeError, "a class is required");
-        return NULL;
+        return PyErr_Format(PyExc_TypeError, "a class is required");
     }
     Py_XSETREF(state->native_reader, Py_NewRef(type));
     Py_RETURN_NONE;

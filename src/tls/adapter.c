@@ -68,9 +68,8 @@ buffer_updated(FlTls *self, PyObject *count)
         return NULL;
     }
     if (buffer == NULL || size < 0 || size > PyByteArray_GET_SIZE(buffer)) {
-        PyErr_SetString(PyExc_ValueError,
-                        "buffer_updated() without a get_buffer()");
-        return NULL;
+        return PyErr_Format(PyExc_ValueError,
+                            "buffer_updated() without a get_buffer()");
     }
     /* A buffer serves one read.  Records that arrive in a nested call need
        another one, and a second call for the same read is an error. */
