@@ -21,7 +21,6 @@
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
 #include "tls/tls_write.h"
-#include "transport/native_protocol.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 

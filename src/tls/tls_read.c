@@ -18,7 +18,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "py/field.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/connection.h"

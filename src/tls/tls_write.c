@@ -16,11 +16,9 @@
       queued when its iterator has ended, after what that wrote. */
 #include "tls/tls_write.h"
 
-#include "core/loop.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "py/field.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/connection.h"
