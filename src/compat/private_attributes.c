@@ -22,7 +22,7 @@
 #include "transport/datagram.h"
 #include "transport/extra_info.h"
 #include "transport/stream.h"
-#include "transport/stream_error.h"
+#include "transport/stream_close.h"
 #include "transport/stream_fd.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"

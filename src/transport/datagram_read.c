@@ -31,7 +31,7 @@
 #include "transport/messages.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
-#include "transport/stream_error.h"
+#include "transport/stream_close.h"
 #include "transport/stream_fd.h"
 
 #include <errno.h>

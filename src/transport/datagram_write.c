@@ -31,7 +31,6 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_error.h"
 #include "transport/stream_fd.h"
 #include "transport/stream_write.h"
 #include "transport/write_queue.h"

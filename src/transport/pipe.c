@@ -6,7 +6,7 @@
    1. An exception of data_received or eof_received is reported as that of a
       callback, and the transport stays open, unless memory has run out.  Every
       read error is reported, except EIO: a terminal's other side was closed
-      (stream_error.c, stream_read.c).
+      (stream_close.c, stream_read.c).
    2. EOF queues eof_received and connection_lost; what eof_received returns
       has no effect (end_read_pipe in fastloop/_streams.py).
    3. A write pipe whose reader is gone becomes readable, and ends.  So it asks

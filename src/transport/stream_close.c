@@ -1,5 +1,5 @@
-/* A stream's end: close, abort, connection_lost, and the release of what it
-   has.
+/* A stream's end: close, abort, fatal errors, connection_lost, and the release
+   of what it has.
 
    1. connection_lost is called once, from the ready queue or an event, so
       never inside another callback of the protocol.  Only without memory for a
@@ -9,7 +9,15 @@
       then remove.
    3. After connection_lost the stream has released its protocol, server,
       socket, queue and loop.  What get_extra_info answers from stays, as with
-      asyncio's transports. */
+      asyncio's transports.
+   4. An exception is reported before the stream is closed, so that the
+      exception handler finds the transport open, as with asyncio.
+   5. A raised exception that leaves the loop closes nothing, as in asyncio:
+      it goes up to run_forever.
+   6. An exception of a pipe's callback closes nothing either: asyncio's pipe
+      transports leave it to the loop, which reports it.  A MemoryError does
+      close the pipe: bytes that were read may be lost, and the protocol must
+      not get the bytes after them. */
 #include "transport/stream_close.h"
 
 #include "base/list.h"
@@ -297,4 +305,66 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
         fl_stream_queue_connection_lost(self, exc);
     }
     Py_END_CRITICAL_SECTION();
+}
+
+/* --- errors -------------------------------------------------------------- */
+
+int
+fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
+{
+    int code = 0;
+    /* asyncio would have sent the corked bytes before the error. */
+    fl_stream_flush(self);
+    /* As in asyncio, a system error goes to connection_lost alone, unless it
+       is that of a read pipe.  A stream without a loop is closed: nothing
+       handles a report. */
+    bool silent = self->kind != FL_READ_PIPE
+                  && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
+    if (self->loop != NULL && !silent) {
+        code = fl_transport_report((FlTransport *)self, NULL, exc, message);
+    }
+    if (code == 0) {
+        fl_stream_force_close(self, exc);
+    }
+    return code;
+}
+
+int
+fl_stream_fatal(FlStream *self, const char *message)
+{
+    if (fl_error_leaves_loop()) {
+        return -1;
+    }
+    if (self->kind != FL_SOCKET && self->loop != NULL
+        && !PyErr_ExceptionMatches(PyExc_MemoryError))
+    {
+        /* Invariant 6. */
+        return fl_loop_report_call(self->loop, (PyObject *)self,
+                                   self->state->names._read_ready, NULL, NULL);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    int code = fl_stream_fatal_exception(self, exc, message);
+    Py_DECREF(exc);
+    return code;
+}
+
+int
+fl_stream_fatal_errno(FlStream *self, int code, const char *message)
+{
+    /* Raised, because fl_stream_fatal takes the raised exception. */
+    (void)fl_raise_errno(code);
+    return fl_stream_fatal(self, message);
+}
+
+void
+fl_stream_fail(FlStream *self, int code)
+{
+    PyObject *raised = PyErr_GetRaisedException();
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        exc = PyErr_GetRaisedException();
+    }
+    fl_stream_force_close(self, exc);
+    Py_DECREF(exc);
+    fl_error_restore(raised);
 }

@@ -1,10 +1,11 @@
-/* Ending a stream: close, abort, connection_lost, and the release of what the
-   stream has.
+/* A stream's end: close, abort, fatal errors, connection_lost, and the release
+   of what it has.
 
    Owner: the caller owns a reference to the stream, because the loop's may be
    dropped.
-   Threads: fl_stream_force_close any.  The rest the loop's, or with a GIL any;
-   fl_stream_finish also in a finalizer (stream_gc.c).
+   Threads: fl_stream_force_close and the fatal errors any, since any thread may
+   write.  The rest the loop's, or with a GIL any; fl_stream_finish also in a
+   finalizer (stream_gc.c).
    Errors: nothing fails, unless a comment says otherwise. */
 #ifndef FL_TRANSPORT_STREAM_CLOSE_H
 #define FL_TRANSPORT_STREAM_CLOSE_H
@@ -55,5 +56,28 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
    iteration there either.  In another thread than the loop's it is queued.
    0, or -1 with an exception that leaves the loop. */
 int fl_stream_call_connection_lost(FlStream *self);
+
+/* Fatal errors.  An OSError goes to connection_lost alone, except a read
+   pipe's; every other exception is first reported to the loop's exception
+   handler.  The functions that return int return 0, or -1 with an exception
+   that ends the run (KeyboardInterrupt, SystemExit). */
+
+/* Handle the raised exception as asyncio's transport._fatal_error does: report
+   it, unless it is an OSError, and force the stream closed.  A pipe stays open
+   after an exception of its protocol, except MemoryError.  On -1 an
+   exception is raised and the stream is not closed. */
+int fl_stream_fatal(FlStream *self, const char *message);
+
+/* The same for an exception that is not raised, of any kind: KeyboardInterrupt
+   and SystemExit are reported too. */
+int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
+                              const char *message);
+
+/* The same for a failed call: code is a negative errno or FL_NO_MEMORY. */
+int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
+
+/* Queue connection_lost with a negative errno, which is not reported.  A
+   raised exception stays. */
+void fl_stream_fail(FlStream *self, int code);
 
 #endif

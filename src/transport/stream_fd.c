@@ -28,7 +28,6 @@
 #include "transport/extra_info.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_error.h"
 
 #include <errno.h>
 #include <fcntl.h>

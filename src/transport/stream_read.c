@@ -38,7 +38,7 @@
 #include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/stream.h"
-#include "transport/stream_error.h"
+#include "transport/stream_close.h"
 #include "transport/stream_fd.h"
 
 #include <errno.h>

@@ -57,7 +57,6 @@
 #include "transport/messages.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_error.h"
 #include "transport/stream_fd.h"
 #include "transport/write_queue.h"
 
