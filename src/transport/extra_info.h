@@ -3,7 +3,7 @@
    Owner: the stream owns the dict (`extra`) and the socket object (`sock`).
    The socket object is created on first request: most connections are served
    without one.  Once it exists, it owns the descriptor.
-   Threads: any, but fl_stream_save_sockname as fl_stream_finish.
+   Threads: any, but fl_stream_save_sockname as stream_finish.
    Errors: NULL or -1 with an exception set, except where stated. */
 #ifndef FL_TRANSPORT_EXTRA_INFO_H
 #define FL_TRANSPORT_EXTRA_INFO_H

@@ -11,11 +11,11 @@
 
    Every change of the phase goes through fl_stream_set_phase, which asserts
    that the phase only advances; fl_stream_undo_open is the exception.  The
-   finalizer (stream_gc.c) takes a stream from any phase to CLOSED.
+   finalizer (stream_close.c) takes a stream from any phase to CLOSED.
 
    Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
    An open transport of a live loop is therefore garbage only where no event
-   can come of it (stream_gc.c, invariant 1).  The stream owns its protocol,
+   can come of it (stream_close.c, invariant 7).  The stream owns its protocol,
    server, context and fd.  Where there is a socket object (`sock`), that
    object owns the fd and `fd` only names it.
 

@@ -1,5 +1,5 @@
-/* A stream's end: close, abort, fatal errors, connection_lost, and the release
-   of what it has.
+/* A stream's end: close, abort, fatal errors, connection_lost, release, and
+   its GC slots.
 
    1. connection_lost is called once, from the ready queue or an event, so
       never inside another callback of the protocol.  Only without memory for a
@@ -17,7 +17,19 @@
    6. An exception of a pipe's callback closes nothing either: asyncio's pipe
       transports leave it to the loop, which reports it.  A MemoryError does
       close the pipe: bytes that were read may be lost, and the protocol must
-      not get the bytes after them. */
+      not get the bytes after them.
+   7. A stream that is paused or at EOF and has nothing to send is garbage once
+      the application has no reference to it, because no event will ever come
+      of it.  So the stream visits the loop's reference to such a stream as a
+      reference of its own.  Otherwise it would leak until the loop is closed.
+   8. The GC may run in any thread.  Without a GIL the finalizer queues the
+      stream to the loop's thread, which may be using it.
+   9. Objects that are garbage together with the stream may use it after its
+      finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
+      does, and every operation handles that phase.
+   10. Only a stream that may still write is corked (fl_stream_set_phase), and
+      the loop has a reference to each such stream.  So loop->cork never points
+      into a freed stream. */
 #include "transport/stream_close.h"
 
 #include "base/list.h"
@@ -28,6 +40,7 @@
 #include "core/poller.h"
 #include "core/registration.h"
 #include "core/report.h"
+#include "core/thread_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -37,6 +50,7 @@
 #include "transport/stream.h"
 #include "transport/write_queue.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 /* --- release ------------------------------------------------------------- */
@@ -116,8 +130,11 @@ drop_loop_reference(FlStream *self)
     Py_DECREF(self);
 }
 
-int
-fl_stream_finish(FlStream *self)
+/* Enter CLOSED without a call of the protocol.  Closes the descriptor and
+   releases everything else, the loop's reference last.  0, or -1 with the
+   first exception. */
+static int
+stream_finish(FlStream *self)
 {
     if (self->phase == FL_STREAM_CLOSED) {
         return 0; /* a finalizer has ended it */
@@ -208,7 +225,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
     if (self->phase == FL_STREAM_CLOSED || protocol == NULL) {
         Py_XDECREF(protocol);
-        return 0; /* a finalizer has ended it meanwhile (stream_gc.c) */
+        return 0; /* a finalizer has ended it meanwhile */
     }
     int code = 0;
     /* An end without an exception is no loss. */
@@ -227,8 +244,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         code = fl_error_keep_first(exc, code, subject);
         exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     }
-    code =
-        fl_stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    code = stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     return fl_error_keep_first(exc, code, subject);
 }
 
@@ -367,4 +383,124 @@ fl_stream_fail(FlStream *self, int code)
     fl_stream_force_close(self, exc);
     Py_DECREF(exc);
     fl_error_restore(raised);
+}
+
+/* --- garbage collection -------------------------------------------------- */
+
+bool
+fl_stream_visits_own_ref(const FlOpenTransport *owned)
+{
+    const FlStream *self =
+        FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
+    /* Datagram transports live until they are closed. */
+    return self->phase == FL_STREAM_OPEN && self->reg != NULL
+           && self->reg->wanted == 0 && !fl_stream_is_corked(self)
+           && !Py_IS_TYPE((PyObject *)self, self->state->datagram_type);
+}
+
+int
+fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->extra);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->protocol.object);
+    Py_VISIT(self->server);
+    Py_VISIT(self->context);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->empty_waiter);
+    Py_VISIT(self->queued_by);
+    /* Invariant 7; the list tells whether the loop has a reference at all. */
+    if (!fl_list_is_empty(&self->owned.link)
+        && fl_stream_visits_own_ref(&self->owned))
+    {
+        Py_VISIT((PyObject *)self);
+    }
+    return fl_visit_dict(self, visit, arg);
+}
+
+/* Invariant 9: sock, context and loop stay until dealloc, as methods that are
+   called after this may use them. */
+int
+fl_stream_clear(FlStream *self)
+{
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->protocol.object);
+    Py_CLEAR(self->server);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->empty_waiter);
+    Py_CLEAR(self->queued_by);
+    fl_clear_dict(self);
+    return 0;
+}
+
+/* An FlReadyOp. */
+static int
+run_finalize(FlLoop *Py_UNUSED(loop), PyObject *subject,
+             PyObject *Py_UNUSED(argument))
+{
+    fl_stream_finalize((FlStream *)subject);
+    return 0;
+}
+
+/* Warn as asyncio's transports do, then end the stream.  In the loop's thread,
+   or in any where a GIL orders them. */
+static void
+end_unclosed(FlStream *self)
+{
+    fl_transport_warn_unclosed((FlTransport *)self);
+    if (self->reg != NULL) {
+        /* In a forked child this may be the first use of the loop: without
+           this we would remove registrations from the parent's set. */
+        (void)fl_poller_after_fork(self->loop->poller);
+        fl_stream_flush(self); /* another finalizer may have written */
+    }
+    if (stream_finish(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+}
+
+void
+fl_stream_finalize(FlStream *self)
+{
+    /* A stream gets here open only if its loop was closed or collected, or by
+       invariant 7: else the loop's reference keeps it alive. */
+    if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
+        return;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    /* Without a registration the loop's thread has no use of the stream. */
+    if (self->reg == NULL || !fl_loop_on_other_thread(self->loop)) {
+        end_unclosed(self);
+    }
+    else if (fl_thread_queue_push_op_anythread(self->loop, run_finalize,
+                                               (PyObject *)self, NULL,
+                                               self->context)
+             < 0)
+    {
+        /* The entry's reference would have resurrected the stream. */
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+    fl_error_restore(exc);
+}
+
+void
+fl_stream_dealloc(FlStream *self)
+{
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
+        return; /* resurrected, as by an entry of run_finalize */
+    }
+    PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
+    FL_CHECK(self->reg == NULL, "a freed stream has no registration");
+    FL_CHECK(!fl_stream_is_corked(self), "loop->cork would dangle");
+    (void)fl_stream_clear(self);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->context);
+    fl_write_queue_clear(&self->write_queue);
+    free(self->peer);
+    free(self->sockname);
+    Py_CLEAR(self->loop);
+    fl_object_free(self);
 }

@@ -1,11 +1,10 @@
-/* A stream's end: close, abort, fatal errors, connection_lost, and the release
-   of what it has.
+/* A stream's end: close, abort, fatal errors, connection_lost, release, and
+   its GC slots, which the types of streams, pipes and datagrams share.
 
    Owner: the caller owns a reference to the stream, because the loop's may be
    dropped.
-   Threads: fl_stream_force_close and the fatal errors any, since any thread may
-   write.  The rest the loop's, or with a GIL any; fl_stream_finish also in a
-   finalizer (stream_gc.c).
+   Threads: any for fl_stream_force_close and the fatal errors, since any may
+   write, and for the GC slots.  The rest the loop's, or with a GIL any.
    Errors: nothing fails, unless a comment says otherwise. */
 #ifndef FL_TRANSPORT_STREAM_CLOSE_H
 #define FL_TRANSPORT_STREAM_CLOSE_H
@@ -36,11 +35,6 @@ void fl_stream_abandon(FlOpenTransport *owned);
 /* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
    is the caller's again, and open.  The raised exception stays. */
 void fl_stream_undo_open(FlStream *self);
-
-/* Enter CLOSED without a call of the protocol.  Closes the descriptor and
-   releases everything else, the loop's reference last.  0, or -1 with the
-   first exception. */
-int fl_stream_finish(FlStream *self);
 
 /* asyncio's abort(), or its _force_close(exc): drop the queue and queue
    connection_lost.  exc is borrowed, or NULL. */
@@ -79,5 +73,20 @@ int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 /* Queue connection_lost with a negative errno, which is not reported.  A
    raised exception stays. */
 void fl_stream_fail(FlStream *self, int code);
+
+/* FlOpenTransportKind.visits_own_ref: no event can come of the stream, so it
+   visits the loop's reference to it as its own. */
+bool fl_stream_visits_own_ref(const FlOpenTransport *owned);
+
+int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
+
+/* Drops only what finalized garbage no longer needs; fl_stream_dealloc drops
+   the rest. */
+int fl_stream_clear(FlStream *self);
+
+/* Ends a stream that was not closed, with a ResourceWarning. */
+void fl_stream_finalize(FlStream *self);
+
+void fl_stream_dealloc(FlStream *self);
 
 #endif

@@ -3,7 +3,7 @@
    1. connection_made is called once, from the ready queue, so never inside
       another callback of the protocol, and before connection_lost.
    2. A loop that is closed abandons its streams: it calls no protocol, and the
-      finalizer warns about each stream that is still open (stream_gc.c). */
+      finalizer warns about each stream that is still open (stream_close.c). */
 #include "transport/stream_open.h"
 
 #include "base/list.h"
@@ -25,7 +25,6 @@
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_fd.h"
-#include "transport/stream_gc.h"
 #include "transport/stream_read.h"
 #include "transport/stream_transport.h"
 #include "transport/stream_write.h"

@@ -43,7 +43,7 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 #if FL_HAVE_GIL
     return false;
 #else
-    /* The loop's thread may be clearing self->loop: see fl_stream_finish. */
+    /* The loop's thread may be clearing self->loop: see stream_finish. */
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
     bool elsewhere = fl_transport_on_other_thread((FlLoop *)loop);
     if (elsewhere) {
