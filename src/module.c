@@ -25,7 +25,6 @@
 #include "transport/datagram_transport.h"
 #include "transport/listener.h"
 #include "transport/pipe.h"
-#include "transport/stream_open.h"
 #include "transport/stream_transport.h"
 
 
@@ -84,7 +83,6 @@ module_exec(PyObject *module)
         || fl_stream_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
         || fl_pipe_register(module, state) < 0
-        || fl_stream_open_register(module) < 0
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0

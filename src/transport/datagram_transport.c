@@ -23,7 +23,6 @@
 #include "transport/datagram_write.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_open.h"
 #include "transport/stream_transport.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"

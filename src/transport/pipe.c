@@ -23,7 +23,7 @@
 #include "py/compat.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_open.h"
+#include "transport/stream_transport.h"
 #include "transport/stream_read.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"

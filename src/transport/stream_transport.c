@@ -1,8 +1,8 @@
-/* The operations (FlTransportOps) and repr() of streams and datagram
-   transports, what the loop calls of them, and the type StreamTransport.
+/* StreamTransport: its operations (FlTransportOps), opening, repr() and type.
+   Datagram transports and pipes share all but the type.
 
-   The work is done in stream_close.c, stream_write.c, flow.c and
-   extra_info.c.
+   The work of an open stream is done in stream_read.c, stream_write.c, flow.c,
+   stream_close.c and extra_info.c.
 
    1. After the loop is closed, close(), abort() and resume_reading() of a
       stream that was open change its state and raise RuntimeError('Event loop
@@ -11,22 +11,43 @@
       check connection_lost would be queued to a loop that never runs it.
    2. Corked bytes count as sent, since asyncio has sent them by then.  So a
       method that ends the stream, or whose result depends on the write queue,
-      flushes them first; get_write_buffer_size does not count them. */
+      flushes them first; get_write_buffer_size does not count them.
+   3. connection_made is called once, from the ready queue, so never inside
+      another callback of the protocol, and before connection_lost.
+   4. A loop that is closed abandons its streams: it calls no protocol, and the
+      finalizer warns about each stream that is still open (stream_close.c). */
 #include "transport/stream_transport.h"
 
+#include "base/list.h"
+#include "core/debug.h"
+#include "core/dispatch.h"
 #include "core/fd_set.h"
 #include "core/loop.h"
+#include "core/metrics.h"
+#include "core/report.h"
+#include "loop/user_fd.h"
+#include "py/args.h"
+#include "py/call.h"
+#include "py/compat.h"
 #include "py/errors.h"
 #include "py/field.h"
+#include "py/state.h"
 #include "transport/datagram_read.h"
 #include "transport/extra_info.h"
 #include "transport/flow.h"
+#include "transport/native_protocol.h"
+#include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_fd.h"
 #include "transport/stream_read.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
+#include "transport/write_queue.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
 
 /* --- operations ---------------------------------------------------------- */
 
@@ -186,7 +207,7 @@ stream_control_writing(FlTransport *transport)
     return self->phase < FL_STREAM_LOST ? fl_flow_check(self, true) : 0;
 }
 
-const FlTransportOps fl_stream_ops = {
+static const FlTransportOps stream_ops = {
     .close = stream_close,
     .force_close = stream_force_close,
     .is_closing = stream_is_closing,
@@ -201,7 +222,7 @@ const FlTransportOps fl_stream_ops = {
 
 /* --- what the loop calls ------------------------------------------------- */
 
-const FlOpenTransportKind fl_stream_owned_kind = {
+static const FlOpenTransportKind owned_kind = {
     .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = fl_stream_abandon,
     .has_fd = fl_stream_has_fd,
@@ -209,10 +230,11 @@ const FlOpenTransportKind fl_stream_owned_kind = {
     .flush = fl_stream_flush_corked,
 };
 
-/* Reads first, as asyncio does.  Reading may end the stream: then its loop is
-   NULL and nothing is left to write. */
-int
-fl_stream_run_events(FlStream *self, int events)
+/* FlStream.run_events of sockets and read pipes.  Reads first, as asyncio
+   does.  Reading may end the stream: then its loop is NULL and nothing is left
+   to write. */
+static int
+run_events(FlStream *self, int events)
 {
     int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
     if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
@@ -220,6 +242,287 @@ fl_stream_run_events(FlStream *self, int events)
     }
     return code;
 }
+
+/* --- connection_made ----------------------------------------------------- */
+
+/* Resolve the future of create_connection or its like: failure is 0 or a
+   negative errno.  0, or -1 to end the run. */
+static int
+wake_waiter(FlLoop *loop, FlStream *self, int failure)
+{
+    PyObject *waiter = self->waiter;
+    self->waiter = NULL; /* its reference is ours now */
+    if (waiter == NULL) {
+        return 0;
+    }
+    FlNames *names = &self->state->names;
+    PyObject *exc = failure < 0 ? fl_errno_exception(failure) : NULL;
+    PyObject *method = exc == NULL ? names->set_result : names->set_exception;
+    /* Without memory for the exception the waiter gets a result; the protocol
+       still learns of the failure from connection_lost. */
+    PyErr_Clear();
+    int code = fl_stream_resolve_if_pending(loop, waiter, method,
+                                            exc == NULL ? Py_None : exc);
+    Py_XDECREF(exc);
+    Py_DECREF(waiter);
+    return code;
+}
+
+/* asyncio queues this as callbacks of their own, so it also runs when
+   connection_made has raised.  0, or -1 to end the run. */
+static int
+start_reading(FlLoop *loop, FlStream *self)
+{
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    code = fl_stream_update_registration(self);
+    Py_END_CRITICAL_SECTION();
+    if (code < 0
+        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
+    {
+        return -1;
+    }
+    /* asyncio opens a pipe that cannot be polled, and reports that. */
+    return wake_waiter(loop, self, self->kind == FL_SOCKET ? code : 0);
+}
+
+static int
+run_connection_made(FlLoop *loop, PyObject *subject,
+                    PyObject *Py_UNUSED(argument))
+{
+    FlStream *self = (FlStream *)subject;
+    PyObject *name = loop->state->names.connection_made;
+    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
+    if (protocol.object == NULL) {
+        /* connection_lost has run, for lack of memory, or a finalizer. */
+        return wake_waiter(loop, self, 0);
+    }
+    /* A stream closed before this still gets connection_made; its
+       connection_lost is queued behind. */
+    if (self->phase == FL_STREAM_OPENING) {
+        fl_stream_set_phase(self, FL_STREAM_OPEN);
+    }
+    PyObject *exc = NULL;
+    fl_protocol_before_made(self->state, &protocol);
+    if (fl_call_method(protocol.object, name, subject) < 0
+        && fl_loop_report_call(loop, protocol.object, name, subject,
+                               self->queued_by)
+               < 0)
+    {
+        exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
+    }
+    Py_DECREF(protocol.object);
+    /* Also when it has ended the stream: the waiter must not wait for ever. */
+    return fl_error_keep_first(exc, start_reading(loop, self), subject);
+}
+
+/* --- opening ------------------------------------------------------------- */
+
+/* Save the peer's name now: getpeername fails once the peer has left.  0, or
+   -1 with MemoryError. */
+static int
+set_peer(FlStream *self, const FlStreamOptions *options)
+{
+    struct sockaddr_storage name;
+    socklen_t size = sizeof(name);
+    if (options->peer != NULL) {
+        size = options->peer_size;
+        memcpy(&name, options->peer, size);
+    }
+    else if (getpeername(options->fd, (struct sockaddr *)&name, &size) < 0) {
+        return 0;
+    }
+    if (size > 0) {
+        self->peer = fl_name_new(&name, size);
+    }
+    return size > 0 && self->peer == NULL ? -1 : 0;
+}
+
+/* A stream without a descriptor or a registration.  NULL with an exception. */
+static FlStream *
+stream_new(FlLoop *loop, const FlStreamOptions *options)
+{
+    PyTypeObject *type =
+        options->type == NULL ? loop->state->stream_type : options->type;
+    FlStream *self = (FlStream *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->fd = self->last_fd = -1;
+    self->kind = options->kind;
+    self->read_eof = options->never_readable;
+    self->state = loop->state;
+    self->ops = &stream_ops;
+    self->high_water_bytes = FL_HIGH_WATER_BYTES;
+    self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
+    self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
+    self->run_events =
+        options->run_events == NULL ? run_events : options->run_events;
+    self->owned.object = (PyObject *)self;
+    self->owned.kind = &owned_kind; /* the loop's calls */
+    fl_list_init(&self->owned.link);
+    fl_write_queue_init(&self->write_queue);
+    self->sock = Py_XNewRef(options->sock);
+    self->exposed = options->sock != NULL && !options->sock_private;
+    self->waiter = Py_XNewRef(options->waiter);
+    self->extra = Py_XNewRef(options->extra);
+    self->context = options->context == NULL ? PyContext_CopyCurrent()
+                                             : Py_NewRef(options->context);
+    if (self->context == NULL
+        || (self->kind == FL_SOCKET && set_peer(self, options) < 0)
+        || fl_stream_set_protocol(self, options->protocol) < 0)
+    {
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+/* Give a new stream its fd and a registration, and the loop its reference.  0,
+   or -1 with an exception and nothing to undo. */
+static int
+stream_start(FlStream *self, const FlStreamOptions *options)
+{
+    FlLoop *loop = self->loop;
+    if (fl_stream_take_fd(self, options->fd) < 0) {
+        return -1;
+    }
+    self->fd = self->last_fd = options->fd;
+    fl_list_append(&loop->transports, &self->owned.link);
+    Py_INCREF(self); /* the loop's, see drop_loop_reference */
+    if (fl_stream_is_connection(self)) {
+        fl_count_add(&loop->open_connections, 1);
+    }
+    if (loop->debug) {
+        fl_debug_note_stack(loop, &self->queued_by);
+    }
+    return 0;
+}
+
+PyObject *
+fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
+{
+    FlStream *self = stream_new(loop, options);
+    if (self == NULL) {
+        return NULL;
+    }
+    int code = stream_start(self, options);
+    if (code == 0 && options->server != NULL) {
+        code = fl_stream_call_server(self, options->server,
+                                     loop->state->names._attach);
+        self->server = code < 0 ? NULL : Py_NewRef(options->server);
+    }
+    if (code < 0
+        || fl_loop_queue_op(loop, run_connection_made, (PyObject *)self, NULL,
+                            self->context)
+               < 0)
+    {
+        fl_stream_undo_open(self);
+        return NULL;
+    }
+    if (fl_stream_is_connection(self)) {
+        /* asyncio sets TCP_NODELAY where the socket object's proto is
+           IPPROTO_TCP, which misses sockets made with proto 0; here the
+           address family decides.  An accepted socket inherits the option only
+           if it arrived after the listener had set it, so each sets its
+           own. */
+        int family = self->peer == NULL
+                         ? AF_UNSPEC /* no longer connected */
+                         : fl_name_address(self->peer)->ss_family;
+        int on = 1;
+        if (family == AF_INET || family == AF_INET6) {
+            (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                             sizeof(on));
+        }
+        FL_METER(loop, connections_made, 1);
+    }
+    return (PyObject *)self;
+}
+
+/* --- module functions, for fastloop/connections.py ----------------------- */
+
+static const char open_stream_doc[] =
+    "open_stream(loop, sock, shared, protocol, waiter, extra, server, "
+    "context, /)\n"
+    "--\n\n"
+    "Create a StreamTransport on a connected, non-blocking socket.\n\n"
+    "The transport owns the socket from now on.  shared: the caller may keep\n"
+    "references to the socket object.  The parameters after protocol may be\n"
+    "None.";
+
+static PyObject *
+open_stream(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
+    int shared;
+    if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
+                          fl_state_get(module)->loop_type, &loop, &sock,
+                          &shared, &protocol, &waiter, &extra, &server,
+                          &context)
+        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+    {
+        return NULL;
+    }
+    FlStreamOptions options = {
+        .sock = sock,
+        .sock_private = !shared,
+        .fd = fl_fd_of(FL_LOOP(loop), sock),
+        .protocol = protocol,
+        .waiter = fl_none_to_null(waiter),
+        .extra = fl_none_to_null(extra),
+        .server = fl_none_to_null(server),
+        .context = fl_none_to_null(context),
+    };
+    /* On failure the socket remains the caller's, and open. */
+    return options.fd < 0 ? NULL : fl_stream_open(FL_LOOP(loop), &options);
+}
+
+static const char is_literal_doc[] =
+    "is_literal(family, address, /)\n--\n\n"
+    "Return True if an address of this family needs no resolver: (numeric\n"
+    "host, port), or for AF_INET6 (numeric host, port, flow info, scope ID).";
+
+static PyObject *
+is_literal(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *family, *address;
+    if (!PyArg_ParseTuple(args, "OO:is_literal", &family, &address)) {
+        return NULL;
+    }
+    /* An application's own socket class may have any object as its family. */
+    int overflow;
+    long number = PyLong_Check(family)
+                      ? PyLong_AsLongAndOverflow(family, &overflow)
+                      : AF_UNSPEC;
+    return PyBool_FromLong((number == AF_INET || number == AF_INET6)
+                           && fl_address_is_literal((int)number, address));
+}
+
+static const char check_no_transport_doc[] =
+    "check_no_transport(loop, fd, /)\n--\n\n"
+    "Raise RuntimeError if a transport uses a descriptor, ValueError if the\n"
+    "argument is not a descriptor.";
+
+static PyObject *
+check_no_transport(PyObject *module, PyObject *args)
+{
+    PyObject *loop, *object;
+    if (!PyArg_ParseTuple(args, "O!O:check_no_transport",
+                          fl_state_get(module)->loop_type, &loop, &object))
+    {
+        return NULL;
+    }
+    int fd = fl_fd_of(FL_LOOP(loop), object);
+    return fl_call_none(
+        fd < 0 ? -1 : fl_fd_check(FL_LOOP(loop), object, fd, false));
+}
+
+static PyMethodDef functions[] = {
+    {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
+    {"is_literal", is_literal, METH_VARARGS, is_literal_doc},
+    {"check_no_transport", check_no_transport, METH_VARARGS,
+     check_no_transport_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 /* --- repr ---------------------------------------------------------------- */
 
@@ -298,5 +601,7 @@ fl_stream_register(PyObject *module, FlState *state)
             : fl_transport_type_new(module, "fastloop._core.StreamTransport",
                                     sizeof(FlStream), stream_slots,
                                     state->asyncio_transport, NULL);
-    return state->stream_type == NULL ? -1 : 0;
+    return state->stream_type == NULL
+               ? -1
+               : PyModule_AddFunctions(module, functions);
 }

@@ -1,28 +1,50 @@
-/* The operations of streams and datagram transports, what the loop calls of
-   them, and the type StreamTransport: what transport.h leaves to each kind.
+/* The type StreamTransport, and what it shares with the types of datagrams and
+   pipes: opening and repr().
 
-   Owner, threads and errors: as in transport.h. */
+   Opening acquires and registers the fd, and queues connection_made.
+
+   Owner: the caller keeps the descriptor if the open fails; else the stream
+   has it (stream.h).
+   Threads: the loop's, or any where a GIL orders them.
+   Errors: NULL or -1 with an exception set. */
 #ifndef FL_TRANSPORT_STREAM_TRANSPORT_H
 #define FL_TRANSPORT_STREAM_TRANSPORT_H
 
+#include "core/loop.h"
 #include "py/state.h"
 #include "transport/stream.h"
 
-/* The operations of streams, pipes and datagram transports. */
-extern const FlTransportOps fl_stream_ops;
+#include <sys/socket.h>
 
-/* What the loop calls of an open stream; FlOpenTransportKind states the
-   contracts. */
-extern const FlOpenTransportKind fl_stream_owned_kind;
+/* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
+typedef struct {
+    /* A type other than StreamTransport, and perhaps its event handler; see
+       datagram_transport.c and pipe.c. */
+    PyTypeObject *type;
+    FlStreamEvents *run_events;
+    FlStreamKind kind;
+    bool never_readable; /* a write pipe that wants no readable events */
+    PyObject *sock;      /* a socket object; NULL: fd alone */
+    bool sock_private;   /* no other code has that object */
+    int fd;
+    PyObject *protocol;
+    PyObject *waiter;
+    PyObject *extra;
+    PyObject *server;
+    PyObject *context;                   /* NULL: a copy of the current one */
+    const struct sockaddr_storage *peer; /* of an accepted connection */
+    socklen_t peer_size;
+} FlStreamOptions;
 
-/* FlStream.run_events of sockets and read pipes. */
-int fl_stream_run_events(FlStream *self, int events);
+/* Open a stream and queue connection_made.  A new reference; or NULL with an
+   exception set, and the descriptor is still the caller's. */
+PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
 /* repr() of streams and datagram transports, in asyncio's format. */
 PyObject *fl_stream_repr(FlTransport *self);
 
-/* Add the type StreamTransport to the module.  0, or -1 with an exception
-   set. */
+/* Add StreamTransport and the functions that connections.py connects with to
+   the module.  0, or -1 with an exception set. */
 int fl_stream_register(PyObject *module, FlState *state);
 
 #endif
