@@ -29,6 +29,7 @@
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
+#include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
@@ -40,6 +41,7 @@
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_fd.h"
+#include "transport/stream_write.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -441,6 +443,18 @@ fl_stream_read_ready(FlStream *self)
             break;
         }
         left -= cost;
+    }
+    return code;
+}
+
+/* Reads first, as asyncio does.  Reading may end the stream: then its loop is
+   NULL and nothing is left to write. */
+int
+fl_stream_run_events(FlStream *self, int events)
+{
+    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
+    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
+        code = fl_stream_write_ready(self);
     }
     return code;
 }

@@ -14,4 +14,7 @@
    asyncio's _fatal_error does.  0, or -1 to end the run. */
 int fl_stream_read_ready(FlStream *self);
 
+/* FlStream.run_events of sockets and read pipes.  0, or -1 to end the run. */
+int fl_stream_run_events(FlStream *self, int events);
+
 #endif

@@ -230,19 +230,6 @@ static const FlOpenTransportKind owned_kind = {
     .flush = fl_stream_flush_corked,
 };
 
-/* FlStream.run_events of sockets and read pipes.  Reads first, as asyncio
-   does.  Reading may end the stream: then its loop is NULL and nothing is left
-   to write. */
-static int
-run_events(FlStream *self, int events)
-{
-    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
-    if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
-        code = fl_stream_write_ready(self);
-    }
-    return code;
-}
-
 /* --- connection_made ----------------------------------------------------- */
 
 /* Resolve the future of create_connection or its like: failure is 0 or a
@@ -356,8 +343,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
-    self->run_events =
-        options->run_events == NULL ? run_events : options->run_events;
+    self->run_events = options->run_events == NULL ? fl_stream_run_events
+                                                   : options->run_events;
     self->owned.object = (PyObject *)self;
     self->owned.kind = &owned_kind; /* the loop's calls */
     fl_list_init(&self->owned.link);
