@@ -22,9 +22,9 @@
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/connection.h"
-#include "transport/flow.h"
 #include "transport/stream.h"
 #include "transport/stream_write.h"
+#include "transport/transport.h"
 #include "transport/write_queue.h"
 
 #include <string.h>
@@ -70,9 +70,10 @@ fl_tls_control_writing(FlTls *self)
     }
     transport->protocol_paused = pauses;
     self->paused_before_tls = false;
-    return fl_flow_call((FlTransport *)transport,
-                        fl_protocol_get(self, &self->protocol).object,
-                        (PyObject *)self, pauses);
+    return fl_transport_call_flow(
+        (FlTransport *)transport,
+        fl_protocol_get(self, &self->protocol).object, (PyObject *)self,
+        pauses);
 }
 
 /* --- to the raw transport ------------------------------------------------ */

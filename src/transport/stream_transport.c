@@ -1,7 +1,7 @@
 /* StreamTransport: its operations (FlTransportOps), opening, repr() and type.
    Datagram transports and pipes share all but the type.
 
-   The work of an open stream is done in stream_read.c, stream_write.c, flow.c,
+   The work of an open stream is done in stream_read.c, stream_write.c,
    stream_close.c and extra_info.c.
 
    1. After the loop is closed, close(), abort() and resume_reading() of a
@@ -34,7 +34,6 @@
 #include "py/state.h"
 #include "transport/datagram_read.h"
 #include "transport/extra_info.h"
-#include "transport/flow.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"

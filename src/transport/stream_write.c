@@ -53,7 +53,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "transport/flow.h"
 #include "transport/messages.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
@@ -239,6 +238,35 @@ fl_stream_flush_corked(FlOpenTransport *owned)
     else {
         send_queue(self);
     }
+}
+
+/* --- flow control -------------------------------------------------------- */
+
+/* pause_writing is called inside the write that fills the queue above the
+   high-water mark, as in asyncio; resume_writing when the queue is down to the
+   low-water mark.  The critical section covers the test, the flag and the
+   reference to the protocol, and not the call: CPython would release it
+   there. */
+int
+fl_flow_check(FlStream *self, bool pause)
+{
+    PyObject *protocol = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    size_t size = self->write_queue.size_bytes;
+    if (!pause) {
+        fl_stream_meter_queue(self);
+    }
+    if (self->protocol_paused != pause
+        && (pause ? size > self->high_water_bytes
+                  : size <= self->low_water_bytes))
+    {
+        self->protocol_paused = pause;
+        protocol = Py_XNewRef(self->protocol.object);
+    }
+    Py_END_CRITICAL_SECTION();
+    return protocol == NULL ? 0
+                            : fl_transport_call_flow((FlTransport *)self,
+                                                     protocol, NULL, pause);
 }
 
 /* --- write --------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* Writing: write, writelines, write_eof, and flushing the queue.
+/* Writing: write, writelines, write_eof, flushing the queue, flow control.
 
    A send that fails ends the connection as asyncio's _fatal_error does; write
    and writelines themselves do not raise for it.  So a caller checks the phase
@@ -20,6 +20,14 @@ int fl_stream_write_ready(FlStream *self);
 /* FlOpenTransportKind.flush: send what fl_stream_flush promises to send.
    loop->cork is cleared. */
 void fl_stream_flush_corked(FlOpenTransport *owned);
+
+/* Flow control.  With `pause`: call pause_writing if the queue is above the
+   high-water mark.  Without: call resume_writing if it is at or below the
+   low-water mark.  The two calls alternate.  The protocol may close, abort or
+   write in either, so this is the last thing its caller does, or the caller
+   checks the phase again.  An exception is reported.  0, or -1 with one that
+   leaves the loop. */
+int fl_flow_check(FlStream *self, bool pause);
 
 /* Count a write after the connection was lost; the fifth and later ones log
    asyncio's warning.  1: drop the write; 0: the connection is not lost; -1

@@ -12,6 +12,7 @@
 
 #include "core/report.h"
 #include "py/call.h"
+#include "py/errors.h"
 #include "py/field.h"
 
 /* --- threads ------------------------------------------------------------- */
@@ -233,6 +234,29 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
         code = fl_loop_report_callback(loop, NULL);
     }
     Py_DECREF(loop);
+    return code;
+}
+
+int
+fl_transport_call_flow(FlTransport *self, PyObject *protocol,
+                       PyObject *reported, bool pause)
+{
+    FlNames *names = &self->state->names;
+    if (protocol == NULL) {
+        return 0; /* the transport has ended */
+    }
+    Py_INCREF(self); /* the method may end the connection */
+    int code = fl_call_method(
+        protocol, pause ? names->pause_writing : names->resume_writing, NULL);
+    Py_DECREF(protocol);
+    if (code < 0 && !fl_error_leaves_loop()) {
+        PyObject *exc = PyErr_GetRaisedException();
+        code = fl_transport_report(self, reported, exc,
+                                   pause ? "protocol.pause_writing() failed"
+                                         : "protocol.resume_writing() failed");
+        Py_DECREF(exc);
+    }
+    Py_DECREF(self);
     return code;
 }
 

@@ -106,6 +106,13 @@ PyObject *fl_transport_as_bytes(PyObject *data, const char *format);
 int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
                         const char *message);
 
+/* Call the protocol's pause_writing or resume_writing; do nothing if protocol
+   is NULL.  Steals protocol.  A report of an exception names `reported` as the
+   protocol, as asyncio's does; NULL: the one that the transport has after the
+   call.  0, or -1 with an exception that ends the run. */
+int fl_transport_call_flow(FlTransport *self, PyObject *protocol,
+                           PyObject *reported, bool pause);
+
 /* repr(): the class's name and these details, which it steals.  NULL: making
    them raised. */
 PyObject *fl_transport_repr(FlTransport *self, PyObject *details);
