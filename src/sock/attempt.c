@@ -22,7 +22,7 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "transport/messages.h"
+#include "transport/stream_write.h"
 
 #include <errno.h>
 #include <netinet/in.h>

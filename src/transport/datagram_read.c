@@ -28,7 +28,6 @@
 #include "py/errors.h"
 #include "py/field.h"
 #include "transport/datagram.h"
-#include "transport/messages.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
@@ -37,6 +36,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 #define READ_FAILED "Fatal read error on datagram transport"
 
@@ -45,6 +46,39 @@
 #define SLOT_BYTES      ((size_t)64 * 1024)
 #define UNIX_SLOT_BYTES ((size_t)256 * 1024)
 #define BUFFER_BYTES    (FL_DATAGRAM_BATCH * SLOT_BYTES)
+
+/* Receive several datagrams with one system call, where there is recvmmsg, and
+   never block.  The number received, at least one, or -1 with errno.  An error
+   after the first is not reported: the next call reports it. */
+#ifdef __linux__
+typedef struct mmsghdr FlMessage;
+
+static int
+receive_messages(int fd, FlMessage *messages, unsigned count)
+{
+    return recvmmsg(fd, messages, count, MSG_DONTWAIT, NULL);
+}
+#else
+/* The fields of Linux's struct mmsghdr that we use, under the same names. */
+typedef struct {
+    struct msghdr msg_hdr;
+    unsigned msg_len;
+} FlMessage;
+
+static int
+receive_messages(int fd, FlMessage *messages, unsigned count)
+{
+    unsigned at = 0;
+    for (; at < count; at++) {
+        ssize_t got = recvmsg(fd, &messages[at].msg_hdr, MSG_DONTWAIT);
+        if (got < 0) {
+            break;
+        }
+        messages[at].msg_len = (unsigned)got;
+    }
+    return at == 0 ? -1 : (int)at;
+}
+#endif
 
 /* The receive buffer of a loop, which owns it, shared by its datagram
    transports.  It takes 1 MiB of address space.  calloc maps that without
@@ -91,7 +125,7 @@ receive_batch(FlDatagram *self, FlDatagramBuffers *buffers, unsigned limit)
     }
     int count;
     do {
-        count = fl_receive_messages(self->stream.fd, buffers->headers, limit);
+        count = receive_messages(self->stream.fd, buffers->headers, limit);
     } while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count;
 }

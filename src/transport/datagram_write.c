@@ -26,7 +26,6 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/datagram.h"
-#include "transport/messages.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"

@@ -53,7 +53,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "transport/messages.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_fd.h"

@@ -12,6 +12,16 @@
 #include "py/compat.h"
 #include "transport/stream.h"
 
+#include <sys/socket.h>
+
+/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
+   process that shares the socket can clear O_NONBLOCK. */
+#ifdef MSG_NOSIGNAL
+#define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
+#else
+#define FL_SEND_FLAGS MSG_DONTWAIT
+#endif
+
 /* Handle a writable event: send the queue.  Once it is empty, do what waited
    for that: resume_writing, the EOF of write_eof, the end of a closing stream.
    0, or -1 to end the run. */
