@@ -1,4 +1,5 @@
-/* The state of datagram transports: UDP sockets and Unix datagram sockets.
+/* The state of datagram transports, UDP sockets and Unix datagram sockets; and
+   receiving: several datagrams with one system call, delivered one by one.
 
    FlDatagram is the instance struct of DatagramTransport.  It begins with an
    FlStream and shares its life cycle (phases, closing, water marks, extra
@@ -11,7 +12,8 @@
                    does what C code cannot, such as sending to a host name
 
    Owner: the transport owns its fixed address, the datagrams it received but
-   has not delivered, and both address caches.
+   has not delivered, and both address caches.  If the protocol pauses reading,
+   those datagrams are delivered after it resumes.
    Threads: the loop's thread.  sendto may be called by any thread; a critical
    section guards the write queue.
    Errors: a failed system call is reported to error_received, and the
@@ -55,5 +57,17 @@ int fl_datagram_report_errno(FlDatagram *self, int code);
    transport's method of this name.  asyncio runs that method as a callback, so
    reports must name it.  0, or -1 if the exception ends the run. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
+
+/* The descriptor is readable: receive and deliver.  The caller owns a
+   reference to the transport.  0, or -1 if an exception ends
+   the run. */
+int fl_datagram_read_ready(FlDatagram *self);
+
+/* Queue the delivery of the datagrams received so far for the next iteration.
+   0, or -1 with MemoryError set. */
+int fl_datagram_deliver_later(FlDatagram *self);
+
+/* Drop the datagrams that were received but not delivered. */
+void fl_datagram_drop_received(FlDatagram *self);
 
 #endif

@@ -19,7 +19,6 @@
 #include "py/compat.h"
 #include "py/state.h"
 #include "transport/datagram.h"
-#include "transport/datagram_read.h"
 #include "transport/datagram_write.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"

@@ -32,7 +32,7 @@
 #include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
-#include "transport/datagram_read.h"
+#include "transport/datagram.h"
 #include "transport/extra_info.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
