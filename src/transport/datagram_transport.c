@@ -1,4 +1,4 @@
-/* DatagramTransport: opening, events, the Python type.
+/* DatagramTransport: sending, events, opening, the Python type.
 
    1. Opening is that of a stream, in asyncio's order: connection_made, then
       reading begins, then the waiter is done.
@@ -9,24 +9,438 @@
       sockaddr.c can format its family's addresses.  Otherwise
       _make_datagram_transport in fastloop/connections.py creates asyncio's
       transport: C code would bypass the overridden methods, and could not
-      format a sender's address. */
+      format a sender's address.
+   4. sendto tries a datagram exactly once, with the system call that asyncio
+      makes, and only if the queue is empty.  If the call would block, the
+      datagram is queued, and later ones are queued behind it.  Otherwise they
+      would be reordered.
+   5. C code parses a numeric address.  Any other address goes to the socket
+      object's sendto, which resolves host names and raises for invalid
+      addresses.
+   6. A queued datagram whose send failed is dropped, error_received is called,
+      and the rest waits for the next event, as in asyncio.
+   7. A datagram without an address goes to the socket's peer.  The peer may be
+      unnamed: each end of a socketpair is.  asyncio's transports fail there,
+      since they take an empty peername for none.
+   8. A datagram is not in the queue while it is sent, as in asyncio: Python
+      code that the send runs may change the queue, but not this datagram.
+
+   Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
+   and the kernel does not say why it stopped after the first of a batch. */
 #include "transport/datagram_transport.h"
 
 #include "core/fd_set.h"
 #include "core/loop.h"
+#include "core/metrics.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
 #include "transport/datagram.h"
-#include "transport/datagram_write.h"
+#include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
+#include "transport/stream_fd.h"
 #include "transport/stream_transport.h"
+#include "transport/stream_write.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
+#include <errno.h>
 #include <sys/un.h>
+
+#define WRITE_FAILED "Fatal write error on datagram transport"
+
+/* The outcome of a send; -1: an exception for the caller is set. */
+#define SENT           0
+#define WOULD_BLOCK    1
+#define ERROR_REPORTED 2
+
+/* --- one datagram -------------------------------------------------------- */
+
+/* The outcome of a system call, from its result and errno.  An error has been
+   reported to error_received. */
+static int
+syscall_outcome(FlDatagram *self, ssize_t result)
+{
+    int code = result < 0 ? errno : 0;
+    /* As in asyncio: what Python raises as BlockingIOError or as
+       InterruptedError. */
+    if (code == EAGAIN || code == EWOULDBLOCK || code == EINTR
+        || code == EALREADY || code == EINPROGRESS)
+    {
+        return WOULD_BLOCK;
+    }
+    if (code == 0) {
+        return SENT;
+    }
+    return fl_datagram_report_errno(self, -code) < 0 ? -1 : ERROR_REPORTED;
+}
+
+/* The outcome when Python code raised: the socket object, the buffer protocol
+   or an audit hook. */
+static int
+exception_outcome(FlDatagram *self)
+{
+    if (fl_error_would_block()) {
+        return WOULD_BLOCK;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    if (PyErr_GivenExceptionMatches(exc, PyExc_OSError)) {
+        int code = fl_datagram_call_error_received(self, exc);
+        Py_DECREF(exc);
+        return code < 0 ? -1 : ERROR_REPORTED;
+    }
+    PyErr_SetRaisedException(exc);
+    return fl_stream_fatal(&self->stream, WRITE_FAILED) < 0 ? -1
+                                                            : ERROR_REPORTED;
+}
+
+/* Call the socket object's sendto: invariant 5.  The outcome. */
+static int
+send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    /* Corked bytes of a stream were written earlier: they leave first. */
+    fl_loop_before_io(self->stream.loop);
+    /* The call may end the transport, which drops its socket. */
+    PyObject *sock = Py_NewRef(self->stream.sock);
+    PyObject *result =
+        PyObject_CallMethodObjArgs(sock, self->stream.state->names.sendto,
+                                   data, address, NULL);
+    Py_DECREF(sock);
+    if (result == NULL) {
+        return exception_outcome(self);
+    }
+    Py_DECREF(result);
+    return syscall_outcome(self, 0);
+}
+
+/* True if the datagram is sent without an address: the socket is connected,
+   and the kernel knows the destination (invariant 7). */
+static bool
+is_for_peer(const FlDatagram *self, PyObject *address)
+{
+    return self->connected
+           || (address == Py_None && self->stream.peer != NULL);
+}
+
+/* The address as a struct sockaddr, from one of the transport's two caches and
+   valid until the cache changes.  NULL without an exception if only the socket
+   object can parse it. */
+static const FlAddress *
+find_address(FlDatagram *self, PyObject *address)
+{
+    if (address == self->last_sender.object) {
+        return &self->last_sender; /* a reply to the last datagram received */
+    }
+    if (address != self->last_target.object
+        && !fl_address_parse(&self->last_target, address, self->family))
+    {
+        return NULL;
+    }
+    return &self->last_target;
+}
+
+/* Make the system call: its result and errno.  to is NULL for the socket's
+   peer. */
+static ssize_t
+send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
+{
+    int fd = self->stream.fd;
+    size_t size = (size_t)view->len;
+    /* Corked bytes of a stream were written earlier: they leave first. */
+    fl_loop_before_io(self->stream.loop);
+    if (to == NULL) {
+        return send(fd, view->buf, size, FL_SEND_FLAGS);
+    }
+    return sendto(fd, view->buf, size, FL_SEND_FLAGS,
+                  (const struct sockaddr *)&to->name, to->size);
+}
+
+/* Send one datagram to a numeric address or to the socket's peer.  The
+   outcome. */
+static int
+send_data(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+        /* A memoryview may be non-contiguous. */
+        return exception_outcome(self);
+    }
+    bool for_peer = is_for_peer(self, address);
+    /* As in the socket module: sendto raises an audit event, send does not. */
+    if (!for_peer
+        && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
+    {
+        PyBuffer_Release(&view);
+        return exception_outcome(self);
+    }
+    ssize_t sent = 0;
+    /* An audit hook may have ended the transport.  Then nothing is sent. */
+    if (self->stream.fd >= 0 && fl_stream_check_fd(&self->stream) < 0) {
+        errno = EBADF; /* closed; the system may have reused the fd */
+        sent = -1;
+    }
+    else if (self->stream.fd >= 0) {
+        /* Looked up only now: the hook or fileno() may have sent a datagram to
+           another address, which replaced the cached one. */
+        const FlAddress *to = for_peer ? NULL : find_address(self, address);
+        sent = send_view(self, &view, to);
+    }
+    int code = errno;
+    if (sent > 0) {
+        FL_METER(self->stream.loop, bytes_out, (uint64_t)sent);
+    }
+    /* Released before error_received is called: the protocol may resize the
+       buffer.  Releasing it may change errno. */
+    PyBuffer_Release(&view);
+    errno = code;
+    return syscall_outcome(self, sent);
+}
+
+/* Send one datagram.  The outcome.  The caller owns references to data and
+   address. */
+static int
+send_now(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    bool direct =
+        is_for_peer(self, address) || find_address(self, address) != NULL;
+    return direct ? send_data(self, data, address)
+                  : send_by_socket(self, data, address);
+}
+
+/* --- sendto -------------------------------------------------------------- */
+
+/* What a datagram counts as in the write queue. */
+static size_t
+counted_bytes(PyObject *bytes)
+{
+    return (size_t)PyBytes_GET_SIZE(bytes) + FL_DATAGRAM_HEADER_BYTES;
+}
+
+/* Append a datagram to the write queue, wait for writability, and call
+   pause_writing if necessary.  0, or -1 with an exception set. */
+static int
+queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    if (self->connected) {
+        address = Py_None; /* not needed to send it; do not keep it alive */
+    }
+    /* A copy unless it is a bytes object: the caller may change its buffer. */
+    PyObject *bytes = PyBytes_FromObject(data);
+    if (bytes == NULL) {
+        return -1;
+    }
+    FlStream *stream = &self->stream;
+    int code = fl_write_queue_append_pair(&stream->write_queue, bytes, address,
+                                          counted_bytes(bytes));
+    Py_DECREF(bytes);
+    if (code < 0) {
+        return -1;
+    }
+    code = fl_stream_update_registration(stream);
+    if (code < 0) {
+        return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
+    }
+    return fl_flow_check(stream, true);
+}
+
+/* The destination, borrowed: the fixed remote address if there is one.  NULL
+   with an exception set: ValueError if the argument is another address. */
+static PyObject *
+check_address(FlDatagram *self, PyObject *address)
+{
+    if (self->address == NULL) {
+        return address;
+    }
+    /* Identity first: the comparison may run Python code. */
+    int same = address == Py_None || address == self->address;
+    if (!same) {
+        same = PyObject_RichCompareBool(address, self->address, Py_EQ);
+    }
+    if (same == 0) {
+        PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S",
+                     self->address);
+    }
+    return same > 0 ? self->address : NULL;
+}
+
+/* Check for a lost transport, as asyncio does.  With a fixed remote address it
+   drops the datagram and counts it.  Without one it still sends, until the
+   socket is closed.  0: send; 1: drop; -1 with an exception set. */
+static int
+check_lost(FlDatagram *self)
+{
+    if (self->address != NULL) {
+        return fl_stream_count_lost_write(&self->stream);
+    }
+    if (self->stream.phase < FL_STREAM_CLOSED) {
+        return 0;
+    }
+    /* asyncio's own error: its transport has set _sock to None. */
+    PyErr_SetString(PyExc_AttributeError,
+                    "'NoneType' object has no attribute 'sendto'");
+    return -1;
+}
+
+/* Invariant 4, in a critical section.  0, or -1 with an exception set. */
+static int
+send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    if (!fl_write_queue_is_empty(&self->stream.write_queue)) {
+        return queue_datagram(self, data, address);
+    }
+    int result = send_now(self, data, address);
+    /* Python code in the send may have closed the transport. */
+    if (result == WOULD_BLOCK && self->stream.loop != NULL) {
+        return queue_datagram(self, data, address);
+    }
+    return result < 0 ? -1 : 0;
+}
+
+static PyObject *
+sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    if (fl_transport_check_data(
+            data, "data argument must be a bytes-like object, not '%U'")
+        < 0)
+    {
+        return NULL;
+    }
+    /* Before 3.13 asyncio ignores empty data; `not data` of a memoryview may
+       raise. */
+    if (!FL_EMPTY_DATAGRAMS) {
+        int nonempty = PyObject_IsTrue(data);
+        if (nonempty <= 0) {
+            return nonempty < 0 ? NULL : Py_NewRef(Py_None);
+        }
+    }
+    address = check_address(self, address);
+    if (address == NULL) {
+        return NULL;
+    }
+    /* It may be the transport's, and a callback may end the transport. */
+    Py_INCREF(address);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    code = check_lost(self); /* in it: the loop's thread may end it */
+    if (code == 0) {
+        code = send_or_queue(self, data, address);
+    }
+    Py_END_CRITICAL_SECTION();
+    Py_DECREF(address);
+    return fl_call_none(code);
+}
+
+static PyObject *
+datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    static const FlParameters parameters = {"sendto",
+                                            {"data", "addr"},
+                                            .optional = 1};
+    FlArgs parsed;
+    if (fl_args_parse(&parameters, args, nargs, kwnames, &parsed) < 0) {
+        return NULL;
+    }
+    PyObject *address = parsed.args[1];
+    return sendto_parsed(self, parsed.args[0],
+                         address == NULL ? Py_None : address);
+}
+
+/* --- the write queue ----------------------------------------------------- */
+
+/* Put a datagram back at the front of the queue, and wait for writability.
+   WOULD_BLOCK, or the outcome of a failure. */
+static int
+put_back(FlDatagram *self, PyObject *data, PyObject *address)
+{
+    FlStream *stream = &self->stream;
+    int code = fl_write_queue_prepend_pair(&stream->write_queue, data, address,
+                                           counted_bytes(data));
+    if (code == 0) {
+        /* Code that ran in the send may have found the queue empty and no
+           longer wait for room. */
+        code = fl_stream_update_registration(stream);
+        if (code == 0) {
+            return WOULD_BLOCK;
+        }
+        (void)fl_raise_errno(code);
+    }
+    return fl_stream_fatal(stream, WRITE_FAILED) < 0 ? -1 : ERROR_REPORTED;
+}
+
+/* Send the first datagram of the queue: invariant 8.  The outcome. */
+static int
+send_first(FlDatagram *self)
+{
+    FlWriteQueue *write_queue = &self->stream.write_queue;
+    PyObject *const *pair = fl_write_queue_pair(write_queue, 0);
+    if (pair == NULL) {
+        return SENT; /* another thread has cleared the queue */
+    }
+    PyObject *data = pair[0], *address = pair[1]; /* the queue's references */
+    fl_write_queue_take_pair(write_queue, counted_bytes(data));
+    int result = send_now(self, data, address);
+    if (result == WOULD_BLOCK && self->stream.loop != NULL) {
+        result = put_back(self, data, address);
+    }
+    Py_DECREF(data);
+    Py_DECREF(address);
+    return result;
+}
+
+/* The descriptor is writable: send from the queue, and complete a close that
+   waited for it.  The caller owns a reference to the transport.  0, or -1 if
+   an exception ends the run. */
+static int
+write_ready(FlDatagram *self)
+{
+    FlStream *stream = &self->stream;
+    int result = SENT;
+    if (stream->phase >= FL_STREAM_LOST || stream->reg == NULL) {
+        return 0;
+    }
+    while (result == SENT && !fl_write_queue_is_empty(&stream->write_queue)) {
+        Py_BEGIN_CRITICAL_SECTION(self);
+        result = send_first(self);
+        Py_END_CRITICAL_SECTION();
+    }
+    if (result < 0
+        && fl_datagram_report(self, stream->state->names._sendto_ready) < 0)
+    {
+        return -1;
+    }
+    /* After a failure the rest waits for the next event (invariant 6).  If the
+       queue is empty, resume_writing and a close are due now. */
+    bool failed = result < 0 || result == ERROR_REPORTED;
+    if (failed && !fl_write_queue_is_empty(&stream->write_queue)) {
+        return 0;
+    }
+    if (stream->phase < FL_STREAM_LOST && fl_flow_check(stream, false) < 0) {
+        return -1;
+    }
+    /* resume_writing may have sent, closed or aborted. */
+    bool sent_all;
+    int code = 0;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be sending */
+    sent_all = stream->phase < FL_STREAM_LOST
+               && fl_write_queue_is_empty(&stream->write_queue);
+    if (sent_all) { /* stop waiting for writability */
+        code = fl_stream_update_registration(stream);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!sent_all) {
+        return 0;
+    }
+    if (code < 0) {
+        return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
+    }
+    return stream->phase == FL_STREAM_CLOSING
+               ? fl_stream_call_connection_lost(stream)
+               : 0;
+}
 
 /* --- events -------------------------------------------------------------- */
 
@@ -37,8 +451,7 @@ run_events(FlStream *stream, int events)
 {
     FlDatagram *self = FL_DATAGRAM(stream);
     int code = events & FL_READABLE ? fl_datagram_read_ready(self) : 0;
-    return code == 0 && (events & FL_WRITABLE) ? fl_datagram_write_ready(self)
-                                               : code;
+    return code == 0 && (events & FL_WRITABLE) ? write_ready(self) : code;
 }
 
 /* --- opening ------------------------------------------------------------- */
@@ -129,7 +542,7 @@ datagram_read_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 datagram_sendto_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
 {
-    return fl_call_none(fl_datagram_write_ready(self));
+    return fl_call_none(write_ready(self));
 }
 
 static const char read_ready_doc[] =
@@ -188,7 +601,7 @@ datagram_dealloc(FlDatagram *self)
 /* --- the type ------------------------------------------------------------ */
 
 static PyMethodDef datagram_methods[] = {
-    FL_METHOD("sendto", fl_datagram_sendto, FL_FASTCALL, sendto_doc),
+    FL_METHOD("sendto", datagram_sendto, FL_FASTCALL, sendto_doc),
     FL_METHOD("_read_ready", datagram_read_ready, METH_NOARGS, read_ready_doc),
     FL_METHOD("_sendto_ready", datagram_sendto_ready, METH_NOARGS,
               sendto_ready_doc),
