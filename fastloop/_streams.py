@@ -121,11 +121,11 @@ def closed_socket(family: int) -> trsock.TransportSocket:
 def shown_buffer(waiting: list[Any], sent: int, datagrams: bool | None) -> Any:
     """Return the unsent data in the type of asyncio's ``_buffer``.
 
-    ``sent`` bytes of a stream's first item have left.  A datagram is two
-    items, data and address.  ``datagrams`` is None for a pipe.
+    ``sent`` bytes of a stream's first item have left.  A datagram's item is
+    a tuple of data and address.  ``datagrams`` is None for a pipe.
     """
     if datagrams:
-        return collections.deque(zip(waiting[::2], waiting[1::2], strict=True))
+        return collections.deque(waiting)
     if waiting:
         waiting[0] = waiting[0][sent:]
     if datagrams is None or sys.version_info < (3, 12):

@@ -212,13 +212,6 @@ send_now(FlDatagram *self, PyObject *data, PyObject *address)
 
 /* --- sendto -------------------------------------------------------------- */
 
-/* What a datagram counts as in the write queue. */
-static size_t
-counted_bytes(PyObject *bytes)
-{
-    return (size_t)PyBytes_GET_SIZE(bytes) + FL_DATAGRAM_HEADER_BYTES;
-}
-
 /* Append a datagram to the write queue, wait for writability, and call
    pause_writing if necessary.  0, or -1 with an exception set. */
 static int
@@ -228,14 +221,14 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
         address = Py_None; /* not needed to send it; do not keep it alive */
     }
     /* A copy unless it is a bytes object: the caller may change its buffer. */
-    PyObject *bytes = PyBytes_FromObject(data);
-    if (bytes == NULL) {
+    PyObject *datagram =
+        Py_BuildValue("NO", PyBytes_FromObject(data), address);
+    if (datagram == NULL) {
         return -1;
     }
     FlStream *stream = &self->stream;
-    int code = fl_write_queue_append_pair(&stream->write_queue, bytes, address,
-                                          counted_bytes(bytes));
-    Py_DECREF(bytes);
+    int code = fl_write_queue_append(&stream->write_queue, datagram, 0);
+    Py_DECREF(datagram);
     if (code < 0) {
         return -1;
     }
@@ -354,11 +347,10 @@ datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
 /* Put a datagram back at the front of the queue, and wait for writability.
    WOULD_BLOCK, or the outcome of a failure. */
 static int
-put_back(FlDatagram *self, PyObject *data, PyObject *address)
+put_back(FlDatagram *self, PyObject *datagram)
 {
     FlStream *stream = &self->stream;
-    int code = fl_write_queue_prepend_pair(&stream->write_queue, data, address,
-                                           counted_bytes(data));
+    int code = fl_write_queue_prepend(&stream->write_queue, datagram, 0);
     if (code == 0) {
         /* Code that ran in the send may have found the queue empty and no
            longer wait for room. */
@@ -375,19 +367,16 @@ put_back(FlDatagram *self, PyObject *data, PyObject *address)
 static int
 send_first(FlDatagram *self)
 {
-    FlWriteQueue *write_queue = &self->stream.write_queue;
-    PyObject *const *pair = fl_write_queue_pair(write_queue, 0);
-    if (pair == NULL) {
+    PyObject *datagram = fl_write_queue_take(&self->stream.write_queue);
+    if (datagram == NULL) {
         return SENT; /* another thread has cleared the queue */
     }
-    PyObject *data = pair[0], *address = pair[1]; /* the queue's references */
-    fl_write_queue_take_pair(write_queue, counted_bytes(data));
-    int result = send_now(self, data, address);
+    int result = send_now(self, PyTuple_GET_ITEM(datagram, 0),
+                          PyTuple_GET_ITEM(datagram, 1));
     if (result == WOULD_BLOCK && self->stream.loop != NULL) {
-        result = put_back(self, data, address);
+        result = put_back(self, datagram);
     }
-    Py_DECREF(data);
-    Py_DECREF(address);
+    Py_DECREF(datagram);
     return result;
 }
 
@@ -562,12 +551,9 @@ datagram_traverse(FlDatagram *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->address);
     /* An address in the queue may be any object. */
-    PyObject *const *pair;
-    for (size_t at = 0;
-         (pair = fl_write_queue_pair(&self->stream.write_queue, at)) != NULL;
-         at++)
-    {
-        Py_VISIT(pair[1]);
+    const FlWriteQueue *queue = &self->stream.write_queue;
+    for (unsigned at = queue->head; at < queue->tail; at++) {
+        Py_VISIT(queue->items[at]);
     }
     return fl_stream_traverse(&self->stream, visit, arg);
 }

@@ -3,11 +3,9 @@
    1. The items from head to tail are owned references.  In a stream's queue
       each has at least one unsent byte, the first one after its sent_bytes.
       So no vector is empty, and a queue with items has bytes to send.
-   2. Dropping a bytes object runs no Python.  Dropping the address of a pair
+   2. Dropping a bytes object runs no Python.  Dropping a datagram's address
       may, so the queue is consistent before that, and the caller must read
-      it anew afterwards.
-   3. A queue of pairs has an even head, tail and capacity.  So there is room
-      for both items of a pair or for none. */
+      it anew afterwards. */
 #include "transport/write_queue.h"
 
 #include "py/compat.h"
@@ -27,7 +25,7 @@ void
 fl_write_queue_clear(FlWriteQueue *write_queue)
 {
     while (write_queue->head < write_queue->tail) {
-        /* head first: a pair's address may run Python, which may see the
+        /* head first: a datagram's address may run Python, which may see the
            queue. */
         Py_DECREF(write_queue->items[write_queue->head++]);
     }
@@ -37,9 +35,9 @@ fl_write_queue_clear(FlWriteQueue *write_queue)
     fl_write_queue_init(write_queue);
 }
 
-/* Make room for at least one more item at the end, or for a pair, by moving
-   the items to the front of the array or by doubling it if it is full.  0, or
-   -1 with MemoryError and the queue unchanged. */
+/* Make room for at least one more item at the end, by moving the items to the
+   front of the array or by doubling it if it is full.  0, or -1 with
+   MemoryError and the queue unchanged. */
 static int
 make_room(FlWriteQueue *write_queue)
 {
@@ -75,26 +73,18 @@ make_room(FlWriteQueue *write_queue)
     return 0;
 }
 
-/* Make room for an item (count 1) or a pair (2) before the first item, by
-   shifting all if there is none.  0, or -1 with MemoryError. */
-static int
-make_head_room(FlWriteQueue *write_queue, unsigned count)
+/* What an item counts as. */
+static size_t
+size_of(PyObject *item)
 {
-    if (write_queue->head > 0) {
-        return 0;
-    }
-    if (make_room(write_queue) < 0) {
-        return -1;
-    }
-    memmove(write_queue->items + count, write_queue->items,
-            write_queue->tail * sizeof(*write_queue->items));
-    write_queue->head = count;
-    write_queue->tail += count;
-    return 0;
+    return PyTuple_Check(item)
+               ? (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(item, 0))
+                     + FL_DATAGRAM_HEADER_BYTES
+               : (size_t)PyBytes_GET_SIZE(item);
 }
 
 int
-fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
+fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
                       size_t sent_bytes)
 {
     FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
@@ -102,8 +92,8 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
     if (make_room(write_queue) < 0) {
         return -1;
     }
-    write_queue->items[write_queue->tail++] = Py_NewRef(bytes);
-    write_queue->size_bytes += (size_t)PyBytes_GET_SIZE(bytes) - sent_bytes;
+    write_queue->items[write_queue->tail++] = Py_NewRef(item);
+    write_queue->size_bytes += size_of(item) - sent_bytes;
     if (sent_bytes > 0) { /* the queue was empty, see the check above */
         write_queue->sent_bytes = sent_bytes;
     }
@@ -111,15 +101,21 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
 }
 
 int
-fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *bytes,
+fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
                        size_t sent_bytes)
 {
     FL_CHECK(write_queue->sent_bytes == 0, "only one item may be partly sent");
-    if (make_head_room(write_queue, 1) < 0) {
-        return -1;
+    if (write_queue->head == 0) {
+        if (make_room(write_queue) < 0) {
+            return -1;
+        }
+        memmove(write_queue->items + 1, write_queue->items,
+                write_queue->tail * sizeof(*write_queue->items));
+        write_queue->head = 1;
+        write_queue->tail++;
     }
-    write_queue->items[--write_queue->head] = Py_NewRef(bytes);
-    write_queue->size_bytes += (size_t)PyBytes_GET_SIZE(bytes) - sent_bytes;
+    write_queue->items[--write_queue->head] = Py_NewRef(item);
+    write_queue->size_bytes += size_of(item) - sent_bytes;
     write_queue->sent_bytes = sent_bytes;
     return 0;
 }
@@ -165,45 +161,16 @@ fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes)
     }
 }
 
-int
-fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
-                           PyObject *address, size_t size_bytes)
+PyObject *
+fl_write_queue_take(FlWriteQueue *write_queue)
 {
-    if (make_room(write_queue) < 0) {
-        return -1;
+    if (fl_write_queue_is_empty(write_queue)) {
+        return NULL;
     }
-    write_queue->items[write_queue->tail++] = Py_NewRef(bytes);
-    write_queue->items[write_queue->tail++] = Py_NewRef(address);
-    write_queue->size_bytes += size_bytes;
-    return 0;
-}
-
-PyObject *const *
-fl_write_queue_pair(const FlWriteQueue *write_queue, size_t index)
-{
-    size_t at = write_queue->head + 2 * index;
-    return at < write_queue->tail ? write_queue->items + at : NULL;
-}
-
-int
-fl_write_queue_prepend_pair(FlWriteQueue *write_queue, PyObject *bytes,
-                            PyObject *address, size_t size_bytes)
-{
-    if (make_head_room(write_queue, 2) < 0) {
-        return -1;
-    }
-    write_queue->items[--write_queue->head] = Py_NewRef(address);
-    write_queue->items[--write_queue->head] = Py_NewRef(bytes);
-    write_queue->size_bytes += size_bytes;
-    return 0;
-}
-
-void
-fl_write_queue_take_pair(FlWriteQueue *write_queue, size_t size_bytes)
-{
-    write_queue->head += 2;
-    write_queue->size_bytes -= size_bytes;
-    if (write_queue->head == write_queue->tail) {
+    PyObject *item = write_queue->items[write_queue->head++];
+    write_queue->size_bytes -= size_of(item);
+    if (fl_write_queue_is_empty(write_queue)) {
         fl_write_queue_clear(write_queue); /* frees a large array */
     }
+    return item;
 }

@@ -1,12 +1,10 @@
-/* The write queue: bytes objects waiting to be sent, in order.  They are
-   corked, or the kernel refused them.
+/* The write queue: what waits to be sent, in order.  It is corked, or the
+   kernel refused it.  An item is a bytes object, or in the queue of a datagram
+   transport a tuple of a bytes object and an address of any type.
 
    The queue owns a reference to each item.  The first item may be partly sent.
    Functions that add take a new reference; they return 0, or -1 with
    MemoryError set and the queue unchanged.
-
-   The queue of a datagram transport holds pairs of a bytes object and an
-   address of any type.  It is used through the functions for pairs below.
 
    Threads: the owner's.  The queue has no lock of its own. */
 #ifndef FL_TRANSPORT_WRITE_QUEUE_H
@@ -16,12 +14,11 @@
 
 #include <sys/uio.h>
 
-/* Items that need no allocation: a header and a body, or one pair.  Even, so
-   that a pair never straddles the capacity. */
+/* Items that need no allocation: a header and a body. */
 #define FL_WRITE_QUEUE_INLINE 2
 
 typedef struct {
-    PyObject **items; /* bytes; inline_items or an allocated array */
+    PyObject **items; /* inline_items or an allocated array */
     PyObject *inline_items[FL_WRITE_QUEUE_INLINE];
     unsigned head; /* index of the first item */
     unsigned tail; /* index after the last item */
@@ -37,13 +34,13 @@ void fl_write_queue_init(FlWriteQueue *write_queue);
 /* Drop all items and free the array.  The queue can be used again. */
 void fl_write_queue_clear(FlWriteQueue *write_queue);
 
-/* Append bytes whose first sent_bytes are already sent.  That number may be
+/* Append an item whose first sent_bytes are already sent.  That number may be
    above 0 only for the first item of a queue. */
-int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *bytes,
+int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
                           size_t sent_bytes);
 
 /* The same at the front.  The present first item must be wholly unsent. */
-int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *bytes,
+int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
                            size_t sent_bytes);
 
 /* The first item, borrowed; NULL if the queue is empty.  A caller that runs
@@ -57,28 +54,18 @@ fl_write_queue_head(const FlWriteQueue *write_queue)
                : write_queue->items[write_queue->head];
 }
 
-/* Point up to `limit` vectors at the unsent bytes.  Returns how many were
-   filled.  They are valid until the queue changes. */
+/* Point up to `limit` vectors at the unsent bytes of a stream.  Returns how
+   many were filled.  They are valid until the queue changes. */
 int fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
                               struct iovec *vectors, int limit);
 
 /* Remove this many bytes from the front: they were sent. */
 void fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes);
 
-/* Append a pair that counts as size_bytes; put it before the first one. */
-int fl_write_queue_append_pair(FlWriteQueue *write_queue, PyObject *bytes,
-                               PyObject *address, size_t size_bytes);
-int fl_write_queue_prepend_pair(FlWriteQueue *write_queue, PyObject *bytes,
-                                PyObject *address, size_t size_bytes);
-
-/* The pair at an index from the front, as two borrowed references; NULL if
-   there are fewer. */
-PyObject *const *fl_write_queue_pair(const FlWriteQueue *write_queue,
-                                     size_t index);
-
-/* Take out the first pair, which counted as size_bytes: the caller has its two
-   references from now on. */
-void fl_write_queue_take_pair(FlWriteQueue *write_queue, size_t size_bytes);
+/* Take out the first item, which must be wholly unsent: the caller has its
+   reference from now on.  NULL, without an exception, if the queue is
+   empty. */
+PyObject *fl_write_queue_take(FlWriteQueue *write_queue);
 
 static inline bool
 fl_write_queue_is_empty(const FlWriteQueue *write_queue)
