@@ -410,25 +410,7 @@ write_ready(FlDatagram *self)
     if (stream->phase < FL_STREAM_LOST && fl_flow_check(stream, false) < 0) {
         return -1;
     }
-    /* resume_writing may have sent, closed or aborted. */
-    bool sent_all;
-    int code = 0;
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be sending */
-    sent_all = stream->phase < FL_STREAM_LOST
-               && fl_write_queue_is_empty(&stream->write_queue);
-    if (sent_all) { /* stop waiting for writability */
-        code = fl_stream_update_registration(stream);
-    }
-    Py_END_CRITICAL_SECTION();
-    if (!sent_all) {
-        return 0;
-    }
-    if (code < 0) {
-        return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
-    }
-    return stream->phase == FL_STREAM_CLOSING
-               ? fl_stream_call_connection_lost(stream)
-               : 0;
+    return fl_stream_drained(stream); /* the protocol may have ended it */
 }
 
 /* --- events -------------------------------------------------------------- */

@@ -22,7 +22,7 @@
       flush first, and get_write_buffer_size does not count them.
    4. A flush only sends.  It calls no protocol and ends no stream, so any code
       may flush.  Work that waits for an empty queue is done by an event
-      (finish_drained).
+      (fl_stream_drained).
    5. bytes objects are referenced and all else is copied, because the caller
       may change its buffer once write returns.
 
@@ -599,7 +599,8 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     Py_BEGIN_CRITICAL_SECTION(self);
     fl_stream_flush(self); /* may fail, and begin to close */
     if (!fl_stream_is_closing(self) && !self->eof_written) {
-        self->eof_written = true; /* sent by finish_drained, after the queue */
+        self->eof_written =
+            true; /* sent by fl_stream_drained, after the queue */
         if (fl_write_queue_is_empty(&self->write_queue)) {
             code = shut_down_writing(self);
         }
@@ -608,16 +609,15 @@ fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
 }
 
-/* If the queue is sent: stop registering for writability, and do what waited
-   for it.  0, or -1 to end the run. */
-static int
-finish_drained(FlStream *self)
+int
+fl_stream_drained(FlStream *self)
 {
     int code = 0;
     bool sent_all;
     /* Without a GIL another thread may be writing. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    sent_all = fl_write_queue_is_empty(&self->write_queue);
+    sent_all = self->phase < FL_STREAM_LOST
+               && fl_write_queue_is_empty(&self->write_queue);
     if (sent_all) {
         self->awaits_room =
             false; /* or the registration would still want it */
@@ -676,5 +676,5 @@ fl_stream_write_ready(FlStream *self)
     }
     /* resume_writing may have written, closed or aborted: check again. */
     fl_stream_flush(self);
-    return self->phase >= FL_STREAM_LOST ? 0 : finish_drained(self);
+    return fl_stream_drained(self);
 }

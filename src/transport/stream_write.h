@@ -31,6 +31,10 @@ int fl_stream_write_ready(FlStream *self);
    loop->cork is cleared. */
 void fl_stream_flush_corked(FlOpenTransport *owned);
 
+/* The end of a writable event: if the queue is sent, stop waiting for room and
+   do what waited for that.  0, or -1 to end the run. */
+int fl_stream_drained(FlStream *self);
+
 /* Flow control.  With `pause`: call pause_writing if the queue is above the
    high-water mark.  Without: call resume_writing if it is at or below the
    low-water mark.  The two calls alternate.  The protocol may close, abort or
