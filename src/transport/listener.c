@@ -272,7 +272,7 @@ accept_failed(Listener *self, int code)
         return fl_loop_report_callback(self->loop, NULL);
     }
     FlNames *names = &self->loop->state->names;
-    PyObject *result;
+    PyObject *loop = (PyObject *)self->loop;
     /* asyncio's list of errors after which it pauses: invariant 5. */
     bool exhausted = code == -EMFILE || code == -ENFILE || code == -ENOBUFS
                      || code == -ENOMEM;
@@ -280,18 +280,11 @@ accept_failed(Listener *self, int code)
         /* Unregistered before _accept_exhausted schedules the restart. */
         listener_stop(self);
     }
-    if (exhausted) {
-        result = PyObject_CallMethodObjArgs((PyObject *)self->loop,
-                                            names->_accept_exhausted,
-                                            self->sock, exc, self, NULL);
-    }
-    else {
-        result = PyObject_CallMethodOneArg((PyObject *)self->loop,
-                                           names->_accept_failed, exc);
-    }
+    code = exhausted ? fl_call_done(PyObject_CallMethodObjArgs(
+               loop, names->_accept_exhausted, self->sock, exc, self, NULL))
+                     : fl_call_method(loop, names->_accept_failed, exc);
     Py_DECREF(exc);
-    Py_XDECREF(result);
-    return result == NULL ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
 
 /* Open all accepted connections.  Goes on after an exception that ends
@@ -309,17 +302,13 @@ open_all(Listener *self, Accepted *accepted, int count)
             FL_METER(self->loop, connections_refused, 1);
         }
         else if (open_accepted(self, &accepted[at]) < 0) {
-            if (leaving != NULL) {
-                PyErr_WriteUnraisable((PyObject *)self);
-            }
-            else {
-                /* Set aside: Python code must not run with it raised. */
-                leaving = PyErr_GetRaisedException();
-            }
+            /* The first is set aside: Python code must not run with it
+               raised. */
+            (void)fl_error_keep_first(leaving, -1, (PyObject *)self);
+            leaving = PyErr_GetRaisedException();
         }
     }
-    fl_error_restore(leaving);
-    return leaving == NULL ? 0 : -1;
+    return fl_error_keep_first(leaving, 0, NULL);
 }
 
 /* The limit of this event: invariant 1. */
