@@ -95,12 +95,8 @@ tls_is_reading(const FlTransport *self)
 int
 fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
 {
-    FlProtocol found;
-    if (fl_protocol_find(connection->state, protocol, &found) < 0) {
-        return -1;
-    }
-    fl_protocol_set(connection, &connection->protocol, found);
-    return 0;
+    return fl_protocol_change(connection->state, connection,
+                              &connection->protocol, protocol, true);
 }
 
 static int

@@ -9,7 +9,8 @@
 #include "py/state.h"
 
 int
-fl_protocol_find(const FlState *state, PyObject *object, FlProtocol *found)
+fl_protocol_change(const FlState *state, void *owner, FlProtocol *field,
+                   PyObject *object, bool buffers)
 {
     int is_buffered = PyObject_IsInstance(object, state->buffered_protocol);
     if (is_buffered < 0) {
@@ -17,12 +18,13 @@ fl_protocol_find(const FlState *state, PyObject *object, FlProtocol *found)
     }
     /* Exact: a subclass may override the methods. */
     PyObject *type = (PyObject *)Py_TYPE(object);
-    found->object = object;
-    found->native =
+    FlProtocol found = {.object = object};
+    found.native =
         type == state->asyncio_stream_protocol        ? state->native_stream
         : type == (PyObject *)state->tls_adapter_type ? state->native_tls
                                                       : NULL;
-    found->buffered = is_buffered && found->native == NULL;
+    found.buffered = buffers && is_buffered && found.native == NULL;
+    fl_protocol_set(owner, field, found);
     return 0;
 }
 

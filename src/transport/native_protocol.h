@@ -79,11 +79,6 @@ typedef struct {
     bool buffered; /* a BufferedProtocol that is not native */
 } FlProtocol;
 
-/* Fill `found`, whose object is borrowed.  It runs __instancecheck__.  0, or
-   -1 with an exception set. */
-int fl_protocol_find(const FlState *state, PyObject *object,
-                     FlProtocol *found);
-
 /* A copy of the owner's protocol, whose object is a new reference or NULL. */
 static inline FlProtocol
 fl_protocol_get(void *owner, const FlProtocol *field)
@@ -108,6 +103,12 @@ fl_protocol_set(void *owner, FlProtocol *field, FlProtocol set)
     Py_END_CRITICAL_SECTION();
     Py_XDECREF(old);
 }
+
+/* Set the owner's protocol to an object, and find out how data reaches it: if
+   not `buffers`, then never by a BufferedProtocol's methods.  Runs
+   __instancecheck__.  0, or -1 with an exception set and nothing changed. */
+int fl_protocol_change(const FlState *state, void *owner, FlProtocol *field,
+                       PyObject *object, bool buffers);
 
 /* Whether the owner's protocol is still the one of which `used` is a copy. */
 static inline bool

@@ -79,16 +79,10 @@ pipe_repr(FlStream *self)
                           : wanted & (reads ? FL_READABLE : FL_WRITABLE)
                               ? "polling"
                               : "idle";
-    PyObject *details;
-    if (reads || closed) {
-        details =
-            PyUnicode_FromFormat("%s fd=%d %s", state, self->last_fd, polling);
-    }
-    else {
-        details = PyUnicode_FromFormat("%s fd=%d %s bufsize=%zu", state,
-                                       self->last_fd, polling,
-                                       self->write_queue.size_bytes);
-    }
+    /* The shorter format ignores the size. */
+    PyObject *details = PyUnicode_FromFormat(
+        reads || closed ? "%s fd=%d %s" : "%s fd=%d %s bufsize=%zu", state,
+        self->last_fd, polling, self->write_queue.size_bytes);
     return fl_transport_repr((FlTransport *)self, details);
 }
 

@@ -91,14 +91,9 @@ fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
 int
 fl_stream_set_protocol(FlStream *self, PyObject *protocol)
 {
-    FlProtocol found;
-    if (fl_protocol_find(self->state, protocol, &found) < 0) {
-        return -1;
-    }
     /* asyncio's pipes call data_received, whatever the protocol is. */
-    found.buffered &= self->kind == FL_SOCKET;
-    fl_protocol_set(self, &self->protocol, found);
-    return 0;
+    return fl_protocol_change(self->state, self, &self->protocol, protocol,
+                              self->kind == FL_SOCKET);
 }
 
 int

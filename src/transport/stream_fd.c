@@ -53,10 +53,11 @@ call_fileno(FlStream *self, PyObject *sock)
     return PyObject_CallMethodNoArgs(sock, name);
 }
 
-/* Whether this socket object, or NULL, has the stream's fd; steals it. */
-static int
-query_socket(FlStream *self, PyObject *sock)
+int
+fl_stream_query_fd(FlStream *self)
 {
+    /* Owned, because fileno() may end the stream. */
+    PyObject *sock = fl_field_get(self, &self->sock);
     if (sock == NULL) { /* no object could have closed it */
         return self->fd >= 0 ? 0 : -EBADF;
     }
@@ -69,13 +70,6 @@ query_socket(FlStream *self, PyObject *sock)
         return -EBADF;
     }
     return fd == self->fd ? 0 : -EBADF;
-}
-
-int
-fl_stream_query_fd(FlStream *self)
-{
-    /* Owned, because fileno() may end the stream. */
-    return query_socket(self, fl_field_get(self, &self->sock));
 }
 
 void
@@ -92,8 +86,7 @@ bool
 fl_stream_has_fd(FlOpenTransport *owned)
 {
     FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    return self->kind == FL_SOCKET
-           && query_socket(self, fl_field_get(self, &self->sock)) == 0;
+    return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
 }
 
 /* 0 or a negative errno. */

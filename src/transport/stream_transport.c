@@ -52,14 +52,6 @@
 
 #define STREAM(transport) ((FlStream *)(transport))
 
-/* Invariant 1.  0, or -1 with RuntimeError set.  A CLOSED stream has no loop,
-   and nothing left to queue. */
-static int
-check_loop_open(FlTransport *self)
-{
-    return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
-}
-
 /* Invariant 1: if the loop is closed, advance a stream that is not LOST to
    `phase`.  Whether it is; the stream's finalizer closes the socket. */
 static bool
@@ -147,7 +139,7 @@ stream_set_paused(FlTransport *transport, bool paused)
     /* Set before the loop is checked, as in asyncio: is_reading() reports the
        new state even if this raises. */
     self->paused = paused;
-    if (!paused && check_loop_open(transport) < 0) {
+    if (!paused && fl_loop_check_open(self->loop) < 0) {
         return -1;
     }
     int code;
