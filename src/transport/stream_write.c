@@ -287,16 +287,6 @@ check_writable(FlStream *self, const char *method)
     return 0;
 }
 
-/* Check the fd of an exposed stream before a write: 0 or a negative errno in
-   *failure.  That may run Python, which may write, call write_eof() or let the
-   loop's thread end the stream.  0, or -1 as check_writable. */
-static int
-check_fd_for_write(FlStream *self, const char *method, int *failure)
-{
-    *failure = fl_stream_check_fd(self);
-    return self->exposed ? check_writable(self, method) : 0;
-}
-
 int
 fl_stream_count_lost_write(FlStream *self)
 {
@@ -364,7 +354,7 @@ flush_before_write(FlStream *self, bool corks)
 typedef struct {
     bool corks;   /* join the corked queue */
     bool blocked; /* queue behind what the kernel refused */
-    int failure;  /* of the fd: 0 or a negative errno */
+    int failure;  /* of the fd or of a send: 0 or a negative errno */
 } WriteStart;
 
 /* Begin a write of this size: check the fd, then flush what the write would
@@ -374,20 +364,38 @@ begin_write(FlStream *self, const char *method, size_t size_bytes,
             WriteStart *start)
 {
     record_write(self);
-    start->corks = may_cork(self, size_bytes);
-    if (check_fd_for_write(self, method, &start->failure) < 0) {
-        return -1;
+    *start = (WriteStart){.corks = may_cork(self, size_bytes)};
+    if (self->exposed) {
+        /* May run Python, which may write, call write_eof() or let the loop's
+           thread end the stream. */
+        start->failure = fl_stream_check_fd(self);
+        if (check_writable(self, method) < 0) {
+            return -1;
+        }
     }
     start->blocked =
         self->phase < FL_STREAM_LOST && flush_before_write(self, start->corks);
     return self->phase < FL_STREAM_LOST; /* the flush may have failed, too */
 }
 
-/* The end of a write.  0, or -1 with RuntimeError: it has failed or has left
-   bytes, and a closed loop neither reports nor sends. */
+/* End a write whose data is queued, or dropped after a failure.  0, or -1 with
+   RuntimeError: it has failed or has left bytes, and a closed loop neither
+   reports nor sends. */
 static int
-end_write(const FlStream *self)
+end_write(FlStream *self, const WriteStart *start)
 {
+    if (start->blocked) {
+        wait_for_kernel(self);
+    }
+    else if (start->corks) {
+        cork_queue(self);
+    }
+    else if (start->failure < 0) {
+        write_failed(self, start->failure);
+    }
+    else {
+        send_queue(self);
+    }
     bool unsent = self->phase >= FL_STREAM_LOST
                   || !fl_write_queue_is_empty(&self->write_queue);
     return unsent && self->loop != NULL ? fl_loop_check_open(self->loop) : 0;
@@ -409,30 +417,21 @@ write_payload(FlStream *self, const Payload *payload)
     if (code <= 0) {
         return code;
     }
-    if (!start.blocked && !start.corks) { /* nothing is queued: send it */
+    if (!start.blocked && !start.corks && start.failure == 0) {
+        /* Nothing is queued: send it. */
         struct iovec vector = {(char *)payload->data, size};
-        code = start.failure;
-        if (code == 0) {
-            code = send_vectors(self, &vector, 1, &sent);
-        }
-        if (code < 0) {
-            write_failed(self, code);
-            return end_write(self);
-        }
+        start.failure = send_vectors(self, &vector, 1, &sent);
         if (sent == size) {
             return 0;
         }
+        start.blocked = start.failure == 0;
     }
-    if (queue_payload(self, payload, sent) < 0) {
+    if ((start.blocked || start.failure == 0)
+        && queue_payload(self, payload, sent) < 0)
+    {
         return -1;
     }
-    if (start.corks && !start.blocked) {
-        cork_queue(self);
-    }
-    else {
-        wait_for_kernel(self);
-    }
-    return end_write(self);
+    return end_write(self, &start);
 }
 
 static int
@@ -547,20 +546,7 @@ write_list(FlStream *self, PyObject *list)
     }
     /* What was queued before memory ran out is sent all the same. */
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    if (start.blocked) {
-        wait_for_kernel(self);
-    }
-    else if (start.corks) {
-        cork_queue(self);
-    }
-    else if (start.failure < 0) {
-        write_failed(self, start.failure);
-    }
-    else {
-        send_queue(self);
-    }
-    code = exc == NULL ? end_write(self) : 0;
-    return fl_error_keep_first(exc, code, NULL);
+    return fl_error_keep_first(exc, end_write(self, &start), (PyObject *)self);
 }
 
 PyObject *
