@@ -61,9 +61,6 @@ typedef struct {
        with a duplicate.  0, or a negative errno if the pipe cannot: then the
        other user must not have the fd.  May run Python. */
     int (*invalidate_fd)(struct FlOpenTransport *self);
-    /* Send the bytes that it has corked.  Calls no protocol and preserves a
-       raised exception; a failure queues connection_lost. */
-    void (*flush)(struct FlOpenTransport *self);
 } FlOpenTransportKind;
 
 /* An open transport of the loop.  `object` is the loop's strong reference. */
@@ -94,9 +91,12 @@ struct FlLoop {
     int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
     int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
     uint64_t callback_count; /* entries run so far: identifies a callback */
-    FlOpenTransport *FL_ATOMIC
-        cork;                 /* the stream whose write queue keeps bytes until
-                                the running callback returns, or NULL */
+    /* The stream whose write queue keeps bytes until the running callback
+       returns, or NULL; and the function that then sends them.  That calls no
+       protocol and preserves a raised exception; a failure queues
+       connection_lost. */
+    PyObject *FL_ATOMIC cork;
+    void (*flush_cork)(PyObject *cork);
     FL_ATOMIC bool in_batch;  /* callbacks run: their writes may be corked */
     atomic_bool wake_queued;  /* an entry of _write_to_self() waits for the
                                  next batch */
@@ -188,14 +188,14 @@ fl_loop_needs_lock(const FlLoop *loop)
 }
 
 /* Send the bytes that the running callback corked.  loop->cork is cleared
-   first: flush itself goes through fl_loop_before_io. */
+   first: the flush itself goes through fl_loop_before_io. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
-    FlOpenTransport *corked = loop->cork;
+    PyObject *corked = loop->cork;
     if (FL_UNLIKELY(corked != NULL)) {
         loop->cork = NULL;
-        corked->kind->flush(corked);
+        loop->flush_cork(corked);
     }
 }
 

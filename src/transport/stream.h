@@ -60,8 +60,7 @@ typedef enum {
 
 typedef struct FlStream {
     FL_TRANSPORT_HEAD
-    FlOpenTransport
-        owned; /* loop->cork points here while the stream is corked */
+    FlOpenTransport owned;
     FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
     FlStreamEvents *run_events;
     PyObject *sock; /* the socket object, made on first use; or NULL */
@@ -120,7 +119,7 @@ fl_stream_is_corked(const FlStream *self)
 {
     /* Without a GIL nothing is, and another thread may ask, for a repr. */
     return FL_HAVE_GIL && self->loop != NULL
-           && self->loop->cork == &self->owned;
+           && self->loop->cork == (PyObject *)self;
 }
 
 /* Cancel the flush at the callback's end: the queue is dropped, or sent

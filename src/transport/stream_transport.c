@@ -218,7 +218,6 @@ static const FlOpenTransportKind owned_kind = {
     .abandon = fl_stream_abandon,
     .has_fd = fl_stream_has_fd,
     .invalidate_fd = fl_stream_invalidate_fd,
-    .flush = fl_stream_flush_corked,
 };
 
 /* --- connection_made ----------------------------------------------------- */

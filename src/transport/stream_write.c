@@ -47,7 +47,6 @@
      aiohttp call it for each message, 2004 sends instead of 208. */
 #include "transport/stream_write.h"
 
-#include "base/list.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "py/call.h"
@@ -215,6 +214,19 @@ may_cork(const FlStream *self, size_t size_bytes)
            && !fl_loop_is_inherited(loop);
 }
 
+/* FlLoop.flush_cork: send what fl_stream_flush promises to send. */
+static void
+flush_corked(PyObject *cork)
+{
+    FlStream *self = (FlStream *)cork;
+    if (fl_loop_is_inherited(self->loop)) {
+        fl_write_queue_clear(&self->write_queue); /* the parent sends them */
+    }
+    else {
+        send_queue(self);
+    }
+}
+
 /* Cork the whole queue until the callback's end. */
 static void
 cork_queue(FlStream *self)
@@ -223,19 +235,8 @@ cork_queue(FlStream *self)
     if (!fl_stream_is_corked(self)) {
         FL_CHECK(loop->cork == NULL, "one stream is corked at a time");
         FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
-        loop->cork = &self->owned;
-    }
-}
-
-void
-fl_stream_flush_corked(FlOpenTransport *owned)
-{
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
-    if (fl_loop_is_inherited(self->loop)) {
-        fl_write_queue_clear(&self->write_queue); /* the parent sends them */
-    }
-    else {
-        send_queue(self);
+        loop->cork = (PyObject *)self;
+        loop->flush_cork = flush_corked;
     }
 }
 

@@ -27,10 +27,6 @@
    0, or -1 to end the run. */
 int fl_stream_write_ready(FlStream *self);
 
-/* FlOpenTransportKind.flush: send what fl_stream_flush promises to send.
-   loop->cork is cleared. */
-void fl_stream_flush_corked(FlOpenTransport *owned);
-
 /* The end of a writable event: if the queue is sent, stop waiting for room and
    do what waited for that.  0, or -1 to end the run. */
 int fl_stream_drained(FlStream *self);
