@@ -527,31 +527,6 @@ fl_stream_repr(FlTransport *transport)
 
 /* --- StreamTransport ----------------------------------------------------- */
 
-FL_ONE_ARGUMENT(FlStream, stream_write, "write", "data", fl_stream_write)
-FL_ONE_ARGUMENT(FlStream, stream_writelines, "writelines", "list_of_data",
-                fl_stream_writelines)
-
-static PyMethodDef stream_methods[] = {
-    FL_METHOD(
-        "write", stream_write, FL_FASTCALL,
-        "write($self, data)\n--\n\n"
-        "Send a bytes, bytearray or memoryview object in order, without\n"
-        "blocking.  The caller may change a mutable buffer afterwards.\n"
-        "\n"
-        "Raises TypeError for other types, RuntimeError after\n"
-        "write_eof().  Implements asyncio's WriteTransport.write().  If\n"
-        "a callback writes several times, data may be sent only when\n"
-        "the callback returns."),
-    FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
-              "writelines($self, list_of_data)\n--\n\n"
-              "Send an iterable of buffers with as few system calls as\n"
-              "possible.  Implements asyncio's WriteTransport.writelines()."),
-    /* Only the signature: help() then shows that of asyncio's class. */
-    FL_METHOD("write_eof", fl_stream_write_eof, METH_NOARGS,
-              "write_eof($self, /)\n--\n\n"),
-    {NULL, NULL, 0, NULL},
-};
-
 static const char stream_doc[] =
     "An asyncio.Transport for a TCP or Unix socket, created by the loop.";
 
@@ -562,7 +537,7 @@ static PyType_Slot stream_slots[] = {
     {Py_tp_traverse, fl_stream_traverse},
     {Py_tp_clear, fl_stream_clear},
     {Py_tp_repr, fl_stream_repr},
-    {Py_tp_methods, stream_methods},
+    {Py_tp_methods, fl_stream_methods},
     {Py_tp_getset, fl_transport_getset},
     {Py_tp_members, fl_transport_members},
     {0, NULL},

@@ -31,20 +31,7 @@
    received them deadlocks, where asyncio would not.  What invariant 1 covers
    flushes first and is safe.  A long callback sends its corked writes late,
    and one that ends the process (os._exit, os.exec*, a signal) loses them.
-
-   Rejected (percentages: CPU time per uvicorn request, with httptools and with
-   FastAPI):
-   - Always send the first write at once: +18 % and +10 %, because the body of
-     each response is a second send.
-   - Always cork from the first write on: no measurable gain.  It delays single
-     writes, and os._exit would lose them.
-   - Cork until the iteration ends, as uvloop does: bytes wait for unrelated
-     callbacks, and each way out of an iteration must flush.
-   - Cork nothing for a while after a callback of more than 1 ms: on a busy
-     machine most callbacks are that long.  websockets made 958 sends instead
-     of 208 for bursts of ten messages.
-   - Flush in is_closing, which StreamWriter.drain calls: websockets and
-     aiohttp call it for each message, 2004 sends instead of 208. */
+   README.md, "Bytes out", says which other rules were rejected. */
 #include "transport/stream_write.h"
 
 #include "core/loop.h"
@@ -550,8 +537,8 @@ write_list(FlStream *self, PyObject *list)
     return fl_error_keep_first(exc, end_write(self, &start), (PyObject *)self);
 }
 
-PyObject *
-fl_stream_writelines(FlStream *self, PyObject *lines)
+static PyObject *
+writelines(FlStream *self, PyObject *lines)
 {
     if (check_writable(self, "writelines") < 0) {
         return NULL;
@@ -579,23 +566,6 @@ fl_stream_writelines(FlStream *self, PyObject *lines)
 
 /* --- the end of writing -------------------------------------------------- */
 
-PyObject *
-fl_stream_write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
-{
-    int code = 0;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    fl_stream_flush(self); /* may fail, and begin to close */
-    if (!fl_stream_is_closing(self) && !self->eof_written) {
-        self->eof_written =
-            true; /* sent by fl_stream_drained, after the queue */
-        if (fl_write_queue_is_empty(&self->write_queue)) {
-            code = shut_down_writing(self);
-        }
-    }
-    Py_END_CRITICAL_SECTION();
-    return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
-}
-
 int
 fl_stream_drained(FlStream *self)
 {
@@ -606,8 +576,8 @@ fl_stream_drained(FlStream *self)
     sent_all = self->phase < FL_STREAM_LOST
                && fl_write_queue_is_empty(&self->write_queue);
     if (sent_all) {
-        self->awaits_room =
-            false; /* or the registration would still want it */
+        /* First, or the registration would still want it. */
+        self->awaits_room = false;
         code = fl_stream_update_registration(self);
     }
     Py_END_CRITICAL_SECTION();
@@ -665,3 +635,47 @@ fl_stream_write_ready(FlStream *self)
     fl_stream_flush(self);
     return fl_stream_drained(self);
 }
+
+/* --- methods ------------------------------------------------------------- */
+
+static PyObject *
+write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    int code = 0;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    fl_stream_flush(self); /* may fail, and begin to close */
+    if (!fl_stream_is_closing(self) && !self->eof_written) {
+        /* fl_stream_drained sends it after the queue. */
+        self->eof_written = true;
+        if (fl_write_queue_is_empty(&self->write_queue)) {
+            code = shut_down_writing(self);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
+}
+
+FL_ONE_ARGUMENT(FlStream, stream_write, "write", "data", fl_stream_write)
+FL_ONE_ARGUMENT(FlStream, stream_writelines, "writelines", "list_of_data",
+                writelines)
+
+PyMethodDef fl_stream_methods[] = {
+    FL_METHOD(
+        "write", stream_write, FL_FASTCALL,
+        "write($self, data)\n--\n\n"
+        "Send a bytes, bytearray or memoryview object in order, without\n"
+        "blocking.  The caller may change a mutable buffer afterwards.\n"
+        "\n"
+        "Raises TypeError for other types, RuntimeError after\n"
+        "write_eof().  Implements asyncio's WriteTransport.write().  If\n"
+        "a callback writes several times, data may be sent only when\n"
+        "the callback returns."),
+    FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
+              "writelines($self, list_of_data)\n--\n\n"
+              "Send an iterable of buffers with as few system calls as\n"
+              "possible.  Implements asyncio's WriteTransport.writelines()."),
+    /* Only the signature: help() then shows that of asyncio's class. */
+    FL_METHOD("write_eof", write_eof, METH_NOARGS,
+              "write_eof($self, /)\n--\n\n"),
+    {NULL, NULL, 0, NULL},
+};

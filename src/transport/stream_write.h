@@ -52,8 +52,7 @@ PyObject *fl_stream_write(FlStream *self, PyObject *data);
 int fl_stream_write_memory(FlStream *self, const char *data,
                            size_t size_bytes);
 
-/* transport.writelines(lines) and transport.write_eof(). */
-PyObject *fl_stream_writelines(FlStream *self, PyObject *lines);
-PyObject *fl_stream_write_eof(FlStream *self, PyObject *ignored);
+/* The methods of StreamTransport that write: write, writelines, write_eof. */
+extern PyMethodDef fl_stream_methods[];
 
 #endif
