@@ -293,8 +293,17 @@ send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
 }
 
 static PyObject *
-sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
+datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
 {
+    static const FlParameters parameters = {"sendto",
+                                            {"data", "addr"},
+                                            .optional = 1};
+    FlArgs parsed;
+    if (fl_args_parse(&parameters, args, nargs, kwnames, &parsed) < 0) {
+        return NULL;
+    }
+    PyObject *data = parsed.args[0];
     if (fl_transport_check_data(
             data, "data argument must be a bytes-like object, not '%U'")
         < 0)
@@ -309,7 +318,8 @@ sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
             return nonempty < 0 ? NULL : Py_NewRef(Py_None);
         }
     }
-    address = check_address(self, address);
+    PyObject *address =
+        check_address(self, parsed.args[1] == NULL ? Py_None : parsed.args[1]);
     if (address == NULL) {
         return NULL;
     }
@@ -324,22 +334,6 @@ sendto_parsed(FlDatagram *self, PyObject *data, PyObject *address)
     Py_END_CRITICAL_SECTION();
     Py_DECREF(address);
     return fl_call_none(code);
-}
-
-static PyObject *
-datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
-                PyObject *kwnames)
-{
-    static const FlParameters parameters = {"sendto",
-                                            {"data", "addr"},
-                                            .optional = 1};
-    FlArgs parsed;
-    if (fl_args_parse(&parameters, args, nargs, kwnames, &parsed) < 0) {
-        return NULL;
-    }
-    PyObject *address = parsed.args[1];
-    return sendto_parsed(self, parsed.args[0],
-                         address == NULL ? Py_None : address);
 }
 
 /* --- the write queue ----------------------------------------------------- */
