@@ -22,9 +22,8 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "transport/stream.h"
-#include "transport/stream_close.h"
-#include "transport/stream_transport.h"
 #include "transport/stream_read.h"
+#include "transport/stream_transport.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
@@ -149,41 +148,20 @@ static PyMethodDef write_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* A new reference, or NULL with an exception set. */
-static PyTypeObject *
-type_new(PyObject *module, const char *name, const char *doc,
-         PyMethodDef *methods, PyObject *base)
-{
-    PyType_Slot slots[] = {
-        {Py_tp_doc, (void *)doc},
-        {Py_tp_dealloc, fl_stream_dealloc},
-        {Py_tp_finalize, fl_stream_finalize},
-        {Py_tp_traverse, fl_stream_traverse},
-        {Py_tp_clear, fl_stream_clear},
-        {Py_tp_repr, pipe_repr},
-        {Py_tp_methods, methods},
-        {Py_tp_getset, fl_transport_getset},
-        {Py_tp_members, fl_transport_members},
-        {0, NULL},
-    };
-    return fl_transport_type_new(module, name, sizeof(FlStream), slots, base,
-                                 NULL);
-}
-
 int
 fl_pipe_register(PyObject *module, FlState *state)
 {
-    state->read_pipe_type =
-        type_new(module, "fastloop._core.ReadPipeTransport",
-                 "An asyncio.ReadTransport for a pipe, created by the loop.",
-                 read_methods, state->asyncio_read_transport);
+    state->read_pipe_type = fl_stream_type_new(
+        module, "fastloop._core.ReadPipeTransport",
+        "An asyncio.ReadTransport for a pipe, created by the loop.",
+        read_methods, (reprfunc)pipe_repr, state->asyncio_read_transport);
     state->write_pipe_type =
         state->read_pipe_type == NULL
             ? NULL
-            : type_new(
+            : fl_stream_type_new(
                 module, "fastloop._core.WritePipeTransport",
                 "An asyncio.WriteTransport for a pipe, created by the loop.",
-                write_methods, state->asyncio_transport);
+                write_methods, (reprfunc)pipe_repr, state->asyncio_transport);
     return state->write_pipe_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

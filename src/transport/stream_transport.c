@@ -1,5 +1,5 @@
 /* StreamTransport: its operations (FlTransportOps), opening, repr() and type.
-   Datagram transports and pipes share all but the type.
+   Pipes and datagram transports share the operations and the opening.
 
    The work of an open stream is done in stream_read.c, stream_write.c,
    stream_close.c and extra_info.c.
@@ -525,23 +525,27 @@ fl_stream_repr(FlTransport *transport)
     return fl_transport_repr(transport, details);
 }
 
-/* --- StreamTransport ----------------------------------------------------- */
+/* --- types --------------------------------------------------------------- */
 
-static const char stream_doc[] =
-    "An asyncio.Transport for a TCP or Unix socket, created by the loop.";
-
-static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, (void *)stream_doc},
-    {Py_tp_dealloc, fl_stream_dealloc},
-    {Py_tp_finalize, fl_stream_finalize},
-    {Py_tp_traverse, fl_stream_traverse},
-    {Py_tp_clear, fl_stream_clear},
-    {Py_tp_repr, fl_stream_repr},
-    {Py_tp_methods, fl_stream_methods},
-    {Py_tp_getset, fl_transport_getset},
-    {Py_tp_members, fl_transport_members},
-    {0, NULL},
-};
+PyTypeObject *
+fl_stream_type_new(PyObject *module, const char *name, const char *doc,
+                   PyMethodDef *methods, reprfunc repr, PyObject *base)
+{
+    PyType_Slot slots[] = {
+        {Py_tp_doc, (void *)doc},
+        {Py_tp_dealloc, fl_stream_dealloc},
+        {Py_tp_finalize, fl_stream_finalize},
+        {Py_tp_traverse, fl_stream_traverse},
+        {Py_tp_clear, fl_stream_clear},
+        {Py_tp_repr, repr},
+        {Py_tp_methods, methods},
+        {Py_tp_getset, fl_transport_getset},
+        {Py_tp_members, fl_transport_members},
+        {0, NULL},
+    };
+    return fl_transport_type_new(module, name, sizeof(FlStream), slots, base,
+                                 NULL);
+}
 
 int
 fl_stream_register(PyObject *module, FlState *state)
@@ -550,9 +554,12 @@ fl_stream_register(PyObject *module, FlState *state)
     state->stream_type =
         state->streams == NULL
             ? NULL
-            : fl_transport_type_new(module, "fastloop._core.StreamTransport",
-                                    sizeof(FlStream), stream_slots,
-                                    state->asyncio_transport, NULL);
+            : fl_stream_type_new(
+                module, "fastloop._core.StreamTransport",
+                "An asyncio.Transport for a TCP or Unix socket, created by "
+                "the loop.",
+                fl_stream_methods, (reprfunc)fl_stream_repr,
+                state->asyncio_transport);
     return state->stream_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

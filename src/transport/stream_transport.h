@@ -1,5 +1,5 @@
 /* The type StreamTransport, and what it shares with the types of datagrams and
-   pipes: opening and repr().
+   pipes: opening, repr(), and for pipes the making of types.
 
    Opening acquires and registers the fd, and queues connection_made.
 
@@ -42,6 +42,13 @@ PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
 /* repr() of streams and datagram transports, in asyncio's format. */
 PyObject *fl_stream_repr(FlTransport *self);
+
+/* Add a type of streams to the module, as fl_transport_type_new: its full name,
+   docstring, methods beside those of all transports, repr() and base class.  A
+   new reference, or NULL. */
+PyTypeObject *fl_stream_type_new(PyObject *module, const char *name,
+                                 const char *doc, PyMethodDef *methods,
+                                 reprfunc repr, PyObject *base);
 
 /* Add StreamTransport and the functions that connections.py connects with to
    the module.  0, or -1 with an exception set. */
