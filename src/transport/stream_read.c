@@ -71,9 +71,9 @@
 #define PIPE_READ_FAILED "Fatal read error on pipe transport"
 
 typedef struct {
-    size_t got_bytes;
-    bool filled; /* the buffer is full, so there may be more */
-    bool costly; /* the data took long: end this event */
+    size_t got_bytes; /* 0 after a failure, too */
+    bool filled;      /* the buffer is full, so there may be more */
+    bool costly;      /* the data took long: end this event */
 } ReadResult;
 
 /* Read into several pieces of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
@@ -140,32 +140,7 @@ receive(FlStream *self, const FlProtocol *protocol, char *buffer,
     return code < 0 ? code : receive_pieces(self, &piece, 1, result);
 }
 
-/* A read has returned a negative code; -EAGAIN is no failure.  Every error of
-   a pipe is reported, as in asyncio, except EIO: a terminal's other side was
-   closed.  0, or -1 to end the run. */
-static int
-read_failed(FlStream *self, int code)
-{
-    if (code == -EAGAIN) {
-        return 0;
-    }
-    if (self->kind == FL_SOCKET || code == FL_NO_MEMORY) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
-    }
-    if (code == -EIO) {
-        fl_stream_fail(self, code);
-        return 0;
-    }
-    PyObject *exc = fl_errno_exception(code);
-    if (exc == NULL) {
-        return fl_stream_fatal(self, PIPE_READ_FAILED);
-    }
-    code = fl_stream_fatal_exception(self, exc, PIPE_READ_FAILED);
-    Py_DECREF(exc);
-    return code;
-}
-
-/* --- EOF ----------------------------------------------------------------- */
+/* --- the end of a read --------------------------------------------------- */
 
 static int
 deliver_eof(FlStream *self)
@@ -213,6 +188,34 @@ deliver_eof(FlStream *self)
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
+}
+
+/* End a read that got no bytes: its code is 0 at EOF, or negative; -EAGAIN is
+   no failure.  Every error of a pipe is reported, as in asyncio, except EIO: a
+   terminal's other side was closed.  0, or -1 to end the run. */
+static int
+end_read(FlStream *self, int code)
+{
+    if (code == 0) {
+        return deliver_eof(self);
+    }
+    if (code == -EAGAIN) {
+        return 0;
+    }
+    if (self->kind == FL_SOCKET || code == FL_NO_MEMORY) {
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    }
+    if (code == -EIO) {
+        fl_stream_fail(self, code);
+        return 0;
+    }
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        return fl_stream_fatal(self, PIPE_READ_FAILED);
+    }
+    code = fl_stream_fatal_exception(self, exc, PIPE_READ_FAILED);
+    Py_DECREF(exc);
+    return code;
 }
 
 #define DATA_FAILED "Fatal error: protocol.data_received() call failed."
@@ -299,14 +302,11 @@ receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         code = receive_pieces(self, pieces, used, result);
     }
     /* The contract: each find_room is followed by buffers_filled. */
-    if (count > 0 && (code < 0 || result->got_bytes == 0)) {
+    if (count > 0 && result->got_bytes == 0) {
         (void)native->buffers_filled(self->state, protocol->object, pieces, 0);
     }
-    if (code < 0) {
-        return read_failed(self, code);
-    }
     if (result->got_bytes == 0) {
-        return deliver_eof(self);
+        return end_read(self, code);
     }
     self->last_read_bytes = result->got_bytes;
     if (count == 0) {
@@ -326,7 +326,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
     int code = make_scratch(self->loop);
     if (code < 0) {
-        return read_failed(self, code);
+        return end_read(self, code);
     }
     /* A large read goes into the final object, which saves a copy. */
     bool direct = self->last_read_bytes >= LARGE_BYTES;
@@ -340,9 +340,9 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         buffer = PyBytes_AS_STRING(data);
     }
     code = receive(self, protocol, buffer, EVENT_BYTES, result);
-    if (code < 0 || result->got_bytes == 0) {
+    if (result->got_bytes == 0) {
         Py_XDECREF(data);
-        return code < 0 ? read_failed(self, code) : deliver_eof(self);
+        return end_read(self, code);
     }
     Py_ssize_t size = (Py_ssize_t)result->got_bytes;
     if (direct) {
@@ -401,11 +401,8 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     code = receive(self, protocol, view.buf, (size_t)view.len, result);
     /* Before buffer_updated, which may resize the buffer. */
     PyBuffer_Release(&view);
-    if (code < 0) {
-        return read_failed(self, code);
-    }
     if (result->got_bytes == 0) {
-        return deliver_eof(self);
+        return end_read(self, code);
     }
     if (fl_protocol_buffer_updated(self->state, protocol->object,
                                    result->got_bytes)
