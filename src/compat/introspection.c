@@ -98,10 +98,9 @@ static PyObject *
 begin_copy(const FlLoop *loop)
 {
     if (fl_loop_on_other_thread(loop)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "without a GIL only its own thread may read the "
-                        "queues of a running loop");
-        return NULL;
+        return PyErr_Format(PyExc_RuntimeError,
+                            "without a GIL only its own thread may read the "
+                            "queues of a running loop");
     }
     return PyList_New(0);
 }

@@ -171,8 +171,7 @@ fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
     /* asyncio does not check this.  connection_lost and exception handlers
        expect an exception instance. */
     if (!PyExceptionInstance_Check(exc)) {
-        PyErr_SetString(PyExc_TypeError, "exc must be an exception");
-        return NULL;
+        return PyErr_Format(PyExc_TypeError, "exc must be an exception");
     }
     /* Fails only with an exception that ends the run. */
     return fl_call_none(fl_stream_fatal_exception(self, exc, message));

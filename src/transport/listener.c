@@ -421,8 +421,7 @@ resume_accepting(PyObject *module, PyObject *object)
 {
     PyTypeObject *type = fl_state_get(module)->listener_type;
     if (!Py_IS_TYPE(object, type)) {
-        PyErr_SetString(PyExc_TypeError, "a Listener is required");
-        return NULL;
+        return PyErr_Format(PyExc_TypeError, "a Listener is required");
     }
     int code = has_fd((Listener *)object); /* else the server has closed it */
     return fl_call_none(code > 0 ? listener_start((Listener *)object) : code);
