@@ -7,7 +7,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
-#include "py/field.h"
 #include "py/state.h"
 #include "transport/native_protocol.h"
 #include "transport/write_queue.h"

@@ -36,7 +36,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"

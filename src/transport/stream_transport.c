@@ -30,7 +30,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "py/field.h"
 #include "py/state.h"
 #include "transport/datagram.h"
 #include "transport/extra_info.h"

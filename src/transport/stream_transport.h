@@ -43,8 +43,8 @@ PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 /* repr() of streams and datagram transports, in asyncio's format. */
 PyObject *fl_stream_repr(FlTransport *self);
 
-/* Add a type of streams to the module, as fl_transport_type_new: its full name,
-   docstring, methods beside those of all transports, repr() and base class.  A
+/* Add a type of streams to the module, as fl_transport_type_new: its full
+   name, docstring, methods beside those of all transports, repr() and base.  A
    new reference, or NULL. */
 PyTypeObject *fl_stream_type_new(PyObject *module, const char *name,
                                  const char *doc, PyMethodDef *methods,
