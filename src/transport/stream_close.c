@@ -29,7 +29,7 @@
       does, and every operation handles that phase.
    10. Only a stream that may still write is corked (fl_stream_set_phase), and
       the loop has a reference to each such stream.  So loop->cork never points
-      into a freed stream. */
+      to a freed stream. */
 #include "transport/stream_close.h"
 
 #include "base/list.h"
