@@ -324,7 +324,9 @@ async def test_data_that_closes_its_call_is_released_once(loop, pair):
 
 
 @needs_buffer_methods
-def test_ctrl_c_while_a_buffer_is_taken_ends_the_run(loop, pair):
+def test_ctrl_c_while_a_buffer_is_taken_ends_the_run(loop, loop_kind, pair):
+    if loop_kind == "asyncio":
+        pytest.skip("CPython's recv_into() makes a TypeError of it")
     left, right = pair
 
     class Buffer:

@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -225,25 +224,6 @@ async def test_gc_may_close_the_transport_that_is_visited(transport_pair):
     gc.collect()
     assert c.transport.is_closing()
     assert c.transport.get_write_buffer_size() == 0
-
-
-@only_fastloop
-def test_unsent_data_when_the_loop_is_closed(
-    loop_factory: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    """asyncio raises when a part was sent, and forgets the rest."""
-    loop = loop_factory()
-    link = _Link(loop)
-    transport = loop.run_until_complete(link.open(asyncio.Protocol()))
-    loop.close()
-    transport.write(bytes(BIG))
-    assert 0 < transport.get_write_buffer_size() < BIG
-    assert link.far.recv(10) == bytes(10)
-    link.far.close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        del link, loop, transport
-        gc.collect()
 
 
 @only_fastloop
