@@ -6,8 +6,9 @@
       runs in the next iteration, after that one's poll and timers.
       KeyboardInterrupt and SystemExit end a batch early and leave the rest
       queued.
-   3. Bytes that a callback corked (loop->cork) are sent when it returns, also
-      when it raised.  Later callbacks, and their sends, come after them.
+   3. Bytes that a callback corked are sent when it returns, also when it
+      raised; or, if all of them may wait (transport/stream_write.c), when the
+      batch ends or the coarse clock ticks.
    4. In debug mode every callback runs as a handle.  Where the application
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function.
@@ -388,16 +389,26 @@ run_timed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
+void
+fl_loop_flush_streams(FlLoop *loop)
+{
+    FlList corked, *link;
+    /* Out of the loop's list: each send goes through fl_loop_before_io. */
+    fl_list_move(&loop->corked, &corked);
+    while ((link = fl_list_pop(&corked)) != NULL) {
+        loop->flush_stream(link);
+    }
+}
+
 int
 fl_loop_run_batch(FlLoop *loop)
 {
     FlReadyQueue *queue = &loop->ready;
-    uint64_t end = queue->tail; /* invariant 2 */
+    uint64_t end = loop->batch_end = queue->tail; /* invariant 2 */
     int code = 0;
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
     }
-    loop->in_batch = true;
     /* An exchange synchronizes with wake() in base_loop.c.  A thread that
        found wake_queued set pushed no entry, so this batch must see what that
        thread wrote. */
@@ -407,12 +418,18 @@ fl_loop_run_batch(FlLoop *loop)
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
         loop->callback_count++;
+        loop->running_kind = (uint8_t)entry.kind;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);
-        fl_loop_flush_corked(loop);
+        if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))
+            && (loop->flush_soon || loop->corked_ns != fl_clock_coarse_ns()))
+        {
+            fl_loop_flush_streams(loop); /* invariant 3 */
+        }
     }
-    loop->in_batch = false;
+    loop->running_kind = FL_READY_NONE;
+    fl_loop_flush_corked(loop);
     return code;
 }
 

@@ -91,13 +91,16 @@ struct FlLoop {
     int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
     int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
     uint64_t callback_count; /* entries run so far: identifies a callback */
-    /* The stream whose write queue keeps bytes until the running callback
-       returns, or NULL; and the function that then sends them.  That calls no
-       protocol and preserves a raised exception; a failure queues
-       connection_lost. */
-    PyObject *FL_ATOMIC cork;
-    void (*flush_cork)(PyObject *cork);
-    FL_ATOMIC bool in_batch;  /* callbacks run: their writes may be corked */
+    /* The streams whose write queues keep bytes, in the order of their writes,
+       and the function that then sends those of one.  That calls no protocol
+       and preserves a raised exception; a failure queues connection_lost. */
+    FlList corked;
+    void (*flush_stream)(FlList *link);
+    int64_t corked_ns; /* coarse time at which `corked` was empty last */
+    bool flush_soon;   /* send them when the running callback returns */
+    /* The FlReadyKind of the callback that runs, or FL_READY_NONE. */
+    FL_ATOMIC uint8_t running_kind;
+    uint64_t batch_end;       /* of the entries that this iteration runs */
     atomic_bool wake_queued;  /* an entry of _write_to_self() waits for the
                                  next batch */
     unsigned skips_left;      /* polls that may still be skipped */
@@ -187,15 +190,15 @@ fl_loop_needs_lock(const FlLoop *loop)
            && !fl_fd_table_iterates_here(&loop->poller->table);
 }
 
-/* Send the bytes that the running callback corked.  loop->cork is cleared
-   first: the flush itself goes through fl_loop_before_io. */
+/* Send the bytes that are corked. */
+void fl_loop_flush_streams(FlLoop *loop);
+
+/* The same; it does nothing unless there are any. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
-    PyObject *corked = loop->cork;
-    if (FL_UNLIKELY(corked != NULL)) {
-        loop->cork = NULL;
-        loop->flush_cork(corked);
+    if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))) {
+        fl_loop_flush_streams(loop);
     }
 }
 

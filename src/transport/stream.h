@@ -70,6 +70,7 @@ typedef struct FlStream {
     PyObject *waiter;         /* future resolved after connection_made */
     PyObject *empty_waiter;   /* sendfile's: for an empty queue, or for room */
     PyObject *queued_by;      /* debug mode: the stack that queued a call */
+    FlList cork_link;         /* in loop->corked while corked */
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */
     FlName *sockname;         /* saved when the descriptor is closed */
@@ -85,6 +86,7 @@ typedef struct FlStream {
     unsigned read_halvings; /* how often the read size was halved */
     bool wrote_again;       /* the last callback that wrote did so twice */
     bool corks_first;       /* the one before did: cork the first write too */
+    uint8_t writers;        /* callbacks that wrote, up to BUSY_WRITERS */
     FL_ATOMIC bool exposed; /* others may close the descriptor or send on it */
     FL_ATOMIC bool paused;  /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
@@ -117,19 +119,16 @@ fl_stream_is_connection(const FlStream *self)
 static inline bool
 fl_stream_is_corked(const FlStream *self)
 {
-    /* Without a GIL nothing is, and another thread may ask, for a repr. */
+    /* Without a GIL nothing is. */
     return FL_HAVE_GIL && self->loop != NULL
-           && self->loop->cork == (PyObject *)self;
+           && !fl_list_is_empty(&self->cork_link);
 }
 
-/* Cancel the flush at the callback's end: the queue is dropped, or sent
-   elsewhere. */
+/* Cancel the flush: the queue is dropped, or sent elsewhere. */
 static inline void
 fl_stream_cancel_flush(FlStream *self)
 {
-    if (fl_stream_is_corked(self)) {
-        self->loop->cork = NULL;
-    }
+    fl_list_remove(&self->cork_link);
 }
 
 /* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a

@@ -28,8 +28,8 @@
       finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
       does, and every operation handles that phase.
    10. Only a stream that may still write is corked (fl_stream_set_phase), and
-      the loop has a reference to each such stream.  So loop->cork never points
-      to a freed stream. */
+      the loop has a reference to each such stream.  So loop->corked never has
+      a freed stream. */
 #include "transport/stream_close.h"
 
 #include "base/list.h"
@@ -494,7 +494,7 @@ fl_stream_dealloc(FlStream *self)
     PyObject_GC_UnTrack(self);
     PyObject_ClearWeakRefs((PyObject *)self);
     FL_CHECK(self->reg == NULL, "a freed stream has no registration");
-    FL_CHECK(!fl_stream_is_corked(self), "loop->cork would dangle");
+    FL_CHECK(!fl_stream_is_corked(self), "loop->corked would dangle");
     (void)fl_stream_clear(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);

@@ -337,6 +337,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->owned.object = (PyObject *)self;
     self->owned.kind = &owned_kind; /* the loop's calls */
     fl_list_init(&self->owned.link);
+    fl_list_init(&self->cork_link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
     self->exposed = options->sock != NULL && !options->sock_private;

@@ -1,39 +1,39 @@
 /* The life of a written byte: write, cork, send, wait for the kernel.
 
-   The first write of a callback is sent at once, as in asyncio.  Later writes
-   are corked: they stay in the queue until the callback returns.  Then one
-   sendmsg sends up to 64 of them; a single one is sent with send.  If the last
-   callback that wrote to the connection wrote several times (an HTTP header,
-   then its body), the first write is corked too.  That saves one system call
-   per response.
+   A write is sent at once, as in asyncio, or corked: it stays in the queue
+   until the callback returns or the iteration ends.
 
-   1. At most one stream of a loop is corked (loop->cork), and it is flushed
-      before the loop sends anything else.  So bytes leave in the order they
-      were written, across connections too.  Every send in C first calls
+   - Until the callback returns: its second and later writes; the first one too
+     if the last callback that wrote to the connection wrote several times (an
+     HTTP header, then its body).  That saves a system call per response.
+   - Until the iteration ends: all writes of a callback that others follow, on
+     a connection to which BUSY_WRITERS callbacks have written.  A send wakes
+     a peer that sleeps on another CPU, which costs more than the rest of the
+     send; sends in a row wake it once.  Not the writes of an event
+     (data_received): plain TCP echo gained nothing.
+
+   1. loop->corked has the corked streams in the order of their writes.  A
+      write joins the bytes that were corked last; otherwise it flushes all.
+      So does the loop before it sends anything else: bytes leave in the order
+      they were written, across connections too.  Every send in C first calls
       fl_loop_before_io.  Sends in Python, and every way to hand control to
       another loop, thread or process, call fl_loop_flush_corked_here.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
       where the application has the fd: its own sends would overtake corked
       bytes.  Not in a forked child of the loop's process, which may end by
-      os._exit.  A queue is corked as a whole: the kernel has refused none of
-      it.
-   3. Corked bytes count as sent.  Code that ends or inspects the stream must
-      flush first, and get_write_buffer_size does not count them.
-   4. A flush only sends.  It calls no protocol and ends no stream, so any code
-      may flush.  Work that waits for an empty queue is done by an event
-      (fl_stream_drained).
+      os._exit.  The kernel has refused no byte of a corked queue.
+   3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
+      inspects the stream flushes first.
+   4. A flush only sends: it calls no protocol and ends no stream.  What waits
+      for an empty queue is left to an event (fl_stream_drained).
    5. bytes objects are referenced and all else is copied, because the caller
       may change its buffer once write returns.
 
-   Limits: corked bytes wait for the end of the callback.  A callback that
-   corks bytes and then blocks until another thread, loop or process has
-   received them deadlocks, where asyncio would not.  What invariant 1 covers
-   flushes first and is safe.  A long callback sends its corked writes late,
-   and one that ends the process (os._exit, os.exec*, a signal) loses them.
-   README.md, "Bytes out", says which other rules were rejected. */
+   README.md has the limits of corking, and what was rejected. */
 #include "transport/stream_write.h"
 
+#include "base/clock.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "py/call.h"
@@ -51,6 +51,8 @@
 #define MAX_VECTORS             64
 /* asyncio warns from the fifth write after the connection was lost. */
 #define QUIET_WRITES_AFTER_LOSS 5
+/* A connection to which so many callbacks have written is a busy one. */
+#define BUSY_WRITERS            8
 /* The most bytes that are corked. */
 #define CORKED_BYTES            (64 * 1024)
 #define WRONG_TYPE \
@@ -181,31 +183,42 @@ record_write(FlStream *self)
         self->write_callback = self->loop->callback_count;
         self->corks_first = self->wrote_again;
         self->wrote_again = false;
+        self->writers += self->writers < BUSY_WRITERS;
     }
 }
 
-/* Whether the recorded write, of this size, may be corked together with the
-   queue.  Another thread's write is never corked: the loop may be asleep, or
-   the running callback may wait for that thread.  Nor is any without a GIL,
-   where another thread may write to the stream meanwhile. */
+/* Whether the running callback's writes wait for the iteration's end. */
+static bool
+waits_for_iteration(const FlStream *self)
+{
+    const FlLoop *loop = self->loop;
+    return self->writers == BUSY_WRITERS && loop->ready.head < loop->batch_end
+           && loop->running_kind != FL_READY_EVENT;
+}
+
+/* Whether the recorded write, of this size, may be corked with the queue.  Not
+   another thread's: the loop may be asleep, or the running callback may wait
+   for that thread.  None without a GIL, where others may write meanwhile. */
 static bool
 may_cork(const FlStream *self, size_t size_bytes)
 {
     FlLoop *loop = self->loop;
     uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
-    return FL_HAVE_GIL && (self->wrote_again || self->corks_first)
-           && loop->in_batch && !self->exposed && !(loop->off & FL_OFF_CORK)
+    return FL_HAVE_GIL && loop->running_kind != FL_READY_NONE
+           && (self->wrote_again || self->corks_first
+               || waits_for_iteration(self))
+           && !self->exposed && !(loop->off & FL_OFF_CORK)
            && queued_bytes <= CORKED_BYTES
            && queued_bytes <= self->high_water_bytes
            && fl_loop_of_thread(loop->state) == loop
            && !fl_loop_is_inherited(loop);
 }
 
-/* FlLoop.flush_cork: send what fl_stream_flush promises to send. */
+/* FlLoop.flush_stream: send what fl_stream_flush promises to send. */
 static void
-flush_corked(PyObject *cork)
+flush_stream(FlList *link)
 {
-    FlStream *self = (FlStream *)cork;
+    FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
     if (fl_loop_is_inherited(self->loop)) {
         fl_write_queue_clear(&self->write_queue); /* the parent sends them */
     }
@@ -214,17 +227,21 @@ flush_corked(PyObject *cork)
     }
 }
 
-/* Cork the whole queue until the callback's end. */
+/* Cork the whole queue. */
 static void
 cork_queue(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (!fl_stream_is_corked(self)) {
-        FL_CHECK(loop->cork == NULL, "one stream is corked at a time");
-        FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
-        loop->cork = (PyObject *)self;
-        loop->flush_cork = flush_corked;
+    if (fl_list_is_empty(&loop->corked)) {
+        loop->corked_ns = fl_clock_coarse_ns();
+        loop->flush_soon = false;
+        loop->flush_stream = flush_stream;
     }
+    if (!fl_stream_is_corked(self)) {
+        FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
+        fl_list_append(&loop->corked, &self->cork_link);
+    }
+    loop->flush_soon |= !waits_for_iteration(self);
 }
 
 /* --- flow control -------------------------------------------------------- */
@@ -324,14 +341,16 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Flush corked bytes that this write would overtake: another stream's always,
-   this stream's unless the write joins them.  Returns whether the kernel has
+/* Flush corked bytes that this write would overtake.  One that is corked joins
+   this stream's if they were written last.  Returns whether the kernel has
    refused earlier bytes, so that the write must queue behind them. */
 static bool
 flush_before_write(FlStream *self, bool corks)
 {
     FlLoop *loop = self->loop;
-    if (fl_stream_is_corked(self) ? !corks : !fl_loop_on_other_thread(loop)) {
+    bool corked = fl_stream_is_corked(self);
+    bool joins = corked && loop->corked.prev == &self->cork_link;
+    if (corks ? corked && !joins : corked || !fl_loop_on_other_thread(loop)) {
         fl_loop_flush_corked(loop);
     }
     return !fl_stream_is_corked(self)
@@ -406,7 +425,6 @@ write_payload(FlStream *self, const Payload *payload)
         return code;
     }
     if (!start.blocked && !start.corks && start.failure == 0) {
-        /* Nothing is queued: send it. */
         struct iovec vector = {(char *)payload->data, size};
         start.failure = send_vectors(self, &vector, 1, &sent);
         if (sent == size) {

@@ -1,8 +1,9 @@
 """When what is written leaves: the first write of a callback at once.
 
 The later writes of a callback are corked until it returns, and so is the first
-where the last callback that wrote did so several times.  asyncio sends each
-write at once.
+where the last callback that wrote did so several times.  On a busy connection
+the writes of callbacks that others follow are corked until the iteration ends.
+asyncio sends each write at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import socket
 import sys
 import threading
+import time
 
 import pytest
 from datagram_helpers import plain
@@ -150,6 +152,139 @@ async def test_a_single_write_is_sent_at_once_after_another_single_one():
             await in_callbacks(answer)
             assert peer.receive(1) == b"x"
             await in_callbacks(look)
+
+
+# --- until the iteration ends --------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def busy():
+    """Two busy connections, to which many callbacks have written."""
+    async with served() as (one, first), served() as (two, second):
+        for transport, peer in (one, first), (two, second):
+            await in_callbacks(*[lambda t=transport: t.write(b"w")] * 10)
+            assert peer.receive(10) == b"w" * 10
+        yield one, first, two, second
+
+
+async def in_one_iteration(*works):
+    """Call these in one iteration, each in a callback of its own."""
+    loop = asyncio.get_running_loop()
+    done = [loop.create_future() for _ in works]
+    for work, future in zip(works, done, strict=True):
+        task = asyncio.create_task(in_callback(work))
+        task.add_done_callback(lambda task, f=future: f.set_result(task))
+    return [(await future).result() for future in done]
+
+
+async def in_callback(work):
+    return work()
+
+
+def corked(loop_kind):
+    return HOLDS and loop_kind == "fastloop"
+
+
+async def test_writes_of_busy_connections_wait_for_the_iteration(loop_kind):
+    async with busy() as (one, first, two, second):
+        seen = await in_one_iteration(
+            lambda: one.write(b"a"),
+            first.look,
+            lambda: two.write(b"b"),
+            lambda: first.look() + second.look(),
+        )
+        now = b"".join(part for part in seen if part)
+        later = first.look() + second.look()
+        assert now + later == b"ab"
+        assert now == b"" if corked(loop_kind) else b"ab"
+
+
+async def test_the_last_callback_of_an_iteration_sends_at_once():
+    async with busy() as (one, first, two, second):
+
+        def last():
+            two.write(b"b")
+            return first.look() + second.look()
+
+        seen = await in_one_iteration(lambda: one.write(b"a"), last)
+        assert seen[1] == b"ab"
+
+
+async def test_a_second_write_to_one_of_several_sends_all(loop_kind):
+    """Bytes leave in the order in which they were written."""
+    async with busy() as (one, first, two, second):
+        seen = await in_one_iteration(
+            lambda: one.write(b"a"),
+            lambda: two.write(b"b"),
+            lambda: one.write(b"c"),
+            lambda: (first.look(), second.look()),
+            lambda: None,
+        )
+        assert seen[3] == ((b"a" if corked(loop_kind) else b"ac"), b"b")
+        await asyncio.sleep(0)
+        assert first.look() == (b"c" if corked(loop_kind) else b"")
+
+
+async def test_two_writes_of_a_busy_connection_wait_together(loop_kind):
+    async with busy() as (one, first, _, _):
+        seen = await in_one_iteration(
+            lambda: one.write(b"a"),
+            lambda: one.writelines([b"b", b"c"]),
+            first.look,
+            lambda: None,
+        )
+        assert seen[2] == (b"" if corked(loop_kind) else b"abc")
+        assert (seen[2] or first.look()) == b"abc"
+
+
+@pytest.mark.parametrize("way", ["close", "write_eof", "abort"])
+async def test_the_end_of_a_connection_sends_what_waits(way):
+    async with busy() as (one, first, two, second):
+        await in_one_iteration(
+            lambda: one.write(b"a"),
+            lambda: two.write(b"b"),
+            lambda: getattr(two, way)(),
+            lambda: None,
+        )
+        assert first.receive(1) + second.receive(1) == b"ab"
+
+
+async def test_a_tick_of_the_clock_sends_what_waits():
+    """A long iteration makes no answer wait for its end."""
+    async with busy() as (one, first, _, _):
+
+        def busy_for(seconds):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                pass
+
+        seen = await in_one_iteration(
+            lambda: one.write(b"a"),
+            lambda: busy_for(0.03),
+            first.look,
+            lambda: None,
+        )
+        assert seen[2] == b"a"
+
+
+async def test_an_event_answers_at_once():
+    """Bytes that data_received writes do not wait for the iteration."""
+
+    class Answers(Recorder):
+        def data_received(self, data):
+            super().data_received(data)
+            self.transport.write(data)
+            seen.append(peer.look())
+
+    seen = []
+    async with served(Answers) as (_, peer):
+        loop = asyncio.get_running_loop()
+        for _ in range(12):
+            peer.sock.sendall(b"x")
+            while len(seen) == 0:
+                loop.call_soon(int)
+                await asyncio.sleep(0)
+            assert seen.pop() == b"x"
 
 
 # --- order ---------------------------------------------------------------
