@@ -303,6 +303,7 @@ fl_signals_begin(FlLoop *loop)
         return -1;
     }
     loop->owns_wakeup_fd = true;
+    loop->lost_wakeup_fd = false;
     /* After a fork, or after another loop with handlers was closed, nothing
        keeps invariant 4 for this loop's handlers. */
     FlWakeup *wakeup = &loop->state->wakeup;
@@ -414,6 +415,9 @@ fl_signals_after_fork(FlState *state)
     if (owner == NULL || !in_main_thread(state)) {
         return 0;
     }
+    /* The next iteration begins anew (leave_parent in iteration.c), whoever
+       notices the fork first. */
+    owner->lost_wakeup_fd |= owner->owns_wakeup_fd;
     owner->owns_wakeup_fd = false;
     return release_wakeup_fd(owner);
 }

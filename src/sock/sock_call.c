@@ -125,7 +125,7 @@ on_ready(SocketCall *self)
     /* An event that was queued before a release or cancel still arrives. */
     int done =
         self->future == NULL ? 1 : fl_call_truth(self->future, names->done);
-    if (done != 0) {
+    if (done != 0 || self->future == NULL) {
         /* Released or cancelled.  The coroutine's `finally` releases it. */
         return done < 0 ? -1 : 0;
     }

@@ -227,7 +227,13 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
         return -1;
     }
     FlStream *stream = &self->stream;
-    int code = fl_write_queue_append(&stream->write_queue, datagram, 0);
+    /* As asyncio, which registers for the first one before it queues it. */
+    int code = fl_write_queue_is_empty(&stream->write_queue)
+                   ? fl_loop_check_open(stream->loop)
+                   : 0;
+    if (code == 0) {
+        code = fl_write_queue_append(&stream->write_queue, datagram, 0);
+    }
     Py_DECREF(datagram);
     if (code < 0) {
         return -1;

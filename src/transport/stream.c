@@ -11,6 +11,9 @@
 #include "transport/native_protocol.h"
 #include "transport/write_queue.h"
 
+/* asyncio warns from the fifth write after the connection was lost. */
+#define QUIET_WRITES_AFTER_LOSS 5
+
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
@@ -116,4 +119,26 @@ fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events)
     }
     Py_DECREF(self);
     return code;
+}
+
+int
+fl_stream_count_lost_write(FlStream *self)
+{
+    if (FL_LIKELY(self->phase < FL_STREAM_CLOSING)) {
+        return 0;
+    }
+    bool is_pipe = self->kind == FL_WRITE_PIPE; /* takes none after close() */
+    if (self->phase < FL_STREAM_LOST && !is_pipe) {
+        return 0;
+    }
+    /* asyncio counts a connection's loss itself as the first. */
+    self->writes_after_loss++;
+    if (self->writes_after_loss - is_pipe >= QUIET_WRITES_AFTER_LOSS) {
+        PyObject *warned =
+            PyObject_CallMethodOneArg(self->state->streams,
+                                      self->state->names.warn_lost,
+                                      is_pipe ? Py_True : Py_False);
+        return fl_call_done(warned) < 0 ? -1 : 1;
+    }
+    return 1;
 }

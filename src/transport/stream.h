@@ -187,4 +187,9 @@ int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
    set. */
 int fl_stream_log(FlStream *self, const char *event);
 
+/* Count a write after the connection was lost; the fifth and later ones log
+   asyncio's warning.  1: drop the write; 0: the connection is not lost; -1
+   with an exception set. */
+int fl_stream_count_lost_write(FlStream *self);
+
 #endif

@@ -48,13 +48,11 @@
 #include <sys/uio.h>
 
 /* Enough for any burst worth one call, and well below IOV_MAX. */
-#define MAX_VECTORS             64
-/* asyncio warns from the fifth write after the connection was lost. */
-#define QUIET_WRITES_AFTER_LOSS 5
+#define MAX_VECTORS  64
 /* A connection to which so many callbacks have written is a busy one. */
-#define BUSY_WRITERS            8
+#define BUSY_WRITERS 8
 /* The most bytes that are corked. */
-#define CORKED_BYTES            (64 * 1024)
+#define CORKED_BYTES (64 * 1024)
 #define WRONG_TYPE \
     "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
 
@@ -292,28 +290,6 @@ check_writable(FlStream *self, const char *method)
     return 0;
 }
 
-int
-fl_stream_count_lost_write(FlStream *self)
-{
-    if (FL_LIKELY(self->phase < FL_STREAM_CLOSING)) {
-        return 0;
-    }
-    bool is_pipe = self->kind == FL_WRITE_PIPE; /* takes none after close() */
-    if (self->phase < FL_STREAM_LOST && !is_pipe) {
-        return 0;
-    }
-    /* asyncio counts a connection's loss itself as the first. */
-    self->writes_after_loss++;
-    if (self->writes_after_loss - is_pipe >= QUIET_WRITES_AFTER_LOSS) {
-        PyObject *warned =
-            PyObject_CallMethodOneArg(self->state->streams,
-                                      self->state->names.warn_lost,
-                                      is_pipe ? Py_True : Py_False);
-        return fl_call_done(warned) < 0 ? -1 : 1;
-    }
-    return 1;
-}
-
 /* The data of a write.  `bytes` is the exact bytes object that has it, or NULL
    where the caller may change the data later. */
 typedef struct {
@@ -385,19 +361,21 @@ begin_write(FlStream *self, const char *method, size_t size_bytes,
     return self->phase < FL_STREAM_LOST; /* the flush may have failed, too */
 }
 
-/* End a write whose data is queued, or dropped after a failure.  0, or -1 with
-   RuntimeError: it has failed or has left bytes, and a closed loop neither
-   reports nor sends. */
+/* End a write: cork the queue, send it, or wait.  0, or -1 with RuntimeError:
+   it has failed or has left bytes, and the loop is closed, which would neither
+   report nor send. */
 static int
 end_write(FlStream *self, const WriteStart *start)
 {
     if (start->blocked) {
         wait_for_kernel(self);
+        return 0;
     }
-    else if (start->corks) {
+    if (start->corks) {
         cork_queue(self);
+        return 0;
     }
-    else if (start->failure < 0) {
+    if (start->failure < 0) {
         write_failed(self, start->failure);
     }
     else {
@@ -431,6 +409,9 @@ write_payload(FlStream *self, const Payload *payload)
             return 0;
         }
         start.blocked = start.failure == 0;
+        if (start.blocked && fl_loop_check_open(self->loop) < 0) {
+            return -1; /* as in asyncio, the rest is dropped */
+        }
     }
     if ((start.blocked || start.failure == 0)
         && queue_payload(self, payload, sent) < 0)

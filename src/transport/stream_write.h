@@ -39,11 +39,6 @@ int fl_stream_drained(FlStream *self);
    leaves the loop. */
 int fl_flow_check(FlStream *self, bool pause);
 
-/* Count a write after the connection was lost; the fifth and later ones log
-   asyncio's warning.  1: drop the write; 0: the connection is not lost; -1
-   with an exception set. */
-int fl_stream_count_lost_write(FlStream *self);
-
 /* transport.write(data): None, or NULL with an exception set. */
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
 

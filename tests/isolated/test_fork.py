@@ -259,6 +259,30 @@ for _ in range(2):
     loop.remove_reader(near)
 loop.close()
 """,
+    # Another part of the loop notices the fork before the next iteration.
+    "ctrl_c_ends_the_run_of_a_child_that_changed_handlers": """
+def fork():
+    pid = os.fork()
+    if pid:
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        loop.stop()
+        return
+    loop.add_signal_handler(signal.SIGUSR2, int)
+    loop.remove_signal_handler(signal.SIGUSR2)
+    # The run goes on in this process, and waits.
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    signal.alarm(20)  # ends a child that waits for ever
+
+loop = new_loop()
+codes = []
+loop.call_soon(fork)
+try:
+    loop.run_forever()
+except KeyboardInterrupt:
+    os._exit(5)
+assert codes == [5], codes
+loop.close()
+""",
     # What the parent learned of a socket is no knowledge of the child's.
     "a_child_waits_for_its_parents_sockets": """
 loop = new_loop()

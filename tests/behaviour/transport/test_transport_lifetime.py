@@ -343,6 +343,24 @@ def test_a_write_that_is_not_sent_raises_in_a_closed_loop(
     far.close()
 
 
+@pytest.mark.parametrize("method", ["write", "writelines"])
+def test_a_write_behind_others_is_silent_in_a_closed_loop(
+    loop_factory, method
+):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        loop = loop_factory()
+        transport, far = open_on(loop, Recorder())
+        transport.write(bytes(64 << 20))
+        waiting = transport.get_write_buffer_size()
+        loop.close()
+        getattr(transport, method)(b"abc" if method == "write" else [b"abc"])
+        assert transport.get_write_buffer_size() == waiting + 3
+        del transport
+        gc.collect()
+    far.close()
+
+
 def test_reading_cannot_resume_in_a_closed_loop(loop_factory):
     """Nothing would be delivered: waiting code is to know."""
     with warnings.catch_warnings():
