@@ -65,8 +65,9 @@ _NUMBERS = (
         float("nan"),
     ),
 )
-#: Values, not objects of the loop: bytearray.ljust(2**31) only takes memory.
-_PLAIN = (int, float, str, bytes, bytearray, tuple, dict)
+#: Values, not objects of the loop: bytearray.ljust(2**31) only takes memory,
+#: as does list.extend() of what says that it is so long.
+_PLAIN = (int, float, str, bytes, bytearray, tuple, list, dict)
 _TEXTS = ("", "x", "localhost", "127.0.0.1", "::1", "socket", "\ud800", "a\0b")
 _SPECIAL = (
     *("__index__", "__float__", "__int__", "__len__", "__iter__", "__next__"),
