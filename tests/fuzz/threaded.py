@@ -104,7 +104,7 @@ class SharedCase(fuzz_calls.Case):
                 self.loop.run_forever()
             except SystemError:
                 raise
-            except (Exception, asyncio.CancelledError):
+            except fuzz_calls.ALLOWED:
                 pass  # out of the report of an exception, as in asyncio
             if not self.waits():
                 break
@@ -181,7 +181,7 @@ class Worker(fuzz_calls.Case):
                 getattr(thing, name)
         except SystemError:
             raise
-        except (Exception, asyncio.CancelledError):
+        except fuzz_calls.ALLOWED:
             pass
 
     def arguments(self, method: Any) -> tuple[list[Any], dict[str, Any]]:
