@@ -98,8 +98,9 @@ struct FlLoop {
     void (*flush_stream)(FlList *link);
     int64_t corked_ns; /* coarse time at which `corked` was empty last */
     bool flush_soon;   /* send them when the running callback returns */
-    /* The FlReadyKind of the callback that runs, or FL_READY_NONE. */
-    FL_ATOMIC uint8_t running_kind;
+    /* The FlReadyKind of the callback that runs, or FL_READY_NONE.  It is read
+       only with a GIL: without one no write is corked. */
+    uint8_t running_kind;
     uint64_t batch_end;       /* of the entries that this iteration runs */
     atomic_bool wake_queued;  /* an entry of _write_to_self() waits for the
                                  next batch */

@@ -415,8 +415,8 @@ fl_signals_after_fork(FlState *state)
     if (owner == NULL || !in_main_thread(state)) {
         return 0;
     }
-    /* The next iteration begins anew (leave_parent in iteration.c), whoever
-       notices the fork first. */
+    /* So the next iteration calls fl_signals_begin (leave_parent in
+       iteration.c), even if another function has handled the fork by then. */
     owner->lost_wakeup_fd |= owner->owns_wakeup_fd;
     owner->owns_wakeup_fd = false;
     return release_wakeup_fd(owner);

@@ -19,7 +19,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
     FL_CHECK(phase > self->phase, "phases only advance");
     if (phase >= FL_STREAM_LOST) {
-        /* The flush at the callback's end must not find a lost stream. */
+        /* A flush must not find a lost stream. */
         fl_stream_cancel_flush(self);
     }
     self->phase = phase;

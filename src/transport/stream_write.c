@@ -666,9 +666,9 @@ PyMethodDef fl_stream_methods[] = {
         "blocking.  The caller may change a mutable buffer afterwards.\n"
         "\n"
         "Raises TypeError for other types, RuntimeError after\n"
-        "write_eof().  Implements asyncio's WriteTransport.write().  If\n"
-        "a callback writes several times, data may be sent only when\n"
-        "the callback returns."),
+        "write_eof().  Implements asyncio's WriteTransport.write().\n"
+        "Data may be sent only when the callback returns or the loop's\n"
+        "iteration ends."),
     FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
               "writelines($self, list_of_data)\n--\n\n"
               "Send an iterable of buffers with as few system calls as\n"
