@@ -9,7 +9,8 @@
       that was sent through it would be lost.  Only a forked child replaces
       it, because changing the shared one would change the parent's.
    3. libuv polls two things, the set and its own wake-up fd.  So a poll that
-      does not block skips libuv and takes events from the set alone.
+      does not block skips libuv and takes events from the set alone.  So does
+      one that may block, while events are usually pending when it begins.
    4. libuv aborts if epoll_ctl fails for an fd that it polls, for example
       without memory.  So we add those fds to its epoll ourselves first, where
       a failure is an error code.  libuv then finds them registered and
@@ -51,6 +52,8 @@
 /* How often the set is polled while libuv cannot do it: the system refuses to
    register it, or has no fd to replace it. */
 #define UNPOLLED_MS     5
+/* After so many polls one looks whether events are pending when it begins. */
+#define PROBE_POLLS     16
 
 /* libuv before 1.45 runs due timers first and then polls.  If the deadline
    passes in between, only uv_stop keeps that poll from blocking. */
@@ -389,7 +392,7 @@ fl_poller_after_fork_now(FlPoller *poller)
     }
     poller->forks = fl_forks_count();
     close_own(poller); /* fl_signals_begin makes another pipe */
-    poller->set_fired = poller->took_several = false;
+    poller->set_fired = poller->expects_events = false;
     /* fork() copies only the calling thread: those that were about to wake the
        loop do not exist here. */
     atomic_store(&poller->sleeping, 0);
@@ -493,7 +496,7 @@ take_events(FlPoller *poller)
         table->failure_code = count;
     } /* after EINTR the next poll tries again */
     table->event_count = count > 0 ? count : 0;
-    poller->took_several = count > 1 && !table->needs_new_set;
+    poller->expects_events = count > 1 && !table->needs_new_set;
     return count > 0;
 }
 
@@ -557,11 +560,14 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     poller->polls++;
     atomic_store_explicit(&poller->table.user_fd_changed, false,
                           memory_order_relaxed);
-    bool check_first = timeout_ns == 0 || poller->took_several;
-    poller->took_several = false;
-    /* If the last poll took several events, more are likely to be pending, and
-       taking them directly saves a pass through libuv. */
+    /* Events that are pending already are taken directly, which saves a pass
+       through libuv. */
+    bool check_first = timeout_ns == 0 || poller->expects_events
+                       || poller->polls % PROBE_POLLS == 0;
+    poller->expects_events = false;
     if (check_first && take_events(poller)) {
+        poller->expects_events |=
+            timeout_ns != 0 && !poller->table.needs_new_set;
         return;
     }
     if (timeout_ns != 0) {

@@ -272,7 +272,7 @@ static int
 check_lost(FlDatagram *self)
 {
     if (self->address != NULL) {
-        return fl_stream_count_lost_write(&self->stream);
+        return fl_stream_check_lost(&self->stream);
     }
     if (self->stream.phase < FL_STREAM_CLOSED) {
         return 0;

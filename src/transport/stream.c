@@ -124,13 +124,7 @@ fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events)
 int
 fl_stream_count_lost_write(FlStream *self)
 {
-    if (FL_LIKELY(self->phase < FL_STREAM_CLOSING)) {
-        return 0;
-    }
-    bool is_pipe = self->kind == FL_WRITE_PIPE; /* takes none after close() */
-    if (self->phase < FL_STREAM_LOST && !is_pipe) {
-        return 0;
-    }
+    bool is_pipe = self->kind == FL_WRITE_PIPE;
     /* asyncio counts a connection's loss itself as the first. */
     self->writes_after_loss++;
     if (self->writes_after_loss - is_pipe >= QUIET_WRITES_AFTER_LOSS) {

@@ -187,9 +187,20 @@ int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
    set. */
 int fl_stream_log(FlStream *self, const char *event);
 
-/* Count a write after the connection was lost; the fifth and later ones log
-   asyncio's warning.  1: drop the write; 0: the connection is not lost; -1
-   with an exception set. */
+/* Count a write after the connection was lost, or to a write pipe after its
+   close(); the fifth and later ones log asyncio's warning.  1, or -1 with an
+   exception set. */
 int fl_stream_count_lost_write(FlStream *self);
+
+/* 0: the stream may write; 1: the write was counted as above, drop it; -1 with
+   an exception set. */
+static inline int
+fl_stream_check_lost(FlStream *self)
+{
+    FlStreamPhase first =
+        self->kind == FL_WRITE_PIPE ? FL_STREAM_CLOSING : FL_STREAM_LOST;
+    return FL_LIKELY(self->phase < first) ? 0
+                                          : fl_stream_count_lost_write(self);
+}
 
 #endif

@@ -86,13 +86,19 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
     for (int at = 0; at < count; at++) {
         size_bytes += pieces[at].iov_len;
     }
+    bool is_pipe = self->kind != FL_SOCKET;
     ssize_t got;
-    /* For one piece recv costs the kernel less than recvmsg. */
+    /* One piece costs the kernel less by read and recv. */
     do {
-        got = self->kind != FL_SOCKET ? readv(self->fd, pieces, count)
-              : count == 1
-                  ? recv(self->fd, pieces->iov_base, size_bytes, MSG_DONTWAIT)
-                  : recvmsg(self->fd, &message, MSG_DONTWAIT);
+        if (count > 1) {
+            got = is_pipe ? readv(self->fd, pieces, count)
+                          : recvmsg(self->fd, &message, MSG_DONTWAIT);
+        }
+        else {
+            void *room = pieces->iov_base;
+            got = is_pipe ? read(self->fd, room, size_bytes)
+                          : recv(self->fd, room, size_bytes, MSG_DONTWAIT);
+        }
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;

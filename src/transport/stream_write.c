@@ -393,7 +393,7 @@ static int
 write_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes, sent = 0;
-    int code = size == 0 ? 1 : fl_stream_count_lost_write(self);
+    int code = size == 0 ? 1 : fl_stream_check_lost(self);
     if (code != 0) {
         return code < 0 ? -1 : 0;
     }
@@ -552,7 +552,7 @@ writelines(FlStream *self, PyObject *lines)
         /* Again: the iterator may have called write_eof(). */
         code = check_writable(self, "writelines");
         if (code == 0) {
-            code = fl_stream_count_lost_write(self);
+            code = fl_stream_check_lost(self);
         }
         if (code == 0) {
             code = write_list(self, list);

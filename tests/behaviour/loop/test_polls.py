@@ -23,10 +23,37 @@ fastloop.run(main())
 """
 
 
-@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
-def test_one_poll_per_iteration(tmp_path):
-    """With libuv's idle-time metrics on, each wait is a poll and a wait."""
-    log = tmp_path / "calls"
+MESSAGES = 1000
+READER = f"""
+import asyncio, fastloop, os
+
+async def main():
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    read, write = os.pipe()
+    left = {MESSAGES}
+
+    def received():
+        nonlocal left
+        os.read(read, 1)
+        left -= 1
+        if left:
+            os.write(write, b"x")
+        else:
+            done.set()
+
+    loop.add_reader(read, received)
+    os.write(write, b"x")
+    await done.wait()
+    loop.remove_reader(read)
+    os.close(read)
+    os.close(write)
+
+fastloop.run(main())
+"""
+
+
+def epoll_calls(program, log):
+    """Return (fd, timeout) of each epoll_wait of a Python program."""
     home = str(Path(fastloop.__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
     # A sanitizer looks for leaks by ptrace, and finds the process traced.
@@ -35,7 +62,7 @@ def test_one_poll_per_iteration(tmp_path):
         [
             *("strace", "-f", "-o", str(log), "-e"),
             "trace=epoll_wait,epoll_pwait,epoll_pwait2",
-            *(sys.executable, "-c", SLEEPER),
+            *(sys.executable, "-c", program),
         ],
         env={**os.environ, "PYTHONPATH": path, "ASAN_OPTIONS": asan},
         capture_output=True,
@@ -44,13 +71,28 @@ def test_one_poll_per_iteration(tmp_path):
     if "ptrace" in done.stderr or "PTRACE" in done.stderr:
         pytest.skip("strace may not trace here")
     assert done.returncode == 0, done.stderr
-    calls = re.findall(r"epoll_\w+\((\d+),.*, (-?\d+)", log.read_text())
+    return re.findall(r"epoll_\w+\((\d+),.*, (-?\d+)", log.read_text())
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_one_poll_per_iteration(tmp_path):
+    """With libuv's idle-time metrics on, each wait is a poll and a wait."""
+    calls = epoll_calls(SLEEPER, tmp_path / "calls")
     waits = [epoll for epoll, timeout in calls if timeout != "0"]
     (waiting,) = set(waits)
     polls = [epoll for epoll, _ in calls if epoll == waiting]
     assert SLEEPS <= len(polls) < SLEEPS * 1.5, len(polls)
     # What the wait has found, and a look after it, before the task's step.
     assert len(calls) < SLEEPS * 3.5, len(calls)
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_pending_events_are_taken_without_a_wait(tmp_path):
+    """A descriptor that is ready at each poll costs one epoll_wait each."""
+    calls = epoll_calls(READER, tmp_path / "calls")
+    waits = [epoll for epoll, timeout in calls if timeout != "0"]
+    assert len(waits) < MESSAGES / 10, len(waits)
+    assert MESSAGES <= len(calls) < MESSAGES * 1.2, len(calls)
 
 
 def test_due_timers_need_no_poll_each():

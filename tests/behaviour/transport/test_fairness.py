@@ -147,6 +147,33 @@ def test_busy_io_cannot_starve_callbacks(loop):
     assert seen == list(range(51))
 
 
+async def test_ready_descriptors_cannot_starve_the_rest(loop, in_thread):
+    """Of one that is ready at each poll, and nothing else is ready to run."""
+    ready, sender = socket.socketpair()
+    other, peer = socket.socketpair()
+    timer, wakeup, event = (loop.create_future() for _ in range(3))
+    events = 0
+
+    def on_ready():
+        nonlocal events
+        events += 1
+        if events == 100:
+            loop.call_later(0.001, timer.set_result, None)
+            in_thread(loop.call_soon_threadsafe, wakeup.set_result, None)
+            peer.send(b"x")
+
+    with ready, sender, other, peer:
+        loop.add_reader(ready, on_ready)
+        loop.add_reader(other, lambda: event.done() or event.set_result(None))
+        sender.send(b"x")
+        try:
+            await asyncio.wait_for(asyncio.gather(timer, wakeup, event), 10)
+        finally:
+            loop.remove_reader(ready)
+            loop.remove_reader(other)
+    assert events >= 100
+
+
 async def test_a_flood_into_a_small_buffer_cannot_starve_callbacks(loop):
     """A protocol that reads headers of 4 bytes makes a read for each."""
     reads, step_counts = [0], []
