@@ -40,6 +40,7 @@ class Chance:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
+        self.busy = random.Random(f"busy {seed}")  # leaves `rng` as it is
         self.links: list[Any] = []
         self.tasks = 0
         self.depth = 0
@@ -506,6 +507,7 @@ class Chance:
                 size = rng.choice([10_000, 40_000])
                 large = [("task", [("exactly", n, size)])]
                 steps[0:0] = [(-1, [*large, ("b", n, "send", size)])] * 2
+        steps[0:0] = self.busy_steps()
         tapes: list[Any] = []
         if self.often(15):
             tapes = [self.tape() for _ in self.links]
@@ -515,6 +517,26 @@ class Chance:
         if self.often(6):
             env["FASTLOOP_METRICS"] = "1"
         return Program(self.links, steps, tapes, env, self.often(8))
+
+    def busy_steps(self) -> list[Any]:
+        """Make links busy whose writes may be corked until the iteration ends.
+
+        Draw steps, too, that write to such a link, and then to another one.
+        """
+        rng = self.busy
+        made: list[Any] = []
+        for n, (net, _side, kind, conf) in enumerate(self.links):
+            exposed = net not in ("tcp", "unix") or "own" in conf
+            if exposed or kind == "sock" or rng.randrange(100) < 40:
+                continue
+            conf["writers"] = rng.choice([7, 8, 8, 9])
+            other = rng.randrange(len(self.links))
+            writes = [("write", at, rng.choice(SMALL)) for at in (n, other)]
+            if rng.randrange(100) < 50:
+                # In one callback, or in two of the same iteration.
+                apart = [(0, writes[:1]), (1, writes[1:])]
+                made += rng.choice([[(1, writes)], apart])
+        return made
 
     def tape(self) -> list[Any]:
         """Draw what end B does in its own thread."""

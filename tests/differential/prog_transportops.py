@@ -18,6 +18,8 @@ from prog_peer import TlsWire
 
 #: No more than that is left unread where the order of writes is checked.
 FEW = 1500
+#: From so many writing callbacks on, fastloop corks for the iteration.
+BUSY_WRITERS = 8
 KINDS_OF_BYTES = (bytes, bytearray, memoryview)
 
 
@@ -34,6 +36,7 @@ class TransportOps:
     keep: list[Any]
     fds: list[int]
     moment: int
+    iteration: int
     slept: float
     leaving: bool
     loose: bool
@@ -71,9 +74,10 @@ class TransportOps:
     def hand(self, link: Link, write: Any, data: Any, size: int) -> None:
         """Give a transport bytes, which count while it looks at them."""
         closing = link.transport.is_closing()
-        if link.peer.gone and link.moment == self.moment:
+        if link.peer.gone and self.may_be_corked(link):
             link.log("cut off among writes")
-        link.moment = self.moment
+        link.writers += link.moment != self.moment
+        link.moment, link.iteration = self.moment, self.iteration
         link.late = link.late or bool(size and link.lost)
         link.written += size
         end = link.written
@@ -90,6 +94,13 @@ class TransportOps:
             raise
         if size and not closing:
             link.wrote(end)
+
+    def may_be_corked(self, link: Link) -> bool:
+        """Whether fastloop may not have sent A's last bytes yet."""
+        if link.moment == self.moment:
+            return True
+        recent = self.iteration - link.iteration <= 1
+        return recent and link.writers >= BUSY_WRITERS
 
     @contextlib.contextmanager
     def watching_files(self) -> Iterator[None]:
@@ -352,7 +363,7 @@ class TransportOps:
         link: Link = self.link(number)
         if link.shaking:
             return
-        if name in ("rst", "close") and link.moment == self.moment:
+        if name in ("rst", "close") and self.may_be_corked(link):
             link.log("cut off among writes")
         link.peer.do((name, *args))
 

@@ -57,6 +57,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         self.activity = 0
         self.done_ops = self.nested = 0
         self.moment = 0  # which of the loop's callbacks this is
+        self.iteration = 0  # of the driver's, about one of the loop's each
         self.writes: list[tuple[Link, int]] = []
         self.refs: list[weakref.ref[Any]] = []
         self.pending: list[threading.Event] = []
@@ -151,14 +152,24 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         naps = 0
         for _ in range(300):
             before = self.activity
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await self.iterate(3)
             if self.activity != before:
                 continue
             await asyncio.sleep(0.0008)
             naps += 1
             if self.activity == before and self.is_idle() or naps == 60:
                 return
+
+    async def iterate(self, count: int) -> None:
+        for _ in range(count):
+            self.iteration += 1
+            await asyncio.sleep(0)
+
+    async def write_often(self, link: Link) -> None:
+        """Write to a link in as many callbacks as it is to have had."""
+        for _ in range(link.conf.get("writers", 0)):
+            self.loop.call_soon(self.callback, [("write", link.index, 1)])
+            await self.iterate(1)
 
     def is_idle(self) -> bool:
         """Whether no timer is due, and tapes wait for operations if at all."""
@@ -177,6 +188,8 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
                 # No loop tells the waiter of a connection_made that exits.
                 self.loose = self.loose or self.exited
                 raise
+        for link in self.links:
+            await self.write_often(link)
         for number, tape in enumerate(self.program.tapes):
             if tape and self.links:
                 run = functools.partial(self.run_tape, number, tape)
@@ -185,8 +198,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
             self.loop.call_soon(self.callback, ops)
             if turns < 0:
                 await self.settle()
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await self.iterate(turns)
         self.leaving = True
         await self.settle()
         await self.finish()
