@@ -142,6 +142,15 @@ fl_stream_flush(FlStream *self)
     }
 }
 
+/* 0, or -1 with RuntimeError if the loop is closed: it will not send what is
+   queued, nor report that the stream is lost. */
+static inline int
+fl_stream_check_loop(const FlStream *self)
+{
+    /* Without a loop the stream has ended. */
+    return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
+}
+
 /* Update the metric bytes_waiting by the change of this stream's queue. */
 static inline void
 fl_stream_meter_queue(FlStream *self)

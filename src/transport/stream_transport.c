@@ -51,25 +51,6 @@
 
 #define STREAM(transport) ((FlStream *)(transport))
 
-/* Invariant 1: if the loop is closed, advance a stream that is not LOST to
-   `phase`.  Whether it is; the stream's finalizer closes the socket. */
-static bool
-ends_without_loop(FlStream *self, FlStreamPhase phase)
-{
-    if (!self->loop->closed) {
-        return false;
-    }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (phase == FL_STREAM_LOST) {
-        fl_write_queue_clear(&self->write_queue);
-    }
-    if (self->phase < phase) {
-        fl_stream_set_phase(self, phase);
-    }
-    Py_END_CRITICAL_SECTION();
-    return true;
-}
-
 /* The write queue is sent first. */
 static int
 stream_close(FlTransport *transport)
@@ -79,10 +60,7 @@ stream_close(FlTransport *transport)
     if (fl_stream_is_closing(self)) {
         return 0;
     }
-    bool unsent = !fl_write_queue_is_empty(&self->write_queue);
-    if (ends_without_loop(self, unsent ? FL_STREAM_CLOSING : FL_STREAM_LOST)) {
-        return unsent ? 0 : fl_loop_check_open(self->loop);
-    }
+    bool lost;
     Py_BEGIN_CRITICAL_SECTION(self);
     /* asyncio would have sent the corked bytes by now, and would close at once
        if the kernel had taken them all. */
@@ -98,8 +76,9 @@ stream_close(FlTransport *transport)
         /* Stop reading.  fl_stream_write_ready ends the stream. */
         (void)fl_stream_update_registration(self);
     }
+    lost = self->phase >= FL_STREAM_LOST;
     Py_END_CRITICAL_SECTION();
-    return 0;
+    return lost ? fl_stream_check_loop(self) : 0; /* invariant 1 */
 }
 
 static int
@@ -110,14 +89,11 @@ stream_force_close(FlTransport *self, PyObject *exc)
     if (STREAM(self)->phase >= FL_STREAM_LOST) {
         return 0;
     }
-    if (ends_without_loop(STREAM(self), FL_STREAM_LOST)) {
-        return fl_loop_check_open(self->loop);
-    }
     /* asyncio sends each write immediately: abort() must not discard what this
        callback has written before it. */
     fl_stream_flush(STREAM(self));
     fl_stream_force_close(STREAM(self), exc);
-    return 0;
+    return fl_stream_check_loop(STREAM(self)); /* invariant 1 */
 }
 
 static int

@@ -317,16 +317,17 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Flush corked bytes that this write would overtake.  One that is corked joins
-   this stream's if they were written last.  Returns whether the kernel has
-   refused earlier bytes, so that the write must queue behind them. */
+/* Flush this stream's corked bytes, unless the write joins them: it is corked
+   too, and they were written last.  (A send flushes those of all streams.)
+   Returns whether the kernel has refused earlier bytes, so that the write must
+   queue behind them. */
 static bool
 flush_before_write(FlStream *self, bool corks)
 {
     FlLoop *loop = self->loop;
-    bool corked = fl_stream_is_corked(self);
-    bool joins = corked && loop->corked.prev == &self->cork_link;
-    if (corks ? corked && !joins : corked || !fl_loop_on_other_thread(loop)) {
+    if (fl_stream_is_corked(self)
+        && !(corks && loop->corked.prev == &self->cork_link))
+    {
         fl_loop_flush_corked(loop);
     }
     return !fl_stream_is_corked(self)
@@ -383,7 +384,7 @@ end_write(FlStream *self, const WriteStart *start)
     }
     bool unsent = self->phase >= FL_STREAM_LOST
                   || !fl_write_queue_is_empty(&self->write_queue);
-    return unsent && self->loop != NULL ? fl_loop_check_open(self->loop) : 0;
+    return unsent ? fl_stream_check_loop(self) : 0;
 }
 
 /* One write: drop it after a loss, cork it, send it, or queue it.  A send that
