@@ -212,9 +212,10 @@ class TransportOps:
             link.gap = True
             link.eof = link.eof or link.reader._eof  # the old one was paused
         if link.transport.is_closing():
-            link.untold = link.rough = (
-                True  # the old one may be resumed already
-            )
+            # The old one may be resumed already.
+            link.untold = link.rough = True
+            if link.transport.get_write_buffer_size():
+                link.mark("another protocol until the last byte is sent")
         protocol = make_protocol(link, kind)
         link.transport.set_protocol(protocol)
         if kind == "streams":
