@@ -39,11 +39,11 @@ async def send_file(
         raise asyncio.SendfileNotAvailableError("not a regular file") from None
     if not block:
         return 0
-    _core._flush_corked()  # os.sendfile() would overtake corked writes
     total, moves = 0, True
     try:
         while total < (count or sys.maxsize):
             size = min(count - total if count else block, _MOST_BYTES)
+            _core._flush_corked()  # os.sendfile() would overtake corked writes
             try:
                 sent = os.sendfile(sock.fileno(), source, offset, size)
             except (BlockingIOError, InterruptedError):

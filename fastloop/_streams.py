@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 import sys
+import threading
 import weakref
 from asyncio import constants, sslproto, trsock
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_ssl_socket",
     "closed_socket",
     "end_read_pipe",
+    "in_daemon_thread",
     "log_event",
     "own_socket",
     "shown_buffer",
@@ -55,6 +57,11 @@ _KEPT = (
     "setsockopt",
     "type",
 )
+
+
+def in_daemon_thread() -> bool:
+    """Whether the interpreter ends without waiting for this thread."""
+    return threading.current_thread().daemon
 
 
 class TransportSocket(trsock.TransportSocket):

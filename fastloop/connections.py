@@ -540,6 +540,7 @@ _REACHING = (
     "terminate",
     "kill",
     "close",
+    "_call_connection_lost",
 )
 
 

@@ -50,15 +50,6 @@ fl_list_remove(FlList *node)
     fl_list_init(node);
 }
 
-/* Move all nodes of a list, which is not empty, to an uninitialised head. */
-static inline void
-fl_list_move(FlList *from, FlList *to)
-{
-    *to = *from;
-    to->next->prev = to->prev->next = to;
-    fl_list_init(from);
-}
-
 /* Unlink and return the first node; NULL if the list is empty. */
 static inline FlList *
 fl_list_pop(FlList *head)

@@ -392,10 +392,10 @@ run_timed(FlLoop *loop, FlReady *entry)
 void
 fl_loop_flush_streams(FlLoop *loop)
 {
-    FlList corked, *link;
-    /* Out of the loop's list: each send goes through fl_loop_before_io. */
-    fl_list_move(&loop->corked, &corked);
-    while ((link = fl_list_pop(&corked)) != NULL) {
+    FlList *link;
+    /* One at a time: what reports a failed send may run Python, which finds
+       the other streams corked and may flush them, or cork others. */
+    while ((link = fl_list_pop(&loop->corked)) != NULL) {
         loop->flush_stream(link);
     }
 }

@@ -98,6 +98,7 @@ struct FlLoop {
     void (*flush_stream)(FlList *link);
     int64_t corked_ns; /* coarse time at which `corked` was empty last */
     bool flush_soon;   /* send them when the running callback returns */
+    bool corks;        /* this run may cork writes */
     /* The FlReadyKind of the callback that runs, or FL_READY_NONE.  It is read
        only with a GIL: without one no write is corked. */
     uint8_t running_kind;
@@ -204,19 +205,6 @@ fl_loop_flush_corked(FlLoop *loop)
     }
 }
 
-/* Call this before every send, shutdown or close of a socket.  Corked bytes
-   were written earlier, so they leave first.  The next iteration polls: if the
-   peer is in the same process, its event arrives in the same iteration as with
-   asyncio. */
-static inline void
-fl_loop_before_io(FlLoop *loop)
-{
-    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
-        fl_loop_flush_corked(loop);
-        loop->skips_left = 0;
-    }
-}
-
 /* Take the exclusive right to run, iterate or close the loop, until
    fl_loop_unclaim.  False: another thread has it, or a caller further up this
    thread's stack.  Any thread. */
@@ -263,6 +251,23 @@ fl_loop_flush_corked_here(FlState *state)
     FlLoop *loop = fl_loop_of_thread(state);
     if (loop != NULL) {
         fl_loop_flush_corked(loop);
+    }
+}
+
+/* Call this before every send, shutdown or close of a socket.  Corked bytes
+   were written earlier, so they leave first; if the loop runs no callback,
+   those of the loop that does.  The next iteration polls: if the peer is in
+   the same process, its event arrives in the same iteration as with asyncio.
+   A failed flush may run Python: see fl_stream_flush. */
+static inline void
+fl_loop_before_io(FlLoop *loop)
+{
+    if (FL_HAVE_GIL && FL_UNLIKELY(loop->running_kind == FL_READY_NONE)) {
+        fl_loop_flush_corked_here(loop->state);
+    }
+    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
+        fl_loop_flush_corked(loop);
+        loop->skips_left = 0;
     }
 }
 

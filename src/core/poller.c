@@ -485,8 +485,9 @@ arm_deadline(FlPoller *poller, int64_t timeout_ns)
     (void)uv_timer_start(&poller->timer, on_timer, (uint64_t)timeout_ms, 0);
 }
 
-/* Take the set's pending events.  False if there were none.  If the set's fd
-   was closed the poller is broken from now on (invariant 6). */
+/* Take the set's pending events.  False if there were none: a poll may wait
+   for some.  If the set's fd was closed the poller is broken from now on
+   (invariant 6), and must not wait. */
 static bool
 take_events(FlPoller *poller)
 {
@@ -497,7 +498,7 @@ take_events(FlPoller *poller)
     } /* after EINTR the next poll tries again */
     table->event_count = count > 0 ? count : 0;
     poller->expects_events = count > 1 && !table->needs_new_set;
-    return count > 0;
+    return count > 0 || table->failure_code < 0;
 }
 
 /* Block in libuv until the set fires, another thread wakes it, or the timeout

@@ -63,8 +63,8 @@ probe_main_thread(FlState *state)
 }
 
 /* Invariant 1.  The main thread's id is cached once it is known. */
-static bool
-in_main_thread(FlState *state)
+bool
+fl_signals_in_main_thread(FlState *state)
 {
     unsigned long here = PyThread_get_thread_ident();
     if (state->main_thread_id != 0) {
@@ -212,7 +212,7 @@ static void
 forward_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
 {
     const FlWakeup *wakeup = &loop->state->wakeup;
-    if (!in_main_thread(loop->state) || wakeup->owner != loop) {
+    if (!fl_signals_in_main_thread(loop->state) || wakeup->owner != loop) {
         return;
     }
     int fd = wakeup->handler != NULL && wakeup->handler != loop
@@ -281,7 +281,7 @@ on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
 int
 fl_signals_prepare(FlLoop *loop)
 {
-    if (!in_main_thread(loop->state)) {
+    if (!fl_signals_in_main_thread(loop->state)) {
         return 0;
     }
     /* In a forked child, first close the parent's pipe: else the call below
@@ -296,7 +296,7 @@ fl_signals_prepare(FlLoop *loop)
 int
 fl_signals_begin(FlLoop *loop)
 {
-    if (!in_main_thread(loop->state)) {
+    if (!fl_signals_in_main_thread(loop->state)) {
         return 0;
     }
     if (fl_signals_prepare(loop) < 0 || claim_wakeup_fd(loop) < 0) {
@@ -364,7 +364,8 @@ fl_signals_end(FlLoop *loop)
     loop->owns_wakeup_fd = false;
     /* If the GC of another thread collects a running loop, fl_signals_forget
        follows. */
-    if (in_main_thread(loop->state) && release_wakeup_fd(loop) < 0) {
+    if (fl_signals_in_main_thread(loop->state) && release_wakeup_fd(loop) < 0)
+    {
         PyErr_WriteUnraisable(NULL);
     }
 }
@@ -379,7 +380,7 @@ fl_signals_forget(FlLoop *loop)
     if (wakeup->handler == loop) {
         wakeup->handler = NULL;
     }
-    if (in_main_thread(loop->state)) {
+    if (fl_signals_in_main_thread(loop->state)) {
         /* A destructor may call this while an exception is set. */
         PyObject *exc = PyErr_GetRaisedException();
         if (release_wakeup_fd(loop) < 0) {
@@ -412,7 +413,7 @@ fl_signals_after_fork(FlState *state)
     /* The child's main thread is the thread that forked. */
     state->main_thread_id = 0;
     wakeup->handler = NULL; /* handlers are the parent's loop's */
-    if (owner == NULL || !in_main_thread(state)) {
+    if (owner == NULL || !fl_signals_in_main_thread(state)) {
         return 0;
     }
     /* So the next iteration calls fl_signals_begin (leave_parent in
@@ -435,7 +436,7 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
     if (on < 0 || fl_loop_check_open(loop) < 0) {
         return NULL;
     }
-    if (!in_main_thread(loop->state)) {
+    if (!fl_signals_in_main_thread(loop->state)) {
         PyErr_SetString(PyExc_RuntimeError,
                         "set_wakeup_fd only works in main thread of the main "
                         "interpreter");

@@ -27,6 +27,9 @@ int fl_signals_prepare(FlLoop *loop);
 int fl_signals_begin(FlLoop *loop);
 void fl_signals_end(FlLoop *loop);
 
+/* Whether the calling thread is the main thread of the main interpreter. */
+bool fl_signals_in_main_thread(FlState *state);
+
 /* Before a wait: claim the wakeup fd again if a callback has set another one,
    and run pending Python handlers.  May shorten the wait.  0, or -1 with an
    exception set. */

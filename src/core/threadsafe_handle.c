@@ -68,6 +68,8 @@ fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
         if (!runs) {
             return 0;
         }
+        /* The callback may wait for what this thread's loop has corked. */
+        fl_loop_flush_corked_here(FL_LOOP(self->loop)->state);
         PyThreadState *thread = PyEval_SaveThread();
         fl_thread_queue_lock(thread_queue);
         if (thread_queue->running == self) {

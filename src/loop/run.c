@@ -53,6 +53,21 @@ end_after(FlLoop *loop, int code)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
+/* Decide whether this run corks writes: stream_write.c, invariant 2.  0 or
+   -1. */
+static int
+begin_corking(FlLoop *loop)
+{
+    loop->corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK);
+    if (!loop->corks || fl_signals_in_main_thread(loop->state)) {
+        return 0;
+    }
+    int daemon = fl_call_truth(loop->state->streams,
+                               loop->state->names.in_daemon_thread);
+    loop->corks = daemon == 0;
+    return daemon < 0 ? -1 : 0;
+}
+
 /* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
    iteration outside a run.  If it fails, the caller calls
    fl_loop_end_run all the same.  0 or -1. */
@@ -71,7 +86,8 @@ begin(FlLoop *loop, unsigned long thread)
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
-    if (plain < 0 || fl_overrides_begin_run(loop) < 0) {
+    if (plain < 0 || begin_corking(loop) < 0
+        || fl_overrides_begin_run(loop) < 0) {
         return -1;
     }
     /* Without a GIL, what was queued while no thread ran the loop comes before

@@ -181,6 +181,8 @@ run_slot(FlLoop *loop, int fd, int event, PyObject *handle)
         (void)fl_fd_remove(loop, fd, event, handle);
     }
     else {
+        /* It may send without our knowledge. */
+        fl_loop_flush_corked(loop);
         code = fl_handle_run(loop, (FlHandle *)handle);
     }
     Py_DECREF(handle);

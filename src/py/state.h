@@ -101,6 +101,7 @@ struct FlNativeProtocol;
     X(getsockname)              \
     X(getsockopt)               \
     X(gettimeout)               \
+    X(in_daemon_thread)         \
     X(log_event)                \
     X(loop)                     \
     X(message)                  \

@@ -8,9 +8,9 @@
    2. A short transfer proves nothing on a datagram, Unix or listening socket.
       These get no persistent registration: each call is tried first and then
       waits as add_reader does.
-   3. fl_attempt_try flushes corked writes (fl_loop_before_io) before any send
-      and before any method of an application's class.  Otherwise bytes that
-      the callback wrote earlier could leave after this call's bytes.
+   3. fl_attempt_try flushes corked writes first.  Otherwise bytes that were
+      written earlier could leave after those that this call sends, or a
+      receive would not find them.
    4. To take a buffer may run its __buffer__(), which may close the socket.
       So no fd that was read before is used after it. */
 #include "sock/attempt.h"
@@ -405,10 +405,13 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
         return -1;
     }
     bool plain = is_plain(self);
-    /* Invariant 3.  A receive on a plain socket does not flush: it neither
-       sends nor runs any Python. */
+    /* Invariant 3.  After a receive on a plain socket, which neither sends nor
+       runs any Python, the next poll may be skipped. */
     if (operation->event == FL_WRITABLE || !plain) {
         fl_loop_before_io(self->loop);
+    }
+    else {
+        fl_loop_flush_corked(self->loop);
     }
     /* The fd is read again at each try: since the last one the socket may have
        been closed and its fd given to another file. */

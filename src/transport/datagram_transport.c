@@ -149,8 +149,6 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 {
     int fd = self->stream.fd;
     size_t size = (size_t)view->len;
-    /* Corked bytes of a stream were written earlier: they leave first. */
-    fl_loop_before_io(self->stream.loop);
     if (to == NULL) {
         return send(fd, view->buf, size, FL_SEND_FLAGS);
     }
@@ -204,6 +202,9 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
 static int
 send_now(FlDatagram *self, PyObject *data, PyObject *address)
 {
+    /* Before the address is looked up: a flush may run Python, which may send
+       to another one. */
+    fl_loop_before_io(self->stream.loop);
     bool direct =
         is_for_peer(self, address) || find_address(self, address) != NULL;
     return direct ? send_data(self, data, address)

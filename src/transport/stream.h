@@ -128,7 +128,9 @@ fl_stream_is_corked(const FlStream *self)
 static inline void
 fl_stream_cancel_flush(FlStream *self)
 {
-    fl_list_remove(&self->cork_link);
+    if (FL_HAVE_GIL) { /* without one nothing is, and any thread may write */
+        fl_list_remove(&self->cork_link);
+    }
 }
 
 /* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a
@@ -161,8 +163,10 @@ fl_stream_meter_queue(FlStream *self)
         return; /* fl_metrics_closed has reset a closed loop's counters */
     }
     /* The counter is the sum over all streams: add the difference.  A negative
-       one wraps around, which unsigned addition undoes. */
-    size_t waiting = self->write_queue.size_bytes;
+       one wraps around, which unsigned addition undoes.  Corked bytes count as
+       sent. */
+    size_t waiting =
+        fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
     FL_METER(self->loop, bytes_waiting,
              (uint64_t)waiting - (uint64_t)self->metered_bytes);
     self->metered_bytes = waiting;

@@ -22,11 +22,15 @@
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
       where the application has the fd: its own sends would overtake corked
       bytes.  Not in a forked child of the loop's process, which may end by
-      os._exit.  The kernel has refused no byte of a corked queue.
+      os._exit, nor in a daemon thread, which the end of the interpreter stops
+      anywhere.  The kernel has refused no byte of a corked queue.
    3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
       inspects the stream flushes first.
    4. A flush only sends: it calls no protocol and ends no stream.  What waits
-      for an empty queue is left to an event (fl_stream_drained).
+      for an empty queue is left to an event (fl_stream_drained).  But making
+      the exception of a failed send may run the GC, and debug mode's stack any
+      Python.  That finds the failed stream unregistered and the rest corked,
+      so it may use either; a caller looks at its own stream again.
    5. bytes objects are referenced and all else is copied, because the caller
       may change its buffer once write returns.
 
@@ -61,14 +65,13 @@
 /* --- the kernel ---------------------------------------------------------- */
 
 /* One system call.  0 with the bytes sent, 0 of them if it would block; or a
-   negative errno. */
+   negative errno.  The caller has called fl_loop_before_io, or flushes. */
 static int
 send_vectors(FlStream *self, struct iovec *vectors, int count,
              size_t *sent_bytes)
 {
     ssize_t sent;
     *sent_bytes = 0;
-    fl_loop_before_io(self->loop);
     if (FL_UNLIKELY(self->kind != FL_SOCKET)) {
         sent = writev(self->fd, vectors, count);
     }
@@ -134,11 +137,11 @@ static int
 shut_down_writing(FlStream *self)
 {
     self->eof_sent = true;
+    fl_loop_before_io(self->loop);
     int code = fl_stream_check_fd(self);
-    if (code < 0) {
-        return code;
+    if (code < 0 || self->phase >= FL_STREAM_LOST) {
+        return code; /* both may run Python, which may end the stream */
     }
-    fl_loop_before_io(self->loop); /* the peer may be in this loop */
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 
@@ -205,8 +208,7 @@ may_cork(const FlStream *self, size_t size_bytes)
     return FL_HAVE_GIL && loop->running_kind != FL_READY_NONE
            && (self->wrote_again || self->corks_first
                || waits_for_iteration(self))
-           && !self->exposed && !(loop->off & FL_OFF_CORK)
-           && queued_bytes <= CORKED_BYTES
+           && !self->exposed && loop->corks && queued_bytes <= CORKED_BYTES
            && queued_bytes <= self->high_water_bytes
            && fl_loop_of_thread(loop->state) == loop
            && !fl_loop_is_inherited(loop);
@@ -219,10 +221,12 @@ flush_stream(FlList *link)
     FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
     if (fl_loop_is_inherited(self->loop)) {
         fl_write_queue_clear(&self->write_queue); /* the parent sends them */
+        return;
     }
-    else {
-        send_queue(self);
-    }
+    self->loop->skips_left = 0; /* as fl_loop_before_io */
+    Py_INCREF(self); /* a failure runs the GC, which may find it unused */
+    send_queue(self);
+    Py_DECREF(self);
 }
 
 /* Cork the whole queue. */
@@ -317,17 +321,19 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Flush this stream's corked bytes, unless the write joins them: it is corked
-   too, and they were written last.  (A send flushes those of all streams.)
-   Returns whether the kernel has refused earlier bytes, so that the write must
-   queue behind them. */
+/* Flush the corked bytes that this write would overtake: all, or none if it is
+   corked and this stream's were written last, which it joins.  Returns whether
+   the kernel has refused earlier bytes, so that the write must queue behind
+   them. */
 static bool
 flush_before_write(FlStream *self, bool corks)
 {
     FlLoop *loop = self->loop;
-    if (fl_stream_is_corked(self)
-        && !(corks && loop->corked.prev == &self->cork_link))
-    {
+    if (!corks) {
+        fl_loop_before_io(loop);
+    }
+    else if (fl_stream_is_corked(self)
+             && loop->corked.prev != &self->cork_link) {
         fl_loop_flush_corked(loop);
     }
     return !fl_stream_is_corked(self)
@@ -618,7 +624,9 @@ fl_stream_write_ready(FlStream *self)
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    code = fl_stream_check_fd(self); /* may run Python, so it is first */
+    /* First, because both may run Python. */
+    fl_loop_before_io(self->loop);
+    code = fl_stream_check_fd(self);
     code = code == 0 ? drain_queue(self) : code;
     Py_END_CRITICAL_SECTION();
     if (code < 0) {

@@ -127,3 +127,27 @@ async def learn(transport: Any, peer: Peer) -> None:
     """Make it a connection whose first write is corked."""
     await in_callbacks(lambda: (transport.write(b"h"), transport.write(b"b")))
     assert peer.receive(2) == b"hb"
+
+
+@contextlib.asynccontextmanager
+async def busy() -> AsyncIterator[tuple[Any, Peer, Any, Peer]]:
+    """Two busy connections, to which many callbacks have written."""
+    async with served() as (one, first), served() as (two, second):
+        for transport, peer in (one, first), (two, second):
+            await in_callbacks(*[lambda t=transport: t.write(b"w")] * 10)
+            assert peer.receive(10) == b"w" * 10
+        yield one, first, two, second
+
+
+async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
+    """Call these in one iteration, each in a callback of its own."""
+    loop = asyncio.get_running_loop()
+    done = [loop.create_future() for _ in works]
+    for work, future in zip(works, done, strict=True):
+        task = asyncio.create_task(in_callback(work))
+        task.add_done_callback(lambda task, f=future: f.set_result(task))
+    return [(await future).result() for future in done]
+
+
+async def in_callback(work: Callable[[], Any]) -> Any:
+    return work()

@@ -22,9 +22,11 @@ from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
+    busy,
     end,
     given,
     in_callbacks,
+    in_one_iteration,
     learn,
     sent_in_time,
     served,
@@ -155,30 +157,6 @@ async def test_a_single_write_is_sent_at_once_after_another_single_one():
 
 
 # --- until the iteration ends --------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def busy():
-    """Two busy connections, to which many callbacks have written."""
-    async with served() as (one, first), served() as (two, second):
-        for transport, peer in (one, first), (two, second):
-            await in_callbacks(*[lambda t=transport: t.write(b"w")] * 10)
-            assert peer.receive(10) == b"w" * 10
-        yield one, first, two, second
-
-
-async def in_one_iteration(*works):
-    """Call these in one iteration, each in a callback of its own."""
-    loop = asyncio.get_running_loop()
-    done = [loop.create_future() for _ in works]
-    for work, future in zip(works, done, strict=True):
-        task = asyncio.create_task(in_callback(work))
-        task.add_done_callback(lambda task, f=future: f.set_result(task))
-    return [(await future).result() for future in done]
-
-
-async def in_callback(work):
-    return work()
 
 
 def corked(loop_kind):
