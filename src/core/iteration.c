@@ -95,11 +95,12 @@ queue_fired(FlLoop *loop)
     Found found = {false, false};
     for (;;) {
         /* Before the pop, so that without memory the event stays recorded.
-           The next iteration tries again, when callbacks may have freed
-           some. */
+           The next poll tries again, when callbacks may have freed some.  It
+           ends within RECHECK_NS. */
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
             PyErr_Clear();
+            loop->poller->table.recheck = true;
             return (Found){true, true};
         }
         FlRegistration *reg = fl_registrations_pop_fired(&loop->poller->table);
@@ -133,8 +134,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
        after poll_timeout looked, and another thread may have pushed then
        without waking the loop. */
     if (fl_ready_count(&loop->ready) > 0
-        || atomic_load(&loop->thread_queue.filled)
-        || fl_registrations_fired(&poller->table))
+        || atomic_load(&loop->thread_queue.filled))
     {
         timeout_ns = 0;
     }
@@ -205,8 +205,6 @@ poll(FlLoop *loop, int64_t timeout_ns)
         fl_metrics_poll_ended(loop);
     }
     fl_poller_collect(loop->poller);
-    Found found = queue_fired(loop);
-    allow_skips(loop, found, began_ns);
     loop->polled_ns = fl_clock_coarse_ns();
     if (loop->poller->table.recheck
         && loop->polled_ns - loop->rechecked_ns >= RECHECK_NS)
@@ -214,6 +212,8 @@ poll(FlLoop *loop, int64_t timeout_ns)
         loop->rechecked_ns = loop->polled_ns;
         fl_registrations_recheck(&loop->poller->table);
     }
+    Found found = queue_fired(loop);
+    allow_skips(loop, found, began_ns);
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */

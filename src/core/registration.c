@@ -356,15 +356,6 @@ fl_registrations_collect(FlFdTable *table)
     return stale;
 }
 
-bool
-fl_registrations_fired(FlFdTable *table)
-{
-    fl_fd_table_lock(table);
-    bool fired = !fl_list_is_empty(&table->fired);
-    fl_fd_table_unlock(table);
-    return fired;
-}
-
 static FlRegistration *
 pop(FlFdTable *table, FlList *list)
 {

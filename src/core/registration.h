@@ -70,9 +70,11 @@ typedef struct {
     uint32_t last_generation;
     /* A user-owned fd was registered or changed since the last poll. */
     atomic_bool user_fd_changed;
-    FL_ATOMIC bool recheck; /* some registration has `recheck` set */
-    bool needs_new_set;     /* the last attempt to replace it failed */
-    unsigned stale_events;  /* since the last attempt to replace the set */
+    /* No poll waits long: some registration has `recheck` set, or fired and
+       was not queued for lack of memory. */
+    FL_ATOMIC bool recheck;
+    bool needs_new_set;    /* the last attempt to replace it failed */
+    unsigned stale_events; /* since the last attempt to replace the set */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
@@ -233,9 +235,6 @@ bool fl_registrations_collect(FlFdTable *table);
 /* The next registration that fired, its events in reg->fired; NULL if there
    are no more. */
 FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
-
-/* Whether one has fired and was not popped: the next poll must not wait. */
-bool fl_registrations_fired(FlFdTable *table);
 
 /* Without a GIL: free the registrations that other threads closed during this
    thread's iteration.  No callback may be running. */
