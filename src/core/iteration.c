@@ -220,10 +220,9 @@ poll(FlLoop *loop, int64_t timeout_ns)
 static bool
 may_skip_poll(FlLoop *loop)
 {
-    if (loop->skips_left == 0 || fl_overrides(loop, FL_OVERRIDES_TIME)
-        || atomic_load_explicit(&loop->poller->table.user_fd_changed,
-                                memory_order_relaxed))
-    {
+    /* Read once: without a GIL another thread may set it to 0. */
+    unsigned left = loop->skips_left;
+    if (left == 0 || fl_overrides(loop, FL_OVERRIDES_TIME)) {
         return false;
     }
     /* Something must be ready to run, or the loop would spin.  A timer that is
@@ -233,7 +232,7 @@ may_skip_poll(FlLoop *loop)
     {
         return false;
     }
-    loop->skips_left--;
+    loop->skips_left = left - 1;
     return fl_clock_coarse_ns() == loop->polled_ns;
 }
 

@@ -102,10 +102,11 @@ struct FlLoop {
     /* The FlReadyKind of the callback that runs, or FL_READY_NONE.  It is read
        only with a GIL: without one no write is corked. */
     uint8_t running_kind;
-    uint64_t batch_end;       /* of the entries that this iteration runs */
-    atomic_bool wake_queued;  /* an entry of _write_to_self() waits for the
-                                 next batch */
-    unsigned skips_left;      /* polls that may still be skipped */
+    uint64_t batch_end;      /* of the entries that this iteration runs */
+    atomic_bool wake_queued; /* an entry of _write_to_self() waits for the
+                                next batch */
+    /* Polls that may still be skipped.  Any thread may set it to 0. */
+    FL_ATOMIC unsigned skips_left;
     unsigned skip_allowance;  /* adapted at each empty poll */
     bool owns_wakeup_fd;      /* the run has Python's wakeup fd: signals.c */
     bool lost_wakeup_fd;      /* it had, before a fork to this process */

@@ -559,8 +559,6 @@ void
 fl_poller_run(FlPoller *poller, int64_t timeout_ns)
 {
     poller->polls++;
-    atomic_store_explicit(&poller->table.user_fd_changed, false,
-                          memory_order_relaxed);
     /* Events that are pending already are taken directly, which saves a pass
        through libuv. */
     bool check_first = timeout_ns == 0 || poller->expects_events

@@ -222,11 +222,6 @@ fl_registration_set(FlRegistration *reg, int wanted)
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
-        if (reg->transport == NULL && !reg->persistent) {
-            /* It may be ready already: the next iteration must poll. */
-            atomic_store_explicit(&table->user_fd_changed, true,
-                                  memory_order_relaxed);
-        }
         if (reg->persistent) {
             reg->recheck = table->recheck = true;
         }

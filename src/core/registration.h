@@ -68,8 +68,6 @@ typedef struct {
     FlFd *fds; /* indexed by fd */
     int fds_size;
     uint32_t last_generation;
-    /* A user-owned fd was registered or changed since the last poll. */
-    atomic_bool user_fd_changed;
     /* No poll waits long: some registration has `recheck` set, or fired and
        was not queued for lack of memory. */
     FL_ATOMIC bool recheck;

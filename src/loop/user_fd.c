@@ -434,6 +434,10 @@ user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
     *slot = call;
     reg->wanted &= (uint8_t)~event; /* so that it is registered again */
     int code = fl_registration_set(reg, user_fd_wanted(user_fd));
+    if (!reg->persistent) {
+        /* It may be ready already: the next iteration polls. */
+        ((FlLoop *)reg->owner)->skips_left = 0;
+    }
     if (code == 0) {
         dropped->reader = previous;
         return 0;

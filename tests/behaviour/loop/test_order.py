@@ -10,6 +10,7 @@ iteration finish; a run begins with a poll.
 import asyncio
 import contextlib
 import socket
+import threading
 
 import pytest
 
@@ -235,6 +236,24 @@ def level_triggered_reader_each_turn(s):
     s.run()
 
 
+def reader_of_another_thread(s):
+    left, _ = s.pair()
+
+    def step(number):
+        s.note(("step", number))
+        if number == 10:
+            thread = threading.Thread(target=s.once, args=(left, "reader"))
+            thread.start()
+            thread.join()
+        if number:
+            s.loop.call_soon(step, number - 1)
+        else:
+            s.loop.stop()
+
+    s.loop.call_soon(step, 50)
+    s.run()
+
+
 def leaving_by_exception(s):
     def leave():
         raise KeyboardInterrupt
@@ -284,6 +303,7 @@ SCENARIOS = [
     cancelling_each_other,
     readers_and_writers,
     level_triggered_reader_each_turn,
+    reader_of_another_thread,
     leaving_by_exception,
     run_until_complete_leaves_one_turn,
     stopped_run_until_complete,
