@@ -334,8 +334,8 @@ leave_parent(FlLoop *loop)
     return FL_UNLIKELY(inherited) ? fl_signals_begin(loop) : 0;
 }
 
-static int
-run_iteration(FlLoop *loop)
+int
+fl_loop_iterate(FlLoop *loop)
 {
     if (leave_parent(loop) < 0) {
         return -1;
@@ -351,13 +351,4 @@ run_iteration(FlLoop *loop)
         return -1;
     }
     return fl_loop_run_batch(loop);
-}
-
-int
-fl_loop_iterate(FlLoop *loop)
-{
-    fl_fd_table_begin_iteration(&loop->poller->table);
-    int code = run_iteration(loop);
-    fl_fd_table_end_iteration(&loop->poller->table);
-    return code;
 }

@@ -153,11 +153,11 @@ fl_fd_table_unlock(FlFdTable *table)
     }
 }
 
-/* An iteration of the loop begins, and ends, on this thread.  It begins within
-   the lock: a thread that closes a registration reads iterating_thread and
-   frees the registration within the same lock. */
+/* The loop's iterations begin, and end, on this thread.  They begin within the
+   lock: a thread that closes a registration reads iterating_thread and frees
+   the registration within the same lock. */
 static inline void
-fl_fd_table_begin_iteration(FlFdTable *table)
+fl_fd_table_begin_iterations(FlFdTable *table)
 {
     fl_fd_table_lock(table);
     atomic_store_explicit(&table->iterating_thread, (uintptr_t)pthread_self(),
@@ -166,13 +166,13 @@ fl_fd_table_begin_iteration(FlFdTable *table)
 }
 
 static inline void
-fl_fd_table_end_iteration(FlFdTable *table)
+fl_fd_table_end_iterations(FlFdTable *table)
 {
     atomic_store_explicit(&table->iterating_thread, 0, memory_order_relaxed);
 }
 
-/* True if another thread runs an iteration: it may be using any registration
-   or stream, so this thread must not free one. */
+/* True if another thread runs iterations: it may be using any registration or
+   stream, so this thread must not free one. */
 static inline bool
 fl_fd_table_iterates_elsewhere(FlFdTable *table)
 {
@@ -181,7 +181,7 @@ fl_fd_table_iterates_elsewhere(FlFdTable *table)
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 
-/* True if this thread runs an iteration, also of a _run_once() outside a
+/* True if this thread runs iterations, also that of a _run_once() outside a
    run. */
 static inline bool
 fl_fd_table_iterates_here(FlFdTable *table)
@@ -234,8 +234,8 @@ bool fl_registrations_collect(FlFdTable *table);
    are no more. */
 FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 
-/* Without a GIL: free the registrations that other threads closed during this
-   thread's iteration.  No callback may be running. */
+/* Without a GIL: free the registrations that other threads closed while this
+   thread runs iterations.  No callback may be running. */
 void fl_registrations_free_closed(FlFdTable *table);
 
 /* Register again, and fire, each persistent registration that began to wait

@@ -171,10 +171,12 @@ iterate(FlLoop *loop, bool once)
     fl_loop_flush_corked_here(loop->state);
     (void)PyThread_tss_set(running, loop);
     int code;
+    fl_fd_table_begin_iterations(&loop->poller->table);
     do {
         code = fl_loop_iterate(loop);
         /* Checked after the iteration: a run after stop() still makes one. */
     } while (code == 0 && !once && !loop->stopping);
+    fl_fd_table_end_iterations(&loop->poller->table);
     (void)PyThread_tss_set(running, previous);
     return code;
 }
