@@ -15,6 +15,7 @@
 #include "core/handle.h"
 
 #include "base/timer_queue.h"
+#include "core/debug.h"
 #include "core/handle_attributes.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
@@ -88,6 +89,9 @@ fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
     FlHandle *self = fl_handle_new(loop);
     if (self != NULL) {
         fill(self, callback, args, context);
+        if (FL_UNLIKELY(loop->debug) && fl_debug_note_source(loop, self) < 0) {
+            Py_CLEAR(self);
+        }
     }
     return self;
 }
@@ -105,6 +109,11 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
         self->when_seconds = when.seconds;
         self->node.place = 0;
         PyObject_GC_Track(self);
+        if (FL_UNLIKELY(loop->debug)
+            && fl_debug_note_source(loop, (FlHandle *)self) < 0)
+        {
+            Py_CLEAR(self);
+        }
     }
     return self;
 }

@@ -67,8 +67,9 @@ int fl_handle_register(PyObject *module, FlState *state);
 /* A new empty handle without an entry; NULL with MemoryError. */
 FlHandle *fl_handle_new(struct FlLoop *loop);
 
-/* A new filled handle, which takes new references to the three objects; NULL
-   with MemoryError. */
+/* A new filled handle, which takes new references to the three objects.  In
+   debug mode it records the caller's stack, which runs Python.  NULL with
+   MemoryError, or with what that raises. */
 FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
                                PyObject *args, PyObject *context);
 
@@ -79,7 +80,7 @@ typedef struct {
                          where only `seconds` is known */
 } FlWhen;
 
-/* A new filled timer, not yet scheduled; NULL with MemoryError. */
+/* A new filled timer, not yet scheduled; else as fl_handle_new_filled. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
                             PyObject *args, PyObject *context, FlWhen when);
 

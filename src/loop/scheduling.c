@@ -132,14 +132,13 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     /* Set before it is queued: the loop's thread may run it at once. */
     handle->threadsafe = anythread;
-    /* Debug mode records where call_soon was called. */
-    int code = loop->debug ? fl_debug_note_source(loop, handle) : 0;
-    if (code == 0 && anythread) {
+    int code;
+    if (anythread) {
         FlReady entry = {.kind = FL_READY_HANDLE,
                          .callback = Py_NewRef((PyObject *)handle)};
         code = fl_thread_queue_push_anythread(loop, &entry);
     }
-    else if (code == 0) {
+    else {
         code = fl_loop_call_handle(loop, (PyObject *)handle);
     }
     if (code < 0) {
@@ -339,12 +338,6 @@ schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
     Py_XDECREF(tuple);
     Py_XDECREF(owned);
     if (timer == NULL) {
-        return NULL;
-    }
-    if (FL_UNLIKELY(loop->debug)
-        && fl_debug_note_source(loop, (FlHandle *)timer) < 0)
-    {
-        Py_DECREF(timer);
         return NULL;
     }
     int code = FL_UNLIKELY(fl_loop_needs_lock(loop))
