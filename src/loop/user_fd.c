@@ -27,7 +27,6 @@
 #include "loop/user_fd.h"
 
 #include "base/codes.h"
-#include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/fd_set.h"
 #include "core/handle.h"
@@ -560,10 +559,7 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
                            : fl_handle_new_filled(loop, args[0], tuple, owned);
     Py_XDECREF(tuple);
     Py_XDECREF(owned);
-    /* In debug mode the handle records where add_reader was called. */
-    if (handle == NULL
-        || (loop->debug && fl_debug_note_source(loop, handle) < 0)) {
-        Py_XDECREF(handle);
+    if (handle == NULL) {
         return NULL;
     }
     Py_INCREF(handle); /* one reference for the slot, one for the result */
