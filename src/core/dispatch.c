@@ -1,4 +1,5 @@
-/* Running the entries of the ready queue, and reporting their exceptions.
+/* Running the entries of the ready queue, and queueing the loop's own
+   operations.
 
    1. An entry is popped and copied before it runs.  Its callback may schedule
       others, which reuse the slot.
@@ -13,7 +14,8 @@
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function.
    5. In debug mode and with metrics each entry is timed, by run_timed alone.
-      An fd's reader and writer are two callbacks of one entry (fl_loop_lap).
+      An fd's reader and writer are two callbacks of one entry
+      (fl_loop_time_writer).
    6. An exception of an overridden call_exception_handler ends the run, as
       in asyncio. */
 #include "core/dispatch.h"
@@ -358,7 +360,7 @@ end_timed(FlLoop *loop, PyObject *subject, int code)
 }
 
 int
-fl_loop_lap(FlLoop *loop, int code)
+fl_loop_time_writer(FlLoop *loop, int code)
 {
     if (FL_UNLIKELY(loop->timed_since_ns != 0)) {
         code = end_timed(loop, NULL, code);

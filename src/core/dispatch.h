@@ -27,7 +27,7 @@ int fl_loop_run_batch(FlLoop *loop);
 /* Call this between the reader and the writer of one event; the reader
    returned `code`.  If the entry is timed, report the reader if it was slow,
    and time the writer from now.  Returns `code`, or -1. */
-int fl_loop_lap(FlLoop *loop, int code);
+int fl_loop_time_writer(FlLoop *loop, int code);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
    the current one.  argument may be NULL.  Takes its own references.  A closed

@@ -12,9 +12,9 @@
 
 #include "core/loop.h"
 
-/* Run one iteration.  0, or -1 with an exception that ends the run.
-   RuntimeError inside another iteration: the inner one could free what the
-   outer one uses. */
+/* Run one iteration.  The caller has checked that none of this loop runs on
+   this thread, and has called fl_fd_table_begin_iterations.  0, or -1 with an
+   exception that ends the run. */
 int fl_loop_iterate(FlLoop *loop);
 
 #endif

@@ -13,7 +13,8 @@
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
    user-owned fds and, through `transports`, every open transport, of datagrams
-   too.  Those from which no event can come may become garbage before it. */
+   too.  A transport of which no event can come may be collected while the loop
+   lives. */
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H
 

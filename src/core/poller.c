@@ -9,8 +9,10 @@
       that was sent through it would be lost.  Only a forked child replaces
       it, because changing the shared one would change the parent's.
    3. libuv polls two things, the set and its own wake-up fd.  So a poll that
-      does not block skips libuv and takes events from the set alone.  So does
-      one that may block, while events are usually pending when it begins.
+      does not block skips libuv and takes events from the set alone.  One that
+      may block does so first if the last poll found events pending
+      (expects_events), or every PROBE_POLLS polls, and waits only if there are
+      none.
    4. libuv aborts if epoll_ctl fails for an fd that it polls, for example
       without memory.  So we add those fds to its epoll ourselves first, where
       a failure is an error code.  libuv then finds them registered and
@@ -52,7 +54,7 @@
 /* How often the set is polled while libuv cannot do it: the system refuses to
    register it, or has no fd to replace it. */
 #define UNPOLLED_MS     5
-/* After so many polls one looks whether events are pending when it begins. */
+/* Every so many polls, one that may wait first takes pending events. */
 #define PROBE_POLLS     16
 
 /* libuv before 1.45 runs due timers first and then polls.  If the deadline

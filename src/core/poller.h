@@ -40,18 +40,22 @@ struct FlPoller {
     uv_loop_t uv;
     uv_async_t async; /* uv, and these three: valid if has_uv */
     uv_timer_t timer;
-    uv_poll_t set_poll;  /* polls the set's own fd */
-    uint64_t polls;      /* number of polls so far */
-    bool set_fired;      /* libuv reported that the set has events */
-    bool has_uv;         /* libuv's loop and handles are open */
-    bool wait_checked;   /* in this run libuv's fds were found to be open */
-    bool set_polled;     /* set_poll is started */
-    bool expects_events; /* pending ones, at the next poll */
-    int timerfd;         /* -1 until a run begins */
+    uv_poll_t set_poll; /* polls the set's own fd */
+    uint64_t polls;     /* number of polls so far */
+    bool set_fired;     /* libuv reported that the set has events */
+    bool has_uv;        /* libuv's loop and handles are open */
+    bool wait_checked;  /* in this run libuv's fds were found to be open */
+    bool set_polled;    /* set_poll is started */
+    /* The last poll took several events, or might wait and found some pending:
+       the next one takes pending events before it waits. */
+    bool expects_events;
+    int timerfd;                /* -1 until a run begins */
     FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
     int signal_fds[2];          /* read and write end; -1 until requested */
     atomic_int sleeping;        /* a blocking poll runs or is about to */
-    unsigned forks;  /* fl_forks_count() of the process that owns uv */
+    /* fl_forks_count() of the process that owns uv, the timerfd and the signal
+       pipe. */
+    unsigned forks;
     FlFdTable table; /* every other fd of the loop; last: it is large */
 };
 

@@ -35,7 +35,8 @@ struct FlRegistration;
 #define FL_READY_ARGS 4
 
 typedef enum {
-    FL_READY_NONE,   /* cancelled: skipped */
+    FL_READY_NONE,   /* skipped: cancelled, dropped, or a wake-up of
+                        _write_to_self() */
     FL_READY_CALL,   /* callback(*args) in context */
     FL_READY_HANDLE, /* callback is our Handle: run the handle's fields */
     FL_READY_OTHER,  /* callback is any asyncio.Handle: call its _run() */

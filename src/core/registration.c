@@ -292,7 +292,7 @@ fl_registrations_close_all(FlFdTable *table)
 
 /* Process one event that the last poll took.  Stale events end here. */
 static void
-note(FlFdTable *table, const FlFdEvent *event)
+process_event(FlFdTable *table, const FlFdEvent *event)
 {
     uint32_t fd = (uint32_t)event->tag;
     if (FL_UNLIKELY(fd >= (uint32_t)table->fds_size)) {
@@ -335,7 +335,7 @@ fl_registrations_collect(FlFdTable *table)
     fl_fd_table_lock(table);
     unsigned stale_before = table->stale_events;
     for (int at = 0; at < table->event_count; at++) {
-        note(table, &table->events[at]);
+        process_event(table, &table->events[at]);
     }
     table->event_count = 0;
     /* See invariant 2.  A replacement that failed is tried again with the next

@@ -26,8 +26,8 @@ int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer);
    queued. */
 int fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when);
 
-/* From a thread that does not run the timer's loop: post an operation to the
-   thread queue, so that the loop's thread queues the timer. */
+/* From a thread that does not run the timer's loop: queue the timer under the
+   lock while no thread runs the loop, else have the loop's thread queue it. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);
 
 /* Take a timer out of the queue, or have the loop's thread do it.  The caller

@@ -207,7 +207,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     int fd = reg->fd, code = run_slot(loop, fd, FL_READABLE, reader);
     bool runs = true;
     if (reader != NULL && writer != NULL) {
-        code = fl_loop_lap(loop, code);
+        code = fl_loop_time_writer(loop, code);
         /* The reader may have removed or replaced the writer. */
         fl_fd_table_lock(table);
         user_fd = user_fd_at(loop, fd);
