@@ -58,19 +58,6 @@ free_chain(FlReadyChunk *chunk)
     }
 }
 
-/* Keep an empty chunk as a spare, or free it where there are enough. */
-static void
-recycle(FlReadyQueue *queue, FlReadyChunk *chunk)
-{
-    if (queue->spares == MOST_SPARES) {
-        (void)munmap(chunk, CHUNK_BYTES);
-        return;
-    }
-    chunk->next = queue->spare;
-    queue->spare = chunk;
-    queue->spares++;
-}
-
 /* The end of a chunk: past its last entry. */
 static FlReady *
 chunk_end(FlReadyChunk *chunk)
@@ -138,10 +125,15 @@ fl_ready_grow(FlReadyQueue *queue)
 void
 fl_ready_next_chunk(FlReadyQueue *queue)
 {
-    /* The head moves first: recycling may free the chunk. */
     FlReadyChunk *done = queue->head_chunk;
     start_head(queue, done->next);
-    recycle(queue, done);
+    if (queue->spares == MOST_SPARES) {
+        (void)munmap(done, CHUNK_BYTES);
+        return;
+    }
+    done->next = queue->spare;
+    queue->spare = done;
+    queue->spares++;
 }
 
 /* Walks the chunks from the head, of which only the first is entered in the

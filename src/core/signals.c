@@ -101,14 +101,6 @@ set_wakeup_fd(FlState *state, int fd, int *before)
 #endif
 }
 
-/* Record the application's wakeup fd with its file's identity.  An fd of -1,
-   or one that is closed, is recorded as none. */
-static void
-record_foreign_fd(FlForeignFd *foreign, int fd)
-{
-    foreign->fd = fd >= 0 && fstat(fd, &foreign->status) == 0 ? fd : -1;
-}
-
 /* The recorded fd if it is still the same file, else -1. */
 static int
 foreign_fd(const FlForeignFd *foreign)
@@ -134,7 +126,9 @@ claim_wakeup_fd(FlLoop *loop)
        application. */
     bool changed = previous != wakeup->fd || wakeup->owner != loop;
     if (previous != wakeup->fd) {
-        record_foreign_fd(&wakeup->before, previous);
+        bool is_open =
+            previous >= 0 && fstat(previous, &wakeup->before.status) == 0;
+        wakeup->before.fd = is_open ? previous : -1;
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
         /* fl_signals_forget left it open; Python has not written to it since
