@@ -1,7 +1,7 @@
-"""Python functions that the C transports call, at most once a connection.
+"""Python functions that the C core calls where speed does not matter.
 
-They run when a program requests a transport's socket, or makes a mistake.  The
-data path never calls them.
+They run when a program requests a transport's socket or makes a mistake, and
+for a ``sock_*()`` call in debug mode or on a socket of another class.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "TransportSocket",
     "add_attributes",
-    "check_ssl_socket",
+    "check_socket",
     "closed_socket",
     "end_read_pipe",
     "in_daemon_thread",
@@ -176,6 +176,16 @@ def _end_write_pipe(self: Any) -> None:
 def _log_closed_by_peer(transport: Any) -> None:
     if transport._loop.get_debug():
         _logger.info("%r was closed by peer", transport)
+
+
+# -- sock_* -------------------------------------------------------------------
+
+
+def check_socket(sock: Any, debug: bool) -> None:
+    """Raise what asyncio's ``sock_*()`` methods raise for a wrong socket."""
+    check_ssl_socket(sock)
+    if debug and sock.gettimeout() != 0:
+        raise ValueError("the socket must be non-blocking")
 
 
 # -- what the C types get -----------------------------------------------------

@@ -75,7 +75,7 @@ struct FlNativeProtocol;
     X(call_soon)                \
     X(cancelled)                \
     X(cast)                     \
-    X(check_ssl_socket)         \
+    X(check_socket)             \
     X(close)                    \
     X(abort)                    \
     X(call_soon_threadsafe)     \
@@ -100,7 +100,6 @@ struct FlNativeProtocol;
     X(getpeername)              \
     X(getsockname)              \
     X(getsockopt)               \
-    X(gettimeout)               \
     X(in_daemon_thread)         \
     X(log_event)                \
     X(loop)                     \

@@ -214,30 +214,19 @@ wait(SocketCall *self)
 
 /* --- module functions ---------------------------------------------------- */
 
-/* asyncio's checks of the socket: TypeError for an SSL socket and, in debug
-   mode, ValueError for a blocking one.  0 or -1. */
+/* asyncio's checks of the socket, in _streams.py.  0, or -1 with TypeError or
+   ValueError. */
 static int
 check_socket(FlState *state, FlLoop *loop, PyObject *sock)
 {
-    /* socket.socket itself is no SSL socket: no need to call Python. */
-    if (Py_TYPE(sock) != (PyTypeObject *)state->socket_type
-        && fl_call_method(state->streams, state->names.check_ssl_socket, sock)
-               < 0)
-    {
-        return -1;
-    }
-    if (!loop->debug) {
+    /* They pass for socket.socket itself, except in debug mode. */
+    if (Py_TYPE(sock) == (PyTypeObject *)state->socket_type && !loop->debug) {
         return 0;
     }
-    PyObject *timeout =
-        PyObject_CallMethodNoArgs(sock, state->names.gettimeout);
-    int blocking = timeout == NULL ? -1 : PyObject_IsTrue(timeout);
-    blocking = timeout == Py_None ? 1 : blocking; /* None: no timeout */
-    Py_XDECREF(timeout);
-    if (blocking > 0) {
-        PyErr_SetString(PyExc_ValueError, "the socket must be non-blocking");
-    }
-    return blocking == 0 ? 0 : -1;
+    return fl_call_done(
+        PyObject_CallMethodObjArgs(state->streams, state->names.check_socket,
+                                   sock, loop->debug ? Py_True : Py_False,
+                                   NULL));
 }
 
 /* A call that continues an attempt.  The attempt's references were borrowed:
