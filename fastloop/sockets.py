@@ -169,4 +169,8 @@ class SocketCalls:
         ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
-        return await _finish(call) if isinstance(call, _Call) else call
+        conn, address = (
+            await _finish(call) if isinstance(call, _Call) else call
+        )
+        conn.setblocking(False)
+        return conn, address

@@ -119,7 +119,6 @@ struct FlNativeProtocol;
     X(sendto)                   \
     X(set_exception)            \
     X(set_result)               \
-    X(setblocking)              \
     X(shown_buffer)             \
     X(socket)                   \
     X(sockname)                 \

@@ -253,27 +253,9 @@ is_listening(int fd)
 static int
 try_accept(FlAttempt *self, int fd, PyObject **result)
 {
-    if (is_unreadable(self, fd) && is_listening(fd)) {
-        return 0;
-    }
-    int code = call_method(self, fd, result);
-    if (code != 1) {
-        return code;
-    }
-    /* The method may be the application's and return anything; asyncio makes
-       the first item of the result non-blocking. */
-    PyObject *set = PySequence_Check(*result) ? PySequence_GetItem(*result, 0)
-                                              : Py_NewRef(*result);
-    Py_XSETREF(set, set == NULL
-                        ? NULL
-                        : PyObject_CallMethodOneArg(
-                            set, self->state->names.setblocking, Py_False));
-    if (set == NULL) {
-        Py_CLEAR(*result);
-        return -1;
-    }
-    Py_DECREF(set);
-    return 1;
+    return is_unreadable(self, fd) && is_listening(fd)
+               ? 0
+               : call_method(self, fd, result);
 }
 
 /* SO_ERROR by the socket object's getsockopt(), which the application may have

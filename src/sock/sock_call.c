@@ -300,7 +300,7 @@ FUNCTION(recvfrom, ", size", "sock.recvfrom(size).")
 FUNCTION(recvfrom_into, ", buffer, size", "sock.recvfrom_into(buffer, size).")
 FUNCTION(sendall, ", data", "sock.send(data) until all is sent.")
 FUNCTION(sendto, ", data, address", "sock.sendto(data, address).")
-FUNCTION(accept, "", "sock.accept(), and the new socket made non-blocking.")
+FUNCTION(accept, "", "sock.accept().")
 FUNCTION(connect, ", address", "sock.connect(address).")
 
 static const char is_plain_doc[] =
