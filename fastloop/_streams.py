@@ -1,7 +1,8 @@
 """Python functions that the C core calls where speed does not matter.
 
-They run when a program requests a transport's socket or makes a mistake, and
-for a ``sock_*()`` call in debug mode or on a socket of another class.
+They run when a program requests a transport's socket or makes a mistake, at
+the end of a ``sock_connect()``, and for a ``sock_*()`` call in debug mode or
+on a socket of another class.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "check_socket",
     "closed_socket",
     "end_read_pipe",
+    "finish_connect",
     "in_daemon_thread",
     "log_event",
     "own_socket",
@@ -186,6 +188,13 @@ def check_socket(sock: Any, debug: bool) -> None:
     check_ssl_socket(sock)
     if debug and sock.gettimeout() != 0:
         raise ValueError("the socket must be non-blocking")
+
+
+def finish_connect(sock: Any, address: Any) -> None:
+    """Raise the error of a connection that has succeeded or failed."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code != 0:
+        raise OSError(code, f"Connect call failed {address}")
 
 
 # -- what the C types get -----------------------------------------------------

@@ -95,11 +95,11 @@ struct FlNativeProtocol;
     X(error_received)           \
     X(exception)                \
     X(fileno)                   \
+    X(finish_connect)           \
     X(get_buffer)               \
     X(get_extra_info)           \
     X(getpeername)              \
     X(getsockname)              \
-    X(getsockopt)               \
     X(in_daemon_thread)         \
     X(log_event)                \
     X(loop)                     \

@@ -258,50 +258,19 @@ try_accept(FlAttempt *self, int fd, PyObject **result)
                : call_method(self, fd, result);
 }
 
-/* SO_ERROR by the socket object's getsockopt(), which the application may have
-   replaced: an errno, 0 for none, or -1 with an exception set. */
-static long
-socket_error(const FlAttempt *self)
-{
-    PyObject *level = PyLong_FromLong(SOL_SOCKET);
-    PyObject *option = level == NULL ? NULL : PyLong_FromLong(SO_ERROR);
-    PyObject *error =
-        option == NULL
-            ? NULL
-            : PyObject_CallMethodObjArgs(self->sock,
-                                         self->state->names.getsockopt, level,
-                                         option, NULL);
-    long code = error == NULL ? -1 : PyLong_AsLong(error);
-    Py_XDECREF(level);
-    Py_XDECREF(option);
-    Py_XDECREF(error);
-    return code;
-}
-
 /* The first try starts the connection.  A retry runs when the socket is
-   writable: the connection has then succeeded or failed, and SO_ERROR says
-   which, as in asyncio. */
+   writable: the connection has then succeeded or failed. */
 static int
 try_connect(FlAttempt *self, int fd, PyObject **result)
 {
     if (!self->is_retry) {
         return call_method(self, fd, result);
     }
-    long code = socket_error(self);
-    if (code == 0) {
-        return store_result(Py_NewRef(Py_None), result);
-    }
-    if (!PyErr_Occurred()) {
-        PyObject *args =
-            Py_BuildValue("lN", code,
-                          PyUnicode_FromFormat("Connect call failed %S",
-                                               self->args[0]));
-        if (args != NULL) {
-            PyErr_SetObject(PyExc_OSError, args); /* OSError(*args) */
-            Py_DECREF(args);
-        }
-    }
-    return store_result(NULL, result);
+    PyObject *done =
+        PyObject_CallMethodObjArgs(self->state->streams,
+                                   self->state->names.finish_connect,
+                                   self->sock, self->args[0], NULL);
+    return store_result(done, result);
 }
 
 /* A part was sent: 1 if it was the last, else 0.  The next try continues after
