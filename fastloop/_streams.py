@@ -33,6 +33,7 @@ __all__ = [
     "in_daemon_thread",
     "log_event",
     "own_socket",
+    "send_rest",
     "shown_buffer",
     "socket_type",
     "warn_lost",
@@ -195,6 +196,17 @@ def finish_connect(sock: Any, address: Any) -> None:
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code != 0:
         raise OSError(code, f"Connect call failed {address}")
+
+
+def send_rest(sock: Any, data: Any, sent_bytes: int) -> Any:
+    """Send the rest of ``sock_sendall()``'s data; return send()'s count."""
+    view = memoryview(data)
+    try:
+        if view.nbytes and (view.ndim != 1 or view.itemsize > 1):
+            view = view.cast("B")  # send() counts bytes
+        return sock.send(view[sent_bytes:])
+    finally:
+        del view  # else an exception's traceback would keep the buffer
 
 
 # -- what the C types get -----------------------------------------------------

@@ -74,7 +74,6 @@ struct FlNativeProtocol;
     X(call_at)                  \
     X(call_soon)                \
     X(cancelled)                \
-    X(cast)                     \
     X(check_socket)             \
     X(close)                    \
     X(abort)                    \
@@ -115,6 +114,7 @@ struct FlNativeProtocol;
     X(release)                  \
     X(resume_writing)           \
     X(send)                     \
+    X(send_rest)                \
     X(sendmsg)                  \
     X(sendto)                   \
     X(set_exception)            \

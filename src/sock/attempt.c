@@ -284,42 +284,20 @@ add_sent(FlAttempt *self, Py_ssize_t sent_bytes, PyObject **result)
                : 0;
 }
 
-/* A memoryview of sendall's data as bytes, which send() counts. */
-static PyObject *
-view_of_bytes(const FlAttempt *self)
-{
-    PyObject *view = PyMemoryView_FromObject(self->args[0]);
-    const Py_buffer *whole =
-        view == NULL ? NULL : PyMemoryView_GET_BUFFER(view);
-    if (whole != NULL && whole->len > 0
-        && (whole->ndim != 1 || whole->itemsize > 1))
-    {
-        PyObject *format = PyUnicode_FromString("B");
-        Py_SETREF(view, format == NULL
-                            ? NULL
-                            : PyObject_CallMethodOneArg(
-                                view, self->state->names.cast, format));
-        Py_XDECREF(format);
-    }
-    return view;
-}
-
 /* By the send() of a socket of another class. */
 static int
 sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 {
-    PyObject *view = view_of_bytes(self);
-    PyObject *rest = view == NULL ? NULL
-                                  : PySequence_GetSlice(view, self->sent_bytes,
-                                                        PY_SSIZE_T_MAX);
+    PyObject *start = PyLong_FromSsize_t(self->sent_bytes);
     PyObject *sent =
-        rest == NULL
+        start == NULL
             ? NULL
-            : PyObject_CallMethodOneArg(self->sock, self->state->names.send,
-                                        rest);
+            : PyObject_CallMethodObjArgs(self->state->streams,
+                                         self->state->names.send_rest,
+                                         self->sock, self->args[0], start,
+                                         NULL);
     Py_ssize_t count = sent == NULL ? -1 : PyLong_AsSsize_t(sent);
-    Py_XDECREF(view);
-    Py_XDECREF(rest);
+    Py_XDECREF(start);
     Py_XDECREF(sent);
     return count < 0 && PyErr_Occurred() ? store_result(NULL, result)
                                          : add_sent(self, count, result);

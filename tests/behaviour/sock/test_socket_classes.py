@@ -176,6 +176,22 @@ async def test_what_connect_returns_is_ignored(loop):
         assert sock.getpeername() == ("127.0.0.1", 9)
 
 
+async def test_a_failed_send_lets_go_of_the_data(loop):
+    class Own(socket.socket):
+        """Has the methods of its base."""
+
+    near, far = socket.socketpair()
+    own = Own(fileno=near.detach())
+    own.setblocking(False)
+    data = bytearray(b"data")
+    with own:
+        far.close()
+        with pytest.raises(BrokenPipeError) as caught:
+            await loop.sock_sendall(own, data)
+        data.clear()  # while the exception keeps the frames
+        assert caught.tb
+
+
 @pytest.mark.parametrize("call", ["accept", "connect"])
 def test_ctrl_c_in_fileno_is_raised(loop, call):
     class Interrupted(socket.socket):
