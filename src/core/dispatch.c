@@ -14,8 +14,8 @@
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function.
    5. In debug mode and with metrics each entry is timed, by run_timed alone.
-      An fd's reader and writer are two callbacks of one entry
-      (fl_loop_time_writer).
+      An fd's reader and writer are two callbacks of one entry, and a sock_*
+      call has no handle (fl_loop_time_rest).
    6. An exception of an overridden call_exception_handler ends the run, as
       in asyncio. */
 #include "core/dispatch.h"
@@ -360,10 +360,10 @@ end_timed(FlLoop *loop, PyObject *subject, int code)
 }
 
 int
-fl_loop_time_writer(FlLoop *loop, int code)
+fl_loop_time_rest(FlLoop *loop, PyObject *subject, int code)
 {
     if (FL_UNLIKELY(loop->timed_since_ns != 0)) {
-        code = end_timed(loop, NULL, code);
+        code = end_timed(loop, subject, code);
         loop->timed_since_ns = timing_ns(loop);
     }
     return code;

@@ -24,10 +24,11 @@
    the rest of the batch stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 
-/* Call this between the reader and the writer of one event; the reader
-   returned `code`.  If the entry is timed, report the reader if it was slow,
-   and time the writer from now.  Returns `code`, or -1. */
-int fl_loop_time_writer(FlLoop *loop, int code);
+/* Call this after a callback that is not all of its entry, or that is no
+   handle; it returned `code`.  If the entry is timed, report the callback if
+   it was slow, and time what follows from now.  `subject` is the callback, or
+   NULL for a handle.  Returns `code`, or -1. */
+int fl_loop_time_rest(FlLoop *loop, PyObject *subject, int code);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
    the current one.  argument may be NULL.  Takes its own references.  A closed

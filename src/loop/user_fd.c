@@ -15,9 +15,10 @@
    4. An event runs the handles that are registered when it runs.  Replacing or
       removing one drops the event that was reported for it.
    5. A persistent registration stays open while no call waits, which makes the
-      next wait free of system calls.  It ends when a handle registers for the
-      fd, a transport acquires it, or remove_reader or remove_writer removes a
-      waiting call or finds the fd idle.  Rejected: one without a GIL.  The
+      next wait free of system calls.  It ends when a handle or a call that
+      does not persist registers for the fd, a transport acquires it, or
+      remove_reader or remove_writer removes a waiting call or finds the fd
+      idle.  Rejected: one without a GIL.  The
       thread that clears `ready` must be the thread that processes its events.
    6. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
@@ -39,7 +40,6 @@
 #include "py/compat.h"
 #include "py/context.h"
 #include "py/errors.h"
-#include "py/field.h"
 #include "py/state.h"
 
 #include <errno.h>
@@ -69,6 +69,13 @@ user_fd_slot(FlUserFd *user_fd, int event)
 {
     return event == FL_READABLE ? &user_fd->refs.reader
                                 : &user_fd->refs.writer;
+}
+
+/* Whether a slot's object is a SocketCall. */
+static bool
+is_call(const FlLoop *loop, const PyObject *object)
+{
+    return object != NULL && Py_TYPE(object) == loop->state->socket_call_type;
 }
 
 /* --- the users of an fd -------------------------------------------------- */
@@ -172,9 +179,10 @@ run_slot(FlLoop *loop, int fd, int event, PyObject *handle)
         return 0;
     }
     int code = 0;
-    if (Py_TYPE(handle) == loop->state->socket_call_type) {
+    if (is_call(loop, handle)) {
         code = fl_call_done(PyObject_CallNoArgs(handle));
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+        code = fl_loop_time_rest(loop, handle, code);
     }
     else if (FL_UNLIKELY(fl_handle_is_cancelled((FlHandle *)handle))) {
         (void)fl_fd_remove(loop, fd, event, handle);
@@ -207,7 +215,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     int fd = reg->fd, code = run_slot(loop, fd, FL_READABLE, reader);
     bool runs = true;
     if (reader != NULL && writer != NULL) {
-        code = fl_loop_time_writer(loop, code);
+        code = fl_loop_time_rest(loop, NULL, code);
         /* The reader may have removed or replaced the writer. */
         fl_fd_table_lock(table);
         user_fd = user_fd_at(loop, fd);
@@ -243,50 +251,30 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     return code;
 }
 
-/* The sock_* call that a slot's object is, or that this handle calls: a new
-   reference, or NULL. */
-static PyObject *
-call_in_slot(FlLoop *loop, PyObject *object)
-{
-    PyTypeObject *call_type = loop->state->socket_call_type;
-    if (object == NULL || call_type == NULL) {
-        return NULL;
-    }
-    FlHandle *handle = (FlHandle *)object;
-    PyObject *call = Py_IS_TYPE(object, call_type)
-                         ? Py_NewRef(object)
-                         : fl_field_get(handle, &handle->callback);
-    if (call != NULL && !Py_IS_TYPE(call, call_type)) {
-        Py_CLEAR(call);
-    }
-    return call;
-}
-
-/* What has left a slot: a handle, a SocketCall or NULL; steals it.  A sock_*
-   call, also one that a handle calls, no longer keeps its socket open and, as
-   in asyncio, waits until its coroutine is cancelled.  A handle is cancelled,
-   unless the loop is closed.  Runs application code. */
+/* What has left a slot: a handle, a SocketCall or NULL; steals it.  A call no
+   longer keeps its socket open and, as in asyncio, waits until its coroutine
+   is cancelled.  A handle is cancelled, unless the loop is closed.  Runs
+   application code. */
 static void
 leave_slot(FlLoop *loop, PyObject *object)
 {
     const FlState *state = loop->state;
-    PyObject *call = call_in_slot(loop, object);
-    /* Without a GIL only the loop's thread changes a socket's count. */
-    if (call != NULL
-        && (!fl_loop_on_other_thread(loop)
-            || fl_thread_queue_push_op_anythread(loop, state->displaced, call,
-                                                 NULL, NULL)
-                   < 0))
-    {
-        PyErr_Clear(); /* the loop is closed by now */
-        (void)state->displaced(loop, call, NULL);
+    if (is_call(loop, object)) {
+        /* Without a GIL only the loop's thread changes a socket's count. */
+        if (!fl_loop_on_other_thread(loop)
+            || fl_thread_queue_push_op_anythread(loop, state->displaced,
+                                                 object, NULL, NULL)
+                   < 0)
+        {
+            PyErr_Clear(); /* the loop is closed by now */
+            (void)state->displaced(loop, object, NULL);
+        }
     }
-    if (object != NULL && object != call && !loop->closed
-        && fl_call_method(object, state->names.cancel, NULL) < 0)
+    else if (object != NULL && !loop->closed
+             && fl_call_method(object, state->names.cancel, NULL) < 0)
     {
         PyErr_WriteUnraisable(object);
     }
-    Py_XDECREF(call);
     Py_XDECREF(object);
 }
 
@@ -509,37 +497,35 @@ remove_call(FlLoop *loop, int fd, int event)
 {
     fl_fd_table_lock(&loop->poller->table);
     FlUserFd *user_fd = user_fd_at(loop, fd);
-    PyObject *object =
-        user_fd == NULL ? NULL : Py_XNewRef(*user_fd_slot(user_fd, event));
+    bool removes =
+        user_fd != NULL && is_call(loop, *user_fd_slot(user_fd, event));
     fl_fd_table_unlock(&loop->poller->table);
-    PyObject *call = call_in_slot(loop, object);
-    if (call != NULL) {
+    if (removes) {
         (void)fl_fd_remove(loop, fd, event, NULL);
     }
-    Py_XDECREF(call);
-    Py_XDECREF(object);
 }
 
-/* Register a handle for an fd; steals it.  0, or -1 with an exception set. */
+/* Register a handle or a SocketCall for an fd; steals it.  `object` is what
+   names the fd, NULL for an int.  0, or -1 with an exception set. */
 static int
-set_handle(FlLoop *loop, int fd, PyObject *object, int event, PyObject *handle)
+set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+             PyObject *callback)
 {
     FlFdRefs dropped = {NULL, NULL, NULL};
     remove_call(loop, fd, event);
     FlUserFd *user_fd = user_fd_lock(loop, fd);
     if (user_fd == NULL) {
-        Py_DECREF(handle);
+        Py_DECREF(callback);
         return -1;
     }
     user_fd->reg.fired &= (uint8_t)~event; /* see invariant 4 */
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
-    int code = user_fd_put(user_fd, event, handle, &dropped);
+    int code = user_fd_put(user_fd, event, callback, &dropped);
     if (code == 0) {
         dropped.object = user_fd->refs.object;
-        /* For fl_fd_of_registered.  An int identifies nothing. */
-        user_fd->refs.object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+        user_fd->refs.object = Py_XNewRef(object); /* fl_fd_of_registered */
     }
     fl_fd_table_unlock(&loop->poller->table);
     leave_slot(loop, dropped.reader);
@@ -563,7 +549,11 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
         return NULL;
     }
     Py_INCREF(handle); /* one reference for the slot, one for the result */
-    if (set_handle(loop, fd, object, event, (PyObject *)handle) < 0) {
+    /* An int identifies nothing. */
+    if (set_callback(loop, fd, PyLong_Check(object) ? NULL : object, event,
+                     (PyObject *)handle)
+        < 0)
+    {
         Py_CLEAR(handle);
     }
     return handle;
@@ -621,19 +611,19 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
     return same ? &user_fd->reg : NULL;
 }
 
-/* The fd's registration, made if there is none, for a wait of this socket.  If
-   it was another socket's, `persistent` is cleared, so that user_fd_put
-   registers the present file; fl_fd_wait sets it again.  NULL with *code 0: a
-   handle waits for this fd.  NULL with *code -1: an exception is set. */
+/* The fd's registration, made if there is none, for a wait of this socket that
+   persists.  If it was another socket's, `persistent` is cleared, so that
+   user_fd_put registers the present file; fl_fd_wait sets it again.  NULL with
+   an exception set, or without one: somebody waits for this fd by a
+   registration that does not persist. */
 static FlUserFd *
-user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
+user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
 {
     FlUserFd *user_fd =
         (FlUserFd *)fl_fd_persistent_registration(loop, fd, sock);
     if (user_fd != NULL) {
         return user_fd;
     }
-    *code = -1;
     /* Made before the table is read: allocating may run the GC, and a
        finalizer may change the table. */
     PyObject *weakref = PyWeakref_NewRef(sock, NULL);
@@ -641,7 +631,6 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
     if (user_fd != NULL) {
         fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
         if (!user_fd->reg.persistent && user_fd_wanted(user_fd) != 0) {
-            *code = 0;
             user_fd = NULL;
         }
     }
@@ -656,22 +645,24 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock, int *code)
 }
 
 int
-fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call)
+fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
+           bool persists)
 {
-    int code = 0;
-    FlUserFd *user_fd = user_fd_of_socket(loop, fd, sock, &code);
+    FlUserFd *user_fd = persists ? user_fd_of_socket(loop, fd, sock) : NULL;
     if (user_fd == NULL) {
-        return code;
+        return PyErr_Occurred()
+                   ? -1
+                   : set_callback(loop, fd, NULL, event, Py_NewRef(call));
     }
     /* A later call replaces an earlier one, which then waits until its
        coroutine is cancelled, as in asyncio. */
     FlFdRefs dropped = {NULL, NULL, NULL};
-    code = user_fd_put(user_fd, event, Py_NewRef(call), &dropped);
+    int code = user_fd_put(user_fd, event, Py_NewRef(call), &dropped);
     if (code == 0) {
         FlRegistration *reg = &user_fd->reg;
         reg->persistent = reg->recheck = reg->table->recheck = true;
     }
     leave_slot(loop, dropped.reader); /* last: it runs any code */
     Py_XDECREF(dropped.object);
-    return code < 0 ? fl_raise_errno(code) : 1;
+    return code < 0 ? fl_raise_errno(code) : 0;
 }

@@ -80,13 +80,12 @@ FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
                                               PyObject *sock);
 
 /* Call `call` (a SocketCall) when the socket, whose fd this is, is ready for
-   `event`, by a persistent registration.  It waits in the slot of a handle of
-   add_reader or add_writer, where a later call or handle replaces it.  Returns
-   1; 0 if a handle waits for this fd, so that the registration cannot be
-   persistent; or -1 with MemoryError or OSError.  fl_fd_remove ends the wait.
-   With the GIL only. */
-int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event,
-               PyObject *call);
+   `event`.  It waits in the slot of a handle of add_reader or add_writer,
+   where a later call or handle replaces it.  If it `persists`, which needs a
+   GIL, the registration is persistent, unless one that is not serves a waiter
+   already.  fl_fd_remove ends the wait.  0 or -1. */
+int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
+               bool persists);
 
 /* tp_traverse of the references of all FlUserFd. */
 int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);

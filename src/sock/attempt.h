@@ -30,8 +30,9 @@ typedef struct {
     size_t method_offset; /* the socket method's name: offset in FlNames */
     Py_ssize_t nargs;     /* of that method */
     int event;            /* FL_READABLE or FL_WRITABLE: wait for this */
-    /* By a system call, for an open plain socket.  Maintains a persistent
-       registration.  NULL if there is none for this operation. */
+    /* By a system call, for an open plain socket.  Records in a persistent
+       registration, if the socket has one, what the call proved.  NULL: the
+       operation has no direct call. */
     int (*direct)(FlAttempt *self, int fd, PyObject **result);
     /* By the socket object's method.  fd is -1 for a closed socket. */
     int (*by_method)(FlAttempt *self, int fd, PyObject **result);

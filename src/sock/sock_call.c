@@ -6,9 +6,10 @@
       registration for the same fd and direction replaces it.  The replaced
       call then waits until it is cancelled, as in asyncio.  A call removes
       only its own registration, never the one that replaced it.
-   3. With a persistent registration the call itself occupies the slot, and
-      leaves the registration in place when it ends.  Otherwise the slot holds
-      a Handle that calls this object, and the fd is unregistered at the end.
+   3. The call itself occupies the slot.  When it ends, a persistent
+      registration stays; another one is closed.  A call without a persistent
+      registration may run a method of the application's: it runs in a copy of
+      the context in which it began to wait, as a Handle would.
    4. fastloop/sockets.py awaits and closes each call.  From then on the call
       counts in the socket's _io_refs, as a file of makefile() does, so that
       close() takes effect only when the call ends.  Without that, closing
@@ -17,7 +18,6 @@
       socket, or the transport that has it, closes the fd. */
 #include "sock/sock_call.h"
 
-#include "core/handle.h"
 #include "core/loop.h"
 #include "core/overrides.h"
 #include "core/thread_queue.h"
@@ -25,6 +25,7 @@
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "sock/attempt.h"
@@ -37,9 +38,9 @@ typedef struct {
     PyObject_HEAD
     FlAttempt attempt;  /* owns its references, unlike other attempts */
     PyObject *future;   /* NULL before wait, and once released */
-    FlHandle *handle;   /* registered for the fd; NULL: this object is */
+    PyObject *context;  /* to run in; NULL: the loop's.  See invariant 3 */
     int fd;             /* the fd it is registered for */
-    bool is_waiting;    /* registered, as itself or by a handle */
+    bool is_waiting;    /* registered */
     atomic_bool counts; /* in the socket's _io_refs: invariant 4 */
 } SocketCall;
 
@@ -102,18 +103,12 @@ release(SocketCall *self)
        may run any Python. */
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
-    if (!self->is_waiting) {
-        return;
+    if (self->is_waiting) {
+        self->is_waiting = false;
+        /* Does nothing if another call or handle occupies the slot by now. */
+        (void)fl_fd_remove(self->attempt.loop, self->fd,
+                           self->attempt.operation->event, (PyObject *)self);
     }
-    /* Before any Python runs, which may release this call again. */
-    FlHandle *handle = self->handle;
-    self->is_waiting = false;
-    self->handle = NULL;
-    /* Does nothing if another call or handle occupies the slot by now. */
-    (void)fl_fd_remove(self->attempt.loop, self->fd,
-                       self->attempt.operation->event,
-                       handle == NULL ? (PyObject *)self : (PyObject *)handle);
-    Py_XDECREF(handle);
 }
 
 /* The fd is ready: try again, and settle the future unless it would block.
@@ -156,13 +151,21 @@ on_ready(SocketCall *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
-/* The call of this object, by the slot of the fd or the Handle of wait_for_fd.
-   The caller has a reference: on_ready may empty the slot that owns it. */
+/* The call of this object, by the slot of the fd.  The caller has a reference:
+   on_ready may empty the slot that owns it. */
 static PyObject *
 ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
                PyObject *Py_UNUSED(kwargs))
 {
-    return fl_call_none(on_ready(self));
+    if (self->context == NULL) {
+        return fl_call_none(on_ready(self));
+    }
+    if (PyContext_Enter(self->context) < 0) {
+        return NULL;
+    }
+    int code = on_ready(self);
+    fl_context_leave(self->context, code < 0);
+    return fl_call_none(code);
 }
 
 /* Register for the fd, by a persistent registration if possible.  0 or -1. */
@@ -174,23 +177,19 @@ wait_for_fd(SocketCall *self)
     int code = fd_object == NULL
                    ? -1
                    : fl_fd_check(attempt->loop, fd_object, self->fd, false);
-    /* fl_fd_wait returns 0 if a Handle waits for the fd already: that fd's
-       registration cannot be persistent. */
-    if (code == 0 && fl_attempt_may_persist(attempt, self->fd)) {
-        code = fl_fd_wait(attempt->loop, self->fd, attempt->sock,
-                          attempt->operation->event, (PyObject *)self);
+    Py_XDECREF(fd_object);
+    bool persists = code == 0 && fl_attempt_may_persist(attempt, self->fd);
+    if (code == 0 && !persists) {
+        self->context = PyContext_CopyCurrent();
+        code = self->context == NULL ? -1 : 0;
     }
     if (code == 0) {
-        /* As add_reader() or add_writer(), with this object as callback. */
-        PyObject *callback = (PyObject *)self;
-        self->handle =
-            fl_fd_add(attempt->loop, self->fd, fd_object,
-                      attempt->operation->event, &callback, 1, NULL);
-        code = self->handle == NULL ? -1 : 0;
+        code =
+            fl_fd_wait(attempt->loop, self->fd, attempt->sock,
+                       attempt->operation->event, (PyObject *)self, persists);
     }
-    Py_XDECREF(fd_object);
-    self->is_waiting = code >= 0;
-    return code < 0 ? -1 : 0;
+    self->is_waiting = code == 0;
+    return code;
 }
 
 /* Make the future and register for the fd.  0, or -1 with an exception set;
@@ -393,7 +392,7 @@ call_traverse(SocketCall *self, visitproc visit, void *arg)
     Py_VISIT(self->attempt.args[1]);
     Py_VISIT(self->attempt.view.obj);
     Py_VISIT(self->future);
-    Py_VISIT(self->handle);
+    Py_VISIT(self->context);
     return 0;
 }
 
@@ -402,7 +401,7 @@ static int
 call_clear(SocketCall *self)
 {
     Py_CLEAR(self->future);
-    Py_CLEAR(self->handle);
+    Py_CLEAR(self->context);
     Py_CLEAR(self->attempt.args[0]);
     Py_CLEAR(self->attempt.args[1]);
     fl_attempt_release_view(&self->attempt);

@@ -78,6 +78,28 @@ def test_slow_timer_is_logged(debug, warned):
     assert text.startswith("Executing <TimerHandle ")
 
 
+def test_slow_call_of_a_waiting_socket_is_logged(debug, warned, pair):
+    class Slow(socket.socket):
+        def recv(self, *args):
+            if tries:
+                slow()
+            tries.append(1)
+            return super().recv(*args)
+
+    tries = []
+    debug.slow_callback_duration = 0.01
+    near, far = pair
+    with Slow(fileno=near.detach()) as sock:
+        sock.setblocking(False)
+        task = debug.create_task(debug.sock_recv(sock, 5))
+        debug.run_until_complete(asyncio.sleep(0))
+        assert tries == [1]
+        far.send(b"data")
+        assert debug.run_until_complete(task) == b"data"
+    (text,) = (text for text in warned("recv") if "<Task" not in text)
+    assert re.match(r"Executing <.*> took \d+\.\d{3} seconds", text)
+
+
 def test_fast_callbacks_are_not_logged(debug, iterate, warned):
     debug.slow_callback_duration = 5
     for _ in range(10):
