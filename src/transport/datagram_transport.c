@@ -447,8 +447,7 @@ open_datagram(PyObject *module, PyObject *args)
     int shared;
     if (!PyArg_ParseTuple(args, "O!OpOOOO:open_datagram", state->loop_type,
                           &loop, &sock, &shared, &protocol, &address, &waiter,
-                          &extra)
-        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+                          &extra))
     {
         return NULL;
     }

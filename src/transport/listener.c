@@ -146,11 +146,7 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
         .peer = &accepted->peer,
         .peer_size = accepted->peer_size,
     };
-    PyObject *stream = NULL;
-    /* The factory may have closed the loop. */
-    if (fl_loop_check_open(self->loop) == 0) {
-        stream = fl_stream_open(self->loop, &options);
-    }
+    PyObject *stream = fl_stream_open(self->loop, &options);
     /* The loop owns the open stream. */
     Py_DECREF(protocol);
     return fl_call_done(stream);

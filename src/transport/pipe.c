@@ -95,8 +95,7 @@ open_pipe(PyObject *module, PyObject *args)
     int writes, reports_end;
     if (!PyArg_ParseTuple(args, "O!OppOOO:open_pipe", state->loop_type, &loop,
                           &pipe, &writes, &reports_end, &protocol, &waiter,
-                          &extra)
-        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+                          &extra))
     {
         return NULL;
     }

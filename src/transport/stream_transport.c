@@ -410,8 +410,7 @@ open_stream(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
                           fl_state_get(module)->loop_type, &loop, &sock,
                           &shared, &protocol, &waiter, &extra, &server,
-                          &context)
-        || fl_loop_check_open(FL_LOOP(loop)) < 0)
+                          &context))
     {
         return NULL;
     }

@@ -376,6 +376,45 @@ def test_reading_cannot_resume_in_a_closed_loop(loop_factory):
     far.close()
 
 
+OPENINGS = {
+    "stream": lambda loop, sock: loop._make_socket_transport(sock, Recorder()),
+    "datagram": lambda loop, sock: loop._make_datagram_transport(
+        sock, asyncio.DatagramProtocol()
+    ),
+    "read pipe": lambda loop, sock: loop._make_read_pipe_transport(
+        sock, Recorder()
+    ),
+    "write pipe": lambda loop, sock: loop._make_write_pipe_transport(
+        sock, Recorder()
+    ),
+    "listener": lambda loop, sock: loop._start_serving(Recorder, sock),
+}
+
+
+@pytest.mark.parametrize("kind", OPENINGS)
+def test_nothing_opens_in_a_closed_loop(loop_factory, loop_kind, kind):
+    """asyncio's transport is half made then, and closes the socket."""
+    with warnings.catch_warnings(), socket.socket() as sock:
+        warnings.simplefilter("ignore", ResourceWarning)
+        sock.setblocking(False)
+        loop = loop_factory()
+        loop.close()
+        with pytest.raises(RuntimeError, match="Event loop is closed") as got:
+            OPENINGS[kind](loop, sock)
+        del got
+        gc.collect()
+        assert loop_kind == "asyncio" or sock.fileno() >= 0
+
+
+def test_a_closed_socket_is_not_served_in_a_closed_loop(loop_factory):
+    loop = loop_factory()
+    loop.close()
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop._start_serving(Recorder, sock)
+
+
 async def open_pipe(loop, kind):
     """A transport of a pipe's end, and the other end."""
     read, write = os.pipe()
