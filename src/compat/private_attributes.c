@@ -23,7 +23,6 @@
 #include "transport/extra_info.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_fd.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 

@@ -32,7 +32,6 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_fd.h"
 
 #include <errno.h>
 #include <stdlib.h>

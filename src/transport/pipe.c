@@ -12,7 +12,7 @@
    3. A write pipe whose reader is gone becomes readable, and ends.  So it asks
       for readable events until it is LOST.
    4. The fd may have other users: add_reader, or a second transport for the
-      other direction of a terminal (stream_fd.c).
+      other direction of a terminal (fl_stream_take_fd).
    5. No pipe is corked.  The application can get each one, a subprocess's too
       (get_extra_info), and may write to it directly. */
 #include "transport/pipe.h"

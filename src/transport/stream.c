@@ -1,15 +1,41 @@
-/* Operations on a stream's state that all its parts share: see stream.h. */
+/* What all parts of a stream share: its phase, its registration, and whether
+   its fd is still its own.
+
+   The application may close a socket object that it passed to a transport, and
+   the system may then give the fd to another file.  The socket object knows
+   that it was closed; the fd alone does not tell.
+
+   1. A stream whose socket object is exposed queries it before each system
+      call.  asyncio's transports do so too, by making the call through it.
+   2. A stream that notices that its fd is no longer its own ends with EBADF.
+      It does not read, write, shut down or close the fd, which would hit
+      another file.
+
+   Limit: an os.close() of the fd leaves no trace in the socket object, and a
+   stream may have no such object.  System calls fail with EBADF until the fd
+   is reused.  If another transport of this loop acquires it (fl_fd_acquire),
+   the stream ends.  If any other file gets it, the stream uses and closes that
+   file, as asyncio's transports do. */
 #include "transport/stream.h"
 
 #include "core/fd_set.h"
+#include "core/loop.h"
 #include "core/registration.h"
 #include "core/report.h"
+#include "core/thread_queue.h"
+#include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
+#include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/native_protocol.h"
 #include "transport/write_queue.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 /* asyncio warns from the fifth write after the connection was lost. */
 #define QUIET_WRITES_AFTER_LOSS 5
@@ -135,4 +161,130 @@ fl_stream_count_lost_write(FlStream *self)
         return fl_call_done(warned) < 0 ? -1 : 1;
     }
     return 1;
+}
+
+/* --- the fd -------------------------------------------------------------- */
+
+/* sock.fileno(), or NULL with an exception.  One that leaves the loop, as that
+   of a signal handler that runs in it, says nothing about the fd: it is queued
+   to the loop, and fileno() is called again. */
+static PyObject *
+call_fileno(FlStream *self, PyObject *sock)
+{
+    PyObject *name = self->state->names.fileno;
+    PyObject *result = PyObject_CallMethodNoArgs(sock, name);
+    if (FL_LIKELY(result != NULL) || !fl_error_leaves_loop()) {
+        return result;
+    }
+    FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
+    if (loop != NULL) {
+        fl_thread_queue_raise_anythread(loop, (PyObject *)self);
+        Py_DECREF(loop);
+    }
+    PyErr_Clear(); /* a stream without a loop has ended */
+    return PyObject_CallMethodNoArgs(sock, name);
+}
+
+int
+fl_stream_query_fd(FlStream *self)
+{
+    /* Owned, because fileno() may end the stream. */
+    PyObject *sock = fl_field_get(self, &self->sock);
+    if (sock == NULL) { /* no object could have closed it */
+        return self->fd >= 0 ? 0 : -EBADF;
+    }
+    PyObject *result = call_fileno(self, sock);
+    Py_DECREF(sock);
+    long fd = result == NULL ? -1 : PyLong_AsLong(result);
+    Py_XDECREF(result);
+    if (FL_UNLIKELY(fd < 0)) {
+        PyErr_Clear(); /* a fileno() that raises has no usable fd */
+        return -EBADF;
+    }
+    return fd == self->fd ? 0 : -EBADF;
+}
+
+void
+fl_stream_expose_fd(FlStream *self)
+{
+    if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
+        fl_stream_flush(self);
+    }
+    self->exposed = true;
+}
+
+/* A pipe never has its fd alone: asyncio allows other users of it. */
+bool
+fl_stream_has_fd(FlOpenTransport *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
+}
+
+/* 0 or a negative errno. */
+static int
+open_registration(FlStream *self, int fd)
+{
+    FlRegistration user = {
+        .owner = self,
+        .transport = &self->owned,
+        .on_events = fl_stream_on_events,
+    };
+    FlRegistration *reg;
+    int code =
+        fl_poller_register(self->loop->poller, fd, sizeof(user), &user, &reg);
+    if (code == 0) {
+        self->reg = reg;
+    }
+    return code;
+}
+
+void
+fl_stream_unregister(FlStream *self, bool closes_duplicate)
+{
+    FlRegistration *reg = self->reg;
+    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_wanted */
+    self->reg = NULL;
+    Py_END_CRITICAL_SECTION();
+    fl_stream_cancel_flush(self); /* the fd is about to be closed */
+    if (reg == NULL) {
+        return;
+    }
+    int fd = reg->fd;
+    /* A duplicate would keep the registration alive after close(). */
+    fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
+    if (closes_duplicate && fd != self->fd) {
+        (void)close(fd);
+    }
+}
+
+int
+fl_stream_register_duplicate(FlStream *self, int fd)
+{
+    int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (duplicate < 0) {
+        return -errno;
+    }
+    fl_stream_unregister(self, false);
+    int code = open_registration(self, duplicate);
+    if (code < 0) {
+        (void)close(duplicate);
+    }
+    return code;
+}
+
+int
+fl_stream_take_fd(FlStream *self, int fd)
+{
+    FlLoop *loop = self->loop;
+    bool shares = self->kind != FL_SOCKET && fl_fd_is_used(loop, fd);
+    /* Evicts a previous owner of the fd, whose registration must be gone
+       before this one is opened. */
+    int code = shares ? fl_loop_check_open(loop) : fl_fd_acquire(loop, fd);
+    if (code < 0) {
+        return -1;
+    }
+    code = shares ? fl_stream_register_duplicate(self, fd)
+                  : open_registration(self, fd);
+    return code < 0 ? fl_raise_errno(code) : 0;
 }

@@ -186,6 +186,43 @@ int fl_stream_update_registration(FlStream *self);
    registered or its loop is closed.  Any thread. */
 int fl_stream_wanted(FlStream *self);
 
+/* Open a new stream's registration on this fd.  A callback or transport that
+   was left on the fd loses it (fl_fd_acquire).  A pipe takes no fd from a
+   user that still has it: it waits with a duplicate.  0, or -1 with an
+   exception set.  May run Python. */
+int fl_stream_take_fd(FlStream *self, int fd);
+
+/* Register a duplicate of a pipe's fd, which fl_stream_unregister closes, in
+   place of the pipe's registration, if it has one.  0 or a negative errno; the
+   pipe keeps its registration where no fd is left. */
+int fl_stream_register_duplicate(FlStream *self, int fd);
+
+/* Close the registration and release the fd in the loop's table.  The stream's
+   own fd stays open.  closes_duplicate: close the duplicate that a pipe may
+   wait with; false if its fd may be another file's.  Corked bytes are no
+   longer flushed at the callback's end. */
+void fl_stream_unregister(FlStream *self, bool closes_duplicate);
+
+/* FlOpenTransportKind.has_fd. */
+bool fl_stream_has_fd(FlOpenTransport *owned);
+
+/* Query whether the socket object still has the fd: 0, or -EBADF.  May run
+   Python, as fileno() may be the application's.  Raises nothing. */
+int fl_stream_query_fd(FlStream *self);
+
+/* Call this before system calls on the fd, and again after Python code ran.  A
+   stream whose fd was never exposed to the application costs no query. */
+static inline int
+fl_stream_check_fd(FlStream *self)
+{
+    return self->exposed && self->kind == FL_SOCKET ? fl_stream_query_fd(self)
+                                                    : 0;
+}
+
+/* Application code has the fd from now on: flush now, cork nothing later, and
+   have fl_stream_check_fd query the socket object before each system call. */
+void fl_stream_expose_fd(FlStream *self);
+
 /* FlRegistration.on_events of every stream: handle the events in the stream's
    context.  0, or -1 to end the run. */
 int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);

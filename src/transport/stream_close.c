@@ -1,5 +1,5 @@
-/* A stream's end: close, abort, fatal errors, connection_lost, release, and
-   its GC slots.
+/* A stream's end: close, abort, fatal errors, connection_lost, release, the
+   loss of its fd, and its GC slots.
 
    1. connection_lost is called once, from the ready queue or an event, so
       never inside another callback of the protocol.  Only without memory for a
@@ -50,8 +50,8 @@
 #include "transport/stream.h"
 #include "transport/write_queue.h"
 
+#include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* --- release ------------------------------------------------------------- */
 
@@ -95,25 +95,6 @@ close_descriptor(FlStream *self)
     int code = fl_call_method(sock, self->state->names.close, NULL);
     Py_DECREF(sock);
     return code;
-}
-
-void
-fl_stream_unregister(FlStream *self, bool closes_duplicate)
-{
-    FlRegistration *reg = self->reg;
-    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_wanted */
-    self->reg = NULL;
-    Py_END_CRITICAL_SECTION();
-    fl_stream_cancel_flush(self); /* the fd is about to be closed */
-    if (reg == NULL) {
-        return;
-    }
-    int fd = reg->fd;
-    /* A duplicate would keep the registration alive after close(). */
-    fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
-    if (closes_duplicate && fd != self->fd) {
-        (void)close(fd);
-    }
 }
 
 /* Drop the loop's reference, unless it was dropped before. */
@@ -383,6 +364,59 @@ fl_stream_fail(FlStream *self, int code)
     fl_stream_force_close(self, exc);
     Py_DECREF(exc);
     fl_error_restore(raised);
+}
+
+/* --- a lost fd ----------------------------------------------------------- */
+
+/* The part of fl_stream_invalidate_fd that may run Python.  0 if a pipe keeps
+   the fd together with another user, or -EBADF. */
+static int
+give_up_fd(FlStream *self)
+{
+    int code = fl_stream_query_fd(self);
+    if (self->kind != FL_SOCKET) {
+        return code;
+    }
+    PyObject *sock = code == 0 ? Py_XNewRef(self->sock) : NULL;
+    if (sock != NULL) {
+        /* The fd was closed by os.close() or the like. */
+        fl_socket_detach(self->state, sock);
+        Py_DECREF(sock);
+    }
+    return -EBADF;
+}
+
+int
+fl_stream_invalidate_fd(FlOpenTransport *owned)
+{
+    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    Py_INCREF(self); /* detach() and its like may drop other references */
+    int fd = self->reg == NULL ? -1 : self->reg->fd;
+    int code = give_up_fd(self);
+    bool refused = false;
+    if (self->reg == NULL || self->reg->fd != fd) {
+        /* That has ended the stream, closed the loop, or left the fd for a
+           duplicate. */
+        code = 0;
+    }
+    else if (code == 0) {
+        /* Leave a pipe's fd to its other user: wait with a duplicate. */
+        code = fl_stream_register_duplicate(self, self->fd);
+        refused = code < 0 && self->reg != NULL;
+        Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+        code = code < 0 ? code : fl_stream_update_registration(self);
+        Py_END_CRITICAL_SECTION();
+    }
+    else {
+        fl_stream_unregister(self, false);
+    }
+    if (code < 0 && !refused) {
+        self->fd = -1; /* the stream must not use it any more */
+        fl_stream_fail(self, code);
+        code = 0;
+    }
+    Py_DECREF(self);
+    return code;
 }
 
 /* --- garbage collection -------------------------------------------------- */

@@ -1,5 +1,6 @@
-/* A stream's end: close, abort, fatal errors, connection_lost, release, and
-   its GC slots, which the types of streams, pipes and datagrams share.
+/* A stream's end: close, abort, fatal errors, connection_lost, release, the
+   loss of its fd, and its GC slots, which the types of streams, pipes and
+   datagrams share.
 
    Owner: the caller owns a reference to the stream, because the loop's may be
    dropped.
@@ -22,12 +23,6 @@ fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
                           FL_SERVER_KNOWS_TRANSPORTS ? (PyObject *)self
                                                      : NULL);
 }
-
-/* Close the registration and release the fd in the loop's table.  The stream's
-   own fd stays open.  closes_duplicate: close the duplicate that a pipe may
-   wait with (stream_fd.c); false if its fd may be another file's.  Corked
-   bytes are no longer flushed at the callback's end. */
-void fl_stream_unregister(FlStream *self, bool closes_duplicate);
 
 /* FlOpenTransportKind.abandon: the closed loop has unlinked the node. */
 void fl_stream_abandon(FlOpenTransport *owned);
@@ -73,6 +68,9 @@ int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 /* Queue connection_lost with a negative errno, which is not reported.  A
    raised exception stays. */
 void fl_stream_fail(FlStream *self, int code);
+
+/* FlOpenTransportKind.invalidate_fd. */
+int fl_stream_invalidate_fd(FlOpenTransport *owned);
 
 /* FlOpenTransportKind.visits_own_ref: no event can come of the stream, so it
    visits the loop's reference to it as its own. */

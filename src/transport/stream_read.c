@@ -39,7 +39,6 @@
 #include "transport/native_protocol.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_fd.h"
 #include "transport/stream_write.h"
 
 #include <errno.h>

@@ -37,7 +37,6 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_fd.h"
 #include "transport/stream_read.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"

@@ -45,7 +45,6 @@
 #include "py/errors.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_fd.h"
 #include "transport/write_queue.h"
 
 #include <errno.h>
