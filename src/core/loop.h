@@ -46,6 +46,8 @@ struct FlMetrics;
 
 /* The functions through which the loop calls an open transport. */
 typedef struct {
+    /* FlRegistration.on_events. */
+    int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     /* Whether the transport's own tp_traverse visits the loop's reference to
        it.  It does while the loop waits for none of its events: then the GC
        collects the transport if nobody else refers to it. */

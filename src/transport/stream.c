@@ -26,7 +26,6 @@
 #include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/context.h"
 #include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
@@ -125,29 +124,6 @@ fl_stream_set_protocol(FlStream *self, PyObject *protocol)
 }
 
 int
-fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events)
-{
-    FlStream *self = reg->owner;
-    if (events == 0) {
-        return 0; /* they were dropped while their entry was queued */
-    }
-    Py_INCREF(self);
-    int code;
-    if (PyContext_Enter(self->context) < 0) {
-        code = fl_loop_report_callback(loop, NULL);
-    }
-    else {
-        /* Exactly the entered context is left, whatever the handler does. */
-        PyObject *context = Py_NewRef(self->context);
-        code = self->run_events(self, events);
-        fl_context_leave(context, code < 0);
-        Py_DECREF(context);
-    }
-    Py_DECREF(self);
-    return code;
-}
-
-int
 fl_stream_count_lost_write(FlStream *self)
 {
     bool is_pipe = self->kind == FL_WRITE_PIPE;
@@ -228,7 +204,7 @@ open_registration(FlStream *self, int fd)
     FlRegistration user = {
         .owner = self,
         .transport = &self->owned,
-        .on_events = fl_stream_on_events,
+        .on_events = self->owned.kind->on_events,
     };
     FlRegistration *reg;
     int code =

@@ -223,10 +223,6 @@ fl_stream_check_fd(FlStream *self)
    have fl_stream_check_fd query the socket object before each system call. */
 void fl_stream_expose_fd(FlStream *self);
 
-/* FlRegistration.on_events of every stream: handle the events in the stream's
-   context.  0, or -1 to end the run. */
-int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);
-
 /* Call method(value), set_result or set_exception, on a future unless it is
    already resolved.  An exception is reported.  0, or -1 to end the run.  The
    loop is the caller's: the call may end the stream, which drops its own. */

@@ -188,6 +188,7 @@ static const FlTransportOps stream_ops = {
 /* --- what the loop calls ------------------------------------------------- */
 
 static const FlOpenTransportKind owned_kind = {
+    .on_events = fl_stream_on_events,
     .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = fl_stream_abandon,
     .has_fd = fl_stream_has_fd,
