@@ -262,8 +262,11 @@ data_received(FlState *state, PyObject *protocol, const char *data,
     else if (code == 0) {
         /* As a stream without a native protocol does it; after EOF asyncio
            raises. */
-        code =
-            fl_protocol_data_received(state, protocol, NULL, data, size_bytes);
+        PyObject *name = state->names.data_received;
+        PyObject *bytes =
+            PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
+        code = bytes == NULL ? -1 : fl_call_method(protocol, name, bytes);
+        Py_XDECREF(bytes);
     }
     Py_XDECREF(reader);
     return code;

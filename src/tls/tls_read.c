@@ -163,6 +163,22 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
 
 /* --- Protocol ------------------------------------------------------------ */
 
+/* Call data_received with `bytes`.  If that is NULL, make a bytes object of
+   `data`.  0 or -1. */
+static int
+call_data_received(FlTls *self, PyObject *protocol, PyObject *bytes,
+                   const char *data, size_t size_bytes)
+{
+    PyObject *name = self->state->names.data_received;
+    PyObject *owned =
+        bytes != NULL
+            ? Py_NewRef(bytes)
+            : PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
+    int code = owned == NULL ? -1 : fl_call_method(protocol, name, owned);
+    Py_XDECREF(owned);
+    return code;
+}
+
 /* Deliver decrypted data to a Protocol, from `bytes` if that is not NULL, else
    from `data`.  `used` was the protocol when they were read.  Invariant 2: the
    engine's exception is set aside meanwhile.  If the protocol raises too, its
@@ -183,8 +199,7 @@ deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
         code = to->native != NULL
                    ? to->native->data_received(self->state, to->object, data,
                                                size)
-                   : fl_protocol_data_received(self->state, to->object, bytes,
-                                               data, size);
+                   : call_data_received(self, to->object, bytes, data, size);
         if (code > 0) { /* TLS in TLS: the inner connection asks for less */
             self->read_less = true;
             code = 0;

@@ -73,22 +73,6 @@ fl_protocol_get_buffer(FlState *state, PyObject *protocol, Py_ssize_t hint)
 }
 
 int
-fl_protocol_data_received(FlState *state, PyObject *protocol, PyObject *bytes,
-                          const char *data, size_t size_bytes)
-{
-    PyObject *owned =
-        bytes != NULL
-            ? Py_NewRef(bytes)
-            : PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
-    int code =
-        owned == NULL
-            ? -1
-            : fl_call_method(protocol, state->names.data_received, owned);
-    Py_XDECREF(owned);
-    return code;
-}
-
-int
 fl_protocol_eof_received(FlState *state, const FlProtocol *protocol)
 {
     const FlNativeProtocol *native = protocol->native;

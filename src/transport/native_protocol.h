@@ -126,11 +126,6 @@ fl_protocol_is(void *owner, const FlProtocol *field, const FlProtocol *used)
    set, unless they say otherwise. */
 int fl_protocol_buffer_updated(FlState *state, PyObject *protocol,
                                size_t got_bytes);
-/* Call data_received with `bytes`.  If that is NULL, make a bytes object of
-   `data`. */
-int fl_protocol_data_received(FlState *state, PyObject *protocol,
-                              PyObject *bytes, const char *data,
-                              size_t size_bytes);
 /* The buffer of a BufferedProtocol, not empty: a new reference, or NULL with
    an exception set. */
 PyObject *fl_protocol_get_buffer(FlState *state, PyObject *protocol,
