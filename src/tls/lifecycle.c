@@ -132,6 +132,15 @@ continue_later(FlTls *self, int code)
 
 /* --- reading ------------------------------------------------------------- */
 
+/* False if fl_tls_write_backlog would do nothing: it has nothing to encrypt or
+   to send, and no protocol to resume. */
+static inline bool
+may_write(const FlTls *self)
+{
+    return fl_tls_write_buffer_bytes(self) > 0
+           || (self->transport != NULL && self->transport->protocol_paused);
+}
+
 /* Read and answer while data flows.  An error ends the connection and is
    reported. */
 static inline int
@@ -151,7 +160,7 @@ read_records(FlTls *self)
     }
     /* Also while the application has paused reading.  The last records of the
        handshake may be among them; asyncio keeps those until a write. */
-    if (code == 0) {
+    if (code == 0 && may_write(self)) {
         code = fl_tls_write_backlog(self);
     }
     if (code == 0) {
