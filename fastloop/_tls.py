@@ -25,6 +25,17 @@ _logger = logging.getLogger("asyncio")
 _library = getattr(sys.modules.get("_ssl"), "__file__", None)
 
 
+#: asyncio's states, in the order of FlTlsPhase in src/tls/connection.h.
+_STATES = tuple(
+    map(
+        sslproto.SSLProtocolState,
+        "UNWRAPPED DO_HANDSHAKE WRAPPED FLUSHING SHUTDOWN UNWRAPPED UNWRAPPED "
+        "UNWRAPPED".split(),
+    )
+)
+_core.TlsAdapter._state = property(lambda tls: _STATES[tls._phase])
+
+
 def open_adapter(
     loop: Any,
     protocol: Any,
@@ -121,11 +132,6 @@ def _is_of_ssl(method: Any) -> bool:
 
 
 # -- what the core calls ------------------------------------------------------
-
-
-def state(name: str) -> sslproto.SSLProtocolState:
-    """asyncio's enum member for a phase; see state_get in tls/adapter.c."""
-    return sslproto.SSLProtocolState(name)
 
 
 def handshake_begins(tls: Any) -> None:

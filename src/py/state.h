@@ -143,7 +143,6 @@ struct FlNativeProtocol;
     X(log_eof)                  \
     X(shutdown_begins)          \
     X(shutdown_done)            \
-    X(state)                    \
     X(wake_waiter)              \
     X(_call_later)
 

@@ -152,33 +152,12 @@ static PyMethodDef adapter_methods[] = {
 
 /* --- asyncio's private names --------------------------------------------- */
 
-/* asyncio's SSLProtocolState, an enum of Python; made on request because only
-   the timeouts and debuggers look at it.  names[] has the order of
-   FlTlsPhase. */
-static PyObject *
-state_get(FlTls *self, void *Py_UNUSED(closure))
-{
-    static const char *const names[] = {
-        "UNWRAPPED", "DO_HANDSHAKE", "WRAPPED",   "FLUSHING",
-        "SHUTDOWN",  "UNWRAPPED",    "UNWRAPPED", "UNWRAPPED",
-    };
-    PyObject *name = PyUnicode_FromString(names[self->phase]);
-    PyObject *state =
-        name == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(self->state->tls,
-                                        self->state->names.state, name);
-    Py_XDECREF(name);
-    return state;
-}
-
 #define FIELD(name, field)                                                   \
     {                                                                        \
         name, fl_field_attribute, NULL, NULL, (void *)offsetof(FlTls, field) \
     }
 
 static PyGetSetDef adapter_getset[] = {
-    {"_state", (getter)state_get, NULL, NULL, NULL},
     FIELD("_transport", raw),
     FIELD("_app_transport", transport),
     FIELD("_app_protocol", protocol.object),
@@ -206,6 +185,8 @@ static PyMemberDef adapter_members[] = {
      Py_READONLY, NULL},
     {"_app_reading_paused", Py_T_BOOL, offsetof(FlTls, app_paused),
      Py_READONLY, NULL},
+    /* fastloop/_tls.py makes asyncio's _state of it. */
+    {"_phase", Py_T_UINT, offsetof(FlTls, phase), Py_READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -63,6 +63,7 @@
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
+/* In the order of _STATES in fastloop/_tls.py. */
 typedef enum {
     FL_TLS_NEW,
     FL_TLS_HANDSHAKE,

@@ -44,6 +44,7 @@ def defined(body):
 def owners(built):
     """(name, built object, its definitions) of the module and each class."""
     core = importlib.import_module("fastloop._core")
+    importlib.import_module("fastloop._tls")  # sets an attribute
     stub = defined(ast.parse(STUB.read_text(encoding="utf-8")).body)
     classes = [
         (name, getattr(core, name), defined(node.body))
