@@ -216,7 +216,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(object_class)         /* object.__dict__['__class__'] */             \
     X(streams)              /* the module fastloop._streams */             \
     X(socket_type)          /* socket.socket */                            \
-    X(native_reader)        /* see streams/reader.c */                     \
+    X(native_reader_type)   /* see streams/reader.c */                     \
     X(stream_data_received) /* the method of asyncio_stream_protocol */    \
     /* The FlReader between find_room and buffers_filled, else NULL: see \
        streams/reader.c. */ \

@@ -84,7 +84,7 @@ fl_reader_methods_are_plain(FlState *state)
 FlReader *
 fl_reader_find(FlState *state, PyObject *reader, PyObject **dict)
 {
-    if (!Py_IS_TYPE(reader, (PyTypeObject *)state->native_reader)) {
+    if (!Py_IS_TYPE(reader, (PyTypeObject *)state->native_reader_type)) {
         return NULL;
     }
     *dict = PyObject_GenericGetDict(reader, NULL);
@@ -200,7 +200,7 @@ change_class(FlState *state, PyObject *reader, PyObject *type)
 void
 fl_reader_upgrade(FlState *state, PyObject *reader)
 {
-    if (state->native_reader == NULL
+    if (state->native_reader_type == NULL
         || !Py_IS_TYPE(reader, (PyTypeObject *)state->asyncio_reader_type)
         || !fl_reader_methods_are_plain(state))
     {
@@ -214,7 +214,7 @@ fl_reader_upgrade(FlState *state, PyObject *reader)
     if (native != NULL
         && PyDict_SetItem(native, state->names._fastloop, (PyObject *)self)
                == 0
-        && change_class(state, reader, state->native_reader) == 0)
+        && change_class(state, reader, state->native_reader_type) == 0)
     {
         (void)PyObject_GenericSetDict(reader, native, NULL);
     }
@@ -264,7 +264,7 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
 
 /* --- NativeReader's attributes ------------------------------------------- */
 
-/* Declared here for state_of, which recognizes our type by it. */
+/* Declared here for module_state_of, which recognizes our type by it. */
 static PyGetSetDef getset[11];
 
 /* The module state of the reader's class.  A descriptor is not told its
@@ -273,7 +273,7 @@ static PyGetSetDef getset[11];
    application's subclass may have other bases, so else the method resolution
    order is searched.  It has our type, or this descriptor would not run. */
 static FlState *
-state_of(PyObject *reader)
+module_state_of(PyObject *reader)
 {
     PyTypeObject *type = Py_TYPE(reader)->tp_base;
     PyObject *order = Py_TYPE(reader)->tp_mro;
@@ -312,7 +312,7 @@ set_plain(PyObject *reader, PyObject *name, PyObject *value)
 static PyObject *
 get(PyObject *reader, void *closure)
 {
-    FlState *state = state_of(reader);
+    FlState *state = module_state_of(reader);
     PyObject *name = fl_name_at(state, (size_t)closure);
     FlReader *self = fl_reader_unchecked(state, reader);
     if (self == NULL) {
@@ -332,7 +332,7 @@ get(PyObject *reader, void *closure)
 static int
 set(PyObject *reader, PyObject *value, void *closure)
 {
-    FlState *state = state_of(reader);
+    FlState *state = module_state_of(reader);
     PyObject *name = fl_name_at(state, (size_t)closure);
     FlReader *self = fl_reader_unchecked(state, reader);
     if (self == NULL) {
@@ -361,7 +361,7 @@ set(PyObject *reader, PyObject *value, void *closure)
 static PyObject *
 get_dict(PyObject *reader, void *Py_UNUSED(closure))
 {
-    return fl_reader_downgrade(state_of(reader), reader) < 0
+    return fl_reader_downgrade(module_state_of(reader), reader) < 0
                ? NULL
                : PyObject_GenericGetDict(reader, NULL);
 }
@@ -369,7 +369,7 @@ get_dict(PyObject *reader, void *Py_UNUSED(closure))
 static int
 set_dict(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    return fl_reader_downgrade(state_of(reader), reader) < 0
+    return fl_reader_downgrade(module_state_of(reader), reader) < 0
                ? -1
                : PyObject_GenericSetDict(reader, value, NULL);
 }
@@ -386,7 +386,7 @@ get_class(PyObject *reader, void *Py_UNUSED(closure))
 static int
 set_class(PyObject *reader, PyObject *value, void *Py_UNUSED(closure))
 {
-    FlState *state = state_of(reader);
+    FlState *state = module_state_of(reader);
     return fl_reader_downgrade(state, reader) < 0
                ? -1
                : change_class(state, reader, value);

@@ -50,7 +50,7 @@ static_assert(FL_STORE_PIECES <= FL_NATIVE_PIECES,
    in the _buffer.  NULL for a reader that may not stay native, which stays as
    it is, and on an error. */
 static FlReader *
-peek(FlState *state, PyObject *reader)
+native_state(FlState *state, PyObject *reader)
 {
     /* First: this may run Python, which may drop what is borrowed. */
     bool plain = fl_reader_methods_are_plain(state);
@@ -71,9 +71,9 @@ peek(FlState *state, PyObject *reader)
    an exception: it is a plain reader, maybe only since now; run asyncio's
    code.  NULL with an exception: the downgrade failed. */
 static FlReader *
-state_of(FlState *state, PyObject *reader)
+native_or_downgrade(FlState *state, PyObject *reader)
 {
-    FlReader *self = peek(state, reader);
+    FlReader *self = native_state(state, reader);
     /* Not allowed to stay native, and not plain yet. */
     if (FL_UNLIKELY(self == NULL) && !PyErr_Occurred()
         && fl_reader_unchecked(state, reader) != NULL)
@@ -213,7 +213,7 @@ begin_wait(FlReader *self, Py_ssize_t wanted_bytes)
 
 /* The protocol's reader, a new reference, if data_received is asyncio's.  NULL
    without an exception: call data_received.  Whether the reader has asyncio's
-   methods is for the caller to check (state_of, peek). */
+   methods is for the caller to check (native_or_downgrade, native_state). */
 static PyObject *
 reader_of_protocol(FlState *state, PyObject *protocol)
 {
@@ -248,7 +248,8 @@ data_received(FlState *state, PyObject *protocol, const char *data,
               size_t size_bytes)
 {
     PyObject *reader = reader_of_protocol(state, protocol);
-    FlReader *self = reader == NULL ? NULL : state_of(state, reader);
+    FlReader *self =
+        reader == NULL ? NULL : native_or_downgrade(state, reader);
     int code = PyErr_Occurred() ? -1 : 0;
     if (self != NULL && !self->eof) {
         Py_INCREF(self); /* waking or pausing may downgrade the reader */
@@ -279,7 +280,7 @@ static FlReader *
 find_waiting(FlState *state, PyObject *protocol)
 {
     PyObject *reader = reader_of_protocol(state, protocol);
-    FlReader *self = reader == NULL ? NULL : peek(state, reader);
+    FlReader *self = reader == NULL ? NULL : native_state(state, reader);
     Py_XINCREF(self);
     Py_XDECREF(reader);
     PyErr_Clear(); /* invariant 2 */
@@ -401,7 +402,7 @@ begin_step(FlState *state, PyObject *reader, bool waited)
         return NULL;
     }
     /* The check that may downgrade: replaced methods, a _buffer in use. */
-    FlReader *self = state_of(state, reader);
+    FlReader *self = native_or_downgrade(state, reader);
     /* Later steps ignore an exception that was set since the waiter was
        woken: it is raised by the next call, as in asyncio. */
     bool raises = self != NULL && !waited && fl_reader_has(self->exception);
@@ -532,7 +533,7 @@ use_reader(PyObject *module, PyObject *type)
     if (!PyType_Check(type)) {
         return PyErr_Format(PyExc_TypeError, "a class is required");
     }
-    Py_XSETREF(state->native_reader, Py_NewRef(type));
+    Py_XSETREF(state->native_reader_type, Py_NewRef(type));
     Py_RETURN_NONE;
 }
 
