@@ -124,7 +124,9 @@ typedef struct {
     bool stopped;           /* a CancelledError: deliver nothing more */
     bool eof_received;      /* the raw transport reported EOF */
     bool read_less;         /* lifecycle.c, 6 */
-    bool closing;           /* this side began the shutdown */
+    /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
+       close_notify. */
+    bool closing;
     bool close_notify_sent; /* unwrap() was called at least once */
 } FlTls;
 

@@ -23,8 +23,8 @@ int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
 /* The raw transport of an FlTls received EOF.  1: keep it open; 0: close it;
    -1. */
 int fl_tls_receive_eof(FlState *state, PyObject *object);
-/* Both, for our streams.  Their next reads are smaller if the peer's records
-   are mostly not data. */
+/* The native protocol of our streams: the two functions above.  The stream's
+   next reads are smaller if the peer's records are mostly not data. */
 extern const FlNativeProtocol fl_tls_native;
 
 /* Process what was received in the next iteration, because an engine call is

@@ -215,8 +215,8 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
         PyErr_WriteUnraisable((PyObject *)self);
         return 0;
     }
-    /* N: owned before the dict is made, which may run a finalizer that sets
-       another protocol. */
+    /* The format's N takes this reference.  It is taken before the dict is
+       made, because that may run a finalizer that sets another protocol. */
     PyObject *owned =
         protocol == NULL ? get_protocol(self, NULL) : Py_NewRef(protocol);
     PyObject *context =

@@ -43,7 +43,8 @@ typedef struct {
     PyObject *(*get_extra)(FlTransport *self, PyObject *name,
                            PyObject *fallback);
     size_t (*write_buffer_bytes)(const FlTransport *self);
-    /* The water marks have changed: pause or resume the protocol. */
+    /* The water marks have changed: pause the protocol if its buffer is above
+       them.  TLS may resume it too. */
     int (*control_writing)(FlTransport *self);
 } FlTransportOps;
 

@@ -1,6 +1,7 @@
 /* The write queue: what waits to be sent, in order.  It is corked, or the
-   kernel refused it.  An item is a bytes object, or in the queue of a datagram
-   transport a tuple of a bytes object and an address of any type.
+   kernel refused it; in a TLS connection's backlog, it is not encrypted yet.
+   An item is a bytes object, or in the queue of a datagram transport a tuple
+   of a bytes object and an address of any type.
 
    The queue owns a reference to each item.  The first item may be partly sent.
    Functions that add take a new reference; they return 0, or -1 with
