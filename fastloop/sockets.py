@@ -6,11 +6,12 @@ Otherwise it returns a SocketCall, which is awaited.
 
 from __future__ import annotations
 
+import socket
+
 from . import _core, _streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Coroutine
     from typing import Any, TypeVar
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _Call = _core.SocketCall
 _socket = _streams.socket_type
+#: Whose addresses may have host names.
+_RESOLVED = (socket.AF_INET, socket.AF_INET6)
 
 
 async def _finish(call: _core.SocketCall[_T]) -> _T:
@@ -52,9 +55,8 @@ class SocketCalls:
 
     If a socket is closed while one of them waits for it, the operation
     continues, and the close takes effect when it ends, is cancelled, or (but
-    for ``sock_sendfile`` and a ``sock_connect`` by asyncio's code) loses its
-    place to another user of the descriptor.  uvloop does so too; asyncio does
-    not.
+    for ``sock_sendfile``) loses its place to another user of the descriptor.
+    uvloop does so too; asyncio does not.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
@@ -129,10 +131,18 @@ class SocketCalls:
         name, and the same as ``sock_recv``.  Implements asyncio's
         ``loop.sock_connect()``.
         """
-        if not _core.is_literal(sock.family, address):
-            _core._flush_corked()  # connect() would overtake corked writes
-            await _keep_open(sock, super().sock_connect(sock, address))  # type: ignore[misc]
-            return
+        family = sock.family
+        if family in _RESOLVED and not _core.is_literal(family, address):
+            loop: Any = self
+            _streams.check_socket(sock, loop.get_debug())
+            found = await loop._ensure_resolved(
+                address,
+                family=family,
+                type=sock.type,
+                proto=sock.proto,
+                loop=loop,
+            )
+            address = found[0][4]
         call = _core.sock_connect(self, sock, address)
         if isinstance(call, _Call):
             await _finish(call)
