@@ -100,7 +100,7 @@ async def send_blocks(
                 break
             if _DRAINS_FIRST:
                 await protocol.drain()
-            transp.write(block[:read])
+            transp.write(bytes(block[:read]))
             if not _DRAINS_FIRST:
                 await protocol.drain()
             last = read

@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import socket
+import sys
 
 import pytest
 from net_helpers import PY314, Recorder, every_kind, link, pattern
@@ -261,3 +262,33 @@ async def test_nothing_is_written_meanwhile(transport_pair, loop, tmp_path):
         rest = await c.peer.recv_exactly(len(DATA) * 20 - 1000)
         assert rest == (DATA * 20)[1000:]
         assert await task == len(DATA) * 20
+
+
+async def test_a_file_in_memory_over_a_transport_that_keeps_views(
+    loop, loop_kind
+):
+    """From 3.12 on asyncio's transports queue the view that they are given."""
+    if loop_kind == "asyncio" and sys.version_info >= (3, 12):
+        pytest.skip("asyncio reads the next block into what is queued")
+
+    class Own(socket.socket):
+        def send(self, *args):
+            return super().send(*args)
+
+    size = 4 << 20
+    content = b"".join(i.to_bytes(4, "big") for i in range(size // 4))
+    near, far = socket.socketpair()
+    own = Own(fileno=near.detach())
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=own)
+
+    def receive():
+        got = bytearray()
+        while part := far.recv(1 << 16):
+            got += part
+        return bytes(got)
+
+    with far:
+        received = loop.run_in_executor(None, receive)
+        assert await loop.sendfile(transport, io.BytesIO(content)) == size
+        transport.close()
+        assert await received == content
