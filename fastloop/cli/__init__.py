@@ -72,14 +72,22 @@ def command() -> None:
 
     A status of 0 raises no SystemExit, which `python -i` would report.
     """
+    if not sys.flags.safe_path:
+        # The current folder, or that of the script `fastloop`: a file there
+        # must not take the place of a module that a command imports.
+        del sys.path[0]
     status = main()
     if status:
         sys.exit(status)
 
 
 def _command(name: str, words: list[str]) -> int:
+    import io
     from importlib import import_module
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A program's path or text may have what the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     module = _ELSEWHERE.get(name, f"{__name__}.{name}")
     try:
         status: int = import_module(module).main(words)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     #: Calls a function with arguments; returns its result.
     _Call = Callable[..., Any]
 
-__all__ = ["become"]
+__all__ = ["become", "set_path"]
 
 
 def _call(function: Callable[..., Any], *args: object) -> Any:
@@ -44,15 +44,33 @@ def become(program: Program, call: _Call = _call) -> None:
     """
     if program.how == "-m":
         sys.argv[:] = ["-m", *program.words]
-        _replace_path(os.getcwd())
         _run_module(call, program.name, True)
     elif program.how == "-c":
         sys.argv[:] = ["-c", *program.words]
-        _replace_path("")
         _run_code(call, program.name)
     else:
         sys.argv[:] = [program.name, *program.words]
         _run_file(call, program)
+
+
+def set_path(program: Program) -> None:
+    """Set the first entry of `sys.path`, as the interpreter would.
+
+    Before the modules that a program may have a file in place of: it must find
+    its own, as if it had imported asyncio itself.
+    """
+    path = os.path.join(os.getcwd(), program.name)
+    if program.how == "-m":
+        first = os.getcwd()
+    elif program.how == "-c" or program.name == "-":
+        first = ""
+    elif _has_modules(path):
+        sys.path.insert(0, path)
+        return
+    else:
+        first = os.path.dirname(os.path.realpath(path))
+    if not sys.flags.safe_path:
+        sys.path.insert(0, first)
 
 
 def _run_module(call: _Call, name: str, alter_argv: bool) -> None:
@@ -65,7 +83,6 @@ def _run_module(call: _Call, name: str, alter_argv: bool) -> None:
 
 def _run_file(call: _Call, program: Program) -> None:
     if program.name == "-":
-        _replace_path("")
         names = _fresh_main(__file__="<stdin>", __loader__=BuiltinImporter)
         source = sys.stdin.buffer.read() if sys.stdin else b""
         _execute(call, _compiled(call, source, "<stdin>"), names)
@@ -73,10 +90,8 @@ def _run_file(call: _Call, program: Program) -> None:
     # Not abspath(): a ".." behind a symbolic link is another folder's.
     path = os.path.join(os.getcwd(), program.name)
     if _has_modules(path):
-        _replace_path(path, always=True)
         _run_module(call, "__main__", False)
         return
-    _replace_path(os.path.dirname(os.path.realpath(path)))
     source = _read(path)
     if path.endswith(".pyc") or source[:2] == MAGIC_NUMBER[:2]:
         bytecode = SourcelessFileLoader("__main__", path)
@@ -141,14 +156,6 @@ def _run_code(call: _Call, source: str) -> None:
         key = code if by_code else "<string>"
         linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
     call(exec, code, names)
-
-
-def _replace_path(first: str, always: bool = False) -> None:
-    """Set the first entry of `sys.path`, as the interpreter would."""
-    if not sys.flags.safe_path:
-        sys.path[:1] = [first]
-    elif always:
-        sys.path.insert(0, first)
 
 
 def _fresh_main(**more: object) -> dict[str, Any]:

@@ -49,6 +49,8 @@ _GRACE = 0.2
 _END, _MOST = 2**16, 2**24
 _PR_SET_CHILD_SUBREAPER = 36
 _WARNING = r"Warning: |^\s"
+#: The folder that has this package, for processes that do not find it.
+_HOME = str(Path(__file__).resolve().parents[2])
 
 
 def signal_name(number: int) -> str:
@@ -78,9 +80,14 @@ def catching(
 def worker_command(module: str, *words: object) -> list[str]:
     """Return the command that runs main() of a module of this package.
 
-    Not by -m: `__main__` is to be the user's program.
+    Not by -m: `__main__` is to be the user's program.  The current folder is
+    not on the path of its imports, and the folder of this package is the last.
     """
-    code = f"from fastloop.cli.{module} import main; main()"
+    code = (
+        "import sys; sys.flags.safe_path or sys.path.pop(0); "
+        f"sys.path.append({_HOME!r}); "
+        f"from fastloop.cli.{module} import main; sys.path.pop(); main()"
+    )
     return [sys.executable, "-c", code, *map(str, words)]
 
 
@@ -172,6 +179,8 @@ class Child:
                 if time.monotonic() > end:
                     return None
                 time.sleep(0.005)
+                self._output.trim()
+                self._errors.trim()
         self._note_end()
         return self.status
 
@@ -182,12 +191,11 @@ class Child:
         watch.start()
         try:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            seconds = time.perf_counter() - self._began
+            self.seconds = time.perf_counter() - self._began
         finally:
             done.set()
             watch.join()
         self._note_end()
-        self.seconds = seconds
 
     def _watch(self, limit: float, done: threading.Event) -> None:
         end = time.monotonic() + limit
@@ -202,7 +210,6 @@ class Child:
             self._signal(signal.SIGKILL)
 
     def _note_end(self) -> None:
-        self.seconds = time.perf_counter() - self._began
         with self._held():
             self._sweep()
             self._signal(signal.SIGKILL)  # what it left in its group

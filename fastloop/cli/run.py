@@ -10,7 +10,7 @@ import os
 import sys
 from functools import partial
 
-from .become import become
+from .become import become, set_path
 from .commands import Refused
 
 TYPE_CHECKING = False
@@ -83,10 +83,12 @@ class Program:
 
     def _check_module(self) -> None:
         """The top package only: to look deeper would import it."""
+        from importlib.machinery import PathFinder
         from importlib.util import find_spec
 
         top = self.name.partition(".")[0]
-        if not top or find_spec(top) is None:
+        here = [os.getcwd()]  # first for `-m`, and not in sys.path now
+        if not top or not (PathFinder.find_spec(top, here) or find_spec(top)):
             raise Refused(f"there is no module {self.name}")
 
 
@@ -171,6 +173,7 @@ def main(words: list[str]) -> int:
         if not program.how and program.name == "-" and _has_terminal():
             # Only the interpreter itself can be interactive.
             _start_again([["-i"]], Program("-c", "", program.words))
+        set_path(program)
         _take_fastloop(program)
     except Refused as exc:
         print(f"fastloop: {exc}", file=sys.stderr)

@@ -10,14 +10,10 @@ default has made a loop.
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
-import re
 import sys
 
-from .adopt import Counted, adopt
-from .become import become
+from .become import become, set_path
 from .run import parse
 
 __all__ = ["main", "peak_memory", "report_at_exit"]
@@ -33,6 +29,8 @@ def peak_memory(pid: int | str = "self") -> int:
     On Linux wait4 is no use: its figure includes the memory of the process
     that forked.
     """
+    import re
+
     try:
         with open(f"/proc/{pid}/status") as file:
             found = re.search(r"VmHWM:\s+(\d+) kB", file.read())
@@ -41,18 +39,20 @@ def peak_memory(pid: int | str = "self") -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def report_at_exit(path: str, sampler: Sampler | None, **more: object) -> None:
+def report_at_exit(path: str, sampler: Sampler | None) -> None:
     """Have this process, and no child of it, write REPORT when it ends."""
+    import atexit
+
     owner = os.getpid()
 
     def write() -> None:
         if os.getpid() != owner:
             return
-        found: dict[str, object] = {"memory": peak_memory(), **more}
+        found: dict[str, object] = {"memory": peak_memory()}
         if sampler is not None:
             found |= sampler.report()
         with open(path, "w") as file:
-            json.dump(found, file)
+            file.write(repr(found))
 
     atexit.register(write)
 
@@ -60,6 +60,10 @@ def report_at_exit(path: str, sampler: Sampler | None, **more: object) -> None:
 def main() -> None:
     """Become the program; see the module."""
     kind, mode, report, *words = sys.argv[1:]
+    program = parse(words)
+    set_path(program)
+    from .adopt import Counted, adopt
+
     adopt(kind, Counted(kind, f"{report}.made"))
     sampler = None
     if mode == "sample":
@@ -69,4 +73,4 @@ def main() -> None:
     report_at_exit(report, sampler)
     if sampler is not None:
         sampler.start()
-    become(parse(words))
+    become(program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def sampled(command: Commands, text: str) -> dict[str, float]:
     words = ("asyncio", "sample", "report.json", "prog.py")
     done = command.python("-c", WORKER, *words)
     assert done.returncode == 0, done.stderr
-    return json.loads((command.folder / "report.json").read_text())
+    return literal_eval((command.folder / "report.json").read_text())
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

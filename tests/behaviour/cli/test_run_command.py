@@ -618,3 +618,41 @@ def test_importing_fastloop_does_not_import_the_command_line(
 ):
     code = "import fastloop, sys; print('fastloop.cli' in sys.modules)"
     assert fastloop_command.python("-c", code).stdout == "False\n"
+
+
+#: Of the standard library, which commands import before a program runs.
+SHADOWED = ("argparse", "json", "logging", "queue", "selectors", "ssl")
+
+
+@pytest.mark.parametrize("command", ["run", "info", "doctor"])
+def test_a_file_of_the_current_folder_replaces_no_module(
+    fastloop_command, command
+):
+    """A script's own folder comes first, as without fastloop."""
+    folder = fastloop_command.folder / "sub"
+    folder.mkdir()
+    (folder / "prog.py").write_text("import asyncio, json; print(json.dumps)")
+    for name in SHADOWED:
+        fastloop_command.write(f"{name}.py", "raise SystemExit(99)")
+    words = [] if command == "info" else [os.path.join("sub", "prog.py")]
+    done = fastloop_command(command, *words)
+    assert command != "run" or "function dumps" in done.stdout
+
+
+def test_a_file_beside_the_script_replaces_a_module(fastloop_command):
+    """As under the interpreter itself."""
+    fastloop_command.write("colorsys.py", "print('own')")
+    fastloop_command.write("prog.py", "import colorsys")
+    assert fastloop_command("run", "prog.py").stdout == "own\n"
+
+
+def test_a_module_of_the_current_folder_is_found(fastloop_command):
+    """By the installed command, too, whose path does not have it."""
+    fastloop_command.write("mine.py", "print('mine')")
+    code = (
+        "import sys; sys.path[0] = '/nowhere'; "
+        "sys.argv = ['fastloop', 'run', '-m', 'mine']; "
+        "from fastloop.cli import command; command()"
+    )
+    done = fastloop_command.python("-c", code)
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr
