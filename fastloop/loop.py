@@ -64,6 +64,10 @@ _PATHS = (
 )
 
 
+#: How many slow callbacks of a loop are stored, for ``fastloop top``.
+_RECENT_SLOW = 16
+
+
 def _ignore_signal(number: int, frame: FrameType | None) -> None:
     """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
 
@@ -109,6 +113,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _csock: Any = None
     #: Made when it is first started, and kept for its count.
     _watchdog: Watchdog | None = None
+    #: Replaced as a whole, because another thread reads it without a lock.
+    _recent_slow: tuple[SlowCallback, ...] = ()
     #: The module that shows this loop on a socket, once it was asked to.
     _metrics_socket: Any = None
 
@@ -422,10 +428,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         without a GIL, and in a subinterpreter that allows no daemon threads.
         asyncio has no counterpart.
         """
-        from . import metrics
-
         self._enable_metrics()
-        metrics.begin(self)
         if socket:
             from .observe import metrics_socket
 
@@ -511,7 +514,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         found = metrics.describe_slow(subject, duration_ns)
         if self._watchdog is not None:
             found = self._watchdog.ended(found)
-        metrics.remember(self, found)
+        self._recent_slow = (*self._recent_slow, found)[-_RECENT_SLOW:]
         hook = self._slow_callback_hook
         if hook is None:
             return

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import traceback
 import types
-import weakref
 from dataclasses import dataclass
 
 TYPE_CHECKING = False
@@ -22,13 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["BlockedCallback", "Lag", "LoopMetrics", "SlowCallback"]
 
 _LAG_BUCKETS = 27
-#: How many slow callbacks of a loop are stored, for ``fastloop top``.
-_RECENT = 16
-
-#: The last slow callbacks of each loop whose metrics are on.  Each tuple is
-#: replaced as a whole, because another thread reads it without a lock.
-recent_slow: weakref.WeakKeyDictionary[object, tuple[SlowCallback, ...]]
-recent_slow = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,15 +381,3 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
         if isinstance(code, types.CodeType)
         else (),
     )
-
-
-def begin(loop: object) -> None:
-    """Store the last slow callbacks of a loop from now on."""
-    recent_slow.setdefault(loop, ())
-
-
-def remember(loop: object, slow: SlowCallback) -> None:
-    """Store a slow callback, if ``begin`` was called for the loop."""
-    recent = recent_slow.get(loop)
-    if recent is not None:
-        recent_slow[loop] = (*recent, slow)[-_RECENT:]

@@ -86,8 +86,8 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
     """
     factory = factory_of(kind)
     default = counted or factory
-    policy = getattr(_private, "DefaultPolicy", None)
-    if policy is not None:  # Python 3.16 has none
+    policy: Any = _private.DefaultPolicy
+    if policy is not object:  # Python 3.16 has none
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = factory  # type: ignore[attr-defined, misc, assignment, unused-ignore]
@@ -178,7 +178,6 @@ class _Importer:
     ) -> ModuleSpec | None:
         if name != self._name:
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
         spec = PathFinder.find_spec(name, path)
         loader: Any = spec and spec.loader
         if not hasattr(loader, "exec_module"):
@@ -186,6 +185,7 @@ class _Importer:
         execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
+            sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
             execute(module)
             self._change(module)
 

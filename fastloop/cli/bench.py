@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import io
 import os
 import resource
 import shlex
@@ -109,8 +108,6 @@ def main(words: list[str]) -> int:
     """Measure, print what was found, and write the files asked for."""
     options = _options(words)
     need("bench", "psutil", "pyperf")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     _check(options)
     loops = _loops(options.loops)
     step = _progress(options.quiet)
@@ -141,11 +138,12 @@ def _check(options: argparse.Namespace) -> None:
         need("a chart", "matplotlib")
     for name in filter(None, (options.json, options.html, options.plot)):
         folder, reason = Path(name).resolve().parent, 0
-        if not folder.is_dir():
+        if Path(name).exists() and not Path(name).is_file():
+            folder = Path(name)  # a device, which is written to as it is
+            reason = errno.EISDIR if folder.is_dir() else 0
+        elif not folder.is_dir():
             reason = errno.ENOENT
-        elif Path(name).is_dir():
-            reason = errno.EISDIR
-        elif not os.access(folder, os.W_OK):
+        if not reason and not os.access(folder, os.W_OK):
             reason = errno.EACCES
         if reason:
             raise Refused(f"cannot write {name}: {os.strerror(reason)}")

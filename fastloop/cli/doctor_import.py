@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def imported(program: str) -> list[Finding]:
         if child.status != 0:
             fix = "a program has to be importable to be looked at"
             return [Finding("wrong", child.failure(text), fix)]
+        if not report.exists():
+            text += " ended the process"
+            return [Finding("wrong", text, "import it without os._exit")]
         calls = json.loads(report.read_text())
     events = [
         Event(name, "", f"{name}, called by the import,", place=place)
@@ -101,7 +105,7 @@ def main() -> None:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
-    Path(report).write_text(json.dumps(list(watch.calls)))
+        Path(report).write_text(json.dumps(list(watch.calls)))
 
 
 def _import(program: str) -> None:
@@ -110,8 +114,8 @@ def _import(program: str) -> None:
         return
     path = Path(program)
     sys.path.insert(0, str(path.parent.resolve()))
-    spec = spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{program} is not a Python file")
+    loader = SourceFileLoader(path.stem, str(path))
+    spec = spec_from_file_location(path.stem, path, loader=loader)
+    assert spec is not None  # there is a loader
     module = sys.modules[path.stem] = module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader.exec_module(module)

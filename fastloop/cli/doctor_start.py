@@ -94,7 +94,10 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         goes_on = (
             whole.endswith("\\")
             or folded >= 0
-            or 0 < whole.count("[") - whole.count("]")
+            or (
+                (whole.rstrip()[-1:] in "[," or line.lstrip()[0] == "]")
+                and 0 < whole.count("[") - whole.count("]")
+            )
             or (item and was_item)
             or re.match(r"\s*value:", line)
             or (_ARGUMENTS.match(line) and _COMMAND.match(whole))

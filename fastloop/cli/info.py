@@ -112,8 +112,7 @@ def _default_loop() -> str:
     loop.close()
     kind = f"{type(loop).__module__}.{type(loop).__qualname__}"
     policy = _private.policy()
-    default = getattr(_private, "DefaultPolicy", None)
-    if policy is not None and type(policy) is not default:
+    if policy is not None and type(policy) is not _private.DefaultPolicy:
         chosen = (
             f"set by the policy {type(policy).__module__}."
             f"{type(policy).__qualname__}"

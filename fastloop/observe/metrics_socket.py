@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
         _thread_id: int | None
         _watchdog: Watchdog | None
+        _recent_slow: tuple[metrics.SlowCallback, ...]
 
         def metrics(self) -> metrics.LoopMetrics: ...
         def is_running(self) -> bool: ...
@@ -140,7 +141,7 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
                 "duration_ns": slow.duration_ns,
                 "stack": _places(slow.stack),
             }
-            for slow in metrics.recent_slow.get(loop, ())
+            for slow in loop._recent_slow
         ],
         "blocked": [
             {

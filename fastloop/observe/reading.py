@@ -283,8 +283,13 @@ def read(path: str, pid: int | None = None) -> dict[str, Any]:
             raise ValueError
         for loop in answer["loops"]:
             loop["metrics"] = LoopMetrics.from_dict(loop["metrics"])
+    except TimeoutError as exc:
+        raise Refused(
+            f"{path}: no answer in {_TIMEOUT_S:g} s: the process is stopped, "
+            "or C code holds its GIL"
+        ) from exc
     except OSError as exc:
-        raise Refused(f"{path}: {exc.strerror or exc}") from None
+        raise Refused(f"{path}: {exc.strerror or exc}") from exc
     except (ValueError, RecursionError):
         raise Refused(f"{path}: no metrics of fastloop's") from None
     return answer

@@ -7,7 +7,6 @@ what changed between two reads, in colours on a terminal.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
@@ -190,7 +189,9 @@ def _read_again(
     """Read the socket again; Refused says that the process has ended."""
     try:
         return read(path, pid)
-    except Refused:
+    except Refused as exc:
+        if not isinstance(exc.__cause__, (FileNotFoundError, ConnectionError)):
+            raise
         raise Refused(
             f"process {before['pid']} has ended, or has closed {path}"
         ) from None
@@ -236,9 +237,6 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     if not 0 < args.interval <= threading.TIMEOUT_MAX:
         raise Refused("--interval is a number of seconds above 0")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A program's path may contain bytes that are not text.
-        sys.stdout.reconfigure(errors="backslashreplace")
     path, pid = find(args.target)
     try:
         if args.json:

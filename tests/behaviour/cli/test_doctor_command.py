@@ -406,3 +406,33 @@ def test_a_file_that_the_parser_has_no_memory_for_is_a_note(tmp_path):
     (found,) = Program(tmp_path).findings([])
     assert found.level == "note"
     assert re.search("deep.py: not read: .+", found.what)
+
+
+@pytest.mark.parametrize("end", ["import sys; sys.exit()", "os._exit(0)"])
+def test_an_import_that_ends_the_process_is_reported(fastloop_command, end):
+    """With status 0, as by an unguarded call of main()."""
+    pytest.importorskip("psutil", reason="psutil is not installed")
+    fastloop_command.write("app.py", f"import os\n{end}")
+    done = fastloop_command("doctor", "--import", "app.py", status=None)
+    assert "Traceback" not in done.stderr
+    if "_exit" in end:
+        assert "the import of app.py ended the process" in done.stdout
+
+
+def test_a_bracket_without_its_pair_hides_no_other_line(found_in):
+    text = "v=$(grep '^\\[' setup.cfg)\nexec uvicorn app:app --loop uvloop\n"
+    (found,) = wrong(found_in(text, "start.sh"))
+    assert found.startswith("uvicorn --loop uvloop")
+    text = 'logformat = "[%(t)s"\nworker_class = "uvloop"\n'
+    assert wrong(found_in(text, "hypercorn.toml"))
+
+
+def test_text_that_the_output_cannot_encode_is_escaped(fastloop_command):
+    fastloop_command.write("caf\xe9.py", "")
+    done = fastloop_command.python(
+        *("-m", "fastloop", "doctor", "caf\xe9.py"),
+        PYTHONIOENCODING="ascii:strict",
+        PYTHONUTF8="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9.py" in done.stdout

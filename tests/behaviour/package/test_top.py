@@ -23,8 +23,10 @@ from patience import PATIENCE
 
 import fastloop
 from fastloop import cli
+from fastloop.cli.commands import Refused
 from fastloop.observe import metrics_socket
 from fastloop.observe import reading as reader
+from fastloop.observe.top import _read_again
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -642,3 +644,18 @@ def test_a_socket_of_the_environment_that_fails_is_a_warning(
     assert done.stdout.split() == ["True"]
     says = f"RuntimeWarning: FASTLOOP_METRICS_SOCKET={tmp_path}/none/x.sock: "
     assert says in done.stderr
+
+
+def test_a_process_that_does_not_answer_has_not_ended(
+    loop_kind, tmp_path, monkeypatch
+):
+    """It is stopped, or C code has its GIL."""
+    monkeypatch.setattr(reader, "_TIMEOUT_S", 0.2)
+    path = str(tmp_path / "silent")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen()
+        with pytest.raises(Refused, match=r"no answer in 0\.2 s: the process"):
+            _read_again(path, None, {"pid": os.getpid()})
+    with pytest.raises(Refused, match="has ended, or has closed"):
+        _read_again(path, None, {"pid": os.getpid()})
