@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from asyncio import format_helpers
 
 import pytest
 from net_helpers import iterations, spin
-from write_helpers import busy, in_callbacks, in_one_iteration, served
+from write_helpers import HOLDS, busy, in_callbacks, in_one_iteration, served
 
 
 class AtCollection:
@@ -51,6 +52,7 @@ def collect_soon():
     gc.unfreeze()
 
 
+@pytest.mark.skipif(not HOLDS, reason="without a GIL nothing is corked")
 @pytest.mark.parametrize("way", ["close", "write_eof", "write"])
 @pytest.mark.parametrize("debug", [False, True])
 async def test_a_failed_send_may_use_the_streams_that_are_corked(
@@ -88,6 +90,10 @@ async def test_a_failed_send_may_use_the_streams_that_are_corked(
         assert way == "write" or second.receive(1) == b""
 
 
+@pytest.mark.skipif(
+    "ASAN_OPTIONS" in os.environ,
+    reason="CPython 3.13 uses a freed thread state when it ends such threads",
+)
 def test_a_daemon_thread_loses_no_bytes_at_exit(loop_kind):
     """The main thread ends while a callback of the loop still runs."""
     program = f"""
