@@ -113,8 +113,8 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
         return None
     middle = statistics.fmean(logs)
     error = statistics.stdev(logs) / math.sqrt(len(logs))
-    near = t_quantile(0.05, len(logs) - 1) * error
-    far = t_quantile(0.001, len(logs) - 1) * error
+    near = _cached_quantile(0.05, len(logs) - 1) * error
+    far = _cached_quantile(0.001, len(logs) - 1) * error
     return Comparison(
         math.exp(middle),
         math.exp(middle - near),
@@ -123,7 +123,6 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
     )
 
 
-@cache
 def t_quantile(outside: float, freedom: int) -> float:
     """Return the t beyond which, on both sides, lies this probability.
 
@@ -137,3 +136,6 @@ def t_quantile(outside: float, freedom: int) -> float:
     while beyond > 0:
         beyond -= weights.pop()
     return math.sqrt(freedom) * math.tan(len(weights) * step)
+
+
+_cached_quantile = cache(t_quantile)

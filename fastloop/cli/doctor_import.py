@@ -114,7 +114,7 @@ def _import(program: str) -> None:
         return
     path = Path(program)
     sys.path.insert(0, str(path.parent.resolve()))
-    loader = SourceFileLoader(path.stem, str(path))
+    loader: Any = SourceFileLoader(path.stem, str(path))
     spec = spec_from_file_location(path.stem, path, loader=loader)
     assert spec is not None  # there is a loader
     module = sys.modules[path.stem] = module_from_spec(spec)
