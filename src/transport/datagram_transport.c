@@ -100,10 +100,10 @@ exception_outcome(FlDatagram *self)
 static int
 send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
+    /* The flush and the call may end the transport, which drops its socket. */
+    PyObject *sock = Py_NewRef(self->stream.sock);
     /* Corked bytes of a stream were written earlier: they leave first. */
     fl_loop_before_io(self->stream.loop);
-    /* The call may end the transport, which drops its socket. */
-    PyObject *sock = Py_NewRef(self->stream.sock);
     PyObject *result =
         PyObject_CallMethodObjArgs(sock, self->stream.state->names.sendto,
                                    data, address, NULL);
@@ -155,6 +155,21 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
                   (const struct sockaddr *)&to->name, to->size);
 }
 
+/* Check the fd, then flush what was written before.  In this order, because
+   the application's fileno() may write, and so cork.  1: send; 0: Python that
+   ran has ended the transport; or -EBADF: the system may have reused the
+   fd. */
+static int
+prepare_send(FlDatagram *self)
+{
+    FlStream *stream = &self->stream;
+    int code = stream->fd < 0 ? 0 : fl_stream_check_fd(stream);
+    if (code == 0 && stream->fd >= 0) {
+        fl_loop_before_io(stream->loop);
+    }
+    return code < 0 ? code : stream->fd >= 0;
+}
+
 /* Send one datagram to a numeric address or to the socket's peer.  The
    outcome. */
 static int
@@ -174,18 +189,18 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
         return exception_outcome(self);
     }
     ssize_t sent = 0;
-    /* An audit hook may have ended the transport.  Then nothing is sent. */
-    if (self->stream.fd >= 0 && fl_stream_check_fd(&self->stream) < 0) {
-        errno = EBADF; /* closed; the system may have reused the fd */
+    int code = prepare_send(self);
+    if (code < 0) {
+        errno = -code;
         sent = -1;
     }
-    else if (self->stream.fd >= 0) {
-        /* Looked up only now: the hook or fileno() may have sent a datagram to
-           another address, which replaced the cached one. */
+    else if (code > 0) {
+        /* Looked up only now: Python that ran since the view was taken may
+           have sent to another address, which replaced the cached one. */
         const FlAddress *to = for_peer ? NULL : find_address(self, address);
         sent = send_view(self, &view, to);
     }
-    int code = errno;
+    code = errno;
     if (sent > 0) {
         FL_METER(self->stream.loop, bytes_out, (uint64_t)sent);
     }
@@ -201,9 +216,6 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
 static int
 send_now(FlDatagram *self, PyObject *data, PyObject *address)
 {
-    /* Before the address is looked up: a flush may run Python, which may send
-       to another one. */
-    fl_loop_before_io(self->stream.loop);
     bool direct =
         is_for_peer(self, address) || find_address(self, address) != NULL;
     return direct ? send_data(self, data, address)

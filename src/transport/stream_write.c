@@ -23,7 +23,9 @@
       where the application has the fd: its own sends would overtake corked
       bytes.  Not in a forked child of the loop's process, which may end by
       os._exit, nor in a daemon thread, which the end of the interpreter stops
-      anywhere.  The kernel has refused no byte of a corked queue.
+      anywhere, nor in a loop that runs inside another loop's callback, which
+      may write to either's streams.  The kernel has refused no byte of a
+      corked queue.
    3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
       inspects the stream flushes first.
    4. A flush only sends: it calls no protocol and ends no stream.  What waits
@@ -131,15 +133,27 @@ write_failed(FlStream *self, int code)
     fl_stream_fail(self, code);
 }
 
+/* Check the fd, then flush what was written before.  In this order, because
+   the application's fileno() may write, and so cork.  1: send; 0: Python that
+   ran has ended the stream; or a negative errno. */
+static int
+prepare_send(FlStream *self)
+{
+    int code = fl_stream_check_fd(self);
+    if (code == 0 && self->phase < FL_STREAM_LOST) {
+        fl_loop_before_io(self->loop);
+    }
+    return code < 0 ? code : self->phase < FL_STREAM_LOST;
+}
+
 /* Send EOF.  0 or a negative errno. */
 static int
 shut_down_writing(FlStream *self)
 {
     self->eof_sent = true;
-    fl_loop_before_io(self->loop);
-    int code = fl_stream_check_fd(self);
-    if (code < 0 || self->phase >= FL_STREAM_LOST) {
-        return code; /* both may run Python, which may end the stream */
+    int code = prepare_send(self);
+    if (code <= 0) {
+        return code;
     }
     return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
 }
@@ -347,24 +361,23 @@ typedef struct {
 } WriteStart;
 
 /* Begin a write of this size: check the fd, then flush what the write would
-   overtake.  1; 0 if the stream is LOST by now; or -1 as check_writable. */
+   overtake.  Both may run Python, which may write, call write_eof(), ask for
+   the socket or let the loop's thread end the stream.  1; 0 if the stream is
+   LOST by now; or -1 as check_writable. */
 static int
 begin_write(FlStream *self, const char *method, size_t size_bytes,
             WriteStart *start)
 {
     record_write(self);
     *start = (WriteStart){.corks = may_cork(self, size_bytes)};
-    if (self->exposed) {
-        /* May run Python, which may write, call write_eof() or let the loop's
-           thread end the stream. */
-        start->failure = fl_stream_check_fd(self);
-        if (check_writable(self, method) < 0) {
-            return -1;
-        }
-    }
+    start->failure = fl_stream_check_fd(self);
     start->blocked =
         self->phase < FL_STREAM_LOST && flush_before_write(self, start->corks);
-    return self->phase < FL_STREAM_LOST; /* the flush may have failed, too */
+    start->corks &= !self->exposed;
+    if (check_writable(self, method) < 0) {
+        return -1;
+    }
+    return self->phase < FL_STREAM_LOST;
 }
 
 /* End a write: cork the queue, send it, or wait.  0, or -1 with RuntimeError:
@@ -623,10 +636,8 @@ fl_stream_write_ready(FlStream *self)
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    /* First, because both may run Python. */
-    fl_loop_before_io(self->loop);
-    code = fl_stream_check_fd(self);
-    code = code == 0 ? drain_queue(self) : code;
+    code = prepare_send(self);
+    code = code > 0 ? drain_queue(self) : code;
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
         write_failed(self, code);

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from datagram_helpers import Datagrams, endpoint, plain
 from net_helpers import Peer, Recorder, iterations
+from write_helpers import busy, in_one_iteration
 
 
 class Sock(socket.socket):
@@ -133,6 +134,41 @@ async def test_a_write_raises_after_fileno_wrote_eof(name, loop_kind):
             assert raised == f"Cannot call {name}() after write_eof()"
         assert await peer.recv_all() == (b"" if raised else b"ab")
         assert not protocol.lost
+
+
+async def test_a_datagram_leaves_after_what_fileno_wrote(loop_kind):
+    near = datagrams()
+    with plain() as far:
+        async with busy() as (one, first, _, _), endpoint(sock=near) as p:
+
+            def send():
+                asked = near.ask(lambda: one.write(b"1"))
+                p.transport.sendto(b"2", far.getsockname())
+                return asked, first.look()
+
+            [(asked, seen), _] = await in_one_iteration(send, lambda: None)
+            assert seen == (b"1" if loop_kind == "fastloop" else b"")
+            assert bool(asked) == (loop_kind == "fastloop")
+            assert far.recv(10) == b"2"
+            vars(near).pop("fileno", None)
+
+
+async def test_an_eof_leaves_after_what_fileno_wrote(loop_kind):
+    async with busy() as (one, first, _, _):
+        async with connection() as (sock, protocol, peer):
+
+            def write_eof():
+                asked = sock.ask(lambda: one.write(b"1"))
+                protocol.transport.write_eof()
+                return asked, first.look()
+
+            [(asked, seen), _] = await in_one_iteration(
+                write_eof, lambda: None
+            )
+            assert seen == (b"1" if loop_kind == "fastloop" else b"")
+            assert bool(asked) == (loop_kind == "fastloop")
+            assert await peer.recv_all() == b""
+            vars(sock).pop("fileno", None)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
