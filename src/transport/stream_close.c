@@ -131,10 +131,11 @@ stream_finish(FlStream *self)
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     fl_stream_set_phase(self, FL_STREAM_CLOSED);
     Py_END_CRITICAL_SECTION();
-    fl_stream_unregister(self, true);
-    /* The close sends an EOF, perhaps to a stream of this same loop: corked
-       bytes of other streams go first, and the next iteration polls. */
+    /* The close of the fd or of a duplicate sends an EOF, perhaps to a stream
+       of this loop: corked bytes of other streams go first, and the next
+       iteration polls. */
     fl_loop_before_io(self->loop);
+    fl_stream_unregister(self, true);
     PyObject *exc =
         close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
     /* After the close: then wait_closed() returns. */
