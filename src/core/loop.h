@@ -108,7 +108,9 @@ struct FlLoop {
     uint64_t batch_end;      /* of the entries that this iteration runs */
     atomic_bool wake_queued; /* an entry of _write_to_self() waits for the
                                 next batch */
-    /* Polls that may still be skipped.  Any thread may set it to 0. */
+    /* Polls that may still be skipped.  Any thread may set it to 0.  Without a
+       GIL the loop's own store may undo that: then its next poll is at a tick
+       of the coarse clock at the latest. */
     FL_ATOMIC unsigned skips_left;
     unsigned skip_allowance;  /* adapted at each empty poll */
     bool owns_wakeup_fd;      /* the run has Python's wakeup fd: signals.c */
@@ -260,9 +262,11 @@ fl_loop_flush_corked_here(FlState *state)
 
 /* Call this before every send, shutdown or close of a socket.  Corked bytes
    were written earlier, so they leave first; if the loop runs no callback,
-   those of the loop that does.  The next iteration polls: if the peer is in
-   the same process, its event arrives in the same iteration as with asyncio.
-   A failed flush may run Python: see fl_stream_flush. */
+   those of the loop that does.  (A callback that runs inside another loop's
+   corks nothing, and what that one corked was flushed when this loop began.)
+   The next iteration polls: if the peer is in the same process, its event
+   arrives in the same iteration as with asyncio.  A failed flush may run
+   Python: see fl_stream_flush. */
 static inline void
 fl_loop_before_io(FlLoop *loop)
 {

@@ -58,7 +58,8 @@ end_after(FlLoop *loop, int code)
 static int
 begin_corking(FlLoop *loop)
 {
-    loop->corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK);
+    loop->corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
+                  && fl_loop_of_thread(loop->state) == NULL;
     if (!loop->corks || fl_signals_in_main_thread(loop->state)) {
         return 0;
     }

@@ -151,27 +151,28 @@ async def test_a_writer_callback_sends_after_what_was_written(loop):
     async with busy() as (one, first, _, _):
         near, far = socket.socketpair()
         near.setblocking(False)
-        seen, done = [], loop.create_future()
+        written, received, done = 0, 0, loop.create_future()
 
         def send():
+            nonlocal received
             near.send(b"2")
-            seen.append(first.look())
+            received += len(first.look())
             loop.remove_writer(near)
-            done.set_result(None)
+            done.set_result(written)
 
         def write():
+            nonlocal written
             if not done.done():
+                written += 1
                 one.write(b"1")
                 loop.call_soon(write)
 
         with near, far:
             loop.call_soon(write)
+            loop.call_soon(write)
             await iterations()
-            first.look()
             loop.add_writer(near, send)
-            await done
-        # All that was written before it, but not what this wrote again.
-        assert seen[0] or not first.look()
+            assert await done == received
 
 
 async def test_a_receive_finds_what_the_iteration_wrote(loop):
@@ -214,6 +215,42 @@ def test_a_write_to_an_idle_loop_comes_later(loop, loop_factory):
         assert peer.receive(1) == b"2"
         other.run_until_complete(connection.__aexit__(None, None, None))
     finally:
+        other.close()
+
+
+def test_a_loop_within_a_callback_sends_in_the_order_of_the_writes(
+    loop, loop_factory
+):
+    """A callback runs another loop, which writes to the first one's stream."""
+    other = loop_factory()
+    connection = served()
+    inner, peer = other.run_until_complete(connection.__aenter__())
+
+    def nested(coroutine):
+        asyncio._set_running_loop(None)
+        try:
+            return other.run_until_complete(coroutine)
+        finally:
+            asyncio._set_running_loop(loop)
+
+    async def write(outer):
+        return await in_one_iteration(
+            lambda: inner.write(b"1"),
+            lambda: (outer.write(b"2"), peer.look()),
+            lambda: None,
+        )
+
+    async def main():
+        async with busy() as (outer, _, _, _):
+            nested(in_callbacks(*[lambda: inner.write(b"w")] * 10))
+            assert peer.receive(10) == b"w" * 10
+            [seen] = await in_one_iteration(lambda: nested(write(outer)))
+            assert seen[1][1] == b"1"
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        other.run_until_complete(connection.__aexit__(None, None, None))
         other.close()
 
 
