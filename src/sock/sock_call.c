@@ -180,7 +180,8 @@ wait_for_fd(SocketCall *self)
     Py_XDECREF(fd_object);
     bool persists = code == 0 && fl_attempt_may_persist(attempt, self->fd);
     if (code == 0 && !persists) {
-        self->context = PyContext_CopyCurrent();
+        /* It has one if it was awaited, closed and is awaited again. */
+        Py_XSETREF(self->context, PyContext_CopyCurrent());
         code = self->context == NULL ? -1 : 0;
     }
     if (code == 0) {
