@@ -56,7 +56,8 @@ class SocketCalls:
     If a socket is closed while one of them waits for it, the operation
     continues, and the close takes effect when it ends, is cancelled, or (but
     for ``sock_sendfile``) loses its place to another user of the descriptor.
-    uvloop does so too; asyncio does not.
+    uvloop does so too; asyncio does not.  While ``sock_connect`` looks up a
+    host name it does not yet wait for the socket.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:

@@ -12,7 +12,8 @@
       batch ends or the coarse clock ticks.
    4. In debug mode every callback runs as a handle.  Where the application
       replaced asyncio.Handle._run, every callback runs as a handle through
-      that function.
+      that function; but not the tries of a waiting sock_* call, which is no
+      callback of the application's.
    5. In debug mode and with metrics each entry is timed, by run_timed alone.
       An fd's reader and writer are two callbacks of one entry, and a sock_*
       call has no handle (fl_loop_time_rest).

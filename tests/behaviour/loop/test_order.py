@@ -221,37 +221,37 @@ def readers_and_writers(s):
     s.iterate()
 
 
-def level_triggered_reader_each_turn(s):
-    left, _ = s.pair()
-    s.loop.add_reader(left, s.noting("reader"))
+def count_down(s, number, at=None, work=None):
+    """Run callbacks in a row, then stop; call ``work`` in one of them."""
 
     def step(number):
         s.note(("step", number))
+        if number == at:
+            work()
         if number:
             s.loop.call_soon(step, number - 1)
         else:
             s.loop.stop()
 
-    s.loop.call_soon(step, 12)
+    s.loop.call_soon(step, number)
     s.run()
+
+
+def level_triggered_reader_each_iteration(s):
+    left, _ = s.pair()
+    s.loop.add_reader(left, s.noting("reader"))
+    count_down(s, 12)
 
 
 def reader_of_another_thread(s):
     left, _ = s.pair()
 
-    def step(number):
-        s.note(("step", number))
-        if number == 10:
-            thread = threading.Thread(target=s.once, args=(left, "reader"))
-            thread.start()
-            thread.join()
-        if number:
-            s.loop.call_soon(step, number - 1)
-        else:
-            s.loop.stop()
+    def add_reader():
+        thread = threading.Thread(target=s.once, args=(left, "reader"))
+        thread.start()
+        thread.join()
 
-    s.loop.call_soon(step, 50)
-    s.run()
+    count_down(s, 50, 10, add_reader)
 
 
 def leaving_by_exception(s):
@@ -302,7 +302,7 @@ SCENARIOS = [
     stop_alone_looks_at_io,
     cancelling_each_other,
     readers_and_writers,
-    level_triggered_reader_each_turn,
+    level_triggered_reader_each_iteration,
     reader_of_another_thread,
     leaving_by_exception,
     run_until_complete_leaves_one_turn,
