@@ -129,7 +129,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         server: Any = None,
         context: Any = None,
     ) -> Any:
-        _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
         return self._open_stream(
             sock, protocol, waiter, extra, server, context
@@ -344,7 +343,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         writes: bool = False,
         reports_end: bool = False,
     ) -> Any:
-        _check_protocol(protocol)
         os.set_blocking(pipe.fileno(), False)
         known = {} if extra is None else extra
         known["pipe"] = pipe
@@ -408,7 +406,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                     sock, protocol, address, waiter, extra
                 )
             )
-        _check_protocol(protocol)
         self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
         shared = not _makes_socket.get()
@@ -496,7 +493,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             self._accept_connection2(
                 make_protocol,
                 conn,
-                {"peername": peer},
+                # Else, as of AF_VSOCK, the socket is asked for it.
+                {} if peer is None else {"peername": peer},
                 sslcontext,
                 server,
                 handshake_timeout,
@@ -652,11 +650,6 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
         tls._incoming.write(data)  # type: ignore[attr-defined]
     else:
         tls._feed(data)
-
-
-def _check_protocol(protocol: asyncio.BaseProtocol) -> None:
-    """Raise AttributeError if a factory returned an object of another kind."""
-    protocol.connection_made  # noqa: B018
 
 
 def _accepts_as_a_socket(sock: Any) -> bool:

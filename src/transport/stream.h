@@ -90,7 +90,8 @@ typedef struct FlStream {
     FL_ATOMIC bool exposed; /* others may close the descriptor or send on it */
     FL_ATOMIC bool paused;  /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
-    bool read_eof;    /* reads no more: at EOF, or never_readable */
+    bool read_eof;    /* reads no more until resumed: at EOF; or a pipe that
+                         is never_readable */
     FL_ATOMIC bool eof_written; /* write_eof was called */
     bool eof_sent;              /* and the socket was shut down */
 } FlStream;

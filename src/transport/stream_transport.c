@@ -116,6 +116,11 @@ stream_set_paused(FlTransport *transport, bool paused)
     if (!paused && fl_loop_check_open(self->loop) < 0) {
         return -1;
     }
+    if (!paused && self->kind == FL_SOCKET) {
+        /* As in asyncio, EOF is delivered again: start_tls resumes with
+           another protocol, whose handshake must learn of it. */
+        self->read_eof = false;
+    }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     code = fl_stream_update_registration(self);
@@ -290,6 +295,15 @@ set_peer(FlStream *self, const FlStreamOptions *options)
     return size > 0 && self->peer == NULL ? -1 : 0;
 }
 
+/* As asyncio, which looks connection_made up before it queues the call.  0, or
+   -1 with AttributeError: a factory returned what is no protocol. */
+static int
+check_protocol(const FlState *state, PyObject *protocol)
+{
+    return fl_call_done(
+        PyObject_GetAttr(protocol, state->names.connection_made));
+}
+
 /* A stream without a descriptor or a registration.  NULL with an exception. */
 static FlStream *
 stream_new(FlLoop *loop, const FlStreamOptions *options)
@@ -323,7 +337,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
                                              : Py_NewRef(options->context);
     if (self->context == NULL
         || (self->kind == FL_SOCKET && set_peer(self, options) < 0)
-        || fl_stream_set_protocol(self, options->protocol) < 0)
+        || fl_stream_set_protocol(self, options->protocol) < 0
+        || check_protocol(self->state, options->protocol) < 0)
     {
         Py_CLEAR(self);
     }

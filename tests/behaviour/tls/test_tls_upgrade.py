@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 
 import pytest
@@ -78,6 +79,19 @@ async def test_plain_text_precedes_tls(run, loop, side, version, make):
     assert await protocol.wait_lost() is None
     assert protocol.names == ["made", "data", "eof", "lost"]
     protocol.check()
+
+
+@every_upgrade
+async def test_the_upgrade_of_a_connection_at_eof_fails_at_once(loop, side):
+    """The peer ends after its go-ahead; the protocol has kept it open."""
+    protocol = Recorder(eof=lambda p: True)
+    transport, sock = await plain(loop, protocol)
+    with sock:
+        sock.shutdown(socket.SHUT_WR)
+        await protocol.wait_for("eof")
+        await iterations()
+        with pytest.raises(ConnectionResetError):
+            await upgrading(loop, transport, protocol, side)
 
 
 @every_upgrade

@@ -110,7 +110,9 @@ async def test_a_raising_factory(loop, host, loop_kind, reports, error, debug):
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("what", [None, 5, "text"])
-async def test_a_factory_that_makes_no_protocol(host, reports, what):
+async def test_a_factory_that_makes_no_protocol(
+    host, reports, loop_kind, what
+):
     made = []
 
     def factory():
@@ -121,6 +123,9 @@ async def test_a_factory_that_makes_no_protocol(host, reports, what):
     sock = host.plain()
     await spin(lambda: made)
     await iterations(5)
+    if loop_kind == "fastloop":
+        sock.settimeout(PATIENCE)
+        assert sock.recv(1) == b""
     sock.close()
     await iterations(10)
     made.clear()

@@ -113,6 +113,25 @@ async def test_eof_received_returning_true_leaves_the_write_side_open(
 
 @both_protocols
 @every_kind
+async def test_eof_is_delivered_again_when_reading_resumes(
+    transport_pair, make
+):
+    c = await transport_pair(make(eof=lambda p: True))
+    c.peer.send_eof()
+    await c.protocol.wait_for("eof")
+    await iterations()
+    for _ in range(2):
+        c.transport.pause_reading()
+        c.transport.resume_reading()
+        await iterations(10)
+    assert c.protocol.names == ["made", "eof", "eof", "eof"]
+    c.protocol.faults.clear()  # it expects one
+    c.transport.abort()
+    assert await c.protocol.wait_lost() is None
+
+
+@both_protocols
+@every_kind
 async def test_the_answer_to_eof_is_released(transport_pair, make):
     answers = []
 
