@@ -373,6 +373,9 @@ fork_uv(FlPoller *poller)
     }
     table->failure_code = code;
     if (code == 0) {
+        /* libuv before 1.45 makes a new eventfd and keeps the wake-up that the
+           parent had sent to the old one: no later one would be sent. */
+        poller->async.pending = 0;
         table->uv_backend_fd = uv_backend_fd(&poller->uv);
         code = add_uv_fds(poller);
     }

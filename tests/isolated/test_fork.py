@@ -72,6 +72,38 @@ for _ in range(3):
     assert child(run) == 0
     run()
 """,
+    # libuv notes a wake-up that is on its way; the child must forget it.
+    "a_wake_up_on_its_way_at_the_fork": """
+loop = new_loop()
+sys.setswitchinterval(60)  # the thread keeps the GIL while it spins
+timer_ns = 20_000_000
+
+def in_thread():
+    began.wait()
+    while time.monotonic_ns() < began_ns + 2 * timer_ns:
+        pass  # the timer ends the loop's poll, which then waits for the GIL
+    loop.call_soon_threadsafe(fork)
+
+def fork():
+    pid = os.fork()
+    if pid:
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        loop.stop()
+        return
+    signal.alarm(10)  # the wake-up comes while the child's loop waits
+    threading.Timer(0.1, loop.call_soon_threadsafe, (os._exit, 0)).start()
+
+began, statuses = threading.Event(), []
+thread = threading.Thread(target=in_thread)
+thread.start()
+began_ns = time.monotonic_ns()
+loop.call_later(timer_ns / 1e9, int)
+loop.call_soon(began.set)
+loop.run_forever()
+thread.join()
+loop.close()
+assert statuses == [0]
+""",
     "fork_inside_a_running_loop": """
 async def main():
     def run():
