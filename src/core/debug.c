@@ -53,11 +53,8 @@ fl_debug_note_stack(FlLoop *loop, PyObject **stack)
     /* Python code must not be called while an exception is set. */
     PyObject *exc = PyErr_GetRaisedException();
     Py_XSETREF(*stack, PyObject_CallNoArgs(loop->state->extract_stack));
-    if (*stack == NULL && fl_error_leaves_loop()) {
+    if (*stack == NULL) {
         fl_thread_queue_raise_anythread(loop, (PyObject *)loop);
-    }
-    else if (*stack == NULL) {
-        PyErr_WriteUnraisable((PyObject *)loop);
     }
     fl_error_restore(exc);
 }

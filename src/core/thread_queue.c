@@ -24,6 +24,7 @@
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
+#include "py/errors.h"
 
 #include <string.h>
 
@@ -157,6 +158,10 @@ raise_argument(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
 void
 fl_thread_queue_raise_anythread(FlLoop *loop, PyObject *subject)
 {
+    if (!fl_error_leaves_loop()) {
+        PyErr_WriteUnraisable(subject);
+        return;
+    }
     bool elsewhere = fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop);
     PyObject *exc = PyErr_GetRaisedException();
     if (elsewhere && PyErr_GivenExceptionMatches(exc, PyExc_KeyboardInterrupt))

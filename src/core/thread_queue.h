@@ -73,10 +73,10 @@ int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
                                       PyObject *subject, PyObject *argument,
                                       PyObject *context);
 
-/* For a function that cannot fail: have the loop raise the raised exception,
-   which leaves it, in its next iteration.  While another thread runs the loop,
-   Ctrl-C goes to the main thread.  What cannot be queued is unraisable, with
-   `subject`. */
+/* For a function that cannot fail: have the loop raise the raised exception in
+   its next iteration if it leaves the loop.  While another thread runs the
+   loop, Ctrl-C goes to the main thread.  Any other exception, and what cannot
+   be queued, is unraisable, with `subject`. */
 void fl_thread_queue_raise_anythread(FlLoop *loop, PyObject *subject);
 
 /* Move all entries into the ready queue, in order.  0, or -1 with MemoryError;

@@ -273,7 +273,7 @@ leave_slot(FlLoop *loop, PyObject *object)
     else if (object != NULL && !loop->closed
              && fl_call_method(object, state->names.cancel, NULL) < 0)
     {
-        PyErr_WriteUnraisable(object);
+        fl_thread_queue_raise_anythread(loop, object);
     }
     Py_XDECREF(object);
 }
@@ -518,12 +518,14 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
         Py_DECREF(callback);
         return -1;
     }
+    /* As in selectors, the first callback of an fd names its file object. */
+    bool names = user_fd_wanted(user_fd) == 0;
     user_fd->reg.fired &= (uint8_t)~event; /* see invariant 4 */
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
     int code = user_fd_put(user_fd, event, callback, &dropped);
-    if (code == 0) {
+    if (code == 0 && names) {
         dropped.object = user_fd->refs.object;
         user_fd->refs.object = Py_XNewRef(object); /* fl_fd_of_registered */
     }

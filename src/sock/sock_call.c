@@ -350,12 +350,7 @@ static int
 displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(ignored))
 {
     if (end_count((SocketCall *)call) < 0) {
-        if (fl_error_leaves_loop()) {
-            fl_thread_queue_raise_anythread(loop, call);
-        }
-        else {
-            PyErr_WriteUnraisable(call);
-        }
+        fl_thread_queue_raise_anythread(loop, call);
     }
     return 0;
 }
