@@ -459,10 +459,11 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .nargs = argument != NULL,
         .args = {Py_XNewRef(argument)},
     };
-    if (fl_loop_needs_lock(loop)) {
+    int other_thread = fl_loop_needs_thread_queue(loop);
+    if (other_thread > 0) {
         return fl_thread_queue_push_anythread(loop, &call);
     }
-    if (fl_ready_push(&loop->ready, &call) < 0) {
+    if (other_thread < 0 || fl_ready_push(&loop->ready, &call) < 0) {
         fl_ready_clear(&call);
         return -1;
     }
@@ -488,10 +489,11 @@ fl_loop_call_handle(FlLoop *loop, PyObject *handle)
         return -1;
     }
     Py_INCREF(handle);
-    if (fl_loop_needs_lock(loop)) {
+    int code = fl_loop_needs_thread_queue(loop);
+    if (code > 0) {
         return fl_thread_queue_push_anythread(loop, &entry);
     }
-    int code = fl_ready_push(&loop->ready, &entry);
+    code = code < 0 ? -1 : fl_ready_push(&loop->ready, &entry);
     if (code < 0) {
         Py_DECREF(handle);
     }

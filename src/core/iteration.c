@@ -1,5 +1,7 @@
 /* One iteration of the loop, in the order of asyncio's _run_once(): poll,
-   queue the events that fired, queue the due timers, run the batch.
+   queue the events that fired, queue the due timers, run the batch.  Without a
+   GIL, what other threads queued is moved before the events: asyncio has it in
+   its queue before it polls.
 
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
       the first iteration of a run, after a transport sent something, after a
@@ -180,8 +182,8 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
     loop->skips_left = loop->skip_allowance;
 }
 
-/* Poll once and queue the events. */
-static void
+/* Poll once.  Returns when that began, 0 if it may have waited. */
+static int64_t
 poll(FlLoop *loop, int64_t timeout_ns)
 {
     /* No callback is running, so no function on this thread's stack uses a
@@ -212,8 +214,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
         loop->rechecked_ns = loop->polled_ns;
         fl_registrations_recheck(&loop->poller->table);
     }
-    Found found = queue_fired(loop);
-    allow_skips(loop, found, began_ns);
+    return began_ns;
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */
@@ -340,15 +341,19 @@ fl_loop_iterate(FlLoop *loop)
     if (leave_parent(loop) < 0) {
         return -1;
     }
-    if (!may_skip_poll(loop)) {
-        int64_t timeout_ns;
+    bool polls = !may_skip_poll(loop);
+    int64_t timeout_ns, began_ns = 0;
+    if (polls) {
         if (poll_timeout(loop, &timeout_ns) < 0) {
             return -1;
         }
-        poll(loop, timeout_ns);
+        began_ns = poll(loop, timeout_ns);
     }
-    if (fl_thread_queue_drain(loop) < 0 || queue_due(loop) < 0) {
+    if (fl_thread_queue_drain(loop) < 0) {
         return -1;
     }
-    return fl_loop_run_batch(loop);
+    if (polls) {
+        allow_skips(loop, queue_fired(loop), began_ns);
+    }
+    return queue_due(loop) < 0 ? -1 : fl_loop_run_batch(loop);
 }

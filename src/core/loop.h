@@ -199,6 +199,17 @@ fl_loop_needs_lock(const FlLoop *loop)
            && !fl_fd_table_iterates_here(&loop->poller->table);
 }
 
+/* Where this thread queues an entry.  1: in the thread queue.  0: in the ready
+   queue; by now that has what other threads queued before, which so runs
+   first, as from asyncio's single queue.  -1 with MemoryError. */
+static inline int
+fl_loop_needs_thread_queue(FlLoop *loop)
+{
+    return FL_HAVE_GIL                ? 0
+           : fl_loop_needs_lock(loop) ? 1
+                                      : fl_thread_queue_drain(loop);
+}
+
 /* Send the bytes that are corked. */
 void fl_loop_flush_streams(FlLoop *loop);
 

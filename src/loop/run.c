@@ -91,11 +91,6 @@ begin(FlLoop *loop, unsigned long thread)
         || fl_overrides_begin_run(loop) < 0) {
         return -1;
     }
-    /* Without a GIL, what was queued while no thread ran the loop comes before
-       the events of the first poll, as in asyncio. */
-    if (fl_thread_queue_drain(loop) < 0) {
-        return -1;
-    }
     /* Last: it runs pending signal handlers, which find the loop running. */
     return fl_signals_begin(loop);
 }

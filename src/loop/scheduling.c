@@ -115,11 +115,10 @@ is_task_call(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
            && FL_LIKELY(PyContext_CheckExact(args[nargs]));
 }
 
-/* Queue a filled handle.  With `anythread`: by fl_thread_queue_push_anythread,
-   which also wakes the loop.  Steals context. */
+/* Queue a filled handle.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *context, bool anythread)
+            PyObject *context, bool threadsafe)
 {
     PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
     FlHandle *handle =
@@ -131,17 +130,8 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     /* Set before it is queued: the loop's thread may run it at once. */
-    handle->threadsafe = anythread;
-    int code;
-    if (anythread) {
-        FlReady entry = {.kind = FL_READY_HANDLE,
-                         .callback = Py_NewRef((PyObject *)handle)};
-        code = fl_thread_queue_push_anythread(loop, &entry);
-    }
-    else {
-        code = fl_loop_call_handle(loop, (PyObject *)handle);
-    }
-    if (code < 0) {
+    handle->threadsafe = threadsafe;
+    if (fl_loop_call_handle(loop, (PyObject *)handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
@@ -224,10 +214,8 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    /* Without a GIL, what this thread and others pushed to the cross-thread
-       queue earlier must run first, as from asyncio's single queue. */
-    bool other_thread = fl_loop_needs_lock(loop);
-    if (!FL_HAVE_GIL && !other_thread && fl_thread_queue_drain(loop) < 0) {
+    int other_thread = fl_loop_needs_thread_queue(loop);
+    if (other_thread < 0) {
         return NULL;
     }
     /* A step may go without a handle if nobody could see the handle and its
@@ -281,16 +269,14 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     if (owned == NULL) {
         return NULL;
     }
-    if (!FL_HAVE_GIL || FL_UNLIKELY(loop->debug)
-        || is_custom_context(call.context))
-    {
-        return push_filled(loop, call.args, call.nargs, owned, true);
-    }
-    PyObject *handle = push_call(loop, call.args, call.nargs, owned);
-    if (handle != NULL) {
+    bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug)
+                  || is_custom_context(call.context);
+    PyObject *handle =
+        filled ? push_filled(loop, call.args, call.nargs, owned, true)
+               : push_call(loop, call.args, call.nargs, owned);
+    if (handle != NULL && FL_HAVE_GIL) {
         ((FlHandle *)handle)->threadsafe = true;
-        /* With the GIL the entry is in the ready queue already; this wakes the
-           loop. */
+        /* The entry is in the ready queue already; this wakes the loop. */
         fl_loop_flush_corked_here(loop->state);
         fl_poller_wake_anythread(loop->poller);
     }

@@ -254,6 +254,38 @@ def reader_of_another_thread(s):
     count_down(s, 50, 10, add_reader)
 
 
+def threadsafe_calls_before_what_they_precede(s):
+    left, right = s.pair(ready=False)
+    s.once(left, "reader")
+    near, far = socket.socketpair()
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, exc):
+            s.note("lost")
+
+    transport, _ = s.loop.run_until_complete(
+        s.loop.create_connection(Protocol, sock=near)
+    )
+
+    def from_a_thread():
+        s.loop.call_soon_threadsafe(s.note, "of the thread")
+        right.send(b"x")
+
+    def work():
+        s.loop.call_soon_threadsafe(s.note, "threadsafe")
+        transport.abort()
+        s.loop.call_soon_threadsafe(s.note, "threadsafe again")
+        s.loop.call_soon(s.note, "soon")
+        thread = threading.Thread(target=from_a_thread)
+        thread.start()
+        thread.join()
+
+    s.loop.call_soon(work)
+    with far:
+        s.iterate()
+        s.iterate()
+
+
 def leaving_by_exception(s):
     def leave():
         raise KeyboardInterrupt
@@ -304,6 +336,7 @@ SCENARIOS = [
     readers_and_writers,
     level_triggered_reader_each_iteration,
     reader_of_another_thread,
+    threadsafe_calls_before_what_they_precede,
     leaving_by_exception,
     run_until_complete_leaves_one_turn,
     stopped_run_until_complete,
