@@ -155,7 +155,7 @@ class Child:
         self._sweep = sweep
         self._errors = _Output(folder)
         self._output = _Output(folder)
-        more = {"stdout": self._output.file, "stdin": _input(), **more}
+        more = {"stdout": self._output.file, **more}
         self._began = time.perf_counter()
         self._process = subprocess.Popen(
             words, stderr=self._errors.file, start_new_session=True, **more
@@ -264,16 +264,12 @@ class Child:
         return f"{name} {how}{': ' if words else ''}{words}"
 
 
-def _input() -> int:
-    """Return stdin at its start if that is a file, else what is empty.
-
-    Each run of a program reads the whole file.
-    """
+def _place_in_stdin() -> int | None:
+    """Return the place that stdin has in its file; None if it is no file."""
     with suppress(OSError):  # a closed stdin is none
         if sys.stdin is not None and stat.S_ISREG(os.fstat(0).st_mode):
-            os.lseek(0, 0, os.SEEK_SET)
-            return 0
-    return subprocess.DEVNULL
+            return os.lseek(0, 0, os.SEEK_CUR)
+    return None
 
 
 def _take_orphans(takes: bool) -> None:
@@ -286,7 +282,11 @@ class Processes:
     """The processes of a command; leaving the context ends all of them."""
 
     def __init__(self) -> None:
-        self._temporary = tempfile.TemporaryDirectory(prefix="fastloop-")
+        try:
+            self._temporary = tempfile.TemporaryDirectory(prefix="fastloop-")
+        except OSError as exc:
+            text = "no temporary folder can be written: set TMPDIR"
+            raise Refused(text) from exc
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
         self._children: list[Child] = []
@@ -295,6 +295,7 @@ class Processes:
         self._before: set[int] = set()
         self._before = {one.pid for one in self._orphans()}
         self._is_held = self._asked = False
+        self._place = _place_in_stdin()
         self._catching = catching(_SIGNALS, self._stop)
 
     def __enter__(self) -> Processes:
@@ -319,10 +320,21 @@ class Processes:
             self._asked = False
             raise KeyboardInterrupt
 
+    def _rewound(self) -> int:
+        """Return stdin, put back where it was, or no input if it is no file.
+
+        It shares its place with the process that gave it, such as a shell.
+        """
+        if self._place is None:
+            return subprocess.DEVNULL
+        os.lseek(0, self._place, os.SEEK_SET)
+        return 0
+
     def start(self, words: list[str], **more: Any) -> Child:
         """Start a process; no signal comes between that and knowing it."""
         with self._held():
             try:
+                more = {"stdin": self._rewound(), **more}
                 child = Child(
                     words, self.folder, self._held, self._sweep, **more
                 )
@@ -367,6 +379,7 @@ class Processes:
             child.wait(max(0.0, end - time.monotonic()))
         for child in self._children:
             child.end()
+        self._rewound()
         _take_orphans(False)
         self._catching.__exit__(None, None, None)
         self._temporary.cleanup()

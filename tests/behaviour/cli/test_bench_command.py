@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from cli_helpers import (
 
 from fastloop.cli import Refused
 from fastloop.cli.options import write_file
+from fastloop.cli.processes import Processes
 
 for library in ("matplotlib", "psutil", "pyperf"):
     pytest.importorskip(library, reason=f"{library} is not installed")
@@ -286,12 +288,12 @@ def test_a_daemon_is_ended_and_named(fastloop_command):
 
 
 def test_each_run_reads_the_file_that_is_stdin(fastloop_command):
-    program = (
-        f"{PROGRAM}\nimport sys\nassert sys.stdin.read() == 'all of it'\n"
-    )
+    """From where it was, and then it is there again: a shell reads on."""
+    program = f"{PROGRAM}\nimport sys\nassert sys.stdin.read() == 'the rest'"
     fastloop_command.write("prog.py", program)
-    fastloop_command.write("input", "all of it")
+    fastloop_command.write("input", "a line\nthe rest")
     with open(fastloop_command.folder / "input") as file:
+        place = os.lseek(file.fileno(), len("a line\n"), os.SEEK_SET)
         done = subprocess.run(
             [sys.executable, "-m", "fastloop", "bench", *SHORT, "prog.py"],
             stdin=file,
@@ -302,7 +304,14 @@ def test_each_run_reads_the_file_that_is_stdin(fastloop_command):
             timeout=LIMIT,
             check=False,
         )
+        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == place
     assert done.returncode == 0, done.stdout
+
+
+def test_a_system_without_a_temporary_folder_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    with pytest.raises(Refused, match="no temporary folder .* set TMPDIR"):
+        Processes()
 
 
 def test_workers_of_xdist_have_the_measured_loop(fastloop_command):
