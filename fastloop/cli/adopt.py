@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio import unix_events
+from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -64,8 +65,8 @@ class Counted:
     __name__ = "fastloop"
 
     def __init__(self, kind: str, mark: str | None = None) -> None:
-        #: A file that the first loop makes, also where a child process makes
-        #: it; None: no file.
+        #: A file that has words once there was a loop, also where a child
+        #: process made it; None: no file.
         self.mark = mark
         self.made = 0
         self._make_loop = factory_of(kind)
@@ -73,10 +74,32 @@ class Counted:
     def __call__(self) -> asyncio.AbstractEventLoop:
         """Make a loop."""
         loop = self._make_loop()
-        if self.mark and not self.made:
-            Path(self.mark).touch()
-        self.made += 1
+        self._count()
         return loop
+
+    def _count(self) -> None:
+        if self.mark and not self.made:
+            with suppress(OSError):  # the program has given up its rights
+                Path(self.mark).write_bytes(b"made")
+        self.made += 1
+
+    def as_class(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        """Return a class of the kind, whose loops count too.
+
+        This object, where the kind is no class.
+        """
+        base: Any = self._make_loop
+        begin = base.__init__
+        if not isinstance(base, type):
+            return self
+
+        def __init__(loop: Any, *args: Any, **options: Any) -> None:
+            begin(loop, *args, **options)
+            self._count()
+
+        names = ("__doc__", "__module__", "__qualname__")
+        same = {name: getattr(base, name) for name in names}
+        return type(base.__name__, (base,), {**same, "__init__": __init__})
 
 
 def adopt(kind: str, counted: Counted | None = None) -> None:
@@ -84,13 +107,14 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
 
     counted, if given, makes them.  Raises as `factory_of` does.
     """
-    factory = factory_of(kind)
-    default = counted or factory
+    default = named = factory_of(kind)
+    if counted is not None:
+        default, named = counted, counted.as_class()
     policy: Any = _private.DefaultPolicy
     if policy is not object:  # Python 3.16 has none
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
-        asyncio.EventLoop = unix_events.EventLoop = factory  # type: ignore[attr-defined, misc, assignment, unused-ignore]
+        asyncio.EventLoop = unix_events.EventLoop = named  # type: ignore[attr-defined, misc, assignment, unused-ignore]
     _when_imported("uvicorn.loops.auto", lambda m: _uvicorn(m, default))
     source = _source(kind, counted.mark if counted else None)
     _when_imported("multiprocessing.spawn", lambda m: _children(m, source))

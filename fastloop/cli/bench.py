@@ -279,11 +279,15 @@ def _measure(
 def _note(race: AnyRace, result: Result, pairs: list[tuple[str, str]]) -> None:
     """Keep what the figures depend on, as far as it is known."""
     data = result.data
-    data["untaken"] = [
-        label for label, loop in pairs if not race.made.get(loop, True)
-    ]
+    took = {label: race.made.get(loop, True) for label, loop in pairs}
+    data["untaken"] = [label for label in took if took[label] is False]
     data["settings"] = {"command": data["settings"]["command"]} | race.settings
     data["notes"] = [*race.notes, *race.left]
+    if unknown := [label for label in took if took[label] is None]:
+        data["notes"].append(
+            "Whether the program took the loop that bench set is unknown in "
+            f"the runs of {listed(unknown)}: it could not write its report."
+        )
 
 
 def _progress(quiet: bool) -> Step:

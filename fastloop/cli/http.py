@@ -134,8 +134,7 @@ class HttpRace(Race):
         """
         with self._server(kind) as (_, port):
             found = self._ask(kind, port, self._options.seconds)
-            facts = self._report.with_name("report.json.server")
-            self._served = json.loads(facts.read_text())
+            self._served = json.loads(self._serves.read_text())
         self._load_about = self._load.about
         if not self._options.rate:
             half = found.requests / found.seconds / 2
@@ -156,7 +155,7 @@ class HttpRace(Race):
             self._check(kind, even)
             memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
         self._busy = max(self._busy, fast.more.get("busy", 0.0))
-        self.made[kind] = self._mark.exists()
+        self.made[kind] = self._took_loop()
         return {
             "rate": fast.requests / fast.seconds,
             "cpu": spent / fast.requests * 1e6,

@@ -289,6 +289,7 @@ class Processes:
             raise Refused(text) from exc
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
+        self.folder.chmod(0o711)  # for programs that give up root's rights
         self._children: list[Child] = []
         #: Names of the processes that outlived their parents and were ended.
         self.left: set[str] = set()

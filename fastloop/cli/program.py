@@ -9,6 +9,7 @@ from .commands import Refused
 from .options import listed
 from .processes import Child, Processes, worker_command
 from .run import Program
+from .worker import MADE, SERVES
 
 __all__ = ["ProgramRace", "Race"]
 
@@ -27,10 +28,13 @@ class Race:
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._report = processes.folder / "report.json"
-        self._mark = processes.folder / "report.json.made"
-        #: Whether a run made a loop by asyncio's default, by kind of loop.
-        self.made: dict[str, bool] = {}
+        self._report, self._mark, self._serves = (
+            processes.folder / f"report.json{end}"
+            for end in ("", MADE, SERVES)
+        )
+        #: Whether a run made a loop by asyncio's default, by kind of loop;
+        #: None if the program could not say.
+        self.made: dict[str, bool | None] = {}
 
     @property
     def left(self) -> list[str]:
@@ -59,7 +63,7 @@ class Race:
                 self._sample()
             except Refused:
                 return None
-            if not self._mark.exists():
+            if not self._took_loop():
                 return None  # it ran another loop, or none
             report = self._read()
             loop += report.get("loop", 0)
@@ -70,14 +74,25 @@ class Race:
         return min(1.0, loop / total) if looks >= _FEWEST_LOOKS else None
 
     def _forget(self) -> None:
-        """Take away what an earlier run has written."""
-        self._report.unlink(missing_ok=True)
-        self._mark.unlink(missing_ok=True)
+        """Empty what an earlier run has written.
+
+        A program that gives up root's rights can write to a file, but make
+        none.
+        """
+        for path in (self._report, self._mark, self._serves):
+            path.write_bytes(b"")
+            path.chmod(0o666)
 
     def _read(self) -> dict[str, Any]:
         """Return the report; {} where a program ended by os._exit."""
-        text = self._report.read_text() if self._report.exists() else ""
+        text = self._report.read_text()
         return literal_eval(text) if text else {}
+
+    def _took_loop(self) -> bool | None:
+        """Whether asyncio's default made a loop; None if nothing says so."""
+        if self._mark.stat().st_size:
+            return True
+        return False if self._report.stat().st_size else None
 
 
 class ProgramRace(Race):
@@ -113,7 +128,7 @@ class ProgramRace(Race):
         """Run it once on a kind of loop; return the figures."""
         child = self._run(kind, "time")
         report = self._read()
-        self.made[kind] = self._mark.exists()
+        self.made[kind] = self._took_loop()
         figures = {"time": child.seconds, "cpu": child.cpu}
         if report.get("memory"):
             figures["memory"] = report["memory"] / 2**20

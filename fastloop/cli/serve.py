@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from .adopt import Counted, adopt
-from .worker import report_at_exit
+from .worker import MADE, SERVES, report_at_exit
 
 __all__ = ["main"]
 
@@ -40,7 +40,7 @@ def main() -> None:
     kind, server, port, report, cpu, app = sys.argv[1:]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    adopt(kind, Counted(kind, f"{report}.made"))
+    adopt(kind, Counted(kind, f"{report}{MADE}"))
     from .sample import Sampler
 
     sampler = Sampler()
@@ -56,7 +56,7 @@ def main() -> None:
     if _is_aiohttp(target) != (name == "aiohttp"):
         which = "no" if name == "aiohttp" else "an"
         sys.exit(f"{app} is {which} aiohttp.web.Application")
-    with open(f"{report}.server", "w") as file:
+    with open(f"{report}{SERVES}", "w") as file:
         json.dump(_facts(name, target), file)
     if name == "granian":
         _granian(int(port), app)

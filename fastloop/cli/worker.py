@@ -4,23 +4,29 @@
 
 The program becomes `__main__` on that kind of loop.  MODE is `time`, or
 `sample` to look which share is the loop's.  At its end REPORT has JSON: peak
-memory in bytes, and what the sampler saw.  REPORT.made is there once asyncio's
-default has made a loop.
+memory in bytes, and what the sampler saw.  REPORT.made has words once
+asyncio's default has made a loop.  A program that has given up its rights may
+write neither.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from .become import become, set_path
 from .run import parse
 
-__all__ = ["main", "peak_memory", "report_at_exit"]
+__all__ = ["MADE", "SERVES", "main", "peak_memory", "report_at_exit"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .sample import Sampler
+
+#: What the names of files beside REPORT end in: whether there was a loop, and
+#: what serves an application.
+MADE, SERVES = ".made", ".server"
 
 
 def peak_memory(pid: int | str = "self") -> int:
@@ -51,7 +57,7 @@ def report_at_exit(path: str, sampler: Sampler | None) -> None:
         found: dict[str, object] = {"memory": peak_memory()}
         if sampler is not None:
             found |= sampler.report()
-        with open(path, "w") as file:
+        with suppress(OSError), open(path, "w") as file:
             file.write(repr(found))
 
     atexit.register(write)
@@ -64,7 +70,7 @@ def main() -> None:
     set_path(program)
     from .adopt import Counted, adopt
 
-    adopt(kind, Counted(kind, f"{report}.made"))
+    adopt(kind, Counted(kind, f"{report}{MADE}"))
     sampler = None
     if mode == "sample":
         from .sample import Sampler

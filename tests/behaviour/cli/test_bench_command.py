@@ -20,6 +20,7 @@ from cli_helpers import (
 )
 
 from fastloop.cli import Refused
+from fastloop.cli.adopt import Counted, factory_of
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
 
@@ -115,6 +116,47 @@ def test_a_program_without_a_report_is_not_blamed(fastloop_command):
         "bench", *SHORT, "-c", f"{PROGRAM}; import os; os._exit(0)"
     )
     assert "took no loop" not in done.stdout
+
+
+def test_a_loop_by_the_name_of_asyncios_default_is_counted(fastloop_command):
+    if sys.version_info < (3, 13):
+        pytest.skip("asyncio has no EventLoop")
+    named = (
+        "import asyncio\n"
+        "asyncio.run(asyncio.sleep(0), loop_factory=asyncio.EventLoop)"
+    )
+    done = fastloop_command("bench", *SHORT, "-c", named)
+    assert "took no loop" not in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "fastloop"])
+def test_a_counted_class_of_loops_looks_like_its_kind(kind):
+    counted = Counted(kind)
+    cls, base = counted.as_class(), factory_of(kind)
+    cls().close()
+    assert counted.made == 1 and issubclass(cls, base)
+    for name in ("__name__", "__module__", "__qualname__"):
+        assert getattr(cls, name) == getattr(base, name)
+
+
+def test_a_kind_that_is_no_class_has_no_counted_class():
+    counted = Counted("asyncio:new_event_loop")
+    assert counted.as_class() is counted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has such rights")
+@pytest.mark.parametrize(
+    ("gives_up", "notes"), [("os.setuid(65534)", 0), ("os.chroot('.')", 1)]
+)
+def test_a_program_may_give_up_its_rights(fastloop_command, gives_up, notes):
+    """It then finds a file of bench only where it still may."""
+    code = f"import asyncio, os\n{gives_up}\nasyncio.run(asyncio.sleep(0))"
+    words = ("bench", *SHORT, "--json", "found.json", "-c", code)
+    done = fastloop_command(*words)
+    assert "took no loop" not in done.stdout
+    found = found_in(fastloop_command)["notes"]
+    assert len(found) == notes
+    assert all("is unknown in the runs of asyncio and" in x for x in found)
 
 
 def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
