@@ -5,7 +5,9 @@ without the option it only declares the option; the core and asyncio are
 imported only by a run with it.  Such a run uses
 
 - a policy, for asyncio.run, asyncio.new_event_loop, unittest's
-  IsolatedAsyncioTestCase and every plugin that gets its loops from asyncio;
+  IsolatedAsyncioTestCase and every plugin that gets its loops from asyncio
+  (on Python 3.16, which has no policies, asyncio's default class in its
+  place);
 - pytest-asyncio's own hook, if that version has it, because a suite that
   names its loop factories never uses the policy;
 - the options of anyio's backend fixture, because a suite that parametrises it
@@ -22,10 +24,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -36,9 +40,9 @@ if TYPE_CHECKING:
 
 _NO_LOOP = (
     "{} was asked for, and no test of this run made an event loop on "
-    "it. Are its async tests run by pytest-asyncio or anyio? Turn fastloop "
-    "off with --no-fastloop."
+    "it. Are its async tests run by pytest-asyncio or anyio?"
 )
+_TURN_OFF = " Turn fastloop off with --no-fastloop."
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -114,9 +118,8 @@ def pytest_configure(config: pytest.Config) -> None:
         asked = config.getini("fastloop")
     if not asked and not kind:
         return
-    kind = kind or "fastloop"
-    factory = _fastloop("fastloop.cli.adopt").Counted(kind)
-    run = _FastloopRun(config, factory, kind)
+    adopt = _fastloop("fastloop.cli.adopt")
+    run = _FastloopRun(config, adopt, kind or "fastloop")
     config.pluginmanager.register(run, "fastloop-run")
     if notes and not hasattr(config, "workerinput"):
         recorder = _fastloop("fastloop.testing.compare").Recorder
@@ -166,13 +169,13 @@ def _without_deprecations() -> Iterator[None]:
 def _make_policy(factory: Counted) -> Any:
     """Return a policy that counts its loops; None if Python has none."""
     import fastloop
+    from fastloop import _private
 
+    if _private.DefaultPolicy is object:  # Python 3.16
+        return None
     with _without_deprecations():
-        base = getattr(fastloop, "EventLoopPolicy", None)
-        if base is None:
-            return None
 
-        class _FastloopPolicy(base):  # type: ignore[misc, valid-type]
+        class _FastloopPolicy(fastloop.EventLoopPolicy):
             def new_event_loop(self) -> Any:
                 return factory()
 
@@ -189,18 +192,22 @@ def _anyio_takes_factories() -> bool:
 class _FastloopRun:
     """The hooks of a run on fastloop, or on another kind of loop."""
 
-    def __init__(
-        self, config: pytest.Config, factory: Counted, kind: str
-    ) -> None:
+    def __init__(self, config: pytest.Config, adopt: Any, kind: str) -> None:
         self._config = config
-        self._factory = factory
+        self._folder = TemporaryDirectory(prefix="fastloop-")
+        self._mark = os.path.join(self._folder.name, "made")
+        self._factory: Counted = adopt.Counted(kind, self._mark)
         self._kind = kind
-        self._policy = _make_policy(factory)
+        self._policy = _make_policy(self._factory)
         self._found_policy: Any = None
         self._elsewhere = 0
-        self._ran = False
-        self._failed = False
+        self._ran = self._failed = self._crashed = False
         self._patches = pytest.MonkeyPatch()
+        if self._policy is None:
+            for name in ("asyncio", "asyncio.unix_events"):
+                module = sys.modules[name]
+                self._patches.setattr(module, "EventLoop", module.EventLoop)
+            adopt.adopt(kind, self._factory)
         self._take_policy()
         self._patch_unittest()
 
@@ -292,8 +299,12 @@ class _FastloopRun:
 
     @property
     def made(self) -> int:
-        """The number of loops made by the tests, here and in workers."""
-        return self._factory.made + self._elsewhere
+        """The number of loops made by the tests, here and in workers.
+
+        All those of forked children, as pytest-forked has, count as one.
+        """
+        own = self._factory.made or os.path.exists(self._mark)
+        return own + self._elsewhere
 
     def pytest_report_header(self) -> str:
         """Name the loop of the run."""
@@ -308,9 +319,11 @@ class _FastloopRun:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Add the loops made by a pytest-xdist worker."""
-        output = getattr(node, "workeroutput", None) or {}
-        self._elsewhere += output.get("fastloop_made", 0)
+        """Add the loops made by a pytest-xdist worker, unless it crashed."""
+        if hasattr(node, "workeroutput"):
+            self._elsewhere += node.workeroutput.get("fastloop_made", 0)
+        else:
+            self._crashed = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note that a test ran: some were only collected, or set up."""
@@ -320,9 +333,9 @@ class _FastloopRun:
         """Fail a run that ran tests and made no loop."""
         worker = getattr(self._config, "workeroutput", None)
         if worker is not None:
-            worker["fastloop_made"] = self._factory.made
+            worker["fastloop_made"] = self.made
             return
-        if self.made == 0 and self._ran:
+        if self.made == 0 and self._ran and not self._crashed:
             self._failed = True
             if session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -332,14 +345,15 @@ class _FastloopRun:
         if self._failed:
             terminalreporter.section("fastloop", red=True, bold=True)
             text = _NO_LOOP.format(self._kind)
+            text += _TURN_OFF * (self._kind == "fastloop")
             terminalreporter.write_line(text, red=True)
         elif terminalreporter.verbosity >= 0:
-            terminalreporter.write_line(
-                f"{self._kind}: {self.made} loops made"
-            )
+            loops = "1 loop" if self.made == 1 else f"{self.made} loops"
+            terminalreporter.write_line(f"{self._kind}: {loops} made")
 
     def pytest_unconfigure(self) -> None:
         """Restore the policy and the patched attributes."""
+        self._folder.cleanup()
         self._patches.undo()
         if self._found_policy is not None:
             asyncio = sys.modules["asyncio"]
