@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import resource
 import shlex
 import sys
@@ -46,6 +47,7 @@ _OWN = {
     "--quiet",
     "--timeout",
 }
+_WITHOUT_VALUE = ("-h", "--help", "--quiet")
 #: Options that need --http, and their defaults.
 _OF_HTTP = {
     "path": "/",
@@ -69,9 +71,6 @@ Step = Callable[[str], None]
 def _options(words: list[str]) -> argparse.Namespace:
     parser = parser_of("bench", _TEXT)
     add = parser.add_argument
-    add("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    add("-m", nargs=argparse.REMAINDER, dest="module", help=argparse.SUPPRESS)
-    add("-c", nargs=argparse.REMAINDER, dest="code", help=argparse.SUPPRESS)
     add("--loops", help="names with commas (default: those installed)")
     add("--runs", type=int, help="rounds (default: 8 to 20, by their length)")
     add(
@@ -95,13 +94,30 @@ def _options(words: list[str]) -> argparse.Namespace:
     add("--connections", type=int, help="(default: 32)")
     add("--seconds", type=float, help="a phase (default: 2)")
     add("--rate", type=float, help="requests a second for latency")
-    options = parser.parse_args(words)
+    place = _place_of_program(words)
+    options = parser.parse_args(words[:place])
+    options.program = words[place:]
     given = [name for name in _OF_HTTP if getattr(options, name) is not None]
     if given and not options.http:
         raise Refused(f"--{given[0]} goes with --http")
     for name in _OF_HTTP.keys() - given:
         setattr(options, name, _OF_HTTP[name])
     return options
+
+
+def _place_of_program(words: list[str]) -> int:
+    """Return where the program begins: behind the options and their values.
+
+    argparse cannot tell: it reads on behind -mNAME.
+    """
+    place = 0
+    while place < len(words) and re.match("-h$|--.", words[place]):
+        word = words[place]
+        has_value = "=" not in word and not any(
+            option.startswith(word) for option in _WITHOUT_VALUE
+        )
+        place += 1 + has_value
+    return place
 
 
 def main(words: list[str]) -> int:
@@ -185,16 +201,11 @@ def _loops(asked: str | None) -> list[str]:
 
 
 def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
-    words: list[str] = options.program
-    if options.module is not None:
-        words = ["-m", *options.module]
-    elif options.code is not None:
-        words = ["-c", *options.code]
-    if options.http and words:
+    if options.http and options.program:
         raise Refused("bench wants a program or --http, not both")
     if options.http:
         return HttpRace(options, processes, options.timeout or _START_S)
-    program = parse(words, "bench")
+    program = parse(options.program, "bench")
     if not program.how and program.name == "-":
         raise Refused("bench reads no program from stdin: name its file")
     program.check()

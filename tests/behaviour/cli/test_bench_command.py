@@ -72,6 +72,19 @@ def test_a_module_is_a_program(fastloop_command):
     assert "timeit -n 1: geometric means of 2 rounds" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "title"),
+    [
+        (("-mtimeit", "-n1", "--s=1"), "-m timeit -n1 --s=1"),
+        (("-c1", "--quiet", "-m", "x"), "-c 1 --quiet -m x"),
+    ],
+)
+def test_what_follows_a_program_is_its_own(fastloop_command, words, title):
+    """Also behind a name that is in one word with its option."""
+    done = fastloop_command("bench", *SHORT, *words)
+    assert done.stdout.startswith(f"{title}: geometric means of 2 rounds")
+
+
 def test_what_takes_no_loop_is_said(fastloop_command):
     done = fastloop_command("bench", *SHORT, "-c", "pass")
     assert "took no loop from asyncio's default" in done.stdout
