@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import platform
 import re
 import resource
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from fastloop import _private
 
 from . import info
 from .commands import Refused
@@ -21,7 +24,7 @@ from .faults import FORMAT
 from .http import HttpRace
 from .machine import machine
 from .options import aligned, listed, need, parser_of
-from .processes import Processes
+from .processes import Processes, python_options
 from .program import ProgramRace
 from .result import Result
 from .run import Program, parse
@@ -130,8 +133,10 @@ def main(words: list[str]) -> int:
     with Processes() as processes:
         race = _race(options, processes)
         result = _empty(race, loops)
-        words = ["python", "-m", "fastloop", "bench", *words]
-        result.data["settings"]["command"] = shlex.join(words)
+        start = ["python", *python_options(), "-m", "fastloop", "bench"]
+        result.data["settings"] = {
+            "command": shlex.join([*start, *words])
+        } | _surroundings()
         # Said from the start: where the terminal is gone, the progress shown
         # there may fail in place of KeyboardInterrupt.
         result.data["cut"] = "it was stopped"
@@ -261,6 +266,18 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def _surroundings() -> dict[str, str]:
+    """Return what else a program's behaviour may depend on."""
+    names = sorted(
+        name for name in os.environ if name.startswith(("FASTLOOP_", "PYTHON"))
+    )
+    set_here = " ".join(f"{name}={os.environ[name]}" for name in names)
+    found = {"environment": set_here or "no variables of Python or fastloop"}
+    with suppress(OSError):  # the folder may be gone
+        found["folder"] = os.getcwd()
+    return found
+
+
 def _measure(
     race: AnyRace,
     loops: list[str],
@@ -292,12 +309,24 @@ def _note(race: AnyRace, result: Result, pairs: list[tuple[str, str]]) -> None:
     data = result.data
     took = {label: race.made.get(loop, True) for label, loop in pairs}
     data["untaken"] = [label for label in took if took[label] is False]
-    data["settings"] = {"command": data["settings"]["command"]} | race.settings
-    data["notes"] = [*race.notes, *race.left]
+    data["settings"] |= race.settings
+    if race.gil:
+        build = info._build(all(race.gil.values()))
+        data["machine"]["python"] = f"{platform.python_version()} ({build})"
+    data["notes"] = [*race.notes, *race.left, *_doubts(race, took)]
+
+
+def _doubts(race: AnyRace, took: dict[str, bool | None]) -> Iterator[str]:
+    """Yield what may make the runs unlike others, or one another."""
+    if _private.is_debug_mode():
+        yield "asyncio's debug mode was on, which makes loops slower."
+    if len({*race.gil.values()}) > 1:
+        locked = [kind for kind, gil in race.gil.items() if gil]
+        yield f"The GIL was on only in the runs of {listed(locked)}."
     if unknown := [label for label in took if took[label] is None]:
-        data["notes"].append(
+        yield (
             "Whether the program took the loop that bench set is unknown in "
-            f"the runs of {listed(unknown)}: it could not write its report."
+            f"the runs of {listed(unknown)}: it wrote no report."
         )
 
 

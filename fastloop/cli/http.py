@@ -155,7 +155,7 @@ class HttpRace(Race):
             self._check(kind, even)
             memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
         self._busy = max(self._busy, fast.more.get("busy", 0.0))
-        self.made[kind] = self._took_loop()
+        self._note_end(kind)
         return {
             "rate": fast.requests / fast.seconds,
             "cpu": spent / fast.requests * 1e6,

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .worker import has_gil
+
 __all__ = ["machine", "processors", "text_of"]
 
 
@@ -41,7 +43,7 @@ def machine() -> dict[str, Any]:
         "libc": " ".join(platform.libc_ver()),
         "governor": text_of(governor) or None,
         "python": sys.version,
-        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "gil": has_gil(),
         "openssl": ssl.OPENSSL_VERSION,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -28,6 +28,7 @@ from typing import Any
 
 from .commands import Refused
 from .options import printable
+from .run import _split
 
 #: Characters of a failed process's last words that are shown.
 _MOST_REASON = 300
@@ -36,6 +37,7 @@ __all__ = [
     "Child",
     "Processes",
     "catching",
+    "python_options",
     "signal_name",
     "worker_command",
 ]
@@ -77,6 +79,12 @@ def catching(
             signal.signal(number, found[number])
 
 
+def python_options() -> list[str]:
+    """Return the options that this process's interpreter was started with."""
+    options, _ = _split(sys.orig_argv[1:], "python")
+    return [word for option in options for word in option]
+
+
 def worker_command(module: str, *words: object) -> list[str]:
     """Return the command that runs main() of a module of this package.
 
@@ -88,7 +96,10 @@ def worker_command(module: str, *words: object) -> list[str]:
         f"sys.path.append({_HOME!r}); "
         f"from fastloop.cli.{module} import main; sys.path.pop(); main()"
     )
-    return [sys.executable, "-c", code, *map(str, words)]
+    return [
+        *(sys.executable, *python_options()),
+        *("-c", code, *map(str, words)),
+    ]
 
 
 class _Output:

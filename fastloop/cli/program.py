@@ -35,6 +35,8 @@ class Race:
         #: Whether a run made a loop by asyncio's default, by kind of loop;
         #: None if the program could not say.
         self.made: dict[str, bool | None] = {}
+        #: Whether the run's process had a GIL at its end.
+        self.gil: dict[str, bool] = {}
 
     @property
     def left(self) -> list[str]:
@@ -88,6 +90,14 @@ class Race:
         text = self._report.read_text()
         return literal_eval(text) if text else {}
 
+    def _note_end(self, kind: str) -> dict[str, Any]:
+        """Note what a run on a kind of loop said; return its report."""
+        report = self._read()
+        self.made[kind] = self._took_loop()
+        if report:
+            self.gil[kind] = report["gil"]
+        return report
+
     def _took_loop(self) -> bool | None:
         """Whether asyncio's default made a loop; None if nothing says so."""
         if self._mark.stat().st_size:
@@ -127,8 +137,7 @@ class ProgramRace(Race):
     def measure(self, kind: str) -> dict[str, float]:
         """Run it once on a kind of loop; return the figures."""
         child = self._run(kind, "time")
-        report = self._read()
-        self.made[kind] = self._took_loop()
+        report = self._note_end(kind)
         figures = {"time": child.seconds, "cpu": child.cpu}
         if report.get("memory"):
             figures["memory"] = report["memory"] / 2**20

@@ -3,10 +3,10 @@
     KIND MODE REPORT PROGRAM...
 
 The program becomes `__main__` on that kind of loop.  MODE is `time`, or
-`sample` to look which share is the loop's.  At its end REPORT has JSON: peak
-memory in bytes, and what the sampler saw.  REPORT.made has words once
-asyncio's default has made a loop.  A program that has given up its rights may
-write neither.
+`sample` to look which share is the loop's.  At its end REPORT has a dict: peak
+memory in bytes, whether there is a GIL, and what the sampler saw.  REPORT.made
+has words once asyncio's default has made a loop.  A program that has given up
+its rights may write neither.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from contextlib import suppress
 from .become import become, set_path
 from .run import parse
 
-__all__ = ["MADE", "SERVES", "main", "peak_memory", "report_at_exit"]
+__all__ = [
+    "MADE",
+    "SERVES",
+    "has_gil",
+    "main",
+    "peak_memory",
+    "report_at_exit",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +52,12 @@ def peak_memory(pid: int | str = "self") -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def has_gil() -> bool:
+    """Whether this process has a GIL now, which a module may turn on."""
+    has: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+    return has
+
+
 def report_at_exit(path: str, sampler: Sampler | None) -> None:
     """Have this process, and no child of it, write REPORT when it ends."""
     import atexit
@@ -54,7 +67,7 @@ def report_at_exit(path: str, sampler: Sampler | None) -> None:
     def write() -> None:
         if os.getpid() != owner:
             return
-        found: dict[str, object] = {"memory": peak_memory()}
+        found: dict[str, object] = {"memory": peak_memory(), "gil": has_gil()}
         if sampler is not None:
             found |= sampler.report()
         with suppress(OSError), open(path, "w") as file:

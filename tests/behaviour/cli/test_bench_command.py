@@ -184,6 +184,42 @@ def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
     assert not fastloop_command("bench", "--quiet", *words).stderr
 
 
+def test_the_interpreters_options_are_those_of_the_runs(fastloop_command):
+    words = ("bench", *SHORT, "--json", "found.json", "-c", "assert 0")
+    done = fastloop_command.python("-OWignore", "-m", "fastloop", *words)
+    assert done.returncode == 0, done.stderr
+    command = found_in(fastloop_command)["settings"]["command"]
+    assert command.startswith("python -O -W ignore -m fastloop bench --quiet")
+
+
+def test_the_surroundings_that_change_results_are_kept(fastloop_command):
+    words = ("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
+    env = {"PYTHONASYNCIODEBUG": "1", "FASTLOOP_DISABLE": "cork"}
+    done = fastloop_command.python("-m", "fastloop", *words, **env)
+    assert done.returncode == 0, done.stderr
+    settings = found_in(fastloop_command)["settings"]
+    text = "FASTLOOP_DISABLE=cork PYTHONASYNCIODEBUG=1"
+    assert text in settings["environment"]
+    assert settings["folder"] == str(fastloop_command.folder.resolve())
+    assert "asyncio's debug mode was on, which makes loops" in done.stdout
+
+
+def test_whether_there_is_a_gil_is_what_the_runs_say(fastloop_command):
+    """A module of the program, or a loop, may turn it on."""
+    code = (
+        "import asyncio, sys\n"
+        "loop = asyncio.new_event_loop()\n"
+        "loop.close()\n"
+        "on = type(loop).__module__.startswith('asyncio')\n"
+        "sys._is_gil_enabled = lambda: on\n"
+    )
+    words = ("bench", *SHORT, "--json", "found.json", "-c", code)
+    done = fastloop_command(*words)
+    assert "The GIL was on only in the runs of asyncio." in done.stdout
+    python = found_in(fastloop_command)["machine"]["python"]
+    assert "without the GIL" in python
+
+
 def test_any_command_can_be_drawn_and_shown(fastloop_command):
     """A $ is no mathematics, and not each terminal has each letter."""
     words = ("bench", *SHORT, "--plot", "chart.png", "-c", "'$ { $', 'µ'")
