@@ -19,6 +19,7 @@ from asyncio import unix_events
 from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 from fastloop import _private
@@ -29,10 +30,20 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["Counted", "adopt", "factory_of"]
+__all__ = [
+    "HOME",
+    "USUAL",
+    "Counted",
+    "adopt",
+    "factory_of",
+    "fault_of",
+    "usual_loops",
+]
 
 #: Folder that has the package, for children that do not find it themselves.
-_HOME = str(Path(__file__).resolve().parents[2])
+HOME = str(Path(__file__).resolve().parents[2])
+#: The loops that are compared if nobody names others.
+USUAL = ("asyncio", "uvloop", "fastloop")
 
 
 def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -53,6 +64,26 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     )
     factory: Callable[[], asyncio.AbstractEventLoop] = made
     return factory
+
+
+def fault_of(kind: str) -> str:
+    """Return why there is nothing that makes loops of a kind, or ""."""
+    try:
+        factory_of(kind)
+    except Exception as exc:  # a module may raise anything
+        return f"{type(exc).__name__}: {exc}"
+    return ""
+
+
+def usual_loops() -> list[str]:
+    """Return those of `USUAL` that are installed.
+
+    A uvloop that cannot be imported is left out, with a line on stderr.
+    """
+    fault = fault_of("uvloop")
+    if fault and find_spec("uvloop") is not None:
+        print(f"fastloop: uvloop is left out: {fault}", file=sys.stderr)
+    return [kind for kind in USUAL if kind != "uvloop" or not fault]
 
 
 class Counted:
@@ -124,7 +155,7 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
 def _source(kind: str, mark: str | None) -> str:
     """Return code by which another process adopts the same kind."""
     return (
-        f"import sys; sys.path.append({_HOME!r}); "
+        f"import sys; sys.path.append({HOME!r}); "
         "from fastloop.cli.adopt import Counted, adopt; "
         f"adopt({kind!r}, Counted({kind!r}, {mark!r}))"
     )

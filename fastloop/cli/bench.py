@@ -18,6 +18,7 @@ from typing import Any
 from fastloop import _private
 
 from . import info
+from .adopt import fault_of, usual_loops
 from .commands import Refused
 from .compare import METHOD
 from .faults import FORMAT
@@ -39,7 +40,6 @@ _TEXT = """
   bench --http app:app              a web application, under load
 
 Options of bench come before the program."""
-_USUAL = ("asyncio", "uvloop", "fastloop")
 #: Options that are easily written behind the program.
 _OWN = {
     "--loops",
@@ -186,22 +186,16 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _loops(asked: str | None) -> list[str]:
-    installed = info.installed_loops()
     if asked is None:
-        return [name for name in _USUAL if name in installed]
+        return usual_loops()
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if len(names) < 2:
         raise Refused("--loops wants two loops or more, with commas between")
-    from .adopt import factory_of
-
-    for name in names:
-        try:
-            factory_of(name)
-        except Exception:  # a module may raise anything
-            raise Refused(
-                f"{name} is not installed, or makes no loops; "
-                f"installed are {', '.join(installed)}"
-            ) from None
+    if wrong := next(filter(fault_of, names), None):
+        raise Refused(
+            f"{wrong} is not installed, or makes no loops; "
+            f"installed are {', '.join(info.installed_loops())}"
+        )
     return names
 
 

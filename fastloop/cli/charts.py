@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .adopt import USUAL
 from .client import SHARES
 from .compare import figure
 from .faults import SHOWN
@@ -68,7 +69,7 @@ def _colour(name: str) -> str:
 
 
 def _colour_of(label: str, result: Result) -> str:
-    if label in ("asyncio", "uvloop", "fastloop"):
+    if label in USUAL:
         return _colour(label)
     return _colour(f"other{result.labels.index(label) % 3 + 1}")
 

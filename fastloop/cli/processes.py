@@ -26,6 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .adopt import HOME
 from .commands import Refused
 from .options import printable
 from .run import _split
@@ -51,8 +52,6 @@ _GRACE = 0.2
 _END, _MOST = 2**16, 2**24
 _PR_SET_CHILD_SUBREAPER = 36
 _WARNING = r"Warning: |^\s"
-#: The folder that has this package, for processes that do not find it.
-_HOME = str(Path(__file__).resolve().parents[2])
 
 
 def signal_name(number: int) -> str:
@@ -93,7 +92,7 @@ def worker_command(module: str, *words: object) -> list[str]:
     """
     code = (
         "import sys; sys.flags.safe_path or sys.path.pop(0); "
-        f"sys.path.append({_HOME!r}); "
+        f"sys.path.append({HOME!r}); "
         f"from fastloop.cli.{module} import main; sys.path.pop(); main()"
     )
     return [

@@ -20,7 +20,6 @@ import termios
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +28,7 @@ from typing import Any
 import pytest
 
 from fastloop.cli import compare as statistics
-from fastloop.cli.adopt import factory_of
+from fastloop.cli.adopt import USUAL, fault_of, usual_loops
 from fastloop.cli.compare import ENOUGH_ROUNDS, mean
 from fastloop.cli.options import aligned
 from fastloop.cli.processes import catching, signal_name
@@ -37,7 +36,6 @@ from fastloop.cli.processes import catching, signal_name
 __all__ = ["Recorder", "compare"]
 
 _OPTION = "--fastloop-compare"
-_KNOWN = ["asyncio", "uvloop", "fastloop"]
 #: Calls that took fewer seconds say nothing of the loop.
 _LEAST_SECONDS = 0.05
 #: The most rows of a table of tests, and the least difference for which a test
@@ -122,7 +120,7 @@ class _Run:
         elif self.status > 1:
             end = _ENDS.get(self.status, f"ended with status {self.status}")
         elif self.loops == 0 and self.tests:
-            end = "made no event loop and tells nothing of it"
+            end = "made no event loop, so its times say nothing about one"
         else:
             return ""
         return f"The run on {self.kind} {end}."
@@ -143,7 +141,7 @@ def compare(config: pytest.Config) -> int:
     rounds = config.getoption("fastloop_rounds")
     rounds = 1 if rounds is None else rounds
     if rounds < 1:
-        raise pytest.UsageError("--fastloop-rounds wants a number from 1 on")
+        raise pytest.UsageError("--fastloop-rounds must be 1 or more")
     words = list(config.invocation_params.args)
     kinds = _kinds(config.getoption("fastloop_compare"), words)
     plan: list[str] = []
@@ -181,21 +179,18 @@ def _kinds(asked: str, words: list[str]) -> list[str]:
     """
     if _OPTION in words and asked:
         place = words.index(_OPTION)
-        path = asked not in _KNOWN and os.path.exists(asked.split("::")[0])
+        path = asked not in USUAL and os.path.exists(asked.split("::")[0])
         words[place : place + 2] = [f"{_OPTION}=", *([asked] if path else [])]
         asked = "" if path else asked
-    there = [kind for kind in _KNOWN if kind != "uvloop" or find_spec(kind)]
-    kinds = list(dict.fromkeys(asked.split(","))) if asked else there
+    kinds = list(dict.fromkeys(asked.split(","))) if asked else usual_loops()
     for kind in kinds:
-        try:
-            factory_of(kind)
-        except Exception as exc:  # a module may raise anything
+        if fault := fault_of(kind):
             raise pytest.UsageError(
-                f"{_OPTION}: there is no loop {kind!r} ({exc}): name some of "
-                f"{', '.join(_KNOWN)} that are installed"
-            ) from exc
+                f"{_OPTION}: there is no loop {kind!r} ({fault}): name some "
+                f"of {', '.join(USUAL)} that are installed"
+            )
     if len(kinds) < 2:
-        raise pytest.UsageError(f"{_OPTION} wants at least two loops")
+        raise pytest.UsageError(f"{_OPTION} needs at least two loops")
     return kinds
 
 

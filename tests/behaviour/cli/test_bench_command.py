@@ -184,6 +184,18 @@ def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
     assert not fastloop_command("bench", "--quiet", *words).stderr
 
 
+def test_a_uvloop_that_cannot_be_imported_is_left_out(fastloop_command):
+    folder = fastloop_command.folder / "broken"
+    folder.mkdir()
+    (folder / "uvloop.py").write_text("raise ImportError('no libuv')")
+    path = f"{folder}:{environment()['PYTHONPATH']}"
+    words = ("bench", "--quiet", "--runs", "1", "-c", PROGRAM)
+    done = fastloop_command.python("-m", "fastloop", *words, PYTHONPATH=path)
+    text = "fastloop: uvloop is left out: ImportError: no libuv\n"
+    assert (done.returncode, done.stderr) == (0, text)
+    assert "uvloop" not in done.stdout
+
+
 def test_the_interpreters_options_are_those_of_the_runs(fastloop_command):
     words = ("bench", *SHORT, "--json", "found.json", "-c", "assert 0")
     done = fastloop_command.python("-OWignore", "-m", "fastloop", *words)

@@ -122,6 +122,14 @@ def test_uvloop_is_compared_where_it_is_installed(suite):
     result.stdout.fnmatch_lines(["failed * failed * passed *::test_it"])
 
 
+def test_a_uvloop_that_cannot_be_imported_is_left_out(suite):
+    broken = {"uvloop": "raise ImportError('no libuv')"}
+    result = suite(ON_FASTLOOP, "--fastloop-compare", modules=broken)
+    text = "fastloop: uvloop is left out: ImportError: no libuv"
+    result.stderr.fnmatch_lines([text])
+    result.stdout.fnmatch_lines(["== run 2 of 2, on asyncio =="])
+
+
 def test_options_that_make_no_sense_run_nothing(suite):
     result = suite(SYNC, "--fastloop-compare=asyncio,absent")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
