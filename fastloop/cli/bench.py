@@ -23,6 +23,7 @@ from .commands import Refused
 from .compare import METHOD
 from .faults import FORMAT
 from .http import HttpRace
+from .load import TOOLS
 from .machine import machine
 from .options import aligned, listed, need, parser_of
 from .processes import Processes, python_options
@@ -30,6 +31,7 @@ from .program import ProgramRace
 from .result import Result
 from .run import Program, parse
 from .sample import METHOD as SAMPLE_METHOD
+from .serve import SERVERS
 
 __all__ = ["main"]
 
@@ -80,7 +82,7 @@ def _options(words: list[str]) -> argparse.Namespace:
         "--timeout",
         type=float,
         metavar="SECONDS",
-        help="a run may take, or a server until it listens "
+        help="time limit of a run; with --http, until the server listens "
         f"(default: {_RUN_S:g}, or {_START_S:g})",
     )
     add("--json", metavar="FILE", help="write all figures")
@@ -90,19 +92,21 @@ def _options(words: list[str]) -> argparse.Namespace:
     add = parser.add_argument_group("a web application").add_argument
     add("--http", metavar="APP", help="module:name")
     add("--path", help="what to ask for (default: /)")
-    servers = ["uvicorn", "hypercorn", "granian", "aiohttp"]
-    add("--server", choices=servers, help="(default: one that fits)")
-    tools = ["wrk", "oha", "h2load", "own"]
-    add("--load", choices=tools, help="(default: the first on PATH)")
+    add("--server", choices=SERVERS, help="(default: one that fits)")
+    add(
+        "--load",
+        choices=[*TOOLS, "own"],
+        help="load generator (default: the first on PATH)",
+    )
     add("--connections", type=int, help="(default: 32)")
-    add("--seconds", type=float, help="a phase (default: 2)")
-    add("--rate", type=float, help="requests a second for latency")
+    add("--seconds", type=float, help="length of a phase (default: 2)")
+    add("--rate", type=float, help="rate at which latency is measured")
     place = _place_of_program(words)
     options = parser.parse_args(words[:place])
     options.program = words[place:]
     given = [name for name in _OF_HTTP if getattr(options, name) is not None]
     if given and not options.http:
-        raise Refused(f"--{given[0]} goes with --http")
+        raise Refused(f"--{given[0]} needs --http")
     for name in _OF_HTTP.keys() - given:
         setattr(options, name, _OF_HTTP[name])
     return options
@@ -169,20 +173,19 @@ def _check(options: argparse.Namespace) -> None:
         if reason:
             raise Refused(f"cannot write {name}: {os.strerror(reason)}")
     if options.plot and not options.plot.endswith((".svg", ".png")):
-        raise Refused("--plot wants a name that ends in .svg or .png")
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    for name, most in (
-        ("runs", 10_000),
-        ("connections", max(1, files // 4)),
-        ("rate", 1_000_000),
-    ):
+        raise Refused("--plot needs a name that ends in .svg or .png")
+    limits = {"runs": 10_000, "rate": 1_000_000}
+    if options.http:
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        limits["connections"] = max(1, files // 4)
+    for name, most in limits.items():
         given = getattr(options, name)
         if given is not None and not 1 <= given <= most:
-            raise Refused(f"--{name} wants 1 to {most:,}")
+            raise Refused(f"--{name} must be 1 to {most:,}")
     if not 0.1 <= options.seconds <= 3600:
-        raise Refused("--seconds wants 0.1 to 3600")
+        raise Refused("--seconds must be 0.1 to 3600")
     if options.timeout is not None and not 0 < options.timeout <= 1e6:
-        raise Refused("--timeout wants more than 0 seconds")
+        raise Refused("--timeout must be more than 0")
 
 
 def _loops(asked: str | None) -> list[str]:
@@ -190,7 +193,7 @@ def _loops(asked: str | None) -> list[str]:
         return usual_loops()
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if len(names) < 2:
-        raise Refused("--loops wants two loops or more, with commas between")
+        raise Refused("--loops needs two loops or more, with commas between")
     if wrong := next(filter(fault_of, names), None):
         raise Refused(
             f"{wrong} is not installed, or makes no loops; "
@@ -201,7 +204,7 @@ def _loops(asked: str | None) -> list[str]:
 
 def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
     if options.http and options.program:
-        raise Refused("bench wants a program or --http, not both")
+        raise Refused("bench needs a program or --http, not both")
     if options.http:
         return HttpRace(options, processes, options.timeout or _START_S)
     program = parse(options.program, "bench")

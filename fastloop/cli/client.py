@@ -20,8 +20,10 @@ import re
 import sys
 import time
 
-__all__ = ["SHARES", "main"]
+__all__ = ["HOST", "SHARES", "main"]
 
+#: The address that servers listen on while they are measured.
+HOST = "127.0.0.1"
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 #: Seconds to wait for the answers to what was asked.
 _GRACE = 2.0
@@ -67,7 +69,7 @@ class _Load:
     def __init__(self, port: int, path: str, rate: float, spins: bool) -> None:
         self._port = port
         self._request = (
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n"
             "Accept: */*\r\n\r\n"
         ).encode()
         self._rate = rate
@@ -102,7 +104,7 @@ class _Load:
     async def _connect(
         self,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self._port)
+        return await asyncio.open_connection(HOST, self._port)
 
     async def _tick(self, began: float, seconds: float) -> None:
         loop = asyncio.get_running_loop()

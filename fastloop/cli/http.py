@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from .client import SHARES
+from .client import HOST, SHARES
 from .commands import Refused
 from .load import Load, LoadFound
 from .machine import processors
@@ -196,7 +196,7 @@ class HttpRace(Race):
         end = time.monotonic() + self._start_limit
         while time.monotonic() < end and child.wait(0.02) is None:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                if probe.connect_ex((HOST, port)) == 0:
                     return
         raise Refused(
             f"the server on {kind} did not listen in {self._start_limit:g} s"
@@ -219,9 +219,7 @@ class HttpRace(Race):
     def _ask_once(self, kind: str, port: int, limit_s: float = 10.0) -> float:
         """Ask for the path, and return the seconds that it took."""
         began = time.monotonic()
-        connection = http.client.HTTPConnection(
-            "127.0.0.1", port, timeout=limit_s
-        )
+        connection = http.client.HTTPConnection(HOST, port, timeout=limit_s)
         try:
             connection.request("GET", self.path)
             status = connection.getresponse().status
@@ -275,7 +273,7 @@ def _check_name(app: str) -> None:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import fastloop
 
+from .client import HOST
 from .commands import Refused
 from .machine import processors
 from .processes import Processes, worker_command
@@ -85,7 +86,7 @@ class Load:
         """Ask as fast as answers come; raises Refused if the tool fails."""
         if self.tool == "own":
             return self.ask_at(0, port, seconds)
-        url = f"http://127.0.0.1:{port}{self._path}"
+        url = f"http://{HOST}:{port}{self._path}"
         text = self._run(self.tool, self._command(url, seconds), seconds)
         try:
             found = _READERS[self.tool](text)

@@ -22,12 +22,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from .adopt import Counted, adopt
+from .client import HOST
 from .worker import MADE, SERVES, report_at_exit
 
-__all__ = ["main"]
+__all__ = ["SERVERS", "main"]
 
-#: The address that is listened on.
-HOST = "127.0.0.1"
 #: Packages that make applications, which may be wrapped in others.
 _FRAMEWORKS = {
     *("aiohttp", "blacksheep", "django", "falcon", "fastapi", "litestar"),
@@ -61,7 +60,7 @@ def main() -> None:
     if name == "granian":
         _granian(int(port), app)
     else:
-        _SERVERS[name](target, int(port))
+        _CALLS[name](target, int(port))
 
 
 def _load(app: str) -> Any:
@@ -77,8 +76,8 @@ def _load(app: str) -> Any:
 def _server_for(app: Any) -> str:
     if _is_aiohttp(app):
         return "aiohttp"
-    for name in ("uvicorn", "hypercorn", "granian"):
-        if find_spec(name) is not None:
+    for name in SERVERS:
+        if name != "aiohttp" and find_spec(name) is not None:
             return name
     sys.exit("no server is installed: pip install uvicorn")
 
@@ -90,7 +89,7 @@ def _facts(server: str, app: Any) -> dict[str, str]:
     frameworks = filter(None, map(_version, sorted(found)))
     return {
         "server": _version(server),
-        "http parser": _PARSERS[server](),
+        "http parser": SERVERS[server](),
         "framework": ", ".join(frameworks) or "none that is known",
     }
 
@@ -117,7 +116,8 @@ def _parser_of_aiohttp() -> str:
     return f"aiohttp's own in {'C' if is_c else 'Python'}"
 
 
-_PARSERS: dict[str, Callable[[], str]] = {
+#: The servers, and what says which HTTP parser each has.
+SERVERS: dict[str, Callable[[], str]] = {
     "uvicorn": _parser_of_uvicorn,
     "hypercorn": lambda: _version("h11"),
     "granian": lambda: "granian's own",
@@ -177,7 +177,7 @@ def _aiohttp(app: Any, port: int) -> None:
     web.run_app(app, host=HOST, port=port, access_log=None, print=None)
 
 
-_SERVERS: dict[str, Callable[[Any, int], None]] = {
+_CALLS: dict[str, Callable[[Any, int], None]] = {
     "uvicorn": _uvicorn,
     "hypercorn": _hypercorn,
     "aiohttp": _aiohttp,

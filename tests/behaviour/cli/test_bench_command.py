@@ -253,6 +253,17 @@ def test_stdout_may_be_closed(fastloop_command):
     assert found_in(fastloop_command)["cut"] is None
 
 
+def test_few_descriptors_are_enough_for_a_program(fastloop_command):
+    code = (
+        "import resource, sys; from fastloop.cli import main; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ("bench", *SHORT, "-c", PROGRAM)
+    done = fastloop_command.python("-c", code, *words)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_application_is_measured_under_load(fastloop_command):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     fastloop_command.write("app.py", APP.replace("STATUS", "200"))
@@ -292,18 +303,18 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["-m", "nothing_of_it"], "there is no module nothing_of_it"),
         (["--loops", "asyncio,noloop", "-c", ""], "noloop is not installed"),
         (["--loops", "asyncio", "-c", ""], "two loops or more"),
-        (["--runs", "0", "-c", ""], "--runs wants 1 to 10,000"),
-        (["--rate", "nan", "--http", "a:b"], "--rate wants 1 to 1,000,000"),
-        (["--rate", "1e12", "--http", "a:b"], "--rate wants 1 to 1,000,000"),
-        (["--connections", "9" * 9, "--http", "a:b"], "--connections wants 1"),
+        (["--runs", "0", "-c", ""], "--runs must be 1 to 10,000"),
+        (["--rate", "nan", "--http", "a:b"], "--rate must be 1 to 1,000,000"),
+        (["--rate", "1e12", "--http", "a:b"], "--rate must be 1 to 1,000,000"),
+        (["--connections", "9" * 9, "--http", "a:b"], "--connections must be"),
         (["--path", "/a b", "--http", "a:b"], "--path is ASCII without"),
-        (["--seconds", "0", "--http", "a:b"], "--seconds wants 0.1 to 3600"),
-        (["--path", "/x", "-c", ""], "--path goes with --http"),
-        (["--rate", "9", "-c", ""], "--rate goes with --http"),
-        (["--server", "uvicorn", "-c", ""], "--server goes with --http"),
-        (["--load", "own", "-c", ""], "--load goes with --http"),
-        (["--connections", "32", "-c", ""], "--connections goes with --http"),
-        (["--seconds", "2", "-c", ""], "--seconds goes with --http"),
+        (["--seconds", "0", "--http", "a:b"], "--seconds must be 0.1 to 3600"),
+        (["--path", "/x", "-c", ""], "--path needs --http"),
+        (["--rate", "9", "-c", ""], "--rate needs --http"),
+        (["--server", "uvicorn", "-c", ""], "--server needs --http"),
+        (["--load", "own", "-c", ""], "--load needs --http"),
+        (["--connections", "32", "-c", ""], "--connections needs --http"),
+        (["--seconds", "2", "-c", ""], "--seconds needs --http"),
         (
             ["--json", "no/where.json", "-c", ""],
             "cannot write no/where.json: No such file or directory",
@@ -324,7 +335,7 @@ def test_an_application_is_measured_under_load(fastloop_command):
         ),
         (["-c", "open('/dev/tty')"], "No such device or address"),
         (["-"], "bench reads no program from stdin"),
-        (["--timeout", "0", "-c", ""], "--timeout wants more than 0"),
+        (["--timeout", "0", "-c", ""], "--timeout must be more than 0"),
         (["-c", "input()"], "EOFError: EOF when reading a line; bench gives"),
         (["-c", "import os; os.abort()"], "was ended by SIGABRT"),
         (
