@@ -52,6 +52,11 @@ _GRACE = 0.2
 _END, _MOST = 2**16, 2**24
 _PR_SET_CHILD_SUBREAPER = 36
 _WARNING = r"Warning: |^\s"
+#: What to add to a process's last words.
+_HINTS = {
+    "^EOFError: EOF when reading a line": "; it had no more input",
+    r"/dev/tty\b|Errno 25\b|^termios\.error": "; it had no terminal",
+}
 
 
 def signal_name(number: int) -> str:
@@ -269,8 +274,9 @@ class Child:
         words = printable(words[:_MOST_REASON]) + "…" * (
             len(words) > _MOST_REASON
         )
-        if words.startswith("EOFError"):
-            words += "; bench gives a program no input but a file"
+        for pattern, hint in _HINTS.items():
+            if re.search(pattern, words):
+                words += hint
         return f"{name} {how}{': ' if words else ''}{words}"
 
 
