@@ -25,7 +25,7 @@ from .faults import FORMAT
 from .http import HttpRace
 from .load import TOOLS
 from .machine import machine
-from .options import aligned, listed, need, parser_of
+from .options import aligned, is_open_file, listed, need, parser_of
 from .processes import Processes, python_options
 from .program import ProgramRace
 from .result import Result
@@ -163,8 +163,8 @@ def _check(options: argparse.Namespace) -> None:
         need("a chart", "matplotlib")
     for name in filter(None, (options.json, options.html, options.plot)):
         folder, reason = Path(name).resolve().parent, 0
-        if Path(name).exists() and not Path(name).is_file():
-            folder = Path(name)  # a device, which is written to as it is
+        if is_open_file(name):
+            folder = Path(name)  # which is written to as it is
             reason = errno.EISDIR if folder.is_dir() else 0
         elif not folder.is_dir():
             reason = errno.ENOENT

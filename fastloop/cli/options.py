@@ -15,6 +15,7 @@ __all__ = [
     "Parser",
     "aligned",
     "as_text",
+    "is_open_file",
     "listed",
     "need",
     "parser_of",
@@ -77,19 +78,26 @@ def need(what: str, *modules: str) -> None:
         )
 
 
+def is_open_file(name: str) -> bool:
+    """Whether there is a device, a pipe or, as /dev/stdout, an open file."""
+    if os.path.abspath(name).startswith(("/dev/fd/", "/dev/std", "/proc/")):
+        return True
+    return os.path.exists(name) and not os.path.isfile(name)
+
+
 def write_file(name: str, content: str | bytes) -> None:
     """Write a whole file or, with Refused, leave it as it was.
 
-    Text becomes UTF-8.  A device or pipe is written to as it is.
+    Text becomes UTF-8.  A device, a pipe or an open file gets it at its end.
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "replace")
-    path = Path(name)
-    whole = path.resolve()
+    whole = Path(name).resolve()
     part = whole.with_name(f".{whole.name}.{os.getpid()}")
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)
+        if is_open_file(name):
+            with open(name, "ab") as file:
+                file.write(content)
             return
         try:
             part.write_bytes(content)

@@ -556,6 +556,23 @@ def test_a_file_that_was_there_stays_whole(tmp_path):
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_a_file_that_stdout_goes_to_keeps_the_table(fastloop_command):
+    words = ("bench", *SHORT, "--json", "/dev/stdout", "-c", PROGRAM)
+    with open(fastloop_command.folder / "all", "w+") as file:
+        subprocess.run(
+            [sys.executable, "-m", "fastloop", *words],
+            stdout=file,
+            cwd=fastloop_command.folder,
+            env=environment(),
+            timeout=LIMIT,
+            check=True,
+        )
+        file.seek(0)
+        table, _, figures = file.read().partition("\n{")
+    assert "peak memory (MiB)" in table
+    assert json.loads("{" + figures)["fastloop"]["cut"] is None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_keeps_what_there_is_and_leaves_no_process(
     fastloop_command, number
