@@ -54,7 +54,7 @@ def faults(found: Any) -> Iterator[str]:
             yield _lacking("", key)
     for key in ("loops", "notes", "method", "untaken"):
         if not all(isinstance(one, str) for one in data[key]):
-            yield f"{key} has what is no text"
+            yield f"{key} has an item that is not text"
     for key in ("python", "cpu", "date"):
         if not isinstance(data["machine"].get(key), str):
             yield _lacking("machine: ", key)

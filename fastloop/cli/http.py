@@ -266,7 +266,7 @@ def _check_name(app: str) -> None:
     module, _, name = app.partition(":")
     if not (module and name) or "/" in module or module.endswith(".py"):
         raise Refused(
-            "--http wants the names of a module and of the application in "
+            "--http needs the names of a module and of the application in "
             f"it, such as main:app; {app} is not that"
         )
 

@@ -93,14 +93,13 @@ class Load:
         except NoStatusError:
             if self._is_named:
                 raise Refused(
-                    f"{self.tool} does not understand the answers of this "
-                    "server, whose status has no words after it; choose "
-                    "another --load"
+                    f"{self.tool} cannot read this server's responses: they "
+                    "have no reason phrase; choose another --load"
                 ) from None
             self.tool = "own"
             return self.ask(port, seconds)
         if found is None:
-            raise Refused(f"{self.tool} wrote nothing that fastloop reads")
+            raise Refused(f"fastloop could not read the output of {self.tool}")
         return found
 
     def ask_at(self, rate: float, port: int, seconds: float) -> LoadFound:

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Refuse the words, with argparse's reason."""
-        raise Refused(f"{message}; {self.prog} --help tells more")
+        raise Refused(f"{message}; see {self.prog} --help")
 
 
 def parser_of(name: str, text: str) -> Parser:

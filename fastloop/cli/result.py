@@ -46,7 +46,7 @@ class Result:
             raise Refused(f"cannot read {path}: {exc.strerror}") from exc
         except (ValueError, RecursionError):
             found = None
-        fault = "it is no JSON" if found is None else next(faults(found), "")
+        fault = "it is not JSON" if found is None else next(faults(found), "")
         if fault:
             raise Refused(
                 f"{path} is not what fastloop bench --json wrote: {fault}"
@@ -184,10 +184,10 @@ class Result:
     def _own_loops(self) -> Iterator[str]:
         if untaken := self.data["untaken"]:
             yield (
-                "The program took no loop from asyncio's default: it ran none "
-                "or chose one itself, whatever bench set in the runs of "
-                f"{listed(untaken)}. So no ratio is given; `python -m "
-                "fastloop doctor` finds where a program names its loop."
+                "The program took no loop from asyncio's default: in the runs "
+                f"of {listed(untaken)} it did not use the loop that bench "
+                "set. So no ratio is given; `python -m fastloop doctor` finds "
+                "where a program names its loop."
             )
 
     def _verdict(self, base: str) -> str:

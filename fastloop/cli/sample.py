@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["METHOD", "Sampler"]
 
 METHOD = (
-    "The loop's share is that of asyncio's own loop, in runs of their own "
-    "that are not among the others: each 4 ms of CPU time the main thread's "
-    "stack is looked at, and the time is the loop's if asyncio's loop, "
-    "transports, TLS or streams run, the system calls they make included. "
-    "What happens before the first loop runs, such as imports, is left out."
+    "The loop's share is that of asyncio's own loop, measured in separate "
+    "runs: every 4 ms of CPU time the main thread's stack is sampled, and the "
+    "time is the loop's if asyncio's loop, transports, TLS or streams run, "
+    "including their system calls. What happens before the first loop runs, "
+    "such as imports, is left out."
 )
 _EACH_S = 0.004
 _PARTS = (

@@ -214,7 +214,7 @@ def test_oha_is_asked_for_json_and_to_follow_nothing(
         found = Load("oha", "/x", 8, processes).ask(80, 2.0)
         assert found.requests == 1000
         (tmp_path / "found").write_text("thread 'main' panicked")
-        with pytest.raises(Refused, match="oha wrote nothing that fastloop"):
+        with pytest.raises(Refused, match="could not read the output of oha"):
             Load("oha", "/x", 8, processes).ask(80, 2.0)
     rest = "--no-tui --redirect 0 -c 8 -z 2s http://127.0.0.1:80/x"
     assert (tmp_path / "words").read_text() == f"{words} {rest}\n"

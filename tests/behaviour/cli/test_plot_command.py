@@ -91,10 +91,10 @@ def test_plot_refuses_what_bench_did_not_write(fastloop_command):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (b"", "it is no JSON"),
-        (b"\xff{", "it is no JSON"),
-        (b"{'fastloop': 1}", "it is no JSON"),
-        (b"[" * 100_000, "it is no JSON"),
+        (b"", "it is not JSON"),
+        (b"\xff{", "it is not JSON"),
+        (b"{'fastloop': 1}", "it is not JSON"),
+        (b"[" * 100_000, "it is not JSON"),
         (b"[]", "it has no figures of bench"),
         (b'{"fastloop": []}', "it has no figures of bench"),
         (
