@@ -10,6 +10,8 @@ import ast
 import os
 import re
 import sys
+import warnings
+import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.machinery import PathFinder
@@ -42,6 +44,10 @@ def read(program: str, outside: list[Event]) -> list[Finding]:
     is no such program, no file to read in it, or a file of another kind.
     """
     place = _place(program)
+    if place.is_file() and zipfile.is_zipfile(place):
+        raise Refused(
+            f"{program} is an archive: name the folder that it was made from"
+        )
     if place.is_file() and not (_is_python(place) or _starts_programs(place)):
         raise Refused(
             f"{program} is neither a Python file nor a file that starts "
@@ -64,8 +70,11 @@ def _place(program: str) -> Path:
     path = Path(program)
     if path.exists():
         return path
-    name = program.partition(":")[0].partition(".")[0]
-    spec = PathFinder.find_spec(name, [os.getcwd(), *sys.path])
+    module = program.partition(":")[0]
+    if module.endswith(".py"):
+        raise Refused(f"there is no file {program}")
+    top = module.partition(".")[0]
+    spec = PathFinder.find_spec(top, [os.getcwd(), *sys.path])
     if spec is None:
         raise Refused(f"there is no file, folder or module {program}")
     if spec.submodule_search_locations:
@@ -136,7 +145,7 @@ class Program:
             if _is_python(path):
                 events = read_tree(*self._parsed(path), path.name)
             else:
-                events = read_start(_text(path))
+                events = read_start(path.read_text("utf-8", "replace"))
         except _UNREAD as exc:
             level = "wrong" if path == self._top else "note"
             reason = getattr(exc, "strerror", None) or str(exc)
@@ -150,7 +159,8 @@ class Program:
         self.events += events
 
     def _parse(self, path: Path) -> tuple[ast.Module, Names]:
-        tree = ast.parse(_text(path), str(path))
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(path.read_bytes(), str(path))
         if self._one_file and path != self._top:  # it is imported
             tree.body = [one for one in tree.body if not _is_main_part(one)]
         parts = path.relative_to(self._folder).parts[:-1]
@@ -230,10 +240,6 @@ def _interpreter(path: Path) -> str:
     except OSError:
         return ""  # _read() reports it
     return line if line.startswith("#!") else ""
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _files(top: Path) -> Iterator[Path]:

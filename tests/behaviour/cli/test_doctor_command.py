@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
 import sys
+import zipfile
 
 import pytest
 
@@ -436,3 +438,32 @@ def test_text_that_the_output_cannot_encode_is_escaped(fastloop_command):
     )
     assert done.returncode == 0, done.stderr
     assert "caf\\xe9.py" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (codecs.BOM_UTF8, b""),
+        (b"# coding: latin-1\ncaf\xe9 = 1\n", b""),
+        (b"", b"'\\d'\n"),  # a warning of the compiler
+    ],
+)
+def test_a_file_is_read_as_python_reads_it(tmp_path, start, end):
+    path = tmp_path / "app.py"
+    path.write_bytes(start + INSTALLS.encode() + end)
+    assert wrong(Program(path).findings([])) == [
+        "uvloop.install() picks uvloop"
+    ]
+
+
+def test_an_archive_is_refused(fastloop_command):
+    with zipfile.ZipFile(fastloop_command.folder / "app.pyz", "w") as archive:
+        archive.writestr("__main__.py", INSTALLS)
+    assert fastloop_command.refused("doctor", "app.pyz") == (
+        "app.pyz is an archive: name the folder that it was made from"
+    )
+
+
+def test_a_file_that_is_missing_is_no_package(fastloop_command):
+    sentence = fastloop_command.refused("doctor", "pytest.py")
+    assert sentence == "there is no file pytest.py"
