@@ -11,7 +11,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import PurePosixPath
 
 from . import info
 from .commands import Refused
@@ -48,8 +50,10 @@ def main(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(words)
     if options.imports and not options.program:
-        raise Refused("--import wants a program: module:app or a Python file")
-    findings = [*_installation(), *machine(), *environment(dict(os.environ))]
+        raise Refused("--import needs a program: module:app or a Python file")
+    findings = _installation()
+    findings += machine(runs=findings[0].level == "ok")
+    findings += environment(dict(os.environ))
     if options.program:
         findings += read(options.program, variables(dict(os.environ)))
     if options.imports:
@@ -80,9 +84,10 @@ def _installation() -> list[Finding]:
     try:
         found = info.facts()
     except Refused as exc:
-        fix = "install fastloop for this Python: "
-        fix += f"{sys.executable} -m pip install . in its checkout"
-        return [Finding("wrong", str(exc), fix)]
+        pip = f"{sys.executable} -m pip install . in its checkout"
+        missing = isinstance(exc.__cause__, ImportError)
+        fix = f"install fastloop for this Python: {pip}"
+        return [Finding("wrong", str(exc), fix if missing else "")]
     found["loops that are installed:"] = found.pop("loops")
     findings = [
         Finding("ok", f"{name} {as_text(value)}")
@@ -95,9 +100,12 @@ def _installation() -> list[Finding]:
     return findings
 
 
-def machine() -> list[Finding]:
-    """Return the limits of process, container and kernel."""
-    looks = (_descriptors(), _backlog(), _quota(), _seccomp())
+def machine(runs: bool) -> list[Finding]:
+    """Return the limits of process, container and kernel.
+
+    runs says whether fastloop's loop ran in this process.
+    """
+    looks = (_descriptors(), _backlog(), _quota(), _seccomp(runs))
     return [finding for finding in looks if finding is not None]
 
 
@@ -131,47 +139,45 @@ def _backlog() -> Finding | None:
 
 def _quota() -> Finding:
     """A quota below one CPU stops the loop for most of each period."""
-    quota = _cgroup_quota()
+    quota = min(_cgroup_quotas(), default=None)
     if quota is None:
         return Finding("ok", f"{len(processors())} CPUs, no quota")
     if quota >= 1:
-        return Finding("ok", f"the container may use {quota:g} CPUs")
+        return Finding("ok", f"this process may use {quota:g} CPUs")
     return Finding(
         "note",
-        f"the container may use {quota:g} of a CPU: the kernel stops the "
-        "process when that is spent, and latency suffers",
-        "give it at least one CPU (docker run --cpus 1)",
+        f"this process may use {quota:g} of a CPU: the kernel stops it when "
+        "that is spent, and latency suffers",
+        "give it at least one CPU (docker run --cpus 1, CPUQuota=100%)",
     )
 
 
-def _cgroup_quota() -> float | None:
-    """Return the CPUs that the control group allows; None if all."""
+def _cgroup_quotas() -> Iterator[float]:
+    """Yield the CPUs that a control group and the groups above it allow."""
     for line in text_of("/proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            text = text_of(f"/sys/fs/cgroup{path}/cpu.max") or text_of(
-                "/sys/fs/cgroup/cpu.max"
-            )
+            top, files = "/sys/fs/cgroup", ["cpu.max"]
         elif "cpu" in controllers.split(","):
-            quota = text_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-            period = text_of("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-            text = f"{quota} {period or 1}"
+            top = "/sys/fs/cgroup/cpu"
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         else:
             continue
-        if text and text[0].isdecimal():  # else "max", -1 or nothing
-            quota, period = text.split()[:2]
-            return int(quota) / int(period)
-    return None
+        group = PurePosixPath(top + path)
+        for folder in (group, *group.parents):
+            texts = [text_of(f"{folder}/{name}") for name in files]
+            match " ".join(texts).split():
+                case [quota, period] if quota.isdecimal():  # not max, not -1
+                    yield int(quota) / int(period)
 
 
-def _seccomp() -> Finding | None:
+def _seccomp(runs: bool) -> Finding | None:
     if not re.search(r"^Seccomp:\s*2$", text_of("/proc/self/status"), re.M):
         return None
-    return Finding(
-        "note",
-        "a seccomp filter is active; fastloop's loop ran under it just now, "
-        "so it allows what that needs",
-    )
+    effect = "may be why fastloop's loop does not run"
+    if runs:
+        effect = "allows what fastloop's loop needs: one ran just now"
+    return Finding("note", f"a seccomp filter is active and {effect}")
 
 
 def environment(names: dict[str, str]) -> list[Finding]:

@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 
-from fastloop.cli import doctor_rules
+from fastloop.cli import doctor, doctor_rules
 from fastloop.cli.doctor import environment
 from fastloop.cli.doctor_files import Program
 
@@ -467,3 +467,55 @@ def test_an_archive_is_refused(fastloop_command):
 def test_a_file_that_is_missing_is_no_package(fastloop_command):
     sentence = fastloop_command.refused("doctor", "pytest.py")
     assert sentence == "there is no file pytest.py"
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (
+            {
+                "/proc/self/cgroup": "0::/app.slice/web.service",
+                "/sys/fs/cgroup/app.slice/web.service/cpu.max": "max 100000",
+                "/sys/fs/cgroup/app.slice/cpu.max": "150000 100000",
+                "/sys/fs/cgroup/cpu.max": "400000 100000",
+            },
+            "this process may use 1.5 CPUs",
+        ),
+        (
+            {
+                "/proc/self/cgroup": "4:cpu,cpuacct:/docker/web",
+                "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "50000",
+                "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            "this process may use 0.5 of a CPU: ",
+        ),
+        (
+            {
+                "/proc/self/cgroup": "4:cpu,cpuacct:/",
+                "/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            "no quota",
+        ),
+    ],
+    ids=["a parent", "version 1", "none"],
+)
+def test_the_least_quota_of_the_control_groups_counts(
+    monkeypatch, files, says
+):
+    monkeypatch.setattr(doctor, "text_of", lambda path: files.get(path, ""))
+    assert any(says in found.what for found in doctor.machine(runs=True))
+
+
+def test_a_loop_that_does_not_run_is_not_to_be_installed(monkeypatch, capsys):
+    def tls_engine():
+        raise OSError(1, "Operation not permitted")
+
+    files = {"/proc/self/status": "Seccomp:\t2"}
+    monkeypatch.setattr(doctor, "text_of", lambda path: files.get(path, ""))
+    monkeypatch.setattr(doctor.info, "tls_engine", tls_engine)
+    assert doctor.main([]) == 1
+    shown = capsys.readouterr().out
+    assert "WRONG  fastloop's loop does not run here: [Errno 1]" in shown
+    assert "active and may be why fastloop's loop does not run" in shown
+    assert "pip install" not in shown
