@@ -59,18 +59,25 @@ def set_path(program: Program) -> None:
     Before the modules that a program may have a file in place of: it must find
     its own, as if it had imported asyncio itself.
     """
-    path = os.path.join(os.getcwd(), program.name)
     if program.how == "-m":
         first = os.getcwd()
     elif program.how == "-c" or program.name == "-":
         first = ""
-    elif _has_modules(path):
-        sys.path.insert(0, path)
-        return
     else:
+        path = _path_of(program)
+        if _has_modules(path):
+            sys.path.insert(0, path)
+            return
         first = os.path.dirname(os.path.realpath(path))
     if not sys.flags.safe_path:
         sys.path.insert(0, first)
+
+
+def _path_of(program: Program) -> str:
+    # Not abspath(): a ".." behind a symbolic link is another folder's.  The
+    # current folder may have been deleted: an absolute name needs none.
+    name = program.name
+    return name if os.path.isabs(name) else os.path.join(os.getcwd(), name)
 
 
 def _run_module(call: _Call, name: str, alter_argv: bool) -> None:
@@ -87,8 +94,7 @@ def _run_file(call: _Call, program: Program) -> None:
         source = sys.stdin.buffer.read() if sys.stdin else b""
         _execute(call, _compiled(call, source, "<stdin>"), names)
         return
-    # Not abspath(): a ".." behind a symbolic link is another folder's.
-    path = os.path.join(os.getcwd(), program.name)
+    path = _path_of(program)
     if _has_modules(path):
         _run_module(call, "__main__", False)
         return

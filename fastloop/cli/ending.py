@@ -18,10 +18,10 @@ from fastloop.loop import Loop
 __all__ = ["tell_of_other_loops"]
 
 
-def tell_of_other_loops(hint: str) -> None:
+def tell_of_other_loops(program: str | None) -> None:
     """Have one sentence on stderr when this process ends, if it is due.
 
-    hint is the end of the sentence, which says what to do.
+    program is what `doctor` can read of the program; None: nothing.
     """
     kinds: dict[type, None] = {}  # of the loops that ran, in order
 
@@ -34,6 +34,12 @@ def tell_of_other_loops(hint: str) -> None:
         if getattr(sys.stderr, "closed", True):  # or None
             return
         names = " and ".join(f"{k.__module__}.{k.__name__}" for k in kinds)
+        hint = "it chose its loop itself"
+        if program is not None:
+            from shlex import quote  # only now: the program has ended
+
+            hint = f"`python -m fastloop doctor {quote(program)}` may show "
+            hint += "where it chooses its loop"
         print(
             f"fastloop: the program ran on {names}, not on fastloop: {hint}",
             file=sys.stderr,

@@ -27,7 +27,7 @@ usage: python -m fastloop run [PYTHON OPTIONS] prog.py [ARGUMENTS]
 
 Runs the program as `python` would, with fastloop as asyncio's default loop.
 A program that names another loop's class itself keeps that loop:
-`python -m fastloop doctor prog.py` finds where."""
+`python -m fastloop doctor prog.py` may show where."""
 
 #: Letters of the interpreter's options: with a word, and without.
 _WITH_WORD = frozenset("cmWX")
@@ -76,10 +76,16 @@ class Program:
                 raise Refused(f"{self.name} is a folder without __main__.py")
 
     def check_file(self) -> None:
-        """Raise Refused if it is a file that does not exist."""
-        if self.how or self.name == "-" or os.path.exists(self.name):
+        """Raise Refused if it is a file that is not there."""
+        if self.how or self.name == "-":
             return
-        raise Refused(f"there is no program {self.name}")
+        try:
+            os.stat(self.name)
+        except FileNotFoundError:
+            raise Refused(f"there is no program {self.name}") from None
+        except OSError as exc:
+            reason = f"cannot open {self.name}: {exc.strerror}"
+            raise Refused(reason) from None
 
     def _check_module(self) -> None:
         """The top package only: to look deeper would import it."""
@@ -103,7 +109,7 @@ def parse(words: list[str], command: str = "run") -> Program:
 def _needed(program: Program | None, command: str) -> Program:
     if program is None:
         raise Refused(
-            f"{command} wants a program: prog.py, -m module, -c code"
+            f"{command} needs a program: prog.py, -m module, -c code"
         )
     return program
 
@@ -151,7 +157,7 @@ def _options(word: str, rest: list[str], command: str) -> Iterator[list[str]]:
 
 def _next_word(option: str, rest: list[str], command: str) -> str:
     if not rest:
-        raise Refused(f"{command} {option} wants one word more")
+        raise Refused(f"{command} {option} needs one word more")
     return rest.pop(0)
 
 
@@ -214,10 +220,13 @@ def _take_fastloop(program: Program) -> None:
         adopt("fastloop")
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
-    tell_of_other_loops(
-        "it chose its loop itself"
-        if program.how == "-c" or program.name == "-"
-        else "`python -m fastloop doctor "
-        f"{'.' if program.how else program.name}` finds where it chooses its "
-        "loop"
-    )
+    tell_of_other_loops(_readable(program))
+
+
+def _readable(program: Program) -> str | None:
+    """Return what `doctor` can read of a program, as it is named there."""
+    name = program.name
+    if program.how == "-m":
+        return name
+    is_read = name.endswith(".py") or os.path.isdir(name)
+    return name if program.how == "" and is_read else None

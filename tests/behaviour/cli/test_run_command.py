@@ -79,6 +79,18 @@ def test_a_folder_and_stdin_are_programs_too(both, tmp_path):
     assert "['-', 'one']" in both("-", "one", stdin=LOOK).stdout
 
 
+def test_a_script_runs_where_the_current_folder_was_deleted(fastloop_command):
+    fastloop_command.write("look.py", "print('here')")
+    code = (
+        "import os, sys; os.mkdir('gone'); os.chdir('gone'); "
+        "os.rmdir('../gone'); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    path = str(fastloop_command.folder / "look.py")
+    done = fastloop_command.python("-c", code, "-mfastloop", "run", path)
+    assert (done.stdout, done.stderr) == ("here\n", "")
+
+
 def test_a_link_to_a_script_gives_the_folder_of_its_target(both, tmp_path):
     (tmp_path / "deep").mkdir()
     both.write("deep/look.py", LOOK)
@@ -416,17 +428,33 @@ def other():
 """
 
 
-def test_a_program_that_ran_on_another_loop_is_told_so(fastloop_command):
-    fastloop_command.write("other.py", OTHER + "other()\nsys.exit(3)\n")
+CHOSE = "it chose its loop itself"
+DOCTOR = "`python -m fastloop doctor {}` may show where it chooses its loop"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["other.py"], DOCTOR.format("other.py")),
+        (["my other.py"], DOCTOR.format("'my other.py'")),
+        (["-m", "other"], DOCTOR.format("other")),
+        (["-c", OTHER + "other()\nsys.exit(3)"], CHOSE),
+        (["app.pyz"], CHOSE),
+    ],
+)
+def test_a_program_that_ran_on_another_loop_is_told_so(
+    fastloop_command, words, hint
+):
+    """With what `doctor` can read, if it can read any of it."""
+    source = OTHER + "other()\nsys.exit(3)\n"
+    for name in ("other.py", "my other.py"):
+        fastloop_command.write(name, source)
+    with zipfile.ZipFile(fastloop_command.folder / "app.pyz", "w") as archive:
+        archive.writestr("__main__.py", source)
     loop = "asyncio.unix_events._UnixSelectorEventLoop"
     told = f"fastloop: the program ran on {loop}, not on fastloop: "
-    hint = "`python -m fastloop doctor {}` finds where it chooses its loop\n"
-    done = fastloop_command("run", "other.py", status=3)
-    assert done.stderr == told + hint.format("other.py")
-    done = fastloop_command("run", "-m", "other", status=3)
-    assert done.stderr == told + hint.format(".")
-    done = fastloop_command("run", "-c", OTHER + "other()")
-    assert done.stderr == told + "it chose its loop itself\n"
+    done = fastloop_command("run", *words, status=3)
+    assert done.stderr == f"{told}{hint}\n"
 
 
 def test_a_child_process_does_not_repeat_what_its_parent_tells(
@@ -589,12 +617,13 @@ asyncio.run(main())
     ("words", "sentence"),
     [
         (["nope.py"], "there is no program nope.py"),
-        (["-m"], "run -m wants one word more"),
+        (["/dev/null/a"], "cannot open /dev/null/a: Not a directory"),
+        (["-m"], "run -m needs one word more"),
         (["--nope"], "run knows no option --nope"),
         (["-uZ", "nope.py"], "run knows no option -uZ"),
-        (["-X"], "run -X wants one word more"),
-        (["-u"], "run wants a program: prog.py, -m module, -c code"),
-        ([], "run wants a program: prog.py, -m module, -c code"),
+        (["-X"], "run -X needs one word more"),
+        (["-u"], "run needs a program: prog.py, -m module, -c code"),
+        ([], "run needs a program: prog.py, -m module, -c code"),
     ],
     ids=str,
 )
