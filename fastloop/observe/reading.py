@@ -17,7 +17,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fastloop import __version__
 from fastloop.cli.commands import Refused
+from fastloop.cli.options import printable
 from fastloop.metrics import LoopMetrics
 
 from .metrics_socket import default_path, socket_name
@@ -87,8 +89,9 @@ def _places(process: _Process) -> Iterator[str]:
 
     Raises PermissionError if this user may not look at its files.
     """
-    for user in process.users:
-        yield default_path(process.pid, user)
+    with contextlib.suppress(FileNotFoundError):  # no temporary folder here
+        for user in process.users:
+            yield default_path(process.pid, user)
     if not os.path.exists("/proc/self/environ"):
         return
     own = f"/proc/{process.pid}"
@@ -172,8 +175,8 @@ def _only_one() -> tuple[str, int]:
         with contextlib.suppress(Refused, OSError):
             path = _socket_of(_process(pid))
             if path is not None:
-                read(path, pid)
-                found.append((path, pid))
+                with _connected(path, pid):
+                    found.append((path, pid))
     if not found:
         raise Refused(f"no process of this user shows its metrics: {HOW}")
     if len(found) > 1:
@@ -213,7 +216,10 @@ def find(target: str | None) -> tuple[str, int | None]:
     process = _process(pid)
     path = _socket_of(process)
     if path is None:
-        raise Refused(f"process {process.pid} shows no metrics: {HOW}")
+        raise Refused(
+            f"process {process.pid} has no socket where top looks: name the "
+            f"path of its socket, or {HOW}"
+        )
     return path, process.pid
 
 
@@ -265,20 +271,17 @@ def read(path: str, pid: int | None = None) -> dict[str, Any]:
     """Return the document that a process sends on its socket.
 
     Raises Refused if it cannot be read, is no document of fastloop's, or if
-    another process than that of the pid listens.
+    a process other than that of the pid listens.
     """
     document = bytearray()
+    answer: dict[str, Any] = {}
     try:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(_TIMEOUT_S)
-            _connect(sock, path)
-            if pid is not None and _listener(sock) not in (pid, None):
-                raise Refused(f"{path}: another process than {pid} listens")
+        with _connected(path, pid) as sock:
             while part := sock.recv(1 << 16):
                 document += part
                 if len(document) > _MOST_BYTES:
                     raise ValueError
-        answer: dict[str, Any] = json.loads(document)
+        answer = json.loads(document)
         if not _fits(answer, _ANSWER):
             raise ValueError
         for loop in answer["loops"]:
@@ -291,8 +294,28 @@ def read(path: str, pid: int | None = None) -> dict[str, Any]:
     except OSError as exc:
         raise Refused(f"{path}: {exc.strerror or exc}") from exc
     except (ValueError, RecursionError):
-        raise Refused(f"{path}: no metrics of fastloop's") from None
+        raise Refused(f"{path}: {_kind(answer)}") from None
     return answer
+
+
+def _kind(answer: object) -> str:
+    """Return what an answer is that this version cannot read."""
+    match answer:
+        case {"fastloop": str(version)} if version != __version__:
+            version = printable(version)
+            return f"its process has fastloop {version}, not {__version__}"
+    return "no metrics of fastloop's"
+
+
+@contextlib.contextmanager
+def _connected(path: str, pid: int | None) -> Iterator[socket.socket]:
+    """Give a socket that is connected to a path; Refused as for `read`."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(_TIMEOUT_S)
+        _connect(sock, path)
+        if pid is not None and _listener(sock) not in (pid, None):
+            raise Refused(f"{path}: a process other than {pid} listens there")
+        yield sock
 
 
 def _connect(sock: socket.socket, path: str) -> None:

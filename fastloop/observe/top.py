@@ -48,6 +48,7 @@ def _count(value: float) -> str:
 def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
     """Yield the rows of one loop: names, and values with their units."""
     seconds = max(change.elapsed_ns / 1e9, 1e-9)
+    latest = f"the last {_duration(change.elapsed_ns)}"
 
     def rate(amount: float, unit: str = "") -> str:
         number = _count(amount / seconds)
@@ -55,8 +56,9 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
         return f"{number}{space}{unit}/s"
 
     lag = change.lag
+    yield "period", "since metrics were enabled" if change is now else latest
     yield (
-        "utilisation",
+        "utilization",
         f"{change.utilization:.1%}"
         + (f", busy for {_duration(now.busy_ns)}" if now.busy_ns else ""),
     )
@@ -216,7 +218,8 @@ def _watch(path: str, pid: int | None, interval_s: float) -> None:
 def main(words: list[str]) -> int:
     """Show the metrics of a process; return 0, or raise Refused."""
     parser = parser_of(
-        "top", "The process must show them: docs/seeing-inside.md."
+        "top",
+        "The process must have a metrics socket: docs/seeing-inside.md.",
     )
     add = parser.add_argument
     add(
@@ -232,7 +235,7 @@ def main(words: list[str]) -> int:
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="between two looks (1)",
+        help="seconds between two reads (default: 1)",
     )
     args = parser.parse_args(words)
     if not 0 < args.interval <= threading.TIMEOUT_MAX:
@@ -255,11 +258,12 @@ def main(words: list[str]) -> int:
 def _print_json(
     path: str, pid: int | None, interval_s: float, once: bool
 ) -> None:
+    found = read(path, pid)
     while True:
-        found = read(path, pid)
         for loop in found["loops"]:
             loop["metrics"] = loop["metrics"].to_dict()
         print(json.dumps(found), flush=True)
         if once:
             return
         time.sleep(interval_s)
+        found = _read_again(path, pid, found)

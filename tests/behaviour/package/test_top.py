@@ -26,7 +26,7 @@ from fastloop import cli
 from fastloop.cli.commands import Refused
 from fastloop.observe import metrics_socket
 from fastloop.observe import reading as reader
-from fastloop.observe.top import _read_again
+from fastloop.observe.top import _read_again, _text
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -421,9 +421,15 @@ async def test_once_as_text(shown, top):
     await asyncio.sleep(0.01)
     code, out, err = top(shown, "--once")
     assert (code, err) == (0, "")
-    for name in ("utilisation", "lag", "connections", "executor", "slow"):
+    for name in ("utilization", "lag", "connections", "executor", "slow"):
         assert name in out
     assert re.search(r"in [\d.]+ [kMG]?B/s, out [\d.]+ [kMG]?B/s", out)
+
+
+def test_figures_tell_the_time_that_they_count(loop, shown):
+    first, later = reader.read(shown), reader.read(shown)
+    assert "period  since metrics were enabled" in _text(first, None, False)
+    assert "period  the last " in _text(later, first, False)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -442,9 +448,9 @@ def test_top_ends_with_ctrl_c(shown, terminal):
     seen = 0
     with open(ours, encoding="utf-8") as out:
         for line in out:
-            assert ("\x1b[1m" in line) >= (terminal and "utilisation" in line)
+            assert ("\x1b[1m" in line) >= (terminal and "utilization" in line)
             assert terminal or "\x1b" not in line
-            seen += "utilisation" in line
+            seen += "utilization" in line
             if seen == 3:
                 break
         process.send_signal(signal.SIGINT)
@@ -452,13 +458,14 @@ def test_top_ends_with_ctrl_c(shown, terminal):
     assert (process.returncode, err) == (0, b"")
 
 
-def test_the_end_of_the_process_is_a_one_line_error(loop, shown, top):
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_end_of_the_process_is_a_one_line_error(loop, shown, top, options):
     closer = threading.Timer(0.1, loop.close)
     closer.start()
-    code, out, err = top(shown, "--interval", "0.02")
+    code, out, err = top(shown, "--interval", "0.02", *options)
     closer.join()
     assert code == 2
-    assert "utilisation" in out
+    assert "utilization" in out
     assert shown in err and err.count("\n") == 1
     assert f"process {os.getpid()} has ended, or has closed" in err
 
@@ -467,7 +474,8 @@ def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
     own = str(os.getpid())
     assert top(own, "--once")[0::2] == (
         2,
-        f"fastloop: process {own} shows no metrics: {reader.HOW}\n",
+        f"fastloop: process {own} has no socket where top looks: name the "
+        f"path of its socket, or {reader.HOW}\n",
     )
     code, out, err = top(str(tmp_path / "none"), "--once")
     assert (code, out) == (2, "") and "No such file" in err
@@ -546,6 +554,14 @@ def test_an_answer_of_another_form_is_a_sentence(
     code, out, err = answered(f"{shown}2", top, in_thread, text)
     assert (code, out) == (2, "")
     assert err == f"fastloop: {shown}2: no metrics of fastloop's\n"
+
+
+def test_an_answer_of_another_version_names_that(loop, path, top, in_thread):
+    text = b'{"fastloop": "9.9", "loops": [{}]}'
+    code, out, err = answered(path, top, in_thread, text)
+    assert (code, out) == (2, "")
+    says = f"its process has fastloop 9.9, not {fastloop.__version__}"
+    assert err == f"fastloop: {path}: {says}\n"
 
 
 @pytest.mark.parametrize("text", [b"220 hello\r\n", b"[" * 100_000, b"[]"])

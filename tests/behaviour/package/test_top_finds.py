@@ -7,6 +7,7 @@ systemd's PrivateTmp and in containers.
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -146,6 +147,28 @@ def test_without_a_name_the_only_process_is_found(tmp_path, monkeypatch):
                 reading.find(None)
 
 
+def test_without_a_name_a_process_is_found_that_does_not_answer(
+    tmp_path, monkeypatch
+):
+    with shown(TMPDIR=str(tmp_path)) as (pid, _):
+        monkeypatch.setattr(reading, "_own_pids", lambda: iter([pid]))
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        try:
+            assert reading.find(None)[1] == pid
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_top_needs_no_temporary_folder_of_its_own(tmp_path, monkeypatch):
+    def gettempdir():
+        raise FileNotFoundError
+
+    with shown(TMPDIR=str(tmp_path)) as (pid, _):
+        monkeypatch.setattr(metrics_socket.tempfile, "gettempdir", gettempdir)
+        assert reading.find(str(pid))[1] == pid
+
+
 def test_a_name_that_is_no_socket_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
@@ -178,7 +201,7 @@ def test_a_socket_of_another_process_is_not_trusted(tmp_path):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(path)
             sock.listen()
-            assert f"{path}: another process than {pid}" in top(
+            assert f"{path}: a process other than {pid}" in top(
                 str(pid), status=2
             )
         os.unlink(path)
@@ -223,6 +246,6 @@ def test_the_socket_of_a_parent_is_not_its_childs(tmp_path):
             stdout=subprocess.PIPE,
         ) as child:
             assert child.stdout.readline() == b"ready\n"
-            assert f"another process than {child.pid} listens" in top(
+            assert f"a process other than {child.pid} listens" in top(
                 str(child.pid), status=2
             )
