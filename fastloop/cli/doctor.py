@@ -201,7 +201,7 @@ def variables(names: dict[str, str]) -> list[Event]:
     """Return the settings that environment variables are."""
     return [
         event
-        for name in (*VARIABLES, "GUNICORN_CMD_ARGS")
+        for name in VARIABLES
         if names.get(name, "").strip()
         for event in read_variable(name, names[name])
     ]

@@ -150,6 +150,7 @@ SETTINGS = {
 VARIABLES = {
     "DASK_DISTRIBUTED__ADMIN__EVENT_LOOP": "distributed.admin.event-loop",
     "GRANIAN_LOOP": "granian.loop",
+    "GUNICORN_CMD_ARGS": "gunicorn",  # no setting: the command's arguments
     "SANIC_USE_UVLOOP": "USE_UVLOOP",
     "UVICORN_LOOP": "uvicorn.loop",
     "WORKER_CLASS": "worker_class",  # of widespread scripts and images

@@ -57,7 +57,7 @@ _SETTING = re.compile(
     r"|distributed\.admin\.event-loop)[\"']?\s*[=:]\s*[\"']?([\w.:]+)"
 )
 _VARIABLE = re.compile(
-    rf"\b({'|'.join(VARIABLES)}|GUNICORN_CMD_ARGS)\b[\"']?"
+    rf"\b({'|'.join(VARIABLES)})\b[\"']?"
     r"[=:\s]+(?:value:\s*|\$\{\w+:-)?[\"']?([\w.:-][^\"'\n}]*)"
 )
 
@@ -127,15 +127,16 @@ def _settings(line: str) -> Iterator[Event]:
 
 def read_variable(name: str, value: str) -> Iterator[Event]:
     """Yield the events of an environment variable."""
-    if name == "GUNICORN_CMD_ARGS":
-        yield from read_command(f"gunicorn {value}")
+    meaning = VARIABLES[name]
+    if meaning == "gunicorn":
+        yield from read_command(f"{meaning} {value}")
         return
     first = value.split()[0]
     known = {"true": "True", "yes": "True", "on": "True", "1": "True"}
     known |= {"false": "False", "no": "False", "off": "False", "0": "False"}
     meant = known.get(first.lower(), first)
     text = f"{name}={first}"
-    yield Event(VARIABLES[name], meant, text, f"{name}={{}}")
+    yield Event(meaning, meant, text, f"{name}={{}}")
     yield Event(f"variable {name}", "", text)
 
 

@@ -8,21 +8,20 @@ import sys
 from typing import Any
 
 from .commands import Refused
+from .doctor_rules import OTHER_LOOPS
 from .machine import machine
 from .options import aligned, as_text, parser_of
 
 __all__ = ["facts", "installed_loops", "main", "tls_engine"]
-
-#: Modules that make event loops of asyncio's kind, ours first.
-LOOPS = ("fastloop", "uvloop", "rloop", "rsloop", "zuvloop", "winloop")
 
 
 def main(words: list[str]) -> int:
     """Print the facts; return 0."""
     parser = parser_of("info", "")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    as_json = parser.parse_args(words).json
     found = facts() | {"default loop": _default_loop()}
-    if parser.parse_args(words).json:
+    if as_json:
         print(json.dumps(found, indent=2))
         return 0
     rows = [(name, as_text(value)) for name, value in found.items()]
@@ -92,7 +91,7 @@ def installed_loops() -> dict[str, str]:
     from importlib.util import find_spec
 
     found = {"asyncio": platform.python_version()}
-    for name in LOOPS:
+    for name in ("fastloop", *OTHER_LOOPS):
         if find_spec(name) is None:
             continue
         try:

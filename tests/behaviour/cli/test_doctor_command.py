@@ -370,6 +370,15 @@ def test_info_names_versions_and_the_default_loop(fastloop_command):
     assert "asyncio" in found["loops"]
 
 
+def test_help_needs_no_core(fastloop_command):
+    code = (
+        "import sys; sys.modules['fastloop._core'] = None; "
+        "from fastloop.cli import main; main(['info', '--help'])"
+    )
+    done = fastloop_command.python("-c", code)
+    assert "usage: python -m fastloop info" in done.stdout
+
+
 def test_info_says_if_something_replaced_the_default(fastloop_command):
     done = fastloop_command("run", "-m", "fastloop", "info")
     assert "fastloop.loop.Loop, put in the place" in done.stdout
