@@ -26,7 +26,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "python -m fastloop COMMAND --help tells more of each.",
+            "python -m fastloop COMMAND --help explains each.",
         ]
     )
 

@@ -7,8 +7,8 @@ __all__ = ["COMMANDS", "Refused"]
 #: What `--help` says of each, in its order.
 COMMANDS = {
     "run": "run a program on fastloop, unchanged",
-    "doctor": "look for what is wrong or chooses another loop",
-    "info": "versions, and which loop a program would get",
+    "doctor": "find errors and code that chooses another loop",
+    "info": "show versions and the default loop",
     "top": "show what the loops of a running process do",
     "bench": "race a program on each loop that is installed",
     "plot": "draw the charts of what bench --json wrote",

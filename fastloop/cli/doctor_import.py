@@ -40,7 +40,7 @@ def imported(program: str) -> list[Finding]:
     and without psutil.
     """
     if os.path.isdir(program):
-        raise Refused("--import wants module:app or a Python file")
+        raise Refused("--import needs module:app or a Python file")
     need("doctor --import", "psutil")
     with Processes() as processes:
         report = processes.folder / "calls.json"
@@ -52,7 +52,7 @@ def imported(program: str) -> list[Finding]:
             text += f" did not end within {_LIMIT_S} seconds"
             return [Finding("wrong", text, "see what it waits for")]
         if child.status != 0:
-            fix = "a program has to be importable to be looked at"
+            fix = "correct the error: doctor has to import it"
             return [Finding("wrong", child.failure(text), fix)]
         if not report.exists():
             text += " ended the process"
@@ -62,7 +62,8 @@ def imported(program: str) -> list[Finding]:
         Event(name, "", f"{name}, called by the import,", place=place)
         for name, place in calls
     ]
-    return judge(events, set()) or [Finding("ok", f"{text}: no such call")]
+    text = f"importing {program} calls nothing that chooses a loop"
+    return judge(events, set()) or [Finding("ok", text)]
 
 
 class _Watch:

@@ -196,10 +196,10 @@ def _loop_rules() -> Iterator[Rule]:
 
 def _policy_rules() -> Iterator[Rule]:
     names = ["asyncio.set_event_loop_policy", "asyncio.DefaultEventLoopPolicy"]
-    level, does = "note", "may pick another loop; it goes in Python 3.16"
+    level, does = "note", "may pick another loop; Python 3.16 removes it"
     if sys.version_info >= (3, 14):
         names += ["fastloop.install", "fastloop.EventLoopPolicy"]
-        does = "warns from Python 3.14 on and goes in 3.16"
+        does = "warns from Python 3.14 on; Python 3.16 removes it"
     if sys.version_info >= (3, 16):
         level, does = "wrong", "is not in Python 3.16"
     for name in names:
@@ -308,14 +308,13 @@ def _server_rules() -> Iterator[Rule]:
 
 def _patch_rules() -> Iterator[Rule]:
     nesting = "changes asyncio's own loop, which fastloop refuses"
-    instead = (
-        "await in place of a loop in a loop; also at the top of notebooks"
-    )
+    instead = "use await instead of running a second loop; notebooks allow it "
+    instead += "at the top level"
     yield Rule("nest_asyncio.apply()", nesting, instead)
     yield Rule("nest_asyncio2.apply()", nesting, instead)
     for name in ("gevent.monkey.patch_*()", "eventlet.*monkey_patch()"):
         green = name.partition(".")[0]
-        text = f"brings {green}'s loop in the place of system calls"
+        text = f"makes system calls use {green}'s loop"
         yield Rule(name, text, _ALONE)
     for name in ("patch_loop", "loop_factory", "install_policy"):
         yield Rule(f"aiofastnet.{name}()", _OWN_TRANSPORTS, "leave it out")

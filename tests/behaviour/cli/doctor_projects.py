@@ -83,12 +83,12 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
     "gevent, a part": (
         {"app.py": "import gevent.monkey as m\nm.patch_socket()\n"},
         "app.py:2",
-        "gevent.monkey.patch_socket() brings gevent's loop",
+        "gevent.monkey.patch_socket() makes system calls use",
     ),
     "eventlet": (
         {"app.py": "import eventlet\neventlet.monkey_patch()\n"},
         "app.py:2",
-        "eventlet.monkey_patch() brings eventlet's loop",
+        "eventlet.monkey_patch() makes system calls use",
     ),
     "aiofastnet": (
         {"app.py": "import aiofastnet as fast\nfast.patch_loop()\n"},

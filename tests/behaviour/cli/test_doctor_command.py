@@ -314,7 +314,7 @@ def test_the_import_of_a_program_is_watched(fastloop_command):
         assert "set_event_loop_policy" not in done.stdout
     fastloop_command.write("app.py", "import uvloop\n")
     done = fastloop_command("doctor", "--import", "app:app")
-    assert "ok     the import of app:app: no such call" in done.stdout
+    assert "ok     importing app:app calls nothing that" in done.stdout
 
 
 def test_an_import_that_fails_is_reported(fastloop_command):
@@ -342,12 +342,12 @@ def test_without_psutil_an_import_is_refused(fastloop_command):
     )
 
 
-def test_an_import_wants_a_program(fastloop_command):
+def test_an_import_needs_a_program(fastloop_command):
     fastloop_command.write("app.py", "")
-    wants = "module:app or a Python file"
+    needs = "module:app or a Python file"
     refused = fastloop_command.refused
-    assert refused("doctor", "--import", ".") == f"--import wants {wants}"
-    assert refused("doctor", "--import").endswith(f"a program: {wants}")
+    assert refused("doctor", "--import", ".") == f"--import needs {needs}"
+    assert refused("doctor", "--import").endswith(f"a program: {needs}")
 
 
 def test_doctor_has_json(fastloop_command):
