@@ -121,6 +121,31 @@ release_standard_fds(unsigned occupied)
     }
 }
 
+/* With the first loop of a process libuv makes a pipe for signals, and aborts
+   if no fds are left for it.  So check first that there are as many as that
+   loop opens.  0 or a negative errno. */
+static int
+check_room_for_first(void)
+{
+    static atomic_bool was_made; /* the pipe, or libuv is about to make it */
+    uv_file pipes[3][2];
+    int made = 0, code = 0;
+    if (atomic_load(&was_made)) {
+        return 0;
+    }
+    while (code == 0 && made < 3) {
+        code = uv_pipe(pipes[made], 0, 0);
+        made += code == 0;
+    }
+    atomic_store(&was_made, code == 0);
+    while (made > 0) {
+        made--;
+        (void)close(pipes[made][0]);
+        (void)close(pipes[made][1]);
+    }
+    return code;
+}
+
 /* uv_loop_init() without its leak on failure.  libuv 1.45 to 1.48 start a
    kernel polling thread (SQPOLL) with every loop unless UV_USE_IO_URING=0,
    which the first uv_loop_init of the process reads.  A value that the user
@@ -135,7 +160,8 @@ init_uv(uv_loop_t *uv)
     }
     uv->backend_fd = -1;
     unsigned occupied = occupy_standard_fds();
-    int code = uv_loop_init(uv);
+    int code = check_room_for_first();
+    code = code < 0 ? code : uv_loop_init(uv);
     release_standard_fds(occupied);
     if (may_poll) {
         (void)unsetenv("UV_USE_IO_URING");

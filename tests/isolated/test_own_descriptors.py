@@ -264,3 +264,24 @@ else:
     raise AssertionError("the loop did not notice")
 assert kept[-1].poll(0) == [(large, select.EPOLLIN)]
 """)
+
+
+@pytest.mark.parametrize("spare", range(10))
+def test_a_first_loop_with_few_descriptors_raises_or_runs(fast_script, spare):
+    """libuv ends the process if none are left for what it makes once."""
+    fast_script(f"""
+import resource
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+soft = max(opened() | {{2}}) + 1 + {spare}
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+with contextlib.suppress(OSError):
+    loop = new_loop()
+    try:
+        assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+    finally:
+        loop.close()
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+loop = new_loop()
+assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+loop.close()
+""")
