@@ -345,3 +345,32 @@ def test_a_callback_that_turns_debug_mode_on_is_not_timed(
             loop.run_until_complete(asyncio.sleep(0))
     assert loop.get_debug()
     assert warned() == []
+
+
+@pytest.mark.parametrize("way", ["remove", "replace"])
+def test_ctrl_c_in_the_cancel_of_a_callback_leaves_the_run(loop, pair, way):
+    """In debug mode cancel() makes the repr of the arguments."""
+
+    made = []
+
+    class Interrupted:
+        def __repr__(self):
+            made.append(1)
+            if len(made) == 1:
+                raise KeyboardInterrupt
+            return "Interrupted()"
+
+    def work():
+        if way == "remove":
+            loop.remove_reader(pair[0])
+        else:
+            loop.add_reader(pair[0], print)
+
+    loop.set_debug(True)
+    loop.add_reader(pair[0], print, Interrupted())
+    loop.call_soon(work)
+    loop.call_soon(loop.call_soon, loop.call_soon, loop.stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    loop.set_debug(False)
+    loop.remove_reader(pair[0])

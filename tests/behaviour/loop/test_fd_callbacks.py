@@ -178,35 +178,6 @@ def test_a_closed_socket_is_removed_by_its_identity(loop, pair, second):
     assert loop.remove_reader(left) is True
 
 
-@pytest.mark.parametrize("way", ["remove", "replace"])
-def test_ctrl_c_in_the_cancel_of_a_callback_leaves_the_run(loop, pair, way):
-    """In debug mode cancel() makes the repr of the arguments."""
-
-    made = []
-
-    class Interrupted:
-        def __repr__(self):
-            made.append(1)
-            if len(made) == 1:
-                raise KeyboardInterrupt
-            return "Interrupted()"
-
-    def work():
-        if way == "remove":
-            loop.remove_reader(pair[0])
-        else:
-            loop.add_reader(pair[0], nothing)
-
-    loop.set_debug(True)
-    loop.add_reader(pair[0], nothing, Interrupted())
-    loop.call_soon(work)
-    loop.call_soon(loop.call_soon, loop.call_soon, loop.stop)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_forever()
-    loop.set_debug(False)
-    loop.remove_reader(pair[0])
-
-
 def test_what_is_closed_cannot_be_watched(loop, pair, pipe):
     left, _ = pair
     left.close()
