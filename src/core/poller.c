@@ -121,23 +121,25 @@ release_standard_fds(unsigned occupied)
     }
 }
 
+/* libuv has made its pipe for signals, or is about to. */
+static atomic_bool uv_pipe_made;
+
 /* With the first loop of a process libuv makes a pipe for signals, and aborts
    if no fds are left for it.  So check first that there are as many as that
    loop opens.  0 or a negative errno. */
 static int
 check_room_for_first(void)
 {
-    static atomic_bool was_made; /* the pipe, or libuv is about to make it */
     uv_file pipes[3][2];
     int made = 0, code = 0;
-    if (atomic_load(&was_made)) {
+    if (atomic_load(&uv_pipe_made)) {
         return 0;
     }
     while (code == 0 && made < 3) {
         code = uv_pipe(pipes[made], 0, 0);
         made += code == 0;
     }
-    atomic_store(&was_made, code == 0);
+    atomic_store(&uv_pipe_made, code == 0);
     while (made > 0) {
         made--;
         (void)close(pipes[made][0]);

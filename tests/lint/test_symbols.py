@@ -50,6 +50,8 @@ PROCESS = {
     "library_lock",
     "library_searched",
     "last_ssl",
+    # So is libuv's pipe for signals.
+    "uv_pipe_made",
 }
 
 
