@@ -4,8 +4,9 @@
    its queue before it polls.
 
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
-      the first iteration of a run, after a transport sent something, after a
-      user-owned fd wants one more event, or while time() is overridden.
+      the first iteration of a run, after a transport sent something or resumed
+      reading, after a user-owned fd wants one more event, or while time() is
+      overridden.
       - After a poll that found only events of transports and of persistent
         registrations (sock_*), EVENT_SKIPS polls are skipped.  These
         iterations run the tasks that the events wake, and the tasks send,
@@ -246,7 +247,9 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 {
     int64_t next_ns = fl_timer_queue_next_ns(&loop->timers), now_ns;
     *timeout_ns = 0;
-    if (loop->stopping || fl_ready_count(&loop->ready) > 0) {
+    if (loop->stopping || fl_ready_count(&loop->ready) > 0
+        || (!FL_HAVE_GIL && atomic_load(&loop->thread_queue.filled)))
+    {
         return 0;
     }
     if (next_ns == FL_DEADLINE_NEVER) {

@@ -21,9 +21,11 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
+    PyObject *outer = fl_error_begin_handling(exc);
     PyObject *result = PyObject_CallMethodObjArgs(
         (PyObject *)loop, loop->state->names._report_callback,
         handle == NULL ? Py_None : handle, exc, NULL);
+    fl_error_end_handling(outer);
     Py_DECREF(exc);
     /* What an application's call_exception_handler raises ends the run, as in
        asyncio. */
@@ -38,10 +40,12 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
+    PyObject *outer = fl_error_begin_handling(exc);
     /* Without an argument its NULL ends the list. */
     PyObject *result = PyObject_CallMethodObjArgs(
         (PyObject *)loop, loop->state->names._report_call, exc,
         source == NULL ? Py_None : source, object, name, argument, NULL);
+    fl_error_end_handling(outer);
     Py_DECREF(exc);
     return fl_call_done(result);
 }

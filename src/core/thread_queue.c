@@ -2,7 +2,7 @@
 
    With a GIL a push goes straight into the ready queue, which belongs to the
    thread that has the GIL.  Without one, pushes wait behind a lock until the
-   loop's next iteration.
+   loop's thread next queues something or looks for events.
 
    1. The wake-up follows the push, and the loop sets poller->sleeping before
       it looks for entries a last time.  So it either sees the entry or is

@@ -58,8 +58,11 @@ end_after(FlLoop *loop, int code)
 static int
 begin_corking(FlLoop *loop)
 {
+    /* The loop that runs this one in a callback.  A forked child may still
+       have the parent's there, which corks nothing. */
+    const FlLoop *outer = fl_loop_of_thread(loop->state);
     loop->corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
-                  && fl_loop_of_thread(loop->state) == NULL;
+                  && (outer == NULL || fl_loop_is_inherited(outer));
     if (!loop->corks || fl_signals_in_main_thread(loop->state)) {
         return 0;
     }

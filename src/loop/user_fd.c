@@ -273,7 +273,12 @@ leave_slot(FlLoop *loop, PyObject *object)
     else if (object != NULL && !loop->closed
              && fl_call_method(object, state->names.cancel, NULL) < 0)
     {
-        fl_thread_queue_raise_anythread(loop, object);
+        if (fl_loop_is_running(loop)) {
+            fl_thread_queue_raise_anythread(loop, object);
+        }
+        else { /* a later run has nothing to do with it */
+            PyErr_WriteUnraisable(object);
+        }
     }
     Py_XDECREF(object);
 }

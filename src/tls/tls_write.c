@@ -227,7 +227,9 @@ fl_tls_end(FlTls *self, PyObject *function, const char *message)
     }
     fl_tls_stop(self);
     PyObject *text = PyUnicode_FromString(message);
+    PyObject *outer = fl_error_begin_handling(exc);
     int code = text == NULL ? -1 : fl_tls_call(self, function, exc, text);
+    fl_error_end_handling(outer);
     Py_XDECREF(text);
     if (code < 0) { /* it may not have closed the raw transport */
         PyObject *raised = PyErr_GetRaisedException();

@@ -99,8 +99,10 @@ fl_datagram_call_error_received(FlDatagram *self, PyObject *exc)
     if (protocol == NULL) {
         return 0; /* Python code in the failed call ended the transport */
     }
+    PyObject *outer = fl_error_begin_handling(exc);
     int code = fl_call_method(protocol,
                               self->stream.state->names.error_received, exc);
+    fl_error_end_handling(outer);
     Py_DECREF(protocol);
     return code;
 }

@@ -202,8 +202,10 @@ open_accepted(Listener *self, Accepted *accepted)
     }
     /* Reporting runs Python code: a failure of that is reported in turn. */
     PyObject *exc = PyErr_GetRaisedException();
+    PyObject *outer = fl_error_begin_handling(exc);
     code = fl_call_method((PyObject *)self->loop,
                           self->loop->state->names._accept_failed, exc);
+    fl_error_end_handling(outer);
     Py_DECREF(exc);
     return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }
@@ -276,9 +278,11 @@ accept_failed(Listener *self, int code)
         /* Unregistered before _accept_exhausted schedules the restart. */
         listener_stop(self);
     }
+    PyObject *outer = fl_error_begin_handling(exc);
     code = exhausted ? fl_call_done(PyObject_CallMethodObjArgs(
                loop, names->_accept_exhausted, self->sock, exc, self, NULL))
                      : fl_call_method(loop, names->_accept_failed, exc);
+    fl_error_end_handling(outer);
     Py_DECREF(exc);
     return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
 }

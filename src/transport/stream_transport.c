@@ -116,6 +116,9 @@ stream_set_paused(FlTransport *transport, bool paused)
     if (!paused && fl_loop_check_open(self->loop) < 0) {
         return -1;
     }
+    if (!paused) {
+        self->loop->skips_left = 0; /* it may be ready already: poll next */
+    }
     if (!paused && self->kind == FL_SOCKET) {
         /* As in asyncio, EOF is delivered again: start_tls resumes with
            another protocol, whose handshake must learn of it. */

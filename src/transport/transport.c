@@ -225,8 +225,10 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
                       owned);
     int code = -1;
     if (context != NULL) {
+        PyObject *outer = fl_error_begin_handling(exc);
         code = fl_call_method((PyObject *)loop, names->call_exception_handler,
                               context);
+        fl_error_end_handling(outer);
         Py_DECREF(context);
     }
     if (code < 0) {

@@ -78,3 +78,45 @@ async def main():
 got = run(main)
 assert got == b"head body 12 parent", got
 """)
+
+
+def test_a_new_loop_of_a_child_corks_as_its_parents_did(script):
+    """Also one that was forked in a callback."""
+    script("""
+async def look():
+    transport, far = await connected()
+    seen = []
+
+    def write():
+        transport.write(b"1")
+        transport.write(b"2")
+        seen.append(far.recv(9, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+
+    await asyncio.sleep(0)
+    transport.write(b"0")
+    await asyncio.sleep(0)
+    far.recv(1)
+    transport.write(b"0")
+    await asyncio.sleep(0)
+    far.recv(1)
+    asyncio.get_running_loop().call_soon(write)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    transport.close()
+    far.close()
+    return seen
+
+async def main():
+    global loop
+    expected = await look()
+    served.clear()
+    pid = os.fork()
+    if not pid:
+        asyncio._set_running_loop(None)
+        loop = new_loop()
+        os._exit(loop.run_until_complete(look()) != expected)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+loop.run_until_complete(main())
+loop.close()
+""")

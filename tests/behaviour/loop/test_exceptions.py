@@ -88,6 +88,44 @@ def test_handler_that_raises(loop, iterate, logged):
     assert record.exc_info[0] is AttributeError
 
 
+def test_handler_runs_as_in_an_except_block(loop, iterate):
+    """logging.exception() and traceback.format_exc() work in it."""
+    handled = []
+
+    def handler(lo, context):
+        handled.append(sys.exc_info()[1] is context["exception"])
+
+    loop.set_exception_handler(handler)
+    loop.call_soon(fail)
+    loop.call_soon_threadsafe(fail)
+    loop.call_later(0, fail)
+    future = loop.create_future()
+    future.add_done_callback(fail)
+    future.set_result(None)
+    iterate(4)
+    assert handled == [True] * 4
+    assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.reports
+def test_what_a_handler_raises_has_the_callbacks_exception(
+    loop, iterate, logged
+):
+    def reraise(lo, context):
+        raise  # noqa: PLE0704
+
+    def raise_another(lo, context):
+        raise AttributeError("handler")
+
+    for handler in (reraise, raise_another):
+        loop.set_exception_handler(handler)
+        loop.call_soon(fail)
+        iterate()
+    same, another = (record.exc_info[1] for record in logged())
+    assert type(same) is ZeroDivisionError
+    assert type(another.__context__) is ZeroDivisionError
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
 def test_handler_that_raises_an_exit_exception(loop, kind):
     def handler(lo, context):

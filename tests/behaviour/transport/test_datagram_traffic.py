@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import socket
+import sys
 
 import pytest
 from datagram_helpers import (
@@ -329,6 +330,17 @@ async def test_error_received_may_clear_the_datagram():
         p.transport.sendto(data, ("127.0.0.1", 9))
         assert p.names == ["made", "error"]
     assert data == b""
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "no.such.host.invalid"])
+async def test_error_received_runs_as_in_an_except_block(address):
+    handled = []
+    protocol = Datagrams(
+        error=lambda protocol, exc: handled.append(sys.exc_info()[1] is exc)
+    )
+    async with endpoint(protocol) as p:
+        p.transport.sendto(bytes(70_000), (address, 9))
+    assert handled == [True]
 
 
 async def test_an_unknown_name_goes_to_the_protocol():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 
 import pytest
 from net_helpers import (
@@ -212,6 +213,27 @@ async def test_a_protocol_without_a_method(loop, reports, missing):
     assert reports == []
     assert transport.is_closing()
     peer.close()
+
+
+@pytest.mark.parametrize("event", ["made", "data", "eof", "lost", "pause"])
+async def test_the_handler_runs_as_in_an_except_block(loop, event):
+    handled = []
+
+    def handler(lo, context):
+        handled.append(sys.exc_info()[1] is context["exception"])
+
+    loop.set_exception_handler(handler)
+    a, b = tcp_socketpair()
+    with b:
+        protocol = Recorder(**{event: fail})
+        await loop.create_connection(lambda: protocol, sock=a)
+        b.send(b"data")
+        await iterations(5)
+        if event == "pause":
+            protocol.transport.write(bytes(1 << 24))
+        b.close()
+        await protocol.wait_lost()
+    assert handled == [True]
 
 
 @every_kind

@@ -121,9 +121,10 @@ async def test_eof_is_delivered_again_when_reading_resumes(
     await c.protocol.wait_for("eof")
     await iterations()
     for _ in range(2):
+        await iterations(30)
         c.transport.pause_reading()
         c.transport.resume_reading()
-        await iterations(10)
+        await iterations(3)
     assert c.protocol.names == ["made", "eof", "eof", "eof"]
     c.protocol.faults.clear()  # it expects one
     c.transport.abort()
