@@ -32,29 +32,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    _Maker = ContextVar[Callable[[], object]]
 
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
-#: True while create_datagram_endpoint() makes its transport's socket itself.
-_makes_socket: ContextVar[bool] = ContextVar("_makes_socket", default=False)
-#: True while create_unix_connection() makes and connects its socket itself.
-_makes_client: ContextVar[bool] = ContextVar("_makes_client", default=False)
+def _nothing() -> None:
+    """Stand for a weak reference to no task."""
+
+
+#: The task whose create_datagram_endpoint() makes its socket itself, as a weak
+#: reference: a context that is copied meanwhile, as a transport's, would keep
+#: the task and its result.
+_makes_socket: _Maker = ContextVar("_makes_socket", default=_nothing)
+#: The task whose create_unix_connection() makes its socket itself.
+_makes_client: _Maker = ContextVar("_makes_client", default=_nothing)
 
 
 @contextlib.contextmanager
-def _set_meanwhile(variable: ContextVar[bool], value: bool) -> Iterator[None]:
-    """Set a variable, and make it False again at the end.
+def _set_meanwhile(variable: _Maker, loop: Any, value: bool) -> Iterator[None]:
+    """Set a variable to the loop's task if ``value``, and unset it at the end.
 
     Not reset(): a coroutine that never ends is closed in whatever context
     drops it, which rejects another context's token.
     """
-    variable.set(value)
+    task = asyncio.current_task(loop) if value else None
+    variable.set(_nothing if task is None else weakref.ref(task))
     try:
         yield
     finally:
-        variable.set(False)
+        variable.set(_nothing)
+
+
+def _is_set_here(variable: _Maker, loop: Any) -> bool:
+    """Whether this task has set it: another one may share the context."""
+    maker = variable.get()()
+    return maker is not None and maker is asyncio.current_task(loop)
 
 
 class Connections(_private.LoopPart):  # type: ignore[misc]
@@ -96,7 +110,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ``loop.create_unix_connection()``.
         """
         made: tuple[Any, Any]
-        with _set_meanwhile(_makes_client, sock is None):
+        with _set_meanwhile(_makes_client, self, sock is None):
             made = await super().create_unix_connection(
                 protocol_factory,
                 path,
@@ -111,9 +125,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     async def _create_connection_transport(
         self, sock: socket.socket, *args: Any, **kwargs: Any
     ) -> Any:
-        if _makes_client.get():
-            # Before the factory, which may begin tasks in this context.
-            _makes_client.set(False)
+        if _is_set_here(_makes_client, self):
             self._private_socks.add(sock)
         return await super()._create_connection_transport(
             sock, *args, **kwargs
@@ -376,7 +388,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """
         made: tuple[Any, Any]
         # The transport must know whether the application may keep the socket.
-        with _set_meanwhile(_makes_socket, sock is None):
+        with _set_meanwhile(_makes_socket, self, sock is None):
             made = await super().create_datagram_endpoint(
                 protocol_factory,
                 local_addr,
@@ -408,7 +420,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             )
         self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
-        shared = not _makes_socket.get()
+        shared = not _is_set_here(_makes_socket, self)
         transport = _core.open_datagram(
             self, sock, shared, protocol, address or None, waiter, known
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor, thread
 
 from . import _core, _private
@@ -100,7 +101,9 @@ class _IdleWorkers:
 
 def _make_default() -> ThreadPoolExecutor:
     """Return a loop's default executor, as asyncio would."""
-    pool = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    pool = futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
+    if type(pool) is not ThreadPoolExecutor:
+        return pool  # the application has replaced the class
     idle = _IdleWorkers(pool._max_workers)
     pool._idle_semaphore = idle  # type: ignore[assignment]
     return pool

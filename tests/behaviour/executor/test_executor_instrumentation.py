@@ -230,3 +230,18 @@ async def test_results_errors_and_cancelling_under_a_patch(loop, pool):
         await job
     gate.set()
     assert await asyncio.gather(*waits) == [True] * 40
+
+
+async def test_a_class_in_the_place_of_the_thread_pool_is_the_default(
+    loop, monkeypatch
+):
+    made = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *args, **options):
+            made.append(options)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Pool)
+    assert await loop.run_in_executor(None, int) == 0
+    assert made == [{"thread_name_prefix": "asyncio"}]

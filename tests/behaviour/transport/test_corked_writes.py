@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 import sys
 import threading
@@ -96,6 +97,41 @@ async def test_later_writes_of_a_client_are_sent_when_it_returns(
         assert b"".join(seen) == b"123"
         if HOLDS and loop_kind == "fastloop":
             assert seen == (b"1", b"23")
+
+
+async def test_a_given_socket_is_known_though_tasks_share_a_context(tmp_path):
+    """The other task makes its own socket, and waits for a full backlog."""
+    loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()
+    path = str(tmp_path / "full")
+    near, far = socket.socketpair()
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        far,
+        socket.socket(socket.AF_UNIX) as first,
+    ):
+        listener.bind(path)
+        listener.listen(0)
+        first.connect(path)
+        other = loop.create_task(
+            loop.create_unix_connection(Recorder, path), context=context
+        )
+        await iterations()
+        transport, _ = await loop.create_task(
+            loop.create_connection(Recorder, sock=near), context=context
+        )
+
+        def write():
+            transport.write(b"1")
+            transport.write(b"2")
+            near.send(b"3")
+
+        await in_callbacks(write)
+        assert Peer(far).receive(3) == b"123"
+        await end(transport)
+        other.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await other
 
 
 async def test_writes_to_a_given_unix_socket_are_sent_at_once():
