@@ -116,7 +116,6 @@ async def test_a_given_socket_is_known_though_tasks_share_a_context(tmp_path):
         other = loop.create_task(
             loop.create_unix_connection(Recorder, path), context=context
         )
-        await iterations()
         transport, _ = await loop.create_task(
             loop.create_connection(Recorder, sock=near), context=context
         )
