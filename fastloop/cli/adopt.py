@@ -138,14 +138,12 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
 
     counted, if given, makes them.  Raises as `factory_of` does.
     """
-    default = named = factory_of(kind)
-    if counted is not None:
-        default, named = counted, counted.as_class()
+    default = factory_of(kind) if counted is None else counted.as_class()
     policy: Any = _private.DefaultPolicy
     if policy is not object:  # Python 3.16 has none
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
-        asyncio.EventLoop = unix_events.EventLoop = named  # type: ignore[attr-defined, misc, assignment, unused-ignore]
+        asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
     _when_imported("uvicorn.loops.auto", lambda m: _uvicorn(m, default))
     source = _source(kind, counted.mark if counted else None)
     _when_imported("multiprocessing.spawn", lambda m: _children(m, source))

@@ -86,7 +86,8 @@ def catching(
 def python_options() -> list[str]:
     """Return the options that this process's interpreter was started with."""
     options, _ = _split(sys.orig_argv[1:], "python")
-    return [word for option in options for word in option]
+    # Not -i: it hides the status of what fails.
+    return [word for option in options for word in option if word != "-i"]
 
 
 def worker_command(module: str, *words: object) -> list[str]:
@@ -100,10 +101,9 @@ def worker_command(module: str, *words: object) -> list[str]:
         f"sys.path.append({HOME!r}); "
         f"from fastloop.cli.{module} import main; sys.path.pop(); main()"
     )
-    return [
-        *(sys.executable, *python_options()),
-        *("-c", code, *map(str, words)),
-    ]
+    # The client is no subject of the measurement: no debug mode for it.
+    options = [] if module == "client" else python_options()
+    return [sys.executable, *options, "-c", code, *map(str, words)]
 
 
 class _Output:
@@ -305,7 +305,8 @@ class Processes:
             raise Refused(text) from exc
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
-        self.folder.chmod(0o711)  # for programs that give up root's rights
+        if os.geteuid() == 0:  # for programs that give up root's rights
+            self.folder.chmod(0o711)
         self._children: list[Child] = []
         #: Names of the processes that outlived their parents and were ended.
         self.left: set[str] = set()

@@ -273,7 +273,9 @@ leave_slot(FlLoop *loop, PyObject *object)
     else if (object != NULL && !loop->closed
              && fl_call_method(object, state->names.cancel, NULL) < 0)
     {
-        if (fl_loop_is_running(loop)) {
+        if (fl_loop_is_running(loop)
+            || fl_fd_table_iterates_here(&loop->poller->table))
+        {
             fl_thread_queue_raise_anythread(loop, object);
         }
         else { /* a later run has nothing to do with it */

@@ -53,6 +53,30 @@ fl_error_would_block(void)
     return blocks;
 }
 
+PyObject *
+fl_error_begin_handling(PyObject *exc)
+{
+    PyObject *outer = PyErr_GetHandledException();
+    /* A coroutine has a place of its own for what it handles.  To get looks
+       further out where that is empty, and to set does not: what would then be
+       restored to the coroutine is another one's. */
+    PyErr_SetHandledException(NULL);
+    PyObject *further = PyErr_GetHandledException();
+    if (further == outer) {
+        Py_CLEAR(outer);
+    }
+    Py_XDECREF(further);
+    PyErr_SetHandledException(exc);
+    return outer;
+}
+
+void
+fl_error_end_handling(PyObject *outer)
+{
+    PyErr_SetHandledException(outer);
+    Py_XDECREF(outer);
+}
+
 /* `first` wins, because it came first and is the likely cause. */
 int
 fl_error_keep_first(PyObject *first, int code, PyObject *source)

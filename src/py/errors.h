@@ -37,22 +37,10 @@ fl_error_restore(PyObject *exc)
 
 /* Begin and end a call of Python that handles an exception, as in an except
    block: sys.exc_info(), logging.exception() and a bare raise find it there,
-   and it is the context of what the call raises.  The first returns what was
-   handled before, which the second restores. */
-static inline PyObject *
-fl_error_begin_handling(PyObject *exc)
-{
-    PyObject *outer = PyErr_GetHandledException();
-    PyErr_SetHandledException(exc);
-    return outer;
-}
-
-static inline void
-fl_error_end_handling(PyObject *outer)
-{
-    PyErr_SetHandledException(outer);
-    Py_XDECREF(outer);
-}
+   and it is the context of what the call raises.  The first returns what the
+   running coroutine or thread handled before, which the second restores. */
+PyObject *fl_error_begin_handling(PyObject *exc);
+void fl_error_end_handling(PyObject *outer);
 
 /* Finish a clean-up whose result is `code`: 0, or -1 with an exception set.
    `first` is the exception that the caller saved before the clean-up, or NULL;

@@ -343,6 +343,26 @@ async def test_error_received_runs_as_in_an_except_block(address):
     assert handled == [True]
 
 
+async def test_error_received_leaves_the_coroutine_no_exception():
+    """It began in an except block, and continues outside."""
+
+    async def send(transport):
+        transport.sendto(bytes(70_000), ("127.0.0.1", 9))
+        await asyncio.sleep(0)
+        return sys.exc_info()[1]
+
+    async with endpoint() as p:
+        coroutine = send(p.transport)
+        try:
+            raise LookupError
+        except LookupError:
+            coroutine.send(None)
+        with pytest.raises(StopIteration) as stopped:
+            coroutine.send(None)
+        assert stopped.value.value is None
+        assert p.names == ["made", "error"]
+
+
 async def test_an_unknown_name_goes_to_the_protocol():
     events = await outcome_of(("no.such.host.invalid", 9))
     assert [event[0] for event in events] == ["error"]
