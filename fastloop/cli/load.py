@@ -105,7 +105,10 @@ class Load:
     def ask_at(self, rate: float, port: int, seconds: float) -> LoadFound:
         """Ask at a fixed rate; `more` has percentiles in milliseconds."""
         words = (port, self._path, self._connections, seconds, rate)
-        command = worker_command("client", *words, int(self._spins))
+        # Without options, such as -X dev, which are for what is measured.
+        command = worker_command(
+            "client", *words, int(self._spins), options=False
+        )
         found = json.loads(self._run("the load client", command, seconds))
         took, errors = found.pop("seconds"), found.pop("errors")
         return LoadFound(found.pop("requests"), took, errors, found)

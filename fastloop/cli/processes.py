@@ -90,9 +90,12 @@ def python_options() -> list[str]:
     return [word for option in options for word in option if word != "-i"]
 
 
-def worker_command(module: str, *words: object) -> list[str]:
+def worker_command(
+    module: str, *words: object, options: bool = True
+) -> list[str]:
     """Return the command that runs main() of a module of this package.
 
+    ``options``: with the options of this process's interpreter.
     Not by -m: `__main__` is to be the user's program.  The current folder is
     not on the path of its imports, and the folder of this package is the last.
     """
@@ -101,9 +104,8 @@ def worker_command(module: str, *words: object) -> list[str]:
         f"sys.path.append({HOME!r}); "
         f"from fastloop.cli.{module} import main; sys.path.pop(); main()"
     )
-    # The client is no subject of the measurement: no debug mode for it.
-    options = [] if module == "client" else python_options()
-    return [sys.executable, *options, "-c", code, *map(str, words)]
+    given = python_options() if options else []
+    return [sys.executable, *given, "-c", code, *map(str, words)]
 
 
 class _Output:

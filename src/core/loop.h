@@ -273,8 +273,8 @@ fl_loop_flush_corked_here(FlState *state)
 
 /* Call this before every send, shutdown or close of a socket.  Corked bytes
    were written earlier, so they leave first; if the loop runs no callback,
-   those of the loop that does.  (A callback that runs inside another loop's
-   corks nothing, and what that one corked was flushed when this loop began.)
+   those of the loop that does.  A loop that runs inside a callback of another
+   one corks nothing, and the other's bytes were flushed when it began.
    The next iteration polls: if the peer is in the same process, its event
    arrives in the same iteration as with asyncio.  A failed flush may run
    Python: see fl_stream_flush. */

@@ -2,8 +2,8 @@
 
    With a GIL a push goes straight into the ready queue, so that calls by
    call_soon and call_soon_threadsafe run in one order.  Without a GIL an entry
-   waits in the thread queue, behind a lock, until the loop's next
-   iteration.
+   waits in the thread queue, behind a lock, until the loop's thread next
+   queues something or looks for events.
 
    Ownership: a push takes over what the entry owns, also where it fails.
 

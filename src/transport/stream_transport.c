@@ -119,13 +119,13 @@ stream_set_paused(FlTransport *transport, bool paused)
     if (!paused) {
         self->loop->skips_left = 0; /* it may be ready already: poll next */
     }
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     if (!paused && self->kind == FL_SOCKET) {
         /* As in asyncio, EOF is delivered again: start_tls resumes with
            another protocol, whose handshake must learn of it. */
         self->read_eof = false;
     }
-    int code;
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
