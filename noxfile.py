@@ -313,7 +313,7 @@ stage(
     "transports and TLS, calls in several threads",
     [
         f"{PYTEST} {FIRST_HALF} {NOT_SLOW} {NOT_ASYNCIO}",
-        "python tests/fuzz/threaded.py --seconds 60",
+        "python tests/fuzz/threaded.py --seconds 60 --seed 20250101",
     ],
     "3.13t",
     venv=".venv-3.13t",
@@ -339,6 +339,15 @@ count_references(
     "refcount-all", "references, all tests", "tests/behaviour", True
 )
 sanitize("asan-abrupt", "ASan+UBSan, ends and faults", "abrupt", True)
+stage(
+    "threads",
+    "calls in several threads, 10 minutes",
+    "python tests/fuzz/threaded.py --seconds 600",
+    "3.13t",
+    "",
+    venv=".venv-3.13t",
+    gate=True,
+)
 for one in VERSIONS:
     own(f"{one}-oracle", "our own tests, both loops", one)
 own("3.14t", "our own tests, both loops", "3.14t", WITHOUT_GIL)

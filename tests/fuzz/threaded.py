@@ -19,6 +19,7 @@ import asyncio
 import faulthandler
 import mmap
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -247,6 +248,9 @@ def child(file: BinaryIO, first: int, count: int) -> None:
     fuzz_calls.start()
     # Without SystemError: the rest comes from finalizers of the input's own.
     sys.unraisablehook = lambda info: None
+    # A KeyboardInterrupt in a finalizer of another thread is delivered to the
+    # main one as Ctrl-C; there it would end the case at any instruction.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     faulthandler.enable()
     shared = mmap.mmap(file.fileno(), NAME_BYTES * (THREADS + 1))
     slots = memoryview(shared)
