@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from prog_ends import around
 from prog_peer import BLOCK, PATIENCE
 
 Address = Any
@@ -129,7 +130,7 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         self.rough = True
-        self.log(f"error {type(exc).__name__}")
+        self.log(f"error {type(exc).__name__}{around(exc)}")
 
     def pause_writing(self) -> None:
         self.log("paused" + " again" * self.paused)
@@ -141,7 +142,8 @@ class Endpoint(asyncio.DatagramProtocol):
         self.paused = False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.log(f"lost {type(exc).__name__}{' again' * self.ended}")
+        again = " again" * self.ended
+        self.log(f"lost {type(exc).__name__}{again}{around()}")
         self.ended = True
 
     # -- operations ---------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,7 @@ class Link:
         self.secure = "tls" in self.conf
         self.changed: asyncio.Event | None = None
         self.over = False  # its loop is closed
+        self.odd: list[str] = []  # events with something around them
 
     def log(self, text: str, which: str = "") -> None:
         self.world.log(text, f"link {self.index}{which}")
@@ -200,6 +202,11 @@ class Link:
     def happens(self, event: str) -> None:
         """Do what the program does at an event, the first time."""
         self.touch()
+        # Flow control depends on how much the kernel takes.
+        text = event if event in ("full", "empty") else event + around()
+        if text != event and text not in self.odd:
+            self.odd.append(text)  # how often is the loop's to say
+            self.log(text)
         if self.over and not self.rough:
             self.problem(f"{event} after the loop was closed")
         ops = self.react.pop(event, None)
@@ -243,6 +250,21 @@ class Link:
             self.problem(f"{word} was called twice")
         self.flow = paused
         self.happens("full" if paused else "empty")
+
+
+def around(expected: BaseException | None = None) -> str:
+    """Say what few calls have around them.
+
+    That is an exception that the caller handles, other than the expected one,
+    and a task that runs.
+    """
+    exc = sys.exception()
+    text = ""
+    if exc is not expected:
+        text += f" handling {'nothing' if exc is None else kind_of(exc)}"
+    if asyncio.current_task() is not None:
+        text += " in a task"
+    return text
 
 
 def kind_of(exc: BaseException | None) -> str:

@@ -507,7 +507,7 @@ class Chance:
                 size = rng.choice([10_000, 40_000])
                 large = [("task", [("exactly", n, size)])]
                 steps[0:0] = [(-1, [*large, ("b", n, "send", size)])] * 2
-        steps[0:0] = self.busy_steps()
+        steps[0:0] = self.busy_steps() + self.refusals()
         tapes: list[Any] = []
         if self.often(15):
             tapes = [self.tape() for _ in self.links]
@@ -517,6 +517,19 @@ class Chance:
         if self.often(6):
             env["FASTLOOP_METRICS"] = "1"
         return Program(self.links, steps, tapes, env, self.often(8))
+
+    def refusals(self) -> list[Any]:
+        """Request TLS of peers that do not begin it, before bytes flow."""
+        rng = self.busy
+        made: list[Any] = []
+        for n, (net, _side, kind, _conf) in enumerate(self.links):
+            if net in PIPES or kind == "sock" or rng.randrange(100) >= 4:
+                continue
+            does = rng.choice(["eof", "close", "rst", "noise", "silence"])
+            server = kind != "streams" and rng.randrange(2) == 0
+            refused = ("refused_tls", n, server, does, rng.randint(0, 4))
+            made.append((-1, [("task", [refused])]))
+        return made
 
     def busy_steps(self) -> list[Any]:
         """Make links busy whose writes may be corked until the iteration ends.

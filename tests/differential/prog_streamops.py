@@ -8,6 +8,8 @@ import fcntl
 import os
 import random
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ from prog_ends import RAISED, Link, Provoked, kind_of
 from prog_links import context, helper
 from prog_peer import BLOCK, PATIENCE, Peer, TlsWire
 
+#: Seconds after which a handshake that the peer does not do is given up.
+REFUSAL = 0.3
 READS = ("read", "exactly", "line", "until")
 SEPARATORS = (b"\n", b"\r\n", b"\0", b"ab")
 
@@ -268,6 +272,49 @@ class StreamOps:
         else:
             self.log("encrypted", f"link {link.index}")
 
+    async def co_refused_tls(
+        self, link: Link, server: bool, does: str, turns: int
+    ) -> None:
+        """Request TLS of a peer that ends, or speaks another protocol."""
+        if not self.may_upgrade(link):
+            return
+        link.rough = link.untold = link.unchecked = link.peer.outside = True
+        if does == "noise":
+            link.peer.noise = b"no TLS at all"
+            link.peer.wire.send(link.peer.noise)
+        elif does != "silence":
+            link.peer.do((does,))
+        await self.co_turn(link, turns)
+        if link.transport.is_closing():
+            return
+        ours = context(server, "1.3")
+        name = None if server else "localhost"
+        begin = time.monotonic()
+        outcome = "begun"
+        try:
+            if link.writer is not None and sys.version_info >= (3, 12):
+                await link.writer.start_tls(
+                    ours, server_hostname=name, ssl_handshake_timeout=REFUSAL
+                )
+            else:
+                await self.loop.start_tls(
+                    link.transport,
+                    link.transport.get_protocol(),
+                    ours,
+                    server_side=server,
+                    server_hostname=name,
+                    ssl_handshake_timeout=REFUSAL,
+                )
+        except BaseException as exc:
+            if self.depth(link.peer.wire) > 0:
+                link.mark("TLS in TLS did not begin")
+            if not isinstance(exc, Exception):
+                raise
+            outcome = kind_of(exc)
+        late = " in time" if time.monotonic() < begin + REFUSAL else " late"
+        self.log(f"TLS {outcome}{late}", f"link {link.index} refused")
+        link.transport.abort()
+
     def may_upgrade(self, link: Link) -> bool:
         """Whether both sides have read all that was written."""
         if link.transport is None or link.shaking or link.read_pipe:
@@ -326,6 +373,8 @@ class StreamOps:
                     await self.loop.sendfile(transport, file, at, count)
             except BaseException:
                 # What is written from now on is behind a hole.
+                if self.leaving:
+                    link.mark("sendfile until the peer reads")
                 link.rough = link.peer.outside = True
                 raise
             finally:

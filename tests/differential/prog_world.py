@@ -27,7 +27,7 @@ from typing import Any
 import prog_pool
 from prog_children import ChildOps
 from prog_datagrams import DatagramOps
-from prog_ends import Link, Provoked, kind_of
+from prog_ends import Link, Provoked, around, kind_of
 from prog_links import helper, open_link, renew_helpers
 from prog_loopops import LoopOps
 from prog_peer import PATIENCE
@@ -128,6 +128,8 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         if self.closed:
             self.problem("a callback ran after the loop was closed")
         self.activity += 1
+        if text := around():
+            self.log("callback" + text)
         self.run_ops(ops)
 
     def on_report(self, loop: Any, told: dict[str, Any]) -> None:
@@ -141,7 +143,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         text = str(told.get("message", "")).split("\n")[0]
         if "never retrieved" in text or "destroyed" in text:
             return
-        self.log(f"report {kind}", "reports")
+        self.log(f"report {kind}{around(exc)}", "reports")
         if not self.links:
             self.log(f"report {words_of(text)} {sorted(told)}")
 
