@@ -37,6 +37,13 @@ fl_clock_ns(void)
 #endif
 }
 
+/* The same in seconds, rounded as CPython rounds it. */
+static inline double
+fl_clock_s(void)
+{
+    return (double)fl_clock_ns() / 1e9;
+}
+
 /* A cheaper clock that is never ahead of fl_clock_ns(), and that lags behind
    it by at most FL_COARSE_LAG_NS.  The exception is a virtual machine that the
    host does not schedule: it misses ticks, and the lag grows.  A system

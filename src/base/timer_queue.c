@@ -11,18 +11,19 @@
       (place >> 1); the one keeps it from being 0.  Every move of a slot
       updates its node's place: otherwise remove would take out another node.
    2. A node removed from the line leaves a tombstone (node == NULL).  The
-      line's first and last slots are never tombstones: pop_due and update_next
+      line's first and last slots are never tombstones: pop and update_next
       take the head without a check.  A removal that leaves more tombstones
       than live slots, and more than MIN_TOMBSTONES, compacts the line:
       otherwise timers that are cancelled early would fill it for ever.
    3. Equal deadlines leave in the order of `sequence`, across both structures:
       asyncio runs such timers in the order in which they were scheduled.
-   4. next_ns always equals the earlier deadline of the two heads.  It is
+   4. next_s always equals the earlier deadline of the two heads.  It is
       cached because the loop reads it several times per iteration. */
 #include "base/timer_queue.h"
 
 #include "base/codes.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +43,8 @@ line_place(size_t position)
 static inline bool
 slot_before(const FlTimerSlot *a, const FlTimerSlot *b)
 {
-    return a->deadline_ns < b->deadline_ns
-           || (a->deadline_ns == b->deadline_ns && a->sequence < b->sequence);
+    return a->deadline_s < b->deadline_s
+           || (a->deadline_s == b->deadline_s && a->sequence < b->sequence);
 }
 
 /* Positions count slots and are not wrapped; the capacity is a power of two,
@@ -58,7 +59,7 @@ void
 fl_timer_queue_init(FlTimerQueue *queue)
 {
     memset(queue, 0, sizeof(*queue));
-    queue->next_ns = FL_DEADLINE_NEVER;
+    queue->next_s = INFINITY;
 }
 
 void
@@ -241,18 +242,19 @@ line_remove(FlTimerQueue *queue, size_t position)
 static inline void
 update_next(FlTimerQueue *queue)
 {
-    int64_t next_ns = FL_DEADLINE_NEVER;
+    double next_s = INFINITY;
     if (queue->heap_size > 0) {
-        next_ns = queue->heap[0].deadline_ns;
+        next_s = queue->heap[0].deadline_s;
     }
     if (queue->line_head != queue->line_tail) {
-        int64_t line_ns = line_slot(queue, queue->line_head)->deadline_ns;
-        if (line_ns < next_ns) {
-            next_ns = line_ns;
+        double line_s = line_slot(queue, queue->line_head)->deadline_s;
+        if (line_s < next_s) {
+            next_s = line_s;
         }
     }
-    queue->next_ns = next_ns;
-    if (next_ns == FL_DEADLINE_NEVER
+    queue->next_s = next_s;
+    if (next_s == INFINITY && queue->heap_size == 0
+        && queue->line_head == queue->line_tail
         && queue->line_capacity + queue->heap_capacity > MAX_IDLE_SLOTS)
     {
         fl_timer_queue_free(queue);
@@ -260,14 +262,13 @@ update_next(FlTimerQueue *queue)
 }
 
 int
-fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
-                    int64_t deadline_ns)
+fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node, double deadline_s)
 {
-    FlTimerSlot slot = {deadline_ns, queue->sequence++, node};
+    FlTimerSlot slot = {deadline_s, queue->sequence++, node};
     int code = 0;
     /* An equal deadline may follow, because the new sequence is greater. */
     if (queue->line_head == queue->line_tail
-        || line_slot(queue, queue->line_tail - 1)->deadline_ns <= deadline_ns)
+        || line_slot(queue, queue->line_tail - 1)->deadline_s <= deadline_s)
     {
         if (queue->line_tail - queue->line_head == queue->line_capacity) {
             code = line_grow(queue);
@@ -281,8 +282,8 @@ fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
         code = heap_push(queue, slot);
     }
     /* A push can only make the next deadline earlier. */
-    if (code == 0 && deadline_ns < queue->next_ns) {
-        queue->next_ns = deadline_ns;
+    if (code == 0 && deadline_s < queue->next_s) {
+        queue->next_s = deadline_s;
     }
     return code;
 }
@@ -303,7 +304,7 @@ fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node)
 }
 
 FlTimerNode *
-fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns)
+fl_timer_queue_pop(FlTimerQueue *queue)
 {
     /* The earlier one of the heap's root and the line's head. */
     bool in_heap = queue->heap_size > 0;
@@ -315,7 +316,7 @@ fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns)
             in_heap = false;
         }
     }
-    if (first == NULL || first->deadline_ns > now_ns) {
+    if (first == NULL) {
         return NULL;
     }
     FlTimerNode *node = first->node;

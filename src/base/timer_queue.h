@@ -5,7 +5,9 @@
    or moved.
 
    Order: the earliest deadline first; equal deadlines in the order in which
-   they were pushed.
+   they were pushed.  Deadlines are seconds, as in asyncio: an application's
+   own clock may have any unit and sign, and rounding them to nanoseconds would
+   change the order of timers.
 
    Failures: push returns FL_NO_MEMORY and changes nothing.  The rest cannot
    fail.
@@ -22,14 +24,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FL_DEADLINE_NEVER INT64_MAX
-
 typedef struct FlTimerNode {
     size_t place; /* 0: in no queue; else invariant 1 of timer_queue.c */
 } FlTimerNode;
 
 typedef struct {
-    int64_t deadline_ns;
+    double deadline_s;
     uint64_t sequence; /* breaks ties: the push's serial number */
     FlTimerNode *node; /* NULL: a tombstone, only in the line */
 } FlTimerSlot;
@@ -44,7 +44,7 @@ typedef struct {
     size_t line_capacity;
     size_t line_removed; /* tombstones between head and tail */
     uint64_t sequence;   /* of the next push */
-    int64_t next_ns;     /* the next deadline, or FL_DEADLINE_NEVER */
+    double next_s;       /* the next deadline; INFINITY: none */
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);
@@ -53,23 +53,24 @@ void fl_timer_queue_init(FlTimerQueue *queue);
    not be used with a queue again. */
 void fl_timer_queue_free(FlTimerQueue *queue);
 
-/* Queue a node, which is in no queue, with a deadline >= 0.  0 or
+/* Queue a node, which is in no queue, with a deadline that is not NaN.  0 or
    FL_NO_MEMORY. */
 int fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
-                        int64_t deadline_ns);
+                        double deadline_s);
 
 /* Remove a node.  Does nothing if it is in no queue. */
 void fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node);
 
-/* The next deadline, or FL_DEADLINE_NEVER if the queue is empty. */
-static inline int64_t
-fl_timer_queue_next_ns(const FlTimerQueue *queue)
+/* The next deadline.  INFINITY, which no clock reaches, also if the queue is
+   empty. */
+static inline double
+fl_timer_queue_next_s(const FlTimerQueue *queue)
 {
-    return queue->next_ns;
+    return queue->next_s;
 }
 
-/* Remove and return the next node if its deadline is <= now_ns; else NULL. */
-FlTimerNode *fl_timer_queue_pop_due(FlTimerQueue *queue, int64_t now_ns);
+/* Remove and return the next node, or NULL if the queue is empty. */
+FlTimerNode *fl_timer_queue_pop(FlTimerQueue *queue);
 
 /* The number of queued nodes. */
 static inline size_t

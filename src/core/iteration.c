@@ -62,25 +62,18 @@
 
 /* --- the time ------------------------------------------------------------ */
 
-/* Call the overridden time().  0, or -1 with its exception.  An infinite time
-   is FL_DEADLINE_NEVER - 2: plus the clock's resolution it reaches the last
-   deadline (deadline_of in timers.c), so that every timer is due. */
+/* Call the overridden time().  0, or -1 with its exception. */
 static int
-call_time(FlLoop *loop, int64_t *now_ns)
+call_time(FlLoop *loop, double *now_s)
 {
     PyObject *now =
         PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->names.time);
     if (now == NULL) {
         return -1;
     }
-    double seconds = PyFloat_AsDouble(now);
+    *now_s = PyFloat_AsDouble(now);
     Py_DECREF(now);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
-    }
-    double ns = floor(seconds * 1e9);
-    *now_ns = ns >= 9.2e18 ? FL_DEADLINE_NEVER - 2 : ns > 0 ? (int64_t)ns : 0;
-    return 0;
+    return *now_s == -1.0 && PyErr_Occurred() ? -1 : 0;
 }
 
 /* --- polling ------------------------------------------------------------- */
@@ -230,7 +223,7 @@ may_skip_poll(FlLoop *loop)
     /* Something must be ready to run, or the loop would spin.  A timer that is
        due by the last reading of the clock is ready, too. */
     if (fl_ready_count(&loop->ready) == 0
-        && fl_timer_queue_next_ns(&loop->timers) > loop->now_ns)
+        && fl_timer_queue_next_s(&loop->timers) > loop->now_s)
     {
         return false;
     }
@@ -245,48 +238,49 @@ may_skip_poll(FlLoop *loop)
 static int
 poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 {
-    int64_t next_ns = fl_timer_queue_next_ns(&loop->timers), now_ns;
+    double next_s = fl_timer_queue_next_s(&loop->timers), now_s;
     *timeout_ns = 0;
     if (loop->stopping || fl_ready_count(&loop->ready) > 0
         || (!FL_HAVE_GIL && atomic_load(&loop->thread_queue.filled)))
     {
         return 0;
     }
-    if (next_ns == FL_DEADLINE_NEVER) {
+    if (next_s == INFINITY) {
         *timeout_ns = -1;
         return fl_signals_before_wait(loop, timeout_ns);
     }
     if (!fl_overrides(loop, FL_OVERRIDES_TIME)) {
-        now_ns = loop->now_ns = fl_clock_ns();
+        now_s = loop->now_s = fl_clock_s();
     }
-    else if (call_time(loop, &now_ns) < 0) {
+    else if (call_time(loop, &now_s) < 0) {
         return -1;
     }
-    if (next_ns > now_ns) {
-        *timeout_ns = next_ns - now_ns;
+    if (next_s > now_s) {
+        double ns = ceil((next_s - now_s) * 1e9);
+        *timeout_ns = (int64_t)(ns < 0x1p62 ? ns : 0x1p62);
     }
     return *timeout_ns == 0 ? 0 : fl_signals_before_wait(loop, timeout_ns);
 }
 
-/* The time by which timers are due in this iteration; 0 if none can be due.
-   See invariants 3 and 4.  0, or -1 with an exception of time(). */
+/* The time by which timers are due in this iteration; -INFINITY if none can be
+   due.  See invariants 3 and 4.  0, or -1 with an exception of time(). */
 static int
-iteration_time(FlLoop *loop, int64_t *now_ns)
+iteration_time(FlLoop *loop, double *now_s)
 {
-    int64_t next_ns = fl_timer_queue_next_ns(&loop->timers);
-    *now_ns = 0;
-    if (next_ns == FL_DEADLINE_NEVER) {
+    double next_s = fl_timer_queue_next_s(&loop->timers);
+    *now_s = -INFINITY;
+    if (next_s == INFINITY) {
         return 0;
     }
     if (fl_overrides(loop, FL_OVERRIDES_TIME)) {
-        return call_time(loop, now_ns);
+        return call_time(loop, now_s);
     }
     /* A new tick is always polled first (may_skip_poll), so the present is at
        most FL_COARSE_LAG_NS after the last poll's tick.  Where ticks come
        late, as in a virtual machine, poll_timeout's reading counts too. */
-    if (next_ns <= loop->polled_ns + FL_COARSE_LAG_NS
-        || next_ns <= loop->now_ns) {
-        *now_ns = fl_clock_ns();
+    double latest_ns = (double)(loop->polled_ns + FL_COARSE_LAG_NS);
+    if (next_s * 1e9 <= latest_ns || next_s <= loop->now_s) {
+        *now_s = fl_clock_s();
     }
     return 0;
 }
@@ -296,19 +290,19 @@ iteration_time(FlLoop *loop, int64_t *now_ns)
 static int
 queue_due(FlLoop *loop)
 {
-    int64_t now_ns;
-    if (iteration_time(loop, &now_ns) < 0) {
+    double now_s;
+    if (iteration_time(loop, &now_s) < 0) {
         return -1;
     }
     /* asyncio adds the clock's resolution too: one nanosecond. */
-    int64_t due_ns = now_ns + 1;
-    while (fl_timer_queue_next_ns(&loop->timers) <= due_ns) {
+    double end_s = now_s + 1e-9;
+    while (fl_timer_queue_next_s(&loop->timers) < end_s) {
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
             return -1;
         }
         FlTimerHandle *timer =
-            fl_timer_of(fl_timer_queue_pop_due(&loop->timers, due_ns));
+            fl_timer_of(fl_timer_queue_pop(&loop->timers));
         entry->kind = FL_READY_HANDLE;
         entry->nargs = 0;
         entry->context = NULL;

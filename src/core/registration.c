@@ -205,8 +205,8 @@ drop_event(FlRegistration *reg)
     /* Without a GIL, while another thread iterates, the entry may be running
        there and its slot may be reused.  So leave it: run_event sees that the
        registration was closed. */
-    if (reg->entry != NULL
-        && (FL_HAVE_GIL || !fl_fd_table_iterates_elsewhere(reg->table)))
+    if ((FL_HAVE_GIL || !fl_fd_table_iterates_elsewhere(reg->table))
+        && reg->entry != NULL)
     {
         reg->entry->kind = FL_READY_NONE;
         reg->entry = NULL;

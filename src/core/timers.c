@@ -16,24 +16,6 @@
 
 #include <math.h>
 
-/* Slightly less than 1e9.  loop.time() rounds a nanosecond count twice (to a
-   double, and by the division).  With this factor the ceil below gives that
-   nanosecond again, and not the next one. */
-#define NS_PER_SECOND (1e9 * (1 - 0x1p-51))
-
-/* The first nanosecond at which loop.time() >= when.  NaN fails both
-   comparisons and is due at once, as in asyncio before 3.13.
-   FL_DEADLINE_NEVER means an empty queue, so infinity must be less. */
-static int64_t
-deadline_of(double when)
-{
-    double ns = ceil(when * NS_PER_SECOND);
-    if (ns >= 9.2e18) {
-        return FL_DEADLINE_NEVER - 1;
-    }
-    return ns > 0 ? (int64_t)ns : 0;
-}
-
 static int
 check_when(const FlWhen *when)
 {
@@ -78,8 +60,11 @@ fl_timer_parse_when(PyObject *value, FlWhen *when)
 int
 fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
 {
-    int64_t deadline_ns = deadline_of(timer->when_seconds);
-    if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_ns) < 0) {
+    double when = timer->when_seconds;
+    /* NaN has no place in an order.  As in asyncio before 3.13 it is due at
+       once. */
+    double deadline_s = FL_UNLIKELY(isnan(when)) ? -INFINITY : when;
+    if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_s) < 0) {
         PyErr_NoMemory();
         return -1;
     }

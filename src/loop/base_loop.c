@@ -134,9 +134,7 @@ static void
 drop_timers(FlLoop *loop)
 {
     FlTimerNode *node;
-    while ((node = fl_timer_queue_pop_due(&loop->timers, FL_DEADLINE_NEVER))
-           != NULL)
-    {
+    while ((node = fl_timer_queue_pop(&loop->timers)) != NULL) {
         Py_DECREF(fl_timer_of(node));
     }
 }

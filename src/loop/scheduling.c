@@ -434,13 +434,13 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     FlWhen when = {0};
-    int64_t now_ns = fl_clock_ns();
+    double now_s = fl_clock_s();
     if (!fl_loop_needs_lock(loop)) {
         /* So that call_later(0) may run without a poll: may_skip_poll compares
            deadlines with it. */
-        loop->now_ns = now_ns;
+        loop->now_s = now_s;
     }
-    when.seconds = (double)now_ns / 1e9 + delay;
+    when.seconds = now_s + delay;
     return schedule(loop, when, &call);
 }
 
@@ -481,5 +481,5 @@ const char fl_loop_time_doc[] =
 PyObject *
 fl_loop_time(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(ignored))
 {
-    return PyFloat_FromDouble((double)fl_clock_ns() / 1e9);
+    return PyFloat_FromDouble(fl_clock_s());
 }

@@ -6,6 +6,7 @@ It is plain C, so it is compiled here by itself and driven through ctypes.
 from __future__ import annotations
 
 import ctypes
+import math
 import random
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ import pytest
 # Nothing of the extension runs here; ctypes keeps what it is shown.
 pytestmark = pytest.mark.no_refcount
 
-NEVER = 2**63 - 1
+NEVER = math.inf
 
 
 class Node(ctypes.Structure):
@@ -36,7 +37,7 @@ class Queue(ctypes.Structure):
         ("line_capacity", ctypes.c_size_t),
         ("line_removed", ctypes.c_size_t),
         ("sequence", ctypes.c_uint64),
-        ("next_ns", ctypes.c_int64),
+        ("next_s", ctypes.c_double),
     ]
 
 
@@ -44,10 +45,10 @@ class Queue(ctypes.Structure):
 def library(compiled) -> ctypes.CDLL:
     loaded = compiled("src/base/timer_queue.c")
     node, queue = ctypes.POINTER(Node), ctypes.POINTER(Queue)
-    loaded.fl_timer_queue_push.argtypes = [queue, node, ctypes.c_int64]
+    loaded.fl_timer_queue_push.argtypes = [queue, node, ctypes.c_double]
     loaded.fl_timer_queue_remove.argtypes = [queue, node]
-    loaded.fl_timer_queue_pop_due.argtypes = [queue, ctypes.c_int64]
-    loaded.fl_timer_queue_pop_due.restype = node
+    loaded.fl_timer_queue_pop.argtypes = [queue]
+    loaded.fl_timer_queue_pop.restype = node
     return loaded
 
 
@@ -58,21 +59,21 @@ class Timers:
         self.c = library
         self.queue = Queue()
         self.nodes: dict[int, Node] = {}
-        self.model: list[tuple[int, int]] = []
+        self.model: list[tuple[float, int]] = []
         self.made = 0
         library.fl_timer_queue_init(ctypes.byref(self.queue))
 
-    def push(self, deadline_ns: int) -> int:
+    def push(self, deadline_s: float) -> int:
         node, name = Node(), self.made
         self.made += 1
         assert (
             self.c.fl_timer_queue_push(
-                ctypes.byref(self.queue), ctypes.byref(node), deadline_ns
+                ctypes.byref(self.queue), ctypes.byref(node), deadline_s
             )
             == 0
         )
         self.nodes[name] = node
-        self.model.append((deadline_ns, name))
+        self.model.append((deadline_s, name))
         return name
 
     def remove(self, name: int) -> None:
@@ -83,11 +84,12 @@ class Timers:
         assert node.place == 0
         self.model = [entry for entry in self.model if entry[1] != name]
 
-    def pop_due(self, now_ns: int) -> int | None:
-        found = self.c.fl_timer_queue_pop_due(ctypes.byref(self.queue), now_ns)
-        due = min(
-            (entry for entry in self.model if entry[0] <= now_ns), default=None
-        )
+    def pop_due(self, now_s: float) -> int | None:
+        if self.queue.next_s > now_s:
+            assert not any(entry[0] <= now_s for entry in self.model)
+            return None
+        found = self.c.fl_timer_queue_pop(ctypes.byref(self.queue))
+        due = min(self.model, default=None)
         if due is None:
             assert not found
             return None
@@ -99,7 +101,7 @@ class Timers:
 
     def check(self) -> None:
         first = min((entry[0] for entry in self.model), default=NEVER)
-        assert self.queue.next_ns == first
+        assert self.queue.next_s == first
         queue = self.queue
         count = queue.heap_size + queue.line_tail - queue.line_head
         assert count - queue.line_removed == len(self.model)
@@ -191,13 +193,13 @@ def test_against_a_sorted_list(timers: Timers, seed: int) -> None:
         timers.check()
 
 
-def drained(timers: Timers, now_ns: int) -> list[int | None]:
+def drained(timers: Timers, now_s: float) -> list[int | None]:
     """Pop all that is due; the model is asked once, for it is slow."""
-    due = sorted(entry for entry in timers.model if entry[0] <= now_ns)
+    due = sorted(entry for entry in timers.model if entry[0] <= now_s)
     timers.model = sorted(set(timers.model) - set(due))
     popped = []
-    while found := timers.c.fl_timer_queue_pop_due(
-        ctypes.byref(timers.queue), now_ns
+    while timers.queue.next_s <= now_s and (
+        found := timers.c.fl_timer_queue_pop(ctypes.byref(timers.queue))
     ):
         popped.append(ctypes.addressof(found.contents))
         assert found.contents.place == 0
@@ -208,7 +210,7 @@ def drained(timers: Timers, now_ns: int) -> list[int | None]:
     return [name for _, name in due]
 
 
-@pytest.mark.parametrize("spread", [1, 7, 300, 10**6, 10**17])
+@pytest.mark.parametrize("spread", [1, 7, 300, 10**6, 10**15])
 @pytest.mark.parametrize("part", [0.05, 0.3, 1.0])
 def test_a_flood_leaves_the_heap_in_order(
     timers: Timers, spread: int, part: float

@@ -201,3 +201,33 @@ def test_the_returned_time_is_used_unconverted(virtual):
     assert repr(virtual.call_later(5, virtual.stop).when()) == "12"
     virtual.now = Fraction(1, 3)
     assert virtual.call_later(1, virtual.stop).when() == Fraction(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("start", "early", "late"),
+    [
+        (1.7e12, 1.7e12 + 10, 1.7e12 + 1000),  # milliseconds since 1970
+        (-10.0, -5, -3),
+        (0.0, 1e-12, 3e-12),
+    ],
+    ids=["milliseconds", "below-zero", "picoseconds"],
+)
+def test_timers_follow_a_clock_of_any_unit_and_sign(
+    virtual, start, early, late
+):
+    seen = []
+
+    def iterate_at(now):
+        virtual.now = now
+        virtual.call_soon(virtual.stop)
+        virtual.run_forever()
+
+    virtual.now = start
+    virtual.call_at(late, seen.append, "late")
+    virtual.call_at(early, seen.append, "early")
+    virtual.call_soon(seen.append, "first")
+    iterate_at(start)
+    iterate_at((early + late) / 2)
+    iterate_at(late + 1)
+    # asyncio adds a nanosecond, its clock's resolution, to each time.
+    assert seen == ["first", "early", "late"]

@@ -129,8 +129,8 @@ def spend(seconds):
 async def test_time_goes_to_callbacks_and_to_sleep(loop):
     loop.enable_metrics()
     await asyncio.sleep(0)
-    first = loop.metrics()
     began = time.monotonic_ns()
+    first = loop.metrics()
     spend(0.03)
     await asyncio.sleep(0.05)
     found = loop.metrics().since(first)

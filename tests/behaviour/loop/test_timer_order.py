@@ -1,5 +1,6 @@
 """The order of timers that callbacks set and make late by being busy."""
 
+import math
 import random
 import time
 
@@ -168,3 +169,25 @@ def test_a_time_read_before_is_before_no_delay_whichever_is_set_first(loop):
         loop.call_later(0, arm)
         loop.run_forever()
     assert seen == ["time", "no delay"] * 3
+
+
+def test_timers_of_the_past_run_in_the_order_of_their_deadlines(loop):
+    seen = []
+    for when in (-1.0, -2.0, float("-inf"), -1e12, 0.0, -0.0):
+        loop.call_at(when, seen.append, when)
+    loop.call_at(0.5, loop.stop)
+    loop.run_forever()
+    assert seen == [float("-inf"), -1e12, -2.0, -1.0, 0.0, -0.0]
+
+
+def test_deadlines_within_a_nanosecond_keep_their_order(loop):
+    seen = []
+    when = loop.time() + 0.01
+    following = [when]
+    for _ in range(4):
+        following.append(math.nextafter(following[-1], math.inf))
+    for at in (3, 1, 4, 0, 2):
+        loop.call_at(following[at], seen.append, at)
+    loop.call_at(when + 0.01, loop.stop)
+    loop.run_forever()
+    assert seen == [0, 1, 2, 3, 4]
