@@ -21,7 +21,9 @@
       - The next tick of the coarse clock ends the skipping in any case.  This
         bounds the wait where callbacks suddenly become slow.
    2. The GIL is released only around a poll that may block.  That poll touches
-      no Python object.
+      no Python object.  Otherwise other threads get the GIL, and signal
+      handlers run, between the bytecodes of callbacks.  A callback in C may
+      have none, so a poll at a new tick of the coarse clock runs some.
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.
@@ -43,6 +45,7 @@
 #include "core/signals.h"
 #include "core/thread_queue.h"
 #include "core/timers.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/field.h"
@@ -211,6 +214,17 @@ poll(FlLoop *loop, int64_t timeout_ns)
     return began_ns;
 }
 
+/* Before a poll: see invariant 2.  0, or -1 with an exception of a signal
+   handler. */
+static int
+reach_safepoint(FlLoop *loop, int64_t timeout_ns)
+{
+    if (timeout_ns != 0 || fl_clock_coarse_ns() == loop->polled_ns) {
+        return 0;
+    }
+    return fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
+}
+
 /* Whether this iteration skips its poll; see invariant 1. */
 static bool
 may_skip_poll(FlLoop *loop)
@@ -341,7 +355,9 @@ fl_loop_iterate(FlLoop *loop)
     bool polls = !may_skip_poll(loop);
     int64_t timeout_ns, began_ns = 0;
     if (polls) {
-        if (poll_timeout(loop, &timeout_ns) < 0) {
+        if (poll_timeout(loop, &timeout_ns) < 0
+            || reach_safepoint(loop, timeout_ns) < 0)
+        {
             return -1;
         }
         began_ns = poll(loop, timeout_ns);

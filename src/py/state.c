@@ -89,6 +89,19 @@ steps_probe(FlState *state)
     return 0;
 }
 
+/* 0, or -1 with an exception set. */
+static int
+safepoint_init(FlState *state)
+{
+    PyObject *globals = PyDict_New();
+    if (globals != NULL) {
+        state->safepoint =
+            PyRun_String("lambda: None", Py_eval_input, globals, globals);
+        Py_DECREF(globals);
+    }
+    return state->safepoint == NULL ? -1 : 0;
+}
+
 /* On failure the module's m_free releases what was set (see state.h). */
 int
 fl_state_init(FlState *state, PyObject *module)
@@ -114,7 +127,7 @@ fl_state_init(FlState *state, PyObject *module)
     if (state->empty_tuple == NULL || state->loop_kwnames == NULL) {
         return -1;
     }
-    return steps_probe(state);
+    return safepoint_init(state) < 0 ? -1 : steps_probe(state);
 }
 
 int

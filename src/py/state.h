@@ -211,6 +211,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
 
 /* Other owned references.  Each is set by the folder that uses it. */
 #define FL_OBJECTS(X)                                                      \
+    X(safepoint) /* a Python function that does nothing: core/iteration.c */ \
     X(empty_tuple)                                                         \
     X(loop_kwnames)         /* ("loop",) */                                \
     X(object_class)         /* object.__dict__['__class__'] */             \

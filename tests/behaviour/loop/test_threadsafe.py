@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import faulthandler
+import functools
 import gc
 import signal
 import threading
@@ -254,3 +256,26 @@ def test_handles_of_many_threads_can_be_cancelled(loop, in_thread):
     in_thread(caller).join()
     loop.run_until_complete(asyncio.sleep(0))
     assert seen == []
+
+
+def test_a_busy_callback_without_bytecode_leaves_other_threads_the_gil(
+    loop, in_thread
+):
+    lock = threading.Lock()
+    lock.acquire()
+
+    def stop():
+        lock.acquire()
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = in_thread(stop)
+    again = functools.partial(loop.call_soon)
+    again.__setstate__((loop.call_soon, (again,), {}, None))
+    loop.call_soon(again)
+    loop.call_soon(lock.release)
+    # Nothing but the process's end can end a run that keeps the GIL.
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    loop.run_forever()
+    faulthandler.cancel_dump_traceback_later()
+    thread.join()
+    again.__setstate__((list, (), {}, None))  # end its reference to itself
