@@ -684,12 +684,17 @@ _system_accept = _streams.socket_type.accept
 
 
 def _leaves_to_system(sock: Any, *calls: str) -> bool:
-    """Whether a socket's class inherits these calls, and fileno(), unchanged.
+    """Whether a socket inherits these calls, and fileno(), unchanged.
 
-    Only then may the core replace the calls by system calls.
+    Only then may the core replace the calls by system calls.  An object of a
+    subclass may have a call of its own in its __dict__.
     """
     kind = type(sock)
-    return _core.is_plain_class(kind) or all(
-        getattr(kind, call, None) is getattr(socket.SocketType, call)
+    if _core.is_plain_class(kind):
+        return True
+    own = getattr(sock, "__dict__", {})
+    return all(
+        call not in own
+        and getattr(kind, call, None) is getattr(socket.SocketType, call)
         for call in (*calls, "fileno")
     )

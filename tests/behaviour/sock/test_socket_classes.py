@@ -13,6 +13,7 @@ import socket
 from collections import Counter
 
 import pytest
+from datagram_helpers import Datagrams
 from net_helpers import (
     client_context,
     iterations,
@@ -266,3 +267,51 @@ async def test_sendall_of_items_larger_than_a_byte(loop, loop_kind, data):
         await loop.sock_sendall(slow, array.array("i"))
         await loop.sock_sendall(slow, data)
         assert far.recv(1000) == data.tobytes()
+
+
+@pytest.mark.parametrize("name", ["recv", "send"])
+async def test_a_call_set_on_the_object(loop, name):
+    class Own(socket.socket):
+        """Has the methods of its base, and a __dict__."""
+
+    calls = []
+    near, far = socket.socketpair()
+    own = Own(fileno=near.detach())
+    method = getattr(own, name)
+
+    def noting(*args):
+        calls.append(name)
+        return method(*args)
+
+    setattr(own, name, noting)
+    with far:
+        far.sendall(b"word")
+        reader, writer = await asyncio.open_connection(sock=own)
+        assert await reader.readexactly(4) == b"word"
+        writer.write(b"word")
+        assert calls
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("name", ["recvfrom", "sendto"])
+async def test_a_datagram_call_set_on_the_object(loop, name):
+    class Own(socket.socket):
+        """Has the methods of its base, and a __dict__."""
+
+    calls = []
+    own = Own(socket.AF_INET, socket.SOCK_DGRAM)
+    own.bind(("127.0.0.1", 0))
+    method = getattr(own, name)
+
+    def noting(*args):
+        calls.append(name)
+        return method(*args)
+
+    setattr(own, name, noting)
+    here, protocol = await loop.create_datagram_endpoint(Datagrams, sock=own)
+    here.sendto(b"word", own.getsockname())
+    assert await protocol.wait("datagram") == b"word"
+    assert calls
+    here.close()
+    await protocol.wait("lost")
