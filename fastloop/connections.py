@@ -37,6 +37,20 @@ if TYPE_CHECKING:
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
+#: What the core's transports do by system calls, and asyncio's by methods of
+#: the socket.  ``src/core/overrides.c`` has the same names.
+_STREAM_CALLS = (
+    "recv",
+    "recv_into",
+    "send",
+    "sendmsg",
+    "getpeername",
+    "getsockname",
+    "setsockopt",
+    "shutdown",
+)
+_DATAGRAM_CALLS = ("recvfrom", "send", "sendto", "getpeername", "getsockname")
+
 
 def _nothing() -> None:
     """Stand for a weak reference to no task."""
@@ -158,7 +172,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """Return a C transport; or asyncio's if the socket's class overrides
         socket methods, because only asyncio's transport calls those.
         """
-        if _leaves_to_system(sock, "recv", "recv_into", "send", "sendmsg"):
+        if _leaves_to_system(sock, *_STREAM_CALLS):
             shared = sock not in self._private_socks
             return _core.open_stream(
                 self, sock, shared, protocol, waiter, extra, server, context
@@ -411,7 +425,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         extra: dict[str, Any] | None = None,
     ) -> Any:
         if sock.family not in _DATAGRAM_FAMILIES or not _leaves_to_system(
-            sock, "recvfrom", "send", "sendto"
+            sock, *_DATAGRAM_CALLS
         ):
             return _in_order(
                 super()._make_datagram_transport(

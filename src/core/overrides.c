@@ -77,9 +77,13 @@ static bool
 socket_is_plain(const FlState *state)
 {
     const FlNames *names = &state->names;
-    PyObject *methods[] = {names->recv,  names->recv_into, names->recvfrom,
-                           names->send,  names->sendmsg,   names->sendto,
-                           names->fileno};
+    /* fastloop/connections.py has the same names, for other classes. */
+    PyObject *methods[] = {
+        names->recv,        names->recv_into,   names->recvfrom,
+        names->send,        names->sendmsg,     names->sendto,
+        names->getpeername, names->getsockname, names->setsockopt,
+        names->shutdown,    names->fileno,
+    };
     PyObject *base = (PyObject *)((PyTypeObject *)state->socket_type)->tp_base;
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
         if (is_replaced(base, state->socket_type, methods[at]) != 0) {

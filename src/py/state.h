@@ -119,7 +119,9 @@ struct FlNativeProtocol;
     X(sendto)                   \
     X(set_exception)            \
     X(set_result)               \
+    X(setsockopt)               \
     X(shown_buffer)             \
+    X(shutdown)                 \
     X(socket)                   \
     X(sockname)                 \
     X(time)                     \

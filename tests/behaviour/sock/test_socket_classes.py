@@ -315,3 +315,72 @@ async def test_a_datagram_call_set_on_the_object(loop, name):
     assert calls
     here.close()
     await protocol.wait("lost")
+
+
+class Asked(socket.socket):
+    """Notes what it is asked and told, besides the calls that move bytes."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.calls = []
+
+    def getsockname(self):
+        self.calls.append("getsockname")
+        return ("here", 1)
+
+    def getpeername(self):
+        self.calls.append("getpeername")
+        return ("there", 2)
+
+    def setsockopt(self, *args):
+        self.calls.append("setsockopt")
+        socket.socket.setsockopt(self, *args)
+
+    def shutdown(self, how):
+        self.calls.append("shutdown")
+        socket.socket.shutdown(self, how)
+
+
+async def test_what_a_transport_asks_of_a_connected_socket(loop):
+    # With its protocol number, for which asyncio sets TCP_NODELAY.
+    sock = Asked(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    with listening_socket() as listener:
+        sock.connect(listener.getsockname())
+        _, writer = await asyncio.open_connection(sock=sock)
+        assert writer.get_extra_info("sockname") == ("here", 1)
+        assert writer.get_extra_info("peername") == ("there", 2)
+        writer.write_eof()
+        assert {*sock.calls} == {
+            "getsockname",
+            "getpeername",
+            "setsockopt",
+            "shutdown",
+        }
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "name", ["getsockname", "getpeername", "setsockopt", "shutdown"]
+)
+async def test_a_transport_asks_a_class_with_one_call_of_its_own(loop, name):
+    kind = type("Kind", (socket.socket,), {name: Asked.__dict__[name]})
+    sock = kind(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.calls = []
+    with listening_socket() as listener:
+        sock.connect(listener.getsockname())
+        _, writer = await asyncio.open_connection(sock=sock)
+        writer.write_eof()
+        assert name in sock.calls
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_what_a_transport_asks_of_a_datagram_socket(loop):
+    sock = Asked(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    here, protocol = await loop.create_datagram_endpoint(Datagrams, sock=sock)
+    assert here.get_extra_info("sockname") == ("here", 1)
+    assert here.get_extra_info("peername") == ("there", 2)
+    here.close()
+    await protocol.wait("lost")
