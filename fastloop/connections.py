@@ -682,11 +682,13 @@ def _accepts_as_a_socket(sock: Any) -> bool:
     """Whether accept() of a listening socket is that of socket.socket.
 
     True for gunicorn's objects, which wrap a socket and delegate to it what
-    they do not define.  The accepted sockets are then socket.socket objects.
+    they do not define.  The accepted sockets are then socket.socket objects:
+    accept() makes them of whatever the module has under that name.
     """
     real = getattr(getattr(sock, "accept", None), "__self__", None)
     return (
-        isinstance(real, _streams.socket_type)
+        socket.socket is _streams.socket_type
+        and isinstance(real, _streams.socket_type)
         and type(real).accept is _system_accept
         and type(real).fileno is socket.SocketType.fileno
         and _core.is_plain_class(_streams.socket_type)

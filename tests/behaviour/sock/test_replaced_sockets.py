@@ -247,3 +247,27 @@ async def test_transports_made_then_set_options_by_a_method_of_the_class(
         assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in calls
         writer.close()
         await writer.wait_closed()
+
+
+async def test_accepted_sockets_are_of_the_class_that_the_module_has(
+    monkeypatch,
+):
+    class Sock(socket.socket):
+        received = 0
+
+        def recv(self, *args):
+            type(self).received += 1
+            return super().recv(*args)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        monkeypatch.setattr(socket, "socket", Sock)
+        server = await asyncio.start_server(echo_once, sock=listener)
+        reader, writer = await asyncio.open_connection(sock=near)
+        writer.write(b"12345")
+        assert await reader.read() == b"12345"
+        assert Sock.received > 0
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
