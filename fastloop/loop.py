@@ -633,6 +633,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         addresses and ports are resolved at once, without a thread.  Implements
         asyncio's ``loop.getaddrinfo()``.
         """
+        self._check_closed()
         if not self._debug and _may_be_literal(host):
             numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
             try:

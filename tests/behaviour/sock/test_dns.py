@@ -272,3 +272,10 @@ def test_lookup_cancelled(loop, run, monkeypatch):
         gate.set()
 
     run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_closed_loop_resolves_nothing(loop, host):
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.getaddrinfo(host, 1).send(None)
