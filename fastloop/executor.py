@@ -83,30 +83,43 @@ class _IdleWorkers:
     The executor's own Semaphore takes as long as all the rest of a job.
     """
 
-    def __init__(self, most: int) -> None:
-        self._tokens: deque[None] = deque(maxlen=most)
+    def __init__(self) -> None:
+        self._tokens: deque[None] = deque()
 
-    def acquire(self, timeout: float) -> bool:
-        """Subtract one; return False if there was none.  Never waits."""
-        try:
-            self._tokens.pop()
-        except IndexError:
+    def acquire(self, timeout: float = 0) -> bool:
+        """Subtract one; return False if there was none.  Never waits.
+
+        The caller has the executor's lock: no other one takes the last.
+        """
+        if not self._tokens:
             return False
+        self._tokens.pop()
         return True
 
     def release(self) -> None:
-        """Add one."""
+        """Add one, from any thread."""
         self._tokens.append(None)
 
 
 def _make_default() -> ThreadPoolExecutor:
     """Return a loop's default executor, as asyncio would."""
     pool = futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
-    if type(pool) is not ThreadPoolExecutor:
-        return pool  # the application has replaced the class
-    idle = _IdleWorkers(pool._max_workers)
-    pool._idle_semaphore = idle  # type: ignore[assignment]
+    if type(pool) is ThreadPoolExecutor:  # not the application's own class
+        _count_idle(pool)
     return pool
+
+
+def _count_idle(pool: ThreadPoolExecutor) -> _IdleWorkers:
+    """Give a pool an _IdleWorkers; return it.
+
+    A worker that releases the Semaphore meanwhile is not counted: the pool may
+    start a thread too many later, if its maximum is raised.
+    """
+    counted, idle = pool._idle_semaphore, _IdleWorkers()
+    pool._idle_semaphore = idle  # type: ignore[assignment]
+    while counted.acquire(timeout=0):
+        idle.release()
+    return idle
 
 
 def _is_standard(pool: Any) -> bool:
@@ -139,7 +152,13 @@ def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
             )
         pool._work_queue.put(job)  # type: ignore[arg-type]
         if len(pool._threads) >= pool._max_workers:
-            return  # _adjust_thread_count() costs more than all the rest
+            # What is left of _adjust_thread_count(), which costs more than all
+            # the rest.  The count is needed if the maximum is raised.
+            idle: Any = pool._idle_semaphore
+            if type(idle) is not _IdleWorkers:
+                idle = _count_idle(pool)
+            idle.acquire()
+            return
         try:
             pool._adjust_thread_count()
         except RuntimeError:

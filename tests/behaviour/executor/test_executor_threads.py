@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from patience import PATIENCE
@@ -41,3 +42,29 @@ def test_an_interrupt_while_a_thread_starts(loop, monkeypatch, begins):
     assert results == list(range(100))
     loop.run_until_complete(loop.shutdown_default_executor())
     assert sorted(n for n in calls if n >= 0) == list(range(100))
+
+
+async def idle_worker(pool):
+    """Wait until a worker is counted, which 3.11 does after its job ended."""
+    while not pool._idle_semaphore.acquire(timeout=0):
+        await asyncio.sleep(0)
+    pool._idle_semaphore.release()
+
+
+@pytest.mark.parametrize("kind", ["default", "own"])
+async def test_a_raised_maximum_gives_more_threads(loop, kind):
+    pool = ThreadPoolExecutor(1)
+    if kind == "default":
+        await loop.run_in_executor(None, int)
+        pool.shutdown()
+        pool = loop._default_executor
+        await idle_worker(pool)
+        pool._max_workers = 1
+    for _ in range(10):
+        await loop.run_in_executor(pool, int)
+        await idle_worker(pool)
+    pool._max_workers = 4
+    barrier = threading.Barrier(4, timeout=PATIENCE)
+    waiting = [loop.run_in_executor(pool, barrier.wait) for _ in range(4)]
+    assert sorted(await asyncio.gather(*waiting)) == [0, 1, 2, 3]
+    pool.shutdown()
