@@ -23,6 +23,12 @@ __all__ = ["StreamReader"]
 _take = _core._take
 _take_until = _core._take_until
 
+#: asyncio's own functions, for the rest of a call that has waited: one that
+#: replaces them meanwhile is for later calls.
+_readexactly = asyncio.StreamReader.readexactly
+_readuntil = asyncio.StreamReader.readuntil
+_readline = asyncio.StreamReader.readline
+
 
 class _Continued:
     """A reader as asyncio's code sees it in the middle of a call.
@@ -45,7 +51,7 @@ class _Continued:
     async def readuntil(self, separator: Any) -> bytes:
         # asyncio's readline() calls this, and must not see the exception.
         plain: Any = self
-        return await asyncio.StreamReader.readuntil(plain, separator)
+        return await _readuntil(plain, separator)
 
 
 class StreamReader(_core.NativeReader):
@@ -86,8 +92,10 @@ class StreamReader(_core.NativeReader):
         waited = False
         while type(got := _take(self, n, waited, True)) is not bytes:
             if got is None:
-                reader: Any = _Continued(self) if waited else self
-                return await asyncio.StreamReader.readexactly(reader, n)
+                if waited:
+                    rest: Any = _Continued(self)
+                    return await _readexactly(rest, n)
+                return await asyncio.StreamReader.readexactly(self, n)
             try:
                 await got  # type: ignore[misc]
             except BaseException:
@@ -106,8 +114,10 @@ class StreamReader(_core.NativeReader):
             is not bytes
         ):
             if got is None:
-                reader: Any = _Continued(self) if waited else self
-                return await asyncio.StreamReader.readuntil(reader, separator)
+                if waited:
+                    rest: Any = _Continued(self)
+                    return await _readuntil(rest, separator)
+                return await asyncio.StreamReader.readuntil(self, separator)
             try:
                 await got  # type: ignore[misc]
             except BaseException:
@@ -121,8 +131,10 @@ class StreamReader(_core.NativeReader):
         waited = False
         while type(got := _take_until(self, b"\n", waited, True)) is not bytes:
             if got is None:
-                reader: Any = _Continued(self) if waited else self
-                return await asyncio.StreamReader.readline(reader)
+                if waited:
+                    rest: Any = _Continued(self)
+                    return await _readline(rest)
+                return await asyncio.StreamReader.readline(self)
             try:
                 await got  # type: ignore[misc]
             except BaseException:

@@ -7,6 +7,7 @@ before the connection was made or with one that waits.
 from __future__ import annotations
 
 import asyncio
+from unittest import mock
 
 import pytest
 from net_helpers import Peer, iterations, tcp_socketpair
@@ -91,6 +92,33 @@ def test_patched_on_the_class(run, monkeypatch, name, when):
 
     run(main())
     assert seen
+
+
+@pytest.mark.parametrize(
+    "replaced", ["read", "readexactly", "readuntil", "readline"]
+)
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("read", (5,)),
+        ("readexactly", (5,)),
+        ("readuntil", (b"\n",)),
+        ("readline", ()),
+    ],
+)
+async def test_a_waiting_call_is_not_replaced(
+    monkeypatch, name, args, replaced
+):
+    reader, writer, peer = await connect()
+    task = asyncio.create_task(getattr(reader, name)(*args))
+    await iterations(1)
+    mocked = mock.AsyncMock(return_value=b"mock")
+    monkeypatch.setattr(asyncio.StreamReader, replaced, mocked)
+    await peer.send(b"line\n")
+    assert await task == b"line\n"
+    mocked.assert_not_called()
+    assert await getattr(reader, replaced)() == b"mock"
+    await close(writer, peer)
 
 
 @pytest.mark.parametrize("name", METHODS)
