@@ -424,8 +424,14 @@ take_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     /* Without an exception to raise, a number that is too large is clipped, as
        a slice does it. */
     Py_ssize_t wanted = PyNumber_AsSsize_t(args[1], NULL);
+    if (wanted == -1 && PyErr_Occurred()
+        && PyErr_ExceptionMatches(PyExc_TypeError))
+    {
+        /* A float, say.  asyncio may never need it as a whole number. */
+        PyErr_Clear();
+    }
     if (wanted <= 0) {
-        return use_asyncio(); /* b"", or ValueError */
+        return use_asyncio(); /* b"", ValueError or TypeError */
     }
     bool waited = args[2] == Py_True;
     FlReader *self = begin_step(fl_state_get(module), args[0], waited);

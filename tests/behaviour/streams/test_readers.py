@@ -400,3 +400,21 @@ async def test_an_exception_after_the_wake_up_is_the_next_calls(
     assert await task == b"12\n"
     with pytest.raises(ZeroDivisionError):
         await reader.read(1)
+
+
+async def test_readexactly_of_a_float_that_is_buffered(opened):
+    reader, _, peer = await opened()
+    await sent(peer, b"abcdef")
+    assert await reader.readexactly(2) == b"ab"
+    assert await reader.readexactly(8 / 2) == b"cdef"
+
+
+@pytest.mark.parametrize("method", ["read", "readexactly"])
+async def test_a_float_raises_where_bytes_are_taken(opened, method):
+    reader, _, peer = await opened()
+    task = await waiting(getattr(reader, method)(2.5))
+    assert not task.done()
+    await peer.send(b"abcdef")
+    with pytest.raises(TypeError):
+        await task
+    assert await reader.readexactly(6) == b"abcdef"
