@@ -20,7 +20,7 @@ from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 from contextvars import ContextVar
 
-from . import _core, _private, _sendfile, _streams
+from . import _core, _plain_sockets, _private, _sendfile, _streams
 
 try:
     import ssl
@@ -36,20 +36,6 @@ if TYPE_CHECKING:
 
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
-
-#: What the core's transports do by system calls, and asyncio's by methods of
-#: the socket.  ``src/core/overrides.c`` has the same names.
-_STREAM_CALLS = (
-    "recv",
-    "recv_into",
-    "send",
-    "sendmsg",
-    "getpeername",
-    "getsockname",
-    "setsockopt",
-    "shutdown",
-)
-_DATAGRAM_CALLS = ("recvfrom", "send", "sendto", "getpeername", "getsockname")
 
 
 def _nothing() -> None:
@@ -172,7 +158,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """Return a C transport; or asyncio's if the socket's class overrides
         socket methods, because only asyncio's transport calls those.
         """
-        if _leaves_to_system(sock, *_STREAM_CALLS):
+        if _plain_sockets.leaves_to_system(sock, *_plain_sockets.STREAM_CALLS):
             shared = sock not in self._private_socks
             return _core.open_stream(
                 self, sock, shared, protocol, waiter, extra, server, context
@@ -424,8 +410,11 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Any:
-        if sock.family not in _DATAGRAM_FAMILIES or not _leaves_to_system(
-            sock, *_DATAGRAM_CALLS
+        if (
+            sock.family not in _DATAGRAM_FAMILIES
+            or not _plain_sockets.leaves_to_system(
+                sock, *_plain_sockets.DATAGRAM_CALLS
+            )
         ):
             return _in_order(
                 super()._make_datagram_transport(
@@ -454,7 +443,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> None:
-        if not _accepts_as_a_socket(sock):
+        if not _plain_sockets.accepts_as_a_socket(sock):
             more = () if sys.version_info < (3, 15) else (context,)
             super()._start_serving(
                 protocol_factory,
@@ -676,41 +665,3 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
         tls._incoming.write(data)  # type: ignore[attr-defined]
     else:
         tls._feed(data)
-
-
-def _accepts_as_a_socket(sock: Any) -> bool:
-    """Whether accept() of a listening socket is that of socket.socket.
-
-    True for gunicorn's objects, which wrap a socket and delegate to it what
-    they do not define.  The accepted sockets are then socket.socket objects:
-    accept() makes them of whatever the module has under that name.
-    """
-    real = getattr(getattr(sock, "accept", None), "__self__", None)
-    return (
-        socket.socket is _streams.socket_type
-        and isinstance(real, _streams.socket_type)
-        and type(real).accept is _system_accept
-        and type(real).fileno is socket.SocketType.fileno
-        and _core.is_plain_class(_streams.socket_type)
-        and real.fileno() == sock.fileno()
-    )
-
-
-_system_accept = _streams.socket_type.accept
-
-
-def _leaves_to_system(sock: Any, *calls: str) -> bool:
-    """Whether a socket inherits these calls, and fileno(), unchanged.
-
-    Only then may the core replace the calls by system calls.  An object of a
-    subclass may have a call of its own in its __dict__.
-    """
-    kind = type(sock)
-    if _core.is_plain_class(kind):
-        return True
-    own = getattr(sock, "__dict__", {})
-    return all(
-        call not in own
-        and getattr(kind, call, None) is getattr(socket.SocketType, call)
-        for call in (*calls, "fileno")
-    )

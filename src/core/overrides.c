@@ -77,7 +77,7 @@ static bool
 socket_is_plain(const FlState *state)
 {
     const FlNames *names = &state->names;
-    /* fastloop/connections.py has the same names, for other classes. */
+    /* fastloop/_plain_sockets.py has the same names, for other classes. */
     PyObject *methods[] = {
         names->recv,        names->recv_into,   names->recvfrom,
         names->send,        names->sendmsg,     names->sendto,
