@@ -315,8 +315,7 @@ queue_due(FlLoop *loop)
         if (entry == NULL) {
             return -1;
         }
-        FlTimerHandle *timer =
-            fl_timer_of(fl_timer_queue_pop(&loop->timers));
+        FlTimerHandle *timer = fl_timer_of(fl_timer_queue_pop(&loop->timers));
         entry->kind = FL_READY_HANDLE;
         entry->nargs = 0;
         entry->context = NULL;

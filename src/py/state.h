@@ -212,22 +212,22 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")
 
 /* Other owned references.  Each is set by the folder that uses it. */
-#define FL_OBJECTS(X)                                                      \
+#define FL_OBJECTS(X)                                                        \
     X(safepoint) /* a Python function that does nothing: core/iteration.c */ \
-    X(empty_tuple)                                                         \
-    X(loop_kwnames)         /* ("loop",) */                                \
-    X(object_class)         /* object.__dict__['__class__'] */             \
-    X(streams)              /* the module fastloop._streams */             \
-    X(socket_type)          /* socket.socket */                            \
-    X(native_reader_type)   /* see streams/reader.c */                     \
-    X(stream_data_received) /* the method of asyncio_stream_protocol */    \
+    X(empty_tuple)                                                           \
+    X(loop_kwnames)         /* ("loop",) */                                  \
+    X(object_class)         /* object.__dict__['__class__'] */               \
+    X(streams)              /* the module fastloop._streams */               \
+    X(socket_type)          /* socket.socket */                              \
+    X(native_reader_type)   /* see streams/reader.c */                       \
+    X(stream_data_received) /* the method of asyncio_stream_protocol */      \
     /* The FlReader between find_room and buffers_filled, else NULL: see \
-       streams/reader.c. */ \
-    X(filling)                                                             \
-    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */   \
-    X(tls) /* the module fastloop._tls */                                  \
-    X(tls_again_errors)                                                    \
-    X(tls_error)                                                           \
+       streams/reader.c. */   \
+    X(filling)                                                               \
+    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */     \
+    X(tls) /* the module fastloop._tls */                                    \
+    X(tls_again_errors)                                                      \
+    X(tls_error)                                                             \
     X(tls_zero_error)
 
 /* Our types, each set by the function that registers it, and the type of the
