@@ -42,6 +42,7 @@
 #include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"
+#include "core/report.h"
 #include "core/signals.h"
 #include "core/thread_queue.h"
 #include "core/timers.h"
@@ -222,7 +223,12 @@ reach_safepoint(FlLoop *loop, int64_t timeout_ns)
     if (timeout_ns != 0 || fl_clock_coarse_ns() == loop->polled_ns) {
         return 0;
     }
-    return fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
+    int code = fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
+    if (FL_UNLIKELY(code < 0) && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        /* Mostly of the call itself, which the next tick makes again. */
+        code = fl_loop_report_callback(loop, NULL);
+    }
+    return code;
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */

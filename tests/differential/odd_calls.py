@@ -385,13 +385,11 @@ def state_of(thing: Any) -> dict[str, str]:
         if not isinstance(thing, asyncio.AbstractEventLoop):
             with contextlib.suppress(AttributeError):
                 method = getattr(thing, name)
-                try:
+                with contextlib.suppress(NotImplementedError):
                     found[name] = str(method())
-                except NotImplementedError:
-                    found[name] = "none"
     if "get_write_buffer_size" in found:  # what the kernel took is a race
         found["get_write_buffer_size"] = str(
-            found["get_write_buffer_size"] not in ("0", "none")
+            found["get_write_buffer_size"] != "0"
         )
     return found
 
@@ -519,6 +517,9 @@ def differs(name: str, method: str, arguments: list[Argument]) -> str:
     for patience in PATIENCE:
         theirs = outcome(asyncio.SelectorEventLoop, call, patience)
         ours = outcome(fastloop.new_event_loop, call, patience)
+        if len(ours) == len(theirs) == 4:
+            # Early releases of 3.11 have is_reading() in fewer classes.
+            ours[2] = {name: ours[2].get(name) for name in theirs[2]}
         if ours == theirs:
             return ""
     return f"asyncio {theirs}, fastloop {ours}"
