@@ -63,10 +63,13 @@ ALLOWED: dict[str, set[str]] = {
         "strided",
         "2d view",
         "done future",
+        # From 3.12 on asyncio takes them for no pieces.
+        *("None", "0"),
     },
     # From 3.13 on asyncio fails in the run.
     "call_later": {"nan"},
-    # asyncio 3.12 and 3.13 keep what a closed transport gets.
+    # asyncio 3.12 and 3.13 keep what a closed transport gets, and later ones
+    # do not look at it.
     "stream closed.writelines": set(),
     # asyncio sends by a socket that it has closed.
     "datagrams closed.sendto": set(),
@@ -78,6 +81,9 @@ ALLOWED: dict[str, set[str]] = {
     # Any object that has __index__.
     "reader.readexactly": {"index", "inf", "-inf"},
 }
+if sys.version_info[:2] in ((3, 12), (3, 13)):
+    # Their writelines() goes on after the end (gh-155888).
+    ALLOWED["closing stream.writelines"] = set()
 
 
 class Recorder(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -310,7 +316,8 @@ async def make_datagrams(case: Case) -> Any:
     return (await made)[0]
 
 
-async def closed(thing: Any) -> Any:
+async def closed(made: Any) -> Any:
+    thing = await made
     thing.close()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -339,9 +346,9 @@ OBJECTS: dict[str, Callable[[Case], Any]] = {
     "timer": lambda case: at_once(case.loop.call_later(0.01, list)),
     "stream": make_stream,
     "closing stream": make_closing_stream,
-    "stream closed": lambda case: chained(make_stream(case)),
+    "stream closed": lambda case: closed(make_stream(case)),
     "datagrams": make_datagrams,
-    "datagrams closed": lambda case: chained(make_datagrams(case)),
+    "datagrams closed": lambda case: closed(make_datagrams(case)),
     "server": lambda case: case.loop.create_server(
         case.protocol, "127.0.0.1", 0
     ),
@@ -350,10 +357,6 @@ OBJECTS: dict[str, Callable[[Case], Any]] = {
     "read pipe": lambda case: make_pipe(case, False),
     "write pipe": lambda case: make_pipe(case, True),
 }
-
-
-async def chained(made: Any) -> Any:
-    return await closed(await made)
 
 
 # -- calls --------------------------------------------------------------------
@@ -370,8 +373,8 @@ def kind_of(value: Any) -> str:
     ):
         if isinstance(value, kind):
             return kind.__name__
-    if isinstance(value, (int, str, bytes, type(None))) and value != value % 7:
-        return type(value).__name__
+    if value is None or isinstance(value, (bool, bytes)):
+        return repr(value)
     return type(value).__name__
 
 
