@@ -32,7 +32,7 @@ def accepts_as_a_socket(sock: Any) -> bool:
 
     True for gunicorn's objects, which wrap a socket and delegate to it what
     they do not define.  The accepted sockets are then socket.socket objects:
-    accept() makes them of whatever the module has under that name.
+    accept() makes them of the class that the module has under that name.
     """
     real = getattr(getattr(sock, "accept", None), "__self__", None)
     return (

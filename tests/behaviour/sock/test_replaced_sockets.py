@@ -207,7 +207,7 @@ async def test_datagram_transports_made_then_call_them(loop, counted):
 
 
 @pytest.mark.parametrize("name", ["getsockname", "getpeername", "shutdown"])
-async def test_transports_made_then_ask_by_a_method_of_the_class(
+async def test_transports_made_then_call_names_and_shutdown_of_the_class(
     monkeypatch, name
 ):
     near, far = socket.socketpair()
@@ -229,7 +229,7 @@ async def test_transports_made_then_ask_by_a_method_of_the_class(
         await writer.wait_closed()
 
 
-async def test_transports_made_then_set_options_by_a_method_of_the_class(
+async def test_transports_made_then_call_setsockopt_of_the_class(
     monkeypatch,
 ):
     calls = []

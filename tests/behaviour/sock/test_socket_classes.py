@@ -269,11 +269,12 @@ async def test_sendall_of_items_larger_than_a_byte(loop, loop_kind, data):
         assert far.recv(1000) == data.tobytes()
 
 
+class Own(socket.socket):
+    """Has the methods of its base, and a __dict__."""
+
+
 @pytest.mark.parametrize("name", ["recv", "send"])
 async def test_a_call_set_on_the_object(loop, name):
-    class Own(socket.socket):
-        """Has the methods of its base, and a __dict__."""
-
     calls = []
     near, far = socket.socketpair()
     own = Own(fileno=near.detach())
@@ -296,9 +297,6 @@ async def test_a_call_set_on_the_object(loop, name):
 
 @pytest.mark.parametrize("name", ["recvfrom", "sendto"])
 async def test_a_datagram_call_set_on_the_object(loop, name):
-    class Own(socket.socket):
-        """Has the methods of its base, and a __dict__."""
-
     calls = []
     own = Own(socket.AF_INET, socket.SOCK_DGRAM)
     own.bind(("127.0.0.1", 0))
@@ -317,8 +315,8 @@ async def test_a_datagram_call_set_on_the_object(loop, name):
     await protocol.wait("lost")
 
 
-class Asked(socket.socket):
-    """Notes what it is asked and told, besides the calls that move bytes."""
+class Overriding(socket.socket):
+    """Overrides methods that transfer no data, and notes their calls."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -341,9 +339,9 @@ class Asked(socket.socket):
         socket.socket.shutdown(self, how)
 
 
-async def test_what_a_transport_asks_of_a_connected_socket(loop):
+async def test_a_transport_calls_overridden_methods_of_its_socket(loop):
     # With its protocol number, for which asyncio sets TCP_NODELAY.
-    sock = Asked(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock = Overriding(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     with listening_socket() as listener:
         sock.connect(listener.getsockname())
         _, writer = await asyncio.open_connection(sock=sock)
@@ -363,8 +361,8 @@ async def test_what_a_transport_asks_of_a_connected_socket(loop):
 @pytest.mark.parametrize(
     "name", ["getsockname", "getpeername", "setsockopt", "shutdown"]
 )
-async def test_a_transport_asks_a_class_with_one_call_of_its_own(loop, name):
-    kind = type("Kind", (socket.socket,), {name: Asked.__dict__[name]})
+async def test_a_transport_calls_a_single_overridden_method(loop, name):
+    kind = type("Kind", (socket.socket,), {name: Overriding.__dict__[name]})
     sock = kind(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.calls = []
     with listening_socket() as listener:
@@ -376,8 +374,10 @@ async def test_a_transport_asks_a_class_with_one_call_of_its_own(loop, name):
         await writer.wait_closed()
 
 
-async def test_what_a_transport_asks_of_a_datagram_socket(loop):
-    sock = Asked(socket.AF_INET, socket.SOCK_DGRAM)
+async def test_an_endpoint_calls_overridden_methods_of_its_socket(
+    loop,
+):
+    sock = Overriding(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
     here, protocol = await loop.create_datagram_endpoint(Datagrams, sock=sock)
     assert here.get_extra_info("sockname") == ("here", 1)
