@@ -148,7 +148,6 @@ struct FlLoop {
     PyObject *signal_handlers;
     PyObject *python_transports; /* fd -> asyncio's own transport, or NULL */
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
-    PyObject *step_kwnames;      /* the ("context",) of C tasks, or NULL */
     double slow_callback_duration;
 };
 

@@ -46,8 +46,6 @@ fl_socket_is_plain(FlState *state, const PyTypeObject *type)
 /* Methods of the loop; a set bit of loop->class_overrides has this number. */
 typedef enum {
     FL_OVERRIDES_TIME,
-    /* A replaced call_soon may look at the handle, so every call needs one. */
-    FL_OVERRIDES_CALL_SOON,
     FL_OVERRIDES_CALL_AT,
     /* A replaced call_soon_threadsafe may also have to wake a foreign event
        loop that the loop is embedded in, so nothing may bypass it. */

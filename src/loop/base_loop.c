@@ -182,7 +182,6 @@ close_core(FlLoop *loop)
        first. */
     fl_poller_close(loop->poller);
     Py_CLEAR(loop->future_keywords);
-    Py_CLEAR(loop->step_kwnames);
     free(loop->scratch);
     loop->scratch = NULL;
     free(loop->datagram_buffers);
@@ -257,7 +256,6 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(loop));
     LOOP_ATTRIBUTES(VISIT)
     Py_VISIT(loop->future_keywords);
-    Py_VISIT(loop->step_kwnames);
     Py_VISIT(loop->patched_run);
     Py_VISIT(loop->dict);
     FlTimerNode *timer;

@@ -1,12 +1,9 @@
 /* call_soon and the like: everything that queues a callback.
 
-   1. A C task's own steps need no handle: asyncio drops the one that call_soon
-      returns.  Python code could only reach a step's callable through a handle
-      or a call_soon of its own, and overrides.h says whether there is one.  A
-      wake-up reaches the add_done_callback of any future that a task awaits.
-      It goes without a handle only with the keyword tuple that C tasks pass
-      with their steps: C code drops the handle.
-      fastloop._task_probe finds out which callables these are (state.c).
+   1. asyncio's C code calls call_soon for a task's step and for a future's
+      callbacks.  It drops the handle, so it gets none.  Its calls are known by
+      their tuple of keywords, c_kwnames (state.c): an object of its own, so no
+      other caller passes it.
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
       slot first.
@@ -59,21 +56,6 @@ is_custom_context(PyObject *context)
 
 /* --- call_soon ----------------------------------------------------------- */
 
-/* Whether this is the call by which a C task schedules its own step, or a C
-   future or task its wake-up: invariant 1. */
-static inline bool
-is_task_step(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-             PyObject *kwnames)
-{
-    const FlState *state = loop->state;
-    if (nargs == 1) {
-        return Py_TYPE(args[0]) == state->step_type;
-    }
-    return nargs == 2 && kwnames == loop->step_kwnames
-           && PyCFunction_CheckExact(args[0])
-           && PyCFunction_GET_FUNCTION(args[0]) == state->wakeup_function;
-}
-
 /* Fill a reserved entry.  args[0] is the callback.  Steals context. */
 static inline void
 fill_entry(FlReady *entry, PyObject *const *args, Py_ssize_t nargs,
@@ -89,9 +71,9 @@ fill_entry(FlReady *entry, PyObject *const *args, Py_ssize_t nargs,
     }
 }
 
-/* Queue a step without a handle: see invariant 1. */
+/* Queue a call without a handle: see invariant 1. */
 static inline PyObject *
-push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+push_bare(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
           PyObject *context)
 {
     FlReady *entry = fl_ready_reserve(&loop->ready);
@@ -103,16 +85,16 @@ push_step(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     Py_RETURN_NONE;
 }
 
-/* Whether this is the call of a C task: a shortcut past fl_args_parse.  A C
-   task passes the same keyword tuple, ("context",), each time.  Its string is
-   not interned, so the loop stores the tuple and compares its address. */
+/* Whether this is a call of asyncio's C code: invariant 1.  The keyword is
+   ("context",).  A functools.partial around call_soon passes the tuple on, with
+   more arguments. */
 static inline bool
-is_task_call(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-             PyObject *kwnames)
+is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
 {
-    return kwnames != NULL && FL_LIKELY(kwnames == loop->step_kwnames)
-           && FL_LIKELY(nargs >= 1)
-           && FL_LIKELY(PyContext_CheckExact(args[nargs]));
+    return kwnames != NULL && FL_LIKELY(kwnames == loop->state->c_kwnames)
+           && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS)
+           && FL_LIKELY(!is_custom_context(args[nargs]));
 }
 
 /* Queue a filled handle.  Steals context. */
@@ -183,7 +165,7 @@ const char fl_loop_call_soon_doc[] =
     "context is the contextvars.Context to run in; a copy of the current\n"
     "one by default.  Returns an asyncio.Handle.  Raises RuntimeError when\n"
     "the loop is closed.  Implements asyncio's loop.call_soon(); the calls\n"
-    "by which a C task schedules itself get None, which asyncio ignores.";
+    "of asyncio's C code, which ignores the result, get None.";
 
 PyObject *
 fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -191,12 +173,13 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 {
     PyObject *context = NULL;
     bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
+    bool bare = is_from_asyncio(loop, args, nargs, kwnames);
     FlArgs parsed;
     if (FL_UNLIKELY(loop->closed)) { /* tested inline, as this is a hot path */
         (void)fl_loop_check_open(loop);
         return NULL;
     }
-    if (is_task_call(loop, args, nargs, kwnames)) {
+    if (bare) {
         context = args[nargs]; /* the keyword's value */
     }
     else if (FL_UNLIKELY(nargs < 1) || kwnames != NULL) {
@@ -218,18 +201,9 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (other_thread < 0) {
         return NULL;
     }
-    /* A step may go without a handle if nobody could see the handle and its
-       context is a real Context. */
-    if (context != NULL && !other_thread && !loop->debug
-        && !is_custom_context(context) && !(loop->off & FL_OFF_RAW_STEPS)
-        && is_task_step(loop, args, nargs, kwnames)
-        && !fl_overrides(loop, FL_OVERRIDES_CALL_SOON))
-    {
-        /* Learn the tuple for is_task_call. */
-        if (FL_UNLIKELY(kwnames != loop->step_kwnames)) {
-            Py_XSETREF(loop->step_kwnames, Py_NewRef(kwnames));
-        }
-        return push_step(loop, args, nargs, context);
+    if (bare && !other_thread && !loop->debug
+        && !(loop->off & FL_OFF_RAW_STEPS)) {
+        return push_bare(loop, args, nargs, context);
     }
     PyObject *owned = fl_context_resolve(context);
     if (FL_UNLIKELY(owned == NULL)) {

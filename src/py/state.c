@@ -6,12 +6,12 @@
    2. A type whose struct begins with asyncio's slots is created only after its
       layout was checked (fl_type_derive).  An unknown layout would have a slot
       and a field of ours share memory.
-   3. The types of task steps have no public name, so they are probed: a
-      throw-away task on a stub loop shows which callables asyncio's C task
-      passes to call_soon.  If the probe finds anything unknown, step_type and
-      wakeup_function stay NULL, and steps run as ordinary callbacks. */
+   3. The tuple of keywords with which asyncio's C code calls call_soon has no
+      public name, so one call is recorded: that of a future on a stub loop.
+      If asyncio's futures are not those in C, c_kwnames stays NULL. */
 #include "py/state.h"
 
+#include "py/call.h"
 #include "py/compat.h"
 
 #include <string.h>
@@ -61,32 +61,33 @@ import_all(FlState *state)
     return 0;
 }
 
-/* Invariant 3.  fastloop/_task_probe.py runs the task.  It returns what the
-   stub loop received, which is the step of a new task and the wake-up of a
-   waiting task, or None.  0, or -1 with an exception set. */
-static int
-steps_probe(FlState *state)
+/* The call_soon of the stub loop.  Python code cannot see its caller's tuple,
+   so this is C. */
+static PyObject *
+record_call(PyObject *module, PyObject *const *Py_UNUSED(args),
+            Py_ssize_t Py_UNUSED(nargs), PyObject *kwnames)
 {
-    PyObject *probe = PyImport_ImportModule("fastloop._task_probe");
-    PyObject *found = probe == NULL
-                          ? NULL
-                          : PyObject_CallMethod(probe, "task_callbacks", NULL);
+    if (kwnames != NULL && PyTuple_GET_SIZE(kwnames) == 1) {
+        Py_XSETREF(fl_state_get(module)->c_kwnames, Py_NewRef(kwnames));
+    }
+    Py_RETURN_NONE;
+}
+
+/* Invariant 3.  0, or -1 with an exception set. */
+static int
+find_c_kwnames(PyObject *module)
+{
+    static PyMethodDef recorder = {"call_soon",
+                                   (PyCFunction)(void (*)(void))record_call,
+                                   METH_FASTCALL | METH_KEYWORDS, NULL};
+    PyObject *record = PyCFunction_New(&recorder, module);
+    PyObject *probe = PyImport_ImportModule("fastloop._future_probe");
+    PyObject *done = record == NULL || probe == NULL
+                         ? NULL
+                         : PyObject_CallMethod(probe, "call", "O", record);
     Py_XDECREF(probe);
-    if (found == NULL) {
-        return -1;
-    }
-    if (PyTuple_CheckExact(found) && PyTuple_GET_SIZE(found) == 2) {
-        PyObject *step = PyTuple_GET_ITEM(found, 0);
-        PyObject *wakeup = PyTuple_GET_ITEM(found, 1);
-        if (PyCFunction_Check(wakeup)) {
-            /* The step is an instance of a type of its own.  The wake-up is a
-               built-in method, so its C function identifies it. */
-            state->step_type = (PyTypeObject *)Py_NewRef(Py_TYPE(step));
-            state->wakeup_function = PyCFunction_GetFunction(wakeup);
-        }
-    }
-    Py_DECREF(found);
-    return 0;
+    Py_XDECREF(record);
+    return fl_call_done(done);
 }
 
 /* 0, or -1 with an exception set. */
@@ -127,7 +128,7 @@ fl_state_init(FlState *state, PyObject *module)
     if (state->empty_tuple == NULL || state->loop_kwnames == NULL) {
         return -1;
     }
-    return safepoint_init(state) < 0 ? -1 : steps_probe(state);
+    return safepoint_init(state) < 0 ? -1 : find_c_kwnames(module);
 }
 
 int

@@ -72,7 +72,6 @@ struct FlNativeProtocol;
     X(call_exception_handler)   \
     X(cancel)                   \
     X(call_at)                  \
-    X(call_soon)                \
     X(cancelled)                \
     X(check_socket)             \
     X(close)                    \
@@ -216,6 +215,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(safepoint) /* a Python function that does nothing: core/iteration.c */ \
     X(empty_tuple)                                                           \
     X(loop_kwnames)         /* ("loop",) */                                  \
+    X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */     \
     X(object_class)         /* object.__dict__['__class__'] */               \
     X(streams)              /* the module fastloop._streams */               \
     X(socket_type)          /* socket.socket */                              \
@@ -230,23 +230,21 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(tls_error)                                                             \
     X(tls_zero_error)
 
-/* Our types, each set by the function that registers it, and the type of the
-   steps of asyncio's C tasks. */
-#define FL_TYPES(X)       \
-    X(loop_type)          \
-    X(handle_type)        \
-    X(timer_type)         \
-    X(stream_type)        \
-    X(datagram_type)      \
-    X(read_pipe_type)     \
-    X(write_pipe_type)    \
-    X(socket_call_type)   \
-    X(listener_type)      \
-    X(job_type)           \
-    X(reader_type)        \
-    X(tls_adapter_type)   \
-    X(tls_transport_type) \
-    X(step_type)
+/* Our types, each set by the function that registers it. */
+#define FL_TYPES(X)     \
+    X(loop_type)        \
+    X(handle_type)      \
+    X(timer_type)       \
+    X(stream_type)      \
+    X(datagram_type)    \
+    X(read_pipe_type)   \
+    X(write_pipe_type)  \
+    X(socket_call_type) \
+    X(listener_type)    \
+    X(job_type)         \
+    X(reader_type)      \
+    X(tls_adapter_type) \
+    X(tls_transport_type)
 
 #define FL_OBJECT_FIELD(name, ...) PyObject *name;
 #define FL_TYPE_FIELD(name)        PyTypeObject *name;
@@ -257,10 +255,6 @@ typedef struct FlState {
     FL_IMPORTS(FL_OBJECT_FIELD)
     FL_OBJECTS(FL_OBJECT_FIELD)
     FL_TYPES(FL_TYPE_FIELD)
-
-    /* This and step_type identify the wake-ups and steps of asyncio's C tasks:
-       see steps_probe in state.c and loop/scheduling.c. */
-    PyCFunction wakeup_function;
 
     FlSeenClass socket_seen; /* of socket.socket: fl_overrides_socket */
     FlSeenClass reader_seen; /* of asyncio.StreamReader */
@@ -280,7 +274,7 @@ typedef struct FlState {
     FlNames names;
 } FlState;
 
-/* Fill a zeroed state: import asyncio, intern the names, probe task steps.  0,
+/* Fill a zeroed state: import asyncio, intern the names, find c_kwnames.  0,
    or -1 with an exception set; then the module's m_free clears the rest. */
 int fl_state_init(FlState *state, PyObject *module);
 

@@ -65,6 +65,65 @@ def test_so_does_one_that_is_set_on_the_loop_in_mid_run(loop):
     assert all(isinstance(handle, asyncio.Handle) for handle in handles)
 
 
+def test_so_does_one_that_is_set_on_the_class_in_mid_run(loop_factory):
+    handles = []
+    kind = type("Loop", (kind_of(loop_factory),), {})
+    plain = kind.call_soon
+
+    def call_soon(self, callback, *args, context=None):
+        handle = plain(self, callback, *args, context=context)
+        handles.append(handle)
+        return handle
+
+    async def main():
+        with mock.patch.object(kind, "call_soon", call_soon):
+            await steps()
+
+    loop = kind()
+    loop.run_until_complete(main())
+    loop.close()
+    assert len(handles) >= 1
+    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
+
+
+def test_a_loop_that_wraps_another_gets_a_handle_for_each_call(loop):
+    handles = []
+
+    class Wrapper:
+        """As far as a task knows, a loop."""
+
+        def __getattr__(self, name):
+            return getattr(loop, name)
+
+        def call_soon(self, *args, **kwargs):
+            handle = loop.call_soon(*args, **kwargs)
+            handles.append(handle)
+            return handle
+
+    async def main():
+        ended = loop.create_future()
+        task = asyncio.Task(asyncio.sleep(0), loop=Wrapper())
+        task.add_done_callback(ended.set_result)
+        await ended
+
+    loop.run_until_complete(main())
+    assert len(handles) == 3  # two steps, and the callback
+    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
+
+
+def test_a_partial_of_call_soon_passes_its_arguments(loop):
+    seen = []
+
+    def run(name, number, callback, *args):
+        seen.append((name, number))
+        callback(*args)
+
+    partial = functools.partial(loop.call_soon, run, "step", 1)
+    with mock.patch.object(loop, "call_soon", partial):
+        assert loop.run_until_complete(steps()) == "done"
+    assert set(seen) == {("step", 1)}
+
+
 def test_call_later_calls_an_overridden_call_at(loop_factory):
     calls = []
 
