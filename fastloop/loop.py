@@ -634,14 +634,18 @@ class Loop(  # type: ignore[misc, unused-ignore]
         asyncio's ``loop.getaddrinfo()``.
         """
         self._check_closed()
-        if not self._debug and _may_be_literal(host):
-            numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        if not self._debug and _may_be_literal(host, flags):
             try:
-                return socket.getaddrinfo(
-                    host, port, family, type, proto, flags | numeric
+                found = _parse_literal(
+                    host, port, family, type, proto, flags | _NUMERIC
                 )
-            except OSError:
+            except (OSError, TypeError):
                 pass  # not numeric, or the resolver raises a better error
+            else:
+                sys.audit(
+                    "socket.getaddrinfo", host, port, family, type, proto
+                )
+                return list(found)
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
@@ -667,13 +671,32 @@ def _refuse_greenlets() -> None:
 _system_getaddrinfo = socket.getaddrinfo
 
 
-def _may_be_literal(host: object) -> bool:
-    """Whether a host looks like an address, to be parsed without a thread."""
+_NUMERIC = int(socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+_ADDRCONFIG = int(socket.AI_ADDRCONFIG)
+
+
+def _may_be_literal(host: object, flags: object) -> bool:
+    """Whether a host looks like an address, to be parsed without a thread.
+
+    Its result must be the same each time.  That of the name of an interface
+    ("%") or of AI_ADDRCONFIG depends on the machine's interfaces.
+    """
     return (
-        isinstance(host, str)
+        type(host) is str
         and (":" in host or host[-1:].isdigit())
+        and "%" not in host
+        and isinstance(flags, int)
+        and not flags & _ADDRCONFIG
         and socket.getaddrinfo is _system_getaddrinfo
     )
+
+
+# A call takes 3 us, most of them for enum members.  Typed: 80 and 80.0 are
+# equal, and only one of them is a port.
+@functools.lru_cache(maxsize=256, typed=True)
+def _parse_literal(*args: Any) -> tuple[Any, ...]:
+    """Return what getaddrinfo(*args) finds for a numeric host and port."""
+    return tuple(_system_getaddrinfo(*args))
 
 
 # Corked writes are sent before a fork, or the child would send them too.

@@ -107,3 +107,29 @@ def test_a_hook_may_be_interrupted(script):
     """).stdout
         == "raised\n"
     )
+
+
+def test_a_hook_sees_each_lookup_of_an_address(script):
+    assert (
+        script("""
+        seen = []
+
+        def see(event, args):
+            if event == "socket.getaddrinfo":
+                seen.append(args)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            for _ in range(3):
+                await loop.getaddrinfo("127.0.0.1", 80, proto=6)
+
+        sys.addaudithook(see)
+        loop = new_loop()
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        # The first one twice, where the answer is stored.
+        print(3 <= seen.count(("127.0.0.1", 80, 0, 0, 6)) <= 4)
+    """).stdout
+        == "True\n"
+    )

@@ -119,6 +119,28 @@ def test_enumerations_in_the_answer(loop, run):
         assert address == ("127.0.0.1", 80)
 
 
+def test_each_answer_is_a_list_of_its_own(loop, run):
+    async def main():
+        answers = []
+        for _ in range(3):
+            answers.append(await loop.getaddrinfo("127.0.0.1", 80))
+            answers[-1].append(None)
+        return answers
+
+    expected = [*socket.getaddrinfo("127.0.0.1", 80), None]
+    assert run(main()) == [expected] * 3
+
+
+def test_an_equal_port_of_another_type_has_its_own_answer(loop, run):
+    async def main():
+        await loop.getaddrinfo("127.0.0.1", 80)
+        for port in (80.0, [80]):
+            with pytest.raises((OSError, TypeError)):
+                await loop.getaddrinfo("127.0.0.1", port)
+
+    run(main())
+
+
 def test_a_name_that_does_not_exist(loop, run, monkeypatch):
     def fails(*args, **kwargs):
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
