@@ -27,9 +27,10 @@
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.
-   4. If time() is not overridden, an iteration with queued timers reads the
-      clock, unless the next timer is due only after the end of the coarse
-      clock's tick. */
+   4. If time() is not overridden, an iteration reads the clock for the timers
+      that are not due by an earlier reading, unless the next of them is due
+      only after the end of the coarse clock's tick.  Where ticks come late, as
+      in a virtual machine, poll_timeout's reading counts. */
 #include "core/iteration.h"
 
 #include "base/clock.h"
@@ -282,38 +283,12 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     return *timeout_ns == 0 ? 0 : fl_signals_before_wait(loop, timeout_ns);
 }
 
-/* The time by which timers are due in this iteration; -INFINITY if none can be
-   due.  See invariants 3 and 4.  0, or -1 with an exception of time(). */
+/* Move the timers that are due at now_s to the ready queue.  The slot is
+   reserved before a timer is popped, so that no timer is lost without memory.
+   0, or -1 with MemoryError. */
 static int
-iteration_time(FlLoop *loop, double *now_s)
+queue_due_at(FlLoop *loop, double now_s)
 {
-    double next_s = fl_timer_queue_next_s(&loop->timers);
-    *now_s = -INFINITY;
-    if (next_s == INFINITY) {
-        return 0;
-    }
-    if (fl_overrides(loop, FL_OVERRIDES_TIME)) {
-        return call_time(loop, now_s);
-    }
-    /* A new tick is always polled first (may_skip_poll), so the present is at
-       most FL_COARSE_LAG_NS after the last poll's tick.  Where ticks come
-       late, as in a virtual machine, poll_timeout's reading counts too. */
-    double latest_ns = (double)(loop->polled_ns + FL_COARSE_LAG_NS);
-    if (next_s * 1e9 <= latest_ns || next_s <= loop->now_s) {
-        *now_s = fl_clock_s();
-    }
-    return 0;
-}
-
-/* Move the due timers to the ready queue.  The slot is reserved before a timer
-   is popped, so that no timer is lost without memory. */
-static int
-queue_due(FlLoop *loop)
-{
-    double now_s;
-    if (iteration_time(loop, &now_s) < 0) {
-        return -1;
-    }
     /* asyncio adds the clock's resolution too: one nanosecond. */
     double end_s = now_s + 1e-9;
     while (fl_timer_queue_next_s(&loop->timers) < end_s) {
@@ -333,6 +308,29 @@ queue_due(FlLoop *loop)
         }
     }
     return 0;
+}
+
+/* Move the due timers to the ready queue: see invariants 3 and 4.  0, or -1
+   with MemoryError or an exception of time(). */
+static int
+queue_due(FlLoop *loop)
+{
+    if (fl_timer_queue_next_s(&loop->timers) == INFINITY) {
+        return 0;
+    }
+    if (fl_overrides(loop, FL_OVERRIDES_TIME)) {
+        double now_s;
+        return call_time(loop, &now_s) < 0 ? -1 : queue_due_at(loop, now_s);
+    }
+    if (queue_due_at(loop, loop->now_s) < 0) {
+        return -1;
+    }
+    /* A new tick is always polled first (may_skip_poll), so the present is at
+       most FL_COARSE_LAG_NS after the last poll's tick. */
+    double latest_ns = (double)(loop->polled_ns + FL_COARSE_LAG_NS);
+    return fl_timer_queue_next_s(&loop->timers) * 1e9 > latest_ns
+               ? 0
+               : queue_due_at(loop, fl_clock_s());
 }
 
 /* --- one iteration ------------------------------------------------------- */
