@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import functools
 import pathlib
@@ -11,7 +12,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from prog_lazy import PATTERNS, lazy_loop, oracle
+from prog_lazy import PATTERNS, lazy_loop
 from prog_tape import Program
 from prog_world import run_program
 
@@ -83,7 +84,7 @@ def is_void(trace: Trace, loop: str) -> bool:
 
 
 def on_asyncio(program: Program) -> tuple[list[str], Trace]:
-    problems, trace = run_program(oracle(), program)
+    problems, trace = run_program(asyncio.SelectorEventLoop, program)
     if problems:
         trace["wild"] = []  # what breaks an invariant is no model
     return problems, normal(trace)
@@ -147,7 +148,7 @@ def compare(program: Program, ours: Trace, theirs: Trace) -> Verdict:
         if agree(all_ours, all_theirs):
             return "", ""
         # fastloop may look at its descriptors some iterations later.
-        make = functools.partial(lazy_loop, oracle(), which, turns)
+        make = functools.partial(lazy_loop, which, turns)
         all_theirs.append(normal(run_program(make, program)[1]))
     if agree(all_ours, all_theirs):
         return "", ""

@@ -83,13 +83,11 @@ class LazySelector(selectors.DefaultSelector):
         return True
 
 
-def lazy_loop(
-    oracle: type[asyncio.SelectorEventLoop], which: str, turns: int
-) -> asyncio.AbstractEventLoop:
+def lazy_loop(which: str, turns: int) -> asyncio.AbstractEventLoop:
     """Return asyncio's loop as such a pattern has it."""
     if which == "t":
-        return type("Punctual", (Punctual, oracle), {})()
-    return oracle(LazySelector(which, turns))
+        return Punctual()
+    return asyncio.SelectorEventLoop(LazySelector(which, turns))
 
 
 class Punctual(asyncio.SelectorEventLoop):
@@ -111,17 +109,22 @@ class Punctual(asyncio.SelectorEventLoop):
         return now
 
 
-class Heedful(asyncio.SelectorEventLoop):
-    """Keeps a pause in connection_made; see allowed.toml."""
+def mend_asyncio() -> None:
+    """Have asyncio's transports keep a pause in connection_made.
 
-    def _add_reader(self, fd: Any, callback: Any, *args: Any) -> Any:
-        if getattr(getattr(callback, "__self__", None), "_paused", False):
-            return None
-        return super()._add_reader(fd, callback, *args)
+    Those of early releases of 3.11 do not: see allowed.toml.  Mended for both
+    loops, because fastloop uses these transports for sockets of some classes.
+    """
+    transport: Any = selector_events._SelectorTransport
+    begin = transport._add_reader
+    if "is_reading" in begin.__code__.co_names:
+        return
+
+    def _add_reader(self: Any, fd: Any, callback: Any, *args: Any) -> None:
+        if not getattr(self, "_paused", False):
+            begin(self, fd, callback, *args)
+
+    transport._add_reader = _add_reader
 
 
-def oracle() -> type[asyncio.SelectorEventLoop]:
-    """Return asyncio's loop, as its newest versions have it."""
-    begins = selector_events._SelectorTransport._add_reader
-    forgetful = "is_reading" not in begins.__code__.co_names
-    return Heedful if forgetful else asyncio.SelectorEventLoop
+mend_asyncio()
