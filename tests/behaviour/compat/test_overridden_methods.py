@@ -111,17 +111,21 @@ def test_a_loop_that_wraps_another_gets_a_handle_for_each_call(loop):
     assert all(isinstance(handle, asyncio.Handle) for handle in handles)
 
 
-def test_a_partial_of_call_soon_passes_its_arguments(loop):
+@pytest.mark.parametrize("count", [0, 1, 6])
+def test_a_partial_of_call_soon_passes_its_arguments(loop, count):
+    """It passes on the tuple of keywords by which fastloop knows a task."""
+    before = tuple(range(count))
     seen = []
 
-    def run(name, number, callback, *args):
-        seen.append((name, number))
-        callback(*args)
+    def run(*args):
+        seen.append(args[:count])
+        callback, *rest = args[count:]
+        callback(*rest)
 
-    partial = functools.partial(loop.call_soon, run, "step", 1)
+    partial = functools.partial(loop.call_soon, run, *before)
     with mock.patch.object(loop, "call_soon", partial):
         assert loop.run_until_complete(steps()) == "done"
-    assert set(seen) == {("step", 1)}
+    assert set(seen) == {before}
 
 
 def test_call_later_calls_an_overridden_call_at(loop_factory):
