@@ -579,7 +579,7 @@ class Listener:
 def open_stream(
     loop: BaseLoop,
     sock: socket,
-    shared: bool,
+    exposed: bool,
     protocol: BaseProtocol,
     waiter: Future[None] | None,
     extra: _Extra | None,
@@ -590,7 +590,7 @@ def open_stream(
 def open_datagram(
     loop: BaseLoop,
     sock: socket,
-    shared: object,
+    exposed: object,
     protocol: BaseProtocol,
     address: object,
     waiter: Future[None] | None,

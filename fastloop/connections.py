@@ -159,9 +159,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         socket methods, because only asyncio's transport calls those.
         """
         if _plain_sockets.leaves_to_system(sock, *_plain_sockets.STREAM_CALLS):
-            shared = sock not in self._private_socks
+            exposed = sock not in self._private_socks
             return _core.open_stream(
-                self, sock, shared, protocol, waiter, extra, server, context
+                self, sock, exposed, protocol, waiter, extra, server, context
             )
         more = {} if sys.version_info < (3, 15) else {"context": context}
         return _in_order(
@@ -423,9 +423,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             )
         self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
-        shared = not _is_set_here(_makes_socket, self)
+        exposed = not _is_set_here(_makes_socket, self)
         transport = _core.open_datagram(
-            self, sock, shared, protocol, address or None, waiter, known
+            self, sock, exposed, protocol, address or None, waiter, known
         )
         known["socket"] = _streams.TransportSocket(sock, transport)
         return transport

@@ -106,7 +106,7 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
         return -1;
     }
-    fl_stream_flush(self); /* corked bytes leave before the file's */
+    fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
     Py_XSETREF(self->empty_waiter, waits ? Py_NewRef(value) : NULL);
     self->awaits_room = waits;
     int code;

@@ -4,13 +4,14 @@
    1. An entry is popped and copied before it runs.  Its callback may schedule
       others, which reuse the slot.
    2. A batch is the entries that were queued when it began.  What they queue
-      runs in the next iteration, after that one's poll and timers.
+      runs in the next iteration, before the events and timers that it queues.
       KeyboardInterrupt and SystemExit end a batch early and leave the rest
       queued.
    3. Bytes that a callback corked are sent when it returns, also when it
       raised; or, if all of them may wait (transport/stream_write.c), when the
       batch ends or the coarse clock ticks.
-   4. In debug mode every callback runs as a handle.  Where the application
+   4. A call whose handle somebody has kept runs as that handle.  In debug mode
+      every callback runs as a handle.  Where the application
       replaced asyncio.Handle._run, every callback runs as a handle through
       that function; but not the tries of a waiting sock_* call, which is no
       callback of the application's.
@@ -199,8 +200,8 @@ call_failed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
-/* callback(*args) in the entry's context, by vectorcall straight from the
-   entry's array. */
+/* callback(*args) in the entry's context, mostly by vectorcall straight from
+   the entry's array. */
 static inline int
 run_call(FlLoop *loop, FlReady *entry)
 {
@@ -393,13 +394,13 @@ run_timed(FlLoop *loop, FlReady *entry)
 }
 
 void
-fl_loop_flush_streams(FlLoop *loop)
+fl_loop_flush_corked_now(FlLoop *loop)
 {
     FlList *link;
     /* One at a time: what reports a failed send may run Python, which finds
        the other streams corked and may flush them, or cork others. */
     while ((link = fl_list_pop(&loop->corked)) != NULL) {
-        loop->flush_stream(link);
+        loop->send_corked(link);
     }
 }
 
@@ -428,7 +429,7 @@ fl_loop_run_batch(FlLoop *loop)
         if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))
             && (loop->flush_soon || loop->corked_ns != fl_clock_coarse_ns()))
         {
-            fl_loop_flush_streams(loop); /* invariant 3 */
+            fl_loop_flush_corked_now(loop); /* invariant 3 */
         }
     }
     loop->running_kind = FL_READY_NONE;
@@ -459,7 +460,7 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .nargs = argument != NULL,
         .args = {Py_XNewRef(argument)},
     };
-    int other_thread = fl_loop_needs_thread_queue(loop);
+    int other_thread = fl_loop_choose_queue(loop);
     if (other_thread > 0) {
         return fl_thread_queue_push_anythread(loop, &call);
     }
@@ -474,7 +475,7 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 }
 
 int
-fl_loop_call_handle(FlLoop *loop, PyObject *handle)
+fl_loop_queue_handle(FlLoop *loop, PyObject *handle)
 {
     /* Our types cannot be subclassed: their fields say all that runs.  Any
        other class may have a _run() of its own. */
@@ -489,7 +490,7 @@ fl_loop_call_handle(FlLoop *loop, PyObject *handle)
         return -1;
     }
     Py_INCREF(handle);
-    int code = fl_loop_needs_thread_queue(loop);
+    int code = fl_loop_choose_queue(loop);
     if (code > 0) {
         return fl_thread_queue_push_anythread(loop, &entry);
     }

@@ -3,7 +3,7 @@
 
    Each entry is copied out of the queue before it runs, since its callback may
    push entries that reuse the slot.  Bytes that a callback corked are sent
-   when it returns.
+   when it returns, or on busy connections when the batch ends.
 
    Threads: functions that run entries are for the loop's thread.  Any thread
    may call the two functions that queue.
@@ -37,6 +37,11 @@ int fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                      PyObject *argument, PyObject *context);
 
 /* Queue any asyncio.Handle; takes its own reference. */
-int fl_loop_call_handle(FlLoop *loop, PyObject *handle);
+int fl_loop_queue_handle(FlLoop *loop, PyObject *handle);
+
+/* Run a filled handle as asyncio does: skip it if it is cancelled, and report
+   an exception of its callback.  0, or -1 with an exception that ends the
+   run. */
+int fl_handle_run(FlLoop *loop, FlHandle *self);
 
 #endif

@@ -17,6 +17,7 @@
 #include "base/timer_queue.h"
 #include "core/debug.h"
 #include "core/handle_attributes.h"
+#include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/threadsafe_handle.h"

@@ -94,11 +94,6 @@ int fl_handle_fill_from(FlHandle *self, FlReady *entry);
    the handle's fields.  0, or -1 with MemoryError and nothing changed. */
 int fl_handle_fill(FlHandle *self);
 
-/* In dispatch.c.  Run a filled handle as asyncio does: skip it if it is
-   cancelled, and report an exception of its callback.  0, or -1 with an
-   exception that ends the run. */
-int fl_handle_run(struct FlLoop *loop, FlHandle *self);
-
 static inline bool
 fl_handle_is_cancelled(const FlHandle *self)
 {

@@ -4,9 +4,9 @@
    its queue before it polls.
 
    1. A poll may be skipped while callbacks are ready.  It is never skipped in
-      the first iteration of a run, after a transport sent something or resumed
-      reading, after a user-owned fd wants one more event, or while time() is
-      overridden.
+      the first iteration of a run, after a transport or a sock_* call sent
+      something, after a transport resumed reading, after a user-owned fd wants
+      an additional event, or while time() is overridden.
       - After a poll that found only events of transports and of persistent
         registrations (sock_*), EVENT_SKIPS polls are skipped.  These
         iterations run the tasks that the events wake, and the tasks send,
@@ -23,7 +23,8 @@
    2. The GIL is released only around a poll that may block.  That poll touches
       no Python object.  Otherwise other threads get the GIL, and signal
       handlers run, between the bytecodes of callbacks.  A callback in C may
-      have none, so a poll at a new tick of the coarse clock runs some.
+      have none, so a poll at a new tick of the coarse clock first calls a
+      Python function that does nothing.
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.

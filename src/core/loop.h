@@ -63,7 +63,7 @@ typedef struct {
        close the fd, which is another file's; a pipe that still has it waits
        with a duplicate.  0, or a negative errno if the pipe cannot: then the
        other user must not have the fd.  May run Python. */
-    int (*invalidate_fd)(struct FlOpenTransport *self);
+    int (*evict)(struct FlOpenTransport *self);
 } FlOpenTransportKind;
 
 /* An open transport of the loop.  `object` is the loop's strong reference. */
@@ -98,8 +98,8 @@ struct FlLoop {
        and the function that then sends those of one.  That calls no protocol
        and preserves a raised exception; a failure queues connection_lost. */
     FlList corked;
-    void (*flush_stream)(FlList *link);
-    int64_t corked_ns; /* coarse time at which `corked` was empty last */
+    void (*send_corked)(FlList *link);
+    int64_t corked_ns; /* coarse time at which the first of them was corked */
     bool flush_soon;   /* send them when the running callback returns */
     bool corks;        /* this run may cork writes */
     /* The FlReadyKind of the callback that runs, or FL_READY_NONE.  It is read
@@ -198,11 +198,11 @@ fl_loop_needs_lock(const FlLoop *loop)
            && !fl_fd_table_iterates_here(&loop->poller->table);
 }
 
-/* Where this thread queues an entry.  1: in the thread queue.  0: in the ready
-   queue; by now that has what other threads queued before, which so runs
+/* Choose where this thread queues an entry.  1: in the thread queue.  0: in the
+   ready queue; by now that has what other threads queued before, which so runs
    first, as from asyncio's single queue.  -1 with MemoryError. */
 static inline int
-fl_loop_needs_thread_queue(FlLoop *loop)
+fl_loop_choose_queue(FlLoop *loop)
 {
     return FL_HAVE_GIL                ? 0
            : fl_loop_needs_lock(loop) ? 1
@@ -210,14 +210,14 @@ fl_loop_needs_thread_queue(FlLoop *loop)
 }
 
 /* Send the bytes that are corked. */
-void fl_loop_flush_streams(FlLoop *loop);
+void fl_loop_flush_corked_now(FlLoop *loop);
 
 /* The same; it does nothing unless there are any. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
     if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))) {
-        fl_loop_flush_streams(loop);
+        fl_loop_flush_corked_now(loop);
     }
 }
 
@@ -276,7 +276,7 @@ fl_loop_flush_corked_here(FlState *state)
    one corks nothing, and the other's bytes were flushed when it began.
    The next iteration polls: if the peer is in the same process, its event
    arrives in the same iteration as with asyncio.  A failed flush may run
-   Python: see fl_stream_flush. */
+   Python: see fl_stream_flush_if_corked. */
 static inline void
 fl_loop_before_io(FlLoop *loop)
 {

@@ -477,7 +477,7 @@ fl_poller_signal_pipe(FlPoller *poller,
             : fl_registration_open(&poller->table, poller->signal_fds[0],
                                    sizeof(user), &user, &poller->signal_reg);
     if (code == 0) {
-        code = fl_registration_set(poller->signal_reg, FL_READABLE);
+        code = fl_registration_want(poller->signal_reg, FL_READABLE);
     }
     if (code < 0) {
         close_own(poller); /* the next run opens the timerfd again */
@@ -584,7 +584,7 @@ fl_poller_prepare_wait(FlPoller *poller)
         return;
     }
     /* Before the caller looks at its queues once more.  A thread that pushes
-       later sees this and wakes the poll (thread_queue.c). */
+       later sees this and wakes the poll (fl_poller_wake_anythread). */
     atomic_store(&poller->sleeping, 1);
 }
 

@@ -1,7 +1,8 @@
 /* Registrations of fds: see registration.h.
 
    1. The set stores a tag with each registration: the fd and a generation.
-      add() and invalidate() renew the generation; reduce_interest keeps it.
+      add() and make_stale() renew the generation; update_interest keeps it
+      unless the fd refers to another file.
       An event with another generation is stale and is ignored; otherwise it
       would run the callback of another file.
    2. The kernel keeps a registration after its fd was closed as long as a
@@ -40,7 +41,7 @@
 
 /* Looked up each time, because the table moves when it grows. */
 static FlFd *
-entry_of(const FlRegistration *reg)
+row_of(const FlRegistration *reg)
 {
     return &reg->table->fds[reg->fd];
 }
@@ -68,26 +69,27 @@ is_other_file(int code)
 
 /* Treat as stale what the set may still contain under the fd. */
 static void
-invalidate(FlFdTable *table, int fd)
+make_stale(FlFdTable *table, int fd)
 {
     table->fds[fd].interest = 0;
     table->fds[fd].generation = ++table->last_generation;
 }
 
-/* Have the set report fewer events, or none (0), under the fd.  An fd that
-   refers to another file by now is not registered again. */
+/* Have the set report these events, none of them new, under the fd.  This also
+   checks the file: an fd that refers to another one by now is not registered
+   again, and what the set still contains is stale. */
 static void
-reduce_interest(FlFdTable *table, int fd, int interest)
+update_interest(FlFdTable *table, int fd, int interest)
 {
-    FlFd *entry = &table->fds[fd];
-    uint64_t tag = (uint64_t)entry->generation << 32 | (uint32_t)fd;
+    FlFd *row = &table->fds[fd];
+    uint64_t tag = (uint64_t)row->generation << 32 | (uint32_t)fd;
     int code = fl_fd_set_control(&table->set, FL_FD_CHANGE, fd, interest, tag);
-    entry->unwanted = 0;
+    row->unwanted = 0;
     if (code == 0) {
-        entry->interest = (uint8_t)interest;
+        row->interest = (uint8_t)interest;
     }
     else if (is_other_file(code)) {
-        invalidate(table, fd);
+        make_stale(table, fd);
     }
 }
 
@@ -99,16 +101,16 @@ static int
 add(FlRegistration *reg)
 {
     FlFdSet *set = &reg->table->set;
-    FlFd *entry = entry_of(reg);
+    FlFd *row = row_of(reg);
     int interest = reg->wanted;
     uint32_t generation = ++reg->table->last_generation;
     uint64_t tag = (uint64_t)generation << 32 | (uint32_t)reg->fd;
     int code = -ENOENT;
-    if (entry->interest != 0) {
+    if (row->interest != 0) {
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (is_other_file(code)) {
-        entry->interest = 0;
+        row->interest = 0;
         code = fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, tag);
     }
     if (code == -EEXIST) {
@@ -116,10 +118,10 @@ add(FlRegistration *reg)
            example from a duplicate that was moved back here with dup2. */
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
-    if (code == 0 || entry->interest == 0) {
-        entry->generation = generation; /* else the previous one stays */
-        entry->interest = code == 0 ? (uint8_t)interest : 0;
-        entry->unwanted = 0;
+    if (code == 0 || row->interest == 0) {
+        row->generation = generation; /* else the previous one stays */
+        row->interest = code == 0 ? (uint8_t)interest : 0;
+        row->unwanted = 0;
     }
     reg->ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
     reg->repeats = 0;
@@ -214,18 +216,24 @@ drop_event(FlRegistration *reg)
 }
 
 int
-fl_registration_set(FlRegistration *reg, int wanted)
+fl_registration_want(FlRegistration *reg, int wanted)
+{
+    return fl_registration_renew(reg, wanted, 0);
+}
+
+int
+fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
 {
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
-    int before = reg->wanted, added = wanted & ~before;
+    int before = reg->wanted, added = wanted & ~(before & ~renewed);
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
         if (reg->persistent) {
             reg->recheck = table->recheck = true;
         }
-        if (!reg->persistent || (wanted & ~entry_of(reg)->interest)) {
+        if (!reg->persistent || (wanted & ~row_of(reg)->interest)) {
             code = add(reg);
         }
     }
@@ -254,15 +262,15 @@ fl_registration_close(FlRegistration *reg, FlFdFate fate)
     /* In a forked child that could not get a set of its own, the parent's set
        must not change. */
     if (fate == FL_FD_SHARED && fl_fd_table_after_fork(table) == 0
-        && entry_of(reg)->interest != 0)
+        && row_of(reg)->interest != 0)
     {
-        reduce_interest(table, reg->fd, 0);
+        update_interest(table, reg->fd, 0);
     }
     if (fate != FL_FD_STAYS) {
-        invalidate(table, reg->fd);
+        make_stale(table, reg->fd);
     }
     drop_event(reg);
-    entry_of(reg)->reg = NULL;
+    row_of(reg)->reg = NULL;
     reg->owner = NULL;
     reg->fired = 0;
     fl_list_remove(&reg->fired_link);
@@ -301,19 +309,19 @@ process_event(FlFdTable *table, const FlFdEvent *event)
         table->failure_code = -EBADF;
         return;
     }
-    FlFd *entry = &table->fds[fd];
-    if (entry->generation != (uint32_t)(event->tag >> 32)) {
+    FlFd *row = &table->fds[fd];
+    if (row->generation != (uint32_t)(event->tag >> 32)) {
         table->stale_events++;
         return;
     }
-    FlRegistration *reg = entry->reg;
+    FlRegistration *reg = row->reg;
     int wanted = reg == NULL ? 0 : reg->wanted;
     int fired = event->events & wanted;
-    if (fired != 0 && !(event->events & entry->interest & ~wanted)) {
-        entry->unwanted = 0;
+    if (fired != 0 && !(event->events & row->interest & ~wanted)) {
+        row->unwanted = 0;
     }
-    else if (++entry->unwanted == MOST_UNWANTED) {
-        reduce_interest(table, (int)fd, wanted);
+    else if (++row->unwanted == MOST_UNWANTED) {
+        update_interest(table, (int)fd, wanted);
     }
     if (reg == NULL) {
         return;
@@ -325,7 +333,7 @@ process_event(FlFdTable *table, const FlFdEvent *event)
     fire(reg, fired);
     if (++reg->repeats == MOST_REPEATS) {
         reg->repeats = 0;
-        reduce_interest(table, (int)fd, wanted); /* see invariant 2 */
+        update_interest(table, (int)fd, wanted); /* invariant 2: a check */
     }
 }
 
@@ -410,10 +418,10 @@ static void
 register_all(FlFdTable *table, FlFdSet *old)
 {
     for (int fd = 0; fd < table->fds_size; fd++) {
-        FlFd *entry = &table->fds[fd];
-        FlRegistration *reg = entry->reg;
-        bool registered = entry->interest != 0;
-        invalidate(table, fd);
+        FlFd *row = &table->fds[fd];
+        FlRegistration *reg = row->reg;
+        bool registered = row->interest != 0;
+        make_stale(table, fd);
         if (!registered || reg == NULL || reg->wanted == 0) {
             continue;
         }

@@ -49,7 +49,7 @@ struct FlLoop;
 struct FlOpenTransport;
 typedef struct FlRegistration FlRegistration;
 
-/* One entry of the table of fds. */
+/* One row of the table of fds. */
 typedef struct {
     FlRegistration *reg; /* or NULL */
     /* What the set contains under this fd, as far as we know: its tag, and the
@@ -206,7 +206,18 @@ FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
    dropped.  If one is added, this registers the file that the fd refers to
    now, whatever was registered before, unless the registration is persistent.
    -EBADF, -EPERM and others: the system refused, and nothing has changed. */
-int fl_registration_set(FlRegistration *reg, int wanted);
+int fl_registration_want(FlRegistration *reg, int wanted);
+
+/* The same; an event in `renewed` counts as added also if it is wanted
+   already. */
+int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
+
+/* Make it persistent.  It is rechecked once. */
+static inline void
+fl_registration_persist(FlRegistration *reg)
+{
+    reg->persistent = reg->recheck = reg->table->recheck = true;
+}
 
 /* What becomes of the fd of a registration that is closed. */
 typedef enum {

@@ -113,7 +113,7 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     /* Set before it is queued: the loop's thread may run it at once. */
     handle->threadsafe = threadsafe;
-    if (fl_loop_call_handle(loop, (PyObject *)handle) < 0) {
+    if (fl_loop_queue_handle(loop, (PyObject *)handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
@@ -197,7 +197,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    int other_thread = fl_loop_needs_thread_queue(loop);
+    int other_thread = fl_loop_choose_queue(loop);
     if (other_thread < 0) {
         return NULL;
     }
@@ -272,7 +272,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
                         ? -1
                         : fl_attr_truth(handle, loop->state->names._cancelled);
-    return fl_call_none(cancelled == 0 ? fl_loop_call_handle(loop, handle)
+    return fl_call_none(cancelled == 0 ? fl_loop_queue_handle(loop, handle)
                                        : -(cancelled < 0));
 }
 

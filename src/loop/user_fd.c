@@ -1,11 +1,12 @@
 /* User-owned fds: see user_fd.h.
 
    1. An fd is only a number: the application may close it, and the system may
-      reuse it for another file, while a callback is registered.  So each
-      change registers the fd with the system again, and does not trust what
-      was registered before.  If a transport acquires the fd, the callback
-      left on it is removed, and a transport whose fd it was is invalidated;
-      otherwise they would get, or close, another file.
+      reuse it for another file, while a callback is registered.  So each added
+      callback registers the fd with the system again, and does not trust what
+      was registered before; but for a persistent registration, which is
+      rechecked.  If a transport acquires the fd, the callback left on it is
+      removed, and a transport whose fd it was is evicted; otherwise they would
+      get, or close, another file.
    2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
    3. Any thread may call.  The thread that holds the GIL may use the table;
       without a GIL, the thread that has the table's lock.  Code that may run
@@ -138,13 +139,13 @@ fl_fd_is_used(const FlLoop *loop, int fd)
 }
 
 int
-fl_fd_invalidate(FlLoop *loop, int fd)
+fl_fd_evict(FlLoop *loop, int fd)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport == NULL) {
         return 0;
     }
-    int code = transport->kind->invalidate_fd(transport);
+    int code = transport->kind->evict(transport);
     Py_DECREF(transport->object);
     return code < 0 ? code : 1;
 }
@@ -320,7 +321,7 @@ fl_fd_acquire(FlLoop *loop, int fd)
     int code;
     do {
         (void)fl_user_fd_drop(loop, fd);
-        code = fl_fd_invalidate(loop, fd);
+        code = fl_fd_evict(loop, fd);
     } while (code > 0);
     /* That code may have closed the loop. */
     return code < 0 ? fl_raise_errno(code) : fl_loop_check_open(loop);
@@ -416,37 +417,38 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
         object));
 }
 
-/* Put a handle or a SocketCall in the slot of its direction; steals it.  The
-   caller drops `dropped`, empty before, outside the lock: its reader is what
-   stood there, or `call` on failure.  0 or a negative errno. */
+/* Put a callback, a handle or a SocketCall, in the slot of its direction, and
+   take what stood there: both through *callback.  On failure that stays as it
+   was.  The caller drops it, and *object, NULL before, outside the lock.  0 or
+   a negative errno. */
 static int
-user_fd_put(FlUserFd *user_fd, int event, PyObject *call, FlFdRefs *dropped)
+user_fd_put(FlUserFd *user_fd, int event, PyObject **callback,
+            PyObject **object)
 {
     FlRegistration *reg = &user_fd->reg;
     PyObject **slot = user_fd_slot(user_fd, event);
     PyObject *previous = *slot;
-    *slot = call;
-    reg->wanted &= (uint8_t)~event; /* so that it is registered again */
-    int code = fl_registration_set(reg, user_fd_wanted(user_fd));
+    *slot = *callback;
+    int code = fl_registration_renew(reg, user_fd_wanted(user_fd), event);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         ((FlLoop *)reg->owner)->skips_left = 0;
     }
     if (code == 0) {
-        dropped->reader = previous;
+        *callback = previous;
         return 0;
     }
-    /* Failed: restore the previous state, as if this had not been called. */
+    /* As if this had not been called. */
     *slot = previous;
-    reg->wanted = (uint8_t)user_fd_wanted(user_fd);
-    if (reg->wanted == 0) {
-        user_fd_detach(user_fd, dropped);
+    if (user_fd_wanted(user_fd) == 0) {
+        FlFdRefs refs; /* without callbacks */
+        user_fd_detach(user_fd, &refs);
+        *object = refs.object;
     }
-    dropped->reader = call;
     return code;
 }
 
-/* Invalidate a transport that has the fd in the table but not for itself: its
+/* Evict a transport that has the fd in the table but not for itself: its
    socket was closed without its knowledge, or it is a pipe's, which then waits
    with a duplicate.  0, or -1 with RuntimeError: the transport still uses the
    fd, or another thread asks (invariant 6); or with OSError as
@@ -465,7 +467,7 @@ evict_transport(FlLoop *loop, int fd)
                      "File descriptor %d is used by transport %R", fd,
                      transport->object);
     }
-    int code = used ? 0 : transport->kind->invalidate_fd(transport);
+    int code = used ? 0 : transport->kind->evict(transport);
     Py_DECREF(transport->object);
     return used ? -1 : code < 0 ? fl_raise_errno(code) : 0;
 }
@@ -518,7 +520,7 @@ static int
 set_callback(FlLoop *loop, int fd, PyObject *object, int event,
              PyObject *callback)
 {
-    FlFdRefs dropped = {NULL, NULL, NULL};
+    PyObject *named = NULL;
     remove_call(loop, fd, event);
     FlUserFd *user_fd = user_fd_lock(loop, fd);
     if (user_fd == NULL) {
@@ -531,14 +533,14 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
-    int code = user_fd_put(user_fd, event, callback, &dropped);
+    int code = user_fd_put(user_fd, event, &callback, &named);
     if (code == 0 && names) {
-        dropped.object = user_fd->refs.object;
+        named = user_fd->refs.object;
         user_fd->refs.object = Py_XNewRef(object); /* fl_fd_of_registered */
     }
     fl_fd_table_unlock(&loop->poller->table);
-    leave_slot(loop, dropped.reader);
-    Py_XDECREF(dropped.object);
+    leave_slot(loop, callback);
+    Py_XDECREF(named);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -588,7 +590,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
         }
         else if (removed != NULL) {
             /* To want less makes no system call, so it cannot fail. */
-            (void)fl_registration_set(&user_fd->reg, user_fd_wanted(user_fd));
+            (void)fl_registration_want(&user_fd->reg, user_fd_wanted(user_fd));
         }
     }
     fl_fd_table_unlock(table);
@@ -622,7 +624,7 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 
 /* The fd's registration, made if there is none, for a wait of this socket that
    persists.  If it was another socket's, `persistent` is cleared, so that
-   user_fd_put registers the present file; fl_fd_wait sets it again.  NULL with
+   user_fd_put registers the present file; fl_fd_add_call sets it again.  NULL with
    an exception set, or without one: somebody waits for this fd by a
    registration that does not persist. */
 static FlUserFd *
@@ -654,8 +656,8 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
 }
 
 int
-fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
-           bool persists)
+fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
+               bool persists)
 {
     FlUserFd *user_fd = persists ? user_fd_of_socket(loop, fd, sock) : NULL;
     if (user_fd == NULL) {
@@ -665,13 +667,12 @@ fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
     }
     /* A later call replaces an earlier one, which then waits until its
        coroutine is cancelled, as in asyncio. */
-    FlFdRefs dropped = {NULL, NULL, NULL};
-    int code = user_fd_put(user_fd, event, Py_NewRef(call), &dropped);
+    PyObject *callback = Py_NewRef(call), *named = NULL;
+    int code = user_fd_put(user_fd, event, &callback, &named);
     if (code == 0) {
-        FlRegistration *reg = &user_fd->reg;
-        reg->persistent = reg->recheck = reg->table->recheck = true;
+        fl_registration_persist(&user_fd->reg);
     }
-    leave_slot(loop, dropped.reader); /* last: it runs any code */
-    Py_XDECREF(dropped.object);
+    leave_slot(loop, callback); /* last: it runs any code */
+    Py_XDECREF(named);
     return code < 0 ? fl_raise_errno(code) : 0;
 }

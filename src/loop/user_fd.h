@@ -26,18 +26,18 @@ typedef struct {
    Runs application code. */
 bool fl_user_fd_drop(FlLoop *loop, int fd);
 
-/* Make an fd free for a new transport.  This invalidates it for its previous
+/* Make an fd free for a new transport.  This evicts its previous
    user, be it a callback or a transport: the system has reused the fd, so that
    user's file is closed.  A pipe that still has the fd waits with a duplicate.
    Runs application code.  0, or -1 with RuntimeError (loop closed) or OSError
    (no fd is left for the duplicate). */
 int fl_fd_acquire(FlLoop *loop, int fd);
 
-/* Invalidate the fd for the transport that has it: the system has reused it,
-   so the transport's file is closed.  1, 0 if no transport has it, or a
+/* Evict the transport that has the fd: the system has reused it, so the
+   transport's file is closed.  1, 0 if no transport has it, or a
    negative errno: see FlOpenTransportKind.  Runs application code.  Loop's
    thread only. */
-int fl_fd_invalidate(FlLoop *loop, int fd);
+int fl_fd_evict(FlLoop *loop, int fd);
 
 /* Whether the fd has a callback, or a transport that admits no other user.
    May run Python. */
@@ -84,8 +84,8 @@ FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
    where a later call or handle replaces it.  If it `persists`, which needs a
    GIL, the registration is persistent, unless one that is not serves a waiter
    already.  fl_fd_remove ends the wait.  0 or -1. */
-int fl_fd_wait(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
-               bool persists);
+int fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event,
+                   PyObject *call, bool persists);
 
 /* tp_traverse of the references of all FlUserFd. */
 int fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg);

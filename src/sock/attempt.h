@@ -1,5 +1,5 @@
 /* One non-blocking try of a socket operation.  sock_recv and the other sock_*
-   methods try once at once, and once more each time the fd is ready.
+   methods try when they are called, and again each time the fd is ready.
 
    Owner: a FlAttempt borrows its loop, socket and arguments; it owns only the
    buffer in `view`.  A SocketCall (sock_call.c) holds a copy that owns all of

@@ -95,7 +95,8 @@ end_count(SocketCall *self)
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* End the wait: drop the future and the buffer, and unregister the fd. */
+/* End the wait: drop the future and the buffer, and leave the slot.  A
+   persistent registration stays. */
 static void
 release(SocketCall *self)
 {
@@ -117,7 +118,7 @@ static int
 on_ready(SocketCall *self)
 {
     const FlNames *names = &self->attempt.state->names;
-    /* An event that was queued before a release or cancel still arrives. */
+    /* The future may have been cancelled since the event was reported. */
     int done =
         self->future == NULL ? 1 : fl_call_truth(self->future, names->done);
     if (done != 0 || self->future == NULL) {
@@ -185,9 +186,9 @@ wait_for_fd(SocketCall *self)
         code = self->context == NULL ? -1 : 0;
     }
     if (code == 0) {
-        code =
-            fl_fd_wait(attempt->loop, self->fd, attempt->sock,
-                       attempt->operation->event, (PyObject *)self, persists);
+        code = fl_fd_add_call(attempt->loop, self->fd, attempt->sock,
+                              attempt->operation->event, (PyObject *)self,
+                              persists);
     }
     self->is_waiting = code == 0;
     return code;
@@ -333,9 +334,8 @@ static PyMethodDef functions[] = {
 
 /* --- the type ------------------------------------------------------------ */
 
-static const char close_doc[] =
-    "close($self, /)\n--\n\n"
-    "Stop waiting: end the registration for the descriptor.";
+static const char close_doc[] = "close($self, /)\n--\n\n"
+                                "Stop waiting for the descriptor.";
 
 static PyObject *
 call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))

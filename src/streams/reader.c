@@ -56,8 +56,9 @@ native_state(FlState *state, PyObject *reader)
     bool plain = fl_reader_methods_are_plain(state);
     PyObject *dict;
     FlReader *self = fl_reader_find(state, reader, &dict);
-    bool stays = self != NULL && plain
-                 && PyDict_GET_SIZE(dict) == 1; /* native_reader.c, 1 */
+    bool stays =
+        self != NULL && plain
+        && PyDict_GET_SIZE(dict) == 1; /* native_reader.c, invariant 1 */
     if (stays && self->empty_buffer != NULL) {
         /* The application neither kept nor filled the empty _buffer that it
            read: ours is the only reference, and the bytearray is empty. */

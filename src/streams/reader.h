@@ -12,8 +12,8 @@
    Out.  Two functions, _take and _take_until, make the steps of asyncio's four
    methods that may wait.  A step returns bytes, or a future to await before
    the next step, or None if asyncio's method must go on.  That method does so
-   because the reader is a plain one by now, or because it raises an
-   exception.  The coroutines are Python (fastloop/streams.py): real
+   because the reader is a plain one by now, because it raises an exception,
+   or because n is not positive.  The coroutines are Python (fastloop/streams.py): real
    coroutines, which inspect, warnings and tracebacks know.  They measured as
    fast as awaitables in C.  The methods that do not wait are asyncio's own.
 

@@ -440,11 +440,11 @@ run_events(FlStream *stream, int events)
 /* --- opening ------------------------------------------------------------- */
 
 static const char open_datagram_doc[] =
-    "open_datagram(loop, sock, shared, protocol, address, waiter, extra, /)"
+    "open_datagram(loop, sock, exposed, protocol, address, waiter, extra, /)"
     "\n--\n\n"
     "Create a DatagramTransport on a non-blocking datagram socket.\n\n"
-    "The transport owns the socket from now on.  shared: the caller may keep\n"
-    "references to the socket object.  address: the only remote address, or\n"
+    "The transport owns the socket from now on.  exposed: other code may have\n"
+    "the socket object.  address: the only remote address, or\n"
     "None for any.  The parameters after protocol may be None.";
 
 /* The method open_datagram: checks its arguments, opens a stream of this type,
@@ -455,9 +455,9 @@ open_datagram(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
-    int shared;
+    int exposed;
     if (!PyArg_ParseTuple(args, "O!OpOOOO:open_datagram", state->loop_type,
-                          &loop, &sock, &shared, &protocol, &address, &waiter,
+                          &loop, &sock, &exposed, &protocol, &address, &waiter,
                           &extra))
     {
         return NULL;
@@ -466,7 +466,7 @@ open_datagram(PyObject *module, PyObject *args)
         .type = state->datagram_type,
         .run_events = run_events,
         .sock = sock,
-        .sock_private = !shared,
+        .exposed = exposed,
         .fd = PyObject_AsFileDescriptor(sock),
         .protocol = protocol,
         .waiter = fl_none_to_null(waiter),

@@ -104,6 +104,7 @@ open_pipe(PyObject *module, PyObject *args)
         .kind = writes ? FL_WRITE_PIPE : FL_READ_PIPE,
         .run_events = writes ? write_events : NULL,
         .sock = pipe,
+        .exposed = true,
         .never_readable = writes && !reports_end,
         .fd = PyObject_AsFileDescriptor(pipe),
         .protocol = protocol,

@@ -65,7 +65,7 @@ fl_stream_update_registration(FlStream *self)
     if (reads && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
-    /* Corked bytes wait for the callback's end, not for the kernel. */
+    /* Corked bytes wait for their flush, not for the kernel. */
     if (self->phase < FL_STREAM_LOST && !fl_stream_is_corked(self)
         && (self->awaits_room || !fl_write_queue_is_empty(&self->write_queue)))
     {
@@ -74,7 +74,7 @@ fl_stream_update_registration(FlStream *self)
     if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
     }
-    return fl_registration_set(self->reg, wanted);
+    return fl_registration_want(self->reg, wanted);
 }
 
 int
@@ -184,16 +184,16 @@ void
 fl_stream_expose_fd(FlStream *self)
 {
     if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
-        fl_stream_flush(self);
+        fl_stream_flush_if_corked(self);
     }
     self->exposed = true;
 }
 
 /* A pipe never has its fd alone: asyncio allows other users of it. */
 bool
-fl_stream_has_fd(FlOpenTransport *owned)
+fl_stream_has_fd(FlOpenTransport *node)
 {
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
     return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
 }
 
@@ -203,8 +203,8 @@ open_registration(FlStream *self, int fd)
 {
     FlRegistration user = {
         .owner = self,
-        .transport = &self->owned,
-        .on_events = self->owned.kind->on_events,
+        .transport = &self->loop_node,
+        .on_events = self->loop_node.kind->on_events,
     };
     FlRegistration *reg;
     int code =

@@ -60,7 +60,7 @@ typedef enum {
 
 typedef struct FlStream {
     FL_TRANSPORT_HEAD
-    FlOpenTransport owned;
+    FlOpenTransport loop_node;     /* in loop->transports while open */
     FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
     FlStreamEvents *run_events;
     PyObject *sock; /* the socket object, made on first use; or NULL */
@@ -84,8 +84,8 @@ typedef struct FlStream {
     uint64_t write_callback; /* loop->callback_count at the last write */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
-    bool wrote_again;       /* the last callback that wrote did so twice */
-    bool corks_first;       /* the one before did: cork the first write too */
+    bool wrote_again;       /* the callback that wrote last did so twice */
+    bool corks_first;       /* the one before it did: cork first writes too */
     uint8_t writers;        /* callbacks that wrote, up to BUSY_WRITERS */
     FL_ATOMIC bool exposed; /* others may close the descriptor or send on it */
     FL_ATOMIC bool paused;  /* pause_reading was called */
@@ -134,11 +134,12 @@ fl_stream_cancel_flush(FlStream *self)
     }
 }
 
-/* Send the bytes this stream has corked, if any.  Calls no protocol, keeps a
+/* If this stream has corked bytes, send those of all streams of its loop, in
+   the order in which they were written.  Calls no protocol, keeps a
    raised exception, and does not end the stream at once: a failed send queues
    connection_lost.  Bytes that the kernel refuses stay queued. */
 static inline void
-fl_stream_flush(FlStream *self)
+fl_stream_flush_if_corked(FlStream *self)
 {
     if (fl_stream_is_corked(self)) {
         fl_loop_flush_corked(self->loop);
@@ -200,12 +201,12 @@ int fl_stream_register_duplicate(FlStream *self, int fd);
 
 /* Close the registration and release the fd in the loop's table.  The stream's
    own fd stays open.  closes_duplicate: close the duplicate that a pipe may
-   wait with; false if its fd may be another file's.  Corked bytes are no
-   longer flushed at the callback's end. */
+   wait with; false if its fd may be another file's.  Corked bytes are not
+   flushed any more. */
 void fl_stream_unregister(FlStream *self, bool closes_duplicate);
 
 /* FlOpenTransportKind.has_fd. */
-bool fl_stream_has_fd(FlOpenTransport *owned);
+bool fl_stream_has_fd(FlOpenTransport *node);
 
 /* Query whether the socket object still has the fd: 0, or -EBADF.  May run
    Python, as fileno() may be the application's.  Raises nothing. */

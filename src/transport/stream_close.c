@@ -101,10 +101,10 @@ close_descriptor(FlStream *self)
 static void
 drop_loop_reference(FlStream *self)
 {
-    if (fl_list_is_empty(&self->owned.link)) {
+    if (fl_list_is_empty(&self->loop_node.link)) {
         return;
     }
-    fl_list_remove(&self->owned.link);
+    fl_list_remove(&self->loop_node.link);
     if (fl_stream_is_connection(self)) {
         fl_count_add(&self->loop->open_connections, (uint64_t)-1);
     }
@@ -155,9 +155,9 @@ stream_finish(FlStream *self)
 }
 
 void
-fl_stream_abandon(FlOpenTransport *owned)
+fl_stream_abandon(FlOpenTransport *node)
 {
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
     fl_stream_unregister(self, true);
     Py_DECREF(self);
 }
@@ -312,7 +312,7 @@ fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
 {
     int code = 0;
     /* asyncio would have sent the corked bytes before the error. */
-    fl_stream_flush(self);
+    fl_stream_flush_if_corked(self);
     /* As in asyncio, a system error goes to connection_lost alone, unless it
        is that of a read pipe.  A stream without a loop is closed: nothing
        handles a report. */
@@ -369,7 +369,7 @@ fl_stream_fail(FlStream *self, int code)
 
 /* --- a lost fd ----------------------------------------------------------- */
 
-/* The part of fl_stream_invalidate_fd that may run Python.  0 if a pipe keeps
+/* The part of fl_stream_evict that may run Python.  0 if a pipe keeps
    the fd together with another user, or -EBADF. */
 static int
 give_up_fd(FlStream *self)
@@ -388,9 +388,9 @@ give_up_fd(FlStream *self)
 }
 
 int
-fl_stream_invalidate_fd(FlOpenTransport *owned)
+fl_stream_evict(FlOpenTransport *node)
 {
-    FlStream *self = FL_LIST_ENTRY(&owned->link, FlStream, owned.link);
+    FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
     Py_INCREF(self); /* detach() and its like may drop other references */
     int fd = self->reg == NULL ? -1 : self->reg->fd;
     int code = give_up_fd(self);
@@ -423,10 +423,10 @@ fl_stream_invalidate_fd(FlOpenTransport *owned)
 /* --- garbage collection -------------------------------------------------- */
 
 bool
-fl_stream_visits_own_ref(const FlOpenTransport *owned)
+fl_stream_visits_own_ref(const FlOpenTransport *node)
 {
     const FlStream *self =
-        FL_LIST_ENTRY((FlList *)&owned->link, FlStream, owned.link);
+        FL_LIST_ENTRY((FlList *)&node->link, FlStream, loop_node.link);
     /* Datagram transports live until they are closed. */
     return self->phase == FL_STREAM_OPEN && self->reg != NULL
            && self->reg->wanted == 0 && !fl_stream_is_corked(self)
@@ -447,8 +447,8 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->empty_waiter);
     Py_VISIT(self->queued_by);
     /* Invariant 7; the list tells whether the loop has a reference at all. */
-    if (!fl_list_is_empty(&self->owned.link)
-        && fl_stream_visits_own_ref(&self->owned))
+    if (!fl_list_is_empty(&self->loop_node.link)
+        && fl_stream_visits_own_ref(&self->loop_node))
     {
         Py_VISIT((PyObject *)self);
     }
@@ -489,7 +489,8 @@ end_unclosed(FlStream *self)
         /* In a forked child this may be the first use of the loop: without
            this we would remove registrations from the parent's set. */
         (void)fl_poller_after_fork(self->loop->poller);
-        fl_stream_flush(self); /* another finalizer may have written */
+        fl_stream_flush_if_corked(
+            self); /* another finalizer may have written */
     }
     if (stream_finish(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);

@@ -25,7 +25,7 @@ fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
 }
 
 /* FlOpenTransportKind.abandon: the closed loop has unlinked the node. */
-void fl_stream_abandon(FlOpenTransport *owned);
+void fl_stream_abandon(FlOpenTransport *node);
 
 /* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
    is the caller's again, and open.  The raised exception stays. */
@@ -69,12 +69,12 @@ int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
    raised exception stays. */
 void fl_stream_fail(FlStream *self, int code);
 
-/* FlOpenTransportKind.invalidate_fd. */
-int fl_stream_invalidate_fd(FlOpenTransport *owned);
+/* FlOpenTransportKind.evict. */
+int fl_stream_evict(FlOpenTransport *node);
 
 /* FlOpenTransportKind.visits_own_ref: no event can come of the stream, so it
    visits the loop's reference to it as its own. */
-bool fl_stream_visits_own_ref(const FlOpenTransport *owned);
+bool fl_stream_visits_own_ref(const FlOpenTransport *node);
 
 int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 

@@ -63,7 +63,7 @@ stream_close(FlTransport *transport)
     Py_BEGIN_CRITICAL_SECTION(self);
     /* asyncio would have sent the corked bytes by now, and would close at once
        if the kernel had taken them all. */
-    fl_stream_flush(self);
+    fl_stream_flush_if_corked(self);
     if (fl_write_queue_is_empty(&self->write_queue)) {
         /* Does nothing if the flush or another thread's write has failed.  Not
            fl_stream_force_close: its critical section would release this one
@@ -90,7 +90,7 @@ stream_force_close(FlTransport *self, PyObject *exc)
     }
     /* asyncio sends each write immediately: abort() must not discard what this
        callback has written before it. */
-    fl_stream_flush(STREAM(self));
+    fl_stream_flush_if_corked(STREAM(self));
     fl_stream_force_close(STREAM(self), exc);
     return fl_stream_check_loop(STREAM(self)); /* invariant 1 */
 }
@@ -176,7 +176,7 @@ stream_control_writing(FlTransport *transport)
 {
     FlStream *self = STREAM(transport);
     /* Corked bytes must not count against a new high-water mark. */
-    fl_stream_flush(self);
+    fl_stream_flush_if_corked(self);
     return self->phase < FL_STREAM_LOST ? fl_flow_check(self, true) : 0;
 }
 
@@ -195,12 +195,12 @@ static const FlTransportOps stream_ops = {
 
 /* --- what the loop calls ------------------------------------------------- */
 
-static const FlOpenTransportKind owned_kind = {
+static const FlOpenTransportKind stream_kind = {
     .on_events = fl_stream_on_events,
     .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = fl_stream_abandon,
     .has_fd = fl_stream_has_fd,
-    .invalidate_fd = fl_stream_invalidate_fd,
+    .evict = fl_stream_evict,
 };
 
 /* --- connection_made ----------------------------------------------------- */
@@ -327,13 +327,13 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->run_events = options->run_events == NULL ? fl_stream_run_events
                                                    : options->run_events;
-    self->owned.object = (PyObject *)self;
-    self->owned.kind = &owned_kind; /* the loop's calls */
-    fl_list_init(&self->owned.link);
+    self->loop_node.object = (PyObject *)self;
+    self->loop_node.kind = &stream_kind; /* the loop's calls */
+    fl_list_init(&self->loop_node.link);
     fl_list_init(&self->cork_link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
-    self->exposed = options->sock != NULL && !options->sock_private;
+    self->exposed = options->exposed;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
@@ -358,7 +358,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return -1;
     }
     self->fd = self->last_fd = options->fd;
-    fl_list_append(&loop->transports, &self->owned.link);
+    fl_list_append(&loop->transports, &self->loop_node.link);
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
     if (fl_stream_is_connection(self)) {
         fl_count_add(&loop->open_connections, 1);
@@ -412,29 +412,29 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
 /* --- module functions, for fastloop/connections.py ----------------------- */
 
 static const char open_stream_doc[] =
-    "open_stream(loop, sock, shared, protocol, waiter, extra, server, "
+    "open_stream(loop, sock, exposed, protocol, waiter, extra, server, "
     "context, /)\n"
     "--\n\n"
     "Create a StreamTransport on a connected, non-blocking socket.\n\n"
-    "The transport owns the socket from now on.  shared: the caller may keep\n"
-    "references to the socket object.  The parameters after protocol may be\n"
+    "The transport owns the socket from now on.  exposed: other code may have\n"
+    "the socket object.  The parameters after protocol may be\n"
     "None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
 {
     PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
-    int shared;
+    int exposed;
     if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
                           fl_state_get(module)->loop_type, &loop, &sock,
-                          &shared, &protocol, &waiter, &extra, &server,
+                          &exposed, &protocol, &waiter, &extra, &server,
                           &context))
     {
         return NULL;
     }
     FlStreamOptions options = {
         .sock = sock,
-        .sock_private = !shared,
+        .exposed = exposed,
         .fd = fl_fd_of(FL_LOOP(loop), sock),
         .protocol = protocol,
         .waiter = fl_none_to_null(waiter),

@@ -25,7 +25,7 @@ typedef struct {
     FlStreamKind kind;
     bool never_readable; /* a write pipe that wants no readable events */
     PyObject *sock;      /* a socket object; NULL: fd alone */
-    bool sock_private;   /* no other code has that object */
+    bool exposed;        /* other code may have that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;

@@ -227,9 +227,9 @@ may_cork(const FlStream *self, size_t size_bytes)
            && !fl_loop_is_inherited(loop);
 }
 
-/* FlLoop.flush_stream: send what fl_stream_flush promises to send. */
+/* FlLoop.send_corked: send a stream's queue. */
 static void
-flush_stream(FlList *link)
+send_corked(FlList *link)
 {
     FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
     if (fl_loop_is_inherited(self->loop)) {
@@ -250,7 +250,7 @@ cork_queue(FlStream *self)
     if (fl_list_is_empty(&loop->corked)) {
         loop->corked_ns = fl_clock_coarse_ns();
         loop->flush_soon = false;
-        loop->flush_stream = flush_stream;
+        loop->send_corked = send_corked;
     }
     if (!fl_stream_is_corked(self)) {
         FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
@@ -650,7 +650,7 @@ fl_stream_write_ready(FlStream *self)
         return -1;
     }
     /* resume_writing may have written, closed or aborted: check again. */
-    fl_stream_flush(self);
+    fl_stream_flush_if_corked(self);
     return fl_stream_drained(self);
 }
 
@@ -661,7 +661,7 @@ write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(self);
-    fl_stream_flush(self); /* may fail, and begin to close */
+    fl_stream_flush_if_corked(self); /* may fail, and begin to close */
     if (!fl_stream_is_closing(self) && !self->eof_written) {
         /* fl_stream_drained sends it after the queue. */
         self->eof_written = true;

@@ -4,8 +4,8 @@
    of a bytes object and an address of any type.
 
    The queue owns a reference to each item.  The first item may be partly sent.
-   Functions that add take a new reference; they return 0, or -1 with
-   MemoryError set and the queue unchanged.
+   Functions that add make a reference of their own; they return 0, or -1
+   with MemoryError set and the queue unchanged.
 
    Threads: the owner's.  The queue has no lock of its own. */
 #ifndef FL_TRANSPORT_WRITE_QUEUE_H

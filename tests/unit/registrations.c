@@ -25,7 +25,7 @@ use_once(FlFdTable *table)
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0
         || socketpair(AF_UNIX, SOCK_STREAM, 0, others) < 0
         || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
-        || fl_registration_set(reg, FL_READABLE) < 0
+        || fl_registration_want(reg, FL_READABLE) < 0
         || write(ends[1], "x", 1) != 1)
     {
         return __LINE__;
@@ -37,7 +37,7 @@ use_once(FlFdTable *table)
     fl_registration_close(reg, FL_FD_CLOSES);
     if (dup2(others[0], ends[0]) < 0
         || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
-        || fl_registration_set(reg, FL_READABLE) < 0)
+        || fl_registration_want(reg, FL_READABLE) < 0)
     {
         return __LINE__;
     }
