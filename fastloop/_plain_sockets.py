@@ -24,22 +24,30 @@ STREAM_CALLS = (
 )
 DATAGRAM_CALLS = ("recvfrom", "send", "sendto", "getpeername", "getsockname")
 
-_system_accept = _streams.socket_type.accept
+
+def is_from_socket(function: Any) -> bool:
+    """Whether a function is the module socket's own, not a replacement.
+
+    A function that was set in the module, or on its class, has the globals of
+    another module, whenever that was done.
+    """
+    return getattr(function, "__globals__", None) is vars(socket)
 
 
 def accepts_as_a_socket(sock: Any) -> bool:
-    """Whether accept() of a listening socket is that of socket.socket.
+    """Whether accept() of a listening socket is CPython's own.
 
     True for gunicorn's objects, which wrap a socket and delegate to it what
     they do not define.  The accepted sockets are then socket.socket objects:
     accept() makes them of the class that the module has under that name.
     """
-    real = getattr(getattr(sock, "accept", None), "__self__", None)
+    accept = getattr(sock, "accept", None)
+    real = getattr(accept, "__self__", None)
     return (
         socket.socket is _streams.socket_type
         and isinstance(real, _streams.socket_type)
-        and type(real).accept is _system_accept
-        and type(real).fileno is socket.SocketType.fileno
+        and is_from_socket(getattr(accept, "__func__", None))
+        and _inherits(real, "_accept", "gettimeout", "fileno")
         and _core.is_plain_class(_streams.socket_type)
         and real.fileno() == sock.fileno()
     )
@@ -51,12 +59,15 @@ def leaves_to_system(sock: Any, *calls: str) -> bool:
     Only then may the core replace the calls by system calls.  An object of a
     subclass may have a call of its own in its __dict__.
     """
-    kind = type(sock)
-    if _core.is_plain_class(kind):
-        return True
+    return _core.is_plain_class(type(sock)) or _inherits(
+        sock, *calls, "fileno"
+    )
+
+
+def _inherits(sock: Any, *calls: str) -> bool:
     own = getattr(sock, "__dict__", {})
     return all(
         call not in own
-        and getattr(kind, call, None) is getattr(socket.SocketType, call)
-        for call in (*calls, "fileno")
+        and getattr(type(sock), call, None) is getattr(socket.SocketType, call)
+        for call in calls
     )

@@ -24,6 +24,7 @@ from asyncio import (
     coroutines,
     events,
     format_helpers,
+    futures,
     sslproto,
     unix_events,
 )
@@ -67,6 +68,11 @@ if sys.version_info < (3, 16):
     DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
 else:
     DefaultPolicy = object
+
+
+def has_c_futures() -> bool:
+    """Whether asyncio.Future is CPython's class in C."""
+    return asyncio.Future is getattr(futures, "_CFuture", None)
 
 
 def is_debug_mode() -> bool:

@@ -1,12 +1,13 @@
 """Python functions that the C core calls where speed does not matter.
 
-They run when a program requests a transport's socket or makes a mistake, at
-the end of a ``sock_connect()``, and for a ``sock_*()`` call in debug mode or
-on a socket of another class.
+They run when the core is imported, when a program requests a transport's
+socket or makes a mistake, at the end of a ``sock_connect()``, and for a
+``sock_*()`` call in debug mode or on a socket of another class.
 """
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import logging
 import math
@@ -16,7 +17,7 @@ import threading
 import weakref
 from asyncio import constants, sslproto, trsock
 
-from ._private import SendfileMode, check_ssl_socket
+from ._private import SendfileMode, check_ssl_socket, has_c_futures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,11 +29,13 @@ __all__ = [
     "add_attributes",
     "check_socket",
     "closed_socket",
+    "complete_future",
     "end_read_pipe",
     "finish_connect",
     "in_daemon_thread",
     "log_event",
     "own_socket",
+    "safepoint",
     "send_rest",
     "shown_buffer",
     "socket_type",
@@ -45,6 +48,31 @@ _logger = logging.getLogger("asyncio")
 #: The class whose methods the C code may replace by system calls.  Kept here
 #: because a test may replace the name socket.socket.
 socket_type = socket.socket
+
+
+def safepoint() -> None:
+    """Do nothing, so that CPython runs signal handlers and other threads."""
+
+
+def complete_future(record: Callable[..., Any]) -> None:
+    """Complete a future of asyncio's in C, whose loop's call_soon() is given.
+
+    Makes no call if asyncio.Future is another class.
+    """
+    if not has_c_futures():
+        return
+
+    class StubLoop:
+        call_soon = staticmethod(record)
+
+        @staticmethod
+        def get_debug() -> bool:
+            return False
+
+    loop: Any = StubLoop()
+    future: asyncio.Future[None] = asyncio.Future(loop=loop)
+    future.add_done_callback(asyncio.Future.result)
+    future.set_result(None)
 
 
 #: Values and bound methods that a TransportSocket copies from its socket at

@@ -21,7 +21,7 @@ import warnings
 import weakref
 from asyncio import base_events, events
 
-from . import _core, _private
+from . import _core, _plain_sockets, _private
 from . import streams as _native_streams  # noqa: F401
 from ._selector import RegisteredDescriptors
 from .connections import Connections
@@ -634,18 +634,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         asyncio's ``loop.getaddrinfo()``.
         """
         self._check_closed()
-        if not self._debug and _may_be_literal(host, flags):
-            try:
-                found = _parse_literal(
-                    host, port, family, type, proto, flags | _NUMERIC
-                )
-            except (OSError, TypeError):
-                pass  # not numeric, or the resolver raises a better error
-            else:
-                sys.audit(
-                    "socket.getaddrinfo", host, port, family, type, proto
-                )
-                return list(found)
+        if not self._debug:
+            found = _literal(host, port, family, type, proto, flags)
+            if found is not None:
+                return found
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
@@ -668,35 +660,50 @@ def _refuse_greenlets() -> None:
         )
 
 
-_system_getaddrinfo = socket.getaddrinfo
-
-
 _NUMERIC = int(socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
 _ADDRCONFIG = int(socket.AI_ADDRCONFIG)
+#: The classes of what getaddrinfo is asked for, whose equal objects are alike.
+_PLAIN = frozenset({int, str, type(None), socket.AddressInfo})
+_PLAIN |= {socket.AddressFamily, socket.SocketKind}
+#: Answers for numeric addresses.  A call takes 3 us, most of them for enum
+#: members.
+_literals: dict[tuple[Any, ...], list[Any]] = {}
+_MOST_LITERALS = 256
 
 
-def _may_be_literal(host: object, flags: object) -> bool:
-    """Whether a host looks like an address, to be parsed without a thread.
+def _literal(host: Any, port: Any, *hints: Any) -> list[Any] | None:
+    """Return the answer of getaddrinfo for a numeric address, or None.
 
-    Its result must be the same each time.  That of the name of an interface
+    Only where it is the same each time.  That of the name of an interface
     ("%") or of AI_ADDRCONFIG depends on the machine's interfaces.
     """
-    return (
-        type(host) is str
-        and (":" in host or host[-1:].isdigit())
-        and "%" not in host
-        and isinstance(flags, int)
-        and not flags & _ADDRCONFIG
-        and socket.getaddrinfo is _system_getaddrinfo
-    )
-
-
-# A call takes 3 us, most of them for enum members.  Typed: 80 and 80.0 are
-# equal, and only one of them is a port.
-@functools.lru_cache(maxsize=256, typed=True)
-def _parse_literal(*args: Any) -> tuple[Any, ...]:
-    """Return what getaddrinfo(*args) finds for a numeric host and port."""
-    return tuple(_system_getaddrinfo(*args))
+    query = host, port, *hints
+    if not (
+        _PLAIN.issuperset(map(type, query))
+        and _plain_sockets.is_from_socket(socket.getaddrinfo)
+    ):
+        return None
+    found = _literals.get(query)
+    if found is not None:
+        sys.audit("socket.getaddrinfo", *query[:-1])
+        return found.copy()
+    if (
+        not host
+        or type(host) is not str
+        or (":" not in host and host.strip("0123456789."))
+        or "%" in host
+        or hints[-1] & _ADDRCONFIG
+    ):
+        return None
+    try:
+        *rest, flags = query
+        found = socket.getaddrinfo(*rest, flags | _NUMERIC)
+    except OSError:
+        return None  # not numeric, or the resolver raises a better error
+    if len(_literals) >= _MOST_LITERALS:
+        _literals.clear()
+    _literals[query] = found.copy()
+    return found
 
 
 # Corked writes are sent before a fork, or the child would send them too.

@@ -7,7 +7,7 @@
    Order: the earliest deadline first; equal deadlines in the order in which
    they were pushed.  Deadlines are seconds, as in asyncio: an application's
    own clock may have any unit and sign, and rounding them to nanoseconds would
-   change the order of timers.
+   change the order of timers.  A double's rounding does so from 2**53 on.
 
    Failures: push returns FL_NO_MEMORY and changes nothing.  The rest cannot
    fail.

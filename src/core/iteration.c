@@ -28,10 +28,11 @@
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.
-   4. If time() is not overridden, an iteration reads the clock for the timers
-      that are not due by an earlier reading, unless the next of them is due
-      only after the end of the coarse clock's tick.  Where ticks come late, as
-      in a virtual machine, poll_timeout's reading counts. */
+   4. If time() is not overridden, timers that are due by an earlier reading of
+      the clock are queued without another one.  The clock is read for the
+      rest, unless the next is due more than FL_COARSE_LAG_NS after the last
+      poll's tick.  Where ticks come late, as in a virtual machine, such a
+      timer is due by poll_timeout's reading, if nothing else is ready. */
 #include "core/iteration.h"
 
 #include "base/clock.h"
@@ -218,7 +219,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
 }
 
 /* Before a poll: see invariant 2.  0, or -1 with an exception of a signal
-   handler. */
+   handler that ends the run. */
 static int
 reach_safepoint(FlLoop *loop, int64_t timeout_ns)
 {
@@ -226,11 +227,8 @@ reach_safepoint(FlLoop *loop, int64_t timeout_ns)
         return 0;
     }
     int code = fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
-    if (FL_UNLIKELY(code < 0) && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        /* Mostly of the call itself, which the next tick makes again. */
-        code = fl_loop_report_callback(loop, NULL);
-    }
-    return code;
+    /* As what a signal handler raises during a callback in Python. */
+    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */
@@ -292,7 +290,10 @@ queue_due_at(FlLoop *loop, double now_s)
 {
     /* asyncio adds the clock's resolution too: one nanosecond. */
     double end_s = now_s + 1e-9;
-    while (fl_timer_queue_next_s(&loop->timers) < end_s) {
+    /* As asyncio's comparison: all are due if time() returns NaN. */
+    while (fl_timer_queue_count(&loop->timers) > 0
+           && !(fl_timer_queue_next_s(&loop->timers) >= end_s))
+    {
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
             return -1;

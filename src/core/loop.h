@@ -87,7 +87,7 @@ struct FlLoop {
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
 
-    double now_s;      /* the precise clock, as a poll or call_later read it */
+    double now_s;      /* the last reading of poll_timeout or call_later */
     int64_t polled_ns; /* coarse time of the last poll */
     int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
                                 it did not wait and found nothing; else 0 */

@@ -71,7 +71,7 @@ fl_overrides_begin_run(FlLoop *loop)
     return fl_overrides_check_class(loop);
 }
 
-/* Whether socket.socket has the methods of its base class _socket.socket. */
+/* Whether socket.socket has the methods of _socket.socket. */
 static bool
 socket_is_plain(const FlState *state)
 {
@@ -83,9 +83,11 @@ socket_is_plain(const FlState *state)
         names->getpeername, names->getsockname, names->setsockopt,
         names->shutdown,    names->fileno,
     };
-    PyObject *base = (PyObject *)((PyTypeObject *)state->socket_type)->tp_base;
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
-        if (is_replaced(base, state->socket_type, methods[at]) != 0) {
+        if (is_replaced(state->system_socket_type, state->socket_type,
+                        methods[at])
+            != 0)
+        {
             PyErr_Clear(); /* invariant 2 */
             return false;
         }

@@ -2,8 +2,8 @@
 
    1. asyncio's C code calls call_soon for a task's step and for a future's
       callbacks.  It drops the handle, so it gets none.  Its calls are known by
-      their tuple of keywords, c_kwnames (state.c): an object of its own, so no
-      other caller passes it.
+      their tuple of keywords, c_kwnames (state.c), an object of its own.  Other
+      code can only pass it on, with the result to asyncio's C code.
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
       slot first.

@@ -1,4 +1,4 @@
-/* Module state: what is imported, interned and probed once per interpreter.
+/* Module state: what is imported, interned and helpersd once per interpreter.
 
    1. FL_IMPORTS, FL_OBJECTS and FL_TYPES declare every owned reference of
       FlState, except its interned strings.  Those are not visited: a str is
@@ -81,26 +81,14 @@ find_c_kwnames(PyObject *module)
                                    (PyCFunction)(void (*)(void))record_call,
                                    METH_FASTCALL | METH_KEYWORDS, NULL};
     PyObject *record = PyCFunction_New(&recorder, module);
-    PyObject *probe = PyImport_ImportModule("fastloop._future_probe");
-    PyObject *done = record == NULL || probe == NULL
-                         ? NULL
-                         : PyObject_CallMethod(probe, "call", "O", record);
-    Py_XDECREF(probe);
+    PyObject *helpers = PyImport_ImportModule("fastloop._streams");
+    PyObject *done =
+        record == NULL || helpers == NULL
+            ? NULL
+            : PyObject_CallMethod(helpers, "complete_future", "O", record);
+    Py_XDECREF(helpers);
     Py_XDECREF(record);
     return fl_call_done(done);
-}
-
-/* 0, or -1 with an exception set. */
-static int
-safepoint_init(FlState *state)
-{
-    PyObject *globals = PyDict_New();
-    if (globals != NULL) {
-        state->safepoint =
-            PyRun_String("lambda: None", Py_eval_input, globals, globals);
-        Py_DECREF(globals);
-    }
-    return state->safepoint == NULL ? -1 : 0;
 }
 
 /* On failure the module's m_free releases what was set (see state.h). */
@@ -128,7 +116,7 @@ fl_state_init(FlState *state, PyObject *module)
     if (state->empty_tuple == NULL || state->loop_kwnames == NULL) {
         return -1;
     }
-    return safepoint_init(state) < 0 ? -1 : find_c_kwnames(module);
+    return find_c_kwnames(module);
 }
 
 int

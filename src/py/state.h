@@ -208,26 +208,27 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(convert_exception, "asyncio.futures", "_convert_future_exc")           \
     /* Of C tasks and futures; asyncio.events may have another by now. */    \
     X(get_running_loop, "_asyncio", "_get_running_loop")                     \
-    X(fileobj_to_fd, "selectors", "_fileobj_to_fd")
+    X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
+    X(system_socket_type, "_socket", "socket")                               \
+    X(safepoint, "fastloop._streams", "safepoint")
 
 /* Other owned references.  Each is set by the folder that uses it. */
-#define FL_OBJECTS(X)                                                        \
-    X(safepoint) /* a Python function that does nothing: core/iteration.c */ \
-    X(empty_tuple)                                                           \
-    X(loop_kwnames)         /* ("loop",) */                                  \
-    X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */     \
-    X(object_class)         /* object.__dict__['__class__'] */               \
-    X(streams)              /* the module fastloop._streams */               \
-    X(socket_type)          /* socket.socket */                              \
-    X(native_reader_type)   /* see streams/reader.c */                       \
-    X(stream_data_received) /* the method of asyncio_stream_protocol */      \
+#define FL_OBJECTS(X)                                                      \
+    X(empty_tuple)                                                         \
+    X(loop_kwnames)         /* ("loop",) */                                \
+    X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */   \
+    X(object_class)         /* object.__dict__['__class__'] */             \
+    X(streams)              /* the module fastloop._streams */             \
+    X(socket_type)          /* socket.socket */                            \
+    X(native_reader_type)   /* see streams/reader.c */                     \
+    X(stream_data_received) /* the method of asyncio_stream_protocol */    \
     /* The FlReader between find_room and buffers_filled, else NULL: see \
-       streams/reader.c. */   \
-    X(filling)                                                               \
-    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */     \
-    X(tls) /* the module fastloop._tls */                                    \
-    X(tls_again_errors)                                                      \
-    X(tls_error)                                                             \
+       streams/reader.c. */ \
+    X(filling)                                                             \
+    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */   \
+    X(tls) /* the module fastloop._tls */                                  \
+    X(tls_again_errors)                                                    \
+    X(tls_error)                                                           \
     X(tls_zero_error)
 
 /* Our types, each set by the function that registers it. */

@@ -7,6 +7,7 @@ programs that test, trace or measure.
 import asyncio
 import contextvars
 import functools
+import math
 import socket
 import threading
 from unittest import mock
@@ -318,3 +319,14 @@ def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop_factory):
         with pytest.raises(ValueError, match=r"Can't patch loop of type <cla"):
             hasattr(loop, "_nest_patched")
     loop.close()
+
+
+def test_all_timers_are_due_where_time_is_not_a_number(loop, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "time", lambda: math.nan, raising=False)
+    loop.call_at(5, seen.append, "five")
+    loop.call_at(math.inf, seen.append, "never")
+    loop.call_at(1, seen.append, "one")
+    loop.call_soon(loop.call_soon, loop.call_soon, loop.stop)
+    loop.run_forever()
+    assert seen == ["one", "five", "never"]

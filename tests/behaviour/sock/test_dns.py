@@ -43,6 +43,7 @@ LITERALS = [
     ("::1%", 80),
     ("fe80::1%nonsense", 80),
     ("127.0.0.1", 1.5),
+    (5, 80),
 ]
 HINTS = [
     {},
@@ -119,6 +120,18 @@ def test_enumerations_in_the_answer(loop, run):
         assert address == ("127.0.0.1", 80)
 
 
+class LikeAny(str):
+    """Is equal to any other string, and so useless as a key."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return isinstance(other, str)
+
+    def __hash__(self):
+        return hash("80")
+
+
 def test_each_answer_is_a_list_of_its_own(loop, run):
     async def main():
         answers = []
@@ -134,9 +147,12 @@ def test_each_answer_is_a_list_of_its_own(loop, run):
 def test_an_equal_port_of_another_type_has_its_own_answer(loop, run):
     async def main():
         await loop.getaddrinfo("127.0.0.1", 80)
+        await loop.getaddrinfo("127.0.0.1", "80")
         for port in (80.0, [80]):
             with pytest.raises((OSError, TypeError)):
                 await loop.getaddrinfo("127.0.0.1", port)
+        found = await loop.getaddrinfo("127.0.0.1", LikeAny("81"))
+        assert found[0][4] == ("127.0.0.1", 81)
 
     run(main())
 

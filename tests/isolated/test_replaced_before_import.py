@@ -1,0 +1,170 @@
+"""Functions and classes that were replaced before fastloop was imported."""
+
+import pytest
+from isolated_scripts import Script
+
+# What each program does, on asyncio's loop and on fastloop's.
+BEFORE = """
+def on_both(main):
+    import fastloop
+    answers = []
+    for factory in (asyncio.SelectorEventLoop, fastloop.new_event_loop):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            answers.append(runner.run(main()))
+    print(answers[0] == answers[1], answers[0])
+"""
+
+
+@pytest.fixture
+def compare(tmp_path):
+    """Run a program that calls on_both(main); return what it printed."""
+    script = Script("asyncio", tmp_path)
+    script.before = BEFORE
+    return lambda program: script(program).stdout
+
+
+def test_the_resolver(compare):
+    assert (
+        compare("""
+        answers = {"db1": "10.0.0.1", "203.0.113.7": "10.0.0.3"}
+        threads = set()
+
+        def resolver(host, port, *args, **kwargs):
+            threads.add(threading.current_thread())
+            return [(2, 1, 6, "", (answers[host], port))]
+
+        socket.getaddrinfo = resolver
+
+        async def main():
+            lookup = asyncio.get_running_loop().getaddrinfo
+            answers["db1"] = "10.0.0.1"
+            found = [await lookup("db1", 1), await lookup("203.0.113.7", 1)]
+            answers["db1"] = "10.0.0.2"
+            found.append(await lookup("db1", 1))
+            return found, threading.main_thread() in threads
+
+        on_both(main)
+    """)
+        == "True ([[(2, 1, 6, '', ('10.0.0.1', 1))],"
+        " [(2, 1, 6, '', ('10.0.0.3', 1))],"
+        " [(2, 1, 6, '', ('10.0.0.2', 1))]], False)\n"
+    )
+
+
+ACCEPTS = """
+async def main():
+    calls.clear()
+    async def serve(reader, writer):
+        writer.close()
+    server = await asyncio.start_server(serve, sock=listening())
+    reader, writer = await asyncio.open_connection(
+        *server.sockets[0].getsockname()
+    )
+    await reader.read()
+    writer.close()
+    server.close()
+    await server.wait_closed()
+    return bool(calls)
+
+on_both(main)
+"""
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        "socket.socket.accept = accept",
+        "Own.accept = accept",
+        "Own._accept = _accept",
+        "instance['accept'] = accept",
+    ],
+)
+def test_accept(compare, replace):
+    program = f"""
+import types
+calls, instance = [], {{}}
+plain = socket.socket.accept
+
+class Own(socket.socket):
+    pass
+
+def accept(self):
+    calls.append("accept")
+    return plain(self)
+
+def _accept(self):
+    calls.append("_accept")
+    return socket.SocketType._accept(self)
+
+def listening():
+    sock = Own()
+    sock.bind(("127.0.0.1", 0))
+    for name, function in instance.items():
+        setattr(sock, name, types.MethodType(function, sock))
+    return sock
+
+{replace}
+"""
+    assert compare(program + ACCEPTS) == "True True\n"
+
+
+def test_a_class_with_a_base_of_its_own(compare):
+    assert (
+        compare("""
+        calls = []
+
+        class Base(socket.socket):
+            def send(self, *args):
+                calls.append("send")
+                return super().send(*args)
+
+            def recv(self, *args):
+                calls.append("recv")
+                return super().recv(*args)
+
+        class Own(Base):
+            pass
+
+        socket.socket = Own
+
+        async def main():
+            calls.clear()
+            loop = asyncio.get_running_loop()
+            near, far = (one for one in socket.socketpair())
+            near.setblocking(False)
+            far.setblocking(False)
+            await loop.sock_sendall(near, b"1")
+            await loop.sock_recv(far, 1)
+            reader, writer = await asyncio.open_connection(sock=near)
+            writer.write(b"2")
+            await loop.sock_recv(far, 1)
+            writer.close()
+            await writer.wait_closed()
+            far.close()
+            return calls.count("send"), calls.count("recv") >= 2
+
+        on_both(main)
+    """)
+        == "True (2, True)\n"
+    )
+
+
+def test_a_future_that_only_claims_to_be_the_one_in_c(compare):
+    assert (
+        compare("""
+        class Traced(asyncio.futures._PyFuture):
+            pass
+
+        Traced.__module__ = "_asyncio"
+        asyncio.Future = Traced
+
+        async def main():
+            import contextvars
+            context = contextvars.copy_context()
+            call_soon = asyncio.get_running_loop().call_soon
+            return isinstance(call_soon(int, context=context), asyncio.Handle)
+
+        on_both(main)
+    """)
+        == "True True\n"
+    )
