@@ -87,11 +87,11 @@ struct FlLoop {
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
 
-    double now_s;      /* the last reading of poll_timeout or call_later */
-    int64_t polled_ns; /* coarse time of the last poll */
-    int64_t empty_poll_ns;   /* precise time at which the last poll ended, if
+    double now_s;          /* the last reading of poll_timeout or call_later */
+    int64_t polled_ns;     /* coarse time of the last poll */
+    int64_t empty_poll_ns; /* precise time at which the last poll ended, if
                                 it did not wait and found nothing; else 0 */
-    int64_t rechecked_ns;    /* coarse: last fl_registrations_recheck */
+    int64_t rechecked_ns;  /* coarse: last fl_registrations_recheck */
     int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
     uint64_t callback_count; /* entries run so far: identifies a callback */
     /* The streams whose write queues keep bytes, in the order of their writes,
