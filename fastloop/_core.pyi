@@ -120,7 +120,7 @@ class BaseLoop:
         context is the contextvars.Context to run in; a copy of the current
         one by default.  Returns an asyncio.Handle.  Raises RuntimeError when
         the loop is closed.  Implements asyncio's loop.call_soon(); the calls
-        by which a C task schedules itself get None, which asyncio ignores.
+        of asyncio's C code, which ignores the result, get None.
         """
     def call_soon_threadsafe(
         self,

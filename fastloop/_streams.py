@@ -14,6 +14,7 @@ import math
 import socket
 import sys
 import threading
+import types
 import weakref
 from asyncio import constants, sslproto, trsock
 
@@ -59,20 +60,11 @@ def complete_future(record: Callable[..., Any]) -> None:
 
     Makes no call if asyncio.Future is another class.
     """
-    if not has_c_futures():
-        return
-
-    class StubLoop:
-        call_soon = staticmethod(record)
-
-        @staticmethod
-        def get_debug() -> bool:
-            return False
-
-    loop: Any = StubLoop()
-    future: asyncio.Future[None] = asyncio.Future(loop=loop)
-    future.add_done_callback(asyncio.Future.result)
-    future.set_result(None)
+    if has_c_futures():
+        loop: Any = types.SimpleNamespace(call_soon=record, get_debug=bool)
+        future: asyncio.Future[None] = asyncio.Future(loop=loop)
+        future.add_done_callback(asyncio.Future.result)
+        future.set_result(None)
 
 
 #: Values and bound methods that a TransportSocket copies from its socket at

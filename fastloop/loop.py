@@ -21,7 +21,7 @@ import warnings
 import weakref
 from asyncio import base_events, events
 
-from . import _core, _plain_sockets, _private
+from . import _core, _literals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._selector import RegisteredDescriptors
 from .connections import Connections
@@ -635,7 +635,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """
         self._check_closed()
         if not self._debug:
-            found = _literal(host, port, family, type, proto, flags)
+            found = _literals.look_up(host, port, family, type, proto, flags)
             if found is not None:
                 return found
         return await super().getaddrinfo(
@@ -658,52 +658,6 @@ def _refuse_greenlets() -> None:
             "fastloop does not work with gevent's monkey.patch_all(): use "
             "asyncio's own loop, or do not patch 'thread' and 'select'"
         )
-
-
-_NUMERIC = int(socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
-_ADDRCONFIG = int(socket.AI_ADDRCONFIG)
-#: The classes of what getaddrinfo is asked for, whose equal objects are alike.
-_PLAIN = frozenset({int, str, type(None), socket.AddressInfo})
-_PLAIN |= {socket.AddressFamily, socket.SocketKind}
-#: Answers for numeric addresses.  A call takes 3 us, most of them for enum
-#: members.
-_literals: dict[tuple[Any, ...], list[Any]] = {}
-_MOST_LITERALS = 256
-
-
-def _literal(host: Any, port: Any, *hints: Any) -> list[Any] | None:
-    """Return the answer of getaddrinfo for a numeric address, or None.
-
-    Only where it is the same each time.  That of the name of an interface
-    ("%") or of AI_ADDRCONFIG depends on the machine's interfaces.
-    """
-    query = host, port, *hints
-    if not (
-        _PLAIN.issuperset(map(type, query))
-        and _plain_sockets.is_from_socket(socket.getaddrinfo)
-    ):
-        return None
-    found = _literals.get(query)
-    if found is not None:
-        sys.audit("socket.getaddrinfo", *query[:-1])
-        return found.copy()
-    if (
-        not host
-        or type(host) is not str
-        or (":" not in host and host.strip("0123456789."))
-        or "%" in host
-        or hints[-1] & _ADDRCONFIG
-    ):
-        return None
-    try:
-        *rest, flags = query
-        found = socket.getaddrinfo(*rest, flags | _NUMERIC)
-    except OSError:
-        return None  # not numeric, or the resolver raises a better error
-    if len(_literals) >= _MOST_LITERALS:
-        _literals.clear()
-    _literals[query] = found.copy()
-    return found
 
 
 # Corked writes are sent before a fork, or the child would send them too.

@@ -198,9 +198,9 @@ fl_loop_needs_lock(const FlLoop *loop)
            && !fl_fd_table_iterates_here(&loop->poller->table);
 }
 
-/* Choose where this thread queues an entry.  1: in the thread queue.  0: in the
-   ready queue; by now that has what other threads queued before, which so runs
-   first, as from asyncio's single queue.  -1 with MemoryError. */
+/* Choose where this thread queues an entry.  1: in the thread queue.  0: in
+   the ready queue; by now that has what other threads queued before, which so
+   runs first, as from asyncio's single queue.  -1 with MemoryError. */
 static inline int
 fl_loop_choose_queue(FlLoop *loop)
 {

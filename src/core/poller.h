@@ -1,11 +1,12 @@
 /* The poller: what the loop waits with, one uv_loop_t and one FlFdSet.
 
    It runs one poll, ends a poll at a timeout, and lets another thread wake it.
-   Fds are registered by fl_poller_register; registration.h says how.  Nothing here touches Python, so a
-   poll may run without the GIL: fl_poller_run only takes events from the set.
-   Afterwards, with the GIL, the loop processes them (fl_poller_collect) and
-   runs them as entries of its ready queue.  fl_poller_run creates and changes
-   no registration, because the GIL guards their table.
+   Fds are registered by fl_poller_register; registration.h says how.  Nothing
+   here touches Python, so a poll may run without the GIL: fl_poller_run only
+   takes events from the set.  Afterwards, with the GIL, the loop processes
+   them (fl_poller_collect) and runs them as entries of its ready queue.
+   fl_poller_run creates and changes no registration, because the GIL guards
+   their table.
 
    Ownership: the loop owns its poller, closes it when it closes, and frees it
    when it is freed itself: until then another thread may look up an fd.  The

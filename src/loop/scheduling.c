@@ -2,8 +2,8 @@
 
    1. asyncio's C code calls call_soon for a task's step and for a future's
       callbacks.  It drops the handle, so it gets none.  Its calls are known by
-      their tuple of keywords, c_kwnames (state.c), an object of its own.  Other
-      code can only pass it on, with the result to asyncio's C code.
+      their tuple of keywords, c_kwnames (state.c), an object of its own.
+      Other code can only pass it on, with the result to asyncio's C code.
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
       slot first.
@@ -86,8 +86,8 @@ push_bare(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* Whether this is a call of asyncio's C code: invariant 1.  The keyword is
-   ("context",).  A functools.partial around call_soon passes the tuple on, with
-   more arguments. */
+   ("context",).  A functools.partial around call_soon passes the tuple on,
+   with more arguments. */
 static inline bool
 is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)

@@ -624,8 +624,8 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 
 /* The fd's registration, made if there is none, for a wait of this socket that
    persists.  If it was another socket's, `persistent` is cleared, so that
-   user_fd_put registers the present file; fl_fd_add_call sets it again.  NULL with
-   an exception set, or without one: somebody waits for this fd by a
+   user_fd_put registers the present file; fl_fd_add_call sets it again.  NULL
+   with an exception set, or without one: somebody waits for this fd by a
    registration that does not persist. */
 static FlUserFd *
 user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)

@@ -77,10 +77,10 @@ record_call(PyObject *module, PyObject *const *Py_UNUSED(args),
 static int
 find_c_kwnames(PyObject *module)
 {
-    static PyMethodDef recorder = {"call_soon",
-                                   (PyCFunction)(void (*)(void))record_call,
-                                   METH_FASTCALL | METH_KEYWORDS, NULL};
-    PyObject *record = PyCFunction_New(&recorder, module);
+    static PyMethodDef recorder_def = {
+        "call_soon", (PyCFunction)(void (*)(void))record_call,
+        METH_FASTCALL | METH_KEYWORDS, NULL};
+    PyObject *record = PyCFunction_New(&recorder_def, module);
     PyObject *helpers = PyImport_ImportModule("fastloop._streams");
     PyObject *done =
         record == NULL || helpers == NULL

@@ -440,12 +440,12 @@ run_events(FlStream *stream, int events)
 /* --- opening ------------------------------------------------------------- */
 
 static const char open_datagram_doc[] =
-    "open_datagram(loop, sock, exposed, protocol, address, waiter, extra, /)"
-    "\n--\n\n"
+    "open_datagram(loop, sock, exposed, protocol, address, waiter, extra, "
+    "/)\n--\n\n"
     "Create a DatagramTransport on a non-blocking datagram socket.\n\n"
-    "The transport owns the socket from now on.  exposed: other code may have\n"
-    "the socket object.  address: the only remote address, or\n"
-    "None for any.  The parameters after protocol may be None.";
+    "The transport owns the socket from now on.  exposed: other code may\n"
+    "have the socket object.  address: the only remote address, or None for\n"
+    "any.  The parameters after protocol may be None.";
 
 /* The method open_datagram: checks its arguments, opens a stream of this type,
    then fills in the fields of FlDatagram.  On failure the socket remains the

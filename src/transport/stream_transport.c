@@ -416,9 +416,8 @@ static const char open_stream_doc[] =
     "context, /)\n"
     "--\n\n"
     "Create a StreamTransport on a connected, non-blocking socket.\n\n"
-    "The transport owns the socket from now on.  exposed: other code may have\n"
-    "the socket object.  The parameters after protocol may be\n"
-    "None.";
+    "The transport owns the socket from now on.  exposed: other code may\n"
+    "have the socket object.  The parameters after protocol may be None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)

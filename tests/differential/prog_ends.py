@@ -69,6 +69,7 @@ class Link:
         self.received = 0  # by A
         self.fed: list[bytes] = []  # what the application puts in itself
         self.made = self.lost = 0
+        self.read_among_writes = False  # by end B
         self.eof = False
         self.flow = False  # whether writing is paused
         self.ended = False  # A has called write_eof()

@@ -364,7 +364,10 @@ class TransportOps:
         link: Link = self.link(number)
         if link.shaking:
             return
-        if name in ("rst", "close") and self.may_be_corked(link):
+        corked = self.may_be_corked(link)
+        # What it has not received then, its end answers by a reset.
+        link.read_among_writes |= name == "recv" and corked
+        if name in ("rst", "close") and (corked or link.read_among_writes):
             link.log("cut off among writes")
         link.peer.do((name, *args))
 

@@ -18,7 +18,7 @@ BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
 BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
-    r"fl_\w+_register|import_\w+|steps_probe|module_exec|check_layout"
+    r"fl_\w+_register|import_\w+|find_c_kwnames|module_exec|check_layout"
     r"|add_descriptor"
 )
 
