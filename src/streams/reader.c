@@ -363,6 +363,7 @@ before_connection_made(FlState *state, PyObject *protocol)
 static const FlNativeProtocol native = {
     .before_connection_made = before_connection_made,
     .data_received = data_received,
+    .data_failed = FL_DATA_FAILED,
     .find_room = find_room,
     .buffers_filled = buffers_filled,
 };

@@ -46,9 +46,6 @@
    so its caller resumes one iteration later. */
 #define DELAY_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
 
-/* fastloop/_tls.py compares with this text: _CALL_FAILED. */
-#define CALL_FAILED "Fatal error: protocol.buffer_updated() call failed."
-
 /* More than one record: the incomplete record at the end of a read yields no
    data yet and must not count as overhead. */
 #define MAX_OVERHEAD_BYTES (24 * 1024)
@@ -89,7 +86,8 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
         }
     }
     if (process_and_settle(self) == 0
-        || fl_tls_fatal_any(self, CALL_FAILED) == 0) {
+        || fl_tls_fatal_any(self, FL_BUFFER_FAILED) == 0)
+    {
         return 0;
     }
     return fl_loop_report_callback(loop, NULL);
@@ -577,6 +575,7 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
    the engine takes them directly. */
 const FlNativeProtocol fl_tls_native = {
     .data_received = receive_data,
+    .data_failed = FL_BUFFER_FAILED, /* fastloop/_tls.py has this text */
     .eof_received = fl_tls_receive_eof,
 };
 

@@ -35,6 +35,9 @@
 
 #include <sys/uio.h>
 
+#define FL_DATA_FAILED   "Fatal error: protocol.data_received() call failed."
+#define FL_BUFFER_FAILED "Fatal error: protocol.buffer_updated() call failed."
+
 /* The most pieces of memory that find_room may return. */
 #define FL_NATIVE_PIECES 4
 
@@ -43,6 +46,10 @@ struct FlNativeProtocol {
        0; 1 if it took long for its size: the next reads are smaller; or -1. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
+
+    /* The message for an exception of data_received or buffers_filled: it
+       names the method of asyncio's protocol. */
+    const char *data_failed;
 
     /* Optional, together with buffers_filled: provide memory to read into.
        About expected_bytes will probably arrive.  Returns the number of

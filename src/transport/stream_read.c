@@ -223,8 +223,6 @@ end_read(FlStream *self, int code)
     return code;
 }
 
-#define DATA_FAILED "Fatal error: protocol.data_received() call failed."
-
 /* Allocate the loop's scratch buffer on first use.  0 or FL_NO_MEMORY. */
 static int
 make_scratch(FlLoop *loop)
@@ -268,7 +266,7 @@ deliver_scratch(FlStream *self, const FlProtocol *protocol, ReadResult *result)
                                                self->loop->scratch,
                                                result->got_bytes);
     if (code < 0) {
-        return fl_stream_fatal(self, DATA_FAILED);
+        return fl_stream_fatal(self, protocol->native->data_failed);
     }
     if (FL_UNLIKELY(code > 0)) {
         result->costly = true;
@@ -319,7 +317,7 @@ receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     }
     code = native->buffers_filled(self->state, protocol->object, pieces,
                                   result->got_bytes);
-    return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
+    return code < 0 ? fl_stream_fatal(self, native->data_failed) : 0;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -363,7 +361,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     code = fl_call_method(protocol->object, self->state->names.data_received,
                           data);
     Py_DECREF(data);
-    return code < 0 ? fl_stream_fatal(self, DATA_FAILED) : 0;
+    return code < 0 ? fl_stream_fatal(self, FL_DATA_FAILED) : 0;
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
@@ -413,8 +411,7 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
                                    result->got_bytes)
         < 0)
     {
-        return fl_stream_fatal(
-            self, "Fatal error: protocol.buffer_updated() call failed.");
+        return fl_stream_fatal(self, FL_BUFFER_FAILED);
     }
     return 0;
 }
