@@ -89,6 +89,11 @@ end_count(SocketCall *self)
     }
     /* Not its _decref_socketios(): Ctrl-C there would leave the count. */
     int closed = add_users(sock, names->_io_refs, -1);
+    if (closed < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        /* Once more: a count that stays would keep the socket open. */
+        PyErr_Clear();
+        closed = add_users(sock, names->_io_refs, -1);
+    }
     closed = closed < 0 ? -1 : fl_attr_truth(sock, names->_closed);
     return closed > 0 ? fl_call_method(sock, names->close, NULL) : closed;
 }
