@@ -50,6 +50,7 @@ def look_up(host: Any, port: Any, *hints: Any) -> list[Any] | None:
     if (
         type(host) is not str
         or not host
+        or not isinstance(flags, int)
         or (":" not in host and host.strip("0123456789."))
         or "%" in host
         or flags & _ADDRCONFIG

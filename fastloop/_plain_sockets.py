@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import types
 
 from . import _core, _streams
 
@@ -29,9 +30,12 @@ def is_from_socket(function: Any) -> bool:
     """Whether a function is the module socket's own, not a replacement.
 
     A function that was set in the module, or on its class, has the globals of
-    another module, whenever that was done.
+    another module, whenever that was done.  Only an exact function is asked:
+    tracers' wrappers pass on the attributes of what they wrap.
     """
-    return getattr(function, "__globals__", None) is vars(socket)
+    return type(
+        function
+    ) is types.FunctionType and function.__globals__ is vars(socket)
 
 
 def accepts_as_a_socket(sock: Any) -> bool:
@@ -42,11 +46,16 @@ def accepts_as_a_socket(sock: Any) -> bool:
     accept() makes them of the class that the module has under that name.
     """
     accept = getattr(sock, "accept", None)
-    real = getattr(accept, "__self__", None)
+    if (
+        type(accept) is not types.MethodType
+        or socket.socket is not _streams.socket_type
+        or not isinstance(socket.socket, type)
+    ):
+        return False
+    real = accept.__self__
     return (
-        socket.socket is _streams.socket_type
-        and isinstance(real, _streams.socket_type)
-        and is_from_socket(getattr(accept, "__func__", None))
+        isinstance(real, socket.socket)
+        and is_from_socket(accept.__func__)
         and _inherits(real, "_accept", "gettimeout", "fileno")
         and _core.is_plain_class(_streams.socket_type)
         and real.fileno() == sock.fileno()

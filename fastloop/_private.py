@@ -24,7 +24,6 @@ from asyncio import (
     coroutines,
     events,
     format_helpers,
-    futures,
     sslproto,
     unix_events,
 )
@@ -72,7 +71,9 @@ else:
 
 def has_c_futures() -> bool:
     """Whether asyncio.Future is CPython's class in C."""
-    return asyncio.Future is getattr(futures, "_CFuture", None)
+    # Not asyncio.futures._CFuture, which nest_asyncio replaces.
+    built_in = sys.modules.get("_asyncio")
+    return asyncio.Future is getattr(built_in, "Future", None)
 
 
 def is_debug_mode() -> bool:

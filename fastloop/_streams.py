@@ -1,8 +1,9 @@
 """Python functions that the C core calls where speed does not matter.
 
-They run when the core is imported, when a program requests a transport's
-socket or makes a mistake, at the end of a ``sock_connect()``, and for a
-``sock_*()`` call in debug mode or on a socket of another class.
+They run when the core is imported, at a tick of the clock while the loop is
+busy, when a program requests a transport's socket or makes a mistake, at the
+end of a ``sock_connect()``, and for a ``sock_*()`` call in debug mode or on a
+socket of another class.
 """
 
 from __future__ import annotations

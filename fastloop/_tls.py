@@ -246,8 +246,8 @@ def _stop_timer(tls: Any) -> None:
 
 
 #: The raw transport's message for an exception that asyncio's SSLProtocol lets
-#: propagate into it.  It reports a CancelledError too.  tls/lifecycle.c has
-#: the same text for calls that it postpones.
+#: propagate into it.  It reports a CancelledError too.  In C it is
+#: FL_BUFFER_FAILED.
 _CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
 
 

@@ -290,7 +290,8 @@ queue_due_at(FlLoop *loop, double now_s)
 {
     /* asyncio adds the clock's resolution too: one nanosecond. */
     double end_s = now_s + 1e-9;
-    /* As asyncio's comparison: all are due if time() returns NaN. */
+    /* As asyncio's comparison before 3.13: if time() returns NaN all are due,
+       but none at infinity if that is the next. */
     while (fl_timer_queue_count(&loop->timers) > 0
            && !(fl_timer_queue_next_s(&loop->timers) >= end_s))
     {

@@ -61,8 +61,8 @@ int
 fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
 {
     double when = timer->when_seconds;
-    /* NaN has no place in an order.  As in asyncio before 3.13 it is due at
-       once. */
+    /* NaN has no place in an order.  It is due at once, as in asyncio before
+       3.13 if no other timer is ahead. */
     double deadline_s = FL_UNLIKELY(isnan(when)) ? -INFINITY : when;
     if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_s) < 0) {
         PyErr_NoMemory();

@@ -1,4 +1,4 @@
-/* Module state: what is imported, interned and helpersd once per interpreter.
+/* Module state: what is imported, interned and found out once per interpreter.
 
    1. FL_IMPORTS, FL_OBJECTS and FL_TYPES declare every owned reference of
       FlState, except its interned strings.  Those are not visited: a str is

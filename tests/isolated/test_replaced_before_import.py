@@ -51,6 +51,35 @@ def test_the_resolver(compare):
     )
 
 
+def test_a_proxy_of_the_resolver(compare):
+    assert (
+        compare("""
+        class Proxy:
+            def __init__(self, wrapped):
+                self.wrapped = wrapped
+
+            def __getattr__(self, name):
+                return getattr(self.wrapped, name)
+
+            def __call__(self, *args, **kwargs):
+                calls.append("proxy")
+                return self.wrapped(*args, **kwargs)
+
+        calls = []
+        socket.getaddrinfo = Proxy(socket.getaddrinfo)
+
+        async def main():
+            calls.clear()
+            for _ in range(3):
+                await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
+            return len(calls)
+
+        on_both(main)
+    """)
+        == "True 3\n"
+    )
+
+
 ACCEPTS = """
 async def main():
     calls.clear()
@@ -77,6 +106,7 @@ on_both(main)
         "Own.accept = accept",
         "Own._accept = _accept",
         "instance['accept'] = accept",
+        "socket.socket.accept = Proxy(socket.socket.accept)",
     ],
 )
 def test_accept(compare, replace):
@@ -95,6 +125,21 @@ def accept(self):
 def _accept(self):
     calls.append("_accept")
     return socket.SocketType._accept(self)
+
+class Proxy:
+    # What tracers put around a function: it has all of its attributes.
+    def __init__(self, wrapped):
+        self.wrapped = wrapped
+
+    def __get__(self, instance, owner=None):
+        return Proxy(self.wrapped.__get__(instance, owner))
+
+    def __getattr__(self, name):
+        return getattr(self.wrapped, name)
+
+    def __call__(self, *args):
+        calls.append("proxy")
+        return self.wrapped(*args)
 
 def listening():
     sock = Own()

@@ -68,6 +68,8 @@ HINTS = [
     {"type": socket.SOCK_RAW},
     {"type": socket.SOCK_STREAM, "proto": socket.IPPROTO_UDP},
     {"family": 12345},
+    {"flags": None},
+    {"flags": "1"},
 ]
 
 
@@ -87,7 +89,9 @@ async def test_literals_answer_as_the_system_does(loop, hints):
         # Both may ask the name server about what is no literal.
         quick = {**hints}
         if host in ("1.2.3.4.5", "256.1.1.1", "127.0.0.1 ", "[::1]"):
-            quick["flags"] = quick.get("flags", 0) | socket.AI_NUMERICHOST
+            flags = quick.get("flags", 0)
+            if isinstance(flags, int):
+                quick["flags"] = flags | socket.AI_NUMERICHOST
         expected = outcome(
             lambda h=host, p=port, q=quick: socket.getaddrinfo(h, p, **q)
         )
