@@ -186,6 +186,7 @@ def where(port):
 
 
 def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening, hold):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     port = listening.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "holding:app", "--fd", "3"]
     command += ["--loop", LOOPS[loop_kind], "--no-use-colors"]
