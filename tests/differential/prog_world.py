@@ -295,6 +295,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         except TimeoutError:
             if judged and not (self.loose or link.rough):
                 self.problem(f"link {link.index}: A's end does not end")
+            link.rough = True  # what a terminal had not taken yet is lost
             with contextlib.suppress(Exception):
                 link.transport.abort()
 
