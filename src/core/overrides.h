@@ -1,9 +1,10 @@
 /* Methods of ours, or of asyncio's, that the application has replaced.
 
-   Applications replace methods to fake the time (tests), to see each callback
-   when it is scheduled (subclasses), and to see it when it runs
-   (instrumentation).  The fast paths skip these methods, so they are not used
-   for a method that was replaced.
+   Applications replace methods to fake the time (tests), to see each timer or
+   thread-safe call when it is scheduled (subclasses), and to see a callback
+   when it runs (instrumentation).  The fast paths skip these methods, so they
+   are not used for a method that was replaced.  call_soon is not among them:
+   each caller gets a handle but asyncio's C code (loop/scheduling.c).
 
    When a replacement takes effect:
 

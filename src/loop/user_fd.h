@@ -26,17 +26,17 @@ typedef struct {
    Runs application code. */
 bool fl_user_fd_drop(FlLoop *loop, int fd);
 
-/* Make an fd free for a new transport.  This evicts its previous
-   user, be it a callback or a transport: the system has reused the fd, so that
-   user's file is closed.  A pipe that still has the fd waits with a duplicate.
-   Runs application code.  0, or -1 with RuntimeError (loop closed) or OSError
-   (no fd is left for the duplicate). */
+/* Make an fd free for a new transport.  This evicts its previous user, be it a
+   callback or a transport: the system has reused the fd, so that user's file
+   is closed.  A pipe that still has the fd waits with a duplicate.  Runs
+   application code.  0, or -1 with RuntimeError (loop closed) or OSError (no
+   fd is left for the duplicate). */
 int fl_fd_acquire(FlLoop *loop, int fd);
 
 /* Evict the transport that has the fd: the system has reused it, so the
-   transport's file is closed.  1, 0 if no transport has it, or a
-   negative errno: see FlOpenTransportKind.  Runs application code.  Loop's
-   thread only. */
+   transport's file is closed.  1, 0 if no transport has it, or a negative
+   errno: see FlOpenTransportKind.  Runs application code.  Loop's thread
+   only. */
 int fl_fd_evict(FlLoop *loop, int fd);
 
 /* Whether the fd has a callback, or a transport that admits no other user.
