@@ -230,11 +230,11 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
-        if (reg->persistent) {
-            reg->recheck = table->recheck = true;
-        }
         if (!reg->persistent || (wanted & ~row_of(reg)->interest)) {
             code = add(reg);
+        }
+        else { /* no system call has seen the fd */
+            reg->recheck = table->recheck = true;
         }
     }
     if (code < 0 && added != 0) {

@@ -14,7 +14,7 @@
 
    A persistent registration stays in the set between two waits.  The next wait
    makes no system call while the set contains the wanted events, because the
-   owner knows the file by its socket object (loop/user_fd.h).  In return each
+   owner knows the file by its socket object (loop/user_fd.h).  In return such a
    wait is rechecked once within about a second: the fd is registered again and
    the waiter is called.  This covers an fd that now refers to another file.
 
@@ -101,7 +101,7 @@ struct FlRegistration {
        the next such event sets it. */
     uint8_t ready;
     uint8_t repeats; /* events since it was added or checked */
-    bool persistent; /* stays in the set between two waits */
+    bool persistent; /* set by the owner: see above */
     bool recheck;    /* fl_registrations_recheck visits it */
 };
 
@@ -212,13 +212,6 @@ int fl_registration_want(FlRegistration *reg, int wanted);
    already. */
 int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
 
-/* Make it persistent.  It is rechecked once. */
-static inline void
-fl_registration_persist(FlRegistration *reg)
-{
-    reg->persistent = reg->recheck = reg->table->recheck = true;
-}
-
 /* What becomes of the fd of a registration that is closed. */
 typedef enum {
     /* It stays open.  No system call is made: the set drops the fd when its
@@ -250,7 +243,8 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 void fl_registrations_free_closed(FlFdTable *table);
 
 /* Register again, and fire, each persistent registration that began to wait
-   since the last call.  Also register what a new set had no room for. */
+   without a system call since the last call.  Also register what a new set had
+   no room for. */
 void fl_registrations_recheck(FlFdTable *table);
 
 /* Replace the set by a new one, which has no stale registrations.  On failure

@@ -670,7 +670,7 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
     PyObject *callback = Py_NewRef(call), *named = NULL;
     int code = user_fd_put(user_fd, event, &callback, &named);
     if (code == 0) {
-        fl_registration_persist(&user_fd->reg);
+        user_fd->reg.persistent = true;
     }
     leave_slot(loop, callback); /* last: it runs any code */
     Py_XDECREF(named);

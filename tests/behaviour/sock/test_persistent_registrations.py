@@ -93,6 +93,18 @@ async def test_messages_both_ways(loop, tcp):
     await task
 
 
+async def test_the_first_wait_gets_all_that_comes_in_two_iterations(loop, tcp):
+    """It has just registered the fd, so no recheck reads too early."""
+    near, far = tcp()
+
+    task = loop.create_task(loop.sock_recv(near, 100))
+    await iterations(2)
+    far.send(b"one, ")
+    await iterations(1)
+    far.send(b"two")
+    assert await task == b"one, two"
+
+
 async def test_into_a_buffer(loop, tcp):
     near, far = tcp()
     buffer = bytearray(10)
