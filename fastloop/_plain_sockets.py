@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import types
 
-from . import _core, _streams
+from . import _core, _core_helpers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def accepts_as_a_socket(sock: Any) -> bool:
     accept = getattr(sock, "accept", None)
     if (
         type(accept) is not types.MethodType
-        or socket.socket is not _streams.socket_type
+        or socket.socket is not _core_helpers.socket_type
         or not isinstance(socket.socket, type)
     ):
         return False
@@ -57,7 +57,7 @@ def accepts_as_a_socket(sock: Any) -> bool:
         isinstance(real, socket.socket)
         and is_from_socket(accept.__func__)
         and _inherits(real, "_accept", "gettimeout", "fileno")
-        and _core.is_plain_class(_streams.socket_type)
+        and _core.is_plain_class(_core_helpers.socket_type)
         and real.fileno() == sock.fileno()
     )
 

@@ -20,7 +20,7 @@ from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 from contextvars import ContextVar
 
-from . import _core, _plain_sockets, _private, _sendfile, _streams
+from . import _core, _core_helpers, _plain_sockets, _private, _sendfile
 
 try:
     import ssl
@@ -427,7 +427,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         transport = _core.open_datagram(
             self, sock, exposed, protocol, address or None, waiter, known
         )
-        known["socket"] = _streams.TransportSocket(sock, transport)
+        known["socket"] = _core_helpers.TransportSocket(sock, transport)
         return transport
 
     # -- servers --------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 
-from . import _core, _streams
+from . import _core, _core_helpers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _Call = _core.SocketCall
-_socket = _streams.socket_type
+_socket = _core_helpers.socket_type
 #: Whose addresses may have host names.
 _RESOLVED = (socket.AF_INET, socket.AF_INET6)
 
@@ -135,7 +135,7 @@ class SocketCalls:
         family = sock.family
         if family in _RESOLVED and not _core.is_literal(family, address):
             loop: Any = self
-            _streams.check_socket(sock, loop.get_debug())
+            _core_helpers.check_socket(sock, loop.get_debug())
             found = await loop._ensure_resolved(
                 address,
                 family=family,

@@ -116,8 +116,8 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
-/* A list of the items of the write queue, made into the type that asyncio has
-   for this Python version by shown_buffer() of fastloop/_streams.py.  Corked
+/* A list of the items of the write queue.  shown_buffer() of _core_helpers.py
+   makes it into the type that asyncio has for this Python version.  Corked
    ones count as sent: asyncio would have sent them at once. */
 static PyObject *
 buffer_get(FlStream *self, void *Py_UNUSED(closure))
@@ -143,7 +143,7 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
     PyObject *result = NULL;
     if (sent != NULL) {
         bool datagrams = Py_IS_TYPE(self, self->state->datagram_type);
-        result = PyObject_CallMethodObjArgs(self->state->streams,
+        result = PyObject_CallMethodObjArgs(self->state->helpers,
                                             self->state->names.shown_buffer,
                                             list, sent,
                                             self->kind != FL_SOCKET ? Py_None
@@ -245,7 +245,7 @@ fl_private_attributes_register(FlState *state)
         return -1;
     }
     return fl_call_done(
-        PyObject_CallMethod(state->streams, "add_attributes", "OOOOO", stream,
+        PyObject_CallMethod(state->helpers, "add_attributes", "OOOOO", stream,
                             datagram, state->tls_transport_type,
                             state->read_pipe_type, state->write_pipe_type));
 }

@@ -14,9 +14,10 @@
 
    A persistent registration stays in the set between two waits.  The next wait
    makes no system call while the set contains the wanted events, because the
-   owner knows the file by its socket object (loop/user_fd.h).  In return such a
-   wait is rechecked once within about a second: the fd is registered again and
-   the waiter is called.  This covers an fd that now refers to another file.
+   owner knows the file by its socket object (loop/user_fd.h).  In return, such
+   a wait is rechecked once within about a second: the fd is registered again
+   and the waiter is called.  This covers an fd that now refers to another
+   file.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.

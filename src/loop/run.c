@@ -66,7 +66,7 @@ begin_corking(FlLoop *loop)
     if (!loop->corks || fl_signals_in_main_thread(loop->state)) {
         return 0;
     }
-    int daemon = fl_call_truth(loop->state->streams,
+    int daemon = fl_call_truth(loop->state->helpers,
                                loop->state->names.in_daemon_thread);
     loop->corks = daemon == 0;
     return daemon < 0 ? -1 : 0;

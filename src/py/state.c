@@ -81,12 +81,10 @@ find_c_kwnames(PyObject *module)
         "call_soon", (PyCFunction)(void (*)(void))record_call,
         METH_FASTCALL | METH_KEYWORDS, NULL};
     PyObject *record = PyCFunction_New(&recorder_def, module);
-    PyObject *helpers = PyImport_ImportModule("fastloop._streams");
-    PyObject *done =
-        record == NULL || helpers == NULL
-            ? NULL
-            : PyObject_CallMethod(helpers, "complete_future", "O", record);
-    Py_XDECREF(helpers);
+    PyObject *done = record == NULL
+                         ? NULL
+                         : PyObject_CallMethod(fl_state_get(module)->helpers,
+                                               "complete_future", "O", record);
     Py_XDECREF(record);
     return fl_call_done(done);
 }
@@ -113,7 +111,10 @@ fl_state_init(FlState *state, PyObject *module)
     }
     state->empty_tuple = PyTuple_New(0);
     state->loop_kwnames = PyTuple_Pack(1, state->names.loop);
-    if (state->empty_tuple == NULL || state->loop_kwnames == NULL) {
+    state->helpers = PyImport_ImportModule("fastloop._core_helpers");
+    if (state->empty_tuple == NULL || state->loop_kwnames == NULL
+        || state->helpers == NULL)
+    {
         return -1;
     }
     return find_c_kwnames(module);

@@ -210,7 +210,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(get_running_loop, "_asyncio", "_get_running_loop")                     \
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
     X(system_socket_type, "_socket", "socket")                               \
-    X(safepoint, "fastloop._streams", "safepoint")
+    X(safepoint, "fastloop._core_helpers", "safepoint")
 
 /* Other owned references.  Each is set by the folder that uses it. */
 #define FL_OBJECTS(X)                                                      \
@@ -218,7 +218,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(loop_kwnames)         /* ("loop",) */                                \
     X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */   \
     X(object_class)         /* object.__dict__['__class__'] */             \
-    X(streams)              /* the module fastloop._streams */             \
+    X(helpers)              /* the module fastloop._core_helpers */        \
     X(socket_type)          /* socket.socket */                            \
     X(native_reader_type)   /* see streams/reader.c */                     \
     X(stream_data_received) /* the method of asyncio_stream_protocol */    \

@@ -267,7 +267,7 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
         return call_method(self, fd, result);
     }
     PyObject *done =
-        PyObject_CallMethodObjArgs(self->state->streams,
+        PyObject_CallMethodObjArgs(self->state->helpers,
                                    self->state->names.finish_connect,
                                    self->sock, self->args[0], NULL);
     return store_result(done, result);
@@ -292,7 +292,7 @@ sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
     PyObject *sent =
         start == NULL
             ? NULL
-            : PyObject_CallMethodObjArgs(self->state->streams,
+            : PyObject_CallMethodObjArgs(self->state->helpers,
                                          self->state->names.send_rest,
                                          self->sock, self->args[0], start,
                                          NULL);

@@ -220,8 +220,8 @@ wait(SocketCall *self)
 
 /* --- module functions ---------------------------------------------------- */
 
-/* asyncio's checks of the socket, in _streams.py.  0, or -1 with TypeError or
-   ValueError. */
+/* asyncio's checks of the socket, in _core_helpers.py.  0, or -1 with a
+   TypeError or ValueError. */
 static int
 check_socket(FlState *state, FlLoop *loop, PyObject *sock)
 {
@@ -230,7 +230,7 @@ check_socket(FlState *state, FlLoop *loop, PyObject *sock)
         return 0;
     }
     return fl_call_done(
-        PyObject_CallMethodObjArgs(state->streams, state->names.check_socket,
+        PyObject_CallMethodObjArgs(state->helpers, state->names.check_socket,
                                    sock, loop->debug ? Py_True : Py_False,
                                    NULL));
 }
@@ -439,12 +439,12 @@ static PyType_Slot call_slots[] = {
     {0, NULL},
 };
 
-/* _streams.py keeps socket.socket under a name of its own, because tests
+/* _core_helpers.py keeps socket.socket under a name of its own, because tests
    replace the attribute of the socket module. */
 int
 fl_sock_call_register(PyObject *module, FlState *state)
 {
-    state->socket_type = PyObject_GetAttrString(state->streams, "socket_type");
+    state->socket_type = PyObject_GetAttrString(state->helpers, "socket_type");
     if (state->socket_type == NULL) {
         return -1;
     }

@@ -2,7 +2,7 @@
    and what TLS transports alone have.
 
    Its marks for reading, and the default marks for writing, are the business
-   of fastloop/_streams.py.
+   of fastloop/_core_helpers.py.
 
    1. The transport owns its FlTls until it is freed.  tp_clear leaves it: the
       FlTls' own tp_clear breaks every cycle, and is an ended connection then.

@@ -10,9 +10,10 @@
       (fl_stream_save_sockname).  asyncio's transports report sockname after
       close, too.
    3. An application may obtain the fd from the socket and send on it directly.
-      The object it gets is a TransportSocket (_streams.py), which then reports
-      the exposed fd to the stream (fl_stream_expose_fd).  Otherwise corked
-      bytes would be sent after bytes that the application sends later. */
+      The object it gets is a TransportSocket (_core_helpers.py), which then
+      reports the exposed fd to the stream (fl_stream_expose_fd).  Otherwise
+      corked bytes would be sent after bytes that the application sends later.
+      */
 #include "transport/extra_info.h"
 
 #include "py/compat.h"
@@ -24,7 +25,7 @@
 
 #include <unistd.h>
 
-/* The result of a function of _streams.py that takes an int. */
+/* The result of a function of _core_helpers.py that takes an int. */
 static PyObject *
 call_with_int(FlState *state, PyObject *name, int number)
 {
@@ -32,7 +33,7 @@ call_with_int(FlState *state, PyObject *name, int number)
     PyObject *result =
         object == NULL
             ? NULL
-            : PyObject_CallMethodOneArg(state->streams, name, object);
+            : PyObject_CallMethodOneArg(state->helpers, name, object);
     Py_XDECREF(object);
     return result;
 }
@@ -100,7 +101,7 @@ make_socket(FlStream *self)
     if (sock != NULL) {
         /* The wrapper has a weak reference to the stream: no cycle. */
         PyObject *wrapper =
-            PyObject_CallMethodObjArgs(self->state->streams,
+            PyObject_CallMethodObjArgs(self->state->helpers,
                                        self->state->names.TransportSocket,
                                        sock, (PyObject *)self, NULL);
         Py_DECREF(sock);

@@ -8,7 +8,7 @@
       read error is reported, except EIO: a terminal's other side was closed
       (stream_close.c, stream_read.c).
    2. EOF queues eof_received and connection_lost; what eof_received returns
-      has no effect (end_read_pipe in fastloop/_streams.py).
+      has no effect (end_read_pipe in fastloop/_core_helpers.py).
    3. A write pipe whose reader is gone becomes readable, and ends.  So it asks
       for readable events until it is LOST.
    4. The fd may have other users: add_reader, or a second transport for the
@@ -28,7 +28,7 @@
 #include "transport/transport.h"
 
 /* FlStream.run_events of a write pipe.  It becomes readable when its reader is
-   gone: _read_ready is in fastloop/_streams.py. */
+   gone: _read_ready is in fastloop/_core_helpers.py. */
 static int
 write_events(FlStream *self, int events)
 {

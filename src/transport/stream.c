@@ -90,7 +90,7 @@ fl_stream_wanted(FlStream *self)
     return wanted;
 }
 
-/* Calls _streams.py: messages go through asyncio's logger. */
+/* Calls _core_helpers.py: messages go through asyncio's logger. */
 int
 fl_stream_log(FlStream *self, const char *event)
 {
@@ -99,7 +99,7 @@ fl_stream_log(FlStream *self, const char *event)
         return -1;
     }
     int code =
-        fl_call_done(PyObject_CallMethodObjArgs(self->state->streams,
+        fl_call_done(PyObject_CallMethodObjArgs(self->state->helpers,
                                                 self->state->names.log_event,
                                                 (PyObject *)self, text, NULL));
     Py_DECREF(text);
@@ -131,7 +131,7 @@ fl_stream_count_lost_write(FlStream *self)
     self->writes_after_loss++;
     if (self->writes_after_loss - is_pipe >= QUIET_WRITES_AFTER_LOSS) {
         PyObject *warned =
-            PyObject_CallMethodOneArg(self->state->streams,
+            PyObject_CallMethodOneArg(self->state->helpers,
                                       self->state->names.warn_lost,
                                       is_pipe ? Py_True : Py_False);
         return fl_call_done(warned) < 0 ? -1 : 1;

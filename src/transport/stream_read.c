@@ -155,7 +155,7 @@ deliver_eof(FlStream *self)
     }
     if (self->kind != FL_SOCKET) {
         int code =
-            fl_call_method(self->state->streams,
+            fl_call_method(self->state->helpers,
                            self->state->names.end_read_pipe, (PyObject *)self);
         return code < 0 ? fl_stream_fatal(self, PIPE_READ_FAILED) : 0;
     }

@@ -542,16 +542,11 @@ fl_stream_type_new(PyObject *module, const char *name, const char *doc,
 int
 fl_stream_register(PyObject *module, FlState *state)
 {
-    state->streams = PyImport_ImportModule("fastloop._streams");
-    state->stream_type =
-        state->streams == NULL
-            ? NULL
-            : fl_stream_type_new(
-                module, "fastloop._core.StreamTransport",
-                "An asyncio.Transport for a TCP or Unix socket, created by "
-                "the loop.",
-                fl_stream_methods, (reprfunc)fl_stream_repr,
-                state->asyncio_transport);
+    state->stream_type = fl_stream_type_new(
+        module, "fastloop._core.StreamTransport",
+        "An asyncio.Transport for a TCP or Unix socket, created by "
+        "the loop.",
+        fl_stream_methods, (reprfunc)fl_stream_repr, state->asyncio_transport);
     return state->stream_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

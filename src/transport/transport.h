@@ -7,7 +7,7 @@
    loop's thread if it must, and calls an operation.  There are two tables:
    FlStream's, which datagram transports and pipes share (stream_transport.c),
    and that of TLS (tls/tls_transport.c).  add_attributes in
-   fastloop/_streams.py removes what asyncio's pipe transports do not have.
+   _core_helpers.py removes what asyncio's pipe transports do not have.
    Rejected: a common base type.  CPython calls a type's own methods faster
    than inherited ones.
 

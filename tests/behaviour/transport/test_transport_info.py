@@ -386,7 +386,7 @@ async def test_a_socket_object_that_cannot_be_made(
             raise OSError("not today")
 
     c = await transport_pair()
-    monkeypatch.setattr("fastloop._streams.socket_type", Refusing)
+    monkeypatch.setattr("fastloop._core_helpers.socket_type", Refusing)
     with pytest.raises(OSError, match="not today"):
         c.transport.get_extra_info("socket")
     gc.collect()
@@ -414,7 +414,7 @@ def slow_socket(loop_kind, monkeypatch):
 
     def install(meanwhile):
         Slow.meanwhile = staticmethod(meanwhile)
-        monkeypatch.setattr("fastloop._streams.socket_type", Slow)
+        monkeypatch.setattr("fastloop._core_helpers.socket_type", Slow)
         return Slow.made
 
     return install
