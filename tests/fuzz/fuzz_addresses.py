@@ -126,12 +126,16 @@ class Target:
             "flags": NUMERIC | tape.pick((0, socket.AI_PASSIVE, 8, 1 << 40)),
         }
         note("literal", name, port, more)
-        wanted = outcome(socket.getaddrinfo, name, port, **more)
-        found = outcome(
-            self.loop.run_until_complete,
-            self.loop.getaddrinfo(name, port, **more),
-        )
-        check(found == wanted, "getaddrinfo", name, port, more, found, wanted)
+        wanted = repr(outcome(socket.getaddrinfo, name, port, **more))
+        # The second answer is a stored one, and nobody else's list.
+        for _ in range(2):
+            found = outcome(
+                self.loop.run_until_complete,
+                self.loop.getaddrinfo(name, port, **more),
+            )
+            check(repr(found) == wanted, name, port, more, found, wanted)
+            if isinstance(found, list):
+                found.clear()
         full = address(tape, name, port)
         note("is_literal", full)
         wanted = self.is_literal(full)
