@@ -49,7 +49,7 @@ HEAD = (
     "place",
 )
 TABLE_HEAD = (
-    "| over uvloop, more is better | asyncio | best other peer | fastloop |"
+    "| over uvloop, more is better | fastloop | asyncio | best other loop |"
 )
 BETWEEN = re.compile(
     r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
@@ -334,7 +334,7 @@ def _table_line(row: dict, title: str) -> str:
     own = f"**{own}**" if place(row) in ("first", "even") else own
     peer = f"{times(ratio(row, other, 'uvloop'))} ({other})" if other else ""
     asyncio = times(ratio(row, "asyncio", "uvloop"))
-    return f"| {title} | {asyncio} | {peer} | {own} |"
+    return f"| {title} | {own} | {asyncio} | {peer} |"
 
 
 def section(data: dict, also: dict | None = None) -> str:
@@ -348,7 +348,10 @@ def section(data: dict, also: dict | None = None) -> str:
     lines = [_table_line(found[key], title) for key, title in ROWS.items()]
     bold = "No row here is certainly first; see RESULTS.md."
     if any("**" in one for one in lines):
-        bold = f"Bold: first, or even with the best (within {1 - EVEN:.0%})."
+        bold = (
+            f"Bold: first, or even with the best (within {1 - EVEN:.0%}). "
+            "Others are behind or inconclusive."
+        )
     words = (
         f"{bold} CPython {python}, {len(machine['cpus'])} CPUs, mean ratios "
         f"of {most}{runs} alternating runs. {told(sentences(rows))}"

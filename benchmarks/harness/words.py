@@ -83,7 +83,10 @@ def words(page: str) -> str:
     counts = facts["places"].removeprefix("- ").rstrip().split("\n- ")
     # A newcomer knows asyncio and uvloop; the report has the other peers.
     places = told([one for one in counts if "best peer" not in one])
-    rest = f"CPython {facts['python']}, {facts['cpus']} CPUs. {places}"
+    rest = (
+        f"CPython {facts['python']}, {facts['cpus']} CPUs. A row is one "
+        f"measurement. {places}"
+    )
     return "\n".join(["", *said, "", textwrap.fill(rest, 79), "", ""])
 
 
@@ -108,7 +111,11 @@ def threads(page: str) -> str:
 
 
 #: The pages that quote a report, and what stands between their marks.
-PAGES = {"README.md": words, "docs/one-process-many-loops.md": threads}
+PAGES = {
+    "README.md": words,
+    "docs/index.md": words,
+    "docs/one-process-many-loops.md": threads,
+}
 
 
 def write_pages(folder: str, page: str) -> list[str]:

@@ -134,9 +134,10 @@ def main(words: list[str]) -> int:
     _check(options)
     loops = _loops(options.loops)
     step = _progress(options.quiet)
+    where = _machine()  # before HttpRace leaves a CPU to the server
     with Processes() as processes:
         race = _race(options, processes)
-        result = _empty(race, loops)
+        result = _empty(race, loops, where)
         start = ["python", *python_options(), "-m", "fastloop", "bench"]
         result.data["settings"] = {
             "command": shlex.join([*start, *words])
@@ -226,7 +227,7 @@ def _tell_of_late_options(program: Program, quiet: bool) -> None:
         )
 
 
-def _empty(race: AnyRace, loops: list[str]) -> Result:
+def _empty(race: AnyRace, loops: list[str], where: dict[str, Any]) -> Result:
     labels: list[str] = []
     for place, loop in enumerate(loops):
         again = loops[:place].count(loop)
@@ -247,7 +248,7 @@ def _empty(race: AnyRace, loops: list[str]) -> Result:
             "notes": [],
             "cut": None,
             "settings": {},
-            "machine": _machine(),
+            "machine": where,
             "method": [],
         }
     )

@@ -76,7 +76,7 @@ def _page(result: Result) -> str:
 <div class="charts">{_charts(result)}</div>
 <h2>How sure that is</h2>
 <p class="faint">The point is the ratio, the line its 95 % interval; grey
-where there is no significant difference.</p>
+where the 99.9 % interval includes 1, or the difference is below 1 %.</p>
 <div class="charts">{_intervals(result)}</div>
 <h2>Table</h2>
 <p class="faint">Geometric means. {escape(result.legend())}</p>

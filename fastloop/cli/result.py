@@ -160,7 +160,7 @@ class Result:
         if not any(self.against(b, m) for b in bases for m in self.metrics):
             return ""
         and_its = " (and its 95 % interval)" if self._has_intervals() else ""
-        doubt = "no significant difference"
+        doubt = "no significant difference at 99.9 %"
         if self.finished < ENOUGH_ROUNDS:
             doubt = "too few rounds to tell"
         return (
