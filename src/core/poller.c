@@ -174,25 +174,6 @@ init_uv(uv_loop_t *uv)
     return code;
 }
 
-/* While the table still has a registration of the same fd as a new one of ours
-   (its file was closed without our knowledge), move ours to a higher fd.
-   Returns the fd, or -1 with errno. */
-static int
-move_from_stale(FlPoller *poller, int fd)
-{
-    FlFdTable *table = &poller->table;
-    fl_fd_table_lock(table);
-    while (fd >= 0 && fl_registration_at(table, fd) != NULL) {
-        int moved = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
-        int error = errno;
-        (void)close(fd);
-        errno = error;
-        fd = moved;
-    }
-    fl_fd_table_unlock(table);
-    return fd;
-}
-
 /* Add the fds that libuv is about to poll to its epoll: see invariant 4.  One
    that is registered already stays as it is, because newer versions of libuv
    register as edge-triggered.  Returns how many were added, or a negative
@@ -312,10 +293,9 @@ fl_poller_begin_run(FlPoller *poller)
     fl_fd_table_unlock(&poller->table);
 #ifdef __linux__
     if (poller->timerfd < 0) {
-        poller->timerfd =
-            move_from_stale(poller,
-                            timerfd_create(CLOCK_MONOTONIC,
-                                           TFD_NONBLOCK | TFD_CLOEXEC));
+        poller->timerfd = fl_fd_move_from_registered(
+            &poller->table,
+            timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
     }
 #endif
     poller->wait_checked = false;
@@ -470,7 +450,8 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (code < 0) {
         return code;
     }
-    poller->signal_fds[0] = move_from_stale(poller, poller->signal_fds[0]);
+    poller->signal_fds[0] =
+        fl_fd_move_from_registered(&poller->table, poller->signal_fds[0]);
     code =
         poller->signal_fds[0] < 0
             ? -errno

@@ -28,8 +28,10 @@
 #include "py/compat.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Events of a registration between two checks of its fd (invariant 2). */
 #define MOST_REPEATS  64
@@ -96,9 +98,10 @@ update_interest(FlFdTable *table, int fd, int interest)
 /* Register the wanted events for the file that the fd refers to now; what is
    ready already is reported by the next poll.  Changing comes first, because
    it is one system call where adding would be two; then adding, if the fd
-   turned out to be another file's.  0 or a negative errno. */
+   turned out to be another file's.  In that case only `renewed` stays wanted
+   of this file.  0 or a negative errno. */
 static int
-add(FlRegistration *reg)
+add(FlRegistration *reg, int renewed)
 {
     FlFdSet *set = &reg->table->set;
     FlFd *row = row_of(reg);
@@ -110,6 +113,10 @@ add(FlRegistration *reg)
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (is_other_file(code)) {
+        /* What was wanted before is in the set, unless that had no room. */
+        if (row->interest != 0 || !reg->recheck) {
+            reg->wanted = (uint8_t)(interest &= renewed);
+        }
         row->interest = 0;
         code = fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, tag);
     }
@@ -134,7 +141,7 @@ add(FlRegistration *reg)
 static void
 add_or_retry(FlRegistration *reg)
 {
-    int code = add(reg);
+    int code = add(reg, reg->wanted);
     if (code < 0 && code != -EBADF && code != -EPERM) {
         reg->recheck = reg->table->recheck = true;
     }
@@ -200,6 +207,21 @@ fl_registration_at(const FlFdTable *table, int fd)
     return fd < table->fds_size ? table->fds[fd].reg : NULL;
 }
 
+int
+fl_fd_move_from_registered(FlFdTable *table, int fd)
+{
+    fl_fd_table_lock(table);
+    while (fd >= 0 && fl_registration_at(table, fd) != NULL) {
+        int moved = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
+        int error = errno;
+        (void)close(fd);
+        errno = error;
+        fd = moved;
+    }
+    fl_fd_table_unlock(table);
+    return fd;
+}
+
 /* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */
 static void
 drop_event(FlRegistration *reg)
@@ -231,7 +253,7 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
         if (!reg->persistent || (wanted & ~row_of(reg)->interest)) {
-            code = add(reg);
+            code = add(reg, renewed == 0 ? wanted : added);
         }
         else { /* no system call has seen the fd */
             reg->recheck = table->recheck = true;
@@ -241,7 +263,7 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
         reg->wanted = (uint8_t)before;
     }
     else {
-        code = 0; /* to want less cannot fail */
+        code = reg->wanted != wanted; /* to want less cannot fail */
         /* A queued entry runs with what is left.  Without any it is dropped,
            and a later event queues another one, at the tail. */
         reg->fired &= reg->wanted;

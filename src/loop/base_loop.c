@@ -419,6 +419,29 @@ object_set(FlLoop *loop, PyObject *value, void *offset)
     return 0;
 }
 
+static PyObject *
+slow_callback_get(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    return PyFloat_FromDouble(loop->slow_callback_duration);
+}
+
+/* Not a Py_T_DOUBLE, which stores -1.0 for what is not a number. */
+static int
+slow_callback_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError,
+                        "slow_callback_duration cannot be deleted");
+        return -1;
+    }
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        return -1;
+    }
+    loop->slow_callback_duration = seconds;
+    return 0;
+}
+
 #define OBJECT(name)                                                  \
     {"_" #name, (getter)fl_field_attribute, (setter)object_set, NULL, \
      (void *)offsetof(FlLoop, name)},
@@ -435,16 +458,17 @@ static PyGetSetDef loop_getset[] = {
      (void *)offsetof(FlLoop, closed)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
      (setter)fl_loop_thread_id_set, NULL, NULL},
+    {"slow_callback_duration", (getter)slow_callback_get,
+     (setter)slow_callback_set,
+     "Debug mode logs a callback as slow from this many seconds; a float,\n"
+     "0.1 by default.  Setting it raises TypeError if it is not a number.\n"
+     "asyncio's loop.slow_callback_duration.",
+     NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef loop_members[] = {
-    {"slow_callback_duration", Py_T_DOUBLE,
-     offsetof(FlLoop, slow_callback_duration), 0,
-     "Debug mode logs a callback as slow from this many seconds; a float,\n"
-     "0.1 by default.  Setting it raises TypeError if it is not a number.\n"
-     "asyncio's loop.slow_callback_duration."},
     {"_off", Py_T_UINT, offsetof(FlLoop, off), 0, NULL},
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
      NULL},

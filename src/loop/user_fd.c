@@ -4,9 +4,10 @@
       reuse it for another file, while a callback is registered.  So each added
       callback registers the fd with the system again, and does not trust what
       was registered before; but for a persistent registration, which is
-      rechecked.  If a transport acquires the fd, the callback left on it is
-      removed, and a transport whose fd it was is evicted; otherwise they would
-      get, or close, another file.
+      rechecked.  If that shows another file, the callback of the other
+      direction is removed.  If a transport acquires the fd, the callbacks left
+      on it are removed, and a transport whose fd it was is evicted; otherwise
+      they would get, or close, another file.
    2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
    3. Any thread may call.  The thread that holds the GIL may use the table;
       without a GIL, the thread that has the table's lock.  Code that may run
@@ -19,8 +20,8 @@
       next wait free of system calls.  It ends when a handle or a call that
       does not persist registers for the fd, a transport acquires it, or
       remove_reader or remove_writer removes a waiting call or finds the fd
-      idle.  Rejected: one without a GIL.  The
-      thread that clears `ready` must be the thread that processes its events.
+      idle.  Rejected: one without a GIL.  The thread that clears `ready` must
+      be the thread that processes its events.
    6. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
       table's lock.  There the registration still keeps the transport alive: it
@@ -66,10 +67,9 @@ user_fd_wanted(const FlUserFd *user_fd)
 
 /* Where the callback of a direction is stored. */
 static PyObject **
-user_fd_slot(FlUserFd *user_fd, int event)
+refs_slot(FlFdRefs *refs, int event)
 {
-    return event == FL_READABLE ? &user_fd->refs.reader
-                                : &user_fd->refs.writer;
+    return event == FL_READABLE ? &refs->reader : &refs->writer;
 }
 
 /* Whether a slot's object is a SocketCall. */
@@ -286,6 +286,15 @@ leave_slot(FlLoop *loop, PyObject *object)
     Py_XDECREF(object);
 }
 
+/* Drop what an fd had, outside the lock.  Runs application code. */
+static void
+drop_refs(FlLoop *loop, const FlFdRefs *refs)
+{
+    leave_slot(loop, refs->reader);
+    leave_slot(loop, refs->writer);
+    Py_XDECREF(refs->object);
+}
+
 /* Close and free it.  The caller gets its references and drops them outside
    the lock, because that may run any code. */
 static void
@@ -309,9 +318,7 @@ fl_user_fd_drop(FlLoop *loop, int fd)
         user_fd_detach(user_fd, &refs);
     }
     fl_fd_table_unlock(table);
-    leave_slot(loop, refs.reader);
-    leave_slot(loop, refs.writer);
-    Py_XDECREF(refs.object);
+    drop_refs(loop, &refs);
     return user_fd != NULL;
 }
 
@@ -417,33 +424,37 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
         object));
 }
 
-/* Put a callback, a handle or a SocketCall, in the slot of its direction, and
-   take what stood there: both through *callback.  On failure that stays as it
-   was.  The caller drops it, and *object, NULL before, outside the lock.  0 or
-   a negative errno. */
+/* Put a callback, a handle or a SocketCall, in the slot of its direction;
+   steals it.  *left gets what the caller drops outside the lock: what stood
+   there, or the callback itself if this fails.  0 or a negative errno; or 1:
+   the fd refers to another file than before, so *left also gets the other
+   direction's callback and the object that names the fd. */
 static int
-user_fd_put(FlUserFd *user_fd, int event, PyObject **callback,
-            PyObject **object)
+user_fd_put(FlUserFd *user_fd, int event, PyObject *callback, FlFdRefs *left)
 {
     FlRegistration *reg = &user_fd->reg;
-    PyObject **slot = user_fd_slot(user_fd, event);
-    PyObject *previous = *slot;
-    *slot = *callback;
+    FlFdRefs before = user_fd->refs;
+    *left = (FlFdRefs){NULL, NULL, NULL};
+    *refs_slot(&user_fd->refs, event) = callback;
     int code = fl_registration_renew(reg, user_fd_wanted(user_fd), event);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         ((FlLoop *)reg->owner)->skips_left = 0;
     }
     if (code == 0) {
-        *callback = previous;
-        return 0;
+        *refs_slot(left, event) = *refs_slot(&before, event);
     }
-    /* As if this had not been called. */
-    *slot = previous;
-    if (user_fd_wanted(user_fd) == 0) {
-        FlFdRefs refs; /* without callbacks */
-        user_fd_detach(user_fd, &refs);
-        *object = refs.object;
+    else if (code > 0) {
+        *left = before;
+        user_fd->refs = (FlFdRefs){NULL, NULL, NULL};
+        *refs_slot(&user_fd->refs, event) = callback;
+    }
+    else { /* as if this had not been called */
+        user_fd->refs = before;
+        if (user_fd_wanted(user_fd) == 0) {
+            user_fd_detach(user_fd, left); /* no callbacks */
+        }
+        *refs_slot(left, event) = callback;
     }
     return code;
 }
@@ -507,7 +518,7 @@ remove_call(FlLoop *loop, int fd, int event)
     fl_fd_table_lock(&loop->poller->table);
     FlUserFd *user_fd = user_fd_at(loop, fd);
     bool removes =
-        user_fd != NULL && is_call(loop, *user_fd_slot(user_fd, event));
+        user_fd != NULL && is_call(loop, *refs_slot(&user_fd->refs, event));
     fl_fd_table_unlock(&loop->poller->table);
     if (removes) {
         (void)fl_fd_remove(loop, fd, event, NULL);
@@ -520,7 +531,7 @@ static int
 set_callback(FlLoop *loop, int fd, PyObject *object, int event,
              PyObject *callback)
 {
-    PyObject *named = NULL;
+    FlFdRefs left;
     remove_call(loop, fd, event);
     FlUserFd *user_fd = user_fd_lock(loop, fd);
     if (user_fd == NULL) {
@@ -533,14 +544,13 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
-    int code = user_fd_put(user_fd, event, &callback, &named);
-    if (code == 0 && names) {
-        named = user_fd->refs.object;
+    int code = user_fd_put(user_fd, event, callback, &left);
+    if (code > 0 || (code == 0 && names)) {
+        left.object = user_fd->refs.object;
         user_fd->refs.object = Py_XNewRef(object); /* fl_fd_of_registered */
     }
     fl_fd_table_unlock(&loop->poller->table);
-    leave_slot(loop, callback);
-    Py_XDECREF(named);
+    drop_refs(loop, &left);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
@@ -578,7 +588,8 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     FlUserFd *user_fd = loop->closed ? NULL : user_fd_at(loop, fd);
-    PyObject **slot = user_fd == NULL ? NULL : user_fd_slot(user_fd, event);
+    PyObject **slot =
+        user_fd == NULL ? NULL : refs_slot(&user_fd->refs, event);
     if (slot != NULL && (only == NULL || *slot == only)) {
         removed = *slot;
         *slot = NULL;
@@ -667,12 +678,11 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
     }
     /* A later call replaces an earlier one, which then waits until its
        coroutine is cancelled, as in asyncio. */
-    PyObject *callback = Py_NewRef(call), *named = NULL;
-    int code = user_fd_put(user_fd, event, &callback, &named);
-    if (code == 0) {
+    FlFdRefs left;
+    int code = user_fd_put(user_fd, event, Py_NewRef(call), &left);
+    if (code >= 0) {
         user_fd->reg.persistent = true;
     }
-    leave_slot(loop, callback); /* last: it runs any code */
-    Py_XDECREF(named);
+    drop_refs(loop, &left); /* last: it runs any code */
     return code < 0 ? fl_raise_errno(code) : 0;
 }

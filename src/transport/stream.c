@@ -34,6 +34,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* asyncio warns from the fifth write after the connection was lost. */
@@ -180,6 +181,26 @@ fl_stream_query_fd(FlStream *self)
     return fd == self->fd ? 0 : -EBADF;
 }
 
+/* The number of the fd's file, or 0. */
+static uint64_t
+file_number(int fd)
+{
+    struct stat status;
+    return fstat(fd, &status) == 0 ? (uint64_t)status.st_ino : 0;
+}
+
+bool
+fl_stream_has_its_file(const FlStream *self)
+{
+    return file_number(self->fd) == self->file_number;
+}
+
+void
+fl_stream_note_file(FlStream *self)
+{
+    self->file_number = file_number(self->fd);
+}
+
 void
 fl_stream_expose_fd(FlStream *self)
 {
@@ -237,7 +258,8 @@ fl_stream_unregister(FlStream *self, bool closes_duplicate)
 int
 fl_stream_register_duplicate(FlStream *self, int fd)
 {
-    int duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int duplicate = fl_fd_move_from_registered(&self->loop->poller->table,
+                                               fcntl(fd, F_DUPFD_CLOEXEC, 0));
     if (duplicate < 0) {
         return -errno;
     }

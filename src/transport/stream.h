@@ -82,6 +82,7 @@ typedef struct FlStream {
     size_t metered_bytes;    /* its share of the metric bytes_waiting */
     size_t last_read_bytes;  /* size of the last read */
     uint64_t write_callback; /* loop->callback_count at the last write */
+    uint64_t file_number;    /* of a pipe: see fl_stream_note_file */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
     bool wrote_again;       /* the callback that wrote last did so twice */
@@ -211,6 +212,13 @@ bool fl_stream_has_fd(FlOpenTransport *node);
 /* Query whether the socket object still has the fd: 0, or -EBADF.  May run
    Python, as fileno() may be the application's.  Raises nothing. */
 int fl_stream_query_fd(FlStream *self);
+
+/* Note which file a pipe's fd refers to, and query whether it still does.  A
+   pipe shares its fd with other users, so an object that still has the fd
+   does not answer that: its file may have been closed by os.close().
+   Rejected: a query of epoll, which does not know the fd of a paused pipe. */
+void fl_stream_note_file(FlStream *self);
+bool fl_stream_has_its_file(const FlStream *self);
 
 /* Call this before system calls on the fd, and again after Python code ran.  A
    stream whose fd was never exposed to the application costs no query. */

@@ -375,15 +375,25 @@ static int
 give_up_fd(FlStream *self)
 {
     int code = fl_stream_query_fd(self);
-    if (self->kind != FL_SOCKET) {
+    bool is_pipe = self->kind != FL_SOCKET;
+    if (is_pipe && (code < 0 || fl_stream_has_its_file(self))) {
         return code;
     }
-    PyObject *sock = code == 0 ? Py_XNewRef(self->sock) : NULL;
-    if (sock != NULL) {
-        /* The fd was closed by os.close() or the like. */
-        fl_socket_detach(self->state, sock);
-        Py_DECREF(sock);
+    PyObject *sock = code == 0 ? fl_field_get(self, &self->sock) : NULL;
+    if (sock == NULL) {
+        return -EBADF;
     }
+    /* The fd was closed by os.close() or the like, and the object must not
+       close the new file. */
+    if (!is_pipe
+        || PyObject_TypeCheck(sock, (PyTypeObject *)self->state->socket_type))
+    {
+        fl_socket_detach(self->state, sock);
+    }
+    else { /* a file cannot detach; get_extra_info("pipe") keeps it open */
+        fl_field_set(self, &self->sock, NULL);
+    }
+    Py_DECREF(sock);
     return -EBADF;
 }
 

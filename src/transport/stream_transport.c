@@ -358,6 +358,9 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return -1;
     }
     self->fd = self->last_fd = options->fd;
+    if (self->kind != FL_SOCKET) {
+        fl_stream_note_file(self);
+    }
     fl_list_append(&loop->transports, &self->loop_node.link);
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
     if (fl_stream_is_connection(self)) {

@@ -45,6 +45,17 @@ def test_slow_callback_duration_is_an_attribute(loop):
     assert loop.slow_callback_duration == 0.5
 
 
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_slow_callback_duration_stays_as_it_was_if_it_is_no_number(loop):
+    """asyncio fails later, when it compares it."""
+    for wrong in (None, "1", 1j):
+        with pytest.raises(TypeError):
+            loop.slow_callback_duration = wrong
+    with pytest.raises(AttributeError):
+        del loop.slow_callback_duration
+    assert loop.slow_callback_duration == 0.1
+
+
 def test_slow_callback_is_logged(debug, iterate, warned):
     debug.slow_callback_duration = 0.01
     debug.call_soon(slow)

@@ -9,7 +9,13 @@ import sys
 import pytest
 from datagram_helpers import endpoint, plain
 from fd_helpers import idle_cpu
-from net_helpers import Recorder, iterations, listening_socket, moved_to
+from net_helpers import (
+    Recorder,
+    fill_socket,
+    iterations,
+    listening_socket,
+    moved_to,
+)
 from patience import PATIENCE
 
 
@@ -277,6 +283,51 @@ def test_a_reader_that_closes_its_fd_gets_no_events_of_the_next_file(loop):
     loop.remove_reader(number)
     for each in (far, *others):
         each.close()
+
+
+@pytest.mark.parametrize("user", ["callback", "call"])
+@pytest.mark.parametrize("left", ["writer", "reader"])
+async def test_a_callback_left_on_a_closed_fd_gets_no_events_of_the_next_file(
+    loop, loop_kind, left, user
+):
+    """The next file wants the other direction."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio takes the new for the old descriptor")
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    calls = []
+    if left == "writer":
+        fill_socket(near)
+        loop.add_writer(near, calls.append, "left")
+    else:
+        loop.add_reader(near, calls.append, "left")
+    await iterations(2)
+    number = near.fileno()
+    near.close()
+    other, peer = pair_at(number)
+    with far, other, peer:
+        peer.send(b"for the reader")
+        if user == "callback":
+            add = loop.add_reader if left == "writer" else loop.add_writer
+            add(other, calls.append, "next")
+        elif left == "writer":
+            other.recv(20)
+            task = loop.create_task(loop.sock_recv(other, 20))
+        else:
+            fill_socket(other)
+            task = loop.create_task(loop.sock_sendall(other, b"x"))
+        await iterations(20)
+        if user == "callback":
+            assert set(calls) == {"next"}
+        else:
+            assert calls == []
+            assert not task.done()
+            task.cancel()
+            await asyncio.wait([task])
+        remove = loop.remove_writer if left == "writer" else loop.remove_reader
+        assert not remove(other)
+        loop.remove_reader(other)
+        loop.remove_writer(other)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts numbers")

@@ -104,3 +104,81 @@ async def test_a_callback_for_a_pipe_without_a_descriptor(loop, loop_kind):
         assert os.read(far, 1) == b"x"
         writer.close()
         await protocol.wait_lost()
+
+
+async def test_a_duplicate_gets_the_number_of_a_registration_left_behind(loop):
+    """A program that closes a socket may forget its reader."""
+    with terminal() as (read, write, far):
+        near, peer = socket.socketpair()
+        number = near.fileno()
+        loop.add_reader(near, print)
+        near.close()
+        reader, told = await loop.connect_read_pipe(Recorder, read)
+        writer, protocol = await loop.connect_write_pipe(Recorder, write)
+        os.write(far, b"in")
+        assert await told.wait_data(2) == b"in"
+        writer.write(b"out")
+        assert os.read(far, 9) == b"out"
+        for transport in (reader, writer):
+            transport.close()
+        await protocol.wait_lost()
+        await told.wait_lost()
+        loop.remove_reader(number)
+        peer.close()
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+@pytest.mark.parametrize("user", ["a connection", "a pipe", "a reader"])
+@pytest.mark.parametrize("kind", ["read", "write", "socket"])
+async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
+    loop, kind, user
+):
+    """The program closed its fd, by os.close() or dup2()."""
+    first, second = os.pipe() if kind != "socket" else (None, None)
+    if kind == "read":
+        file = os.fdopen(first, "rb", 0)
+        stale, lost = await loop.connect_read_pipe(Recorder, file)
+    elif kind == "write":
+        file = os.fdopen(second, "wb", 0)
+        stale, lost = await loop.connect_write_pipe(Recorder, file)
+        stale.write(bytes(100_000))
+    else:
+        file, end = socket.socketpair()
+        file.setblocking(False)
+        stale, lost = await loop.connect_read_pipe(Recorder, file)
+    await iterations(2)
+    number = file.fileno()
+    near, peer = socket.socketpair()
+    near = moved_to(number, near)
+    peer.setblocking(False)
+    peer.send(b"for the new one")
+    if user == "a reader":
+        seen = []
+        loop.add_reader(near, lambda: seen.append(near.recv(20)))
+        while not seen:
+            await iterations(1)
+        assert seen == [b"for the new one"]
+        assert loop.remove_reader(near)
+    else:
+        if user == "a pipe":
+            new, told = await loop.connect_read_pipe(Recorder, near)
+        else:
+            new, told = await loop.create_connection(Recorder, sock=near)
+        assert await told.wait_data(15) == b"for the new one"
+    assert (await lost.wait_lost()).errno == errno.EBADF
+    assert lost.data == b""
+    await iterations()
+    with pytest.raises(BlockingIOError):
+        peer.recv(1)
+    assert stale.get_extra_info("pipe") is file
+    if user != "a reader":
+        new.close()
+        await told.wait_lost()
+    near.close()
+    peer.close()
+    with contextlib.suppress(OSError):  # its fd is closed already
+        file.close()
+    if kind == "socket":
+        end.close()
+    else:
+        os.close(second if kind == "read" else first)
