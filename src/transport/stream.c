@@ -181,7 +181,7 @@ fl_stream_query_fd(FlStream *self)
     return fd == self->fd ? 0 : -EBADF;
 }
 
-/* The number of the fd's file, or 0. */
+/* The number of the fd's file; 0 if the system does not tell. */
 static uint64_t
 file_number(int fd)
 {
@@ -192,7 +192,8 @@ file_number(int fd)
 bool
 fl_stream_has_its_file(const FlStream *self)
 {
-    return file_number(self->fd) == self->file_number;
+    return self->file_number == 0
+           || file_number(self->fd) == self->file_number;
 }
 
 void
