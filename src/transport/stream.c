@@ -192,8 +192,9 @@ file_number(int fd)
 bool
 fl_stream_has_its_file(const FlStream *self)
 {
-    return self->file_number == 0
-           || file_number(self->fd) == self->file_number;
+    uint64_t number = file_number(self->fd);
+    return number == 0 || self->file_number == 0
+           || number == self->file_number;
 }
 
 void

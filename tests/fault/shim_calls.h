@@ -37,6 +37,7 @@ enum {
     X(shutdown, ERRNO, BOTH)                           \
     X(ioctl, ERRNO, BOTH)                              \
     X(dup2, ERRNO, CORE)                               \
+    X(fstat64, ERRNO, CORE)                            \
     X(poll, ERRNO, CORE)                               \
     X(timerfd_create, ERRNO, BOTH)                     \
     X(timerfd_settime, ERRNO, BOTH)                    \

@@ -76,6 +76,7 @@ ERRNOS = {
     "epoll_wait": "EINTR",
     "eventfd": "EMFILE ENFILE ENOMEM",
     "fcntl": "EBADF EINTR",
+    "fstat64": "ENOMEM",
     "getpeername": "ENOTCONN ENOBUFS",
     "getsockname": "ENOBUFS",
     "getsockopt": "ENOBUFS",
