@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .doctor_names import Full, Names, live
+from .doctor_names import REST, Full, Names, live
 from .doctor_rules import SETTINGS, UNKNOWN, Event, is_known
 from .doctor_start import read_command
 
@@ -27,6 +27,7 @@ _SERVERS = {
     "uvicorn.run": "uvicorn.loop",
 }
 _CONFIGS = ("uvicorn.Config(", "uvicorn.config.Config(")
+_DEFAULT_CONFIGS = tuple(f"{config})" for config in _CONFIGS)
 #: Settings of gunicorn.  It reads them from its own configuration file.
 _GUNICORNS = ("asgi_loop", "worker_class")
 _WORKERS = ("uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker")
@@ -52,14 +53,15 @@ def read_tree(tree: ast.Module, names: Names, file: str) -> list[Event]:
     needed = set(_needed(tree.body))
     for event in reader.found:
         event.may_do_without = event.name.partition(".")[0] not in needed
-    if ".serve()" in reader.methods and not reader.runs_server:
+    serves = ".serve()" in reader.methods and not reader.runs_server
+    return [
+        event
+        for event in reader.found
         # Only Server.run() creates the loop of uvicorn's Config.
-        reader.found = [
-            event
-            for event in reader.found
-            if not event.subject.startswith(_CONFIGS)
-        ]
-    return reader.found
+        if not (serves and event.subject.startswith(_CONFIGS))
+        # A loop that is assigned later takes the place of the default.
+        and not (reader.sets_loop and event.subject in _DEFAULT_CONFIGS)
+    ]
 
 
 def _needed(body: Iterable[ast.stmt]) -> Iterator[str]:
@@ -82,11 +84,27 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+def _loops(found: list[Any]) -> list[Any]:
+    """Return what `loop` may be, given the possible dicts of options.
+
+    The list is empty if the options are known and loop is not among them.
+    """
+    dicts = [one for one in found if isinstance(one, dict)]
+    loops: list[Any] = [] if dicts else [UNKNOWN]
+    for one in dicts:
+        if "loop" in one:
+            loops += one["loop"] or [UNKNOWN]
+        elif REST in one:
+            loops.append(UNKNOWN)
+    return loops
+
+
 class _Reader(ast.NodeVisitor):
     def __init__(self, names: Names, file: str) -> None:
         self.found: list[Event] = []
         self.methods: set[str] = set()
         self.runs_server = False
+        self.sets_loop = False
         self._names = names
         self._file = file
         self._scope = names.top
@@ -219,11 +237,13 @@ class _Reader(ast.NodeVisitor):
             found = self._values(keyword.value)
             if keyword.arg == "loop":
                 values, written = found or [UNKNOWN], True
-            elif keyword.arg is None:
-                known = [one for one in found if isinstance(one, dict)]
-                given = [v for one in known for v in one.get("loop", ())]
-                if given or not known:
-                    values, written = given or [UNKNOWN], True
+            elif keyword.arg is None and (given := _loops(found)):
+                values, written = given, True
+        self._loop(node, full, values, written)
+
+    def _loop(
+        self, node: ast.AST, full: Full, values: list[Any], written: bool
+    ) -> None:
         for value in values:
             text = f"loop={_shown(value)}" if written else ""
             last = value.rpartition(".")[2] if isinstance(value, Full) else ""
@@ -240,11 +260,8 @@ class _Reader(ast.NodeVisitor):
             one
             for value in bound
             for one in self._names.values(value, scope)  # type: ignore[arg-type]
-            if isinstance(one, dict)
         ]
-        loops = [value for one in given for value in one.get("loop", ())]
-        if bound and not given:
-            loops = [UNKNOWN]
+        loops = _loops(given) if bound else []
         for value in loops or ["auto"]:
             subject = f"class {node.name}({base})"
             if loops:
@@ -271,10 +288,28 @@ class _Reader(ast.NodeVisitor):
             case ast.Name(id=name):
                 if self._scope.is_class or self._scope is self._names.top:
                     self._setting(node, name, value, "{} = {}")
+            case ast.Attribute(value=config, attr="loop"):
+                self._loop_of(node, config, value)
             case ast.Attribute(attr=name):
                 self._setting(node, name, value, "{} = {}")
             case ast.Subscript(slice=ast.Constant(value=str(name))):
                 self._setting(node, name, value, '["{}"] = {}')
+
+    def _loop_of(
+        self, node: ast.stmt, config: ast.expr, value: ast.expr
+    ) -> None:
+        """Read a loop that is assigned to uvicorn's Config.
+
+        An object that is not known may be one if its loop is a text.
+        """
+        fulls = self._full_names(config)
+        values = self._values(value)
+        configs = [full for full in fulls if full in _DEFAULT_CONFIGS]
+        for full in configs:
+            name = Full(full.removesuffix("()"))
+            self._loop(node, name, values or [UNKNOWN], True)
+        is_text = any(type(one) is str for one in values)
+        self.sets_loop |= bool(configs) or (not fulls and is_text)
 
     def visit_Dict(self, node: ast.Dict) -> None:  # noqa: N802
         """Read settings that are items of a dict."""

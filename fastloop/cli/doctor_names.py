@@ -4,7 +4,8 @@ Imports, assignments, parameters and other statements bind names, in Python's
 scopes.  Nothing is run, so each binding of a name is possible: a name has a
 list of possible values.  A value is the full name of an imported object
 (`Full`), a constant, or a dict that has a list of values for each key.  A
-value that is not known is left out.
+value that is not known is left out.  A dict has the key REST if it may have
+keys that are not known.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["Full", "Names", "Scope", "live"]
+__all__ = ["REST", "Full", "Names", "Scope", "live"]
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _NESTED = (*_FUNCTIONS, ast.ClassDef)
@@ -22,6 +23,10 @@ _NESTED = (*_FUNCTIONS, ast.ClassDef)
 _DEEPEST = 12
 _IMPORTS = ("importlib.import_module", "__import__")
 _VARIABLES = ("os.getenv", "os.environ.get")
+#: The key of a dict that stands for keys that are not known.
+REST = "**"
+#: The keys and values that a statement adds to a dict.
+_Pairs = list[tuple[ast.expr | None, ast.expr]]
 
 
 class Full(str):
@@ -100,6 +105,8 @@ class Names:
         #: The full names that the file imports, of modules and in them.
         self.imports: list[str] = []
         self._scopes: dict[ast.AST, Scope] = {}
+        #: What statements add to dicts: the dict's name and its user's scope.
+        self._added: list[tuple[str, Scope, _Pairs]] = []
         self._known: dict[tuple[Scope, str], list[Any]] = {}
         self._collect(tree.body, self.top)
 
@@ -113,6 +120,7 @@ class Names:
         """Record the bindings of these nodes, and create their scopes."""
         for node in nodes:
             self._bind(node, scope)
+            self._added += [(name, scope, new) for name, new in _added(node)]
             if isinstance(node, _NESTED):
                 self._nested(node, scope)
             elif isinstance(node, ast.If):
@@ -202,6 +210,9 @@ class Names:
                 return self._attributes(value, attr, scope, deeper)
             case ast.Call():
                 return list(self._called(node, scope, deeper))
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+                both = self._dict([(None, left), (None, right)], scope, deeper)
+                return [] if both == {REST: []} else [both]
             case ast.IfExp(body=body, orelse=orelse):
                 parts = [body, orelse]
             case ast.BoolOp(values=parts):
@@ -242,6 +253,13 @@ class Names:
             else:
                 new = self.values(bound, home, depth)
             found += [one for one in new if one not in found]
+        if any(isinstance(one, dict) for one in found):
+            added = [
+                self._dict(pairs, scope, depth)
+                for other, scope, pairs in self._added
+                if other == name and scope.find(name) is home
+            ]
+            found = [_joined(one, added) for one in found]
         return found
 
     def _expanded(self, full: Full, depth: int) -> list[Any]:
@@ -275,11 +293,15 @@ class Names:
         found: dict[str, list[Any]] = {}
         for key, value in pairs:
             values = self.values(value, scope, depth)
+            dicts = [one for one in values if isinstance(one, dict)]
+            texts = [*filter(_is_text, self.values(key, scope, depth))]
             if key is None:
-                for other in values:
-                    found |= other if isinstance(other, dict) else {}
-            for text in filter(_is_text, self.values(key, scope, depth)):
+                for other in dicts:
+                    found |= other
+            for text in texts:
                 found[text] = values
+            if not (dicts if key is None else texts):
+                found[REST] = []
         return found
 
     def _called(
@@ -308,10 +330,8 @@ class Names:
                 ):
                     yield from self._attributes(first, text, scope, depth)
             elif full == "dict":
-                pairs = (
-                    (word.arg and ast.Constant(word.arg), word.value)
-                    for word in node.keywords
-                )
+                pairs: _Pairs = [(None, arg) for arg in node.args]
+                pairs += _keyword_pairs(node.keywords)
                 yield self._dict(pairs, scope, depth)
             else:
                 yield Full(f"{full}()")
@@ -319,6 +339,50 @@ class Names:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _added(node: ast.AST) -> Iterator[tuple[str, _Pairs]]:
+    """Yield the name of each dict that a statement changes, and the pairs."""
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            for target in targets:
+                match target:
+                    case ast.Subscript(value=ast.Name(id=name), slice=key):
+                        yield name, [(key, value)]
+        case ast.AugAssign(
+            target=ast.Name(id=name), op=ast.BitOr(), value=value
+        ):
+            yield name, [(None, value)]
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id=name), attr="setdefault"),
+            args=[key, value],
+        ):
+            yield name, [(key, value)]
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id=name), attr="update"),
+            args=args,
+            keywords=words,
+        ):
+            others: _Pairs = [(None, arg) for arg in args]
+            yield name, [*others, *_keyword_pairs(words)]
+
+
+def _keyword_pairs(words: list[ast.keyword]) -> _Pairs:
+    return [
+        (ast.Constant(word.arg) if word.arg else None, word.value)
+        for word in words
+    ]
+
+
+def _joined(value: Any, added: list[dict[str, list[Any]]]) -> Any:
+    """Return a dict with all that may be added to it."""
+    if not isinstance(value, dict):
+        return value
+    found = dict(value)
+    for new in added:
+        for key, values in new.items():
+            found[key] = [*found.get(key, ()), *values]
+    return found
 
 
 def _bind_parameters(given: ast.arguments, scope: Scope) -> None:

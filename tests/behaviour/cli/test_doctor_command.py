@@ -67,6 +67,63 @@ def test_what_picks_another_loop_is_found(found_in, source, starts):
     assert found.startswith(starts)
 
 
+#: A start by uvicorn whose options are a dict.
+OPTIONS = "import uvicorn\nkw = {'host': 'x'}\n#\nuvicorn.run('a:b', **kw)\n"
+CONFIG = "import uvicorn\nconfig = uvicorn.Config('a:b')\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "kw['loop'] = 'VALUE'",
+        "kw.setdefault('loop', 'VALUE')",
+        "kw.update(loop='VALUE')",
+        "kw.update({'loop': 'VALUE'})",
+        "kw |= {'loop': 'VALUE'}",
+        "kw = kw | {'loop': 'VALUE'}",
+        "kw = {**kw, 'loop': 'VALUE'}",
+        "kw = dict(kw, loop='VALUE')",
+        "def f():\n    kw['loop'] = 'VALUE'",
+    ],
+)
+def test_what_a_program_adds_to_a_dict_counts(found_in, change, monkeypatch):
+    monkeypatch.setattr(doctor_rules, "find_spec", lambda name: True)
+    source = OPTIONS.replace("#", change)
+    assert found_in(source.replace("VALUE", "fastloop:new_event_loop")) == []
+    (found,) = found_in(source.replace("VALUE", "uvloop"))
+    assert found.level == "wrong"
+    assert 'uvicorn.run(loop="uvloop") picks' in found.what
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "kw.update(options)",
+        "kw[name] = 1",
+        "kw['loop'] = f()",
+        "kw = {**options}",
+    ],
+)
+def test_a_dict_that_is_not_all_known_gets_a_note(
+    found_in, change, monkeypatch
+):
+    monkeypatch.setattr(doctor_rules, "find_spec", lambda name: True)
+    (found,) = found_in(OPTIONS.replace("#", change))
+    assert found.level == "note"
+    assert "uvicorn.run(loop=...) is computed" in found.what
+
+
+def test_a_loop_that_is_assigned_to_a_config_counts(found_in, monkeypatch):
+    monkeypatch.setattr(doctor_rules, "find_spec", lambda name: True)
+    (found,) = found_in(f"{CONFIG}self.loop = new()")
+    assert "uvicorn.Config() takes uvloop" in found.what
+    fits = "loop = 'fastloop:new_event_loop'"
+    assert found_in(f"{CONFIG}config.{fits}") == []
+    assert found_in(f"{CONFIG}def f(config):\n    config.{fits}") == []
+    (found,) = found_in(f"{CONFIG}config.loop = 'uvloop'")
+    assert 'app.py:3: uvicorn.Config(loop="uvloop") picks' in found.what
+
+
 @pytest.mark.parametrize(
     "source",
     [
