@@ -83,7 +83,8 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     its value, and a command with the arguments that Docker or Kubernetes adds
     to it.
     """
-    whole, first, was_item, folded = "", 1, False, -1
+    whole, first, in_list, folded = "", 1, False, -1
+    is_command = False
     for number, raw in enumerate(text.splitlines(), 1):
         line = _COMMENT.sub("", raw)
         if not line.strip():
@@ -91,16 +92,14 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         item = _ITEM.match(line)
         indent = len(line) - len(line.lstrip())
         folded = folded if 0 <= folded < indent else -1
+        adds = is_command and _ARGUMENTS.match(line)
         goes_on = (
             whole.endswith("\\")
             or folded >= 0
-            or (
-                (whole.rstrip()[-1:] in "[," or line.lstrip()[0] == "]")
-                and 0 < whole.count("[") - whole.count("]")
-            )
-            or (item and was_item)
+            or _is_in_brackets(whole, line)
+            or (item and in_list)
             or re.match(r"\s*value:", line)
-            or (_ARGUMENTS.match(line) and _COMMAND.match(whole))
+            or adds
         )
         if goes_on:
             whole = (
@@ -111,8 +110,17 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             whole, first = item[1] if item else line, number
             if fold := _FOLDED.match(line):
                 whole, folded = fold[1], indent
-        was_item = bool(item)
+            if not item:  # an item belongs to the key above it
+                is_command = bool(_COMMAND.match(line))
+        in_list = bool(item or (adds and line.rstrip().endswith(":")))
     yield first, whole
+
+
+def _is_in_brackets(before: str, line: str) -> bool:
+    """Whether a line goes on with a list that was not closed before it."""
+    return (
+        before.rstrip()[-1:] in "[," or line.lstrip()[0] == "]"
+    ) and 0 < before.count("[") - before.count("]")
 
 
 def _settings(line: str) -> Iterator[Event]:

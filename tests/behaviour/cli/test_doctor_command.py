@@ -457,6 +457,28 @@ def test_text_that_yaml_folds_is_one_command(found_in, sign):
     assert "--loop uvloop" in found
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (["uvicorn"], ["app:app", "--loop", "uvloop"]),
+        (["python", "-m", "gunicorn"], ["-k", "gevent", "app:app"]),
+    ],
+)
+def test_a_command_and_its_arguments_in_yaml_are_one(
+    found_in, command, arguments
+):
+    """Each of the two may be a block or stand in brackets."""
+
+    def forms(words):
+        return f" {words}", "".join(f"\n    - {word}" for word in words)
+
+    for first in forms(command):
+        for second in forms(arguments):
+            text = f"  command:{first}\n  args:{second}\n  env: []\n"
+            (found,) = wrong(found_in(text, "pod.yaml"))
+            assert found.startswith(command[-1])
+
+
 def test_a_folder_is_read_but_for_its_pipes(tmp_path):
     os.mkfifo(tmp_path / "Procfile")
     os.mkfifo(tmp_path / "pipe.py")
