@@ -44,6 +44,8 @@ _NOT_STARTED = set(
 )
 _WORD = re.compile(r"""[^\s"'`,\[\](){}]+""")
 _BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
+#: The signs of make and just before a command that they do not print.
+_PREFIX = re.compile(r"^\s+(?:@[-+]?|[-+]@?)\s*(?=\w)")
 _EXTRAS = re.compile(r"(\w)\[[\w, -]*\]")
 _COMMENT = re.compile(r"(^|\s)(#|//).*|^\s*;.*")
 #: A key of YAML whose value is the text of the lines below, as one line.
@@ -67,7 +69,8 @@ def read_start(text: str) -> list[Event]:
     found = []
     for number, line in _lines(text):
         events = list(_settings(line))
-        for command in _BETWEEN.split(_EXTRAS.sub(r"\1-extra", line)):
+        line = _EXTRAS.sub(r"\1-extra", _PREFIX.sub("", line, count=1))
+        for command in _BETWEEN.split(line):
             events += read_command(command)
         for event in events:
             event.place = str(number)
@@ -154,6 +157,8 @@ def read_command(text: str) -> list[Event]:
     adopted = _adopted(words)
     for count, word in enumerate(words):
         server = re.split(r"[/=]", word)[-1]
+        if words[count + 1 : count + 2] in (["="], [":"]):
+            continue  # a key of that name is no command
         if server in _OPTIONS and not word.startswith("-"):
             if not _NOT_STARTED.isdisjoint(words[:count]):
                 return []

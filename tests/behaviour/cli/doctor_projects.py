@@ -148,6 +148,11 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "Makefile:2",
         "hypercorn -k uvloop picks uvloop",
     ),
+    "a recipe that make does not print": (
+        {"Makefile": "serve:\n\t@-hypercorn -k uvloop app:app\n"},
+        "Makefile:2",
+        "hypercorn -k uvloop picks uvloop",
+    ),
     "a list in YAML": (
         {
             "compose.yaml": (
@@ -466,6 +471,20 @@ FINE: dict[str, Files] = {
             "pkill -9 gunicorn -k gevent\n"
         ),
         "ci.yaml": "image: me/uvicorn\ndepends:\n  - uvicorn\n  - uvloop\n",
+    },
+    "recipes that start nothing": {
+        "Makefile": (
+            'help:\n\t@echo "uvicorn app:app --loop uvloop"\n'
+            '\t@printf "uvicorn app:app --loop uvloop"\n'
+            '\t-pkill -f "uvicorn app:app"\n'
+            '\t@-pkill -f "uvicorn app:app"\n'
+        ),
+        "justfile": 'help:\n    @echo "uvicorn app:app --loop uvloop"\n',
+    },
+    "keys named after servers": {
+        "pyproject.toml": '[project.scripts]\nuvicorn = "app.cli:main"\n',
+        "setup.cfg": "console_scripts =\n    uvicorn = app.cli:main\n",
+        "services.yaml": '"uvicorn": "app.cli:main"\n',
     },
     "for Windows and type checkers": {
         "app.py": (
