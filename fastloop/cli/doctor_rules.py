@@ -170,6 +170,7 @@ _POST_FORK = "{}, and fastloop.install() in post_fork of gunicorn.conf.py"
 _SANIC = f"{{}}, and {_INSTALL}"
 _DASK = f"leave it at asyncio, and {_INSTALL}"
 _UVLOOP_HERE = "takes uvloop, which is installed here"
+_COMPUTED = "is computed when the program runs"
 _ANOTHER = "picks another loop"
 _ASYNCIOS = "picks asyncio's own loop"
 _OWN_TRANSPORTS = "puts its own transports in the place of fastloop's"
@@ -224,7 +225,7 @@ def _uvicorn_rules() -> Iterator[Rule]:
     yield Rule(
         name, text, either, "auto", FACTORY, level="note", follows_run=True
     )
-    text = f"is computed when the program runs; only {FACTORY} is fastloop"
+    text = f"{_COMPUTED}; only {FACTORY} is fastloop"
     yield Rule(name, text, "", "[?]", level="note")
 
 
@@ -264,6 +265,8 @@ def _worker_rules() -> Iterator[Rule]:
             "gthread, or an ASGI worker",
             f"*{green}*",
         )
+    text = f"{_COMPUTED}; no worker of uvicorn's own takes fastloop"
+    yield Rule(name, text, "", "[?]", level="note")
     yield Rule("asgi_loop", "picks uvloop", _POST_FORK, "uvloop", "asyncio")
     yield Rule(
         "asgi_loop",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .doctor_rules import VARIABLES, Event
+from .doctor_rules import UNKNOWN, VARIABLES, Event
 
 __all__ = ["START_FILES", "read_command", "read_start", "read_variable"]
 
@@ -44,6 +44,12 @@ _NOT_STARTED = set(
 )
 _WORD = re.compile(r"""[^\s"'`,\[\](){}]+""")
 _BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
+#: A variable in a command, and its default.
+_USE = re.compile(r"""\$(?:\{(\w+)(?::?[-=]["']?([\w.:/-]+)["']?)?\}|(\w+))""")
+#: A line that gives a variable of its own a value of one word.
+_GIVEN = re.compile(
+    r"""\s*(?:export\s+|ENV\s+|ARG\s+)?(\w+)=["']?([\w.:/-]+)["']?\s*\Z"""
+)
 #: The signs of make and just before a command that they do not print.
 _PREFIX = re.compile(r"^\s+(?:@[-+]?|[-+]@?)\s*(?=\w)")
 _EXTRAS = re.compile(r"(\w)\[[\w, -]*\]")
@@ -67,7 +73,9 @@ _VARIABLE = re.compile(
 def read_start(text: str) -> list[Event]:
     """Return the events of a file; their places are the numbers of lines."""
     found = []
+    known: dict[str, str] = {}
     for number, line in _lines(text):
+        line = _filled(line, known)
         events = list(_settings(line))
         line = _EXTRAS.sub(r"\1-extra", _PREFIX.sub("", line, count=1))
         for command in _BETWEEN.split(line):
@@ -124,6 +132,25 @@ def _is_in_brackets(before: str, line: str) -> bool:
     return (
         before.rstrip()[-1:] in "[," or line.lstrip()[0] == "]"
     ) and 0 < before.count("[") - before.count("]")
+
+
+def _filled(line: str, known: dict[str, str]) -> str:
+    """Return a line with the values of variables, and note new values.
+
+    known has the variables of the lines above.  One that may be a setting
+    keeps its name, because its value is judged where the variable gets it.
+    """
+
+    def value(use: re.Match[str]) -> str:
+        name = use[1] or use[3]
+        if name in VARIABLES and not use[2]:
+            return f"${name}"
+        return known.get(name) or use[2] or f"${name}"
+
+    line = _USE.sub(value, line)
+    if given := _GIVEN.match(line):
+        known[given[1]] = given[2]
+    return line
 
 
 def _settings(line: str) -> Iterator[Event]:
@@ -196,6 +223,8 @@ def _server(server: str, after: list[str], by: str) -> list[Event]:
         value = value if equals else next(words, "")
         subject = f"{server} {option} {value}"
         event = Event(options[option], value, subject, f"{option} {{}}", by)
+        if value.startswith("$"):
+            event.value, event.unless = UNKNOWN, f"variable {value[1:]}"
         found.append(event)
     name, variable = _DEFAULTS.get(server, ("", ""))
     given = any(event.name == name for event in found)

@@ -441,6 +441,41 @@ def test_info_says_if_something_replaced_the_default(fastloop_command):
     assert "fastloop.loop.Loop, put in the place" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("text", "level", "says"),
+    [
+        ('uvicorn a:b --loop "${LOOP:-uvloop}"', "wrong", "--loop uvloop"),
+        ("uvicorn a:b --loop ${LOOP:-asyncio}", "wrong", "--loop asyncio"),
+        ("LOOP=uvloop\nuvicorn a:b --loop $LOOP", "wrong", "--loop uvloop"),
+        ("export L='uvloop'\nuvicorn a:b --loop ${L}", "wrong", "uvloop"),
+        ("L=${L:-uvloop}\nuvicorn a:b --loop ${L}", "wrong", "uvloop"),
+        ('uvicorn a:b --loop "$LOOP"', "note", "--loop $LOOP is computed"),
+        ("uvicorn a:b --loop ${LOOP}", "note", "--loop $LOOP is computed"),
+        ('gunicorn a:b -k "$WORKER"', "note", "-k $WORKER is computed"),
+        ('gunicorn a:b -k "$WORKER_CLASS"', "note", "is computed"),
+    ],
+)
+def test_variables_in_a_command_have_their_values(found_in, text, level, says):
+    (found,) = found_in(f"#!/bin/sh\n{text}\n", "start.sh")
+    assert found.level == level
+    assert says in found.what
+
+
+FITS = "LOOP=fastloop:new_event_loop"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "uvicorn a:b --loop ${LOOP:-fastloop:new_event_loop}",
+        f"{FITS}\nuvicorn a:b --loop $LOOP",
+        f"export UVICORN_{FITS}\nuvicorn a:b --loop $UVICORN_LOOP",
+    ],
+)
+def test_variables_that_fit_are_fine(found_in, text):
+    assert found_in(text, "start.sh") == []
+
+
 FOLDED = """
 command: {}
   uvicorn app:app
