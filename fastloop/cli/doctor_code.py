@@ -30,6 +30,8 @@ _CONFIGS = ("uvicorn.Config(", "uvicorn.config.Config(")
 _DEFAULT_CONFIGS = tuple(f"{config})" for config in _CONFIGS)
 #: Settings of gunicorn.  It reads them from its own configuration file.
 _GUNICORNS = ("asgi_loop", "worker_class")
+#: Servers whose worker_class may be a bare word, such as gevent.
+_WORKER_SERVERS = ("gunicorn", "hypercorn")
 _WORKERS = ("uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker")
 #: Beginnings of the names of calls that start processes.
 _STARTS = (
@@ -108,6 +110,11 @@ class _Reader(ast.NodeVisitor):
         self._names = names
         self._file = file
         self._scope = names.top
+        imported = {full.partition(".")[0] for full in names.imports}
+        #: Whether the file is about a server with worker classes.
+        self._has_workers = any(
+            server in imported or server in file for server in _WORKER_SERVERS
+        )
 
     def _add(
         self,
@@ -328,8 +335,26 @@ class _Reader(ast.NodeVisitor):
         if name not in SETTINGS:
             return
         for found in self._values(value) or [UNKNOWN]:
+            if name == "worker_class" and not self._is_worker(node, found):
+                continue
             subject = form.format(name, _shown(found))
             instead = {"use_uvloop": "loop_factory"}.get(name, name)
             quoted = '"{}"' if isinstance(found, str) else "{}"
             fix = form.format(instead, quoted)
             self._add(node, name, found, subject, fix)
+
+    def _is_worker(self, node: ast.AST, value: object) -> bool:
+        """Whether the value of a worker_class is a server's worker.
+
+        A full name says so itself.  A bare word may be anything, except in
+        the files of these servers.  gunicorn's file has any name and assigns
+        variables.
+        """
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        is_variable = self._scope is self._names.top and any(
+            isinstance(target, ast.Name) for target in targets
+        )
+        full = isinstance(value, str) and "." in value
+        return (
+            full or self._has_workers or (is_variable and value is not UNKNOWN)
+        )

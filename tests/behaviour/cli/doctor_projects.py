@@ -143,6 +143,21 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "hypercorn.toml:2",
         "worker_class = uvloop picks uvloop",
     ),
+    "hypercorn's configuration": (
+        {
+            "app.py": (
+                "import hypercorn\nconfig = hypercorn.Config()\n"
+                'config.worker_class = "uvloop"\n'
+            )
+        },
+        "app.py:3",
+        'worker_class = "uvloop" picks uvloop',
+    ),
+    "a worker's full name": (
+        {"app.py": "Site({'worker_class': 'uvicorn.workers.UvicornWorker'})"},
+        "app.py:1",
+        '"worker_class": "uvicorn.workers.UvicornWorker" takes uvloop if',
+    ),
     "hypercorn's option": (
         {"Makefile": "serve:\n\thypercorn -k uvloop app:app\n"},
         "Makefile:2",
@@ -485,6 +500,13 @@ FINE: dict[str, Files] = {
         "pyproject.toml": '[project.scripts]\nuvicorn = "app.cli:main"\n',
         "setup.cfg": "console_scripts =\n    uvicorn = app.cli:main\n",
         "services.yaml": '"uvicorn": "app.cli:main"\n',
+    },
+    "workers of another kind": {
+        "app.py": (
+            'Job(worker_class="gevent_pool_of_mine")\n'
+            'options = {"worker_class": "uvloop"}\n'
+            'job.worker_class = "gevent"\n'
+        )
     },
     "for Windows and type checkers": {
         "app.py": (
