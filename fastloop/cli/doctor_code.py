@@ -197,6 +197,7 @@ class _Reader(ast.NodeVisitor):
         """Read a call and its arguments."""
         if isinstance(node.func, ast.Attribute):
             self.methods.add(f".{node.func.attr}()")
+            self._set(node, node.func.attr)
         for full in dict.fromkeys(self._full_names(node.func)):
             self._call(node, full)
         for keyword in node.keywords:
@@ -217,6 +218,12 @@ class _Reader(ast.NodeVisitor):
             self._add(node, name, "", name)
         if full in _SERVERS:
             self._server(node, full)
+
+    def _set(self, node: ast.Call, method: str) -> None:
+        """Read `set(name, value)`, as gunicorn's own applications have it."""
+        match node.args:
+            case [ast.Constant(value=str(name)), value] if method == "set":
+                self._setting(node, name, value, '"{}", {}')
 
     def _isinstance(self, node: ast.Call) -> None:
         kinds = node.args[1]

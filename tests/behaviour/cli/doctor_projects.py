@@ -153,6 +153,18 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "app.py:3",
         'worker_class = "uvloop" picks uvloop',
     ),
+    "gunicorn in an application of one's own": (
+        {
+            "app.py": (
+                "from gunicorn.app.base import BaseApplication\n\n\n"
+                "class Site(BaseApplication):\n"
+                "    def load_config(self):\n"
+                "        self.cfg.set('worker_class', 'gevent')\n"
+            )
+        },
+        "app.py:6",
+        '"worker_class", "gevent" replaces the system calls',
+    ),
     "a worker's full name": (
         {"app.py": "Site({'worker_class': 'uvicorn.workers.UvicornWorker'})"},
         "app.py:1",
