@@ -50,6 +50,14 @@ _USE = re.compile(r"""\$(?:\{(\w+)(?::?[-=]["']?([\w.:/-]+)["']?)?\}|(\w+))""")
 _GIVEN = re.compile(
     r"""\s*(?:export\s+|ENV\s+|ARG\s+)?(\w+)=["']?([\w.:/-]+)["']?\s*\Z"""
 )
+#: A here-document that a shell prints: it goes to no file and no command.
+_PRINTED = re.compile(
+    r"""[^#|>]*\bcat\b(?:[^|>]|>&)*(?<!<)<<-?\s*["']?(\w+)(?:[^|>]|>&)*\Z"""
+)
+#: A variable of a sentence, such as "Run gunicorn ..." or "usage: gunicorn".
+_SENTENCE = re.compile(
+    r"""\s*(?:\w+\s+)?\w+\s*=\s*["'](?:[A-Z][\w-]*|[\w-]+:)\s[^"']*["']\s*\Z"""
+)
 #: The signs of make and just before a command that they do not print.
 _PREFIX = re.compile(r"^\s+(?:@[-+]?|[-+]@?)\s*(?=\w)")
 _EXTRAS = re.compile(r"(\w)\[[\w, -]*\]")
@@ -77,6 +85,8 @@ def read_start(text: str) -> list[Event]:
     for number, line in _lines(text):
         line = _filled(line, known)
         events = list(_settings(line))
+        if _SENTENCE.match(line):
+            line = ""
         line = _EXTRAS.sub(r"\1-extra", _PREFIX.sub("", line, count=1))
         for command in _BETWEEN.split(line):
             events += read_command(command)
@@ -96,7 +106,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """
     whole, first, in_list, folded = "", 1, False, -1
     is_command = False
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in _unprinted(text):
         line = _COMMENT.sub("", raw)
         if not line.strip():
             continue
@@ -125,6 +135,18 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
                 is_command = bool(_COMMAND.match(line))
         in_list = bool(item or (adds and line.rstrip().endswith(":")))
     yield first, whole
+
+
+def _unprinted(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are in no printed here-document."""
+    end = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if end:
+            end = "" if line.strip() == end else end
+            continue
+        yield number, line
+        if "<<" in line and (printed := _PRINTED.match(line)):
+            end = printed[1]
 
 
 def _is_in_brackets(before: str, line: str) -> bool:

@@ -175,6 +175,30 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "Makefile:2",
         "hypercorn -k uvloop picks uvloop",
     ),
+    "a script that a script writes": (
+        {
+            "run.sh": (
+                "cat <<EOF\nhelp\nEOF\ncat > /start.sh <<EOF\n"
+                "gunicorn -k gevent app:app\nEOF\n"
+            )
+        },
+        "run.sh:5",
+        "gunicorn -k gevent replaces the system calls",
+    ),
+    "a command in a variable": (
+        {
+            "run.sh": (
+                'CMD="PORT=1 exec gunicorn -k gevent app:app"\nexec $CMD\n'
+            )
+        },
+        "run.sh:1",
+        "gunicorn -k gevent replaces the system calls",
+    ),
+    "a command after a variable's text": (
+        {"run.sh": 'NAME="My site" gunicorn -k gevent app:app\n'},
+        "run.sh:1",
+        "gunicorn -k gevent replaces the system calls",
+    ),
     "a recipe that make does not print": (
         {"Makefile": "serve:\n\t@-hypercorn -k uvloop app:app\n"},
         "Makefile:2",
@@ -498,6 +522,15 @@ FINE: dict[str, Files] = {
             "pkill -9 gunicorn -k gevent\n"
         ),
         "ci.yaml": "image: me/uvicorn\ndepends:\n  - uvicorn\n  - uvloop\n",
+    },
+    "texts that a script prints": {
+        "run.sh": (
+            'USAGE="usage: gunicorn -k gevent app:app"\n'
+            "readonly HELP='Run uvicorn app:app --loop uvloop'\n"
+            "cat <<EOF\n  gunicorn -k gevent app:app\nEOF\n"
+            "cat >&2 <<-'END'\n\tgunicorn -k gevent app:app\n\tEND\n"
+            "python app.py\n"
+        )
     },
     "recipes that start nothing": {
         "Makefile": (
