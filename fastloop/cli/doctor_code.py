@@ -8,6 +8,7 @@ uvloop.
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -33,6 +34,13 @@ _GUNICORNS = ("asgi_loop", "worker_class")
 #: Servers whose worker_class may be a bare word, such as gevent.
 _WORKER_SERVERS = ("gunicorn", "hypercorn")
 _WORKERS = ("uvicorn.workers.UvicornWorker", "uvicorn_worker.UvicornWorker")
+#: Beginnings of the names of calls that call none of their arguments.
+_SILENT = (
+    "functools.partial",
+    "typing.",
+    "typing_extensions.",
+    "unittest.mock.",
+)
 #: Beginnings of the names of calls that start processes.
 _STARTS = (
     "asyncio.create_subprocess_",
@@ -202,6 +210,33 @@ class _Reader(ast.NodeVisitor):
             self._call(node, full)
         for keyword in node.keywords:
             self._setting(node, keyword.arg or "", keyword.value, "{}={}")
+        self._passed(node)
+        self.generic_visit(node)
+
+    def _passed(self, node: ast.Call) -> None:
+        """Read what a function gets, unless it is known to call nothing."""
+        for full in self._full_names(node.func):
+            silent = full.startswith(_SILENT) or hasattr(builtins, full)
+            if silent:
+                return
+        for value in node.args:
+            self._reference(node, "", value)
+        for keyword in node.keywords:
+            self._reference(node, keyword.arg or "", keyword.value)
+
+    def _reference(self, node: ast.AST, name: str, value: ast.expr) -> None:
+        """Read a loop that is kept or passed on under a name, not called.
+
+        A loop_factory has rules of its own.
+        """
+        if name != "loop_factory":
+            for full in dict.fromkeys(self._full_names(value)):
+                self._add(node, f"reference {full}", "", full)
+
+    def visit_Return(self, node: ast.Return) -> None:  # noqa: N802
+        """Read what a function returns."""
+        if node.value is not None:
+            self._reference(node, "", node.value)
         self.generic_visit(node)
 
     def _call(self, node: ast.Call, full: Full) -> None:
@@ -302,12 +337,18 @@ class _Reader(ast.NodeVisitor):
             case ast.Name(id=name):
                 if self._scope.is_class or self._scope is self._names.top:
                     self._setting(node, name, value, "{} = {}")
+                if self._scope.is_class:
+                    self._reference(node, name, value)
             case ast.Attribute(value=config, attr="loop"):
                 self._loop_of(node, config, value)
             case ast.Attribute(attr=name):
                 self._setting(node, name, value, "{} = {}")
+                self._reference(node, name, value)
             case ast.Subscript(slice=ast.Constant(value=str(name))):
                 self._setting(node, name, value, '["{}"] = {}')
+                self._reference(node, name, value)
+            case ast.Subscript():
+                self._reference(node, "", value)
 
     def _loop_of(
         self, node: ast.stmt, config: ast.expr, value: ast.expr
@@ -328,9 +369,11 @@ class _Reader(ast.NodeVisitor):
     def visit_Dict(self, node: ast.Dict) -> None:  # noqa: N802
         """Read settings that are items of a dict."""
         for key, value in zip(node.keys, node.values, strict=True):
-            for name in self._values(key):
-                if isinstance(name, str):
-                    self._setting(node, name, value, '"{}": {}')
+            names = [one for one in self._values(key) if isinstance(one, str)]
+            for name in names:
+                self._setting(node, name, value, '"{}": {}')
+            if key is not None:
+                self._reference(value, (names or [""])[0], value)
         self.generic_visit(node)
 
     def _setting(

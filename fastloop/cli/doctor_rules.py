@@ -186,6 +186,11 @@ def _loop_rules() -> Iterator[Rule]:
         yield Rule(f"{loop}.new_event_loop()", picks, factory)
         yield Rule(f"{loop}.Loop()", picks, factory)
         yield Rule(f"{loop}.EventLoopPolicy()", picks, _POLICY)
+        for name in ("Loop", "new_event_loop", "EventLoopPolicy"):
+            text = f"may make the program use {loop}"
+            yield Rule(
+                f"reference {loop}.{name}", text, _NEW_LOOP, level="note"
+            )
         yield Rule(
             "isinstance()",
             "is false on fastloop",

@@ -158,6 +158,42 @@ def test_what_may_matter_is_told_in_a_note(found_in, source, says):
     assert says in found.what
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "self.make = uvloop.new_event_loop",
+        "makers['fast'] = uvloop.new_event_loop",
+        "makers = {'fast': uvloop.Loop}",
+        "def f():\n    return uvloop.EventLoopPolicy",
+        "class Server:\n    policy = uvloop.EventLoopPolicy",
+        "serve(uvloop.new_event_loop)",
+        "serve(make=uvloop.new_event_loop)",
+        "make = uvloop.new_event_loop\nserve(make)",
+    ],
+)
+def test_a_loop_that_is_passed_on_gets_a_note(found_in, use):
+    (found,) = found_in(f"import uvloop\n{use}")
+    assert found.level == "note"
+    last = 2 + use.count("\n")
+    assert f"app.py:{last}: uvloop." in found.what
+    assert found.what.endswith("may make the program use uvloop")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "x: uvloop.Loop = f()",
+        "def f(x: uvloop.Loop) -> uvloop.Loop: ...",
+        "issubclass(x, uvloop.Loop)",
+        "import typing\ntyping.cast(uvloop.Loop, x)",
+        "kind = type(x) is uvloop.Loop",
+        "self.kind = x == uvloop.Loop",
+    ],
+)
+def test_a_loop_that_is_a_type_is_fine(found_in, use):
+    assert found_in(f"import uvloop\n{use}") == []
+
+
 def test_tests_of_a_program_are_told_of_in_notes(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     file = tmp_path / "tests" / "test_it.py"
