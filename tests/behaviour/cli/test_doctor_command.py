@@ -537,8 +537,9 @@ def test_text_that_yaml_folds_is_one_command(found_in, sign):
         (["python", "-m", "gunicorn"], ["-k", "gevent", "app:app"]),
     ],
 )
+@pytest.mark.parametrize("start", ["  ", "- "])
 def test_a_command_and_its_arguments_in_yaml_are_one(
-    found_in, command, arguments
+    found_in, command, arguments, start
 ):
     """Each of the two may be a block or stand in brackets."""
 
@@ -547,7 +548,7 @@ def test_a_command_and_its_arguments_in_yaml_are_one(
 
     for first in forms(command):
         for second in forms(arguments):
-            text = f"  command:{first}\n  args:{second}\n  env: []\n"
+            text = f"{start}command:{first}\n  args:{second}\n  env: []\n"
             (found,) = wrong(found_in(text, "pod.yaml"))
             assert found.startswith(command[-1])
 
