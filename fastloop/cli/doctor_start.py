@@ -48,7 +48,8 @@ _BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
 _USE = re.compile(r"""\$(?:\{(\w+)(?::?[-=]["']?([\w.:/-]+)["']?)?\}|(\w+))""")
 #: A line that gives a variable of its own a value of one word.
 _GIVEN = re.compile(
-    r"""\s*(?:export\s+|ENV\s+|ARG\s+)?(\w+)=["']?([\w.:/-]+)["']?\s*\Z"""
+    r"""\s*(?:export\s+|ENV\s+|ARG\s+|Environment=["']?)?"""
+    r"""(\w+)=["']?([\w.:/-]+)["']?\s*\Z"""
 )
 #: A here-document that a shell prints: it goes to no file and no command.
 _PRINTED = re.compile(

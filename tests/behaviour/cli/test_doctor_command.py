@@ -487,6 +487,7 @@ def test_info_says_if_something_replaced_the_default(fastloop_command):
         ("LOOP=uvloop\nuvicorn a:b --loop $LOOP", "wrong", "--loop uvloop"),
         ("export L='uvloop'\nuvicorn a:b --loop ${L}", "wrong", "uvloop"),
         ("L=${L:-uvloop}\nuvicorn a:b --loop ${L}", "wrong", "uvloop"),
+        ("Environment=L=uvloop\nExecStart=uvicorn a:b --loop $L", "wrong", ""),
         ('uvicorn a:b --loop "$LOOP"', "note", "--loop $LOOP is computed"),
         ("uvicorn a:b --loop ${LOOP}", "note", "--loop $LOOP is computed"),
         ('gunicorn a:b -k "$WORKER"', "note", "-k $WORKER is computed"),
