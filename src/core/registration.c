@@ -98,14 +98,14 @@ update_interest(FlFdTable *table, int fd, int interest)
 /* Register the wanted events for the file that the fd refers to now; what is
    ready already is reported by the next poll.  Changing comes first, because
    it is one system call where adding would be two; then adding, if the fd
-   turned out to be another file's.  In that case only `renewed` stays wanted
-   of this file.  0 or a negative errno. */
+   turned out to be another file's.  Then the wanted events that are not in
+   `renewed` are given up.  0 or a negative errno. */
 static int
 add(FlRegistration *reg, int renewed)
 {
     FlFdSet *set = &reg->table->set;
     FlFd *row = row_of(reg);
-    int interest = reg->wanted;
+    int all = reg->wanted, interest = all;
     uint32_t generation = ++reg->table->last_generation;
     uint64_t tag = (uint64_t)generation << 32 | (uint32_t)reg->fd;
     int code = -ENOENT;
@@ -113,7 +113,8 @@ add(FlRegistration *reg, int renewed)
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (is_other_file(code)) {
-        /* What was wanted before is in the set, unless that had no room. */
+        /* That was found now; or by an earlier call, if nothing is in the set
+           and no retry is to come. */
         if (row->interest != 0 || !reg->recheck) {
             reg->wanted = (uint8_t)(interest &= renewed);
         }
@@ -122,7 +123,9 @@ add(FlRegistration *reg, int renewed)
     }
     if (code == -EEXIST) {
         /* The set has this file under this fd although we do not know it, for
-           example from a duplicate that was moved back here with dup2. */
+           example from a duplicate that was moved back here with dup2.  So
+           nothing was given up. */
+        reg->wanted = (uint8_t)(interest = all);
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (code == 0 || row->interest == 0) {

@@ -199,9 +199,9 @@ fl_fd_table_iterates_here(FlFdTable *table)
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          const FlRegistration *init, FlRegistration **out);
 
-/* A new fd that the table has a registration for is another one's, whose file
-   was closed without our knowledge: move the new file to a higher fd.  Returns
-   the fd, or -1 with errno; also if fd is -1. */
+/* Move a file that was just opened away from an fd that still has a
+   registration: that one's file was closed without our knowledge.  Returns the
+   new fd, or -1 with errno, as also for fd -1. */
 int fl_fd_move_from_registered(FlFdTable *table, int fd);
 
 /* The open registration of an fd, or NULL.  The caller has the table's lock:
@@ -215,8 +215,8 @@ FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
 int fl_registration_want(FlRegistration *reg, int wanted);
 
 /* The same; an event in `renewed` counts as added also if it is wanted
-   already.  1: the fd refers to another file than before.  What was wanted of
-   that file and is not in `renewed` is not wanted any more. */
+   already.  1: the other wanted events were of another file, and are given up.
+   kqueue does not tell, and reports them of the present file. */
 int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
 
 /* What becomes of the fd of a registration that is closed. */

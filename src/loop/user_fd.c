@@ -3,11 +3,11 @@
    1. An fd is only a number: the application may close it, and the system may
       reuse it for another file, while a callback is registered.  So each added
       callback registers the fd with the system again, and does not trust what
-      was registered before; but for a persistent registration, which is
-      rechecked.  If that shows another file, the callback of the other
-      direction is removed.  If a transport acquires the fd, the callbacks left
-      on it are removed, and a transport whose fd it was is evicted; otherwise
-      they would get, or close, another file.
+      was registered before, except for a persistent registration, which is
+      rechecked.  If epoll then knows the fd as another file, the callback of
+      the other direction is removed.  If a transport acquires the fd, the
+      callbacks left on it are removed, and a transport whose fd it was is
+      evicted; otherwise they would get, or close, another file.
    2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
    3. Any thread may call.  The thread that holds the GIL may use the table;
       without a GIL, the thread that has the table's lock.  Code that may run
@@ -427,8 +427,8 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
 /* Put a callback, a handle or a SocketCall, in the slot of its direction;
    steals it.  *left gets what the caller drops outside the lock: what stood
    there, or the callback itself if this fails.  0 or a negative errno; or 1:
-   the fd refers to another file than before, so *left also gets the other
-   direction's callback and the object that names the fd. */
+   the other direction's callback was of another file, so *left also gets it
+   and the object that names the fd. */
 static int
 user_fd_put(FlUserFd *user_fd, int event, PyObject *callback, FlFdRefs *left)
 {
@@ -436,7 +436,10 @@ user_fd_put(FlUserFd *user_fd, int event, PyObject *callback, FlFdRefs *left)
     FlFdRefs before = user_fd->refs;
     *left = (FlFdRefs){NULL, NULL, NULL};
     *refs_slot(&user_fd->refs, event) = callback;
-    int code = fl_registration_renew(reg, user_fd_wanted(user_fd), event);
+    /* A persistent one is of one socket, whose calls find the present file. */
+    int wanted = user_fd_wanted(user_fd);
+    int renewed = reg->persistent ? wanted : event;
+    int code = fl_registration_renew(reg, wanted, renewed);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         ((FlLoop *)reg->owner)->skips_left = 0;
@@ -460,10 +463,10 @@ user_fd_put(FlUserFd *user_fd, int event, PyObject *callback, FlFdRefs *left)
 }
 
 /* Evict a transport that has the fd in the table but not for itself: its
-   socket was closed without its knowledge, or it is a pipe's, which then waits
-   with a duplicate.  0, or -1 with RuntimeError: the transport still uses the
-   fd, or another thread asks (invariant 6); or with OSError as
-   fl_fd_acquire. */
+   socket was closed without its knowledge, or it is a pipe's.  One that still
+   has the fd then waits with a duplicate.  0, or -1 with RuntimeError: the
+   transport still uses the fd, or another thread asks (invariant 6); or with
+   OSError as fl_fd_acquire. */
 static int
 evict_transport(FlLoop *loop, int fd)
 {
@@ -485,11 +488,11 @@ evict_transport(FlLoop *loop, int fd)
 
 /* The registration of an fd; a new one wants nothing yet.  It takes the lock
    of the poller's table, and the caller releases it.  A transport whose socket
-   was closed without its knowledge loses the fd, and a pipe's waits with a
-   duplicate; to find that out may run Python.  NULL, without the lock, with
-   MemoryError, OSError or RuntimeError: the loop is closed, a transport uses
-   the fd, or without a GIL another thread runs the loop and its transport
-   would lose the fd. */
+   was closed without its knowledge loses the fd, and a pipe that still has it
+   waits with a duplicate; to find that out may run Python.  NULL, without the
+   lock, with MemoryError, OSError or RuntimeError: the loop is closed, a
+   transport uses the fd, or without a GIL another thread runs the loop and its
+   transport would lose the fd. */
 static FlUserFd *
 user_fd_lock(FlLoop *loop, int fd)
 {
@@ -545,8 +548,10 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
         user_fd->reg.persistent = false;
     }
     int code = user_fd_put(user_fd, event, callback, &left);
+    if (code == 0 && names) {
+        left.object = user_fd->refs.object; /* after 1 it is there already */
+    }
     if (code > 0 || (code == 0 && names)) {
-        left.object = user_fd->refs.object;
         user_fd->refs.object = Py_XNewRef(object); /* fl_fd_of_registered */
     }
     fl_fd_table_unlock(&loop->poller->table);

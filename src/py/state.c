@@ -111,10 +111,7 @@ fl_state_init(FlState *state, PyObject *module)
     }
     state->empty_tuple = PyTuple_New(0);
     state->loop_kwnames = PyTuple_Pack(1, state->names.loop);
-    state->helpers = PyImport_ImportModule("fastloop._core_helpers");
-    if (state->empty_tuple == NULL || state->loop_kwnames == NULL
-        || state->helpers == NULL)
-    {
+    if (state->empty_tuple == NULL || state->loop_kwnames == NULL) {
         return -1;
     }
     return find_c_kwnames(module);

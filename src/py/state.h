@@ -178,9 +178,10 @@ typedef struct {
    reads the answer of one version with another version. */
 typedef FL_ATOMIC uint64_t FlSeenClass;
 
-/* What is imported when the module loads: the field, the module, the name.  A
-   dotted name is an attribute of a class.  An application that patches asyncio
-   later is detected by comparison with these. */
+/* What is imported when the module loads: the field, the module, the name.
+   NULL is the module itself, a dotted name is an attribute of a class.  An
+   application that patches asyncio later is detected by comparison with
+   these. */
 #define FL_IMPORTS(X)                                                        \
     X(future_type, "asyncio", "Future")                                      \
     X(task_type, "asyncio", "Task")                                          \
@@ -210,6 +211,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(get_running_loop, "_asyncio", "_get_running_loop")                     \
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
     X(system_socket_type, "_socket", "socket")                               \
+    X(helpers, "fastloop._core_helpers", NULL)                               \
     X(safepoint, "fastloop._core_helpers", "safepoint")
 
 /* Other owned references.  Each is set by the folder that uses it. */
@@ -218,7 +220,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(loop_kwnames)         /* ("loop",) */                                \
     X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */   \
     X(object_class)         /* object.__dict__['__class__'] */             \
-    X(helpers)              /* the module fastloop._core_helpers */        \
     X(socket_type)          /* socket.socket */                            \
     X(native_reader_type)   /* see streams/reader.c */                     \
     X(stream_data_received) /* the method of asyncio_stream_protocol */    \

@@ -14,8 +14,13 @@
    Limit: an os.close() of the fd leaves no trace in the socket object, and a
    stream may have no such object.  System calls fail with EBADF until the fd
    is reused.  If another transport of this loop acquires it (fl_fd_acquire),
-   the stream ends.  If any other file gets it, the stream uses and closes that
-   file, as asyncio's transports do. */
+   the stream ends; a pipe's also if a callback gets it.  If any other file
+   gets it, the stream uses and closes that file, as asyncio's transports do.
+   The finalizer of a pipe's file object closes it too.
+
+   A pipe may share its fd with other users, so it compares the fd's file with
+   the one that it was opened on.  That does not tell two openings of the same
+   FIFO or device from each other. */
 #include "transport/stream.h"
 
 #include "core/fd_set.h"
@@ -181,12 +186,14 @@ fl_stream_query_fd(FlStream *self)
     return fd == self->fd ? 0 : -EBADF;
 }
 
-/* The number of the fd's file; 0 if the system does not tell. */
+/* A number for the fd's file; 0 if the system does not tell. */
 static uint64_t
 file_number(int fd)
 {
     struct stat status;
-    return fstat(fd, &status) == 0 ? (uint64_t)status.st_ino : 0;
+    return fstat(fd, &status) == 0
+               ? (uint64_t)status.st_dev << 32 ^ (uint64_t)status.st_ino
+               : 0;
 }
 
 bool
@@ -252,7 +259,7 @@ fl_stream_unregister(FlStream *self, bool closes_duplicate)
     int fd = reg->fd;
     /* A duplicate would keep the registration alive after close(). */
     fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
-    if (closes_duplicate && fd != self->fd) {
+    if (closes_duplicate && self->fd >= 0 && fd != self->fd) {
         (void)close(fd);
     }
 }

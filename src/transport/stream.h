@@ -202,7 +202,8 @@ int fl_stream_register_duplicate(FlStream *self, int fd);
 
 /* Close the registration and release the fd in the loop's table.  The stream's
    own fd stays open.  closes_duplicate: close the duplicate that a pipe may
-   wait with; false if its fd may be another file's.  Corked bytes are not
+   wait with; false if its fd may be another file's.  A stream without an fd
+   has none to close.  Corked bytes are not
    flushed any more. */
 void fl_stream_unregister(FlStream *self, bool closes_duplicate);
 
@@ -213,12 +214,24 @@ bool fl_stream_has_fd(FlOpenTransport *node);
    Python, as fileno() may be the application's.  Raises nothing. */
 int fl_stream_query_fd(FlStream *self);
 
-/* Note which file a pipe's fd refers to, and query whether it still does.  A
-   pipe shares its fd with other users, so an object that still has the fd
-   does not answer that: its file may have been closed by os.close().
-   Rejected: a query of epoll, which does not know the fd of a paused pipe. */
+/* Note which file a pipe's fd refers to, and query whether it still does:
+   false if it certainly refers to another one.  The pipe's object does not
+   tell: its fd may have been closed by os.close().  Rejected: a query of
+   epoll, which does not know the fd of a paused pipe. */
 void fl_stream_note_file(FlStream *self);
 bool fl_stream_has_its_file(const FlStream *self);
+
+/* The fd for a pipe's system calls: its own; or the duplicate that it waits
+   with, if its own certainly refers to another file.  Rejected: the duplicate
+   first.  A program that closes one fd too many may hit that number. */
+static inline int
+fl_stream_pipe_fd(const FlStream *self)
+{
+    return self->reg == NULL || self->fd < 0 || self->reg->fd == self->fd
+                   || fl_stream_has_its_file(self)
+               ? self->fd
+               : self->reg->fd;
+}
 
 /* Call this before system calls on the fd, and again after Python code ran.  A
    stream whose fd was never exposed to the application costs no query. */

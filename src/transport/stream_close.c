@@ -73,10 +73,51 @@ detach_server(FlStream *self)
     return code;
 }
 
+/* A pipe's fd was closed by os.close() or the like, and refers to another file
+   now, which the pipe's object must not close. */
+static void
+disown_pipe(FlStream *self)
+{
+    PyObject *pipe;
+    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_get_socket */
+    self->fd = -1;
+    pipe = self->sock;
+    self->sock = NULL;
+    Py_END_CRITICAL_SECTION();
+    if (pipe != NULL
+        && PyObject_TypeCheck(pipe, (PyTypeObject *)self->state->socket_type))
+    {
+        fl_socket_detach(self->state, pipe);
+    }
+    /* A file cannot detach, and its finalizer would close the fd.  It lives as
+       long as the transport: get_extra_info("pipe") refers to it. */
+    Py_XDECREF(pipe);
+}
+
+/* Whether a pipe's fd refers to another file, and this loop has a registration
+   at that fd. */
+static bool
+is_anothers_fd(FlStream *self)
+{
+    FlFdTable *table = &self->loop->poller->table;
+    int fd = self->fd;
+    if (self->kind == FL_SOCKET || fd < 0) {
+        return false;
+    }
+    fl_fd_table_lock(table);
+    bool found = fl_registration_at(table, fd) != NULL;
+    fl_fd_table_unlock(table);
+    return found && !fl_stream_has_its_file(self);
+}
+
 /* 0, or -1 with the exception of the socket object's close(). */
 static int
 close_descriptor(FlStream *self)
 {
+    if (is_anothers_fd(self)) {
+        disown_pipe(self);
+        return 0;
+    }
     /* Both fields first: close() may run Python that uses the stream. */
     int fd = self->fd;
     PyObject *sock;
@@ -375,25 +416,19 @@ static int
 give_up_fd(FlStream *self)
 {
     int code = fl_stream_query_fd(self);
-    bool is_pipe = self->kind != FL_SOCKET;
-    if (is_pipe && (code < 0 || fl_stream_has_its_file(self))) {
+    if (self->kind != FL_SOCKET) {
+        if (code == 0 && !fl_stream_has_its_file(self)) {
+            disown_pipe(self);
+            code = -EBADF;
+        }
         return code;
     }
     PyObject *sock = code == 0 ? fl_field_get(self, &self->sock) : NULL;
-    if (sock == NULL) {
-        return -EBADF;
-    }
-    /* The fd was closed by os.close() or the like, and the object must not
-       close the new file. */
-    if (!is_pipe
-        || PyObject_TypeCheck(sock, (PyTypeObject *)self->state->socket_type))
-    {
+    if (sock != NULL) {
+        /* The fd was closed by os.close() or the like. */
         fl_socket_detach(self->state, sock);
+        Py_DECREF(sock);
     }
-    else { /* a file cannot detach; get_extra_info("pipe") keeps it open */
-        fl_field_set(self, &self->sock, NULL);
-    }
-    Py_DECREF(sock);
     return -EBADF;
 }
 
@@ -422,6 +457,7 @@ fl_stream_evict(FlOpenTransport *node)
         fl_stream_unregister(self, false);
     }
     if (code < 0 && !refused) {
+        fl_stream_unregister(self, true); /* a duplicate, if it has one */
         self->fd = -1; /* the stream must not use it any more */
         fl_stream_fail(self, code);
         code = 0;

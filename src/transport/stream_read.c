@@ -91,12 +91,12 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
     /* One piece costs the kernel less by read and recv. */
     do {
         if (count > 1) {
-            got = is_pipe ? readv(self->fd, pieces, count)
+            got = is_pipe ? readv(fl_stream_pipe_fd(self), pieces, count)
                           : recvmsg(self->fd, &message, MSG_DONTWAIT);
         }
         else {
             void *room = pieces->iov_base;
-            got = is_pipe ? read(self->fd, room, size_bytes)
+            got = is_pipe ? read(fl_stream_pipe_fd(self), room, size_bytes)
                           : recv(self->fd, room, size_bytes, MSG_DONTWAIT);
         }
     } while (got < 0 && errno == EINTR);

@@ -74,7 +74,7 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
     ssize_t sent;
     *sent_bytes = 0;
     if (FL_UNLIKELY(self->kind != FL_SOCKET)) {
-        sent = writev(self->fd, vectors, count);
+        sent = writev(fl_stream_pipe_fd(self), vectors, count);
     }
     else if (count == 1) { /* costs the kernel less than sendmsg */
         sent =

@@ -15,13 +15,13 @@ import select
 import socket
 import struct
 import sys
+import sysconfig
 
 import pytest
 from net_helpers import (
     MIB,
     Recorder,
     digest,
-    fill_socket,
     iterations,
     moved_to,
     pattern,
@@ -402,6 +402,27 @@ async def test_another_file_is_put_under_the_socket(loop, tcp):
     end.send(b"of another")
     assert await task == b"of another"
     await exchange(loop, near, end)
+
+
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="no registration is kept",
+)
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_another_file_is_put_under_a_socket_that_waits(loop, tcp):
+    """The next wait, of the other direction, notices it."""
+    loop.set_debug(False)  # which keeps no registration
+    near, far = tcp()
+    other, end = tcp()
+
+    await exchange(loop, near, far)
+    task = await waiting(loop.sock_recv(near, 100))
+    os.dup2(other.fileno(), near.fileno())
+    sender = await waiting(loop.sock_sendall(near, bytes(16 * MIB)))
+    end.send(b"of another")
+    assert await task == b"of another"
+    sender.cancel()
+    await asyncio.wait([sender])
 
 
 async def test_what_a_closed_socket_leaves_behind(loop, tcp):

@@ -10,6 +10,7 @@ import errno
 import os
 import pty
 import socket
+import sys
 import tty
 
 import pytest
@@ -127,6 +128,7 @@ async def test_a_duplicate_gets_the_number_of_a_registration_left_behind(loop):
         peer.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="numbers of files")
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 @pytest.mark.parametrize("user", ["a connection", "a pipe", "a reader"])
 @pytest.mark.parametrize("kind", ["read", "write", "socket"])
@@ -182,3 +184,36 @@ async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
         end.close()
     else:
         os.close(second if kind == "read" else first)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="numbers of files")
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_pipe_with_a_duplicate_goes_on_when_its_own_fd_is_closed(loop):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    number = near.detach()
+    read = os.fdopen(number, "rb", 0)
+    write = os.fdopen(number, "wb", 0)
+    reader, lost = await loop.connect_read_pipe(Recorder, read)
+    writer, protocol = await loop.connect_write_pipe(Recorder, write)
+    next_near, next_far = socket.socketpair()
+    next_near = moved_to(number, next_near)  # that closes the pipes' file
+    next_far.setblocking(False)
+    new, told = await loop.create_connection(Recorder, sock=next_near)
+    assert (await lost.wait_lost()).errno == errno.EBADF
+    writer.write(b"from the pipe")
+    assert far.recv(20) == b"from the pipe"
+    with pytest.raises(BlockingIOError):
+        next_far.recv(20)
+    writer.close()
+    await protocol.wait_lost()
+    assert writer.get_extra_info("pipe") is write
+    next_far.send(b"for the new one")
+    assert await told.wait_data(15) == b"for the new one"
+    new.close()
+    await told.wait_lost()
+    for end in (far, next_far):
+        end.close()
+    for file in (read, write):  # their fd is closed already
+        with contextlib.suppress(OSError):
+            file.close()
