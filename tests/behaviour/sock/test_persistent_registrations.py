@@ -22,6 +22,7 @@ from net_helpers import (
     MIB,
     Recorder,
     digest,
+    fill_socket,
     iterations,
     moved_to,
     pattern,

@@ -194,8 +194,8 @@ async def test_a_pipe_with_a_duplicate_goes_on_when_its_own_fd_is_closed(loop):
     number = near.detach()
     read = os.fdopen(number, "rb", 0)
     write = os.fdopen(number, "wb", 0)
-    reader, lost = await loop.connect_read_pipe(Recorder, read)
     writer, protocol = await loop.connect_write_pipe(Recorder, write)
+    _, lost = await loop.connect_read_pipe(Recorder, read)  # has the number
     next_near, next_far = socket.socketpair()
     next_near = moved_to(number, next_near)  # that closes the pipes' file
     next_far.setblocking(False)
