@@ -345,8 +345,10 @@ def test_a_write_that_is_not_sent_raises_in_a_closed_loop(
 
 @pytest.mark.parametrize("method", ["write", "writelines"])
 def test_a_write_behind_others_is_silent_in_a_closed_loop(
-    loop_factory, method
+    loop_factory, loop_kind, method
 ):
+    if (loop_kind, method) == ("asyncio", "writelines"):
+        pytest.skip("from 3.12 on asyncio adds a writer, which raises")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         loop = loop_factory()
