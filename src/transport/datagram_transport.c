@@ -574,7 +574,7 @@ datagram_dealloc(FlDatagram *self)
     }
     PyObject_GC_UnTrack(self);
     (void)datagram_clear(self);
-    fl_stream_dealloc(&self->stream);
+    fl_stream_free(&self->stream);
 }
 
 /* --- the type ------------------------------------------------------------ */

@@ -574,6 +574,12 @@ fl_stream_dealloc(FlStream *self)
         return; /* resurrected, as by an entry of run_finalize */
     }
     PyObject_GC_UnTrack(self);
+    fl_stream_free(self);
+}
+
+void
+fl_stream_free(FlStream *self)
+{
     PyObject_ClearWeakRefs((PyObject *)self);
     FL_CHECK(self->reg == NULL, "a freed stream has no registration");
     FL_CHECK(!fl_stream_is_corked(self), "loop->corked would dangle");

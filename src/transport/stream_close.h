@@ -78,13 +78,17 @@ bool fl_stream_visits_own_ref(const FlOpenTransport *node);
 
 int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 
-/* Drops only what finalized garbage no longer needs; fl_stream_dealloc drops
-   the rest. */
+/* Drops only what finalized garbage no longer needs; fl_stream_free drops the
+   rest. */
 int fl_stream_clear(FlStream *self);
 
 /* Ends a stream that was not closed, with a ResourceWarning. */
 void fl_stream_finalize(FlStream *self);
 
 void fl_stream_dealloc(FlStream *self);
+
+/* The end of a dealloc: the stream was finalized, and the GC no longer tracks
+   it. */
+void fl_stream_free(FlStream *self);
 
 #endif
