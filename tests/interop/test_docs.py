@@ -133,6 +133,19 @@ def test_a_framework_under_uvicorn_runs(name, library, start, tmp_path):
     assert loop_told_by(port).startswith("<fastloop.Loop ")
 
 
+def test_the_application_for_servers_names_its_loop(start, tmp_path):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    child = running(
+        *("app.py", start, tmp_path, "-m", "uvicorn", "app:app"),
+        *("--loop", "fastloop:new_event_loop", "--port", "0"),
+    )
+    port = int(child.wait_for(r"running on http://[\d.]+:(\d+)")[1])
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    conn.request("GET", "/")
+    assert conn.getresponse().read() == b"<class 'fastloop.loop.Loop'>\n"
+    conn.close()
+
+
 def test_tornado_runs(start, tmp_path):
     pytest.importorskip("tornado", reason="tornado is not installed")
     name, port = "tornado_app.py", free_port()
