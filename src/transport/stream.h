@@ -203,8 +203,7 @@ int fl_stream_register_duplicate(FlStream *self, int fd);
 /* Close the registration and release the fd in the loop's table.  The stream's
    own fd stays open.  closes_duplicate: close the duplicate that a pipe may
    wait with; false if its fd may be another file's.  A stream without an fd
-   has none to close.  Corked bytes are not
-   flushed any more. */
+   has none to close.  Corked bytes are not flushed any more. */
 void fl_stream_unregister(FlStream *self, bool closes_duplicate);
 
 /* FlOpenTransportKind.has_fd. */

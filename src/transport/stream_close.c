@@ -73,17 +73,26 @@ detach_server(FlStream *self)
     return code;
 }
 
+/* Take the fd and its object, owned or NULL, from the stream. */
+static PyObject *
+take_object(FlStream *self)
+{
+    PyObject *object;
+    /* See fl_stream_get_socket and make_sockname. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->fd = -1;
+    object = self->sock;
+    self->sock = NULL;
+    Py_END_CRITICAL_SECTION();
+    return object;
+}
+
 /* A pipe's fd was closed by os.close() or the like, and refers to another file
    now, which the pipe's object must not close. */
 static void
 disown_pipe(FlStream *self)
 {
-    PyObject *pipe;
-    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_get_socket */
-    self->fd = -1;
-    pipe = self->sock;
-    self->sock = NULL;
-    Py_END_CRITICAL_SECTION();
+    PyObject *pipe = take_object(self);
     if (pipe != NULL
         && PyObject_TypeCheck(pipe, (PyTypeObject *)self->state->socket_type))
     {
@@ -120,13 +129,7 @@ close_descriptor(FlStream *self)
     }
     /* Both fields first: close() may run Python that uses the stream. */
     int fd = self->fd;
-    PyObject *sock;
-    /* See fl_stream_has_fd and make_sockname. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    self->fd = -1;
-    sock = self->sock;
-    self->sock = NULL;
-    Py_END_CRITICAL_SECTION();
+    PyObject *sock = take_object(self);
     if (sock == NULL) {
         if (fd >= 0) {
             fl_close_socket(self->loop, fd);
