@@ -100,6 +100,11 @@ class Machine:
         self.far.close()
         self.do_turn(4)
         self.loop.set_exception_handler(None)
+        # The protocol's finalizer does so, but GC may finalize the future
+        # first and report its exception to a later program's loop.
+        closed = self.protocol._get_close_waiter(None)
+        if closed.done() and not closed.cancelled():
+            closed.exception()
 
     def run(self, program: list[tuple[Any, ...]]) -> list[Any]:
         for name, *arguments in program:
