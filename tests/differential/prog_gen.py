@@ -41,6 +41,7 @@ class Chance:
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.busy = random.Random(f"busy {seed}")  # leaves `rng` as it is
+        self.reuse = random.Random(f"reuse {seed}")
         self.links: list[Any] = []
         self.tasks = 0
         self.depth = 0
@@ -508,6 +509,7 @@ class Chance:
                 large = [("task", [("exactly", n, size)])]
                 steps[0:0] = [(-1, [*large, ("b", n, "send", size)])] * 2
         steps[0:0] = self.busy_steps() + self.refusals()
+        self.add_reuses(steps)
         tapes: list[Any] = []
         if self.often(15):
             tapes = [self.tape() for _ in self.links]
@@ -550,6 +552,29 @@ class Chance:
                 apart = [(0, writes[:1]), (1, writes[1:])]
                 made += rng.choice([[(1, writes)], apart])
         return made
+
+    def add_reuses(self, steps: list[Any]) -> None:
+        """Close fds of pipes and sockets while the loop has them."""
+        rng = self.reuse
+        for n, (net, _side, kind, _conf) in enumerate(self.links):
+            if net in PIPES:
+                before = ("write", n, rng.choice([1, 1000, 300_000]))
+            elif kind == "sock":
+                ops = [("write", n, 1)] * rng.randrange(2)
+                before = rng.choice(
+                    [("add_reader", n), ("add_writer", n, ops)]
+                )
+            else:
+                continue
+            if rng.randrange(100) >= 15:
+                continue
+            user = rng.choice(["reader", "writer", "transport", "pipe"])
+            reuse = ("reuse", n, rng.choice(["in", "out"]), user)
+            at = rng.randrange(len(steps) + 1)
+            steps[at:at] = [
+                *[(rng.choice([0, 1, -1]), [before])] * rng.randrange(2),
+                (rng.choice([-1, 0, 2]), [reuse]),
+            ]
 
     def tape(self) -> list[Any]:
         """Draw what end B does in its own thread."""

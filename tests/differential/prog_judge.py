@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from prog_lazy import PATTERNS, lazy_loop
+from prog_reuse import NEXT_FILE
 from prog_tape import Program
 from prog_world import run_program
 
@@ -30,6 +31,8 @@ ROUNDS = 4
 DOUBTS = 25
 #: What asyncio does wrong and fastloop's own TLS does not.
 BEYOND = re.compile("before start_tls")
+#: What asyncio does wrong and fastloop does not.
+FASTLOOP_ALONE = re.compile(f"{BEYOND.pattern}|{NEXT_FILE}")
 #: A program, of the corpus perhaps, that can no longer be run.
 UNFIT = re.compile("the driver failed: (Key|Type|Attribute|Index)Error")
 
@@ -124,7 +127,7 @@ def judge(program: Program, traces: bool = True) -> Verdict:
         for text in problems:
             if kind_of(text) in kinds and kind_of(text) not in shared:
                 return "invariant", text
-            if BEYOND.search(text) or UNFIT.search(text):
+            if FASTLOOP_ALONE.search(text) or UNFIT.search(text):
                 return "invariant", text
         for text in problems:
             if kind_of(text) in kinds:

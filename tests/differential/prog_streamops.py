@@ -446,6 +446,7 @@ class StreamOps:
         if link.over:
             link.problem("a reader was called after the loop was closed")
         if link.sock is None:
+            link.stale_calls += 1
             return
         try:
             data = link.sock.recv(4096)
@@ -473,6 +474,9 @@ class StreamOps:
         sock = link.sock
 
         def writable() -> None:
+            if link.sock is None:
+                link.stale_calls += 1
+                return
             self.loop.remove_writer(sock)
             with self.event_of(link):
                 self.run_ops(ops)

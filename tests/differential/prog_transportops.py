@@ -52,7 +52,9 @@ class TransportOps:
     def op_write(self, number: int, *sizes: int) -> None:
         """Write so many pieces, of these sizes."""
         link = self.usable(number)
-        if link is None or link.busy:
+        if link is None or link.reused:
+            return  # the program itself would write to the next file
+        if link.busy:
             return  # how long a sendfile() takes is the loop's to say
         for size in sizes:
             piece = link.next_piece(size)
@@ -62,7 +64,7 @@ class TransportOps:
 
     def op_lines(self, number: int, *sizes: int) -> None:
         link = self.usable(number)
-        if link is None or link.busy:
+        if link is None or link.busy or link.reused:
             return
         pieces, written = [], link.written
         for size in sizes:
@@ -279,7 +281,7 @@ class TransportOps:
 
     def descriptor(self, number: int) -> int:
         link = self.usable(number)
-        if link is None or link.transport.is_closing():
+        if link is None or link.reused or link.transport.is_closing():
             return -1  # its fd may be another's by now
         if link.conf.get("own") == "calls":
             return -1  # of asyncio's transport, which waits in recv() then
@@ -299,6 +301,7 @@ class TransportOps:
         self.loose = True
         os.close(fd)
         self.link(number).number = -1
+        self.link(number).closed_by_hand = True
         if then == "file":
             other = os.open("/dev/null", os.O_RDWR)
             if other != fd:

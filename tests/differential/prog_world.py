@@ -31,6 +31,7 @@ from prog_ends import Link, Provoked, around, kind_of
 from prog_links import helper, open_link, renew_helpers
 from prog_loopops import LoopOps
 from prog_peer import PATIENCE
+from prog_reuse import ReuseOps
 from prog_streamops import StreamOps
 from prog_tape import Program
 from prog_taskops import TaskOps
@@ -44,7 +45,15 @@ class Hung(SystemExit):
     """Leaves the loop for good."""
 
 
-class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
+class World(
+    TransportOps,
+    StreamOps,
+    LoopOps,
+    DatagramOps,
+    TaskOps,
+    ChildOps,
+    ReuseOps,
+):
     """One program on one loop."""
 
     def __init__(self, loop: Any, program: Program) -> None:
@@ -74,6 +83,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
         self.start_datagram_ops()
         self.start_task_ops()
         self.start_child_ops()
+        self.start_reuse_ops()
 
     def __repr__(self) -> str:
         return "World"
@@ -233,6 +243,7 @@ class World(TransportOps, StreamOps, LoopOps, DatagramOps, TaskOps, ChildOps):
             await asyncio.wait(self.tasks, timeout=PATIENCE)
         await self.finish_task_ops()
         await self.finish_child_ops()
+        await self.finish_reuse_ops()
         await self.finish_loop_ops()
         jobs = []
         for link in self.links:
