@@ -48,8 +48,8 @@ _BETWEEN = re.compile(r"\s*(?:&&|\|\||;|\||&(?!\w))\s*")
 _USE = re.compile(r"""\$(?:\{(\w+)(?::?[-=]["']?([\w.:/-]+)["']?)?\}|(\w+))""")
 #: A line that gives a variable of its own a value of one word.
 _GIVEN = re.compile(
-    r"""\s*(?:export\s+|ENV\s+|ARG\s+|Environment=["']?)?"""
-    r"""(\w+)=["']?([\w.:/-]+)["']?\s*\Z"""
+    r"""\s*(?:(?:export\s+|ENV\s+|ARG\s+|Environment=["']?)?(\w+)="""
+    r"""|ENV\s+(\w+)\s+)["']?([\w.:/-]+)["']?\s*\Z"""
 )
 #: A here-document that a shell prints: it goes to no file and no command.
 _PRINTED = re.compile(
@@ -67,8 +67,8 @@ _COMMENT = re.compile(r"(^|\s)(#|//).*|^\s*;.*")
 _FOLDED = re.compile(r"(\s*(?:- )?[\w.-]+:)\s*>[-+\d]*\s*\Z")
 _ITEM = re.compile(r"\s*-\s+[\"']?([^\s\"':](?:\S*?[^\s:])??)[\"']?\s*\Z")
 #: A line with the arguments of the command that stands before it.
-_ARGUMENTS = re.compile(r"\s*(args:|CMD\s*\[)")
-_COMMAND = re.compile(r"\s*(?:- )?(command:|ENTRYPOINT\s*\[)")
+_ARGUMENTS = re.compile(r"\s*(args:|command:|CMD\s*\[)")
+_COMMAND = re.compile(r"\s*(?:- )?(command:|entrypoint:|ENTRYPOINT\s*\[)")
 _SETTING = re.compile(
     r"\s*[\"']?(worker_class|asgi_loop|event-loop"
     r"|distributed\.admin\.event-loop)[\"']?\s*[=:]\s*[\"']?([\w.:]+)"
@@ -172,7 +172,7 @@ def _filled(line: str, known: dict[str, str]) -> str:
 
     line = _USE.sub(value, line)
     if given := _GIVEN.match(line):
-        known[given[1]] = given[2]
+        known[given[1] or given[2]] = given[3]
     return line
 
 

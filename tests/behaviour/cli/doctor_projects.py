@@ -224,6 +224,26 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "Dockerfile:2",
         "uvicorn --loop uvloop",
     ),
+    "an entry point and a command of compose": (
+        {
+            "compose.yaml": (
+                "services:\n  web:\n    entrypoint: ['uvicorn']\n"
+                "    command:\n      - app:app\n      - --loop=uvloop\n"
+            )
+        },
+        "compose.yaml:3",
+        "uvicorn --loop uvloop",
+    ),
+    "a variable of Docker's old form": (
+        {
+            "Dockerfile": (
+                "FROM python\nENV LOOP uvloop\n"
+                "CMD uvicorn app:app --loop $LOOP\n"
+            )
+        },
+        "Dockerfile:3",
+        "uvicorn --loop uvloop",
+    ),
     "arguments in Kubernetes": (
         {
             "pod.yaml": (
