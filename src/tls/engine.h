@@ -66,6 +66,9 @@ typedef struct {
     /* Take all records for the peer.  0, or -1 with an exception: records
        are lost then, now or in an earlier call. */
     int (*take)(FlTlsEngine *engine, FlTlsOutput *output);
+    /* With an exception of do_handshake() or unwrap() raised: raise instead
+       the MemoryError that caused it, if it is known. */
+    void (*explain)(FlTlsEngine *engine);
 } FlTlsEngineType;
 
 struct FlTlsPipe;

@@ -422,9 +422,9 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 
 /* --- the engine ---------------------------------------------------------- */
 
-/* do_handshake() and unwrap() do not raise when the BIO fails: they would wait
-   for the peer.  So a failure counts as one byte that is ready: the caller
-   then calls libssl_take, which raises. */
+/* do_handshake() and unwrap() may not raise when the BIO fails: they would
+   wait for the peer.  So a failure counts as one byte that is ready: the
+   caller then calls libssl_take, which raises. */
 static size_t
 libssl_outgoing(const FlTlsEngine *engine)
 {
@@ -458,6 +458,18 @@ libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
+/* Since OpenSSL 3.6 do_handshake() raises where a session ticket finds no
+   memory: an OSError, by the errno that malloc has set. */
+static void
+libssl_explain(FlTlsEngine *engine)
+{
+    if (engine->pipe->out_failed && PyErr_ExceptionMatches(PyExc_OSError)) {
+        engine->pipe->out_failed = false;
+        PyErr_Clear();
+        PyErr_NoMemory();
+    }
+}
+
 /* The contract of each function is in engine.h. */
 static const FlTlsEngineType engine_libssl = {
     .name = "libssl",
@@ -468,6 +480,7 @@ static const FlTlsEngineType engine_libssl = {
     .incoming = libssl_incoming,
     .outgoing = libssl_outgoing,
     .take = libssl_take,
+    .explain = libssl_explain,
 };
 
 int

@@ -192,6 +192,12 @@ object_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
+static void
+object_explain(FlTlsEngine *Py_UNUSED(engine))
+{
+    /* OpenSSL's own BIOs tell CPython. */
+}
+
 /* The contract of each function is in engine.h. */
 const FlTlsEngineType fl_tls_engine_object = {
     .name = "sslobject",
@@ -202,4 +208,5 @@ const FlTlsEngineType fl_tls_engine_object = {
     .incoming = object_incoming,
     .outgoing = object_outgoing,
     .take = object_take,
+    .explain = object_explain,
 };

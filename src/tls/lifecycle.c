@@ -190,6 +190,7 @@ call_sslobject(FlTls *self, PyObject *method)
         PyErr_Clear(); /* no error: the peer must send first */
         return FL_TLS_AGAIN;
     }
+    self->engine.type->explain(&self->engine);
     return FL_TLS_RAISED;
 }
 
