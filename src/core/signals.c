@@ -243,27 +243,34 @@ handle_signal(FlLoop *loop, unsigned char signum)
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
-/* The signal pipe is readable: empty it; each byte is a signal's number.  0,
-   or -1 with the first exception that ends the run. */
+/* Keep `first`, or the exception that code < 0 says is raised. */
+static PyObject *
+keep_raised(FlLoop *loop, PyObject *first, int code)
+{
+    code = fl_error_keep_first(first, code, (PyObject *)loop);
+    return code < 0 ? PyErr_GetRaisedException() : NULL;
+}
+
+/* The signal pipe is readable: empty it; each byte is a signal's number.
+   Python's pending handlers run after each read and before the Python calls
+   below.  A signal between these two would be pending without a byte, and the
+   next wait would not end for it.  The calls would report an exception of a
+   handler as their own error.  0, or -1 with the first exception that ends the
+   run. */
 static int
 on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
 {
     unsigned char signums[128];
     ssize_t count;
-    /* Run Python's pending handlers first.  They would otherwise run inside
-       the Python calls below, and their exceptions would be reported as errors
-       of those calls. */
-    int code = PyErr_CheckSignals();
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    PyObject *exc = NULL;
     while (
         (count = read(loop->poller->signal_fds[0], signums, sizeof(signums)))
         > 0)
     {
+        exc = keep_raised(loop, exc, PyErr_CheckSignals());
         forward_signals(loop, signums, count);
         for (ssize_t at = 0; at < count; at++) {
-            code = handle_signal(loop, signums[at]);
-            code = fl_error_keep_first(exc, code, (PyObject *)loop);
-            exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+            exc = keep_raised(loop, exc, handle_signal(loop, signums[at]));
         }
     }
     fl_error_restore(exc);

@@ -15,6 +15,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 
 #: Unlike os.kill() it runs no handler itself.
 silent_kill = ctypes.PyDLL(None).kill
@@ -404,6 +405,32 @@ def test_exceptions_of_a_python_handler_end_the_sleep(loop, kind):
     far.cancel()
     assert not loop.is_running()
     assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_a_signal_while_the_pipe_of_signals_is_emptied(loop):
+    """Its byte is read with another one's, so none is left for the wait."""
+    done = loop.create_future()
+    calls = []
+
+    class AgainOnce:
+        @classmethod
+        def from_param(cls, signum):
+            calls.append(signum)
+            if len(calls) == 1:
+                return ctypes.c_int(signum)
+            loop.call_soon_threadsafe(done.set_result, None)
+            return ctypes.c_int(0)  # no signal
+
+    # In C: Python would run the pending handler before its next line.
+    again = getattr(ctypes.PyDLL(None), "raise")
+    again.argtypes = [AgainOnce, ctypes.py_object]
+    with (
+        python_handler(signal.SIGUSR1, again),
+        kill_later(0.02, loop=loop),
+    ):
+        loop.run_until_complete(asyncio.wait_for(done, PATIENCE))
+    assert calls == [signal.SIGUSR1] * 2
 
 
 def test_exit_exception_of_a_python_handler_in_a_callback(loop):
