@@ -36,6 +36,7 @@ class LoopOps:
     keep: list[Any]
     closed: bool
     leaving: bool
+    loose: bool
 
     def start_loop_ops(self) -> None:
         #: Of each: when it is due at the earliest, at the latest, and used().
@@ -48,6 +49,7 @@ class LoopOps:
         self.jobs_run: list[int] = []
         self.futures_of_jobs: list[tuple[int, str, Any]] = []
         self.signals = False
+        self.other_loops = False
 
     # -- timers -------------------------------------------------------------
 
@@ -157,7 +159,14 @@ class LoopOps:
         os.kill(os.getpid(), signal.SIGUSR1)
 
     def op_other_loop(self, ops: list[Any]) -> None:
-        """Have a second loop, in another thread, call the first."""
+        """Have a second loop, in another thread, call the first.
+
+        Not in a program that closes fds by hand: one closed twice may be the
+        second loop's, and libuv aborts then.
+        """
+        if self.loose:
+            return
+        self.other_loops = True
         make = type(self.loop)
 
         def run() -> None:

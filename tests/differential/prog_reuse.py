@@ -142,6 +142,7 @@ class ReuseOps:
     loop: Any
     keep: list[Any]
     loose: bool
+    other_loops: bool
 
     def start_reuse_ops(self) -> None:
         self.successors: list[Successor] = []
@@ -150,7 +151,7 @@ class ReuseOps:
     def op_reuse(self, number: int, which: str, user: str) -> None:
         """Close a link's fd, and give its number to the next file's user."""
         link: Link = self.link(number)
-        if link.closed_by_hand:
+        if link.closed_by_hand or self.other_loops:
             return
         fd = self.take_number(link, which)
         if fd < 0:

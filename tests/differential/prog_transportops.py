@@ -40,6 +40,7 @@ class TransportOps:
     slept: float
     leaving: bool
     loose: bool
+    other_loops: bool
     wild: bool
 
     def usable(self, number: int) -> Link | None:
@@ -296,7 +297,7 @@ class TransportOps:
     def op_os_close(self, number: int, then: str) -> None:
         """Close a connection's descriptor as a double close would."""
         fd = self.descriptor(number)
-        if fd < 0:
+        if fd < 0 or self.other_loops:
             return
         self.loose = True
         os.close(fd)
