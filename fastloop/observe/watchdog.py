@@ -124,6 +124,10 @@ class Watchdog:
             # Too many threads, or a subinterpreter without daemon threads.
             self._forget()
             raise RuntimeError(f"the watchdog cannot start: {exc}") from exc
+        except BaseException:  # Ctrl-C, or no memory
+            self._forget()
+            self._poke()  # the thread ends, if it has started
+            raise
         gc.callbacks.append(self._on_gc)
 
     def _poke(self) -> None:

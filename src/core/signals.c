@@ -42,6 +42,9 @@
    long. */
 #define RECLAIM_AFTER_NS (50 * FL_NS_PER_MS)
 
+/* How many signals one read takes. */
+#define SIGNALS_PER_READ 128
+
 /* Whether this is Python's main thread.  set_wakeup_fd() with an invalid fd
    fails in any thread, but only the main thread gets as far as an OSError;
    others get ValueError.  threading.main_thread() is no answer: it is the
@@ -123,11 +126,12 @@ claim_wakeup_fd(FlLoop *loop)
         return -1;
     }
     /* wakeup->fd is the fd that we set last.  Another one was set by the
-       application. */
+       application: perhaps ours, which set_wakeup_fd() returned to a callback
+       of the last run.  Forwarded to ours, bytes would never end. */
     bool changed = previous != wakeup->fd || wakeup->owner != loop;
     if (previous != wakeup->fd) {
-        bool is_open =
-            previous >= 0 && fstat(previous, &wakeup->before.status) == 0;
+        bool is_open = previous >= 0 && previous != ours
+                       && fstat(previous, &wakeup->before.status) == 0;
         wakeup->before.fd = is_open ? previous : -1;
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
@@ -155,6 +159,33 @@ reclaim_wakeup_fd(FlLoop *loop, int64_t *timeout_ns)
     return code;
 }
 
+/* Errors are ignored.  A full pipe wakes its reader anyway, and a broken one
+   is its owner's affair, as it is for CPython. */
+static void
+write_signals(int fd, const unsigned char *signums, ssize_t count)
+{
+    ssize_t ignored = write(fd, signums, (size_t)count);
+    (void)ignored;
+}
+
+/* A loop's run has ended, and `fd` is the wakeup fd now: pass on the bytes
+   that came after the run's last poll.  Not those of a parent. */
+static void
+pass_on_signals(FlLoop *loop, int fd)
+{
+    unsigned char signums[SIGNALS_PER_READ];
+    ssize_t count;
+    if (fd < 0 || fl_poller_is_inherited(loop->poller)) {
+        return;
+    }
+    while (
+        (count = read(loop->poller->signal_fds[0], signums, sizeof(signums)))
+        > 0)
+    {
+        write_signals(fd, signums, count);
+    }
+}
+
 /* Release the wakeup fd of a loop that no longer runs: to the loop that has
    signal handlers, or else to the application.  An fd that the application set
    since the last wait stays.  Does nothing if the loop is not the owner, or
@@ -169,23 +200,28 @@ release_wakeup_fd(FlLoop *loop)
         return 0;
     }
     if (wakeup->handler != NULL) {
-        return claim_wakeup_fd(wakeup->handler) < 0 ? -1 : 0;
+        if (claim_wakeup_fd(wakeup->handler) < 0) {
+            return -1;
+        }
+        pass_on_signals(loop, wakeup->fd);
+        return 0;
     }
-    int code =
-        set_wakeup_fd(loop->state, foreign_fd(&wakeup->before), &previous);
+    int next = foreign_fd(&wakeup->before);
+    int code = set_wakeup_fd(loop->state, next, &previous);
     PyObject *exc = NULL;
     if (code < 0) {
         /* Python rejects the application's fd if it was made blocking
            meanwhile.  Set none, because ours must not stay (invariant 5), and
            raise that error afterwards. */
         exc = PyErr_GetRaisedException();
-        code = set_wakeup_fd(loop->state, -1, &previous);
+        code = set_wakeup_fd(loop->state, next = -1, &previous);
     }
     if (code == 0 && previous != ours) {
         /* The application had set another fd since: restore that. */
-        code = set_wakeup_fd(loop->state, previous, &ours);
+        code = set_wakeup_fd(loop->state, next = previous, &ours);
     }
     if (code == 0) {
+        pass_on_signals(loop, next);
         wakeup->owner = NULL;
         wakeup->fd = wakeup->before.fd = -1;
     }
@@ -213,10 +249,7 @@ forward_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
                  ? wakeup->handler->poller->signal_fds[1]
                  : foreign_fd(&wakeup->before);
     if (fd >= 0) {
-        /* Errors are ignored.  A full pipe wakes its reader anyway, and a
-           broken one is its owner's affair, as it is for CPython. */
-        ssize_t ignored = write(fd, signums, (size_t)count);
-        (void)ignored;
+        write_signals(fd, signums, count);
     }
 }
 
@@ -243,34 +276,45 @@ handle_signal(FlLoop *loop, unsigned char signum)
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
-/* Keep `first`, or the exception that code < 0 says is raised. */
+/* Return the exception that is to end the run: `first` or, if code < 0, the
+   one that is raised, as a later one would replace `first` in Python too.
+   Here `first` is reported then. */
 static PyObject *
-keep_raised(FlLoop *loop, PyObject *first, int code)
+last_raised(FlLoop *loop, PyObject *first, int code)
 {
-    code = fl_error_keep_first(first, code, (PyObject *)loop);
-    return code < 0 ? PyErr_GetRaisedException() : NULL;
+    if (code == 0) {
+        return first;
+    }
+    PyObject *last = PyErr_GetRaisedException();
+    if (first != NULL) {
+        PyErr_SetRaisedException(first);
+        PyErr_WriteUnraisable((PyObject *)loop);
+    }
+    return last;
 }
 
 /* The signal pipe is readable: empty it; each byte is a signal's number.
    Python's pending handlers run after each read and before the Python calls
    below.  A signal between these two would be pending without a byte, and the
    next wait would not end for it.  The calls would report an exception of a
-   handler as their own error.  0, or -1 with the first exception that ends the
-   run. */
+   handler as their own error.  What comes after such an exception stays in the
+   pipe, as it does where fork() was called since the poll: then it is the
+   parent's.  0, or -1 with the exception that ends the run. */
 static int
 on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
 {
-    unsigned char signums[128];
+    unsigned char signums[SIGNALS_PER_READ];
     ssize_t count;
     PyObject *exc = NULL;
-    while (
-        (count = read(loop->poller->signal_fds[0], signums, sizeof(signums)))
-        > 0)
+    while (exc == NULL && !fl_poller_is_inherited(loop->poller)
+           && (count =
+                   read(loop->poller->signal_fds[0], signums, sizeof(signums)))
+                  > 0)
     {
-        exc = keep_raised(loop, exc, PyErr_CheckSignals());
+        exc = last_raised(loop, exc, PyErr_CheckSignals());
         forward_signals(loop, signums, count);
         for (ssize_t at = 0; at < count; at++) {
-            exc = keep_raised(loop, exc, handle_signal(loop, signums[at]));
+            exc = last_raised(loop, exc, handle_signal(loop, signums[at]));
         }
     }
     fl_error_restore(exc);
@@ -398,8 +442,10 @@ fl_signals_forget(FlLoop *loop)
        not. */
     int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null_fd >= 0) {
-        (void)dup2(null_fd, wakeup->fd);
-        (void)fcntl(wakeup->fd, F_SETFD, FD_CLOEXEC); /* dup2 clears it */
+        /* Not wakeup->fd: without a GIL, that may be another loop's by now. */
+        int ours = loop->poller->signal_fds[1];
+        (void)dup2(null_fd, ours);
+        (void)fcntl(ours, F_SETFD, FD_CLOEXEC); /* dup2 clears it */
         (void)close(null_fd);
     }
     loop->poller->signal_fds[1] = -1;

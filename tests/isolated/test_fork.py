@@ -291,6 +291,29 @@ for _ in range(2):
     loop.remove_reader(near)
 loop.close()
 """,
+    # The child has the event of the parent's pipe in its queue.
+    "a_signal_before_the_fork_is_the_parents": """
+loop = new_loop()
+seen, codes = [], []
+loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+
+def send():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.call_soon(fork)
+
+def fork():
+    pid = os.fork()
+    if pid:
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        loop.call_later(0.005, loop.stop)
+    else:
+        loop.call_later(0.005, lambda: os._exit(len(seen)))
+
+loop.call_soon(send)
+loop.run_forever()
+assert (seen, codes) == ([1], [0]), (seen, codes)
+loop.close()
+""",
     # Another part of the loop notices the fork before the next iteration.
     "ctrl_c_ends_the_run_of_a_child_that_changed_handlers": """
 def fork():

@@ -479,6 +479,80 @@ def test_a_users_wakeup_fd_outside_of_runs(loop):
             signal.set_wakeup_fd(previous)
 
 
+def kill_and_stop(loop, signum):
+    """Send a signal in the last iteration of a run."""
+    loop.call_soon(silent_kill, os.getpid(), int(signum))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_a_users_wakeup_fd_gets_a_signal_of_a_runs_last_iteration(loop):
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    with left, right, python_handler(signal.SIGUSR1, lambda *a: None):
+        previous = signal.set_wakeup_fd(right.fileno())
+        try:
+            kill_and_stop(loop, signal.SIGUSR1)
+            assert left.recv(10) == bytes([signal.SIGUSR1])
+        finally:
+            signal.set_wakeup_fd(previous)
+
+
+def test_a_handler_of_another_loop_gets_a_signal_of_a_runs_last_iteration(
+    loop, loop_factory
+):
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+    other = loop_factory()
+    kill_and_stop(other, signal.SIGUSR1)
+    other.close()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert seen == ["signal"]
+
+
+def test_a_wakeup_fd_of_a_run_may_be_set_again_after_it(loop):
+    """As by a callback that sets another one, and clean-up that undoes it."""
+
+    async def main():
+        return signal.set_wakeup_fd(-1)
+
+    seen = []
+    with python_handler(signal.SIGUSR1, lambda *args: seen.append(1)):
+        signal.set_wakeup_fd(loop.run_until_complete(main()))
+        try:
+            loop.call_soon(silent_kill, os.getpid(), int(signal.SIGUSR1))
+            loop.run_until_complete(asyncio.sleep(0.01))
+        finally:
+            signal.set_wakeup_fd(-1)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_an_exit_that_comes_after_an_exception_of_a_handler(loop):
+    class Usr2:
+        @classmethod
+        def from_param(cls, signum):
+            return ctypes.c_int(signal.SIGUSR2)
+
+    def leave(*args):
+        raise SystemExit(3)
+
+    # It raises SIGUSR2 and TypeError, and runs no Python between them.
+    fail = getattr(ctypes.PyDLL(None), "raise")
+    fail.argtypes = [Usr2, ctypes.py_object]
+    fail.restype = len
+    with (
+        python_handler(signal.SIGUSR1, fail),
+        python_handler(signal.SIGUSR2, leave),
+        kill_later(0.02, loop=loop),
+        pytest.raises(SystemExit),
+    ):
+        with contextlib.suppress(TypeError):
+            loop.run_forever()
+        len("")  # where the handler runs at the latest
+
+
 def test_a_handler_gets_signals_after_the_wakeup_fd_was_cleared(loop, run):
     seen = []
 

@@ -498,14 +498,24 @@ def test_a_bad_limit_is_refused(loop, limit):
     assert not threads()
 
 
-def test_a_thread_that_cannot_start_leaves_nothing(loop, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (RuntimeError, "the watchdog cannot start: why"),
+        (MemoryError, "why"),
+        (KeyboardInterrupt, "why"),
+    ],
+)
+def test_a_thread_that_cannot_start_leaves_nothing(
+    loop, monkeypatch, kind, message
+):
     def start(thread):
-        raise RuntimeError("can't start new thread")
+        raise kind("why")
 
     before = list(gc.callbacks)
     with monkeypatch.context() as patches:
         patches.setattr(threading.Thread, "start", start)
-        with pytest.raises(RuntimeError, match="the watchdog cannot start"):
+        with pytest.raises(kind, match=message):
             loop.enable_metrics(watchdog_s=60)
     assert gc.callbacks == before
     loop.enable_metrics(watchdog_s=60)
