@@ -67,8 +67,8 @@ _COMMENT = re.compile(r"(^|\s)(#|//).*|^\s*;.*")
 _FOLDED = re.compile(r"(\s*(?:- )?[\w.-]+:)\s*>[-+\d]*\s*\Z")
 _ITEM = re.compile(r"\s*-\s+[\"']?([^\s\"':](?:\S*?[^\s:])??)[\"']?\s*\Z")
 #: A line with the arguments of the command that stands before it.
-_ARGUMENTS = re.compile(r"\s*(args:|command:|CMD\s*\[)")
-_COMMAND = re.compile(r"\s*(?:- )?(command:|entrypoint:|ENTRYPOINT\s*\[)")
+_ARGUMENTS = re.compile(r"\s*(args:|CMD\s*\[)")
+_COMMAND = re.compile(r"\s*(?:- )?(command:|ENTRYPOINT\s*\[)")
 _SETTING = re.compile(
     r"\s*[\"']?(worker_class|asgi_loop|event-loop"
     r"|distributed\.admin\.event-loop)[\"']?\s*[=:]\s*[\"']?([\w.:]+)"

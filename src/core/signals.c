@@ -13,7 +13,7 @@
       restore an fd over another loop's.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
       set, before the run or in a callback, still gets the bytes
-      (forward_signals) and is restored after the run.  Both happen only if
+      (forward_signals, pass_on_signals) and is restored after the run.  Both happen only if
       that fd is still the same file: else bytes would go into a file of
       someone else's.
    4. While add_signal_handler has handlers, the wakeup fd stays ours between
@@ -168,21 +168,25 @@ write_signals(int fd, const unsigned char *signums, ssize_t count)
     (void)ignored;
 }
 
-/* A loop's run has ended, and `fd` is the wakeup fd now: pass on the bytes
-   that came after the run's last poll.  Not those of a parent. */
+/* A loop's run has ended, and `fd` is the wakeup fd now, or -1: pass on the
+   bytes that came after the run's last poll.  Without one they are dropped,
+   as a handler that is added later must not get them.  Not those of a
+   parent. */
 static void
 pass_on_signals(FlLoop *loop, int fd)
 {
     unsigned char signums[SIGNALS_PER_READ];
     ssize_t count;
-    if (fd < 0 || fl_poller_is_inherited(loop->poller)) {
+    if (fl_poller_is_inherited(loop->poller)) {
         return;
     }
     while (
         (count = read(loop->poller->signal_fds[0], signums, sizeof(signums)))
         > 0)
     {
-        write_signals(fd, signums, count);
+        if (fd >= 0) {
+            write_signals(fd, signums, count);
+        }
     }
 }
 
@@ -277,8 +281,8 @@ handle_signal(FlLoop *loop, unsigned char signum)
 }
 
 /* Return the exception that is to end the run: `first` or, if code < 0, the
-   one that is raised, as a later one would replace `first` in Python too.
-   Here `first` is reported then. */
+   one that is raised.  Of two, the later is kept, as in Python, and the
+   earlier is reported as unraisable. */
 static PyObject *
 last_raised(FlLoop *loop, PyObject *first, int code)
 {
@@ -294,12 +298,13 @@ last_raised(FlLoop *loop, PyObject *first, int code)
 }
 
 /* The signal pipe is readable: empty it; each byte is a signal's number.
-   Python's pending handlers run after each read and before the Python calls
-   below.  A signal between these two would be pending without a byte, and the
-   next wait would not end for it.  The calls would report an exception of a
-   handler as their own error.  What comes after such an exception stays in the
-   pipe, as it does where fork() was called since the poll: then it is the
-   parent's.  0, or -1 with the exception that ends the run. */
+   Python's pending handlers run after each read.  If they ran before it, a
+   signal in between would lose its byte to that read, with its handler
+   pending, and from 3.13 on nothing would end the next wait.  They run before
+   the Python calls below, which would report a handler's exception as their
+   own error.  After such an exception, the rest stays in the pipe.  After a
+   fork since the poll, all of it does: it is the parent's.  0, or -1 with the
+   exception that ends the run. */
 static int
 on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
 {
@@ -312,6 +317,9 @@ on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
                   > 0)
     {
         exc = last_raised(loop, exc, PyErr_CheckSignals());
+        if (fl_poller_is_inherited(loop->poller)) {
+            break; /* a handler forked: the parent has these bytes too */
+        }
         forward_signals(loop, signums, count);
         for (ssize_t at = 0; at < count; at++) {
             exc = last_raised(loop, exc, handle_signal(loop, signums[at]));
@@ -442,10 +450,8 @@ fl_signals_forget(FlLoop *loop)
        not. */
     int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null_fd >= 0) {
-        /* Not wakeup->fd: without a GIL, that may be another loop's by now. */
-        int ours = loop->poller->signal_fds[1];
-        (void)dup2(null_fd, ours);
-        (void)fcntl(ours, F_SETFD, FD_CLOEXEC); /* dup2 clears it */
+        (void)dup2(null_fd, wakeup->fd);
+        (void)fcntl(wakeup->fd, F_SETFD, FD_CLOEXEC); /* dup2 clears it */
         (void)close(null_fd);
     }
     loop->poller->signal_fds[1] = -1;

@@ -422,7 +422,7 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 
 /* --- the engine ---------------------------------------------------------- */
 
-/* do_handshake() and unwrap() may not raise when the BIO fails: they would
+/* do_handshake() and unwrap() do not always raise when the BIO fails: they would
    wait for the peer.  So a failure counts as one byte that is ready: the
    caller then calls libssl_take, which raises. */
 static size_t
@@ -458,12 +458,13 @@ libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
-/* Since OpenSSL 3.6 do_handshake() raises where a session ticket finds no
-   memory: an OSError, by the errno that malloc has set. */
+/* CPython raises the errno that malloc has set: from unwrap(), and since
+   OpenSSL 3.6 from do_handshake() where a session ticket finds no memory.
+   Other errors, such as that of a certificate, have other reasons. */
 static void
 libssl_explain(FlTlsEngine *engine)
 {
-    if (engine->pipe->out_failed && PyErr_ExceptionMatches(PyExc_OSError)) {
+    if (engine->pipe->out_failed && PyErr_Occurred() == PyExc_OSError) {
         engine->pipe->out_failed = false;
         PyErr_Clear();
         PyErr_NoMemory();

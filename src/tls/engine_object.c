@@ -195,7 +195,7 @@ object_take(FlTlsEngine *engine, FlTlsOutput *output)
 static void
 object_explain(FlTlsEngine *Py_UNUSED(engine))
 {
-    /* OpenSSL's own BIOs tell CPython. */
+    /* CPython raises the MemoryError of a MemoryBIO itself. */
 }
 
 /* The contract of each function is in engine.h. */

@@ -100,9 +100,9 @@ class Link:
         self.secure = "tls" in self.conf
         self.changed: asyncio.Event | None = None
         self.over = False  # its loop is closed
-        self.closed_by_hand = False  # A's fd
-        self.reused = False  # and another file has its number
-        self.stale_calls = 0  # of callbacks, after that
+        self.closed_by_hand = False  # A's fd was
+        self.reused = False  # another file has its number
+        self.stale_calls = 0  # of callbacks of a closed fd
         self.odd: list[str] = []  # events with something around them
 
     def log(self, text: str, which: str = "") -> None:

@@ -12,16 +12,21 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from typing import Any
 
 from prog_ends import Link
+from prog_peer import PATIENCE
 
 #: What `prog_judge` knows these invariants by.
 NEXT_FILE = "the next file of a number"
-#: Numbers that no other link had.
+#: Above the numbers of all links.
 HIGH = 500
-#: Of an event that epoll reported before the fd was closed.
-CALLS_ON_THE_WAY = 1
+#: How many calls of the closed file's callbacks are allowed: a reader's and a
+#: writer's, of an event that epoll reported before.
+CALLS_ON_THE_WAY = 2
+#: Pipes' file objects, whose finalizers would close the next file's number.
+KEPT: list[Any] = []
 
 
 class Successor(asyncio.Protocol):
@@ -101,14 +106,12 @@ class Successor(asyncio.Protocol):
     async def finish(self) -> None:
         if self.task is not None:
             await asyncio.wait([self.task], timeout=1)
-        for _ in range(20):
-            if self.received or self.user == "writer":
-                break
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and not (self.failed or self.is_done()):
             await asyncio.sleep(0.001)
-        if self.user == "writer":
-            self.on_readable()
         if not self.failed:
-            self.judge()
+            with contextlib.suppress(OSError):
+                self.judge()
         loop = self.world.loop
         if self.transport is not None:
             self.transport.close()
@@ -116,19 +119,30 @@ class Successor(asyncio.Protocol):
         elif self.near.fileno() >= 0:
             loop.remove_reader(self.near)
             loop.remove_writer(self.near)
+            with contextlib.suppress(OSError):
+                self.near.close()
         self.far.close()
 
+    def is_done(self) -> bool:
+        if self.user == "writer":
+            return self.sent == b"out"
+        return self.received == b"in"
+
     def judge(self) -> None:
+        if self.user == "writer":
+            self.on_readable()
+            if not self.sent:
+                self.problem("the writer is not called")
         if self.received != b"in":
             self.problem(f"{self.user} got {self.received!r}")
         try:
-            got = self.far.recv(1 << 20)
+            got = self.far.recv(1 << 20) or b"the end"
         except BlockingIOError:
             got = b""
         if got != self.sent:
-            self.problem(f"{self.user} sent {self.sent!r}, not {len(got)}")
+            self.problem(f"{self.user} sent {self.sent!r}, not {got[:9]!r}")
         if self.link.stale_calls > CALLS_ON_THE_WAY:
-            self.problem(f"called the last one's for {self.user}")
+            self.problem(f"the closed file's callbacks ran for {self.user}")
 
     def problem(self, text: str) -> None:
         self.link.problem(f"{NEXT_FILE}: {text}")
@@ -140,13 +154,11 @@ class ReuseOps:
     link: Any
     usable: Any
     loop: Any
-    keep: list[Any]
     loose: bool
     other_loops: bool
 
     def start_reuse_ops(self) -> None:
         self.successors: list[Successor] = []
-        self.orphans: list[int] = []  # files that close these at their end
 
     def op_reuse(self, number: int, which: str, user: str) -> None:
         """Close a link's fd, and give its number to the next file's user."""
@@ -167,7 +179,7 @@ class ReuseOps:
             raise
 
     def take_number(self, link: Link, which: str) -> int:
-        """Return the number of an fd that nothing of the program has now."""
+        """Return the number of a link's fd, which is to be another file's."""
         if link.kind == "sock":
             if link.sock is None or link.reading or link.busy:
                 return -1
@@ -180,22 +192,10 @@ class ReuseOps:
         if transport is None or transport.is_closing():
             return -1
         file = transport.get_extra_info("pipe")
-        self.keep.append(file)
-        self.orphans.append(file.fileno())
+        KEPT.append(file)
         return int(file.fileno())
 
     async def finish_reuse_ops(self) -> None:
         for successor in self.successors:
             await successor.finish()
         self.successors.clear()
-        for fd in self.orphans:
-            # The file object of the closed pipe closes the number once more.
-            null = os.open("/dev/null", os.O_RDWR)
-            with contextlib.suppress(OSError):
-                os.fstat(fd)
-                os.close(null)
-                continue
-            os.dup2(null, fd)
-            if null != fd:
-                os.close(null)
-        self.orphans.clear()

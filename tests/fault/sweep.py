@@ -616,6 +616,8 @@ def main() -> int:
         points = points_of(calls, kinds - {left_out})
         if options.harmless:
             points = [point for point in points if is_harmless(point)]
+        if options.functions and not points:
+            parser.error(f"{scenario.__name__}: no call of {wanted} can fail")
         if 0 < options.most < len(points):
             points = random.Random(options.seed).sample(points, options.most)
         counts, findings = sweep(scenario, points, clean, options.jobs)

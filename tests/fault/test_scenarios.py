@@ -56,15 +56,15 @@ def test_a_failed_registration_is_raised_or_closes_the_transport(sweep):
 
 
 @pytest.mark.parametrize(
-    ("scenario", "kind", "functions"),
+    ("scenario", "functions"),
     [
         # Neither end of a connection was sent what waited in a MemoryBIO.
-        ("tls_object_echo", "python", "PyObject_GetAttr"),
+        ("tls_object_echo", "PyObject_GetAttr"),
         # The thread kept a loop's hooks, and they the loop.
-        ("signals", "python", "PyObject_Call"),
+        ("signals", "PyObject_Call"),
         # OpenSSL 3.6 made an OSError of it, which asyncio does not report.
-        ("tls_echo", "memory", "PyMem_RawRealloc"),
+        ("tls_echo", "PyMem_RawRealloc"),
     ],
 )
-def test_each_call_of_a_function_fails(sweep, scenario, kind, functions):
-    sweep("--kinds", kind, "--functions", functions, scenario)
+def test_each_call_of_a_function_fails(sweep, scenario, functions):
+    sweep("--kinds", "python", "--functions", functions, scenario)

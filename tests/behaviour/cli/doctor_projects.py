@@ -224,16 +224,6 @@ CLASHES: dict[str, tuple[Files, str, str]] = {
         "Dockerfile:2",
         "uvicorn --loop uvloop",
     ),
-    "an entry point and a command of compose": (
-        {
-            "compose.yaml": (
-                "services:\n  web:\n    entrypoint: ['uvicorn']\n"
-                "    command:\n      - app:app\n      - --loop=uvloop\n"
-            )
-        },
-        "compose.yaml:3",
-        "uvicorn --loop uvloop",
-    ),
     "a variable of Docker's old form": (
         {
             "Dockerfile": (

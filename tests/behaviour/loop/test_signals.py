@@ -511,6 +511,16 @@ def test_a_handler_of_another_loop_gets_a_signal_of_a_runs_last_iteration(
     assert seen == ["signal"]
 
 
+def test_a_handler_does_not_get_a_signal_that_came_before_it(loop):
+    seen = []
+    with python_handler(signal.SIGUSR1, lambda *args: None):
+        kill_and_stop(loop, signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.remove_signal_handler(signal.SIGUSR1)
+    assert seen == []
+
+
 def test_a_wakeup_fd_of_a_run_may_be_set_again_after_it(loop):
     """As by a callback that sets another one, and clean-up that undoes it."""
 
