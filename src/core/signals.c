@@ -13,9 +13,9 @@
       restore an fd over another loop's.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
       set, before the run or in a callback, still gets the bytes
-      (forward_signals, pass_on_signals) and is restored after the run.  Both happen only if
-      that fd is still the same file: else bytes would go into a file of
-      someone else's.
+      (forward_signals, pass_on_signals) and is restored after the run.  Both
+      happen only if that fd is still the same file: else bytes would go into
+      a file of someone else's.
    4. While add_signal_handler has handlers, the wakeup fd stays ours between
       runs, so that no signal is lost.
    5. An fd is not closed while Python may write to it.  The system could reuse

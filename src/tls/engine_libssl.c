@@ -422,8 +422,8 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 
 /* --- the engine ---------------------------------------------------------- */
 
-/* do_handshake() and unwrap() do not always raise when the BIO fails: they would
-   wait for the peer.  So a failure counts as one byte that is ready: the
+/* do_handshake() and unwrap() do not always raise when the BIO fails: they
+   would wait for the peer.  So a failure counts as one byte that is ready: the
    caller then calls libssl_take, which raises. */
 static size_t
 libssl_outgoing(const FlTlsEngine *engine)
