@@ -159,6 +159,17 @@ reclaim_wakeup_fd(FlLoop *loop, int64_t *timeout_ns)
     return code;
 }
 
+/* Read the bytes of up to SIGNALS_PER_READ signals from the loop's pipe.
+   Returns how many; 0 or less if there are none, or if the process has forked:
+   then they are the parent's. */
+static ssize_t
+read_signals(FlLoop *loop, unsigned char *signums)
+{
+    return fl_poller_is_inherited(loop->poller)
+               ? 0
+               : read(loop->poller->signal_fds[0], signums, SIGNALS_PER_READ);
+}
+
 /* Errors are ignored.  A full pipe wakes its reader anyway, and a broken one
    is its owner's affair, as it is for CPython. */
 static void
@@ -170,20 +181,13 @@ write_signals(int fd, const unsigned char *signums, ssize_t count)
 
 /* A loop's run has ended, and `fd` is the wakeup fd now, or -1: pass on the
    bytes that came after the run's last poll.  Without one they are dropped,
-   as a handler that is added later must not get them.  Not those of a
-   parent. */
+   as a handler that is added later must not get them. */
 static void
 pass_on_signals(FlLoop *loop, int fd)
 {
     unsigned char signums[SIGNALS_PER_READ];
     ssize_t count;
-    if (fl_poller_is_inherited(loop->poller)) {
-        return;
-    }
-    while (
-        (count = read(loop->poller->signal_fds[0], signums, sizeof(signums)))
-        > 0)
-    {
+    while ((count = read_signals(loop, signums)) > 0) {
         if (fd >= 0) {
             write_signals(fd, signums, count);
         }
@@ -311,11 +315,7 @@ on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
     unsigned char signums[SIGNALS_PER_READ];
     ssize_t count;
     PyObject *exc = NULL;
-    while (exc == NULL && !fl_poller_is_inherited(loop->poller)
-           && (count =
-                   read(loop->poller->signal_fds[0], signums, sizeof(signums)))
-                  > 0)
-    {
+    while (exc == NULL && (count = read_signals(loop, signums)) > 0) {
         exc = last_raised(loop, exc, PyErr_CheckSignals());
         if (fl_poller_is_inherited(loop->poller)) {
             break; /* a handler forked: the parent has these bytes too */

@@ -160,7 +160,7 @@ async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
     """Call these in one iteration, each in a callback of its own.
 
     A tick of the coarse clock between two of them would flush corked bytes:
-    the iteration begins just after one, and ends before the next.
+    the iteration begins just after one, and so usually ends before the next.
     """
     loop = asyncio.get_running_loop()
     done = [loop.create_future() for _ in works]

@@ -152,7 +152,6 @@ class ReuseOps:
     """Part of a World."""
 
     link: Any
-    usable: Any
     loop: Any
     loose: bool
     other_loops: bool

@@ -462,21 +462,28 @@ def test_signals_do_not_shorten_a_sleep(loop):
     assert len(seen) == 2
 
 
-def test_a_users_wakeup_fd_outside_of_runs(loop):
-    """The user's descriptor is back, and written to, between runs."""
+@contextlib.contextmanager
+def users_wakeup_fd():
+    """Set a wakeup fd; yield the socket that gets its bytes, and the fd."""
     left, right = socket.socketpair()
     left.setblocking(False)
     right.setblocking(False)
     with left, right, python_handler(signal.SIGUSR1, lambda *a: None):
         previous = signal.set_wakeup_fd(right.fileno())
         try:
-            loop.run_until_complete(asyncio.sleep(0.001))
-            signal.raise_signal(signal.SIGUSR1)
-            assert left.recv(10) == bytes([signal.SIGUSR1])
-            now = signal.set_wakeup_fd(-1)
-            assert now == right.fileno()
+            yield left, right.fileno()
         finally:
             signal.set_wakeup_fd(previous)
+
+
+def test_a_users_wakeup_fd_outside_of_runs(loop):
+    """The user's descriptor is back, and written to, between runs."""
+    with users_wakeup_fd() as (left, fd):
+        loop.run_until_complete(asyncio.sleep(0.001))
+        signal.raise_signal(signal.SIGUSR1)
+        assert left.recv(10) == bytes([signal.SIGUSR1])
+        now = signal.set_wakeup_fd(-1)
+        assert now == fd
 
 
 def kill_and_stop(loop, signum):
@@ -487,16 +494,9 @@ def kill_and_stop(loop, signum):
 
 
 def test_a_users_wakeup_fd_gets_a_signal_of_a_runs_last_iteration(loop):
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    right.setblocking(False)
-    with left, right, python_handler(signal.SIGUSR1, lambda *a: None):
-        previous = signal.set_wakeup_fd(right.fileno())
-        try:
-            kill_and_stop(loop, signal.SIGUSR1)
-            assert left.recv(10) == bytes([signal.SIGUSR1])
-        finally:
-            signal.set_wakeup_fd(previous)
+    with users_wakeup_fd() as (left, _):
+        kill_and_stop(loop, signal.SIGUSR1)
+        assert left.recv(10) == bytes([signal.SIGUSR1])
 
 
 def test_a_handler_of_another_loop_gets_a_signal_of_a_runs_last_iteration(
