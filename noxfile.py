@@ -102,6 +102,8 @@ SWEEP = "python tests/fault/sweep.py"
 #: Programs drawn by chance.  In .ci/run they are the same each
 #: time, so that no change fails by another draw.
 PROGRAMS = "python tests/differential/programs.py"
+#: How many programs the readers run where each takes many times as long.
+FEW_READERS = "200"
 #: Seconds one test may take on a machine that does other work as well.
 TEST_LIMIT = 300
 #: A failed test gets a second look, at most so many tests of a session: one
@@ -200,6 +202,7 @@ def count_references(
         gate=gate,
         limit=1800,  # of all the runs of a test
         FASTLOOP_DEBUG="1",
+        FASTLOOP_READER_PROGRAMS=FEW_READERS,
     )
 
 
@@ -214,6 +217,7 @@ def sanitize(name: str, about: str, kind: str, gate: bool = False) -> None:
         limit=600,
         FASTLOOP_SANITIZE="address,undefined",
         ASAN_OPTIONS="detect_leaks=0",
+        FASTLOOP_READER_PROGRAMS=FEW_READERS,
         PYTHONMALLOC="malloc",
     )
 

@@ -32,6 +32,7 @@ ABRUPT = ("isolated", "fault/test_memory.py", f"behaviour/tls/{FLOODS}.py")
 # Python alone, in a process for each step: it takes most of an hour here.
 NOT_OURS = (
     "behaviour/cli",
+    "behaviour/package/test_metrics_adapters.py",
     "behaviour/package/test_pytest_*.py",
     "behaviour/package/test_top_finds.py",
 )

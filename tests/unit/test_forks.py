@@ -17,7 +17,7 @@ def library(compiled) -> ctypes.CDLL:
 
 def test_one_thread_of_a_child_initializes_its_lock(library):
     """The others wait until it has done so."""
-    for _ in range(100):
+    for _ in range(30):
         assert library.use_in_children() == 0
 
 

@@ -5,6 +5,7 @@ It is plain C, so it is compiled here by itself and driven through ctypes.
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import math
 import random
@@ -53,12 +54,13 @@ def library(compiled) -> ctypes.CDLL:
 
 
 class Timers:
-    """The queue, and beside it the list it must agree with."""
+    """The queue, and beside it the sorted list it must agree with."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.c = library
         self.queue = Queue()
         self.nodes: dict[int, Node] = {}
+        self.deadlines: dict[int, float] = {}
         self.model: list[tuple[float, int]] = []
         self.made = 0
         library.fl_timer_queue_init(ctypes.byref(self.queue))
@@ -73,7 +75,8 @@ class Timers:
             == 0
         )
         self.nodes[name] = node
-        self.model.append((deadline_s, name))
+        self.deadlines[name] = deadline_s
+        bisect.insort(self.model, (deadline_s, name))
         return name
 
     def remove(self, name: int) -> None:
@@ -82,25 +85,31 @@ class Timers:
             ctypes.byref(self.queue), ctypes.byref(node)
         )
         assert node.place == 0
-        self.model = [entry for entry in self.model if entry[1] != name]
+        entry = self.deadlines.pop(name), name
+        at = bisect.bisect_left(self.model, entry)
+        assert self.model.pop(at) == entry
 
     def pop_due(self, now_s: float) -> int | None:
         if self.queue.next_s > now_s:
-            assert not any(entry[0] <= now_s for entry in self.model)
+            assert not self.due(now_s)
             return None
         found = self.c.fl_timer_queue_pop(ctypes.byref(self.queue))
-        due = min(self.model, default=None)
-        if due is None:
+        if not self.model:
             assert not found
             return None
-        node = self.nodes.pop(due[1])
+        _, name = self.model.pop(0)
+        del self.deadlines[name]
+        node = self.nodes.pop(name)
         assert ctypes.addressof(found.contents) == ctypes.addressof(node)
         assert node.place == 0
-        self.model.remove(due)
-        return due[1]
+        return name
+
+    def due(self, now_s: float) -> list[tuple[float, int]]:
+        """Entries of the model that are due, in their order."""
+        return self.model[: bisect.bisect_right(self.model, (now_s, NEVER))]
 
     def check(self) -> None:
-        first = min((entry[0] for entry in self.model), default=NEVER)
+        first = self.model[0][0] if self.model else NEVER
         assert self.queue.next_s == first
         queue = self.queue
         count = queue.heap_size + queue.line_tail - queue.line_head
@@ -194,9 +203,11 @@ def test_against_a_sorted_list(timers: Timers, seed: int) -> None:
 
 
 def drained(timers: Timers, now_s: float) -> list[int | None]:
-    """Pop all that is due; the model is asked once, for it is slow."""
-    due = sorted(entry for entry in timers.model if entry[0] <= now_s)
-    timers.model = sorted(set(timers.model) - set(due))
+    """Pop all that is due, and compare it with the model once."""
+    due = timers.due(now_s)
+    del timers.model[: len(due)]
+    for _, name in due:
+        del timers.deadlines[name]
     popped = []
     while timers.queue.next_s <= now_s and (
         found := timers.c.fl_timer_queue_pop(ctypes.byref(timers.queue))
