@@ -6,7 +6,9 @@ from the C core (``src/core/metrics.h``).  A loop that waits for events runs no
 callback.
 
 The loop may be closed by a destructor, which runs in any thread at any time,
-also in the watchdog's own.  So ``stop`` takes no lock.
+also in the watchdog's own.  So ``stop`` takes no lock.  The names in a report
+may come from the application's code, which may wait for the loop's thread.
+So the one lock is taken when a report is complete, and for a few assignments.
 """
 
 from __future__ import annotations
@@ -218,16 +220,15 @@ class Watchdog:
         if left_s > 0:
             # The clock of callbacks ticks only every few milliseconds.
             return max(left_s, 0.001)
-        with self._reporting:
-            found = self._claim(loop, callback, ran_ns)
-        if found is not None:
+        found = self._describe(loop, callback, ran_ns)
+        if found is not None and self._claim(callback, found):
             _log(found, "still runs")
         return self._limit_s
 
-    def _claim(
+    def _describe(
         self, loop: Loop, callback: int, ran_ns: int
     ) -> BlockedCallback | None:
-        """Describe and count a callback.
+        """Return the report of a callback.
 
         None if it has ended, or if it was reported before.
         """
@@ -238,22 +239,19 @@ class Watchdog:
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
             return None  # ended() reports it
-        return self._count(callback, name, ran_ns, tuple(stack))
-
-    def _count(
-        self,
-        callback: int,
-        name: str,
-        ran_ns: int,
-        stack: tuple[traceback.FrameSummary, ...],
-    ) -> BlockedCallback:
         # The clock of callbacks may be a tick behind.
         gc_ns = min(self._gc_time_ns(callback), ran_ns)
-        found = BlockedCallback(name, ran_ns, gc_ns, stack)
-        self._reported = callback
-        self.count += 1
-        self.recent = (*self.recent, found)[-_RECENT:]
-        return found
+        return BlockedCallback(name, ran_ns, gc_ns, tuple(stack))
+
+    def _claim(self, callback: int, found: BlockedCallback) -> bool:
+        """Count and store a report, unless the other thread has done so."""
+        with self._reporting:
+            if callback == self._reported:
+                return False
+            self.count += 1
+            self.recent = (*self.recent, found)[-_RECENT:]
+            self._reported = callback
+            return True
 
     # -- the loop's thread ----------------------------------------------------
 
@@ -268,17 +266,16 @@ class Watchdog:
         running = None if loop is None else loop._running_callback()
         if self._thread is None or running is None:
             return slow
-        callback = running[0]
-        late = None
-        with self._reporting:
-            blocked = None
-            if callback == self._reported:
-                blocked = self.recent[-1]
-            elif slow.duration_ns >= self._limit_s * 1e9:
-                late = self._count(callback, slow.name, slow.duration_ns, ())
-        if late is not None:
-            _log(late, "ended before its stack could be read")
-        return dataclasses.replace(slow, blocked=blocked or late)
+        callback, duration_ns = running[0], slow.duration_ns
+        if duration_ns >= self._limit_s * 1e9:
+            gc_ns = min(self._gc_time_ns(callback), duration_ns)
+            late = BlockedCallback(slow.name, duration_ns, gc_ns, ())
+            if self._claim(callback, late):
+                _log(late, "ended before its stack could be read")
+        if callback != self._reported:
+            return slow
+        # No other callback can run, and so none is reported behind this one.
+        return dataclasses.replace(slow, blocked=self.recent[-1])
 
 
 def _has_ended(outermost: CodeType | None) -> bool:

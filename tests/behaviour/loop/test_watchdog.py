@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
+from collections.abc import Coroutine
 
 import pytest
 from patience import PATIENCE
@@ -300,6 +301,55 @@ def test_a_log_handler_that_raises_does_not_end_the_watchdog(
     iterate()
     assert set(caught) == {ValueError}
     assert len(log.of("wait_in_c")) == 1
+
+
+class Named(Coroutine):
+    """A coroutine whose name waits, in the watchdog, for the loop's thread."""
+
+    def __init__(self):
+        self.asked = threading.Event()
+        self.ran_on = threading.Event()
+        self.waits = []
+
+    def __getattr__(self, name):
+        if name != "__qualname__":
+            raise AttributeError(name)
+        if threading.current_thread().name == THREAD:
+            self.asked.set()
+            self.waits.append(self.ran_on.wait(PATIENCE))
+        return "named"
+
+    def send(self, value):
+        """Block until the watchdog wants the name."""
+        assert self.asked.wait(PATIENCE)
+        raise StopIteration
+
+    def throw(self, *exc):
+        """Nothing throws."""
+        raise AssertionError
+
+    def __await__(self):
+        return self
+
+
+def test_a_name_that_waits_for_the_loop_does_not_stop_it(watched, log):
+    """The loop's thread reports the callback meanwhile."""
+    slow = []
+    watched.slow_callback_duration = LIMIT_S
+    watched.slow_callback_hook = slow.append
+    named = Named()
+
+    async def main():
+        task = asyncio.ensure_future(named)
+        await task
+        named.ran_on.set()
+
+    watched.run_until_complete(main())
+    watched._watchdog.stop()  # and waits for the thread
+    assert named.waits == [True]
+    (found,) = [one for one in slow if one.name == "named"]
+    assert found.blocked == report_of(watched, "named")
+    assert "ended before its stack could be read" in log.of("named")[0]
 
 
 def test_a_watchdog_whose_thread_has_ended_may_be_started_again(
