@@ -323,10 +323,8 @@ def show(loop: _Loop, path: str | None) -> str:
     else:
         where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
     with _lock:
-        server = _servers.get(where)
-        if server is not None:
-            server.add(loop)
-        else:
+        server = _serving(where, loop)
+        if server is None:
             if path is None:
                 _make_folder(where)
             _remove_stale(where)
@@ -334,6 +332,16 @@ def show(loop: _Loop, path: str | None) -> str:
     # Not under the lock: the GC in the new thread may close a loop.
     server.start(loop)
     return where
+
+
+def _serving(where: str, loop: _Loop) -> _Server | None:
+    """Return the server of a path, which shows the loop now; or None."""
+    server = _servers.get(where)
+    if server is None:
+        return None
+    server.add(loop)
+    # The GC may have closed the server's last loop, and ended it, before that.
+    return server if _servers.get(where) is server else None
 
 
 def forget(loop: _Loop) -> None:

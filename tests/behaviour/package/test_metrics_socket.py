@@ -209,6 +209,25 @@ def test_a_gc_in_a_close_may_close_the_other_loop_of_the_socket(
     assert not os.path.exists(path)
 
 
+def test_a_gc_may_close_the_last_loop_while_another_joins_its_socket(
+    loop_kind, path, monkeypatch
+):
+    """The one that joins is shown, by a server of its own."""
+    first = Loop()
+    first.enable_metrics(socket=path)
+    add = metrics_socket._Server.add
+
+    def collect(server, loop):
+        first.close()
+        add(server, loop)
+
+    monkeypatch.setattr(metrics_socket._Server, "add", collect)
+    with contextlib.closing(Loop()) as second:
+        second.enable_metrics(socket=path)
+        assert first.is_closed()
+        assert len(reading.read(path)["loops"]) == 1
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit])
 def test_an_excepthook_that_raises_ends_only_that_answer(
     loop_kind, path, monkeypatch, kind
