@@ -13,13 +13,17 @@
       restore an fd over another loop's.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
       set, before the run or in a callback, still gets the bytes
-      (forward_signals, pass_on_signals) and is restored after the run.  Both
+      (forward_signal, pass_on_signals) and is restored after the run.  Both
       happen only if that fd is still the same file: else bytes would go into
       a file of someone else's.
    4. While add_signal_handler has handlers, the wakeup fd stays ours between
       runs, so that no signal is lost.
    5. An fd is not closed while Python may write to it.  The system could reuse
-      it for a file, and a signal would write a byte into that. */
+      it for a file, and a signal would write a byte into that.
+   6. A handler gets the signals that came while the loop had handlers, as with
+      asyncio, which has the wakeup fd only then.  So where the first handler
+      is added, or the last one removed, during a run, a mark in the pipe
+      separates the signals before it from those after it. */
 #include "core/signals.h"
 
 #include "base/clock.h"
@@ -44,6 +48,10 @@
 
 /* How many signals one read takes. */
 #define SIGNALS_PER_READ 128
+
+/* The marks of invariant 6.  Signals have smaller numbers. */
+#define HANDLERS_GONE 0x80
+#define HANDLERS_CAME 0x81
 
 /* Whether this is Python's main thread.  set_wakeup_fd() with an invalid fd
    fails in any thread, but only the main thread gets as far as an OSError;
@@ -170,12 +178,35 @@ read_signals(FlLoop *loop, unsigned char *signums)
                : read(loop->poller->signal_fds[0], signums, SIGNALS_PER_READ);
 }
 
+/* Whether a byte of the pipe is a mark; if so, obey it. */
+static bool
+take_mark(FlLoop *loop, unsigned char byte)
+{
+    if (byte < HANDLERS_GONE) {
+        return false;
+    }
+    loop->signals_wanted = byte == HANDLERS_CAME;
+    return true;
+}
+
+/* The loop's first handler is being added, or its last one has been removed.
+   Between runs its pipe is empty, and a full one takes no mark. */
+static void
+mark_handlers(FlLoop *loop, bool came)
+{
+    unsigned char mark = came ? HANDLERS_CAME : HANDLERS_GONE;
+    if (!loop->owns_wakeup_fd
+        || write(loop->poller->signal_fds[1], &mark, 1) != 1) {
+        loop->signals_wanted = came;
+    }
+}
+
 /* Errors are ignored.  A full pipe wakes its reader anyway, and a broken one
    is its owner's affair, as it is for CPython. */
 static void
-write_signals(int fd, const unsigned char *signums, ssize_t count)
+write_signal(int fd, unsigned char signum)
 {
-    ssize_t ignored = write(fd, signums, (size_t)count);
+    ssize_t ignored = write(fd, &signum, 1);
     (void)ignored;
 }
 
@@ -188,8 +219,10 @@ pass_on_signals(FlLoop *loop, int fd)
     unsigned char signums[SIGNALS_PER_READ];
     ssize_t count;
     while ((count = read_signals(loop, signums)) > 0) {
-        if (fd >= 0) {
-            write_signals(fd, signums, count);
+        for (ssize_t at = 0; at < count; at++) {
+            if (!take_mark(loop, signums[at]) && fd >= 0) {
+                write_signal(fd, signums[at]);
+            }
         }
     }
 }
@@ -243,11 +276,11 @@ release_wakeup_fd(FlLoop *loop)
     return code;
 }
 
-/* Write the bytes also to where Python would have written them without the
-   running loop: the pipe of the loop with signal handlers, or else the
-   application's fd. */
+/* Write a byte also to where Python would have written it without the running
+   loop: the pipe of the loop with signal handlers, or else the application's
+   fd. */
 static void
-forward_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
+forward_signal(FlLoop *loop, unsigned char signum)
 {
     const FlWakeup *wakeup = &loop->state->wakeup;
     if (!fl_signals_in_main_thread(loop->state) || wakeup->owner != loop) {
@@ -257,7 +290,7 @@ forward_signals(FlLoop *loop, const unsigned char *signums, ssize_t count)
                  ? wakeup->handler->poller->signal_fds[1]
                  : foreign_fd(&wakeup->before);
     if (fd >= 0) {
-        write_signals(fd, signums, count);
+        write_signal(fd, signum);
     }
 }
 
@@ -269,7 +302,7 @@ static int
 handle_signal(FlLoop *loop, unsigned char signum)
 {
     PyObject *handlers = loop->signal_handlers;
-    if (handlers == NULL || !PyDict_Check(handlers)
+    if (!loop->signals_wanted || handlers == NULL || !PyDict_Check(handlers)
         || PyDict_GET_SIZE(handlers) == 0)
     {
         return 0;
@@ -320,9 +353,11 @@ on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
         if (fl_poller_is_inherited(loop->poller)) {
             break; /* a handler forked: the parent has these bytes too */
         }
-        forward_signals(loop, signums, count);
         for (ssize_t at = 0; at < count; at++) {
-            exc = last_raised(loop, exc, handle_signal(loop, signums[at]));
+            if (!take_mark(loop, signums[at])) {
+                forward_signal(loop, signums[at]);
+                exc = last_raised(loop, exc, handle_signal(loop, signums[at]));
+            }
         }
     }
     fl_error_restore(exc);
@@ -365,6 +400,7 @@ fl_signals_begin(FlLoop *loop)
         && PyDict_GET_SIZE(handlers) > 0)
     {
         wakeup->handler = loop;
+        loop->signals_wanted = true;
     }
     /* The handler of a signal that arrived before may still be pending. */
     return PyErr_CheckSignals();
@@ -505,13 +541,15 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         bool owner_runs =
             wakeup->owner != NULL && wakeup->owner->owns_wakeup_fd;
         code = claim_wakeup_fd(owner_runs ? wakeup->owner : loop);
-        if (code >= 0) {
+        if (code >= 0 && wakeup->handler != loop) {
             wakeup->handler = loop;
+            mark_handlers(loop, true);
         }
     }
     else if (wakeup->handler == loop) {
         wakeup->handler = NULL;
         code = loop->owns_wakeup_fd ? 0 : release_wakeup_fd(loop);
+        mark_handlers(loop, false);
     }
     return fl_call_none(code < 0 ? -1 : 0);
 }

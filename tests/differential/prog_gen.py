@@ -11,6 +11,7 @@ import random
 from typing import Any
 
 import prog_datagrams
+import prog_signals
 import prog_taskgen
 from prog_tape import Program
 
@@ -639,6 +640,12 @@ WEIGHTS = {
 
 def draw(seed: int) -> Program:
     """Return the program of a seed: of five, one has no links."""
-    if seed % 5 == 4:
-        return prog_taskgen.draw(seed)
+    make = prog_taskgen.draw if seed % 5 == 4 else draw_links
+    program = make(seed)
+    prog_signals.add_signals(seed, program.links, program.steps)
+    return program
+
+
+def draw_links(seed: int) -> Program:
+    """Return a program of connections."""
     return Chance(seed).program()

@@ -32,6 +32,7 @@ from prog_links import helper, open_link, renew_helpers
 from prog_loopops import LoopOps
 from prog_peer import PATIENCE
 from prog_reuse import ReuseOps
+from prog_signals import SignalOps
 from prog_streamops import StreamOps
 from prog_tape import Program
 from prog_taskops import TaskOps
@@ -53,6 +54,7 @@ class World(
     TaskOps,
     ChildOps,
     ReuseOps,
+    SignalOps,
 ):
     """One program on one loop."""
 
@@ -84,6 +86,7 @@ class World(
         self.start_task_ops()
         self.start_child_ops()
         self.start_reuse_ops()
+        self.start_signal_ops()
 
     def __repr__(self) -> str:
         return "World"
@@ -170,7 +173,8 @@ class World(
             await asyncio.sleep(0.0008)
             naps += 1
             if self.activity == before and self.is_idle() or naps == 60:
-                return
+                break
+        self.judge_signals()
 
     async def iterate(self, count: int) -> None:
         for _ in range(count):
@@ -208,6 +212,7 @@ class World(
                 self.tapes.append(helper(number + 16).submit(run))
         for turns, ops in self.program.steps:
             self.loop.call_soon(self.callback, ops)
+            await self.wait_for_signals(ops)
             if turns < 0:
                 await self.settle()
             await self.iterate(turns)
@@ -413,6 +418,7 @@ def run_driver(world: World) -> None:
         if task.done():
             break
         try:
+            world.fill_gaps()
             loop.run_until_complete(task)
         except Hung:
             break
@@ -478,8 +484,10 @@ def run_program(
         with world.watching_files():
             run_driver(world)
         world.end_loop_ops()
+        world.end_signal_ops()
         loop.close()
         world.closed = True
+        world.leave_signal_ops()
         world.judge_links()
         trace, problems = world.trace, world.problems
         leave(world)

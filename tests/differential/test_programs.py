@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from contextvars import copy_context
 
@@ -14,6 +15,7 @@ import prog_links
 import prog_pool
 import programs
 import pytest
+from prog_signals import NUMBERS
 from prog_tape import Program
 from prog_world import run_program
 
@@ -92,6 +94,14 @@ def test_a_bad_record_follows_good_ones():
     sends = [("feed_eof", 0), ("b", 0, "send", 100), ("noise", 0, 100)]
     conf = {"tls": {"version": "1.2"}}
     check(Program([("pair", "server", "streams", conf)], [(-1, sends)]))
+
+
+@pytest.mark.parametrize("gap", ["kill", "other", "wakeup"])
+def test_signals_come_in_runs_and_between_them(gap):
+    ops = [("on_sig", 0, [("kill_sig", 1)]), ("py_sig", 1, [("off_sig", 0)])]
+    first = [(-1, [("gap", gap, 0)]), *LATE]
+    steps = [*first, (-1, ops), (0, [("kill_sig", 0)]), *first, *KILLED]
+    check(Program([("pair", "server", "plain", {})], steps))
 
 
 def test_a_task_goes_on_after_what_the_program_raises():
@@ -235,7 +245,42 @@ class Keeping(Faulty):
         return super()._make_socket_transport(sock, protocol, *args, **words)
 
 
+class Deaf(asyncio.SelectorEventLoop):
+    """Calls no handler of a signal."""
+
+    def _handle_signal(self, number):
+        pass
+
+
+class Masking(asyncio.SelectorEventLoop):
+    """Has no signal come while it waits."""
+
+    def __init__(self):
+        super().__init__()
+        select = self._selector.select
+
+        def select_alone(timeout=None):
+            signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+            try:
+                return select(timeout)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+
+        self._selector.select = select_alone
+
+
+class Taking(asyncio.SelectorEventLoop):
+    """Leaves no wakeup fd when it is closed."""
+
+    def close(self):
+        super().close()
+        signal.set_wakeup_fd(-1)
+
+
 SHORT = [(-1, [("write", 0, 10, 20)])]
+KILLED = [(-1, [("on_sig", 0, [])]), (-1, [("kill_sig", 0)])]
+LATE = [(-1, [("py_sig", 0, [])]), (-1, [("late_sig", 0)])]
+WAKEUP = [(-1, [("gap", "wakeup", 0)])]
 PIPE = ("pipe", "server", "plain", {})
 SOCK = ("pair", "server", "sock", {})
 TWO = [(-1, [("write", 0, 10, 20), ("write", 1, 10)])]
@@ -269,11 +314,12 @@ CHAIN = [
         (Lifo, [], CHAIN, "a timer overtook"),
         (Remembering, [], CHAIN, "a timer overtook"),
         (Keeping, [], SHORT, "something keeps"),
+        (Deaf, [], KILLED, "a signal's handler was not called"),
+        (Masking, [], LATE, "a signal woke no loop"),
+        (Taking, [], WAKEUP, "a signal's wakeup fd is not restored"),
     ],
 )
 def test_a_fault_is_found(wrong, more, steps, text):
-    import re
-
     links = [("pair", "server", "plain", {}), *more]
 
     def run(_):

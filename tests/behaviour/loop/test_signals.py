@@ -521,6 +521,36 @@ def test_a_handler_does_not_get_a_signal_that_came_before_it(loop):
     assert seen == []
 
 
+def test_nor_one_that_came_before_it_in_its_iteration(loop):
+    seen = []
+
+    async def main():
+        signal.raise_signal(signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+        await asyncio.sleep(0.01)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    with python_handler(signal.SIGUSR1, lambda *args: None):
+        loop.run_until_complete(main())
+    assert seen == []
+
+
+def test_a_handler_in_anothers_place_gets_the_signal_that_came_before(loop):
+    """A program changes a handler by removing it first."""
+    seen = []
+
+    async def main():
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "first")
+        signal.raise_signal(signal.SIGUSR1)
+        loop.remove_signal_handler(signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "second")
+        await asyncio.sleep(0.01)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    loop.run_until_complete(main())
+    assert seen == ["second"]
+
+
 def test_a_wakeup_fd_of_a_run_may_be_set_again_after_it(loop):
     """As by a callback that sets another one, and clean-up that undoes it."""
 
