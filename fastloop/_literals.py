@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from ._plain_sockets import is_from_socket
+from . import _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def look_up(host: Any, port: Any, *hints: Any) -> list[Any] | None:
     query = host, port, *hints
     if not (
         _PLAIN.issuperset(map(type, query))
-        and is_from_socket(socket.getaddrinfo)
+        and _private.is_defined_in(socket, socket.getaddrinfo)
     ):
         return None
     found = _answers.get(query)

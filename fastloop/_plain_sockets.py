@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import types
 
-from . import _core, _core_helpers
+from . import _core, _core_helpers, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,18 +26,6 @@ STREAM_CALLS = (
 DATAGRAM_CALLS = ("recvfrom", "send", "sendto", "getpeername", "getsockname")
 
 
-def is_from_socket(function: Any) -> bool:
-    """Whether a function is the module socket's own, not a replacement.
-
-    A function that was set in the module, or on its class, has the globals of
-    another module, whenever that was done.  Only an exact function is asked:
-    tracers' wrappers pass on the attributes of what they wrap.
-    """
-    return type(
-        function
-    ) is types.FunctionType and function.__globals__ is vars(socket)
-
-
 def accepts_as_a_socket(sock: Any) -> bool:
     """Whether accept() of a listening socket is CPython's own.
 
@@ -55,7 +43,7 @@ def accepts_as_a_socket(sock: Any) -> bool:
     real = accept.__self__
     return (
         isinstance(real, socket.socket)
-        and is_from_socket(accept.__func__)
+        and _private.is_defined_in(socket, accept.__func__)
         and _inherits(real, "_accept", "gettimeout", "fileno")
         and _core.is_plain_class(_core_helpers.socket_type)
         and real.fileno() == sock.fileno()

@@ -118,17 +118,12 @@ def _is_plain(sslobject: Any) -> bool:
     """
     # No generator expression, as in open_adapter.
     return (
-        isinstance(sslobject, ssl.SSLObject)
-        and _is_of_ssl(type(sslobject).read)
-        and _is_of_ssl(type(sslobject).write)
+        issubclass(type(sslobject), ssl.SSLObject)  # and no proxy of one
+        and _private.is_defined_in(ssl, type(sslobject).read)
+        and _private.is_defined_in(ssl, type(sslobject).write)
         and getattr(sslobject.context, "_msg_callback", None) is None
         and getattr(sslobject.context, "keylog_filename", None) is None
     )
-
-
-def _is_of_ssl(method: Any) -> bool:
-    """Whether a function is defined in the ssl module, by its globals."""
-    return getattr(method, "__globals__", None) is vars(ssl)
 
 
 # -- what the core calls ------------------------------------------------------

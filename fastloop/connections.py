@@ -77,9 +77,15 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     # -- streams --------------------------------------------------------------
 
     @functools.cached_property
-    def _private_socks(self) -> weakref.WeakSet[socket.socket]:
-        """The socket objects made here or by asyncio: no program has them."""
-        return weakref.WeakSet()
+    def _private_socks(self) -> weakref.WeakValueDictionary[int, Any]:
+        """The socket objects made here or by asyncio: no program has them.
+
+        By their id(), as a program's class may have an __eq__ of its own.
+        """
+        return weakref.WeakValueDictionary()
+
+    def _add_private_sock(self, sock: socket.socket) -> None:
+        self._private_socks[id(sock)] = sock
 
     async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
         making = super()._connect_sock(*args, **kwargs)
@@ -87,7 +93,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         # frame would keep that list alive, and with it itself: a cycle.
         del args, kwargs
         sock: socket.socket = await making
-        self._private_socks.add(sock)
+        self._add_private_sock(sock)
         return sock
 
     async def create_unix_connection(
@@ -126,7 +132,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         self, sock: socket.socket, *args: Any, **kwargs: Any
     ) -> Any:
         if _is_set_here(_makes_client, self):
-            self._private_socks.add(sock)
+            self._add_private_sock(sock)
         return await super()._create_connection_transport(
             sock, *args, **kwargs
         )
@@ -159,7 +165,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         socket methods, because only asyncio's transport calls those.
         """
         if _plain_sockets.leaves_to_system(sock, *_plain_sockets.STREAM_CALLS):
-            exposed = sock not in self._private_socks
+            exposed = self._private_socks.get(id(sock)) is not sock
             return _core.open_stream(
                 self, sock, exposed, protocol, waiter, extra, server, context
             )
@@ -503,7 +509,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                     self._accept_failed(exc)
                 raise
 
-        self._private_socks.add(conn)
+        self._add_private_sock(conn)
         self.create_task(
             self._accept_connection2(
                 make_protocol,

@@ -9,6 +9,7 @@ Everything else is done by the standard library.
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor, thread
@@ -34,9 +35,9 @@ _KNOWN_NAMES = frozenset(
     """.split()
 )
 _submit = ThreadPoolExecutor.submit
-_is_known = hasattr(_submit, "__code__") and _KNOWN_NAMES.issuperset(
-    _submit.__code__.co_names
-)
+_is_known = _private.is_defined_in(
+    thread, _submit
+) and _KNOWN_NAMES.issuperset(_submit.__code__.co_names)
 
 
 class ExecutorCalls(_private.LoopPart):  # type: ignore[misc]
@@ -127,11 +128,11 @@ def _is_standard(pool: Any) -> bool:
 
     An application that replaces submit() expects to be called.
     """
-    return (
-        _is_known
-        and type(pool) is ThreadPoolExecutor
-        and getattr(pool.submit, "__func__", None) is _submit
-    )
+    if not (_is_known and type(pool) is ThreadPoolExecutor):
+        return False
+    submit = pool.submit
+    # Only an exact method is asked: see _private.is_defined_in().
+    return type(submit) is types.MethodType and submit.__func__ is _submit
 
 
 def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import types
 import warnings
 import weakref
 from asyncio import base_events, events
@@ -226,7 +227,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         KeyboardInterrupt and SystemExit of a callback leave it.  Implements
         asyncio's ``loop.run_forever()``.
         """
-        if _private.replaces_run_setup(type(self), Loop):
+        if _private.replaces_run_setup(type(self), _RUN_SETUP):
             super().run_forever()  # which calls these methods
             return
         self._check_closed()
@@ -240,7 +241,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 finalizer=self._asyncgen_finalizer_hook,
             )
             _private.set_running_loop(self)
-            if self._run_once == super()._run_once:
+            run_once = self._run_once
+            # A tracer's wrapper is equal to the method that it wraps.
+            if (
+                type(run_once) is types.BuiltinMethodType
+                and run_once == super()._run_once
+            ):
                 self._iterate_until_stopped()
                 return
             while True:
@@ -641,6 +647,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
+
+
+#: What an application may replace, on this class or in a subclass.
+_RUN_SETUP = _private.run_setup_of(Loop)
 
 
 def _refuse_greenlets() -> None:

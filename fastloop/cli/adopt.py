@@ -151,11 +151,19 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
 
 
 def _source(kind: str, mark: str | None) -> str:
-    """Return code by which another process adopts the same kind."""
+    """Return code by which another process adopts the same kind.
+
+    It does nothing where the kind cannot be imported: a child may be of
+    another Python, or on another machine.
+    """
     return (
-        f"import sys; sys.path.append({HOME!r}); "
-        "from fastloop.cli.adopt import Counted, adopt; "
-        f"adopt({kind!r}, Counted({kind!r}, {mark!r}))"
+        "import sys\n"
+        f"sys.path.append({HOME!r})\n"
+        "try:\n"
+        "    from fastloop.cli.adopt import Counted, adopt\n"
+        f"    adopt({kind!r}, Counted({kind!r}, {mark!r}))\n"
+        "except ImportError:\n"
+        f"    sys.path.remove({HOME!r})\n"
     )
 
 
@@ -212,6 +220,8 @@ def _workers(module: ModuleType, source: str) -> None:
         return gateway
 
     module.Group.makegateway = makegateway
+    # The method of the default group, bound before.
+    module.makegateway = module.default_group.makegateway  # type: ignore[attr-defined]
 
 
 class _Importer:
@@ -232,18 +242,38 @@ class _Importer:
         if name != self._name:
             return None
         spec = PathFinder.find_spec(name, path)
-        loader: Any = spec and spec.loader
-        if not hasattr(loader, "exec_module"):
-            return spec
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
-            execute(module)
-            self._change(module)
-
-        loader.exec_module = exec_module
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment, unused-ignore]
         return spec
+
+    def changes(self, module: ModuleType) -> None:
+        """Change the module that has been imported; find it no more."""
+        with suppress(ValueError):  # the program may have removed this
+            sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
+        self._change(module)
+
+
+class _Loader:
+    """Imports one module, then has it changed.
+
+    The loader that was found may be that of other modules too, as a zip
+    archive's is; it is the one that the module knows.
+    """
+
+    def __init__(self, loader: Any, importer: _Importer) -> None:
+        self._loader = loader
+        self._importer = importer
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = module.__spec__
+        assert spec is not None
+        spec.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        self._importer.changes(module)
 
 
 def _when_imported(name: str, change: Callable[[ModuleType], None]) -> None:

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 try:
     from opentelemetry import metrics as api
@@ -53,11 +53,23 @@ _DELAYS: dict[str, Callable[[LoopMetrics], float]] = {
 }
 
 
-class _Reading:
-    """A loop's metrics at a collection, and since the one before."""
+class _Totals(NamedTuple):
+    """What only grows: of a loop, and of earlier loops of its name."""
 
-    def __init__(self, loop: Loop) -> None:
+    busy_ns: int = 0
+    sleep_ns: int = 0
+    blocked: int = 0
+
+
+class _Reading:
+    """A loop's metrics at a collection, and since the one before.
+
+    before is what earlier loops of the same name have counted.
+    """
+
+    def __init__(self, loop: Loop, before: _Totals) -> None:
         self._loop = weakref.ref(loop)
+        self._before = before
         #: The process in which the loop got its name.
         self.pid = os.getpid()
         self.renew_lock()
@@ -73,7 +85,20 @@ class _Reading:
         loop = self._loop()
         return None if loop is None or loop.is_closed() else loop
 
-    def read(self) -> tuple[LoopMetrics, LoopMetrics] | None:
+    def totals(self) -> _Totals:
+        """Return what has been counted, also by a loop that is closed."""
+        loop = self._loop()
+        return self._add(self._now if loop is None else loop.metrics())
+
+    def _add(self, now: LoopMetrics) -> _Totals:
+        busy_ns, sleep_ns, blocked = self._before
+        return _Totals(
+            busy_ns + now.busy_time_ns,
+            sleep_ns + now.sleep_time_ns,
+            blocked + now.blocked_callbacks,
+        )
+
+    def read(self) -> tuple[_Totals, LoopMetrics] | None:
         """Return both, or None when the loop is closed."""
         with self._lock:
             loop = self.loop()
@@ -84,7 +109,7 @@ class _Reading:
                 self._change = now.since(self._now)
                 self._now = now
                 self._read_s = time.monotonic()
-            return self._now, self._change
+            return self._add(self._now), self._change
 
 
 class _Loops:
@@ -126,6 +151,7 @@ class _Loops:
 
         A forked child may give its parent's names to its own loops.
         """
+        before = _Totals()
         reading = self._readings.get(name)
         if reading is not None and reading.pid == os.getpid():
             known = reading.loop()
@@ -133,7 +159,8 @@ class _Loops:
                 return
             if known is not None:
                 raise ValueError(f"another loop is instrumented as {name!r}")
-        self._readings[name] = _Reading(loop)
+            before = reading.totals()
+        self._readings[name] = _Reading(loop, before)
 
     def renew_locks(self) -> None:
         """Make the locks of the readings anew, in a forked child."""
@@ -142,8 +169,8 @@ class _Loops:
 
     def _read(
         self,
-    ) -> Iterator[tuple[dict[str, str], LoopMetrics, LoopMetrics]]:
-        """Yield each open loop's attributes, metrics and last changes."""
+    ) -> Iterator[tuple[dict[str, str], _Totals, LoopMetrics]]:
+        """Yield each open loop's attributes, totals and last changes."""
         for name, reading in list(self._readings.items()):
             found = reading.read()
             if found is not None:
@@ -157,18 +184,18 @@ class _Loops:
 
     def _observe_time(self, options: object) -> Iterator[Any]:
         state = f"{self._base}.state"
-        for attributes, now, _ in self._read():
+        for attributes, totals, _ in self._read():
             for name, time_ns in (
-                ("active", now.busy_time_ns),
-                ("idle", now.sleep_time_ns),
+                ("active", totals.busy_ns),
+                ("idle", totals.sleep_ns),
             ):
                 yield api.Observation(
                     time_ns / 1e9, {**attributes, state: name}
                 )
 
     def _observe_blocked(self, options: object) -> Iterator[Any]:
-        for attributes, now, _ in self._read():
-            yield api.Observation(now.blocked_callbacks, attributes)
+        for attributes, totals, _ in self._read():
+            yield api.Observation(totals.blocked, attributes)
 
 
 #: By prefix: a meter takes the callbacks of an instrument only once.
@@ -190,8 +217,9 @@ def instrument(
     Turns its metrics on.  ``fastloop.eventloop.delay.*`` and ``.utilization``
     are of the time since the last collection, ``.time`` counts seconds by the
     attribute ``fastloop.eventloop.state``, ``active`` or ``idle``,
-    ``.blocked_callbacks`` counts what the watchdog has reported; nothing is
-    observed of a loop that is closed.  name is the value of the attribute
+    ``.blocked_callbacks`` counts what the watchdog has reported; both go on
+    where an earlier loop of the same name ended.  Nothing is observed of a
+    loop that is closed.  name is the value of the attribute
     ``fastloop.eventloop.name`` and tells loops of one process apart.  prefix
     replaces ``fastloop`` in all names: ``nodejs`` fits dashboards that exist.
     meter_provider is the global one by default.  Raises TypeError for a loop

@@ -208,7 +208,8 @@ class _Server:
     def add(self, loop: _Loop) -> None:
         """Show a loop, unless it is shown already."""
         if loop not in self.loops():
-            self._loops += (weakref.ref(loop),)
+            reference = weakref.ref(loop)  # the GC may call discard() in here
+            self._loops = (*self._loops, reference)
 
     def discard(self, loop: _Loop) -> None:
         """Stop showing a loop; drop references to loops that are dead."""

@@ -45,8 +45,15 @@ def stack_of(
     frame = sys._current_frames().get(loop._thread_id or 0)
     found: list[FrameSummary] = []
     outermost = None
-    while frame is not None and frame.f_code is not Loop.run_forever.__code__:
-        code = outermost = frame.f_code
+    while frame is not None:
+        code = frame.f_code
+        # A callback may run another loop.
+        if (
+            code is Loop.run_forever.__code__
+            and frame.f_locals.get("self") is loop
+        ):
+            break
+        outermost = code
         if code is not without and len(found) < _MOST_FRAMES:
             linecache.lazycache(code.co_filename, frame.f_globals)
             found.append(place(code, frame.f_lineno))

@@ -8,7 +8,7 @@ callback.
 The loop may be closed by a destructor, which runs in any thread at any time,
 also in the watchdog's own.  So ``stop`` takes no lock.  The names in a report
 may come from the application's code, which may wait for the loop's thread.
-So the one lock is taken when a report is complete, and for a few assignments.
+So the one lock is held only while a complete report is stored.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Watchdog:
     def _claim(self, callback: int, found: BlockedCallback) -> bool:
         """Count and store a report, unless the other thread has done so."""
         with self._reporting:
-            if callback == self._reported:
+            if callback <= self._reported:  # the numbers only grow
                 return False
             self.count += 1
             self.recent = (*self.recent, found)[-_RECENT:]
@@ -274,7 +274,8 @@ class Watchdog:
                 _log(late, "ended before its stack could be read")
         if callback != self._reported:
             return slow
-        # No other callback can run, and so none is reported behind this one.
+        # It is the last: no later callback can run, and no earlier one is
+        # reported behind it.
         return dataclasses.replace(slow, blocked=self.recent[-1])
 
 

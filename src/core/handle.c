@@ -165,6 +165,18 @@ release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
 }
 
 static void
+handle_release(FlHandle *self)
+{
+#if FL_CANCEL_WAITS_FOR_CALLBACK
+    Py_CLEAR(self->lock); /* asyncio's slot: the application may set it */
+#endif
+    release(self, &FL_LOOP(self->loop)->handle_pool, MOST_POOLED_HANDLES);
+}
+
+/* The application may set a handle as the callback of another one.  CPython's
+   trashcan bounds how deeply the deallocators of such a chain nest: it may
+   call a deallocator later once more, from its beginning. */
+static void
 handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
@@ -182,12 +194,25 @@ handle_dealloc(FlHandle *self)
     if (self->context != NULL || self->callback != NULL || self->args != NULL
         || self->repr != NULL || self->source_traceback != NULL)
     {
+        Py_TRASHCAN_BEGIN(self, handle_dealloc)
         clear_slots(self);
+        handle_release(self);
+        Py_TRASHCAN_END
     }
-#if FL_CANCEL_WAITS_FOR_CALLBACK
-    Py_CLEAR(self->lock); /* asyncio's slot: the application may set it */
-#endif
-    release(self, &FL_LOOP(self->loop)->handle_pool, MOST_POOLED_HANDLES);
+    else {
+        handle_release(self);
+    }
+}
+
+/* Whether a slot may refer to another handle.  Most timers call a function,
+   and the trashcan costs time. */
+static inline bool
+may_nest(FlHandle *self)
+{
+    PyObject *callback = self->callback;
+    return self->repr != NULL || self->source_traceback != NULL
+           || (callback != NULL && !PyFunction_Check(callback)
+               && !PyCFunction_Check(callback));
 }
 
 static void
@@ -197,11 +222,13 @@ timer_dealloc(FlTimerHandle *self)
     clear_weakrefs((PyObject *)self);
     /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
+    Py_TRASHCAN_BEGIN_CONDITION(self, may_nest((FlHandle *)self))
     clear_slots((FlHandle *)self);
     Py_CLEAR(self->scheduled);
     Py_CLEAR(self->when);
     release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
             MOST_POOLED_TIMERS);
+    Py_TRASHCAN_END
 }
 
 /* Pooled objects have a reference count of zero, so they are freed and not

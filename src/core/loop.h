@@ -115,7 +115,7 @@ struct FlLoop {
     unsigned skip_allowance;  /* adapted at each empty poll */
     bool owns_wakeup_fd;      /* the run has Python's wakeup fd: signals.c */
     bool lost_wakeup_fd;      /* it had, before a fork to this process */
-    bool signals_wanted;      /* there were handlers then: signals.c */
+    bool signals_wanted;      /* see signals.c, invariant 6 */
     uint64_t wait_limited_at; /* ready.tail + 1: see fl_signals_before_wait */
     uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */

@@ -20,10 +20,11 @@
       runs, so that no signal is lost.
    5. An fd is not closed while Python may write to it.  The system could reuse
       it for a file, and a signal would write a byte into that.
-   6. A handler gets the signals that came while the loop had handlers, as with
-      asyncio, which has the wakeup fd only then.  So where the first handler
-      is added, or the last one removed, during a run, a mark in the pipe
-      separates the signals before it from those after it. */
+   6. In the run of its loop, a handler gets the signals that came while the
+      loop had handlers, as with asyncio, which has the wakeup fd only then.  So
+      where the first handler is added, or the last one removed, during the
+      run, a mark in the pipe separates the signals before it from those after
+      it. */
 #include "core/signals.h"
 
 #include "base/clock.h"
@@ -189,18 +190,6 @@ take_mark(FlLoop *loop, unsigned char byte)
     return true;
 }
 
-/* The loop's first handler is being added, or its last one has been removed.
-   Between runs its pipe is empty, and a full one takes no mark. */
-static void
-mark_handlers(FlLoop *loop, bool came)
-{
-    unsigned char mark = came ? HANDLERS_CAME : HANDLERS_GONE;
-    if (!loop->owns_wakeup_fd
-        || write(loop->poller->signal_fds[1], &mark, 1) != 1) {
-        loop->signals_wanted = came;
-    }
-}
-
 /* Errors are ignored.  A full pipe wakes its reader anyway, and a broken one
    is its owner's affair, as it is for CPython. */
 static void
@@ -224,6 +213,20 @@ pass_on_signals(FlLoop *loop, int fd)
                 write_signal(fd, signums[at]);
             }
         }
+    }
+}
+
+/* The loop's first handler is being added, or its last one has been removed.
+   Outside of its run, or if the pipe is full, the bytes that are in the pipe
+   are dropped: a mark among them must not be obeyed later. */
+static void
+mark_handlers(FlLoop *loop, bool came)
+{
+    unsigned char mark = came ? HANDLERS_CAME : HANDLERS_GONE;
+    if (!loop->owns_wakeup_fd
+        || write(loop->poller->signal_fds[1], &mark, 1) != 1) {
+        pass_on_signals(loop, -1);
+        loop->signals_wanted = came;
     }
 }
 

@@ -17,6 +17,7 @@ import sys
 import threading
 
 import pytest
+from tracers import trace
 
 
 @contextlib.contextmanager
@@ -244,6 +245,20 @@ def test_setup_and_cleanup_of_a_subclass_are_called(loop_factory):
     with contextlib.closing(Noting()) as loop:
         assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
         assert seen == [True, False]
+
+
+def test_a_tracer_of_the_class_sees_each_iteration(loop, monkeypatch):
+    seen = trace(monkeypatch, type(loop), "_run_once")
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert len(seen) >= 4
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
+def test_a_setup_that_is_set_on_the_class_is_called(loop, monkeypatch):
+    seen = trace(monkeypatch, type(loop), "_run_forever_setup")
+    loop.run_until_complete(asyncio.sleep(0))
+    assert len(seen) == 1
 
 
 def test_an_exception_of_a_subclass_between_iterations(loop_factory):

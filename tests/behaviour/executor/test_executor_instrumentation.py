@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from patience import PATIENCE
+from tracers import Wrapper
 
 scope = contextvars.ContextVar("scope", default="none")
 
@@ -49,17 +52,6 @@ def carry_scope_in_submit(monkeypatch, use_pool_before_the_patch):
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
 
 
-class FunctionWrapper:
-    """A patch that is an object with a descriptor of its own, as wrapt's."""
-
-    def __init__(self, wrapped, wrapper):
-        self.wrapped, self.wrapper = wrapped, wrapper
-
-    def __get__(self, instance, owner=None):
-        bound = self.wrapped.__get__(instance, owner)
-        return functools.partial(self.wrapper, bound)
-
-
 @pytest.fixture
 def carry_scope_by_object(monkeypatch, use_pool_before_the_patch):
     """Patch submit() with an object that is no function."""
@@ -76,7 +68,7 @@ def carry_scope_by_object(monkeypatch, use_pool_before_the_patch):
 
         return submit(with_scope, *args, **kwargs)
 
-    patch = FunctionWrapper(ThreadPoolExecutor.submit, wrapper)
+    patch = Wrapper(ThreadPoolExecutor.submit, wrapper)
     monkeypatch.setattr(ThreadPoolExecutor, "submit", patch)
 
 
@@ -116,6 +108,39 @@ async def test_to_thread_and_getaddrinfo_go_through_a_patched_submit(
     assert await asyncio.to_thread(int, "5") == 5
     assert await loop.getnameinfo(("127.0.0.1", 80), 3)
     assert len(seen) == 2
+
+
+PATCHED_FIRST = """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+def traced(submit):
+    def traced_submit(self, fn, *args):
+        print("traced", fn.__name__)
+        return submit(self, fn, *args)
+    return traced_submit
+
+ThreadPoolExecutor.submit = traced(ThreadPoolExecutor.submit)
+import fastloop
+async def main():
+    return await asyncio.get_running_loop().run_in_executor(None, abs, -5)
+with asyncio.Runner(loop_factory={}) as runner:
+    print(runner.run(main()))
+"""
+
+
+@pytest.mark.parametrize(
+    "factory", ["asyncio.SelectorEventLoop", "fastloop.new_event_loop"]
+)
+def test_a_patch_that_is_older_than_the_import(factory):
+    """A closure, which uses no global name of a module."""
+    done = subprocess.run(
+        [sys.executable, "-c", PATCHED_FIRST.format(factory)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "traced abs\n5\n"
 
 
 async def test_a_patch_that_is_undone_is_not_called_any_more(

@@ -245,6 +245,21 @@ def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
 
 
 @every_maker
+def test_a_long_chain_of_handles_is_freed(loop_factory, make):
+    """Each one refers to the one before, by an attribute that may be set."""
+    loop = loop_factory()
+    last = nothing
+    for _ in range(100_000):
+        handle = make(loop, nothing)
+        handle._callback, last = last, handle
+    alive = weakref.ref(last)
+    loop.close()
+    del handle, last
+    gc.collect()
+    assert alive() is None
+
+
+@every_maker
 def test_handle_outlives_its_loop(loop_factory, make):
     loop = loop_factory()
     token = object()

@@ -352,6 +352,27 @@ def test_a_name_that_waits_for_the_loop_does_not_stop_it(watched, log):
     assert "ended before its stack could be read" in log.of("named")[0]
 
 
+def test_a_callback_that_runs_another_loop(watched, loop_factory, log):
+    """The stack goes on where the other loop's run begins."""
+    other = loop_factory()
+
+    def outer():
+        running = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        other.call_soon(wait_in_c, log.came["outer"])
+        other.call_soon(other.stop)
+        other.run_forever()
+        other.close()
+        asyncio._set_running_loop(running)
+
+    watched.call_soon(outer)
+    watched.call_soon(watched.stop)
+    watched.run_forever()
+    (text,) = log.of("outer")
+    places = re.findall(r"in (outer|run_forever|wait_in_c)\n", text)
+    assert places == ["outer", "run_forever", "wait_in_c"]
+
+
 def test_a_watchdog_whose_thread_has_ended_may_be_started_again(
     watched, iterate, log, monkeypatch
 ):

@@ -481,6 +481,25 @@ def test_a_loop_that_begins_later_is_told_of_too(loop_factory, otel):
         assert not collected(reader)
 
 
+def test_counters_go_on_with_the_next_loop_of_a_name(loop_kind, otel):
+    """A program may call run() again and again."""
+    reader, provider = otel
+    active = []
+
+    async def main(busy_s):
+        opentelemetry.instrument(meter_provider=provider)
+        await asyncio.sleep(0)
+        time.sleep(busy_s)
+        await asyncio.sleep(0)
+        active.append(collected(reader)["main"]["time active"][0])
+
+    for busy_s in (0.05, 0.01, 0.01):
+        fastloop.run(main(busy_s))
+    assert active[0] >= 0.05
+    assert active[1] >= active[0] + 0.01
+    assert active[2] >= active[1] + 0.01
+
+
 def test_two_loops_cannot_have_one_name(loop, loop_factory, otel):
     reader, provider = otel
     opentelemetry.instrument(loop, meter_provider=provider)

@@ -26,6 +26,7 @@ from tls_ends import (
     tls_both_ends,
     tls_server,
 )
+from tracers import Proxy, trace
 
 
 def tls_of(protocol):
@@ -337,6 +338,36 @@ class Noting(ssl.SSLObject):
         size = super().write(data)
         self.count_written += size
         return size
+
+
+@every_way
+async def test_a_tracer_of_sslobjects_sees_the_calls(
+    tls_pair, side, monkeypatch
+):
+    reads = trace(monkeypatch, ssl.SSLObject, "read")
+    writes = trace(monkeypatch, ssl.SSLObject, "write")
+    near, far = contexts(side)
+    c = await tls_pair(side=side, near=near, far=far)
+    reads.clear()
+    await c.peer.write(b"question")
+    assert await c.protocol.wait_data(8) == b"question"
+    assert reads
+    writes.clear()  # the peer's
+    c.transport.write(b"answer")
+    assert await c.peer.read_exactly(6) == b"answer"
+    assert [bytes(data) for (data,) in writes] == [b"answer"]
+
+
+@every_way
+async def test_a_proxy_of_an_sslobject_is_used_as_one(tls_pair, side):
+    near, far = contexts(side)
+    make = near.wrap_bio
+    near.wrap_bio = lambda *args, **words: Proxy(make(*args, **words))
+    c = await tls_pair(side=side, near=near, far=far)
+    await c.peer.write(b"question")
+    assert await c.protocol.wait_data(8) == b"question"
+    c.transport.write(b"answer")
+    assert await c.peer.read_exactly(6) == b"answer"
 
 
 @every_way

@@ -123,6 +123,23 @@ async def test_a_given_socket_is_used(loop, make, kind):
     assert near.fileno() == -1
 
 
+class Equal(socket.socket):
+    """Like others of the same fd, and so without a hash."""
+
+    def __eq__(self, other):
+        return self.fileno() == other.fileno()
+
+
+async def test_a_given_socket_need_not_have_a_hash(loop):
+    near, far = tcp_socketpair()
+    near = Equal(fileno=near.detach())
+    connect = loop.create_connection(Recorder, sock=near)
+    async with connected(connect) as (_, protocol):
+        far.send(b"data")
+        assert await protocol.wait_data(4) == b"data"
+    far.close()
+
+
 async def test_a_refused_connect_raises(loop):
     port = closed_port()
     with pytest.raises(ConnectionRefusedError) as caught:
