@@ -216,19 +216,30 @@ may_nest(FlHandle *self)
 }
 
 static void
+timer_release(FlTimerHandle *self)
+{
+    clear_slots((FlHandle *)self);
+    Py_CLEAR(self->scheduled);
+    Py_CLEAR(self->when);
+    release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
+            MOST_POOLED_TIMERS);
+}
+
+static void
 timer_dealloc(FlTimerHandle *self)
 {
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
     /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
-    Py_TRASHCAN_BEGIN_CONDITION(self, may_nest((FlHandle *)self))
-    clear_slots((FlHandle *)self);
-    Py_CLEAR(self->scheduled);
-    Py_CLEAR(self->when);
-    release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
-            MOST_POOLED_TIMERS);
-    Py_TRASHCAN_END
+    if (may_nest((FlHandle *)self)) {
+        Py_TRASHCAN_BEGIN(self, timer_dealloc)
+        timer_release(self);
+        Py_TRASHCAN_END
+    }
+    else {
+        timer_release(self);
+    }
 }
 
 /* Pooled objects have a reference count of zero, so they are freed and not
