@@ -244,6 +244,7 @@ def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
     assert alive() is None
 
 
+@pytest.mark.no_refcount
 @every_maker
 def test_a_long_chain_of_handles_is_freed(loop_factory, make):
     """Each one refers to the one before, by an attribute that may be set."""
