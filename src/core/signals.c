@@ -21,8 +21,8 @@
    5. An fd is not closed while Python may write to it.  The system could reuse
       it for a file, and a signal would write a byte into that.
    6. In the run of its loop, a handler gets the signals that came while the
-      loop had handlers, as with asyncio, which has the wakeup fd only then.  So
-      where the first handler is added, or the last one removed, during the
+      loop had handlers, as with asyncio, which has the wakeup fd only then.
+      So where the first handler is added, or the last one removed, during the
       run, a mark in the pipe separates the signals before it from those after
       it. */
 #include "core/signals.h"
