@@ -164,7 +164,7 @@ release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
     Py_DECREF(loop); /* last: this may free the loop and its pools */
 }
 
-static void
+static inline void
 handle_release(FlHandle *self)
 {
 #if FL_CANCEL_WAITS_FOR_CALLBACK
@@ -174,8 +174,8 @@ handle_release(FlHandle *self)
 }
 
 /* The application may set a handle as the callback of another one.  CPython's
-   trashcan bounds how deeply the deallocators of such a chain nest: it may
-   call a deallocator later once more, from its beginning. */
+   trashcan bounds how deeply the deallocators of such a chain nest.  It may
+   postpone a deallocator, and then calls it again from its beginning. */
 static void
 handle_dealloc(FlHandle *self)
 {
@@ -204,18 +204,32 @@ handle_dealloc(FlHandle *self)
     }
 }
 
-/* Whether a slot may refer to another handle.  Most timers call a function,
-   and the trashcan costs time. */
+static void timer_dealloc(FlTimerHandle *self);
+
+static inline bool
+is_handle(PyObject *object)
+{
+    destructor dealloc = Py_TYPE(object)->tp_dealloc;
+    return dealloc == (destructor)timer_dealloc
+           || dealloc == (destructor)handle_dealloc;
+}
+
+/* Whether a slot of a handle refers to a handle, or may do so: the trashcan
+   costs 70 instructions, which timers that run bound methods do not need.
+   What else may be in a chain has a trashcan of its own. */
 static inline bool
 may_nest(FlHandle *self)
 {
     PyObject *callback = self->callback;
-    return self->repr != NULL || self->source_traceback != NULL
-           || (callback != NULL && !PyFunction_Check(callback)
-               && !PyCFunction_Check(callback));
+    if (self->repr != NULL || self->source_traceback != NULL) {
+        return true;
+    }
+    return callback != NULL
+           && is_handle(PyMethod_Check(callback) ? PyMethod_GET_SELF(callback)
+                                                 : callback);
 }
 
-static void
+static inline void
 timer_release(FlTimerHandle *self)
 {
     clear_slots((FlHandle *)self);
@@ -232,7 +246,7 @@ timer_dealloc(FlTimerHandle *self)
     clear_weakrefs((PyObject *)self);
     /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
-    if (may_nest((FlHandle *)self)) {
+    if (FL_UNLIKELY(may_nest((FlHandle *)self))) {
         Py_TRASHCAN_BEGIN(self, timer_dealloc)
         timer_release(self);
         Py_TRASHCAN_END
