@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from . import _private
+from . import _originals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def look_up(host: Any, port: Any, *hints: Any) -> list[Any] | None:
     query = host, port, *hints
     if not (
         _PLAIN.issuperset(map(type, query))
-        and _private.is_defined_in(socket, socket.getaddrinfo)
+        and _originals.is_defined_in(socket, socket.getaddrinfo)
     ):
         return None
     found = _answers.get(query)

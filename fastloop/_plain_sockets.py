@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import types
 
-from . import _core, _core_helpers, _private
+from . import _core, _core_helpers, _originals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def accepts_as_a_socket(sock: Any) -> bool:
     real = accept.__self__
     return (
         isinstance(real, socket.socket)
-        and _private.is_defined_in(socket, accept.__func__)
+        and _originals.is_defined_in(socket, accept.__func__)
         and _inherits(real, "_accept", "gettimeout", "fileno")
         and _core.is_plain_class(_core_helpers.socket_type)
         and real.fileno() == sock.fileno()

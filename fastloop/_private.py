@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import types
 from asyncio import (
     base_events,
     constants,
@@ -29,10 +28,11 @@ from asyncio import (
     unix_events,
 )
 
+from . import _originals
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
     class AsyncioLoop(asyncio.SelectorEventLoop):
@@ -93,28 +93,17 @@ def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     events._set_running_loop(loop)
 
 
-def is_defined_in(module: ModuleType, function: object) -> bool:
-    """Whether a function is a module's own, and not a replacement.
+def replaces_run_setup(kind: type) -> bool:
+    """Whether a loop's class replaces asyncio's setup or cleanup of a run.
 
-    A function that was set in the module, or on its class, has the globals of
-    another module, whenever that was done.  Only an exact function is asked:
-    tracers' wrappers pass on the attributes of what they wrap.
+    asyncio has these methods from 3.13 on.
     """
-    return type(
-        function
-    ) is types.FunctionType and function.__globals__ is vars(module)
-
-
-def run_setup_of(kind: type) -> list[object]:
-    """Return the setup and cleanup of a run that a class has (3.13 on)."""
     names = ("_run_forever_setup", "_run_forever_cleanup")
-    return [getattr(kind, name, None) for name in names]
-
-
-def replaces_run_setup(kind: type, known: list[object]) -> bool:
-    """Whether a loop's class has another setup or cleanup than the known."""
-    pairs = zip(run_setup_of(kind), known, strict=True)
-    return any(one is not other for one, other in pairs)
+    return any(
+        not _originals.is_defined_in(base_events, getattr(kind, name))
+        for name in names
+        if hasattr(base_events.BaseEventLoop, name)
+    )
 
 
 def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:

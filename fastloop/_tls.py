@@ -12,7 +12,7 @@ import ssl
 import sys
 from asyncio import constants, exceptions, sslproto
 
-from . import _core, _private
+from . import _core, _originals, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def _is_plain(sslobject: Any) -> bool:
     # No generator expression, as in open_adapter.
     return (
         issubclass(type(sslobject), ssl.SSLObject)  # and no proxy of one
-        and _private.is_defined_in(ssl, type(sslobject).read)
-        and _private.is_defined_in(ssl, type(sslobject).write)
+        and _originals.is_defined_in(ssl, type(sslobject).read)
+        and _originals.is_defined_in(ssl, type(sslobject).write)
         and getattr(sslobject.context, "_msg_callback", None) is None
         and getattr(sslobject.context, "keylog_filename", None) is None
     )

@@ -14,7 +14,7 @@ from collections import deque
 from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor, thread
 
-from . import _core, _private
+from . import _core, _originals, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _KNOWN_NAMES = frozenset(
     """.split()
 )
 _submit = ThreadPoolExecutor.submit
-_is_known = _private.is_defined_in(
+_is_known = _originals.is_defined_in(
     thread, _submit
 ) and _KNOWN_NAMES.issuperset(_submit.__code__.co_names)
 
@@ -131,7 +131,7 @@ def _is_standard(pool: Any) -> bool:
     if not (_is_known and type(pool) is ThreadPoolExecutor):
         return False
     submit = pool.submit
-    # Only an exact method is asked: see _private.is_defined_in().
+    # Only an exact method is asked: see _originals.is_defined_in().
     return type(submit) is types.MethodType and submit.__func__ is _submit
 
 

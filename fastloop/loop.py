@@ -227,7 +227,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         KeyboardInterrupt and SystemExit of a callback leave it.  Implements
         asyncio's ``loop.run_forever()``.
         """
-        if _private.replaces_run_setup(type(self), _RUN_SETUP):
+        if _private.replaces_run_setup(type(self)):
             super().run_forever()  # which calls these methods
             return
         self._check_closed()
@@ -647,10 +647,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
-
-
-#: What an application may replace, on this class or in a subclass.
-_RUN_SETUP = _private.run_setup_of(Loop)
 
 
 def _refuse_greenlets() -> None:

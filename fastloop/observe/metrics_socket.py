@@ -324,7 +324,7 @@ def show(loop: _Loop, path: str | None) -> str:
     else:
         where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
     with _lock:
-        server = _serving(where, loop)
+        server = _join(where, loop)
         if server is None:
             if path is None:
                 _make_folder(where)
@@ -335,8 +335,8 @@ def show(loop: _Loop, path: str | None) -> str:
     return where
 
 
-def _serving(where: str, loop: _Loop) -> _Server | None:
-    """Return the server of a path, which shows the loop now; or None."""
+def _join(where: str, loop: _Loop) -> _Server | None:
+    """Show a loop on the server of a path; return it, or None without one."""
     server = _servers.get(where)
     if server is None:
         return None

@@ -239,9 +239,18 @@ class Watchdog:
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
             return None  # ended() reports it
+        return self._report(callback, name, ran_ns, tuple(stack))
+
+    def _report(
+        self,
+        callback: int,
+        name: str,
+        ran_ns: int,
+        stack: tuple[traceback.FrameSummary, ...],
+    ) -> BlockedCallback:
         # The clock of callbacks may be a tick behind.
         gc_ns = min(self._gc_time_ns(callback), ran_ns)
-        return BlockedCallback(name, ran_ns, gc_ns, tuple(stack))
+        return BlockedCallback(name, ran_ns, gc_ns, stack)
 
     def _claim(self, callback: int, found: BlockedCallback) -> bool:
         """Count and store a report, unless the other thread has done so."""
@@ -266,16 +275,15 @@ class Watchdog:
         running = None if loop is None else loop._running_callback()
         if self._thread is None or running is None:
             return slow
-        callback, duration_ns = running[0], slow.duration_ns
-        if duration_ns >= self._limit_s * 1e9:
-            gc_ns = min(self._gc_time_ns(callback), duration_ns)
-            late = BlockedCallback(slow.name, duration_ns, gc_ns, ())
+        callback, ran_ns = running[0], slow.duration_ns
+        if ran_ns >= self._limit_s * 1e9:
+            late = self._report(callback, slow.name, ran_ns, ())
             if self._claim(callback, late):
                 _log(late, "ended before its stack could be read")
         if callback != self._reported:
             return slow
-        # It is the last: no later callback can run, and no earlier one is
-        # reported behind it.
+        # Its report is the last: no later callback can run meanwhile, and
+        # _claim() refuses an earlier one.
         return dataclasses.replace(slow, blocked=self.recent[-1])
 
 
