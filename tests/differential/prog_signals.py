@@ -238,7 +238,7 @@ class SignalOps:
         left = signal.set_wakeup_fd(-1)
         if self.wakeup is None:
             if left != -1:
-                self.problem(f"{A_SIGNAL}'s wakeup fd is left behind")
+                self.problem(f"{A_SIGNAL}'s wakeup fd stays set")
             return
         near, far = self.wakeup
         # asyncio does not restore it behind its own; the program may have

@@ -566,10 +566,12 @@ static int
 hook_library(struct dl_phdr_info *info, size_t size, void *count)
 {
     (void)size;
+    const char *file = strrchr(info->dlpi_name, '/');
+    file = file == NULL ? "" : file + 1;
     /* A wheel's libuv has a hash in its name: libuv-9ae0a1c5.so.1.0.0. */
-    int whose = strstr(info->dlpi_name, "/_core.") != NULL  ? CORE
-                : strstr(info->dlpi_name, "/libuv") != NULL ? LIBUV
-                                                            : 0;
+    int whose = strncmp(file, "_core.", 6) == 0  ? CORE
+                : strncmp(file, "libuv", 5) == 0 ? LIBUV
+                                                 : 0;
     const ElfW(Dyn) *dynamic = NULL;
     for (int i = 0; whose != 0 && i < info->dlpi_phnum; i++) {
         if (info->dlpi_phdr[i].p_type == PT_DYNAMIC) {

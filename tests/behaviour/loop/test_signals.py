@@ -521,7 +521,7 @@ def test_a_handler_does_not_get_a_signal_that_came_before_it(loop):
     assert seen == []
 
 
-def test_nor_one_that_came_before_it_in_its_iteration(loop):
+def test_a_handler_does_not_get_an_earlier_signal_of_its_iteration(loop):
     seen = []
 
     async def main():
@@ -535,7 +535,7 @@ def test_nor_one_that_came_before_it_in_its_iteration(loop):
     assert seen == []
 
 
-def test_a_handler_in_anothers_place_gets_the_signal_that_came_before(loop):
+def test_a_handler_in_the_place_of_a_removed_one_gets_its_signal(loop):
     """A program changes a handler by removing it first."""
     seen = []
 
