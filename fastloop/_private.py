@@ -64,6 +64,12 @@ is_coroutine_function = (
     getattr(coroutines, "_iscoroutinefunction", None)
     or coroutines.iscoroutinefunction
 )
+#: What asyncio calls around a run of a loop; it has them from 3.13 on.
+_RUN_METHODS = tuple(
+    name
+    for name in ("_run_forever_setup", "_run_forever_cleanup")
+    if hasattr(base_events.BaseEventLoop, name)
+)
 if sys.version_info < (3, 16):
     #: The class of policies.  From 3.14 on its public name warns at each use.
     DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
@@ -94,16 +100,12 @@ def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
 
 
 def replaces_run_setup(kind: type) -> bool:
-    """Whether a loop's class replaces asyncio's setup or cleanup of a run.
-
-    asyncio has these methods from 3.13 on.
-    """
-    names = ("_run_forever_setup", "_run_forever_cleanup")
-    return any(
-        not _originals.is_defined_in(base_events, getattr(kind, name))
-        for name in names
-        if hasattr(base_events.BaseEventLoop, name)
-    )
+    """Whether a loop's class replaces asyncio's setup or cleanup of a run."""
+    # No generator: CPython 3.12 and 3.13 crash if they cannot allocate it.
+    for name in _RUN_METHODS:
+        if not _originals.is_defined_in(base_events, getattr(kind, name)):
+            return True
+    return False
 
 
 def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:

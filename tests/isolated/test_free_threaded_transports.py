@@ -363,7 +363,7 @@ async def main():
     with worker(write) as (jobs, done):
         for number in for_a_second():
             near, far, filled = full_pair()
-            loop._private_socks.add(near)  # as of a host and a port
+            loop._add_private_sock(near)  # as of a host and a port
             class Made(asyncio.Protocol):
                 def connection_made(self, transport):
                     jobs.append((transport, number))
@@ -402,7 +402,7 @@ async def main():
     with worker(write) as (jobs, done):
         for number in for_a_second():
             near, far, filled = full_pair()
-            loop._private_socks.add(near)
+            loop._add_private_sock(near)
             transport, _ = await loop.create_connection(Protocol, sock=near)
             transport.write(b"first")
             jobs.append((transport, number))
