@@ -172,12 +172,12 @@ reader_new(FlState *state, PyObject *dict)
     int code = 0;
     for (size_t at = 0; code == 0 && at < ATTRIBUTE_COUNT; at++) {
         PyObject *name = fl_name_at(state, attributes[at]);
-        PyObject *value = PyDict_GetItemWithError(dict, name);
-        if (name != state->names._buffer) { /* it is empty: may_upgrade */
-            code = value == NULL
-                       ? -1
-                       : PyObject_SetAttr((PyObject *)self, name, value);
+        if (name == state->names._buffer) {
+            continue; /* it is empty: may_upgrade */
         }
+        PyObject *value = PyDict_GetItemWithError(dict, name);
+        code = value == NULL ? -1
+                             : PyObject_SetAttr((PyObject *)self, name, value);
     }
     if (code < 0) {
         Py_CLEAR(self);
