@@ -137,27 +137,6 @@ def _fastloop(name: str) -> Any:
         raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
 
 
-class _Backend(tuple[str, dict[str, Any]]):
-    """anyio's (name, options), equal to the bare name that it replaces.
-
-    Suites compare `anyio_backend == "asyncio"`, and use it as a dict key.
-    """
-
-    __slots__ = ()
-
-    def __eq__(self, other: object) -> bool:
-        return other == self[0] or tuple.__eq__(self, other) is True
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def __hash__(self) -> int:
-        return hash(self[0])
-
-    def __str__(self) -> str:
-        return self[0]
-
-
 @contextlib.contextmanager
 def _without_deprecations() -> Iterator[None]:
     """Suppress the warnings of policies (3.14 on): the suite uses none."""
@@ -182,13 +161,6 @@ def _make_policy(factory: Counted) -> Any:
         return _FastloopPolicy()
 
 
-def _anyio_takes_factories() -> bool:
-    """Whether this anyio has the option loop_factory (4.0 on)."""
-    from importlib.metadata import version
-
-    return int(version("anyio").partition(".")[0]) >= 4
-
-
 class _FastloopRun:
     """The hooks of a run on fastloop, or on another kind of loop."""
 
@@ -209,7 +181,6 @@ class _FastloopRun:
                 self._patches.setattr(module, "EventLoop", module.EventLoop)
             adopt.adopt(kind, self._factory)
         self._take_policy()
-        self._patch_unittest()
 
     # -- making loops ------------------------------------------------------
 
@@ -224,23 +195,20 @@ class _FastloopRun:
                 self._found_policy = self._found_policy or found
                 asyncio.set_event_loop_policy(self._policy)
 
-    def _patch_unittest(self) -> None:
-        """Set the loop factory that test cases have from 3.13 on."""
-        from unittest import IsolatedAsyncioTestCase as Case
-
-        if hasattr(Case, "loop_factory"):
-            self._patches.setattr(Case, "loop_factory", self._factory)
-
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        """Give fastloop to a test case that names another loop."""
+        """Give fastloop to a test case that names another loop.
+
+        One that names none (from 3.13 on its loop_factory is None) gets its
+        loop from asyncio, which also sets it for asyncio.get_event_loop().
+        """
         from unittest import IsolatedAsyncioTestCase as Case
 
         cls = getattr(item, "cls", None)
         if (
             isinstance(cls, type)
             and issubclass(cls, Case)
-            and getattr(cls, "loop_factory", self._factory)
-            is not self._factory
+            and getattr(cls, "loop_factory", None)
+            not in (None, self._factory)
         ):
             self._patches.setattr(cls, "loop_factory", self._factory)
 
@@ -284,16 +252,12 @@ class _FastloopRun:
         return self._policy
 
     def _anyio_backend(self, backend: Any) -> Any:
-        bare = isinstance(backend, str)
-        name, options = (backend, {}) if bare else backend
-        if name != "asyncio":
+        """Remove options that name a loop: without one anyio asks asyncio."""
+        if isinstance(backend, str) or backend[0] != "asyncio":
             return backend
-        options = {k: v for k, v in options.items() if k != "use_uvloop"}
-        if _anyio_takes_factories():
-            options["loop_factory"] = self._factory
-        else:
-            options["policy"] = self._policy
-        return _Backend((name, options)) if bare else (name, options)
+        loops = ("loop_factory", "policy", "use_uvloop")
+        options = {k: v for k, v in backend[1].items() if k not in loops}
+        return backend[0], options
 
     # -- the verdict -------------------------------------------------------
 
