@@ -520,13 +520,13 @@ hook_PyFloat_FromDouble(double value)
     return ORIGINAL(PyFloat_FromDouble)(value);
 }
 
-/* More than there is: the bytes are freed, as in any failure. */
+/* More than CPython allocates, on 32 bits too: the bytes are freed, as in any
+   failure. */
 static int
 hook__PyBytes_Resize(void **bytes, ssize_t size)
 {
-    return ORIGINAL(_PyBytes_Resize)(bytes, fails(H__PyBytes_Resize)
-                                                ? PTRDIFF_MAX - 4096
-                                                : size);
+    return ORIGINAL(
+        _PyBytes_Resize)(bytes, fails(H__PyBytes_Resize) ? PTRDIFF_MAX : size);
 }
 
 static struct hook hooks[HOOKS] = {
