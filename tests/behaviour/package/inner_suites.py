@@ -50,7 +50,8 @@ def suite(pytester, monkeypatch):
     home = [str(Path(core.__file__).parents[1])]
     home += filter(None, [os.environ.get("PYTHONPATH")])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # It takes longer to import than all else of an inner run.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
 
     def run(source, *args, conftest="", modules=None, **ini):
         lines = "".join(f"{k} = {v}\n" for k, v in ini.items())
