@@ -113,22 +113,23 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return fl_loop_report_callback(loop, NULL);
 }
 
-/* Take a timer out of the queue, unless it has left that.  The caller has
-   another reference. */
-static void
+/* Take a timer out of the queue.  Returns the queue's reference, or NULL if the
+   timer has left the queue before. */
+static PyObject *
 dequeue(FlLoop *loop, FlTimerHandle *timer)
 {
-    if (timer->node.place != 0) {
-        fl_timer_queue_remove(&loop->timers, &timer->node);
-        Py_DECREF(timer);
+    if (timer->node.place == 0) {
+        return NULL;
     }
+    fl_timer_queue_remove(&loop->timers, &timer->node);
+    return (PyObject *)timer;
 }
 
 /* Runs as an entry on the loop's thread. */
 static int
 dequeue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
-    dequeue(loop, (FlTimerHandle *)timer);
+    Py_XDECREF(dequeue(loop, (FlTimerHandle *)timer));
     return 0;
 }
 
@@ -150,11 +151,12 @@ fl_timer_remove_anythread(FlTimerHandle *timer)
 {
     FlLoop *loop = FL_LOOP(timer->loop);
     if (!fl_loop_needs_lock(loop)) {
-        dequeue(loop, timer);
+        Py_XDECREF(dequeue(loop, timer));
     }
     else if (fl_thread_queue_lock_idle(loop)) {
-        dequeue(loop, timer);
+        PyObject *queued = dequeue(loop, timer);
         fl_thread_queue_unlock(&loop->thread_queue);
+        Py_XDECREF(queued); /* may wait for another thread, without a GIL */
     }
     else if (fl_thread_queue_push_op_anythread(loop, dequeue_op,
                                                (PyObject *)timer, NULL, NULL)
