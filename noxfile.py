@@ -102,7 +102,7 @@ SWEEP = "python tests/fault/sweep.py"
 #: Programs drawn by chance.  In .ci/run they are the same each
 #: time, so that no change fails by another draw.
 PROGRAMS = "python tests/differential/programs.py"
-#: How many programs the readers run where each takes many times as long.
+#: FASTLOOP_READER_PROGRAMS of slow builds (sanitizers, reference counts).
 FEW_READERS = "200"
 #: Seconds one test may take on a machine that does other work as well.
 TEST_LIMIT = 300

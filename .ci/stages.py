@@ -135,20 +135,20 @@ def run_group(command: list[str], log: Path, seconds: float) -> int:
 
 
 def kill(group: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for signum in (signal.SIGTERM, signal.SIGKILL):
         try:
-            os.killpg(group, number)
+            os.killpg(group, signum)
         except ProcessLookupError:
             return
         time.sleep(0.5)
 
 
-def stopped(number: int, frame: object) -> None:
-    """Ends with all that was started, when the run itself is ended."""
+def on_end_signal(signum: int, frame: object) -> None:
+    """Kill the stages that run, and exit."""
     ENDED.set()
     for group in list(LIVE):
         kill(group)
-    os._exit(128 + number)
+    os._exit(128 + signum)
 
 
 def table(rows: list[Stage]) -> str:
@@ -229,8 +229,8 @@ def main() -> int:
         )
     ]
     LOGS.mkdir(parents=True, exist_ok=True)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stopped)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, on_end_signal)
     began = time.monotonic()
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(Stage.run, [row for row in rows if not row.gate]))

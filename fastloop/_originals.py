@@ -1,7 +1,7 @@
-"""Whether a function is still CPython's own, or a program has replaced it.
+"""Whether a function is still CPython's own, or an application replaced it.
 
-The core does what some functions of the standard library do, without a call.
-A program that has replaced such a function expects to be called.
+For some functions of the standard library the core has code of its own.  If an
+application replaces such a function, its replacement must be called.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ def is_defined_in(module: ModuleType, function: object) -> bool:
     """Whether a function is a module's own, and not a replacement.
 
     A function that was set in the module, or on its class, has the globals of
-    another module, whenever that was done.  Only an exact function is asked:
-    tracers' wrappers pass on the attributes of what they wrap.
+    another module, whenever that was done.  The type must be exactly that of
+    functions: a tracer's wrapper has the attributes of the function that it
+    wraps.  In C this is fl_method_is_from().
     """
-    return type(
-        function
-    ) is types.FunctionType and function.__globals__ is vars(module)
+    if type(function) is not types.FunctionType:
+        return False
+    return function.__globals__ is vars(module)

@@ -142,7 +142,7 @@ def handle_text(handle: asyncio.Handle) -> str:
 
 
 def child_watcher() -> Any:
-    """Return what reports the exits of child processes (3.14 on)."""
+    """Return the object that reports exits of child processes (3.14 on)."""
     if unix_events.can_use_pidfd():
         return unix_events._PidfdChildWatcher()
     return unix_events._ThreadedChildWatcher()

@@ -1,4 +1,4 @@
-"""Wrappers as tracers set them in the place of functions (wrapt's).
+"""Wrappers that behave like those of tracers (wrapt).
 
 They pass on every attribute of what they wrap, its class and comparisons too,
 so that only ``type()`` tells them from it.
@@ -55,7 +55,7 @@ class Wrapper(Proxy):
 def trace(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
 ) -> list[tuple[Any, ...]]:
-    """Wrap an attribute; return what will have the arguments of its calls."""
+    """Wrap an attribute; return a list that collects its calls' arguments."""
     seen: list[tuple[Any, ...]] = []
 
     def tracer(wrapped: Any, *args: Any, **words: Any) -> Any:

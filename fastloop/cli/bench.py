@@ -18,9 +18,9 @@ from typing import Any
 from fastloop import _private
 
 from . import info
-from .adopt import fault_of, usual_loops
 from .commands import Refused
 from .compare import METHOD
+from .default_loop import fault_of, usual_loops
 from .faults import FORMAT
 from .http import HttpRace
 from .load import TOOLS

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .adopt import USUAL
 from .client import SHARES
 from .compare import figure
+from .default_loop import USUAL
 from .faults import SHOWN
 from .options import write_file
 from .result import Metric, Result

@@ -26,8 +26,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .adopt import HOME
 from .commands import Refused
+from .default_loop import HOME
 from .options import printable
 from .run import _split
 

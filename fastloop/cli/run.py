@@ -214,10 +214,10 @@ def _start_again(options: list[list[str]], program: Program) -> NoReturn:
 
 def _take_fastloop(program: Program) -> None:
     try:
-        from .adopt import adopt
+        from .default_loop import set_default_loop
         from .ending import tell_of_other_loops
 
-        adopt("fastloop")
+        set_default_loop("fastloop")
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
     tell_of_other_loops(_readable(program))

@@ -21,8 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from .adopt import Counted, adopt
 from .client import HOST
+from .default_loop import Counted, set_default_loop
 from .worker import MADE, SERVES, report_at_exit
 
 __all__ = ["SERVERS", "main"]
@@ -39,7 +39,7 @@ def main() -> None:
     kind, server, port, report, cpu, app = sys.argv[1:]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    adopt(kind, Counted(kind, f"{report}{MADE}"))
+    set_default_loop(kind, Counted(kind, f"{report}{MADE}"))
     from .sample import Sampler
 
     sampler = Sampler()

@@ -81,9 +81,9 @@ def main() -> None:
     kind, mode, report, *words = sys.argv[1:]
     program = parse(words)
     set_path(program)
-    from .adopt import Counted, adopt
+    from .default_loop import Counted, set_default_loop
 
-    adopt(kind, Counted(kind, f"{report}{MADE}"))
+    set_default_loop(kind, Counted(kind, f"{report}{MADE}"))
     sampler = None
     if mode == "sample":
         from .sample import Sampler

@@ -240,7 +240,7 @@ def instrument(
 
 
 def _renew_locks() -> None:
-    """In a forked child: a thread of the parent may have held them."""
+    """In a forked child: a thread of the parent may have had them."""
     global _lock
     _lock = threading.Lock()
     for instrumented in (_of_global, *_of_others.values()):

@@ -159,8 +159,8 @@ class _Server:
     """One socket, its thread, and the loops that it shows.
 
     The thread closes the descriptors that it uses.  A loop's destructor may
-    run in any thread, in this one too, and calls forget(), which takes the
-    lock.  So no thread waits for this one while it holds the lock.
+    run in any thread, also in the server's, and calls forget(), which takes
+    the lock.  So no thread joins the server's thread while it owns the lock.
 
     Loops that begin at the same time may each start a thread, because the
     thread of another loop may fail to start.  The first one serves.
@@ -208,7 +208,7 @@ class _Server:
     def add(self, loop: _Loop) -> None:
         """Show a loop, unless it is shown already."""
         if loop not in self.loops():
-            reference = weakref.ref(loop)  # the GC may call discard() in here
+            reference = weakref.ref(loop)  # may run the GC: discard()
             self._loops = (*self._loops, reference)
 
     def discard(self, loop: _Loop) -> None:
@@ -304,7 +304,10 @@ class _Server:
                 thread.join(2 * _SEND_SECONDS)
 
     def close(self) -> None:
-        """Close the descriptors, in a forked child, which has no thread."""
+        """Close the descriptors of a server whose thread does not run.
+
+        It failed to start, or stayed in the parent of a fork.
+        """
         self._sock.close()
         self._stop.close()
         self._stopped.close()
@@ -324,7 +327,12 @@ def show(loop: _Loop, path: str | None) -> str:
     else:
         where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
     with _lock:
-        server = _join(where, loop)
+        server = _servers.get(where)
+        if server is not None:
+            server.add(loop)
+            # The GC may have closed the server's last loop before add() did
+            # its work, and that stopped the server.
+            server = _servers.get(where)
         if server is None:
             if path is None:
                 _make_folder(where)
@@ -333,16 +341,6 @@ def show(loop: _Loop, path: str | None) -> str:
     # Not under the lock: the GC in the new thread may close a loop.
     server.start(loop)
     return where
-
-
-def _join(where: str, loop: _Loop) -> _Server | None:
-    """Show a loop on the server of a path; return it, or None without one."""
-    server = _servers.get(where)
-    if server is None:
-        return None
-    server.add(loop)
-    # The GC may have closed the server's last loop, and ended it, before that.
-    return server if _servers.get(where) is server else None
 
 
 def forget(loop: _Loop) -> None:

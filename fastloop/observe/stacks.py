@@ -37,8 +37,9 @@ def stack_of(
 
     Frames of the code *without* are left out.  Only where ``readable()``.
 
-    The lines of the source are not read yet, because that takes time: while
-    this has the frames, it would free what the callback drops.
+    This does not read the lines of the source, which takes time.  While it
+    refers to the frames, objects that the callback drops stay alive, and this
+    thread would then run their destructors.
     """
     from fastloop.loop import Loop
 

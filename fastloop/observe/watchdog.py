@@ -8,7 +8,7 @@ callback.
 The loop may be closed by a destructor, which runs in any thread at any time,
 also in the watchdog's own.  So ``stop`` takes no lock.  The names in a report
 may come from the application's code, which may wait for the loop's thread.
-So the one lock is held only while a complete report is stored.
+So the one lock is taken only to store a complete report.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Watchdog:
         #: The last reports.  Replaced as a whole, because another thread
         #: reads it without a lock.
         self.recent: tuple[BlockedCallback, ...] = ()
-        self._reported = 0  # the callback that was reported last
-        self._gc_callback = 0  # the callback of the next two
+        self._reported = 0  # the id of the callback that was reported last
+        self._gc_callback = 0  # the callback that the next two refer to
         self._gc_ns = 0  # its time in collections that have ended
         self._gc_began_ns = 0  # when the running collection began, or 0
 
@@ -156,7 +156,7 @@ class Watchdog:
         self._forget()
         self._reset()
 
-    # -- the garbage collector ------------------------------------------------
+    # -- the GC -------------------------------------------------------------
 
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note when a collection begins and ends, in any thread.
@@ -221,7 +221,7 @@ class Watchdog:
             # The clock of callbacks ticks only every few milliseconds.
             return max(left_s, 0.001)
         found = self._describe(loop, callback, ran_ns)
-        if found is not None and self._claim(callback, found):
+        if found is not None and self._store_once(callback, found):
             _log(found, "still runs")
         return self._limit_s
 
@@ -239,9 +239,9 @@ class Watchdog:
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
             return None  # ended() reports it
-        return self._report(callback, name, ran_ns, tuple(stack))
+        return self._make_report(callback, name, ran_ns, tuple(stack))
 
-    def _report(
+    def _make_report(
         self,
         callback: int,
         name: str,
@@ -252,10 +252,10 @@ class Watchdog:
         gc_ns = min(self._gc_time_ns(callback), ran_ns)
         return BlockedCallback(name, ran_ns, gc_ns, stack)
 
-    def _claim(self, callback: int, found: BlockedCallback) -> bool:
+    def _store_once(self, callback: int, found: BlockedCallback) -> bool:
         """Count and store a report, unless the other thread has done so."""
         with self._reporting:
-            if callback <= self._reported:  # the numbers only grow
+            if callback <= self._reported:  # the ids only increase
                 return False
             self.count += 1
             self.recent = (*self.recent, found)[-_RECENT:]
@@ -267,9 +267,9 @@ class Watchdog:
     def ended(self, slow: SlowCallback) -> SlowCallback:
         """Add to a slow callback what was reported while it ran.
 
-        The core calls this while the callback still counts as running.  If the
-        thread could not report it, because C code held the GIL all the time,
-        it is reported here.
+        Loop._notify_slow calls this, while the core still counts the callback
+        as running.  If the thread could not report it, because C code had the
+        GIL all the time, it is reported here.
         """
         loop = self._loop()
         running = None if loop is None else loop._running_callback()
@@ -277,13 +277,13 @@ class Watchdog:
             return slow
         callback, ran_ns = running[0], slow.duration_ns
         if ran_ns >= self._limit_s * 1e9:
-            late = self._report(callback, slow.name, ran_ns, ())
-            if self._claim(callback, late):
+            late = self._make_report(callback, slow.name, ran_ns, ())
+            if self._store_once(callback, late):
                 _log(late, "ended before its stack could be read")
         if callback != self._reported:
             return slow
         # Its report is the last: no later callback can run meanwhile, and
-        # _claim() refuses an earlier one.
+        # _store_once() refuses an earlier one.
         return dataclasses.replace(slow, blocked=self.recent[-1])
 
 

@@ -28,8 +28,8 @@ from typing import Any
 import pytest
 
 from fastloop.cli import compare as statistics
-from fastloop.cli.adopt import USUAL, fault_of, usual_loops
 from fastloop.cli.compare import ENOUGH_ROUNDS, mean
+from fastloop.cli.default_loop import USUAL, fault_of, usual_loops
 from fastloop.cli.options import aligned
 from fastloop.cli.processes import catching, signal_name
 

@@ -36,7 +36,7 @@ import pytest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from fastloop.cli.adopt import Counted
+    from fastloop.cli.default_loop import Counted
 
 _NO_LOOP = (
     "{} was asked for, and no test of this run made an event loop on "
@@ -118,8 +118,8 @@ def pytest_configure(config: pytest.Config) -> None:
         asked = config.getini("fastloop")
     if not asked and not kind:
         return
-    adopt = _fastloop("fastloop.cli.adopt")
-    run = _FastloopRun(config, adopt, kind or "fastloop")
+    default_loop = _fastloop("fastloop.cli.default_loop")
+    run = _FastloopRun(config, default_loop, kind or "fastloop")
     config.pluginmanager.register(run, "fastloop-run")
     if notes and not hasattr(config, "workerinput"):
         recorder = _fastloop("fastloop.testing.compare").Recorder
@@ -164,27 +164,30 @@ def _make_policy(factory: Counted) -> Any:
 class _FastloopRun:
     """The hooks of a run on fastloop, or on another kind of loop."""
 
-    def __init__(self, config: pytest.Config, adopt: Any, kind: str) -> None:
+    def __init__(
+        self, config: pytest.Config, default_loop: Any, kind: str
+    ) -> None:
         self._config = config
         self._folder = TemporaryDirectory(prefix="fastloop-")
         self._mark = os.path.join(self._folder.name, "made")
-        self._factory: Counted = adopt.Counted(kind, self._mark)
+        self._factory: Counted = default_loop.Counted(kind, self._mark)
         self._kind = kind
         self._policy = _make_policy(self._factory)
-        self._found_policy: Any = None
-        self._elsewhere = 0
+        self._previous_policy: Any = None
+        self._made_in_workers = 0
         self._ran = self._failed = self._crashed = False
         self._patches = pytest.MonkeyPatch()
         if self._policy is None:
             for name in ("asyncio", "asyncio.unix_events"):
                 module = sys.modules[name]
+                # The same value: undo() restores it after the next call.
                 self._patches.setattr(module, "EventLoop", module.EventLoop)
-            adopt.adopt(kind, self._factory)
-        self._take_policy()
+            default_loop.set_default_loop(kind, self._factory)
+        self._set_policy()
 
     # -- making loops ------------------------------------------------------
 
-    def _take_policy(self) -> None:
+    def _set_policy(self) -> None:
         import asyncio
 
         if self._policy is None:
@@ -192,7 +195,7 @@ class _FastloopRun:
         with _without_deprecations():
             found = asyncio.get_event_loop_policy()
             if found is not self._policy:
-                self._found_policy = self._found_policy or found
+                self._previous_policy = self._previous_policy or found
                 asyncio.set_event_loop_policy(self._policy)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
@@ -207,8 +210,7 @@ class _FastloopRun:
         if (
             isinstance(cls, type)
             and issubclass(cls, Case)
-            and getattr(cls, "loop_factory", None)
-            not in (None, self._factory)
+            and getattr(cls, "loop_factory", None) not in (None, self._factory)
         ):
             self._patches.setattr(cls, "loop_factory", self._factory)
 
@@ -217,7 +219,7 @@ class _FastloopRun:
         """Set the policy again: a collected module may have set its own, as
         uvloop.install() in a conftest.py does.
         """
-        self._take_policy()
+        self._set_policy()
 
     @pytest.hookimpl(hookwrapper=True, optionalhook=True)
     def pytest_asyncio_loop_factories(self) -> Iterator[None]:
@@ -268,7 +270,7 @@ class _FastloopRun:
         All those of forked children, as pytest-forked has, count as one.
         """
         own = self._factory.made or os.path.exists(self._mark)
-        return own + self._elsewhere
+        return own + self._made_in_workers
 
     def pytest_report_header(self) -> str:
         """Name the loop of the run."""
@@ -285,7 +287,7 @@ class _FastloopRun:
     def pytest_testnodedown(self, node: Any) -> None:
         """Add the loops made by a pytest-xdist worker, unless it crashed."""
         if hasattr(node, "workeroutput"):
-            self._elsewhere += node.workeroutput.get("fastloop_made", 0)
+            self._made_in_workers += node.workeroutput.get("fastloop_made", 0)
         else:
             self._crashed = True
 
@@ -319,7 +321,7 @@ class _FastloopRun:
         """Restore the policy and the patched attributes."""
         self._folder.cleanup()
         self._patches.undo()
-        if self._found_policy is not None:
+        if self._previous_policy is not None:
             asyncio = sys.modules["asyncio"]
             with _without_deprecations():
-                asyncio.set_event_loop_policy(self._found_policy)
+                asyncio.set_event_loop_policy(self._previous_policy)

@@ -188,9 +188,10 @@ handle_dealloc(FlHandle *self)
         self->entry = NULL;
     }
     clear_weakrefs((PyObject *)self);
-    /* An unfilled handle has none of these, and skips the call.  A filled one
-       has a context, also after cancel() has cleared callback and args; one
-       that was cancelled unfilled has what the application set since. */
+    /* An unfilled handle has none of these, and needs no trashcan.  A filled
+       one has a context, also after cancel() has cleared callback and args; it
+       is rare, and always has the trashcan.  One that was cancelled unfilled
+       has what the application set since. */
     if (self->context != NULL || self->callback != NULL || self->args != NULL
         || self->repr != NULL || self->source_traceback != NULL)
     {
@@ -214,19 +215,26 @@ is_handle(PyObject *object)
            || dealloc == (destructor)handle_dealloc;
 }
 
-/* Whether a slot of a handle refers to a handle, or may do so: the trashcan
-   costs 70 instructions, which timers that run bound methods do not need.
+static inline bool
+is_handle_or_method_of_one(PyObject *object)
+{
+    return is_handle(PyMethod_Check(object) ? PyMethod_GET_SELF(object)
+                                            : object);
+}
+
+/* Whether a slot of a timer refers to a handle, or may do so: the trashcan
+   costs 70 instructions, which timers with the usual objects do not need.
    What else may be in a chain has a trashcan of its own. */
 static inline bool
-may_nest(FlHandle *self)
+may_nest(FlTimerHandle *timer)
 {
-    PyObject *callback = self->callback;
-    if (self->repr != NULL || self->source_traceback != NULL) {
-        return true;
-    }
-    return callback != NULL
-           && is_handle(PyMethod_Check(callback) ? PyMethod_GET_SELF(callback)
-                                                 : callback);
+    FlHandle *self = (FlHandle *)timer;
+    return self->repr != NULL || self->source_traceback != NULL
+           || (self->callback != NULL
+               && is_handle_or_method_of_one(self->callback))
+           || (self->args != NULL && !PyTuple_CheckExact(self->args))
+           || (self->context != NULL && !PyContext_CheckExact(self->context))
+           || (timer->scheduled != NULL && !PyBool_Check(timer->scheduled));
 }
 
 static inline void
@@ -246,7 +254,7 @@ timer_dealloc(FlTimerHandle *self)
     clear_weakrefs((PyObject *)self);
     /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
-    if (FL_UNLIKELY(may_nest((FlHandle *)self))) {
+    if (FL_UNLIKELY(may_nest(self))) {
         Py_TRASHCAN_BEGIN(self, timer_dealloc)
         timer_release(self);
         Py_TRASHCAN_END

@@ -20,11 +20,11 @@
       runs, so that no signal is lost.
    5. An fd is not closed while Python may write to it.  The system could reuse
       it for a file, and a signal would write a byte into that.
-   6. In the run of its loop, a handler gets the signals that came while the
-      loop had handlers, as with asyncio, which has the wakeup fd only then.
-      So where the first handler is added, or the last one removed, during the
-      run, a mark in the pipe separates the signals before it from those after
-      it. */
+   6. A handler gets only signals that came while its loop had handlers.
+      asyncio does the same, because its loop has the wakeup fd only then.  So
+      when the first handler is added during a run, or the last one removed,
+      the loop writes a mark into its pipe.  The mark separates earlier signals
+      from later ones. */
 #include "core/signals.h"
 
 #include "base/clock.h"
@@ -50,7 +50,7 @@
 /* How many signals one read takes. */
 #define SIGNALS_PER_READ 128
 
-/* The marks of invariant 6.  Signals have smaller numbers. */
+/* The marks of invariant 6, above the number of any signal. */
 #define HANDLERS_GONE 0x80
 #define HANDLERS_CAME 0x81
 
@@ -179,7 +179,7 @@ read_signals(FlLoop *loop, unsigned char *signums)
                : read(loop->poller->signal_fds[0], signums, SIGNALS_PER_READ);
 }
 
-/* Whether a byte of the pipe is a mark; if so, obey it. */
+/* If a byte of the pipe is a mark, apply it and return true. */
 static bool
 take_mark(FlLoop *loop, unsigned char byte)
 {
@@ -200,8 +200,8 @@ write_signal(int fd, unsigned char signum)
 }
 
 /* A loop's run has ended, and `fd` is the wakeup fd now, or -1: pass on the
-   bytes that came after the run's last poll.  Without one they are dropped,
-   as a handler that is added later must not get them. */
+   bytes that came after the run's last poll.  If fd is -1, drop them: a
+   handler that is added later must not get them. */
 static void
 pass_on_signals(FlLoop *loop, int fd)
 {
@@ -217,8 +217,10 @@ pass_on_signals(FlLoop *loop, int fd)
 }
 
 /* The loop's first handler is being added, or its last one has been removed.
-   Outside of its run, or if the pipe is full, the bytes that are in the pipe
-   are dropped: a mark among them must not be obeyed later. */
+   During a run this writes a mark.  Between runs it need not, and cannot if
+   the pipe is full: then it drops the bytes of the pipe.  They came before
+   this change, and a mark among them must not be applied later.  A full pipe
+   drops what would be forwarded to the application's fd as well. */
 static void
 mark_handlers(FlLoop *loop, bool came)
 {
@@ -337,14 +339,14 @@ last_raised(FlLoop *loop, PyObject *first, int code)
     return last;
 }
 
-/* The signal pipe is readable: empty it; each byte is a signal's number.
-   Python's pending handlers run after each read.  If they ran before it, a
-   signal in between would lose its byte to that read, with its handler
-   pending, and from 3.13 on nothing would end the next wait.  They run before
-   the Python calls below, which would report a handler's exception as their
-   own error.  After such an exception, the rest stays in the pipe.  After a
-   fork since the poll, all of it does: it is the parent's.  0, or -1 with the
-   exception that ends the run. */
+/* The signal pipe is readable: empty it.  Each byte is a signal's number or a
+   mark.  Python's pending handlers run after each read.  If they ran before
+   it, the read could take the byte of a signal whose handler is still pending,
+   and from 3.13 on nothing would end the next wait.  They run before the
+   Python calls below, which would report a handler's exception as their own
+   error.  After such an exception, unread bytes stay in the pipe.  In a child
+   that was forked since the poll, nothing is read: the bytes are the parent's.
+   0, or -1 with the exception that ends the run. */
 static int
 on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
 {
@@ -352,7 +354,7 @@ on_signal(FlLoop *loop, FlRegistration *Py_UNUSED(reg), int Py_UNUSED(events))
     ssize_t count;
     PyObject *exc = NULL;
     while (exc == NULL && (count = read_signals(loop, signums)) > 0) {
-        exc = last_raised(loop, exc, PyErr_CheckSignals());
+        exc = last_raised(loop, NULL, PyErr_CheckSignals());
         if (fl_poller_is_inherited(loop->poller)) {
             break; /* a handler forked: the parent has these bytes too */
         }

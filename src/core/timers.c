@@ -113,8 +113,8 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return fl_loop_report_callback(loop, NULL);
 }
 
-/* Take a timer out of the queue.  Returns the queue's reference, or NULL if the
-   timer has left the queue before. */
+/* Take a timer out of the queue.  Returns the queue's reference, or NULL if
+   the timer has left the queue before. */
 static PyObject *
 dequeue(FlLoop *loop, FlTimerHandle *timer)
 {

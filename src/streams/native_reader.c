@@ -9,7 +9,7 @@
       attributes to the __dict__, then removes the state, then changes the
       class, as an audit hook may use the reader there.
    3. Calls into Python may downgrade the reader.  The state then is stale: it
-      still works, but nobody reads it any more.  Code that goes on after such
+      still works, but no code uses it.  Code that goes on after such
       a call checks `downgraded`.
    4. What decides whether a reader may stay native is checked by each call,
       not cached, except for the methods of asyncio's class
@@ -157,9 +157,9 @@ may_upgrade(const FlState *state, PyObject *dict)
            && PyDict_GetItemWithError(dict, state->names._waiter) == Py_None;
 }
 
-/* A state with the attributes of a plain reader, whose dict is given.  NULL
-   with an exception if one is missing or of another type than asyncio's code
-   gives it. */
+/* A state with the attributes of a plain reader, whose dict is given.  NULL,
+   perhaps with an exception, if one is missing or of another type than
+   asyncio's code gives it. */
 static FlReader *
 reader_new(FlState *state, PyObject *dict)
 {
@@ -267,11 +267,11 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
 /* Declared here for module_state_of, which recognizes our type by it. */
 static PyGetSetDef getset[11];
 
-/* The module state of the reader's class.  A descriptor is not told its
-   module, so our type is searched among the base classes.  For
-   fastloop.streams.StreamReader it is the base class, which is tried first; an
-   application's subclass may have other bases, so else the method resolution
-   order is searched.  It has our type, or this descriptor would not run. */
+/* The module state of the reader's class.  CPython passes no module to a
+   descriptor, so this finds our type among the base classes.  It is the base
+   class of fastloop.streams.StreamReader.  An application's subclass may have
+   other bases, so the method resolution order is searched next.  It has our
+   type, or this descriptor would not run. */
 static FlState *
 module_state_of(PyObject *reader)
 {

@@ -494,8 +494,8 @@ class Chance:
                 link[3]["react"] = self.reactions(number)
         steps = []
         for _ in range(rng.randint(1, 6)):
-            turns = rng.choice([-1, -1, -1, 0, 1, 2, 3])
-            steps.append((turns, self.ops()))
+            iterations = rng.choice([-1, -1, -1, 0, 1, 2, 3])
+            steps.append((iterations, self.ops()))
         if self.often(25):
             # The habit of a transport that writes a header, then a body.
             at, n = rng.randrange(len(steps) + 1), self.pick()

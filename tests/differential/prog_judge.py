@@ -148,11 +148,11 @@ def compare(program: Program, ours: Trace, theirs: Trace) -> Verdict:
             break
         all_theirs.append(on_asyncio(program)[1])
         all_ours.append(on_fastloop(program)[1])
-    for which, turns in PATTERNS:
+    for which, iterations in PATTERNS:
         if agree(all_ours, all_theirs):
             return "", ""
         # fastloop may look at its descriptors some iterations later.
-        make = functools.partial(lazy_loop, which, turns)
+        make = functools.partial(lazy_loop, which, iterations)
         all_theirs.append(normal(run_program(make, program)[1]))
     if agree(all_ours, all_theirs):
         return "", ""

@@ -22,15 +22,15 @@ from typing import Any
 
 #: For how many iterations a poll is left out, again and again; 0: for twice as
 #: many after each one that found nothing, as fastloop does it.  With "b": the
-#: same, and for so many turns after one that could block.  With "r" or
+#: same, and for so many iterations after one that could block.  With "r" or
 #: "w": how many iterations each readable or writable descriptor waits, for
 #: their order among each other is the kernel's.  "t": one deadline in each
 #: iteration.
 PATTERNS = (
-    *(("", turns) for turns in (0, 1, 2, 3, 5, 8, 16, 32)),
-    *(("b", turns) for turns in (1, 2, 3, 4)),
-    *(("r", turns) for turns in (1, 3, 6)),
-    *(("w", turns) for turns in (1, 3, 6)),
+    *(("", iterations) for iterations in (0, 1, 2, 3, 5, 8, 16, 32)),
+    *(("b", iterations) for iterations in (1, 2, 3, 4)),
+    *(("r", iterations) for iterations in (1, 3, 6)),
+    *(("w", iterations) for iterations in (1, 3, 6)),
     ("t", 0),
 )
 MOST = 32
@@ -45,11 +45,11 @@ MASKS = {
 class LazySelector(selectors.DefaultSelector):
     """Finds nothing, unless it may block or has not looked for a while."""
 
-    def __init__(self, which: str, turns: int) -> None:
+    def __init__(self, which: str, iterations: int) -> None:
         super().__init__()
         self.mask = MASKS[which]
-        self.turns = turns if which != "b" else 0
-        self.after_wait = turns if which == "b" else 0
+        self.iterations = iterations if which != "b" else 0
+        self.after_wait = iterations if which == "b" else 0
         self.waited: Counter[int] = Counter()
         self.allowance = self.left = 0
 
@@ -63,8 +63,8 @@ class LazySelector(selectors.DefaultSelector):
             self.left -= 1
             return []
         ready = super().select(timeout)
-        if self.turns:
-            self.allowance = self.turns
+        if self.iterations:
+            self.allowance = self.iterations
         elif ready or blocks:
             self.allowance = 0
         else:
@@ -77,17 +77,17 @@ class LazySelector(selectors.DefaultSelector):
         if not events & self.mask:
             return True
         self.waited[key.fd] += 1
-        if self.waited[key.fd] <= self.turns:
+        if self.waited[key.fd] <= self.iterations:
             return False
         del self.waited[key.fd]
         return True
 
 
-def lazy_loop(which: str, turns: int) -> asyncio.AbstractEventLoop:
+def lazy_loop(which: str, iterations: int) -> asyncio.AbstractEventLoop:
     """Return asyncio's loop as such a pattern has it."""
     if which == "t":
         return Punctual()
-    return asyncio.SelectorEventLoop(LazySelector(which, turns))
+    return asyncio.SelectorEventLoop(LazySelector(which, iterations))
 
 
 class Punctual(asyncio.SelectorEventLoop):

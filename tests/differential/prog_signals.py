@@ -1,8 +1,7 @@
-"""What programs do with signals: handlers of the loop's and of Python's.
+"""Operations with signals: handlers of the loop and handlers of Python.
 
-Signals come from the program itself, at a known place, and from a thread,
-while the loop waits.  A run may be interrupted; what happens between two runs
-is a gap.  The signals are those that are ignored without a handler.
+A program sends a signal itself, or a thread sends it while the loop waits.  A
+gap is the time between two runs.  The system ignores these signals by default.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from typing import Any
 
 from prog_links import helper
 
-#: What `prog_judge` knows these invariants by.
+#: By this prefix `prog_judge` recognizes problems of signals.
 A_SIGNAL = "a signal"
-NUMBERS = (signal.SIGWINCH, signal.SIGURG)
+SIGNALS = (signal.SIGWINCH, signal.SIGURG)
+#: The index of the thread that sends; links have smaller ones.
+SENDER = 42
 #: Seconds by which a handler of a signal must have run.
 SOON = 1.0
 #: How often a handler does something; later it only counts.
@@ -57,7 +58,7 @@ class SignalOps:
         self.python_has: set[int] = set()  # signals with a handler of Python's
         self.had_loops_handler = False
         self.handlers = 0
-        self.handled = dict.fromkeys(NUMBERS, 0)
+        self.handled = dict.fromkeys(SIGNALS, 0)
         #: Signals that the loop's handler is still to be called for.
         self.owed: set[int] = set()
         self.sending = False
@@ -66,9 +67,10 @@ class SignalOps:
         self.wakeup: tuple[socket.socket, socket.socket] | None = None
         self.bytes_due = 0  # at the other end of it
 
-    def number(self, which: int) -> int:
+    def choose_signal(self, which: int) -> int:
+        """Return one of SIGNALS; note that the program uses signals."""
         self.signalled = True
-        return NUMBERS[which % len(NUMBERS)]
+        return SIGNALS[which % len(SIGNALS)]
 
     def tell(self, number: int, text: str) -> None:
         self.log(text, f"signal {number}")
@@ -76,7 +78,7 @@ class SignalOps:
     # -- handlers -------------------------------------------------------------
 
     def op_on_sig(self, which: int, ops: list[Any]) -> None:
-        number = self.number(which)
+        number = self.choose_signal(which)
         self.handlers += 1
         what = [ops] * DOES
         self.loop.add_signal_handler(
@@ -95,7 +97,7 @@ class SignalOps:
         self.callback(what.pop() if what else [])
 
     def op_off_sig(self, which: int) -> None:
-        number = self.number(which)
+        number = self.choose_signal(which)
         removed = self.loop.remove_signal_handler(number)
         self.tell(number, f"removed {removed}")
         if removed != (self.loops_handler.pop(number, None) is not None):
@@ -105,7 +107,7 @@ class SignalOps:
         self.owed.discard(number)
 
     def op_py_sig(self, which: int, ops: list[Any]) -> None:
-        number = self.number(which)
+        number = self.choose_signal(which)
         self.handlers += 1
         serial, what = self.handlers, [ops] * DOES
 
@@ -123,10 +125,10 @@ class SignalOps:
 
     def op_kill_sig(self, which: int) -> None:
         """Send a signal: Python's handler runs before this returns."""
-        number = self.number(which)
+        number = self.choose_signal(which)
         if number in self.loops_handler:
             self.owed.add(number)
-        if self.wakeup and (number in self.python_has):
+        if self.wakeup and number in self.python_has:
             self.bytes_due += 1
         before, sent_before = self.handled[number], self.sending
         self.sending = True
@@ -139,7 +141,7 @@ class SignalOps:
 
     def op_late_sig(self, which: int) -> None:
         """Have a thread send a signal while the loop waits."""
-        number = self.number(which)
+        number = self.choose_signal(which)
         if self.late:
             return
         main = threading.get_ident()
@@ -166,7 +168,7 @@ class SignalOps:
             with contextlib.suppress(RuntimeError):  # it may be closed
                 self.loop.call_soon_threadsafe(set_done, done)
 
-        helper(42).submit(send)
+        helper(SENDER).submit(send)
 
     async def wait_for_signals(self, ops: list[Any]) -> None:
         """Be woken by nothing but a signal, where one is to come."""
@@ -178,7 +180,7 @@ class SignalOps:
             self.late.remove(done)
 
     def judge_signals(self) -> None:
-        """See, at rest, that no handler's call is owed."""
+        """At rest, report each handler that was not called for a signal."""
         for number in self.owed:
             self.problem(f"{A_SIGNAL}'s handler was not called")
             self.tell(number, "is owed")
@@ -188,7 +190,7 @@ class SignalOps:
 
     def op_gap(self, what: str, which: int) -> None:
         """Interrupt the run, and have something happen before the next."""
-        self.number(which)
+        self.choose_signal(which)
         self.gaps.append((what, which))
         self.stopped = True
         self.loop.stop()
@@ -229,7 +231,7 @@ class SignalOps:
         """Remove the handlers; the loop is not closed yet."""
         if not self.signalled:
             return
-        for number in NUMBERS:
+        for number in SIGNALS:
             self.loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
 
@@ -274,9 +276,13 @@ def add_signals(seed: int, links: list[Any], steps: list[Any]) -> None:
         which = rng.randrange(2)
         made = rng.choice(
             [
-                *[[], [("soon", [])], [("raise", rng.choice(RAISED))]],
-                *[[("kill_sig", which)], [("off_sig", which)]],
-                *[[("on_sig", which, [])], [("py_sig", which, [])]],
+                [],
+                [("soon", [])],
+                [("raise", rng.choice(RAISED))],
+                [("kill_sig", which)],
+                [("off_sig", which)],
+                [("on_sig", which, [])],
+                [("py_sig", which, [])],
                 [("gap", rng.choice(GAPS), which)],
             ]
         )

@@ -10,7 +10,7 @@ from typing import Any
 class Program:
     """A program; its repr can be pasted into a test.
 
-    ``links`` are (net, side, kind, conf), ``steps`` (turns, operations),
+    ``links`` are (net, side, kind, conf), ``steps`` (iterations, operations),
     ``tapes`` what the ends B do in threads of their own, ``env`` variables
     that are set while the loop is made.
     """

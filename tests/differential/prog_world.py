@@ -1,12 +1,12 @@
 """Runs one program on one loop: its life from the first link to the last look.
 
-A program is data: links and steps.  A step is ``(turns, operations)``: its
-operations run in one callback of the loop, and the next step begins so many
-iterations later, or when all has come to rest if *turns* is negative.  An
-operation is a tuple of a name and arguments; it is the method ``op_<name>``
-here, or ``co_<name>`` where a task does it.  Links, tasks and timers are
-named by number, modulo how many there are, so that whatever is left of a
-program is a program.
+A program is data: links and steps.  A step is ``(iterations, operations)``:
+its operations run in one callback of the loop, and the next step begins that
+many iterations later, or when all has come to rest if *iterations* is
+negative.  An operation is a tuple of a name and arguments; it is the method
+``op_<name>`` here, or ``co_<name>`` where a task does it.  Links, tasks and
+timers are named by number, modulo how many there are, so that whatever is left
+of a program is a program.
 """
 
 from __future__ import annotations
@@ -210,12 +210,12 @@ class World(
             if tape and self.links:
                 run = functools.partial(self.run_tape, number, tape)
                 self.tapes.append(helper(number + 16).submit(run))
-        for turns, ops in self.program.steps:
+        for iterations, ops in self.program.steps:
             self.loop.call_soon(self.callback, ops)
             await self.wait_for_signals(ops)
-            if turns < 0:
+            if iterations < 0:
                 await self.settle()
-            await self.iterate(turns)
+            await self.iterate(iterations)
         self.leaving = True
         await self.settle()
         await self.finish()

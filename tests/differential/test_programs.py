@@ -15,7 +15,7 @@ import prog_links
 import prog_pool
 import programs
 import pytest
-from prog_signals import NUMBERS
+from prog_signals import SIGNALS
 from prog_tape import Program
 from prog_world import run_program
 
@@ -260,11 +260,11 @@ class Masking(asyncio.SelectorEventLoop):
         select = self._selector.select
 
         def select_alone(timeout=None):
-            signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 return select(timeout)
             finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
         self._selector.select = select_alone
 

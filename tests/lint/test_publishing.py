@@ -121,7 +121,7 @@ def test_wheels_are_tested_with_the_pinned_libuv():
 
 
 def stages_of(workflow):
-    """The stages that a workflow has run, in no order."""
+    """The stages that a workflow runs."""
     groups = re.search(
         r"^ +groups: \|\n((?: .*\n)+)",
         read(f".github/workflows/{workflow}"),

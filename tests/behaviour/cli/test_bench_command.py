@@ -20,7 +20,7 @@ from cli_helpers import (
 )
 
 from fastloop.cli import Refused
-from fastloop.cli.adopt import Counted, factory_of
+from fastloop.cli.default_loop import Counted, factory_of
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
 

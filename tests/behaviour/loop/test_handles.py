@@ -245,14 +245,16 @@ def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
 
 
 @pytest.mark.no_refcount
+@pytest.mark.parametrize("name", ["_callback", "_args", "_context"])
 @every_maker
-def test_a_long_chain_of_handles_is_freed(loop_factory, make):
+def test_a_long_chain_of_handles_is_freed(loop_factory, make, name):
     """Each one refers to the one before, by an attribute that may be set."""
     loop = loop_factory()
     last = nothing
     for _ in range(100_000):
         handle = make(loop, nothing)
-        handle._callback, last = last, handle
+        setattr(handle, name, last)
+        last = handle
     alive = weakref.ref(last)
     loop.close()
     del handle, last

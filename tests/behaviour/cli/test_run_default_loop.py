@@ -1,4 +1,4 @@
-"""`run`: modules that are changed on import, and children that adopt it."""
+"""`run`: modules that are patched on import, and the children's default."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from cli_helpers import LIMIT
 
-from fastloop.cli import adopt
+from fastloop.cli import default_loop
 
 AUTO = """
 def auto_loop_factory(use_subprocess=False):
@@ -65,7 +65,7 @@ assert type(asyncio.new_event_loop()).__module__.startswith("asyncio.")
 )
 def test_a_child_without_the_kind_is_left_alone(kind, missing):
     """It may be of another Python, or on another machine."""
-    source = adopt._source(kind, None)
+    source = default_loop._source(kind, None)
     subprocess.run(
         [sys.executable, "-c", CHILD.format(source=source, missing=missing)],
         check=True,
@@ -88,6 +88,8 @@ execnet.default_group.terminate(5)
 """
 
 
-def test_a_gateway_of_execnets_default_group_adopts_it(fastloop_command):
+def test_a_gateway_of_execnets_default_group_has_the_same_default(
+    fastloop_command,
+):
     pytest.importorskip("execnet", reason="needs execnet")
     assert fastloop_command("run", "-c", GATEWAY).stdout == "fastloop.loop\n"

@@ -1,14 +1,14 @@
-"""Makes a kind of loop the one that asyncio gives a program by default.
+"""Makes a kind of loop asyncio's default for an application.
 
-What a program gets from `asyncio.run`, `asyncio.Runner`,
+What an application gets from `asyncio.run`, `asyncio.Runner`,
 `asyncio.new_event_loop` and, where Python has policies, from the default
 policy becomes this kind.  No policy is set and no deprecated name is touched,
-so no Python version warns.  A program that names a class of loop keeps it.
+so no Python version warns.  Code that names a class of loop keeps it.
 
-Three modules are changed when a program imports them: uvicorn's loop "auto",
-which would name a class, follows asyncio's default; and the processes that
-multiprocessing spawns, and those of execnet, which are the workers of
-pytest-xdist, adopt the same kind.
+Three modules are patched when the application imports them: uvicorn's loop
+"auto", which would name a class, follows asyncio's default; and the processes
+that multiprocessing and execnet start (pytest-xdist's workers are execnet's)
+have the same default.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ __all__ = [
     "HOME",
     "USUAL",
     "Counted",
-    "adopt",
     "factory_of",
     "fault_of",
+    "set_default_loop",
     "usual_loops",
 ]
 
@@ -96,8 +96,8 @@ class Counted:
     __name__ = "fastloop"
 
     def __init__(self, kind: str, mark: str | None = None) -> None:
-        #: A file that has words once there was a loop, also where a child
-        #: process made it; None: no file.
+        #: A file that is written when the first loop is made, in this process
+        #: or in a child.  None: no file.
         self.mark = mark
         self.made = 0
         self._make_loop = factory_of(kind)
@@ -110,7 +110,7 @@ class Counted:
 
     def _count(self) -> None:
         if self.mark and not self.made:
-            with suppress(OSError):  # the program has given up its rights
+            with suppress(OSError):  # it may have dropped privileges
                 Path(self.mark).write_bytes(b"made")
         self.made += 1
 
@@ -120,9 +120,9 @@ class Counted:
         This object, where the kind is no class.
         """
         base: Any = self._make_loop
-        begin = base.__init__
         if not isinstance(base, type):
             return self
+        begin: Any = base.__init__  # type: ignore[misc, unused-ignore]
 
         def __init__(loop: Any, *args: Any, **options: Any) -> None:
             begin(loop, *args, **options)
@@ -133,7 +133,7 @@ class Counted:
         return type(base.__name__, (base,), {**same, "__init__": __init__})
 
 
-def adopt(kind: str, counted: Counted | None = None) -> None:
+def set_default_loop(kind: str, counted: Counted | None = None) -> None:
     """Make asyncio's default loops be of a kind, in this process.
 
     counted, if given, makes them.  Raises as `factory_of` does.
@@ -144,30 +144,35 @@ def adopt(kind: str, counted: Counted | None = None) -> None:
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
-    _when_imported("uvicorn.loops.auto", lambda m: _uvicorn(m, default))
+    _when_imported("uvicorn.loops.auto", lambda m: _patch_uvicorn(m, default))
     source = _source(kind, counted.mark if counted else None)
-    _when_imported("multiprocessing.spawn", lambda m: _children(m, source))
-    _when_imported("execnet.multi", lambda m: _workers(m, source))
+    _when_imported(
+        "multiprocessing.spawn",
+        lambda m: _patch_multiprocessing(m, source),
+    )
+    _when_imported("execnet.multi", lambda m: _patch_execnet(m, source))
 
 
 def _source(kind: str, mark: str | None) -> str:
-    """Return code by which another process adopts the same kind.
+    """Return code that gives another process the same default.
 
-    It does nothing where the kind cannot be imported: a child may be of
-    another Python, or on another machine.
+    It does nothing where there is no such kind: a child may be of another
+    Python, or on another machine.
     """
     return (
         "import sys\n"
+        "path = sys.path[:]\n"
         f"sys.path.append({HOME!r})\n"
         "try:\n"
-        "    from fastloop.cli.adopt import Counted, adopt\n"
-        f"    adopt({kind!r}, Counted({kind!r}, {mark!r}))\n"
-        "except ImportError:\n"
-        f"    sys.path.remove({HOME!r})\n"
+        "    from fastloop.cli import default_loop\n"
+        f"    counted = default_loop.Counted({kind!r}, {mark!r})\n"
+        f"    default_loop.set_default_loop({kind!r}, counted)\n"
+        "except (ImportError, AttributeError):\n"
+        "    sys.path[:] = path\n"
     )
 
 
-def _uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
+def _patch_uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
     """uvicorn asks for a factory from 0.36 on, and for a policy before."""
 
     def auto_loop_factory(use_subprocess: bool = False) -> Callable[[], Any]:
@@ -185,8 +190,8 @@ def _uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
             setattr(module, name, change)
 
 
-class _Adoption:
-    """Pickles as the call that makes a child adopt the same kind.
+class _SetDefaultLoop:
+    """Pickles as the call that gives a child the same default.
 
     A child reads it before it has its parent's `sys.path`.
     """
@@ -198,18 +203,18 @@ class _Adoption:
         return exec, (self._source, {})
 
 
-def _children(module: ModuleType, source: str) -> None:
+def _patch_multiprocessing(module: ModuleType, source: str) -> None:
     """A child unpickles the preparation data before anything else."""
     prepare = module.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = prepare(name)
-        return {"fastloop": _Adoption(source), **data}
+        return {"fastloop": _SetDefaultLoop(source), **data}
 
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
 
 
-def _workers(module: ModuleType, source: str) -> None:
+def _patch_execnet(module: ModuleType, source: str) -> None:
     """A worker on this machine is sent code before anything else."""
     make = module.Group.makegateway
 
@@ -224,14 +229,12 @@ def _workers(module: ModuleType, source: str) -> None:
     module.makegateway = module.default_group.makegateway  # type: ignore[attr-defined]
 
 
-class _Importer:
-    """A finder that changes a module when a program has imported it."""
+class _Finder:
+    """Finds one module, and patches it when it has been imported."""
 
-    def __init__(
-        self, name: str, change: Callable[[ModuleType], None]
-    ) -> None:
+    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
         self._name = name
-        self._change = change
+        self._patch = patch
 
     def find_spec(
         self,
@@ -246,23 +249,23 @@ class _Importer:
             spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment, unused-ignore]
         return spec
 
-    def changes(self, module: ModuleType) -> None:
-        """Change the module that has been imported; find it no more."""
-        with suppress(ValueError):  # the program may have removed this
+    def on_imported(self, module: ModuleType) -> None:
+        """Stop finding the module, and patch it."""
+        with suppress(ValueError):  # the application may have removed this
             sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
-        self._change(module)
+        self._patch(module)
 
 
 class _Loader:
-    """Imports one module, then has it changed.
+    """Imports one module, then has it patched.
 
-    The loader that was found may be that of other modules too, as a zip
-    archive's is; it is the one that the module knows.
+    The original loader is not changed, because it may load other modules too
+    (a zip archive's does).  The module's __loader__ and spec get that one.
     """
 
-    def __init__(self, loader: Any, importer: _Importer) -> None:
+    def __init__(self, loader: Any, finder: _Finder) -> None:
         self._loader = loader
-        self._importer = importer
+        self._finder = finder
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
@@ -273,11 +276,11 @@ class _Loader:
         assert spec is not None
         spec.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        self._importer.changes(module)
+        self._finder.on_imported(module)
 
 
-def _when_imported(name: str, change: Callable[[ModuleType], None]) -> None:
+def _when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
     if name in sys.modules:
-        change(sys.modules[name])
+        patch(sys.modules[name])
     else:
-        sys.meta_path.insert(0, _Importer(name, change))  # type: ignore[arg-type, unused-ignore]
+        sys.meta_path.insert(0, _Finder(name, patch))  # type: ignore[arg-type, unused-ignore]
