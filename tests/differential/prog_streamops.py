@@ -40,6 +40,7 @@ class StreamOps:
     log: Any
     links: list[Link]
     keep: list[Any]
+    files: list[int]
     leaving: bool
     tapes: list[Any]
     moment: int
@@ -366,6 +367,7 @@ class StreamOps:
         at = link.peer.to_b + link.written
         link.written += count
         with open(BLOCK_FILE, "rb") as file:
+            self.files.append(file.fileno())
             try:
                 if link.sock is not None:
                     await self.loop.sock_sendfile(link.sock, file, at, count)
@@ -378,6 +380,7 @@ class StreamOps:
                 link.rough = link.peer.outside = True
                 raise
             finally:
+                self.files.remove(file.fileno())
                 link.busy = False
                 link.switched = True  # another protocol was there meanwhile
         if not link.closed:

@@ -76,6 +76,7 @@ class World(
         self.stalls: dict[int, int] = {}  # how many operations tapes wait for
         self.keep: list[Any] = []
         self.fds: list[int] = []
+        self.files: list[int] = []  # those that a sendfile reads
         self.loose = False  # the program closed descriptors by hand
         self.exited = False  # a callback left the loop by a BaseException
         self.wild = False  # its trace is a matter of chance
@@ -164,17 +165,25 @@ class World(
 
     async def settle(self) -> None:
         """Wait until nothing happens any more."""
-        naps = 0
+        naps = quiet = 0
         for _ in range(300):
-            before = self.activity
+            before = self.progress()
             await self.iterate(3)
-            if self.activity != before:
+            if self.progress() != before:
                 continue
             await asyncio.sleep(0.0008)
             naps += 1
-            if self.activity == before and self.is_idle() or naps == 60:
+            quiet = quiet + 1 if self.progress() == before else 0
+            # asyncio reads a file by jobs of the executor, which take longer.
+            enough = quiet >= (8 if self.files else 1)
+            if enough and self.is_idle() or naps == 60:
                 break
         self.judge_signals()
+
+    def progress(self) -> tuple[int, ...]:
+        """Return what changes while something happens."""
+        places = [os.lseek(file, 0, os.SEEK_CUR) for file in self.files]
+        return self.activity, *places
 
     async def iterate(self, count: int) -> None:
         for _ in range(count):
