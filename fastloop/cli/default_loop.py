@@ -145,7 +145,11 @@ def set_default_loop(kind: str, counted: Counted | None = None) -> None:
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
     _when_imported("uvicorn.loops.auto", lambda m: _patch_uvicorn(m, default))
-    source = _source(kind, counted.mark if counted else None)
+    mark = counted.mark if counted else None
+
+    def source(path: list[str]) -> str:
+        return _source(kind, mark, [HOME, *path])
+
     _when_imported(
         "multiprocessing.spawn",
         lambda m: _patch_multiprocessing(m, source),
@@ -153,22 +157,28 @@ def set_default_loop(kind: str, counted: Counted | None = None) -> None:
     _when_imported("execnet.multi", lambda m: _patch_execnet(m, source))
 
 
-def _source(kind: str, mark: str | None) -> str:
+def _source(kind: str, mark: str | None, path: list[str]) -> str:
     """Return code that gives another process the same default.
 
-    It does nothing where there is no such kind: a child may be of another
-    Python, or on another machine.
+    It runs before that process has its parent's `sys.path`, which is *path*.
+    It does nothing where fastloop cannot be imported: a child may be of
+    another Python, or on another machine.
     """
     return (
         "import sys\n"
-        "path = sys.path[:]\n"
-        f"sys.path.append({HOME!r})\n"
+        "own = sys.path[:]\n"
+        f"sys.path += [one for one in {path!r} if one not in own]\n"
         "try:\n"
+        "    from fastloop import _core\n"
         "    from fastloop.cli import default_loop\n"
+        "except ImportError:\n"
+        "    pass\n"
+        "else:\n"
         f"    counted = default_loop.Counted({kind!r}, {mark!r})\n"
         f"    default_loop.set_default_loop({kind!r}, counted)\n"
-        "except (ImportError, AttributeError):\n"
-        "    sys.path[:] = path\n"
+        f"    own.append({HOME!r})\n"
+        "finally:\n"
+        "    sys.path[:] = own\n"
     )
 
 
@@ -191,10 +201,7 @@ def _patch_uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
 
 
 class _SetDefaultLoop:
-    """Pickles as the call that gives a child the same default.
-
-    A child reads it before it has its parent's `sys.path`.
-    """
+    """Pickles as the call that gives a child the same default."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -203,25 +210,30 @@ class _SetDefaultLoop:
         return exec, (self._source, {})
 
 
-def _patch_multiprocessing(module: ModuleType, source: str) -> None:
+def _patch_multiprocessing(
+    module: ModuleType, source: Callable[[list[str]], str]
+) -> None:
     """A child unpickles the preparation data before anything else."""
     prepare = module.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = prepare(name)
-        return {"fastloop": _SetDefaultLoop(source), **data}
+        first = _SetDefaultLoop(source(data.get("sys_path", [])))
+        return {"fastloop": first, **data}
 
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
 
 
-def _patch_execnet(module: ModuleType, source: str) -> None:
+def _patch_execnet(
+    module: ModuleType, source: Callable[[list[str]], str]
+) -> None:
     """A worker on this machine is sent code before anything else."""
     make = module.Group.makegateway
 
     def makegateway(self: Any, spec: Any = None) -> Any:
         gateway = make(self, spec)
         if gateway.spec.popen:
-            gateway.remote_exec(source).waitclose()
+            gateway.remote_exec(source(sys.path)).waitclose()
         return gateway
 
     module.Group.makegateway = makegateway
@@ -266,6 +278,10 @@ class _Loader:
     def __init__(self, loader: Any, finder: _Finder) -> None:
         self._loader = loader
         self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:
+        # runpy and pkgutil call optional methods of a loader.
+        return getattr(self._loader, name)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)

@@ -55,22 +55,56 @@ assert type(asyncio.new_event_loop()).__module__.startswith("asyncio.")
 """
 
 
-@pytest.mark.parametrize(
-    ("kind", "missing"),
-    [
-        ("fastloop", "sys.modules['fastloop'] = None"),
-        ("fastloop", "sys.modules['fastloop._core'] = None"),
-        ("no_such_loop", ""),
-    ],
-)
-def test_a_child_without_the_kind_is_left_alone(kind, missing):
+@pytest.mark.parametrize("missing", ["fastloop", "fastloop._core"])
+def test_a_child_without_fastloop_is_left_alone(missing):
     """It may be of another Python, or on another machine."""
-    source = default_loop._source(kind, None)
+    source = default_loop._source("fastloop", None, [default_loop.HOME])
+    missing = f"sys.modules[{missing!r}] = None"
     subprocess.run(
         [sys.executable, "-c", CHILD.format(source=source, missing=missing)],
         check=True,
         timeout=LIMIT,
     )
+
+
+SPAWN = """
+import asyncio, multiprocessing, sys
+sys.path.insert(0, "elsewhere")
+from fastloop.cli import default_loop
+
+def report():
+    print(type(asyncio.new_event_loop()).__module__)
+
+if __name__ == "__main__":
+    default_loop.set_default_loop("my_loops:Loop")
+    child = multiprocessing.get_context("spawn").Process(target=report)
+    child.start()
+    child.join()
+    print(child.exitcode)
+"""
+
+
+def test_a_child_gets_a_kind_of_its_parents_path(fastloop_command):
+    (fastloop_command.folder / "elsewhere").mkdir()
+    fastloop_command.write(
+        "elsewhere/my_loops.py",
+        "import asyncio\nclass Loop(asyncio.SelectorEventLoop): pass\n",
+    )
+    fastloop_command.write("spawn.py", SPAWN)
+    done = fastloop_command.python("spawn.py")
+    assert done.stdout.split() == ["my_loops", "0"], done.stderr
+
+
+def test_a_module_that_will_be_patched_can_be_run_and_read(fastloop_command):
+    """By optional methods of its loader."""
+    program = (
+        "import pkgutil, runpy\n"
+        "name = 'multiprocessing.spawn'\n"
+        "print(len(pkgutil.get_data(name, 'spawn.py')) > 0)\n"
+        "print('prepare' in runpy.run_module(name))\n"
+    )
+    done = fastloop_command("run", "-c", program)
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 GATEWAY = """
