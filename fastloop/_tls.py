@@ -121,6 +121,8 @@ def _is_plain(sslobject: Any) -> bool:
         issubclass(type(sslobject), ssl.SSLObject)  # and no proxy of one
         and _originals.is_defined_in(ssl, type(sslobject).read)
         and _originals.is_defined_in(ssl, type(sslobject).write)
+        and "read" not in (own := vars(sslobject))
+        and "write" not in own
         and getattr(sslobject.context, "_msg_callback", None) is None
         and getattr(sslobject.context, "keylog_filename", None) is None
     )

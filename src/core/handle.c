@@ -205,33 +205,31 @@ handle_dealloc(FlHandle *self)
     }
 }
 
-static void timer_dealloc(FlTimerHandle *self);
-
+/* Whether the deallocator of a callback has the trashcan, or has it one step
+   further: a function's (its closure's tuple), a C method's, an instance's of a
+   Python class, a method's of these.  functools.partial and others have none. */
 static inline bool
-is_handle(PyObject *object)
+has_trashcan(const FlTimerHandle *timer, PyObject *callback)
 {
-    destructor dealloc = Py_TYPE(object)->tp_dealloc;
-    return dealloc == (destructor)timer_dealloc
-           || dealloc == (destructor)handle_dealloc;
+    if (PyMethod_Check(callback)) {
+        if (!PyFunction_Check(PyMethod_GET_FUNCTION(callback))) {
+            return false;
+        }
+        callback = PyMethod_GET_SELF(callback);
+    }
+    destructor of_python_classes = Py_TYPE(timer)->tp_base->tp_dealloc;
+    return PyFunction_Check(callback) || PyCFunction_Check(callback)
+           || Py_TYPE(callback)->tp_dealloc == of_python_classes;
 }
 
+/* Whether a timer may be part of a long chain without another trashcan in it.
+   The trashcan costs 70 instructions, which usual timers do not need. */
 static inline bool
-is_handle_or_method_of_one(PyObject *object)
+may_nest(const FlTimerHandle *timer)
 {
-    return is_handle(PyMethod_Check(object) ? PyMethod_GET_SELF(object)
-                                            : object);
-}
-
-/* Whether a slot of a timer refers to a handle, or may do so: the trashcan
-   costs 70 instructions, which timers with the usual objects do not need.
-   What else may be in a chain has a trashcan of its own. */
-static inline bool
-may_nest(FlTimerHandle *timer)
-{
-    FlHandle *self = (FlHandle *)timer;
+    const FlHandle *self = (const FlHandle *)timer;
     return self->repr != NULL || self->source_traceback != NULL
-           || (self->callback != NULL
-               && is_handle_or_method_of_one(self->callback))
+           || (self->callback != NULL && !has_trashcan(timer, self->callback))
            || (self->args != NULL && !PyTuple_CheckExact(self->args))
            || (self->context != NULL && !PyContext_CheckExact(self->context))
            || (timer->scheduled != NULL && !PyBool_Check(timer->scheduled));

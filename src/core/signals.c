@@ -551,10 +551,12 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
             mark_handlers(loop, true);
         }
     }
-    else if (wakeup->handler == loop) {
-        wakeup->handler = NULL;
-        code = loop->owns_wakeup_fd ? 0 : release_wakeup_fd(loop);
-        mark_handlers(loop, false);
+    else {
+        if (wakeup->handler == loop) {
+            wakeup->handler = NULL;
+            code = loop->owns_wakeup_fd ? 0 : release_wakeup_fd(loop);
+        }
+        mark_handlers(loop, false); /* also if another loop has handlers */
     }
     return fl_call_none(code < 0 ? -1 : 0);
 }

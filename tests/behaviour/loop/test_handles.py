@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import gc
 import sys
 import weakref
@@ -258,6 +259,24 @@ def test_a_long_chain_of_handles_is_freed(loop_factory, make, name):
     alive = weakref.ref(last)
     loop.close()
     del handle, last
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.no_refcount
+@pytest.mark.parametrize("wrap", [functools.partial, staticmethod])
+@every_maker
+def test_a_long_chain_of_handles_in_wrappers_is_freed(
+    loop_factory, make, wrap
+):
+    """Of methods of handles in objects that have no trashcan."""
+    loop = loop_factory()
+    handle = make(loop, nothing)
+    for _ in range(150_000):
+        handle = make(loop, wrap(handle._run))
+    alive = weakref.ref(handle)
+    loop.close()
+    del handle
     gc.collect()
     assert alive() is None
 

@@ -535,6 +535,27 @@ def test_a_handler_does_not_get_an_earlier_signal_of_its_iteration(loop):
     assert seen == []
 
 
+def test_a_handler_of_a_loop_that_another_one_has_followed(loop, loop_factory):
+    """It does not get a signal from before it either."""
+    seen = []
+    other = loop_factory()
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+    other.add_signal_handler(signal.SIGUSR2, seen.append, "other")
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+    async def main():
+        await asyncio.sleep(0.01)
+        signal.raise_signal(signal.SIGUSR1)
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+        await asyncio.sleep(0.01)
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    with python_handler(signal.SIGUSR1, lambda *args: None):
+        loop.run_until_complete(main())
+    other.close()
+    assert seen == []
+
+
 def test_a_handler_in_the_place_of_a_removed_one_gets_its_signal(loop):
     """A program changes a handler by removing it first."""
     seen = []

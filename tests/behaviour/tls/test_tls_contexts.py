@@ -359,6 +359,31 @@ async def test_a_tracer_of_sslobjects_sees_the_calls(
 
 
 @every_way
+async def test_methods_that_an_sslobject_itself_has_are_called(
+    tls_pair, side, monkeypatch
+):
+    near, far = contexts(side)
+    make = near.wrap_bio
+    calls = []
+
+    def traced(*args, **words):
+        made = make(*args, **words)
+        calls.append(trace(monkeypatch, made, "read"))
+        calls.append(trace(monkeypatch, made, "write"))
+        return made
+
+    near.wrap_bio = traced
+    c = await tls_pair(side=side, near=near, far=far)
+    await c.peer.write(b"question")
+    assert await c.protocol.wait_data(8) == b"question"
+    c.transport.write(b"answer")
+    assert await c.peer.read_exactly(6) == b"answer"
+    reads, writes = calls
+    assert reads
+    assert [bytes(data) for (data,) in writes] == [b"answer"]
+
+
+@every_way
 async def test_a_proxy_of_an_sslobject_is_used_as_one(tls_pair, side):
     near, far = contexts(side)
     make = near.wrap_bio
