@@ -205,9 +205,10 @@ handle_dealloc(FlHandle *self)
     }
 }
 
-/* Whether the deallocator of a callback has the trashcan, or has it one step
-   further: a function's (its closure's tuple), a C method's, an instance's of a
-   Python class, a method's of these.  functools.partial and others have none. */
+/* Whether the deallocator of a callback has the trashcan, itself or one step
+   further: that of a function (its closure is a tuple), of a method in C, of
+   an instance of a Python class, of a method of these.  functools.partial and
+   others have none. */
 static inline bool
 has_trashcan(const FlTimerHandle *timer, PyObject *callback)
 {

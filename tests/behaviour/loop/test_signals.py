@@ -521,8 +521,17 @@ def test_a_handler_does_not_get_a_signal_that_came_before_it(loop):
     assert seen == []
 
 
-def test_a_handler_does_not_get_an_earlier_signal_of_its_iteration(loop):
+@pytest.mark.parametrize("followed", [False, True])
+def test_a_handler_does_not_get_an_earlier_signal_of_its_iteration(
+    loop, loop_factory, followed
+):
+    """Nor after another loop has added handlers to its first ones."""
     seen = []
+    if followed:
+        other = loop_factory()
+        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+        other.add_signal_handler(signal.SIGUSR2, seen.append, "other")
+        loop.remove_signal_handler(signal.SIGUSR1)
 
     async def main():
         signal.raise_signal(signal.SIGUSR1)
@@ -532,27 +541,8 @@ def test_a_handler_does_not_get_an_earlier_signal_of_its_iteration(loop):
 
     with python_handler(signal.SIGUSR1, lambda *args: None):
         loop.run_until_complete(main())
-    assert seen == []
-
-
-def test_a_handler_of_a_loop_that_another_one_has_followed(loop, loop_factory):
-    """It does not get a signal from before it either."""
-    seen = []
-    other = loop_factory()
-    loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-    other.add_signal_handler(signal.SIGUSR2, seen.append, "other")
-    loop.remove_signal_handler(signal.SIGUSR1)
-
-    async def main():
-        await asyncio.sleep(0.01)
-        signal.raise_signal(signal.SIGUSR1)
-        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-        await asyncio.sleep(0.01)
-        loop.remove_signal_handler(signal.SIGUSR1)
-
-    with python_handler(signal.SIGUSR1, lambda *args: None):
-        loop.run_until_complete(main())
-    other.close()
+    if followed:
+        other.close()
     assert seen == []
 
 
