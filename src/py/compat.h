@@ -166,10 +166,6 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
    lock, so cancel() waits for it: see core/threadsafe_handle.c. */
 #define FL_CANCEL_WAITS_FOR_CALLBACK (PY_VERSION_HEX >= 0x030E0000)
 
-/* 3.14: a TLS transport's is_closing() is also true while its raw transport is
-   closing. */
-#define FL_TLS_CLOSES_WITH_RAW (PY_VERSION_HEX >= 0x030E0000)
-
 /* 3.14: the TypeError of a stream's write() names the accepted types. */
 #if PY_VERSION_HEX < 0x030E0000
 #define FL_WRITABLE_TYPES "bytes-like"

@@ -55,11 +55,14 @@ tls_force_close(FlTransport *self, PyObject *exc)
     return fl_error_keep_first(raised, 0, NULL);
 }
 
+/* Also while the raw transport is closing, as in asyncio's later releases of
+   3.12 and 3.13 and since 3.14.  Otherwise StreamWriter.drain() does not yield
+   after the connection is lost, so a task that goes on writing never lets the
+   loop call connection_lost(). */
 static int
 tls_is_closing(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-#if FL_TLS_CLOSES_WITH_RAW
     PyObject *raw =
         self->closed ? NULL
                      : fl_field_get(self->connection, &self->connection->raw);
@@ -68,7 +71,6 @@ tls_is_closing(FlTransport *transport)
         Py_DECREF(raw);
         return closing;
     }
-#endif
     return self->closed;
 }
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from asyncio import selector_events
+from asyncio import selector_events, sslproto
 from collections import Counter
 from typing import Any
 
@@ -109,7 +109,7 @@ class Punctual(asyncio.SelectorEventLoop):
         return now
 
 
-def mend_asyncio() -> None:
+def mend_pauses() -> None:
     """Have asyncio's transports keep a pause in connection_made.
 
     Those of early releases of 3.11 do not: see allowed.toml.  Mended for both
@@ -127,4 +127,22 @@ def mend_asyncio() -> None:
     transport._add_reader = _add_reader
 
 
-mend_asyncio()
+def mend_closing() -> None:
+    """Have is_closing() over TLS include the raw transport.
+
+    Later releases of 3.12 and 3.13 do it, and those from 3.14 on.
+    """
+    transport: Any = sslproto._SSLProtocolTransport
+    if hasattr(sslproto.SSLProtocol, "_is_transport_closing"):
+        return
+    is_closing = transport.is_closing
+
+    def with_raw(self: Any) -> bool:
+        raw = getattr(self._ssl_protocol, "_transport", None)
+        return is_closing(self) or (raw is not None and raw.is_closing())
+
+    transport.is_closing = with_raw
+
+
+mend_pauses()
+mend_closing()

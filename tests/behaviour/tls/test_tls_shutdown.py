@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import socket
 import ssl
+from asyncio import sslproto
 
 import pytest
 from net_helpers import (
     KIB,
     PY312,
     PY313,
-    PY314,
     Recorder,
     client_context,
     digest,
@@ -30,6 +31,14 @@ from tls_ends import (
     every_version,
     every_way,
     tls_server,
+)
+
+#: In asyncio is_closing() includes the raw transport from 3.14 on, and in
+#: later releases of 3.12 and 3.13.
+closes_with_raw = (
+    pytest.mark.usefixtures()
+    if hasattr(sslproto.SSLProtocol, "_is_transport_closing")
+    else pytest.mark.native_tls
 )
 
 
@@ -391,7 +400,7 @@ async def test_a_server_ends_its_connections(run, loop, call):
         await server.wait_closed()
 
 
-@pytest.mark.skipif(not PY314, reason="the wire counts from 3.14 on")
+@closes_with_raw
 async def test_is_closing_includes_the_underlying_transport(tls_pair):
     """The plain transport below may be closing, the TLS one not yet."""
     c = await tls_pair()
@@ -400,3 +409,28 @@ async def test_is_closing_includes_the_underlying_transport(tls_pair):
     c.transport._ssl_protocol._transport.abort()
     assert c.transport.is_closing()
     await c.protocol.wait_lost()
+
+
+@closes_with_raw
+async def test_a_task_that_goes_on_writing_learns_of_a_reset(loop):
+    """drain() yields once the transport is closing, and then raises."""
+    with listening_socket() as listener:
+        opening = loop.create_task(
+            asyncio.open_connection(
+                *listener.getsockname(),
+                ssl=client_context(),
+                server_hostname="localhost",
+            )
+        )
+        sock, _ = await loop.sock_accept(listener)
+    peer = WirePeer(sock, server_context(), True)
+    await peer.handshake()
+    _, writer = await opening
+    peer.reset()
+    with pytest.raises(ConnectionError):
+        for _ in range(1000):
+            writer.write(b"into the void")
+            await writer.drain()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
