@@ -295,3 +295,53 @@ fl_stream_take_fd(FlStream *self, int fd)
                   : open_registration(self, fd);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
+
+/* --- flow control -------------------------------------------------------- */
+
+/* An FlReadyOp. */
+static int
+pause_op(FlLoop *Py_UNUSED(loop), PyObject *stream,
+         PyObject *Py_UNUSED(argument))
+{
+    return fl_flow_check((FlStream *)stream, true);
+}
+
+/* pause_writing is called inside the write that fills the queue above the
+   high-water mark, as in asyncio; resume_writing when the queue is down to the
+   low-water mark.  The critical section covers the test, the flag and the
+   reference to the protocol, and not the call: CPython would release it
+   there.  So without a GIL a resume in the loop's thread could overtake the
+   pause of another thread's write.  The loop's thread calls both. */
+int
+fl_flow_check(FlStream *self, bool pause)
+{
+    PyObject *protocol = NULL, *loop = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    size_t size = self->write_queue.size_bytes;
+    if (!pause) {
+        fl_stream_meter_queue(self);
+    }
+    if (self->protocol_paused != pause
+        && (pause ? size > self->high_water_bytes
+                  : size <= self->low_water_bytes))
+    {
+        if (pause && fl_transport_on_other_thread(self->loop)) {
+            loop = Py_NewRef((PyObject *)self->loop);
+        }
+        else {
+            self->protocol_paused = pause;
+            protocol = Py_XNewRef(self->protocol.object);
+        }
+    }
+    Py_END_CRITICAL_SECTION();
+    if (loop != NULL) {
+        int code =
+            fl_thread_queue_push_op_anythread((FlLoop *)loop, pause_op,
+                                              (PyObject *)self, NULL, NULL);
+        Py_DECREF(loop);
+        return code;
+    }
+    return protocol == NULL ? 0
+                            : fl_transport_call_flow((FlTransport *)self,
+                                                     protocol, NULL, pause);
+}

@@ -259,35 +259,6 @@ cork_queue(FlStream *self)
     loop->flush_soon |= !waits_for_iteration(self);
 }
 
-/* --- flow control -------------------------------------------------------- */
-
-/* pause_writing is called inside the write that fills the queue above the
-   high-water mark, as in asyncio; resume_writing when the queue is down to the
-   low-water mark.  The critical section covers the test, the flag and the
-   reference to the protocol, and not the call: CPython would release it
-   there. */
-int
-fl_flow_check(FlStream *self, bool pause)
-{
-    PyObject *protocol = NULL;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    size_t size = self->write_queue.size_bytes;
-    if (!pause) {
-        fl_stream_meter_queue(self);
-    }
-    if (self->protocol_paused != pause
-        && (pause ? size > self->high_water_bytes
-                  : size <= self->low_water_bytes))
-    {
-        self->protocol_paused = pause;
-        protocol = Py_XNewRef(self->protocol.object);
-    }
-    Py_END_CRITICAL_SECTION();
-    return protocol == NULL ? 0
-                            : fl_transport_call_flow((FlTransport *)self,
-                                                     protocol, NULL, pause);
-}
-
 /* --- write --------------------------------------------------------------- */
 
 /* 0, or -1 with asyncio's exception if nothing may be written now. */

@@ -31,14 +31,6 @@ int fl_stream_write_ready(FlStream *self);
    do what waited for that.  0, or -1 to end the run. */
 int fl_stream_drained(FlStream *self);
 
-/* Flow control.  With `pause`: call pause_writing if the queue is above the
-   high-water mark.  Without: call resume_writing if it is at or below the
-   low-water mark.  The two calls alternate.  The protocol may close, abort or
-   write in either, so this is the last thing its caller does, or the caller
-   checks the phase again.  An exception is reported.  0, or -1 with one that
-   leaves the loop. */
-int fl_flow_check(FlStream *self, bool pause);
-
 /* transport.write(data): None, or NULL with an exception set. */
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
 

@@ -152,9 +152,13 @@ fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes)
         }
         size_bytes -= size;
         write_queue->head++;
+        /* Without a GIL the next line may let another thread use the queue. */
+        write_queue->sent_bytes = 0;
         Py_DECREF(bytes);
     }
-    write_queue->sent_bytes = size_bytes; /* the rest is part of the first */
+    if (size_bytes > 0) {
+        write_queue->sent_bytes = size_bytes; /* of the first item */
+    }
     if (write_queue->head == write_queue->tail) {
         /* An idle connection must not keep the array of a burst. */
         fl_write_queue_clear(write_queue);

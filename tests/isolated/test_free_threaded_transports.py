@@ -383,6 +383,40 @@ run(main)
     )
 
 
+def test_the_loops_thread_pauses_the_protocol(fast_script):
+    fast_script(
+        FULL
+        + """
+async def main():
+    loop = asyncio.get_running_loop()
+    near, far, filled = full_pair()
+    loop._add_private_sock(near)
+    calls = []
+    resumed = loop.create_future()
+    class Paused(asyncio.Protocol):
+        def pause_writing(self):
+            calls.append(("pause", threading.get_ident()))
+        def resume_writing(self):
+            calls.append(("resume", threading.get_ident()))
+            resumed.set_result(None)
+    transport, _ = await loop.create_connection(Paused, sock=near)
+    size = 1 << 20
+    await loop.run_in_executor(None, transport.write, bytes(size))
+    while not calls:
+        await asyncio.sleep(0)
+    assert await received(far, filled + size) == filled + size
+    await resumed
+    here = threading.get_ident()
+    assert calls == [("pause", here), ("resume", here)], calls
+    transport.abort()
+    far.close()
+    await asyncio.sleep(0)
+
+run(main)
+"""
+    )
+
+
 def test_bytes_written_at_the_end_of_a_drain_are_sent_before_eof(fast_script):
     fast_script(
         FULL
