@@ -33,13 +33,12 @@ from tls_ends import (
     tls_server,
 )
 
-#: In asyncio is_closing() includes the raw transport from 3.14 on, and in
-#: later releases of 3.12 and 3.13.
-closes_with_raw = (
-    pytest.mark.usefixtures()
-    if hasattr(sslproto.SSLProtocol, "_is_transport_closing")
-    else pytest.mark.native_tls
-)
+
+def closes_with_raw(test):
+    """Mark a test that asyncio passes from 3.14 on, and in later releases of
+    3.12 and 3.13."""
+    passes = hasattr(sslproto.SSLProtocol, "_is_transport_closing")
+    return test if passes else pytest.mark.native_tls(test)
 
 
 @every_way
