@@ -5,7 +5,7 @@ CPython keeps memory to its end, and a leak in an application's own objects
 passes through our frames too, because our loop calls the application.  So a
 leak is ours if, from the allocation outwards, a frame of fastloop's comes
 before the bytecode interpreter's.  Any other kind of report is a failure,
-whoever made it.
+also one of CPython's code.
 
     leaks.py FOLDER           reports go to FOLDER; $VENV is the environment
     leaks.py FOLDER abrupt    the tests that end interpreters in the middle of

@@ -17,6 +17,7 @@ import asyncio
 import sys
 from asyncio import unix_events
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
@@ -145,11 +146,7 @@ def set_default_loop(kind: str, counted: Counted | None = None) -> None:
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
     _when_imported("uvicorn.loops.auto", lambda m: _patch_uvicorn(m, default))
-    mark = counted.mark if counted else None
-
-    def source(path: list[str]) -> str:
-        return _source(kind, mark, [HOME, *path])
-
+    source = partial(_source, kind, counted.mark if counted else None)
     _when_imported(
         "multiprocessing.spawn",
         lambda m: _patch_multiprocessing(m, source),
@@ -167,7 +164,7 @@ def _source(kind: str, mark: str | None, path: list[str]) -> str:
     return (
         "import sys\n"
         "own = sys.path[:]\n"
-        f"sys.path += [one for one in {path!r} if one not in own]\n"
+        f"sys.path += [one for one in {[HOME, *path]!r} if one not in own]\n"
         "try:\n"
         "    from fastloop import _core\n"
         "    from fastloop.cli import default_loop\n"

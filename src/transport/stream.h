@@ -273,10 +273,11 @@ fl_stream_check_lost(FlStream *self)
 
 /* Flow control.  With `pause`: call pause_writing if the queue is above the
    high-water mark.  Without: call resume_writing if it is at or below the
-   low-water mark.  The two calls alternate.  The protocol may close, abort or
-   write in either, so this is the last thing its caller does, or the caller
-   checks the phase again.  An exception is reported.  0, or -1 with one that
-   leaves the loop. */
+   low-water mark.  The two calls alternate.  Without a GIL another thread's
+   pause is queued to the loop's thread.  The protocol may close, abort or
+   write in either call, so this is the last thing its caller does, or the
+   caller checks the phase again.  An exception is reported.  0, or -1 with one
+   that leaves the loop. */
 int fl_flow_check(FlStream *self, bool pause);
 
 #endif

@@ -41,7 +41,6 @@
 
 #include "base/clock.h"
 #include "core/loop.h"
-#include "core/metrics.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"

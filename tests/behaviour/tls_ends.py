@@ -16,6 +16,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from asyncio import sslproto
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -83,6 +84,15 @@ class PlainPeer(Peer):
         with contextlib.suppress(ConnectionResetError):
             return await self.recv_all()
         return b""
+
+
+def closes_with_raw(test: Any) -> Any:
+    """Mark a test of is_closing() that includes the raw transport.
+
+    asyncio passes it from 3.14 on, and in later releases of 3.12 and 3.13.
+    """
+    passes = hasattr(sslproto.SSLProtocol, "_is_transport_closing")
+    return test if passes else pytest.mark.native_tls(test)
 
 
 class WirePeer(PlainPeer):

@@ -58,7 +58,7 @@ assert type(asyncio.new_event_loop()).__module__.startswith("asyncio.")
 @pytest.mark.parametrize("missing", ["fastloop", "fastloop._core"])
 def test_a_child_without_fastloop_is_left_alone(missing):
     """It may be of another Python, or on another machine."""
-    source = default_loop._source("fastloop", None, [default_loop.HOME])
+    source = default_loop._source("fastloop", None, [])
     missing = f"sys.modules[{missing!r}] = None"
     subprocess.run(
         [sys.executable, "-c", CHILD.format(source=source, missing=missing)],

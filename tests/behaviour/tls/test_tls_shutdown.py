@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import socket
 import ssl
-from asyncio import sslproto
 
 import pytest
 from net_helpers import (
@@ -25,6 +23,7 @@ from net_helpers import (
 from tls_ends import (
     WirePeer,
     blocking_peer,
+    closes_with_raw,
     connect_tls,
     contexts,
     every_side,
@@ -32,13 +31,6 @@ from tls_ends import (
     every_way,
     tls_server,
 )
-
-
-def closes_with_raw(test):
-    """Mark a test that asyncio passes from 3.14 on, and in later releases of
-    3.12 and 3.13."""
-    passes = hasattr(sslproto.SSLProtocol, "_is_transport_closing")
-    return test if passes else pytest.mark.native_tls(test)
 
 
 @every_way
@@ -408,28 +400,3 @@ async def test_is_closing_includes_the_underlying_transport(tls_pair):
     c.transport._ssl_protocol._transport.abort()
     assert c.transport.is_closing()
     await c.protocol.wait_lost()
-
-
-@closes_with_raw
-async def test_a_task_that_goes_on_writing_learns_of_a_reset(loop):
-    """drain() yields once the transport is closing, and then raises."""
-    with listening_socket() as listener:
-        opening = loop.create_task(
-            asyncio.open_connection(
-                *listener.getsockname(),
-                ssl=client_context(),
-                server_hostname="localhost",
-            )
-        )
-        sock, _ = await loop.sock_accept(listener)
-    peer = WirePeer(sock, server_context(), True)
-    await peer.handshake()
-    _, writer = await opening
-    peer.reset()
-    with pytest.raises(ConnectionError):
-        for _ in range(1000):
-            writer.write(b"into the void")
-            await writer.drain()
-    writer.close()
-    with contextlib.suppress(ConnectionError):
-        await writer.wait_closed()

@@ -19,7 +19,13 @@ from net_helpers import (
     pattern,
     server_context,
 )
-from tls_ends import WirePeer, every_side, every_version, every_way
+from tls_ends import (
+    WirePeer,
+    closes_with_raw,
+    every_side,
+    every_version,
+    every_way,
+)
 
 
 @contextlib.asynccontextmanager
@@ -115,6 +121,17 @@ async def test_drain_raises_after_a_reset(run, loop):
         peer.reset()
         with pytest.raises(ConnectionError):
             await waiting
+
+
+@closes_with_raw
+async def test_a_task_that_goes_on_writing_learns_of_a_reset(run, loop):
+    """drain() yields once the transport is closing, and then raises."""
+    async with stream_to_peer(loop) as (_reader, writer, peer):
+        peer.reset()
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                writer.write(b"into the void")
+                await writer.drain()
 
 
 async def test_a_spoiled_record_reaches_the_reader(run, loop):
