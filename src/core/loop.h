@@ -119,7 +119,8 @@ struct FlLoop {
     uint64_t wait_limited_at; /* ready.tail + 1: see fl_signals_before_wait */
     uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
-    atomic_bool busy;           /* see fl_loop_claim */
+    /* The ident of the thread that has the claim, or 0: see fl_loop_claim */
+    _Atomic unsigned long claimed_by;
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
@@ -188,15 +189,21 @@ fl_loop_on_other_thread(const FlLoop *loop)
 #endif
 }
 
+/* Whether the calling thread runs, iterates or closes the loop now. */
+static inline bool
+fl_loop_is_claimed_here(const FlLoop *loop)
+{
+    return atomic_load_explicit(&loop->claimed_by, memory_order_relaxed)
+           == PyThread_get_thread_ident();
+}
+
 /* Without a GIL: whether the queues of callbacks and timers need the lock of
-   the thread queue, because this thread does not run the loop.  Another one
-   may, or may begin to. */
+   the thread queue, because this thread has not claimed the loop.  Another one
+   may have, or may begin to. */
 static inline bool
 fl_loop_needs_lock(const FlLoop *loop)
 {
-    /* A _run_once() outside a run has no thread_id. */
-    return !FL_HAVE_GIL && !fl_loop_on_own_thread(loop)
-           && !fl_fd_table_iterates_here(&loop->poller->table);
+    return !FL_HAVE_GIL && !fl_loop_is_claimed_here(loop);
 }
 
 /* Choose where this thread queues an entry.  1: in the thread queue.  0: in
@@ -228,7 +235,10 @@ fl_loop_flush_corked(FlLoop *loop)
 static inline bool
 fl_loop_claim(FlLoop *loop)
 {
-    if (atomic_exchange(&loop->busy, true)) {
+    unsigned long nobody = 0;
+    if (!atomic_compare_exchange_strong(&loop->claimed_by, &nobody,
+                                        PyThread_get_thread_ident()))
+    {
         return false;
     }
     if (!FL_HAVE_GIL && loop->thread_queue_ready) {
@@ -242,7 +252,7 @@ fl_loop_claim(FlLoop *loop)
 static inline void
 fl_loop_unclaim(FlLoop *loop)
 {
-    atomic_store(&loop->busy, false);
+    atomic_store(&loop->claimed_by, 0);
 }
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */

@@ -100,7 +100,7 @@ bool
 fl_thread_queue_lock_idle(FlLoop *loop)
 {
     fl_thread_queue_lock(&loop->thread_queue);
-    if (!loop->closed && !atomic_load(&loop->busy)) {
+    if (!loop->closed && atomic_load(&loop->claimed_by) == 0) {
         return true;
     }
     fl_thread_queue_unlock(&loop->thread_queue);

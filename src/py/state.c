@@ -152,8 +152,10 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
     if (type != NULL && PyModule_AddType(module, type) < 0) {
         Py_CLEAR(type);
     }
-    if (type != NULL) {
-        /* Threads that create handles would compete for its count. */
+    /* Threads that create handles would compete for its count.  Immortal types
+       keep their module, which a process can afford once. */
+    if (type != NULL && PyInterpreterState_Get() == PyInterpreterState_Main())
+    {
         fl_make_type_immortal((PyObject *)type);
     }
     return type;

@@ -22,8 +22,10 @@
       the application has no reference to it, because no event will ever come
       of it.  So the stream visits the loop's reference to such a stream as a
       reference of its own.  Otherwise it would leak until the loop is closed.
-   8. The GC may run in any thread.  Without a GIL the finalizer queues the
-      stream to the loop's thread, which may be using it.
+   8. The GC may run in any thread.  Without a GIL another thread may be using
+      the loop, or begin to.  So only the thread that has claimed the loop ends
+      a collected stream.  In any other the finalizer queues the stream for the
+      next run; the close of the loop ends it, too (fl_stream_abandon).
    9. Objects that are garbage together with the stream may use it after its
       finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
       does, and every operation handles that phase.
@@ -168,13 +170,17 @@ stream_finish(FlStream *self)
     if (self->kind == FL_SOCKET) {
         fl_stream_save_sockname(self); /* may run Python */
     }
-    if (self->phase == FL_STREAM_CLOSED) {
+    bool was_closed;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may write or finish */
+    was_closed = self->phase == FL_STREAM_CLOSED;
+    if (!was_closed) {
+        fl_stream_set_phase(self, FL_STREAM_CLOSED);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (was_closed) {
         Py_DECREF(self);
         return 0;
     }
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    fl_stream_set_phase(self, FL_STREAM_CLOSED);
-    Py_END_CRITICAL_SECTION();
     /* The close of the fd or of a duplicate sends an EOF, perhaps to a stream
        of this loop: corked bytes of other streams go first, and the next
        iteration polls. */
@@ -198,11 +204,30 @@ stream_finish(FlStream *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
+/* End a stream that was collected open: see invariant 8. */
+static void
+end_unclosed(FlStream *self)
+{
+    if (self->reg != NULL) {
+        /* In a forked child this may be the first use of the loop: without
+           this we would remove registrations from the parent's set. */
+        (void)fl_poller_after_fork(self->loop->poller);
+        fl_stream_flush_if_corked(
+            self); /* another finalizer may have written */
+    }
+    if (stream_finish(self) < 0) {
+        PyErr_WriteUnraisable((PyObject *)self);
+    }
+}
+
 void
 fl_stream_abandon(FlOpenTransport *node)
 {
     FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
     fl_stream_unregister(self, true);
+    if (PyObject_GC_IsFinalized((PyObject *)self)) {
+        end_unclosed(self); /* the finalizer will not run again */
+    }
     Py_DECREF(self);
 }
 
@@ -521,31 +546,14 @@ fl_stream_clear(FlStream *self)
 
 /* An FlReadyOp. */
 static int
-run_finalize(FlLoop *Py_UNUSED(loop), PyObject *subject,
-             PyObject *Py_UNUSED(argument))
+run_end_unclosed(FlLoop *Py_UNUSED(loop), PyObject *subject,
+                 PyObject *Py_UNUSED(argument))
 {
-    fl_stream_finalize((FlStream *)subject);
+    end_unclosed((FlStream *)subject);
     return 0;
 }
 
-/* Warn as asyncio's transports do, then end the stream.  In the loop's thread,
-   or in any where a GIL orders them. */
-static void
-end_unclosed(FlStream *self)
-{
-    fl_transport_warn_unclosed((FlTransport *)self);
-    if (self->reg != NULL) {
-        /* In a forked child this may be the first use of the loop: without
-           this we would remove registrations from the parent's set. */
-        (void)fl_poller_after_fork(self->loop->poller);
-        fl_stream_flush_if_corked(
-            self); /* another finalizer may have written */
-    }
-    if (stream_finish(self) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-}
-
+/* Warn as asyncio's transports do, then end the stream: see invariant 8. */
 void
 fl_stream_finalize(FlStream *self)
 {
@@ -555,17 +563,20 @@ fl_stream_finalize(FlStream *self)
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
+    fl_transport_warn_unclosed((FlTransport *)self);
     /* Without a registration the loop's thread has no use of the stream. */
-    if (self->reg == NULL || !fl_loop_on_other_thread(self->loop)) {
+    if (FL_HAVE_GIL || self->reg == NULL
+        || fl_loop_is_claimed_here(self->loop)) {
         end_unclosed(self);
     }
-    else if (fl_thread_queue_push_op_anythread(self->loop, run_finalize,
+    /* The entry's reference resurrects the stream.  Without an entry, too,
+       fl_stream_abandon ends it. */
+    else if (fl_thread_queue_push_op_anythread(self->loop, run_end_unclosed,
                                                (PyObject *)self, NULL,
                                                self->context)
              < 0)
     {
-        /* The entry's reference would have resurrected the stream. */
-        PyErr_WriteUnraisable((PyObject *)self);
+        PyErr_Clear();
     }
     fl_error_restore(exc);
 }
@@ -574,7 +585,7 @@ void
 fl_stream_dealloc(FlStream *self)
 {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0) {
-        return; /* resurrected, as by an entry of run_finalize */
+        return; /* resurrected, as by an entry of run_end_unclosed */
     }
     PyObject_GC_UnTrack(self);
     fl_stream_free(self);

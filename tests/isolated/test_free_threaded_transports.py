@@ -531,3 +531,61 @@ far.close()
 loop.close()
 """
     )
+
+
+@pytest.mark.parametrize("where", ["in_a_run", "between_runs"])
+@pytest.mark.parametrize("ends", ["run", "close"])
+def test_connections_that_another_thread_collects_are_closed(
+    fast_script, ends, where
+):
+    """Only the thread that has the loop may end them."""
+    fast_script(
+        f"ENDS, WHERE = {ends!r}, {where!r}"
+        """
+class Paused(asyncio.Protocol):
+    made = 0
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.pause_reading()
+        Paused.made += 1
+
+def collect():
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    thread.join()
+
+def collect_and_stop():
+    collect()
+    loop.stop()
+
+async def accept():
+    '''Have connections accepted that nothing refers to.'''
+    server = await loop.create_server(Paused, "127.0.0.1", 0)
+    for _ in range(5):
+        address = server.sockets[0].getsockname()
+        peers.append(socket.create_connection(address, 60))
+    while Paused.made < 5:
+        await asyncio.sleep(0)
+    server.close()
+
+gc.disable()
+peers = []
+loop = new_loop()
+loop.run_until_complete(accept())
+if WHERE == "in_a_run":
+    loop.call_soon(collect_and_stop)
+    loop.run_forever()
+else:
+    collect()
+if ENDS == "run":
+    loop.run_until_complete(asyncio.sleep(0))
+else:
+    loop.close()
+for peer in peers:
+    assert peer.recv(1) == b""
+    peer.close()
+loop.close()
+""",
+        "-W",
+        "ignore",
+    )
