@@ -36,6 +36,7 @@ __all__ = [
     "finish_connect",
     "in_daemon_thread",
     "log_event",
+    "log_lost",
     "own_socket",
     "safepoint",
     "send_rest",
@@ -167,6 +168,11 @@ def shown_buffer(waiting: list[Any], sent: int, datagrams: bool | None) -> Any:
 def log_event(transport: object, event: str) -> None:
     """Log a transport's event, for a loop in debug mode."""
     _logger.debug("%r %s", transport, event)
+
+
+def log_lost(transport: object, message: str, exc: Exception) -> None:
+    """Log an exception that ends a connection, for a loop in debug mode."""
+    _logger.debug("%r: %s", transport, message, exc_info=exc)
 
 
 def warn_lost(is_pipe: bool) -> None:

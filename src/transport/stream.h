@@ -70,6 +70,7 @@ typedef struct FlStream {
     PyObject *waiter;         /* future resolved after connection_made */
     PyObject *empty_waiter;   /* sendfile's: for an empty queue, or for room */
     PyObject *queued_by;      /* debug mode: the stack that queued a call */
+    const char *lost_text;    /* see fl_stream_fail; or NULL */
     FlList cork_link;         /* in loop->corked while corked */
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */

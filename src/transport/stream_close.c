@@ -249,6 +249,20 @@ fl_stream_undo_open(FlStream *self)
 
 /* --- connection_lost ----------------------------------------------------- */
 
+/* In debug mode, log an exception that is reported nowhere; nothing without a
+   message.  0, or -1 to end the run. */
+static int
+log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
+{
+    if (!loop->debug || message == NULL) {
+        return 0;
+    }
+    int code = fl_call_done(
+        PyObject_CallMethod(self->state->helpers, "log_lost", "OsO",
+                            (PyObject *)self, message, exc));
+    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+}
+
 /* Fail sendfile's future with connection_lost's exception, or with a
    ConnectionError if that is None.  0, or -1 to end the run. */
 static int
@@ -278,18 +292,21 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         Py_XDECREF(protocol);
         return 0; /* a finalizer has ended it meanwhile */
     }
-    int code = 0;
     /* An end without an exception is no loss. */
     if (argument != Py_None && fl_stream_is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
     }
+    /* An exception that leaves the loop must not stop what follows. */
+    int code = log_lost(loop, self, self->lost_text, argument);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = 0;
     if (fl_call_method(protocol, name, argument) < 0) {
         code = fl_loop_report_call(loop, protocol, name, argument,
                                    self->queued_by);
     }
     Py_DECREF(protocol);
-    /* An exception that leaves the loop must not stop the clean-up. */
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = fl_error_keep_first(exc, code, subject);
+    exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     if (self->empty_waiter != NULL) {
         code = fail_empty_waiter(loop, self, argument);
         code = fl_error_keep_first(exc, code, subject);
@@ -387,8 +404,10 @@ fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
        handles a report. */
     bool silent = self->kind != FL_READ_PIPE
                   && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
-    if (self->loop != NULL && !silent) {
-        code = fl_transport_report((FlTransport *)self, NULL, exc, message);
+    if (self->loop != NULL) {
+        code = silent ? log_lost(self->loop, self, message, exc)
+                      : fl_transport_report((FlTransport *)self, NULL, exc,
+                                            message);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);
@@ -424,8 +443,9 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 }
 
 void
-fl_stream_fail(FlStream *self, int code)
+fl_stream_fail(FlStream *self, int code, const char *message)
 {
+    self->lost_text = message;
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *exc = fl_errno_exception(code);
     if (exc == NULL) {
@@ -487,7 +507,7 @@ fl_stream_evict(FlOpenTransport *node)
     if (code < 0 && !refused) {
         fl_stream_unregister(self, true); /* a duplicate, if it has one */
         self->fd = -1; /* the stream must not use it any more */
-        fl_stream_fail(self, code);
+        fl_stream_fail(self, code, NULL);
         code = 0;
     }
     Py_DECREF(self);

@@ -46,10 +46,10 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
    0, or -1 with an exception that leaves the loop. */
 int fl_stream_call_connection_lost(FlStream *self);
 
-/* Fatal errors.  An OSError goes to connection_lost alone, except a read
-   pipe's; every other exception is first reported to the loop's exception
-   handler.  The functions that return int return 0, or -1 with an exception
-   that ends the run (KeyboardInterrupt, SystemExit). */
+/* Fatal errors.  An OSError goes to connection_lost alone, and in debug mode
+   to the log, except a read pipe's; every other exception is first reported to
+   the loop's exception handler.  The functions that return int return 0, or -1
+   with an exception that ends the run (KeyboardInterrupt, SystemExit). */
 
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
    it, unless it is an OSError, and force the stream closed.  A pipe stays open
@@ -66,8 +66,10 @@ int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 
 /* Queue connection_lost with a negative errno, which is not reported.  A
-   raised exception stays. */
-void fl_stream_fail(FlStream *self, int code);
+   raised exception stays.  Debug mode logs the exception before that call,
+   with `message`, a literal, unless that is NULL: asyncio logs it here, but
+   here no Python code may run. */
+void fl_stream_fail(FlStream *self, int code, const char *message);
 
 /* FlOpenTransportKind.evict. */
 int fl_stream_evict(FlOpenTransport *node);

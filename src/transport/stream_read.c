@@ -211,7 +211,7 @@ end_read(FlStream *self, int code)
         return fl_stream_fatal_errno(self, code, READ_FAILED);
     }
     if (code == -EIO) {
-        fl_stream_fail(self, code);
+        fl_stream_fail(self, code, PIPE_READ_FAILED);
         return 0;
     }
     PyObject *exc = fl_errno_exception(code);

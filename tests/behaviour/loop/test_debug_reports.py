@@ -13,7 +13,7 @@ import time
 import warnings
 
 import pytest
-from net_helpers import iterations, tcp_socketpair
+from net_helpers import Peer, Recorder, iterations, tcp_socketpair
 
 
 def nothing(*args):
@@ -252,6 +252,28 @@ async def test_transports_log_reading_and_eof(debug, logged):
     texts = "\n".join(logged(logging.DEBUG))
     for event in ("pauses reading", "resumes reading", "received EOF"):
         assert event in texts
+
+
+@pytest.mark.parametrize("does", ["read", "write", "write later"])
+async def test_transports_log_the_error_that_ends_them(debug, caplog, does):
+    """connection_lost gets it; no exception handler does."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+    near, far = tcp_socketpair()
+    transport, protocol = await debug.create_connection(Recorder, sock=near)
+    if does != "read":
+        transport.pause_reading()
+    if does == "write later":
+        transport.write(bytes(1 << 24))
+        await iterations(2)
+    Peer(far).reset()
+    if does == "write":
+        transport.write(b"x")
+    exc = await protocol.wait_lost()
+    (record,) = (r for r in caplog.records if "Fatal" in r.getMessage())
+    assert record.levelno == logging.DEBUG
+    word = does.split()[0]
+    assert f"Fatal {word} error on socket transport" in record.getMessage()
+    assert record.exc_info[1] is exc
 
 
 def slow_texts(logged):
