@@ -366,7 +366,7 @@ class StreamOps:
         link.busy = True
         at = link.peer.to_b + link.written
         link.written += count
-        with open(BLOCK_FILE, "rb") as file:
+        with open(BLOCK_FILE, "rb", opener=open_high) as file:
             self.files.append(file.fileno())
             try:
                 if link.sock is not None:
@@ -537,10 +537,22 @@ def block_file() -> str:
     number = os.memfd_create("block")
     with open(number, "wb", closefd=False) as file:
         file.write(BLOCK)
-    # Out of the way of programs that close descriptors of others.
-    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 901)
+    return f"/proc/self/fd/{moved(number, 901)}"
+
+
+def open_high(name: str, flags: int) -> int:
+    return moved(os.open(name, flags), 500)
+
+
+def moved(number: int, least: int) -> int:
+    """Move an fd out of the way of programs that close others' numbers.
+
+    A double close would close it.  Its finalizer then closes the number of
+    another file, perhaps one of a later program's loop.
+    """
+    high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, least)
     os.close(number)
-    return f"/proc/self/fd/{high}"
+    return high
 
 
 #: Made once: forked workers share it.
