@@ -351,7 +351,10 @@ class Peer:
         self.set_buffer(socket.SO_SNDBUF, size)
 
     def set_buffer(self, which: int, size: int) -> None:
-        sock = getattr(self.wire, "sock", None)
+        wire = self.wire
+        while isinstance(wire, TlsWire):
+            wire = wire.below
+        sock = getattr(wire, "sock", None)
         if sock is None or self.gone:
             return
         if which == socket.SO_RCVBUF:
@@ -389,6 +392,8 @@ class Peer:
     def finish(self, half_close: bool) -> None:
         """Send all that is to be sent, and read to the end or to ``stop``."""
         until = time.monotonic() + PATIENCE
+        # Through the smallest buffers, 300 KiB take seconds.
+        self.do(("rcvbuf", 1 << 18))
         if half_close:
             self.do(("eof",))
         while self.wire and not self.gone:

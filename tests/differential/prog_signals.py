@@ -61,6 +61,10 @@ class SignalOps:
         self.handled = dict.fromkeys(SIGNALS, 0)
         #: Signals that the loop's handler is still to be called for.
         self.owed: set[int] = set()
+        #: Signals whose handler was replaced while one was on its way: which
+        #: handler it finds depends on the iteration in which the loop reads.
+        self.unsure: set[int] = set()
+        self.other_runs = False
         self.sending = False
         self.late: list[asyncio.Future[None]] = []
         self.gaps: list[tuple[str, int]] = []
@@ -79,6 +83,10 @@ class SignalOps:
 
     def op_on_sig(self, which: int, ops: list[Any]) -> None:
         number = self.choose_signal(which)
+        if self.other_runs:
+            return  # the other loop may have a signal from before it
+        if number in self.owed:
+            self.unsure.add(number)
         self.handlers += 1
         what = [ops] * DOES
         self.loop.add_signal_handler(
@@ -91,7 +99,8 @@ class SignalOps:
 
     def on_signal(self, number: int, serial: int, what: list[Any]) -> None:
         self.handled[number] += 1
-        self.tell(number, f"the loop's handler {serial}")
+        which = "" if number in self.unsure else f" {serial}"
+        self.tell(number, f"the loop's handler{which}")
         if self.loops_handler.get(number) == serial:
             self.owed.discard(number)
         self.callback(what.pop() if what else [])
@@ -222,7 +231,9 @@ class SignalOps:
         other = type(self.loop)()
         other.call_soon(self.kill_quietly, which)
         other.call_soon(other.stop)
+        self.other_runs = True
         other.run_forever()
+        self.other_runs = False
         other.close()
 
     # -- the end --------------------------------------------------------------

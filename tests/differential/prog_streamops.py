@@ -261,6 +261,7 @@ class StreamOps:
             link.transport = new or link.transport
             link.upgrading = False
         except BaseException:
+            link.upgrading = False  # a pipe, which has no TLS, goes on
             link.rough = link.untold = link.peer.stop = True
             if self.depth(wire) > 1:
                 link.mark("TLS in TLS did not begin")
