@@ -203,6 +203,8 @@ class TransportOps:
         link = self.usable(number)
         if link is not None and not is_leaving_tls(link):
             link.limited = high == 0
+            if link.limited and link.secure and link.react.get("full"):
+                link.mark("an empty TLS connection is full")
             link.transport.set_write_buffer_limits(high, low)
 
     def op_set_protocol(self, number: int, kind: str) -> None:
