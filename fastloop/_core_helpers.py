@@ -171,7 +171,7 @@ def log_event(transport: object, event: str) -> None:
 
 
 def log_lost(transport: object, message: str, exc: Exception) -> None:
-    """Log an exception that ends a connection, for a loop in debug mode."""
+    """Log an exception that ends a transport, for a loop in debug mode."""
     _logger.debug("%r: %s", transport, message, exc_info=exc)
 
 

@@ -7,7 +7,7 @@
    Threads: the fields belong to the thread that runs the loop, or, while none
    does, to the thread that has the GIL.  `ready` and `timers` differ: with a
    GIL any thread that has it may push at any time.  Without a GIL, while no
-   thread runs the loop, they belong to the thread that has the lock of
+   thread has claimed the loop, they belong to the thread that has the lock of
    `thread_queue`.  Functions are for the loop's thread unless their name ends
    in _anythread or their comment says so.
 
@@ -53,7 +53,8 @@ typedef struct {
        collects the transport if nobody else refers to it. */
     bool (*visits_own_ref)(const struct FlOpenTransport *self);
     /* The loop was closed or garbage-collected: take over its reference and
-       drop it.  The node is already unlinked. */
+       drop it.  A stream whose finalizer has run is ended first.  The node is
+       already unlinked. */
     void (*abandon)(struct FlOpenTransport *self);
     /* Whether the transport has its fd for itself: never for a pipe, nor once
        the fd refers to another file.  May run Python.  Raises nothing.  Any
@@ -189,7 +190,8 @@ fl_loop_on_other_thread(const FlLoop *loop)
 #endif
 }
 
-/* Whether the calling thread runs, iterates or closes the loop now. */
+/* Whether the calling thread runs, iterates or closes the loop now.  Relaxed:
+   only this thread stores its own ident. */
 static inline bool
 fl_loop_is_claimed_here(const FlLoop *loop)
 {
@@ -198,8 +200,8 @@ fl_loop_is_claimed_here(const FlLoop *loop)
 }
 
 /* Without a GIL: whether the queues of callbacks and timers need the lock of
-   the thread queue, because this thread has not claimed the loop.  Another one
-   may have, or may begin to. */
+   the thread queue, because this thread has not claimed the loop.  Another
+   thread may have claimed it, or may do so at any time. */
 static inline bool
 fl_loop_needs_lock(const FlLoop *loop)
 {

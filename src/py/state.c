@@ -152,8 +152,9 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
     if (type != NULL && PyModule_AddType(module, type) < 0) {
         Py_CLEAR(type);
     }
-    /* Threads that create handles would compete for its count.  Immortal types
-       keep their module, which a process can afford once. */
+    /* Threads that create instances would contend for the type's reference
+       count.  An immortal type never frees its module, so each subinterpreter
+       would leak one. */
     if (type != NULL && PyInterpreterState_Get() == PyInterpreterState_Main())
     {
         fl_make_type_immortal((PyObject *)type);

@@ -306,8 +306,9 @@ fl_state_get(PyObject *module)
      | Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 /* Create a heap type from `spec` and add it to the module under its short
-   name.  `base` is a class, a tuple of classes, or NULL.  Returns a new
-   reference, or NULL with an exception set. */
+   name.  `base` is a class, a tuple of classes, or NULL.  Without a GIL the
+   main interpreter's type is immortal.  Returns a new reference, or NULL with
+   an exception set. */
 PyTypeObject *fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base);
 
 /* The place in a struct of ours of a __slots__ member that our type inherits

@@ -11,7 +11,8 @@
 
    Every change of the phase goes through fl_stream_set_phase, which asserts
    that the phase only advances; fl_stream_undo_open is the exception.  The
-   finalizer (stream_close.c) takes a stream from any phase to CLOSED.
+   finalizer takes a stream from any phase to CLOSED, or queues that
+   (stream_close.c, invariant 8).
 
    Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
    An open transport of a live loop is therefore garbage only where no event
@@ -70,7 +71,7 @@ typedef struct FlStream {
     PyObject *waiter;         /* future resolved after connection_made */
     PyObject *empty_waiter;   /* sendfile's: for an empty queue, or for room */
     PyObject *queued_by;      /* debug mode: the stack that queued a call */
-    const char *lost_text;    /* see fl_stream_fail; or NULL */
+    const char *lost_message; /* see fl_stream_fail; or NULL */
     FlList cork_link;         /* in loop->corked while corked */
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */

@@ -24,11 +24,13 @@
       reference of its own.  Otherwise it would leak until the loop is closed.
    8. The GC may run in any thread.  Without a GIL another thread may be using
       the loop, or begin to.  So only the thread that has claimed the loop ends
-      a collected stream.  In any other the finalizer queues the stream for the
-      next run; the close of the loop ends it, too (fl_stream_abandon).
+      a stream that is still registered.  In any other thread the finalizer
+      queues it for the loop's next run.  If the loop is closed or collected
+      first, fl_stream_abandon ends the stream.
    9. Objects that are garbage together with the stream may use it after its
       finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
-      does, and every operation handles that phase.
+      does, unless it queues the stream (8), and every operation handles that
+      phase.
    10. Only a stream that may still write is corked (fl_stream_set_phase), and
       the loop has a reference to each such stream.  So loop->corked never has
       a freed stream. */
@@ -204,7 +206,7 @@ stream_finish(FlStream *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
-/* End a stream that was collected open: see invariant 8. */
+/* End a stream that the GC found open: see invariant 8. */
 static void
 end_unclosed(FlStream *self)
 {
@@ -249,8 +251,8 @@ fl_stream_undo_open(FlStream *self)
 
 /* --- connection_lost ----------------------------------------------------- */
 
-/* In debug mode, log an exception that is reported nowhere; nothing without a
-   message.  0, or -1 to end the run. */
+/* In debug mode, log an exception that no exception handler gets.  Does
+   nothing if message is NULL.  0, or -1 to end the run. */
 static int
 log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
 {
@@ -297,7 +299,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         FL_METER(loop, connections_lost, 1);
     }
     /* An exception that leaves the loop must not stop what follows. */
-    int code = log_lost(loop, self, self->lost_text, argument);
+    int code = log_lost(loop, self, self->lost_message, argument);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = 0;
     if (fl_call_method(protocol, name, argument) < 0) {
@@ -399,15 +401,15 @@ fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
     int code = 0;
     /* asyncio would have sent the corked bytes before the error. */
     fl_stream_flush_if_corked(self);
-    /* As in asyncio, a system error goes to connection_lost alone, unless it
-       is that of a read pipe.  A stream without a loop is closed: nothing
-       handles a report. */
-    bool silent = self->kind != FL_READ_PIPE
-                  && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
+    /* As in asyncio, a system error is not reported, but logged in debug mode,
+       unless it is that of a read pipe.  A stream without a loop is closed:
+       nothing handles a report. */
+    bool unreported = self->kind != FL_READ_PIPE
+                      && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
     if (self->loop != NULL) {
-        code = silent ? log_lost(self->loop, self, message, exc)
-                      : fl_transport_report((FlTransport *)self, NULL, exc,
-                                            message);
+        code = unreported ? log_lost(self->loop, self, message, exc)
+                          : fl_transport_report((FlTransport *)self, NULL, exc,
+                                                message);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);
@@ -445,7 +447,7 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 void
 fl_stream_fail(FlStream *self, int code, const char *message)
 {
-    self->lost_text = message;
+    self->lost_message = message;
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *exc = fl_errno_exception(code);
     if (exc == NULL) {
@@ -589,13 +591,13 @@ fl_stream_finalize(FlStream *self)
         || fl_loop_is_claimed_here(self->loop)) {
         end_unclosed(self);
     }
-    /* The entry's reference resurrects the stream.  Without an entry, too,
-       fl_stream_abandon ends it. */
+    /* The entry's reference resurrects the stream. */
     else if (fl_thread_queue_push_op_anythread(self->loop, run_end_unclosed,
                                                (PyObject *)self, NULL,
                                                self->context)
              < 0)
     {
+        /* No memory, or the loop is closed: fl_stream_abandon ends it. */
         PyErr_Clear();
     }
     fl_error_restore(exc);

@@ -24,7 +24,8 @@ fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
                                                      : NULL);
 }
 
-/* FlOpenTransportKind.abandon: the closed loop has unlinked the node. */
+/* FlOpenTransportKind.abandon: the closed loop has unlinked the node.  A
+   stream whose finalizer has run already is ended, with its fd. */
 void fl_stream_abandon(FlOpenTransport *node);
 
 /* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
@@ -46,10 +47,11 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
    0, or -1 with an exception that leaves the loop. */
 int fl_stream_call_connection_lost(FlStream *self);
 
-/* Fatal errors.  An OSError goes to connection_lost alone, and in debug mode
-   to the log, except a read pipe's; every other exception is first reported to
-   the loop's exception handler.  The functions that return int return 0, or -1
-   with an exception that ends the run (KeyboardInterrupt, SystemExit). */
+/* Fatal errors.  An exception is reported to the loop's exception handler,
+   then the stream is closed.  An OSError is not reported: connection_lost gets
+   it, and debug mode logs it.  A read pipe's is reported, except EIO
+   (fl_stream_fail).  The functions that return int return 0, or -1 with an
+   exception that ends the run (KeyboardInterrupt, SystemExit). */
 
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
    it, unless it is an OSError, and force the stream closed.  A pipe stays open
@@ -66,9 +68,9 @@ int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 
 /* Queue connection_lost with a negative errno, which is not reported.  A
-   raised exception stays.  Debug mode logs the exception before that call,
-   with `message`, a literal, unless that is NULL: asyncio logs it here, but
-   here no Python code may run. */
+   raised exception stays.  `message` is a string literal, or NULL.  In debug
+   mode the queued entry logs the exception with it.  asyncio logs where the
+   call failed; here a log handler could run inside a flush. */
 void fl_stream_fail(FlStream *self, int code, const char *message);
 
 /* FlOpenTransportKind.evict. */
@@ -84,7 +86,8 @@ int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
    rest. */
 int fl_stream_clear(FlStream *self);
 
-/* Ends a stream that was not closed, with a ResourceWarning. */
+/* Warns about a stream that was not closed.  Ends it, or queues that if this
+   thread may not (stream_close.c, invariant 8). */
 void fl_stream_finalize(FlStream *self);
 
 void fl_stream_dealloc(FlStream *self);

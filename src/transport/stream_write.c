@@ -126,11 +126,12 @@ drain_queue(FlStream *self)
 static void
 write_failed(FlStream *self, int code)
 {
-    bool is_pipe = self->kind == FL_WRITE_PIPE;
-    self->writes_after_loss += is_pipe; /* asyncio counts the failure too */
-    fl_stream_fail(self, code,
-                   is_pipe ? "Fatal write error on pipe transport"
-                           : "Fatal write error on socket transport");
+    const char *message = "Fatal write error on socket transport";
+    if (self->kind == FL_WRITE_PIPE) {
+        self->writes_after_loss++; /* asyncio counts the failure too */
+        message = "Fatal write error on pipe transport";
+    }
+    fl_stream_fail(self, code, message);
 }
 
 /* Check the fd, then flush what was written before.  In this order, because

@@ -26,10 +26,9 @@ with open(pathlib.Path(__file__).with_name("allowed.toml"), "rb") as file:
     ROWS = tomllib.load(file)
 NOT_COMPARED = ROWS["not_compared"]
 ASYNCIO_ALONE = [row["line"] for row in ROWS["asyncio_alone"]]
-#: How often both loops run again a program whose traces differ,
+#: How often both loops run again a program whose traces differ.
 ROUNDS = 4
-#: and one that a peer's own thread takes part in, or whose traces differ
-#: from run to run on one loop already.
+#: The same if a thread plays end B, or if one loop's own traces vary.
 DOUBTS = 25
 #: What asyncio does wrong and fastloop's own TLS does not.
 BEYOND = re.compile("before start_tls")
@@ -142,10 +141,10 @@ def compare(program: Program, ours: Trace, theirs: Trace) -> Verdict:
     """Say whether traces differ again and again."""
     all_ours, all_theirs = [ours], [theirs]
     while not agree(all_ours, all_theirs):
-        varies = any(program.tapes) or any(
+        may_vary = any(program.tapes) or any(
             run != runs[0] for runs in (all_ours, all_theirs) for run in runs
         )
-        if len(all_ours) > (DOUBTS if varies else ROUNDS):
+        if len(all_ours) > (DOUBTS if may_vary else ROUNDS):
             break
         all_theirs.append(on_asyncio(program)[1])
         all_ours.append(on_fastloop(program)[1])

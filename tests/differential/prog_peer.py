@@ -392,7 +392,7 @@ class Peer:
     def finish(self, half_close: bool) -> None:
         """Send all that is to be sent, and read to the end or to ``stop``."""
         until = time.monotonic() + PATIENCE
-        # Through the smallest buffers, 300 KiB take seconds.
+        # Enlarged: through the smallest buffers, 300 KiB take seconds.
         self.do(("rcvbuf", 1 << 18))
         if half_close:
             self.do(("eof",))

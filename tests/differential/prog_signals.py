@@ -61,8 +61,8 @@ class SignalOps:
         self.handled = dict.fromkeys(SIGNALS, 0)
         #: Signals that the loop's handler is still to be called for.
         self.owed: set[int] = set()
-        #: Signals whose handler was replaced while one was on its way: which
-        #: handler it finds depends on the iteration in which the loop reads.
+        #: Signals whose handler was replaced while one was pending.  Which
+        #: handler runs depends on when the loop reads its signal pipe.
         self.unsure: set[int] = set()
         self.other_runs = False
         self.sending = False
@@ -84,7 +84,7 @@ class SignalOps:
     def op_on_sig(self, which: int, ops: list[Any]) -> None:
         number = self.choose_signal(which)
         if self.other_runs:
-            return  # the other loop may have a signal from before it
+            return  # the other loop may hold an earlier signal
         if number in self.owed:
             self.unsure.add(number)
         self.handlers += 1
@@ -99,8 +99,8 @@ class SignalOps:
 
     def on_signal(self, number: int, serial: int, what: list[Any]) -> None:
         self.handled[number] += 1
-        which = "" if number in self.unsure else f" {serial}"
-        self.tell(number, f"the loop's handler{which}")
+        shown = "" if number in self.unsure else f" {serial}"
+        self.tell(number, f"the loop's handler{shown}")
         if self.loops_handler.get(number) == serial:
             self.owed.discard(number)
         self.callback(what.pop() if what else [])

@@ -261,7 +261,8 @@ class StreamOps:
             link.transport = new or link.transport
             link.upgrading = False
         except BaseException:
-            link.upgrading = False  # a pipe, which has no TLS, goes on
+            # Before the wait below: a pipe refuses TLS, and stays in use.
+            link.upgrading = False
             link.rough = link.untold = link.peer.stop = True
             if self.depth(wire) > 1:
                 link.mark("TLS in TLS did not begin")
@@ -538,18 +539,19 @@ def block_file() -> str:
     number = os.memfd_create("block")
     with open(number, "wb", closefd=False) as file:
         file.write(BLOCK)
-    return f"/proc/self/fd/{moved(number, 901)}"
+    return f"/proc/self/fd/{move_up(number, 901)}"
 
 
 def open_high(name: str, flags: int) -> int:
-    return moved(os.open(name, flags), 500)
+    """Open a file at an fd above those of links: an *opener* of open()."""
+    return move_up(os.open(name, flags), 500)
 
 
-def moved(number: int, least: int) -> int:
-    """Move an fd out of the way of programs that close others' numbers.
+def move_up(number: int, least: int) -> int:
+    """Move an fd above the numbers that programs close by hand.
 
-    A double close would close it.  Its finalizer then closes the number of
-    another file, perhaps one of a later program's loop.
+    A double close there would close this file.  Its object would later close
+    another file's number, perhaps one of a later program's loop.
     """
     high = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, least)
     os.close(number)

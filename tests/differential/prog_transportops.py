@@ -204,7 +204,7 @@ class TransportOps:
         if link is not None and not is_leaving_tls(link):
             link.limited = high == 0
             if link.limited and link.secure and link.react.get("full"):
-                link.mark("an empty TLS connection is full")
+                link.mark("a high-water mark of 0 over TLS")
             link.transport.set_write_buffer_limits(high, low)
 
     def op_set_protocol(self, number: int, kind: str) -> None:

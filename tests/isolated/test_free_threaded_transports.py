@@ -1,6 +1,6 @@
 """What other threads read of a transport while the loop's thread changes it.
 
-Each test looks for a race for a second: it need not come, even where it is
+Most tests look for a race for a second: it need not come, even where it is
 possible.
 """
 
@@ -538,7 +538,7 @@ loop.close()
 def test_connections_that_another_thread_collects_are_closed(
     fast_script, ends, where
 ):
-    """Only the thread that has the loop may end them."""
+    """Only the thread that has claimed the loop may end them."""
     fast_script(
         f"ENDS, WHERE = {ends!r}, {where!r}"
         """

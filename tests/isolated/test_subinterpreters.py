@@ -135,8 +135,8 @@ finish()
 def test_a_subinterpreter_leaves_nothing(script, inside):
     """What it had open goes with it, the cached poller too.
 
-    So does the module: a process has 1,024 keys for threads' own data, and
-    each module has one of them.
+    So does the module: each has one of the 1,024 thread-specific data keys of
+    a process.
     """
     code = inside(ECHOES + "serve = new_loop().close\nserve()\nserve()\n")
     script(f"""

@@ -256,7 +256,7 @@ async def test_transports_log_reading_and_eof(debug, logged):
 
 @pytest.mark.parametrize("does", ["read", "write", "write later"])
 async def test_transports_log_the_error_that_ends_them(debug, caplog, does):
-    """connection_lost gets it; no exception handler does."""
+    """It is logged at debug level, and is what connection_lost gets."""
     caplog.set_level(logging.DEBUG, logger="asyncio")
     near, far = tcp_socketpair()
     transport, protocol = await debug.create_connection(Recorder, sock=near)
