@@ -100,6 +100,7 @@ struct FlNativeProtocol;
     X(getsockname)              \
     X(in_daemon_thread)         \
     X(log_event)                \
+    X(log_lost)                 \
     X(loop)                     \
     X(message)                  \
     X(name)                     \

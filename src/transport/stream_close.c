@@ -259,9 +259,13 @@ log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
     if (!loop->debug || message == NULL) {
         return 0;
     }
-    int code = fl_call_done(
-        PyObject_CallMethod(self->state->helpers, "log_lost", "OsO",
-                            (PyObject *)self, message, exc));
+    PyObject *text = PyUnicode_FromString(message);
+    int code = text == NULL
+                   ? -1
+                   : fl_call_done(PyObject_CallMethodObjArgs(
+                       self->state->helpers, self->state->names.log_lost,
+                       (PyObject *)self, text, exc, NULL));
+    Py_XDECREF(text);
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
