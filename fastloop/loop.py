@@ -147,7 +147,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
         # Without asyncio's __name__ the interpreter has cleared its modules,
         # and this loop was current until then.  asyncio does not warn then
         # either: its loop is part of a cycle, which is not collected any more.
-        if self.is_closed() or getattr(asyncio, "__name__", None) is None:
+        if self.is_closed():
+            return
+        if getattr(asyncio, "__name__", None) is None:
+            if not self.is_running():
+                self._close()  # the core: what it needs may be gone later
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():

@@ -120,8 +120,10 @@ struct FlLoop {
     uint64_t wait_limited_at; /* ready.tail + 1: see fl_signals_before_wait */
     uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
-    /* The ident of the thread that has the claim, or 0: see fl_loop_claim */
+    /* The ident of the thread that has the claim, or 0, and that of the thread
+       that had it last: see fl_loop_claim. */
     _Atomic unsigned long claimed_by;
+    FL_ATOMIC unsigned long last_claimed_by;
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
@@ -248,7 +250,17 @@ fl_loop_claim(FlLoop *loop)
         fl_thread_queue_lock(&loop->thread_queue);
         fl_thread_queue_unlock(&loop->thread_queue);
     }
+    loop->last_claimed_by = PyThread_get_thread_ident();
     return true;
+}
+
+/* The same, but only in the thread that had the claim last: in another one it
+   could make that thread's next run fail. */
+static inline bool
+fl_loop_claim_again(FlLoop *loop)
+{
+    return loop->last_claimed_by == PyThread_get_thread_ident()
+           && fl_loop_claim(loop);
 }
 
 static inline void

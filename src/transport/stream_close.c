@@ -23,10 +23,11 @@
       of it.  So the stream visits the loop's reference to such a stream as a
       reference of its own.  Otherwise it would leak until the loop is closed.
    8. The GC may run in any thread.  Without a GIL another thread may be using
-      the loop, or begin to.  So only the thread that has claimed the loop ends
-      a stream that is still registered.  In any other thread the finalizer
-      queues it for the loop's next run.  If the loop is closed or collected
-      first, fl_stream_abandon ends the stream.
+      the loop, or begin to.  So only a thread that has claimed the loop ends a
+      stream that is still registered.  Between runs the thread of the last run
+      claims it for that.  In any other thread the finalizer queues the stream
+      for the loop's next run.  If the loop is closed or collected first,
+      fl_stream_abandon ends the stream.
    9. Objects that are garbage together with the stream may use it after its
       finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
       does, unless it queues the stream (8), and every operation handles that
@@ -259,6 +260,8 @@ log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
     if (!loop->debug || message == NULL) {
         return 0;
     }
+    Py_INCREF(loop); /* a log handler may run the loop, and drop it */
+    PyObject *outer = fl_error_begin_handling(exc);
     PyObject *text = PyUnicode_FromString(message);
     int code = text == NULL
                    ? -1
@@ -266,7 +269,10 @@ log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
                        self->state->helpers, self->state->names.log_lost,
                        (PyObject *)self, text, exc, NULL));
     Py_XDECREF(text);
-    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    fl_error_end_handling(outer);
+    code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    Py_DECREF(loop);
+    return code;
 }
 
 /* Fail sendfile's future with connection_lost's exception, or with a
@@ -451,7 +457,9 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 void
 fl_stream_fail(FlStream *self, int code, const char *message)
 {
-    self->lost_message = message;
+    if (self->phase < FL_STREAM_LOST) { /* else it has its own */
+        self->lost_message = message;
+    }
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *exc = fl_errno_exception(code);
     if (exc == NULL) {
@@ -579,7 +587,31 @@ run_end_unclosed(FlLoop *Py_UNUSED(loop), PyObject *subject,
     return 0;
 }
 
-/* Warn as asyncio's transports do, then end the stream: see invariant 8. */
+/* End a collected stream, or queue that: see invariant 8. */
+static void
+end_where_claimed(FlStream *self, FlLoop *loop)
+{
+    /* What close() has abandoned, no other thread uses. */
+    bool is_abandoned =
+        self->reg == NULL && fl_list_is_empty(&self->loop_node.link);
+    if (FL_HAVE_GIL || is_abandoned || fl_loop_is_claimed_here(loop)) {
+        end_unclosed(self);
+    }
+    else if (fl_loop_claim_again(loop)) {
+        end_unclosed(self);
+        fl_loop_unclaim(loop);
+    }
+    /* The entry's reference resurrects the stream. */
+    else if (fl_thread_queue_push_op_anythread(
+                 loop, run_end_unclosed, (PyObject *)self, NULL, self->context)
+             < 0)
+    {
+        /* No memory, or the loop is closed: fl_stream_abandon ends it. */
+        PyErr_Clear();
+    }
+}
+
+/* Warn as asyncio's transports do, then end the stream. */
 void
 fl_stream_finalize(FlStream *self)
 {
@@ -590,19 +622,11 @@ fl_stream_finalize(FlStream *self)
     }
     PyObject *exc = PyErr_GetRaisedException();
     fl_transport_warn_unclosed((FlTransport *)self);
-    /* Without a registration the loop's thread has no use of the stream. */
-    if (FL_HAVE_GIL || self->reg == NULL
-        || fl_loop_is_claimed_here(self->loop)) {
-        end_unclosed(self);
-    }
-    /* The entry's reference resurrects the stream. */
-    else if (fl_thread_queue_push_op_anythread(self->loop, run_end_unclosed,
-                                               (PyObject *)self, NULL,
-                                               self->context)
-             < 0)
-    {
-        /* No memory, or the loop is closed: fl_stream_abandon ends it. */
-        PyErr_Clear();
+    /* Owned: another thread may end the stream meanwhile. */
+    PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
+    if (loop != NULL) {
+        end_where_claimed(self, (FlLoop *)loop);
+        Py_DECREF(loop);
     }
     fl_error_restore(exc);
 }

@@ -4,6 +4,7 @@ Most tests look for a race for a second: it need not come, even where it is
 possible.
 """
 
+import itertools
 import sysconfig
 from pathlib import Path
 
@@ -533,12 +534,15 @@ loop.close()
     )
 
 
-@pytest.mark.parametrize("where", ["in_a_run", "between_runs"])
-@pytest.mark.parametrize("ends", ["run", "close"])
-def test_connections_that_another_thread_collects_are_closed(
-    fast_script, ends, where
-):
-    """Only the thread that has claimed the loop may end them."""
+@pytest.mark.parametrize(
+    ("where", "ends"),
+    [
+        *itertools.product(["in_a_run", "between_runs"], ["run", "close"]),
+        ("in_this_thread", "at_once"),
+    ],
+)
+def test_connections_that_the_gc_collects_are_closed(fast_script, where, ends):
+    """Only a thread that has claimed the loop may end them."""
     fast_script(
         f"ENDS, WHERE = {ends!r}, {where!r}"
         """
@@ -575,11 +579,13 @@ loop.run_until_complete(accept())
 if WHERE == "in_a_run":
     loop.call_soon(collect_and_stop)
     loop.run_forever()
-else:
+elif WHERE == "between_runs":
     collect()
+else:
+    gc.collect()
 if ENDS == "run":
     loop.run_until_complete(asyncio.sleep(0))
-else:
+elif ENDS == "close":
     loop.close()
 for peer in peers:
     assert peer.recv(1) == b""
