@@ -98,16 +98,17 @@ fl_stream_wanted(FlStream *self)
 
 /* Calls _core_helpers.py: messages go through asyncio's logger. */
 int
-fl_stream_log(FlStream *self, const char *event)
+fl_stream_log(FlStream *self, const char *message, PyObject *exc)
 {
-    PyObject *text = PyUnicode_FromString(event);
+    FlNames *names = &self->state->names;
+    PyObject *text = PyUnicode_FromString(message);
     if (text == NULL) {
         return -1;
     }
-    int code =
-        fl_call_done(PyObject_CallMethodObjArgs(self->state->helpers,
-                                                self->state->names.log_event,
-                                                (PyObject *)self, text, NULL));
+    /* Without an exception its NULL ends the arguments. */
+    int code = fl_call_done(PyObject_CallMethodObjArgs(
+        self->state->helpers, exc == NULL ? names->log_event : names->log_lost,
+        (PyObject *)self, text, exc, NULL));
     Py_DECREF(text);
     return code;
 }

@@ -253,9 +253,9 @@ void fl_stream_expose_fd(FlStream *self);
 int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 
-/* Log an event of the transport; for debug mode.  0, or -1 with an exception
-   set. */
-int fl_stream_log(FlStream *self, const char *event);
+/* Log an event of the transport, or an exception that ends it (exc; else
+   NULL); for debug mode.  0, or -1 with an exception set. */
+int fl_stream_log(FlStream *self, const char *message, PyObject *exc);
 
 /* Count a write after the connection was lost, or to a write pipe after its
    close(); the fifth and later ones log asyncio's warning.  1, or -1 with an

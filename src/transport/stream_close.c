@@ -262,13 +262,7 @@ log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
     }
     Py_INCREF(loop); /* a log handler may run the loop, and drop it */
     PyObject *outer = fl_error_begin_handling(exc);
-    PyObject *text = PyUnicode_FromString(message);
-    int code = text == NULL
-                   ? -1
-                   : fl_call_done(PyObject_CallMethodObjArgs(
-                       self->state->helpers, self->state->names.log_lost,
-                       (PyObject *)self, text, exc, NULL));
-    Py_XDECREF(text);
+    int code = fl_stream_log(self, message, exc);
     fl_error_end_handling(outer);
     code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
     Py_DECREF(loop);

@@ -160,7 +160,8 @@ deliver_eof(FlStream *self)
         return code < 0 ? fl_stream_fatal(self, PIPE_READ_FAILED) : 0;
     }
     if (FL_UNLIKELY(self->loop->debug)
-        && fl_stream_log(self, "received EOF") < 0) {
+        && fl_stream_log(self, "received EOF", NULL) < 0)
+    {
         return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
     }
     FlProtocol protocol = fl_protocol_get(self, &self->protocol);

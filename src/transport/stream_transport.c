@@ -132,7 +132,8 @@ stream_set_paused(FlTransport *transport, bool paused)
         return fl_raise_errno(code);
     }
     if (self->loop->debug
-        && fl_stream_log(self, paused ? "pauses reading" : "resumes reading")
+        && fl_stream_log(self, paused ? "pauses reading" : "resumes reading",
+                         NULL)
                < 0)
     {
         return -1;
