@@ -63,7 +63,7 @@ class SignalOps:
         self.owed: set[int] = set()
         #: Signals whose handler was replaced while one was pending.  Which
         #: handler runs depends on when the loop reads its signal pipe.
-        self.unsure: set[int] = set()
+        self.ambiguous: set[int] = set()
         self.other_runs = False
         self.sending = False
         self.late: list[asyncio.Future[None]] = []
@@ -86,7 +86,7 @@ class SignalOps:
         if self.other_runs:
             return  # the other loop may hold an earlier signal
         if number in self.owed:
-            self.unsure.add(number)
+            self.ambiguous.add(number)
         self.handlers += 1
         what = [ops] * DOES
         self.loop.add_signal_handler(
@@ -99,7 +99,7 @@ class SignalOps:
 
     def on_signal(self, number: int, serial: int, what: list[Any]) -> None:
         self.handled[number] += 1
-        shown = "" if number in self.unsure else f" {serial}"
+        shown = "" if number in self.ambiguous else f" {serial}"
         self.tell(number, f"the loop's handler{shown}")
         if self.loops_handler.get(number) == serial:
             self.owed.discard(number)
