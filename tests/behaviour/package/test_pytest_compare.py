@@ -5,10 +5,12 @@ The comparison shows on which loop a test fails, if on one alone.
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 from inner_suites import LIMIT, ONE_TEST, PLUGIN, SYNC
@@ -207,6 +209,8 @@ def test_workers_of_xdist(suite):
 
 # -- signals ------------------------------------------------------------------
 
+#: Both sleep in short steps: a signal just before a long sleep begins does
+#: not interrupt it, and its Python handler runs only when the sleep ends.
 SLEEPS = """
 import time
 
@@ -215,7 +219,8 @@ def test_first():
 
 def test_sleeps():
     print("sleeping")
-    time.sleep(1000)
+    while True:
+        time.sleep(0.05)
 """
 #: Its handler does not print: a signal may come in the middle of a print.
 STUBBORN = """
@@ -229,7 +234,8 @@ def test_first():
     tty.setcbreak(sys.stdin.fileno())
     signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"heard"))
     print("sleeping")
-    time.sleep(1000)
+    while True:
+        time.sleep(0.05)
 """
 
 
@@ -249,8 +255,12 @@ class Terminal:
         self.text = ""
 
     def read_until(self, words):
-        """Read on to some words; pytest-timeout ends what never comes."""
+        """Read on to some words, which must come within LIMIT seconds."""
+        deadline = time.monotonic() + LIMIT
         while words not in self.text:
+            left = max(0, deadline - time.monotonic())
+            if not select.select([self.end], [], [], left)[0]:
+                pytest.fail(f"no {words!r} came, but: {self.text!r}")
             self.text += os.read(self.end, 65536).decode()
         begun, _, self.text = self.text.partition(words)
         return begun
