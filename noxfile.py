@@ -46,7 +46,8 @@ IN_TREE = ("3.14", "3.14d", "3.15")
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
 tests/differential tests/lint/test_surface.py"""
 #: Real programs that need a server or a load tool, which a newcomer's machine
-#: lacks: what the README's test command skips.
+#: lacks: what the README's test command skips.  It runs the others of these
+#: files, which are marked.
 WITH_SERVERS = " ".join(
     f"tests/interop/test_{name}.py"
     for name in (
@@ -66,12 +67,16 @@ NOT_ASYNCIO = "-k 'not [asyncio'"
 WITHOUT_GIL = "tests/interop/test_one_process_many_loops.py"
 #: What takes long and is the same on each version: commands and pytest's
 #: plugins, which start hundreds of processes, floods of keys, whole scenarios.
-#: The stages `readme` and 3.14 run it, and those of the gate.
-NOT_SLOW = """--ignore=tests/behaviour/cli
---ignore-glob=tests/behaviour/package/test_pytest_*.py
---ignore=tests/behaviour/package/test_top_finds.py
---ignore=tests/behaviour/tls/test_tls_key_floods.py
+#: The stage `readme` runs all of it, 3.14 runs the commands and plugins, and
+#: the gate runs all of it on each version.
+NO_FLOODS = """--ignore=tests/behaviour/tls/test_tls_key_floods.py
 --ignore=tests/fault/test_scenarios.py"""
+NOT_SLOW = f"""{NO_FLOODS} --ignore=tests/behaviour/cli
+--ignore-glob=tests/behaviour/package/test_pytest_*.py
+--ignore=tests/behaviour/package/test_top_finds.py"""
+#: What the stage `asan` does not run on 3.13; the gate runs all tests on 3.13.
+BESIDE_ASAN = """tests/isolated tests/fault tests/differential
+tests/behaviour/package tests/lint/test_surface.py"""
 #: Without a GIL a collection looks at all objects, also those of the tests
 #: that wait: two processes take half the time of one.
 FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"
@@ -103,7 +108,7 @@ SWEEP = "python tests/fault/sweep.py"
 #: time, so that no change fails by another draw.
 PROGRAMS = "python tests/differential/programs.py"
 #: FASTLOOP_READER_PROGRAMS of slow builds (sanitizers, reference counts).
-FEW_READERS = "200"
+FEW_READERS = "50"
 #: Seconds one test may take on a machine that does other work as well.
 TEST_LIMIT = 300
 #: A failed test gets a second look, at most so many tests of a session: one
@@ -290,7 +295,7 @@ stage(
 stage(
     "interop",
     "programs that need a server",
-    f"{PYTEST} {WITH_SERVERS}",
+    f"{PYTEST} {WITH_SERVERS} -m 'not needs_no_server'",
     needs="test interop",
     venv=".venv",
 )
@@ -323,10 +328,13 @@ stage(
     venv=".venv-3.13t",
 )
 for one in VERSIONS:
-    which = SECOND_HALF if one == "3.13t" else OWN
-    which += " " + NOT_SLOW * (one != "3.14")
-    which += f" {WITHOUT_GIL}" * (one == "3.13t")
-    stage(one, "our own tests", f"{PYTEST} {which} {NOT_ASYNCIO}", one)
+    which = {
+        "3.13t": f"{SECOND_HALF} {NOT_SLOW} {WITHOUT_GIL}",
+        "3.13": f"{BESIDE_ASAN} {NOT_SLOW}",
+        "3.14": f"{OWN} {NO_FLOODS}",
+    }.get(one, f"{OWN} {NOT_SLOW}")
+    about = "tests that asan leaves out" if one == "3.13" else "our own tests"
+    stage(one, about, f"{PYTEST} {which} {NOT_ASYNCIO}", one)
 for one in ("3.11", *VERSIONS, "3.14t"):
     stage(
         f"{one}-conf",

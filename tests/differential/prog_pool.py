@@ -126,9 +126,16 @@ class Worker:
                 name = signal.Signals(-code).name
             # A descriptor that a program has replaced may block asyncio.
             kind = "both" if self.loop == "asyncio" and why else "crash"
-            yield Result(seed, kind, f"{name}\n{said[-2500:]}")
+            yield Result(seed, kind, f"{name}\n{shortened(said)}")
         elif code:
-            raise RuntimeError(f"a worker failed: {said[-2000:]}")
+            raise RuntimeError(f"a worker failed: {shortened(said)}")
+
+
+def shortened(text: str, most: int = 1500) -> str:
+    """Return a text without its middle: a fatal error's name comes first."""
+    if len(text) <= 2 * most:
+        return text
+    return f"{text[:most]}\n[...]\n{text[-most:]}"
 
 
 def say_alive(loop: str) -> None:

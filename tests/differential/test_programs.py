@@ -425,13 +425,15 @@ def test_a_finding_that_is_not_found_again_fails_no_run(monkeypatch, capfd):
 def test_a_crash_is_its_programs():
     def run(seed):
         if seed == 5:
+            os.write(2, b"Fatal error\n" + b"line\n" * 5000 + b"the end\n")
             os.abort()
         return "", ""
 
     results = list(prog_pool.run_all(iter(range(9)), run, 2))
     assert sorted(result.seed for result in results) == list(range(9))
     assert [r.seed for r in results if r.kind == "crash"] == [5]
-    assert next(r for r in results if r.kind).text.startswith("SIGABRT")
+    text = next(result.text for result in results if result.kind)
+    assert text.startswith("SIGABRT\nFatal error") and "the end" in text
 
 
 def test_a_worker_that_is_killed_leaves_no_file(monkeypatch, tmp_path):

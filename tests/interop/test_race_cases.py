@@ -23,9 +23,12 @@ GROUPS = ("tls", "streams", "sockets", "memory", "web", "apps", "tail")
 LIST_CASES = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from harness import case
+from harness import build, case
 print(json.dumps([
-    [one.name, one.group, one.programs, one.packages, one.daemons]
+    [
+        one.name, one.group, one.programs, one.packages, one.daemons,
+        [build.PROGRAMS[name][1] for name in one.programs],
+    ]
     for one in case.all_cases().values()
 ]))
 """
@@ -93,10 +96,18 @@ def port_of():
         yield start
 
 
+def marked(name):
+    """Return a case's parameter; mark it if it needs no server or library."""
+    *_, daemons, libraries = CASES[name]
+    needs = daemons or any(libraries)
+    marks = [] if needs else [pytest.mark.needs_no_server]
+    return pytest.param(name, marks=marks)
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "fastloop"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*map(marked, CASES)])
 def test_case_gives_a_figure_for_each_row(name, loop, port_of):
-    _, programs, packages, daemons = CASES[name]
+    _, programs, packages, daemons, _ = CASES[name]
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is not installed")
     missing = asked(PREPARE, json.dumps(programs), json.dumps(daemons))

@@ -201,7 +201,7 @@ def jobs_in_c_before_the_loop_came(loop, pool):
     wait_for(gate.begun)
     for _ in range(500):
         jobs.append(loop.run_in_executor(pool, next, counter))
-        jobs.append(loop.run_in_executor(pool, sum, range(20_000)))
+        jobs.append(loop.run_in_executor(pool, sum, range(5_000)))
 
     async def main():
         gate.go.set()
