@@ -10,7 +10,9 @@
       wakeup fd.
    2. state->wakeup is the only record of the wakeup fd's owner.  There may be
       several loops: a second record could disagree, and then a loop would
-      restore an fd over another loop's.
+      restore an fd over another loop's.  Without a GIL another thread may
+      close the loop that owns it, or that has handlers: that loop is used, and
+      forgotten, in a critical section of the module.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
       set, before the run or in a callback, still gets the bytes
       (forward_signal, pass_on_signals) and is restored after the run.  Both
@@ -124,10 +126,11 @@ foreign_fd(const FlForeignFd *foreign)
     return same ? foreign->fd : -1;
 }
 
-/* Set the wakeup fd to the loop's pipe.  1 if it was another fd or another
-   loop's before, 0 if nothing changed, or -1 with an exception set. */
+/* Set the wakeup fd to the loop's pipe, in the section of invariant 2.  1 if
+   it was another fd or another loop's before, 0 if nothing changed, or -1 with
+   an exception set. */
 static int
-claim_wakeup_fd(FlLoop *loop)
+claim_in_section(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
     int ours = loop->poller->signal_fds[1], previous;
@@ -151,6 +154,31 @@ claim_wakeup_fd(FlLoop *loop)
     wakeup->owner = loop;
     wakeup->fd = ours;
     return changed;
+}
+
+static int
+claim_wakeup_fd(FlLoop *loop)
+{
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    code = claim_in_section(loop);
+    Py_END_CRITICAL_SECTION();
+    return code;
+}
+
+/* Give the wakeup fd to the loop that has handlers.  1, 0 if there is no such
+   loop, or -1 with an exception set. */
+static int
+claim_for_handler(FlState *state)
+{
+    int code = 0;
+    Py_BEGIN_CRITICAL_SECTION(state->module);
+    FlLoop *handler = state->wakeup.handler;
+    if (handler != NULL) {
+        code = claim_in_section(handler) < 0 ? -1 : 1;
+    }
+    Py_END_CRITICAL_SECTION();
+    return code;
 }
 
 /* Claim the wakeup fd before a wait.  If the loop did not own it, a signal may
@@ -245,15 +273,15 @@ release_wakeup_fd(FlLoop *loop)
     if (wakeup->owner != loop || wakeup->handler == loop) {
         return 0;
     }
-    if (wakeup->handler != NULL) {
-        if (claim_wakeup_fd(wakeup->handler) < 0) {
-            return -1;
+    int code = claim_for_handler(loop->state);
+    if (code != 0) {
+        if (code > 0) {
+            pass_on_signals(loop, wakeup->fd);
         }
-        pass_on_signals(loop, wakeup->fd);
-        return 0;
+        return code < 0 ? -1 : 0;
     }
     int next = foreign_fd(&wakeup->before);
-    int code = set_wakeup_fd(loop->state, next, &previous);
+    code = set_wakeup_fd(loop->state, next, &previous);
     PyObject *exc = NULL;
     if (code < 0) {
         /* Python rejects the application's fd if it was made blocking
@@ -291,12 +319,15 @@ forward_signal(FlLoop *loop, unsigned char signum)
     if (!fl_signals_in_main_thread(loop->state) || wakeup->owner != loop) {
         return;
     }
-    int fd = wakeup->handler != NULL && wakeup->handler != loop
-                 ? wakeup->handler->poller->signal_fds[1]
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    FlLoop *handler = wakeup->handler;
+    int fd = handler != NULL && handler != loop
+                 ? handler->poller->signal_fds[1]
                  : foreign_fd(&wakeup->before);
     if (fd >= 0) {
         write_signal(fd, signum);
     }
+    Py_END_CRITICAL_SECTION();
 }
 
 /* --- received signals ---------------------------------------------------- */
@@ -464,31 +495,13 @@ fl_signals_end(FlLoop *loop)
     }
 }
 
-void
-fl_signals_forget(FlLoop *loop)
+/* Only the main thread may set the wakeup fd.  So in another one the fd stays
+   open (invariant 5) but becomes /dev/null, and the next claim_wakeup_fd
+   closes it.  signal_fds[1] is -1 so that the poller does not. */
+static void
+leave_wakeup_fd(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
-    if (wakeup->owner != loop && wakeup->handler != loop) {
-        return;
-    }
-    if (wakeup->handler == loop) {
-        wakeup->handler = NULL;
-    }
-    if (fl_signals_in_main_thread(loop->state)) {
-        /* A destructor may call this while an exception is set. */
-        PyObject *exc = PyErr_GetRaisedException();
-        if (release_wakeup_fd(loop) < 0) {
-            PyErr_WriteUnraisable(NULL);
-        }
-        fl_error_restore(exc);
-    }
-    if (wakeup->owner != loop) {
-        return;
-    }
-    /* The GC runs in another thread, which may not set the wakeup fd.  So the
-       fd stays open (invariant 5) but becomes /dev/null; the next
-       claim_wakeup_fd closes it.  signal_fds[1] is -1 so that the poller does
-       not. */
     int null_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (null_fd >= 0) {
         (void)dup2(null_fd, wakeup->fd);
@@ -497,6 +510,33 @@ fl_signals_forget(FlLoop *loop)
     }
     loop->poller->signal_fds[1] = -1;
     wakeup->owner = NULL;
+}
+
+void
+fl_signals_forget(FlLoop *loop)
+{
+    FlWakeup *wakeup = &loop->state->wakeup;
+    if (wakeup->owner != loop && wakeup->handler != loop) {
+        return;
+    }
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    if (wakeup->handler == loop) {
+        wakeup->handler = NULL;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (fl_signals_in_main_thread(loop->state)) {
+        /* A destructor may call this while an exception is set. */
+        PyObject *exc = PyErr_GetRaisedException();
+        if (release_wakeup_fd(loop) < 0) {
+            PyErr_WriteUnraisable(NULL);
+        }
+        fl_error_restore(exc);
+    }
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    if (wakeup->owner == loop) {
+        leave_wakeup_fd(loop);
+    }
+    Py_END_CRITICAL_SECTION();
 }
 
 int
@@ -543,9 +583,11 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         /* If another loop runs, it keeps the fd and forwards the bytes.  It
            claims the fd again, as the running callback may have set another
            one. */
-        bool owner_runs =
-            wakeup->owner != NULL && wakeup->owner->owns_wakeup_fd;
-        code = claim_wakeup_fd(owner_runs ? wakeup->owner : loop);
+        Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+        FlLoop *owner = wakeup->owner;
+        bool owner_runs = owner != NULL && owner->owns_wakeup_fd;
+        code = claim_in_section(owner_runs ? owner : loop);
+        Py_END_CRITICAL_SECTION();
         if (code >= 0 && wakeup->handler != loop) {
             wakeup->handler = loop;
             mark_handlers(loop, true);

@@ -163,8 +163,8 @@ typedef struct {
 } FlForeignFd;
 
 /* Python's signal wakeup fd, while it is ours: see core/signals.c.  Only the
-   main thread of the main interpreter sets it.  Any thread may close a loop:
-   it then reads owner and handler, and clears them if they are that loop. */
+   main thread of the main interpreter sets it.  Any thread may close a loop,
+   and clears owner and handler if they are that loop: invariant 2 there. */
 typedef struct {
     FlLoop *FL_ATOMIC owner;   /* the loop whose pipe it is, or NULL */
     FlLoop *FL_ATOMIC handler; /* the loop that has signal handlers, or NULL */

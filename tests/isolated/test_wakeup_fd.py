@@ -264,3 +264,49 @@ for fd in range(3, 40):
         "-W",
         "ignore::ResourceWarning",
     )
+
+
+@pytest.mark.parametrize("in_a_run", [True, False])
+def test_loops_with_signal_handlers_close_while_signals_arrive(
+    fast_script, in_a_run
+):
+    """The main thread's loop owns the wakeup fd, and forwards its bytes."""
+    fast_script(f"""
+import contextlib, threading
+main = new_loop()
+
+def close(loop):
+    with contextlib.suppress(ValueError):  # it sets no default action here
+        loop.close()
+
+async def receive(thread):
+    while thread.is_alive():
+        signal.raise_signal(signal.SIGUSR1)
+        await asyncio.sleep(0)
+
+def receive_in_runs(thread):
+    while thread.is_alive():
+        signal.raise_signal(signal.SIGUSR1)
+        main.run_until_complete(asyncio.sleep(0))
+
+def closing():
+    loop = new_loop()
+    loop.add_signal_handler(signal.SIGUSR1, int)
+    thread = threading.Thread(target=close, args=(loop,))
+    thread.start()
+    return thread
+
+async def run():
+    for _ in range(300):
+        await receive(closing())
+
+if {in_a_run}:
+    main.run_until_complete(run())
+else:
+    for _ in range(300):
+        receive_in_runs(closing())
+main.add_signal_handler(signal.SIGUSR1, main.stop)
+main.call_soon(signal.raise_signal, signal.SIGUSR1)
+main.run_forever()
+main.close()
+""")
