@@ -46,13 +46,13 @@ IN_TREE = ("3.14", "3.14d", "3.15")
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
 tests/differential tests/lint/test_surface.py"""
 #: Real programs that need a server or a load tool, which a newcomer's machine
-#: lacks: what the README's test command skips.  It runs the others of these
-#: files, which are marked.
+#: lacks: what the README's test command skips.  It runs the cases of the race
+#: that need none, which are marked.
 WITH_SERVERS = " ".join(
     f"tests/interop/test_{name}.py"
     for name in (
         *("bench_load_tools", "metrics_scraped", "postgres", "race_cases"),
-        *("redis", "tls"),
+        "redis",
     )
 )
 #: Each of them is run five times and more: one file for each kind of object,
@@ -65,18 +65,19 @@ unix_streams"""
 NOT_ASYNCIO = "-k 'not [asyncio'"
 #: What is made for builds without a GIL; `readme` runs it on one with a GIL.
 WITHOUT_GIL = "tests/interop/test_one_process_many_loops.py"
-#: What takes long and is the same on each version: commands and pytest's
+#: What takes long and seldom differs between versions: commands and pytest's
 #: plugins, which start hundreds of processes, floods of keys, whole scenarios.
-#: The stage `readme` runs all of it, 3.14 runs the commands and plugins, and
-#: the gate runs all of it on each version.
-NO_FLOODS = """--ignore=tests/behaviour/tls/test_tls_key_floods.py
---ignore=tests/fault/test_scenarios.py"""
-NOT_SLOW = f"""{NO_FLOODS} --ignore=tests/behaviour/cli
+#: The stages `readme` and 3.14 run it, and those of the gate.
+NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
---ignore=tests/behaviour/package/test_top_finds.py"""
-#: What the stage `asan` does not run on 3.13; the gate runs all tests on 3.13.
+--ignore=tests/behaviour/package/test_top_finds.py
+--ignore=tests/behaviour/tls/test_tls_key_floods.py
+--ignore=tests/fault/test_scenarios.py"""
+#: What the stage `asan` does not run on 3.13, or in part; the gate runs all
+#: tests on 3.13.
 BESIDE_ASAN = """tests/isolated tests/fault tests/differential
-tests/behaviour/package tests/lint/test_surface.py"""
+tests/behaviour/package tests/behaviour/transport/test_cork_order.py
+tests/unit/test_reader_programs.py tests/lint/test_surface.py"""
 #: Without a GIL a collection looks at all objects, also those of the tests
 #: that wait: two processes take half the time of one.
 FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"
@@ -331,7 +332,7 @@ for one in VERSIONS:
     which = {
         "3.13t": f"{SECOND_HALF} {NOT_SLOW} {WITHOUT_GIL}",
         "3.13": f"{BESIDE_ASAN} {NOT_SLOW}",
-        "3.14": f"{OWN} {NO_FLOODS}",
+        "3.14": OWN,
     }.get(one, f"{OWN} {NOT_SLOW}")
     about = "tests that asan leaves out" if one == "3.13" else "our own tests"
     stage(one, about, f"{PYTEST} {which} {NOT_ASYNCIO}", one)

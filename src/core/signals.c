@@ -11,8 +11,8 @@
    2. state->wakeup is the only record of the wakeup fd's owner.  There may be
       several loops: a second record could disagree, and then a loop would
       restore an fd over another loop's.  Without a GIL another thread may
-      close the loop that owns it, or that has handlers: that loop is used, and
-      forgotten, in a critical section of the module.
+      close the loop that owns it, or that has handlers: that loop is recorded,
+      used and forgotten in a critical section of the module.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
       set, before the run or in a callback, still gets the bytes
       (forward_signal, pass_on_signals) and is restored after the run.  Both
@@ -166,16 +166,24 @@ claim_wakeup_fd(FlLoop *loop)
     return code;
 }
 
-/* Give the wakeup fd to the loop that has handlers.  1, 0 if there is no such
-   loop, or -1 with an exception set. */
+/* Give the wakeup fd of this loop to the one that has handlers.  1, 0 if there
+   is no such loop, or -1 with an exception set. */
 static int
-claim_for_handler(FlState *state)
+give_to_handler(FlLoop *loop)
 {
+    FlWakeup *wakeup = &loop->state->wakeup;
     int code = 0;
-    Py_BEGIN_CRITICAL_SECTION(state->module);
-    FlLoop *handler = state->wakeup.handler;
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    FlLoop *handler = wakeup->handler;
     if (handler != NULL) {
         code = claim_in_section(handler) < 0 ? -1 : 1;
+    }
+    if (wakeup->handler != handler) {
+        /* Before 3.13 set_wakeup_fd() releases the GIL: another thread has
+           closed that loop.  What was set is this loop's to release. */
+        PyErr_Clear();
+        wakeup->owner = loop;
+        code = 0;
     }
     Py_END_CRITICAL_SECTION();
     return code;
@@ -269,18 +277,17 @@ static int
 release_wakeup_fd(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
-    int previous, ours = wakeup->fd;
     if (wakeup->owner != loop || wakeup->handler == loop) {
         return 0;
     }
-    int code = claim_for_handler(loop->state);
+    int code = give_to_handler(loop);
+    if (code > 0) {
+        pass_on_signals(loop, wakeup->fd);
+    }
     if (code != 0) {
-        if (code > 0) {
-            pass_on_signals(loop, wakeup->fd);
-        }
         return code < 0 ? -1 : 0;
     }
-    int next = foreign_fd(&wakeup->before);
+    int previous, ours = wakeup->fd, next = foreign_fd(&wakeup->before);
     code = set_wakeup_fd(loop->state, next, &previous);
     PyObject *exc = NULL;
     if (code < 0) {
@@ -432,12 +439,14 @@ fl_signals_begin(FlLoop *loop)
        keeps invariant 4 for this loop's handlers. */
     FlWakeup *wakeup = &loop->state->wakeup;
     PyObject *handlers = loop->signal_handlers;
-    if (wakeup->handler == NULL && handlers != NULL && PyDict_Check(handlers)
-        && PyDict_GET_SIZE(handlers) > 0)
-    {
+    bool has_handlers = handlers != NULL && PyDict_Check(handlers)
+                        && PyDict_GET_SIZE(handlers) > 0;
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    if (has_handlers && wakeup->handler == NULL) {
         wakeup->handler = loop;
         loop->signals_wanted = true;
     }
+    Py_END_CRITICAL_SECTION();
     /* The handler of a signal that arrived before may still be pending. */
     return PyErr_CheckSignals();
 }
@@ -557,6 +566,30 @@ fl_signals_after_fork(FlState *state)
     return release_wakeup_fd(owner);
 }
 
+/* Handlers are added to the loop.  If another loop runs, it keeps the wakeup
+   fd and forwards the bytes.  It claims the fd again, as the running callback
+   may have set another one.  0, or -1 with an exception set. */
+static int
+claim_for_handlers(FlLoop *loop)
+{
+    FlWakeup *wakeup = &loop->state->wakeup;
+    int code;
+    bool came;
+    Py_BEGIN_CRITICAL_SECTION(loop->state->module);
+    FlLoop *owner = wakeup->owner;
+    bool owner_runs = owner != NULL && owner->owns_wakeup_fd;
+    code = claim_in_section(owner_runs ? owner : loop);
+    came = code >= 0 && wakeup->handler != loop;
+    if (came) {
+        wakeup->handler = loop;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (came) {
+        mark_handlers(loop, true);
+    }
+    return code < 0 ? -1 : 0;
+}
+
 const char fl_loop_signal_wakeup_doc[] =
     "_signal_wakeup($self, on, /)\n--\n\n"
     "Claim Python's signal wakeup fd between runs too, or release it.\n\n"
@@ -580,18 +613,7 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         return NULL;
     }
     if (on) {
-        /* If another loop runs, it keeps the fd and forwards the bytes.  It
-           claims the fd again, as the running callback may have set another
-           one. */
-        Py_BEGIN_CRITICAL_SECTION(loop->state->module);
-        FlLoop *owner = wakeup->owner;
-        bool owner_runs = owner != NULL && owner->owns_wakeup_fd;
-        code = claim_in_section(owner_runs ? owner : loop);
-        Py_END_CRITICAL_SECTION();
-        if (code >= 0 && wakeup->handler != loop) {
-            wakeup->handler = loop;
-            mark_handlers(loop, true);
-        }
+        code = claim_for_handlers(loop);
     }
     else {
         if (wakeup->handler == loop) {

@@ -266,6 +266,50 @@ for fd in range(3, 40):
     )
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="from 3.13 on C sets the wakeup fd"
+)
+def test_a_loop_with_signal_handlers_closes_as_it_gets_the_wakeup_fd():
+    """signal.set_wakeup_fd() releases the GIL, and another thread runs."""
+    code = """
+import asyncio, contextlib, signal, threading
+original = signal.set_wakeup_fd
+def set_wakeup_fd(fd, **options):
+    previous = original(fd, **options)
+    if handlers and fd == theirs:
+        thread = threading.Thread(target=close, args=(handlers.pop(),))
+        thread.start()
+        thread.join()
+    return previous
+def close(loop):
+    with contextlib.suppress(ValueError):  # it sets no default action here
+        loop.close()
+signal.set_wakeup_fd = set_wakeup_fd
+handlers = []
+import fastloop
+main = fastloop.new_event_loop()
+handlers.append(fastloop.new_event_loop())
+theirs = -1
+handlers[0].add_signal_handler(signal.SIGUSR1, int)
+original(theirs := original(-1))
+main.run_until_complete(asyncio.sleep(0))
+assert not handlers
+assert original(-1) == -1
+main.add_signal_handler(signal.SIGUSR1, main.stop)
+main.call_soon(signal.raise_signal, signal.SIGUSR1)
+main.run_forever()
+main.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("in_a_run", [True, False])
 def test_loops_with_signal_handlers_close_while_signals_arrive(
     fast_script, in_a_run
