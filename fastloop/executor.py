@@ -87,6 +87,11 @@ class _IdleWorkers:
     def __init__(self) -> None:
         self._tokens: deque[None] = deque()
 
+    @property
+    def _value(self) -> int:
+        """The number of idle workers, under the Semaphore's own name."""
+        return len(self._tokens)
+
     def acquire(self, timeout: float = 0) -> bool:
         """Subtract one; return False if there was none.  Never waits.
 

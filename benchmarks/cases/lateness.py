@@ -1,6 +1,6 @@
 """How late a timer comes; a figure below 0 means that it came early.
 
-Early is wrong: a program that was told to wait must have waited.  Each has
+Early is wrong: a program relies on having waited that long.  Each case has
 a row for the median and one for the least, where an early timer shows.
 """
 

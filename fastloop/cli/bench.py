@@ -1,4 +1,4 @@
-"""`bench`: races a program on each loop, in fresh processes by turns."""
+"""`bench`: races a program on each loop, in fresh alternating processes."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def _measure(
         seconds += race.warm(loop) * loops.count(loop)
     result.data["method"] = [race.how, METHOD]
     usual = max(_FEWEST, min(_MOST, int(_BUDGET / seconds))) // 2 * 2
-    rounds = runs or usual  # even, for the order turns round
+    rounds = runs or usual  # even: every other round has the reverse order
     pairs = list(zip(result.labels, loops, strict=True))
     for number in range(rounds):
         for label, loop in pairs if number % 2 == 0 else pairs[::-1]:

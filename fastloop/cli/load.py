@@ -23,7 +23,7 @@ from .processes import Processes, worker_command
 __all__ = ["TOOLS", "Load", "LoadFound"]
 
 TOOLS = ("wrk", "oha", "h2load")
-#: Seconds that a tool may take longer than it was told.
+#: Seconds that a tool may take beyond the time it was given.
 _PATIENCE = 20.0
 #: An answer that is slower than two seconds is no error.
 _WRK = ("--timeout", "60s")

@@ -367,7 +367,7 @@ class Run:
                         isinstance(other, (OSError, MemoryError))
                         for other in self.raised
                     ):
-                        return f"an end that nobody was told of: {one!r}"
+                        return f"an end that nothing reported: {one!r}"
                 elif isinstance(one, TimeoutError) and not one.errno:
                     return "a time-out"
                 elif isinstance(one, asyncio.CancelledError):

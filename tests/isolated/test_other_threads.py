@@ -65,7 +65,7 @@ class Watcher:
     def __init__(self, loop):
         self.loop = loop
         self.pair = socket.socketpair()
-        pairs.add(self.pair)  # a collector may finalize sockets first
+        pairs.add(self.pair)  # the GC may finalize sockets first
         self.me = self
         loop.add_reader(self.pair[0], int)
         loop.add_writer(self.pair[0].fileno(), int)

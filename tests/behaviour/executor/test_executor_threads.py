@@ -68,3 +68,22 @@ async def test_a_raised_maximum_gives_more_threads(loop, kind):
     waiting = [loop.run_in_executor(pool, barrier.wait) for _ in range(4)]
     assert sorted(await asyncio.gather(*waiting)) == [0, 1, 2, 3]
     pool.shutdown()
+
+
+async def test_idle_workers_are_counted_under_the_semaphores_name(loop):
+    """Monitors of a thread pool read the Semaphore's _value."""
+    await loop.run_in_executor(None, int)
+    pool = loop._default_executor
+    await idle_worker(pool)
+    assert pool._idle_semaphore._value == 1
+    begun, end = threading.Event(), threading.Event()
+
+    def job():
+        begun.set()
+        assert end.wait(PATIENCE)
+
+    waiting = loop.run_in_executor(None, job)
+    assert begun.wait(PATIENCE)
+    assert pool._idle_semaphore._value == 0
+    end.set()
+    await waiting

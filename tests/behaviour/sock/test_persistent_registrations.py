@@ -534,7 +534,7 @@ def test_nothing_is_kept_alive(run, loop, tcp):
 
 
 def test_a_collection_removes_what_is_idle(run, loop, tcp):
-    """Before 3.12 any allocation of a call may run the collector."""
+    """Before 3.12 any allocation of a call may run the GC."""
     near, far = tcp()
     threshold = gc.get_threshold()
     collections = []
