@@ -5,8 +5,9 @@
 
 An environment is made by tools/setup-env and not by nox, because Debian 12
 lacks 3.14 and 3.15: they run inside a Debian tree of their own (.ci/pythons),
-which nox cannot enter.  A session tagged `gate` builds another flavour in
-place, so it never runs beside another session.
+which nox cannot enter.  Sessions tagged `gate` run only in `.ci/run --gate`.
+Some of them build the extension in place with other options, so none of them
+runs beside another session.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ WITH_SERVERS = " ".join(
         "redis",
     )
 )
-#: Each of them is run five times and more: one file for each kind of object,
-#: the other files in the gate.
+#: Behaviour tests that the stage `refcount` runs, each at least five times:
+#: one file for each kind of object, the other files in the gate.
 COUNTED = """buffered_protocol context exceptions executor fd_callbacks handles
 lifecycle run scheduling tasks threadsafe timers transport_close
 unix_streams"""
@@ -65,9 +66,9 @@ unix_streams"""
 NOT_ASYNCIO = "-k 'not [asyncio'"
 #: What is made for builds without a GIL; `readme` runs it on one with a GIL.
 WITHOUT_GIL = "tests/interop/test_one_process_many_loops.py"
-#: What takes long and seldom differs between versions: commands and pytest's
-#: plugins, which start hundreds of processes, floods of keys, whole scenarios.
-#: The stages `readme` and 3.14 run it, and those of the gate.
+#: Leaves out what takes long and seldom differs between versions: commands and
+#: pytest's plugins, which start hundreds of processes, floods of keys, whole
+#: scenarios.  The stages `readme` and 3.14 run them, and those of the gate.
 NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
 --ignore=tests/behaviour/package/test_top_finds.py
@@ -78,8 +79,8 @@ NOT_SLOW = """--ignore=tests/behaviour/cli
 BESIDE_ASAN = """tests/isolated tests/fault tests/differential
 tests/behaviour/package tests/behaviour/transport/test_cork_order.py
 tests/unit/test_reader_programs.py tests/lint/test_surface.py"""
-#: Without a GIL a collection looks at all objects, also those of the tests
-#: that wait: two processes take half the time of one.
+#: Without a GIL the GC visits all objects, also those of tests that have not
+#: run yet: two processes take half the time of one.
 FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"
 SECOND_HALF = f"{OWN} " + " ".join(
     f"--ignore={folder}" for folder in FIRST_HALF.split()
@@ -96,8 +97,8 @@ THREADED = sorted(
     # They start processes, whose threads are others' to look at.
     and path.parent.name not in ("cli", "package")
 )
-#: It takes a thread of a forked child for the parent's thread of that number,
-#: and ends the child ("dup thread with used id").
+#: ThreadSanitizer takes a thread of a forked child for the parent's thread of
+#: that number, and ends the child ("dup thread with used id").
 NOT_FORKED = (
     "-k 'not [asyncio and not forked_child_starts and not fastloop-fork "
     "and not child_leaves_the_parents_run'"
@@ -105,8 +106,8 @@ NOT_FORKED = (
 PYTEST = "python -m pytest -q"
 #: Every call of whole scenarios, one after the other.
 SWEEP = "python tests/fault/sweep.py"
-#: Programs drawn by chance.  In .ci/run they are the same each
-#: time, so that no change fails by another draw.
+#: Random programs.  Outside the gate their seed is fixed, so that a change
+#: does not fail because of other programs; the gate has a new seed each day.
 PROGRAMS = "python tests/differential/programs.py"
 #: FASTLOOP_READER_PROGRAMS of slow builds (sanitizers, reference counts).
 FEW_READERS = "50"
@@ -160,7 +161,7 @@ def stage(
                 words = f"{venv}/bin/{words}"
             session.run(*enter, *shlex.split(words), env=variables)
 
-        # Sessions side by side build in one tree: one after the other.
+        # Sessions that run at once share a source tree: only one builds.
         run(f"flock {LOGS}/setup.lock tools/setup-env build {needs}")
         for words in [command] if isinstance(command, str) else command:
             run(words)
@@ -375,7 +376,7 @@ for one in ("3.11", "3.13", "3.14"):
     )
 stage(
     "asan-faults",
-    "the same, ASan+UBSan",
+    "24 scenarios, ASan+UBSan",
     SWEEP,
     "asan",
     venv=".venv-asan",
@@ -389,7 +390,7 @@ stage(
 )
 stage(
     "generated-many",
-    "100,000 of them",
+    "100,000 generated programs",
     f"{PROGRAMS} --from mixed --programs 100000 --workers 3 --seed today",
     venv=".venv",
     gate=True,
@@ -443,7 +444,7 @@ stage(
     FASTLOOP_WERROR="0",
     FASTLOOP_SANITIZE="fuzzer-no-link,address,undefined",
 )
-newcomer("readme-bench", "make bench there", "make bench", gate=True)
+newcomer("readme-bench", "make bench on a new Debian", "make bench", gate=True)
 stage(
     "wheel",
     "a wheel without libuv",
@@ -495,8 +496,8 @@ for half in (0, 1):
         "tsan",
         venv=".venv-tsan",
         gate=True,
-        # Half of it is a program's: four subinterpreters that import asyncio
-        # take over two minutes.
+        # A test's program may take half of it (isolated_scripts.LIMIT): one
+        # imports asyncio in four subinterpreters, in over two minutes.
         limit=600,
         FASTLOOP_SANITIZE="thread",
         # The children that tests fork start threads of their own; a daemon

@@ -1,8 +1,8 @@
 """Runs the sessions of noxfile.py, three at a time, and prints their results.
 
-nox runs sessions one after the other; this runs a nox for each.  A stage that
-did not run counts as failed: the table at the end is the promise.  A test
-that failed once and then passed is named in it as unsteady, to be mended.
+nox runs sessions one after the other; this runs a nox for each.  A selected
+stage that has no result counts as failed.  A test that failed once and then
+passed is named at the end as unsteady (flaky), to be mended.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 LOGS = TOP / "build" / "ci"
 NOX = [sys.executable, "-m", "nox", "-f", str(TOP / "noxfile.py")]
-# Only .github/workflows/wheels.yml gets there.
+# Platforms that only .github/workflows/wheels.yml tests.
 ELSEWHERE = "arm64 without qemu, riscv64, musl, macOS"
 # Seconds of a stage: a limit for what hangs, three times what is usual.
 LIMIT = 90 * 60
@@ -102,9 +102,11 @@ class Stage:
         reason = skip.get("message") or "no reason"
         if skip.get("type") != "pytest.xfail":
             self.skips[re.sub(r"\s+", " ", reason)] += 1
-        # Cases of the race that need no server run in `readme` alone.
-        needs = "what is not here" in reason
-        if self.name == "interop" or "race_cases" in place and not needs:
+        # No test may be skipped in `interop`.  Elsewhere a case of the race
+        # may, but only if its server is missing.
+        lacks_server = "needs what is not here" in reason
+        is_case = "race_cases" in place
+        if self.name == "interop" or (is_case and not lacks_server):
             self.fail(f"skipped here, where none may be: {reason}")
 
 
@@ -221,26 +223,21 @@ def main() -> int:
     unknown = set(options.only) - {row.name for row in stages}
     if unknown:
         parser.error(f"no such stage: {', '.join(sorted(unknown))}")
-    rows = [
-        row
-        for row in stages
-        if (
-            row.name in options.only
-            if options.only
-            else options.gate or not row.gate
-        )
+    chosen = options.only or [
+        row.name for row in stages if options.gate or not row.gate
     ]
+    rows = [row for row in stages if row.name in chosen]
     LOGS.mkdir(parents=True, exist_ok=True)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, on_end_signal)
     began = time.monotonic()
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(Stage.run, [row for row in rows if not row.gate]))
-    # These build other flavours in place: never beside another.
+    # Some of these build in place with other options: never beside another.
     for row in rows:
         if row.gate:
             row.run()
-    left = [row.name for row in stages if row not in rows]
+    left = [row.name for row in stages if row.name not in chosen]
     text = table(rows) + "\n\n"
     text += f"not run: {', '.join(left)}\n" if left else ""
     text += f"not run here: {ELSEWHERE}\nlogs: {LOGS}\n"

@@ -95,7 +95,8 @@ class _IdleWorkers:
     def acquire(self, timeout: float = 0) -> bool:
         """Subtract one; return False if there was none.  Never waits.
 
-        The caller has the executor's lock: no other one takes the last.
+        The caller has the executor's lock, so no other thread takes the last
+        token between the test and pop().  The executor passes timeout=0.
         """
         if not self._tokens:
             return False
@@ -111,19 +112,19 @@ def _make_default() -> ThreadPoolExecutor:
     """Return a loop's default executor, as asyncio would."""
     pool = futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
     if type(pool) is ThreadPoolExecutor:  # not the application's own class
-        _count_idle(pool)
+        _replace_semaphore(pool)
     return pool
 
 
-def _count_idle(pool: ThreadPoolExecutor) -> _IdleWorkers:
-    """Give a pool an _IdleWorkers; return it.
+def _replace_semaphore(pool: ThreadPoolExecutor) -> _IdleWorkers:
+    """Replace a pool's Semaphore by an _IdleWorkers of that count; return it.
 
-    A worker that releases the Semaphore meanwhile is not counted: the pool may
-    start a thread too many later, if its maximum is raised.
+    A worker that still releases the Semaphore is not counted.  If the maximum
+    is raised later, the pool may start one thread too many.
     """
-    counted, idle = pool._idle_semaphore, _IdleWorkers()
+    semaphore, idle = pool._idle_semaphore, _IdleWorkers()
     pool._idle_semaphore = idle  # type: ignore[assignment]
-    while counted.acquire(timeout=0):
+    while semaphore.acquire(timeout=0):
         idle.release()
     return idle
 
@@ -158,11 +159,12 @@ def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
             )
         pool._work_queue.put(job)  # type: ignore[arg-type]
         if len(pool._threads) >= pool._max_workers:
-            # What is left of _adjust_thread_count(), which costs more than all
-            # the rest.  The count is needed if the maximum is raised.
+            # The pool has all its threads: _adjust_thread_count() would only
+            # do this acquire(), but costs more than the rest of this function.
+            # The count is needed if the maximum is raised.
             idle: Any = pool._idle_semaphore
             if type(idle) is not _IdleWorkers:
-                idle = _count_idle(pool)
+                idle = _replace_semaphore(pool)
             idle.acquire()
             return
         try:

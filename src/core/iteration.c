@@ -344,7 +344,7 @@ static inline int
 leave_parent(FlLoop *loop)
 {
     bool inherited =
-        fl_poller_is_inherited(loop->poller) || loop->lost_wakeup_fd;
+        fl_poller_is_inherited(loop->poller) || loop->begin_signals_again;
     int code = fl_poller_after_fork(loop->poller);
     if (FL_UNLIKELY(code < 0)) {
         return fl_raise_errno(code);

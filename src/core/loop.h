@@ -113,12 +113,12 @@ struct FlLoop {
        GIL the loop's own store may undo that: then its next poll is at a tick
        of the coarse clock at the latest. */
     FL_ATOMIC unsigned skips_left;
-    unsigned skip_allowance;  /* adapted at each empty poll */
-    bool owns_wakeup_fd;      /* the run has Python's wakeup fd: signals.c */
-    bool lost_wakeup_fd;      /* it had, before a fork to this process */
-    bool signals_wanted;      /* see signals.c, invariant 6 */
-    uint64_t wait_limited_at; /* ready.tail + 1: see fl_signals_before_wait */
-    uint64_t wakeup_taken_at; /* ready.tail + 1: see fl_signals_before_wait */
+    unsigned skip_allowance;    /* adapted at each empty poll */
+    bool claims_wakeup_fd;      /* its run claims it before waits: signals.c */
+    bool begin_signals_again;   /* in a forked child: call fl_signals_begin */
+    bool signals_wanted;        /* see signals.c, invariant 6 */
+    uint64_t wait_shortened_at; /* see fl_signals_before_wait */
+    uint64_t wakeup_claimed_at; /* see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     /* The ident of the thread that has the claim, or 0, and that of the thread
        that had it last: see fl_loop_claim. */

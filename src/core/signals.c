@@ -10,14 +10,16 @@
       wakeup fd.
    2. state->wakeup is the only record of the wakeup fd's owner.  There may be
       several loops: a second record could disagree, and then a loop would
-      restore an fd over another loop's.  Without a GIL another thread may
-      close the loop that owns it, or that has handlers: that loop is recorded,
-      used and forgotten in a critical section of the module.
+      restore an fd over another loop's.  Another thread may close the loop
+      that owns the wakeup fd, or that has handlers: without a GIL at any time,
+      before 3.13 while signal.set_wakeup_fd() releases the GIL.  So a loop is
+      recorded, used by another loop, and removed by another thread in a
+      critical section of the module.  All other writes are the main thread's.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
       set, before the run or in a callback, still gets the bytes
-      (forward_signal, pass_on_signals) and is restored after the run.  Both
-      happen only if that fd is still the same file: else bytes would go into
-      a file of someone else's.
+      (forward_signal, drain_pipe) and is restored after the run.  Both
+      happen only if that fd is still the same file: otherwise bytes would be
+      written to another file.
    4. While add_signal_handler has handlers, the wakeup fd stays ours between
       runs, so that no signal is lost.
    5. An fd is not closed while Python may write to it.  The system could reuse
@@ -41,7 +43,6 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <unistd.h>
 
 /* Before 3.13 the wakeup fd can only be set by a Python call, which is too
@@ -53,8 +54,8 @@
 #define SIGNALS_PER_READ 128
 
 /* The marks of invariant 6, above the number of any signal. */
-#define HANDLERS_GONE 0x80
-#define HANDLERS_CAME 0x81
+#define HANDLERS_REMOVED 0x80
+#define HANDLERS_ADDED   0x81
 
 /* Whether this is Python's main thread.  set_wakeup_fd() with an invalid fd
    fails in any thread, but only the main thread gets as far as an OSError;
@@ -95,40 +96,40 @@ fl_signals_in_main_thread(FlState *state)
 
 /* --- the wakeup fd ------------------------------------------------------- */
 
-/* Set Python's wakeup fd; *before is the previous one, or -1.  0, or -1 with
+/* Set Python's wakeup fd; *previous is the one before, or -1.  0, or -1 with
    an exception set: before 3.13 an fd that is closed or blocking is
    rejected. */
 static int
-set_wakeup_fd(FlState *state, int fd, int *before)
+set_wakeup_fd(FlState *state, int fd, int *previous)
 {
 #if FL_HAVE_SET_WAKEUP_FD
-    *before = PySignal_SetWakeupFd(fd);
+    *previous = PySignal_SetWakeupFd(fd);
     return 0;
 #else
     PyObject *result = PyObject_CallFunction(state->set_wakeup_fd, "i", fd);
     if (result == NULL) {
         return -1;
     }
-    *before = (int)PyLong_AsLong(result);
+    *previous = (int)PyLong_AsLong(result);
     Py_DECREF(result);
-    return *before == -1 && PyErr_Occurred() ? -1 : 0;
+    return *previous == -1 && PyErr_Occurred() ? -1 : 0;
 #endif
 }
 
 /* The recorded fd if it is still the same file, else -1. */
 static int
-foreign_fd(const FlForeignFd *foreign)
+still_open_fd(const FlApplicationFd *application)
 {
     struct stat status;
-    bool same = foreign->fd >= 0 && fstat(foreign->fd, &status) == 0
-                && status.st_dev == foreign->status.st_dev
-                && status.st_ino == foreign->status.st_ino;
-    return same ? foreign->fd : -1;
+    bool same = application->fd >= 0 && fstat(application->fd, &status) == 0
+                && status.st_dev == application->status.st_dev
+                && status.st_ino == application->status.st_ino;
+    return same ? application->fd : -1;
 }
 
-/* Set the wakeup fd to the loop's pipe, in the section of invariant 2.  1 if
-   it was another fd or another loop's before, 0 if nothing changed, or -1 with
-   an exception set. */
+/* Set the wakeup fd to the loop's pipe.  The caller is in the critical section
+   of invariant 2.  1 if it was another fd or another loop's before, 0 if
+   nothing changed, or -1 with an exception set. */
 static int
 claim_in_section(FlLoop *loop)
 {
@@ -137,18 +138,19 @@ claim_in_section(FlLoop *loop)
     if (set_wakeup_fd(loop->state, ours, &previous) < 0) {
         return -1;
     }
-    /* wakeup->fd is the fd that we set last.  Another one was set by the
-       application: perhaps ours, which set_wakeup_fd() returned to a callback
-       of the last run.  Forwarded to ours, bytes would never end. */
+    /* If the previous fd is not wakeup->fd, the application has set it.  It
+       may be this loop's own pipe, which signal.set_wakeup_fd() returned to a
+       callback of an earlier run.  That is not recorded, because the loop
+       would forward each byte to itself for ever. */
     bool changed = previous != wakeup->fd || wakeup->owner != loop;
     if (previous != wakeup->fd) {
         bool is_open = previous >= 0 && previous != ours
-                       && fstat(previous, &wakeup->before.status) == 0;
-        wakeup->before.fd = is_open ? previous : -1;
+                       && fstat(previous, &wakeup->application.status) == 0;
+        wakeup->application.fd = is_open ? previous : -1;
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
-        /* fl_signals_forget left it open; Python has not written to it since
-           the call above (invariant 5). */
+        /* leave_wakeup_fd left it open; Python does not write to it after the
+           call above (invariant 5). */
         (void)close(wakeup->fd);
     }
     wakeup->owner = loop;
@@ -166,21 +168,24 @@ claim_wakeup_fd(FlLoop *loop)
     return code;
 }
 
-/* Give the wakeup fd of this loop to the one that has handlers.  1, 0 if there
-   is no such loop, or -1 with an exception set. */
+/* The loop owns the wakeup fd: set it to the pipe of the loop that has
+   handlers.  1 if done, 0 if no loop has handlers, or -1 with an exception
+   set. */
 static int
-give_to_handler(FlLoop *loop)
+give_to_handler_loop(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
     int code = 0;
     Py_BEGIN_CRITICAL_SECTION(loop->state->module);
-    FlLoop *handler = wakeup->handler;
-    if (handler != NULL) {
-        code = claim_in_section(handler) < 0 ? -1 : 1;
+    FlLoop *handler_loop = wakeup->handler_loop;
+    if (handler_loop != NULL) {
+        code = claim_in_section(handler_loop) < 0 ? -1 : 1;
     }
-    if (wakeup->handler != handler) {
-        /* Before 3.13 set_wakeup_fd() releases the GIL: another thread has
-           closed that loop.  What was set is this loop's to release. */
+    if (wakeup->handler_loop != handler_loop) {
+        /* Before 3.13 set_wakeup_fd() releases the GIL.  Meanwhile another
+           thread has closed that loop: its fd must not stay set, and an error
+           about it does not matter.  This loop becomes the owner again, and
+           release_wakeup_fd sets another fd. */
         PyErr_Clear();
         wakeup->owner = loop;
         code = 0;
@@ -205,8 +210,8 @@ reclaim_wakeup_fd(FlLoop *loop, int64_t *timeout_ns)
 }
 
 /* Read the bytes of up to SIGNALS_PER_READ signals from the loop's pipe.
-   Returns how many; 0 or less if there are none, or if the process has forked:
-   then they are the parent's. */
+   Returns how many; 0 or less if there are none, or in a forked child that
+   still has its parent's pipe: those bytes are the parent's. */
 static ssize_t
 read_signals(FlLoop *loop, unsigned char *signums)
 {
@@ -219,10 +224,10 @@ read_signals(FlLoop *loop, unsigned char *signums)
 static bool
 take_mark(FlLoop *loop, unsigned char byte)
 {
-    if (byte < HANDLERS_GONE) {
+    if (byte < HANDLERS_REMOVED) {
         return false;
     }
-    loop->signals_wanted = byte == HANDLERS_CAME;
+    loop->signals_wanted = byte == HANDLERS_ADDED;
     return true;
 }
 
@@ -235,36 +240,37 @@ write_signal(int fd, unsigned char signum)
     (void)ignored;
 }
 
-/* A loop's run has ended, and `fd` is the wakeup fd now, or -1: pass on the
-   bytes that came after the run's last poll.  If fd is -1, drop them: a
-   handler that is added later must not get them. */
+/* Empty the loop's pipe: apply its marks, and write its signals to the fd
+   `forward_to`.  If that is -1, drop them: a handler that is added later must
+   not get them. */
 static void
-pass_on_signals(FlLoop *loop, int fd)
+drain_pipe(FlLoop *loop, int forward_to)
 {
     unsigned char signums[SIGNALS_PER_READ];
     ssize_t count;
     while ((count = read_signals(loop, signums)) > 0) {
         for (ssize_t at = 0; at < count; at++) {
-            if (!take_mark(loop, signums[at]) && fd >= 0) {
-                write_signal(fd, signums[at]);
+            if (!take_mark(loop, signums[at]) && forward_to >= 0) {
+                write_signal(forward_to, signums[at]);
             }
         }
     }
 }
 
 /* The loop's first handler is being added, or its last one has been removed.
-   During a run this writes a mark.  Between runs it need not, and cannot if
-   the pipe is full: then it drops the bytes of the pipe.  They came before
-   this change, and a mark among them must not be applied later.  A full pipe
-   drops what would be forwarded to the application's fd as well. */
+   During a run this writes a mark.  In two cases it drops the pipe's bytes
+   instead, because they came before this change: between runs, and if the pipe
+   is full.  An earlier mark among them must not be applied later.  If the pipe
+   is full, the application's fd loses those bytes too. */
 static void
-mark_handlers(FlLoop *loop, bool came)
+mark_handlers(FlLoop *loop, bool added)
 {
-    unsigned char mark = came ? HANDLERS_CAME : HANDLERS_GONE;
-    if (!loop->owns_wakeup_fd
-        || write(loop->poller->signal_fds[1], &mark, 1) != 1) {
-        pass_on_signals(loop, -1);
-        loop->signals_wanted = came;
+    unsigned char mark = added ? HANDLERS_ADDED : HANDLERS_REMOVED;
+    if (!loop->claims_wakeup_fd
+        || write(loop->poller->signal_fds[1], &mark, 1) != 1)
+    {
+        drain_pipe(loop, -1);
+        loop->signals_wanted = added;
     }
 }
 
@@ -277,38 +283,41 @@ static int
 release_wakeup_fd(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
-    if (wakeup->owner != loop || wakeup->handler == loop) {
+    if (wakeup->owner != loop || wakeup->handler_loop == loop) {
         return 0;
     }
-    int code = give_to_handler(loop);
+    int code = give_to_handler_loop(loop);
     if (code > 0) {
-        pass_on_signals(loop, wakeup->fd);
+        drain_pipe(loop, wakeup->fd);
+        return 0;
     }
-    if (code != 0) {
-        return code < 0 ? -1 : 0;
+    if (code < 0) {
+        return -1;
     }
-    int previous, ours = wakeup->fd, next = foreign_fd(&wakeup->before);
-    code = set_wakeup_fd(loop->state, next, &previous);
+    int previous, ignored, next = still_open_fd(&wakeup->application);
     PyObject *exc = NULL;
+    code = set_wakeup_fd(loop->state, next, &previous);
     if (code < 0) {
         /* Python rejects the application's fd if it was made blocking
            meanwhile.  Set none, because ours must not stay (invariant 5), and
            raise that error afterwards. */
         exc = PyErr_GetRaisedException();
-        code = set_wakeup_fd(loop->state, next = -1, &previous);
+        next = -1;
+        code = set_wakeup_fd(loop->state, next, &previous);
     }
-    if (code == 0 && previous != ours) {
+    if (code == 0 && previous != wakeup->fd) {
         /* The application had set another fd since: restore that. */
-        code = set_wakeup_fd(loop->state, next = previous, &ours);
+        next = previous;
+        code = set_wakeup_fd(loop->state, next, &ignored);
     }
     if (code == 0) {
-        pass_on_signals(loop, next);
+        drain_pipe(loop, next);
         wakeup->owner = NULL;
-        wakeup->fd = wakeup->before.fd = -1;
+        wakeup->fd = wakeup->application.fd = -1;
     }
     if (exc != NULL) {
         if (code < 0) {
-            PyErr_WriteUnraisable(NULL); /* not a loop in its dealloc */
+            PyErr_WriteUnraisable(NULL); /* the loop may be in its dealloc */
         }
         PyErr_SetRaisedException(exc);
         code = -1;
@@ -318,7 +327,8 @@ release_wakeup_fd(FlLoop *loop)
 
 /* Write a byte also to where Python would have written it without the running
    loop: the pipe of the loop with signal handlers, or else the application's
-   fd. */
+   fd.  A loop that is not the owner got the byte from the owner, which
+   forwards it itself, or a callback has run another loop since. */
 static void
 forward_signal(FlLoop *loop, unsigned char signum)
 {
@@ -327,10 +337,10 @@ forward_signal(FlLoop *loop, unsigned char signum)
         return;
     }
     Py_BEGIN_CRITICAL_SECTION(loop->state->module);
-    FlLoop *handler = wakeup->handler;
-    int fd = handler != NULL && handler != loop
-                 ? handler->poller->signal_fds[1]
-                 : foreign_fd(&wakeup->before);
+    FlLoop *handler_loop = wakeup->handler_loop;
+    int fd = handler_loop != NULL && handler_loop != loop
+                 ? handler_loop->poller->signal_fds[1]
+                 : still_open_fd(&wakeup->application);
     if (fd >= 0) {
         write_signal(fd, signum);
     }
@@ -339,15 +349,22 @@ forward_signal(FlLoop *loop, unsigned char signum)
 
 /* --- received signals ---------------------------------------------------- */
 
+/* Whether the loop has signal handlers.  An application may set the attribute
+   _signal_handlers to anything. */
+static bool
+has_handlers(const FlLoop *loop)
+{
+    PyObject *handlers = loop->signal_handlers;
+    return handlers != NULL && PyDict_Check(handlers)
+           && PyDict_GET_SIZE(handlers) > 0;
+}
+
 /* Call loop._handle_signal if add_signal_handler has any handlers.  0, or -1
    with an exception that ends the run. */
 static int
 handle_signal(FlLoop *loop, unsigned char signum)
 {
-    PyObject *handlers = loop->signal_handlers;
-    if (!loop->signals_wanted || handlers == NULL || !PyDict_Check(handlers)
-        || PyDict_GET_SIZE(handlers) == 0)
-    {
+    if (!loop->signals_wanted || !has_handlers(loop)) {
         return 0;
     }
     PyObject *argument = PyLong_FromLong(signum);
@@ -380,8 +397,9 @@ last_raised(FlLoop *loop, PyObject *first, int code)
 /* The signal pipe is readable: empty it.  Each byte is a signal's number or a
    mark.  Python's pending handlers run after each read.  If they ran before
    it, the read could take the byte of a signal whose handler is still pending,
-   and from 3.13 on nothing would end the next wait.  They run before the
-   Python calls below, which would report a handler's exception as their own
+   and the next wait would not end.  (Before 3.13 fl_signals_before_wait runs
+   pending handlers after each callback.)  They run before the Python calls
+   below, which would report a handler's exception as their own
    error.  After such an exception, unread bytes stay in the pipe.  In a child
    that was forked since the poll, nothing is read: the bytes are the parent's.
    0, or -1 with the exception that ends the run. */
@@ -433,17 +451,14 @@ fl_signals_begin(FlLoop *loop)
     if (fl_signals_prepare(loop) < 0 || claim_wakeup_fd(loop) < 0) {
         return -1;
     }
-    loop->owns_wakeup_fd = true;
-    loop->lost_wakeup_fd = false;
-    /* After a fork, or after another loop with handlers was closed, nothing
-       keeps invariant 4 for this loop's handlers. */
+    loop->claims_wakeup_fd = true;
+    loop->begin_signals_again = false;
+    /* After a fork, or after another loop with handlers was closed, no loop is
+       recorded although this one has handlers (invariant 4). */
     FlWakeup *wakeup = &loop->state->wakeup;
-    PyObject *handlers = loop->signal_handlers;
-    bool has_handlers = handlers != NULL && PyDict_Check(handlers)
-                        && PyDict_GET_SIZE(handlers) > 0;
     Py_BEGIN_CRITICAL_SECTION(loop->state->module);
-    if (has_handlers && wakeup->handler == NULL) {
-        wakeup->handler = loop;
+    if (wakeup->handler_loop == NULL && has_handlers(loop)) {
+        wakeup->handler_loop = loop;
         loop->signals_wanted = true;
     }
     Py_END_CRITICAL_SECTION();
@@ -455,33 +470,34 @@ fl_signals_begin(FlLoop *loop)
    fd.  Before 3.13, where claiming the fd is slow, the ready queue's tail
    tells whether callbacks were queued since the last wait:
 
-   - wakeup_taken_at: the tail (plus one) when the fd was last claimed.  If it
-     has not moved, the fd is still ours.
-   - wait_limited_at: the tail (plus one) when the wait was last shortened.  If
-     it has not moved, the loop was idle for RECLAIM_AFTER_NS: claim the fd
-     now. */
+   - wakeup_claimed_at: the tail when the fd was last claimed.  If it has not
+     moved, the fd is still ours.
+   - wait_shortened_at: the tail when the wait was last shortened.  If it has
+     not moved, the loop was idle for RECLAIM_AFTER_NS: claim the fd now.
+
+   Both are the tail plus 1, because 0 means never. */
 int
 fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
 {
-    if (!loop->owns_wakeup_fd) {
+    if (!loop->claims_wakeup_fd) {
         return 0;
     }
 #if FL_HAVE_SET_WAKEUP_FD
     return reclaim_wakeup_fd(loop, timeout_ns);
 #else
-    uint64_t now = loop->ready.tail + 1;
-    if (loop->wakeup_taken_at == now) {
+    uint64_t position = loop->ready.tail + 1;
+    if (loop->wakeup_claimed_at == position) {
         return 0;
     }
-    if (loop->wait_limited_at == now) {
-        loop->wakeup_taken_at = now;
-        /* The Python call may run destructors, which may schedule: do not
-           wait. */
+    if (loop->wait_shortened_at == position) {
+        loop->wakeup_claimed_at = position;
+        /* The Python call may run destructors, which may schedule callbacks:
+           do not wait. */
         *timeout_ns = 0;
         return reclaim_wakeup_fd(loop, timeout_ns);
     }
     if (*timeout_ns < 0 || *timeout_ns > RECLAIM_AFTER_NS) {
-        loop->wait_limited_at = now;
+        loop->wait_shortened_at = position;
         *timeout_ns = RECLAIM_AFTER_NS;
     }
     /* The fd may not be ours, so a signal may be pending without a byte. */
@@ -492,21 +508,22 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
 void
 fl_signals_end(FlLoop *loop)
 {
-    if (!loop->owns_wakeup_fd) {
+    if (!loop->claims_wakeup_fd) {
         return;
     }
-    loop->owns_wakeup_fd = false;
+    loop->claims_wakeup_fd = false;
     /* If the GC of another thread collects a running loop, fl_signals_forget
-       follows. */
+       follows: the wakeup fd is not released here. */
     if (fl_signals_in_main_thread(loop->state) && release_wakeup_fd(loop) < 0)
     {
         PyErr_WriteUnraisable(NULL);
     }
 }
 
-/* Only the main thread may set the wakeup fd.  So in another one the fd stays
-   open (invariant 5) but becomes /dev/null, and the next claim_wakeup_fd
-   closes it.  signal_fds[1] is -1 so that the poller does not. */
+/* Python may still write to the fd: this is not the main thread, or the
+   release has failed.  So it stays open (invariant 5) but refers to /dev/null,
+   and the next claim_in_section closes it.  signal_fds[1] becomes -1 so that
+   the poller does not close it. */
 static void
 leave_wakeup_fd(FlLoop *loop)
 {
@@ -525,12 +542,12 @@ void
 fl_signals_forget(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
-    if (wakeup->owner != loop && wakeup->handler != loop) {
+    if (wakeup->owner != loop && wakeup->handler_loop != loop) {
         return;
     }
     Py_BEGIN_CRITICAL_SECTION(loop->state->module);
-    if (wakeup->handler == loop) {
-        wakeup->handler = NULL;
+    if (wakeup->handler_loop == loop) {
+        wakeup->handler_loop = NULL;
     }
     Py_END_CRITICAL_SECTION();
     if (fl_signals_in_main_thread(loop->state)) {
@@ -555,14 +572,15 @@ fl_signals_after_fork(FlState *state)
     FlLoop *owner = wakeup->owner;
     /* The child's main thread is the thread that forked. */
     state->main_thread_id = 0;
-    wakeup->handler = NULL; /* handlers are the parent's loop's */
+    wakeup->handler_loop = NULL; /* fl_signals_begin records one again */
     if (owner == NULL || !fl_signals_in_main_thread(state)) {
         return 0;
     }
-    /* So the next iteration calls fl_signals_begin (leave_parent in
-       iteration.c), even if another function has handled the fork by then. */
-    owner->lost_wakeup_fd |= owner->owns_wakeup_fd;
-    owner->owns_wakeup_fd = false;
+    /* leave_parent in iteration.c then calls fl_signals_begin, even if
+       fl_poller_after_fork was called before: after that call the poller no
+       longer counts as inherited. */
+    owner->begin_signals_again |= owner->claims_wakeup_fd;
+    owner->claims_wakeup_fd = false;
     return release_wakeup_fd(owner);
 }
 
@@ -574,17 +592,17 @@ claim_for_handlers(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
     int code;
-    bool came;
+    bool is_first;
     Py_BEGIN_CRITICAL_SECTION(loop->state->module);
     FlLoop *owner = wakeup->owner;
-    bool owner_runs = owner != NULL && owner->owns_wakeup_fd;
+    bool owner_runs = owner != NULL && owner->claims_wakeup_fd;
     code = claim_in_section(owner_runs ? owner : loop);
-    came = code >= 0 && wakeup->handler != loop;
-    if (came) {
-        wakeup->handler = loop;
+    is_first = code >= 0 && wakeup->handler_loop != loop;
+    if (is_first) {
+        wakeup->handler_loop = loop;
     }
     Py_END_CRITICAL_SECTION();
-    if (came) {
+    if (is_first) {
         mark_handlers(loop, true);
     }
     return code < 0 ? -1 : 0;
@@ -616,11 +634,12 @@ fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg)
         code = claim_for_handlers(loop);
     }
     else {
-        if (wakeup->handler == loop) {
-            wakeup->handler = NULL;
-            code = loop->owns_wakeup_fd ? 0 : release_wakeup_fd(loop);
+        if (wakeup->handler_loop == loop) {
+            wakeup->handler_loop = NULL;
+            code = loop->claims_wakeup_fd ? 0 : release_wakeup_fd(loop);
         }
-        mark_handlers(loop, false); /* also if another loop has handlers */
+        /* Even if another loop is recorded: this one's handlers are gone. */
+        mark_handlers(loop, false);
     }
-    return fl_call_none(code < 0 ? -1 : 0);
+    return fl_call_none(code);
 }

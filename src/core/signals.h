@@ -7,8 +7,8 @@
    Rejected: uv_signal_t.  Its handlers are process-wide and would replace
    Python's.
 
-   Functions that run in another thread than the main thread do nothing, unless
-   they say otherwise. */
+   Unless stated, a call in another thread than the main thread does not change
+   the wakeup fd. */
 #ifndef FL_CORE_SIGNALS_H
 #define FL_CORE_SIGNALS_H
 
@@ -21,7 +21,8 @@
    or -1 with OSError. */
 int fl_signals_prepare(FlLoop *loop);
 
-/* Around a run: claim Python's wakeup fd, and restore the application's.
+/* Around a run: claim Python's wakeup fd, and restore the application's unless
+   a loop has signal handlers.
    begin also runs pending Python handlers.  0, or -1 with an exception set;
    errors of end are reported as unraisable. */
 int fl_signals_begin(FlLoop *loop);
@@ -44,7 +45,8 @@ void fl_signals_forget(FlLoop *loop);
    wakeup fd that a parent's loop owned.  0, or -1 with an exception set. */
 int fl_signals_after_fork(FlState *state);
 
-/* The method _signal_wakeup(on), for add_signal_handler. */
+/* The method _signal_wakeup(on), for add_signal_handler and
+   remove_signal_handler.  RuntimeError outside the main thread. */
 PyObject *fl_loop_signal_wakeup(FlLoop *loop, PyObject *arg);
 extern const char fl_loop_signal_wakeup_doc[];
 

@@ -11,7 +11,8 @@
    run in a deallocator must check them.
 
    Threads: most fields are set at import and only read afterwards.  The others
-   are changed under the GIL or are atomic, unless they name a thread. */
+   are changed under the GIL or are atomic; a field that only one thread may
+   change says so. */
 #ifndef FL_PY_STATE_H
 #define FL_PY_STATE_H
 
@@ -160,16 +161,16 @@ typedef struct {
 typedef struct {
     int fd; /* -1: none */
     struct stat status;
-} FlForeignFd;
+} FlApplicationFd;
 
 /* Python's signal wakeup fd, while it is ours: see core/signals.c.  Only the
    main thread of the main interpreter sets it.  Any thread may close a loop,
-   and clears owner and handler if they are that loop: invariant 2 there. */
+   and clears owner and handler_loop if they are that loop. */
 typedef struct {
-    FlLoop *FL_ATOMIC owner;   /* the loop whose pipe it is, or NULL */
-    FlLoop *FL_ATOMIC handler; /* the loop that has signal handlers, or NULL */
-    int fd;                    /* the fd that we set, or -1 */
-    FlForeignFd before;        /* the fd that the application had set */
+    FlLoop *FL_ATOMIC owner;        /* the loop whose pipe it is, or NULL */
+    FlLoop *FL_ATOMIC handler_loop; /* the loop that has handlers, or NULL */
+    int fd; /* the fd that we set, or -1; without an owner: /dev/null */
+    FlApplicationFd application; /* the fd that the application had set */
 } FlWakeup;
 
 /* A cached answer: whether an application has replaced methods of a class.  It
