@@ -11,10 +11,11 @@
       raised; or, if all of them may wait (transport/stream_write.c), when the
       batch ends or the coarse clock ticks.
    4. A call whose handle somebody has kept runs as that handle.  In debug mode
-      every callback runs as a handle.  Where the application
-      replaced asyncio.Handle._run, every callback runs as a handle through
-      that function; but not the tries of a waiting sock_* call, which is no
-      callback of the application's.
+      every call runs as a handle.  Where the application replaced
+      asyncio.Handle._run, every call does too, and every handle runs through
+      that function.  Three kinds of entry have no handle: the loop's own
+      operations, the events of a transport, and the tries of a waiting sock_*
+      call.
    5. In debug mode and with metrics each entry is timed, by run_timed alone.
       An fd's reader and writer are two callbacks of one entry, and a sock_*
       call has no handle (fl_loop_time_rest).
@@ -200,8 +201,8 @@ call_failed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
-/* callback(*args) in the entry's context, mostly by vectorcall straight from
-   the entry's array. */
+/* callback(*args) in the entry's context.  One to FL_READY_ARGS arguments are
+   passed by vectorcall from the entry's array, without making a tuple. */
 static inline int
 run_call(FlLoop *loop, FlReady *entry)
 {
@@ -318,8 +319,9 @@ run_entry(FlLoop *loop, FlReady *entry)
 /* --- batches ------------------------------------------------------------- */
 
 /* The object that a report of a slow entry names: a new reference.  NULL if
-   there is none, or if a handle runs: run_handle stores that one itself.
-   Taken before the entry runs, because running releases what it owns. */
+   there is none.  If a handle runs, the report names that instead
+   (note_current).  Taken before the entry runs, because running releases what
+   it owns. */
 static PyObject *
 subject_of(FlLoop *loop, const FlReady *entry)
 {

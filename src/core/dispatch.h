@@ -24,10 +24,12 @@
    the rest of the batch stays queued. */
 int fl_loop_run_batch(FlLoop *loop);
 
-/* Call this after a callback that is not all of its entry, or that is no
-   handle; it returned `code`.  If the entry is timed, report the callback if
-   it was slow, and time what follows from now.  `subject` is the callback, or
-   NULL for a handle.  Returns `code`, or -1. */
+/* End the timing of one callback, which returned `code`, and start that of the
+   next; report the callback if it was slow.  Call this after a callback that
+   is followed by another one of the same entry, or that ran without a handle:
+   the end of the entry would time both together, or could not name it.
+   `subject` is the callback, or NULL for a handle.  Does nothing unless the
+   entry is timed.  Returns `code`, or -1. */
 int fl_loop_time_rest(FlLoop *loop, PyObject *subject, int code);
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of

@@ -84,7 +84,7 @@ fl_fd_set_open(FlFdSet *set)
 bool
 fl_fd_set_is_open(FlFdSet *Py_UNUSED(set), int Py_UNUSED(other))
 {
-    return true; /* a kqueue is never inherited */
+    return true; /* a child has none of its own: see fl_fd_set_after_fork */
 }
 
 /* Add or delete one of an fd's two filters: kqueue has one per direction.
@@ -134,6 +134,13 @@ int
 fl_fd_set_after_fork(FlFdSet *set)
 {
     int fd = set->fd;
+#ifndef __linux__
+    if (fcntl(fd, F_GETFD) >= 0) {
+        /* A kqueue is not inherited: a file of the child has its number. */
+        set->fd = -1;
+        return -EBADF;
+    }
+#endif
     /* Closed first: the process may be at its limit of open files. */
     fl_fd_set_close(set);
     int code = fl_fd_set_open(set);

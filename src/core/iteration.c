@@ -13,18 +13,20 @@
         which ends the skipping.  Other user-owned fds may be written without
         our knowledge, so their events allow no skip.
       - After a poll that found nothing, the allowance doubles, up to
-        MAX_SKIPS, while two polls are less than half of a limit apart.  It
-        shrinks where they are further apart than that.  So an event waits
-        about that long behind busy callbacks.  The limit is POLL_SHARE times
-        as long as the poll took, so that polls cost a small part of the time
-        also where system calls are slow, as in a sandbox.
+        MAX_SKIPS, if the previous empty poll was less than half of a limit
+        ago.  It shrinks if that was more than a limit ago.  So an event waits
+        at most about one limit behind busy callbacks.  The limit is POLL_SHARE
+        times as long as the poll took, so that polls cost a small part of the
+        time, but at most MOST_LIMIT_NS, so that events do not wait longer
+        where system calls are slow.
       - The next tick of the coarse clock ends the skipping in any case.  This
         bounds the wait where callbacks suddenly become slow.
-   2. The GIL is released only around a poll that may block.  That poll touches
-      no Python object.  Otherwise other threads get the GIL, and signal
-      handlers run, between the bytecodes of callbacks.  A callback in C may
-      have none, so a poll at a new tick of the coarse clock first calls a
-      Python function that does nothing.
+   2. An iteration releases the GIL only around a poll that may block.  That
+      poll touches no Python object.  While the GIL is held, other threads get
+      it, and signal handlers run, only between the bytecodes of callbacks.  A
+      callback in C may have none.  So before a poll that does not block, at a
+      new tick of the coarse clock, a Python function that does nothing is
+      called.
    3. An application may override the loop's time() (overrides.h).  Timers then
       follow that method alone.  It is called each time the value matters; no
       value is cached.
@@ -288,10 +290,15 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 static int
 queue_due_at(FlLoop *loop, double now_s)
 {
-    /* asyncio adds the clock's resolution too: one nanosecond. */
+    /* asyncio adds the clock's resolution, one nanosecond; from 3.15 on at
+       least one ulp, so that a timer is due at its own time also where a
+       nanosecond is lost in rounding. */
     double end_s = now_s + 1e-9;
-    /* As asyncio's comparison before 3.13: if time() returns NaN all are due,
-       but none at infinity if that is the next. */
+    if (PY_VERSION_HEX >= 0x030F0000 && end_s == now_s) {
+        end_s = nextafter(now_s, INFINITY);
+    }
+    /* As asyncio compares: if time() returns NaN all are due, but none if the
+       next is at infinity (see queue_due). */
     while (fl_timer_queue_count(&loop->timers) > 0
            && !(fl_timer_queue_next_s(&loop->timers) >= end_s))
     {
@@ -338,8 +345,10 @@ queue_due(FlLoop *loop)
 
 /* --- one iteration ------------------------------------------------------- */
 
-/* A callback may have forked: if this is the child, separate from the parent
-   before the poll.  0, or -1 with OSError. */
+/* Before the poll: fail if the set's fd or libuv's were closed.  In a forked
+   child (a callback may have forked) replace what is shared with the parent.
+   0, or -1 with OSError, or with what fl_signals_begin raised: it runs pending
+   signal handlers. */
 static inline int
 leave_parent(FlLoop *loop)
 {

@@ -3,24 +3,24 @@
    1. Deadlines: uv_timer_t counts whole milliseconds, so it gets the timeout
       rounded up; a timeout below a millisecond waits for libuv's backend fd
       and a timerfd.  (ppoll() needs no timerfd, and is 50 us late.)  Where a
-      poll still ends early, no timer runs early: the loop reads its own clock
-      after each poll (iteration.c).
-   2. The backend fd of libuv is never replaced in a running loop: a wake-up
-      that was sent through it would be lost.  Only a forked child replaces
-      it, because changing the shared one would change the parent's.
+      poll still ends early, no timer runs early: the loop queues only timers
+      that are due by its own clock (iteration.c).
+   2. The backend fd of libuv is never replaced in a running loop: uv_loop_fork
+      replaces the wake-up fd with it, and a wake-up that was sent to the old
+      one would be lost.  Only a forked child does so, because changing the
+      shared one would change the parent's.
    3. libuv polls two things, the set and its own wake-up fd.  So a poll that
       does not block skips libuv and takes events from the set alone.  One that
-      may block does so first if the last poll found events pending
-      (expects_events), or every PROBE_POLLS polls, and waits only if there are
-      none.
+      may block does so first if more events are likely (see expects_events),
+      or every PROBE_POLLS polls, and waits only if there are none.
    4. libuv aborts if epoll_ctl fails for an fd that it polls, for example
       without memory.  So we add those fds to its epoll ourselves first, where
       a failure is an error code.  libuv then finds them registered and
       modifies them, which needs no memory.
    5. A loop that never runs does not pay for libuv's loop (newer versions open
-      an io_uring with it): it is opened for the first run or the first fd of
-      the application.  If it were opened later, it could get an fd that the
-      application closes a second time.
+      an io_uring with it): it is opened for the first run, or for the first fd
+      of the application or of a transport.  If it were opened later, it could
+      get an fd that the application closes a second time.
    6. libuv aborts if an application closed libuv's fds.  Checking before each
       wait would cost one more system call per wait.  So they are checked
       before the first wait of a run and before libuv closes them.  For the
@@ -51,14 +51,16 @@
 
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
 #define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
-/* How often the set is polled while libuv cannot do it: the system refuses to
-   register it, or has no fd to replace it. */
+/* How often the set is polled while libuv cannot do it: libuv's loop could not
+   be opened, the system refuses to register the set there, or no fd is free to
+   replace a set that has stale events. */
 #define UNPOLLED_MS     5
 /* Every so many polls, one that may wait first takes pending events. */
 #define PROBE_POLLS     16
 
-/* libuv before 1.45 runs due timers first and then polls.  If the deadline
-   passes in between, only uv_stop keeps that poll from blocking. */
+/* libuv before 1.45 runs due timers before it polls.  If the deadline has
+   passed by then, this timer no longer limits the poll: only uv_stop keeps it
+   from blocking. */
 static void
 on_timer(uv_timer_t *timer)
 {
@@ -276,13 +278,13 @@ open_uv(FlPoller *poller)
 
 int
 fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
-                   const FlRegistration *user, FlRegistration **out)
+                   const FlRegistration *init, FlRegistration **out)
 {
     fl_fd_table_lock(&poller->table);
     /* If there is no room for its fds, the first wait tries again. */
     (void)open_uv(poller);
     fl_fd_table_unlock(&poller->table);
-    return fl_registration_open(&poller->table, fd, size_bytes, user, out);
+    return fl_registration_open(&poller->table, fd, size_bytes, init, out);
 }
 
 void
@@ -322,9 +324,8 @@ close_timerfd(FlPoller *poller)
     poller->timerfd = -1;
 }
 
-/* Close the timerfd and the signal pipe. */
 static void
-close_own(FlPoller *poller)
+close_timerfd_and_pipe(FlPoller *poller)
 {
     if (poller->signal_reg != NULL) {
         /* In a forked child the file stays open, in the parent. */
@@ -404,7 +405,7 @@ fl_poller_after_fork_now(FlPoller *poller)
         return code;
     }
     poller->forks = fl_forks_count();
-    close_own(poller); /* fl_signals_begin makes another pipe */
+    close_timerfd_and_pipe(poller); /* fl_signals_begin makes another pipe */
     poller->set_fired = poller->expects_events = false;
     /* fork() copies only the calling thread: those that were about to wake the
        loop do not exist here. */
@@ -420,7 +421,7 @@ fl_poller_close(FlPoller *poller)
     bool is_ours = poller->table.failure_code == 0
                    && (!poller->has_uv || check_uv_fds(poller) == 0);
     if (is_ours) {
-        close_own(poller);
+        close_timerfd_and_pipe(poller);
     } /* else the fds may be foreign files now, and libuv would abort */
     fl_registrations_close_all(&poller->table);
     if (is_ours && poller->has_uv) {
@@ -444,7 +445,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (poller->signal_reg != NULL) {
         return 0;
     }
-    FlRegistration user = {.owner = poller, .on_events = on_signal};
+    FlRegistration init = {.owner = poller, .on_events = on_signal};
     /* An exec closes it. */
     int code = uv_pipe(poller->signal_fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
     if (code < 0) {
@@ -456,12 +457,12 @@ fl_poller_signal_pipe(FlPoller *poller,
         poller->signal_fds[0] < 0
             ? -errno
             : fl_registration_open(&poller->table, poller->signal_fds[0],
-                                   sizeof(user), &user, &poller->signal_reg);
+                                   sizeof(init), &init, &poller->signal_reg);
     if (code == 0) {
         code = fl_registration_want(poller->signal_reg, FL_READABLE);
     }
     if (code < 0) {
-        close_own(poller); /* the next run opens the timerfd again */
+        close_timerfd_and_pipe(poller); /* the next run opens the first */
     }
     return code;
 }

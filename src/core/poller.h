@@ -13,16 +13,19 @@
    poller owns libuv's loop and handles, the table of fds, the timerfd and the
    signal pipe.
 
-   Failures: functions return negative errnos, or FL_NO_MEMORY.  If the
-   poller's own fds were closed, table.failure_code keeps the error, and every
-   later run of the loop fails with it (fl_poller_after_fork).
+   Failures: functions return negative errnos, or FL_NO_MEMORY.  If the set's
+   fd or one of libuv's was closed, table.failure_code keeps the error.  The
+   next iteration and every later run of the loop fail with it
+   (fl_poller_after_fork).
 
    Rejected: keeping a clean poller for the thread's next loop.  It saved 40 us
    per loop, and everything that a loop leaves in it had to be undone.
 
-   Loop's thread only, except functions named _anythread, fl_poller_register
-   (the table's lock guards it: add_reader is for any thread), and closing and
-   freeing, which a GC may run in any thread. */
+   Loop's thread only, except functions named _anythread; fl_poller_register
+   (add_reader is for any thread, and the table's lock guards it);
+   fl_poller_after_fork, closing and freeing, which a GC may run in any thread;
+   and fl_poller_signal_pipe, which add_signal_handler calls in the main
+   thread. */
 #ifndef FL_CORE_POLLER_H
 #define FL_CORE_POLLER_H
 
@@ -68,7 +71,7 @@ int fl_poller_open(FlPoller **out);
    fd that the application has closed, and a second close by mistake would
    close libuv's. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
-                       const FlRegistration *user, FlRegistration **out);
+                       const FlRegistration *init, FlRegistration **out);
 
 /* Close the poller's fds, and close and free the registrations that are left.
    If libuv's fds were closed, libuv's part leaks: closing it would abort.
@@ -107,7 +110,8 @@ fl_poller_after_fork(FlPoller *poller)
 void fl_poller_begin_run(FlPoller *poller);
 
 /* Prepare a poll that may block, while the caller has the GIL.  From then on
-   another thread can wake the poll. */
+   another thread can wake the poll.  If libuv cannot poll the set, nothing
+   can, but the poll ends after a few milliseconds. */
 void fl_poller_prepare_wait(FlPoller *poller);
 
 /* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an

@@ -95,11 +95,12 @@ update_interest(FlFdTable *table, int fd, int interest)
     }
 }
 
-/* Register the wanted events for the file that the fd refers to now; what is
-   ready already is reported by the next poll.  Changing comes first, because
-   it is one system call where adding would be two; then adding, if the fd
-   turned out to be another file's.  Then the wanted events that are not in
-   `renewed` are given up.  0 or a negative errno. */
+/* Register the wanted events for the file that the fd refers to now.  The next
+   poll reports what is ready already.  Changing is tried first: for the
+   registered file that is one system call, where adding would fail and need a
+   second one.  If the fd refers to another file by now, it is added.  The
+   wanted events that are not in `renewed` are given up in that case, because
+   their callbacks belong to the earlier file.  0 or a negative errno. */
 static int
 add(FlRegistration *reg, int renewed)
 {
@@ -113,8 +114,9 @@ add(FlRegistration *reg, int renewed)
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (is_other_file(code)) {
-        /* That was found now; or by an earlier call, if nothing is in the set
-           and no retry is to come. */
+        /* The other wanted events were of an earlier file.  This call found
+           that, or an earlier one did: nothing is in the set, and no retry for
+           lack of room is due. */
         if (row->interest != 0 || !reg->recheck) {
             reg->wanted = (uint8_t)(interest &= renewed);
         }
@@ -435,10 +437,11 @@ fl_registrations_recheck(FlFdTable *table)
 }
 
 /* The set was replaced by an empty one: register everything there.  `old` is
-   the previous set; NULL in a forked child, which must not change its parent's
-   set.  What the new set has no room for is retried by
-   fl_registrations_recheck.  An fd that was closed, or that refers to another
-   file, reports nothing more. */
+   the previous set.  It shows which fds no longer refer to the registered
+   file: those are left out, and persistent ones are rechecked.  A forked child
+   passes NULL, because that check would change its parent's set; there each fd
+   is registered for the file that it refers to now.  What the new set has no
+   room for is retried by fl_registrations_recheck. */
 static void
 register_all(FlFdTable *table, FlFdSet *old)
 {

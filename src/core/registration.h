@@ -25,9 +25,9 @@
    Ownership: the table frees a registration when it is closed.  The owner
    closes it before the owner dies, and before it closes the fd.
 
-   Forks: in a forked child the first change of the table makes a set of its
-   own, because the inherited one is shared with the parent: to remove an fd
-   there would remove it for the parent, too.
+   Forks: in a forked child the first call that would change the set replaces
+   it by the child's own.  The inherited set is shared with the parent: to
+   remove an fd there would remove it for the parent, too.
 
    Errors are negative errnos, or FL_NO_MEMORY.  No function here touches
    Python. */
@@ -109,9 +109,9 @@ struct FlRegistration {
 /* Open an empty table with its set.  0 or an error code. */
 int fl_fd_table_open(FlFdTable *table);
 
-/* Close the set and empty the table.  Every registration is closed.  Other
-   threads may still look up fds: none has a registration.  Does nothing the
-   second time. */
+/* Close the set and empty the table.  The caller has closed every
+   registration.  Other threads may still look up fds, and find none.  Does
+   nothing the second time. */
 void fl_fd_table_close(FlFdTable *table);
 
 /* Free the lock of a closed table, of which no thread knows any more. */
@@ -235,6 +235,10 @@ typedef enum {
 /* Drop the registration's queued event, and free it. */
 void fl_registration_close(FlRegistration *reg, FlFdFate fate);
 
+/* Close every registration that is left; the loop is being closed.  Any
+   thread, because a GC may close the loop. */
+void fl_registrations_close_all(FlFdTable *table);
+
 /* --- for the loop's thread ----------------------------------------------- */
 
 /* Process the events that the last poll took from the set.  Returns whether so
@@ -258,8 +262,5 @@ void fl_registrations_recheck(FlFdTable *table);
    the old one stays, and is polled at intervals while it reports stale events
    (needs_new_set).  No poll may run. */
 void fl_fd_table_replace_set(FlFdTable *table);
-
-/* Close every registration that is left; the loop is being closed. */
-void fl_registrations_close_all(FlFdTable *table);
 
 #endif

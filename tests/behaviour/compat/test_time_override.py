@@ -5,6 +5,7 @@ a subclass for good.
 """
 
 import asyncio
+import sys
 import time
 from fractions import Fraction
 from unittest import mock
@@ -36,6 +37,15 @@ def virtual(loop_factory):
 async def iterations(count):
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 15), reason="before 3.15 such a timer is never due"
+)
+def test_a_timer_is_due_at_its_time_where_rounding_loses_a_nanosecond(virtual):
+    virtual.now = 2.0**31
+    virtual.call_at(virtual.now, virtual.stop)
+    virtual.run_forever()
 
 
 def test_a_patched_time_is_gone_by(loop):
