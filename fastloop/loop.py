@@ -95,7 +95,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     A drop-in for asyncio's own loop: make it with
     ``fastloop.new_event_loop()`` and run it with ``asyncio.Runner`` or
     ``fastloop.run``.  Only the thread that runs the loop may use it, except
-    for ``call_soon_threadsafe``.
+    for ``call_soon_threadsafe`` and ``metrics``.
     """
 
     # Bound here, so that a patch of asyncio's class, as nest_asyncio makes,
@@ -438,6 +438,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
         without a GIL, and in a subinterpreter that allows no daemon threads.
         asyncio has no counterpart.
         """
+        # Imported here, so that the first metrics() does not do it while the
+        # loop is measured.
+        from . import metrics  # noqa: F401
+
         self._enable_metrics()
         if socket:
             from .observe import metrics_socket
