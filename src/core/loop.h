@@ -13,7 +13,7 @@
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
    user-owned fds and, through `transports`, every open transport, of datagrams
-   too.  A transport of which no event can come may be collected while the loop
+   too.  A transport that waits for no event may be collected while the loop
    lives. */
 #ifndef FL_CORE_LOOP_H
 #define FL_CORE_LOOP_H

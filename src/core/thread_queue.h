@@ -74,7 +74,7 @@ int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
                                       PyObject *context);
 
 /* For a function that cannot fail: have the loop raise the raised exception in
-   its next iteration if it leaves the loop.  While another thread runs the
+   its next iteration if it ends the run.  While another thread runs the
    loop, Ctrl-C goes to the main thread.  Any other exception, and what cannot
    be queued, is unraisable, with `subject`. */
 void fl_thread_queue_raise_anythread(FlLoop *loop, PyObject *subject);

@@ -17,8 +17,9 @@ int fl_raise_errno(int code);
    with an exception set if it cannot be made. */
 PyObject *fl_errno_exception(int code);
 
-/* True if the raised exception must propagate out of run_forever, as in
-   asyncio: KeyboardInterrupt and SystemExit.  An exception must be set. */
+/* True if the raised exception ends the run: KeyboardInterrupt and SystemExit
+   must propagate out of run_forever, as in asyncio.  An exception must be
+   set. */
 bool fl_error_leaves_loop(void);
 
 /* Whether the raised exception says that a call of a socket would block or was

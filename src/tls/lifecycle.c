@@ -116,7 +116,7 @@ fl_tls_defer(FlTls *self)
     return code;
 }
 
-/* A step that raised what leaves the loop goes on in the next iteration: the
+/* A step that raised what ends the run goes on in the next iteration: the
    loop may run again, and no event may come for the rest.  Returns `code`. */
 static int
 continue_later(FlTls *self, int code)

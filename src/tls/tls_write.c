@@ -193,7 +193,7 @@ fl_tls_fail(FlTls *self)
 }
 
 /* Send the alert of a FAILED connection, which ends with `exc`.  Returns the
-   exception that leaves the loop, a new reference, or NULL.  The protocol is
+   exception that ends the run, a new reference, or NULL.  The protocol is
    not resumed if its buffer becomes empty. */
 static PyObject *
 send_alert(FlTls *self, PyObject *exc)

@@ -39,7 +39,7 @@ void fl_tls_fail(FlTls *self);
 /* End the connection with the raised exception, by `function` of
    fastloop/_tls.py.  If it has failed, the alert in the engine, which tells
    the peer why, is sent first: CPython does so since gh-98078, asyncio up to
-   3.15 does not.  An exception that leaves the loop out of sending is raised
+   3.15 does not.  An exception that ends the run out of sending is raised
    after the end; an OSError is no more than a peer that does not listen. */
 int fl_tls_end(FlTls *self, PyObject *function, const char *message);
 
@@ -49,7 +49,7 @@ int fl_tls_end(FlTls *self, PyObject *function, const char *message);
    does: close the raw transport with it, then report it.  An exception that
    is no Exception stays raised, for the raw transport: returns -1. */
 int fl_tls_fatal(FlTls *self, const char *message);
-/* The same, but only an exception that leaves the loop stays raised. */
+/* The same, but only an exception that ends the run stays raised. */
 int fl_tls_fatal_any(FlTls *self, const char *message);
 
 /* get_write_buffer_size(): plain bytes in the backlog and unsent records. */

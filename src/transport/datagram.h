@@ -58,7 +58,7 @@ int fl_datagram_report_errno(FlDatagram *self, int code);
    reports must name it.  0, or -1 if the exception ends the run. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
 
-/* The descriptor is readable: receive and deliver.  The caller owns a
+/* The fd is readable: receive and deliver.  The caller owns a
    reference to the transport.  0, or -1 if an exception ends
    the run. */
 int fl_datagram_read_ready(FlDatagram *self);

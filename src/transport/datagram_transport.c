@@ -2,7 +2,7 @@
 
    1. Opening is that of a stream, in asyncio's order: connection_made, then
       reading begins, then the waiter is done.
-   2. The socket object is passed in by the caller and owns the descriptor from
+   2. The socket object is passed in by the caller and owns the fd from
       the start.  C code never closes this fd itself: the object would close it
       again.
    3. The socket's class does not override fileno() or socket I/O, and
@@ -392,7 +392,7 @@ send_first(FlDatagram *self)
     return result;
 }
 
-/* The descriptor is writable: send from the queue, and complete a close that
+/* The fd is writable: send from the queue, and complete a close that
    waited for it.  The caller owns a reference to the transport.  0, or -1 if
    an exception ends the run. */
 static int

@@ -3,10 +3,10 @@
    The values of socket, sockname and peername are created on first request and
    then cached in the dict.  Most connections never need them.
 
-   1. The socket object owns the descriptor as soon as it exists: it closes the
-      descriptor, and `fd` is a borrowed copy.  Two owners would close the same
+   1. The socket object owns the fd as soon as it exists: it closes the
+      fd, and `fd` is a borrowed copy.  Two owners would close the same
       fd twice, the second time perhaps another connection's.
-   2. The local address is read before the descriptor is closed
+   2. The local address is read before the fd is closed
       (fl_stream_save_sockname).  asyncio's transports report sockname after
       close, too.
    3. An application may obtain the fd from the socket and send on it directly.
@@ -39,7 +39,7 @@ call_with_int(FlState *state, PyObject *name, int number)
 }
 
 PyObject *
-fl_socket_from_descriptor(FlState *state, int fd)
+fl_socket_from_fd(FlState *state, int fd)
 {
     return call_with_int(state, state->names.own_socket, fd);
 }
@@ -68,7 +68,7 @@ PyObject *
 fl_stream_get_socket(FlStream *self)
 {
     if (self->sock == NULL && self->fd >= 0) {
-        PyObject *sock = fl_socket_from_descriptor(self->state, self->fd);
+        PyObject *sock = fl_socket_from_fd(self->state, self->fd);
         if (sock == NULL) {
             return NULL;
         }
@@ -169,7 +169,7 @@ make_sockname(FlStream *self)
 static PyObject *
 make_peername(FlStream *self)
 {
-    /* Not read from the descriptor here: getpeername fails once the peer has
+    /* Not read from the fd here: getpeername fails once the peer has
        reset the connection.  The stream saved the address when it opened. */
     if (self->peer == NULL) {
         Py_RETURN_NONE;
@@ -274,7 +274,7 @@ fl_stream_save_sockname(FlStream *self)
     }
     if (!fl_sockaddr_is_known(&name)) {
         /* Only the socket object can format this address.  It must do so now,
-           while its descriptor is open. */
+           while its fd is open. */
         fill_names(self);
         return;
     }

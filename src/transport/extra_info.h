@@ -2,7 +2,7 @@
 
    Owner: the stream owns the dict (`extra`) and the socket object (`sock`).
    The socket object is created on first request: most connections are served
-   without one.  Once it exists, it owns the descriptor.
+   without one.  Once it exists, it owns the fd.
    Threads: any, but fl_stream_save_sockname as stream_finish.
    Errors: NULL or -1 with an exception set, except where stated. */
 #ifndef FL_TRANSPORT_EXTRA_INFO_H
@@ -21,27 +21,27 @@ PyObject *fl_stream_get_extra(FlTransport *transport, PyObject *name,
    exception set. */
 int fl_stream_fill_extra(FlStream *self);
 
-/* A new non-blocking socket object that owns the descriptor.  NULL with an
-   exception set: then the caller still owns the descriptor. */
-PyObject *fl_socket_from_descriptor(FlState *state, int fd);
+/* A new non-blocking socket object that owns the fd.  NULL with an
+   exception set: then the caller still owns the fd. */
+PyObject *fl_socket_from_fd(FlState *state, int fd);
 
-/* Detach a socket object from its descriptor, which has another owner or is
+/* Detach a socket object from its fd, which has another owner or is
    closed: the object must not close that fd.  A failure is unraisable. */
 void fl_socket_detach(const FlState *state, PyObject *sock);
 
-/* Close a descriptor that no socket object owns, after the loop's corked bytes
+/* Close an fd that no socket object owns, after the loop's corked bytes
    were sent.  Keeps a raised exception.  Releases the GIL: close() may block
    when SO_LINGER is set, and an accepted socket inherits that option from its
    listening socket. */
 void fl_close_socket(FlLoop *loop, int fd);
 
-/* The socket object of a stream, created if necessary; it owns the descriptor
+/* The socket object of a stream, created if necessary; it owns the fd
    from now on.  A new reference: creating the object may run Python code that
    closes the stream.  NULL without an exception if the stream is closed, NULL
    with an exception set if the object cannot be created. */
 PyObject *fl_stream_get_socket(FlStream *self);
 
-/* Save the local address in `sockname` before the descriptor is closed, unless
+/* Save the local address in `sockname` before the fd is closed, unless
    the dict already has it.  A failure is reported as unraisable.  A raised
    exception stays. */
 void fl_stream_save_sockname(FlStream *self);

@@ -4,10 +4,11 @@
    servers register their sockets the same way.  So remove_reader, add_reader
    and sock_accept on a serving socket have the same effect as in asyncio.
 
-   1. An event accepts up to a limit.  The limit doubles when an event reached
-      it and the next poll reports the socket again, otherwise it starts at
-      one.  A single connection then costs one accept call, without a second
-      one that only fails with EAGAIN.
+   1. An event accepts up to a limit, which starts at one.  The limit doubles
+      when an event reached it and the next poll reports the socket again;
+      otherwise it starts at one again.  It does not double beyond MAX_ACCEPTS,
+      nor once it is above the backlog.  A single connection then costs one
+      accept call, without a second one that only fails with EAGAIN.
    2. Each connection has its own context, a copy of the server's.  The
       protocol factory and every callback of the connection run in it.  With a
       shared context one connection would see the context variables of another.
@@ -19,9 +20,10 @@
       reported.  If another process clears O_NONBLOCK and also takes that one
       connection, accept blocks the loop until the next connection arrives.
       Other threads continue.
-   5. When accept fails for lack of descriptors or memory, the error is
+   5. When accept fails for lack of fds or memory, the error is
       reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
-      Otherwise the socket, which stays readable, would make the loop spin.
+      Otherwise the loop would run without pause, because the socket stays
+      readable.
       Loop._accept_exhausted resumes it, unless the server closes its socket
       before that.
    6. The application may close the socket object itself, and the system may
@@ -67,15 +69,15 @@ typedef struct {
     PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
     PyObject *context;    /* copied for each connection */
     int fd;               /* of sock */
-    int backlog;
-    int accept_limit;    /* of the last event; see invariant 1 */
-    uint64_t limit_poll; /* poll whose event reached the limit, or 0 */
+    int backlog;          /* of listen(); see invariant 1 */
+    int accept_limit;     /* of the last event; see invariant 1 */
+    uint64_t limit_poll;  /* poll whose event reached the limit, or 0 */
 } Listener;
 
 /* --- one connection ------------------------------------------------------ */
 
 /* A connection that no transport owns yet.  fd is -1 once a socket object owns
-   the descriptor. */
+   the fd. */
 typedef struct {
     struct sockaddr_storage peer;
     socklen_t peer_size;
@@ -129,7 +131,7 @@ accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
     return count;
 }
 
-/* Open a StreamTransport.  0, or -1 with an exception set; then the descriptor
+/* Open a StreamTransport.  0, or -1 with an exception set; then the fd
    still belongs to `accepted`. */
 static int
 open_plain(Listener *self, const Accepted *accepted, PyObject *context)
@@ -154,12 +156,11 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
 
 /* Pass the connection to accept_tls, which creates the transport in Python.
    0, or -1 with an exception set.  Once the socket object exists it owns the
-   descriptor, so a failure of the call closes it. */
+   fd, so a failure of the call closes it. */
 static int
 open_tls(Listener *self, Accepted *accepted)
 {
-    PyObject *sock =
-        fl_socket_from_descriptor(self->loop->state, accepted->fd);
+    PyObject *sock = fl_socket_from_fd(self->loop->state, accepted->fd);
     if (sock == NULL) {
         return -1;
     }

@@ -2,7 +2,7 @@
 
    A listener is registered with add_reader, like a callback of the
    application, so remove_reader stops it as it stops asyncio's.  When the
-   process is out of descriptors or memory it pauses for one second.
+   process is out of fds or memory it pauses for one second.
    Rejected: libuv's uv_listen, which accepts one connection per iteration.
 
    Owner: the handle of that registration owns the listener; during a pause the

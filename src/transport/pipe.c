@@ -3,14 +3,16 @@
    Opening, reading, closing, writing and flow control are those of streams.
    What asyncio's pipe transports do differently is marked by FlStream.kind:
 
-   1. An exception of data_received or eof_received is reported as that of a
-      callback, and the transport stays open, unless memory has run out.  Every
-      read error is reported, except EIO: a terminal's other side was closed
+   1. An exception of data_received is reported as that of a callback, and the
+      transport stays open, unless memory has run out.  Every read error is
+      reported, except EIO: a terminal's other side was closed
       (stream_close.c, stream_read.c).
-   2. EOF queues eof_received and connection_lost; what eof_received returns
-      has no effect (end_read_pipe in fastloop/_core_helpers.py).
+   2. EOF queues eof_received and connection_lost.  So neither the result nor
+      an exception of eof_received keeps the transport open (end_read_pipe in
+      fastloop/_core_helpers.py).
    3. A write pipe whose reader is gone becomes readable, and ends.  So it asks
-      for readable events until it is LOST.
+      for readable events until it is LOST.  A pipe that is never_readable does
+      not: a device, or on macOS a named FIFO, which does not report that.
    4. The fd may have other users: add_reader, or a second transport for the
       other direction of a terminal (fl_stream_take_fd).
    5. No pipe is corked.  The application can get each one, a subprocess's too

@@ -9,14 +9,16 @@
       call.  asyncio's transports do so too, by making the call through it.
    2. A stream that notices that its fd is no longer its own ends with EBADF.
       It does not read, write, shut down or close the fd, which would hit
-      another file.
+      another file.  A write behind bytes that the kernel has refused only
+      queues, as asyncio's does: that stream waits for an event.
 
    Limit: an os.close() of the fd leaves no trace in the socket object, and a
    stream may have no such object.  System calls fail with EBADF until the fd
-   is reused.  If another transport of this loop acquires it (fl_fd_acquire),
-   the stream ends; a pipe's also if a callback gets it.  If any other file
-   gets it, the stream uses and closes that file, as asyncio's transports do.
-   The finalizer of a pipe's file object closes it too.
+   is reused.  If another transport of this loop acquires the fd
+   (fl_fd_acquire), the stream ends.  A pipe's stream also ends if add_reader
+   or add_writer gets the fd.  In all other cases the stream uses and closes
+   the new file, as asyncio's transports do.  Even a pipe's stream that ended
+   in time cannot keep its file object's finalizer from closing the new file.
 
    A pipe may share its fd with other users, so it compares the fd's file with
    the one that it was opened on.  That does not tell two openings of the same
@@ -42,8 +44,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* asyncio warns from the fifth write after the connection was lost. */
-#define QUIET_WRITES_AFTER_LOSS 5
+/* The first write after a loss that logs asyncio's warning. */
+#define FIRST_WARNED_WRITE 5
 
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
@@ -134,9 +136,10 @@ int
 fl_stream_count_lost_write(FlStream *self)
 {
     bool is_pipe = self->kind == FL_WRITE_PIPE;
-    /* asyncio counts a connection's loss itself as the first. */
+    /* asyncio's count begins with the loss of a connection, but not with the
+       close() of a pipe: there one more write is silent. */
     self->writes_after_loss++;
-    if (self->writes_after_loss - is_pipe >= QUIET_WRITES_AFTER_LOSS) {
+    if (self->writes_after_loss - is_pipe >= FIRST_WARNED_WRITE) {
         PyObject *warned =
             PyObject_CallMethodOneArg(self->state->helpers,
                                       self->state->names.warn_lost,
@@ -148,7 +151,7 @@ fl_stream_count_lost_write(FlStream *self)
 
 /* --- the fd -------------------------------------------------------------- */
 
-/* sock.fileno(), or NULL with an exception.  One that leaves the loop, as that
+/* sock.fileno(), or NULL with an exception.  One that ends the run, as that
    of a signal handler that runs in it, says nothing about the fd: it is queued
    to the loop, and fileno() is called again. */
 static PyObject *
@@ -253,12 +256,13 @@ fl_stream_unregister(FlStream *self, bool closes_duplicate)
     Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_wanted */
     self->reg = NULL;
     Py_END_CRITICAL_SECTION();
-    fl_stream_cancel_flush(self); /* the fd is about to be closed */
+    fl_stream_cancel_flush(self); /* the fd may be another file's, or closed */
     if (reg == NULL) {
         return;
     }
     int fd = reg->fd;
-    /* A duplicate would keep the registration alive after close(). */
+    /* The application may have duplicated an exposed fd.  Its duplicate would
+       keep the file in the epoll set after the close(). */
     fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
     if (closes_duplicate && self->fd >= 0 && fd != self->fd) {
         (void)close(fd);

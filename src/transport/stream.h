@@ -7,7 +7,7 @@
      OPEN      reads, unless paused or at EOF          -> CLOSING, LOST
      CLOSING   reads no more, still sends its queue    -> LOST
      LOST      connection_lost is queued               -> CLOSED
-     CLOSED    connection_lost was called, the descriptor is closed
+     CLOSED    connection_lost was called, the fd is closed
 
    Every change of the phase goes through fl_stream_set_phase, which asserts
    that the phase only advances; fl_stream_undo_open is the exception.  The
@@ -15,8 +15,8 @@
    (stream_close.c, invariant 8).
 
    Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
-   An open transport of a live loop is therefore garbage only where no event
-   can come of it (stream_close.c, invariant 7).  The stream owns its protocol,
+   An open transport of a live loop is therefore garbage only where it waits
+   for no event (stream_close.c, invariant 7).  The stream owns its protocol,
    server, context and fd.  Where there is a socket object (`sock`), that
    object owns the fd and `fd` only names it.
 
@@ -26,7 +26,7 @@
    the phase is atomic, and transport.c queues other threads' close, abort,
    pause_reading and resume_reading to the loop.
 
-   Errors: an open that fails raises, and the descriptor stays the caller's.  A
+   Errors: an open that fails raises, and the fd stays the caller's.  A
    later failure ends in connection_lost(exc).  Each function leaves the stream
    consistent before it calls Python.  Python may pause, close or abort the
    stream, so every caller checks the phase again afterwards. */
@@ -75,7 +75,7 @@ typedef struct FlStream {
     FlList cork_link;         /* in loop->corked while corked */
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */
-    FlName *sockname;         /* saved when the descriptor is closed */
+    FlName *sockname;         /* saved when the fd is closed */
     FL_ATOMIC int fd;         /* -1 once it is closed */
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
@@ -90,11 +90,11 @@ typedef struct FlStream {
     bool wrote_again;       /* the callback that wrote last did so twice */
     bool corks_first;       /* the one before it did: cork first writes too */
     uint8_t writers;        /* callbacks that wrote, up to BUSY_WRITERS */
-    FL_ATOMIC bool exposed; /* others may close the descriptor or send on it */
+    FL_ATOMIC bool exposed; /* others may close the fd or send on it */
     FL_ATOMIC bool paused;  /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
-    bool read_eof;    /* reads no more until resumed: at EOF; or a pipe that
-                         is never_readable */
+    bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
+                         write pipe that is never_readable */
     FL_ATOMIC bool eof_written; /* write_eof was called */
     bool eof_sent;              /* and the socket was shut down */
 } FlStream;
@@ -123,16 +123,17 @@ fl_stream_is_connection(const FlStream *self)
 static inline bool
 fl_stream_is_corked(const FlStream *self)
 {
-    /* Without a GIL nothing is. */
+    /* Without a GIL no stream is corked. */
     return FL_HAVE_GIL && self->loop != NULL
            && !fl_list_is_empty(&self->cork_link);
 }
 
-/* Cancel the flush: the queue is dropped, or sent elsewhere. */
+/* Take the stream out of loop->corked.  What its queue still has is dropped,
+   not sent. */
 static inline void
 fl_stream_cancel_flush(FlStream *self)
 {
-    if (FL_HAVE_GIL) { /* without one nothing is, and any thread may write */
+    if (FL_HAVE_GIL) { /* without a GIL no stream is corked */
         fl_list_remove(&self->cork_link);
     }
 }
@@ -258,8 +259,9 @@ int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
 int fl_stream_log(FlStream *self, const char *message, PyObject *exc);
 
 /* Count a write after the connection was lost, or to a write pipe after its
-   close(); the fifth and later ones log asyncio's warning.  1, or -1 with an
-   exception set. */
+   close().  As in asyncio, the fifth and later ones log a warning.  On a write
+   pipe it is the sixth, unless the pipe ended by a failed write, which was
+   counted too.  1, or -1 with an exception set. */
 int fl_stream_count_lost_write(FlStream *self);
 
 /* 0: the stream may write; 1: the write was counted as above, drop it; -1 with
@@ -279,7 +281,7 @@ fl_stream_check_lost(FlStream *self)
    pause is queued to the loop's thread.  The protocol may close, abort or
    write in either call, so this is the last thing its caller does, or the
    caller checks the phase again.  An exception is reported.  0, or -1 with one
-   that leaves the loop. */
+   that ends the run. */
 int fl_flow_check(FlStream *self, bool pause);
 
 #endif

@@ -4,7 +4,7 @@
    1. connection_lost is called once, from the ready queue or an event, so
       never inside another callback of the protocol.  Only without memory for a
       queue entry is it called on the spot.
-   2. The registration is closed before the descriptor.  In the other order the
+   2. The registration is closed before the fd.  In the other order the
       system could give the fd to a new file, whose registration we would
       then remove.
    3. After connection_lost the stream has released its protocol, server,
@@ -12,15 +12,16 @@
       asyncio's transports.
    4. An exception is reported before the stream is closed, so that the
       exception handler finds the transport open, as with asyncio.
-   5. A raised exception that leaves the loop closes nothing, as in asyncio:
+   5. A raised exception that ends the run closes nothing, as in asyncio:
       it goes up to run_forever.
    6. An exception of a pipe's callback closes nothing either: asyncio's pipe
       transports leave it to the loop, which reports it.  A MemoryError does
       close the pipe: bytes that were read may be lost, and the protocol must
       not get the bytes after them.
-   7. A stream that is paused or at EOF and has nothing to send is garbage once
-      the application has no reference to it, because no event will ever come
-      of it.  So the stream visits the loop's reference to such a stream as a
+   7. An open stream that waits for no event is garbage once the application
+      has no reference to it, because nothing will ever call its protocol.  It
+      has nothing to send, and is paused, at EOF or a write pipe that is
+      never_readable.  So the stream visits the loop's reference to it as a
       reference of its own.  Otherwise it would leak until the loop is closed.
    8. The GC may run in any thread.  Without a GIL another thread may be using
       the loop, or begin to.  So only a thread that has claimed the loop ends a
@@ -108,8 +109,10 @@ disown_pipe(FlStream *self)
     Py_XDECREF(pipe);
 }
 
-/* Whether a pipe's fd refers to another file, and this loop has a registration
-   at that fd. */
+/* Whether a pipe's fd refers to another file, which another user of this loop
+   has registered.  The stream must not close that file.  Without such a
+   registration it closes the file, as asyncio does: see the limit in
+   stream.c. */
 static bool
 is_anothers_fd(FlStream *self)
 {
@@ -126,7 +129,7 @@ is_anothers_fd(FlStream *self)
 
 /* 0, or -1 with the exception of the socket object's close(). */
 static int
-close_descriptor(FlStream *self)
+close_fd(FlStream *self)
 {
     if (is_anothers_fd(self)) {
         disown_pipe(self);
@@ -160,8 +163,8 @@ drop_loop_reference(FlStream *self)
     Py_DECREF(self);
 }
 
-/* Enter CLOSED without a call of the protocol.  Closes the descriptor and
-   releases everything else, the loop's reference last.  0, or -1 with the
+/* Enter CLOSED without a call of the protocol.  Closes the fd and releases
+   what invariant 3 lists; the rest stays until dealloc.  0, or -1 with the
    first exception. */
 static int
 stream_finish(FlStream *self)
@@ -189,9 +192,9 @@ stream_finish(FlStream *self)
        iteration polls. */
     fl_loop_before_io(self->loop);
     fl_stream_unregister(self, true);
-    PyObject *exc =
-        close_descriptor(self) < 0 ? PyErr_GetRaisedException() : NULL;
-    /* After the close: then wait_closed() returns. */
+    PyObject *exc = close_fd(self) < 0 ? PyErr_GetRaisedException() : NULL;
+    /* After the close: _detach may let wait_closed() return, and the fd must
+       be closed by then. */
     int code = fl_error_keep_first(exc, detach_server(self), (PyObject *)self);
     /* Put aside, because the releases below may run destructors. */
     exc = code < 0 ? PyErr_GetRaisedException() : NULL;
@@ -302,7 +305,7 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (argument != Py_None && fl_stream_is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
     }
-    /* An exception that leaves the loop must not stop what follows. */
+    /* An exception that ends the run must not stop what follows. */
     int code = log_lost(loop, self, self->lost_message, argument);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = 0;
@@ -585,7 +588,7 @@ run_end_unclosed(FlLoop *Py_UNUSED(loop), PyObject *subject,
 static void
 end_where_claimed(FlStream *self, FlLoop *loop)
 {
-    /* What close() has abandoned, no other thread uses. */
+    /* The closed loop has abandoned the stream: no other thread uses it. */
     bool is_abandoned =
         self->reg == NULL && fl_list_is_empty(&self->loop_node.link);
     if (FL_HAVE_GIL || is_abandoned || fl_loop_is_claimed_here(loop)) {

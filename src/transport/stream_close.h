@@ -28,7 +28,7 @@ fl_stream_call_server(FlStream *self, PyObject *server, PyObject *method)
    stream whose finalizer has run already is ended, with its fd. */
 void fl_stream_abandon(FlOpenTransport *node);
 
-/* Undo what fl_stream_open has done so far; steals the stream.  The descriptor
+/* Undo what fl_stream_open has done so far; steals the stream.  The fd
    is the caller's again, and open.  The raised exception stays. */
 void fl_stream_undo_open(FlStream *self);
 
@@ -44,7 +44,7 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
 /* Enter LOST and call connection_lost(None) at once.  For the event that sent
    the last bytes of a closing stream: asyncio does not wait for another
    iteration there either.  In another thread than the loop's it is queued.
-   0, or -1 with an exception that leaves the loop. */
+   0, or -1 with an exception that ends the run. */
 int fl_stream_call_connection_lost(FlStream *self);
 
 /* Fatal errors.  An exception is reported to the loop's exception handler,
@@ -76,7 +76,7 @@ void fl_stream_fail(FlStream *self, int code, const char *message);
 /* FlOpenTransportKind.evict. */
 int fl_stream_evict(FlOpenTransport *node);
 
-/* FlOpenTransportKind.visits_own_ref: no event can come of the stream, so it
+/* FlOpenTransportKind.visits_own_ref: the stream waits for no event, so it
    visits the loop's reference to it as its own. */
 bool fl_stream_visits_own_ref(const FlOpenTransport *node);
 

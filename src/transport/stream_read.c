@@ -49,8 +49,8 @@
 /* Once an event has delivered this much, it reads no more. */
 #define EVENT_BYTES   (256 * 1024)
 #define SCRATCH_BYTES EVENT_BYTES
-/* The largest read into the scratch for a native protocol; but see
-   WHOLE_EVENTS. */
+/* The largest read for a native protocol without find_room; but see
+   WHOLE_EVENTS.  One with find_room gets all of an event in one call. */
 #define NATIVE_BYTES  (64 * 1024)
 /* After a read of this size the next one is expected to be large too. */
 #define LARGE_BYTES   (8 * 1024)

@@ -1,4 +1,4 @@
-/* Reading: from a readable descriptor to data_received, buffer_updated or a
+/* Reading: from a readable fd to data_received, buffer_updated or a
    native protocol.  And the beginning of every stream's event.
 
    Loop's thread only.

@@ -270,7 +270,7 @@ run_connection_made(FlLoop *loop, PyObject *subject,
                                self->queued_by)
                < 0)
     {
-        exc = PyErr_GetRaisedException(); /* leaves the loop, afterwards */
+        exc = PyErr_GetRaisedException(); /* ends the run, afterwards */
     }
     Py_DECREF(protocol.object);
     /* Also when it has ended the stream: the waiter must not wait for ever. */
@@ -308,7 +308,7 @@ check_protocol(const FlState *state, PyObject *protocol)
         PyObject_GetAttr(protocol, state->names.connection_made));
 }
 
-/* A stream without a descriptor or a registration.  NULL with an exception. */
+/* A stream without an fd or a registration.  NULL with an exception. */
 static FlStream *
 stream_new(FlLoop *loop, const FlStreamOptions *options)
 {

@@ -3,7 +3,7 @@
 
    Opening acquires and registers the fd, and queues connection_made.
 
-   Owner: the caller keeps the descriptor if the open fails; else the stream
+   Owner: the caller keeps the fd if the open fails; else the stream
    has it (stream.h).
    Threads: the loop's, or any where a GIL orders them.
    Errors: NULL or -1 with an exception set. */
@@ -37,7 +37,7 @@ typedef struct {
 } FlStreamOptions;
 
 /* Open a stream and queue connection_made.  A new reference; or NULL with an
-   exception set, and the descriptor is still the caller's. */
+   exception set, and the fd is still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
 /* repr() of streams and datagram transports, in asyncio's format. */

@@ -13,11 +13,13 @@
      (data_received): plain TCP echo gained nothing.
 
    1. loop->corked has the corked streams in the order of their writes.  A
-      write joins the bytes that were corked last; otherwise it flushes all.
-      So does the loop before it sends anything else: bytes leave in the order
-      they were written, across connections too.  Every send in C first calls
-      fl_loop_before_io.  Sends in Python, and every way to hand control to
-      another loop, thread or process, call fl_loop_flush_corked_here.
+      corked write goes to the end of that order.  This needs no flush if its
+      stream is the last one or is not corked yet.  Every other write first
+      flushes all.  So does the loop before it sends anything else: bytes leave
+      in the order they were written, across connections too.  Every send in C
+      first calls fl_loop_before_io.  Sends in Python, and every way to hand
+      control to another loop, thread or process, call
+      fl_loop_flush_corked_here.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
       where the application has the fd: its own sends would overtake corked
@@ -29,10 +31,11 @@
    3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
       inspects the stream flushes first.
    4. A flush only sends: it calls no protocol and ends no stream.  What waits
-      for an empty queue is left to an event (fl_stream_drained).  But making
-      the exception of a failed send may run the GC, and debug mode's stack any
-      Python.  That finds the failed stream unregistered and the rest corked,
-      so it may use either; a caller looks at its own stream again.
+      for an empty queue is left to an event (fl_stream_drained).  But a failed
+      send may run Python: making its exception may run the GC, and debug mode
+      records the stack.  That code finds the failed stream no longer corked
+      and the others still corked, and may use each.  So a caller checks the
+      phase of its own stream again.
    5. bytes objects are referenced and all else is copied, because the caller
       may change its buffer once write returns.
 
@@ -306,10 +309,10 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Flush the corked bytes that this write would overtake: all, or none if it is
-   corked and this stream's were written last, which it joins.  Returns whether
-   the kernel has refused earlier bytes, so that the write must queue behind
-   them. */
+/* Flush the corked bytes that this write would overtake: all or none.  None if
+   the write is corked and its stream is the last one in loop->corked or is not
+   in it.  Returns whether the kernel has refused earlier bytes, so that the
+   write must queue behind them. */
 static bool
 flush_before_write(FlStream *self, bool corks)
 {

@@ -1,4 +1,4 @@
-/* The Python face of every transport: one set of asyncio's methods over a
+/* The Python interface of every transport: one set of asyncio's methods over a
    table of operations.
 
    Streams, pipes, datagram transports and TLS transports begin with the same
@@ -96,14 +96,14 @@ PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
 int fl_transport_check_data(PyObject *data, const char *format);
 
 /* The data of any buffer as an exact bytes object: a new reference, or NULL
-   with TypeError.  The format has one PyUnicode_FromFormat field for the name
-   of the data's type, a C string. */
+   with an exception, TypeError if the data is no buffer.  The format has one
+   PyUnicode_FromFormat field for the name of the data's type, a C string. */
 PyObject *fl_transport_as_bytes(PyObject *data, const char *format);
 
 /* Report an exception to the loop's call_exception_handler with the keys that
    asyncio uses for a transport; unraisable if the transport has ended.
-   protocol is borrowed; NULL: the transport's.  0, or -1 with one that leaves
-   the loop. */
+   protocol is borrowed; NULL: the transport's.  0, or -1 with one that ends
+   the run. */
 int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
                         const char *message);
 

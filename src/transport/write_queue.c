@@ -73,7 +73,7 @@ make_room(FlWriteQueue *write_queue)
     return 0;
 }
 
-/* What an item counts as. */
+/* What an unsent item adds to size_bytes. */
 static size_t
 size_of(PyObject *item)
 {

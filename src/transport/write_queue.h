@@ -25,8 +25,9 @@ typedef struct {
     unsigned tail; /* index after the last item */
     unsigned capacity;
     size_t sent_bytes; /* of the first item */
-    FL_ATOMIC size_t
-        size_bytes; /* unsent, in all items; any thread reads it */
+    /* Unsent bytes of all items, and FL_DATAGRAM_HEADER_BYTES more for each
+       datagram.  Any thread reads it. */
+    FL_ATOMIC size_t size_bytes;
 } FlWriteQueue;
 
 /* Make an empty queue.  It points into itself, so it must not be moved. */
