@@ -253,13 +253,15 @@ is_listening(int fd)
 static int
 try_accept(FlAttempt *self, int fd, PyObject **result)
 {
-    return is_unreadable(self, fd) && is_listening(fd)
+    return is_plain(self) && is_unreadable(self, fd) && is_listening(fd)
                ? 0
                : call_method(self, fd, result);
 }
 
 /* The first try starts the connection.  A retry runs when the socket is
-   writable: the connection has then succeeded or failed. */
+   writable: the connection has then succeeded or failed.  Except AF_UNIX: if
+   the listener's backlog is full, connect() starts nothing (EAGAIN), and as
+   in asyncio the retry takes that for success. */
 static int
 try_connect(FlAttempt *self, int fd, PyObject **result)
 {
@@ -334,8 +336,9 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
         return -1;
     }
     bool plain = is_plain(self);
-    /* Invariant 3.  After a receive on a plain socket, which neither sends nor
-       runs any Python, the next poll may be skipped. */
+    /* Invariant 3.  The next iteration polls after an operation that may send
+       or run a method of the application: its peer may be in this process.
+       After a receive on a plain socket it need not. */
     if (operation->event == FL_WRITABLE || !plain) {
         fl_loop_before_io(self->loop);
     }

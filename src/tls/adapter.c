@@ -4,9 +4,10 @@
    1. Our stream transports deliver data and EOF through the native protocol
       (fl_tls_native of lifecycle.c).  get_buffer(), buffer_updated() and
       eof_received() serve all other raw transports.
-   2. A connection's engine is chosen when it is created and never changes:
-      libssl's if all its conditions hold (make_engine), else the SSLObject's.
-      Records in flight could not move from one to the other. */
+   2. A connection's engine is chosen when the connection is created, and stays
+      until the connection has ended (fl_tls_drop_engine): libssl's if all its
+      conditions hold (make_engine), else the SSLObject's.  Records in flight
+      could not move from one to the other. */
 #include "tls/adapter.h"
 
 #include "core/loop.h"
@@ -267,10 +268,11 @@ static const FlBaseSlot adapter_base_slots[] = {
 
 /* --- creation ------------------------------------------------------------ */
 
-/* Create the SSLObject, and choose the engine: libssl's if there is a GIL,
-   FASTLOOP_DISABLE does not name it, libssl's functions were found, the
-   SSLObject's read() and write() are CPython's, and the last SSL that was
-   created belongs to its _sslobj.  0, or -1 with an exception set. */
+/* Create the SSLObject, and choose the engine.  It is libssl's if there is a
+   GIL, FASTLOOP_DISABLE does not name it, libssl's functions were found,
+   wrap() has returned the _sslobj (_is_plain() of fastloop/_tls.py), and the
+   last SSL that this thread has created is that one's.  0, or -1 with an
+   exception set. */
 static int
 make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
 {

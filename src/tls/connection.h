@@ -5,10 +5,11 @@
         (TLS records)                   protocol (plain bytes)
 
    It behaves as asyncio.sslproto.SSLProtocol does: same order of calls, same
-   messages.  Each difference has a comment where it is implemented.  FlTls
-   uses only the public operations of the raw transport, which may be one of
-   our streams, another connection's FlTlsTransport (TLS in TLS) or any
-   transport of asyncio.
+   messages.  Each difference has a comment where it is implemented.  The raw
+   transport may be one of our streams, another connection's FlTlsTransport
+   (TLS in TLS) or any transport of asyncio.  FlTls calls its public methods
+   and asyncio's _force_close().  Of one of our streams it also reads the
+   context, and calls C functions in place of write().
 
    This file has the state alone.  Above it are, in this order, tls_write.c,
    tls_read.c and lifecycle.c, which goes from phase to phase; each calls only
@@ -20,15 +21,16 @@
      HANDSHAKE   do_handshake() has not succeeded yet      -> WRAPPED
      WRAPPED     data flows in both directions             -> FLUSHING
      FLUSHING    received data is still delivered          -> SHUTDOWN
-     SHUTDOWN    close_notify goes both ways, unless
-                 the raw transport has received EOF
+     SHUTDOWN    close_notify goes both ways, unless the
+                 raw transport has received EOF; then the
+                 raw transport is closed                   -> LOST
      FAILED      the engine has failed: data decrypted before is delivered,
                  the alert is sent                      -> UNWRAPPED
-     UNWRAPPED   aborted or failed: nothing is delivered or sent
+     UNWRAPPED   aborted or failed: nothing is delivered or sent  -> LOST
      LOST        connection_lost was called
 
-   Every phase may also change to FAILED, UNWRAPPED or LOST directly; only
-   LOST is final.
+   HANDSHAKE to SHUTDOWN may also change to FAILED or UNWRAPPED directly, and
+   each phase to LOST, the only final one.
 
    Ownership: until connection_lost, the raw transport and FlTls own each
    other, and FlTls owns the application's protocol and transport.  The
@@ -45,9 +47,11 @@
 
    No nested engine calls: an engine call may run Python (an SSLObject
    subclass, a callback of the context, a finalizer), and that code may write,
-   feed records or close.  While `engine_busy` is set, nothing else enters the
-   engine.  Data written then goes to the backlog, which the outer call writes
-   before it returns; all other work is deferred to the next iteration.
+   feed records or close.  While `engine_busy` is set, no other read, write,
+   do_handshake or unwrap begins.  Only feed, settle, take and the two lengths
+   may be called: they do not use the SSL.  Data written then goes to the
+   backlog, which the outer call writes before it returns; all other work is
+   deferred to the next iteration.
    `sending` does the same for records on their way to the raw transport: the
    outer call sends those that a nested call produces.
 

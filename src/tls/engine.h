@@ -74,14 +74,16 @@ typedef struct {
 struct FlTlsPipe;
 
 struct FlTlsEngine {
-    const FlTlsEngineType *FL_ATOMIC type; /* others ask it for lengths */
+    /* Other threads call its incoming and outgoing. */
+    const FlTlsEngineType *FL_ATOMIC type;
     FlState *state;
     PyObject *object; /* the SSLObject */
     /* The SSLObject's MemoryBIOs; NULL with engine_libssl.c.  They live as
        long as the connection: other threads may ask for their lengths. */
     PyObject *incoming;
     PyObject *outgoing;
-    bool patched; /* read() or write() is not CPython's own */
+    bool patched; /* call read() until it raises: read() or write() is not
+                     CPython's, or a callback of the context must run */
     bool more;    /* the last read filled its room: read again */
     /* engine_libssl.c only. */
     PyObject *owner; /* owns the SSL: the SSLObject's _sslobj */

@@ -201,8 +201,8 @@ on_ssl_new(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
     last_ssl = ssl;
 }
 
-/* OpenSSL frees an SSL, perhaps in another thread than that which created it:
-   so last_ssl is of use only right after it was cleared. */
+/* OpenSSL frees an SSL.  In another thread than the one that created it this
+   clears that thread's last_ssl, not the creator's, which then dangles. */
 static void
 on_ssl_free(void *ssl, void *Py_UNUSED(value), void *Py_UNUSED(all),
             int Py_UNUSED(index), long Py_UNUSED(argl), void *Py_UNUSED(argp))

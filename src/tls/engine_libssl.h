@@ -32,10 +32,10 @@ bool fl_libssl_find(const char *file);
 
 /* Make libssl's functions serve an engine whose SSLObject this thread has
    created since fl_libssl_find returned true; `owner` is the SSLObject's
-   _sslobj.  The caller runs no Python between the creation and this call,
-   which could free the SSL.  1: done, and the SSL has our BIO; 0: the last SSL
-   that this thread has created is not the owner's, nothing has changed; -1
-   with an exception. */
+   _sslobj, to which the caller has a reference.  The last SSL that this
+   thread has created may be another one.  Then no other thread may have freed
+   it, because its ex_data is read.  1: done, and the SSL has our BIO; 0: the
+   last SSL is not the owner's, nothing has changed; -1 with an exception. */
 int fl_tls_engine_take_ssl(FlTlsEngine *engine, PyObject *owner);
 
 #endif

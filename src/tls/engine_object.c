@@ -6,12 +6,15 @@
    2. MemoryBIO.write() gets the stream's memory through a memoryview that is
       released after the call.  Otherwise a frame that a traceback or a
       profiler keeps alive could read memory that is reused.
-   3. A subclass of SSLObject may override read() and write() (`patched`).
-      These are called as asyncio calls them: until they raise, whatever the
-      BIO holds.  They may buffer plain bytes themselves.
-   4. A connection that has dropped its engine keeps this type without the
-      SSLObject: nothing is read any more.  The MemoryBIOs stay, because
-      without a GIL other threads may be asking for their lengths. */
+   3. `patched` is set if read() or write() may be the application's, or if the
+      context has a message callback or a key log (_is_plain() of
+      fastloop/_tls.py).  Both are then called as asyncio calls them: until
+      they raise, whatever the BIO holds.  An overridden read() may buffer
+      plain bytes itself.
+   4. A connection that has dropped its engine has this type, whichever engine
+      it had, and no SSLObject: nothing is read any more.  The MemoryBIOs stay,
+      if it had any, because without a GIL other threads may be asking for
+      their lengths. */
 #include "tls/engine_object.h"
 
 #include "py/call.h"

@@ -21,7 +21,7 @@
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
       connections.  `overhead_bytes` measures this: it grows by the record
-      bytes received and shrinks, at most to 0, by twice the plain bytes
+      bytes received and shrinks, never below 0, by twice the plain bytes
       decrypted. */
 #include "tls/lifecycle.h"
 
@@ -69,9 +69,9 @@ process_and_settle(FlTls *self)
 }
 
 /* Count an iteration of the delay, and continue.  If the next one cannot be
-   queued, early data is better than a connection that hangs.  An exception of
-   the protocol has no raw transport to propagate into, which would end the
-   connection, so that is done here. */
+   queued, data is delivered early: otherwise the connection would hang.  A raw
+   transport ends the connection if the protocol raises.  Here none is the
+   caller, so this function ends it. */
 static int
 run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
@@ -116,8 +116,9 @@ fl_tls_defer(FlTls *self)
     return code;
 }
 
-/* A step that raised what ends the run goes on in the next iteration: the
-   loop may run again, and no event may come for the rest.  Returns `code`. */
+/* If a step raised an exception that ends the run, process the rest in the
+   next iteration: the loop may run again, and no event may come for it.
+   Returns `code`. */
 static int
 continue_later(FlTls *self, int code)
 {
@@ -156,8 +157,8 @@ read_records(FlTls *self)
         code = code == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
                                           : fl_tls_defer(self);
     }
-    /* Also while the application has paused reading.  The last records of the
-       handshake may be among them; asyncio keeps those until a write. */
+    /* Also while the application has paused reading.  What is sent may be the
+       last records of the handshake, which asyncio keeps until a write. */
     if (code == 0 && may_write(self)) {
         code = fl_tls_write_backlog(self);
     }
@@ -388,8 +389,8 @@ flush(FlTls *self)
     if (self->engine_busy || self->delay_iterations > 0 || self->deferred) {
         return 0; /* the outer call or a queued one continues */
     }
-    /* The peer's EOF must not cost a paused protocol its data.  After its own
-       close() it gets no more data, so nothing is waited for. */
+    /* The peer's EOF must not cost a paused protocol its data.  One that has
+       called close() gets no more data, so nothing is waited for. */
     if (self->app_paused && !self->closing
         && (self->engine.more
             || self->engine.type->incoming(&self->engine) > 0))
@@ -417,9 +418,9 @@ do_flush(FlTls *self)
 int
 fl_tls_start_shutdown(FlTls *self)
 {
-    /* asyncio also returns in FLUSHING.  There a protocol that has paused
-       reading when the peer's EOF arrives, and then closes, leaves a
-       connection that never ends. */
+    /* asyncio also returns in FLUSHING.  Its connection never ends if the
+       protocol has paused reading, the peer's EOF arrives, and the protocol
+       then closes. */
     if (self->closing || self->phase < FL_TLS_HANDSHAKE
         || self->phase > FL_TLS_FLUSHING)
     {
@@ -469,7 +470,7 @@ process(FlTls *self)
         return do_flush(self);
     case FL_TLS_SHUTDOWN:
         return continue_later(self, do_shutdown(self));
-    case FL_TLS_FAILED: /* Ctrl-C in the last delivery has come between */
+    case FL_TLS_FAILED: /* the last delivery raised KeyboardInterrupt */
         PyErr_SetRaisedException(Py_NewRef(self->failure));
         return fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
     case FL_TLS_NEW: /* records fed now stay in the engine */
@@ -496,8 +497,8 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
 }
 
 /* Invariant 6.  fl_tls_receive decrypts and subtracts.  Records do not count
-   while the handshake runs or delivery is paused or delayed, because they are
-   not decrypted then.  If the last read filled its room (`engine.more`), more
+   while they can yield no data: during the handshake, and while delivery is
+   paused or delayed.  If the last read filled its room (`engine.more`), more
    data may follow, so the balance is not final.  Returns 1 to ask the stream
    for smaller reads; see FlNativeProtocol.data_received. */
 static int
@@ -670,8 +671,9 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
     int code = 0;
     /* Data that the delay still holds back is delivered before the end.  That
-       runs Python, which may call this function, as handshake_timed_out() of
-       fastloop/_tls.py does: hence the check below. */
+       runs Python, which may call this function.  It may also have been called
+       before: handshake_timed_out() of fastloop/_tls.py queues a call of its
+       own.  Hence the check below. */
     if (self->delay_iterations > 0) {
         self->delay_iterations = 0;
         code = process_and_settle(self);

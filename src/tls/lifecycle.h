@@ -27,17 +27,21 @@ int fl_tls_receive_eof(FlState *state, PyObject *object);
    next reads are smaller if the peer's records are mostly not data. */
 extern const FlNativeProtocol fl_tls_native;
 
-/* Process what was received in the next iteration, because an engine call is
-   running or, as in asyncio, after resume_reading().  Queues at most one call;
-   does nothing without a raw transport.  0, or -1 with RuntimeError if the
-   loop is closed, or MemoryError. */
+/* In the next iteration, process what was received until then.  It is not
+   processed now because an engine call is running, data is delayed, a buffer
+   was full, a step raised an exception that ends the run or, as in asyncio,
+   resume_reading() was called.  Queues at most one call; does nothing without
+   a raw transport.  0, or -1 with RuntimeError if the loop is closed, or
+   MemoryError. */
 int fl_tls_defer(FlTls *self);
 
-/* asyncio's _start_shutdown().  Does nothing if already begun from here. */
+/* asyncio's _start_shutdown(): begin the shutdown, or abort during the
+   handshake.  Does nothing before the handshake, after an earlier call, and
+   from SHUTDOWN on. */
 int fl_tls_start_shutdown(FlTls *self);
 
-/* Drop the engine, except its MemoryBIOs, the context and the extra info of an
-   ended connection. */
+/* Drop the engine (but not its MemoryBIOs), the context and the extra info of
+   an ended connection. */
 void fl_tls_drop_engine(FlTls *self);
 /* The same although the transport lives, if its close() was called when it was
    closed already (by close() or abort(), by the peer's close_notify or by the

@@ -117,8 +117,9 @@ fl_tls_call_eof_received(FlTls *self)
 }
 
 /* Set the engine's exception aside while the data before it is delivered
-   (invariant 2), or return NULL.  From here on the connection has FAILED: what
-   the protocol writes or closes does not reach the engine. */
+   (invariant 2), or return NULL.  After an SSLError the connection has FAILED
+   from here on: what the protocol writes or closes does not reach the
+   engine. */
 static PyObject *
 set_aside(FlTls *self, const Decrypted *decrypted)
 {

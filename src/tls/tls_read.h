@@ -29,7 +29,7 @@ int fl_tls_call_eof_received(FlTls *self);
 /* The method resume_writing(): send the records that waited. */
 PyObject *fl_tls_resume_writing(FlTls *self, PyObject *ignored);
 /* Pause or resume reading of the raw transport, by the read marks and by how
-   many records wait to be sent. */
+   many bytes of replies wait because it has paused writing. */
 int fl_tls_control_reading(FlTls *self);
 
 #endif

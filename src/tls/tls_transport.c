@@ -1,13 +1,18 @@
 /* _core.SSLTransport: the operations of the methods that applications call,
    and what TLS transports alone have.
 
-   Its marks for reading, and the default marks for writing, are the business
-   of fastloop/_core_helpers.py.
+   set_read_buffer_limits(), get_read_buffer_limits() and the marks that
+   set_write_buffer_limits() sets are Python, in fastloop/_core_helpers.py.
+   The marks of a new transport are set here.
 
-   1. The transport owns its FlTls until it is freed.  tp_clear leaves it: the
-      FlTls' own tp_clear breaks every cycle, and is an ended connection then.
-   2. Without a GIL, methods that change the connection forward calls of other
-      threads to the loop's: a finalizer that closes runs in any thread. */
+   1. The transport owns its FlTls until it is freed.  tp_clear does not drop
+      it: the tp_clear of the FlTls breaks every cycle, and leaves a connection
+      that has ended.
+   2. Without a GIL, write, writelines, close, abort, pause_reading,
+      resume_reading and _control_reading forward the calls of other threads to
+      the loop's, because a finalizer, which may call close(), runs in any
+      thread.  set_protocol() changes the protocol under a lock.  The other
+      methods that change the connection are for the loop's thread only. */
 #include "tls/tls_transport.h"
 
 #include "py/call.h"
@@ -46,7 +51,7 @@ tls_force_close(FlTransport *self, PyObject *exc)
 {
     FlTls *connection = TLS(self);
     ((FlTlsTransport *)self)->closed = true;
-    /* The application's reason is the last. */
+    /* connection_lost gets `exc`, not the engine's earlier exception. */
     PyObject *failure = connection->failure;
     connection->failure = NULL;
     int code = fl_tls_abort(connection, exc);

@@ -9,8 +9,10 @@
 
 #include "tls/connection.h"
 
-/* asyncio's write() and writelines().  After the end of the connection they
-   drop the data.  An encryption error ends the connection and is reported. */
+/* asyncio's write() and writelines().  They drop the data before
+   connection_made, and once the connection is closing: after close(), the
+   peer's EOF or close_notify, or an error.  An error in encrypting, or in
+   converting an item, ends the connection and is reported. */
 int fl_tls_write(FlTls *self, PyObject *data);
 int fl_tls_writelines(FlTls *self, PyObject *lines);
 /* Encrypt the backlog as far as possible, then fl_tls_send(self, false). */
@@ -32,15 +34,16 @@ int fl_tls_abort(FlTls *self, PyObject *exc);
    was never made. */
 void fl_tls_stop(FlTls *self);
 
-/* Begin the end of a connection if the raised exception, which stays raised,
-   is an SSLError: the phase is FAILED from here on, and the exception, unless
-   another replaces it, is that of connection_lost. */
+/* Begin the end of a connection if the raised exception is an SSLError: the
+   phase is FAILED from here on.  The exception stays raised.  connection_lost
+   gets it, unless fl_tls_end gets another one. */
 void fl_tls_fail(FlTls *self);
 /* End the connection with the raised exception, by `function` of
-   fastloop/_tls.py.  If it has failed, the alert in the engine, which tells
-   the peer why, is sent first: CPython does so since gh-98078, asyncio up to
-   3.15 does not.  An exception that ends the run out of sending is raised
-   after the end; an OSError is no more than a peer that does not listen. */
+   fastloop/_tls.py.  A connection that has FAILED first sends the alert that
+   is in the engine, unless the raw transport has paused writing: it tells the
+   peer the reason.  asyncio up to 3.15 does not send it (gh-98078).  If
+   sending raises an exception that ends the run, that is raised after the end.
+   An OSError is dropped: the peer does not receive any more. */
 int fl_tls_end(FlTls *self, PyObject *function, const char *message);
 
 #define FL_TLS_FATAL_TEXT "Fatal error on SSL protocol"

@@ -149,6 +149,21 @@ async def test_accept_of_a_listening_socket(loop, kind):
     await iterations(3)
 
 
+async def test_sock_accept_calls_an_accept_that_has_a_connection(loop):
+    """No other connection arrives at the listening socket."""
+    near, far = socket.socketpair()
+
+    class Prepared(socket.socket):
+        def accept(self):
+            return near, "address"
+
+    with near, far, listening_socket() as plain:
+        with Prepared(fileno=plain.detach()) as listener:
+            listener.setblocking(False)
+            accepted = await loop.sock_accept(listener)
+    assert accepted == (near, "address")
+
+
 async def test_a_class_without_calls_of_its_own(loop):
     class Named(socket.socket):
         name = "named"
