@@ -164,11 +164,11 @@ async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
     """
     loop = asyncio.get_running_loop()
     done = [loop.create_future() for _ in works]
-    if sys.platform == "linux":
-        await_tick()
     for work, future in zip(works, done, strict=True):
         task = asyncio.create_task(in_callback(work))
         task.add_done_callback(lambda task, f=future: f.set_result(task))
+    if sys.platform == "linux":
+        await_tick()
     return [(await future).result() for future in done]
 
 
