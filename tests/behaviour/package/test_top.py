@@ -7,6 +7,7 @@ loop is blocked, for that is when it is needed.
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import re
@@ -459,11 +460,18 @@ def test_top_ends_with_ctrl_c(shown, terminal):
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_the_end_of_the_process_is_a_one_line_error(loop, shown, top, options):
-    closer = threading.Timer(0.1, loop.close)
-    closer.start()
+def test_the_end_of_the_process_is_a_one_line_error(
+    loop, shown, top, options, monkeypatch
+):
+    reads = itertools.count()
+
+    def read(*arguments):
+        if next(reads) == 3:
+            loop.close()
+        return reader.read(*arguments)
+
+    monkeypatch.setattr("fastloop.observe.top.read", read)
     code, out, err = top(shown, "--interval", "0.02", *options)
-    closer.join()
     assert code == 2
     assert "utilization" in out
     assert shown in err and err.count("\n") == 1
