@@ -462,7 +462,8 @@ fl_poller_signal_pipe(FlPoller *poller,
         code = fl_registration_want(poller->signal_reg, FL_READABLE);
     }
     if (code < 0) {
-        close_timerfd_and_pipe(poller); /* the next run opens the first */
+        /* The next run opens the timerfd again. */
+        close_timerfd_and_pipe(poller);
     }
     return code;
 }

@@ -146,6 +146,17 @@ loop.close()
     assert finish(process) == (0, "interrupted\n", "")
 
 
+def run_bare(code, *flags):
+    """Run a program that imports fastloop itself; return what it wrote."""
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+    )
+
+
 LATE_THREADING = """
 import _thread, os, signal, sys, time
 assert "threading" not in sys.modules
@@ -195,13 +206,7 @@ def test_ctrl_c_where_another_thread_imported_threading(imports, factory):
         ["-S"] if "True" in subprocess.check_output(probe, text=True) else []
     )
     code = LATE_THREADING.format(imports=imports, factory=factory)
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=environment(),
-    )
+    done = run_bare(code, *flags)
     assert done.stdout == "interrupted\n", done.stderr
 
 
@@ -272,7 +277,7 @@ for fd in range(3, 40):
 )
 def test_a_loop_with_signal_handlers_closes_as_it_gets_the_wakeup_fd():
     """signal.set_wakeup_fd() releases the GIL, and another thread runs."""
-    code = """
+    done = run_bare("""
 import asyncio, contextlib, signal, threading
 original = signal.set_wakeup_fd
 def set_wakeup_fd(fd, **options):
@@ -300,14 +305,7 @@ main.add_signal_handler(signal.SIGUSR1, main.stop)
 main.call_soon(signal.raise_signal, signal.SIGUSR1)
 main.run_forever()
 main.close()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        env=environment(),
-    )
+""")
     assert (done.returncode, done.stderr) == (0, "")
 
 
