@@ -409,6 +409,7 @@ for mode in ("one-byte", "would-block", "coarse", "collect"):
         f"worst-{mode}",
         "generated programs, and libraries', on a system at its worst",
         [drawn, f"{PYTEST} {libraries} {NOT_ASYNCIO}"],
+        needs="test interop",
         venv=".venv-worst",
         gate=True,
     )

@@ -398,6 +398,7 @@ class StreamOps:
         piece = link.next_piece(size)
         link.busy = True
         link.written += len(piece)
+        moment = self.moment
         try:
             await self.loop.sock_sendall(link.sock, piece)
         except BaseException:
@@ -405,8 +406,12 @@ class StreamOps:
             raise
         finally:
             link.busy = False
-        link.wrote(link.written)
-        self.look_for_overtaking()
+        if piece and self.moment == moment:
+            link.wrote(link.written)
+            self.look_for_overtaking()
+        elif not link.closed:
+            # It waited: what others wrote meanwhile is not before it.
+            link.required = link.written
 
     async def co_recv(self, link: Link, size: int, into: bool) -> None:
         if link.sock is None or link.reading:

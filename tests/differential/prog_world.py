@@ -323,6 +323,9 @@ class World(
             link.rough = True  # what a terminal had not taken yet is lost
             with contextlib.suppress(Exception):
                 link.transport.abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self.wait_until(link, lambda: gone(link))
 
     async def see_end(self, link: Link) -> None:
         """Wait for the end that B has sent; when it is seen is the loop's."""
@@ -405,10 +408,12 @@ def words_of(text: str) -> str:
 
 def gone(link: Link) -> bool:
     """Whether no more calls are due for a closed transport."""
-    if link.lost or link.rough:
+    if link.lost or link.untold:
         return True
     if link.kind in ("plain", "buffered"):
-        return False
+        return not link.made
+    if link.rough:
+        return True
     # The standard library's protocol tells its writer.
     try:
         protocol = link.transport.get_protocol()

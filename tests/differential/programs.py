@@ -11,7 +11,7 @@ import pathlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
@@ -23,6 +23,7 @@ import prog_pool  # noqa: E402
 import worst  # noqa: E402
 from prog_tape import Program  # noqa: E402
 
+Judge = Callable[[Program], prog_judge.Verdict]
 #: Where programs come from: each makes the program of a number.
 SOURCES = {
     "chance": prog_gen.draw,
@@ -43,12 +44,15 @@ def judge_only(program: Program) -> prog_judge.Verdict:
 def judge_at_worst(program: Program) -> prog_judge.Verdict:
     if "'fork'" in repr(program):
         return "", ""  # a child that ends at once may leave bytes behind
+    # Debug mode takes a stack for each callback, and gives the GIL to the
+    # threads of end B for each file in it: bytes one by one take minutes.
+    program.debug = False
     return prog_judge.judge(program, traces=False)
 
 
-def verdict(program: Program) -> tuple[str, str]:
+def verdict(program: Program, judge: Judge) -> tuple[str, str]:
     """Judge a program in a process of its own."""
-    result = prog_pool.run_one(lambda _: prog_judge.judge(program))
+    result = prog_pool.run_one(lambda _: judge(program))
     return result.kind, result.text
 
 
@@ -66,11 +70,13 @@ def same(kind: str, text: str, got: tuple[str, str]) -> bool:
     )
 
 
-def shrunk(program: Program, kind: str, text: str, seconds: float) -> Program:
+def shrunk(
+    program: Program, judge: Judge, kind: str, text: str, seconds: float
+) -> Program:
     """Return a small program that has the finding of a large one."""
     return prog_judge.shrink(
         program,
-        lambda program: same(kind, text, verdict(program)),
+        lambda program: same(kind, text, verdict(program, judge)),
         seconds,
     )
 
@@ -139,7 +145,7 @@ def main() -> int:
     if args.show is not None:
         program = draw(args.show)
         print(program)
-        print(*verdict(program))
+        print(*verdict(program, judge_drawn))
         return 0
     begin = time.monotonic()
     until = begin + (args.seconds or 1e9)
@@ -164,7 +170,7 @@ def main() -> int:
         hung = result.text.startswith("says nothing")
         if result.kind in ("invariant", "trace") or hung:
             # Those of a machine that does other work are not seen again.
-            again = verdict(draw(result.seed))
+            again = verdict(draw(result.seed), judge)
             if not same(result.kind, result.text, again):
                 result.kind = "once"
         name = signature(result.kind, result.text)
@@ -182,7 +188,11 @@ def main() -> int:
         print(result.text[:1500])
         if args.shrink:
             least = shrunk(
-                draw(result.seed), result.kind, result.text, args.shrink
+                draw(result.seed),
+                judge,
+                result.kind,
+                result.text,
+                args.shrink,
             )
             print(as_test(least, result.text))
         sys.stdout.flush()

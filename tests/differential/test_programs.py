@@ -416,7 +416,7 @@ def test_a_run_fails_by_the_requested_check(monkeypatch, capfd, kind, code):
 def test_a_finding_that_is_not_found_again_fails_no_run(monkeypatch, capfd):
     found = ("trace", "a")
     monkeypatch.setattr(programs, "judge_drawn", lambda program: found)
-    monkeypatch.setattr(prog_judge, "judge", lambda program: ("", ""))
+    monkeypatch.setattr(programs, "verdict", lambda *program_judge: ("", ""))
     monkeypatch.setattr("sys.argv", "programs.py --programs 1".split())
     assert programs.main() == 0
     assert "1 once a" in capfd.readouterr().out
