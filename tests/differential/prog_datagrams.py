@@ -52,7 +52,8 @@ def draw_datagrams(rng: random.Random) -> list[Any]:
 
 def draw_sockets(rng: random.Random) -> list[Any]:
     """Draw calls of a loop's that wait for sockets."""
-    names = ["from", "from", "into", "to", "accept", "connect", "refused"]
+    names = ["from", "from", "into", "to", "connect", "refused"]
+    names += ["accept", "accept", "ready"]
     when = ["before", "soon", "later"]
     calls = [
         (rng.choice(names), rng.choice(SIZES[:-1]), rng.choice(when))
@@ -65,6 +66,16 @@ def is_within(some: list[bytes], all_of_them: list[bytes]) -> bool:
     """Whether some are of them, in their order."""
     left = iter(all_of_them)
     return all(any(one == other for other in left) for one in some)
+
+
+class Ready(socket.socket):
+    """A listening socket that may have a connection before the kernel does."""
+
+    made: tuple[socket.socket, Address] | None = None
+
+    def accept(self) -> tuple[socket.socket, Address]:
+        made, self.made = self.made, None
+        return made or super().accept()
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -289,23 +300,28 @@ class DatagramOps:
     async def socket_calls(self, calls: list[Any]) -> None:
         with contextlib.ExitStack() as stack:
 
-            def new(kind: socket.SocketKind) -> socket.socket:
-                made = stack.enter_context(socket.socket(type=kind))
-                made.setblocking(False)
-                return made
+            def new(kind: socket.SocketKind, made: Any) -> Any:
+                sock = stack.enter_context(made(type=kind))
+                sock.setblocking(False)
+                return sock
 
-            near, far = (new(socket.SOCK_DGRAM) for _ in range(2))
-            server = new(socket.SOCK_STREAM)
-            for one in (near, far, server):
+            near, far = (
+                new(socket.SOCK_DGRAM, socket.socket) for _ in range(2)
+            )
+            server = new(socket.SOCK_STREAM, socket.socket)
+            ready = new(socket.SOCK_STREAM, Ready)
+            for one in (near, far, server, ready):
                 one.bind(("127.0.0.1", 0))
             server.listen()
+            ready.listen()
             for name, size, when in calls:
                 data = BLOCK[size : 2 * size]
                 run = functools.partial(self.socket_call, name, near, far)
-                if name in ("accept", "connect", "refused"):
-                    client = new(socket.SOCK_STREAM)
+                if name in ("accept", "ready", "connect", "refused"):
+                    client = new(socket.SOCK_STREAM, socket.socket)
+                    which = ready if name == "ready" else server
                     run = functools.partial(
-                        self.connection_call, name, server, client
+                        self.connection_call, name, which, client
                     )
                 async with asyncio.timeout(5):
                     await run(data, when)
@@ -359,7 +375,17 @@ class DatagramOps:
             except OSError as exc:
                 self.log(f"refused: {type(exc).__name__}")
             return
-        if name == "accept":
+        if name == "ready" and when == "before":
+            client.connect_ex(address)
+            server.setblocking(True)
+            server.made = server.accept()
+            server.setblocking(False)
+            try:
+                made, peer = await loop.sock_accept(server)
+            except asyncio.CancelledError:
+                self.problem("sock_accept waits, and accept() has one")
+                raise
+        elif name in ("accept", "ready"):
             self.do_at(when, client.connect_ex, address)
             made, peer = await loop.sock_accept(server)
         else:
