@@ -62,7 +62,10 @@
 typedef struct {
     PyObject_HEAD
     FlLoop *loop;
-    FlHandle *handle; /* from add_reader, maybe cancelled; NULL: paused */
+    /* Weak, to add_reader's handle, which owns the listener; NULL: paused.  A
+       strong reference would keep both, and the socket open, until the next
+       garbage collection once the loop has dropped the handle. */
+    PyObject *handle_ref;
     PyObject *sock;
     PyObject *factory;    /* makes a connection's protocol */
     PyObject *server;     /* NULL: none */
@@ -218,7 +221,12 @@ open_accepted(Listener *self, Accepted *accepted)
 static bool
 is_accepting(const Listener *self)
 {
-    return self->handle != NULL && !fl_handle_is_cancelled(self->handle);
+    PyObject *handle =
+        self->handle_ref == NULL ? NULL : fl_weakref_get(self->handle_ref);
+    bool accepts =
+        handle != NULL && !fl_handle_is_cancelled((FlHandle *)handle);
+    Py_XDECREF(handle);
+    return accepts;
 }
 
 /* Whether the socket object still has the fd: invariant 6.  May run Python.  1
@@ -241,7 +249,7 @@ static void
 listener_stop(Listener *self)
 {
     bool accepts = is_accepting(self);
-    Py_CLEAR(self->handle);
+    Py_CLEAR(self->handle_ref);
     if (accepts) { /* else removed, or replaced by another reader of the fd */
         (void)fl_fd_remove(self->loop, self->fd, FL_READABLE, NULL);
     }
@@ -256,9 +264,16 @@ listener_start(Listener *self)
     PyObject *callback = (PyObject *)self;
     FlHandle *handle = fl_fd_add(self->loop, self->fd, Py_False, FL_READABLE,
                                  &callback, 1, NULL);
+    PyObject *handle_ref =
+        handle == NULL ? NULL : PyWeakref_NewRef((PyObject *)handle, NULL);
+    if (handle != NULL && handle_ref == NULL) {
+        (void)fl_fd_remove(self->loop, self->fd, FL_READABLE,
+                           (PyObject *)handle);
+    }
+    Py_XDECREF(handle);
     /* NULL after a failure: the listener then counts as stopped. */
-    Py_XSETREF(self->handle, handle);
-    return handle == NULL ? -1 : 0;
+    Py_XSETREF(self->handle_ref, handle_ref);
+    return handle_ref == NULL ? -1 : 0;
 }
 
 /* accept failed: report it, and stop or pause if invariant 6 or 5 applies.  0,
@@ -441,7 +456,7 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
-    Py_VISIT(self->handle);
+    Py_VISIT(self->handle_ref);
     Py_VISIT(self->sock);
     Py_VISIT(self->factory);
     Py_VISIT(self->server);
@@ -454,7 +469,7 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
 static int
 listener_clear(Listener *self)
 {
-    Py_CLEAR(self->handle);
+    Py_CLEAR(self->handle_ref);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->factory);
     Py_CLEAR(self->server);

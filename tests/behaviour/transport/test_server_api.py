@@ -334,6 +334,31 @@ def test_a_loop_closed_while_serving(loop_factory):
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("served", [False, True])
+def test_a_closed_loop_leaves_no_dropped_server(loop_factory, served):
+    """Its address is free for the next loop, without a garbage collection."""
+
+    async def main(host):
+        await host.serve()
+        if served:
+            near, far = await host.visit()
+            await end(near, far)
+            host.made.clear()
+
+    gc.collect()
+    gc.disable()
+    try:
+        host = Host(None)
+        for _ in range(2):
+            host.loop = loop_factory()
+            host.loop.run_until_complete(main(host))
+            host.loop.close()
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
 def test_wait_closed_of_a_server_of_a_closed_loop(
     loop_factory, loop_kind, monkeypatch
