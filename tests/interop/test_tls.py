@@ -12,6 +12,7 @@ import ssl
 
 import pytest
 from interop_process import CERTS
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -161,6 +162,13 @@ async def assert_refused(echo, error):
     assert type(caught.value).__name__ == error
 
 
+async def wait_for_handshakes():
+    """Wait for the tasks of a server's handshakes that a client has left."""
+    for task in asyncio.all_tasks():
+        if task.get_coro().__name__ == "_accept_connection2":
+            await asyncio.wait([task], timeout=PATIENCE)
+
+
 @every_package
 async def test_certificates_on_both_sides(strict_tls, known_tls, package):
     """Many at once, of all sizes."""
@@ -183,6 +191,7 @@ async def test_an_unknown_certificate_is_refused(
     async with server(server_tls) as port:
         async with client(port, distrusting_tls) as echo:
             await assert_refused(echo, error)
+    await wait_for_handshakes()
 
 
 @every_package
@@ -193,6 +202,7 @@ async def test_another_name_is_refused(client_tls, package):
     async with server(other) as port, client(port, client_tls) as echo:
         await assert_refused(echo, error)
         assert await echo(b"data", **named) == (b"data", "")
+    await wait_for_handshakes()
 
 
 # -- TLS in TLS --------------------------------------------------------------
