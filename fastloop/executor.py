@@ -2,8 +2,9 @@
 
 ``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
 a concurrent future.  ``run_in_executor`` puts an ExecutorJob of the core into
-that executor's own queue instead; this includes the default executor.
-Everything else is done by the standard library.
+that executor's own queue instead; this includes the default executor.  It also
+replaces the executor's Semaphore by a cheaper counter.  The standard library
+does everything else.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ def _make_default() -> ThreadPoolExecutor:
 def _replace_semaphore(pool: ThreadPoolExecutor) -> _IdleWorkers:
     """Replace a pool's Semaphore by an _IdleWorkers of that count; return it.
 
-    A worker that still releases the Semaphore is not counted.  If the maximum
-    is raised later, the pool may start one thread too many.
+    A worker that is just releasing the Semaphore is not counted.  If the
+    maximum is raised later, the pool may start one thread too many for each.
     """
     semaphore, idle = pool._idle_semaphore, _IdleWorkers()
     pool._idle_semaphore = idle  # type: ignore[assignment]
@@ -145,8 +146,9 @@ def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
     """Do what ``pool.submit()`` does, with a job that exists already.
 
     Raises RuntimeError after ``shutdown()``, when the interpreter exits, and
-    if no thread can be started for the job; BrokenThreadPool, which is one
-    too, if the executor's initializer has failed.
+    if the executor has no thread and none can be started: the job then never
+    runs.  Raises BrokenThreadPool, a RuntimeError, if the initializer has
+    failed.
     """
     with pool._shutdown_lock, thread._global_shutdown_lock:
         if pool._broken:

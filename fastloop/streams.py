@@ -23,8 +23,8 @@ __all__ = ["StreamReader"]
 _take = _core._take
 _take_until = _core._take_until
 
-#: asyncio's own functions, for the rest of a call that has waited: one that
-#: replaces them meanwhile is for later calls.
+#: asyncio's functions at import, for the rest of a call that has waited.  A
+#: replacement that is set meanwhile serves later calls.
 _readexactly = asyncio.StreamReader.readexactly
 _readuntil = asyncio.StreamReader.readuntil
 _readline = asyncio.StreamReader.readline

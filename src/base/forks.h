@@ -3,8 +3,9 @@
    An object stores the count when it is created.  A different count later
    means that a parent process created the object.  Process ids cannot tell:
    they are reused, and getpid() is a system call.  A pthread_atfork handler
-   counts, not os.register_at_fork(): so the count is also right after a fork
-   by foreign C code, and before any Python handler runs.
+   counts, not os.register_at_fork(): so the count is also right after a fork()
+   by foreign C code, and before any Python handler runs.  It does not count
+   _Fork() and clone(), which call no handlers.
 
    The count belongs to the process, not to an interpreter: a fork concerns
    every interpreter in the process.  Any thread may call. */
@@ -28,10 +29,9 @@ fl_forks_count(void)
     return atomic_load_explicit(&fl_forks, memory_order_relaxed);
 }
 
-/* Whether a lock was initialized in this process, for an object that outlives
-   a fork.  The parent's lock may be locked by a thread that the child does not
-   have.  Two threads of the child may be its first users at the same time: one
-   initializes the lock, and the others wait for it.
+/* Initializes a lock again in a forked child.  A thread that the child does
+   not have may have locked the parent's lock.  Several threads of the child
+   may use the lock first: one initializes it, and the others wait.
 
        if (fl_fork_renewal_begin(&renewal)) {
            initialize the lock
@@ -45,7 +45,8 @@ typedef struct {
 /* The lock was initialized just now. */
 void fl_fork_renewal_init(FlForkRenewal *renewal);
 
-/* The part of fl_fork_renewal_begin in a child that has a parent's lock. */
+/* For fl_fork_renewal_begin alone: the same, once the count has changed.  If
+   another thread initializes the lock, this waits for it and returns false. */
 bool fl_fork_renewal_claim(FlForkRenewal *renewal);
 
 /* Return true if the caller has to initialize the lock. */
@@ -56,6 +57,7 @@ fl_fork_renewal_begin(FlForkRenewal *renewal)
            && fl_fork_renewal_claim(renewal);
 }
 
+/* The lock was initialized after fl_fork_renewal_begin: others may use it. */
 void fl_fork_renewal_end(FlForkRenewal *renewal);
 
 #endif

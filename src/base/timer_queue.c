@@ -33,8 +33,8 @@
 #define MAX_IDLE_SLOTS 16384
 
 /* Invariant 1. */
-static inline size_t
-line_place(size_t position)
+static inline uint64_t
+line_place(uint64_t position)
 {
     return (position + 1) << 1;
 }
@@ -50,7 +50,7 @@ slot_before(const FlTimerSlot *a, const FlTimerSlot *b)
 /* Positions count slots and are not wrapped; the capacity is a power of two,
    so the mask wraps them here. */
 static inline FlTimerSlot *
-line_slot(const FlTimerQueue *queue, size_t position)
+line_slot(const FlTimerQueue *queue, uint64_t position)
 {
     return &queue->line[position & (queue->line_capacity - 1)];
 }
@@ -171,8 +171,8 @@ heap_remove(FlTimerQueue *queue, size_t index)
 static void
 line_move(FlTimerQueue *queue, FlTimerSlot *line, size_t capacity)
 {
-    size_t to = queue->line_head;
-    for (size_t at = queue->line_head; at != queue->line_tail; at++) {
+    uint64_t to = queue->line_head;
+    for (uint64_t at = queue->line_head; at != queue->line_tail; at++) {
         FlTimerSlot slot = *line_slot(queue, at);
         if (slot.node != NULL) {
             slot.node->place = line_place(to);
@@ -221,7 +221,7 @@ line_trim(FlTimerQueue *queue)
    but only after at least n / 2 removals, so a removal costs O(1) on
    average. */
 static void
-line_remove(FlTimerQueue *queue, size_t position)
+line_remove(FlTimerQueue *queue, uint64_t position)
 {
     FlTimerSlot *slot = line_slot(queue, position);
     slot->node->place = 0;
@@ -295,7 +295,7 @@ fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node)
         return;
     }
     if (node->place & 1) { /* invariant 1 */
-        heap_remove(queue, node->place >> 1);
+        heap_remove(queue, (size_t)(node->place >> 1));
     }
     else {
         line_remove(queue, (node->place >> 1) - 1);
@@ -339,7 +339,8 @@ fl_timer_queue_each(const FlTimerQueue *queue, size_t *at)
     if (*at < queue->heap_size) {
         return queue->heap[(*at)++].node;
     }
-    size_t end = queue->heap_size + queue->line_tail - queue->line_head;
+    size_t end =
+        queue->heap_size + (size_t)(queue->line_tail - queue->line_head);
     while (node == NULL && *at < end) { /* NULL: a tombstone */
         size_t ahead = (*at)++ - queue->heap_size;
         node = line_slot(queue, queue->line_head + ahead)->node;

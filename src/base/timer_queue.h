@@ -5,11 +5,12 @@
    or moved.
 
    Order: the earliest deadline first; equal deadlines in the order in which
-   they were pushed.  Deadlines are seconds, as in asyncio: an application's
-   own clock may have any unit and sign, and rounding them to nanoseconds would
-   change the order of timers.  A double's rounding does so from 2**53 on.
+   they were pushed.  Deadlines are doubles in seconds, as in asyncio.  An
+   application's own clock may have any unit and sign, so they are not
+   converted to nanoseconds: that would round them, and change the order of
+   timers.
 
-   Failures: push returns FL_NO_MEMORY and changes nothing.  The rest cannot
+   Failures: push returns FL_NO_MEMORY and changes no node.  The rest cannot
    fail.
 
    Memory: a node removed from the sorted ring buffer (the "line") may leave an
@@ -25,7 +26,7 @@
 #include <stdint.h>
 
 typedef struct FlTimerNode {
-    size_t place; /* 0: in no queue; else invariant 1 of timer_queue.c */
+    uint64_t place; /* 0: in no queue; else invariant 1 of timer_queue.c */
 } FlTimerNode;
 
 typedef struct {
@@ -39,8 +40,10 @@ typedef struct {
     size_t heap_size;
     size_t heap_capacity;
     FlTimerSlot *line; /* a ring buffer, sorted by deadline */
-    size_t line_head;  /* absolute positions: the slot is position & mask */
-    size_t line_tail;
+    /* Positions count all slots ever used, also on 32 bits: one slot is at
+       position & mask. */
+    uint64_t line_head;
+    uint64_t line_tail;
     size_t line_capacity;
     size_t line_removed; /* tombstones between head and tail */
     uint64_t sequence;   /* of the next push */
@@ -61,8 +64,8 @@ int fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node,
 /* Remove a node.  Does nothing if it is in no queue. */
 void fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node);
 
-/* The next deadline.  INFINITY, which no clock reaches, also if the queue is
-   empty. */
+/* The next deadline; INFINITY if the queue is empty.  A timer may have that
+   deadline too: no clock reaches it. */
 static inline double
 fl_timer_queue_next_s(const FlTimerQueue *queue)
 {
@@ -76,7 +79,7 @@ FlTimerNode *fl_timer_queue_pop(FlTimerQueue *queue);
 static inline size_t
 fl_timer_queue_count(const FlTimerQueue *queue)
 {
-    return queue->heap_size + (queue->line_tail - queue->line_head)
+    return queue->heap_size + (size_t)(queue->line_tail - queue->line_head)
            - queue->line_removed;
 }
 

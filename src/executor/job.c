@@ -61,8 +61,8 @@ set_result(FlLoop *loop, PyObject *future, PyObject *result)
     return settle(loop, future, loop->state->names.set_result, result);
 }
 
-/* An FlReadyOp.  Like asyncio it replaces concurrent.futures' CancelledError
-   and InvalidStateError by its own classes of these names. */
+/* An FlReadyOp.  asyncio's own function converts concurrent.futures'
+   exceptions to asyncio's of the same names. */
 static int
 set_exception(FlLoop *loop, PyObject *future, PyObject *exc)
 {
@@ -200,8 +200,8 @@ job_traverse(FlJob *job, visitproc visit, void *arg)
 }
 
 /* Drop the function and the arguments; serves as tp_clear.  The loop and the
-   future stay: a worker may still run or cancel the job, and uses both without
-   a check for NULL. */
+   future stay: a finalizer may call a method of a job that the GC has cleared,
+   and the methods do not check for NULL. */
 static int
 drop_call(FlJob *job)
 {
@@ -233,7 +233,9 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),
     int cancelled =
         fl_call_truth(job->future, job->loop->state->names.cancelled);
     if (cancelled < 0) {
-        return NULL;
+        /* An application's own future.  The worker goes on, and the future
+           gets the outcome. */
+        PyErr_Clear();
     }
     /* Invariant 2.  func is NULL if the executor has cancelled the job. */
     if (cancelled > 0 || job->func == NULL) {

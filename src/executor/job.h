@@ -4,10 +4,10 @@
    A job replaces concurrent.futures' _WorkItem in the queue of a standard
    ThreadPoolExecutor (fastloop/executor.py).  The standard library still runs
    the threads, their names and initializers, shutdown, and the interpreter's
-   exit.  Only the cost of a call is ours.  The executor uses a job in two
-   ways: a worker calls job.run(); shutdown() and a failed initializer call
-   cancel() or set_exception() of job.future, which is the job itself.  Both
-   reach the asyncio future on its loop's thread.
+   exit.  The executor uses a job in two ways: a worker calls job.run();
+   shutdown() and a failed initializer call cancel() or set_exception() of
+   job.future, which is the job itself.  All of these settle the asyncio future
+   on its loop's thread.  run() calls its cancelled() on the worker's thread.
 
    Owner: a job owns its loop, future, function and arguments.  Threads: a job
    is made on the loop's thread; any thread may call its methods. */

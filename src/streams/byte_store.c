@@ -1,8 +1,10 @@
 /* The unread bytes of a stream reader: see byte_store.h.
 
-   Nobody else has a reference to a piece.  take_piece resizes it in place,
-   which requires exactly one reference.  The store gives its own reference up
-   when it returns the object. */
+   Nobody else has a reference to a piece, except to one of a single byte,
+   which may be CPython's shared object.  That one is full, so nothing writes
+   to it or resizes it.  take_piece resizes a piece in place, which requires
+   exactly one reference.  The store gives its own reference up when it returns
+   the object. */
 #include "streams/byte_store.h"
 
 #include "py/compat.h"

@@ -2,11 +2,13 @@
    returned yet.
 
    The bytes are in up to FL_STORE_PIECES bytes objects, the *pieces*.  The
-   store holds the only reference to each.  So a read that takes all of the
-   first piece returns the object itself, without a copy.  There is more than
-   one where a socket event delivered more than the first has room for.  They
-   are merged into one when somebody needs contiguous bytes: a search, or a
-   read of more than the first piece.
+   store holds the only reference to each, but for one of a single byte, which
+   may be CPython's shared object.  So a read that takes all of a piece of
+   which nothing was read returns the object itself, without a copy.  There is
+   more than one piece if bytes arrived that the last had no room for: the rest
+   of a socket event, or data of at least 8 KiB.  They are merged into one for
+   a search, for a read of more than the first piece, and for smaller data that
+   has no room.
 
    Invariants, except between fl_byte_store_memory and fl_byte_store_filled:
    - An empty store has no pieces, and no piece is empty.
@@ -29,7 +31,6 @@
 #include "py/compat.h"
 
 #include <sys/uio.h>
-
 
 /* The most pieces, and the most memory areas that one read from the socket
    fills: the free end of the last piece, and others. */

@@ -142,8 +142,8 @@ attributes_of(FlReader *self)
     return dict;
 }
 
-/* Whether a plain reader with this __dict__ can become native: nothing but
-   asyncio's __init__ has set attributes, and nobody else uses the _buffer,
+/* Whether a plain reader with this __dict__ can become native: it has as many
+   attributes as asyncio's __init__ sets, and nobody else uses the _buffer,
    which is empty.  An application with a reference to it could read it later,
    and a coroutine that already waits in asyncio's code reads it when it wakes;
    both would find it empty for ever. */
@@ -339,8 +339,12 @@ set(PyObject *reader, PyObject *value, void *closure)
         return PyErr_Occurred() ? -1 : set_plain(reader, name, value);
     }
     Py_INCREF(self); /* dropping the previous value may downgrade the reader */
+    Py_ssize_t limit_bytes = self->limit_bytes;
     bool done =
         value != NULL && PyObject_SetAttr((PyObject *)self, name, value) == 0;
+    if (!done && name == state->names._limit) {
+        self->limit_bytes = limit_bytes; /* CPython has stored -1 */
+    }
     Py_DECREF(self);
     if (done) {
         return 0;
@@ -430,8 +434,8 @@ reader_dealloc(FlReader *self)
 }
 
 /* The attributes by asyncio's names.  NULL reads as None.  Setting one raises
-   TypeError for a value that the field cannot represent, and AttributeError
-   for the _buffer. */
+   TypeError or OverflowError for a value that the field cannot represent
+   (_limit is -1 then), and AttributeError for the _buffer. */
 static PyMemberDef reader_members[] = {
     {"_loop", FL_T_OBJECT, offsetof(FlReader, loop), 0, NULL},
     {"_waiter", FL_T_OBJECT, offsetof(FlReader, waiter), 0, NULL},

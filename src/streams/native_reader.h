@@ -22,16 +22,18 @@
    - gives an attribute a value that the state cannot represent, or
    - has replaced one of asyncio's methods on the class, or sets a method or
      an attribute of its own on the object.
-   Everything else, errors included, is done by asyncio's inherited methods
-   through those attributes: so they may run on a native reader.
+   asyncio's methods do so too if they use a _buffer that is not empty: repr(),
+   at_eof() after EOF, and those that raise IncompleteReadError.
+   asyncio's inherited methods do all other work, and raise the errors.  They
+   use those attributes, so they run on a native reader too.
    Reading an empty _buffer does not downgrade, because redis does that before
    each command: it is given an empty bytearray, and each later call checks
    that nobody kept or filled that object.
 
-   Everything that runs Python code may downgrade the reader: a callback, a
-   buffer's __buffer__, a transport's method.  A caller that goes on after such
-   a call owns a reference to the FlReader and checks `downgraded`, or fetches
-   the state again.
+   Everything that runs Python code may downgrade the reader: a method of a
+   future or a transport, a destructor, a lookup on a class.  A caller that
+   goes on after such a call owns a reference to the FlReader and checks
+   `downgraded`, or fetches the state again.
 
    Ownership: the reader's __dict__ owns the FlReader.  Functions return it
    borrowed.
@@ -89,21 +91,22 @@ fl_reader_has(PyObject *field)
     return field != NULL && field != Py_None;
 }
 
-/* Whether asyncio.StreamReader has asyncio's methods.  The first call, and the
-   first after a change of the class, looks them up, which may run Python.
-   Raises nothing. */
+/* Whether asyncio.StreamReader has asyncio's methods.  The answer is cached
+   until the class changes, if the class has a version tag.  Without a cached
+   answer this looks the methods up, which may run Python.  Raises nothing. */
 bool fl_reader_methods_are_plain(FlState *state);
 
 /* The state in a reader's __dict__, and that dict.  Both are borrowed: the
    reader owns the dict, and the dict the state.  NULL without an exception: it
-   is a plain reader.  Does not check whether the reader may stay native. */
+   has no state.  Does not check whether the reader may stay native. */
 FlReader *fl_reader_find(FlState *state, PyObject *reader, PyObject **dict);
 
 /* The same without the dict. */
 FlReader *fl_reader_unchecked(FlState *state, PyObject *reader);
 
-/* Make a reader native if asyncio's code would not notice.  Else, and on any
-   failure, it stays as it is.  Raises nothing. */
+/* Make a reader native if nothing but asyncio has used its attributes.  Else,
+   and on any failure, it stays as it is.  A __dict__ that the application got
+   before is not the reader's any more.  Raises nothing. */
 void fl_reader_upgrade(FlState *state, PyObject *reader);
 
 /* Make a reader plain.  Does nothing for one that is.  0, or -1 with an

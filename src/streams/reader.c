@@ -535,13 +535,16 @@ static const char use_reader_doc[] =
 static PyObject *
 use_reader(PyObject *module, PyObject *type)
 {
-    /* Called once, when fastloop.streams is imported: C cannot import it,
-       since it needs this module.  Until then no reader is upgraded. */
+    /* Called when fastloop.streams is imported: C cannot import it, since it
+       needs this module.  Until then no reader is upgraded.  If the module is
+       imported again, readers of the first class may be open. */
     FlState *state = fl_state_get(module);
     if (!PyType_Check(type)) {
         return PyErr_Format(PyExc_TypeError, "a class is required");
     }
-    Py_XSETREF(state->native_reader_type, Py_NewRef(type));
+    if (state->native_reader_type == NULL) {
+        state->native_reader_type = Py_NewRef(type);
+    }
     Py_RETURN_NONE;
 }
 

@@ -13,13 +13,13 @@
    methods that may wait.  A step returns bytes, or a future to await before
    the next step, or None if asyncio's method must go on.  That method does so
    because the reader is a plain one by now, because it raises an exception,
-   or because n is not positive.  The coroutines are Python
+   or because n is not a positive whole number.  The coroutines are Python
    (fastloop/streams.py): real coroutines, which inspect, warnings and
    tracebacks know.  They measured as fast as awaitables in C.  The methods
    that do not wait are asyncio's own.
 
-   Threads: the loop's thread, with the GIL.  Without a GIL no native protocol
-   is registered. */
+   Threads: the loop's thread, with the GIL.  Without a GIL this folder
+   registers no native protocol. */
 #ifndef FL_STREAMS_READER_H
 #define FL_STREAMS_READER_H
 

@@ -132,3 +132,31 @@ def test_a_hook_sees_each_lookup_of_an_address(script):
     """).stdout
         == "3\n"
     )
+
+
+def test_a_hook_sees_the_limit_that_is_being_replaced(script):
+    assert (
+        script("""
+        seen = []
+
+        def see(event, args):
+            if event == "object.__setattr__" and args[1] == "__class__":
+                seen.append(args[0]._limit)
+
+        async def main():
+            near, far = socket.socketpair()
+            reader, writer = await asyncio.open_connection(sock=near, limit=9)
+            sys.addaudithook(see)
+            reader._limit = 1 << 70
+            assert reader._limit == 1 << 70
+            far.close()
+            writer.close()
+            await writer.wait_closed()
+
+        loop = new_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        print(set(seen) <= {9})
+    """).stdout
+        == "True\n"
+    )

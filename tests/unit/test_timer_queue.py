@@ -23,7 +23,7 @@ NEVER = math.inf
 class Node(ctypes.Structure):
     """FlTimerNode."""
 
-    _fields_ = [("place", ctypes.c_size_t)]
+    _fields_ = [("place", ctypes.c_uint64)]
 
 
 class Queue(ctypes.Structure):
@@ -34,8 +34,8 @@ class Queue(ctypes.Structure):
         ("heap_size", ctypes.c_size_t),
         ("heap_capacity", ctypes.c_size_t),
         ("line", ctypes.c_void_p),
-        ("line_head", ctypes.c_size_t),
-        ("line_tail", ctypes.c_size_t),
+        ("line_head", ctypes.c_uint64),
+        ("line_tail", ctypes.c_uint64),
         ("line_capacity", ctypes.c_size_t),
         ("line_removed", ctypes.c_size_t),
         ("sequence", ctypes.c_uint64),
@@ -269,3 +269,15 @@ def test_a_flood_gives_its_memory_back(timers: Timers) -> None:
     assert timers.queue.heap_capacity <= 16384
     timers.push(5)
     assert timers.pop_due(5) is not None
+
+
+@pytest.mark.parametrize("bits", [31, 32])
+def test_a_position_may_need_more_than_32_bits(timers, bits):
+    """Also where a pointer has no more."""
+    timers.queue.line_head = timers.queue.line_tail = (1 << bits) - 2
+    names = [timers.push(float(number)) for number in range(5)]
+    timers.remove(names[1])
+    timers.check()
+    assert [timers.pop_due(NEVER) for _ in range(4)] == [
+        names[at] for at in (0, 2, 3, 4)
+    ]

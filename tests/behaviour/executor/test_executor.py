@@ -403,3 +403,21 @@ def test_an_interpreter_pool(loop, run):
             return await loop.run_in_executor(pool, pow, 2, 10)
 
         assert run(main()) == 1024
+
+
+async def test_a_future_whose_cancelled_fails_in_a_worker(
+    loop, loop_kind, pool
+):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio may lose the result")
+
+    class Future(asyncio.Future):
+        def cancelled(self):
+            if threading.current_thread() is not threading.main_thread():
+                raise ZeroDivisionError
+            return super().cancelled()
+
+    loop.create_future = lambda: Future(loop=loop)
+    for _ in range(40):
+        future = loop.run_in_executor(pool, int)
+        assert await asyncio.wait_for(future, PATIENCE) == 0
