@@ -85,8 +85,16 @@ _KEPT = (
 
 
 def in_daemon_thread() -> bool:
-    """Whether the interpreter ends without waiting for this thread."""
-    return threading.current_thread().daemon
+    """Whether the interpreter ends without waiting for this thread.
+
+    Without current_thread(), which would make an object for a thread that
+    ``threading`` did not start, and keep it.
+    """
+    ident = threading.get_ident()
+    return not any(
+        thread.ident == ident and not thread.daemon
+        for thread in threading.enumerate()
+    )
 
 
 class TransportSocket(trsock.TransportSocket):
@@ -242,9 +250,7 @@ def send_rest(sock: Any, data: Any, sent_bytes: int) -> Any:
 def add_attributes(
     stream: Any, datagram: Any, tls: Any, read_pipe: Any, write_pipe: Any
 ) -> None:
-    """Give the C types what asyncio's transports have and C code does not
-    use.
-    """
+    """Give the C types those attributes of asyncio's that are in Python."""
     for kind in (stream, datagram, tls, write_pipe):
         kind._high_water = _water_mark(kind._high_water, _HIGHEST_MARK)
         kind._low_water = _water_mark(kind._low_water, _HIGHEST_MARK // 2)

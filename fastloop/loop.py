@@ -330,9 +330,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
     ) -> events.TimerHandle:
         """call_later() for the calls that the core leaves to Python.
 
-        Those are calls with a delay that is neither a float nor an int, or
-        with NaN or a huge int, and all calls where time() or call_at() is
-        replaced.
+        Those are calls with a delay that is neither exactly a float nor
+        exactly an int, or with NaN or a huge int, and all calls where time()
+        or call_at() is replaced.
         """
         now: Any = self.time()
         try:

@@ -36,7 +36,8 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
 }
 
 /* In asyncio None keeps the finalizer of a transport from warning; its tests
-   set it after the loop was closed. */
+   set it after the loop was closed.  The fd is closed by the socket object
+   or, if the stream has none, here. */
 static int
 sock_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -46,7 +47,11 @@ sock_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     }
     /* A lost stream has neither a loop nor an fd. */
+    int fd = self->fd;
     self->fd = -1;
+    if (fd >= 0 && !fl_field_is_set(&self->sock)) {
+        fl_close_socket(self->loop, fd);
+    }
     return 0;
 }
 
@@ -67,7 +72,8 @@ extra_get(FlStream *self, void *Py_UNUSED(closure))
     return fl_field_get(self, &self->extra);
 }
 
-/* Replaces the dict behind get_extra_info(), as assigning does in asyncio. */
+/* Replace the stored values of get_extra_info().  Values that are found on
+   request, such as peername, are still found; asyncio would not find them. */
 static int
 extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {

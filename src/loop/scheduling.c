@@ -440,6 +440,9 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     FlWhen when;
+    if (fl_loop_check_open(loop) < 0) {
+        return NULL;
+    }
     if (fl_timer_parse_when(call.args[0], &when) < 0) {
         name_argument(call.args[0]);
         return NULL;

@@ -3,9 +3,9 @@
    Each function implements the method of its name; the docstring beside it
    states arguments, result and errors.
 
-   Threads: any thread may call call_soon_threadsafe.  The others are for the
-   loop's thread, as in asyncio; without a GIL, call_soon, call_later and
-   call_at called in another thread go through the thread queue. */
+   Threads: any thread may call call_soon_threadsafe and time.  The others are
+   for the loop's thread, as in asyncio.  Without a GIL their calls in another
+   thread go through the thread queue. */
 #ifndef FL_LOOP_SCHEDULING_H
 #define FL_LOOP_SCHEDULING_H
 

@@ -49,34 +49,38 @@ construct(FlLoop *loop, PyObject *type, PyObject *coro)
 
 #else
 
-/* The same for 3.11, where asking for the running loop costs a system call.
-   The dict of keywords is reused: the types only read it. */
+/* {"loop": loop}, a new reference, or NULL.  An open loop keeps it for the
+   next call: asyncio's types only read it. */
 static PyObject *
-construct(FlLoop *loop, PyObject *type, PyObject *coro)
+future_keywords(FlLoop *loop)
 {
-    FlState *state = loop->state;
     if (loop->future_keywords == NULL) {
-        PyObject *keywords = PyDict_New();
+        PyObject *keywords = PyDict_New(), *name = loop->state->names.loop;
         if (keywords == NULL
-            || PyDict_SetItem(keywords, state->names.loop, (PyObject *)loop)
-                   < 0)
-        {
+            || PyDict_SetItem(keywords, name, (PyObject *)loop) < 0) {
             Py_XDECREF(keywords);
             return NULL;
         }
-        /* Not an assignment: allocating may have run code that set it. */
+        /* Allocating may have run code that closed the loop or set it. */
+        if (loop->closed) {
+            return keywords;
+        }
         Py_XSETREF(loop->future_keywords, keywords);
     }
-    PyObject *args =
-        coro == NULL ? Py_NewRef(state->empty_tuple) : PyTuple_Pack(1, coro);
-    if (args == NULL) {
-        return NULL;
-    }
-    /* Owned during the call, because close() drops the loop's reference. */
-    PyObject *keywords = Py_NewRef(loop->future_keywords);
-    PyObject *created = PyObject_Call(type, args, keywords);
-    Py_DECREF(keywords);
-    Py_DECREF(args);
+    return Py_NewRef(loop->future_keywords);
+}
+
+/* The same for 3.11, where asking for the running loop costs a system call. */
+static PyObject *
+construct(FlLoop *loop, PyObject *type, PyObject *coro)
+{
+    PyObject *args = coro == NULL ? Py_NewRef(loop->state->empty_tuple)
+                                  : PyTuple_Pack(1, coro);
+    PyObject *keywords = args == NULL ? NULL : future_keywords(loop);
+    PyObject *created =
+        keywords == NULL ? NULL : PyObject_Call(type, args, keywords);
+    Py_XDECREF(keywords);
+    Py_XDECREF(args);
     return created;
 }
 

@@ -21,16 +21,18 @@ typedef struct {
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
-/* Drop the callbacks of an fd, or of the lowest user-owned one if that is -1.
-   Handles are cancelled, unless the loop is closed.  Whether there were any.
-   Runs application code. */
+/* Close the user-owned registration of an fd, or the lowest one if fd is -1,
+   and drop its callbacks.  Handles are cancelled, unless the loop is closed.
+   Whether there was a registration, which may have been idle.  Runs
+   application code. */
 bool fl_user_fd_drop(FlLoop *loop, int fd);
 
-/* Make an fd free for a new transport.  This evicts its previous user, be it a
-   callback or a transport: the system has reused the fd, so that user's file
-   is closed.  A pipe that still has the fd waits with a duplicate.  Runs
-   application code.  0, or -1 with RuntimeError (loop closed) or OSError (no
-   fd is left for the duplicate). */
+/* Make an fd free for a new transport.  Callbacks of the fd are dropped,
+   although the application's socket may still be open.  A transport loses the
+   fd: the system has reused it, so the transport's file is closed.  A pipe
+   that still has the fd waits with a duplicate.  Runs application code.
+   Loop's thread only.  0, or -1 with RuntimeError (loop closed) or OSError
+   (no fd is left for the duplicate). */
 int fl_fd_acquire(FlLoop *loop, int fd);
 
 /* Evict the transport that has the fd: the system has reused it, so the
@@ -43,8 +45,9 @@ int fl_fd_evict(FlLoop *loop, int fd);
    May run Python. */
 bool fl_fd_is_used(const FlLoop *loop, int fd);
 
-/* The fd of an int or of an object with fileno(), or -1 with ValueError or
-   OverflowError set, as selectors raises them. */
+/* The fd of an int or of an object with fileno().  -1 with an exception set:
+   ValueError or OverflowError, as selectors raises them, or what fileno()
+   raised. */
 int fl_fd_of(FlLoop *loop, PyObject *object);
 
 /* The same for an object that may have been closed since it was registered:

@@ -15,8 +15,8 @@
 
 #include <stdbool.h>
 
-/* Whether the field has an object, as another thread may change it at any
-   time: without the critical section that reading the object needs. */
+/* Whether the field has an object.  Another thread may change it at any time,
+   so this reads only the pointer, without the critical section. */
 static inline bool
 fl_field_is_set(PyObject *const *field)
 {

@@ -24,7 +24,7 @@
 typedef struct FlLoop FlLoop; /* core/loop.h */
 struct FlNativeProtocol;
 
-/* Attribute and keyword names used on hot paths, interned once. */
+/* Names that C code looks up, interned once. */
 #define FL_NAMES(X)             \
     X(TransportSocket)          \
     X(_accept_exhausted)        \

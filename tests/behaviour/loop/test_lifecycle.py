@@ -1,15 +1,18 @@
 """close: what it refuses, what it leaves, and unclosed loops."""
 
+import _thread
 import asyncio
 import contextlib
 import gc
 import os
 import signal
 import sys
+import threading
 import warnings
 import weakref
 
 import pytest
+from patience import PATIENCE
 
 
 def test_close_while_running(loop, iterate):
@@ -54,6 +57,7 @@ REFUSED = {
     "call_later": lambda loop, fd: loop.call_later(1, print),
     "call_later_0": lambda loop, fd: loop.call_later(0, print),
     "call_at": lambda loop, fd: loop.call_at(1e9, print),
+    "call_at_wrong": lambda loop, fd: loop.call_at("soon", print),
     "call_soon_threadsafe": lambda loop, fd: loop.call_soon_threadsafe(print),
     "run_forever": lambda loop, fd: loop.run_forever(),
     "run_until_complete": lambda loop, fd: loop.run_until_complete(
@@ -249,3 +253,53 @@ def test_descriptors_stay_the_same_from_run_to_run(loop, with_handler):
         assert loop.run_until_complete(look()) == first
     if with_handler:
         loop.remove_signal_handler(signal.SIGUSR1)
+
+
+@pytest.mark.reports
+@pytest.mark.leaves_tasks
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+def test_a_finalizer_closes_the_loop_that_makes_a_task(loop):
+    async def nothing():
+        pass
+
+    class Closes:
+        def __del__(self):
+            loop.close()
+
+    coro = nothing()
+    loop.create_future().cancel()
+    before = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    cycle = Closes()
+    cycle.itself = cycle
+    # Then CPython has no freed tuple for the arguments.
+    kept = [(number,) for number in range(5000)]
+    del cycle
+    gc.set_threshold(1, 1, 1)
+    try:
+        gc.enable()
+        loop.create_task(coro)
+    except RuntimeError as exc:
+        assert str(exc) == "Event loop is closed"
+    finally:
+        gc.set_threshold(*before)
+    del kept
+    gc.collect()
+    assert loop.is_closed()
+    coro.close()
+
+
+def test_a_run_leaves_no_thread_object_of_a_foreign_thread(loop_factory):
+    ended = threading.Event()
+
+    def run():
+        loop = loop_factory()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        ended.set()
+
+    before = threading.active_count()
+    _thread.start_new_thread(run, ())
+    assert ended.wait(PATIENCE)
+    assert threading.active_count() == before
