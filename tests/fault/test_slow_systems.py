@@ -47,7 +47,8 @@ def test_slow_polls_are_left_out_as_others(total):
     """A sandbox or a tracer makes a system call long."""
     # Of 1,000: 40, and more where the loop is slow itself, as under a
     # sanitizer on a busy machine, or is preempted for long.
-    assert min(total("slow", "100") for _ in range(3)) < 600
+    quick = max(total("slow", "0") for _ in range(3))
+    assert min(total("slow", "100") for _ in range(3)) < 300 + quick
 
 
 @pytest.mark.parametrize("milliseconds", ["4", "50"])
