@@ -141,12 +141,17 @@ class TransportSocket(trsock.TransportSocket):
 
 
 def own_socket(fd: int) -> socket.socket:
-    """Return a non-blocking socket object, which owns the descriptor."""
-    sock = socket_type(fileno=fd)
+    """Return a non-blocking socket object, which owns the fd.
+
+    If it raises, the fd stays the caller's.  A signal handler may raise as
+    soon as the object has the fd, so the object exists before that.
+    """
+    sock = socket_type.__new__(socket_type)
     try:
+        sock.__init__(fileno=fd)  # type: ignore[misc]
         sock.setblocking(False)
     except BaseException:
-        sock.detach()  # the descriptor stays the caller's
+        sock.detach()
         raise
     return sock
 
