@@ -87,8 +87,8 @@ _KEPT = (
 def in_daemon_thread() -> bool:
     """Whether the interpreter ends without waiting for this thread.
 
-    Without current_thread(), which would make an object for a thread that
-    ``threading`` did not start, and keep it.
+    current_thread() would make and keep an object for a thread that
+    ``threading`` did not start.
     """
     ident = threading.get_ident()
     return not any(

@@ -7,7 +7,8 @@
    exit.  The executor uses a job in two ways: a worker calls job.run();
    shutdown() and a failed initializer call cancel() or set_exception() of
    job.future, which is the job itself.  All of these settle the asyncio future
-   on its loop's thread.  run() calls its cancelled() on the worker's thread.
+   on its loop's thread.  run() calls the future's cancelled() on the worker's
+   thread.
 
    Owner: a job owns its loop, future, function and arguments.  Threads: a job
    is made on the loop's thread; any thread may call its methods. */

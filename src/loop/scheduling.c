@@ -440,6 +440,8 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     FlWhen when;
+    /* Before the argument, as asyncio does it.  check_timer looks again: to
+       parse the argument may run code that closes the loop. */
     if (fl_loop_check_open(loop) < 0) {
         return NULL;
     }

@@ -300,15 +300,13 @@ class DatagramOps:
     async def socket_calls(self, calls: list[Any]) -> None:
         with contextlib.ExitStack() as stack:
 
-            def new(kind: socket.SocketKind, made: Any) -> Any:
+            def new(kind: socket.SocketKind, made: Any = socket.socket) -> Any:
                 sock = stack.enter_context(made(type=kind))
                 sock.setblocking(False)
                 return sock
 
-            near, far = (
-                new(socket.SOCK_DGRAM, socket.socket) for _ in range(2)
-            )
-            server = new(socket.SOCK_STREAM, socket.socket)
+            near, far = (new(socket.SOCK_DGRAM) for _ in range(2))
+            server = new(socket.SOCK_STREAM)
             ready = new(socket.SOCK_STREAM, Ready)
             for one in (near, far, server, ready):
                 one.bind(("127.0.0.1", 0))
@@ -318,7 +316,7 @@ class DatagramOps:
                 data = BLOCK[size : 2 * size]
                 run = functools.partial(self.socket_call, name, near, far)
                 if name in ("accept", "ready", "connect", "refused"):
-                    client = new(socket.SOCK_STREAM, socket.socket)
+                    client = new(socket.SOCK_STREAM)
                     which = ready if name == "ready" else server
                     run = functools.partial(
                         self.connection_call, name, which, client
