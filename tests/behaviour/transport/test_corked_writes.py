@@ -23,6 +23,7 @@ from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
+    between_ticks,
     busy,
     end,
     given,
@@ -200,11 +201,12 @@ def corked(loop_kind):
 
 async def test_writes_of_busy_connections_wait_for_the_iteration(loop_kind):
     async with busy() as (one, first, two, second):
-        seen = await in_one_iteration(
+        seen = await between_ticks(
             lambda: one.write(b"a"),
             first.look,
             lambda: two.write(b"b"),
             lambda: first.look() + second.look(),
+            peers=(first, second),
         )
         now = b"".join(part for part in seen if part)
         later = first.look() + second.look()
@@ -226,12 +228,12 @@ async def test_the_last_callback_of_an_iteration_sends_at_once():
 async def test_a_second_write_to_one_of_several_sends_all(loop_kind):
     """Bytes leave in the order in which they were written."""
     async with busy() as (one, first, two, second):
-        seen = await in_one_iteration(
+        seen = await between_ticks(
             lambda: one.write(b"a"),
             lambda: two.write(b"b"),
             lambda: one.write(b"c"),
             lambda: (first.look(), second.look()),
-            lambda: None,
+            peers=(first, second),
         )
         assert seen[3] == ((b"a" if corked(loop_kind) else b"ac"), b"b")
         await asyncio.sleep(0)
@@ -240,11 +242,11 @@ async def test_a_second_write_to_one_of_several_sends_all(loop_kind):
 
 async def test_two_writes_of_a_busy_connection_wait_together(loop_kind):
     async with busy() as (one, first, _, _):
-        seen = await in_one_iteration(
+        seen = await between_ticks(
             lambda: one.write(b"a"),
             lambda: one.writelines([b"b", b"c"]),
             first.look,
-            lambda: None,
+            peers=(first,),
         )
         assert seen[2] == (b"" if corked(loop_kind) else b"abc")
         assert (seen[2] or first.look()) == b"abc"
