@@ -157,9 +157,17 @@ def own_socket(fd: int) -> socket.socket:
 
 
 def closed_socket(family: int) -> trsock.TransportSocket:
-    """Return a closed socket, for a closed transport that never made one."""
-    sock = socket_type(family)
-    sock.close()
+    """Return a closed socket, for a closed transport that never made one.
+
+    Its family is AF_UNSPEC where no fd is left to make it with.
+    """
+    try:
+        sock = socket_type(family)
+    except OSError:
+        sock = socket_type.__new__(socket_type)
+        sock.detach()
+    else:
+        sock.close()
     return trsock.TransportSocket(sock)
 
 

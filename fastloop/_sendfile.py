@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import io
 import os
 import sys
 
@@ -18,9 +20,22 @@ _MOST_BYTES = sys.maxsize // 2 + 1
 #: Each block costs a hop through the executor.  asyncio's have 16 KiB.
 _BLOCK_BYTES = 256 * 1024
 _ASYNCIO_BLOCK_BYTES = 16 * 1024
-#: Before 3.13 asyncio drains before each block that it writes, and not after
-#: the last one, which is small.
-_DRAINS_FIRST = sys.version_info < (3, 13)
+
+
+def _drains_first() -> bool:
+    """Return whether asyncio drains before each block that it writes.
+
+    It then does not after the last one, which is small.  Releases of 3.12 and
+    3.13 differ, so its code is asked.
+    """
+    function = asyncio.BaseEventLoop._sendfile_fallback  # type: ignore[attr-defined]
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    if not {"drain", "write"} <= set(names):
+        return False
+    return bool(names.index("drain") < names.index("write"))
+
+
+_DRAINS_FIRST = _drains_first()
 
 
 async def send_file(
@@ -28,15 +43,19 @@ async def send_file(
 ) -> int:
     """Send part of a file on a transport whose buffer is empty.
 
-    Like asyncio's ``_sock_sendfile_native``, with two differences.  It waits
-    with the transport's own registration, so it needs no duplicate of the
-    descriptor.  And it ends with ConnectionError if the transport ends.
+    Like asyncio's ``_sock_sendfile_native``, but it waits with the transport's
+    own registration, flushes corked writes first, and ends with
+    ConnectionError if the transport ends.
     """
+    unavailable = asyncio.SendfileNotAvailableError("not a regular file")
     try:
         source = file.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        raise unavailable from None
+    try:
         block = count or os.fstat(source).st_size
-    except (AttributeError, OSError):
-        raise asyncio.SendfileNotAvailableError("not a regular file") from None
+    except OSError:
+        raise unavailable from None
     if not block:
         return 0
     total, moves = 0, True
@@ -52,6 +71,10 @@ async def send_file(
                 if not total:
                     raise asyncio.SendfileNotAvailableError(
                         "os.sendfile call failed"
+                    ) from exc
+                if exc.errno == errno.ENOTCONN:  # as a plain OSError
+                    raise ConnectionError(
+                        "socket is not connected", errno.ENOTCONN
                     ) from exc
                 raise
             else:

@@ -111,7 +111,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
 
         ``path`` is that of the peer; or ``sock`` is connected already.  The
         timeouts are in seconds.  Raises OSError if the connection fails,
-        ValueError for arguments that exclude each other, and what
+        ValueError for arguments that exclude or lack each other, and what
         ``start_tls`` raises.  Implements asyncio's
         ``loop.create_unix_connection()``.
         """
@@ -230,8 +230,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ``ssl_handshake_timeout`` (60 by default) and ``ssl_shutdown_timeout``
         (30) are in seconds.  Raises TypeError for an unsuitable transport or
         context, ValueError for a timeout that is not positive, ssl.SSLError
-        for a failed handshake, ConnectionAbortedError for one that takes too
-        long; the transport is closed then.  Implements asyncio's
+        for a failed handshake, OSError for a connection that is lost,
+        ConnectionAbortedError for a handshake that takes too long; the
+        transport is closed then.  Implements asyncio's
         ``loop.start_tls()``.  Difference: bytes that a StreamReader has
         already buffered are passed to TLS.
         """
@@ -524,9 +525,12 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         )
 
     def _accept_exhausted(
-        self, sock: socket.socket, exc: OSError, listener: Any
+        self, exc: OSError, sock: socket.socket, listener: Any
     ) -> None:
-        """Report that accept() ran out of descriptors or memory; pause it."""
+        """Report that accept() ran out of descriptors or memory.
+
+        The listener, which has paused, accepts again later.
+        """
         self.call_later(
             constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, listener
         )

@@ -15,9 +15,9 @@
       them when it closes.
    3. An event reads at most two datagrams and then one batch.  A busy socket
       must not starve other callbacks.
-   4. A bytes object has exactly the size of its datagram.  A datagram longer
-      than its slot is truncated, at the size at which asyncio truncates it,
-      too.  No network datagram is that long. */
+   4. A bytes object has exactly the size of its datagram.  A Unix datagram
+      that is longer than its slot is truncated, at the size at which asyncio
+      truncates it.  No UDP datagram is longer than its slot. */
 #include "transport/datagram.h"
 
 #include "base/codes.h"

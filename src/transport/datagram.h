@@ -20,7 +20,7 @@
    transport stays open.  Any other exception of a send (such as an address of
    the wrong type) ends the transport, as asyncio's _fatal_error does.  An
    exception from the protocol goes to the exception handler when the loop made
-   the call, and to the caller when sendto made it. */
+   the call or called pause_writing, and else to the caller of sendto. */
 #ifndef FL_TRANSPORT_DATAGRAM_H
 #define FL_TRANSPORT_DATAGRAM_H
 

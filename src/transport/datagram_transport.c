@@ -14,9 +14,9 @@
       makes, and only if the queue is empty.  If the call would block, the
       datagram is queued, and later ones are queued behind it.  Otherwise they
       would be reordered.
-   5. C code parses a numeric address.  Any other address goes to the socket
-      object's sendto, which resolves host names and raises for invalid
-      addresses.
+   5. C code parses a numeric address, and knows the last sender's by its
+      object.  Any other address goes to the socket object's sendto, which
+      resolves host names and raises for invalid addresses.
    6. A queued datagram whose send failed is dropped, error_received is called,
       and the rest waits for the next event, as in asyncio.
    7. A datagram without an address goes to the socket's peer.  The peer may be
@@ -112,7 +112,7 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
         return exception_outcome(self);
     }
     Py_DECREF(result);
-    return syscall_outcome(self, 0);
+    return SENT;
 }
 
 /* True if the datagram is sent without an address: the socket is connected,
@@ -156,22 +156,21 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 }
 
 /* Check the fd, then flush what was written before.  In this order, because
-   the application's fileno() may write, and so cork.  1: send; 0: Python that
-   ran has ended the transport; or -EBADF: the system may have reused the
-   fd. */
+   the application's fileno() may write, and so cork.  0, or -EBADF: the
+   transport has no fd any more, or the system may have reused it. */
 static int
 prepare_send(FlDatagram *self)
 {
     FlStream *stream = &self->stream;
-    int code = stream->fd < 0 ? 0 : fl_stream_check_fd(stream);
+    int code = stream->fd < 0 ? -EBADF : fl_stream_check_fd(stream);
     if (code == 0 && stream->fd >= 0) {
         fl_loop_before_io(stream->loop);
     }
-    return code < 0 ? code : stream->fd >= 0;
+    return stream->fd < 0 ? -EBADF : code;
 }
 
-/* Send one datagram to a numeric address or to the socket's peer.  The
-   outcome. */
+/* Send one datagram to an address that C code knows, or to the socket's peer.
+   The outcome. */
 static int
 send_data(FlDatagram *self, PyObject *data, PyObject *address)
 {
@@ -188,18 +187,17 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
         PyBuffer_Release(&view);
         return exception_outcome(self);
     }
-    ssize_t sent = 0;
     int code = prepare_send(self);
-    if (code < 0) {
-        errno = -code;
-        sent = -1;
+    /* Looked up only now: Python that ran since the view was taken may have
+       sent to another address, or received from one, which replaced a cached
+       one. */
+    const FlAddress *to = for_peer ? NULL : find_address(self, address);
+    if (code == 0 && to == NULL && !for_peer) {
+        PyBuffer_Release(&view);
+        return send_by_socket(self, data, address);
     }
-    else if (code > 0) {
-        /* Looked up only now: Python that ran since the view was taken may
-           have sent to another address, which replaced the cached one. */
-        const FlAddress *to = for_peer ? NULL : find_address(self, address);
-        sent = send_view(self, &view, to);
-    }
+    errno = -code;
+    ssize_t sent = code < 0 ? -1 : send_view(self, &view, to);
     code = errno;
     if (sent > 0) {
         FL_METER(self->stream.loop, bytes_out, (uint64_t)sent);
@@ -289,7 +287,8 @@ check_lost(FlDatagram *self)
     if (self->stream.phase < FL_STREAM_CLOSED) {
         return 0;
     }
-    /* asyncio's own error: its transport has set _sock to None. */
+    /* asyncio's transport, which has no socket and no loop any more, fails
+       with an AttributeError, too. */
     PyErr_SetString(PyExc_AttributeError,
                     "'NoneType' object has no attribute 'sendto'");
     return -1;
@@ -381,7 +380,7 @@ send_first(FlDatagram *self)
 {
     PyObject *datagram = fl_write_queue_take(&self->stream.write_queue);
     if (datagram == NULL) {
-        return SENT; /* another thread has cleared the queue */
+        return SENT; /* nothing waits */
     }
     int result = send_now(self, PyTuple_GET_ITEM(datagram, 0),
                           PyTuple_GET_ITEM(datagram, 1));
@@ -403,11 +402,13 @@ write_ready(FlDatagram *self)
     if (stream->phase >= FL_STREAM_LOST || stream->reg == NULL) {
         return 0;
     }
-    while (result == SENT && !fl_write_queue_is_empty(&stream->write_queue)) {
-        Py_BEGIN_CRITICAL_SECTION(self);
+    bool is_empty;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    do {
         result = send_first(self);
-        Py_END_CRITICAL_SECTION();
-    }
+        is_empty = fl_write_queue_is_empty(&stream->write_queue);
+    } while (result == SENT && !is_empty);
+    Py_END_CRITICAL_SECTION();
     if (result < 0
         && fl_datagram_report(self, stream->state->names._sendto_ready) < 0)
     {
@@ -416,7 +417,7 @@ write_ready(FlDatagram *self)
     /* After a failure the rest waits for the next event (invariant 6).  If the
        queue is empty, resume_writing and a close are due now. */
     bool failed = result < 0 || result == ERROR_REPORTED;
-    if (failed && !fl_write_queue_is_empty(&stream->write_queue)) {
+    if (failed && !is_empty) {
         return 0;
     }
     if (stream->phase < FL_STREAM_LOST && fl_flow_check(stream, false) < 0) {

@@ -24,11 +24,12 @@
       reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
       Otherwise the loop would run without pause, because the socket stays
       readable.
-      Loop._accept_exhausted resumes it, unless the server closes its socket
-      before that.
+      Loop._accept_exhausted sets the timer that resumes it, unless the server
+      closes its socket before that.  Any other failure is raised, as in
+      asyncio: the loop reports it as the callback's.
    6. The application may close the socket object itself, and the system may
       give its fd to another file.  So each event asks the object for its fd,
-      and a listener without one reports EBADF and stops.  Where another thread
+      and a listener without one stops with EBADF.  Where another thread
       closes it while accept runs, nothing can be noticed. */
 #include "transport/listener.h"
 
@@ -178,6 +179,22 @@ open_tls(Listener *self, Accepted *accepted)
     return fl_call_done(result);
 }
 
+/* Report the raised exception by a method of the loop in Python, with these
+   further arguments, NULL: none.  A failure of that is reported in turn.  0,
+   or -1 if an exception ends the run. */
+static int
+report(Listener *self, PyObject *method, PyObject *sock, PyObject *listener)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *outer = fl_error_begin_handling(exc);
+    int code =
+        fl_call_done(PyObject_CallMethodObjArgs((PyObject *)self->loop, method,
+                                                exc, sock, listener, NULL));
+    fl_error_end_handling(outer);
+    Py_DECREF(exc);
+    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
+}
+
 /* Open a transport on a connection, in a context of its own.  A failure is
    reported and closes the connection.  0, or -1 if an exception ends
    the run. */
@@ -201,17 +218,10 @@ open_accepted(Listener *self, Accepted *accepted)
     if (accepted->fd >= 0) {
         fl_close_socket(self->loop, accepted->fd);
     }
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    /* Reporting runs Python code: a failure of that is reported in turn. */
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *outer = fl_error_begin_handling(exc);
-    code = fl_call_method((PyObject *)self->loop,
-                          self->loop->state->names._accept_failed, exc);
-    fl_error_end_handling(outer);
-    Py_DECREF(exc);
-    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return fl_error_leaves_loop()
+               ? -1
+               : report(self, self->loop->state->names._accept_failed, NULL,
+                        NULL);
 }
 
 /* --- events -------------------------------------------------------------- */
@@ -276,17 +286,11 @@ listener_start(Listener *self)
     return handle_ref == NULL ? -1 : 0;
 }
 
-/* accept failed: report it, and stop or pause if invariant 6 or 5 applies.  0,
-   or -1 if an exception ends the run. */
+/* accept failed: pause or stop if invariant 5 or 6 applies.  0 if the failure
+   is reported, or -1 with an exception set. */
 static int
 accept_failed(Listener *self, int code)
 {
-    PyObject *exc = fl_errno_exception(code);
-    if (exc == NULL) {
-        return fl_loop_report_callback(self->loop, NULL);
-    }
-    FlNames *names = &self->loop->state->names;
-    PyObject *loop = (PyObject *)self->loop;
     /* asyncio's list of errors after which it pauses: invariant 5. */
     bool exhausted = code == -EMFILE || code == -ENFILE || code == -ENOBUFS
                      || code == -ENOMEM;
@@ -294,13 +298,10 @@ accept_failed(Listener *self, int code)
         /* Unregistered before _accept_exhausted schedules the restart. */
         listener_stop(self);
     }
-    PyObject *outer = fl_error_begin_handling(exc);
-    code = exhausted ? fl_call_done(PyObject_CallMethodObjArgs(
-               loop, names->_accept_exhausted, self->sock, exc, self, NULL))
-                     : fl_call_method(loop, names->_accept_failed, exc);
-    fl_error_end_handling(outer);
-    Py_DECREF(exc);
-    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
+    (void)fl_raise_errno(code);
+    return exhausted ? report(self, self->loop->state->names._accept_exhausted,
+                              self->sock, (PyObject *)self)
+                     : -1;
 }
 
 /* Open all accepted connections.  Goes on after an exception that ends

@@ -54,8 +54,8 @@ struct FlNativeProtocol {
     /* Optional, together with buffers_filled: provide memory to read into.
        About expected_bytes will probably arrive.  Returns the number of
        pieces, at most FL_NATIVE_PIECES; 0 for none now, and the bytes go to
-       data_received.  Raises nothing.  It may run Python, as an fd
-       or the GC: the caller then looks at the stream again. */
+       data_received.  Raises nothing.  It may run Python, because
+       allocating may run the GC: the caller then checks the stream again. */
     int (*find_room)(FlState *state, PyObject *protocol, size_t expected_bytes,
                      struct iovec *memory);
 

@@ -81,9 +81,11 @@ pipe_repr(FlStream *self)
                               ? "polling"
                               : "idle";
     /* The shorter format ignores the size. */
-    PyObject *details = PyUnicode_FromFormat(
-        reads || closed ? "%s fd=%d %s" : "%s fd=%d %s bufsize=%zu", state,
-        self->last_fd, polling, self->write_queue.size_bytes);
+    PyObject *details = PyUnicode_FromFormat(reads || closed || wanted < 0
+                                                 ? "%s fd=%d %s"
+                                                 : "%s fd=%d %s bufsize=%zu",
+                                             state, self->last_fd, polling,
+                                             self->write_queue.size_bytes);
     return fl_transport_repr((FlTransport *)self, details);
 }
 

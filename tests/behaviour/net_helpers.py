@@ -16,11 +16,12 @@ import hashlib
 import os
 import pathlib
 import random
+import resource
 import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -315,6 +316,24 @@ def tcp_socketpair() -> tuple[socket.socket, socket.socket]:
         listener.setblocking(True)
         far, _ = listener.accept()
     return near, far
+
+
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Let every open of a descriptor fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    last = os.dup(0)
+    taken: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(last))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in (last, *taken):
+            os.close(fd)
 
 
 def moved_to(fd: int, sock: socket.socket) -> socket.socket:

@@ -139,6 +139,23 @@ async def accept_exhausted(code, helpers, reports):
     server.close()
 
 
+async def accept_failed(code, helpers, reports):
+    """Reported as the callback's, and the client is served."""
+    loop = asyncio.get_running_loop()
+    protocol = helpers.Recorder()
+    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    arm("accept4", code)
+    sock = socket.create_connection(server.sockets[0].getsockname())
+    await protocol.wait_for("made")
+    (report,) = reports
+    assert report["message"].startswith("Exception in callback ")
+    check(report["exception"], code, reports)
+    reports.clear()
+    sock.close()
+    await protocol.wait_lost()
+    server.close()
+
+
 async def joined_by_tls(helpers):
     """A server, a client's protocol, and the server's own."""
     loop = asyncio.get_running_loop()
@@ -288,6 +305,7 @@ CASES = {
     **each("tls-read", tls_read_error, "ETIMEDOUT"),
     **each("accept", accept_exhausted, "EMFILE", "ENFILE", "ENOMEM"),
     **each("accept", accept_exhausted, "ENOBUFS"),
+    **each("accept", accept_failed, "EPERM", "EPROTO"),
     **each("datagram-read", datagram_read_error, "EIO", "ENOMEM"),
     **each("datagram-send", datagram_send_error, "EPERM", "ENOMEM", "ENOBUFS"),
     **each("datagram-flush", datagram_flush, "EPERM", "EAGAIN"),

@@ -153,6 +153,28 @@ async def test_a_datagram_leaves_after_what_fileno_wrote(loop_kind):
             vars(near).pop("fileno", None)
 
 
+async def test_a_reply_goes_to_its_sender_though_fileno_reads_from_another(
+    loop_kind, tmp_path
+):
+    """A Unix sender's address is known only while it is the last one."""
+    unix = socket.AF_UNIX
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    near = datagrams(str(tmp_path / "near"), unix)
+    with plain(unix, one) as first, plain(unix, two) as second:
+        async with endpoint(sock=near) as p:
+            first.sendto(b"from one", str(tmp_path / "near"))
+            await p.wait("datagram")
+            (*_, address) = p.events[-1]
+            second.sendto(b"from two", str(tmp_path / "near"))
+            asked = near.ask(p.transport._read_ready)
+            p.transport.sendto(b"for one", address)
+            assert bool(asked) == (loop_kind == "fastloop")
+            await p.wait("datagram", 2)
+            assert first.recv(10) == b"for one"
+            assert "error" not in p.names
+            vars(near).pop("fileno", None)
+
+
 async def test_an_eof_leaves_after_what_fileno_wrote(loop_kind):
     async with busy() as (one, first, _, _):
         async with connection() as (sock, protocol, peer):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import gc
 import socket
 import sys
 
 import pytest
 from datagram_helpers import Datagrams, drain, endpoint, plain
-from net_helpers import PY312
+from net_helpers import PY312, iterations, listening_socket, moved_to
 from patience import PATIENCE
 
 
@@ -234,6 +235,28 @@ async def test_a_descriptor_has_one_transport():
         loop = asyncio.get_running_loop()
         with pytest.raises(RuntimeError, match="is used by transport"):
             loop.add_reader(p.transport.get_extra_info("socket"), print)
+
+
+async def test_a_socket_that_lost_its_fd_to_a_server_is_an_error():
+    """The server begins at once, before the endpoint's connection_lost."""
+    loop = asyncio.get_running_loop()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    with plain() as peer:
+        async with endpoint(sock=sock) as p:
+            fd = sock.fileno()
+            sock.close()
+            server = await loop.create_server(
+                asyncio.Protocol,
+                sock=moved_to(fd, listening_socket()),
+                start_serving=False,
+            )
+            server._start_serving()
+            p.transport.sendto(b"data", peer.getsockname())
+            assert p.names == ["made", "error"]
+            assert p.events[-1][1].errno == errno.EBADF
+            server.close()
+            await iterations()
 
 
 async def test_callbacks_run_in_the_context_of_the_endpoint():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
-import os
-import resource
 import socket
 import sys
 
 import pytest
-from net_helpers import PY314, Recorder, every_kind, link, pattern
+from net_helpers import (
+    PY314,
+    Recorder,
+    every_kind,
+    link,
+    no_descriptor_left,
+    pattern,
+)
 
 DATA = pattern(300_000)
 #: Keywords, and what of the file they mean.
@@ -191,24 +195,6 @@ async def test_files_and_transports_that_cannot(
         await loop.sendfile(c.transport, io.BytesIO())
 
 
-@contextlib.contextmanager
-def no_descriptor_left():
-    """Let every open of a descriptor fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    last = os.dup(0)
-    taken = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(last))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in (last, *taken):
-            os.close(fd)
-
-
 @every_kind
 async def test_on_a_transport_when_all_descriptors_are_in_use(
     transport_pair, loop, tmp_path
@@ -222,6 +208,25 @@ async def test_on_a_transport_when_all_descriptors_are_in_use(
         sent = await loop.sendfile(c.transport, file, fallback=False)
     assert sent == len(DATA) * 20
     assert await task == DATA * 20
+
+
+@pytest.mark.parametrize("kind", ["unix"])
+@pytest.mark.parametrize("fallback", [False, True])
+async def test_a_fileno_that_raises(transport_pair, loop, fallback):
+    """io.UnsupportedOperation says that there is none; all else is raised."""
+
+    class Fails(io.BytesIO):
+        def fileno(self):
+            raise OSError("not today")
+
+    c = await transport_pair()
+    with pytest.raises(OSError, match="not today"):
+        await loop.sendfile(c.transport, Fails(DATA), fallback=fallback)
+    if not fallback:
+        with pytest.raises(asyncio.SendfileNotAvailableError):
+            await loop.sendfile(
+                c.transport, io.BytesIO(DATA), fallback=fallback
+            )
 
 
 @pytest.mark.parametrize("kind", ["unix"])

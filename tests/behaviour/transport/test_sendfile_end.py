@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import socket
 
 import pytest
@@ -63,6 +65,27 @@ async def test_the_connection_ends_at_once(loop_kind, file, end):
         return
     with pytest.raises(ConnectionError):
         await task
+
+
+async def test_a_peer_that_the_system_lost_is_a_connection_error(
+    file, monkeypatch
+):
+    """The system may raise a plain OSError for a connection that has ended."""
+    send, sizes = os.sendfile, []
+
+    def send_once(out, source, offset, size):
+        if sizes:
+            raise OSError(errno.ENOTCONN, "not connected")
+        sizes.append(send(out, source, offset, KIB))
+        return sizes[0]
+
+    monkeypatch.setattr(os, "sendfile", send_once)
+    transport, protocol, far, task = await began(file)
+    with pytest.raises(ConnectionError, match="socket is not connected"):
+        await task
+    far.close()
+    transport.abort()
+    await protocol.wait_lost()
 
 
 async def test_an_abort_in_it_is_not_reported(loop_kind, file):

@@ -25,6 +25,7 @@ from net_helpers import (
     every_kind_and_tls,
     every_tcp_kind,
     link,
+    no_descriptor_left,
     spin,
     tcp_socketpair,
 )
@@ -82,6 +83,22 @@ async def test_a_closed_transport_tells_its_sockets_family(host, address_kind):
         assert sock.family == FAMILIES[address_kind]
         assert sock.type == socket.SOCK_STREAM
         assert sock.fileno() == -1
+
+
+@every_kind
+async def test_a_closed_transport_has_a_socket_without_a_new_descriptor(
+    transport_pair,
+):
+    c = await transport_pair()
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    with no_descriptor_left():
+        sock = c.transport.get_extra_info("socket")
+    assert sock.fileno() == -1
+    assert sock is c.transport.get_extra_info("socket")
+    assert "fd=-1" in repr(sock)
+    with pytest.raises(OSError):
+        sock.shutdown(socket.SHUT_RD)
 
 
 @every_kind
