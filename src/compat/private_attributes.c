@@ -198,7 +198,6 @@ static PyMethodDef common_methods[] = {
 };
 
 static PyMemberDef common_members[] = {
-    MEMBER("_server", FL_T_OBJECT, FlStream, server),
     MEMBER("_paused", Py_T_BOOL, FlStream, paused),
     {NULL, 0, 0, 0, NULL},
 };
@@ -217,6 +216,8 @@ static PyGetSetDef common_getset[] = {
     {"_sock", (getter)sock_get, (setter)sock_set, NULL, NULL},
     {"_sock_fd", (getter)fd_get, NULL, NULL, NULL},
     {"_extra", (getter)extra_get, (setter)extra_set, NULL, NULL},
+    {"_server", fl_field_attribute, NULL, NULL,
+     (void *)offsetof(FlStream, server)},
     {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
     {"_buffer", (getter)buffer_get, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

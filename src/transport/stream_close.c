@@ -65,8 +65,11 @@
 static int
 detach_server(FlStream *self)
 {
-    PyObject *server = self->server;
+    PyObject *server;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may read _server */
+    server = self->server;
     self->server = NULL;
+    Py_END_CRITICAL_SECTION();
     if (server == NULL) {
         return 0;
     }

@@ -30,6 +30,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/datagram.h"
 #include "transport/extra_info.h"
@@ -384,7 +385,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
     if (code == 0 && options->server != NULL) {
         code = fl_stream_call_server(self, options->server,
                                      loop->state->names._attach);
-        self->server = code < 0 ? NULL : Py_NewRef(options->server);
+        fl_field_set(self, &self->server, code < 0 ? NULL : options->server);
     }
     if (code < 0
         || fl_loop_queue_op(loop, run_connection_made, (PyObject *)self, NULL,

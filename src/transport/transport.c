@@ -288,6 +288,8 @@ fl_transport_warn_unclosed(FlTransport *self)
 
 PyGetSetDef fl_transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"_loop", fl_field_attribute, NULL, NULL,
+     (void *)offsetof(FlTransport, loop)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -300,7 +302,6 @@ PyMemberDef fl_transport_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs),
      READONLY, NULL},
 #endif
-    {"_loop", FL_T_OBJECT, offsetof(FlTransport, loop), Py_READONLY, NULL},
     {"_high_water", Py_T_ULONGLONG, offsetof(FlTransport, high_water_bytes), 0,
      NULL},
     {"_low_water", Py_T_ULONGLONG, offsetof(FlTransport, low_water_bytes), 0,

@@ -120,3 +120,40 @@ with repeated(2, read):
         loop._thread_id = None
 loop.close()
 """)
+
+
+def test_another_thread_reads_the_server_and_the_loop_of_a_connection(
+    fast_script,
+):
+    fast_script("""
+class Kept(asyncio.Protocol):
+    def connection_made(self, transport):
+        global newest
+        newest = transport
+        made.set()
+
+def read():
+    transport = newest
+    for _ in range(100):
+        assert transport is None or transport._loop in (None, loop)
+        assert transport is None or transport._server in (None, server)
+
+async def main():
+    global server, made
+    server = await loop.create_server(Kept, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    with repeated(2, read):
+        for _ in range(1000):
+            made = asyncio.Event()
+            with socket.create_connection(address):
+                await made.wait()
+            newest.abort()
+            await asyncio.sleep(0)
+    server.close()
+    await server.wait_closed()
+
+newest = server = None
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+""")
