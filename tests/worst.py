@@ -5,8 +5,8 @@
 `one-byte`: each read and each write moves one byte, or a thousandth of what
 was asked for.  `would-block`: each second one fails with EAGAIN.  `coarse`:
 the coarse clock ticks every 10 ms.  `collect`: the GC runs at almost every
-allocation of an object.  A test that counts what these change is skipped if
-it has the mark `counts_calls`.
+allocation of an object.  A test with the mark `not_at_worst` is skipped: in
+the modes that it names, or in each.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ class Worst:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
-            if item.get_closest_marker("counts_calls"):
-                reason = f"counts what {self.mode} changes"
+            mark = item.get_closest_marker("not_at_worst")
+            if mark and self.mode in (mark.args or MODES):
+                reason = f"{self.mode}: {mark.kwargs['reason']}"
                 item.add_marker(pytest.mark.skip(reason=reason))
 
     @pytest.hookimpl(wrapper=True)
