@@ -159,12 +159,13 @@ def own_socket(fd: int) -> socket.socket:
 def closed_socket(family: int) -> trsock.TransportSocket:
     """Return a closed socket, for a closed transport that never made one.
 
-    Its family is AF_UNSPEC where no fd is left to make it with.
+    It has no family and no type where no fd is left to make it with.
     """
     try:
         sock = socket_type(family)
     except OSError:
         sock = socket_type.__new__(socket_type)
+        sock._io_refs = 0  # type: ignore[attr-defined]
         sock.detach()
     else:
         sock.close()

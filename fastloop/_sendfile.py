@@ -28,7 +28,7 @@ def _drains_first() -> bool:
     It then does not after the last one, which is small.  Releases of 3.12 and
     3.13 differ, so its code is asked.
     """
-    function = asyncio.BaseEventLoop._sendfile_fallback  # type: ignore[attr-defined]
+    function = getattr(asyncio.BaseEventLoop, "_sendfile_fallback", None)
     names = getattr(getattr(function, "__code__", None), "co_names", ())
     if not {"drain", "write"} <= set(names):
         return False
@@ -47,15 +47,14 @@ async def send_file(
     own registration, flushes corked writes first, and ends with
     ConnectionError if the transport ends.
     """
-    unavailable = asyncio.SendfileNotAvailableError("not a regular file")
     try:
         source = file.fileno()
     except (AttributeError, io.UnsupportedOperation):
-        raise unavailable from None
+        raise asyncio.SendfileNotAvailableError("not a regular file") from None
     try:
         block = count or os.fstat(source).st_size
     except OSError:
-        raise unavailable from None
+        raise asyncio.SendfileNotAvailableError("not a regular file") from None
     if not block:
         return 0
     total, moves = 0, True
@@ -72,7 +71,7 @@ async def send_file(
                     raise asyncio.SendfileNotAvailableError(
                         "os.sendfile call failed"
                     ) from exc
-                if exc.errno == errno.ENOTCONN:  # as a plain OSError
+                if exc.errno == errno.ENOTCONN:  # a plain OSError until here
                     raise ConnectionError(
                         "socket is not connected", errno.ENOTCONN
                     ) from exc

@@ -111,8 +111,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
 
         ``path`` is that of the peer; or ``sock`` is connected already.  The
         timeouts are in seconds.  Raises OSError if the connection fails,
-        ValueError for arguments that exclude or lack each other, and what
-        ``start_tls`` raises.  Implements asyncio's
+        ValueError for arguments that contradict each other or are missing,
+        and what ``start_tls`` raises.  Implements asyncio's
         ``loop.create_unix_connection()``.
         """
         made: tuple[Any, Any]

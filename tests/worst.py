@@ -1,6 +1,6 @@
 """A pytest plugin that runs the tests on a system at its worst.
 
-    python -m pytest -p tests.worst --worst one-byte tests/behaviour
+    python -m pytest -p tests.worst --worst one-byte tests/interop
 
 `one-byte`: each read and each write moves one byte, or a thousandth of what
 was asked for.  `would-block`: each second one fails with EAGAIN.  `coarse`:

@@ -94,13 +94,6 @@ conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(lost + self->writes_after_loss);
 }
 
-static PyObject *
-waiter_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(self->empty_waiter == NULL ? Py_None
-                                                : self->empty_waiter);
-}
-
 /* The future by which sendfile (fastloop/connections.py) waits: it is resolved
    when the buffer is empty and the kernel has room.  While there is one, other
    writes raise; None allows them again. */
@@ -113,7 +106,7 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     }
     fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
-    Py_XSETREF(self->empty_waiter, waits ? Py_NewRef(value) : NULL);
+    fl_field_set(self, &self->empty_waiter, waits ? value : NULL);
     self->awaits_room = waits;
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
@@ -224,7 +217,8 @@ static PyGetSetDef common_getset[] = {
 };
 
 static PyGetSetDef stream_getset[] = {
-    {"_empty_waiter", (getter)waiter_get, (setter)waiter_set, NULL, NULL},
+    {"_empty_waiter", fl_field_attribute, (setter)waiter_set, NULL,
+     (void *)offsetof(FlStream, empty_waiter)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -331,7 +331,7 @@ read_batch(FlDatagram *self, unsigned limit)
     if (count == 0) {
         count = receive_batch(self, buffers, limit);
     }
-    if (count == -EAGAIN || count == -EWOULDBLOCK) {
+    if (count < 0 && fl_errno_would_block(-count)) {
         return 0; /* another process may have read the datagram */
     }
     if (count < 0) {

@@ -29,6 +29,7 @@
    and the kernel does not say why it stopped after the first of a batch. */
 #include "transport/datagram_transport.h"
 
+#include "base/codes.h"
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -64,11 +65,7 @@ static int
 syscall_outcome(FlDatagram *self, ssize_t result)
 {
     int code = result < 0 ? errno : 0;
-    /* As in asyncio: what Python raises as BlockingIOError or as
-       InterruptedError. */
-    if (code == EAGAIN || code == EWOULDBLOCK || code == EINTR
-        || code == EALREADY || code == EINPROGRESS)
-    {
+    if (fl_errno_would_block(code)) {
         return WOULD_BLOCK;
     }
     if (code == 0) {
@@ -100,6 +97,9 @@ exception_outcome(FlDatagram *self)
 static int
 send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
+    if (self->stream.sock == NULL || self->stream.loop == NULL) {
+        return SENT; /* Python that ran before has ended the transport */
+    }
     /* The flush and the call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
     /* Corked bytes of a stream were written earlier: they leave first. */
@@ -156,8 +156,8 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 }
 
 /* Check the fd, then flush what was written before.  In this order, because
-   the application's fileno() may write, and so cork.  0, or -EBADF: the
-   transport has no fd any more, or the system may have reused it. */
+   the application's fileno() may write, and so cork.  0 to send, or -EBADF if
+   the transport has no fd any more, or the system may have reused it. */
 static int
 prepare_send(FlDatagram *self)
 {
@@ -170,7 +170,8 @@ prepare_send(FlDatagram *self)
 }
 
 /* Send one datagram to an address that C code knows, or to the socket's peer.
-   The outcome. */
+   The outcome.  If Python that ran meanwhile has replaced the address, the
+   socket object sends, and audits once more. */
 static int
 send_data(FlDatagram *self, PyObject *data, PyObject *address)
 {
@@ -180,9 +181,11 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
         return exception_outcome(self);
     }
     bool for_peer = is_for_peer(self, address);
-    /* As in the socket module: sendto raises an audit event, send does not. */
-    if (!for_peer
-        && PySys_Audit("socket.sendto", "OO", self->stream.sock, address) < 0)
+    /* As in the socket module: sendto raises an audit event, send does not.
+       __buffer__() of the data may have ended the transport. */
+    PyObject *sock = self->stream.sock;
+    if (!for_peer && sock != NULL
+        && PySys_Audit("socket.sendto", "OO", sock, address) < 0)
     {
         PyBuffer_Release(&view);
         return exception_outcome(self);
@@ -237,6 +240,10 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
         return -1;
     }
     FlStream *stream = &self->stream;
+    if (stream->loop == NULL) { /* __buffer__() has ended the transport */
+        Py_DECREF(datagram);
+        return 0;
+    }
     /* As asyncio, which registers for the first one before it queues it. */
     int code = fl_write_queue_is_empty(&stream->write_queue)
                    ? fl_loop_check_open(stream->loop)

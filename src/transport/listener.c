@@ -33,6 +33,7 @@
       closes it while accept runs, nothing can be noticed. */
 #include "transport/listener.h"
 
+#include "base/codes.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -361,7 +362,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     int count =
         open ? accept_batch(self->fd, accepted, next_limit(self), &code) : 0;
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
-    bool backlog_empty = code == -EAGAIN || code == -EWOULDBLOCK;
+    bool backlog_empty = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
     self->limit_poll = code == 0 ? self->loop->poller->polls : 0;
     if (open_all(self, accepted, count) < 0) {

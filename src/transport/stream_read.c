@@ -101,7 +101,7 @@ receive_pieces(FlStream *self, struct iovec *pieces, int count,
         }
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
-        return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+        return fl_errno_would_block(errno) ? -EAGAIN : -errno;
     }
     FL_METER(self->loop, bytes_in, (uint64_t)got);
     result->got_bytes = (size_t)got;

@@ -43,6 +43,7 @@
 #include "transport/stream_write.h"
 
 #include "base/clock.h"
+#include "base/codes.h"
 #include "core/loop.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -94,8 +95,7 @@ send_vectors(FlStream *self, struct iovec *vectors, int count,
         *sent_bytes = (size_t)sent;
         return 0;
     }
-    bool blocks = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
-    return blocks ? 0 : -errno;
+    return fl_errno_would_block(errno) ? 0 : -errno;
 }
 
 /* Send from the queue until it is empty or the kernel's buffer is full.  0 or

@@ -14,8 +14,8 @@ import socket
 from typing import Any
 
 import pytest
-from datagram_helpers import Datagrams, endpoint, plain
-from net_helpers import Peer, Recorder, iterations
+from datagram_helpers import Datagrams, endpoint, plain, stuffed
+from net_helpers import PY312, Peer, Recorder, iterations
 from write_helpers import busy, in_one_iteration
 
 
@@ -173,6 +173,79 @@ async def test_a_reply_goes_to_its_sender_though_fileno_reads_from_another(
             assert first.recv(10) == b"for one"
             assert "error" not in p.names
             vars(near).pop("fileno", None)
+
+
+class Buffer(bytes):
+    """Bytes whose buffer runs functions of the test."""
+
+    acquired = released = staticmethod(int)
+
+    def __buffer__(self, flags):
+        self.acquired()
+        return super().__buffer__(flags)
+
+    def __release_buffer__(self, view):
+        self.released()
+
+
+@pytest.mark.skipif(not PY312, reason="__buffer__() is new in 3.12")
+@pytest.mark.parametrize("when", ["acquired", "released"])
+def test_a_buffer_that_ends_a_datagrams_transport(
+    loop, loop_kind, when, tmp_path
+):
+    """Also where the reply's address was replaced meanwhile."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's ended transport raises AttributeError")
+    unix = socket.AF_UNIX
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    near = datagrams(str(tmp_path / "near"), unix)
+    protocol = Datagrams()
+    with plain(unix, one) as first, plain(unix, two) as second:
+
+        async def receive(count):
+            await protocol.wait("datagram", count)
+            return protocol.events[-1][2]
+
+        loop.run_until_complete(
+            loop.create_datagram_endpoint(lambda: protocol, sock=near)
+        )
+        first.sendto(b"from one", str(tmp_path / "near"))
+        address = loop.run_until_complete(receive(1))
+        second.sendto(b"from two", str(tmp_path / "near"))
+        near.ask(protocol.transport._read_ready)
+
+        def end():
+            data.acquired = data.released = int
+            protocol.transport.abort()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.run_until_complete(asyncio.sleep(0))
+
+        data = Buffer(b"data")
+        setattr(data, when, end)
+        protocol.transport.sendto(data, address)
+        vars(near).pop("fileno", None)
+        protocol.transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+        assert protocol.names.count("lost") == 1
+
+
+@pytest.mark.skipif(not PY312, reason="__buffer__() is new in 3.12")
+def test_a_buffer_that_ends_a_transport_whose_datagrams_wait(loop, tmp_path):
+    connection = stuffed(tmp_path, True)
+    protocol, *_ = loop.run_until_complete(connection.__aenter__())
+
+    def end():
+        data.acquired = int
+        protocol.transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(asyncio.sleep(0))
+
+    data = Buffer(b"data")
+    data.acquired = end
+    protocol.transport.sendto(data)
+    protocol.transport.abort()
+    loop.run_until_complete(connection.__aexit__(None, None, None))
+    assert protocol.names.count("lost") == 1
 
 
 async def test_an_eof_leaves_after_what_fileno_wrote(loop_kind):

@@ -14,6 +14,7 @@ from datagram_helpers import (
     Datagrams,
     drain,
     endpoint,
+    must_count,
     must_pause,
     plain,
     stuffed,
@@ -242,7 +243,8 @@ async def test_a_sent_datagram_is_dropped_but_none_queued_after_an_abort():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-async def test_a_nested_sendto_ready_sends_no_datagram_twice(count):
+async def test_a_nested_sendto_ready_sends_no_datagram_twice(loop_kind, count):
+    must_count(loop_kind)
     async with queued(count) as (transport, port, _):
         for number in range(2, count + 5):
             port.answers[number] = bool
@@ -253,7 +255,8 @@ async def test_a_nested_sendto_ready_sends_no_datagram_twice(count):
 
 
 @pytest.mark.parametrize("refused", [False, True])
-async def test_datagrams_queued_by_a_send_stay_queued(refused):
+async def test_datagrams_queued_by_a_send_stay_queued(loop_kind, refused):
+    must_count(loop_kind)
     async with queued(2) as (transport, port, address):
 
         def send_more():

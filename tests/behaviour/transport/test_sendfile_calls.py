@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import socket
 import sys
+import weakref
 
 import pytest
 from net_helpers import (
@@ -227,6 +229,23 @@ async def test_a_fileno_that_raises(transport_pair, loop, fallback):
             await loop.sendfile(
                 c.transport, io.BytesIO(DATA), fallback=fallback
             )
+
+
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_a_file_in_memory_is_freed_at_once(transport_pair, loop):
+    class File(io.BytesIO):
+        pass
+
+    c = await transport_pair()
+    file = File(b"data")
+    gone = weakref.ref(file)
+    gc.disable()
+    try:
+        await loop.sendfile(c.transport, file)
+        del file
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", ["unix"])

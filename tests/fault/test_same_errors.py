@@ -1,0 +1,590 @@
+"""A system call that fails has the same effects on fastloop and on asyncio.
+
+Each action runs once for each errno and loop, with and without debug mode.
+The shim fails fastloop's call, a patched method asyncio's.  The traces are
+compared: the protocol's calls, the exceptions, what was reported and logged,
+the bytes that arrived and the state of the transport.  Run as a script this
+file is the program of its own tests:
+
+    test_same_errors.py SHIM ACTION
+"""
+
+from __future__ import annotations
+
+import _socket
+import asyncio
+import asyncio.constants
+import contextlib
+import errno
+import functools
+import itertools
+import json
+import logging
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+
+from fault_calls import SHIM, VARIABLE
+
+HERE = pathlib.Path(__file__).resolve().parent
+BEHAVIOUR = HERE.parent / "behaviour"
+SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+ERRORS = """EAGAIN EINTR EINPROGRESS EALREADY EPIPE ECONNRESET ECONNABORTED
+ENOTCONN ESHUTDOWN ETIMEDOUT EHOSTUNREACH EIO ENOMEM ENOBUFS ENOSPC EPERM
+EBADF EPROTO EINVAL""".split()
+SIZE = 256 << 10
+
+# The other ends call what no fault has replaced.
+raw_send = _socket.socket.send
+raw_recv = _socket.socket.recv
+raw_read, raw_write = os.read, os.write
+
+
+# --- faults ----------------------------------------------------------------
+
+
+class Patches:
+    """Lets the next call of one of these Python functions fail."""
+
+    def __init__(self, targets):
+        self.targets = targets
+        self.code = self.hits = 0
+        self.stack = contextlib.ExitStack()
+
+    def install(self):
+        for owner, name in self.targets:
+            original = getattr(owner, name)
+            own = name in vars(owner)
+            setattr(owner, name, self.failing(original))
+            undo = (
+                functools.partial(setattr, owner, name, original)
+                if own
+                else functools.partial(delattr, owner, name)
+            )
+            self.stack.callback(undo)
+
+    def failing(self, original):
+        @functools.wraps(original)
+        def call(*args, **kwargs):
+            if not self.code:
+                return original(*args, **kwargs)
+            code, self.code = self.code, 0
+            self.hits += 1
+            raise OSError(code, os.strerror(code))
+
+        return call
+
+    def arm(self, code):
+        self.code = code
+
+    def end(self):
+        self.stack.close()
+        return self.hits
+
+
+class Shim:
+    """Lets the next call of one C function fail."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def install(self):
+        self.arm(0, count=0)
+
+    def arm(self, code, count=1):
+        SHIM.fault_arm(self.name.encode(), 0, count, code)
+
+    def end(self):
+        hits = SHIM.fault_hits()
+        self.arm(0, count=0)
+        return hits
+
+
+# --- traces ----------------------------------------------------------------
+
+
+def shown(exc):
+    """Return what is compared of an exception."""
+    if exc is None or isinstance(exc, OSError):
+        return [type(exc).__name__, getattr(exc, "errno", None)]
+    return [type(exc).__name__, str(exc)]
+
+
+def plain_text(message):
+    """Return a message without the objects that it shows."""
+    if message.startswith("Exception in callback"):
+        return "Exception in callback"
+    return re.sub(r"<.*>", "<>", message)
+
+
+class Trace(logging.Handler):
+    """What one run of an action on one loop does, in order."""
+
+    def __init__(self, fault, code):
+        super().__init__(logging.DEBUG)
+        self.fault, self.code = fault, code
+        self.entries = []
+
+    def note(self, *values):
+        self.entries.append(list(values))
+
+    def arm(self):
+        self.fault.arm(self.code)
+
+    def emit(self, record):
+        if record.exc_info or record.levelno >= logging.WARNING:
+            exc = record.exc_info[1] if record.exc_info else None
+            text = plain_text(record.getMessage())
+            self.note("logged", record.levelname, text, shown(exc))
+
+    def report(self, loop, context):
+        text = plain_text(context["message"])
+        self.note("reported", text, shown(context.get("exception")))
+
+    async def outcome(self, awaitable):
+        """Await, and note the result or the exception."""
+        try:
+            self.note("returned", repr(type(await awaitable)))
+        except OSError as exc:
+            self.note("raised", shown(exc))
+
+    def state(self, protocol):
+        transport = protocol.transport
+        lost = protocol.exc if protocol.lost else None
+        self.note("calls", protocol.names, shown(lost))
+        self.note("data", bytes(protocol.data).decode())
+        self.note("faults", protocol.faults)
+        self.note("closing", transport.is_closing())
+        if hasattr(transport, "get_write_buffer_size"):
+            self.note("buffer", transport.get_write_buffer_size() > 0)
+
+
+def received(far, read=raw_recv):
+    """Return what has come, b"end" in its place, or None for a reset."""
+    parts = []
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while part := read(far, 1 << 20):
+            parts.append(part)
+        parts.append(b"end")
+    return b"".join(parts)
+
+
+# --- actions ---------------------------------------------------------------
+
+
+async def idle():
+    """Return once the loop has run the events that have come.
+
+    Those of sockets that were ready before are reported before this one's.
+    """
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        near, far = socket.socketpair()
+        with near, far:
+            raw_send(far, b"x")
+            seen = loop.create_future()
+            loop.add_reader(near, seen.set_result, None)
+            await seen
+            loop.remove_reader(near)
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def connected(protocol):
+    """A transport on one of a pair, and the other socket."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+    with far:
+        transport, _ = await loop.create_connection(
+            lambda: protocol, sock=near
+        )
+        yield transport, far
+        await ended(transport)
+
+
+async def ended(transport):
+    if not transport.is_closing():
+        transport.abort()
+    await idle()
+
+
+async def reads(trace, kind="Recorder"):
+    protocol = getattr(helpers, kind)()
+    async with connected(protocol) as (_, far):
+        trace.arm()
+        for data in (b"one", b"two"):
+            with contextlib.suppress(OSError):
+                raw_send(far, data)
+            await idle()
+        trace.state(protocol)
+        trace.note("peer", received(far).decode())
+
+
+async def reads_a_stream(trace):
+    near, far = socket.socketpair()
+    with far:
+        reader, writer = await asyncio.open_connection(sock=near)
+        trace.arm()
+        raw_send(far, b"data\n")
+        await trace.outcome(reader.readline())
+        trace.note("exception", shown(reader.exception()))
+        writer.close()
+        await trace.outcome(writer.wait_closed())
+
+
+async def writes(trace, how, data=None):
+    protocol = helpers.Recorder()
+    async with connected(protocol) as (transport, far):
+        trace.arm()
+        try:
+            getattr(transport, how)(*() if data is None else (data,))
+        except OSError as exc:
+            trace.note("raised", shown(exc))
+        await idle()
+        trace.state(protocol)
+        with contextlib.suppress(RuntimeError):
+            transport.write(b"more")
+        await idle()
+        trace.state(protocol)
+        trace.note("peer", received(far).decode())
+
+
+async def flushes(trace, then):
+    """A write that waits for room fails once there is some."""
+    protocol = helpers.Recorder()
+    async with connected(protocol) as (transport, far):
+        transport.write(bytes(SIZE))
+        if then:
+            getattr(transport, then)()
+        trace.arm()
+        await idle()
+        size = 0
+        for _ in range(40):
+            part = received(far)
+            size += len(part)
+            await idle()
+            if not part:
+                break
+        trace.state(protocol)
+        trace.note("all arrived", size >= SIZE)
+
+
+async def accepts(trace):
+    loop = asyncio.get_running_loop()
+    protocols = []
+
+    def make():
+        protocols.append(helpers.Recorder())
+        return protocols[-1]
+
+    server = await loop.create_server(make, "127.0.0.1", 0)
+    trace.arm()
+    with socket.create_connection(server.sockets[0].getsockname()):
+        await asyncio.sleep(0.02)  # a pause of ACCEPT_RETRY_DELAY
+        await idle()
+        trace.note("connections", len(protocols))
+        for protocol in protocols:
+            await ended(protocol.transport)
+    server.close()
+    await idle()
+
+
+async def receives_datagrams(trace):
+    protocol = datagram_helpers.Datagrams()
+    async with datagram_helpers.endpoint(protocol) as p:
+        address = p.transport.get_extra_info("sockname")
+        with datagram_helpers.plain() as far:
+            trace.arm()
+            for data in (b"one", b"two"):
+                _socket.socket.sendto(far, data, address)
+                await idle()
+        note_datagrams(trace, p)
+
+
+def note_datagrams(trace, protocol):
+    values = [
+        (name, shown(value[0]) if name in ("error", "lost") else None)
+        for name, *value in protocol.events
+    ]
+    trace.note("calls", values, [d.decode() for d in protocol.data])
+    trace.note("closing", protocol.transport.is_closing())
+    # Not the size: that of asyncio 3.13.0 is wrong.
+    trace.note("buffer", len(protocol.transport._buffer))
+
+
+async def sends_datagrams(trace, connected):
+    with datagram_helpers.plain() as far:
+        address = far.getsockname()
+        how = {"remote_addr": address} if connected else {}
+        async with datagram_helpers.endpoint(**how) as p:
+            trace.arm()
+            for data in (b"one", b"two"):
+                p.transport.sendto(data, None if connected else address)
+                await idle()
+            note_datagrams(trace, p)
+            far.setblocking(False)
+            trace.note("peer", received(far).decode())
+
+
+async def flushes_datagrams(trace):
+    with tempfile.TemporaryDirectory() as folder:
+        stuffed = datagram_helpers.stuffed(pathlib.Path(folder), True)
+        async with stuffed as (p, far, _):
+            trace.arm()
+            far.setblocking(False)
+            got = [received(far)]
+            await idle()
+            got.append(received(far))
+            note_datagrams(trace, p)
+            trace.note("peer", b"".join(got).decode())
+
+
+async def reads_a_pipe(trace):
+    loop = asyncio.get_running_loop()
+    near, far = os.pipe()
+    protocol = helpers.Recorder()
+    with os.fdopen(near, "rb", 0) as pipe:
+        transport, _ = await loop.connect_read_pipe(lambda: protocol, pipe)
+        trace.arm()
+        for data in (b"one", b"two"):
+            with contextlib.suppress(OSError):
+                raw_write(far, data)
+            await idle()
+        trace.state(protocol)
+        os.close(far)
+        transport.close()
+        await idle()
+
+
+async def writes_a_pipe(trace, waits):
+    loop = asyncio.get_running_loop()
+    near, far = os.pipe()
+    os.set_blocking(near, False)
+    protocol = helpers.Recorder()
+    with os.fdopen(far, "wb", 0) as pipe:
+        transport, _ = await loop.connect_write_pipe(lambda: protocol, pipe)
+        if waits:
+            transport.write(bytes(SIZE))
+            await idle()
+        trace.arm()
+        got = b""
+        if not waits:
+            transport.write(b"one")
+        for _ in range(10):
+            got += received(near, raw_read)
+            await idle()
+        trace.state(protocol)
+        trace.note("peer", len(got) if not protocol.lost else None)
+        os.close(near)
+        await ended(transport)
+
+
+async def calls(trace, how, value):
+    """sock_recv() and the like, whose data has come."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with near, far:
+        raw_send(far, b"data")
+        trace.arm()
+        await trace.outcome(getattr(loop, how)(near, value))
+        far.setblocking(False)
+        trace.note("peer", received(far).decode())
+
+
+async def accepts_by_a_socket(trace):
+    loop = asyncio.get_running_loop()
+    with helpers.listening_socket() as listener:
+        with socket.create_connection(listener.getsockname()):
+            trace.arm()
+            await trace.outcome(loop.sock_accept(listener))
+
+
+async def connects(trace, how):
+    loop = asyncio.get_running_loop()
+    with helpers.listening_socket() as listener, socket.socket() as sock:
+        sock.setblocking(False)
+        trace.arm()
+        if how == "sock_connect":
+            making = loop.sock_connect(sock, listener.getsockname())
+        else:
+            making = loop.create_connection(
+                helpers.Recorder, *listener.getsockname()
+            )
+        await trace.outcome(making)
+
+
+def on(*names):
+    """Name methods of socket objects."""
+    return [(socket.socket, name) for name in names]
+
+
+make = functools.partial
+
+#: The C function that fails, None if fastloop calls the Python function, too;
+#: the Python functions; and the action.
+ACTIONS = {
+    "read": ("recv", on("recv"), reads),
+    "read-buffered": (
+        "recv",
+        on("recv_into"),
+        make(reads, kind="BufferedRecorder"),
+    ),
+    "read-stream": ("recv", on("recv"), reads_a_stream),
+    "write": ("send", on("send"), make(writes, how="write", data=b"one")),
+    "writelines": (
+        "sendmsg",
+        on("send", "sendmsg"),
+        make(writes, how="writelines", data=[b"one", b"two", b"three"]),
+    ),
+    "write-eof": ("shutdown", on("shutdown"), make(writes, how="write_eof")),
+    "flush": ("send", on("send", "sendmsg"), make(flushes, then=None)),
+    "flush-close": (
+        "send",
+        on("send", "sendmsg"),
+        make(flushes, then="close"),
+    ),
+    "flush-eof": (
+        "send",
+        on("send", "sendmsg"),
+        make(flushes, then="write_eof"),
+    ),
+    "accept": ("accept4", on("accept"), accepts),
+    "datagram-read": ("recvmmsg", on("recvfrom"), receives_datagrams),
+    "datagram-send": (
+        "sendto",
+        on("sendto"),
+        make(sends_datagrams, connected=False),
+    ),
+    "datagram-send-connected": (
+        "send",
+        on("send"),
+        make(sends_datagrams, connected=True),
+    ),
+    "datagram-flush": ("send", on("send"), flushes_datagrams),
+    "pipe-read": ("read", [(os, "read")], reads_a_pipe),
+    "pipe-write": (
+        "writev",
+        [(os, "write")],
+        make(writes_a_pipe, waits=False),
+    ),
+    "pipe-flush": ("writev", [(os, "write")], make(writes_a_pipe, waits=True)),
+    "sock-recv": (None, on("recv"), make(calls, how="sock_recv", value=10)),
+    "sock-recv-into": (
+        None,
+        on("recv_into"),
+        make(calls, how="sock_recv_into", value=bytearray(10)),
+    ),
+    "sock-recvfrom": (
+        None,
+        on("recvfrom"),
+        make(calls, how="sock_recvfrom", value=10),
+    ),
+    "sock-sendall": (
+        None,
+        on("send"),
+        make(calls, how="sock_sendall", value=b"data"),
+    ),
+    "sock-accept": (None, on("accept"), accepts_by_a_socket),
+    "sock-connect": (None, on("connect"), make(connects, how="sock_connect")),
+    "connect": (None, on("connect"), make(connects, how="create_connection")),
+}
+
+
+#: What differs on purpose.
+DIFFERENCES = {
+    # asyncio's listener tries again for ever; fastloop's stops.
+    ("accept", "EBADF"),
+}
+
+
+def run(make_loop, name, code, debug):
+    """Run an action once; return its trace."""
+    call, targets, act = ACTIONS[name]
+    native = call if make_loop is not asyncio.new_event_loop else None
+    fault = Shim(native) if native else Patches(targets)
+    trace = Trace(fault, code)
+    loop = make_loop()
+    loop.set_debug(debug)
+    loop.slow_callback_duration = 1000
+    loop.set_exception_handler(trace.report)
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(trace)
+    fault.install()
+    try:
+        loop.run_until_complete(act(trace))
+    finally:
+        hits = fault.end()
+        logger.removeHandler(trace)
+        loop.close()
+    trace.note("hits", hits)
+    return trace.entries
+
+
+def main():
+    """Print what differs between the loops, and how much was compared."""
+    global datagram_helpers, helpers
+    import datagram_helpers
+    import net_helpers as helpers
+
+    import fastloop
+
+    asyncio.constants.ACCEPT_RETRY_DELAY = 0.01
+    logger = logging.getLogger("asyncio")
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)
+    name = sys.argv[2]
+    count = 0
+    for word, debug in itertools.product(ERRORS, (False, True)):
+        code = getattr(errno, word)
+        theirs = run(asyncio.new_event_loop, name, code, debug)
+        ours = run(fastloop.new_event_loop, name, code, debug)
+        count += 1
+        same = theirs == ours or (name, word) in DIFFERENCES
+        if not same or ["hits", 1] not in ours:
+            found = {"errno": word, "debug": debug}
+            print(json.dumps({**found, "asyncio": theirs, "fastloop": ours}))
+    print(json.dumps({"compared": count}))
+
+
+if __name__ == "__main__":
+    tests = (BEHAVIOUR, BEHAVIOUR / "transport", HERE.parent)
+    sys.path[:0] = map(str, tests)
+    main()
+    sys.exit(0)
+
+
+# --- the tests -------------------------------------------------------------
+
+import pytest  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="the shim is made for Linux"
+    ),
+    pytest.mark.skipif(
+        SANITIZED, reason="a sanitizer wraps the same functions"
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_failing_call_has_the_effects_of_asyncio(shim, shim_env, name):
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", __file__, str(shim), name],
+        env={**shim_env, VARIABLE: str(shim)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    *found, summary = map(json.loads, done.stdout.splitlines())
+    assert summary == {"compared": 2 * len(ERRORS)}
+    assert found == []
