@@ -277,6 +277,66 @@ async def flushes(trace, then):
         trace.note("all arrived", size >= SIZE)
 
 
+@contextlib.asynccontextmanager
+async def secured(trace, protocol, armed):
+    """A TLS transport and the other end, whose calls are OpenSSL's."""
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.settimeout(60)
+    wrap = functools.partial(helpers.server_context().wrap_socket, far)
+    wrapping = loop.run_in_executor(None, lambda: wrap(server_side=True))
+    if armed:
+        trace.arm()
+    await trace.outcome(
+        loop.create_connection(
+            lambda: protocol,
+            sock=near,
+            ssl=helpers.client_context(),
+            server_hostname="localhost",
+        )
+    )
+    with contextlib.suppress(OSError):
+        with await wrapping as secure:
+            await idle()  # session tickets
+            yield secure
+            if protocol.transport:
+                await ended(protocol.transport)
+            return
+    yield None
+    await idle()
+
+
+async def connects_by_tls(trace):
+    protocol = helpers.Recorder()
+    async with secured(trace, protocol, True):
+        trace.note("calls", protocol.names)
+
+
+async def reads_tls(trace, kind):
+    protocol = getattr(helpers, kind)()
+    async with secured(trace, protocol, False) as secure:
+        trace.arm()
+        for data in (b"one", b"two"):
+            with contextlib.suppress(OSError):
+                secure.send(data)
+            await idle()
+        trace.state(protocol)
+
+
+async def writes_tls(trace, then):
+    protocol = helpers.Recorder()
+    async with secured(trace, protocol, False) as secure:
+        trace.arm()
+        protocol.transport.write(b"one")
+        getattr(protocol.transport, then)(*[b"two"] * (then == "write"))
+        await idle()
+        trace.state(protocol)
+        secure.settimeout(0)
+        with contextlib.suppress(OSError):
+            trace.note("peer", secure.recv(100).decode())
+
+
 async def accepts(trace):
     loop = asyncio.get_running_loop()
     protocols = []
@@ -456,6 +516,24 @@ ACTIONS = {
         "send",
         on("send", "sendmsg"),
         make(flushes, then="write_eof"),
+    ),
+    "tls-connect-read": ("recv", on("recv_into"), connects_by_tls),
+    "tls-connect-write": ("send", on("send"), connects_by_tls),
+    "tls-read": ("recv", on("recv_into"), make(reads_tls, kind="Recorder")),
+    "tls-read-buffered": (
+        "recv",
+        on("recv_into"),
+        make(reads_tls, kind="BufferedRecorder"),
+    ),
+    "tls-write": (
+        "send",
+        on("send", "sendmsg"),
+        make(writes_tls, then="write"),
+    ),
+    "tls-close": (
+        "send",
+        on("send", "sendmsg"),
+        make(writes_tls, then="close"),
     ),
     "accept": ("accept4", on("accept"), accepts),
     "datagram-read": ("recvmmsg", on("recvfrom"), receives_datagrams),
