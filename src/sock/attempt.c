@@ -15,6 +15,7 @@
       So no fd that was read before is used after it. */
 #include "sock/attempt.h"
 
+#include "base/codes.h"
 #include "core/loop.h"
 #include "core/overrides.h"
 #include "core/registration.h"
@@ -58,7 +59,7 @@ is_known_unready(const FlRegistration *reg, int event)
 static int
 note_transfer(FlRegistration *reg, int event, ssize_t moved, size_t requested)
 {
-    bool blocks = moved < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    bool blocks = moved < 0 && fl_errno_would_block(errno);
     /* Zero bytes mean EOF, which lasts: reads stay allowed. */
     if (reg != NULL && (blocks || (moved > 0 && (size_t)moved < requested))) {
         reg->ready &= (uint8_t)~event;

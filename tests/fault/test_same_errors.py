@@ -28,6 +28,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from functools import partial
 
 from fault_calls import SHIM, VARIABLE
 
@@ -37,7 +38,8 @@ SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 ERRORS = """EAGAIN EINTR EINPROGRESS EALREADY EPIPE ECONNRESET ECONNABORTED
 ENOTCONN ESHUTDOWN ETIMEDOUT EHOSTUNREACH EIO ENOMEM ENOBUFS ENOSPC EPERM
 EBADF EPROTO EINVAL""".split()
-SIZE = 256 << 10
+#: More than any buffer of the system's takes.
+SIZE_BYTES = 256 << 10
 
 # The other ends call what no fault has replaced.
 raw_send = _socket.socket.send
@@ -62,9 +64,9 @@ class Patches:
             own = name in vars(owner)
             setattr(owner, name, self.failing(original))
             undo = (
-                functools.partial(setattr, owner, name, original)
+                partial(setattr, owner, name, original)
                 if own
-                else functools.partial(delattr, owner, name)
+                else partial(delattr, owner, name)
             )
             self.stack.callback(undo)
 
@@ -261,7 +263,7 @@ async def flushes(trace, then):
     """A write that waits for room fails once there is some."""
     protocol = helpers.Recorder()
     async with connected(protocol) as (transport, far):
-        transport.write(bytes(SIZE))
+        transport.write(bytes(SIZE_BYTES))
         if then:
             getattr(transport, then)()
         trace.arm()
@@ -274,7 +276,7 @@ async def flushes(trace, then):
             if not part:
                 break
         trace.state(protocol)
-        trace.note("all arrived", size >= SIZE)
+        trace.note("all arrived", size >= SIZE_BYTES)
 
 
 @contextlib.asynccontextmanager
@@ -284,7 +286,7 @@ async def secured(trace, protocol, armed):
     near, far = socket.socketpair()
     near.setblocking(False)
     far.settimeout(60)
-    wrap = functools.partial(helpers.server_context().wrap_socket, far)
+    wrap = partial(helpers.server_context().wrap_socket, far)
     wrapping = loop.run_in_executor(None, lambda: wrap(server_side=True))
     if armed:
         trace.arm()
@@ -432,7 +434,7 @@ async def writes_a_pipe(trace, waits):
     with os.fdopen(far, "wb", 0) as pipe:
         transport, _ = await loop.connect_write_pipe(lambda: protocol, pipe)
         if waits:
-            transport.write(bytes(SIZE))
+            transport.write(bytes(SIZE_BYTES))
             await idle()
         trace.arm()
         got = b""
@@ -487,8 +489,6 @@ def on(*names):
     return [(socket.socket, name) for name in names]
 
 
-make = functools.partial
-
 #: The C function that fails, None if fastloop calls the Python function, too;
 #: the Python functions; and the action.
 ACTIONS = {
@@ -496,84 +496,105 @@ ACTIONS = {
     "read-buffered": (
         "recv",
         on("recv_into"),
-        make(reads, kind="BufferedRecorder"),
+        partial(reads, kind="BufferedRecorder"),
     ),
     "read-stream": ("recv", on("recv"), reads_a_stream),
-    "write": ("send", on("send"), make(writes, how="write", data=b"one")),
+    "write": ("send", on("send"), partial(writes, how="write", data=b"one")),
     "writelines": (
         "sendmsg",
         on("send", "sendmsg"),
-        make(writes, how="writelines", data=[b"one", b"two", b"three"]),
+        partial(writes, how="writelines", data=[b"one", b"two", b"three"]),
     ),
-    "write-eof": ("shutdown", on("shutdown"), make(writes, how="write_eof")),
-    "flush": ("send", on("send", "sendmsg"), make(flushes, then=None)),
+    "write-eof": (
+        "shutdown",
+        on("shutdown"),
+        partial(writes, how="write_eof"),
+    ),
+    "flush": ("send", on("send", "sendmsg"), partial(flushes, then=None)),
     "flush-close": (
         "send",
         on("send", "sendmsg"),
-        make(flushes, then="close"),
+        partial(flushes, then="close"),
     ),
     "flush-eof": (
         "send",
         on("send", "sendmsg"),
-        make(flushes, then="write_eof"),
+        partial(flushes, then="write_eof"),
     ),
     "tls-connect-read": ("recv", on("recv_into"), connects_by_tls),
     "tls-connect-write": ("send", on("send"), connects_by_tls),
-    "tls-read": ("recv", on("recv_into"), make(reads_tls, kind="Recorder")),
+    "tls-read": ("recv", on("recv_into"), partial(reads_tls, kind="Recorder")),
     "tls-read-buffered": (
         "recv",
         on("recv_into"),
-        make(reads_tls, kind="BufferedRecorder"),
+        partial(reads_tls, kind="BufferedRecorder"),
     ),
     "tls-write": (
         "send",
         on("send", "sendmsg"),
-        make(writes_tls, then="write"),
+        partial(writes_tls, then="write"),
     ),
     "tls-close": (
         "send",
         on("send", "sendmsg"),
-        make(writes_tls, then="close"),
+        partial(writes_tls, then="close"),
     ),
     "accept": ("accept4", on("accept"), accepts),
     "datagram-read": ("recvmmsg", on("recvfrom"), receives_datagrams),
     "datagram-send": (
         "sendto",
         on("sendto"),
-        make(sends_datagrams, connected=False),
+        partial(sends_datagrams, connected=False),
     ),
     "datagram-send-connected": (
         "send",
         on("send"),
-        make(sends_datagrams, connected=True),
+        partial(sends_datagrams, connected=True),
     ),
     "datagram-flush": ("send", on("send"), flushes_datagrams),
     "pipe-read": ("read", [(os, "read")], reads_a_pipe),
     "pipe-write": (
         "writev",
         [(os, "write")],
-        make(writes_a_pipe, waits=False),
+        partial(writes_a_pipe, waits=False),
     ),
-    "pipe-flush": ("writev", [(os, "write")], make(writes_a_pipe, waits=True)),
-    "sock-recv": (None, on("recv"), make(calls, how="sock_recv", value=10)),
+    "pipe-flush": (
+        "writev",
+        [(os, "write")],
+        partial(writes_a_pipe, waits=True),
+    ),
+    "sock-recv": (None, on("recv"), partial(calls, how="sock_recv", value=10)),
     "sock-recv-into": (
         None,
         on("recv_into"),
-        make(calls, how="sock_recv_into", value=bytearray(10)),
+        partial(calls, how="sock_recv_into", value=bytearray(10)),
     ),
     "sock-recvfrom": (
         None,
         on("recvfrom"),
-        make(calls, how="sock_recvfrom", value=10),
+        partial(calls, how="sock_recvfrom", value=10),
     ),
     "sock-sendall": (
         None,
         on("send"),
-        make(calls, how="sock_sendall", value=b"data"),
+        partial(calls, how="sock_sendall", value=b"data"),
+    ),
+    "sock-sendall-native": (
+        "send",
+        on("send"),
+        partial(calls, how="sock_sendall", value=b"data"),
     ),
     "sock-accept": (None, on("accept"), accepts_by_a_socket),
-    "sock-connect": (None, on("connect"), make(connects, how="sock_connect")),
-    "connect": (None, on("connect"), make(connects, how="create_connection")),
+    "sock-connect": (
+        None,
+        on("connect"),
+        partial(connects, how="sock_connect"),
+    ),
+    "connect": (
+        None,
+        on("connect"),
+        partial(connects, how="create_connection"),
+    ),
 }
 
 
