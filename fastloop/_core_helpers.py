@@ -159,7 +159,7 @@ def own_socket(fd: int) -> socket.socket:
 def closed_socket(family: int) -> trsock.TransportSocket:
     """Return a closed socket, for a closed transport that never made one.
 
-    It has no family and no type where no fd is left to make it with.
+    If no fd is free to make it with, its family and type are 0.
     """
     try:
         sock = socket_type(family)

@@ -1,4 +1,4 @@
-"""What ``loop.sendfile()`` does: os.sendfile(), or blocks that are read."""
+"""Send files for ``loop.sendfile()``: by os.sendfile(), or in blocks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ASYNCIO_BLOCK_BYTES = 16 * 1024
 def _drains_first() -> bool:
     """Return whether asyncio drains before each block that it writes.
 
-    It then does not after the last one, which is small.  Releases of 3.12 and
-    3.13 differ, so its code is asked.
+    Such a version does not drain after the last block.  Patch releases of 3.12
+    and 3.13 differ, so this inspects the names in the code.
     """
     function = getattr(asyncio.BaseEventLoop, "_sendfile_fallback", None)
     names = getattr(getattr(function, "__code__", None), "co_names", ())
@@ -44,8 +44,9 @@ async def send_file(
     """Send part of a file on a transport whose buffer is empty.
 
     Like asyncio's ``_sock_sendfile_native``, but it waits with the transport's
-    own registration, flushes corked writes first, and ends with
-    ConnectionError if the transport ends.
+    own registration and flushes corked writes first.  Returns the number of
+    bytes sent.  Raises SendfileNotAvailableError if os.sendfile() cannot send
+    the file, and ConnectionError if the transport ends.
     """
     try:
         source = file.fileno()
@@ -71,7 +72,8 @@ async def send_file(
                     raise asyncio.SendfileNotAvailableError(
                         "os.sendfile call failed"
                     ) from exc
-                if exc.errno == errno.ENOTCONN:  # a plain OSError until here
+                # Python has no subclass of OSError for it: as asyncio.
+                if exc.errno == errno.ENOTCONN:
                     raise ConnectionError(
                         "socket is not connected", errno.ENOTCONN
                     ) from exc
@@ -129,6 +131,7 @@ async def send_blocks(
             total += read
             if count:
                 size = min(size, count - total)
+        # Such an asyncio leaves at most one of its blocks undrained.
         if _DRAINS_FIRST and last > _ASYNCIO_BLOCK_BYTES:
             await protocol.drain()
     finally:

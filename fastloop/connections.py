@@ -229,12 +229,12 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
 
         ``ssl_handshake_timeout`` (60 by default) and ``ssl_shutdown_timeout``
         (30) are in seconds.  Raises TypeError for an unsuitable transport or
-        context, ValueError for a timeout that is not positive, ssl.SSLError
-        for a failed handshake, OSError for a connection that is lost,
-        ConnectionAbortedError for a handshake that takes too long; the
-        transport is closed then.  Implements asyncio's
-        ``loop.start_tls()``.  Difference: bytes that a StreamReader has
-        already buffered are passed to TLS.
+        context, and ValueError for a timeout that is not positive.  Closes the
+        transport and raises ssl.SSLError if the handshake fails,
+        ConnectionAbortedError if it takes too long, another OSError if the
+        connection is lost.  Implements asyncio's ``loop.start_tls()``.
+        Difference: bytes that a StreamReader has already buffered are passed
+        to TLS.
         """
         if ssl is None:
             raise RuntimeError("Python ssl module is not available")
@@ -527,9 +527,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     def _accept_exhausted(
         self, exc: OSError, sock: socket.socket, listener: Any
     ) -> None:
-        """Report that accept() ran out of descriptors or memory.
+        """Report that accept() ran out of fds or memory.
 
-        The listener, which has paused, accepts again later.
+        Resumes the paused listener after ACCEPT_RETRY_DELAY.
         """
         self.call_later(
             constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, listener

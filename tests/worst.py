@@ -3,10 +3,10 @@
     python -m pytest -p tests.worst --worst one-byte tests/interop
 
 `one-byte`: each read and each write moves one byte, or a thousandth of what
-was asked for.  `would-block`: each second one fails with EAGAIN.  `coarse`:
+was asked for.  `would-block`: every second one fails with EAGAIN.  `coarse`:
 the coarse clock ticks every 10 ms.  `collect`: the GC runs at almost every
-allocation of an object.  A test with the mark `not_at_worst` is skipped: in
-the modes that it names, or in each.
+allocation of an object.  A test with the mark `not_at_worst` is skipped in
+the modes that the mark names, or in all if it names none.
 """
 
 from __future__ import annotations

@@ -15,14 +15,13 @@
 /* The loop is closed: RuntimeError. */
 #define FL_CLOSED    (-0x10001)
 
-/* Whether a system call on a non-blocking fd has failed for now only: with an
-   errno, positive, that Python raises as BlockingIOError or InterruptedError.
-   asyncio catches both and waits for an event. */
+/* True for an errno (positive) that Python raises as BlockingIOError or
+   InterruptedError: the caller waits for an event, as asyncio does. */
 static inline bool
-fl_errno_would_block(int code)
+fl_errno_would_block(int error)
 {
-    return code == EAGAIN || code == EWOULDBLOCK || code == EINTR
-           || code == EINPROGRESS || code == EALREADY;
+    return error == EAGAIN || error == EWOULDBLOCK || error == EINTR
+           || error == EINPROGRESS || error == EALREADY;
 }
 
 #endif

@@ -94,7 +94,7 @@ conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(lost + self->writes_after_loss);
 }
 
-/* The future by which sendfile (fastloop/connections.py) waits: it is resolved
+/* The future by which sendfile (fastloop/_sendfile.py) waits: it is resolved
    when the buffer is empty and the kernel has room.  While there is one, other
    writes raise; None allows them again. */
 static int

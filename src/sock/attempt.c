@@ -46,7 +46,7 @@ registration_of(const FlAttempt *self, int fd)
 }
 
 /* True if an earlier call found the socket not ready and epoll has reported
-   nothing since: a system call now would return EAGAIN. */
+   nothing since: wait for epoll, without a system call. */
 static bool
 is_known_unready(const FlRegistration *reg, int event)
 {

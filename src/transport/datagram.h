@@ -19,9 +19,9 @@
    Errors: a failed system call is reported to error_received, and the
    transport stays open.  Any other exception of a send (such as an address of
    the wrong type) ends the transport, as asyncio's _fatal_error does.  An
-   exception of pause_writing goes to the exception handler, and so does that
-   of any call that the loop made; one of error_received in a sendto goes to
-   its caller. */
+   exception of pause_writing, or of any callback that the loop called, goes to
+   the exception handler.  An exception that error_received raises during
+   sendto goes to the caller of sendto. */
 #ifndef FL_TRANSPORT_DATAGRAM_H
 #define FL_TRANSPORT_DATAGRAM_H
 

@@ -14,9 +14,10 @@
       makes, and only if the queue is empty.  If the call would block, the
       datagram is queued, and later ones are queued behind it.  Otherwise they
       would be reordered.
-   5. C code parses a numeric address, and knows the last sender's by its
-      object.  Any other address goes to the socket object's sendto, which
-      resolves host names and raises for invalid addresses.
+   5. C code parses a numeric address, and recognizes the last sender's
+      address by the identity of its object.  Any other address goes to the
+      socket object's sendto, which resolves host names and raises for invalid
+      addresses.
    6. A queued datagram whose send failed is dropped, error_received is called,
       and the rest waits for the next event, as in asyncio.
    7. A datagram without an address goes to the socket's peer.  The peer may be
@@ -98,7 +99,9 @@ static int
 send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
     if (self->stream.sock == NULL || self->stream.loop == NULL) {
-        return SENT; /* Python that ran before has ended the transport */
+        /* Python that ran before has ended the transport: the datagram is
+           dropped, as if sent. */
+        return SENT;
     }
     /* The flush and the call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
@@ -156,8 +159,8 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
 }
 
 /* Check the fd, then flush what was written before.  In this order, because
-   the application's fileno() may write, and so cork.  0 to send, or -EBADF if
-   the transport has no fd any more, or the system may have reused it. */
+   the application's fileno() may write, and so cork.  0 if the fd is usable,
+   or -EBADF if it is gone or may belong to another file. */
 static int
 prepare_send(FlDatagram *self)
 {
@@ -170,8 +173,8 @@ prepare_send(FlDatagram *self)
 }
 
 /* Send one datagram to an address that C code knows, or to the socket's peer.
-   The outcome.  If Python that ran meanwhile has replaced the address, the
-   socket object sends, and audits once more. */
+   The outcome.  If Python that ran meanwhile has replaced the cached address,
+   the socket object sends; its audit event is a second one. */
 static int
 send_data(FlDatagram *self, PyObject *data, PyObject *address)
 {
@@ -182,7 +185,8 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
     }
     bool for_peer = is_for_peer(self, address);
     /* As in the socket module: sendto raises an audit event, send does not.
-       __buffer__() of the data may have ended the transport. */
+       __buffer__() of the data may have ended the transport: then sock is
+       NULL. */
     PyObject *sock = self->stream.sock;
     if (!for_peer && sock != NULL
         && PySys_Audit("socket.sendto", "OO", sock, address) < 0)
@@ -244,7 +248,8 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
         Py_DECREF(datagram);
         return 0;
     }
-    /* As asyncio, which registers for the first one before it queues it. */
+    /* As in asyncio, whose add_writer() raises on a closed loop before the
+       first datagram is queued. */
     int code = fl_write_queue_is_empty(&stream->write_queue)
                    ? fl_loop_check_open(stream->loop)
                    : 0;
@@ -387,7 +392,7 @@ send_first(FlDatagram *self)
 {
     PyObject *datagram = fl_write_queue_take(&self->stream.write_queue);
     if (datagram == NULL) {
-        return SENT; /* nothing waits */
+        return SENT; /* the queue is empty */
     }
     int result = send_now(self, PyTuple_GET_ITEM(datagram, 0),
                           PyTuple_GET_ITEM(datagram, 1));

@@ -24,9 +24,9 @@
       reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
       Otherwise the loop would run without pause, because the socket stays
       readable.
-      Loop._accept_exhausted sets the timer that resumes it, unless the server
-      closes its socket before that.  Any other failure is raised, as in
-      asyncio: the loop reports it as the callback's.
+      Loop._accept_exhausted sets a timer, which resumes the listener unless
+      its socket has been closed.  Any other failure is raised, as in asyncio:
+      the loop reports it as the callback's.
    6. The application may close the socket object itself, and the system may
       give its fd to another file.  So each event asks the object for its fd,
       and a listener without one stops with EBADF.  Where another thread
@@ -129,7 +129,7 @@ accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
             count++;
         }
         else if (*code == -EINTR || *code == -ECONNABORTED) {
-            *code = 0; /* the peer has closed; others may wait behind it */
+            *code = 0; /* interrupted, or the peer has closed: try the next */
         }
     }
     PyEval_RestoreThread(thread);
@@ -180,11 +180,12 @@ open_tls(Listener *self, Accepted *accepted)
     return fl_call_done(result);
 }
 
-/* Report the raised exception by a method of the loop in Python, with these
-   further arguments, NULL: none.  A failure of that is reported in turn.  0,
-   or -1 if an exception ends the run. */
+/* Pass the raised exception to a Python method of the loop, then sock and
+   listener if they are not NULL.  If that raises, report its exception.  0, or
+   -1 if an exception ends the run. */
 static int
-report(Listener *self, PyObject *method, PyObject *sock, PyObject *listener)
+report_by_method(Listener *self, PyObject *method, PyObject *sock,
+                 PyObject *listener)
 {
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *outer = fl_error_begin_handling(exc);
@@ -221,8 +222,9 @@ open_accepted(Listener *self, Accepted *accepted)
     }
     return fl_error_leaves_loop()
                ? -1
-               : report(self, self->loop->state->names._accept_failed, NULL,
-                        NULL);
+               : report_by_method(self,
+                                  self->loop->state->names._accept_failed,
+                                  NULL, NULL);
 }
 
 /* --- events -------------------------------------------------------------- */
@@ -241,7 +243,7 @@ is_accepting(const Listener *self)
 }
 
 /* Whether the socket object still has the fd: invariant 6.  May run Python.  1
-   or 0, or -1 with an exception that says nothing about it. */
+   or 0, or -1 with an exception of fileno() other than a closed socket's. */
 static int
 has_fd(const Listener *self)
 {
@@ -290,7 +292,7 @@ listener_start(Listener *self)
 /* accept failed: pause or stop if invariant 5 or 6 applies.  0 if the failure
    is reported, or -1 with an exception set. */
 static int
-accept_failed(Listener *self, int code)
+handle_accept_error(Listener *self, int code)
 {
     /* asyncio's list of errors after which it pauses: invariant 5. */
     bool exhausted = code == -EMFILE || code == -ENFILE || code == -ENOBUFS
@@ -300,9 +302,11 @@ accept_failed(Listener *self, int code)
         listener_stop(self);
     }
     (void)fl_raise_errno(code);
-    return exhausted ? report(self, self->loop->state->names._accept_exhausted,
-                              self->sock, (PyObject *)self)
-                     : -1;
+    return exhausted
+               ? report_by_method(self,
+                                  self->loop->state->names._accept_exhausted,
+                                  self->sock, (PyObject *)self)
+               : -1;
 }
 
 /* Open all accepted connections.  Goes on after an exception that ends
@@ -348,8 +352,8 @@ next_limit(Listener *self)
     return self->accept_limit;
 }
 
-/* The add_reader callback: the socket is readable.  An exception from here
-   ends the run. */
+/* The add_reader callback: the socket is readable.  The loop reports an
+   exception from here as the callback's, unless it ends the run. */
 static PyObject *
 listener_call(Listener *self, PyObject *Py_UNUSED(args),
               PyObject *Py_UNUSED(kwargs))
@@ -362,7 +366,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     int count =
         open ? accept_batch(self->fd, accepted, next_limit(self), &code) : 0;
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
-    bool backlog_empty = code < 0 && fl_errno_would_block(-code);
+    bool would_block = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
     self->limit_poll = code == 0 ? self->loop->poller->polls : 0;
     if (open_all(self, accepted, count) < 0) {
@@ -370,8 +374,8 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     }
     /* Reported last.  A listener that a factory has stopped must not pause:
        the timer would start it again. */
-    bool failed = code < 0 && !backlog_empty && is_accepting(self);
-    return fl_call_none(failed ? accept_failed(self, code) : 0);
+    bool failed = code < 0 && !would_block && is_accepting(self);
+    return fl_call_none(failed ? handle_accept_error(self, code) : 0);
 }
 
 /* --- module functions ---------------------------------------------------- */

@@ -27,7 +27,7 @@ def must_pause(loop_kind: str) -> None:
         pytest.skip("this asyncio's datagrams cannot be paused (3.11.2)")
 
 
-def must_count(loop_kind: str) -> None:
+def skip_if_miscounted(loop_kind: str) -> None:
     """Skip on an asyncio that adds a header's size and never subtracts it."""
     names = _SelectorDatagramTransport._sendto_ready.__code__.co_names
     if loop_kind == "asyncio" and PY313 and "_header_size" not in names:

@@ -319,8 +319,8 @@ def tcp_socketpair() -> tuple[socket.socket, socket.socket]:
 
 
 @contextlib.contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Let every open of a descriptor fail."""
+def no_free_fd() -> Iterator[None]:
+    """Make every call that opens an fd fail with EMFILE."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     last = os.dup(0)
     taken: list[int] = []

@@ -1,4 +1,4 @@
-"""Connections for tests of when what is written leaves."""
+"""Helpers for tests of when written bytes are sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ATTEMPTS = 100
 
 
 def coarse_ns() -> int:
-    """Return the coarse clock's time; Linux alone has that clock."""
+    """Return the coarse clock's time; 0 on systems other than Linux."""
     monotonic_coarse = 6  # Linux's number, which `time` does not name
     if sys.platform != "linux":
         return 0
@@ -179,10 +179,10 @@ async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
 
 
 async def between_ticks(*works: Callable[[], Any], peers: Any) -> list[Any]:
-    """Call these in one iteration that no tick interrupts, which would flush.
+    """Call these in one iteration without a tick, which would flush.
 
     An iteration that a tick interrupted is repeated, after these peers have
-    read what it sent.
+    read its bytes.
     """
     for _ in range(ATTEMPTS):
         begin, *seen, end = await in_one_iteration(

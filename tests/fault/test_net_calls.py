@@ -140,7 +140,7 @@ async def accept_exhausted(code, helpers, reports):
 
 
 async def accept_failed(code, helpers, reports):
-    """Reported as the callback's, and the client is served."""
+    """The loop reports it as the callback's, and the client is served."""
     loop = asyncio.get_running_loop()
     protocol = helpers.Recorder()
     server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)

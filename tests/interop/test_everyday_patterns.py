@@ -250,7 +250,7 @@ class Collector(asyncio.Protocol):
 
 
 @pytest.mark.not_at_worst(reason="the test counts the iterations")
-async def test_two_turns_carry_a_message():
+async def test_two_iterations_carry_a_message():
     """Tests of libraries send to themselves and count iterations: sleep(0)."""
 
     async def idle():

@@ -154,7 +154,7 @@ async def worker(number):
         while True:
             await asyncio.sleep(0.0005)
     finally:
-        ended.append(number)  # in any order: their timers may be due
+        ended.append(number)  # a worker whose timer is due ends later
 
 async def main():
     loop = asyncio.get_running_loop()

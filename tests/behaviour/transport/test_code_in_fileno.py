@@ -156,7 +156,7 @@ async def test_a_datagram_leaves_after_what_fileno_wrote(loop_kind):
 async def test_a_reply_goes_to_its_sender_though_fileno_reads_from_another(
     loop_kind, tmp_path
 ):
-    """A Unix sender's address is known only while it is the last one."""
+    """C code caches the address of the last Unix sender only."""
     unix = socket.AF_UNIX
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     near = datagrams(str(tmp_path / "near"), unix)
@@ -193,7 +193,7 @@ class Buffer(bytes):
 def test_a_buffer_that_ends_a_datagrams_transport(
     loop, loop_kind, when, tmp_path
 ):
-    """Also where the reply's address was replaced meanwhile."""
+    """fileno() has replaced the cached address of the reply, too."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio's ended transport raises AttributeError")
     unix = socket.AF_UNIX

@@ -238,7 +238,7 @@ async def test_a_descriptor_has_one_transport():
 
 
 async def test_a_socket_that_lost_its_fd_to_a_server_is_an_error():
-    """The server begins at once, before the endpoint's connection_lost."""
+    """The server registers the fd before connection_lost runs."""
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.setblocking(False)

@@ -15,7 +15,7 @@ from net_helpers import (
     Recorder,
     every_kind,
     link,
-    no_descriptor_left,
+    no_free_fd,
     pattern,
 )
 
@@ -206,7 +206,7 @@ async def test_on_a_transport_when_all_descriptors_are_in_use(
     c = await transport_pair()
     c.shrink()
     task = loop.create_task(c.peer.recv_exactly(len(DATA) * 20))
-    with path.open("rb") as file, no_descriptor_left():
+    with path.open("rb") as file, no_free_fd():
         sent = await loop.sendfile(c.transport, file, fallback=False)
     assert sent == len(DATA) * 20
     assert await task == DATA * 20
@@ -215,7 +215,7 @@ async def test_on_a_transport_when_all_descriptors_are_in_use(
 @pytest.mark.parametrize("kind", ["unix"])
 @pytest.mark.parametrize("fallback", [False, True])
 async def test_a_fileno_that_raises(transport_pair, loop, fallback):
-    """io.UnsupportedOperation says that there is none; all else is raised."""
+    """AttributeError and io.UnsupportedOperation alone mean: no fd."""
 
     class Fails(io.BytesIO):
         def fileno(self):

@@ -25,7 +25,7 @@ from net_helpers import (
     every_kind_and_tls,
     every_tcp_kind,
     link,
-    no_descriptor_left,
+    no_free_fd,
     spin,
     tcp_socketpair,
 )
@@ -86,13 +86,13 @@ async def test_a_closed_transport_tells_its_sockets_family(host, address_kind):
 
 
 @every_kind
-async def test_a_closed_transport_has_a_socket_without_a_new_descriptor(
+async def test_a_closed_transport_has_a_socket_when_no_fd_is_free(
     transport_pair,
 ):
     c = await transport_pair()
     c.transport.abort()
     await c.protocol.wait_lost()
-    with no_descriptor_left():
+    with no_free_fd():
         sock = c.transport.get_extra_info("socket")
     assert sock.fileno() == -1
     assert sock is c.transport.get_extra_info("socket")
