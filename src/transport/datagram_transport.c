@@ -410,10 +410,10 @@ static int
 write_ready(FlDatagram *self)
 {
     FlStream *stream = &self->stream;
-    int result = SENT;
     if (stream->phase >= FL_STREAM_LOST || stream->reg == NULL) {
         return 0;
     }
+    int result;
     bool is_empty;
     Py_BEGIN_CRITICAL_SECTION(self);
     do {

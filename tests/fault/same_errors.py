@@ -27,9 +27,10 @@ import re
 import socket
 import sys
 import tempfile
+import unittest.mock
 from functools import partial
 
-from fault_calls import SHIM
+import fault_calls
 
 HERE = pathlib.Path(__file__).resolve().parent
 BEHAVIOUR = HERE.parent / "behaviour"
@@ -58,15 +59,9 @@ class Patches:
 
     def install(self):
         for owner, name in self.targets:
-            original = getattr(owner, name)
-            own = name in vars(owner)
-            setattr(owner, name, self.failing(original))
-            undo = (
-                partial(setattr, owner, name, original)
-                if own
-                else partial(delattr, owner, name)
-            )
-            self.stack.callback(undo)
+            failing = self.failing(getattr(owner, name))
+            patch = unittest.mock.patch.object(owner, name, failing)
+            self.stack.enter_context(patch)
 
     def failing(self, original):
         @functools.wraps(original)
@@ -94,14 +89,14 @@ class Shim:
         self.name = name
 
     def install(self):
-        self.arm(0, count=0)
+        fault_calls.arm(self.name, 0, count=0)
 
-    def arm(self, code, count=1):
-        SHIM.fault_arm(self.name.encode(), 0, count, code)
+    def arm(self, code):
+        fault_calls.arm(self.name, code)
 
     def end(self):
-        hits = SHIM.fault_hits()
-        self.arm(0, count=0)
+        hits = fault_calls.hits()
+        fault_calls.arm(self.name, 0, count=0)
         return hits
 
 

@@ -120,8 +120,12 @@ async def reader_error(code, helpers, reports):
         assert reader.exception() is task.exception()
 
 
-async def accept_exhausted(code, helpers, reports):
-    """Reported, retried after a pause, and the client is served."""
+@contextlib.asynccontextmanager
+async def accept_error(code, helpers, reports):
+    """One accept() fails; yield its report and the server's address.
+
+    The client is served all the same.
+    """
     loop = asyncio.get_running_loop()
     protocol = helpers.Recorder()
     server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
@@ -130,30 +134,25 @@ async def accept_exhausted(code, helpers, reports):
     sock = socket.create_connection(address)
     await protocol.wait_for("made")
     (report,) = reports
-    assert report["message"] == "socket.accept() out of system resource"
+    yield report, address
     check(report["exception"], code, reports)
-    assert report["socket"].getsockname() == address
     reports.clear()
     sock.close()
     await protocol.wait_lost()
     server.close()
+
+
+async def accept_exhausted(code, helpers, reports):
+    """It is reported, and retried after a pause."""
+    async with accept_error(code, helpers, reports) as (report, address):
+        assert report["message"] == "socket.accept() out of system resource"
+        assert report["socket"].getsockname() == address
 
 
 async def accept_failed(code, helpers, reports):
-    """The loop reports it as the callback's, and the client is served."""
-    loop = asyncio.get_running_loop()
-    protocol = helpers.Recorder()
-    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
-    arm("accept4", code)
-    sock = socket.create_connection(server.sockets[0].getsockname())
-    await protocol.wait_for("made")
-    (report,) = reports
-    assert report["message"].startswith("Exception in callback ")
-    check(report["exception"], code, reports)
-    reports.clear()
-    sock.close()
-    await protocol.wait_lost()
-    server.close()
+    """The loop reports it as the callback's."""
+    async with accept_error(code, helpers, reports) as (report, _):
+        assert report["message"].startswith("Exception in callback ")
 
 
 async def joined_by_tls(helpers):
