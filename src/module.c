@@ -98,14 +98,13 @@ module_exec(PyObject *module)
     return 0;
 }
 
-/* The state is NULL if CPython failed before it was allocated.  The thread key
-   is deleted after the clear, which runs deallocators that may use it. */
+/* The state is NULL if CPython failed before it was allocated. */
 static void
 module_free(void *module)
 {
     FlState *state = fl_state_get(module);
     if (state != NULL) {
-        (void)fl_state_clear(module);
+        fl_state_clear(state);
         PyThread_tss_delete(&state->running);
     }
 }
@@ -130,9 +129,7 @@ static PyModuleDef module_def = {
     .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = fl_state_traverse,
-    /* Runs before the last objects die, at interpreter exit: deallocators must
-       expect NULL in the state (py/state.h). */
-    .m_clear = fl_state_clear,
+    /* No m_clear: the state stays whole while objects use it (py/state.h). */
     .m_free = module_free,
 };
 

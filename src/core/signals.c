@@ -66,9 +66,7 @@ probe_main_thread(FlState *state)
 {
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *result =
-        state->set_wakeup_fd == NULL
-            ? NULL
-            : PyObject_CallFunction(state->set_wakeup_fd, "i", INT_MAX);
+        PyObject_CallFunction(state->set_wakeup_fd, "i", INT_MAX);
     bool is_main = result == NULL && PyErr_Occurred()
                    && PyErr_ExceptionMatches(PyExc_OSError);
     Py_XDECREF(result);

@@ -70,6 +70,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     }
     /* tp_alloc has zeroed the rest. */
     loop->poller = poller;
+    Py_INCREF(module);
     loop->state = fl_state_get(module);
     loop->forks = fl_forks_count();
     loop->slow_callback_duration = 0.1;
@@ -254,6 +255,7 @@ static int
 loop_traverse(FlLoop *loop, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(loop));
+    Py_VISIT(loop->state->module);
     LOOP_ATTRIBUTES(VISIT)
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->patched_run);
@@ -295,6 +297,7 @@ loop_clear(FlLoop *loop)
 static void
 loop_dealloc(FlLoop *loop)
 {
+    PyObject *module = loop->state->module;
     PyObject_GC_UnTrack(loop);
     (void)loop_clear(loop);
     /* After close_core, because destructors may still have used these. */
@@ -308,6 +311,7 @@ loop_dealloc(FlLoop *loop)
     }
     free(loop->metrics);
     fl_object_free(loop);
+    Py_DECREF(module); /* it owns the state */
 }
 
 /* --- attributes ---------------------------------------------------------- */

@@ -129,10 +129,9 @@ fl_state_traverse(PyObject *module, visitproc visit, void *arg)
     return 0;
 }
 
-int
-fl_state_clear(PyObject *module)
+void
+fl_state_clear(FlState *state)
 {
-    FlState *state = fl_state_get(module);
 #define CLEAR(field, ...) Py_CLEAR(state->field);
     FL_IMPORTS(CLEAR)
     FL_OBJECTS(CLEAR)
@@ -141,7 +140,6 @@ fl_state_clear(PyObject *module)
 #define CLEAR_NAME(name) Py_CLEAR(state->names.name);
     FL_NAMES(CLEAR_NAME)
 #undef CLEAR_NAME
-    return 0;
 }
 
 PyTypeObject *

@@ -2,13 +2,15 @@
 
    There is one FlState per interpreter and import.  Nothing in it is global.
 
-   Ownership: the module owns this struct.  Our objects copy the pointer when
-   they are created; it stays valid, because an object owns its type and a heap
-   type owns its module.
+   Ownership: the module owns this struct.  A loop and a native reader own the
+   module; every other object of ours owns a loop.  tp_clear leaves both
+   references.  So an object may use the state until it is freed.  Its type is
+   not enough: the GC may clear a type, and with it the type's reference to the
+   module, before the type's instances.
 
-   Clearing: the GC may clear the module before the last object dies, at
-   interpreter exit.  All owned fields are NULL from then on.  So code that can
-   run in a deallocator must check them.
+   Clearing: the module has no m_clear, so the state is whole until the module
+   is freed.  The GC still breaks each cycle through the module: it clears the
+   module's __dict__ and the types, which refer to the module.
 
    Threads: most fields are set at import and only read afterwards.  The others
    are changed under the GIL or are atomic; a field that only one thread may
@@ -285,8 +287,8 @@ int fl_state_init(FlState *state, PyObject *module);
 /* The module's m_traverse. */
 int fl_state_traverse(PyObject *module, visitproc visit, void *arg);
 
-/* The module's m_clear: drop every owned reference.  May be called twice. */
-int fl_state_clear(PyObject *module);
+/* For the module's m_free: drop every owned reference. */
+void fl_state_clear(FlState *state);
 
 /* A name by its offset in FlNames, for tables of names.  Borrowed. */
 static inline PyObject *

@@ -169,6 +169,7 @@ reader_new(FlState *state, PyObject *dict)
         return NULL;
     }
     self->state = state;
+    Py_INCREF(state->module);
     int code = 0;
     for (size_t at = 0; code == 0 && at < ATTRIBUTE_COUNT; at++) {
         PyObject *name = fl_name_at(state, attributes[at]);
@@ -403,6 +404,7 @@ static int
 reader_traverse(FlReader *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->state->module);
     Py_VISIT(self->loop);
     Py_VISIT(self->waiter);
     Py_VISIT(self->exception);
@@ -426,11 +428,13 @@ reader_clear(FlReader *self)
 static void
 reader_dealloc(FlReader *self)
 {
+    PyObject *module = self->state->module;
     PyObject_GC_UnTrack(self);
     (void)reader_clear(self);
     /* All of it: frees the objects. */
     fl_byte_store_drop(&self->store, PY_SSIZE_T_MAX);
     fl_object_free(self);
+    Py_DECREF(module); /* it owns the state */
 }
 
 /* The attributes by asyncio's names.  NULL reads as None.  Setting one raises
