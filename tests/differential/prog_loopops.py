@@ -49,7 +49,7 @@ class LoopOps:
         self.jobs_run: list[int] = []
         self.futures_of_jobs: list[tuple[int, str, Any]] = []
         self.signals = False
-        self.other_loops = False
+        self.other_loops: list[Any] = []
 
     # -- timers -------------------------------------------------------------
 
@@ -166,7 +166,6 @@ class LoopOps:
         """
         if self.loose:
             return
-        self.other_loops = True
         make = type(self.loop)
 
         def run() -> None:
@@ -177,7 +176,8 @@ class LoopOps:
             other.run_forever()
             other.close()
 
-        self.tapes.append(helper(41).submit(run))
+        self.other_loops.append(helper(41).submit(run))
+        self.tapes.append(self.other_loops[-1])
 
     async def finish_loop_ops(self) -> None:
         self.timers.clear()
@@ -188,5 +188,7 @@ class LoopOps:
             self.judge_jobs()
 
     def end_loop_ops(self) -> None:
+        for ended in self.other_loops:
+            ended.wait()  # its fds are closed then
         if self.signals:
             self.loop.remove_signal_handler(signal.SIGUSR1)

@@ -157,7 +157,7 @@ class ReuseOps:
     link: Any
     loop: Any
     loose: bool
-    other_loops: bool
+    other_loops: list[Any]
 
     def start_reuse_ops(self) -> None:
         self.successors: list[Successor] = []

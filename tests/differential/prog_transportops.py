@@ -40,7 +40,7 @@ class TransportOps:
     slept: float
     leaving: bool
     loose: bool
-    other_loops: bool
+    other_loops: list[Any]
     wild: bool
 
     def usable(self, number: int) -> Link | None:
