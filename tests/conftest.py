@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
@@ -28,6 +29,7 @@ from patience import PATIENCE
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 KINDS = ("asyncio", "fastloop")
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -69,6 +71,10 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line(
         "markers", "keeps_fds: the test opens descriptors that stay open"
+    )
+    config.addinivalue_line(
+        "markers",
+        "asyncio_needs_gil(reason): asyncio's loop fails it without a GIL",
     )
 
 
@@ -119,6 +125,9 @@ def pytest_runtest_protocol(
 def loop_kind(request: pytest.FixtureRequest) -> str:
     """Return which loop this run of the test is about."""
     kind: str = request.param
+    mark = request.node.get_closest_marker("asyncio_needs_gil")
+    if mark and kind == "asyncio" and FREE_THREADED:
+        pytest.skip(f"asyncio without a GIL: {mark.args[0]}")
     return kind
 
 

@@ -231,6 +231,7 @@ async def test_a_fileno_that_raises(transport_pair, loop, fallback):
             )
 
 
+@pytest.mark.asyncio_needs_gil("a frame that has ended keeps the file")
 @pytest.mark.parametrize("kind", ["unix"])
 async def test_a_file_in_memory_is_freed_at_once(transport_pair, loop):
     class File(io.BytesIO):
