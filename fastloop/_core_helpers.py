@@ -1,9 +1,11 @@
 """Python functions that the C core calls where speed does not matter.
 
-They run when the core is imported, at a tick of the clock while the loop is
-busy, when a program requests a transport's socket or makes a mistake, at the
-end of a ``sock_connect()``, and for a ``sock_*()`` call in debug mode or on a
-socket of another class.
+They run when the core is imported, when a run begins in another thread than
+the main one, at a tick of the clock while the loop is busy, when a program
+requests a transport's socket or makes a mistake, when a server accepts a TLS
+connection, at the end of a ``sock_connect()`` and of a read pipe, for what
+debug mode logs, and for a ``sock_*()`` call in debug mode or on a socket of
+another class.
 """
 
 from __future__ import annotations

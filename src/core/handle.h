@@ -31,7 +31,8 @@
     PyObject_HEAD                                      \
     PyObject *args;                                    \
     PyObject *callback;                                \
-    PyObject *FL_ATOMIC cancelled; /* True or False */ \
+    /* True or False, unless set by asyncio's slot. */ \
+    PyObject *FL_ATOMIC cancelled;                     \
     PyObject *context;                                 \
     PyObject *loop;                                    \
     PyObject *repr;                                    \

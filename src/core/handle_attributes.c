@@ -29,12 +29,9 @@ ensure_filled(FlHandle *self)
 static PyObject *
 get_slot(FlHandle *self, void *closure)
 {
-    if (ensure_filled(self) < 0) {
-        return NULL;
-    }
-    PyObject *value =
-        fl_field_get(self, (PyObject **)((char *)self + (size_t)closure));
-    return value == NULL ? Py_NewRef(Py_None) : value;
+    return ensure_filled(self) < 0
+               ? NULL
+               : fl_field_attribute((PyObject *)self, closure);
 }
 
 /* Refuse `del handle._callback` and the like: a setter gets NULL for it, and a

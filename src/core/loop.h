@@ -57,7 +57,8 @@ typedef struct {
        already unlinked. */
     void (*abandon)(struct FlOpenTransport *self);
     /* Whether the transport has its fd for itself: never for a pipe, nor once
-       the fd refers to another file.  May run Python.  Raises nothing.  Any
+       its socket object was closed.  Without a socket object nothing tells
+       whether the fd was closed.  May run Python.  Raises nothing.  Any
        thread. */
     bool (*has_fd)(struct FlOpenTransport *self);
     /* Another user gets the fd.  The transport ends with EBADF and does not
@@ -181,15 +182,15 @@ fl_loop_on_own_thread(const FlLoop *loop)
 /* Without a GIL: whether another thread runs the loop, so that this one must
    not touch its transports.  Some calls, such as write, are for the loop's
    thread in asyncio but harmless from any thread under a GIL.  They go through
-   the thread queue then. */
+   the thread queue then.  The loop may be NULL.  A loop inherited by fork has
+   no such thread in this process.  Between two runs nothing is queued, because
+   no thread may ever run the loop again; only one thread at a time may use its
+   transports then. */
 static inline bool
 fl_loop_on_other_thread(const FlLoop *loop)
 {
-#if FL_HAVE_GIL
-    return false;
-#else
-    return fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop);
-#endif
+    return !FL_HAVE_GIL && loop != NULL && fl_loop_is_running(loop)
+           && !fl_loop_on_own_thread(loop) && !fl_loop_is_inherited(loop);
 }
 
 /* Whether the calling thread runs, iterates or closes the loop now.  Relaxed:

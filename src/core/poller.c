@@ -554,7 +554,6 @@ check_first_wait(FlPoller *poller)
                                               : open_uv(poller);
     fl_fd_table_unlock(&poller->table);
     poller->wait_checked = code == 0;
-    poller->set_polled = poller->set_polled && poller->wait_checked;
     return code;
 }
 

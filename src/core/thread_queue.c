@@ -10,9 +10,9 @@
    2. A push flushes what the calling thread's own loop has corked before it
       wakes this loop.  Otherwise the caller could wait for this loop's answer
       while this loop waits for those bytes.
-   3. Without a GIL `closed` changes under the lock, before the poller is
-      closed.  A push that has seen an open loop may use the poller until it
-      releases the lock.
+   3. Without a GIL a push that has seen an open loop may use the poller until
+      it releases the lock: close_core takes the lock once after it has set
+      `closed`, and closes the poller later.
    4. Without a GIL the ready queue and the timers belong to the thread that
       claimed the loop.  While no thread has, they belong to the one that has
       the lock.  A claim takes the lock once: after that no thread uses them
@@ -213,7 +213,6 @@ fl_thread_queue_close(FlLoop *loop)
 {
     FlThreadQueue *thread_queue = &loop->thread_queue;
     fl_thread_queue_lock(thread_queue);
-    loop->closed = true;
     /* Take the entries: no more are pushed once `closed` is set. */
     FlReadyQueue ready = thread_queue->ready;
     memset(&thread_queue->ready, 0, sizeof(ready));

@@ -53,8 +53,9 @@ int fl_thread_queue_init(FlThreadQueue *thread_queue);
 /* Release the entries, the lock and the condition. */
 void fl_thread_queue_free(FlThreadQueue *thread_queue);
 
-/* Mark the loop closed and drop the entries that wait.  When this returns no
-   other thread is pushing to the loop or waking it, and none will. */
+/* Drop the entries that wait.  The caller has marked the loop closed.  When
+   this returns no other thread is pushing to the loop or waking it, and none
+   will. */
 void fl_thread_queue_close(FlLoop *loop);
 
 /* If no thread runs, iterates or closes the loop, take the lock: until it is

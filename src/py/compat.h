@@ -29,7 +29,6 @@
 #define Py_T_PYSSIZET  T_PYSSIZET
 #define Py_T_OBJECT_EX T_OBJECT_EX
 #define FL_T_OBJECT    T_OBJECT
-#define Py_T_DOUBLE    T_DOUBLE
 #define Py_T_BOOL      T_BOOL
 #define Py_T_UINT      T_UINT
 #define Py_T_ULONGLONG T_ULONGLONG

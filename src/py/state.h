@@ -2,11 +2,12 @@
 
    There is one FlState per interpreter and import.  Nothing in it is global.
 
-   Ownership: the module owns this struct.  A loop and a native reader own the
-   module; every other object of ours owns a loop.  tp_clear leaves both
-   references.  So an object may use the state until it is freed.  Its type is
-   not enough: the GC may clear a type, and with it the type's reference to the
-   module, before the type's instances.
+   Ownership: the module owns this struct.  A loop, a stream (which loses its
+   loop when it ends) and a native reader own the module; every other object of
+   ours owns a loop.  tp_clear leaves these references.  So an object may use
+   the state until it is freed.  Its type is not enough: the GC may clear a
+   type, and with it the type's reference to the module, before the type's
+   instances.
 
    Clearing: the module has no m_clear, so the state is whole until the module
    is freed.  The GC still breaks each cycle through the module: it clears the

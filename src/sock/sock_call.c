@@ -39,8 +39,7 @@ typedef struct {
     FlAttempt attempt;  /* owns its references, unlike other attempts */
     PyObject *future;   /* NULL before wait, and once released */
     PyObject *context;  /* to run in; NULL: the loop's.  See invariant 3 */
-    int fd;             /* the fd it is registered for */
-    bool is_waiting;    /* registered */
+    int fd;             /* the fd it waits for; -1: it does not wait */
     atomic_bool counts; /* in the socket's _io_refs: invariant 4 */
 } SocketCall;
 
@@ -109,10 +108,12 @@ release(SocketCall *self)
        may run any Python. */
     Py_CLEAR(self->future);
     fl_attempt_release_view(&self->attempt);
-    if (self->is_waiting) {
-        self->is_waiting = false;
-        /* Does nothing if another call or handle occupies the slot by now. */
-        (void)fl_fd_remove(self->attempt.loop, self->fd,
+    int fd = self->fd;
+    self->fd = -1;
+    if (fd >= 0) {
+        /* Does nothing if another call or handle occupies the slot by now, or
+           if the registration failed. */
+        (void)fl_fd_remove(self->attempt.loop, fd,
                            self->attempt.operation->event, (PyObject *)self);
     }
 }
@@ -195,7 +196,6 @@ wait_for_fd(SocketCall *self)
                               attempt->operation->event, (PyObject *)self,
                               persists);
     }
-    self->is_waiting = code == 0;
     return code;
 }
 
@@ -248,6 +248,7 @@ call_new(FlAttempt *attempt)
     }
     self->attempt = *attempt;
     self->attempt.is_retry = true;
+    self->fd = -1;
     attempt->view.obj = NULL; /* the copy above owns the buffer now */
     Py_INCREF(attempt->loop);
     Py_INCREF(attempt->sock);

@@ -84,7 +84,6 @@ typedef enum {
     FL_TLS_APP_NEW,
     FL_TLS_APP_MADE,
     FL_TLS_APP_EOF,
-    FL_TLS_APP_LOST,
 } FlTlsAppState;
 
 typedef struct FlTlsTransport FlTlsTransport;

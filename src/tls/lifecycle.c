@@ -632,9 +632,8 @@ end_connection(FlTls *self, PyObject *exc)
 {
     /* A connection lost during the handshake only resolves the waiter, also
        after start_tls. */
-    bool was_made = self->phase != FL_TLS_HANDSHAKE
-                    && (self->app_state == FL_TLS_APP_MADE
-                        || self->app_state == FL_TLS_APP_EOF);
+    bool was_made =
+        self->phase != FL_TLS_HANDSHAKE && self->app_state != FL_TLS_APP_NEW;
     /* The fields are set before any call, which may run a finalizer that looks
        at them. */
     PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
@@ -644,7 +643,6 @@ end_connection(FlTls *self, PyObject *exc)
     FlTlsTransport *transport =
         (FlTlsTransport *)fl_field_get(self, (PyObject **)&self->transport);
     self->phase = FL_TLS_LOST;
-    self->app_state = FL_TLS_APP_LOST;
     self->writes_after_loss++; /* as asyncio's _conn_lost */
     fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     fl_field_set(self, &self->raw, NULL);

@@ -211,7 +211,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size <= 0) {
         return fl_call_none((int)size);
     }
-    return fl_transport_on_other_thread(self->loop)
+    return fl_loop_on_other_thread(self->loop)
                ? forward_write(self, PyBytes_FromObject(data))
                : fl_call_none(fl_tls_write(self->connection, data));
 }
@@ -219,7 +219,7 @@ write_data(FlTlsTransport *self, PyObject *data)
 static PyObject *
 write_lines(FlTlsTransport *self, PyObject *lines)
 {
-    return fl_transport_on_other_thread(self->loop)
+    return fl_loop_on_other_thread(self->loop)
                ? forward_write(self, join_lines(self->state, lines))
                : fl_call_none(fl_tls_writelines(self->connection, lines));
 }
@@ -237,7 +237,7 @@ static PyObject *
 control_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *name = self->state->names._control_reading;
-    return fl_transport_on_other_thread(self->loop)
+    return fl_loop_on_other_thread(self->loop)
                ? fl_transport_queue_to_loop(self->loop, (PyObject *)self, name,
                                             NULL)
                : fl_call_none(fl_tls_control_reading(self->connection));

@@ -13,8 +13,8 @@
 
 /* The object that socket.getsockname() would return for an address: a tuple
    for AF_INET and AF_INET6, str or bytes for AF_UNIX.  A new reference.
-   None for other families: a socket of such a family always has a Python
-   socket object, which can format the address. */
+   None for other families: the caller asks the socket object, which it makes
+   if there is none. */
 PyObject *fl_sockaddr_object(const struct sockaddr_storage *address,
                              socklen_t size);
 

@@ -330,7 +330,7 @@ fl_flow_check(FlStream *self, bool pause)
         && (pause ? size > self->high_water_bytes
                   : size <= self->low_water_bytes))
     {
-        if (pause && fl_transport_on_other_thread(self->loop)) {
+        if (pause && fl_loop_on_other_thread(self->loop)) {
             loop = Py_NewRef((PyObject *)self->loop);
         }
         else {

@@ -545,6 +545,7 @@ int
 fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->state->module);
     Py_VISIT(self->extra);
     Py_VISIT(self->loop);
     Py_VISIT(self->sock);
@@ -644,6 +645,7 @@ fl_stream_dealloc(FlStream *self)
 void
 fl_stream_free(FlStream *self)
 {
+    PyObject *module = self->state->module;
     PyObject_ClearWeakRefs((PyObject *)self);
     FL_CHECK(self->reg == NULL, "a freed stream has no registration");
     FL_CHECK(!fl_stream_is_corked(self), "loop->corked would dangle");
@@ -655,4 +657,5 @@ fl_stream_free(FlStream *self)
     free(self->sockname);
     Py_CLEAR(self->loop);
     fl_object_free(self);
+    Py_DECREF(module); /* it owns the state */
 }

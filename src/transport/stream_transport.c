@@ -323,6 +323,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->kind = options->kind;
     self->read_eof = options->never_readable;
     self->state = loop->state;
+    Py_INCREF(self->state->module);
     self->ops = &stream_ops;
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;

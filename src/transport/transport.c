@@ -46,7 +46,7 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 #else
     /* The loop's thread may be clearing self->loop: see stream_finish. */
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
-    bool elsewhere = fl_transport_on_other_thread((FlLoop *)loop);
+    bool elsewhere = fl_loop_on_other_thread((FlLoop *)loop);
     if (elsewhere) {
         *result = fl_transport_queue_to_loop((FlLoop *)loop, (PyObject *)self,
                                              method, NULL);

@@ -73,18 +73,6 @@ struct FlTransport {
     FL_TRANSPORT_HEAD
 };
 
-/* True if this thread must forward a call to the loop's thread: there is no
-   GIL, and another thread runs the loop.  The loop may be NULL.  A loop
-   inherited by fork has no such thread in this process.  Between two runs a
-   call is not forwarded, because no thread may ever run the loop again; only
-   one thread at a time may use its transports then. */
-static inline bool
-fl_transport_on_other_thread(const FlLoop *loop)
-{
-    return !FL_HAVE_GIL && loop != NULL && fl_loop_on_other_thread(loop)
-           && !fl_loop_is_inherited(loop);
-}
-
 /* Queue self.method(argument), or self.method() if argument is NULL, for the
    loop's thread.  Does not wait for the call, so its result is lost.  None, or
    NULL with an exception set. */
