@@ -217,7 +217,8 @@ def end_read_pipe(transport: Any) -> None:
     try:
         transport._loop.call_soon(transport.get_protocol().eof_received)
     finally:  # or the event comes again: a protocol may lack the method
-        transport.close()
+        # Not a close() that a program has set: asyncio calls none here.
+        type(transport).close(transport)
 
 
 def _end_write_pipe(self: Any) -> None:

@@ -300,13 +300,20 @@ set_peer(FlStream *self, const FlStreamOptions *options)
     return size > 0 && self->peer == NULL ? -1 : 0;
 }
 
-/* As asyncio, which looks connection_made up before it queues the call.  0, or
-   -1 with AttributeError: a factory returned what is no protocol. */
+/* As asyncio, which looks connection_made up and passes it to call_soon().  0,
+   or -1 with AttributeError: a factory returned what is no protocol; or in
+   debug mode with an exception of call_soon's checks. */
 static int
-check_protocol(const FlState *state, PyObject *protocol)
+check_protocol(FlLoop *loop, PyObject *protocol)
 {
-    return fl_call_done(
-        PyObject_GetAttr(protocol, state->names.connection_made));
+    PyObject *made =
+        PyObject_GetAttr(protocol, loop->state->names.connection_made);
+    int code = made == NULL ? -1 : 0;
+    if (code == 0 && FL_UNLIKELY(loop->debug)) {
+        code = fl_debug_check(loop, made, "call_soon", true);
+    }
+    Py_XDECREF(made);
+    return code;
 }
 
 /* A stream without an fd or a registration.  NULL with an exception. */
@@ -344,7 +351,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     if (self->context == NULL
         || (self->kind == FL_SOCKET && set_peer(self, options) < 0)
         || fl_stream_set_protocol(self, options->protocol) < 0
-        || check_protocol(self->state, options->protocol) < 0)
+        || check_protocol(loop, options->protocol) < 0)
     {
         Py_CLEAR(self);
     }

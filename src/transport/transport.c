@@ -58,6 +58,22 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 
 /* --- methods ------------------------------------------------------------- */
 
+/* In debug mode another thread may not end a transport: asyncio then schedules
+   connection_lost by call_soon(), which refuses that.  0, or -1 with
+   RuntimeError; then nothing has changed. */
+static int
+check_debug_thread(FlTransport *self)
+{
+    PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
+    bool checks = loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)
+                  && self->ops->is_closing(self) == 0;
+    int code =
+        checks ? fl_call_method(loop, self->state->names._check_thread, NULL)
+               : 0;
+    Py_XDECREF(loop);
+    return code;
+}
+
 /* A method without arguments whose call is forwarded. */
 #define FORWARDED(method, call)                                       \
     static PyObject *transport_##method(FlTransport *self,            \
@@ -69,8 +85,10 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
                    : fl_call_none(call);                              \
     }
 
-FORWARDED(close, self->ops->close(self))
-FORWARDED(abort, self->ops->force_close(self, NULL))
+FORWARDED(close, check_debug_thread(self) < 0 ? -1 : self->ops->close(self))
+FORWARDED(abort, check_debug_thread(self) < 0
+                     ? -1
+                     : self->ops->force_close(self, NULL))
 FORWARDED(pause_reading, self->ops->set_paused(self, true))
 FORWARDED(resume_reading, self->ops->set_paused(self, false))
 

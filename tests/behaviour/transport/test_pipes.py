@@ -211,3 +211,15 @@ async def test_a_protocol_without_eof_received_ends_at_eof(
     assert transport.is_closing()
     (report,) = reports
     assert isinstance(report["exception"], AttributeError)
+
+
+@pytest.mark.parametrize("make", [open_pipe, open_fifo, open_socket])
+async def test_the_end_of_a_pipe_calls_no_close_of_the_program(
+    loop, tmp_path, make
+):
+    read, write = make(tmp_path)
+    with write:
+        transport, protocol = await loop.connect_read_pipe(Recorder, read)
+        transport.close = pytest.fail
+    assert await protocol.wait_lost() is None
+    assert protocol.names == ["made", "eof", "lost"]

@@ -1,0 +1,112 @@
+"""What debug mode refuses: transports ended by threads, async protocols.
+
+On fastloop alone: asyncio raises the same, and leaves a transport behind that
+is closing for ever, or open without a connection_made.
+"""
+
+import contextlib
+import socket
+import sysconfig
+
+import pytest
+from net_helpers import Recorder
+
+pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+needs_gil = pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="without a GIL a transport passes the call to its loop's thread",
+)
+
+
+@pytest.fixture
+def debug(loop):
+    loop.set_debug(True)
+    loop.slow_callback_duration = 1000
+    return loop
+
+
+@contextlib.asynccontextmanager
+async def opened(loop, kind, protocol):
+    """A transport that is closed in the end; kind: what it is of."""
+    near, far = socket.socketpair(
+        type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM
+    )
+    near.setblocking(False)
+    make = {
+        "stream": lambda: loop.create_connection(lambda: protocol, sock=near),
+        "datagrams": lambda: loop.create_datagram_endpoint(
+            lambda: protocol, sock=near
+        ),
+        "read pipe": lambda: loop.connect_read_pipe(lambda: protocol, near),
+        "write pipe": lambda: loop.connect_write_pipe(lambda: protocol, near),
+    }[kind]
+    with near, far:
+        transport, _ = await make()
+        try:
+            yield transport
+        finally:
+            transport.close()
+            await protocol.wait_lost()
+
+
+each_transport = pytest.mark.parametrize(
+    "kind", ["stream", "datagrams", "read pipe", "write pipe"]
+)
+
+
+@needs_gil
+@each_transport
+@pytest.mark.parametrize("method", ["close", "abort"])
+async def test_another_thread_may_not_end_a_transport(debug, kind, method):
+    protocol = Recorder()
+    async with opened(debug, kind, protocol) as transport:
+        end = getattr(transport, method, transport.close)
+        with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+            await debug.run_in_executor(None, end)
+        assert not transport.is_closing()
+
+
+@needs_gil
+@each_transport
+async def test_another_thread_may_close_what_is_closing(debug, kind):
+    async with opened(debug, kind, Recorder()) as transport:
+        transport.close()
+        await debug.run_in_executor(None, transport.close)
+
+
+@needs_gil
+@each_transport
+async def test_another_thread_is_not_checked_without_debug_mode(loop, kind):
+    async with opened(loop, kind, Recorder()) as transport:
+        await loop.run_in_executor(None, transport.close)
+        assert transport.is_closing()
+
+
+class Coroutine(Recorder):
+    async def connection_made(self, transport):
+        raise AssertionError
+
+
+class Number(Recorder):
+    connection_made = 5
+
+
+@each_transport
+@pytest.mark.parametrize(
+    ("protocol", "text"),
+    [
+        (Coroutine, r"coroutines cannot be used with call_soon\(\)"),
+        (Number, r"a callable object was expected by call_soon\(\), got 5"),
+    ],
+)
+async def test_connection_made_must_be_a_function(debug, kind, protocol, text):
+    with pytest.raises(TypeError, match=text):
+        async with opened(debug, kind, protocol()):
+            pass
+
+
+async def test_connection_made_of_a_process_must_be_a_function(debug):
+    with pytest.raises(TypeError, match="coroutines cannot be used"):
+        await debug.subprocess_exec(
+            Coroutine, "true", stdin=None, stdout=None, stderr=None
+        )
