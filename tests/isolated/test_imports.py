@@ -117,3 +117,31 @@ for _ in range(3):
     os.close(read_end)
 """
     )
+
+
+def test_what_uses_the_module_to_its_end_owns_it(fast_script):
+    """Others own a loop; a transport that has ended has none."""
+    fast_script("""
+import sysconfig
+from fastloop import _core
+
+async def main():
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=near)
+    owners = [
+        thing for thing in gc.get_objects()
+        if type(thing).__name__ == "StreamState"
+    ]
+    assert sysconfig.get_config_var("Py_GIL_DISABLED") or len(owners) == 1
+    far.close()
+    writer.close()
+    await writer.wait_closed()
+    assert writer.transport._loop is None
+    for owner in (loop, writer.transport, *owners):
+        assert _core in gc.get_referents(owner), owner
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+""")
