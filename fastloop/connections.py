@@ -544,15 +544,17 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             }
         )
 
-    def _accept_failed(self, exc: BaseException) -> None:
+    def _accept_failed(
+        self, exc: BaseException, protocol: object = None
+    ) -> None:
         """Report an accepted connection that got no transport."""
-        self.call_exception_handler(
-            {
-                "message": "Error on transport creation for incoming "
-                "connection",
-                "exception": exc,
-            }
-        )
+        context: dict[str, Any] = {
+            "message": "Error on transport creation for incoming connection",
+            "exception": exc,
+        }
+        if protocol is not None:
+            context["protocol"] = protocol
+        self.call_exception_handler(context)
 
 
 #: The methods of asyncio's own transports that a peer or a process notices.

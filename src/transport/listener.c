@@ -87,6 +87,7 @@ typedef struct {
     struct sockaddr_storage peer;
     socklen_t peer_size;
     int fd;
+    PyObject *protocol; /* NULL, or of a failed connection, to be reported */
 } Accepted;
 
 /* Accept one connection with O_NONBLOCK and FD_CLOEXEC set.  0 or a negative
@@ -137,9 +138,9 @@ accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
 }
 
 /* Open a StreamTransport.  0, or -1 with an exception set; then the fd
-   still belongs to `accepted`. */
+   still belongs to `accepted`, and so does the protocol. */
 static int
-open_plain(Listener *self, const Accepted *accepted, PyObject *context)
+open_plain(Listener *self, Accepted *accepted, PyObject *context)
 {
     PyObject *protocol = PyObject_CallNoArgs(self->factory);
     if (protocol == NULL) {
@@ -154,9 +155,13 @@ open_plain(Listener *self, const Accepted *accepted, PyObject *context)
         .peer_size = accepted->peer_size,
     };
     PyObject *stream = fl_stream_open(self->loop, &options);
-    /* The loop owns the open stream. */
+    if (stream == NULL) {
+        accepted->protocol = protocol;
+        return -1;
+    }
     Py_DECREF(protocol);
-    return fl_call_done(stream);
+    Py_DECREF(stream); /* the loop owns the open stream */
+    return 0;
 }
 
 /* Pass the connection to accept_tls, which creates the transport in Python.
@@ -180,18 +185,18 @@ open_tls(Listener *self, Accepted *accepted)
     return fl_call_done(result);
 }
 
-/* Pass the raised exception to a Python method of the loop, then sock and
-   listener if they are not NULL.  If that raises, report its exception.  0, or
-   -1 if an exception ends the run. */
+/* Pass the raised exception to a Python method of the loop, then the two
+   arguments if they are not NULL.  If that raises, report its exception.  0,
+   or -1 if an exception ends the run. */
 static int
-report_by_method(Listener *self, PyObject *method, PyObject *sock,
-                 PyObject *listener)
+report_by_method(Listener *self, PyObject *method, PyObject *first,
+                 PyObject *second)
 {
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *outer = fl_error_begin_handling(exc);
     int code =
         fl_call_done(PyObject_CallMethodObjArgs((PyObject *)self->loop, method,
-                                                exc, sock, listener, NULL));
+                                                exc, first, second, NULL));
     fl_error_end_handling(outer);
     Py_DECREF(exc);
     return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
@@ -205,6 +210,7 @@ open_accepted(Listener *self, Accepted *accepted)
 {
     PyObject *context = PyContext_Copy(self->context);
     int code = -1;
+    accepted->protocol = NULL;
     if (context != NULL && PyContext_Enter(context) == 0) {
         code = self->accept_tls == NULL ? open_plain(self, accepted, context)
                                         : open_tls(self, accepted);
@@ -220,11 +226,12 @@ open_accepted(Listener *self, Accepted *accepted)
     if (accepted->fd >= 0) {
         fl_close_socket(self->loop, accepted->fd);
     }
-    return fl_error_leaves_loop()
-               ? -1
-               : report_by_method(self,
-                                  self->loop->state->names._accept_failed,
-                                  NULL, NULL);
+    if (!fl_error_leaves_loop()) {
+        code = report_by_method(self, self->loop->state->names._accept_failed,
+                                accepted->protocol, NULL);
+    }
+    Py_CLEAR(accepted->protocol);
+    return code;
 }
 
 /* --- events -------------------------------------------------------------- */

@@ -111,8 +111,9 @@ async def test_a_raising_factory(loop, host, loop_kind, reports, error, debug):
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("what", [None, 5, "text"])
 async def test_a_factory_that_makes_no_protocol(
-    host, reports, loop_kind, what
+    loop, host, reports, loop_kind, what
 ):
+    loop.set_debug(True)  # or asyncio reports nothing
     made = []
 
     def factory():
@@ -133,7 +134,10 @@ async def test_a_factory_that_makes_no_protocol(
         await spin(lambda: made)
     await iterations(10)
     errors = {type(report["exception"]) for report in reports}
-    assert errors <= {AttributeError}
+    assert errors == {AttributeError}
+    for report in reports:
+        assert report.get("protocol") == what
+        assert len(report) == (2 if what is None else 3)
     # Tracebacks keep what asyncio leaves to the GC.
     reports.clear()
 
