@@ -351,8 +351,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def _report_callback(
         self,
-        handle: _core.Handle | _core.TimerHandle | None,
         exc: BaseException,
+        handle: _core.Handle | _core.TimerHandle | None,
     ) -> None:
         """Report a callback's exception, with asyncio's text and keys."""
         if handle is None:
@@ -388,7 +388,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
             method = name
         handle: Any = events.Handle(method, args, self)
         handle._source_traceback = source
-        self._report_callback(handle, exc)
+        self._report_callback(exc, handle)
 
     def _report_slow(
         self, handle: object, callback: object, duration_ns: int

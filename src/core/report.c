@@ -13,18 +13,18 @@
 #include "py/compat.h"
 #include "py/errors.h"
 
-/* Calls Loop._report_callback of fastloop/loop.py. */
 int
-fl_loop_report_callback(FlLoop *loop, PyObject *handle)
+fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
+                  PyObject *second, PyObject *third, PyObject *fourth)
 {
     if (fl_error_leaves_loop()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();
     PyObject *outer = fl_error_begin_handling(exc);
-    PyObject *result = PyObject_CallMethodObjArgs(
-        (PyObject *)loop, loop->state->names._report_callback,
-        handle == NULL ? Py_None : handle, exc, NULL);
+    PyObject *result =
+        PyObject_CallMethodObjArgs((PyObject *)loop, method, exc, first,
+                                   second, third, fourth, NULL);
     fl_error_end_handling(outer);
     Py_DECREF(exc);
     /* What an application's call_exception_handler raises ends the run, as in
@@ -33,21 +33,20 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
 }
 
 int
+fl_loop_report_callback(FlLoop *loop, PyObject *handle)
+{
+    return fl_loop_report_by(loop, loop->state->names._report_callback,
+                             handle == NULL ? Py_None : handle, NULL, NULL,
+                             NULL);
+}
+
+int
 fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
                     PyObject *argument, PyObject *source)
 {
-    if (fl_error_leaves_loop()) {
-        return -1;
-    }
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *outer = fl_error_begin_handling(exc);
-    /* Without an argument its NULL ends the list. */
-    PyObject *result = PyObject_CallMethodObjArgs(
-        (PyObject *)loop, loop->state->names._report_call, exc,
-        source == NULL ? Py_None : source, object, name, argument, NULL);
-    fl_error_end_handling(outer);
-    Py_DECREF(exc);
-    return fl_call_done(result);
+    return fl_loop_report_by(loop, loop->state->names._report_call,
+                             source == NULL ? Py_None : source, object, name,
+                             argument);
 }
 
 int

@@ -12,6 +12,12 @@
 #include "core/loop.h"
 #include "py/compat.h"
 
+/* Call the loop's `method` with the raised exception and the arguments, of
+   which the first that is NULL ends the list, as in an except block.  0
+   or -1. */
+int fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
+                      PyObject *second, PyObject *third, PyObject *fourth);
+
 /* Report the raised exception as one of object.name(argument), a call that the
    loop made without a handle.  `argument` may be NULL: no argument.  `source`
    is the stack of the code that queued the call, or NULL.  0 or -1. */

@@ -185,21 +185,14 @@ open_tls(Listener *self, Accepted *accepted)
     return fl_call_done(result);
 }
 
-/* Pass the raised exception to a Python method of the loop, then the two
-   arguments if they are not NULL.  If that raises, report its exception.  0,
-   or -1 if an exception ends the run. */
+/* fl_loop_report_by, whose own exception is reported, too.  0, or -1 if an
+   exception ends the run. */
 static int
-report_by_method(Listener *self, PyObject *method, PyObject *first,
-                 PyObject *second)
+report_by(Listener *self, PyObject *method, PyObject *first, PyObject *second)
 {
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *outer = fl_error_begin_handling(exc);
-    int code =
-        fl_call_done(PyObject_CallMethodObjArgs((PyObject *)self->loop, method,
-                                                exc, first, second, NULL));
-    fl_error_end_handling(outer);
-    Py_DECREF(exc);
-    return code < 0 ? fl_loop_report_callback(self->loop, NULL) : 0;
+    return fl_loop_report_by(self->loop, method, first, second, NULL, NULL) < 0
+               ? fl_loop_report_callback(self->loop, NULL)
+               : 0;
 }
 
 /* Open a transport on a connection, in a context of its own.  A failure is
@@ -226,10 +219,8 @@ open_accepted(Listener *self, Accepted *accepted)
     if (accepted->fd >= 0) {
         fl_close_socket(self->loop, accepted->fd);
     }
-    if (!fl_error_leaves_loop()) {
-        code = report_by_method(self, self->loop->state->names._accept_failed,
-                                accepted->protocol, NULL);
-    }
+    code = report_by(self, self->loop->state->names._accept_failed,
+                     accepted->protocol, NULL);
     Py_CLEAR(accepted->protocol);
     return code;
 }
@@ -310,9 +301,8 @@ handle_accept_error(Listener *self, int code)
     }
     (void)fl_raise_errno(code);
     return exhausted
-               ? report_by_method(self,
-                                  self->loop->state->names._accept_exhausted,
-                                  self->sock, (PyObject *)self)
+               ? report_by(self, self->loop->state->names._accept_exhausted,
+                           self->sock, (PyObject *)self)
                : -1;
 }
 
