@@ -1,11 +1,6 @@
 """Python functions that the C core calls where speed does not matter.
 
-They run when the core is imported, when a run begins in another thread than
-the main one, at a tick of the clock while the loop is busy, when a program
-requests a transport's socket or makes a mistake, when a server accepts a TLS
-connection, at the end of a ``sock_connect()`` and of a read pipe, for what
-debug mode logs, and for a ``sock_*()`` call in debug mode or on a socket of
-another class.
+None runs for each callback or packet.
 """
 
 from __future__ import annotations
@@ -217,7 +212,7 @@ def end_read_pipe(transport: Any) -> None:
     try:
         transport._loop.call_soon(transport.get_protocol().eof_received)
     finally:  # or the event comes again: a protocol may lack the method
-        # Not a close() that a program has set: asyncio calls none here.
+        # asyncio does not call close() here; a program may have replaced it.
         type(transport).close(transport)
 
 

@@ -319,7 +319,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         self, protocol: Any, *args: Any, **kwargs: Any
     ) -> Any:
         _core._flush_corked()  # the process may wait for corked writes
-        if self._debug:  # of the protocol's method, which _Starting wraps
+        # Here, because asyncio's own check sees the method of _Starting.
+        if self._debug:
             self._check_callback(protocol.connection_made, "call_soon")
         return await super()._make_subprocess_transport(
             _Starting(protocol), *args, **kwargs

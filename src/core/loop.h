@@ -56,10 +56,10 @@ typedef struct {
        drop it.  A stream whose finalizer has run is ended first.  The node is
        already unlinked. */
     void (*abandon)(struct FlOpenTransport *self);
-    /* Whether the transport has its fd for itself: never for a pipe, nor once
-       its socket object was closed.  Without a socket object nothing tells
-       whether the fd was closed.  May run Python.  Raises nothing.  Any
-       thread. */
+    /* Whether no other user may have the transport's fd.  False for a pipe,
+       and once the socket object was closed.  True without a socket object,
+       even if the fd was closed: nothing shows that.  May run Python.  Raises
+       nothing.  Any thread. */
     bool (*has_fd)(struct FlOpenTransport *self);
     /* Another user gets the fd.  The transport ends with EBADF and does not
        close the fd, which is another file's; a pipe that still has it waits
@@ -183,9 +183,9 @@ fl_loop_on_own_thread(const FlLoop *loop)
    not touch its transports.  Some calls, such as write, are for the loop's
    thread in asyncio but harmless from any thread under a GIL.  They go through
    the thread queue then.  The loop may be NULL.  A loop inherited by fork has
-   no such thread in this process.  Between two runs nothing is queued, because
-   no thread may ever run the loop again; only one thread at a time may use its
-   transports then. */
+   no such thread in this process.  Between two runs the result is false:
+   the loop may never run again, and a queued call would be lost.  Only one
+   thread at a time may use its transports then. */
 static inline bool
 fl_loop_on_other_thread(const FlLoop *loop)
 {

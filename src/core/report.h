@@ -12,9 +12,9 @@
 #include "core/loop.h"
 #include "py/compat.h"
 
-/* Call the loop's `method` with the raised exception and the arguments, of
-   which the first that is NULL ends the list, as in an except block.  0
-   or -1. */
+/* Report the raised exception: call loop.method(exc, first, ...) as in an
+   except block.  The first NULL ends the arguments.  An exception that ends
+   the run stays set.  0 or -1. */
 int fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
                       PyObject *second, PyObject *third, PyObject *fourth);
 

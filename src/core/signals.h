@@ -17,8 +17,8 @@
 #include "py/state.h"
 
 /* Create the loop's signal pipe, if it has none.  A loop calls this when it is
-   created, so that a process without free fds is told then.  0, or -1 with
-   OSError. */
+   created: if the process has no free fd, that fails, and not the first run.
+   0, or -1 with OSError. */
 int fl_signals_prepare(FlLoop *loop);
 
 /* Around a run: claim Python's wakeup fd, and restore the application's unless

@@ -34,8 +34,8 @@
 #include "streams/native_reader.h"
 #include "transport/native_protocol.h"
 
-/* The largest bytes object that malloc never maps (glibc does only until a
-   larger one was freed: make_scratch). */
+/* The largest bytes object below glibc's initial mmap threshold.  make_scratch
+   raises that threshold, but perhaps not under another malloc. */
 #define HEAP_BYTES        ((Py_ssize_t)(128 * 1024 - 128))
 /* Reads of less than this get one area of memory: several areas would cost
    more than the copy that they save. */

@@ -26,9 +26,8 @@
 
 /* At most this many bytes of records are decrypted on the C stack. */
 #define SMALL_BYTES     (8 * 1024)
-/* The largest bytes object that malloc never maps (glibc does only until a
-   larger one was freed: make_scratch).  Without a GIL an event must fit in one
-   object: WHOLE_EVENTS of transport/stream_read.c. */
+/* With a GIL: HEAP_BYTES of streams/reader.c.  Without one an event must fit
+   in one object: WHOLE_EVENTS of transport/stream_read.c. */
 #define LARGE_BYTES     ((FL_HAVE_GIL ? 128 : 1024) * 1024 - 128)
 /* Invariant 3. */
 #define MAX_REPLY_BYTES (64 * 1024)

@@ -87,7 +87,7 @@ typedef struct {
     struct sockaddr_storage peer;
     socklen_t peer_size;
     int fd;
-    PyObject *protocol; /* NULL, or of a failed connection, to be reported */
+    PyObject *protocol; /* owned; NULL: the factory made none */
 } Accepted;
 
 /* Accept one connection with O_NONBLOCK and FD_CLOEXEC set.  0 or a negative
@@ -138,30 +138,24 @@ accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
 }
 
 /* Open a StreamTransport.  0, or -1 with an exception set; then the fd
-   still belongs to `accepted`, and so does the protocol. */
+   still belongs to `accepted`. */
 static int
 open_plain(Listener *self, Accepted *accepted, PyObject *context)
 {
-    PyObject *protocol = PyObject_CallNoArgs(self->factory);
-    if (protocol == NULL) {
+    accepted->protocol = PyObject_CallNoArgs(self->factory);
+    if (accepted->protocol == NULL) {
         return -1;
     }
     FlStreamOptions options = {
         .fd = accepted->fd,
-        .protocol = protocol,
+        .protocol = accepted->protocol,
         .server = self->server,
         .context = context,
         .peer = &accepted->peer,
         .peer_size = accepted->peer_size,
     };
-    PyObject *stream = fl_stream_open(self->loop, &options);
-    if (stream == NULL) {
-        accepted->protocol = protocol;
-        return -1;
-    }
-    Py_DECREF(protocol);
-    Py_DECREF(stream); /* the loop owns the open stream */
-    return 0;
+    /* The loop owns the open stream. */
+    return fl_call_done(fl_stream_open(self->loop, &options));
 }
 
 /* Pass the connection to accept_tls, which creates the transport in Python.
@@ -185,8 +179,8 @@ open_tls(Listener *self, Accepted *accepted)
     return fl_call_done(result);
 }
 
-/* fl_loop_report_by, whose own exception is reported, too.  0, or -1 if an
-   exception ends the run. */
+/* Call fl_loop_report_by.  If `method` raises, report that exception, too.  0,
+   or -1 if an exception ends the run. */
 static int
 report_by(Listener *self, PyObject *method, PyObject *first, PyObject *second)
 {
@@ -212,6 +206,7 @@ open_accepted(Listener *self, Accepted *accepted)
     }
     Py_XDECREF(context);
     if (code == 0) {
+        Py_CLEAR(accepted->protocol);
         return 0;
     }
     FL_METER(self->loop, connections_refused, 1);

@@ -58,20 +58,28 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 
 /* --- methods ------------------------------------------------------------- */
 
-/* In debug mode another thread may not end a transport: asyncio then schedules
-   connection_lost by call_soon(), which refuses that.  0, or -1 with
-   RuntimeError; then nothing has changed. */
+/* The body of close() and abort().  Where asyncio's schedule connection_lost,
+   by call_soon(), debug mode raises RuntimeError in a thread that does not run
+   the loop; here nothing has changed then.  0 or -1. */
 static int
-check_debug_thread(FlTransport *self)
+end(FlTransport *self, bool aborts)
 {
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
-    bool checks = loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)
-                  && self->ops->is_closing(self) == 0;
-    int code =
-        checks ? fl_call_method(loop, self->state->names._check_thread, NULL)
-               : 0;
+    int code = 0;
+    if (loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)) {
+        bool is_closing = self->ops->is_closing(self) > 0;
+        bool has_unsent = self->ops->write_buffer_bytes(self) > 0;
+        bool schedules =
+            aborts ? !is_closing || has_unsent : !is_closing && !has_unsent;
+        code =
+            schedules
+                ? fl_call_method(loop, self->state->names._check_thread, NULL)
+                : 0;
+    }
     Py_XDECREF(loop);
-    return code;
+    return code < 0 ? -1
+           : aborts ? self->ops->force_close(self, NULL)
+                    : self->ops->close(self);
 }
 
 /* A method without arguments whose call is forwarded. */
@@ -85,10 +93,8 @@ check_debug_thread(FlTransport *self)
                    : fl_call_none(call);                              \
     }
 
-FORWARDED(close, check_debug_thread(self) < 0 ? -1 : self->ops->close(self))
-FORWARDED(abort, check_debug_thread(self) < 0
-                     ? -1
-                     : self->ops->force_close(self, NULL))
+FORWARDED(close, end(self, false))
+FORWARDED(abort, end(self, true))
 FORWARDED(pause_reading, self->ops->set_paused(self, true))
 FORWARDED(resume_reading, self->ops->set_paused(self, false))
 

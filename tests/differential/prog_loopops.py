@@ -49,7 +49,7 @@ class LoopOps:
         self.jobs_run: list[int] = []
         self.futures_of_jobs: list[tuple[int, str, Any]] = []
         self.signals = False
-        self.other_loops: list[Any] = []
+        self.other_loops: list[Any] = []  # an event each, set when closed
 
     # -- timers -------------------------------------------------------------
 
@@ -176,8 +176,9 @@ class LoopOps:
             other.run_forever()
             other.close()
 
-        self.other_loops.append(helper(41).submit(run))
-        self.tapes.append(self.other_loops[-1])
+        closed = helper(41).submit(run)
+        self.other_loops.append(closed)
+        self.tapes.append(closed)
 
     async def finish_loop_ops(self) -> None:
         self.timers.clear()
@@ -188,7 +189,7 @@ class LoopOps:
             self.judge_jobs()
 
     def end_loop_ops(self) -> None:
-        for ended in self.other_loops:
-            ended.wait()  # its fds are closed then
+        for closed in self.other_loops:
+            closed.wait()
         if self.signals:
             self.loop.remove_signal_handler(signal.SIGUSR1)

@@ -100,7 +100,7 @@ def import_again():
     spec.loader.exec_module(module)
     class Loop(module.BaseLoop, asyncio.AbstractEventLoop):
         pass
-    gc.collect()  # what is made from here on is cleared last
+    gc.collect()  # so that the GC clears the types before newer objects
     loop = Loop()
     read_end, write_end = os.pipe()
     os.close(write_end)
@@ -119,8 +119,8 @@ for _ in range(3):
     )
 
 
-def test_what_uses_the_module_to_its_end_owns_it(fast_script):
-    """Others own a loop; a transport that has ended has none."""
+def test_loops_transports_and_readers_own_the_module(fast_script):
+    """A transport loses its loop when it ends; other objects keep theirs."""
     fast_script("""
 import sysconfig
 from fastloop import _core
@@ -133,6 +133,7 @@ async def main():
         thing for thing in gc.get_objects()
         if type(thing).__name__ == "StreamState"
     ]
+    # Without a GIL no reader is native.
     assert sysconfig.get_config_var("Py_GIL_DISABLED") or len(owners) == 1
     far.close()
     writer.close()

@@ -112,10 +112,9 @@ assert_leaves_nothing(cycle, 10)
 }
 
 
-#: The loop's __del__() closes a socket that was finalized before it.
 MARKS = {
     "a_loop_abandoned_in_another_thread": [
-        pytest.mark.asyncio_needs_gil("__del__() raises ValueError")
+        pytest.mark.asyncio_needs_gil("__del__() closes a finalized socket")
     ]
 }
 

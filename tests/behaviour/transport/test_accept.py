@@ -113,7 +113,7 @@ async def test_a_raising_factory(loop, host, loop_kind, reports, error, debug):
 async def test_a_factory_that_makes_no_protocol(
     loop, host, reports, loop_kind, what
 ):
-    loop.set_debug(True)  # or asyncio reports nothing
+    loop.set_debug(True)  # without it asyncio reports nothing
     made = []
 
     def factory():

@@ -214,7 +214,7 @@ async def test_a_protocol_without_eof_received_ends_at_eof(
 
 
 @pytest.mark.parametrize("make", [open_pipe, open_fifo, open_socket])
-async def test_the_end_of_a_pipe_calls_no_close_of_the_program(
+async def test_eof_of_a_pipe_does_not_call_a_replaced_close(
     loop, tmp_path, make
 ):
     read, write = make(tmp_path)
