@@ -47,10 +47,7 @@ call_in_context(PyObject *callback, PyObject *args, PyObject *context)
     if (PyContext_Enter(context) < 0) {
         return NULL;
     }
-    /* Without arguments by vectorcall: the common case, and the faster. */
-    PyObject *result = PyTuple_GET_SIZE(args) == 0
-                           ? PyObject_CallNoArgs(callback)
-                           : PyObject_Call(callback, args, NULL);
+    PyObject *result = fl_call_args(callback, args);
     fl_context_leave(context, result == NULL);
     return result;
 }
@@ -214,7 +211,7 @@ run_call(FlLoop *loop, FlReady *entry)
     if (entry->nargs == 0) {
         /* A C task's step has no vectorcall: CPython would look up the empty
            tuple for a call by array. */
-        result = PyObject_Call(callback, loop->state->empty_tuple, NULL);
+        result = fl_call_args(callback, loop->state->empty_tuple);
     }
     else if (FL_LIKELY(entry->nargs <= FL_READY_ARGS)) {
         result =
@@ -223,7 +220,7 @@ run_call(FlLoop *loop, FlReady *entry)
                                 NULL);
     }
     else {
-        result = PyObject_Call(callback, entry->args[0], NULL);
+        result = fl_call_args(callback, entry->args[0]);
     }
     fl_context_leave(entry->context, result == NULL);
     if (FL_UNLIKELY(result == NULL)) {

@@ -248,7 +248,7 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),
     PyObject *func = job->func;
     PyObject *args = job->args;
     job->func = job->args = NULL;
-    PyObject *outcome = PyObject_Call(func, args, NULL);
+    PyObject *outcome = fl_call_args(func, args);
     meter_end(job, began_ns);
     /* Every exception goes to the future, SystemExit and KeyboardInterrupt
        too, as in concurrent.futures. */

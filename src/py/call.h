@@ -21,6 +21,20 @@ fl_call_none(int code)
     return code < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* callable(*args), for any callable of an application; args is a tuple.
+   PyObject_Call() alone does not check the result of a vectorcall: a callable
+   may return NULL without an exception, as a Python function does that raises
+   while there is no memory for its frame object. */
+static inline PyObject *
+fl_call_args(PyObject *callable, PyObject *args)
+{
+    return PyType_HasFeature(Py_TYPE(callable), Py_TPFLAGS_HAVE_VECTORCALL)
+               ? PyObject_Vectorcall(callable,
+                                     ((PyTupleObject *)args)->ob_item,
+                                     (size_t)PyTuple_GET_SIZE(args), NULL)
+               : PyObject_Call(callable, args, NULL);
+}
+
 /* The truth of object.name(): 1 or 0, or -1 with an exception set.  Runs
    Python. */
 int fl_call_truth(PyObject *object, PyObject *name);

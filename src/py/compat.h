@@ -180,16 +180,17 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define FL_HAVE_GIL 1
 #endif
 
-/* Without a GIL, make a type immortal.  Each new or freed instance changes its
-   type's reference count, so threads that create instances of one type compete
-   for a cache line.  A count too large for its field makes an object immortal:
-   the documentation says so, and the interpreter does the same to every Python
-   class once it has a second thread. */
+/* Without a GIL, make a type or a module immortal.  Each new or freed instance
+   changes the reference count of its type, and some the module's, so threads
+   that create instances compete for a cache line.  A count too large for its
+   field makes an object immortal: the documentation says so, and the
+   interpreter does the same to every Python class once it has a second
+   thread. */
 static inline void
-fl_make_type_immortal(PyObject *type)
+fl_make_immortal(PyObject *object)
 {
 #ifdef Py_GIL_DISABLED
-    Py_SET_REFCNT(type, PY_SSIZE_T_MAX);
+    Py_SET_REFCNT(object, PY_SSIZE_T_MAX);
 #endif
 }
 

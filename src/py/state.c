@@ -150,12 +150,13 @@ fl_type_add(PyObject *module, PyType_Spec *spec, PyObject *base)
     if (type != NULL && PyModule_AddType(module, type) < 0) {
         Py_CLEAR(type);
     }
-    /* Threads that create instances would contend for the type's reference
-       count.  An immortal type never frees its module, so each subinterpreter
-       would leak one. */
+    /* Threads that create instances would contend for the reference counts of
+       type and module.  In a subinterpreter they must not be immortal: each
+       would leak a module. */
     if (type != NULL && PyInterpreterState_Get() == PyInterpreterState_Main())
     {
-        fl_make_type_immortal((PyObject *)type);
+        fl_make_immortal((PyObject *)type);
+        fl_make_immortal(module);
     }
     return type;
 }

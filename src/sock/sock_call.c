@@ -368,6 +368,10 @@ call_await(SocketCall *self)
     if (wait(self) < 0) {
         return NULL;
     }
+    if (self->future == NULL) { /* the socket's fileno() has closed it */
+        PyErr_SetString(PyExc_RuntimeError, "a SocketCall was closed");
+        return NULL;
+    }
     const PyAsyncMethods *methods = Py_TYPE(self->future)->tp_as_async;
     if (methods == NULL || methods->am_await == NULL) {
         PyErr_SetString(PyExc_TypeError,

@@ -60,6 +60,14 @@ tls_force_close(FlTransport *self, PyObject *exc)
     return fl_error_keep_first(raised, 0, NULL);
 }
 
+/* A timer for the shutdown, or the end of the raw transport. */
+static bool
+tls_schedules_end(const FlTransport *transport, bool aborts)
+{
+    const FlTlsTransport *self = (const FlTlsTransport *)transport;
+    return aborts ? self->connection->raw != NULL : !self->closed;
+}
+
 /* Also while the raw transport is closing, as in asyncio's later releases of
    3.12 and 3.13 and since 3.14.  Otherwise StreamWriter.drain() does not yield
    after the connection is lost, so a task that goes on writing never lets the
@@ -158,6 +166,7 @@ static const FlTransportOps tls_ops = {
     .close = tls_close,
     .force_close = tls_force_close,
     .is_closing = tls_is_closing,
+    .schedules_end = tls_schedules_end,
     .set_paused = tls_set_paused,
     .is_reading = tls_is_reading,
     .set_protocol = tls_set_protocol,

@@ -173,6 +173,18 @@ stream_buffer_bytes(const FlTransport *transport)
     return fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
 }
 
+/* connection_lost, unless bytes are unsent or it is scheduled already.  The
+   abort() of asyncio's write pipes always schedules it. */
+static bool
+stream_schedules_end(const FlTransport *transport, bool aborts)
+{
+    const FlStream *self = (const FlStream *)transport;
+    bool has_unsent = stream_buffer_bytes(transport) > 0;
+    return fl_stream_is_closing(self)
+               ? aborts && (has_unsent || self->kind == FL_WRITE_PIPE)
+               : aborts || !has_unsent;
+}
+
 static int
 stream_control_writing(FlTransport *transport)
 {
@@ -186,6 +198,7 @@ static const FlTransportOps stream_ops = {
     .close = stream_close,
     .force_close = stream_force_close,
     .is_closing = stream_is_closing,
+    .schedules_end = stream_schedules_end,
     .set_paused = stream_set_paused,
     .is_reading = stream_is_reading,
     .set_protocol = stream_set_protocol,

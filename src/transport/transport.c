@@ -58,23 +58,18 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 
 /* --- methods ------------------------------------------------------------- */
 
-/* The body of close() and abort().  Where asyncio's schedule connection_lost,
-   by call_soon(), debug mode raises RuntimeError in a thread that does not run
-   the loop; here nothing has changed then.  0 or -1. */
+/* The body of close() and abort().  Where asyncio's schedule a call, debug
+   mode raises RuntimeError in a thread that does not run the loop; here
+   nothing has changed then.  0 or -1. */
 static int
 end(FlTransport *self, bool aborts)
 {
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
     int code = 0;
-    if (loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)) {
-        bool is_closing = self->ops->is_closing(self) > 0;
-        bool has_unsent = self->ops->write_buffer_bytes(self) > 0;
-        bool schedules =
-            aborts ? !is_closing || has_unsent : !is_closing && !has_unsent;
-        code =
-            schedules
-                ? fl_call_method(loop, self->state->names._check_thread, NULL)
-                : 0;
+    if (loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)
+        && self->ops->schedules_end(self, aborts))
+    {
+        code = fl_call_method(loop, self->state->names._check_thread, NULL);
     }
     Py_XDECREF(loop);
     return code < 0 ? -1

@@ -88,7 +88,7 @@ class Helper:
             job, done = self.jobs.get()
             try:
                 job()
-            except Exception:  # the next job is another program's
+            except BaseException:  # the next job is another program's
                 traceback.print_exc()
             done.set()
 

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from prog_links import helper
+from prog_peer import PATIENCE
 
 #: Seconds by which two timers differ for certain, whichever clock is asked.
 APART = 0.006
@@ -190,6 +191,7 @@ class LoopOps:
 
     def end_loop_ops(self) -> None:
         for closed in self.other_loops:
-            closed.wait()
+            if not closed.wait(PATIENCE):
+                self.problem("another loop is not closed")
         if self.signals:
             self.loop.remove_signal_handler(signal.SIGUSR1)

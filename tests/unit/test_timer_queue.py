@@ -127,7 +127,8 @@ def timers(library: ctypes.CDLL) -> Iterator[Timers]:
 def test_a_push_without_memory_has_its_own_code(timers: Timers) -> None:
     """No errno: FL_NO_MEMORY of base/codes.h.  It changes nothing."""
     timers.push(5)
-    full = 1 << (50 if sys.maxsize > 1 << 32 else 27)
+    # Twice as many slots fit in a size_t, but in no memory.
+    full = 1 << (50 if sys.maxsize > 1 << 32 else 26)
     timers.queue.heap_size = timers.queue.heap_capacity = full
     node = Node()
     code = timers.c.fl_timer_queue_push(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 
 import pytest
@@ -199,3 +200,16 @@ def test_a_loop_that_is_closed_lets_go(loop_factory, pair):
     loop.run_until_complete(asyncio.wait([task]))
     loop.close()
     assert near.fileno() == -1
+
+
+async def test_a_call_that_fileno_closes_is_refused(loop, pair):
+    class Sock(socket.socket):
+        def fileno(self):
+            for call in gc.get_objects():
+                if type(call).__name__ == "SocketCall":
+                    call.close()
+            return super().fileno()
+
+    with Sock(fileno=pair[0].detach()) as near:
+        with pytest.raises(RuntimeError, match="a SocketCall was closed"):
+            await loop.sock_recv(near, 100)

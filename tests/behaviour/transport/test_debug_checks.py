@@ -9,7 +9,7 @@ import socket
 import sysconfig
 
 import pytest
-from net_helpers import Recorder
+from net_helpers import Recorder, client_context, iterations, server_context
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 MANY = 8 << 20
@@ -27,8 +27,34 @@ def debug(loop):
 
 
 @contextlib.asynccontextmanager
+async def opened_by_tls(loop, protocol):
+    """Open a TLS connection, and close it at the end."""
+    server = await loop.create_server(
+        Recorder, "127.0.0.1", 0, ssl=server_context()
+    )
+    transport, _ = await loop.create_connection(
+        lambda: protocol,
+        *server.sockets[0].getsockname(),
+        ssl=client_context(),
+        server_hostname="localhost",
+    )
+    server.close()
+    try:
+        yield transport
+    finally:
+        transport.close()
+        await protocol.wait_lost()
+        await server.wait_closed()
+        await iterations(10)
+
+
+@contextlib.asynccontextmanager
 async def opened(loop, kind, protocol):
     """Open a transport of this kind, and close it at the end."""
+    if kind == "tls":
+        async with opened_by_tls(loop, protocol) as transport:
+            yield transport
+        return
     near, far = socket.socketpair(
         type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM
     )
@@ -50,9 +76,8 @@ async def opened(loop, kind, protocol):
             await protocol.wait_lost()
 
 
-each_transport = pytest.mark.parametrize(
-    "kind", ["stream", "datagrams", "read pipe", "write pipe"]
-)
+RAW = ["stream", "datagrams", "read pipe", "write pipe"]
+each_transport = pytest.mark.parametrize("kind", [*RAW, "tls"])
 
 
 @needs_gil
@@ -94,7 +119,7 @@ class Number(Recorder):
     connection_made = 5
 
 
-@each_transport
+@pytest.mark.parametrize("kind", RAW)
 @pytest.mark.parametrize(
     ("protocol", "text"),
     [
@@ -127,3 +152,15 @@ async def test_a_close_that_schedules_nothing_is_not_checked(debug):
         with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
             await debug.run_in_executor(None, transport.abort)
         transport.abort()
+
+
+@needs_gil
+async def test_each_end_of_a_tls_transport_is_checked(debug):
+    """Its close() sets a timer, even while bytes are unsent."""
+    protocol = Recorder()
+    async with opened(debug, "tls", protocol) as transport:
+        transport.write(bytes(MANY))
+        for end in (transport.close, transport.abort):
+            with pytest.raises(RuntimeError, match="Non-thread-safe"):
+                await debug.run_in_executor(None, end)
+            assert not transport.is_closing()
