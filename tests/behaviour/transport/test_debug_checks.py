@@ -19,13 +19,6 @@ needs_gil = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def debug(loop):
-    loop.set_debug(True)
-    loop.slow_callback_duration = 1000
-    return loop
-
-
 @contextlib.asynccontextmanager
 async def opened_by_tls(loop, protocol):
     """Open a TLS connection, and close it at the end."""
