@@ -18,18 +18,17 @@ import logging
 import os
 import signal
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any
 
 import pytest
+from builds import FREE_THREADED
 from patience import PATIENCE
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
 KINDS = ("asyncio", "fastloop")
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 

@@ -6,15 +6,15 @@ import asyncio
 import contextlib
 import socket
 import sys
-import sysconfig
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from builds import FREE_THREADED
 from net_helpers import Recorder, iterations, spin
 
 #: Without a GIL another thread may write to the stream: nothing is corked.
-HOLDS = not sysconfig.get_config_var("Py_GIL_DISABLED")
+HOLDS = not FREE_THREADED
 #: Seconds to wait for bytes that should have been sent.
 LIMIT = 10
 #: A loaded machine lets many iterations meet a tick, but not so many in a row.

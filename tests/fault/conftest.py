@@ -19,12 +19,15 @@ def shim(tmp_path_factory):
 
 @pytest.fixture
 def shim_env():
-    """Return the environment of a program that loads the shim."""
+    """Return the environment of a program that loads the shim.
+
+    It can import fastloop and what the tests of behaviour share.
+    """
     import fastloop
 
-    home = str(Path(fastloop.__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": home + (os.pathsep + path if path else ""),
-    }
+    home = Path(fastloop.__file__).resolve().parent.parent
+    tests = Path(__file__).resolve().parent.parent
+    behaviour = tests / "behaviour"
+    folders = [home, tests, behaviour, behaviour / "transport"]
+    path = [*map(str, folders), os.environ.get("PYTHONPATH") or ""]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}

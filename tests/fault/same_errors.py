@@ -5,7 +5,7 @@ A patched Python function makes asyncio's call fail.  The shim makes fastloop's
 system call fail, or the same patch does where fastloop calls the socket's
 method.  The traces are compared: the protocol's calls, the exceptions, the
 reports, the log, the bytes that arrived and the state of the transport.
-test_same_errors.py runs this file as a script:
+test_same_errors.py runs this file as a script, and sets PYTHONPATH for it:
 
     same_errors.py ACTION
 """
@@ -32,8 +32,6 @@ from functools import partial
 
 import fault_calls
 
-HERE = pathlib.Path(__file__).resolve().parent
-BEHAVIOUR = HERE.parent / "behaviour"
 ERRORS = """EAGAIN EINTR EINPROGRESS EALREADY EPIPE ECONNRESET ECONNABORTED
 ENOTCONN ESHUTDOWN ETIMEDOUT EHOSTUNREACH EIO ENOMEM ENOBUFS ENOSPC EPERM
 EBADF EPROTO EINVAL""".split()
@@ -677,7 +675,5 @@ def main():
 
 
 if __name__ == "__main__":
-    tests = (BEHAVIOUR, BEHAVIOUR / "transport", HERE.parent)
-    sys.path[:0] = map(str, tests)
     main()
     sys.exit(0)

@@ -15,12 +15,11 @@ import contextlib
 import errno
 import functools
 import os
-import pathlib
 import socket
 import subprocess
 import sys
-import sysconfig
 
+from builds import FREE_THREADED, SANITIZED
 from fault_calls import SHIM, VARIABLE, arm, check, hits
 from fault_registrations import (
     first_wait_error,
@@ -31,13 +30,9 @@ from fault_registrations import (
     watch_error,
 )
 
-HERE = pathlib.Path(__file__).resolve().parent
-BEHAVIOUR = HERE.parent / "behaviour"
-SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-NO_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 #: A native reader's memory and the loop's are filled by one call; without a
 #: GIL the reader is asyncio's.
-READ = "recv" if NO_GIL else "recvmsg"
+READ = "recv" if FREE_THREADED else "recvmsg"
 
 
 # --- the program -----------------------------------------------------------
@@ -360,8 +355,6 @@ def main():
 
 
 if __name__ == "__main__":
-    tests = (BEHAVIOUR, BEHAVIOUR / "transport", HERE.parent)
-    sys.path[:0] = map(str, tests)
     main()
     sys.exit(0)
 
@@ -383,7 +376,7 @@ pytestmark = [
 @pytest.mark.parametrize("case", CASES)
 def test_a_failing_call(shim, shim_env, case):
     gil_cases = ("writes-corked", "fork-kept-ENOSPC")
-    if case in gil_cases and NO_GIL:
+    if case in gil_cases and FREE_THREADED:
         pytest.skip("without a GIL nothing is corked or cached")
     forks = CASES[case][0] in (fork_space, fork_space_kept)
     if forks and sys.version_info >= (3, 14):

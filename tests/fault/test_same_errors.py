@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import sysconfig
 
 import pytest
 import same_errors
+from builds import SANITIZED
 from fault_calls import VARIABLE
-
-SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 
 pytestmark = [
     pytest.mark.skipif(

@@ -6,12 +6,11 @@ through all of them: `python tests/fault/sweep.py`, a minute or several.
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from builds import FREE_THREADED
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SWEEP = Path(__file__).with_name("sweep.py")
 #: Of each scenario, which has some hundreds.
 MOST = 12

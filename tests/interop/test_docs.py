@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from builds import HAS_GIL
 from interop_process import child_env, free_port
 from patience import PATIENCE
 
@@ -184,7 +185,7 @@ def test_the_program_that_looks_inside_runs():
 
 
 @pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    not HAS_GIL,
     reason="there is no watchdog without a GIL",
 )
 def test_the_program_that_blocks_is_reported(tmp_path):

@@ -3,13 +3,12 @@
 Each test looks for a race: it need not come, even where it is possible.
 """
 
-import sysconfig
-
 import pytest
+from builds import FREE_THREADED
 from isolated_scripts import REPEATED
 
 pytestmark = pytest.mark.skipif(
-    not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    not FREE_THREADED,
     reason="this Python cannot run without a GIL",
 )
 

@@ -5,15 +5,15 @@ possible.
 """
 
 import itertools
-import sysconfig
 from pathlib import Path
 
 import pytest
+from builds import FREE_THREADED
 from isolated_scripts import REPEATED
 
 CERTS = Path(__file__).parent.parent / "certs"
 pytestmark = pytest.mark.skipif(
-    not sysconfig.get_config_var("Py_GIL_DISABLED"),
+    not FREE_THREADED,
     reason="this Python cannot run without a GIL",
 )
 

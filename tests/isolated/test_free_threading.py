@@ -4,14 +4,13 @@ With a GIL these are tests of order and loss; without one, and under
 ThreadSanitizer, of everything that the GIL would have hidden.
 """
 
-import sysconfig
 from pathlib import Path
 
 import pytest
+from builds import FREE_THREADED
 from isolated_scripts import IN_THREADS
 
 CERTS = Path(__file__).parent.parent / "certs"
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 needs_no_gil = pytest.mark.skipif(
     not FREE_THREADED, reason="this Python cannot run without a GIL"
 )

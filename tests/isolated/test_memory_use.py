@@ -1,16 +1,14 @@
 """How much memory a loop keeps after it had much to do."""
 
 import platform
-import sysconfig
 
 import pytest
-
-NO_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-SANITIZED = "sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+from builds import FREE_THREADED, SANITIZED
 
 
 @pytest.mark.skipif(
-    NO_GIL, reason="each callback has a handle, whose memory is CPython's"
+    FREE_THREADED,
+    reason="each callback has a handle, whose memory is CPython's",
 )
 def test_a_burst_gives_its_memory_back(fast_script):
     fast_script("""
@@ -40,7 +38,7 @@ loop.close()
 
 
 @pytest.mark.skipif(
-    NO_GIL or platform.libc_ver()[0] != "glibc" or SANITIZED,
+    FREE_THREADED or platform.libc_ver()[0] != "glibc" or SANITIZED,
     reason="which blocks are mapped for themselves is known of glibc",
 )
 def test_a_large_message_maps_no_memory(fast_script):

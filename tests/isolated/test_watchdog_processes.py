@@ -1,13 +1,12 @@
 """The watchdog in a process of its own: its end, forks, the environment."""
 
 import sys
-import sysconfig
 
 import pytest
+from builds import FREE_THREADED
 
-NO_GIL = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 needs_gil = pytest.mark.skipif(
-    NO_GIL, reason="there is no watchdog without a GIL"
+    FREE_THREADED, reason="there is no watchdog without a GIL"
 )
 
 BEFORE = """
@@ -156,7 +155,9 @@ os._exit(0)
     assert done.stdout == "refused\n", done.stderr
 
 
-@pytest.mark.skipif(not NO_GIL, reason="this Python cannot run without a GIL")
+@pytest.mark.skipif(
+    not FREE_THREADED, reason="this Python cannot run without a GIL"
+)
 def test_it_is_refused_without_a_gil(fast_script):
     done = fast_script("""
 loop = new_loop()

@@ -13,7 +13,6 @@ import asyncio
 import concurrent.futures
 import gc
 import itertools
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,13 +21,13 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 import pytest
+from builds import HAS_GIL
 from patience import PATIENCE
 
 NOT_BUILT = "the fastloop package is not built"
 fastloop = pytest.importorskip(
     "fastloop", reason=NOT_BUILT, exc_type=ImportError
 )
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @pytest.fixture

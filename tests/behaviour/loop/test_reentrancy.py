@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import sysconfig
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from builds import FREE_THREADED
 
 Loop = asyncio.AbstractEventLoop
 only_fastloop = pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_loop_is_not_closed_or_run_inside_an_iteration(loop: Loop) -> None:
 
 @only_fastloop
 @pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    FREE_THREADED,
     reason="without a GIL the queue owns the handle: it does not die",
 )
 def test_a_weak_reference_to_a_dying_handle_runs_an_iteration(

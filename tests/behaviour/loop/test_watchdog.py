@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Coroutine
 
 import pytest
+from builds import HAS_GIL
 from patience import PATIENCE
 
 from fastloop import cli
@@ -28,7 +29,7 @@ from fastloop.observe import watchdog
 pytestmark = [
     pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True),
     pytest.mark.skipif(
-        not getattr(sys, "_is_gil_enabled", lambda: True)(),
+        not HAS_GIL,
         reason="there is no watchdog without a GIL",
     ),
 ]

@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from builds import HAS_GIL
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from patience import PATIENCE
@@ -426,7 +427,7 @@ async def test_instruments_of_the_running_loop(loop, otel):
 
 
 @pytest.mark.skipif(
-    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    not HAS_GIL,
     reason="there is no watchdog without a GIL",
 )
 async def test_both_count_what_the_watchdog_reports(loop, otel):

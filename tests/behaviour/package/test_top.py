@@ -20,6 +20,7 @@ import threading
 import time
 
 import pytest
+from builds import HAS_GIL
 from patience import PATIENCE
 
 import fastloop
@@ -30,8 +31,6 @@ from fastloop.observe import reading as reader
 from fastloop.observe.top import _read_again, _text
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-
-HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import select
 import socket
 import struct
 import sys
-import sysconfig
 
 import pytest
+from builds import FREE_THREADED
 from net_helpers import (
     MIB,
     Recorder,
@@ -406,7 +406,7 @@ async def test_another_file_is_put_under_the_socket(loop, tcp):
 
 
 @pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    FREE_THREADED,
     reason="no registration is kept",
 )
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)

@@ -6,15 +6,15 @@ is closing for ever, or open without a connection_made.
 
 import contextlib
 import socket
-import sysconfig
 
 import pytest
+from builds import FREE_THREADED
 from net_helpers import Recorder, client_context, iterations, server_context
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 MANY = 8 << 20
 needs_gil = pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    FREE_THREADED,
     reason="without a GIL a transport passes the call to its loop's thread",
 )
 
