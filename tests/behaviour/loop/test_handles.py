@@ -5,9 +5,13 @@ import contextvars
 import functools
 import gc
 import sys
+import threading
 import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import PATIENCE
 
 VAR = contextvars.ContextVar("VAR", default="outside")
 
@@ -245,40 +249,69 @@ def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
     assert alive() is None
 
 
+#: The stack of a thread, and a chain of objects too long for it if each one's
+#: deallocation called the next one's.
+STACK_BYTES = 1 << 19
+LINKS = 30_000
+
+
+@pytest.fixture
+def on_small_stack() -> Callable[[Callable[[], None]], None]:
+    """Return a function that runs another one in a thread of STACK_BYTES."""
+
+    def run(target: Callable[[], None]) -> None:
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(target).result(PATIENCE)
+        finally:
+            threading.stack_size(before)
+
+    return run
+
+
 @pytest.mark.no_refcount
 @pytest.mark.parametrize("name", ["_callback", "_args", "_context"])
 @every_maker
-def test_a_long_chain_of_handles_is_freed(loop_factory, make, name):
+def test_a_long_chain_of_handles_is_freed(
+    loop_factory, on_small_stack, make, name
+):
     """Each one refers to the one before, by an attribute that may be set."""
-    loop = loop_factory()
-    last = nothing
-    for _ in range(100_000):
-        handle = make(loop, nothing)
-        setattr(handle, name, last)
-        last = handle
-    alive = weakref.ref(last)
-    loop.close()
-    del handle, last
-    gc.collect()
-    assert alive() is None
+
+    @on_small_stack
+    def make_and_free():
+        loop = loop_factory()
+        last = nothing
+        for _ in range(LINKS):
+            handle = make(loop, nothing)
+            setattr(handle, name, last)
+            last = handle
+        alive = weakref.ref(last)
+        loop.close()
+        del handle, last
+        gc.collect()
+        assert alive() is None
 
 
 @pytest.mark.no_refcount
 @pytest.mark.parametrize("wrap", [functools.partial, staticmethod])
 @every_maker
 def test_a_long_chain_of_handles_in_wrappers_is_freed(
-    loop_factory, make, wrap
+    loop_factory, on_small_stack, make, wrap
 ):
     """Of methods of handles in objects that have no trashcan."""
-    loop = loop_factory()
-    handle = make(loop, nothing)
-    for _ in range(150_000):
-        handle = make(loop, wrap(handle._run))
-    alive = weakref.ref(handle)
-    loop.close()
-    del handle
-    gc.collect()
-    assert alive() is None
+
+    @on_small_stack
+    def make_and_free():
+        loop = loop_factory()
+        handle = make(loop, nothing)
+        for _ in range(LINKS):
+            handle = make(loop, wrap(handle._run))
+        alive = weakref.ref(handle)
+        loop.close()
+        del handle
+        gc.collect()
+        assert alive() is None
 
 
 @every_maker
