@@ -626,9 +626,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 f"File descriptor {fd!r} is used by transport {transport!r}"
             )
 
-    def _ensure_fd_no_transport(self, fd: Any) -> None:
-        _core.check_no_transport(self, fd)
-
     # -- names ----------------------------------------------------------------
 
     async def getaddrinfo(

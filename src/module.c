@@ -1,6 +1,6 @@
 /* The module object of fastloop._core: its state, its types, three functions.
 
-   1. Multi-phase initialisation.  Every Python object is reached through the
+   1. Multi-phase initialization.  Every Python object is reached through the
       module's FlState, so interpreters share none.
    2. The module supports free-threaded builds and interpreters that have their
       own GIL.  The slots at the end declare this; without them CPython would
@@ -63,7 +63,7 @@ static PyMethodDef module_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-/* Initialise a new module object, whose state CPython has zeroed.  On failure
+/* Initialize a new module object, whose state CPython has zeroed.  On failure
    it drops the module, and module_free clears what was set so far. */
 static int
 module_exec(PyObject *module)

@@ -3,7 +3,7 @@
    A list's head and its nodes are the same struct.  An unlinked node points at
    itself, so removing it twice is harmless.  Nothing here allocates or fails.
    A list owns none of its nodes: the header of the struct that embeds a node
-   states the owner.  There is no locking; the caller serialises access. */
+   states the owner.  There is no locking; the caller serializes access. */
 #ifndef FL_BASE_LIST_H
 #define FL_BASE_LIST_H
 

@@ -18,7 +18,7 @@
    tombstones than nodes drops them all.  An empty queue keeps at most 384 KiB,
    whatever its peak was.
 
-   Threads: none of its own; the caller serialises access. */
+   Threads: none of its own; the caller serializes access. */
 #ifndef FL_BASE_TIMER_QUEUE_H
 #define FL_BASE_TIMER_QUEUE_H
 

@@ -54,7 +54,7 @@ fl_debug_note_stack(FlLoop *loop, PyObject **stack)
     PyObject *exc = PyErr_GetRaisedException();
     Py_XSETREF(*stack, PyObject_CallNoArgs(loop->state->extract_stack));
     if (*stack == NULL) {
-        fl_thread_queue_raise_anythread(loop, (PyObject *)loop);
+        fl_thread_queue_pass_exception_anythread(loop, (PyObject *)loop);
     }
     fl_error_restore(exc);
 }

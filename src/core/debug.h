@@ -11,7 +11,8 @@
 
 /* Replace *stack by the stack of the calling Python code: a new reference.  On
    failure *stack is NULL and the error is handled as by
-   fl_thread_queue_raise_anythread.  An exception that is set stays set. */
+   fl_thread_queue_pass_exception_anythread.  An exception that is set stays
+   set. */
 void fl_debug_note_stack(FlLoop *loop, PyObject **stack);
 
 /* asyncio's checks before it schedules a callback: that it is callable and no

@@ -138,12 +138,11 @@ run_handle(FlLoop *loop, FlHandle *self)
 int
 fl_handle_run(FlLoop *loop, FlHandle *self)
 {
-    if (!fl_handle_is_threadsafe(self)
-        || !fl_threadsafe_handle_begin(loop, self)) {
+    if (!fl_handle_is_threadsafe(self) || !fl_threadsafe_handle_begin(self)) {
         return run_handle(loop, self);
     }
     int code = run_handle(loop, self);
-    fl_threadsafe_handle_end(loop);
+    fl_threadsafe_handle_end(self);
     return code;
 }
 
@@ -273,13 +272,13 @@ run_event(FlLoop *loop, FlRegistration *reg)
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
     int events = reg->fired;
-    void *owner = reg->owner;
+    int (*on_events)(FlLoop *, FlRegistration *, int) = reg->on_events;
     reg->fired = 0;
     reg->entry = NULL;
     fl_fd_table_unlock(table);
     /* Another thread may have closed it while this one iterates: then
        fl_registrations_free_closed frees it. */
-    return owner == NULL ? 0 : reg->on_events(loop, reg, events);
+    return on_events == NULL ? 0 : on_events(loop, reg, events);
 }
 
 /* Run one entry, a copy, and release what it owns.  0, or -1 with an exception
@@ -326,8 +325,8 @@ subject_of(FlLoop *loop, const FlReady *entry)
     if (entry->kind == FL_READY_EVENT) {
         const FlRegistration *reg = entry->of.reg;
         fl_fd_table_lock(reg->table);
-        if (reg->transport != NULL) {
-            subject = Py_XNewRef((PyObject *)reg->owner);
+        if (reg->on_events != NULL && reg->transport != NULL) {
+            subject = Py_NewRef(reg->transport->object);
         }
         fl_fd_table_unlock(reg->table);
     }

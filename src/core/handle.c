@@ -31,6 +31,8 @@
 /* The most freed objects of each kind that a loop's pool holds. */
 #define MOST_POOLED_HANDLES 1024
 #define MOST_POOLED_TIMERS  16384
+/* How deeply timers' deallocators nest without the trashcan. */
+#define MOST_NESTED         50
 
 /* --- making and freeing -------------------------------------------------- */
 
@@ -205,60 +207,41 @@ handle_dealloc(FlHandle *self)
     }
 }
 
-/* Whether the deallocator of a callback has the trashcan, itself or one step
-   further: that of a function (its closure is a tuple), of a method in C, of
-   an instance of a Python class, of a method of these.  functools.partial and
-   others have none. */
-static inline bool
-has_trashcan(const FlTimerHandle *timer, PyObject *callback)
+static inline void
+clear_timer_slots(FlTimerHandle *self)
 {
-    if (PyMethod_Check(callback)) {
-        if (!PyFunction_Check(PyMethod_GET_FUNCTION(callback))) {
-            return false;
-        }
-        callback = PyMethod_GET_SELF(callback);
-    }
-    destructor of_python_classes = Py_TYPE(timer)->tp_base->tp_dealloc;
-    return PyFunction_Check(callback) || PyCFunction_Check(callback)
-           || Py_TYPE(callback)->tp_dealloc == of_python_classes;
-}
-
-/* Whether a timer may be part of a long chain without another trashcan in it.
-   The trashcan costs 70 instructions, which usual timers do not need. */
-static inline bool
-may_nest(const FlTimerHandle *timer)
-{
-    const FlHandle *self = (const FlHandle *)timer;
-    return self->repr != NULL || self->source_traceback != NULL
-           || (self->callback != NULL && !has_trashcan(timer, self->callback))
-           || (self->args != NULL && !PyTuple_CheckExact(self->args))
-           || (self->context != NULL && !PyContext_CheckExact(self->context))
-           || (timer->scheduled != NULL && !PyBool_Check(timer->scheduled));
+    clear_slots((FlHandle *)self);
+    Py_CLEAR(self->scheduled);
+    Py_CLEAR(self->when);
 }
 
 static inline void
 timer_release(FlTimerHandle *self)
 {
-    clear_slots((FlHandle *)self);
-    Py_CLEAR(self->scheduled);
-    Py_CLEAR(self->when);
     release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
             MOST_POOLED_TIMERS);
 }
 
+/* The trashcan costs 70 instructions, so a timer uses it only deep in a
+   chain. */
 static void
 timer_dealloc(FlTimerHandle *self)
 {
+    FlState *state = FL_LOOP(self->loop)->state;
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
     /* A queued timer cannot die: timers.c, invariant 1. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
-    if (FL_UNLIKELY(may_nest(self))) {
+    if (!FL_HAVE_GIL || FL_UNLIKELY(state->nested_timers >= MOST_NESTED)) {
         Py_TRASHCAN_BEGIN(self, timer_dealloc)
+        clear_timer_slots(self);
         timer_release(self);
         Py_TRASHCAN_END
     }
     else {
+        state->nested_timers++;
+        clear_timer_slots(self);
+        state->nested_timers--;
         timer_release(self);
     }
 }

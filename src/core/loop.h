@@ -44,10 +44,9 @@
 
 struct FlMetrics;
 
-/* The functions through which the loop calls an open transport. */
+/* The functions through which the loop calls an open transport.  There is one
+   kind, in transport/stream_transport.c: this folder may not include that. */
 typedef struct {
-    /* FlRegistration.on_events. */
-    int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     /* Whether the transport's own tp_traverse visits the loop's reference to
        it.  It does while the loop waits for none of its events: then the GC
        collects the transport if nobody else refers to it. */
@@ -128,7 +127,7 @@ struct FlLoop {
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
-    bool thread_queue_ready; /* thread_queue was initialised */
+    bool thread_queue_ready; /* thread_queue was initialized */
     unsigned off;            /* FL_OFF_* */
 
     /* see overrides.h */

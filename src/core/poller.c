@@ -445,7 +445,7 @@ fl_poller_signal_pipe(FlPoller *poller,
     if (poller->signal_reg != NULL) {
         return 0;
     }
-    FlRegistration init = {.owner = poller, .on_events = on_signal};
+    FlRegistration init = {.on_events = on_signal};
     /* An exec closes it. */
     int code = uv_pipe(poller->signal_fds, UV_NONBLOCK_PIPE, UV_NONBLOCK_PIPE);
     if (code < 0) {

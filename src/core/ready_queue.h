@@ -75,7 +75,7 @@ typedef struct {
     FlReady *tail_end;
     uint64_t head;            /* position of the next entry to run */
     uint64_t tail;            /* position of the next entry to push */
-    FlReadyChunk *head_chunk; /* NULL: not initialised, or freed */
+    FlReadyChunk *head_chunk; /* NULL: not initialized, or freed */
     FlReadyChunk *tail_chunk;
     FlReadyChunk *spare; /* a stack of empty chunks for reuse */
     unsigned spares;     /* how many */

@@ -298,7 +298,7 @@ fl_registration_close(FlRegistration *reg, FlFdFate fate)
     }
     drop_event(reg);
     row_of(reg)->reg = NULL;
-    reg->owner = NULL;
+    reg->on_events = NULL;
     reg->fired = 0;
     fl_list_remove(&reg->fired_link);
     /* Without a GIL the loop's thread may be using it, and frees it before its

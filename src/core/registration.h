@@ -88,11 +88,9 @@ typedef struct {
 struct FlRegistration {
     FlList fired_link; /* in table->fired, or in table->closed */
     FlFdTable *table;
-    void *owner; /* borrowed; NULL once closed */
-    /* The owner as a transport (borrowed), or NULL: it is another kind. */
-    struct FlOpenTransport *transport;
+    struct FlOpenTransport *transport; /* borrowed; NULL: of no transport */
     /* Run by the loop's thread with the events; see FL_READY_EVENT.  Returns
-       0, or -1 with an exception that ends the run. */
+       0, or -1 with an exception that ends the run.  NULL once closed. */
     int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;
@@ -193,8 +191,8 @@ fl_fd_table_iterates_here(FlFdTable *table)
 
 /* Create a registration for fd that wants nothing yet, without a system call.
    It is the first member of a new struct of `size_bytes`, whose other members
-   are zero.  `init` has its owner, transport and on_events: other threads may
-   look the registration up as soon as it is in the table, so it is complete by
+   are zero.  `init` has its transport and on_events: other threads may look
+   the registration up as soon as it is in the table, so it is complete by
    then.  -EEXIST: the fd has a registration, to be closed first. */
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          const FlRegistration *init, FlRegistration **out);

@@ -32,6 +32,7 @@
 #include "core/signals.h"
 
 #include "base/clock.h"
+#include "base/file_id.h"
 #include "core/loop.h"
 #include "core/poller.h"
 #include "core/report.h"
@@ -114,15 +115,12 @@ set_wakeup_fd(FlState *state, int fd, int *previous)
 #endif
 }
 
-/* The recorded fd if it is still the same file, else -1. */
+/* The application's fd if it is still the same file, else -1. */
 static int
-still_open_fd(const FlApplicationFd *application)
+still_open_fd(const FlWakeup *wakeup)
 {
-    struct stat status;
-    bool same = application->fd >= 0 && fstat(application->fd, &status) == 0
-                && status.st_dev == application->status.st_dev
-                && status.st_ino == application->status.st_ino;
-    return same ? application->fd : -1;
+    int fd = wakeup->application_fd;
+    return fd >= 0 && fl_file_id(fd) == wakeup->application_file ? fd : -1;
 }
 
 /* Set the wakeup fd to the loop's pipe.  The caller is in the critical section
@@ -142,9 +140,9 @@ claim_in_section(FlLoop *loop)
        would forward each byte to itself for ever. */
     bool changed = previous != wakeup->fd || wakeup->owner != loop;
     if (previous != wakeup->fd) {
-        bool is_open = previous >= 0 && previous != ours
-                       && fstat(previous, &wakeup->application.status) == 0;
-        wakeup->application.fd = is_open ? previous : -1;
+        uint64_t file = previous == ours ? 0 : fl_file_id(previous);
+        wakeup->application_fd = file == 0 ? -1 : previous;
+        wakeup->application_file = file;
     }
     if (wakeup->owner == NULL && wakeup->fd >= 0) {
         /* leave_wakeup_fd left it open; Python does not write to it after the
@@ -292,7 +290,7 @@ release_wakeup_fd(FlLoop *loop)
     if (code < 0) {
         return -1;
     }
-    int previous, ignored, next = still_open_fd(&wakeup->application);
+    int previous, ignored, next = still_open_fd(wakeup);
     PyObject *exc = NULL;
     code = set_wakeup_fd(loop->state, next, &previous);
     if (code < 0) {
@@ -311,7 +309,7 @@ release_wakeup_fd(FlLoop *loop)
     if (code == 0) {
         drain_pipe(loop, next);
         wakeup->owner = NULL;
-        wakeup->fd = wakeup->application.fd = -1;
+        wakeup->fd = wakeup->application_fd = -1;
     }
     if (exc != NULL) {
         if (code < 0) {
@@ -338,7 +336,7 @@ forward_signal(FlLoop *loop, unsigned char signum)
     FlLoop *handler_loop = wakeup->handler_loop;
     int fd = handler_loop != NULL && handler_loop != loop
                  ? handler_loop->poller->signal_fds[1]
-                 : still_open_fd(&wakeup->application);
+                 : still_open_fd(wakeup);
     if (fd >= 0) {
         write_signal(fd, signum);
     }

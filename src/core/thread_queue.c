@@ -28,7 +28,7 @@
 
 #include <string.h>
 
-/* After a fork, initialise lock and condition again.  The old ones are not
+/* After a fork, initialize lock and condition again.  The old ones are not
    destroyed first: uv_cond_destroy also waits for threads that slept on the
    condition, and the child has none of them. */
 static void
@@ -156,7 +156,7 @@ raise_argument(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
 }
 
 void
-fl_thread_queue_raise_anythread(FlLoop *loop, PyObject *subject)
+fl_thread_queue_pass_exception_anythread(FlLoop *loop, PyObject *subject)
 {
     if (!fl_error_leaves_loop()) {
         PyErr_WriteUnraisable(subject);

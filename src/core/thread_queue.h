@@ -41,7 +41,7 @@ typedef struct {
 } FlThreadQueue;
 
 /* Take and release the lock.  Any thread.  In a forked child the lock and its
-   condition are initialised again first.  Threads of the parent, which do not
+   condition are initialized again first.  Threads of the parent, which do not
    exist here, may have had the lock or waited on the condition, and glibc up
    to 2.40 would wait for those to wake. */
 void fl_thread_queue_lock(FlThreadQueue *thread_queue);
@@ -78,7 +78,7 @@ int fl_thread_queue_push_op_anythread(FlLoop *loop, FlReadyOp op,
    its next iteration if it ends the run.  While another thread runs the
    loop, Ctrl-C goes to the main thread.  Any other exception, and what cannot
    be queued, is unraisable, with `subject`. */
-void fl_thread_queue_raise_anythread(FlLoop *loop, PyObject *subject);
+void fl_thread_queue_pass_exception_anythread(FlLoop *loop, PyObject *subject);
 
 /* Move all entries into the ready queue, in order.  0, or -1 with MemoryError;
    the entries that were not moved stay queued. */

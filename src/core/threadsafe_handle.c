@@ -24,9 +24,9 @@
 #define WAIT_NS 50000000
 
 bool
-fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self)
+fl_threadsafe_handle_begin(FlHandle *self)
 {
-    FlThreadQueue *thread_queue = &loop->thread_queue;
+    FlThreadQueue *thread_queue = &FL_LOOP(self->loop)->thread_queue;
     fl_thread_queue_lock(thread_queue);
     /* Not NULL: a callback called _run() of a thread-safe handle. */
     bool begun = thread_queue->running == NULL;
@@ -39,9 +39,9 @@ fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self)
 }
 
 void
-fl_threadsafe_handle_end(FlLoop *loop)
+fl_threadsafe_handle_end(FlHandle *self)
 {
-    FlThreadQueue *thread_queue = &loop->thread_queue;
+    FlThreadQueue *thread_queue = &FL_LOOP(self->loop)->thread_queue;
     fl_thread_queue_lock(thread_queue);
     thread_queue->running = NULL;
     uv_cond_broadcast(&thread_queue->finished);

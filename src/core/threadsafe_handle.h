@@ -18,8 +18,8 @@
 /* Call this before the callback of a thread-safe handle.  If it returns true,
    fl_threadsafe_handle_end must follow the callback.  Check whether the handle
    is cancelled only after this call: from here on a cancel() waits. */
-bool fl_threadsafe_handle_begin(FlLoop *loop, FlHandle *self);
-void fl_threadsafe_handle_end(FlLoop *loop);
+bool fl_threadsafe_handle_begin(FlHandle *self);
+void fl_threadsafe_handle_end(FlHandle *self);
 
 /* Wait while another thread runs the handle's callback, and then, with
    `cancel`, mark the handle cancelled.  Releases the GIL to wait.  0, or -1

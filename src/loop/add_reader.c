@@ -95,6 +95,19 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
         return fd == NULL ? NULL : remove_event(loop, event, fd, checked); \
     }
 
+const char fl_loop_ensure_no_transport_doc[] =
+    "_ensure_fd_no_transport($self, fd)\n--\n\n"
+    "Raise RuntimeError if a transport uses a descriptor, ValueError if the\n"
+    "argument is not a descriptor.  asyncio's private name.";
+
+FL_FAST_KW(fl_loop_ensure_no_transport)
+{
+    PyObject *object = fl_args_parse_one("_ensure_fd_no_transport", "fd", args,
+                                         nargs, kwnames);
+    int fd = object == NULL ? -1 : fl_fd_of(loop, object);
+    return fl_call_none(fd < 0 ? -1 : fl_fd_check(loop, object, fd, false));
+}
+
 /* asyncio's own transports and sock_* methods call the methods with private
    names.  Those return the handle, and do not look for asyncio's own
    transports. */

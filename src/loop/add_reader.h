@@ -17,5 +17,6 @@ FL_FAST_KW(fl_loop_add_reader_unchecked);
 FL_FAST_KW(fl_loop_add_writer_unchecked);
 FL_FAST_KW(fl_loop_remove_reader_unchecked);
 FL_FAST_KW(fl_loop_remove_writer_unchecked);
+FL_FAST_KW(fl_loop_ensure_no_transport);
 
 #endif

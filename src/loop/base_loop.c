@@ -257,6 +257,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(loop));
     Py_VISIT(loop->state->module);
     LOOP_ATTRIBUTES(VISIT)
+    Py_VISIT(loop->current_callback);
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->patched_run);
     Py_VISIT(loop->dict);
@@ -505,6 +506,7 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("_add_writer", fl_loop_add_writer_unchecked),
     FAST_KW("_remove_reader", fl_loop_remove_reader_unchecked),
     FAST_KW("_remove_writer", fl_loop_remove_writer_unchecked),
+    FAST_KW("_ensure_fd_no_transport", fl_loop_ensure_no_transport),
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_running_callback", running_callback, METH_NOARGS),

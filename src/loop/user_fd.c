@@ -205,7 +205,7 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
     /* NULL if another thread has closed it since the event was queued. */
-    FlUserFd *user_fd = reg->owner == NULL ? NULL : (FlUserFd *)reg;
+    FlUserFd *user_fd = reg->on_events == NULL ? NULL : (FlUserFd *)reg;
     if (user_fd != NULL && (events & FL_READABLE)) {
         reader = Py_XNewRef(user_fd->refs.reader);
     }
@@ -245,7 +245,7 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
     {
         return -errno;
     }
-    FlRegistration user = {.owner = loop, .on_events = on_fd}, *reg = NULL;
+    FlRegistration user = {.on_events = on_fd}, *reg = NULL;
     int code =
         fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &user, &reg);
     *user_fd = (FlUserFd *)reg;
@@ -277,7 +277,7 @@ leave_slot(FlLoop *loop, PyObject *object)
         if (fl_loop_is_running(loop)
             || fl_fd_table_iterates_here(&loop->poller->table))
         {
-            fl_thread_queue_raise_anythread(loop, object);
+            fl_thread_queue_pass_exception_anythread(loop, object);
         }
         else { /* a later run has nothing to do with it */
             PyErr_WriteUnraisable(object);
@@ -430,7 +430,8 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
    the other direction's callback was of another file, so *left also gets it
    and the object that names the fd. */
 static int
-user_fd_put(FlUserFd *user_fd, int event, PyObject *callback, FlFdRefs *left)
+user_fd_put(FlLoop *loop, FlUserFd *user_fd, int event, PyObject *callback,
+            FlFdRefs *left)
 {
     FlRegistration *reg = &user_fd->reg;
     FlFdRefs before = user_fd->refs;
@@ -442,7 +443,7 @@ user_fd_put(FlUserFd *user_fd, int event, PyObject *callback, FlFdRefs *left)
     int code = fl_registration_renew(reg, wanted, renewed);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
-        ((FlLoop *)reg->owner)->skips_left = 0;
+        loop->skips_left = 0;
     }
     if (code == 0) {
         *refs_slot(left, event) = *refs_slot(&before, event);
@@ -547,7 +548,7 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
-    int code = user_fd_put(user_fd, event, callback, &left);
+    int code = user_fd_put(loop, user_fd, event, callback, &left);
     if (code == 0 && names) {
         left.object = user_fd->refs.object; /* after 1 it is there already */
     }
@@ -684,7 +685,7 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
     /* A later call replaces an earlier one, which then waits until its
        coroutine is cancelled, as in asyncio. */
     FlFdRefs left;
-    int code = user_fd_put(user_fd, event, Py_NewRef(call), &left);
+    int code = user_fd_put(loop, user_fd, event, Py_NewRef(call), &left);
     if (code >= 0) {
         user_fd->reg.persistent = true;
     }

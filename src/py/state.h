@@ -22,7 +22,7 @@
 #include "py/compat.h"
 
 #include <stdatomic.h>
-#include <sys/stat.h>
+#include <stdint.h>
 
 typedef struct FlLoop FlLoop; /* core/loop.h */
 struct FlNativeProtocol;
@@ -158,14 +158,6 @@ typedef struct {
 #undef FL_NAME_FIELD
 } FlNames;
 
-/* An fd that the application owns, and the identity of its file.  The
-   application may close the fd, and the system may reuse it for another file:
-   device and inode tell. */
-typedef struct {
-    int fd; /* -1: none */
-    struct stat status;
-} FlApplicationFd;
-
 /* Python's signal wakeup fd, while it is ours: see core/signals.c.  Only the
    main thread of the main interpreter sets it.  Any thread may close a loop,
    and clears owner and handler_loop if they are that loop. */
@@ -173,7 +165,8 @@ typedef struct {
     FlLoop *FL_ATOMIC owner;        /* the loop whose pipe it is, or NULL */
     FlLoop *FL_ATOMIC handler_loop; /* the loop that has handlers, or NULL */
     int fd; /* the fd that we set, or -1; without an owner: /dev/null */
-    FlApplicationFd application; /* the fd that the application had set */
+    int application_fd;        /* the fd that the application had set, or -1 */
+    uint64_t application_file; /* its fl_file_id(), not 0 */
 } FlWakeup;
 
 /* A cached answer: whether an application has replaced methods of a class.  It
@@ -276,7 +269,9 @@ typedef struct FlState {
 
     FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
     FlWakeup wakeup;
-    Py_tss_t running; /* per thread: the loop that it runs, or NULL */
+    Py_tss_t running;       /* per thread: the loop that it runs, or NULL */
+    unsigned nested_timers; /* calls of timer_dealloc in core/handle.c that
+                               have not returned */
 
     FlNames names;
 } FlState;

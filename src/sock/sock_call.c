@@ -356,7 +356,7 @@ static int
 displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(ignored))
 {
     if (end_count((SocketCall *)call) < 0) {
-        fl_thread_queue_raise_anythread(loop, call);
+        fl_thread_queue_pass_exception_anythread(loop, call);
     }
     return 0;
 }

@@ -116,7 +116,7 @@ feed(FlTls *self, PyObject *data)
 static PyObject *
 abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    fl_tls_stop(self);
+    fl_tls_set_unwrapped(self);
     Py_RETURN_NONE;
 }
 

@@ -118,15 +118,14 @@ typedef struct {
     bool deferred;             /* fl_tls_defer has queued a call */
     bool sending;              /* a caller is in the loop of fl_tls_send */
     bool send_all;             /* send even if writing_paused */
-    bool raw_is_stream;        /* raw is exactly our StreamTransport */
     FL_ATOMIC bool app_paused; /* the application called pause_reading */
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
-    bool paused_before_tls; /* the raw transport called it before start_tls */
-    bool close_repeated;    /* close() of a transport that was closed */
-    bool stopped;           /* a CancelledError: deliver nothing more */
-    bool eof_received;      /* the raw transport reported EOF */
-    bool read_less;         /* lifecycle.c, 6 */
+    bool paused_before_tls;  /* the raw transport called it before start_tls */
+    bool close_repeated;     /* close() of a transport that was closed */
+    bool delivery_cancelled; /* a CancelledError: deliver nothing more */
+    bool eof_received;       /* the raw transport reported EOF */
+    bool read_less;          /* lifecycle.c, 6 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
        close_notify. */
     bool closing;

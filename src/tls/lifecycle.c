@@ -108,8 +108,9 @@ fl_tls_defer(FlTls *self)
     if (self->deferred) {
         return 0;
     }
-    PyObject *context =
-        self->raw_is_stream ? ((FlStream *)self->raw)->context : NULL;
+    PyObject *context = Py_IS_TYPE(self->raw, self->state->stream_type)
+                            ? ((FlStream *)self->raw)->context
+                            : NULL;
     int code = fl_loop_queue_op(self->loop, run_deferred, (PyObject *)self,
                                 NULL, context);
     self->deferred = code == 0;
@@ -309,7 +310,6 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
         Py_RETURN_NONE; /* start_tls had queued this call when the end came */
     }
     fl_field_set(self, &self->raw, raw);
-    self->raw_is_stream = Py_IS_TYPE(raw, self->state->stream_type);
     self->phase = FL_TLS_HANDSHAKE;
     /* The timer first: the peer may never answer. */
     int code =

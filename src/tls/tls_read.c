@@ -83,7 +83,7 @@ can_deliver(const FlTls *self, const FlProtocol *protocol)
     bool same_callback =
         protocol->native != NULL
         && self->paused_in_callback == self->loop->callback_count;
-    return (!self->app_paused || same_callback) && !self->stopped
+    return (!self->app_paused || same_callback) && !self->delivery_cancelled
            && self->delay_iterations == 0 && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);

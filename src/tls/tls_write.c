@@ -87,7 +87,7 @@ write_raw(FlTls *self, const FlTlsOutput *output)
     if (raw == NULL) {
         return 0; /* Python in `take` ended the connection */
     }
-    if (self->raw_is_stream && output->bytes == NULL) {
+    if (Py_IS_TYPE(raw, self->state->stream_type) && output->bytes == NULL) {
         code = fl_stream_write_memory((FlStream *)raw, output->data,
                                       output->size_bytes);
     }
@@ -156,7 +156,7 @@ fl_tls_call(FlTls *self, PyObject *function, PyObject *first, PyObject *second)
 }
 
 void
-fl_tls_stop(FlTls *self)
+fl_tls_set_unwrapped(FlTls *self)
 {
     if (self->raw != NULL && self->phase != FL_TLS_HANDSHAKE) {
         self->phase = FL_TLS_UNWRAPPED;
@@ -225,7 +225,7 @@ fl_tls_end(FlTls *self, PyObject *function, const char *message)
         Py_DECREF(exc); /* the raw transport's write() has ended it */
         return fl_error_keep_first(leaving, 0, (PyObject *)self);
     }
-    fl_tls_stop(self);
+    fl_tls_set_unwrapped(self);
     PyObject *text = PyUnicode_FromString(message);
     PyObject *outer = fl_error_begin_handling(exc);
     int code = text == NULL ? -1 : fl_tls_call(self, function, exc, text);
@@ -257,7 +257,7 @@ fl_tls_fatal(FlTls *self, const char *message)
     if (!fl_error_leaves_loop()) {
         /* The caller reports it: the raw transport, which ends the connection
            then, or the application. */
-        self->stopped = true;
+        self->delivery_cancelled = true;
     }
     return -1;
 }

@@ -32,7 +32,7 @@ int fl_tls_abort(FlTls *self, PyObject *exc);
 /* From here on nothing is delivered or sent, unless the handshake has not
    succeeded yet: it keeps its phase, because a connection that is lost then
    was never made. */
-void fl_tls_stop(FlTls *self);
+void fl_tls_set_unwrapped(FlTls *self);
 
 /* Begin the end of a connection if the raised exception is an SSLError: the
    phase is FAILED from here on.  The exception stays raised.  connection_lost

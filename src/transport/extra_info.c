@@ -67,7 +67,7 @@ fl_socket_detach(const FlState *state, PyObject *sock)
 PyObject *
 fl_stream_get_socket(FlStream *self)
 {
-    if (self->sock == NULL && self->fd >= 0) {
+    if (!fl_field_is_set(&self->sock) && self->fd >= 0) {
         PyObject *sock = fl_socket_from_fd(self->state, self->fd);
         if (sock == NULL) {
             return NULL;

@@ -25,6 +25,7 @@
    FIFO or device from each other. */
 #include "transport/stream.h"
 
+#include "base/file_id.h"
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/registration.h"
@@ -33,6 +34,7 @@
 #include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
@@ -41,7 +43,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* The first write after a loss that logs asyncio's warning. */
@@ -164,7 +165,7 @@ call_fileno(FlStream *self, PyObject *sock)
     }
     FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
     if (loop != NULL) {
-        fl_thread_queue_raise_anythread(loop, (PyObject *)self);
+        fl_thread_queue_pass_exception_anythread(loop, (PyObject *)self);
         Py_DECREF(loop);
     }
     PyErr_Clear(); /* a stream without a loop has ended */
@@ -190,28 +191,17 @@ fl_stream_query_fd(FlStream *self)
     return fd == self->fd ? 0 : -EBADF;
 }
 
-/* A number for the fd's file; 0 if the system does not tell. */
-static uint64_t
-file_number(int fd)
-{
-    struct stat status;
-    return fstat(fd, &status) == 0
-               ? (uint64_t)status.st_dev << 32 ^ (uint64_t)status.st_ino
-               : 0;
-}
-
 bool
 fl_stream_has_its_file(const FlStream *self)
 {
-    uint64_t number = file_number(self->fd);
-    return number == 0 || self->file_number == 0
-           || number == self->file_number;
+    uint64_t now = fl_file_id(self->fd);
+    return now == 0 || self->file_id == 0 || now == self->file_id;
 }
 
 void
 fl_stream_note_file(FlStream *self)
 {
-    self->file_number = file_number(self->fd);
+    self->file_id = fl_file_id(self->fd);
 }
 
 void
@@ -231,14 +221,34 @@ fl_stream_has_fd(FlOpenTransport *node)
     return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
 }
 
+/* FlRegistration.on_events: call run_events in the stream's context. */
+static int
+on_events(FlLoop *loop, FlRegistration *reg, int events)
+{
+    FlStream *self = (FlStream *)reg->transport->object;
+    if (events == 0) {
+        return 0; /* they were dropped while their entry was queued */
+    }
+    Py_INCREF(self);
+    int code;
+    if (PyContext_Enter(self->context) < 0) {
+        code = fl_loop_report_callback(loop, NULL);
+    }
+    else {
+        code = self->run_events(self, events);
+        fl_context_leave(self->context, code < 0); /* never changes */
+    }
+    Py_DECREF(self);
+    return code;
+}
+
 /* 0 or a negative errno. */
 static int
 open_registration(FlStream *self, int fd)
 {
     FlRegistration user = {
-        .owner = self,
         .transport = &self->loop_node,
-        .on_events = self->loop_node.kind->on_events,
+        .on_events = on_events,
     };
     FlRegistration *reg;
     int code =

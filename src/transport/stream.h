@@ -84,7 +84,7 @@ typedef struct FlStream {
     size_t metered_bytes;    /* its share of the metric bytes_waiting */
     size_t last_read_bytes;  /* size of the last read */
     uint64_t write_callback; /* loop->callback_count at the last write */
-    uint64_t file_number;    /* of a pipe: see fl_stream_note_file */
+    uint64_t file_id;        /* of a pipe: see fl_stream_note_file */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
     bool wrote_again;       /* the callback that wrote last did so twice */

@@ -35,7 +35,6 @@
 #include "core/report.h"
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/context.h"
 #include "py/errors.h"
 #include "transport/native_protocol.h"
 #include "transport/stream.h"
@@ -456,28 +455,5 @@ fl_stream_run_events(FlStream *self, int events)
     if (code == 0 && (events & FL_WRITABLE) && self->loop != NULL) {
         code = fl_stream_write_ready(self);
     }
-    return code;
-}
-
-int
-fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events)
-{
-    FlStream *self = reg->owner;
-    if (events == 0) {
-        return 0; /* they were dropped while their entry was queued */
-    }
-    Py_INCREF(self);
-    int code;
-    if (PyContext_Enter(self->context) < 0) {
-        code = fl_loop_report_callback(loop, NULL);
-    }
-    else {
-        /* Exactly the entered context is left, whatever the handler does. */
-        PyObject *context = Py_NewRef(self->context);
-        code = self->run_events(self, events);
-        fl_context_leave(context, code < 0);
-        Py_DECREF(context);
-    }
-    Py_DECREF(self);
     return code;
 }

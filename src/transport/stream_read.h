@@ -1,5 +1,5 @@
 /* Reading: from a readable fd to data_received, buffer_updated or a
-   native protocol.  And the beginning of every stream's event.
+   native protocol.
 
    Loop's thread only.
 
@@ -16,8 +16,5 @@ int fl_stream_read_ready(FlStream *self);
 
 /* FlStream.run_events of sockets and read pipes.  0, or -1 to end the run. */
 int fl_stream_run_events(FlStream *self, int events);
-
-/* FlOpenTransportKind.on_events: call run_events in the stream's context. */
-int fl_stream_on_events(FlLoop *loop, FlRegistration *reg, int events);
 
 #endif

@@ -211,7 +211,6 @@ static const FlTransportOps stream_ops = {
 /* --- what the loop calls ------------------------------------------------- */
 
 static const FlOpenTransportKind stream_kind = {
-    .on_events = fl_stream_on_events,
     .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = fl_stream_abandon,
     .has_fd = fl_stream_has_fd,
@@ -492,30 +491,9 @@ is_literal(PyObject *Py_UNUSED(module), PyObject *args)
                            && fl_address_is_literal((int)number, address));
 }
 
-static const char check_no_transport_doc[] =
-    "check_no_transport(loop, fd, /)\n--\n\n"
-    "Raise RuntimeError if a transport uses a descriptor, ValueError if the\n"
-    "argument is not a descriptor.";
-
-static PyObject *
-check_no_transport(PyObject *module, PyObject *args)
-{
-    PyObject *loop, *object;
-    if (!PyArg_ParseTuple(args, "O!O:check_no_transport",
-                          fl_state_get(module)->loop_type, &loop, &object))
-    {
-        return NULL;
-    }
-    int fd = fl_fd_of(FL_LOOP(loop), object);
-    return fl_call_none(
-        fd < 0 ? -1 : fl_fd_check(FL_LOOP(loop), object, fd, false));
-}
-
 static PyMethodDef functions[] = {
     {"open_stream", open_stream, METH_VARARGS, open_stream_doc},
     {"is_literal", is_literal, METH_VARARGS, is_literal_doc},
-    {"check_no_transport", check_no_transport, METH_VARARGS,
-     check_no_transport_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -47,7 +47,8 @@ class _Callback:
         self.loop.stop()
 
     def run(self) -> list[Any]:
-        self.handle = self.loop.call_soon_threadsafe(self)
+        if self.handle is None:
+            self.handle = self.loop.call_soon_threadsafe(self)
         self.thread.start()
         self.loop.run_forever()
         self.thread.join()
@@ -74,11 +75,21 @@ def test_cancelling_another_handle_does_not_wait(loop: Loop) -> None:
     callback = _Callback(loop, lambda self: other.cancel())
     callback.handle = loop.call_soon_threadsafe(callback)
     other = loop.call_soon_threadsafe(ran.append, 1)
-    callback.thread.start()
-    loop.run_forever()
-    callback.thread.join()
-    assert callback.order == [("acted", None), True, "over"]
+    assert callback.run() == [("acted", None), True, "over"]
     assert ran == []
+
+
+@waits
+def test_cancel_waits_while_another_loop_runs_the_callback(
+    loop: Loop, loop_factory: Callable[[], Any]
+) -> None:
+    """Programs with nested loops move handles by this private method."""
+    made_by = loop_factory()
+    callback = _Callback(loop, lambda self: self.handle.cancel())
+    callback.handle = made_by.call_soon_threadsafe(callback)
+    loop._add_callback(callback.handle)  # type: ignore[attr-defined]
+    assert callback.run() == [False, "over", ("acted", None)]
+    made_by.close()
 
 
 @pytest.mark.reports
