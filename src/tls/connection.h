@@ -124,6 +124,7 @@ typedef struct {
     bool paused_before_tls;  /* the raw transport called it before start_tls */
     bool close_repeated;     /* close() of a transport that was closed */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
+    bool eof_waits;          /* for the end of the delay */
     bool eof_received;       /* the raw transport reported EOF */
     bool read_less;          /* lifecycle.c, 6 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's

@@ -15,8 +15,9 @@
    5. No data is delivered before the task that awaits start_tls() has resumed.
       Until then the application has only the old transport: a protocol that
       replied would write plain text to it.  The resume_writing of a
-      protocol that was paused before start_tls waits too.  asyncio does not
-      wait.
+      protocol that was paused before start_tls waits too, and so does the
+      peer's EOF: after it no reply to the data would be sent.  asyncio does
+      not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
@@ -68,29 +69,45 @@ process_and_settle(FlTls *self)
     return fl_error_keep_first(exc, code, (PyObject *)self);
 }
 
-/* Count an iteration of the delay, and continue.  If the next one cannot be
-   queued, data is delivered early: otherwise the connection would hang.  A raw
-   transport ends the connection if the protocol raises.  Here none is the
-   caller, so this function ends it. */
+/* Come back in the next iteration, for the delay or for an EOF that waits.  If
+   that cannot be queued, the delay ends early: otherwise the connection would
+   hang.  0, or -1 with an exception that ends the run. */
+static int
+wait_iteration(FlTls *self)
+{
+    if (fl_tls_defer(self) == 0) {
+        return 0;
+    }
+    self->delay_iterations = 0;
+    return fl_loop_report_callback(self->loop, NULL);
+}
+
+/* Count an iteration of the delay, and continue.  An EOF that waits follows in
+   the iteration after the data, in which a task that reads a stream replies.
+   A raw transport ends the connection if the protocol raises.  Here none is
+   the caller, so this function ends it. */
 static int
 run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     FlTls *self = (FlTls *)object;
     self->deferred = false; /* before the calls, which may defer again */
-    if (self->delay_iterations > 0 && --self->delay_iterations > 0
-        && fl_tls_defer(self) < 0)
-    {
-        self->delay_iterations = 0;
-        if (fl_loop_report_callback(loop, NULL) < 0) {
-            return -1;
-        }
+    bool delayed = self->delay_iterations > 0;
+    if (delayed && --self->delay_iterations > 0 && wait_iteration(self) < 0) {
+        return -1;
     }
-    if (process_and_settle(self) == 0
-        || fl_tls_fatal_any(self, FL_BUFFER_FAILED) == 0)
-    {
-        return 0;
+    int code = process_and_settle(self);
+    const char *failed = FL_BUFFER_FAILED;
+    if (code == 0 && !delayed && self->eof_waits && self->raw != NULL) {
+        self->eof_waits = false;
+        failed = FL_EOF_FAILED;
+        code = fl_tls_receive_eof(self->state, object);
     }
-    return fl_loop_report_callback(loop, NULL);
+    if (code < 0 && fl_tls_fatal_any(self, failed) < 0) {
+        return fl_loop_report_callback(loop, NULL);
+    }
+    return self->eof_waits && self->delay_iterations == 0
+               ? wait_iteration(self)
+               : 0;
 }
 
 /* In the context of the raw transport's events, so that the protocol sees the
@@ -252,9 +269,9 @@ static int
 handshake_done(FlTls *self)
 {
     self->phase = FL_TLS_WRAPPED;
-    /* Before any call into Python, which could feed records: data must not
-       reach the protocol before connection_made and the waiter. */
-    self->delay_iterations = self->waiter == Py_None ? 0 : DELAY_ITERATIONS;
+    /* Before any call into Python, which could feed records. */
+    bool by_start_tls = self->app_state == FL_TLS_APP_MADE;
+    self->delay_iterations = by_start_tls ? DELAY_ITERATIONS : 0;
     int code = store_extra(self);
     if (code < 0 || self->phase != FL_TLS_WRAPPED) {
         /* The waiter will not be resolved here, so nothing would end the
@@ -269,10 +286,10 @@ handshake_done(FlTls *self)
             self, "Fatal error: protocol.connection_made() call failed.");
     }
     /* Resolve the waiter.  Its callbacks run before the delay ends. */
-    if (self->delay_iterations > 0
-        && (fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL)
-                < 0
-            || fl_tls_defer(self) < 0))
+    if ((self->waiter != Py_None
+         && fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL)
+                < 0)
+        || (self->delay_iterations > 0 && fl_tls_defer(self) < 0))
     {
         self->delay_iterations = 0;
         return -1;
@@ -555,9 +572,19 @@ int
 fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
 {
     FlTls *self = (FlTls *)object;
-    self->eof_received = true;
     int code = 0;
-    if (self->loop->debug) {
+    if (self->delay_iterations > 0) {
+        /* A raw transport that is TLS cannot stay open. */
+        self->eof_waits =
+            !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
+        if (self->eof_waits) {
+            return 1;
+        }
+        self->delay_iterations = 0;
+        code = process_and_settle(self);
+    }
+    self->eof_received = true;
+    if (code == 0 && self->loop->debug) {
         code = fl_tls_call(self, self->state->names.log_eof, NULL, NULL);
     }
     if (code == 0) {

@@ -37,6 +37,7 @@
 
 #define FL_DATA_FAILED   "Fatal error: protocol.data_received() call failed."
 #define FL_BUFFER_FAILED "Fatal error: protocol.buffer_updated() call failed."
+#define FL_EOF_FAILED    "Fatal error: protocol.eof_received() call failed."
 
 /* The most pieces of memory that find_room may return. */
 #define FL_NATIVE_PIECES 4

@@ -170,8 +170,7 @@ deliver_eof(FlStream *self)
     int keep_open = fl_protocol_eof_received(self->state, &protocol);
     Py_DECREF(protocol.object);
     if (keep_open < 0) {
-        return fl_stream_fatal(
-            self, "Fatal error: protocol.eof_received() call failed.");
+        return fl_stream_fatal(self, FL_EOF_FAILED);
     }
     if (self->phase != FL_STREAM_OPEN) {
         return 0; /* eof_received has closed it */

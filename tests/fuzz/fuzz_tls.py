@@ -94,6 +94,11 @@ class App:
         self.transport = transport
         self.act("made")
 
+    def upgraded(self, waiter: asyncio.Future[None]) -> None:
+        """As the task that awaits start_tls(): no data came before."""
+        if not waiter.cancelled() and waiter.exception() is None:
+            self.connection_made(self.case.tops[self.case.apps.index(self)])
+
     def connection_lost(self, exc: BaseException | None) -> None:
         check(self.transport is not None, "lost before made")
         check(not self.lost, "lost twice")
@@ -148,6 +153,7 @@ class Case:
         for side, context in enumerate(pair):
             app = tape.pick((Plain, Buffered))(self)
             waiter = loop.create_future()
+            upgraded = tape.pick((False, True))
             tls = _tls.open_adapter(
                 loop,
                 app,
@@ -155,7 +161,10 @@ class Case:
                 waiter,
                 server_side=side == 0,
                 server_hostname="localhost" if side else None,
+                call_connection_made=not upgraded,
             )
+            if upgraded:
+                waiter.add_done_callback(app.upgraded)
             below = Below(self)
             below.tls = tls
             self.apps.append(app)

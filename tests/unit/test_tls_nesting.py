@@ -182,9 +182,10 @@ class Program:
             self, ASKED_ALL if kind == "own-methods" else ASKED
         )
         self.waiter, self.waiter_ran = None, False
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5:  # a connection that start_tls() upgrades
             self.waiter = loop.create_future()
             self.waiter.add_done_callback(self.note_waiter)
+            self.told.append("made")
         self.raw = NestingRaw(self)
         self.tls = _tls.open_adapter(
             loop,
@@ -193,6 +194,7 @@ class Program:
             self.waiter,
             server_side=server_side,
             server_hostname=None if server_side else "localhost",
+            call_connection_made=self.waiter is None,
         )
         near.sslobject_class = ssl.SSLObject
         self.transport = self.tls._app_transport
@@ -338,9 +340,12 @@ class Program:
 
     def lose(self):
         self.cut = True
-        if not self.lost:
-            self.lost = True
-            self.tls.connection_lost(None)
+        if self.lost:
+            return
+        self.lost = True
+        if self.waiter is not None and self.tls._state.name == "DO_HANDSHAKE":
+            self.told.remove("made")  # start_tls() raises instead
+        self.tls.connection_lost(None)
 
     # -- the whole ------------------------------------------------------------
 
@@ -360,8 +365,7 @@ class Program:
                 self.iterate()
         self.rest()
         self.judge()
-        if not self.lost:
-            self.tls.connection_lost(None)
+        self.lose()
         self.iterate()
         assert self.told.count("lost") == ("made" in self.told)
 

@@ -249,9 +249,8 @@ def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
     assert alive() is None
 
 
-#: The stack of a thread, enough for the levels that 3.13 allows, and a chain of
-#: objects too long for it if each one's
-#: deallocation called the next one's.
+#: The stack of a thread: enough for as many nested deallocators as 3.13 allows,
+#: too small for those of a chain of so many objects.
 STACK_BYTES = 1 << 21
 LINKS = 50_000
 

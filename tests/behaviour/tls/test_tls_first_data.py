@@ -174,8 +174,9 @@ async def test_first_data_arrives_whole_and_in_order(run, loop, side, version):
 @every_last_word
 @pytest.mark.parametrize("end", ["close_notify", "fin", "both", "reset"])
 async def test_an_end_right_behind_it(run, loop, side, version, end):
-    """Comes after it, and takes nothing away."""
-    c = await open_upgrade(loop, Recorder(), side, version)
+    """Comes after it, and takes nothing away: the peer gets the answer."""
+    protocol = Recorder(data=lambda p, data: p.transport.write(b"answer"))
+    c = await open_upgrade(loop, protocol, side, version)
     flight = await c.last_flight() + c.peer.seal(b"early")
     if end in ("close_notify", "both"):
         flight += c.peer.seal_close()
@@ -184,6 +185,8 @@ async def test_an_end_right_behind_it(run, loop, side, version, end):
         c.peer.reset()
     elif end != "close_notify":
         c.peer.send_eof()
+    if end != "reset":
+        assert await c.peer.read_exactly(6) == b"answer"
     await c.protocol.wait_lost()
     assert c.protocol.data == b"early"
     names = c.protocol.names
@@ -338,18 +341,6 @@ async def arriving(loop, factory, **options):
     peer = WirePeer(sock, far, True)
     await peer.attempt(peer.tls.do_handshake)
     return task, peer, peer.outgoing.read()
-
-
-async def test_create_connection_returns_first(run, loop):
-    near = Recorder()
-    task, peer, flight = await arriving(loop, lambda: near)
-    await peer.send(flight + peer.seal(b"early"))
-    transport, _ = await task
-    assert near.names == ["made"]
-    assert await near.wait_data(5) == b"early"
-    transport.abort()
-    await near.wait_lost()
-    peer.close()
 
 
 async def test_a_client_that_pauses_when_it_is_made(run, loop):

@@ -1,0 +1,81 @@
+"""The first data of a TLS connection, with the peer's EOF right behind it.
+
+A peer that sends its request and then shuts its end down still reads the
+reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from net_helpers import Recorder, listening_socket
+from tls_ends import WirePeer, connect_tls, contexts
+
+#: Where the peer has the last word of the handshake.
+every_last_word = pytest.mark.parametrize(
+    ("side", "version"), [("client", "1.2"), ("server", "1.3")]
+)
+
+
+class Replies(Recorder):
+    """Replies when it gets the data."""
+
+    def data_received(self, data):
+        super().data_received(data)
+        self.transport.write(b"reply to " + data)
+
+
+class StreamReplies(asyncio.StreamReaderProtocol):
+    """Replies from a task that reads."""
+
+    def __init__(self):
+        super().__init__(asyncio.StreamReader(), self.reply)
+        self.over = asyncio.Event()
+
+    async def reply(self, reader, writer):
+        writer.write(b"reply to " + await reader.read(100))
+        writer.close()
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        self.over.set()
+
+    async def wait_lost(self):
+        await self.over.wait()
+
+
+async def reach(loop, side, version, protocol):
+    """The peer of a connection before its handshake, and the task of that."""
+    near, far = contexts(side, version)
+    if side == "client":
+        with listening_socket() as listener:
+            task = connect_tls(listener, lambda: protocol, near)
+            sock, _ = await loop.sock_accept(listener)
+        return WirePeer(sock, far, True), task
+    server = await loop.create_server(
+        lambda: protocol, "127.0.0.1", 0, ssl=near
+    )
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, server.sockets[0].getsockname())
+    server.close()
+    return WirePeer(sock, far, False), None
+
+
+@every_last_word
+@pytest.mark.parametrize("kind", [Replies, StreamReplies])
+async def test_a_request_with_eof_behind_it_gets_its_reply(
+    loop, side, version, kind
+):
+    protocol = kind()
+    peer, task = await reach(loop, side, version, protocol)
+    await peer.attempt(peer.tls.do_handshake)
+    await peer.send(peer.outgoing.read() + peer.seal(b"request"))
+    peer.send_eof()
+    assert await peer.read_exactly(16) == b"reply to request"
+    await protocol.wait_lost()
+    if task is not None:
+        await task
+    peer.close()
