@@ -249,8 +249,8 @@ def test_cycle_through_a_cancelled_timer_is_collected(loop, make):
     assert alive() is None
 
 
-#: The stack of a thread: enough for as many nested deallocators as 3.13 allows,
-#: too small for those of a chain of so many objects.
+#: The stack of a thread: enough for as many nested deallocators as 3.13
+#: allows, too small for those of a chain of so many objects.
 STACK_BYTES = 1 << 21
 LINKS = 50_000
 
