@@ -324,7 +324,11 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         code = fl_error_keep_first(exc, code, subject);
         exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     }
-    code = stream_finish(self) < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    code = 0;
+    if (stream_finish(self) < 0) { /* the file's close() failed */
+        code = fl_loop_report_call(loop, subject, loop->state->names.close,
+                                   NULL, self->queued_by);
+    }
     return fl_error_keep_first(exc, code, subject);
 }
 

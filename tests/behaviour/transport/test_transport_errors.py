@@ -330,6 +330,8 @@ async def test_exceptions_of_socket_close_are_reported(loop, reports):
     far.close()
     (report,) = reports
     assert isinstance(report["exception"], Broken)
+    assert report["message"].startswith("Exception in callback ")
+    assert isinstance(report["handle"], asyncio.Handle)
     reports.clear()
 
 
