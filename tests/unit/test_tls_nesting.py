@@ -88,6 +88,9 @@ class Protocol(asyncio.Protocol):
         assert program.waiter is None or program.waiter_ran, "too early"
         program.got += data
         assert program.sent.startswith(program.got)
+        if not (program.may_flush or program.cut):
+            # An EOF has not overtaken it, so a reply reaches the peer.
+            assert program.tls._state.name == "WRAPPED"
         program.nest()
 
     def eof_received(self):
@@ -174,7 +177,7 @@ class Program:
         self.told, self.buffers = [], []
         self.wire = bytearray()
         self.cut = self.lost = self.closed = self.ended = False
-        self.raw_paused = self.at_eof = self.deaf = False
+        self.raw_paused = self.at_eof = self.deaf = self.may_flush = False
         server_side = self.rng.random() < 0.5
         near, far = certified if server_side else certified[::-1]
         near.maximum_version = far.maximum_version = self.rng.choice(VERSIONS)
@@ -202,7 +205,7 @@ class Program:
         operations = [
             *[self.write, self.writelines, self.give, self.peer_writes] * 6,
             *[self.pause_raw, self.resume_raw, self.pump] * 2,
-            *[self.transport.pause_reading, self.transport.resume_reading],
+            *[self.pause_reading, self.transport.resume_reading],
             *[self.collect, self.grow, self.set_protocol, self.ask],
         ]
         self.ends = self.rng.random() < 0.5
@@ -281,6 +284,10 @@ class Program:
         self.wire += self.peer.take(data)
         assert self.written.startswith(self.peer.got)
 
+    def pause_reading(self):
+        self.may_flush = True
+        self.transport.pause_reading()
+
     def pause_raw(self):
         if not self.raw_paused:
             self.raw_paused = True
@@ -312,7 +319,7 @@ class Program:
     def close(self):
         if self.tls._state.name in ("UNWRAPPED", "DO_HANDSHAKE"):
             self.cut = True
-        self.closed = self.ended = True
+        self.closed = self.ended = self.may_flush = True
         self.transport.close()
 
     def peer_closes(self):
@@ -326,6 +333,7 @@ class Program:
         if self.deaf or self.at_eof:
             return
         self.at_eof = True
+        self.may_flush = self.may_flush or self.depth > 0
         self.peer_closes()
         while self.wire:
             self.give()
