@@ -76,6 +76,7 @@ class App:
         self.transport: Any = None
         self.got = self.written = self.needed = 0  # bytes
         self.lost = self.closed = self.full = self.eof = False
+        self.was_plain = False
 
     def act(self, *name: Any) -> None:
         act(self.case, self.lost, self.case.apps.index(self), *name)
@@ -100,7 +101,7 @@ class App:
             self.connection_made(self.case.tops[self.case.apps.index(self)])
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        check(self.transport is not None, "lost before made")
+        check(self.transport is not None or self.was_plain, "lost before made")
         check(not self.lost, "lost twice")
         self.lost = True
         self.act("lost")
@@ -164,6 +165,7 @@ class Case:
                 call_connection_made=not upgraded,
             )
             if upgraded:
+                app.was_plain = True
                 waiter.add_done_callback(app.upgraded)
             below = Below(self)
             below.tls = tls
