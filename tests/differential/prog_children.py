@@ -54,7 +54,9 @@ class Child(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         at = self.got % 251
-        if fd != 1 or data != PATTERN[at : at + len(data)]:
+        right = fd == 1 and data == PATTERN[at : at + len(data)]
+        # A pipe may get the number of an fd that the program closed by hand.
+        if not (right or self.world.loose):
             self.problem(f"{len(data)} wrong bytes at {self.got}")
         self.got += len(data)
         self.world.activity += 1

@@ -97,7 +97,8 @@ class App:
 
     def upgraded(self, waiter: asyncio.Future[None]) -> None:
         """As the task that awaits start_tls(): no data came before."""
-        if not waiter.cancelled() and waiter.exception() is None:
+        failed = waiter.cancelled() or waiter.exception() is not None
+        if not failed and not self.lost:
             self.connection_made(self.case.tops[self.case.apps.index(self)])
 
     def connection_lost(self, exc: BaseException | None) -> None:
