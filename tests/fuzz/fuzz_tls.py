@@ -97,9 +97,13 @@ class App:
 
     def upgraded(self, waiter: asyncio.Future[None]) -> None:
         """As the task that awaits start_tls(): no data came before."""
+        at = self.case.apps.index(self)
         failed = waiter.cancelled() or waiter.exception() is not None
-        if not failed and not self.lost:
-            self.connection_made(self.case.tops[self.case.apps.index(self)])
+        # As on asyncio the waiter succeeds, and the protocol is not told, if
+        # the transport below was closed during the handshake.
+        lost = self.lost or self.case.ends[at][0]._transport is None
+        if not (failed or lost):
+            self.connection_made(self.case.tops[at])
 
     def connection_lost(self, exc: BaseException | None) -> None:
         check(self.transport is not None or self.was_plain, "lost before made")
