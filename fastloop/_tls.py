@@ -242,10 +242,13 @@ def _stop_timer(tls: Any) -> None:
         timer.cancel()
 
 
-#: The raw transport's message for an exception that asyncio's SSLProtocol lets
-#: propagate into it.  It reports a CancelledError too.  In C it is
-#: FL_BUFFER_FAILED.
-_CALL_FAILED = "Fatal error: protocol.buffer_updated() call failed."
+#: The raw transport's messages for an exception that asyncio's SSLProtocol lets
+#: propagate into it.  It reports a CancelledError too.  In C they are
+#: FL_BUFFER_FAILED and FL_EOF_FAILED.
+_CALLS_FAILED = (
+    "Fatal error: protocol.buffer_updated() call failed.",
+    "Fatal error: protocol.eof_received() call failed.",
+)
 
 
 def fatal(tls: Any, exc: BaseException, message: str) -> None:
@@ -257,7 +260,7 @@ def fatal(tls: Any, exc: BaseException, message: str) -> None:
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
-    elif message == _CALL_FAILED or not isinstance(
+    elif message in _CALLS_FAILED or not isinstance(
         exc, exceptions.CancelledError
     ):
         tls._loop.call_exception_handler(

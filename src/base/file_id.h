@@ -8,8 +8,8 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-/* Device and inode of the fd's file in one number; 0 if the system does not
-   tell, as for a closed fd. */
+/* Device and inode of the fd's file in one number, which two files are most
+   unlikely to share; 0 if the system does not tell, as for a closed fd. */
 static inline uint64_t
 fl_file_id(int fd)
 {

@@ -111,7 +111,8 @@ typedef struct {
     size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
-    unsigned delay_iterations; /* until the first data: lifecycle.c, 5 */
+    unsigned delay_iterations; /* until an end of the peer's is handled:
+                                  lifecycle.c, 5 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
@@ -124,14 +125,25 @@ typedef struct {
     bool paused_before_tls;  /* the raw transport called it before start_tls */
     bool close_repeated;     /* close() of a transport that was closed */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
-    bool eof_waits;          /* for the end of the delay */
-    bool eof_received;       /* the raw transport reported EOF */
+    bool eof_waits;          /* the raw transport's EOF, for the delay */
+    bool eof_received;       /* the raw transport's EOF was handled */
     bool read_less;          /* lifecycle.c, 6 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
        close_notify. */
     bool closing;
     bool close_notify_sent; /* unwrap() was called at least once */
 } FlTls;
+
+/* In how many iterations a task resumes that awaits a future.  Before 3.12,
+   wait_for() runs its argument in a task of its own. */
+#define FL_TLS_TASK_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3u : 2u)
+
+/* Whether received data must wait: lifecycle.c, invariant 5. */
+static inline bool
+fl_tls_holds_data(const FlTls *self)
+{
+    return self->delay_iterations > FL_TLS_TASK_ITERATIONS;
+}
 
 struct FlTlsTransport {
     FL_TRANSPORT_HEAD

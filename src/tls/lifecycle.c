@@ -15,9 +15,9 @@
    5. No data is delivered before the task that awaits start_tls() has resumed.
       Until then the application has only the old transport: a protocol that
       replied would write plain text to it.  The resume_writing of a
-      protocol that was paused before start_tls waits too, and so does the
-      peer's EOF: after it no reply to the data would be sent.  asyncio does
-      not wait.
+      protocol that was paused before start_tls waits too.  The peer's EOF or
+      close_notify waits longer, until a task that reads the data has resumed:
+      what it writes after that end would not be sent.  asyncio does not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
@@ -42,11 +42,6 @@
 #include "transport/stream.h"
 #include "transport/write_queue.h"
 
-/* Invariant 5.  The waiter's callbacks run in the first iteration and resume
-   the task.  Before 3.12, wait_for() runs its argument in a task of its own,
-   so its caller resumes one iteration later. */
-#define DELAY_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3 : 2)
-
 /* More than one record: the incomplete record at the end of a read yields no
    data yet and must not count as overhead. */
 #define MAX_OVERHEAD_BYTES (24 * 1024)
@@ -54,6 +49,7 @@
 /* --- work for a later iteration ------------------------------------------ */
 
 static int process(FlTls *self);
+static int handle_eof(FlTls *self);
 
 /* Process, then have the engine copy its unread records: they may lie in the
    caller's memory. */
@@ -69,46 +65,7 @@ process_and_settle(FlTls *self)
     return fl_error_keep_first(exc, code, (PyObject *)self);
 }
 
-/* Come back in the next iteration, for the delay or for an EOF that waits.  If
-   that cannot be queued, the delay ends early: otherwise the connection would
-   hang.  0, or -1 with an exception that ends the run. */
-static int
-wait_iteration(FlTls *self)
-{
-    if (fl_tls_defer(self) == 0) {
-        return 0;
-    }
-    self->delay_iterations = 0;
-    return fl_loop_report_callback(self->loop, NULL);
-}
-
-/* Count an iteration of the delay, and continue.  An EOF that waits follows in
-   the iteration after the data, in which a task that reads a stream replies.
-   A raw transport ends the connection if the protocol raises.  Here none is
-   the caller, so this function ends it. */
-static int
-run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
-{
-    FlTls *self = (FlTls *)object;
-    self->deferred = false; /* before the calls, which may defer again */
-    bool delayed = self->delay_iterations > 0;
-    if (delayed && --self->delay_iterations > 0 && wait_iteration(self) < 0) {
-        return -1;
-    }
-    int code = process_and_settle(self);
-    const char *failed = FL_BUFFER_FAILED;
-    if (code == 0 && !delayed && self->eof_waits && self->raw != NULL) {
-        self->eof_waits = false;
-        failed = FL_EOF_FAILED;
-        code = fl_tls_receive_eof(self->state, object);
-    }
-    if (code < 0 && fl_tls_fatal_any(self, failed) < 0) {
-        return fl_loop_report_callback(loop, NULL);
-    }
-    return self->eof_waits && self->delay_iterations == 0
-               ? wait_iteration(self)
-               : 0;
-}
+static int run_deferred(FlLoop *, PyObject *, PyObject *);
 
 /* In the context of the raw transport's events, so that the protocol sees the
    same context variables in all its calls.  Only our stream has a context that
@@ -145,6 +102,58 @@ continue_later(FlTls *self, int code)
     }
     PyObject *exc = PyErr_GetRaisedException();
     return fl_error_keep_first(exc, fl_tls_defer(self), (PyObject *)self);
+}
+
+/* Queue run_deferred once more.  False if it cannot be: then nothing may wait
+   for that, as nothing else would continue the connection. */
+static bool
+comes_back(FlTls *self)
+{
+    if (fl_tls_defer(self) == 0) {
+        return true;
+    }
+    PyErr_WriteUnraisable((PyObject *)self);
+    return false;
+}
+
+/* Handle an EOF that has waited.  If an exception ends the run before the phase
+   has changed, it comes again in the next iteration. */
+static int
+take_eof(FlTls *self)
+{
+    self->eof_waits = false;
+    int code = handle_eof(self);
+    self->eof_waits =
+        code < 0 && self->phase == FL_TLS_WRAPPED && fl_error_leaves_loop();
+    return continue_later(self, code);
+}
+
+/* Count an iteration of the delay, and continue.  A raw transport ends the
+   connection if the protocol raises.  Here none is the caller, so this
+   function ends it. */
+static int
+run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
+{
+    FlTls *self = (FlTls *)object;
+    self->deferred = false; /* before the calls, which may defer again */
+    if (self->delay_iterations > 0) {
+        self->delay_iterations--;
+    }
+    int code = process_and_settle(self);
+    if (code == 0 && self->delay_iterations > 0 && !comes_back(self)) {
+        self->delay_iterations = 0;
+        code = process_and_settle(self);
+    }
+    const char *failed = FL_BUFFER_FAILED;
+    if (code == 0 && self->eof_waits && self->delay_iterations == 0
+        && self->raw != NULL)
+    {
+        failed = FL_EOF_FAILED;
+        code = take_eof(self);
+    }
+    return code >= 0 || fl_tls_fatal_any(self, failed) == 0
+               ? 0
+               : fl_loop_report_callback(loop, NULL);
 }
 
 /* --- reading ------------------------------------------------------------- */
@@ -269,9 +278,9 @@ static int
 handshake_done(FlTls *self)
 {
     self->phase = FL_TLS_WRAPPED;
-    /* Before any call into Python, which could feed records. */
+    /* Before any call into Python: that could feed records. */
     bool by_start_tls = self->app_state == FL_TLS_APP_MADE;
-    self->delay_iterations = by_start_tls ? DELAY_ITERATIONS : 0;
+    self->delay_iterations = by_start_tls ? 2 * FL_TLS_TASK_ITERATIONS : 0;
     int code = store_extra(self);
     if (code < 0 || self->phase != FL_TLS_WRAPPED) {
         /* The waiter will not be resolved here, so nothing would end the
@@ -403,7 +412,7 @@ flush(FlTls *self)
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended the connection */
     }
-    if (self->engine_busy || self->delay_iterations > 0 || self->deferred) {
+    if (self->engine_busy || fl_tls_holds_data(self) || self->deferred) {
         return 0; /* the outer call or a queued one continues */
     }
     /* The peer's EOF must not cost a paused protocol its data.  One that has
@@ -524,7 +533,7 @@ receive_data(FlState *Py_UNUSED(state), PyObject *object, const char *data,
 {
     FlTls *self = (FlTls *)object;
     if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
-        && self->delay_iterations == 0)
+        && !fl_tls_holds_data(self))
     {
         self->overhead_bytes += size_bytes;
     }
@@ -568,23 +577,13 @@ receive_eof(FlTls *self)
     }
 }
 
-int
-fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
+/* asyncio's eof_received().  Returns as receive_eof. */
+static int
+handle_eof(FlTls *self)
 {
-    FlTls *self = (FlTls *)object;
     int code = 0;
-    if (self->delay_iterations > 0) {
-        /* A raw transport that is TLS cannot stay open. */
-        self->eof_waits =
-            !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
-        if (self->eof_waits) {
-            return 1;
-        }
-        self->delay_iterations = 0;
-        code = process_and_settle(self);
-    }
     self->eof_received = true;
-    if (code == 0 && self->loop->debug) {
+    if (self->loop->debug) {
         code = fl_tls_call(self, self->state->names.log_eof, NULL, NULL);
     }
     if (code == 0) {
@@ -598,6 +597,19 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
         code = fl_error_keep_first(exc, code, (PyObject *)self);
     }
     return code;
+}
+
+int
+fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
+{
+    FlTls *self = (FlTls *)object;
+    if (self->delay_iterations == 0) {
+        return handle_eof(self);
+    }
+    /* Invariant 5.  A raw transport that is TLS closes in any case: its
+       connection_lost delivers the data, after start_tls has returned. */
+    self->eof_waits = true;
+    return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }
 
 /* No find_room: records are read to the stream's scratch buffer, from which
@@ -695,13 +707,18 @@ PyObject *
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
     int code = 0;
-    /* Data that the delay still holds back is delivered before the end.  That
+    /* What the delay still holds back is delivered before the end.  That
        runs Python, which may call this function.  It may also have been called
        before: handshake_timed_out() of fastloop/_tls.py queues a call of its
        own.  Hence the check below. */
     if (self->delay_iterations > 0) {
         self->delay_iterations = 0;
         code = process_and_settle(self);
+    }
+    if (code == 0 && self->eof_waits
+        && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
+    {
+        code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->phase == FL_TLS_LOST ? 0 : end_connection(self, exc);

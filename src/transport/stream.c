@@ -236,7 +236,7 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
     }
     else {
         code = self->run_events(self, events);
-        fl_context_leave(self->context, code < 0); /* never changes */
+        fl_context_leave(self->context, code < 0); /* set until dealloc */
     }
     Py_DECREF(self);
     return code;

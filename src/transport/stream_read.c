@@ -72,6 +72,7 @@ typedef struct {
     size_t got_bytes; /* 0 after a failure, too */
     bool filled;      /* the buffer is full, so there may be more */
     bool costly;      /* the data took long: end this event */
+    bool again;       /* set before: this event has delivered data */
 } ReadResult;
 
 /* Read into several pieces of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
@@ -196,12 +197,14 @@ deliver_eof(FlStream *self)
 
 /* End a read that got no bytes: its code is 0 at EOF, or negative; -EAGAIN is
    no failure.  Every error of a pipe is reported, as in asyncio, except EIO: a
-   terminal's other side was closed.  0, or -1 to end the run. */
+   terminal's other side was closed.  EOF behind data of the same event waits
+   for the next event: what the data has scheduled runs first, and replies.
+   0, or -1 to end the run. */
 static int
-end_read(FlStream *self, int code)
+end_read(FlStream *self, int code, const ReadResult *result)
 {
     if (code == 0) {
-        return deliver_eof(self);
+        return result->again ? 0 : deliver_eof(self);
     }
     if (code == -EAGAIN) {
         return 0;
@@ -308,7 +311,7 @@ receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         (void)native->buffers_filled(self->state, protocol->object, pieces, 0);
     }
     if (result->got_bytes == 0) {
-        return end_read(self, code);
+        return end_read(self, code, result);
     }
     self->last_read_bytes = result->got_bytes;
     if (count == 0) {
@@ -328,7 +331,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
     int code = make_scratch(self->loop);
     if (code < 0) {
-        return end_read(self, code);
+        return end_read(self, code, result);
     }
     /* A large read goes into the final object, which saves a copy. */
     bool direct = self->last_read_bytes >= LARGE_BYTES;
@@ -344,7 +347,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     code = receive(self, protocol, buffer, EVENT_BYTES, result);
     if (result->got_bytes == 0) {
         Py_XDECREF(data);
-        return end_read(self, code);
+        return end_read(self, code, result);
     }
     Py_ssize_t size = (Py_ssize_t)result->got_bytes;
     if (direct) {
@@ -404,7 +407,7 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     /* Before buffer_updated, which may resize the buffer. */
     PyBuffer_Release(&view);
     if (result->got_bytes == 0) {
-        return end_read(self, code);
+        return end_read(self, code, result);
     }
     if (fl_protocol_buffer_updated(self->state, protocol->object,
                                    result->got_bytes)
@@ -422,8 +425,9 @@ fl_stream_read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
-    while (code == 0 && wants_more(self)) {
-        ReadResult result = {0, false, false};
+    bool again = false;
+    for (; code == 0 && wants_more(self); again = true) {
+        ReadResult result = {.again = again};
         /* Owned: a callback may call set_protocol.  Looked up in each round
            for the same reason. */
         FlProtocol protocol = fl_protocol_get(self, &self->protocol);

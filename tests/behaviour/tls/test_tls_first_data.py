@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import socket
 import ssl
 
 import pytest
@@ -193,6 +194,48 @@ async def test_an_end_right_behind_it(run, loop, side, version, end):
     assert names[-1] == "lost"
     assert names[:3] == ["made", "upgraded", "data"]
     await c.finish()
+
+
+@pytest.mark.parametrize("way", ["direct", "wait_for", "task"])
+@pytest.mark.parametrize("gap", range(6))
+@pytest.mark.parametrize("end", ["close_notify", "fin"])
+async def test_a_stream_replies_before_an_end_behind_its_data(
+    run, loop, end, gap, way
+):
+    """The end comes some iterations after the data, which is read in tasks."""
+    replied = asyncio.Event()
+
+    async def serve(reader, writer):
+        await writer.start_tls(near)
+        reading = reader.readline()
+        if way == "wait_for":
+            reading = asyncio.wait_for(reading, 20)
+        elif way == "task":
+            reading = asyncio.create_task(reading)
+        writer.write(b"reply to " + await reading)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        replied.set()
+
+    near, far = contexts("start-tls-server", "1.3")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, server.sockets[0].getsockname())
+    peer = WirePeer(sock, far, False)
+    await peer.attempt(peer.tls.do_handshake)
+    await peer.send(peer.outgoing.read() + peer.seal(b"request\n"))
+    await iterations(gap)
+    if end == "fin":
+        peer.send_eof()
+    else:
+        await peer.close_notify()
+    assert await peer.read_exactly(17) == b"reply to request\n"
+    peer.close()
+    await replied.wait()
+    server.close()
+    await server.wait_closed()
 
 
 @every_last_word

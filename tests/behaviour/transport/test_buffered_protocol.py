@@ -43,6 +43,22 @@ async def test_buffers_of_many_sizes(transport_pair, kind, size):
 
 
 @every_kind
+async def test_what_the_last_data_schedules_runs_before_eof(
+    transport_pair, loop
+):
+    """Also if the data fills the buffer, and more is looked for."""
+
+    def reply_soon(protocol, size):
+        loop.call_soon(protocol.transport.write, b"reply")
+
+    c = await transport_pair(BufferedRecorder(4, data=reply_soon))
+    await c.peer.send(b"data")
+    c.peer.send_eof()
+    assert await c.peer.recv_exactly(5) == b"reply"
+    await c.protocol.wait_lost()
+
+
+@every_kind
 async def test_the_size_hint_is_minus_one(transport_pair):
     c = await transport_pair(BufferedRecorder())
     await c.peer.send(b"data")
