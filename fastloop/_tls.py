@@ -242,8 +242,8 @@ def _stop_timer(tls: Any) -> None:
         timer.cancel()
 
 
-#: The raw transport's messages for an exception that asyncio's SSLProtocol lets
-#: propagate into it.  It reports a CancelledError too.  In C they are
+#: The raw transport's messages for an exception that asyncio's SSLProtocol
+#: lets propagate into it.  It reports a CancelledError too.  In C they are
 #: FL_BUFFER_FAILED and FL_EOF_FAILED.
 _CALLS_FAILED = (
     "Fatal error: protocol.buffer_updated() call failed.",

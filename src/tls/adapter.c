@@ -19,6 +19,7 @@
 #include "tls/engine_object.h"
 #include "tls/connection.h"
 #include "tls/lifecycle.h"
+#include "tls/release.h"
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
 #include "tls/tls_write.h"

@@ -12,8 +12,8 @@
    context, and calls C functions in place of write().
 
    This file has the state alone.  Above it are, in this order, tls_write.c,
-   tls_read.c and lifecycle.c, which goes from phase to phase; each calls only
-   those below it.
+   tls_read.c, release.c and lifecycle.c, which goes from phase to phase; each
+   calls only those below it.
 
    Phases:
 

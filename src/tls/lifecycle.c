@@ -36,11 +36,10 @@
 #include "py/state.h"
 #include "tls/connection.h"
 #include "tls/engine.h"
-#include "tls/engine_object.h"
+#include "tls/release.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/stream.h"
-#include "transport/write_queue.h"
 
 /* More than one record: the incomplete record at the end of a read yields no
    data yet and must not count as overhead. */
@@ -116,8 +115,8 @@ comes_back(FlTls *self)
     return false;
 }
 
-/* Handle an EOF that has waited.  If an exception ends the run before the phase
-   has changed, it comes again in the next iteration. */
+/* Handle an EOF that has waited.  If an exception ends the run before the
+   phase has changed, it comes again in the next iteration. */
 static int
 take_eof(FlTls *self)
 {
@@ -622,87 +621,6 @@ const FlNativeProtocol fl_tls_native = {
 
 /* --- the end ------------------------------------------------------------- */
 
-void
-fl_tls_drop_unused_engine(FlTls *self)
-{
-    if (self->close_repeated && self->phase == FL_TLS_LOST
-        && !self->engine_busy) {
-        PyObject *exc = PyErr_GetRaisedException();
-        fl_tls_drop_engine(self);
-        fl_error_restore(exc);
-    }
-}
-
-void
-fl_tls_drop_engine(FlTls *self)
-{
-    /* The application may have the SSLObject, and a caller's memory may be
-       what it would read next. */
-    if (self->engine.type->settle(&self->engine) < 0) {
-        PyErr_Clear(); /* no memory: the unread records are lost */
-    }
-    self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
-    self->engine.more = self->engine.patched = false;
-    fl_field_set(self, &self->engine.object, NULL);
-    Py_CLEAR(self->engine.owner);
-    Py_CLEAR(self->context);
-    fl_field_set(self, &self->extra, NULL);
-}
-
-/* As asyncio's connection_lost: what the peer has not got is dropped. */
-static void
-drop_records(FlTls *self)
-{
-    FlTlsOutput output;
-    fl_write_queue_clear(&self->backlog);
-    if (self->engine.type->take(&self->engine, &output) == 0) {
-        fl_tls_output_free(&output);
-    }
-    else {
-        PyErr_Clear(); /* no memory: they go with the engine */
-    }
-}
-
-/* The body of connection_lost.  In asyncio's order, by connection_lost of
-   fastloop/_tls.py: queue the protocol's connection_lost, resolve the waiter,
-   cancel the timer. */
-static int
-end_connection(FlTls *self, PyObject *exc)
-{
-    /* A connection lost during the handshake only resolves the waiter, also
-       after start_tls. */
-    bool was_made =
-        self->phase != FL_TLS_HANDSHAKE && self->app_state != FL_TLS_APP_NEW;
-    /* The fields are set before any call, which may run a finalizer that looks
-       at them. */
-    PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
-    PyObject *raw = fl_field_get(self, &self->raw);
-    PyObject *failure = self->failure;
-    self->failure = NULL;
-    FlTlsTransport *transport =
-        (FlTlsTransport *)fl_field_get(self, (PyObject **)&self->transport);
-    self->phase = FL_TLS_LOST;
-    self->writes_after_loss++; /* as asyncio's _conn_lost */
-    fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
-    fl_field_set(self, &self->raw, NULL);
-    fl_field_set(self, (PyObject **)&self->transport, NULL);
-    if (transport != NULL) {
-        transport->closed = true;
-    }
-    drop_records(self);
-    Py_CLEAR(self->buffer);
-    Py_XDECREF(raw);
-    Py_XDECREF(transport);
-    int code = fl_tls_call(self, self->state->names.connection_lost,
-                           was_made ? protocol : Py_None,
-                           failure != NULL ? failure : exc);
-    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    Py_XDECREF(failure);
-    Py_XDECREF(protocol);
-    fl_tls_drop_unused_engine(self);
-    return fl_error_keep_first(raised, 0, (PyObject *)self);
-}
-
 PyObject *
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
@@ -721,6 +639,6 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = self->phase == FL_TLS_LOST ? 0 : end_connection(self, exc);
+    code = self->phase == FL_TLS_LOST ? 0 : fl_tls_release(self, exc);
     return fl_call_none(fl_error_keep_first(raised, code, (PyObject *)self));
 }

@@ -20,6 +20,7 @@
 #include "py/field.h"
 #include "tls/connection.h"
 #include "tls/lifecycle.h"
+#include "tls/release.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/native_protocol.h"
