@@ -111,8 +111,8 @@ typedef struct {
     size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
-    unsigned delay_iterations; /* until an end of the peer's is handled:
-                                  lifecycle.c, 5 */
+    unsigned delay_iterations; /* until an end of the peer's is handled, and
+                                  fewer until data is: lifecycle.c, 5 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
@@ -125,6 +125,7 @@ typedef struct {
     bool paused_before_tls;  /* the raw transport called it before start_tls */
     bool close_repeated;     /* close() of a transport that was closed */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
+    bool close_waits;        /* the peer's close_notify, for the delay */
     bool eof_waits;          /* the raw transport's EOF, for the delay */
     bool eof_received;       /* the raw transport's EOF was handled */
     bool read_less;          /* lifecycle.c, 6 */

@@ -115,15 +115,27 @@ comes_back(FlTls *self)
     return false;
 }
 
-/* Handle an EOF that has waited.  If an exception ends the run before the
-   phase has changed, it comes again in the next iteration. */
+/* Handle the peer's close_notify or EOF, which has waited.  If an exception
+   ends the run before the phase has changed, that end comes again in the next
+   iteration. */
 static int
-take_eof(FlTls *self)
+take_end(FlTls *self)
 {
-    self->eof_waits = false;
-    int code = handle_eof(self);
-    self->eof_waits =
-        code < 0 && self->phase == FL_TLS_WRAPPED && fl_error_leaves_loop();
+    int code;
+    bool closes = self->close_waits;
+    self->close_waits = self->eof_waits = false;
+    if (closes) {
+        code = fl_tls_call_eof_received(self);
+        code = code < 0 ? -1 : fl_tls_start_shutdown(self);
+    }
+    else {
+        code = handle_eof(self);
+    }
+    if (code < 0 && self->phase == FL_TLS_WRAPPED && fl_error_leaves_loop()) {
+        self->close_waits = closes;
+        self->eof_waits = !closes;
+        self->eof_received = false;
+    }
     return continue_later(self, code);
 }
 
@@ -144,11 +156,11 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
         code = process_and_settle(self);
     }
     const char *failed = FL_BUFFER_FAILED;
-    if (code == 0 && self->eof_waits && self->delay_iterations == 0
-        && self->raw != NULL)
+    if (code == 0 && (self->eof_waits || self->close_waits)
+        && self->delay_iterations == 0 && self->raw != NULL)
     {
         failed = FL_EOF_FAILED;
-        code = take_eof(self);
+        code = take_end(self);
     }
     return code >= 0 || fl_tls_fatal_any(self, failed) == 0
                ? 0
@@ -401,6 +413,15 @@ do_shutdown(FlTls *self)
                              NULL);
 }
 
+/* Whether data waits for the application's resume_reading(). */
+static bool
+has_data_paused(FlTls *self)
+{
+    return self->app_paused
+           && (self->engine.more
+               || self->engine.type->incoming(&self->engine) > 0);
+}
+
 /* See do_flush. */
 static int
 flush(FlTls *self)
@@ -416,10 +437,7 @@ flush(FlTls *self)
     }
     /* The peer's EOF must not cost a paused protocol its data.  One that has
        called close() gets no more data, so nothing is waited for. */
-    if (self->app_paused && !self->closing
-        && (self->engine.more
-            || self->engine.type->incoming(&self->engine) > 0))
-    {
+    if (!self->closing && has_data_paused(self)) {
         return 0; /* resume_reading continues */
     }
     if (fl_tls_write_backlog(self) < 0) {
@@ -606,7 +624,8 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
         return handle_eof(self);
     }
     /* Invariant 5.  A raw transport that is TLS closes in any case: its
-       connection_lost delivers the data, after start_tls has returned. */
+       connection_lost delivers the data, after start_tls has returned, but a
+       reply is lost. */
     self->eof_waits = true;
     return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }
@@ -633,8 +652,9 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         self->delay_iterations = 0;
         code = process_and_settle(self);
     }
-    if (code == 0 && self->eof_waits
-        && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
+    if (code == 0 && (self->eof_waits || self->close_waits)
+        && self->phase >= FL_TLS_WRAPPED && self->phase <= FL_TLS_SHUTDOWN
+        && !has_data_paused(self))
     {
         code = fl_tls_call_eof_received(self);
     }

@@ -84,7 +84,8 @@ can_deliver(const FlTls *self, const FlProtocol *protocol)
         protocol->native != NULL
         && self->paused_in_callback == self->loop->callback_count;
     return (!self->app_paused || same_callback) && !self->delivery_cancelled
-           && !fl_tls_holds_data(self) && self->app_state != FL_TLS_APP_NEW
+           && !fl_tls_holds_data(self) && !self->close_waits
+           && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
 }
@@ -141,7 +142,7 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
         return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
     }
     if (code == 0 && exc == NULL && self->delay_iterations > 0) {
-        self->engine.more = true; /* lifecycle.c, 5: it is found again */
+        self->close_waits = true; /* lifecycle.c, 5 */
         return 0;
     }
     if (code == 0 && exc == NULL) {

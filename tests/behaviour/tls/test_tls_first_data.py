@@ -196,6 +196,20 @@ async def test_an_end_right_behind_it(run, loop, side, version, end):
     await c.finish()
 
 
+@every_last_word
+async def test_a_pause_at_it_leaves_the_close_notify_behind_it(
+    run, loop, side, version
+):
+    """As later on: a paused protocol learns that the peer has closed."""
+    protocol = Recorder(data=lambda p, data: p.transport.pause_reading())
+    c = await open_upgrade(loop, protocol, side, version)
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    await c.peer.send(flight + c.peer.seal_close())
+    await c.protocol.wait_lost()
+    assert c.protocol.names == ["made", "upgraded", "data", "eof", "lost"]
+    await c.finish()
+
+
 @pytest.mark.parametrize("way", ["direct", "wait_for", "task"])
 @pytest.mark.parametrize("gap", range(6))
 @pytest.mark.parametrize("end", ["close_notify", "fin"])
