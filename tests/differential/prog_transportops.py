@@ -173,6 +173,8 @@ class TransportOps:
         link.closed = link.own_end = True
         link.closes += 1
         link.wanted = min(link.wanted, link.peer.wanted)
+        if link.secure:  # it writes close_notify
+            link.moment, link.iteration = self.moment, self.iteration
         (link.writer or link.transport).close()
         if link.readers:
             link.log_race()
