@@ -300,8 +300,7 @@ handshake_done(FlTls *self)
         return code < 0 ? -1 : process(self);
     }
     /* With start_tls the protocol has had its connection_made. */
-    if (self->app_state == FL_TLS_APP_NEW && call_connection_made(self) < 0) {
-        self->delay_iterations = 0;
+    if (!by_start_tls && call_connection_made(self) < 0) {
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
     }

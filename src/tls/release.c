@@ -1,7 +1,7 @@
-/* The end of a TLS connection: what it owns is released.
+/* Release what a TLS connection owns, after its raw transport was lost.
 
-   1. Fields are cleared before any call that runs Python: a finalizer may look
-      at them, and finds a connection that has ended.
+   1. Fields are set before any call that runs Python.  A finalizer may read
+      them: it finds a connection that has ended.
    2. The engine stays with an application's transport that lives on, so that
       get_extra_info() still answers. */
 #include "tls/release.h"

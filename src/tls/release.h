@@ -1,4 +1,4 @@
-/* The end of a TLS connection: releasing what it owns.
+/* Release what a TLS connection owns, at its end.
 
    Loop's thread only.  Everything here may run Python: destructors, and in
    fl_tls_release also functions of fastloop/_tls.py. */
