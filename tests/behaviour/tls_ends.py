@@ -274,14 +274,36 @@ def connect_tls(
     )
 
 
+async def meet_client(
+    factory: Any, near: Any, far: Any, **options: Any
+) -> tuple[asyncio.Task[Any], WirePeer]:
+    """The task of a client that connects, and its peer; no handshake yet."""
+    with listening_socket() as listener:
+        task = connect_tls(listener, factory, near, **options)
+        loop = asyncio.get_running_loop()
+        sock, _ = await loop.sock_accept(listener)
+    return task, WirePeer(sock, far, True)
+
+
+async def meet_server(
+    factory: Any, near: Any, far: Any, **options: Any
+) -> WirePeer:
+    """The peer of a server's connection; no handshake yet."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        factory, "127.0.0.1", 0, ssl=near, **options
+    )
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, server.sockets[0].getsockname())
+    server.close()
+    return WirePeer(sock, far, False)
+
+
 async def _open_client(
     protocol: Any, near: Any, far: Any, options: Any
 ) -> tuple[Any, Any, WirePeer]:
-    with listening_socket() as listener:
-        task = connect_tls(listener, lambda: protocol, near, **options)
-        loop = asyncio.get_running_loop()
-        sock, _ = await loop.sock_accept(listener)
-    peer = WirePeer(sock, far, True)
+    task, peer = await meet_client(lambda: protocol, near, far, **options)
     await peer.handshake()
     return *await task, peer
 
@@ -289,15 +311,7 @@ async def _open_client(
 async def _open_server(
     protocol: Any, near: Any, far: Any, options: Any
 ) -> tuple[Any, Any, WirePeer]:
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: protocol, "127.0.0.1", 0, ssl=near, **options
-    )
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, server.sockets[0].getsockname())
-    server.close()
-    peer = WirePeer(sock, far, False)
+    peer = await meet_server(lambda: protocol, near, far, **options)
     await peer.handshake()
     await protocol.wait_for("made")
     return protocol.transport, protocol, peer

@@ -21,12 +21,11 @@ from net_helpers import (
     client_context,
     digest,
     iterations,
-    listening_socket,
     pattern,
     server_context,
     tcp_socketpair,
 )
-from tls_ends import WirePeer, connect_tls, contexts
+from tls_ends import WirePeer, contexts, meet_client
 
 pytestmark = pytest.mark.native_tls
 
@@ -391,11 +390,8 @@ async def test_context_variables_set_at_the_first_data_persist(
 
 async def arriving(loop, factory, **options):
     """A client in TLS 1.2, where the server has the last word; its peer."""
-    context, far = contexts("client", "1.2")
-    with listening_socket() as listener:
-        task = connect_tls(listener, factory, context, **options)
-        sock, _ = await loop.sock_accept(listener)
-    peer = WirePeer(sock, far, True)
+    near, far = contexts("client", "1.2")
+    task, peer = await meet_client(factory, near, far, **options)
     await peer.attempt(peer.tls.do_handshake)
     return task, peer, peer.outgoing.read()
 

@@ -7,11 +7,10 @@ reply.
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
-from net_helpers import Recorder, listening_socket
-from tls_ends import WirePeer, connect_tls, contexts
+from net_helpers import Recorder
+from tls_ends import contexts, meet_client, meet_server
 
 #: Where the peer has the last word of the handshake.
 every_last_word = pytest.mark.parametrize(
@@ -46,24 +45,6 @@ class StreamReplies(asyncio.StreamReaderProtocol):
         await self.over.wait()
 
 
-async def reach(loop, side, version, protocol):
-    """The peer of a connection before its handshake, and the task of that."""
-    near, far = contexts(side, version)
-    if side == "client":
-        with listening_socket() as listener:
-            task = connect_tls(listener, lambda: protocol, near)
-            sock, _ = await loop.sock_accept(listener)
-        return WirePeer(sock, far, True), task
-    server = await loop.create_server(
-        lambda: protocol, "127.0.0.1", 0, ssl=near
-    )
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, server.sockets[0].getsockname())
-    server.close()
-    return WirePeer(sock, far, False), None
-
-
 #: The second request's records have 64 KiB: as much as is read at once.
 @pytest.mark.parametrize("request_", [b"request", bytes(65_448)])
 @every_last_word
@@ -72,7 +53,12 @@ async def test_a_request_with_eof_behind_it_gets_its_reply(
     loop, side, version, kind, request_
 ):
     protocol = kind()
-    peer, task = await reach(loop, side, version, protocol)
+    near, far = contexts(side, version)
+    task = None
+    if side == "client":
+        task, peer = await meet_client(lambda: protocol, near, far)
+    else:
+        peer = await meet_server(lambda: protocol, near, far)
     await peer.attempt(peer.tls.do_handshake)
     await peer.send(peer.outgoing.read() + peer.seal(request_))
     peer.send_eof()
