@@ -44,9 +44,10 @@ async def send_file(
     """Send part of a file on a transport whose buffer is empty.
 
     Like asyncio's ``_sock_sendfile_native``, but it waits with the transport's
-    own registration and flushes corked writes first.  Returns the number of
-    bytes sent.  Raises SendfileNotAvailableError if os.sendfile() cannot send
-    the file, and ConnectionError if the transport ends.
+    own registration, only while the socket is full, and flushes corked writes
+    first.  Returns the number of bytes sent.  Raises SendfileNotAvailableError
+    if os.sendfile() cannot send the file, and ConnectionError if the transport
+    ends.
     """
     try:
         source = file.fileno()
@@ -58,7 +59,7 @@ async def send_file(
         raise asyncio.SendfileNotAvailableError("not a regular file") from None
     if not block:
         return 0
-    total, moves = 0, True
+    total, moves, waited = 0, True, False
     try:
         while total < (count or sys.maxsize):
             size = min(count - total if count else block, _MOST_BYTES)
@@ -83,11 +84,16 @@ async def send_file(
                     break
                 offset += sent
                 total += sent
+                if sent == size:
+                    continue  # there may be room for more
             waiter = asyncio.get_running_loop().create_future()
             transp._empty_waiter = waiter
             await waiter
+            waited = True
             if transp.is_closing():
                 raise ConnectionError("Connection is closed by peer")
+        if total and not waited:
+            await asyncio.sleep(0)  # as in asyncio, other tasks run
     except (asyncio.CancelledError, GeneratorExit):
         # As in asyncio.  The program may have closed the file: its fd may be
         # another file's by now.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import select
 import socket
 import sys
 import weakref
@@ -271,6 +272,33 @@ async def test_a_cancelled_one_leaves_the_transport_usable(
     assert got.endswith(b"the answer")
     sent = got.removesuffix(b"the answer")
     assert sent == (DATA * 20)[: len(sent)]
+
+
+async def test_it_ends_when_the_socket_has_all(loop, loop_kind, tmp_path):
+    """The peer reads nothing, and the socket has too little room for more."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's waits for the room")
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    async with link("unix") as c:
+        with path.open("rb") as file:
+            assert (
+                await loop.sendfile(c.transport, file, 0, 100_000) == 100_000
+            )
+        sock = c.transport.get_extra_info("socket")
+        assert not select.select([], [sock], [], 0)[1]
+        assert await c.peer.recv_exactly(100_000) == DATA[:100_000]
+
+
+async def test_callbacks_run_while_a_task_only_sends(loop, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    seen = []
+    async with link("unix") as c:
+        with path.open("rb") as file:
+            loop.call_soon(seen.append, "run")
+            assert await loop.sendfile(c.transport, file) == 1
+        assert seen == ["run"]
 
 
 @every_kind
