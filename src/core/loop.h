@@ -121,7 +121,9 @@ struct FlLoop {
     uint64_t wakeup_claimed_at; /* see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     /* The ident of the thread that has the claim, or 0, and that of the thread
-       that had it last: see fl_loop_claim. */
+       that had it last: see fl_loop_claim.  thread_id is 0 for a part of the
+       claim: while a run begins or ends, and in close() and in a _run_once()
+       outside a run.  is_running() is false then. */
     _Atomic unsigned long claimed_by;
     FL_ATOMIC unsigned long last_claimed_by;
     FL_ATOMIC bool debug;

@@ -146,6 +146,15 @@ fl_tls_holds_data(const FlTls *self)
     return self->delay_iterations > FL_TLS_TASK_ITERATIONS;
 }
 
+/* The application has its transport, so start_tls() has returned. */
+static inline void
+fl_tls_end_hold(FlTls *self)
+{
+    if (fl_tls_holds_data(self)) {
+        self->delay_iterations = FL_TLS_TASK_ITERATIONS;
+    }
+}
+
 struct FlTlsTransport {
     FL_TRANSPORT_HEAD
     FlTls *connection;

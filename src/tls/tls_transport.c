@@ -44,6 +44,7 @@ tls_close(FlTransport *transport)
         return 0;
     }
     self->closed = true;
+    fl_tls_end_hold(self->connection);
     return fl_tls_start_shutdown(self->connection);
 }
 

@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from net_helpers import (
@@ -25,6 +26,7 @@ from net_helpers import (
     server_context,
     tcp_socketpair,
 )
+from patience import PATIENCE
 from tls_ends import WirePeer, contexts, meet_client
 
 pytestmark = pytest.mark.native_tls
@@ -309,6 +311,41 @@ async def test_pausing_after_start_tls_delays_the_first_data(
     c.secure.resume_reading()
     assert await c.protocol.wait_data(5) == b"early"
     await c.finish()
+
+
+@every_upgrade
+def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
+    """The run ends with the task that has called start_tls and close."""
+    near, far = contexts(side)
+    server = side == "start-tls-server"
+    names = {} if server else {"server_hostname": "localhost"}
+    a, b = tcp_socketpair()
+    b.settimeout(PATIENCE)
+
+    def receive():
+        tls = far.wrap_socket(
+            b,
+            server_side=not server,
+            server_hostname="localhost" if server else None,
+            suppress_ragged_eofs=False,
+        )
+        with tls:
+            return [tls.recv(9), tls.recv(9)]
+
+    async def main():
+        plain, protocol = await loop.create_connection(Recorder, sock=a)
+        secure = await loop.start_tls(
+            plain, protocol, near, server_side=server, **names
+        )
+        secure.write(b"all")
+        secure.close()
+        return protocol
+
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(receive)
+        protocol = loop.run_until_complete(main())
+        assert received.result() == [b"all", b""]
+    loop.run_until_complete(protocol.wait_lost())
 
 
 @every_last_word
