@@ -327,6 +327,12 @@ class Chance:
             react = self.links[n][3].setdefault("react", [])
             react.append(("data", answer + end))
             return [("b", n, "send", 70_000)]
+        if self.kind(n) == "buffered":
+            # A request that fills the buffer, and its EOF right behind it.
+            conf = self.links[n][3]
+            reply = ("soon", [("write", n, rng.choice(SMALL))])
+            conf.setdefault("react", []).append(("data", [reply]))
+            return [("b", n, "send", conf.get("room", 65536)), ("b", n, "eof")]
         if self.kind(n) != "streams":
             return []
         first = rng.choice(
