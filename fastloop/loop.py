@@ -69,7 +69,7 @@ _PATHS = (
 _RECENT_SLOW = 16
 
 
-def _ignore_signal(number: int, frame: FrameType | None) -> None:
+def _ignore_signal(signum: int, frame: FrameType | None) -> None:
     """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
 
 
@@ -617,8 +617,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def _check_python_transports(self, fd: Any) -> None:
         """Raise RuntimeError if one of asyncio's own transports uses fd."""
-        number = fd if isinstance(fd, int) else fd.fileno()
-        transport = self._python_transports.get(number)
+        fileno = fd if isinstance(fd, int) else fd.fileno()
+        transport = self._python_transports.get(fileno)
         if isinstance(transport, _native_transports):
             return  # the core has looked at those itself
         if transport is not None and not transport.is_closing():

@@ -105,20 +105,20 @@ class Browser:
 
     def __init__(self, program: str, profile: str) -> None:
         asked, self._out = os.pipe()
-        self._in, told = os.pipe()
+        self._in, answers = os.pipe()
         flags = "--headless --remote-debugging-pipe --disable-gpu".split()
         if os.geteuid() == 0:
             flags.append("--no-sandbox")
-        redirect = f'exec "$@" 3<&{asked} 4>&{told}'
+        redirect = f'exec "$@" 3<&{asked} 4>&{answers}'
         self._child = subprocess.Popen(
             ["sh", "-c", redirect, "sh", program, *flags]
             + [f"--user-data-dir={profile}", "--disable-dev-shm-usage"],
-            pass_fds=(asked, told),
+            pass_fds=(asked, answers),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(asked)
-        os.close(told)
+        os.close(answers)
         self._answers = open(self._in, "rb", buffering=0)
         self._left = b""
         self._number = 0
@@ -200,17 +200,17 @@ class Browser:
         """What the page has complained of, or loaded from elsewhere."""
         found = []
         for event in self.events:
-            method, told = event.get("method"), event.get("params", {})
+            method, params = event.get("method"), event.get("params", {})
             if method == "Runtime.exceptionThrown":
-                found.append(str(told["exceptionDetails"]))
+                found.append(str(params["exceptionDetails"]))
             elif method == "Runtime.consoleAPICalled":
-                if told["type"] in ("error", "warning", "assert"):
-                    found.append(str(told["args"]))
+                if params["type"] in ("error", "warning", "assert"):
+                    found.append(str(params["args"]))
             elif method == "Log.entryAdded":
-                if told["entry"]["level"] in ("error", "warning"):
-                    found.append(str(told["entry"]))
+                if params["entry"]["level"] in ("error", "warning"):
+                    found.append(str(params["entry"]))
             elif method == "Network.requestWillBeSent":
-                url = told["request"]["url"]
+                url = params["request"]["url"]
                 if not url.startswith((base, "data:", "blob:", "about:")):
                     found.append(f"loads {url}")
         return found

@@ -291,9 +291,9 @@ def _measure(
     usual = max(_FEWEST, min(_MOST, int(_BUDGET / seconds))) // 2 * 2
     rounds = runs or usual  # even: every other round has the reverse order
     pairs = list(zip(result.labels, loops, strict=True))
-    for number in range(rounds):
-        for label, loop in pairs if number % 2 == 0 else pairs[::-1]:
-            step(f"round {number + 1} of {rounds}: {label}")
+    for index in range(rounds):
+        for label, loop in pairs if index % 2 == 0 else pairs[::-1]:
+            step(f"round {index + 1} of {rounds}: {label}")
             result.runs[label].append(race.measure(loop))
             _note(race, result, pairs)
     step("the loop's share")

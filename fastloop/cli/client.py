@@ -84,8 +84,8 @@ class _Load:
         pairs = [await self._connect() for _ in range(connections)]
         began = loop.time()
         tasks = [
-            loop.create_task(self._ask_again(number, *pair))
-            for number, pair in enumerate(pairs)
+            loop.create_task(self._ask_again(index, *pair))
+            for index, pair in enumerate(pairs)
         ]
         if self._rate:
             await self._tick(began, seconds)
@@ -108,12 +108,12 @@ class _Load:
 
     async def _tick(self, began: float, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        for number in range(max(1, int(seconds * self._rate))):
-            due = began + number / self._rate
+        for index in range(max(1, int(seconds * self._rate))):
+            due = began + index / self._rate
             while (wait := due - loop.time()) > 0:
                 await asyncio.sleep(max(0.0, wait - self._spin))
             self._due.put_nowait(due)
-            if number % 32 == 0:
+            if index % 32 == 0:
                 await asyncio.sleep(0)
 
     async def _wait_for_answers(self) -> None:
@@ -131,14 +131,14 @@ class _Load:
 
     async def _ask_again(
         self,
-        number: int,
+        index: int,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         """Ask over one connection, and open another if that ends."""
         try:
             while True:
-                if not await self._ask(number, reader, writer):
+                if not await self._ask(index, reader, writer):
                     writer.close()
                     reader, writer = await self._connect()
         except OSError:
@@ -148,14 +148,14 @@ class _Load:
 
     async def _ask(
         self,
-        number: int,
+        index: int,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
         """Ask once, if due; return whether the connection can go on."""
         loop = asyncio.get_running_loop()
         due = await self._due.get() if self._rate else loop.time()
-        self._asked[number] = due
+        self._asked[index] = due
         try:
             writer.write(self._request)
             status, stays = await _answer(reader)
@@ -164,7 +164,7 @@ class _Load:
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
             self._errors += 1
             stays = False
-        del self._asked[number]
+        del self._asked[index]
         if self._rate:
             self._due.task_done()
         return stays

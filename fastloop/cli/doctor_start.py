@@ -83,7 +83,7 @@ def read_start(text: str) -> list[Event]:
     """Return the events of a file; their places are the numbers of lines."""
     found = []
     known: dict[str, str] = {}
-    for number, line in _lines(text):
+    for lineno, line in _lines(text):
         line = _filled(line, known)
         events = list(_settings(line))
         if _SENTENCE.match(line):
@@ -92,7 +92,7 @@ def read_start(text: str) -> list[Event]:
         for command in _BETWEEN.split(line):
             events += read_command(command)
         for event in events:
-            event.place = str(number)
+            event.place = str(lineno)
         found += events
     return found
 
@@ -107,7 +107,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     """
     whole, first, in_list, folded = "", 1, False, -1
     is_command = False
-    for number, raw in _unprinted(text):
+    for lineno, raw in _unprinted(text):
         line = _COMMENT.sub("", raw)
         if not line.strip():
             continue
@@ -129,7 +129,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
             )
         else:
             yield first, whole
-            whole, first = item[1] if item else line, number
+            whole, first = item[1] if item else line, lineno
             if fold := _FOLDED.match(line):
                 whole, folded = fold[1], indent
             if not item:  # an item belongs to the key above it
@@ -141,11 +141,11 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def _unprinted(text: str) -> Iterator[tuple[int, str]]:
     """Yield the lines that are in no printed here-document."""
     end = ""
-    for number, line in enumerate(text.splitlines(), 1):
+    for lineno, line in enumerate(text.splitlines(), 1):
         if end:
             end = "" if line.strip() == end else end
             continue
-        yield number, line
+        yield lineno, line
         if "<<" in line and (printed := _PRINTED.match(line)):
             end = printed[1]
 

@@ -59,12 +59,12 @@ _HINTS = {
 }
 
 
-def signal_name(number: int) -> str:
+def signal_name(signum: int) -> str:
     """Return SIGKILL and the like; real-time signals have only numbers."""
     try:
-        return signal.Signals(number).name
+        return signal.Signals(signum).name
     except ValueError:
-        return f"signal {number}"
+        return f"signal {signum}"
 
 
 @contextmanager
@@ -72,15 +72,15 @@ def catching(
     numbers: Iterable[int], handler: Callable[[int, Any], object]
 ) -> Iterator[None]:
     """Handle these signals in the context, except those that are ignored."""
-    found = {number: signal.getsignal(number) for number in numbers}
+    found = {signum: signal.getsignal(signum) for signum in numbers}
     taken = [n for n in found if found[n] is not signal.SIG_IGN]
     try:
-        for number in taken:
-            signal.signal(number, handler)
+        for signum in taken:
+            signal.signal(signum, handler)
         yield
     finally:
-        for number in taken:
-            signal.signal(number, found[number])
+        for signum in taken:
+            signal.signal(signum, found[signum])
 
 
 def python_options() -> list[str]:
@@ -148,27 +148,27 @@ def _reason(output: list[str], errors: list[str], but: str) -> str:
         more = len(failures) - 1
         return failures[0] + (f" (and {more} more)" if more else "")
     skipped = f"{but}|{_WARNING}" if but else _WARNING
-    told = [line for line in errors if not re.search(skipped, line)]
-    return (told or output or errors or [""])[-1].strip()
+    lines = [line for line in errors if not re.search(skipped, line)]
+    return (lines or output or errors or [""])[-1].strip()
 
 
 class Child:
     """A process that was started, and its group.
 
     Once it has ended, seconds and cpu say how long it took and how many
-    seconds of CPU, children included.  In the context that held makes no
-    signal raises; sweep ends what has left the group.
+    seconds of CPU, children included.  Inside defer_signals() no signal
+    raises.  sweep ends the processes that have left the group.
     """
 
     def __init__(
         self,
         words: list[str],
         folder: Path,
-        held: Callable[[], AbstractContextManager[None]],
+        defer_signals: Callable[[], AbstractContextManager[None]],
         sweep: Callable[[], None],
         **more: Any,
     ) -> None:
-        self._held = held
+        self._defer_signals = defer_signals
         self._sweep = sweep
         self._errors = _Output(folder)
         self._output = _Output(folder)
@@ -204,17 +204,17 @@ class Child:
     def finish(self, limit: float) -> None:
         """Wait until it ends; past the limit it is_late, and is ended."""
         done = threading.Event()
-        watch = threading.Thread(target=self._watch, args=(limit, done))
-        watch.start()
+        timer = threading.Thread(target=self._end_late, args=(limit, done))
+        timer.start()
         try:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             self.seconds = time.perf_counter() - self._began
         finally:
             done.set()
-            watch.join()
+            timer.join()
         self._note_end()
 
-    def _watch(self, limit: float, done: threading.Event) -> None:
+    def _end_late(self, limit: float, done: threading.Event) -> None:
         end = time.monotonic() + limit
         while (left := end - time.monotonic()) > 0:
             if done.wait(min(left, 1.0)):
@@ -227,7 +227,7 @@ class Child:
             self._signal(signal.SIGKILL)
 
     def _note_end(self) -> None:
-        with self._held():
+        with self._defer_signals():
             self._sweep()
             self._signal(signal.SIGKILL)  # what it left in its group
             _, status, usage = os.wait4(self.pid, 0)
@@ -255,9 +255,9 @@ class Child:
         self._errors.file.close()
         self._output.file.close()
 
-    def _signal(self, number: int) -> None:
+    def _signal(self, signum: int) -> None:
         try:
-            os.killpg(self.pid, number)
+            os.killpg(self.pid, signum)
         except (ProcessLookupError, PermissionError):
             pass  # macOS: PermissionError if all have ended
 
@@ -314,7 +314,7 @@ class Processes:
         self.left: set[str] = set()
         self._before: set[int] = set()
         self._before = {one.pid for one in self._orphans()}
-        self._is_held = self._asked = False
+        self._signals_deferred = self._asked = False
         self._place = _place_in_stdin()
         self._catching = catching(_SIGNALS, self._stop)
 
@@ -323,19 +323,19 @@ class Processes:
         self._catching.__enter__()
         return self
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        if not self._is_held:
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if not self._signals_deferred:
             raise KeyboardInterrupt
         self._asked = True
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _defer_signals(self) -> Iterator[None]:
         """Hold signals back: they raise when the context ends."""
-        before, self._is_held = self._is_held, True
+        before, self._signals_deferred = self._signals_deferred, True
         try:
             yield
         finally:
-            self._is_held = before
+            self._signals_deferred = before
         if self._asked and not before:
             self._asked = False
             raise KeyboardInterrupt
@@ -352,11 +352,15 @@ class Processes:
 
     def start(self, words: list[str], **more: Any) -> Child:
         """Start a process; no signal comes between that and knowing it."""
-        with self._held():
+        with self._defer_signals():
             try:
                 more = {"stdin": self._rewound(), **more}
                 child = Child(
-                    words, self.folder, self._held, self._sweep, **more
+                    words,
+                    self.folder,
+                    self._defer_signals,
+                    self._sweep,
+                    **more,
                 )
             except OSError as exc:
                 text = f"cannot start {words[0]}: {exc.strerror}"
@@ -390,7 +394,7 @@ class Processes:
             time.sleep(0.005)
 
     def __exit__(self, *_: object) -> None:
-        self._is_held = True
+        self._signals_deferred = True
         end = time.monotonic() + _LAST
         living = [one for one in self._children if one.wait(0) is None]
         for child in living:

@@ -149,7 +149,7 @@ class Sampler:
             self._total += time.process_time() - self._began
             self._running = False
 
-    def toggle(self, number: int, frame: FrameType | None) -> None:
+    def toggle(self, signum: int, frame: FrameType | None) -> None:
         """Start or stop; a handler of signals."""
         (self.stop if self._running else self.start)()
 
@@ -164,7 +164,7 @@ class Sampler:
         total, looks = self._total, self._looks
         return {"loop": self._loop, "total": total, "looks": looks}
 
-    def _look(self, number: int, frame: FrameType | None) -> None:
+    def _look(self, signum: int, frame: FrameType | None) -> None:
         now = time.thread_time()
         if self._seen:
             self._looks += 1

@@ -51,9 +51,9 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
     latest = f"the last {_duration(change.elapsed_ns)}"
 
     def rate(amount: float, unit: str = "") -> str:
-        number = _count(amount / seconds)
-        space = " " if unit and number[-1].isdigit() else ""
-        return f"{number}{space}{unit}/s"
+        text = _count(amount / seconds)
+        space = " " if unit and text[-1].isdigit() else ""
+        return f"{text}{space}{unit}/s"
 
     lag = change.lag
     yield "period", "since metrics were enabled" if change is now else latest

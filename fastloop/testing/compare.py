@@ -60,10 +60,10 @@ class Recorder:
         self._run = run
         self._path = path
 
-    def _note(self, test: str, outcome: str, number: float) -> None:
+    def _note(self, test: str, outcome: str, value: float) -> None:
         """Append a record; a test may close every fd, so open it each time."""
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps([test, outcome, number]) + "\n")
+            file.write(json.dumps([test, outcome, value]) + "\n")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a phase; a subtest's time is part of its test's time."""
@@ -99,14 +99,14 @@ class _Run:
         for line in notes.splitlines(keepends=True):
             if not line.endswith("\n"):
                 break
-            test, outcome, number = json.loads(line)
+            test, outcome, value = json.loads(line)
             before, seconds = self.tests.get(test, ("unfinished", 0.0))
             if not test:
-                self.loops = number
+                self.loops = value
             elif outcome and before not in ("failed", "error"):
-                self.tests[test] = (outcome, seconds + number)
+                self.tests[test] = (outcome, seconds + value)
             else:
-                self.tests[test] = (before, seconds + number)
+                self.tests[test] = (before, seconds + value)
 
     def calls(self, tests: Iterable[str]) -> float:
         """Return the seconds that the calls of these tests took."""
@@ -145,10 +145,10 @@ def compare(config: pytest.Config) -> int:
     words = list(config.invocation_params.args)
     kinds = _kinds(config.getoption("fastloop_compare"), words)
     plan: list[str] = []
-    for number in range(rounds):
+    for index in range(rounds):
         # The first round finds cold caches.  Fastloop, the last by default,
         # goes first there, so that this does not count in its favour.
-        plan += kinds if number % 2 else kinds[::-1]
+        plan += kinds if index % 2 else kinds[::-1]
     starter = _Starter()
     runs: list[_Run] = []
     with catching(_SIGNALS, starter.on_signal), TemporaryDirectory() as folder:
@@ -156,8 +156,8 @@ def compare(config: pytest.Config) -> int:
         for kind in plan:
             title = f"run {len(runs) + 1} of {len(plan)}, on {kind}"
             print(f"\n== {title} ==", flush=True)
-            number = len(runs) // len(kinds)
-            runs.append(_run(starter, config, kind, words, notes, number))
+            index = len(runs) // len(kinds)
+            runs.append(_run(starter, config, kind, words, notes, index))
             if starter.heard or runs[-1].status in _ENDS:
                 break
         print("\n== fastloop compare ==")
@@ -200,7 +200,7 @@ def _run(
     kind: str,
     words: list[str],
     notes: Path,
-    number: int,
+    index: int,
 ) -> _Run:
     """Start pytest as this process was started, on one kind of loop."""
     given = config.invocation_params
@@ -212,7 +212,7 @@ def _run(
     program += [f"{_OPTION}-run={kind}={notes}", *words]
     begun = time.perf_counter()
     status = starter.run([sys.executable, *program], given.dir)
-    run = _Run(kind, time.perf_counter() - begun, status, number)
+    run = _Run(kind, time.perf_counter() - begun, status, index)
     run.read(notes.read_text(encoding="utf-8"))
     return run
 
@@ -224,17 +224,17 @@ class _Starter:
         self.heard: list[int] = []
         self._child: subprocess.Popen[bytes] | None = None
 
-    def on_signal(self, number: int, frame: object) -> None:
+    def on_signal(self, signum: int, frame: object) -> None:
         """Pass the signal on to the child; the third one sends SIGKILL.
 
         The first Ctrl-C at the terminal reaches the child's process group by
         itself.
         """
-        self.heard.append(number)
+        self.heard.append(signum)
         times = len(self.heard)
-        typed = times == 1 and number == signal.SIGINT and _in_foreground()
+        typed = times == 1 and signum == signal.SIGINT and _in_foreground()
         if self._child is not None and not typed:
-            self._child.send_signal(signal.SIGKILL if times > 2 else number)
+            self._child.send_signal(signal.SIGKILL if times > 2 else signum)
 
     def run(self, command: list[str], folder: Path) -> int:
         """Run a command to its end and return its status."""
@@ -280,8 +280,8 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
         whole = mean([run.seconds for run in found])
         calls = mean([run.calls(run.tests) for run in found])
         count = Counter(outcomes[kind].values())
-        told = ", ".join(f"{n} {outcome}" for outcome, n in count.items())
-        rows.append([kind, f"{whole:.3f} s", f"{calls:.3f} s", told])
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in count.items())
+        rows.append([kind, f"{whole:.3f} s", f"{calls:.3f} s", counts])
     if not outcomes:
         yield "No test was run, so there is nothing to compare."
         return

@@ -81,8 +81,8 @@ class Worker:
         for seed in self.seeds:
             os.write(speaking, f"begin {seed}\n".encode())
             kind, text = run(seed)
-            told = json.dumps([seed, kind, text[:3000]])
-            os.write(speaking, f"end {told}\n".encode())
+            result = json.dumps([seed, kind, text[:3000]])
+            os.write(speaking, f"end {result}\n".encode())
 
     def listen(self) -> Iterator[Result | None]:
         """Return results; None when the worker is gone."""

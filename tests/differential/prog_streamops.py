@@ -182,8 +182,8 @@ class StreamOps:
             except BaseException as exc:
                 # Of a waiter that was settled, and of a descriptor that was
                 # closed by hand, connection_lost comes afterwards.
-                told = (asyncio.InvalidStateError, OSError)
-                if not isinstance(exc, told):
+                expected = (asyncio.InvalidStateError, OSError)
+                if not isinstance(exc, expected):
                     link.fed.remove(piece)
                 raise
 

@@ -46,7 +46,7 @@ class TaskOps:
     def start_task_ops(self) -> None:
         self.calls: list[Any] = []
         self.futures: list[asyncio.Future[Any]] = []
-        self.told: list[Callable[..., None]] = []
+        self.done_callbacks: list[Callable[..., None]] = []
         self.jobs: list[asyncio.Task[Any]] = []
         self.past = self.loop.time()
         self.stopped = self.abandoned = False
@@ -123,18 +123,18 @@ class TaskOps:
 
     def op_tell(self, number: int, ops: list[Any]) -> None:
         """Have a callback run when a future is done."""
-        label = f"done {len(self.told)}"
+        label = f"done {len(self.done_callbacks)}"
 
         def callback(done: asyncio.Future[Any]) -> None:
             self.note(f"{label} {outcome(done)}")
             self.run_ops(ops)
 
-        self.told.append(callback)
+        self.done_callbacks.append(callback)
         self.future(number).add_done_callback(callback)
 
     def op_untell(self, number: int, which: int) -> None:
-        if self.told:
-            callback = self.told[which % len(self.told)]
+        if self.done_callbacks:
+            callback = self.done_callbacks[which % len(self.done_callbacks)]
             count = self.future(number).remove_done_callback(callback)
             self.note(f"removed {count}")
 
@@ -167,7 +167,12 @@ class TaskOps:
             self.note(f"left {[*left]}")
 
     def leave_task_ops(self) -> None:
-        for things in (self.calls, self.futures, self.told, self.jobs):
+        for things in (
+            self.calls,
+            self.futures,
+            self.done_callbacks,
+            self.jobs,
+        ):
             things.clear()  # type: ignore[attr-defined]
 
 

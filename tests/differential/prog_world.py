@@ -146,20 +146,22 @@ class World(
             self.log("callback" + text)
         self.run_ops(ops)
 
-    def on_report(self, loop: Any, told: dict[str, Any]) -> None:
-        exc = told.get("exception")
+    def on_report(self, loop: Any, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
         kind = "" if exc is None else type(exc).__name__
         if isinstance(exc, ConnectionError):
             kind = "ConnectionError"
         for link in self.links:
-            if told.get("transport") is not None or isinstance(exc, Provoked):
+            if context.get("transport") is not None or isinstance(
+                exc, Provoked
+            ):
                 link.rough = True
-        text = str(told.get("message", "")).split("\n")[0]
+        text = str(context.get("message", "")).split("\n")[0]
         if "never retrieved" in text or "destroyed" in text:
             return
         self.log(f"report {kind}{around(exc)}", "reports")
         if not self.links:
-            self.log(f"report {words_of(text)} {sorted(told)}")
+            self.log(f"report {words_of(text)} {sorted(context)}")
 
     # -- the course ---------------------------------------------------------
 
@@ -491,8 +493,8 @@ def run_program(
     loop.slow_callback_duration = HANG
     unraisable: list[str] = []
     hook = sys.unraisablehook
-    sys.unraisablehook = lambda told: unraisable.append(
-        type(told.exc_value).__name__
+    sys.unraisablehook = lambda args: unraisable.append(
+        type(args.exc_value).__name__
     )
     try:
         with world.watching_files():

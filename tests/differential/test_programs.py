@@ -213,15 +213,17 @@ class Corking(Faulty):
 class Remembering(asyncio.SelectorEventLoop):
     """Has a timer without a delay be due at the time it read last."""
 
-    told = 0.0
+    last_read = 0.0
 
     def time(self):
-        self.told = super().time()
-        return self.told
+        self.last_read = super().time()
+        return self.last_read
 
     def call_later(self, delay, callback, *args, context=None):
         if delay == 0:
-            return self.call_at(self.told, callback, *args, context=context)
+            return self.call_at(
+                self.last_read, callback, *args, context=context
+            )
         return super().call_later(delay, callback, *args, context=context)
 
 

@@ -15,7 +15,7 @@ CERTS = Path(__file__).resolve().parent.parent / "certs"
 FAILURES = (OSError, MemoryError, EOFError)
 LOCAL = "127.0.0.1"
 
-told: list[BaseException] = []
+reported: list[BaseException] = []
 #: To be killed at the end: the task that would do it may have been lost.
 processes: list[Any] = []
 
@@ -27,7 +27,7 @@ class Early(Exception):
 def note(exc: BaseException | None) -> None:
     """Record a report."""
     if exc is not None:
-        told.append(exc)
+        reported.append(exc)
 
 
 def same(got: Any, wanted: bytes) -> None:

@@ -34,11 +34,11 @@ from scenario_tools import (
     enough,
     note,
     processes,
+    reported,
     same,
     settle,
     sockets,
     stream_server,
-    told,
 )
 
 #: More than the buffers of a connection on the loopback take.
@@ -318,14 +318,14 @@ async def datagrams() -> None:
         for number in range(5):
             while True:
                 client.transport.sendto(b"%d" % number, name)
-                patience = 2.0 if not told else 0.05
+                patience = 2.0 if not reported else 0.05
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(patience):
                         got = await client.got.get()
                         while client.got.qsize():
                             client.got.get_nowait()
                         break
-                if not told or server.lost.done() or client.lost.done():
+                if not reported or server.lost.done() or client.lost.done():
                     raise Early
             assert got == b"%d" % number
     finally:

@@ -353,17 +353,21 @@ class Run:
 
     def judge(self, point: Point | None) -> str:
         """Return what is wrong with how the run ended, or nothing."""
-        told = [*self.reports, *scenario_tools.told]
-        if point is not None and is_harmless(point) and (told or self.raised):
+        reported = [*self.reports, *scenario_tools.reported]
+        if (
+            point is not None
+            and is_harmless(point)
+            and (reported or self.raised)
+        ):
             return "noticed"
-        for exc in [*self.raised, *scenario_tools.told]:
+        for exc in [*self.raised, *scenario_tools.reported]:
             for one in flat(exc):
                 if point is not None and is_another(one, point):
                     return f"another error than that of the call: {one!r}"
         for exc in self.raised:
             for one in flat(exc):
                 if isinstance(one, (scenario_tools.Early, EOFError)):
-                    if not told and not any(
+                    if not reported and not any(
                         isinstance(other, (OSError, MemoryError))
                         for other in self.raised
                     ):
@@ -371,7 +375,7 @@ class Run:
                 elif isinstance(one, TimeoutError) and not one.errno:
                     return "a time-out"
                 elif isinstance(one, asyncio.CancelledError):
-                    if not told and len(self.raised) < 2:
+                    if not reported and len(self.raised) < 2:
                         return "cancelled by nobody"
                 # An application of which a callback was not called, which was
                 # reported, may fail in any way.
@@ -398,7 +402,7 @@ def run_child(scenario: Any, point: Point | None) -> dict[str, Any]:
     """Run a scenario in this process, which is a child; say how it went."""
     faulthandler.enable()
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
-    scenario_tools.told.clear()
+    scenario_tools.reported.clear()
     run = Run(scenario)
     run.watch_reports()
     open_before = descriptors()
@@ -426,7 +430,7 @@ def run_child(scenario: Any, point: Point | None) -> dict[str, Any]:
         "place": fault_shim.place(SHIM),
         "raised": [repr(exc) for exc in run.raised],
         "reports": run.reports,
-        "told": [repr(exc) for exc in scenario_tools.told],
+        "reported": [repr(exc) for exc in scenario_tools.reported],
         "hits": run.hits,
         "calls": {
             name: after[name][1] - before[name][1]
@@ -434,7 +438,7 @@ def run_child(scenario: Any, point: Point | None) -> dict[str, Any]:
             if after[name][1] > before[name][1]
         },
     }
-    scenario_tools.told.clear()
+    scenario_tools.reported.clear()
     logging.getLogger().handlers.clear()
     # Without source lines: to read one, CPython 3.13 does what UBSan reports.
     sys.unraisablehook = lambda args: print("unraisable", args.exc_value)
@@ -508,7 +512,7 @@ def surplus(answer: dict[str, Any], clean: dict[str, Any]) -> str:
 def explain(answer: dict[str, Any]) -> str:
     if not answer:
         return ""
-    words = ("raised", "reports", "told")
+    words = ("raised", "reports", "reported")
     return (
         f"at {fault_shim.line_of(*answer['place'])} "
         f"{ {word: answer[word] for word in words} }"

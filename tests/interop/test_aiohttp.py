@@ -123,9 +123,9 @@ async def test_keep_alive(tls):
         peers = set()
         for _ in range(5):
             async with session.get(url) as response:
-                told = await response.json()
-                peers.add(tuple(told["peer"]))
-                assert told["secure"] is (tls[0] is not None)
+                reply = await response.json()
+                peers.add(tuple(reply["peer"]))
+                assert reply["secure"] is (tls[0] is not None)
         assert len(peers) == 1
 
         async def one():

@@ -109,9 +109,9 @@ def loop_told_by(port):
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     conn.request("GET", "/")
     response = conn.getresponse()
-    told = json.loads(response.read())
+    reply = json.loads(response.read())
     conn.close()
-    return told["loop"]
+    return reply["loop"]
 
 
 @pytest.mark.parametrize(

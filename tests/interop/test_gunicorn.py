@@ -67,9 +67,9 @@ def ask(port, path):
 def test_two_workers(gunicorn, loop_kind):
     child, port = gunicorn
     for _ in range(50):
-        told = json.loads(ask(port, "/"))
-        assert told["loop"] == loop_kind
-        assert told["pid"] != child.child.pid
+        reply = json.loads(ask(port, "/"))
+        assert reply["loop"] == loop_kind
+        assert reply["pid"] != child.child.pid
     lines = ask(port, "/stream?n=500").splitlines()
     assert lines == [b"line %d" % i for i in range(500)]
     assert json.loads(ask(port, "/thread?n=11")) == {"sum": 55}

@@ -61,9 +61,9 @@ async def test_requests_share_connections(loop_kind):
         serving() as url,
         httpx.AsyncClient(base_url=url, trust_env=False) as client,
     ):
-        told = (await client.get("/")).json()
-        assert told["loop"] == loop_kind
-        assert told["lifespan"] is True
+        reply = (await client.get("/")).json()
+        assert reply["loop"] == loop_kind
+        assert reply["lifespan"] is True
         for _ in range(3):
             got = await client.get("/thread", params={"n": 11})
             assert got.json() == {"sum": 55}

@@ -28,9 +28,9 @@ def use(conn, loop_kind):
         assert response.status == 200
         return response.read()
 
-    told = json.loads(ask("GET", "/"))
-    assert told["loop"] == loop_kind
-    assert told["lifespan"] is True
+    reply = json.loads(ask("GET", "/"))
+    assert reply["loop"] == loop_kind
+    assert reply["lifespan"] is True
     body = bytes(range(256)) * 0x1000
     assert ask("POST", "/echo", body) == body
     lines = ask("GET", "/stream?n=300").splitlines()

@@ -46,10 +46,10 @@ def test_requests(sanic, loop_kind):
     """All on one connection, which one worker serves; and a clean end."""
     child, port, workers = sanic
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    told = json.loads(ask(conn, "GET", "/"))
+    reply = json.loads(ask(conn, "GET", "/"))
     sock = conn.sock
-    assert told["loop"] == loop_kind
-    assert (told["pid"] == child.child.pid) is (workers == 0)
+    assert reply["loop"] == loop_kind
+    assert (reply["pid"] == child.child.pid) is (workers == 0)
     body = bytes(range(256)) * 0x1000
     assert ask(conn, "POST", "/echo", body) == body
     parts = [body[i : i + 0x8000] for i in range(0, len(body), 0x8000)]

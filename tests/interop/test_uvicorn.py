@@ -51,10 +51,10 @@ def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
     """Every kind of request one after the other, and a clean end."""
     child, port = uvicorn("--http", parser)
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    told = json.loads(ask(conn, "GET", "/"))
+    reply = json.loads(ask(conn, "GET", "/"))
     sock = conn.sock
-    assert told["loop"] == loop_kind
-    assert told["lifespan"] is True
+    assert reply["loop"] == loop_kind
+    assert reply["lifespan"] is True
     assert ask(conn, "GET", "/plain") == b"Hello, world!"
     assert json.loads(ask(conn, "GET", "/thread?n=101")) == {"sum": 5050}
     lines = ask(conn, "GET", "/stream?n=2000").splitlines()
@@ -169,10 +169,10 @@ def test_two_workers(uvicorn, loop_kind):
     pids = set()
     for _ in range(400):
         conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        told = json.loads(ask(conn, "GET", "/"))
+        reply = json.loads(ask(conn, "GET", "/"))
         conn.close()
-        assert told["loop"] == loop_kind
-        pids.add(told["pid"])
+        assert reply["loop"] == loop_kind
+        pids.add(reply["pid"])
         if len(pids) == 2:
             break
     workers = re.findall(r"Started server process \[(\d+)\]", child.log)

@@ -1,13 +1,13 @@
 """Files that a forked child has still, after the parent has closed them.
 
-Their registrations live on, so what comes for them is told to the parent.
+Their registrations live on, so epoll reports their events to the parent.
 """
 
 from __future__ import annotations
 
 
-def test_a_number_is_watched_anew_while_a_child_has_its_old_file(script):
-    """What comes for the old connection is not heard on the new one."""
+def test_an_fd_is_registered_anew_while_a_child_has_its_old_file(script):
+    """Events of the old connection are stale: the new one has none of them."""
     script("""
 import re
 made = []
@@ -68,8 +68,8 @@ loop.close()
 
 
 def test_a_closed_sockets_events_end_while_a_child_has_it(script):
-    """They have the set of what is watched renewed, which the child has too:
-    what waits goes on, and the old set is not heard any more.
+    """They have the parent's epoll instance replaced, which the child has too:
+    what waits goes on, and nothing polls the old instance any more.
     """
     script("""
 def pair():

@@ -177,7 +177,7 @@ for pair in pairs:
 """)
 
 
-def test_descriptors_change_hands_while_others_ask_who_has_them(fast_script):
+def test_descriptors_change_owners_while_threads_look_them_up(fast_script):
     """A transport that ends takes its registration and itself away.
 
     A race: it need not come, even where it is possible.

@@ -188,15 +188,15 @@ async def main():
                 time.sleep(0.02)
                 getattr(transport, method)()
                 assert peer.recv(1) == b""
-                told.append(method)
+                ended.append(method)
                 loop.call_soon_threadsafe(done.set)
             done = asyncio.Event()
-            told = []
+            ended = []
             thread = threading.Thread(target=end)
             thread.start()
             await done.wait()
             thread.join()
-            assert told == [method]
+            assert ended == [method]
             peer.close()
             server.close()
             await server.wait_closed()

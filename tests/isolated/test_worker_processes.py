@@ -112,7 +112,7 @@ def spawn():
         loop.run_until_complete(serve())
         loop.close()
         sys.exit(0)
-    assert os.read(told, 1) == b"r"
+    assert os.read(read_end, 1) == b"r"
     return pid
 
 def ask():
@@ -121,7 +121,7 @@ def ask():
         client.sendall(b"who")
         return int(client.recv(100))
 
-told, ready = os.pipe()
+read_end, ready = os.pipe()
 master = new_loop()
 master.run_until_complete(asyncio.sleep(0))
 pids = [spawn(), spawn()]

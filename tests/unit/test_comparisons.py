@@ -62,11 +62,13 @@ def test_chance_is_taken_for_a_difference_seldom(rounds):
     def figures():
         return [chance.lognormvariate(0, 0.1) for _ in range(rounds)]
 
-    told = sum(compare(figures(), figures(), "less").sure for _ in range(40))
-    assert told <= 1
+    reported = sum(
+        compare(figures(), figures(), "less").sure for _ in range(40)
+    )
+    assert reported <= 1
 
 
-def test_a_difference_beyond_the_noise_is_told():
+def test_a_difference_beyond_the_noise_is_reported():
     chance = random.Random(5)
     for _ in range(20):
         own = [chance.lognormvariate(0.2, 0.03) for _ in range(8)]

@@ -79,12 +79,12 @@ class Protocol(asyncio.Protocol):
         self.program = program
 
     def connection_made(self, transport):
-        self.program.told.append("made")
+        self.program.events.append("made")
         self.program.nest()
 
     def data_received(self, data):
         program = self.program
-        assert program.told == ["made"], program.told
+        assert program.events == ["made"], program.events
         assert program.waiter is None or program.waiter_ran, "too early"
         program.got += data
         assert program.sent.startswith(program.got)
@@ -94,11 +94,11 @@ class Protocol(asyncio.Protocol):
         program.nest()
 
     def eof_received(self):
-        self.program.told.append("eof")
+        self.program.events.append("eof")
         self.program.nest()
 
     def connection_lost(self, exc):
-        self.program.told.append("lost")
+        self.program.events.append("lost")
         self.program.nest()
 
     def pause_writing(self):
@@ -174,7 +174,7 @@ class Program:
         self.rng = random.Random(seed)
         self.budget = self.depth = 0
         self.written, self.sent, self.got = b"", b"", b""
-        self.told, self.buffers = [], []
+        self.events, self.buffers = [], []
         self.wire = bytearray()
         self.cut = self.lost = self.closed = self.ended = False
         self.raw_paused = self.at_eof = self.deaf = self.may_flush = False
@@ -188,7 +188,7 @@ class Program:
         if self.rng.random() < 0.5:  # a connection that start_tls() upgrades
             self.waiter = loop.create_future()
             self.waiter.add_done_callback(self.note_waiter)
-            self.told.append("made")
+            self.events.append("made")
         self.raw = NestingRaw(self)
         self.tls = _tls.open_adapter(
             loop,
@@ -352,7 +352,7 @@ class Program:
             return
         self.lost = True
         if self.waiter is not None and self.tls._state.name == "DO_HANDSHAKE":
-            self.told.remove("made")  # start_tls() raises instead
+            self.events.remove("made")  # start_tls() raises instead
         self.tls.connection_lost(None)
 
     # -- the whole ------------------------------------------------------------
@@ -375,7 +375,7 @@ class Program:
         self.judge()
         self.lose()
         self.iterate()
-        assert self.told.count("lost") == ("made" in self.told)
+        assert self.events.count("lost") == ("made" in self.events)
 
     def rest(self):
         """Let all arrive that is under way."""
@@ -401,7 +401,7 @@ class Program:
         assert self.peer.got == self.written
         if self.ended:
             assert "close" in self.raw.calls
-        if not self.closed and "made" in self.told:
+        if not self.closed and "made" in self.events:
             assert self.got == self.sent
 
 

@@ -151,7 +151,7 @@ def test_what_is_fine_is_not_reported(found_in, source):
         ("import gunicorn\nworker_class = f()", "is computed when"),
     ],
 )
-def test_what_may_matter_is_told_in_a_note(found_in, source, says):
+def test_what_may_matter_is_said_in_a_note(found_in, source, says):
     (found,) = found_in(source)
     policies = "3.16" in says and sys.version_info >= (3, 16)
     assert found.level == ("wrong" if policies else "note")
@@ -194,7 +194,7 @@ def test_a_loop_that_is_a_type_is_fine(found_in, use):
     assert found_in(f"import uvloop\n{use}") == []
 
 
-def test_tests_of_a_program_are_told_of_in_notes(tmp_path, monkeypatch):
+def test_loops_of_a_programs_tests_are_said_in_notes(tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
     file = tmp_path / "tests" / "test_it.py"
     file.write_text("import uvloop\nuvloop.install()")

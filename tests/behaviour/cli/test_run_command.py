@@ -442,9 +442,7 @@ DOCTOR = "`python -m fastloop doctor {}` may show where it chooses its loop"
         (["app.pyz"], CHOSE),
     ],
 )
-def test_a_program_that_ran_on_another_loop_is_told_so(
-    fastloop_command, words, hint
-):
+def test_a_run_on_another_loop_is_reported(fastloop_command, words, hint):
     """With what `doctor` can read, if it can read any of it."""
     source = OTHER + "other()\nsys.exit(3)\n"
     for name in ("other.py", "my other.py"):
@@ -452,9 +450,9 @@ def test_a_program_that_ran_on_another_loop_is_told_so(
     with zipfile.ZipFile(fastloop_command.folder / "app.pyz", "w") as archive:
         archive.writestr("__main__.py", source)
     loop = "asyncio.unix_events._UnixSelectorEventLoop"
-    told = f"fastloop: the program ran on {loop}, not on fastloop: "
+    message = f"fastloop: the program ran on {loop}, not on fastloop: "
     done = fastloop_command("run", *words, status=3)
-    assert done.stderr == f"{told}{hint}\n"
+    assert done.stderr == f"{message}{hint}\n"
 
 
 def test_a_child_process_does_not_repeat_what_its_parent_tells(
@@ -478,7 +476,7 @@ def test_a_child_process_does_not_repeat_what_its_parent_tells(
         "other()\nsys.stderr = None",
     ],
 )
-def test_other_programs_are_told_nothing(fastloop_command, end):
+def test_other_runs_have_no_report(fastloop_command, end):
     assert fastloop_command("run", "-c", OTHER + end).stderr == ""
 
 

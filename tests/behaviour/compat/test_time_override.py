@@ -52,17 +52,17 @@ def test_a_patched_time_is_gone_by(loop):
     async def main():
         now = loop.time()
         seen = []
-        with mock.patch.object(loop, "time") as told:
-            told.return_value = now
+        with mock.patch.object(loop, "time") as clock:
+            clock.return_value = now
             timer = loop.call_later(3600, seen.append, "late")
             assert timer.when() == now + 3600
             loop.call_later(60, seen.append, "soon")
             await iterations(3)
             assert seen == []
-            told.return_value = now + 60
+            clock.return_value = now + 60
             await iterations(2)
             assert seen == ["soon"]
-            told.return_value = timer.when()
+            clock.return_value = timer.when()
             await iterations(2)
             assert seen == ["soon", "late"]
 
@@ -164,11 +164,11 @@ def test_a_time_that_is_no_number(virtual):
 
 def test_a_class_patched_between_runs(loop):
     loop.run_until_complete(asyncio.sleep(0))
-    told = loop.time()
+    now = loop.time()
     timer = loop.call_later(3600, loop.stop)
-    with mock.patch.object(type(loop), "time", lambda self: told + 3601):
+    with mock.patch.object(type(loop), "time", lambda self: now + 3601):
         loop.run_forever()
-    assert timer.when() <= told + 3601
+    assert timer.when() <= now + 3601
 
 
 def test_timers_wait_again_once_a_time_in_the_future_is_undone(loop):

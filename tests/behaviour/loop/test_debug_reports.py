@@ -55,7 +55,7 @@ def test_handles_have_a_source_traceback(debug, way):
     assert "created at" in repr(handle)
 
 
-def test_watchers_know_who_made_them(debug):
+def test_fd_callbacks_know_where_they_were_added(debug):
     near, far = socket.socketpair()
     with near, far:
         debug.add_reader(near, nothing)
@@ -63,7 +63,7 @@ def test_watchers_know_who_made_them(debug):
             k for k in debug._selector.get_map().values() if k.fileobj is near
         ]
         names = [frame.name for frame in key.data[0]._source_traceback]
-        assert "test_watchers_know_who_made_them" in names
+        assert "test_fd_callbacks_know_where_they_were_added" in names
         debug.remove_reader(near)
 
 

@@ -89,7 +89,7 @@ def test_both_directions_are_independent(loop, pair):
     loop.remove_writer(left)
 
 
-def test_an_event_is_told_once(loop, pair):
+def test_an_event_runs_its_callback_once(loop, pair):
     """Writable before, and now readable alone: the writer is not called."""
     left, right = pair
     seen = []
@@ -392,7 +392,7 @@ def test_hang_up_wakes_a_writer(loop, pipe):
 
 
 def test_close_without_remove_then_reuse_of_the_number(loop, loop_kind):
-    """The number now means another socket: the old watch must not run."""
+    """The fd is another socket's now: the old callback must not run."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio's selector misses the new socket")
     left, right = socket.socketpair()
@@ -587,7 +587,7 @@ def test_watch_in_one_loop_and_then_another(loop_factory, pair):
     assert seen == [b"0", b"1", b"2"]
 
 
-def test_two_loops_watch_one_descriptor(loop_factory, pair):
+def test_two_loops_have_callbacks_of_one_descriptor(loop_factory, pair):
     left, right = pair
     loops = [loop_factory(), loop_factory()]
     seen = []

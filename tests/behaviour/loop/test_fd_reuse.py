@@ -86,14 +86,14 @@ async def test_a_new_connection_reuses_the_fd_of_a_closed_socket(
         pytest.skip("asyncio refuses the new connection")
 
     left, right = socket.socketpair()
-    old, told = await open_on(loop, left)
+    old, recorder = await open_on(loop, left)
     number = left.fileno()
     left.close()
     stranger, peer = pair_at(number)
     new, protocol = await open_on(loop, stranger)
     peer.send(b"for the new one")
     assert await protocol.wait_data(15) == b"for the new one"
-    assert told.exc.errno == errno.EBADF
+    assert recorder.exc.errno == errno.EBADF
     old.write(b"lost")
     old.close()
     new.write(b"from the new one")
@@ -117,12 +117,12 @@ async def test_a_server_reuses_the_fd_of_a_closed_connection(loop, loop_kind):
 
     first = await loop.create_server(factory, "127.0.0.1", 0)
     with socket.create_connection(first.sockets[0].getsockname()):
-        told = await made.get()
-        number = told.transport.get_extra_info("socket").fileno()
+        recorder = await made.get()
+        number = recorder.transport.get_extra_info("socket").fileno()
         listener = moved_to(number, listening_socket())
         second = await loop.create_server(factory, sock=listener)
         await iterations()
-        assert told.exc.errno == errno.EBADF
+        assert recorder.exc.errno == errno.EBADF
     with socket.create_connection(listener.getsockname()):
         accepted = await made.get()
         accepted.transport.abort()
@@ -146,8 +146,8 @@ async def test_an_accepted_connection_reuses_the_fd_of_a_closed_one(
     )
     name = server.sockets[0].getsockname()
     first = socket.create_connection(name)
-    told = await made.get()
-    old = told.transport
+    recorder = await made.get()
+    old = recorder.transport
     number = old.get_extra_info("socket").fileno()
     spares = []
     while not spares or spares[-1] < number:
@@ -158,7 +158,7 @@ async def test_an_accepted_connection_reuses_the_fd_of_a_closed_one(
     new = protocol.transport
     assert new.get_extra_info("socket").fileno() == number
     await iterations()
-    assert told.exc.errno == errno.EBADF
+    assert recorder.exc.errno == errno.EBADF
     second.send(b"for the new one")
     await protocol.wait_data(15)
     old.abort()

@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from builds import HAS_GIL
 from patience import PATIENCE
 
 ROUNDS = 50
@@ -13,8 +14,7 @@ ROUNDS = 50
 
 @pytest.fixture(autouse=True)
 def _asyncio_needs_the_gil(loop_kind):
-    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-    if loop_kind == "asyncio" and not gil:
+    if loop_kind == "asyncio" and not HAS_GIL:
         pytest.skip("asyncio's own loop looks first and marks itself later")
 
 

@@ -244,7 +244,7 @@ def test_c_code_that_keeps_the_gil_is_reported_in_the_end(
     assert watched.metrics().blocked_callbacks >= 1
 
 
-def test_loops_of_several_threads_are_told_apart(loop_factory, log):
+def test_loops_of_several_threads_are_named_apart(loop_factory, log):
     """Each waits for both reports."""
     counts = []
 
@@ -426,7 +426,7 @@ def no_automatic_gc():
 
 
 @pytest.mark.usefixtures("no_automatic_gc")
-def test_time_in_the_garbage_collector_is_told_apart(watched, iterate, log):
+def test_time_in_gc_is_counted_apart(watched, iterate, log):
     """Also of a collection that has not ended."""
 
     class Slow:

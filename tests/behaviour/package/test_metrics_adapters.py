@@ -448,7 +448,9 @@ async def test_both_count_what_the_watchdog_reports(loop, otel):
     assert scrape(registry)[name] >= count
 
 
-def test_loops_of_two_threads_are_told_apart(loop_kind, otel, in_thread):
+def test_loops_of_two_threads_have_metrics_of_their_own(
+    loop_kind, otel, in_thread
+):
     reader, provider = otel
     both_ready, both_read = threading.Barrier(3), threading.Event()
 
@@ -471,7 +473,7 @@ def test_loops_of_two_threads_are_told_apart(loop_kind, otel, in_thread):
     assert second["time active"][0] >= 0.03
 
 
-def test_a_loop_that_begins_later_is_told_of_too(loop_factory, otel):
+def test_a_loop_that_begins_later_has_metrics_too(loop_factory, otel):
     reader, provider = otel
     for _ in range(2):
         loop = loop_factory()

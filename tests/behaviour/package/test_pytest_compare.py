@@ -297,18 +297,18 @@ def terminal(suite, pytester):
 
 
 @pytest.mark.parametrize(
-    ("moment", "told"),
+    ("moment", "expected"),
     [
         ("on fastloop ==", "so there is nothing to compare."),
         ("sleeping", "1 passed, 1 unfinished"),
     ],
 )
-def test_ctrl_c(terminal, moment, told):
+def test_ctrl_c(terminal, moment, expected):
     one = terminal(SLEEPS)
     one.read_until(moment)
     os.write(one.end, b"\x03")
     one.read_until("== fastloop compare ==")
-    assert one.read_until(told).count("The run on fastloop was ") == 1
+    assert one.read_until(expected).count("The run on fastloop was ") == 1
     one.check_ended()
 
 
@@ -348,7 +348,7 @@ FEW = "These are times and no verdict"
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "told"),
+    ("before", "now", "expected"),
     [
         ([2 * s for s in FIVE], FIVE, "fastloop is 2.00 times as fast as"),
         (FIVE, [2 * s for s in FIVE], "fastloop is 0.50 times as fast as"),
@@ -360,14 +360,14 @@ FEW = "These are times and no verdict"
         ([0.04] * 5, [0.01] * 5, "the calls are too short"),
     ],
 )
-def test_verdict(before, now, told):
+def test_verdict(before, now, expected):
     timed = {
         "asyncio": runs("asyncio", *before),
         "fastloop": runs("fastloop", *now),
     }
     *_, text = compare._verdicts(timed)
-    assert told in text
-    assert told == FEW or "2 tests" in text
+    assert expected in text
+    assert expected == FEW or "2 tests" in text
 
 
 def test_only_rounds_that_are_complete_on_both_loops_count():

@@ -178,7 +178,7 @@ def test_a_name_that_is_no_socket_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("user", "hint"), [(0, ""), (1, "run top as root, ")])
-def test_root_is_not_told_to_be_root(monkeypatch, user, hint):
+def test_root_gets_no_advice_to_be_root(monkeypatch, user, hint):
     def refuse(process):
         raise PermissionError
 

@@ -174,8 +174,8 @@ async def test_client_certificate(tls_pair, side, version):
     subject = seen.getpeercert()["subject"]
     assert subject == ((("commonName", "client"),),)
     if side != "client":
-        told = c.transport.get_extra_info("peercert")
-        assert told["subject"] == subject
+        peercert = c.transport.get_extra_info("peercert")
+        assert peercert["subject"] == subject
         assert tls_of(c).getpeercert(True).startswith(b"0")
 
 

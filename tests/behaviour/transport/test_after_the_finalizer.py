@@ -261,15 +261,15 @@ async def test_a_stream_ends_when_its_buffer_is_released_at_eof():
     assert buffer.released == 1
 
 
-async def test_a_stream_ends_when_sendfile_is_told_that_there_is_room(reports):
+async def test_a_stream_ends_while_sendfile_learns_of_room(reports):
     class Waiter:
-        told = 0
+        calls = 0
 
         def done(self) -> bool:
             return False
 
         def set_result(self, result: object) -> None:
-            self.told += 1
+            self.calls += 1
             finalize(transport)
             raise ValueError
 
@@ -281,9 +281,9 @@ async def test_a_stream_ends_when_sendfile_is_told_that_there_is_room(reports):
     async with opened(asyncio.Protocol()) as (transport, far):
         transport.write(bytes(4 * MIB))
         transport._empty_waiter = waiter
-        while not waiter.told:
+        while not waiter.calls:
             await loop.sock_recv(far, MIB)
-    assert waiter.told == 1
+    assert waiter.calls == 1
     assert [type(report["exception"]) for report in reports] == [ValueError]
 
 

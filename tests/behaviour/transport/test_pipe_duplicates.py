@@ -114,16 +114,16 @@ async def test_a_duplicate_gets_the_number_of_a_registration_left_behind(loop):
         number = near.fileno()
         loop.add_reader(near, print)
         near.close()
-        reader, told = await loop.connect_read_pipe(Recorder, read)
+        reader, recorder = await loop.connect_read_pipe(Recorder, read)
         writer, protocol = await loop.connect_write_pipe(Recorder, write)
         os.write(far, b"in")
-        assert await told.wait_data(2) == b"in"
+        assert await recorder.wait_data(2) == b"in"
         writer.write(b"out")
         assert os.read(far, 9) == b"out"
         for transport in (reader, writer):
             transport.close()
         await protocol.wait_lost()
-        await told.wait_lost()
+        await recorder.wait_lost()
         loop.remove_reader(number)
         peer.close()
 
@@ -163,10 +163,10 @@ async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
         assert loop.remove_reader(near)
     else:
         if user == "a pipe":
-            new, told = await loop.connect_read_pipe(Recorder, near)
+            new, recorder = await loop.connect_read_pipe(Recorder, near)
         else:
-            new, told = await loop.create_connection(Recorder, sock=near)
-        assert await told.wait_data(15) == b"for the new one"
+            new, recorder = await loop.create_connection(Recorder, sock=near)
+        assert await recorder.wait_data(15) == b"for the new one"
     assert (await lost.wait_lost()).errno == errno.EBADF
     assert lost.data == b""
     await iterations()
@@ -175,7 +175,7 @@ async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
     assert stale.get_extra_info("pipe") is file
     if user != "a reader":
         new.close()
-        await told.wait_lost()
+        await recorder.wait_lost()
     near.close()
     peer.close()
     with contextlib.suppress(OSError):  # its fd is closed already
@@ -199,7 +199,7 @@ async def test_a_pipe_with_a_duplicate_goes_on_when_its_own_fd_is_closed(loop):
     next_near, next_far = socket.socketpair()
     next_near = moved_to(number, next_near)  # that closes the pipes' file
     next_far.setblocking(False)
-    new, told = await loop.create_connection(Recorder, sock=next_near)
+    new, recorder = await loop.create_connection(Recorder, sock=next_near)
     assert (await lost.wait_lost()).errno == errno.EBADF
     writer.write(b"from the pipe")
     assert far.recv(20) == b"from the pipe"
@@ -209,9 +209,9 @@ async def test_a_pipe_with_a_duplicate_goes_on_when_its_own_fd_is_closed(loop):
     await protocol.wait_lost()
     assert writer.get_extra_info("pipe") is write
     next_far.send(b"for the new one")
-    assert await told.wait_data(15) == b"for the new one"
+    assert await recorder.wait_data(15) == b"for the new one"
     new.close()
-    await told.wait_lost()
+    await recorder.wait_lost()
     for end in (far, next_far):
         end.close()
     for file in (read, write):  # their fd is closed already

@@ -88,9 +88,9 @@ def collect_elsewhere():
 
 
 class KeepsOpen(Recorder):
-    def __init__(self, told):
+    def __init__(self, losses):
         super().__init__()
-        self.told = told
+        self.losses = losses
 
     def eof_received(self):
         super().eof_received()
@@ -98,7 +98,7 @@ class KeepsOpen(Recorder):
 
     def connection_lost(self, exc):
         super().connection_lost(exc)
-        self.told.append(exc)
+        self.losses.append(exc)
 
 
 @pytest.mark.parametrize("collect", [collect_here, collect_elsewhere])
@@ -110,8 +110,8 @@ def test_a_transport_that_waits_for_nothing_is_collected(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         loop = loop_factory()
-        told = []
-        protocol = KeepsOpen(told)
+        losses = []
+        protocol = KeepsOpen(losses)
         transport, far = open_on(loop, protocol)
         if state == "eof":
             far.shutdown(socket.SHUT_WR)
@@ -133,12 +133,12 @@ def test_a_transport_that_waits_for_nothing_is_collected(
             assert ref() is not None
             ref().abort()
             loop.run_until_complete(asyncio.sleep(0))
-            assert told == [None]
+            assert losses == [None]
         else:
             assert unclosed(caught) == 1
             gc.collect()
             assert ref() is None
-            assert told == []
+            assert losses == []
             assert far.recv(1) == b""
         loop.close()
     far.close()
