@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import random
+import select
 import socket
 import sys
 import time
@@ -77,6 +78,8 @@ class StreamOps:
             reads = name in READS and link.reader is not None
             if reads:
                 link.log_race()
+                if link.busy:
+                    link.mark("read during a sendfile")
             link.readers += reads
             try:
                 await method(link, *args[1:])
@@ -320,7 +323,12 @@ class StreamOps:
 
     def may_upgrade(self, link: Link) -> bool:
         """Whether both sides have read all that was written."""
-        if link.transport is None or link.shaking or link.read_pipe:
+        if (
+            link.transport is None
+            or link.shaking
+            or link.read_pipe
+            or link.busy
+        ):
             return False
         if not all(tape.is_set() for tape in self.tapes):
             return False
@@ -375,6 +383,7 @@ class StreamOps:
                     await self.loop.sock_sendfile(link.sock, file, at, count)
                 else:
                     await self.loop.sendfile(transport, file, at, count)
+                    await self.until_room(link)
             except BaseException:
                 # What is written from now on is behind a hole.
                 if self.leaving:
@@ -387,8 +396,24 @@ class StreamOps:
                 link.switched = True  # another protocol was there meanwhile
         if not link.closed:
             link.required = link.written
-        # After how many iterations is the loop's to say.
-        self.log("sent a file", f"link {link.index} file")
+        # After how many iterations is the loop's to say, and so how many are
+        # sent: a file is not sent while another is.
+        if not link.sent_file:
+            self.log("sent a file", f"link {link.index} file")
+        link.sent_file = True
+
+    async def until_room(self, link: Link) -> None:
+        """Wait as asyncio's sendfile does, which ends when there is room.
+
+        For longer than a step of the program, as asyncio's takes more
+        iterations.
+        """
+        poll = select.poll()
+        poll.register(link.number, select.POLLOUT)
+        ready = False
+        while not (link.secure or link.closed or ready):
+            await asyncio.sleep(0.003)
+            ready = bool(poll.poll(0))
 
     # -- sock_* -------------------------------------------------------------
 
