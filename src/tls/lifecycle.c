@@ -115,6 +115,15 @@ comes_back(FlTls *self)
     return false;
 }
 
+/* Whether the peer's close_notify or EOF has waited, and the connection has not
+   been aborted or failed meanwhile. */
+static bool
+has_end(const FlTls *self)
+{
+    return (self->eof_waits || self->close_waits)
+           && self->phase >= FL_TLS_WRAPPED && self->phase <= FL_TLS_SHUTDOWN;
+}
+
 /* Handle the peer's close_notify or EOF, which has waited.  If an exception
    ends the run before the phase has changed, that end comes again in the next
    iteration. */
@@ -156,9 +165,7 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
         code = process_and_settle(self);
     }
     const char *failed = FL_BUFFER_FAILED;
-    if (code == 0 && (self->eof_waits || self->close_waits)
-        && self->delay_iterations == 0 && self->raw != NULL)
-    {
+    if (code == 0 && self->delay_iterations == 0 && has_end(self)) {
         failed = FL_EOF_FAILED;
         code = take_end(self);
     }
@@ -651,10 +658,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         self->delay_iterations = 0;
         code = process_and_settle(self);
     }
-    if (code == 0 && (self->eof_waits || self->close_waits)
-        && self->phase >= FL_TLS_WRAPPED && self->phase <= FL_TLS_SHUTDOWN
-        && !has_data_paused(self))
-    {
+    if (code == 0 && has_end(self) && !has_data_paused(self)) {
         code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;

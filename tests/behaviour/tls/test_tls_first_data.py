@@ -254,6 +254,36 @@ async def test_a_stream_replies_before_an_end_behind_its_data(
 
 
 @every_last_word
+@pytest.mark.parametrize("gap", range(6))
+@pytest.mark.parametrize("end", ["close_notify", "fin"])
+async def test_an_abort_before_that_end(run, loop, side, version, end, gap):
+    """Some iterations after the data; nothing but the loss follows it."""
+
+    def abort(protocol, iterations):
+        if iterations > 0:
+            loop.call_soon(abort, protocol, iterations - 1)
+        elif not protocol.lost:
+            protocol.events.append(("aborted", None))
+            protocol.transport.abort()
+
+    c = await open_upgrade(
+        loop, Recorder(data=lambda p, data: abort(p, gap)), side, version
+    )
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    if end == "close_notify":
+        flight += c.peer.seal_close()
+    await c.peer.send(flight)
+    if end == "fin":
+        c.peer.send_eof()
+    await c.protocol.wait_lost()
+    names = c.protocol.names
+    assert names[:3] == ["made", "upgraded", "data"]
+    if "aborted" in names:
+        assert names[names.index("aborted") :] == ["aborted", "lost"]
+    await c.finish()
+
+
+@every_last_word
 async def test_a_bad_record_behind_it(run, loop, side, version, reports):
     c = await open_upgrade(loop, Recorder(), side, version)
     flight = await c.last_flight() + c.peer.seal(b"early")
