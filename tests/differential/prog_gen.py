@@ -320,16 +320,15 @@ class Chance:
 
     def draw_answer(self, n: int) -> list[Any]:
         """Take part of a request, answer at length, close."""
-        rng = self.rng
+        rng, conf = self.rng, self.links[n][3]
         answer = [("write", n, self.size(), rng.choice(BIG))]
         end = [("close", n)] if self.often(70) else []
         if self.kind(n) == "plain" and self.links[n][0] not in PIPES:
-            react = self.links[n][3].setdefault("react", [])
-            react.append(("data", answer + end))
+            conf.setdefault("react", []).append(("data", answer + end))
             return [("b", n, "send", 70_000)]
-        if self.kind(n) == "buffered":
+        if self.kind(n) == "buffered" and "tls" not in conf:
             # A request that fills the buffer, and its EOF right behind it.
-            conf = self.links[n][3]
+            # Over TLS the size of a read decides if the buffer is filled.
             reply = ("soon", [("write", n, rng.choice(SMALL))])
             conf.setdefault("react", []).append(("data", [reply]))
             return [("b", n, "send", conf.get("room", 65536)), ("b", n, "eof")]
