@@ -115,8 +115,8 @@ comes_back(FlTls *self)
     return false;
 }
 
-/* Whether the peer's close_notify or EOF has waited, and the connection has not
-   been aborted or failed meanwhile. */
+/* Whether the peer's close_notify or EOF has waited, and the connection was
+   neither aborted nor has failed meanwhile. */
 static bool
 has_end(const FlTls *self)
 {
