@@ -146,7 +146,8 @@ fl_tls_holds_data(const FlTls *self)
     return self->delay_iterations > FL_TLS_TASK_ITERATIONS;
 }
 
-/* The application has its transport, so start_tls() has returned. */
+/* Deliver data from now on: the application has its transport, so start_tls()
+   has returned. */
 static inline void
 fl_tls_end_hold(FlTls *self)
 {

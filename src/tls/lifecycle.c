@@ -12,10 +12,11 @@
    4. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
-   5. No data is delivered before the task that awaits start_tls() has resumed.
-      Until then the application has only the old transport: a protocol that
-      replied would write plain text to it.  The resume_writing of a
-      protocol that was paused before start_tls waits too.  The peer's EOF or
+   5. No data is delivered before the task that awaits start_tls() has resumed,
+      or the new transport's close() was called.  Until then the application
+      has only the old transport: a protocol that replied would write plain
+      text to it.  The resume_writing of a protocol that was paused before
+      start_tls waits too.  The peer's EOF or
       close_notify waits longer, until a task that reads the data has resumed:
       what it writes after that end would not be sent.  asyncio does not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
@@ -115,10 +116,10 @@ comes_back(FlTls *self)
     return false;
 }
 
-/* Whether the peer's close_notify or EOF has waited, and the connection was
-   neither aborted nor has failed meanwhile. */
+/* Whether a close_notify or EOF of the peer waits to be handled.  It does not
+   any more once the connection was aborted or has failed. */
 static bool
-has_end(const FlTls *self)
+end_waits(const FlTls *self)
 {
     return (self->eof_waits || self->close_waits)
            && self->phase >= FL_TLS_WRAPPED && self->phase <= FL_TLS_SHUTDOWN;
@@ -165,7 +166,7 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
         code = process_and_settle(self);
     }
     const char *failed = FL_BUFFER_FAILED;
-    if (code == 0 && self->delay_iterations == 0 && has_end(self)) {
+    if (code == 0 && self->delay_iterations == 0 && end_waits(self)) {
         failed = FL_EOF_FAILED;
         code = take_end(self);
     }
@@ -658,7 +659,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         self->delay_iterations = 0;
         code = process_and_settle(self);
     }
-    if (code == 0 && has_end(self) && !has_data_paused(self)) {
+    if (code == 0 && end_waits(self) && !has_data_paused(self)) {
         code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;

@@ -97,7 +97,7 @@ class Link:
         self.limited = False  # A may hold no bytes without being paused
         self.switches = 0  # how often it was
         self.busy = False  # a coroutine is writing
-        self.sent_file = False
+        self.sent_file = False  # as the trace says already
         self.secure = "tls" in self.conf
         self.changed: asyncio.Event | None = None
         self.over = False  # its loop is closed

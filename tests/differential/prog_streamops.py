@@ -78,7 +78,7 @@ class StreamOps:
             reads = name in READS and link.reader is not None
             if reads:
                 link.log_race()
-                if link.busy:
+                if link.busy and not link.secure:
                     link.mark("read during a sendfile")
             link.readers += reads
             try:

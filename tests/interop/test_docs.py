@@ -104,7 +104,7 @@ def running(name, start, tmp_path, *words):
     return start(*words, env=env)
 
 
-def loop_told_by(port):
+def loop_served_on(port):
     """What the program's only page says of the loop it runs on."""
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     conn.request("GET", "/")
@@ -131,7 +131,7 @@ def test_a_framework_under_uvicorn_runs(name, library, start, tmp_path):
         *("--loop", "fastloop:new_event_loop", "--port", "0"),
     )
     port = int(child.wait_for(r"running on http://[\d.]+:(\d+)")[1])
-    assert loop_told_by(port).startswith("<fastloop.Loop ")
+    assert loop_served_on(port).startswith("<fastloop.Loop ")
 
 
 def test_the_application_for_servers_names_its_loop(start, tmp_path):
@@ -156,7 +156,7 @@ def test_tornado_runs(start, tmp_path):
     )
     (tmp_path / name).write_text(source)
     start(str(tmp_path / name)).wait_for("up")
-    assert loop_told_by(port).startswith("<fastloop.Loop ")
+    assert loop_served_on(port).startswith("<fastloop.Loop ")
 
 
 def test_dasks_client_runs(start, tmp_path):

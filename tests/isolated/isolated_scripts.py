@@ -40,6 +40,31 @@ def in_threads(count, function):
     assert not failures, failures
 """
 
+#: Programs with a server: ``made`` has the protocols of its connections.
+SERVED = """
+import re
+made = []
+
+class Server(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.got = transport, b""
+        self.lost = asyncio.get_running_loop().create_future()
+        made.append(self)
+
+    def data_received(self, data):
+        self.got += data
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+async def until(predicate):
+    while not predicate():
+        await asyncio.sleep(0)
+
+def fd_of(transport):
+    return int(re.search(r"\\bfd=(\\d+)", repr(transport))[1])
+"""
+
 PRELUDE = """\
 import asyncio, gc, os, signal, socket, sys, threading, time
 {imports}

@@ -5,30 +5,14 @@ Their registrations live on, so epoll reports their events to the parent.
 
 from __future__ import annotations
 
+from isolated_scripts import SERVED
+
+BEFORE = SERVED
+
 
 def test_an_fd_is_registered_anew_while_a_child_has_its_old_file(script):
     """Events of the old connection are stale: the new one has none of them."""
     script("""
-import re
-made = []
-
-class Server(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport, self.got = transport, b""
-        self.lost = asyncio.get_running_loop().create_future()
-        self.number = re.search(r"fd=(\\d+)", repr(transport))[1]
-        made.append(self)
-
-    def data_received(self, data):
-        self.got += data
-
-    def connection_lost(self, exc):
-        self.lost.set_result(None)
-
-async def until(predicate):
-    while not predicate():
-        await asyncio.sleep(0)
-
 async def main():
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Server, "127.0.0.1", 0)
@@ -37,6 +21,7 @@ async def main():
     old, new = socket.socket(), socket.socket()
     old.connect(address)
     await until(lambda: made)
+    fd = fd_of(made[0].transport)
     pid = os.fork()
     if pid == 0:
         os.read(end, 1)
@@ -45,7 +30,7 @@ async def main():
     await made[0].lost
     new.connect(address)
     await until(lambda: len(made) == 2)
-    assert made[0].number == made[1].number
+    assert fd_of(made[1].transport) == fd
     old.sendall(b"old")
     new.sendall(b"new")
     await until(lambda: made[1].got)

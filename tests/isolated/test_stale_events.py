@@ -9,32 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from isolated_scripts import SERVED
 
 TESTS = str(Path(__file__).parent.parent)
 
-BEFORE = """
-import re
-made = []
-
-class Server(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport, self.got = transport, b""
-        self.lost = asyncio.get_running_loop().create_future()
-        made.append(self)
-
-    def data_received(self, data):
-        self.got += data
-
-    def connection_lost(self, exc):
-        self.lost.set_result(exc)
-
-async def until(predicate):
-    while not predicate():
-        await asyncio.sleep(0)
-
-def fd_of(transport):
-    return int(re.search(r"\\bfd=(\\d+)", repr(transport))[1])
-
+BEFORE = (
+    SERVED
+    + """
 async def accepted(loop):
     server = await loop.create_server(Server, "127.0.0.1", 0)
     client = socket.create_connection(server.sockets[0].getsockname())
@@ -55,6 +36,7 @@ async def is_idle():
     await asyncio.sleep(0.2)
     return time.process_time() - used < 0.1
 """
+)
 
 every_connection = pytest.mark.parametrize("opened", ["accepted", "created"])
 

@@ -278,6 +278,7 @@ async def test_an_abort_before_that_end(run, loop, side, version, end, gap):
     await c.protocol.wait_lost()
     names = c.protocol.names
     assert names[:3] == ["made", "upgraded", "data"]
+    assert "aborted" in names or gap > 1
     if "aborted" in names:
         assert names[names.index("aborted") :] == ["aborted", "lost"]
     await c.finish()
@@ -348,7 +349,7 @@ def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
     """The run ends with the task that has called start_tls and close."""
     near, far = contexts(side)
     server = side == "start-tls-server"
-    names = {} if server else {"server_hostname": "localhost"}
+    ours, theirs = (None, "localhost") if server else ("localhost", None)
     a, b = tcp_socketpair()
     b.settimeout(PATIENCE)
 
@@ -356,7 +357,7 @@ def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
         tls = far.wrap_socket(
             b,
             server_side=not server,
-            server_hostname="localhost" if server else None,
+            server_hostname=theirs,
             suppress_ragged_eofs=False,
         )
         with tls:
@@ -365,7 +366,7 @@ def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
     async def main():
         plain, protocol = await loop.create_connection(Recorder, sock=a)
         secure = await loop.start_tls(
-            plain, protocol, near, server_side=server, **names
+            plain, protocol, near, server_side=server, server_hostname=ours
         )
         secure.write(b"all")
         secure.close()
