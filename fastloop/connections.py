@@ -9,7 +9,6 @@ and a datagram socket whose family is not of ``_DATAGRAM_FAMILIES``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
 import socket
@@ -18,7 +17,6 @@ import sys
 import weakref
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
-from contextvars import ContextVar
 
 from . import _core, _core_helpers, _plain_sockets, _private, _sendfile
 
@@ -29,46 +27,24 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
-    _Maker = ContextVar[Callable[[], object]]
 
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
-def _nothing() -> None:
-    """Stand for a weak reference to no task."""
+def _keeping_given_socks(name: str) -> Any:
+    """Return asyncio's method NAME, which records the sockets it is given."""
 
+    @functools.wraps(getattr(asyncio.SelectorEventLoop, name))
+    async def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for sock in (*args, *kwargs.values()):
+            if isinstance(sock, _core_helpers.socket_type):
+                self._given_socks[id(sock)] = sock
+        return await getattr(super(Connections, self), name)(*args, **kwargs)
 
-#: The task whose create_datagram_endpoint() makes its socket itself, as a weak
-#: reference: a context that is copied meanwhile, as a transport's, would keep
-#: the task and its result.
-_makes_socket: _Maker = ContextVar("_makes_socket", default=_nothing)
-#: The task whose create_unix_connection() makes its socket itself.
-_makes_client: _Maker = ContextVar("_makes_client", default=_nothing)
-
-
-@contextlib.contextmanager
-def _set_meanwhile(variable: _Maker, loop: Any, value: bool) -> Iterator[None]:
-    """Set a variable to the loop's task if ``value``, and unset it at the end.
-
-    Not reset(): a coroutine that never ends is closed in whatever context
-    drops it, which rejects another context's token.
-    """
-    task = asyncio.current_task(loop) if value else None
-    variable.set(_nothing if task is None else weakref.ref(task))
-    try:
-        yield
-    finally:
-        variable.set(_nothing)
-
-
-def _is_set_here(variable: _Maker, loop: Any) -> bool:
-    """Whether this task has set it: another one may share the context."""
-    maker = variable.get()()
-    return maker is not None and maker is asyncio.current_task(loop)
+    return connect
 
 
 class Connections(_private.LoopPart):  # type: ignore[misc]
@@ -77,65 +53,20 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     # -- streams --------------------------------------------------------------
 
     @functools.cached_property
-    def _private_socks(self) -> weakref.WeakValueDictionary[int, Any]:
-        """The socket objects made here or by asyncio: no program has them.
+    def _given_socks(self) -> weakref.WeakValueDictionary[int, Any]:
+        """The socket objects that a program gave: it may use them itself.
 
         By their id(), as a program's class may have an __eq__ of its own.
         """
         return weakref.WeakValueDictionary()
 
-    def _add_private_sock(self, sock: socket.socket) -> None:
-        self._private_socks[id(sock)] = sock
+    def _is_given(self, sock: socket.socket) -> bool:
+        return self._given_socks.get(id(sock)) is sock
 
-    async def _connect_sock(self, *args: Any, **kwargs: Any) -> socket.socket:
-        making = super()._connect_sock(*args, **kwargs)
-        # args holds asyncio's list of exceptions.  A traceback through this
-        # frame would keep that list alive, and with it itself: a cycle.
-        del args, kwargs
-        sock: socket.socket = await making
-        self._add_private_sock(sock)
-        return sock
-
-    async def create_unix_connection(
-        self,
-        protocol_factory: Any,
-        path: Any = None,
-        *,
-        ssl: Any = None,
-        sock: socket.socket | None = None,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-    ) -> tuple[Any, Any]:
-        """Connect to a Unix socket; return (transport, protocol).
-
-        ``path`` is that of the peer; or ``sock`` is connected already.  The
-        timeouts are in seconds.  Raises OSError if the connection fails,
-        ValueError for arguments that contradict each other or are missing,
-        and what ``start_tls`` raises.  Implements asyncio's
-        ``loop.create_unix_connection()``.
-        """
-        made: tuple[Any, Any]
-        with _set_meanwhile(_makes_client, self, sock is None):
-            made = await super().create_unix_connection(
-                protocol_factory,
-                path,
-                ssl=ssl,
-                sock=sock,
-                server_hostname=server_hostname,
-                ssl_handshake_timeout=ssl_handshake_timeout,
-                ssl_shutdown_timeout=ssl_shutdown_timeout,
-            )
-        return made
-
-    async def _create_connection_transport(
-        self, sock: socket.socket, *args: Any, **kwargs: Any
-    ) -> Any:
-        if _is_set_here(_makes_client, self):
-            self._add_private_sock(sock)
-        return await super()._create_connection_transport(
-            sock, *args, **kwargs
-        )
+    create_connection = _keeping_given_socks("create_connection")
+    connect_accepted_socket = _keeping_given_socks("connect_accepted_socket")
+    create_unix_connection = _keeping_given_socks("create_unix_connection")
+    create_datagram_endpoint = _keeping_given_socks("create_datagram_endpoint")
 
     def _make_socket_transport(
         self,
@@ -165,15 +96,13 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         socket methods, because only asyncio's transport calls those.
         """
         if _plain_sockets.leaves_to_system(sock, *_plain_sockets.STREAM_CALLS):
-            exposed = self._private_socks.get(id(sock)) is not sock
+            exposed = self._is_given(sock)
             return _core.open_stream(
                 self, sock, exposed, protocol, waiter, extra, server, context
             )
         more = {} if sys.version_info < (3, 15) else {"context": context}
-        return _in_order(
-            super()._make_socket_transport(
-                sock, protocol, waiter, extra=extra, server=server, **more
-            )
+        return super()._make_socket_transport(
+            sock, protocol, waiter, extra=extra, server=server, **more
         )
 
     def _make_ssl_transport(
@@ -319,11 +248,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         self, protocol: Any, *args: Any, **kwargs: Any
     ) -> Any:
         _core._flush_corked()  # the process may wait for corked writes
-        # Here, because asyncio's own check sees the method of _Starting.
-        if self._debug:
+        if self._debug:  # before the process is started
             self._check_callback(protocol.connection_made, "call_soon")
         return await super()._make_subprocess_transport(
-            _Starting(protocol), *args, **kwargs
+            protocol, *args, **kwargs
         )
 
     # -- pipes ----------------------------------------------------------------
@@ -374,44 +302,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
 
     # -- datagrams ------------------------------------------------------------
 
-    async def create_datagram_endpoint(
-        self,
-        protocol_factory: Any,
-        local_addr: Any = None,
-        remote_addr: Any = None,
-        *,
-        family: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-        reuse_port: bool | None = None,
-        allow_broadcast: bool | None = None,
-        sock: socket.socket | None = None,
-    ) -> tuple[Any, Any]:
-        """Create a datagram transport and its protocol.
-
-        ``local_addr`` and ``remote_addr`` are (host, port), or a path for a
-        Unix socket; or ``sock`` is a socket that is bound already.  Returns
-        (transport, protocol).  Raises OSError if an address cannot be bound or
-        connected, ValueError for arguments that exclude each other, TypeError
-        for an address of another form.  Implements asyncio's
-        ``loop.create_datagram_endpoint()``.
-        """
-        made: tuple[Any, Any]
-        # The transport must know whether the application may keep the socket.
-        with _set_meanwhile(_makes_socket, self, sock is None):
-            made = await super().create_datagram_endpoint(
-                protocol_factory,
-                local_addr,
-                remote_addr,
-                family=family,
-                proto=proto,
-                flags=flags,
-                reuse_port=reuse_port,
-                allow_broadcast=allow_broadcast,
-                sock=sock,
-            )
-        return made
-
     def _make_datagram_transport(
         self,
         sock: socket.socket,
@@ -426,14 +316,12 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 sock, *_plain_sockets.DATAGRAM_CALLS
             )
         ):
-            return _in_order(
-                super()._make_datagram_transport(
-                    sock, protocol, address, waiter, extra
-                )
+            return super()._make_datagram_transport(
+                sock, protocol, address, waiter, extra
             )
         self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
-        exposed = not _is_set_here(_makes_socket, self)
+        exposed = self._is_given(sock)
         transport = _core.open_datagram(
             self, sock, exposed, protocol, address or None, waiter, known
         )
@@ -513,7 +401,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                     self._accept_failed(exc)
                 raise
 
-        self._add_private_sock(conn)
         self.create_task(
             self._accept_connection2(
                 make_protocol,
@@ -556,98 +443,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         if protocol is not None:
             context["protocol"] = protocol
         self.call_exception_handler(context)
-
-
-#: The methods of asyncio's own transports that a peer or a process notices.
-_REACHING = (
-    "write",
-    "writelines",
-    "write_eof",
-    "sendto",
-    "send_signal",
-    "terminate",
-    "kill",
-    "close",
-    "_call_connection_lost",
-)
-
-
-def _in_order(transport: Any) -> Any:
-    """Make a transport flush corked writes before it sends anything itself.
-
-    For asyncio's own transports, which know nothing of corked writes.  Without
-    this, bytes could leave in another order than the program wrote them.
-    """
-    kind = type(transport)
-    if kind not in _ordered_kinds:
-        _ordered_kinds[kind] = _ordered(kind)
-    transport.__class__ = _ordered_kinds[kind]
-    return transport
-
-
-class _Starting:
-    """Wraps a subprocess's protocol until connection_made() is called.
-
-    asyncio returns the transport only after connection_made().  That is too
-    late: the transport must flush corked writes before the protocol's
-    connection_made() sends anything.
-    """
-
-    def __init__(self, protocol: Any) -> None:
-        self._protocol = protocol
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._protocol, name)
-
-    @property
-    def connection_made(self) -> Callable[[Any], None]:
-        made = self._protocol.connection_made
-
-        @functools.wraps(made)
-        def connection_made(transport: Any) -> None:
-            transport.set_protocol(self._protocol)
-            made(_in_order(transport))
-
-        return connection_made
-
-
-#: asyncio's classes -> the subclasses that _ordered() made of them.
-_ordered_kinds: dict[type, type] = {}
-
-
-def _ordered(kind: type) -> type:
-    """Make a subclass whose methods flush corked writes first."""
-    return type(
-        kind.__name__,
-        (kind,),
-        {
-            "__slots__": (),
-            "__module__": kind.__module__,
-            "__doc__": kind.__doc__,
-            **{
-                name: _sending_first(kind, name)
-                for name in _REACHING
-                if hasattr(kind, name)
-            },
-        },
-    )
-
-
-def _sending_first(
-    kind: type,
-    name: str,
-    # A default, because at exit a finalizer may call the method after this
-    # module's globals were cleared.
-    send_corked: Callable[[], None] = _core._flush_corked,
-) -> Callable[..., Any]:
-    """Return KIND's method, preceded by a flush of corked writes."""
-
-    @functools.wraps(getattr(kind, name))
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        send_corked()
-        return getattr(kind, name)(self, *args, **kwargs)
-
-    return method
 
 
 def _is_pipe(mode: int) -> bool:

@@ -7,9 +7,8 @@
       runs in the next iteration, before the events and timers that it queues.
       KeyboardInterrupt and SystemExit end a batch early and leave the rest
       queued.
-   3. Bytes that a callback corked are sent when it returns, also when it
-      raised; or, if all of them may wait (transport/stream_write.c), when the
-      batch ends or the coarse clock ticks.
+   3. Corked bytes are sent when an event returns, also if it raises; when the
+      batch ends; and after the callback in which the coarse clock ticks.
    4. A call whose handle somebody has kept runs as that handle.  In debug mode
       every call runs as a handle.  Where the application replaced
       asyncio.Handle._run, every call does too, and every handle runs through
@@ -406,7 +405,7 @@ int
 fl_loop_run_batch(FlLoop *loop)
 {
     FlReadyQueue *queue = &loop->ready;
-    uint64_t end = loop->batch_end = queue->tail; /* invariant 2 */
+    uint64_t end = queue->tail; /* invariant 2 */
     int code = 0;
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
@@ -420,17 +419,18 @@ fl_loop_run_batch(FlLoop *loop)
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
         loop->callback_count++;
-        loop->running_kind = (uint8_t)entry.kind;
+        loop->corking = true;
+        bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);
         if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))
-            && (loop->flush_soon || loop->corked_ns != fl_clock_coarse_ns()))
+            && (is_event || loop->corked_ns != fl_clock_coarse_ns()))
         {
             fl_loop_flush_corked_now(loop); /* invariant 3 */
         }
     }
-    loop->running_kind = FL_READY_NONE;
+    loop->corking = false;
     fl_loop_flush_corked(loop);
     return code;
 }

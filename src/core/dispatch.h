@@ -2,8 +2,8 @@
    operations.
 
    Each entry is copied out of the queue before it runs, since its callback may
-   push entries that reuse the slot.  Bytes that a callback corked are sent
-   when it returns, or on busy connections when the batch ends.
+   push entries that reuse the slot.  Corked bytes are sent when an event
+   returns, or else when the batch ends.
 
    Threads: functions that run entries are for the loop's thread.  Any thread
    may call the two functions that queue.

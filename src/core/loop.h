@@ -95,18 +95,15 @@ struct FlLoop {
     int64_t rechecked_ns;  /* coarse: last fl_registrations_recheck */
     int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
     uint64_t callback_count; /* entries run so far: identifies a callback */
-    /* The streams whose write queues keep bytes, in the order of their writes,
-       and the function that then sends those of one.  That calls no protocol
-       and preserves a raised exception; a failure queues connection_lost. */
+    /* The streams whose write queues are corked, in the order of their first
+       corked writes, and the function that sends the queue of one.  It calls
+       no protocol and preserves a raised exception; a failure queues
+       connection_lost. */
     FlList corked;
     void (*send_corked)(FlList *link);
     int64_t corked_ns; /* coarse time at which the first of them was corked */
-    bool flush_soon;   /* send them when the running callback returns */
     bool corks;        /* this run may cork writes */
-    /* The FlReadyKind of the callback that runs, or FL_READY_NONE.  It is read
-       only with a GIL: without one no write is corked. */
-    uint8_t running_kind;
-    uint64_t batch_end;      /* of the entries that this iteration runs */
+    bool corking;      /* a callback runs that may; unused without a GIL */
     atomic_bool wake_queued; /* an entry of _write_to_self() waits for the
                                 next batch */
     /* Polls that may still be skipped.  Any thread may set it to 0.  Without a
@@ -307,7 +304,7 @@ fl_loop_flush_corked_here(FlState *state)
 static inline void
 fl_loop_before_io(FlLoop *loop)
 {
-    if (FL_HAVE_GIL && FL_UNLIKELY(loop->running_kind == FL_READY_NONE)) {
+    if (FL_HAVE_GIL && FL_UNLIKELY(!loop->corking)) {
         fl_loop_flush_corked_here(loop->state);
     }
     if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {

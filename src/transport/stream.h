@@ -81,15 +81,11 @@ typedef struct FlStream {
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlStreamKind kind;
     FL_ATOMIC FlStreamPhase phase;
-    size_t metered_bytes;    /* its share of the metric bytes_waiting */
-    size_t last_read_bytes;  /* size of the last read */
-    uint64_t write_callback; /* loop->callback_count at the last write */
-    uint64_t file_id;        /* of a pipe: see fl_stream_note_file */
+    size_t metered_bytes;   /* its share of the metric bytes_waiting */
+    size_t last_read_bytes; /* size of the last read */
+    uint64_t file_id;       /* of a pipe: see fl_stream_note_file */
     unsigned writes_after_loss;
     unsigned read_halvings; /* how often the read size was halved */
-    bool wrote_again;       /* the callback that wrote last did so twice */
-    bool corks_first;       /* the one before it did: cork first writes too */
-    uint8_t writers;        /* callbacks that wrote, up to BUSY_WRITERS */
     FL_ATOMIC bool exposed; /* others may close the fd or send on it */
     FL_ATOMIC bool paused;  /* pause_reading was called */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */

@@ -1,25 +1,21 @@
 /* The life of a written byte: write, cork, send, wait for the kernel.
 
-   A write is sent at once, as in asyncio, or corked: it stays in the queue
-   until the callback returns or the iteration ends.
+   What a callback writes is corked: it stays in the write queue until the
+   callback returns, if that is an event (data_received), or else until the
+   iteration ends.  So an HTTP header and its body leave by one system call.
+   Sends in a row wake a peer that sleeps on another CPU once; a wake-up costs
+   more than the rest of a send.  A tick of the coarse clock sends corked bytes
+   sooner: after the callback that runs, or at its next write, and then that
+   callback corks no more.  The rule has no memory: whether a write is corked
+   does not depend on what earlier callbacks did.
 
-   - Until the callback returns: its second and later writes; the first one too
-     if the last callback that wrote to the connection wrote several times (an
-     HTTP header, then its body).  That saves a system call per response.
-   - Until the iteration ends: all writes of a callback that others follow, on
-     a connection to which BUSY_WRITERS callbacks have written.  A send wakes
-     a peer that sleeps on another CPU, which costs more than the rest of the
-     send; sends in a row wake it once.  Not the writes of an event
-     (data_received): plain TCP echo gained nothing.
-
-   1. loop->corked has the corked streams in the order of their writes.  A
-      corked write goes to the end of that order.  This needs no flush if its
-      stream is the last one or is not corked yet.  Every other write first
-      flushes all.  So does the loop before it sends anything else: bytes leave
-      in the order they were written, across connections too.  Every send in C
-      first calls fl_loop_before_io.  Sends in Python, and every way to hand
-      control to another loop, thread or process, call
-      fl_loop_flush_corked_here.
+   1. loop->corked has the corked streams in the order of their first corked
+      writes, and a flush sends them in that order.  Every write that is not
+      corked first flushes all, and so does the loop before it sends anything
+      else.  So a corked write may overtake only other corked writes.  Every
+      send in C first calls fl_loop_before_io.  Sends in Python, and every way
+      to hand control to another loop, thread or process, call
+      fl_loop_flush_corked_here.  asyncio's own transports do neither.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
       where the application has the fd: its own sends would overtake corked
@@ -57,8 +53,6 @@
 
 /* Enough for any burst worth one call, and well below IOV_MAX. */
 #define MAX_VECTORS  64
-/* A connection to which so many callbacks have written is a busy one. */
-#define BUSY_WRITERS 8
 /* The most bytes that are corked. */
 #define CORKED_BYTES (64 * 1024)
 #define WRONG_TYPE \
@@ -187,34 +181,20 @@ send_queue(FlStream *self)
 
 /* --- corking ------------------------------------------------------------- */
 
-/* Record which callback writes. */
-static void
-record_write(FlStream *self)
-{
-    if (!FL_HAVE_GIL) {
-        return; /* only may_cork needs it; and any thread may write */
-    }
-    if (self->write_callback == self->loop->callback_count) {
-        self->wrote_again = true;
-    }
-    else {
-        self->write_callback = self->loop->callback_count;
-        self->corks_first = self->wrote_again;
-        self->wrote_again = false;
-        self->writers += self->writers < BUSY_WRITERS;
-    }
-}
-
-/* Whether the running callback's writes wait for the iteration's end. */
+/* Whether the running callback still corks.  It does not once the coarse clock
+   has ticked since the loop's first corked write: the callback is slow. */
 static bool
-waits_for_iteration(const FlStream *self)
+callback_corks(FlLoop *loop)
 {
-    const FlLoop *loop = self->loop;
-    return self->writers == BUSY_WRITERS && loop->ready.head < loop->batch_end
-           && loop->running_kind != FL_READY_EVENT;
+    if (loop->corking && !fl_list_is_empty(&loop->corked)
+        && loop->corked_ns != fl_clock_coarse_ns())
+    {
+        loop->corking = false;
+    }
+    return loop->corking;
 }
 
-/* Whether the recorded write, of this size, may be corked with the queue.  Not
+/* Whether this write, of this size, may be corked with the queue.  Not
    another thread's: the loop may be asleep, or the running callback may wait
    for that thread.  None without a GIL, where others may write meanwhile. */
 static bool
@@ -222,12 +202,10 @@ may_cork(const FlStream *self, size_t size_bytes)
 {
     FlLoop *loop = self->loop;
     uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
-    return FL_HAVE_GIL && loop->running_kind != FL_READY_NONE
-           && (self->wrote_again || self->corks_first
-               || waits_for_iteration(self))
-           && !self->exposed && loop->corks && queued_bytes <= CORKED_BYTES
+    return FL_HAVE_GIL && loop->corks && !self->exposed
+           && fl_loop_of_thread(loop->state) == loop && callback_corks(loop)
+           && queued_bytes <= CORKED_BYTES
            && queued_bytes <= self->high_water_bytes
-           && fl_loop_of_thread(loop->state) == loop
            && !fl_loop_is_inherited(loop);
 }
 
@@ -253,14 +231,12 @@ cork_queue(FlStream *self)
     FlLoop *loop = self->loop;
     if (fl_list_is_empty(&loop->corked)) {
         loop->corked_ns = fl_clock_coarse_ns();
-        loop->flush_soon = false;
         loop->send_corked = send_corked;
     }
     if (!fl_stream_is_corked(self)) {
         FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
         fl_list_append(&loop->corked, &self->cork_link);
     }
-    loop->flush_soon |= !waits_for_iteration(self);
 }
 
 /* --- write --------------------------------------------------------------- */
@@ -309,20 +285,13 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Flush the corked bytes that this write would overtake: all or none.  None if
-   the write is corked and its stream is the last one in loop->corked or is not
-   in it.  Returns whether the kernel has refused earlier bytes, so that the
-   write must queue behind them. */
+/* Flush all, unless the write is corked.  Returns whether the kernel has
+   refused earlier bytes, so that the write must queue behind them. */
 static bool
 flush_before_write(FlStream *self, bool corks)
 {
-    FlLoop *loop = self->loop;
     if (!corks) {
-        fl_loop_before_io(loop);
-    }
-    else if (fl_stream_is_corked(self)
-             && loop->corked.prev != &self->cork_link) {
-        fl_loop_flush_corked(loop);
+        fl_loop_before_io(self->loop);
     }
     return !fl_stream_is_corked(self)
            && !fl_write_queue_is_empty(&self->write_queue);
@@ -343,7 +312,6 @@ static int
 begin_write(FlStream *self, const char *method, size_t size_bytes,
             WriteStart *start)
 {
-    record_write(self);
     *start = (WriteStart){.corks = may_cork(self, size_bytes)};
     start->failure = fl_stream_check_fd(self);
     start->blocked =
@@ -661,8 +629,7 @@ PyMethodDef fl_stream_methods[] = {
         "\n"
         "Raises TypeError for other types, RuntimeError after\n"
         "write_eof().  Implements asyncio's WriteTransport.write().\n"
-        "Data may be sent only when the callback returns or the loop's\n"
-        "iteration ends."),
+        "The data may be sent later in the loop's iteration."),
     FL_METHOD("writelines", stream_writelines, FL_FASTCALL,
               "writelines($self, list_of_data)\n--\n\n"
               "Send an iterable of buffers with as few system calls as\n"

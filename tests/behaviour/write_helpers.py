@@ -30,10 +30,7 @@ def coarse_ns() -> int:
 
 
 def await_tick() -> None:
-    """Return when the coarse clock ticks, by which corked bytes are flushed.
-
-    It does so each 1 to 10 ms.
-    """
+    """Return when the coarse clock has ticked, which it does in 1 to 10 ms."""
     end = time.monotonic() + 0.02
     tick = coarse_ns()
     while tick == coarse_ns() and time.monotonic() < end:
@@ -128,37 +125,10 @@ async def in_callbacks(*works: Callable[[], object]) -> None:
         await done
 
 
-async def sent_in_time(
-    transport: Any, peer: Peer, *parts: bytes
-) -> tuple[bytes, bytes]:
-    """Write the parts in one callback; return what the peer got of them.
-
-    First what came before the callback returned, then the rest.
-    """
-    seen: list[bytes] = []
-
-    def write() -> None:
-        for part in parts:
-            transport.write(part)
-        seen.append(peer.look())
-
-    await in_callbacks(write)
-    return seen[0], peer.look()
-
-
-async def learn(transport: Any, peer: Peer) -> None:
-    """Make it a connection whose first write is corked."""
-    await in_callbacks(lambda: (transport.write(b"h"), transport.write(b"b")))
-    assert peer.receive(2) == b"hb"
-
-
 @contextlib.asynccontextmanager
-async def busy() -> AsyncIterator[tuple[Any, Peer, Any, Peer]]:
-    """Two busy connections, to which many callbacks have written."""
+async def two_served() -> AsyncIterator[tuple[Any, Peer, Any, Peer]]:
+    """Two servers' transports, each followed by its peer."""
     async with served() as (one, first), served() as (two, second):
-        for transport, peer in (one, first), (two, second):
-            await in_callbacks(*[lambda t=transport: t.write(b"w")] * 10)
-            assert peer.receive(10) == b"w" * 10
         yield one, first, two, second
 
 

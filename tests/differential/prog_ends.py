@@ -90,7 +90,6 @@ class Link:
         self.unchecked = False  # what A received is not looked at any more
         self.moment = 0  # the callback that A wrote in last
         self.iteration = 0  # and when that was
-        self.writers = 0  # in how many callbacks A wrote
         self.readers = 0  # tasks that read
         self.seeking = 0  # tasks that look for the end of a line
         self.switched = False  # set_protocol() was called; no flow since

@@ -41,8 +41,8 @@ class Chance:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.busy = random.Random(f"busy {seed}")  # leaves `rng` as it is
         self.reuse = random.Random(f"reuse {seed}")
+        self.refused = random.Random(f"refused {seed}")
         self.links: list[Any] = []
         self.tasks = 0
         self.depth = 0
@@ -514,7 +514,7 @@ class Chance:
                 size = rng.choice([10_000, 40_000])
                 large = [("task", [("exactly", n, size)])]
                 steps[0:0] = [(-1, [*large, ("b", n, "send", size)])] * 2
-        steps[0:0] = self.busy_steps() + self.refusals()
+        steps[0:0] = self.refusals()
         self.add_reuses(steps)
         tapes: list[Any] = []
         if self.often(15):
@@ -528,7 +528,7 @@ class Chance:
 
     def refusals(self) -> list[Any]:
         """Request TLS of peers that do not begin it, before bytes flow."""
-        rng = self.busy
+        rng = self.refused
         made: list[Any] = []
         for n, (net, _side, kind, _conf) in enumerate(self.links):
             if net in PIPES or kind == "sock" or rng.randrange(100) >= 4:
@@ -537,26 +537,6 @@ class Chance:
             server = kind != "streams" and rng.randrange(2) == 0
             refused = ("refused_tls", n, server, does, rng.randint(0, 4))
             made.append((-1, [("task", [refused])]))
-        return made
-
-    def busy_steps(self) -> list[Any]:
-        """Make links busy whose writes may be corked until the iteration ends.
-
-        Draw steps, too, that write to such a link, and then to another one.
-        """
-        rng = self.busy
-        made: list[Any] = []
-        for n, (net, _side, kind, conf) in enumerate(self.links):
-            exposed = net not in ("tcp", "unix") or "own" in conf
-            if exposed or kind == "sock" or rng.randrange(100) < 40:
-                continue
-            conf["writers"] = rng.choice([7, 8, 8, 9])
-            other = rng.randrange(len(self.links))
-            writes = [("write", at, rng.choice(SMALL)) for at in (n, other)]
-            if rng.randrange(100) < 50:
-                # In one callback, or in two of the same iteration.
-                apart = [(0, writes[:1]), (1, writes[1:])]
-                made += rng.choice([[(1, writes)], apart])
         return made
 
     def add_reuses(self, steps: list[Any]) -> None:

@@ -18,8 +18,6 @@ from prog_peer import TlsWire
 
 #: No more than that is left unread where the order of writes is checked.
 FEW = 1500
-#: From so many writing callbacks on, fastloop corks for the iteration.
-BUSY_WRITERS = 8
 KINDS_OF_BYTES = (bytes, bytearray, memoryview)
 
 
@@ -79,7 +77,6 @@ class TransportOps:
         closing = link.transport.is_closing()
         if link.peer.gone and self.may_be_corked(link):
             link.log("cut off among writes")
-        link.writers += link.moment != self.moment
         link.moment, link.iteration = self.moment, self.iteration
         link.late = link.late or bool(size and link.lost)
         link.written += size
@@ -100,10 +97,8 @@ class TransportOps:
 
     def may_be_corked(self, link: Link) -> bool:
         """Whether fastloop may not have sent A's last bytes yet."""
-        if link.moment == self.moment:
-            return True
-        recent = self.iteration - link.iteration <= 1
-        return recent and link.writers >= BUSY_WRITERS
+        same = link.moment == self.moment
+        return same or self.iteration - link.iteration <= 1
 
     @contextlib.contextmanager
     def watching_files(self) -> Iterator[None]:

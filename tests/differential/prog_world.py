@@ -192,12 +192,6 @@ class World(
             self.iteration += 1
             await asyncio.sleep(0)
 
-    async def write_often(self, link: Link) -> None:
-        """Write to a link in as many callbacks as it is to have had."""
-        for _ in range(link.conf.get("writers", 0)):
-            self.loop.call_soon(self.callback, [("write", link.index, 1)])
-            await self.iterate(1)
-
     def is_idle(self) -> bool:
         """Whether no timer is due, and tapes wait for operations if at all."""
         running = sum(not tape.is_set() for tape in self.tapes)
@@ -215,8 +209,6 @@ class World(
                 # No loop tells the waiter of a connection_made that exits.
                 self.loose = self.loose or self.exited
                 raise
-        for link in self.links:
-            await self.write_often(link)
         for number, tape in enumerate(self.program.tapes):
             if tape and self.links:
                 run = functools.partial(self.run_tape, number, tape)

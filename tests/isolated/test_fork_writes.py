@@ -8,17 +8,12 @@ class Serves(asyncio.Protocol):
 served = []
 
 async def connected():
-    '''Return a server's transport that writes twice a callback; its peer.'''
+    '''Return a server's transport and its peer.'''
     server = await loop.create_server(Serves, "127.0.0.1", 0)
     far = socket.create_connection(server.sockets[0].getsockname())
     while not served:
         await asyncio.sleep(0)
-    for _ in range(3):
-        served[0].write(b"h")
-        served[0].write(b"b")
-        await asyncio.sleep(0)
     far.settimeout(10)
-    assert far.recv(6, socket.MSG_WAITALL) == b"hb" * 3
     server.close()
     return served[0], far
 
@@ -83,6 +78,8 @@ assert got == b"head body 12 parent", got
 def test_a_new_loop_of_a_child_corks_as_its_parents_did(script):
     """Also one that was forked in a callback."""
     script("""
+import select
+
 async def look():
     transport, far = await connected()
     seen = []
@@ -90,15 +87,8 @@ async def look():
     def write():
         transport.write(b"1")
         transport.write(b"2")
-        seen.append(far.recv(9, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        seen.append(bool(select.select([far], [], [], 0)[0]))
 
-    await asyncio.sleep(0)
-    transport.write(b"0")
-    await asyncio.sleep(0)
-    far.recv(1)
-    transport.write(b"0")
-    await asyncio.sleep(0)
-    far.recv(1)
     asyncio.get_running_loop().call_soon(write)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -318,6 +318,14 @@ def full_pair():
             filled += near.send(bytes(4096))
     return near, far, filled
 
+async def opened(sock, make):
+    '''The transport of a socket, as if the loop had made the socket.'''
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    transport = loop._make_socket_transport(sock, make(), waiter)
+    await waiter
+    return transport
+
 async def received(far, size):
     '''How much comes, at most this much.'''
     got = 0
@@ -364,13 +372,12 @@ async def main():
     with worker(write) as (jobs, done):
         for number in for_a_second():
             near, far, filled = full_pair()
-            loop._add_private_sock(near)  # as of a host and a port
             class Made(asyncio.Protocol):
                 def connection_made(self, transport):
                     jobs.append((transport, number))
                     for _ in range(number * 7 % 200):
                         pass
-            transport, _ = await loop.create_connection(Made, sock=near)
+            transport = await opened(near, Made)
             while not done:
                 await asyncio.sleep(0)
             done.clear()
@@ -391,7 +398,6 @@ def test_the_loops_thread_pauses_the_protocol(fast_script):
 async def main():
     loop = asyncio.get_running_loop()
     near, far, filled = full_pair()
-    loop._add_private_sock(near)
     calls = []
     resumed = loop.create_future()
     class Paused(asyncio.Protocol):
@@ -400,7 +406,7 @@ async def main():
         def resume_writing(self):
             calls.append(("resume", threading.get_ident()))
             resumed.set_result(None)
-    transport, _ = await loop.create_connection(Paused, sock=near)
+    transport = await opened(near, Paused)
     size = 1 << 20
     await loop.run_in_executor(None, transport.write, bytes(size))
     while not calls:
@@ -437,8 +443,7 @@ async def main():
     with worker(write) as (jobs, done):
         for number in for_a_second():
             near, far, filled = full_pair()
-            loop._add_private_sock(near)
-            transport, _ = await loop.create_connection(Protocol, sock=near)
+            transport = await opened(near, Protocol)
             transport.write(b"first")
             jobs.append((transport, number))
             size = filled + 5 + len(DATA)

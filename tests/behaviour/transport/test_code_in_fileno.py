@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from datagram_helpers import Datagrams, endpoint, plain, stuffed
 from net_helpers import PY312, Peer, Recorder, iterations
-from write_helpers import busy, in_one_iteration
+from write_helpers import in_one_iteration, two_served
 
 
 class Sock(socket.socket):
@@ -139,7 +139,10 @@ async def test_a_write_raises_after_fileno_wrote_eof(name, loop_kind):
 async def test_a_datagram_leaves_after_what_fileno_wrote(loop_kind):
     near = datagrams()
     with plain() as far:
-        async with busy() as (one, first, _, _), endpoint(sock=near) as p:
+        async with (
+            two_served() as (one, first, _, _),
+            endpoint(sock=near) as p,
+        ):
 
             def send():
                 asked = near.ask(lambda: one.write(b"1"))
@@ -249,7 +252,7 @@ def test_a_buffer_that_ends_a_transport_whose_datagrams_wait(loop, tmp_path):
 
 
 async def test_an_eof_leaves_after_what_fileno_wrote(loop_kind):
-    async with busy() as (one, first, _, _):
+    async with two_served() as (one, first, _, _):
         async with connection() as (sock, protocol, peer):
 
             def write_eof():

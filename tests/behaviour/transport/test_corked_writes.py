@@ -1,20 +1,18 @@
-"""When what is written leaves: the first write of a callback at once.
+"""When what a callback writes leaves.
 
-The later writes of a callback are corked until it returns, and so is the first
-where the last callback that wrote did so several times.  On a busy connection
-the writes of callbacks that others follow are corked until the iteration ends.
-asyncio sends each write at once.
+asyncio sends each write at once. fastloop sends it when the callback returns,
+if that is an event, or else when the iteration ends; and sooner if the coarse
+clock ticks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
+import select
 import socket
 import sys
 import threading
-import time
 
 import pytest
 from datagram_helpers import plain
@@ -23,18 +21,16 @@ from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
+    await_tick,
     between_ticks,
-    busy,
     end,
     given,
     in_callbacks,
     in_one_iteration,
-    learn,
-    sent_in_time,
     served,
+    two_served,
 )
 
-ROUNDS = 6
 #: What an asyncio without its fix for it cannot do.
 closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
 
@@ -42,43 +38,19 @@ closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
 # --- what is corked, and for how long -----------------------------------
 
 
-async def test_the_first_write_of_a_callback_is_sent_at_once():
-    """However often: an answer does not wait for the work that follows."""
-    async with served() as (transport, peer):
-
-        def answer():
-            transport.write(b"x")
-            assert peer.receive(1) == b"x"
-
-        await in_callbacks(*[answer] * ROUNDS)
-
-
-async def test_the_first_write_of_a_task_step_is_sent_at_once():
-    async with served() as (transport, peer):
-        for _ in range(ROUNDS):
-            transport.write(b"x")
-            assert peer.receive(1) == b"x"
-            await asyncio.sleep(0)
-
-
-async def test_later_writes_of_a_callback_are_sent_when_it_returns(loop_kind):
-    async with served() as (transport, peer):
-        seen = await sent_in_time(transport, peer, b"1", b"2", b"3")
-        assert b"".join(seen) == b"123"
-        if HOLDS and loop_kind == "fastloop":
-            assert seen == (b"1", b"23")
+def corked(loop_kind):
+    return HOLDS and loop_kind == "fastloop"
 
 
 @contextlib.asynccontextmanager
-async def client(kind, path):
+async def client(family, address):
     """A client's transport, whose socket the loop makes, and its peer."""
     loop = asyncio.get_running_loop()
-    family = socket.AF_INET if kind == "tcp" else socket.AF_UNIX
     with socket.socket(family) as listener:
-        listener.bind(("127.0.0.1", 0) if kind == "tcp" else path)
+        listener.bind(address)
         listener.listen()
         address = listener.getsockname()
-        if kind == "tcp":
+        if family == socket.AF_INET:
             making = loop.create_connection(Recorder, *address)
         else:
             making = loop.create_unix_connection(Recorder, address)
@@ -89,65 +61,149 @@ async def client(kind, path):
         await end(transport)
 
 
-@pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_later_writes_of_a_client_are_sent_when_it_returns(
-    loop_kind, kind, tmp_path
-):
-    async with client(kind, str(tmp_path / "s")) as (transport, peer):
-        seen = await sent_in_time(transport, peer, b"1", b"2", b"3")
-        assert b"".join(seen) == b"123"
-        if HOLDS and loop_kind == "fastloop":
-            assert seen == (b"1", b"23")
-
-
-async def test_a_given_socket_is_known_though_tasks_share_a_context(tmp_path):
-    """The other task makes its own socket, and waits for a full backlog."""
-    loop = asyncio.get_running_loop()
-    context = contextvars.copy_context()
-    path = str(tmp_path / "full")
-    near, far = socket.socketpair()
-    with (
-        socket.socket(socket.AF_UNIX) as listener,
-        far,
-        socket.socket(socket.AF_UNIX) as first,
-    ):
-        listener.bind(path)
-        listener.listen(0)
-        first.connect(path)
-        other = loop.create_task(
-            loop.create_unix_connection(Recorder, path), context=context
-        )
-        transport, _ = await loop.create_task(
-            loop.create_connection(Recorder, sock=near), context=context
-        )
-
-        def write():
-            transport.write(b"1")
-            transport.write(b"2")
-            near.send(b"3")
-
-        await in_callbacks(write)
-        assert Peer(far).receive(3) == b"123"
-        await end(transport)
-        other.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await other
-
-
-async def test_writes_to_a_given_unix_socket_are_sent_at_once():
+@contextlib.asynccontextmanager
+async def accepted(path):
+    """The program's own accept() made the socket."""
     near, far = socket.socketpair()
     with far:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_unix_connection(Recorder, sock=near)
-        peer = Peer(far)
-
-        def write():
-            transport.write(b"1")
-            transport.write(b"2")
-            assert peer.look() == b"12"
-
-        await in_callbacks(write)
+        (
+            transport,
+            _,
+        ) = await asyncio.get_running_loop().connect_accepted_socket(
+            Recorder, near
+        )
+        yield transport, Peer(far)
         await end(transport)
+
+
+@contextlib.asynccontextmanager
+async def given_to_unix(path):
+    near, far = socket.socketpair()
+    with far:
+        transport, _ = await asyncio.get_running_loop().create_unix_connection(
+            Recorder, sock=near
+        )
+        yield transport, Peer(far)
+        await end(transport)
+
+
+@contextlib.asynccontextmanager
+async def shown(path):
+    """The program has asked the socket for its descriptor."""
+    async with served() as (transport, peer):
+        transport.get_extra_info("socket").fileno()
+        yield transport, peer
+
+
+@contextlib.asynccontextmanager
+async def queried(path):
+    """The program has asked for names and options, as HTTP servers do."""
+    async with served() as (transport, peer):
+        sock = transport.get_extra_info("socket")
+        assert sock.family == socket.AF_INET
+        assert sock.type == socket.SOCK_STREAM
+        assert sock.proto in (0, socket.IPPROTO_TCP)
+        assert sock.getpeername() == peer.sock.getsockname()
+        assert sock.getsockname() == peer.sock.getpeername()
+        assert not sock.get_inheritable()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert repr(sock).startswith("<asyncio.TransportSocket fd=")
+        yield transport, peer
+
+
+#: How the transport came to be, and whether it corks.
+WAYS = {
+    "server": (lambda path: served(), True),
+    "tcp client": (
+        lambda path: client(socket.AF_INET, ("127.0.0.1", 0)),
+        True,
+    ),
+    "unix client": (lambda path: client(socket.AF_UNIX, path), True),
+    "socket queried": (queried, True),
+    "given socket": (lambda path: given(), False),
+    "given unix socket": (given_to_unix, False),
+    "accepted socket": (accepted, False),
+    "descriptor shown": (shown, False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_a_callback_writes_leaves_when_the_iteration_ends(
+    loop_kind, way, tmp_path
+):
+    make, corks = WAYS[way]
+    async with make(str(tmp_path / "s")) as (transport, peer):
+        seen = await between_ticks(
+            lambda: (transport.write(b"1"), peer.look())[1],
+            lambda: (transport.writelines([b"2", b"3"]), peer.look())[1],
+            peer.look,
+            peers=[peer],
+        )
+        if corks and corked(loop_kind):
+            assert seen == [b"", b"", b""]
+            assert peer.look() == b"123"
+        else:
+            assert seen == [b"1", b"23", b""]
+
+
+async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
+    """A header and a body of data_received, before the next event."""
+
+    class Answers(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"header ")
+            self.transport.write(b"body")
+            inside.append(mine.look())
+
+    class Looks(Recorder):
+        def data_received(self, data):
+            after.append(mine.look())
+
+    inside, after = [], []
+    async with served(Answers) as (_, mine), served(Looks) as (_, other):
+        mine.sock.sendall(b"x")
+        other.sock.sendall(b"x")
+        await iterations()
+        assert after == [b"" if not corked(loop_kind) else b"header body"]
+        assert inside == [b"header body" if not corked(loop_kind) else b""]
+
+
+async def test_each_piece_leaves_with_the_next_write_at_the_latest():
+    """A coroutine writes a piece and computes the next one, again and again,
+    as a server that streams a model's answer does; drain() does not suspend.
+    """
+    async with served() as (transport, peer):
+        for number in range(6):
+            transport.write(b"%d" % number)
+            if number:  # with the piece before it
+                size = 2 if number == 1 else 1
+                assert peer.receive(size)[-1:] == b"%d" % number
+            await_tick()
+
+
+async def test_a_tick_of_the_clock_sends_what_an_earlier_callback_wrote():
+    """A long iteration makes no answer wait for its end."""
+    async with served() as (transport, peer):
+        seen = await in_one_iteration(
+            lambda: transport.write(b"a"),
+            await_tick,
+            peer.look,
+            lambda: None,
+        )
+        assert seen[2] == b"a"
+
+
+@pytest.mark.parametrize("way", ["close", "write_eof", "abort"])
+async def test_the_end_of_a_connection_sends_what_waits(way):
+    async with two_served() as (one, first, two, second):
+        await in_one_iteration(
+            lambda: one.write(b"a"),
+            lambda: two.write(b"b"),
+            lambda: getattr(two, way)(),
+            lambda: None,
+        )
+        assert first.receive(1) + second.receive(1) == b"ab"
 
 
 async def test_corked_bytes_count_as_sent():
@@ -163,163 +219,27 @@ async def test_corked_bytes_count_as_sent():
         assert peer.receive(2) == b"12"
 
 
-async def test_header_and_body_are_sent_together_from_the_second_pair_on(
-    loop_kind,
-):
-    async with served() as (transport, peer):
-        await learn(transport, peer)
-        seen = await sent_in_time(transport, peer, b"header ", b"body")
-        assert b"".join(seen) == b"header body"
-        if HOLDS and loop_kind == "fastloop":
-            assert seen[0] == b""
-
-
-async def test_a_single_write_is_sent_at_once_after_another_single_one():
-    """However often the connection wrote several times before that."""
-    async with served() as (transport, peer):
-
-        def answer():
-            transport.write(b"x")
-
-        def look():
-            transport.write(b"y")
-            assert peer.receive(1) == b"y"
-
-        for _ in range(ROUNDS):
-            await learn(transport, peer)
-            await in_callbacks(answer)
-            assert peer.receive(1) == b"x"
-            await in_callbacks(look)
-
-
-# --- until the iteration ends --------------------------------------------
-
-
-def corked(loop_kind):
-    return HOLDS and loop_kind == "fastloop"
-
-
-async def test_writes_of_busy_connections_wait_for_the_iteration(loop_kind):
-    async with busy() as (one, first, two, second):
-        seen = await between_ticks(
-            lambda: one.write(b"a"),
-            first.look,
-            lambda: two.write(b"b"),
-            lambda: first.look() + second.look(),
-            peers=(first, second),
-        )
-        now = b"".join(part for part in seen if part)
-        later = first.look() + second.look()
-        assert now + later == b"ab"
-        assert now == b"" if corked(loop_kind) else b"ab"
-
-
-async def test_the_last_callback_of_an_iteration_sends_at_once():
-    async with busy() as (one, first, two, second):
-
-        def last():
-            two.write(b"b")
-            return first.look() + second.look()
-
-        seen = await in_one_iteration(lambda: one.write(b"a"), last)
-        assert seen[1] == b"ab"
-
-
-async def test_a_second_write_to_one_of_several_sends_all(loop_kind):
-    """Bytes leave in the order in which they were written."""
-    async with busy() as (one, first, two, second):
-        seen = await between_ticks(
-            lambda: one.write(b"a"),
-            lambda: two.write(b"b"),
-            lambda: one.write(b"c"),
-            lambda: (first.look(), second.look()),
-            peers=(first, second),
-        )
-        assert seen[3] == ((b"a" if corked(loop_kind) else b"ac"), b"b")
-        await asyncio.sleep(0)
-        assert first.look() == (b"c" if corked(loop_kind) else b"")
-
-
-async def test_two_writes_of_a_busy_connection_wait_together(loop_kind):
-    async with busy() as (one, first, _, _):
-        seen = await between_ticks(
-            lambda: one.write(b"a"),
-            lambda: one.writelines([b"b", b"c"]),
-            first.look,
-            peers=(first,),
-        )
-        assert seen[2] == (b"" if corked(loop_kind) else b"abc")
-        assert (seen[2] or first.look()) == b"abc"
-
-
-@pytest.mark.parametrize("way", ["close", "write_eof", "abort"])
-async def test_the_end_of_a_connection_sends_what_waits(way):
-    async with busy() as (one, first, two, second):
-        await in_one_iteration(
-            lambda: one.write(b"a"),
-            lambda: two.write(b"b"),
-            lambda: getattr(two, way)(),
-            lambda: None,
-        )
-        assert first.receive(1) + second.receive(1) == b"ab"
-
-
-async def test_a_tick_of_the_clock_sends_what_waits():
-    """A long iteration makes no answer wait for its end."""
-    async with busy() as (one, first, _, _):
-
-        def busy_for(seconds):
-            end = time.monotonic() + seconds
-            while time.monotonic() < end:
-                pass
-
-        seen = await in_one_iteration(
-            lambda: one.write(b"a"),
-            lambda: busy_for(0.03),
-            first.look,
-            lambda: None,
-        )
-        assert seen[2] == b"a"
-
-
-async def test_an_event_answers_at_once():
-    """Bytes that data_received writes do not wait for the iteration."""
-
-    class Answers(Recorder):
-        def data_received(self, data):
-            super().data_received(data)
-            self.transport.write(data)
-            seen.append(peer.look())
-
-    seen = []
-    async with served(Answers) as (_, peer):
-        loop = asyncio.get_running_loop()
-        for _ in range(12):
-            peer.sock.sendall(b"x")
-            while len(seen) == 0:
-                loop.call_soon(int)
-                await asyncio.sleep(0)
-            assert seen.pop() == b"x"
-
-
 # --- order ---------------------------------------------------------------
 
 
-async def test_writes_to_several_connections_are_sent_in_order():
-    """Whether the first write to one of them is corked or not."""
-    async with served() as (old, first), served() as (new, second):
-        await learn(old, first)
-
-        def work():
-            old.write(b"a")
-            new.write(b"b")
-            assert second.receive(1) == b"b"
-            assert first.look() == b"a"
-            old.write(b"c")
-            new.write(b"d")
-
-        await in_callbacks(work)
-        assert (first.look(), second.look()) == (b"c", b"d")
+@pytest.mark.skipif(
+    not hasattr(select, "epoll"), reason="tells the order of the bytes"
+)
+@pytest.mark.parametrize("order", ["aba", "bab", "ab", "ba"])
+async def test_connections_are_sent_in_the_order_of_their_first_writes(order):
+    async with two_served() as (one, first, two, second):
+        ends = {"a": (one, first), "b": (two, second)}
+        with contextlib.closing(select.epoll()) as ready:
+            for peer in (first, second):
+                ready.register(peer.sock, select.EPOLLIN)
+            await in_one_iteration(
+                *(lambda end=end: ends[end][0].write(b"x") for end in order)
+            )
+            await asyncio.sleep(0)
+            found = [fd for fd, _ in ready.poll(PATIENCE)]
+        assert found == [ends[end][1].sock.fileno() for end in order[:2]]
+        for end in "ab":
+            assert ends[end][1].look() == b"x" * order.count(end)
 
 
 async def test_a_datagram_is_sent_after_earlier_stream_writes():
@@ -347,7 +267,6 @@ async def test_a_datagram_is_sent_after_earlier_stream_writes():
 
 async def test_corked_writes_are_sent_before_the_transport_closes():
     async with served() as (transport, peer):
-        await learn(transport, peer)
 
         def finish():
             transport.write(b"the ")
@@ -481,8 +400,8 @@ async def test_a_thread_that_a_callback_waits_for_writes_at_once():
             seen.append(peer.receive(4))
 
         seen: list[bytes] = []
-        await in_callbacks(*[work] * ROUNDS)
-        assert seen == [b"1234"] * ROUNDS
+        await in_callbacks(*[work] * 3)
+        assert seen == [b"1234"] * 3
 
 
 def test_the_unsent_part_of_a_write_from_outside_is_sent_later(loop):
@@ -501,7 +420,6 @@ def test_corked_writes_are_sent_when_the_run_ends(loop, error):
 
     async def serve():
         async with served() as (transport, peer):
-            await learn(transport, peer)
 
             def write():
                 transport.write(b"the ")

@@ -19,14 +19,7 @@ from typing import Any
 import pytest
 from net_helpers import iterations
 from patience import PATIENCE
-from write_helpers import (
-    HOLDS,
-    Peer,
-    in_callbacks,
-    learn,
-    sent_in_time,
-    served,
-)
+from write_helpers import Peer, in_callbacks, served
 
 # --- the ways out of a callback -----------------------------------------
 
@@ -46,9 +39,7 @@ def writes_then(
                 got.append(ask(lambda: peer.receive(7)))
 
             await in_callbacks(work)
-            await learn(transport, peer)
-            await in_callbacks(work)
-            assert got == [b"one two"] * 2
+            assert got == [b"one two"]
 
     run(main())
 
@@ -203,7 +194,6 @@ async def test_sends_through_the_descriptor_follow_earlier_writes(
     how,
 ):
     async with served() as (transport, peer):
-        await learn(transport, peer)
         shown = transport.get_extra_info("socket")
         assert isinstance(shown, asyncio.trsock.TransportSocket)
 
@@ -245,24 +235,3 @@ async def test_sends_through_a_given_socket_follow_earlier_writes():
         assert Peer(far).receive(56) == b"one two three " * 4
         transport.abort()
         await iterations()
-
-
-async def test_asking_a_socket_for_its_names_and_options_changes_nothing(
-    loop_kind,
-):
-    """As HTTP servers do for each connection."""
-    async with served() as (transport, peer):
-        sock = transport.get_extra_info("socket")
-        assert sock.family == socket.AF_INET
-        assert sock.type == socket.SOCK_STREAM
-        assert sock.proto in (0, socket.IPPROTO_TCP)
-        assert sock.getpeername() == peer.sock.getsockname()
-        assert sock.getsockname() == peer.sock.getpeername()
-        assert not sock.get_inheritable()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert repr(sock).startswith("<asyncio.TransportSocket fd=")
-        seen = await sent_in_time(transport, peer, b"1", b"2")
-        assert b"".join(seen) == b"12"
-        if HOLDS and loop_kind == "fastloop":
-            assert seen == (b"1", b"2")

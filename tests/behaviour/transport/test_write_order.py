@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -114,72 +113,6 @@ async def test_direct_writes_to_a_subprocess_follow_earlier_writes(found_by):
     assert await child.wait() == 0
 
 
-@pytest.mark.usefixtures("child_watcher")
-@pytest.mark.parametrize("how", ["send_signal", "terminate", "kill"])
-async def test_subprocess_signals_follow_earlier_writes(how):
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE
-    )
-    async with corked() as peer:
-        if how == "send_signal":
-            child.send_signal(signal.SIGKILL)
-        else:
-            getattr(child, how)()
-        came_first(peer)
-    assert await child.wait() < 0
-
-
-@pytest.mark.usefixtures("child_watcher")
-@pytest.mark.parametrize("how", ["send_signal", "terminate", "kill", "close"])
-async def test_signals_to_a_new_subprocess_follow_earlier_writes(how):
-    loop = asyncio.get_running_loop()
-
-    class Child(asyncio.SubprocessProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.SubprocessTransport)
-            assert transport.get_protocol() is self
-            self.ended = loop.create_future()
-            connection.write(b"1")
-            connection.write(b"2")
-            if how == "send_signal":
-                transport.send_signal(signal.SIGKILL)
-            else:
-                getattr(transport, how)()
-            self.seen = peer.look()
-
-        def process_exited(self) -> None:
-            self.ended.set_result(None)
-
-    async with served() as (connection, peer):
-        transport, child = await loop.subprocess_exec(
-            Child, sys.executable, "-c", "input()"
-        )
-        assert child.seen == b"12"
-        await child.ended
-        assert (transport.get_returncode() or 0) < 0
-        transport.close()
-
-
-@pytest.mark.reports
-@pytest.mark.usefixtures("child_watcher")
-async def test_a_new_subprocess_is_reported_by_its_own_name(reports):
-    loop = asyncio.get_running_loop()
-
-    class Child(asyncio.SubprocessProtocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            raise ZeroDivisionError
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            ended.set_result(None)
-
-    ended = loop.create_future()
-    transport, child = await loop.subprocess_exec(Child, "true")
-    await ended
-    assert "Child.connection_made" in reports[0]["message"]
-    assert isinstance(reports[0]["exception"], ZeroDivisionError)
-    transport.close()
-
-
 # asyncio leaves the refused socket to the GC.
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -215,42 +148,6 @@ async def opened_on(own: Own, protocol: Any = asyncio.Protocol) -> Any:
         protocol, sock=own
     )
     return transport
-
-
-@pytest.mark.parametrize("method", ["write", "writelines", "write_eof"])
-async def test_a_socket_class_of_its_own_sends_in_order(method):
-    own, far = own_pair()
-    with far:
-        transport = await opened_on(own)
-        async with corked() as peer:
-            if method == "write_eof":
-                transport.write_eof()
-                assert far.recv(10) == b""
-            else:
-                data = b"3" if method == "write" else [b"3"]
-                getattr(transport, method)(data)
-                assert far.recv(10) == b"3"
-            came_first(peer)
-        transport.abort()
-        await iterations()
-
-
-async def test_datagrams_of_a_socket_class_of_its_own_leave_in_order():
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
-        far.settimeout(10)
-        far.bind(("127.0.0.1", 0))
-        own = Own(socket.AF_INET, socket.SOCK_DGRAM)
-        own.connect(far.getsockname())
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, sock=own
-        )
-        async with corked() as peer:
-            transport.sendto(b"3")
-            assert far.recv(10) == b"3"
-            came_first(peer)
-        transport.abort()
-        await iterations()
 
 
 async def test_a_datagram_to_a_host_name_leaves_in_order():
