@@ -128,7 +128,6 @@ CASES = (
     socket_case(
         Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}, "1.4x"),
         "udp_echo.py",
-        seasoned=False,
     ),
     socket_case(
         Load("unix", "Unix echo, Protocol, 64 of 1 KiB", {"size": KIB}),

@@ -4,10 +4,8 @@ With one connection every loop and plain C are equal, for that measures how
 a CPU is woken.  With 64 the generator is as busy as the server, so rates
 say little: the least CPU time the server spent on a message is the judge.
 
-The "seasoned" rows, streams and TLS are of a server that has already seen
-connections come and go.  It matters: a loop that allocates 128 KiB or more
-for each read has glibc map and unmap memory for each message, until the
-first end-of-file frees such a block whole and glibc learns to keep it.
+One row is of a server that no client has left before: `first_client.py` says
+how that differs, and for how long.
 """
 
 from __future__ import annotations
@@ -16,21 +14,15 @@ from harness.case import Case
 from harness.served import Load, load_key, served_case, size_name
 
 ORDER = 100
+KIB = 1024
 MODES = {
     "protocol": "Protocol",
-    "seasoned": "Protocol, seasoned",
     "buffered": "BufferedProtocol",
     "streams": "streams",
     "tls": "TLS",
 }
-SERVER_OPTIONS = {
-    "seasoned": ["--mode=protocol"],
-    "tls": ["--mode=protocol", "--tls"],
-}
-SEASONED = ("seasoned", "streams", "tls")
 LIMITS = {
     "protocol": ("c-epoll", "c-late", "c-uv"),
-    "seasoned": ("c-epoll", "c-late", "c-uv"),
     "streams": ("c-epoll", "c-late"),
     "tls": ("c-tls",),
 }
@@ -52,31 +44,43 @@ def echo_case(mode: str, connections: int, size: int, reach: str = "") -> Case:
     load = echo_load(
         mode, f"TCP echo, {MODES[mode]}", connections, size, reach
     )
+    tls = mode == "tls"
     return served_case(
         load.key,
         "tcp",
         "echo.py",
-        SERVER_OPTIONS.get(mode, [f"--mode={mode}"]),
+        ["--mode=protocol", "--tls"] if tls else [f"--mode={mode}"],
         [load],
-        program="tls_load" if mode == "tls" else "echo_load",
+        program="tls_load" if tls else "echo_load",
         limits=LIMITS.get(mode, ()),
-        seasoned=mode in SEASONED,
-        tls=mode == "tls",
+        tls=tls,
     )
 
 
 CASES = (
     echo_case("protocol", 64, 64),
-    echo_case("protocol", 64, 1024),
-    echo_case("protocol", 64, 16 * 1024),
-    echo_case("protocol", 8, 100 * 1024),
-    echo_case("protocol", 1_000, 1024),
-    echo_case("seasoned", 64, 1024),
-    echo_case("seasoned", 8, 100 * 1024),
+    echo_case("protocol", 64, KIB),
+    echo_case("protocol", 64, 16 * KIB),
+    echo_case("protocol", 8, 100 * KIB),
+    echo_case("protocol", 1_000, KIB),
     echo_case("buffered", 64, 64),
-    echo_case("buffered", 64, 1024),
-    echo_case("buffered", 64, 16 * 1024),
-    echo_case("streams", 64, 1024, "1.25x"),
-    echo_case("tls", 64, 1024, "1.1x"),
-    echo_case("tls", 8, 100 * 1024),
+    echo_case("buffered", 64, KIB),
+    echo_case("buffered", 64, 16 * KIB),
+    echo_case("streams", 64, KIB, "1.25x"),
+    echo_case("tls", 64, KIB, "1.1x"),
+    echo_case("tls", 8, 100 * KIB),
+    served_case(
+        "echo_unvisited",
+        "first",
+        "echo.py",
+        ["--mode=protocol", "--unvisited"],
+        [
+            Load(
+                "echo_unvisited",
+                "TCP echo of 1 KiB before any client has left",
+                {"size": KIB},
+                aside=True,
+            )
+        ],
+    ),
 )

@@ -24,6 +24,7 @@ GROUPS = {
     "core": "The loop itself",
     "scale": "A great many at once",
     "tcp": "TCP and TLS echo, 1 to 1,000 connections",
+    "first": "A process that no client has left yet",
     "tls": "TLS",
     "streams": "Streams, and bytes one way",
     "sockets": "sock_*, connections, UDP, Unix, pipes, processes",

@@ -16,8 +16,6 @@ from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
 from harness.loops import SERVER_LOOPS, TLS_LOOPS
 
-# How long the connections live that a seasoned server has seen.
-SEASON = 0.05
 # A generator of bytes counts KiB, its rows are in MiB.
 KIB_A_MIB = 1024
 
@@ -26,7 +24,7 @@ KIB_A_MIB = 1024
 class Load:
     """A load: the key and the title of its rows, and the options of the
     generator.  `bulk` ones are judged by MiB a second, others by the
-    server's CPU time for an answer.
+    server's CPU time for an answer, and those that are `aside` not at all.
     """
 
     key: str
@@ -34,6 +32,7 @@ class Load:
     options: dict[str, Any] = field(default_factory=dict)
     reach: str = ""
     bulk: bool = False
+    aside: bool = False
 
     def rows(self) -> tuple[Row, Row]:
         """Return the row that is judged, and the one beside it."""
@@ -46,7 +45,14 @@ class Load:
                 ),
             )
         return (
-            Row(self.key, cpu, "us", judge="least", reach=self.reach),
+            Row(
+                self.key,
+                cpu,
+                "us",
+                judge="least",
+                reach=self.reach,
+                aside=self.aside,
+            ),
             Row(f"{self.key}_rate", rate, "1/s", "more", aside=True),
         )
 
@@ -89,7 +95,6 @@ def served_case(
     limits: Sequence[str] = (),
     mode: str = "echo",
     unix: bool = False,
-    seasoned: bool = True,
     seconds: float = 1.0,
     tls: bool = False,
     packages: tuple[str, ...] = (),
@@ -97,7 +102,6 @@ def served_case(
     """Return the case of `script`, started with `options` on each loop.
 
     `limits` are the plain C servers that play too, in their mode `mode`.
-    A `seasoned` server has seen other connections come and go.
     """
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
@@ -109,10 +113,6 @@ def served_case(
             command = network.server_command(run.loop, script, more, mode)
             found: dict[str, Figure] = {}
             with network.serving(command) as server:
-                if seasoned:
-                    season = Run(run.loop, min(SEASON, run.seconds))
-                    first = {**given, **loads[0].options}
-                    network.generate(program, server, season, **first)
                 for load in loads:
                     answer = network.load(
                         program, server, run, **given, **load.options

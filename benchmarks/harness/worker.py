@@ -22,7 +22,7 @@ from typing import TextIO
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from harness import case, heat, loops, parent  # noqa: E402
+from harness import case, first_client, heat, loops, parent  # noqa: E402
 
 
 def _measure(args: argparse.Namespace, said: TextIO) -> dict:
@@ -39,6 +39,8 @@ def _measure(args: argparse.Namespace, said: TextIO) -> dict:
     if args.clock == "cpu" and wanted.serial:
         run.clock = time.process_time_ns
     factory = loops.loop_factory(args.loop)
+    if args.loop in loops.PYTHON_LOOPS:
+        first_client.have_one(factory)
     if args.pause:
         pause()
     return {"figures": wanted.measure(factory, run)}

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from harness import loops, parent, tls  # noqa: E402
+from harness import first_client, loops, parent, tls  # noqa: E402
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -33,6 +33,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     new.add_argument("--loop", choices=loops.PYTHON_LOOPS, required=True)
     new.add_argument("--cpu", type=int, help="the one CPU to run on")
     new.add_argument("--tls", action="store_true")
+    new.add_argument(
+        "--unvisited",
+        action="store_true",
+        help="serve no client that leaves before the first of the race",
+    )
     return new
 
 
@@ -64,5 +69,7 @@ def serve(
         hard = 4096
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     factory = loops.loop_factory(args.loop)
+    if not args.unvisited:
+        first_client.have_one(factory)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())

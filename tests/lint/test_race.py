@@ -1,5 +1,6 @@
 """The cases of the race fit together, and its loops get equal chances."""
 
+import ctypes
 import json
 import os
 import select
@@ -35,6 +36,7 @@ def test_no_key_is_used_twice(rows):
 
 
 RUN_JSON = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -77,6 +79,7 @@ def test_what_a_measurement_started_ends_with_it(tmp_path):
 
 
 FAIL_ONE = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -105,6 +108,7 @@ def test_an_error_is_one_line_of_the_report(error, line):
 
 
 TAKE = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -146,6 +150,7 @@ def test_a_peer_that_is_far_behind_has_few_repetitions():
 
 
 TAKE_LUCKY = """
+import ctypes
 import json
 import sys
 import time
@@ -181,6 +186,7 @@ def test_a_loop_that_failed_spares_no_other_one():
 
 
 TAKE_MORE = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -231,6 +237,7 @@ def test_each_round_takes_all_loops_and_another_one_first():
 
 
 ALTERNATE = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -394,6 +401,7 @@ def test_a_loop_is_stopped_while_the_others_are_measured():
 
 
 PAIRED = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -466,6 +474,7 @@ def test_servers_of_one_address_are_measured_one_by_one():
 
 
 ALONE = """
+import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -482,3 +491,30 @@ settings = schedule.Settings(repeat=1)
 results = schedule.take([one], loops, settings, lambda *now: None)
 print(json.dumps([heats, results.figures["row", "asyncio"][0]]))
 """
+
+
+MAPPED = """
+import asyncio
+import ctypes
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import first_client
+class Info(ctypes.Structure):
+    # The fourth is the number of blocks that are mapped.
+    _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Info
+def mapped():
+    before = mallinfo().field3
+    blocks = [bytes(256 * 1024) for _ in range(64)]
+    return mallinfo().field3 - before
+print(mapped() > 0)
+"""
+
+
+def test_no_read_maps_memory_after_the_first_client_has_left():
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("it needs glibc 2.33")
+    visit = "first_client.have_one(asyncio.new_event_loop)\n"
+    assert asked(MAPPED) == "True\n"
+    assert asked(MAPPED.replace("print", visit + "print")) == "False\n"
