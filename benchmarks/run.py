@@ -80,7 +80,6 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="write what README.md and docs there say of the report",
     )
-    add("--table", metavar="FILE", help="write the chart's rows into it")
     add(
         "--page",
         metavar="FILE",
@@ -266,7 +265,6 @@ def write(args: argparse.Namespace, data: dict) -> None:
     wanted = [
         (args.plot, lambda: chart.draw_all(data, args.plot)),
         (args.chart, lambda: chart.draw(data, args.chart)),
-        (args.table, lambda: markdown.write_table(args.table, data, also)),
     ]
     for file, make in wanted:
         try:

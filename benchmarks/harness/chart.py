@@ -47,7 +47,10 @@ def check(files: list[str]) -> None:
 
 
 def draw_all(data: dict, files: list[str]) -> None:
-    """Draw every loop in every row; raise ChartError if that is not done."""
+    """Draw every loop in every row that is judged.
+
+    Raises ChartError if that is not done.
+    """
     base = next(
         (
             loop
@@ -57,7 +60,8 @@ def draw_all(data: dict, files: list[str]) -> None:
         "",
     )
     others = [loop for loop in LOOPS if loop != base]
-    rows = [_bars(row, row["title"], others, base) for row in data["rows"]]
+    judged = [row for row in data["rows"] if not row["aside"]]
+    rows = [_bars(row, row["title"], others, base) for row in judged]
     rows = [row for row in rows if row[1]]
     if not rows:
         raise ChartError("no chart: no loop to compare with another")

@@ -1,4 +1,4 @@
-"""Writes a run as a page of Markdown, and a few of its rows into another.
+"""Writes a run as a page of Markdown.
 
 Every row is on the page: one that could not be measured says why, and one
 that fastloop loses, or that is inconclusive, says so.  Rows of the run beside
@@ -7,15 +7,10 @@ it, on another interpreter, have a table of their own.
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
 
 from fastloop.cli.options import listed
 from harness.case import GROUPS
-from harness.chart import OTHERS, ROWS
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS
 from harness.report import (
     about_median,
@@ -42,17 +37,12 @@ HEAD = (
     "fastloop",
     "over uvloop",
     "over asyncio",
+    "over zuvloop",
     "best peer",
     "over the best",
     "plain C",
     "reach",
     "place",
-)
-TABLE_HEAD = (
-    "| over uvloop, more is better | fastloop | asyncio | best other loop |"
-)
-BETWEEN = re.compile(
-    r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
 )
 
 
@@ -139,6 +129,7 @@ def line(row: dict) -> list[str]:
         with_spread(row, "fastloop"),
         times(ratio(row, "fastloop", "uvloop")),
         times(ratio(row, "fastloop", "asyncio")),
+        times(ratio(row, "fastloop", "zuvloop")),
         f"{peer} {times(ratio(row, peer, 'uvloop'))}".strip(),
         over_best(row),
         f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
@@ -240,12 +231,6 @@ def sentences(rows: list[dict]) -> list[str]:
     return out
 
 
-def told(sentences: Sequence[str]) -> str:
-    """Return the sentences and what they mean, for another page."""
-    what = "Inconclusive: the 95 % interval of the ratio includes 1."
-    return " ".join([*sentences, what])
-
-
 def summary(rows: list[dict]) -> list[str]:
     """Return in how many rows fastloop has each place, and which rows
     it loses or are inconclusive."""
@@ -261,6 +246,10 @@ def summary(rows: list[dict]) -> list[str]:
             f"- {row['title']}: {over_best(row)} of {best_peer(row)}"
             for row in found
         ]
+    for peer in ("asyncio", "uvloop"):
+        slower = [row for row in judged if place(row, peer) == "**behind**"]
+        out += ["", f"Rows slower than {peer}:", ""] if slower else []
+        out += [f"- {row['title']}" for row in slower]
     short_of = list(filter(is_short, rows))
     if short_of:
         out += ["", "Rows short of what they are meant to reach:", ""]
@@ -293,16 +282,17 @@ def text(data: dict, also: dict | None = None) -> str:
         "",
         *described(data),
         "",
-        "A ratio is times as good, above 1 is better. *over uvloop* and *over "
-        "asyncio* are fastloop's; *best peer* and *plain C* are over uvloop "
-        "of the same run. *over the best* is fastloop's mean ratio of the "
-        "repetitions over the best peer's, with its 95 % interval. A row is "
-        "*first* or *behind* where the interval leaves out 1, *even* where it "
-        f"lies within {1 - EVEN:.0%} of 1, and else *inconclusive*. ± is half "
-        f"the distance of the repetitions; where {ENOUGH} or more lie far "
-        "from each other, the 95 % interval of their median stands in its "
-        "place. *reach* is the aim. Rows without a place "
-        "explain the row beside them.",
+        "A ratio is times as good, above 1 is better. *over uvloop*, *over "
+        "asyncio* and *over zuvloop* are fastloop's; *best peer* and *plain "
+        "C* are over uvloop of the same run. *over the best* is fastloop's "
+        "mean ratio of the repetitions over the best peer's, with its 95 % "
+        "interval. A row is *first* or *behind* where the interval leaves out "
+        f"1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
+        "*inconclusive*. ± is half the distance of the repetitions; where "
+        f"{ENOUGH} or more lie far from each other, the 95 % interval of "
+        "their median stands in its place. *reach* is the aim. Rows without "
+        "a place explain the row beside them. A client has left each server "
+        "and program before it was measured, but for the row that says so.",
         "",
         "## In short",
         "",
@@ -322,62 +312,3 @@ def text(data: dict, also: dict | None = None) -> str:
     if missing:
         out += ["", "## Not measured", "", *dict.fromkeys(missing)]
     return "\n".join(out) + "\n"
-
-
-# -- a few rows for another page ----------------------------------------------
-
-
-def _table_line(row: dict, title: str) -> str:
-    """Return a row of the table; bold where no peer is ahead."""
-    other = best(row, OTHERS)
-    own = times(ratio(row, "fastloop", "uvloop"))
-    own = f"**{own}**" if place(row) in ("first", "even") else own
-    peer = f"{times(ratio(row, other, 'uvloop'))} ({other})" if other else ""
-    asyncio = times(ratio(row, "asyncio", "uvloop"))
-    return f"| {title} | {own} | {asyncio} | {peer} |"
-
-
-def section(data: dict, also: dict | None = None) -> str:
-    """Return what stands between the markers."""
-    found = {row["row"]: row for row in data["rows"]}
-    rows = rows_of_one(data, also) + (also["rows"] if also else [])
-    machine = data["machine"]
-    python = ".".join(machine["python"].split(" ")[0].split(".")[:2])
-    runs = data["settings"]["repeat"] + data["settings"].get("more", 0)
-    most = "up to " if data["cut"] or data["settings"].get("more") else ""
-    lines = [_table_line(found[key], title) for key, title in ROWS.items()]
-    bold = "No row here is certainly first; see RESULTS.md."
-    if any("**" in one for one in lines):
-        bold = (
-            f"Bold: first, or even with the best (within {1 - EVEN:.0%}). "
-            "Others are behind or inconclusive."
-        )
-    words = (
-        f"{bold} CPython {python}, {len(machine['cpus'])} CPUs, mean ratios "
-        f"of {most}{runs} alternating runs. {told(sentences(rows))}"
-    )
-    lines = ["", TABLE_HEAD, "|---|---|---|---|", *lines, ""]
-    return "\n".join([*lines, textwrap.fill(words, 79), ""])
-
-
-def write_table(path: str, data: dict, also: dict | None = None) -> None:
-    """Write the rows of the chart between the marks of a page.
-
-    Raises ValueError where the run has not every row of the table, and as
-    `write_block` does.
-    """
-    missing = set(ROWS) - {row["row"] for row in data["rows"]}
-    if missing:
-        raise ValueError(f"{path} is left as it is: no {', '.join(missing)}")
-    write_block(path, section(data, also))
-
-
-def write_block(path: str, block: str) -> None:
-    """Replace what is between `<!-- race: begin -->` and its end.
-
-    Raises ValueError where the file has no such section.
-    """
-    page = Path(path).read_text()
-    if len(BETWEEN.findall(page)) != 1:
-        raise ValueError(f"{path} has no section for the race")
-    Path(path).write_text(BETWEEN.sub(lambda _: block, page))
