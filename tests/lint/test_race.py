@@ -518,3 +518,31 @@ def test_no_read_maps_memory_after_the_first_client_has_left():
     visit = "first_client.have_one(asyncio.new_event_loop)\n"
     assert asked(MAPPED) == "True\n"
     assert asked(MAPPED.replace("print", visit + "print")) == "False\n"
+
+
+SERVE = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/servers"]
+import serving
+serving.first_client.have_one = lambda new_loop: print("a client left")
+async def main():
+    print("it listens")
+words = ["--loop=asyncio", *sys.argv[2:]]
+serving.serve(serving.parser(None).parse_args(words), main)
+"""
+WORK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import worker
+def have_one(new_loop):
+    raise ValueError("a client left")
+worker.first_client.have_one = have_one
+sys.argv[1:] = ["asyncio", "call_soon"]
+worker.main()
+"""
+
+
+def test_a_client_leaves_each_server_and_program_first():
+    assert asked(SERVE) == "a client left\nit listens\n"
+    assert asked(SERVE, "--unvisited") == "it listens\n"
+    assert asked(WORK) == '{"error": "ValueError: a client left"}\n'
