@@ -68,6 +68,15 @@ _PATHS = (
 #: How many slow callbacks of a loop are stored, for ``fastloop top``.
 _RECENT_SLOW = 16
 
+#: What an environment variable says for no, in any case of letters.
+_NO = ("0", "false", "no", "off")
+
+
+def _variable(name: str) -> str:
+    """Return the text of an environment variable; "" if it says no."""
+    value = os.environ.get(name, "")
+    return "" if value.lower() in _NO else value
+
 
 def _ignore_signal(signum: int, frame: FrameType | None) -> None:
     """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
@@ -432,12 +441,15 @@ class Loop(  # type: ignore[misc, unused-ignore]
         ``fastloop top`` and in the metrics.  Another call changes the number.
         The thread ends when the loop is closed, and is not in a forked child.
 
-        Raises RuntimeError if the loop is closed, OSError if the socket
-        cannot be opened.  For watchdog_s raises TypeError for no number,
-        ValueError for less than 0.01, and RuntimeError where it cannot run:
-        without a GIL, and in a subinterpreter that allows no daemon threads.
+        Raises RuntimeError if the loop is closed, TypeError for another kind
+        of socket, OSError if it cannot be opened.  For watchdog_s raises
+        TypeError for no number, ValueError for less than 0.01, and
+        RuntimeError where it cannot run: without a GIL, and in a
+        subinterpreter that allows no daemon threads.
         asyncio has no counterpart.
         """
+        if not isinstance(socket, str | bool | None):
+            raise TypeError(f"socket is a path or True, not {socket!r}")
         # Imported here, so that the first metrics() does not do it while the
         # loop is measured.
         from . import metrics  # noqa: F401
@@ -502,24 +514,31 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._slow_callback_hook = hook
 
     def _metrics_from_environment(self) -> None:
-        path = os.environ.get("FASTLOOP_METRICS_SOCKET", "")
-        socket = {"": None, "0": None, "1": True}.get(path, path)
-        limit = os.environ.get("FASTLOOP_WATCHDOG", "")
         # The program itself did not request these: warn, and go on.
-        if socket or os.environ.get("FASTLOOP_METRICS", "") not in ("", "0"):
+        wrong = []
+        on = _variable("FASTLOOP_METRICS")
+        if on not in ("", "1"):
+            wrong.append(f"FASTLOOP_METRICS={on}: 1 turns metrics on")
+        path = _variable("FASTLOOP_METRICS_SOCKET")
+        if path not in ("", "1") and "/" not in path:
+            wrong.append(
+                f"FASTLOOP_METRICS_SOCKET={path}: it is 1 or a path with a /"
+            )
+            path = ""
+        if path or on == "1":
             try:
-                self.enable_metrics(socket=socket)
+                self.enable_metrics(socket=True if path == "1" else path)
             except OSError as exc:
-                text = f"FASTLOOP_METRICS_SOCKET={path}: {exc}"
-                warnings.warn(text, RuntimeWarning, stacklevel=3)
-        if limit not in ("", "0"):
+                wrong.append(f"FASTLOOP_METRICS_SOCKET={path}: {exc}")
+        if limit := _variable("FASTLOOP_WATCHDOG"):
             from .observe.watchdog import limit_of
 
             try:
                 self.enable_metrics(watchdog_s=limit_of(limit))
             except (RuntimeError, ValueError) as exc:
-                text = f"FASTLOOP_WATCHDOG: {exc}"
-                warnings.warn(text, RuntimeWarning, stacklevel=3)
+                wrong.append(f"FASTLOOP_WATCHDOG: {exc}")
+        for text in wrong:
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def _notify_slow(self, subject: object, duration_ns: int) -> None:
         """Store a slow callback, and call the program's hook."""

@@ -7,16 +7,18 @@ if TYPE_CHECKING:
     from fastloop.loop import Loop
 
 
-def metered(loop: Loop | None) -> Loop:
+def metered(loop: Loop | None, name: str) -> Loop:
     """Enable the metrics of a loop, by default the running one; return it.
 
-    Raises TypeError for a loop that is not fastloop's, RuntimeError where no
-    loop runs and none is given.
+    Raises TypeError for a loop that is not fastloop's and for a name that is
+    no text, RuntimeError where no loop runs and none is given.
     """
     import asyncio
 
     from fastloop.loop import Loop
 
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a loop is a str, not {name!r}")
     running = asyncio.get_running_loop() if loop is None else loop
     if not isinstance(running, Loop):
         raise TypeError(f"a fastloop.Loop is required, not {running!r}")

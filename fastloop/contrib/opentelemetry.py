@@ -223,10 +223,11 @@ def instrument(
     ``fastloop.eventloop.name`` and tells loops of one process apart.  prefix
     replaces ``fastloop`` in all names: ``nodejs`` fits dashboards that exist.
     meter_provider is the global one by default.  Raises TypeError for a loop
-    that is not fastloop's, ValueError for a name that another open loop has,
-    RuntimeError where no loop runs and none is given.
+    that is not fastloop's and for a name that is no str, ValueError for a name
+    that another open loop has, RuntimeError where no loop runs and none is
+    given.
     """
-    loop = metered(loop)
+    loop = metered(loop, name)
     with _lock:
         globally = api.get_meter_provider()
         provider = globally if meter_provider is None else meter_provider

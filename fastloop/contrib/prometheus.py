@@ -323,12 +323,13 @@ def register(
     Turns its metrics on.  name is the value of the label ``loop`` and tells
     loops of one process apart.  In multiprocess mode the loop, whose thread
     must call this, writes its metrics every interval_s seconds, and registry
-    is not used.  Raises TypeError for a loop that is not fastloop's,
-    ValueError for a name that another open loop of the registry has (of the
-    process in multiprocess mode), RuntimeError where no loop runs and none is
-    given.  A second call for the same loop and name changes nothing.
+    is not used.  Raises TypeError for a loop that is not fastloop's and for a
+    name that is no str, ValueError for a name that another open loop of the
+    registry has (of the process in multiprocess mode), RuntimeError where no
+    loop runs and none is given.  A second call for the same loop and name
+    changes nothing.
     """
-    loop = metered(loop)
+    loop = metered(loop, name)
     with _lock:
         if getattr(values.ValueClass, "_multiprocess", False):
             if not _written._has(loop, name):

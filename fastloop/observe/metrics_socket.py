@@ -29,7 +29,7 @@ from . import stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any, Protocol
 
     from .watchdog import Watchdog
@@ -60,6 +60,19 @@ def default_path(pid: int, uid: int) -> str:
 def socket_name(pid: int, uid: int) -> str:
     """Return the default path's part below the temporary folder."""
     return f"fastloop-{uid}/{pid}.sock"
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Raise an OSError that names the path: bind() and connect() do not."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is not None:
+            raise
+        # Of a path that is too long Python gives no number.
+        number, text = exc.errno or errno.ENAMETOOLONG, exc.strerror
+        raise OSError(number, text or str(exc), path) from exc
 
 
 def _make_folder(path: str) -> None:
@@ -336,8 +349,9 @@ def show(loop: _Loop, path: str | None) -> str:
         if server is None:
             if path is None:
                 _make_folder(where)
-            _remove_stale(where)
-            server = _servers[where] = _Server(where, loop)
+            with _naming(where):
+                _remove_stale(where)
+                server = _servers[where] = _Server(where, loop)
     # Not under the lock: the GC in the new thread may close a loop.
     server.start(loop)
     return where

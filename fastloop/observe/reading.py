@@ -104,7 +104,7 @@ def _places(process: _Process) -> Iterator[str]:
         return f"{own}/root{path}" if path[:1] == "/" else f"{own}/cwd/{path}"
 
     path = variables.get(_VARIABLE, "")
-    if path not in ("", "0", "1"):
+    if "/" in path:
         yield seen_by_it(path.replace("{pid}", str(process.inner_pid)))
     # As tempfile looks for its folder.
     named = [variables.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]

@@ -177,7 +177,8 @@ loop.close()
 
 @needs_gil
 @pytest.mark.parametrize(
-    ("value", "limit"), [("", None), ("0", None), ("0.5", 0.5), ("1", 1.0)]
+    ("value", "limit"),
+    [("", None), ("0", None), ("off", None), ("0.5", 0.5), ("1", 1.0)],
 )
 def test_the_environment_turns_it_on(fast_script, value, limit):
     code = """

@@ -117,6 +117,14 @@ def test_a_collector_that_was_unregistered_is_registered_again(loop):
         assert not scrape(registry)
 
 
+@pytest.mark.parametrize(
+    "tell", [prometheus.register, opentelemetry.instrument]
+)
+def test_a_name_that_is_no_text_is_refused(loop, tell):
+    with pytest.raises(TypeError, match="name of a loop is a str, not 3"):
+        tell(loop, name=3)
+
+
 def test_a_metric_of_the_programs_with_such_a_name_is_refused(loop):
     registry = CollectorRegistry(auto_describe=True)
     Gauge("fastloop_ready", "The program's own.", registry=registry)

@@ -191,6 +191,21 @@ def test_slow_callbacks_are_shown_while_others_end(loop, in_thread):
     assert failures == []
 
 
+def program(environment, code, warnings="error"):
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FASTLOOP_METRICS")
+    }
+    return subprocess.run(
+        [sys.executable, "-W", warnings, "-c", code],
+        env={**env, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
 def test_a_program_that_ends_without_closing_removes_it(loop_kind, path):
     done = program(
         {"FASTLOOP_METRICS_SOCKET": path},
@@ -216,6 +231,8 @@ def test_files_and_sockets_in_use_are_not_removed(loop, tmp_path, path):
     file.write_text("mine")
     with pytest.raises(FileExistsError):
         loop.enable_metrics(socket=str(file))
+    with pytest.raises(TypeError, match=r"a path or True, not .*file'\)"):
+        loop.enable_metrics(socket=file)
     assert file.read_text() == "mine"
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
@@ -225,6 +242,13 @@ def test_files_and_sockets_in_use_are_not_removed(loop, tmp_path, path):
     assert os.path.exists(path)
     # It counts all the same.
     assert loop.metrics().iterations == 0
+
+
+@pytest.mark.parametrize("name", ["none/x.sock", "long" * 30])
+def test_a_path_that_cannot_be_bound_is_named(loop, tmp_path, name):
+    path = str(tmp_path / name)
+    with pytest.raises(OSError, match=re.escape(repr(path))):
+        loop.enable_metrics(socket=path)
 
 
 def test_the_default_folder_must_be_the_users_alone(
@@ -606,67 +630,6 @@ async def test_what_a_terminal_would_obey_is_shown_as_text(
     code, out, err = top(shown, "--once")
     assert (code, err) == (0, "")
     assert out.startswith("\\x1b]0;title\\x07.py, process")
-
-
-# -- the environment ----------------------------------------------------------
-
-
-def program(environment, code, warnings="error"):
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("FASTLOOP_METRICS")
-    }
-    return subprocess.run(
-        [sys.executable, "-W", warnings, "-c", code],
-        env={**env, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-
-
-TELL = """
-import fastloop, os
-loop = fastloop.new_event_loop()
-raw = loop._read_metrics()
-print(raw is not None)
-from fastloop.observe import metrics_socket
-print(*metrics_socket._servers)
-loop.close()
-"""
-
-
-@pytest.mark.parametrize(
-    ("value", "on"), [("1", True), ("0", False), ("", False)]
-)
-def test_the_environment_turns_metrics_on(loop_kind, value, on):
-    done = program({"FASTLOOP_METRICS": value}, TELL)
-    assert done.stdout.split() == [str(on)], done.stderr
-
-
-def test_the_environment_names_a_socket(loop_kind, tmp_path):
-    done = program(
-        {"FASTLOOP_METRICS_SOCKET": f"{tmp_path}/{{pid}}.sock"}, TELL
-    )
-    on, path = done.stdout.split()
-    assert on == "True"
-    assert path.startswith(f"{tmp_path}/") and path.endswith(".sock")
-    assert "{" not in path
-
-
-def test_a_socket_of_the_environment_that_fails_is_a_warning(
-    loop_kind, tmp_path
-):
-    """The program did not ask for it, and does without."""
-    done = program(
-        {"FASTLOOP_METRICS_SOCKET": f"{tmp_path}/none/x.sock"},
-        TELL,
-        warnings="default",
-    )
-    assert done.stdout.split() == ["True"]
-    says = f"RuntimeWarning: FASTLOOP_METRICS_SOCKET={tmp_path}/none/x.sock: "
-    assert says in done.stderr
 
 
 def test_a_process_that_does_not_answer_has_not_ended(
