@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -30,24 +31,34 @@ METHOD = (
     "Every measurement is a fresh process; the loops alternate, and their "
     "order is reversed from one round to the next. Every mean is a geometric "
     "mean: a figure is that of its rounds, and a ratio is that of the ratios "
-    "of each round, with Student's t interval of their logarithms (95 %). A "
-    "difference is significant only if the 99.9 % interval leaves out 1 and "
-    "the difference is 1 % or more."
+    "of each round, with Student's t interval of their logarithms (99.9 %). A "
+    "difference is significant only if that interval leaves out 1 and the "
+    "difference is 1 % or more."
 )
 #: Rounds from which on an insignificant difference counts as none.
 ENOUGH_ROUNDS = 5
 _LEAST = math.log(1.01)
+#: The most rounds that are worth their time.
+_MOST_ROUNDS = 100
 _STEPS = 20_000
 
 
 @dataclass
 class Comparison:
-    """How many times as good; sure is False if it may be chance."""
+    """How many times as good; sure is False if it may be chance.
+
+    low and high are the 95 % interval, which a benchmark's tables show.
+    least and most are the 99.9 % interval, by which sure is judged.  rounds
+    would make it sure if they are like these; 0 if no number would.
+    """
 
     ratio: float
     low: float
     high: float
     sure: bool
+    least: float
+    most: float
+    rounds: int
 
     def is_within(self, least: float) -> bool:
         """Say whether the interval lies between least and its inverse."""
@@ -55,18 +66,29 @@ class Comparison:
 
     @property
     def interval(self) -> str:
-        """The 95 % interval in words."""
-        return f"95 % interval {self.low:.2f} to {self.high:.2f}"
+        """The interval that it is judged by, in words."""
+        return f"99.9 % interval {self.least:.2f} to {self.most:.2f}"
 
-    def verdict(self, own: str, did: str, base: str) -> str:
+    def doubt(self, option: str) -> str:
+        """Say why it is not sure; option sets the number of rounds."""
+        found = f"{self.ratio:.2f} times, {self.interval}"
+        if self.rounds > _MOST_ROUNDS:
+            return f"{found}; it would take more than {_MOST_ROUNDS} rounds"
+        if self.rounds:
+            return f"{found}; about {option}={self.rounds} would tell"
+        if self.least <= 1 <= self.most:
+            return found
+        return f"{found}; it is below 1 %"
+
+    def verdict(self, own: str, did: str, base: str, option: str) -> str:
         """Say what own did, such as "is as fast", if it is significant.
 
-        did has "{}" in the place of "2.00 times".
+        did has "{}" in the place of "2.00 times".  option sets the rounds.
         """
         times = f"{self.ratio:.2f} times"
         if not self.sure:
             none = "no significant difference"
-            return f"{own} and {base}: {none} ({times}, {self.interval})"
+            return f"{own} and {base}: {none} ({self.doubt(option)})"
         slower = " and so is slower" if self.ratio < 1 else ""
         return f"{own} {did.format(times)} {base}{slower} ({self.interval})"
 
@@ -112,14 +134,24 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
     if len(logs) < 2:
         return None
     middle = statistics.fmean(logs)
-    error = statistics.stdev(logs) / math.sqrt(len(logs))
-    near = _cached_quantile(0.05, len(logs) - 1) * error
-    far = _cached_quantile(0.001, len(logs) - 1) * error
+    spread = statistics.stdev(logs)
+
+    def error(outside: float, rounds: int) -> float:
+        quantile = _cached_quantile(outside, rounds - 1)
+        return quantile * spread / math.sqrt(rounds)
+
+    near, far = (error(outside, len(logs)) for outside in (0.05, 0.001))
+    # bisect: more rounds have a smaller error.
+    more = range(ENOUGH_ROUNDS, _MOST_ROUNDS + 1)
+    short = bisect(more, -abs(middle), key=lambda n: -error(0.001, n))
     return Comparison(
         math.exp(middle),
         math.exp(middle - near),
         math.exp(middle + near),
         abs(middle) > max(far, _LEAST),
+        math.exp(middle - far),
+        math.exp(middle + far),
+        ENOUGH_ROUNDS + short if abs(middle) > _LEAST else 0,
     )
 
 

@@ -75,8 +75,8 @@ def _page(result: Result) -> str:
 <p class="faint">A bar is the geometric mean, a dot is one run.</p>
 <div class="charts">{_charts(result)}</div>
 <h2>How sure that is</h2>
-<p class="faint">The point is the ratio, the line its 95 % interval; grey
-where the 99.9 % interval includes 1, or the difference is below 1 %.</p>
+<p class="faint">The point is the ratio, the line its 99.9 % interval; grey
+where that includes 1, or the difference is below 1 %.</p>
 <div class="charts">{_intervals(result)}</div>
 <h2>Table</h2>
 <p class="faint">Geometric means. {escape(result.legend())}</p>

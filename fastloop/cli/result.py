@@ -147,7 +147,7 @@ class Result:
             return "-"
         text = f"{found.ratio:.2f}"
         if self._has_intervals():
-            text += f" ({found.low:.2f} to {found.high:.2f})"
+            text += f" ({found.least:.2f} to {found.most:.2f})"
         return text if found.sure else f"{text} ?"
 
     def _has_intervals(self) -> bool:
@@ -159,8 +159,8 @@ class Result:
         bases = self.others()
         if not any(self.against(b, m) for b in bases for m in self.metrics):
             return ""
-        and_its = " (and its 95 % interval)" if self._has_intervals() else ""
-        doubt = "no significant difference at 99.9 %"
+        and_its = " (and its 99.9 % interval)" if self._has_intervals() else ""
+        doubt = "no significant difference"
         if self.finished < ENOUGH_ROUNDS:
             doubt = "too few rounds to tell"
         return (
@@ -198,14 +198,15 @@ class Result:
         if found is None:
             return f"{own} and {base} had too few runs to compare"
         if not found.sure and self.finished < ENOUGH_ROUNDS:
-            interval = f", {found.interval}" if self._has_intervals() else ""
-            few = f"{self.rounds} cannot tell {own} from {base}"
-            return f"{few} ({found.ratio:.2f} times{interval})"
+            doubt = f"{found.ratio:.2f} times"
+            if self._has_intervals():
+                doubt = found.doubt("--runs")
+            return f"{self.rounds} cannot tell {own} from {base} ({doubt})"
         if self.data["kind"] == "http":
             did = "answers {} as many requests a second as"
         else:
             did = "is {} as fast as"
-        return found.verdict(own, did, base)
+        return found.verdict(own, did, base, "--runs")
 
     def _share(self) -> Iterator[str]:
         share = self.data["share"]

@@ -369,7 +369,8 @@ def _verdict(before: list[_Run], now: list[_Run]) -> str:
     found = statistics.compare(new, old, "less")
     if found is None or max(mean(old), mean(new)) < _LEAST_SECONDS:
         return f"{kind} and {base}: the calls are too short {over}."
-    return f"{found.verdict(kind, 'is {} as fast as', base)} {over}."
+    did, option = "is {} as fast as", "--fastloop-rounds"
+    return f"{found.verdict(kind, did, base, option)} {over}."
 
 
 def _tests(title: str, rows: list[list[str]]) -> Iterator[str]:

@@ -6,7 +6,13 @@ import random
 
 import pytest
 
-from fastloop.cli.compare import Comparison, compare, figure, t_quantile
+from fastloop.cli.compare import (
+    Comparison,
+    compare,
+    figure,
+    of_ratios,
+    t_quantile,
+)
 from fastloop.cli.result import Result
 
 
@@ -46,7 +52,8 @@ def test_less_than_one_percent_is_no_difference():
     [(0.98, 1.02, True), (0.98, 1.04, False), (0.96, 1.02, False)],
 )
 def test_an_interval_lies_within_a_part_with_both_its_ends(low, high, within):
-    assert Comparison(1.0, low, high, False).is_within(0.97) is within
+    found = Comparison(1.0, low, high, False, 0.9, 1.1, 0)
+    assert found.is_within(0.97) is within
 
 
 @pytest.mark.parametrize("figures", [([1.0], [2.0]), ([0.0] * 9, [1.0] * 9)])
@@ -75,6 +82,33 @@ def test_a_difference_beyond_the_noise_is_reported():
         base = [chance.lognormvariate(0, 0.03) for _ in range(8)]
         found = compare(own, base, "more")
         assert found.sure and found.ratio > 1
+
+
+#: Rounds whose 95 % interval excludes 1 and whose 99.9 % interval does not.
+DOUBTED = [1.2, 1.45, 1.0, 1.3, 1.1, 1.35, 1.15, 1.1]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "words"),
+    [
+        ([1.5] * 8, "own did 1.50 times base (99.9 % interval 1.50 to 1.50)"),
+        (DOUBTED, "none (1.20 times, 99.9 % interval 0.95 to 1.52; "),
+        (DOUBTED, "; about -n=11 would tell)"),
+        ([0.8, 1.2, 1.4] * 3, "; about -n=76 would tell)"),
+        ([0.5, 2.1] * 4, "; it would take more than 100 rounds)"),
+        ([1.005, 1.006] * 4, "99.9 % interval 1.00 to 1.01; it is below 1 %)"),
+        ([0.5, 2.0] * 4, "none (1.00 times, 99.9 % interval 0.24 to 4.12)"),
+    ],
+)
+def test_a_verdict_has_the_interval_that_it_is_judged_by(ratios, words):
+    said = of_ratios(ratios).verdict("own", "did {}", "base", "-n")
+    assert words in said.replace("no significant difference", "none")
+
+
+def test_as_many_rounds_as_were_said_do_tell():
+    rounds = of_ratios(DOUBTED).rounds
+    more = (DOUBTED * 3)[: rounds + 2]
+    assert not of_ratios(DOUBTED).sure and of_ratios(more).sure
 
 
 @pytest.mark.parametrize(
@@ -108,6 +142,7 @@ def test_only_rounds_with_both_figures_are_compared():
     found = result([None, 2.0, 4.0, 8.0], [1.0, 2.0, 4.0, 8.0])
     compared = found.against("asyncio", found.metrics[0])
     assert (compared.ratio, compared.low, compared.high) == (1, 1, 1)
+    assert (compared.least, compared.most) == (1, 1)
 
 
 def test_a_mean_is_that_of_the_finished_rounds():
