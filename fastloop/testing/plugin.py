@@ -13,8 +13,9 @@ imported only by a run with it.  Such a run uses
 - the options of anyio's backend fixture, because a suite that parametrises it
   may name a loop there.
 
-If no loop was made in all these ways, the run fails: it tested nothing on
-fastloop.
+If no loop was made in all these ways, the run tested nothing on fastloop.  It
+fails if the option asked for fastloop.  The ini file asks in each run, also in
+one of synchronous tests alone, and so it only warns.
 
 `pytest --fastloop-compare` starts such runs on other loops too, with the same
 mechanisms.  The rest of it is in `compare.py`.
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     from fastloop.cli.default_loop import Counted
 
 _NO_LOOP = (
-    "{} was asked for, and no test of this run made an event loop on "
-    "it. Are its async tests run by pytest-asyncio or anyio?"
+    "{} was asked for, and no test of this run made an event loop on it.\n"
+    "Are its async tests run by pytest-asyncio or anyio?"
 )
-_TURN_OFF = " Turn fastloop off with --no-fastloop."
+_TURN_OFF = " --no-fastloop turns fastloop off."
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,7 +80,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fastloop-compare-run", help=argparse.SUPPRESS)
     parser.addini(
         "fastloop",
-        "run asyncio tests on fastloop (as --fastloop does)",
+        "run asyncio tests on fastloop (as --fastloop does, but a run that "
+        "makes no loop only gets a warning)",
         type="bool",
         default=False,
     )
@@ -172,10 +174,14 @@ class _FastloopRun:
         self._mark = os.path.join(self._folder.name, "made")
         self._factory: Counted = default_loop.Counted(kind, self._mark)
         self._kind = kind
+        #: Whether a run without a loop fails.
+        self._must = bool(
+            config.option.fastloop or config.option.fastloop_compare_run
+        )
         self._policy = _make_policy(self._factory)
         self._previous_policy: Any = None
         self._made_in_workers = 0
-        self._ran = self._failed = self._crashed = False
+        self._ran = self._loopless = self._crashed = False
         self._patches = pytest.MonkeyPatch()
         if self._policy is None:
             for name in ("asyncio", "asyncio.unix_events"):
@@ -296,23 +302,24 @@ class _FastloopRun:
         self._ran |= report.when == "call"
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail a run that ran tests and made no loop."""
+        """Fail a run that ran tests and made no loop, if it was asked to."""
         worker = getattr(self._config, "workeroutput", None)
         if worker is not None:
             worker["fastloop_made"] = self.made
             return
         if self.made == 0 and self._ran and not self._crashed:
-            self._failed = True
-            if session.exitstatus == pytest.ExitCode.OK:
+            self._loopless = True
+            if session.exitstatus == pytest.ExitCode.OK and self._must:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say why the run failed, if this plugin failed it."""
-        if self._failed:
-            terminalreporter.section("fastloop", red=True, bold=True)
+        """Say that the run made no loop, or how many."""
+        if self._loopless:
+            colour = {"red" if self._must else "yellow": True}
+            terminalreporter.section("fastloop", **colour, bold=True)
             text = _NO_LOOP.format(self._kind)
             text += _TURN_OFF * (self._kind == "fastloop")
-            terminalreporter.write_line(text, red=True)
+            terminalreporter.write_line(text, **colour)
         elif terminalreporter.verbosity >= 0:
             loops = "1 loop" if self.made == 1 else f"{self.made} loops"
             terminalreporter.write_line(f"{self._kind}: {loops} made")

@@ -334,6 +334,14 @@ def test_run_that_made_no_loop_fails(suite):
     result.stdout.fnmatch_lines(["*no test of this run made an event loop*"])
 
 
+def test_ini_option_only_warns_of_a_run_that_made_no_loop(suite):
+    """It is also set where a selection has synchronous tests alone."""
+    result = suite(SYNC, fastloop="true")
+    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*no test of this run made an event loop*"])
+
+
 def test_run_on_trio_alone_fails(suite):
     pytest.importorskip("trio", reason="trio is not installed")
     result = suite(ANYIO, "--fastloop", "-k", "not asyncio")
