@@ -81,6 +81,25 @@ def test_a_program_without_a_name_runs(source, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
+def test_the_first_commands_install_fastloop_alone(name):
+    """And not what `bench` needs: matplotlib, and NumPy for it."""
+    text = (ROOT / name).read_text("utf-8")
+    assert re.findall("^pip install .*", text, re.M)[0] == "pip install ."
+
+
+def test_the_first_program_names_its_loop():
+    source = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))[0]
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        env=child_env(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout.startswith("<fastloop.Loop running=True"), done.stderr
+
+
 def test_each_program_with_a_name_has_a_test():
     """The tests of servers have programs of their own that say the same."""
     names = {
@@ -139,6 +158,7 @@ def test_the_application_for_servers_names_its_loop(start, tmp_path):
     child = running(
         *("app.py", start, tmp_path, "-m", "uvicorn", "app:app"),
         *("--loop", "fastloop:new_event_loop", "--port", "0"),
+        *("--lifespan", "on"),  # uvicorn ends if it is not answered
     )
     port = int(child.wait_for(r"running on http://[\d.]+:(\d+)")[1])
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
