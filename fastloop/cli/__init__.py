@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from .commands import COMMANDS, Refused
+from .commands import COMMANDS, Refused, wrapped
 
 __all__ = ["COMMANDS", "Refused", "command", "main"]
 
@@ -37,7 +37,8 @@ def _unknown(word: str) -> int:
     near = get_close_matches(word, COMMANDS, 1)
     kind = "option" if word.startswith("-") else "command"
     hint = f"did you mean {near[0]}?" if near else "--help lists the commands."
-    print(f"fastloop: there is no {kind} {word!r}; {hint}", file=sys.stderr)
+    text = f"fastloop: there is no {kind} {word!r}; {hint}"
+    print(wrapped(text), file=sys.stderr)
     return 2
 
 
@@ -95,7 +96,7 @@ def _command(name: str, words: list[str]) -> int:
             sys.stdout.flush()
         return status
     except Refused as exc:
-        print(f"fastloop: {exc}", file=sys.stderr)
+        print(wrapped(f"fastloop: {exc}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastloop: stopped", file=sys.stderr)

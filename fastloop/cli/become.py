@@ -18,6 +18,8 @@ from importlib.machinery import (
 from importlib.util import MAGIC_NUMBER
 from io import open_code
 
+from .commands import wrapped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +145,8 @@ def _read(path: str) -> bytes:
         with open_code(path) as file:
             return file.read()
     except OSError as exc:
-        print(f"fastloop: cannot open {path}: {exc.strerror}", file=sys.stderr)
+        text = f"fastloop: cannot open {path}: {exc.strerror}"
+        print(wrapped(text), file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from fastloop import _private
 
 from . import info
-from .commands import Refused
+from .commands import Refused, wrapped
 from .compare import METHOD
 from .default_loop import fault_of, usual_loops
 from .faults import FORMAT
@@ -220,11 +220,9 @@ def _tell_of_late_options(program: Program, quiet: bool) -> None:
     """Warn of the program's options that look like those of bench."""
     late = [one for one in program.words if one.partition("=")[0] in _OWN]
     if late and not quiet:
-        print(
-            f"fastloop: {listed(late)} went to {program.name}; options of "
-            "bench come before the program",
-            file=sys.stderr,
-        )
+        text = f"fastloop: {listed(late)} went to {program.name}; options of "
+        text += "bench come before the program"
+        print(wrapped(text), file=sys.stderr)
 
 
 def _empty(race: AnyRace, loops: list[str], where: dict[str, Any]) -> Result:
@@ -329,12 +327,25 @@ def _doubts(race: AnyRace, took: dict[str, bool | None]) -> Iterator[str]:
 
 
 def _progress(quiet: bool) -> Step:
-    """Return a function that shows a step on stderr, if that is a terminal."""
-    if quiet or not (sys.stderr and sys.stderr.isatty()):
+    """Return a function that shows a step on stderr.
+
+    On a terminal, a step replaces the one before; else it has a line, and a
+    round is one step.
+    """
+    if quiet or not sys.stderr:
         return lambda text: None
+    terminal = sys.stderr.isatty()
+    shown = ""
 
     def step(text: str) -> None:
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        nonlocal shown
+        if terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            return
+        text = text.partition(":")[0]
+        if text not in ("", shown):
+            print(text, file=sys.stderr, flush=True)
+        shown = text
 
     return step
 
@@ -363,8 +374,9 @@ def _keep(result: Result, options: argparse.Namespace) -> None:
 
 
 def _print(result: Result) -> None:
-    print(f"{result.data['what']}: geometric means of {result.rounds}\n")
+    title = f"{result.data['what']}: geometric means of {result.rounds}"
+    print(f"{wrapped(title)}\n")
     print("\n".join(aligned(result.table())))
     legend = result.legend()
-    print(f"\n{legend}\n" if legend else "")
-    print("\n".join(result.sentences()), flush=True)
+    print(f"\n{wrapped(legend)}\n" if legend else "")
+    print("\n".join(map(wrapped, result.sentences())), flush=True)

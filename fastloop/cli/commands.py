@@ -1,8 +1,11 @@
-"""The commands of the command line, and how one of them is refused."""
+"""The commands of the command line, how one is refused, and how all print."""
 
 from __future__ import annotations
 
-__all__ = ["COMMANDS", "Refused"]
+__all__ = ["COLUMNS", "COMMANDS", "Refused", "wrapped"]
+
+#: Columns of the tables and sentences that the commands print.
+COLUMNS = 79
 
 #: What `--help` says of each, in its order.
 COMMANDS = {
@@ -17,3 +20,22 @@ COMMANDS = {
 
 class Refused(Exception):
     """A command cannot do what it was asked; the text says why, once."""
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Return a sentence in lines; the indent is that of all but the first.
+
+    A word, and what has `backquotes` to be copied, stays in one line.
+    """
+    import re
+    from textwrap import fill
+
+    whole = re.sub("`[^`]*`", lambda found: found[0].replace(" ", "\0"), text)
+    lines = fill(
+        whole,
+        COLUMNS,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.replace("\0", " ")

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from . import info
-from .commands import Refused
+from .commands import Refused, wrapped
 from .doctor_files import read
 from .doctor_rules import (
     VARIABLES,
@@ -65,7 +65,7 @@ def main(words: list[str]) -> int:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         print("\n".join(finding.lines() for finding in findings))
-        print(f"\n{_verdict(wrong, options.program)}")
+        print(f"\n{wrapped(_verdict(wrong, options.program))}")
     return 1 if wrong else 0
 
 

@@ -14,6 +14,8 @@ from fnmatch import fnmatchcase, translate
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from .commands import wrapped
+
 __all__ = [
     "FACTORY",
     "OTHER_LOOPS",
@@ -43,8 +45,11 @@ class Finding:
 
     def lines(self) -> str:
         """Return it as text; the fix has a line of its own."""
-        fix = f"\n        fix: {self.fix}" if self.fix else ""
-        return f"{_MARKS[self.level]}  {self.what}{fix}"
+        indent = " " * 8
+        lines = wrapped(f"{_MARKS[self.level]}  {self.what}", indent)
+        if self.fix:
+            lines += "\n" + wrapped(f"{indent}fix: {self.fix}", indent)
+        return lines
 
 
 @dataclass

@@ -6,10 +6,11 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import NoReturn
 
-from .commands import COMMANDS, Refused
+from .commands import COLUMNS, COMMANDS, Refused, wrapped
 
 __all__ = [
     "Parser",
@@ -58,14 +59,30 @@ def aligned(
     rows: Sequence[Sequence[str]],
     others: Callable[[str, int], str] = str.rjust,
 ) -> list[str]:
-    """Return the lines of a table: the first column left, others right."""
+    """Return the lines of a table: the first column left, others right.
+
+    Columns that do not fit become another table below, with the first column
+    again.  Where others are left too, the last is text, which is wrapped.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
+    if others is str.ljust:
+        indent = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
+        return [
+            wrapped(line, indent) if " " in row[-1] else line
+            for row in rows
+            for line in ["  ".join(map(str.ljust, row, widths)).rstrip()]
+        ]
+    ends = accumulate(widths, lambda end, width: end + 2 + width)
+    fit = max(2, sum(end <= COLUMNS for end in ends))
+    lines = [
         "  ".join(
-            [row[0].ljust(widths[0]), *map(others, row[1:], widths[1:])]
+            [row[0].ljust(widths[0]), *map(others, row[1:fit], widths[1:fit])]
         ).rstrip()
         for row in rows
     ]
+    if fit < len(widths):
+        lines += ["", *aligned([[row[0], *row[fit:]] for row in rows], others)]
+    return lines
 
 
 def need(what: str, *modules: str) -> None:

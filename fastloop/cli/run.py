@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from .become import become, set_path
-from .commands import Refused
+from .commands import Refused, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def main(words: list[str]) -> int:
         set_path(program)
         _take_fastloop(program)
     except Refused as exc:
-        print(f"fastloop: {exc}", file=sys.stderr)
+        print(wrapped(f"fastloop: {exc}"), file=sys.stderr)
         return 2
     from fastloop import _core
 

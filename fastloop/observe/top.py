@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fastloop.cli.commands import Refused
+from fastloop.cli.commands import Refused, wrapped
 from fastloop.cli.options import parser_of, printable
 from fastloop.metrics import LoopMetrics
 
@@ -91,7 +91,11 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
         "executor",
         f"{now.executor_threads} thread{'s' * (now.executor_threads != 1)}, "
         f"{now.executor_running} running, "
-        f"{now.executor_queue} queued, {rate(change.executor_calls)} calls, "
+        f"{now.executor_queue} queued",
+    )
+    yield (
+        "executor calls",
+        f"{rate(change.executor_calls)}, "
         f"wait {_duration(change.executor_wait_time_ns / calls)}, "
         f"run {_duration(change.executor_run_time_ns / calls)}",
     )
@@ -101,26 +105,35 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> Iterator[tuple[str, str]]:
     )
 
 
-def _notes(loop: dict[str, Any]) -> list[str]:
-    """Return lines: where the loop is blocked, and its slow callbacks."""
+def _notes(loop: dict[str, Any], columns: int) -> list[str]:
+    """Return lines: where the loop is blocked, and its slow callbacks.
+
+    A terminal of so many columns cuts their ends.  So a file and line come
+    first, and leave out the beginning of a long path.  0: no terminal.
+    """
+
+    def place(at: str, room: int) -> str:
+        at = printable(at)
+        return f"...{at[3 - room :]}" if columns and len(at) > room else at
+
     found = []
-    where = loop["blocked_in"][-8:]
-    if where:
-        found += ["blocked in:", *(f"  {printable(line)}" for line in where)]
+    if where := loop["blocked_in"][-8:]:
+        found.append("blocked in:")
+        found += [f"  {place(line, columns - 2)}" for line in where]
     if loop["slow"]:
         found.append("slow callbacks, the last ones first:")
     for slow in reversed(loop["slow"][-5:]):
-        at = slow["stack"][0] if slow["stack"] else ""
-        text = printable(f"{slow['name']} {at}")
-        found.append(f"  {_duration(slow['duration_ns'])} {text}")
+        at = slow["stack"][0] if slow["stack"] else "no Python code"
+        took = f"{_duration(slow['duration_ns'])}, {printable(slow['name'])}"
+        found.append(f"  {place(at, columns * 2 // 3)}: {took}")
     if loop["blocked"]:
         found.append("blocked callbacks, the last ones first:")
     for one in reversed(loop["blocked"][-5:]):
-        at = one["stack"][-1] if one["stack"] else ""
+        at = one["stack"][-1] if one["stack"] else "no Python code"
         took = f"{_duration(one['duration_ns'])} or more"
         in_gc = f"{_duration(one['gc_time_ns'])} in the garbage collector"
-        text = printable(f"{one['name']} {at}")
-        found.append(f"  {took}, {in_gc}: {text}")
+        text = f"{took}, {printable(one['name'])}, {in_gc}"
+        found.append(f"  {place(at, columns * 2 // 3)}: {text}")
     return found
 
 
@@ -152,14 +165,15 @@ def _text(
     now: dict[str, Any], before: dict[str, Any] | None, colours: bool
 ) -> str:
     bold, yellow, end = _COLOURS if colours else ("", "", "")
-    lines = [_title(now)]
+    columns = shutil.get_terminal_size().columns if colours else 0
+    lines = wrapped(_title(now)).split("\n")
     for loop, change in _changes(now, before):
         lines.append("")
         lines += [
             f"{bold}{name:>14}{end}  {value}"
             for name, value in _rows(loop["metrics"], change)
         ]
-        if notes := _notes(loop):
+        if notes := _notes(loop, columns):
             lines += ["", yellow + "\n".join(notes) + end]
     if not now["loops"]:
         lines.append("no loop is open")

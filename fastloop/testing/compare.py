@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 
 from fastloop.cli import compare as statistics
+from fastloop.cli.commands import wrapped
 from fastloop.cli.compare import ENOUGH_ROUNDS, mean
 from fastloop.cli.default_loop import USUAL, fault_of, usual_loops
 from fastloop.cli.options import aligned
@@ -265,7 +266,8 @@ def _in_foreground() -> bool:
 
 def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
     """Yield the lines of the whole comparison."""
-    yield from dict.fromkeys(filter(None, (run.complaint() for run in runs)))
+    complaints = filter(None, (run.complaint() for run in runs))
+    yield from map(wrapped, dict.fromkeys(complaints))
     outcomes, timed = {}, {}
     rows = [["loop", "whole run", "tests' calls", "tests"]]
     for kind in kinds:
@@ -288,7 +290,7 @@ def _report(kinds: list[str], runs: list[_Run]) -> Iterator[str]:
     yield from aligned(rows, str.ljust)
     yield from _tests("The outcome is not the same:", _differing(outcomes))
     yield from _tests("The time differs most in:", _apart(timed))
-    yield from _verdicts(timed)
+    yield from map(wrapped, _verdicts(timed))
 
 
 def _verdicts(timed: dict[str, list[_Run]]) -> Iterator[str]:

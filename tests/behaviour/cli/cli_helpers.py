@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from patience import TEST_LIMIT
 
+from fastloop.cli.commands import wrapped
+
 #: Seconds a command may take before the test's own time limit.
 LIMIT = TEST_LIMIT * 5 / 6
 
@@ -26,6 +28,14 @@ def environment(**more: str) -> dict[str, str]:
     path = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
     kept = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
     return {**kept, "PYTHONPATH": os.pathsep.join(path), **more}
+
+
+def one_sentence(text: str) -> str:
+    """Return the sentence that a refused command wrote, in one line."""
+    said = text.rstrip().replace("\n", " ")
+    assert text == f"{wrapped(said)}\n"
+    assert said.startswith("fastloop: ")
+    return said.removeprefix("fastloop: ")
 
 
 class Commands:
@@ -65,10 +75,7 @@ class Commands:
     def refused(self, *words: str) -> str:
         """Run a command that must be refused; return its one sentence."""
         done = self(*words, status=2)
-        lines = done.stderr.strip().splitlines()
-        assert len(lines) == 1, done.stderr
-        assert lines[0].startswith("fastloop: ")
-        return lines[0].removeprefix("fastloop: ")
+        return one_sentence(done.stderr)
 
     def start(
         self, *words: str, stdin: int | None = None

@@ -19,10 +19,11 @@ from cli_helpers import (
     wait_for,
 )
 
-from fastloop.cli import Refused
+from fastloop.cli import Refused, bench
 from fastloop.cli.default_loop import Counted, factory_of
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
+from fastloop.cli.result import Result
 
 for library in ("matplotlib", "psutil", "pyperf"):
     pytest.importorskip(library, reason=f"{library} is not installed")
@@ -65,6 +66,57 @@ def test_pyperf_reads_the_file(fastloop_command):
     done = fastloop_command.python("-m", "pyperf", "show", "found.json")
     assert done.returncode == 0, done.stderr
     assert "fastloop: time" in done.stdout
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_what_is_printed_fits_80_columns(capsys, count):
+    """Columns that do not fit are below, with the names of the rows again."""
+    labels = ["asyncio", "fastloop", "uvloop", "zuvloop", "rloop", "rsloop"]
+    labels = labels[:count]
+    run = {"rate": 12_345.6, "cpu": 123.4, "memory": 123.4}
+    runs = {
+        label: [
+            {key: value * (1 + (n + place) % 3) for key, value in run.items()}
+            for n in range(8)
+        ]
+        for place, label in enumerate(labels)
+    }
+    found = {
+        "what": "-c " + "import asyncio; " * 9,
+        "kind": "http",
+        "loops": labels,
+        "runs": runs,
+        "metrics": [
+            {"key": key, "title": title, "unit": unit, "better": "less"}
+            for key, title, unit in (
+                ("rate", "requests a second", ""),
+                ("cpu", "CPU a request", "µs"),
+                ("memory", "peak memory", "MiB"),
+            )
+        ],
+        "share": 0.5,
+        "untaken": [],
+        "notes": [],
+        "cut": None,
+    }
+    bench._print(Result(found))
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    for base in labels:
+        assert base == "fastloop" or out.count(f"vs {base}") == 1
+
+
+def test_progress_is_a_line_a_round_where_there_is_no_terminal(
+    fastloop_command,
+):
+    done = fastloop_command("bench", *SHORT[1:], "-c", PROGRAM)
+    assert done.stderr.splitlines() == [
+        "warming up asyncio",
+        "warming up fastloop",
+        "round 1 of 2",
+        "round 2 of 2",
+        "the loop's share",
+    ]
 
 
 def test_a_module_is_a_program(fastloop_command):
@@ -121,7 +173,8 @@ def test_a_loop_that_the_program_chose_has_no_ratio_and_no_share(
     found = found_in(fastloop_command)
     assert found["untaken"] == ["asyncio", "fastloop"]
     assert found["share"] is None
-    assert "in the runs of asyncio and fastloop it did not use" in done.stdout
+    said = "in the runs of asyncio and fastloop it did not use"
+    assert said in done.stdout.replace("\n", " ")
 
 
 def test_a_program_without_a_report_is_not_blamed(fastloop_command):
@@ -176,9 +229,9 @@ def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
     fastloop_command.write("prog.py", PROGRAM)
     words = [*SHORT[1:], "prog.py", "--html", "page.html", "--json=x"]
     done = fastloop_command("bench", *words)
-    assert done.stderr == (
+    assert done.stderr.replace("\n", " ").startswith(
         "fastloop: --html and --json=x went to prog.py; options of bench "
-        "come before the program\n"
+        "come before the program "
     )
     assert not (fastloop_command.folder / "page.html").exists()
     assert not fastloop_command("bench", "--quiet", *words).stderr
@@ -353,7 +406,7 @@ def test_an_application_is_measured_under_load(fastloop_command):
 def test_what_cannot_be_measured_is_one_sentence(
     fastloop_command, words, sentence
 ):
-    assert sentence in fastloop_command.refused("bench", *words)
+    assert sentence in fastloop_command.refused("bench", "--quiet", *words)
 
 
 WARNS = """
@@ -387,7 +440,7 @@ def test_the_first_failure_of_a_suite_is_the_reason(
     fastloop_command, words, sentence
 ):
     fastloop_command.write("test_it.py", WARNS)
-    assert sentence in fastloop_command.refused("bench", *words)
+    assert sentence in fastloop_command.refused("bench", "--quiet", *words)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="they are not found")

@@ -48,12 +48,15 @@ def shown(loop, path):
 
 @pytest.fixture
 def top(capsys):
-    """Return a function that runs top and returns code, output and errors."""
+    """Return a function that runs top and returns code, output and errors.
+
+    A sentence on stderr has one line, however it was wrapped.
+    """
 
     def top(*arguments):
         code = cli.main(["top", *arguments])
         out, err = capsys.readouterr()
-        return code, out, err
+        return code, out, re.sub(r"\n(?=.)", " ", err)
 
     return top
 
