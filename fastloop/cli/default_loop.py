@@ -25,6 +25,8 @@ from pathlib import Path
 
 from fastloop import _private
 
+from .commands import wrapped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +85,8 @@ def usual_loops() -> list[str]:
     """
     fault = fault_of("uvloop")
     if fault and find_spec("uvloop") is not None:
-        print(f"fastloop: uvloop is left out: {fault}", file=sys.stderr)
+        text = f"fastloop: uvloop is left out: {fault}"
+        print(wrapped(text), file=sys.stderr)
     return [kind for kind in USUAL if kind != "uvloop" or not fault]
 
 
@@ -161,6 +164,12 @@ def _source(kind: str, mark: str | None, path: list[str]) -> str:
     It does nothing where fastloop cannot be imported: a child may be of
     another Python, or on another machine.
     """
+    tells = ""
+    if kind == "fastloop" and mark is None:  # `run`
+        tells = (
+            "    from fastloop.cli.ending import tell_of_other_loops\n"
+            "    tell_of_other_loops(None)\n"
+        )
     return (
         "import sys\n"
         "own = sys.path[:]\n"
@@ -173,6 +182,7 @@ def _source(kind: str, mark: str | None, path: list[str]) -> str:
         "else:\n"
         f"    counted = default_loop.Counted({kind!r}, {mark!r})\n"
         f"    default_loop.set_default_loop({kind!r}, counted)\n"
+        f"{tells}"
         f"    own.append({HOME!r})\n"
         "finally:\n"
         "    sys.path[:] = own\n"

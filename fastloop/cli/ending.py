@@ -1,8 +1,9 @@
 """Says at the end of a program that it ran on other loops alone.
 
 A library or the program itself may choose its loop, and then `run` changes
-nothing.  A program that used no event loop, or fastloop's for a part, gets no
-message, nor does a process that ends without its `atexit` functions.
+nothing.  So may a process of multiprocessing, as those of granian do, which
+speaks for itself.  A process that used no event loop, or fastloop's for a
+part, gets no message, nor does one that ends without its `atexit` functions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import sys
 from fastloop import _private
 from fastloop.loop import Loop
 
+from .commands import wrapped
+
 __all__ = ["tell_of_other_loops"]
+
+
+def _is_child() -> bool:
+    """Whether this is a process that multiprocessing has started."""
+    found = sys.modules.get("multiprocessing.process")
+    return found is not None and found.parent_process() is not None
 
 
 def tell_of_other_loops(program: str | None) -> None:
@@ -26,6 +35,11 @@ def tell_of_other_loops(program: str | None) -> None:
     kinds: dict[type, None] = {}  # of the loops that ran, in order
 
     def ran(loop: asyncio.AbstractEventLoop) -> None:
+        if not kinds and _is_child():
+            # Such a process may end without the functions of `atexit`.
+            sys.modules["multiprocessing.util"].Finalize(
+                None, tell, exitpriority=0
+            )
         kinds[type(loop)] = None
 
     def tell() -> None:
@@ -34,16 +48,16 @@ def tell_of_other_loops(program: str | None) -> None:
         if getattr(sys.stderr, "closed", True):  # or None
             return
         names = " and ".join(f"{k.__module__}.{k.__name__}" for k in kinds)
+        who = f"process {os.getpid()}" if _is_child() else "the program"
+        kinds.clear()  # once, if `atexit` calls it too
         hint = "it chose its loop itself"
         if program is not None:
             from shlex import quote  # only now: the program has ended
 
             hint = f"`python -m fastloop doctor {quote(program)}` may show "
             hint += "where it chooses its loop"
-        print(
-            f"fastloop: the program ran on {names}, not on fastloop: {hint}",
-            file=sys.stderr,
-        )
+        text = f"fastloop: {who} ran on {names}, not on fastloop: {hint}"
+        print(wrapped(text), file=sys.stderr)
 
     _private.watch_runs(ran)
     os.register_at_fork(after_in_child=kinds.clear)

@@ -84,6 +84,49 @@ if __name__ == "__main__":
 """
 
 
+OTHER = """
+import asyncio, multiprocessing
+
+async def main(): pass
+
+def other():
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
+
+def own():
+    asyncio.run(main())
+
+def serve(method, target):
+    child = multiprocessing.get_context(method).Process(target=target)
+    child.start()
+    child.join()
+    print(child.pid, child.exitcode)
+
+if __name__ == "__main__":
+    serve({!r}, {})
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_process_on_another_loop_says_so(fastloop_command, method):
+    """A server's workers are such processes, and its main one has no loop."""
+    fastloop_command.write("serve.py", OTHER.format(method, "other"))
+    done = fastloop_command("run", "serve.py")
+    pid, status = done.stdout.split()
+    assert status == "0"
+    assert done.stderr.replace("\n", " ").startswith(
+        f"fastloop: process {pid} ran on "
+        "asyncio.unix_events._UnixSelectorEventLoop, not on fastloop: "
+    )
+    assert done.stderr.count("fastloop: process") == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_process_on_fastloop_says_nothing(fastloop_command, method):
+    fastloop_command.write("serve.py", OTHER.format(method, "own"))
+    assert fastloop_command("run", "serve.py").stderr == ""
+
+
 def test_a_child_gets_a_kind_of_its_parents_path(fastloop_command):
     (fastloop_command.folder / "elsewhere").mkdir()
     fastloop_command.write(
