@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,17 +213,29 @@ def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
     if not program.how and program.name == "-":
         raise Refused("bench reads no program from stdin: name its file")
     program.check()
-    _tell_of_late_options(program, options.quiet)
-    return ProgramRace(program, processes, options.timeout or _RUN_S)
+    tell = partial(_tell, options.quiet)
+    _tell_of_late_options(program, tell)
+    return ProgramRace(program, processes, options.timeout or _RUN_S, tell)
 
 
-def _tell_of_late_options(program: Program, quiet: bool) -> None:
+def _tell(quiet: bool, text: str) -> None:
+    """Write a sentence on stderr, in place of the step that is shown."""
+    if quiet or not sys.stderr:
+        return
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(clear + wrapped(f"fastloop: {text}"), file=sys.stderr, flush=True)
+
+
+def _tell_of_late_options(
+    program: Program, tell: Callable[[str], None]
+) -> None:
     """Warn of the program's options that look like those of bench."""
     late = [one for one in program.words if one.partition("=")[0] in _OWN]
-    if late and not quiet:
-        text = f"fastloop: {listed(late)} went to {program.name}; options of "
-        text += "bench come before the program"
-        print(wrapped(text), file=sys.stderr)
+    if late:
+        tell(
+            f"{listed(late)} went to {program.name}; options of bench come "
+            "before the program"
+        )
 
 
 def _empty(race: AnyRace, loops: list[str], where: dict[str, Any]) -> Result:

@@ -22,6 +22,7 @@ from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 
 from fastloop import _private
 
@@ -100,8 +101,8 @@ class Counted:
     __name__ = "fastloop"
 
     def __init__(self, kind: str, mark: str | None = None) -> None:
-        #: A file that is written when the first loop is made, in this process
-        #: or in a child.  None: no file.
+        #: A file that gets the time when the first loop is made, by
+        #: perf_counter(), in this process or in a child.  None: no file.
         self.mark = mark
         self.made = 0
         self._make_loop = factory_of(kind)
@@ -114,8 +115,9 @@ class Counted:
 
     def _count(self) -> None:
         if self.mark and not self.made:
-            with suppress(OSError):  # it may have dropped privileges
-                Path(self.mark).write_bytes(b"made")
+            # It may have dropped privileges.
+            with suppress(OSError), open(self.mark, "a") as file:
+                file.write(f"{perf_counter()}\n")
         self.made += 1
 
     def as_class(self) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -173,7 +173,8 @@ class Child:
         self._errors = _Output(folder)
         self._output = _Output(folder)
         more = {"stdout": self._output.file, **more}
-        self._began = time.perf_counter()
+        #: When it was started, by perf_counter().
+        self.began = time.perf_counter()
         self._process = subprocess.Popen(
             words, stderr=self._errors.file, start_new_session=True, **more
         )
@@ -201,26 +202,33 @@ class Child:
         self._note_end()
         return self.status
 
-    def finish(self, limit: float) -> None:
-        """Wait until it ends; past the limit it is_late, and is ended."""
+    def finish(self, limit: float, look: Callable[[], None]) -> None:
+        """Wait until it ends; past the limit it is_late, and is ended.
+
+        look is called each second.
+        """
         done = threading.Event()
-        timer = threading.Thread(target=self._end_late, args=(limit, done))
+        args = (limit, done, look)
+        timer = threading.Thread(target=self._end_late, args=args)
         timer.start()
         try:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            self.seconds = time.perf_counter() - self._began
+            self.seconds = time.perf_counter() - self.began
         finally:
             done.set()
             timer.join()
         self._note_end()
 
-    def _end_late(self, limit: float, done: threading.Event) -> None:
+    def _end_late(
+        self, limit: float, done: threading.Event, look: Callable[[], None]
+    ) -> None:
         end = time.monotonic() + limit
         while (left := end - time.monotonic()) > 0:
             if done.wait(min(left, 1.0)):
                 return
             self._output.trim()
             self._errors.trim()
+            look()
         self.is_late = True
         self.interrupt()
         if not done.wait(_LAST):
@@ -234,6 +242,21 @@ class Child:
             self.status = os.waitstatus_to_exitcode(status)
             self._process.returncode = self.status
             self.cpu = usage.ru_utime + usage.ru_stime
+
+    def port(self) -> int | None:
+        """Return the first TCP port that its processes listen on."""
+        import psutil
+
+        with suppress(psutil.Error):
+            leader = psutil.Process(self.pid)
+            for one in (leader, *leader.children(recursive=True)):
+                # Its name before psutil 6.
+                connections = getattr(one, "net_connections", None)
+                for found in (connections or one.connections)("tcp"):
+                    if found.status == psutil.CONN_LISTEN:
+                        port: int = found.laddr.port
+                        return port
+        return None
 
     def interrupt(self) -> None:
         """Send its group what Ctrl-C does."""

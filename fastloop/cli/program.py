@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from ast import literal_eval
+from collections.abc import Callable
 from typing import Any
 
 from .commands import Refused
@@ -113,17 +114,23 @@ class ProgramRace(Race):
     kind = "program"
     metrics = (
         ("time", "time", "s", "less"),
+        ("loop", "without start-up", "s", "less"),
         ("cpu", "CPU time", "s", "less"),
         ("memory", "peak memory", "MiB", "less"),
     )
     how = (
         "Time runs from the start of the program's process to its end, so the "
-        "start of Python and imports are in it; CPU time (children included) "
+        "start of Python and imports are in it. Start-up is what passes until "
+        "the program makes its first loop. CPU time (children included) "
         "and peak memory are what the system counted for that process."
     )
 
     def __init__(
-        self, program: Program, processes: Processes, limit: float
+        self,
+        program: Program,
+        processes: Processes,
+        limit: float,
+        tell: Callable[[str], None],
     ) -> None:
         super().__init__(processes)
         self.program = program
@@ -131,6 +138,10 @@ class ProgramRace(Race):
         self.notes: list[str] = []
         self.settings: dict[str, str] = {}
         self._limit = limit
+        self._tell = tell
+        #: Where the program listened when it was last looked at.
+        self._port: int | None = None
+        self._told = False
 
     def warm(self, kind: str) -> float:
         """Measure once, for the caches; return the seconds of a run."""
@@ -141,6 +152,9 @@ class ProgramRace(Race):
         child = self._run(kind, "time")
         report = self._note_end(kind)
         figures = {"time": child.seconds, "cpu": child.cpu}
+        if made := self._mark.read_text().partition("\n")[0]:
+            left = child.began + child.seconds - float(made)
+            figures |= {"loop": left} if left > 0 else {}
         if report.get("memory"):
             figures["memory"] = report["memory"] / 2**20
         return figures
@@ -151,7 +165,8 @@ class ProgramRace(Race):
         child = self._processes.start(
             worker_command("worker", kind, mode, self._report, *words)
         )
-        child.finish(self._limit)
+        self._port = None
+        child.finish(self._limit, lambda: self._look(child))
         if child.is_late:
             raise Refused(
                 f"{self.title} on {kind} did not end in {self._limit:g} s, "
@@ -161,6 +176,17 @@ class ProgramRace(Race):
             raise Refused(child.failure(f"{self.title} on {kind}"))
         child.end()
         return child
+
+    def _look(self, child: Child) -> None:
+        """Tell once of a program that listens, for longer than a test does."""
+        before, self._port = self._port, child.port()
+        if self._port and self._port == before and not self._told:
+            self._told = True
+            self._tell(
+                f"{self.title} listens on port {self._port}: if it is a "
+                "server, which does not end by itself, measure it with "
+                "`bench --http module:app`"
+            )
 
     def _sample(self) -> None:
         self._run("asyncio", "sample")

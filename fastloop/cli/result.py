@@ -15,6 +15,9 @@ from .options import listed, write_file
 
 __all__ = ["Metric", "Result"]
 
+#: The part of a program's time from which on its start-up is spoken of.
+_MUCH = 0.25
+
 
 class Metric(TypedDict):
     """A kind of figure: better is "more" or "less"."""
@@ -175,11 +178,14 @@ class Result:
         others = self.others()
         if len(self.data["untaken"]) == len(self.labels):
             others = []  # a note says so
-        clauses = [*map(self._verdict, others), *self._share()]
+        first = self.metrics[0]
+        clauses = [self._verdict(base, first) for base in others]
+        clauses += self._share()
         verdict = ["; ".join(clauses) + "."] if clauses else []
         cut = self.data["cut"]
         doubts = [f"Not complete: {cut}."] if cut else []
-        return [*verdict, *self._own_loops(), *self.data["notes"], *doubts]
+        notes = [*self._own_loops(), *self.data["notes"], *doubts]
+        return [*verdict, *self._start_up(others), *notes]
 
     def _own_loops(self) -> Iterator[str]:
         if untaken := self.data["untaken"]:
@@ -190,9 +196,24 @@ class Result:
                 "where a program names its loop."
             )
 
-    def _verdict(self, base: str) -> str:
+    def _start_up(self, others: list[str]) -> Iterator[str]:
+        """Tell the start of a short program apart from the rest."""
         own = self.candidate
-        found = self.against(base, self.metrics[0])
+        found = [m for m in self.metrics if m["key"] == "loop"]
+        whole, rest = self.mean(own, "time"), self.mean(own, "loop")
+        if not (found and others and whole and rest):
+            return
+        share = 1 - rest / whole
+        if share > _MUCH:
+            clauses = [self._verdict(base, found[0]) for base in others]
+            yield (
+                f"{share * 100:.0f} % of the time on {own} was start-up, "
+                f"before the first loop. Without it, {'; '.join(clauses)}."
+            )
+
+    def _verdict(self, base: str, metric: Metric) -> str:
+        own = self.candidate
+        found = self.against(base, metric)
         if {own, base} & set(self.data["untaken"]):
             return f"{own} and {base} were not compared"
         if found is None:

@@ -54,7 +54,8 @@ def test_a_program_is_measured_on_each_loop(fastloop_command):
     assert found["loops"] == ["asyncio", "fastloop"]
     assert found["notes"] == [] and found["cut"] is None
     for runs in found["runs"].values():
-        assert [set(run) for run in runs] == [{"time", "cpu", "memory"}] * 2
+        keys = {"time", "loop", "cpu", "memory"}
+        assert [set(run) for run in runs] == [keys] * 2
         assert all(value > 0 for run in runs for value in run.values())
     assert found["summary"][0] in done.stdout.replace("\n", " ")
     for title in ("time (s)", "CPU time (s)", "peak memory (MiB)"):
@@ -117,6 +118,41 @@ def test_progress_is_a_line_a_round_where_there_is_no_terminal(
         "round 2 of 2",
         "the loop's share",
     ]
+
+
+def test_start_up_is_told_apart(fastloop_command):
+    """It is what passes before the first loop, which may be a child's."""
+    code = (
+        "import os, time; time.sleep(0.5)\n"
+        f"os.wait() if os.fork() else exec({PROGRAM!r})"
+    )
+    words = ("bench", *SHORT, "--json", "found.json", "-c", code)
+    done = fastloop_command(*words)
+    for runs in found_in(fastloop_command)["runs"].values():
+        assert all(0 < run["loop"] < run["time"] - 0.5 for run in runs)
+    assert "without start-up (s)" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "% of the time on fastloop was start-up, before the first" in said
+    assert "Without it, 2 rounds cannot tell fastloop from asyncio" in said
+
+
+def test_a_program_that_serves_is_said_to_need_another_option(
+    fastloop_command,
+):
+    code = (
+        "import socket, time\n"
+        "server = socket.create_server(('127.0.0.1', 0))\n"
+        "open('port', 'w').write(str(server.getsockname()[1]))\n"
+        "time.sleep(3600)\n"
+    )
+    fastloop_command.write("serve.py", code)
+    process = fastloop_command.start("bench", *SHORT[1:], "serve.py")
+    assert process.stderr.readline() == "warming up asyncio\n"
+    said = process.stderr.readline() + process.stderr.readline()
+    status, _, _ = interrupt(process)
+    port = (fastloop_command.folder / "port").read_text()
+    assert said.startswith(f"fastloop: serve.py listens on port {port}: if ")
+    assert "`bench --http module:app`" in said and status == 130
 
 
 def test_a_module_is_a_program(fastloop_command):
