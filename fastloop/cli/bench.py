@@ -389,7 +389,12 @@ def _keep(result: Result, options: argparse.Namespace) -> None:
 def _print(result: Result) -> None:
     title = f"{result.data['what']}: geometric means of {result.rounds}"
     print(f"{wrapped(title)}\n")
-    print("\n".join(aligned(result.table())))
+    tables = [rows := result.table()]
+    if len(result.labels) > 2:  # the ratios do not fit beside the figures
+        end = 1 + len(result.labels)
+        ratios = [[row[0], *row[end:]] for row in rows]
+        tables = [[row[:end] for row in rows], ratios]
+    print("\n\n".join("\n".join(aligned(table)) for table in tables))
     legend = result.legend()
     print(f"\n{wrapped(legend)}\n" if legend else "")
     print("\n".join(map(wrapped, result.sentences())), flush=True)

@@ -35,9 +35,10 @@ class Parser(argparse.ArgumentParser):
 
 def parser_of(name: str, text: str) -> Parser:
     """Return the parser of a command; text says more than the list does."""
+    about = f"{COMMANDS[name].capitalize()}. {text}"
     return Parser(
         prog=f"python -m fastloop {name}",
-        description=f"{COMMANDS[name].capitalize()}. {text}",
+        description="\n".join(map(wrapped, about.split("\n"))),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fastloop.cli.default_loop import Counted
 
 _NO_LOOP = (
-    "{} was asked for, and no test of this run made an event loop on it.\n"
+    "{} was asked for, and no test of this run made an event loop on it. "
     "Are its async tests run by pytest-asyncio or anyio?"
 )
 _TURN_OFF = " --no-fastloop turns fastloop off."
@@ -314,12 +314,14 @@ class _FastloopRun:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say that the run made no loop, or how many."""
+        from fastloop.cli.commands import wrapped
+
         if self._loopless:
             colour = {"red" if self._must else "yellow": True}
             terminalreporter.section("fastloop", **colour, bold=True)
             text = _NO_LOOP.format(self._kind)
             text += _TURN_OFF * (self._kind == "fastloop")
-            terminalreporter.write_line(text, **colour)
+            terminalreporter.write_line(wrapped(text), **colour)
         elif terminalreporter.verbosity >= 0:
             loops = "1 loop" if self.made == 1 else f"{self.made} loops"
             terminalreporter.write_line(f"{self._kind}: {loops} made")

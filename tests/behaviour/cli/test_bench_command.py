@@ -19,11 +19,10 @@ from cli_helpers import (
     wait_for,
 )
 
-from fastloop.cli import Refused, bench
+from fastloop.cli import Refused
 from fastloop.cli.default_loop import Counted, factory_of
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
-from fastloop.cli.result import Result
 
 for library in ("matplotlib", "psutil", "pyperf"):
     pytest.importorskip(library, reason=f"{library} is not installed")
@@ -67,44 +66,6 @@ def test_pyperf_reads_the_file(fastloop_command):
     done = fastloop_command.python("-m", "pyperf", "show", "found.json")
     assert done.returncode == 0, done.stderr
     assert "fastloop: time" in done.stdout
-
-
-@pytest.mark.parametrize("count", [2, 3, 6])
-def test_what_is_printed_fits_80_columns(capsys, count):
-    """Columns that do not fit are below, with the names of the rows again."""
-    labels = ["asyncio", "fastloop", "uvloop", "zuvloop", "rloop", "rsloop"]
-    labels = labels[:count]
-    run = {"rate": 12_345.6, "cpu": 123.4, "memory": 123.4}
-    runs = {
-        label: [
-            {key: value * (1 + (n + place) % 3) for key, value in run.items()}
-            for n in range(8)
-        ]
-        for place, label in enumerate(labels)
-    }
-    found = {
-        "what": "-c " + "import asyncio; " * 9,
-        "kind": "http",
-        "loops": labels,
-        "runs": runs,
-        "metrics": [
-            {"key": key, "title": title, "unit": unit, "better": "less"}
-            for key, title, unit in (
-                ("rate", "requests a second", ""),
-                ("cpu", "CPU a request", "µs"),
-                ("memory", "peak memory", "MiB"),
-            )
-        ],
-        "share": 0.5,
-        "untaken": [],
-        "notes": [],
-        "cut": None,
-    }
-    bench._print(Result(found))
-    out = capsys.readouterr().out
-    assert [line for line in out.splitlines() if len(line) > 80] == []
-    for base in labels:
-        assert base == "fastloop" or out.count(f"vs {base}") == 1
 
 
 def test_progress_is_a_line_a_round_where_there_is_no_terminal(
