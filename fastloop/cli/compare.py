@@ -41,6 +41,8 @@ _LEAST = math.log(1.01)
 #: The most rounds that are worth their time.
 _MOST_ROUNDS = 100
 _STEPS = 20_000
+#: The logarithm of what is too large to matter; a float has little more.
+_FAR = 700.0
 
 
 @dataclass
@@ -65,9 +67,15 @@ class Comparison:
         return least <= self.low and self.high <= 1 / least
 
     @property
+    def bounds(self) -> str:
+        """The ends of that interval; of few rounds they are far apart."""
+        most = "over 1000" if self.most > 1000 else f"{self.most:.2f}"
+        return f"{self.least:.2f} to {most}"
+
+    @property
     def interval(self) -> str:
         """The interval that it is judged by, in words."""
-        return f"99.9 % interval {self.least:.2f} to {self.most:.2f}"
+        return f"99.9 % interval {self.bounds}"
 
     def doubt(self, option: str) -> str:
         """Say why it is not sure; option sets the number of rounds."""
@@ -149,8 +157,8 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
         math.exp(middle - near),
         math.exp(middle + near),
         abs(middle) > max(far, _LEAST),
-        math.exp(middle - far),
-        math.exp(middle + far),
+        math.exp(max(middle - far, -_FAR)),
+        math.exp(min(middle + far, _FAR)),
         ENOUGH_ROUNDS + short if abs(middle) > _LEAST else 0,
     )
 

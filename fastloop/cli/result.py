@@ -150,7 +150,7 @@ class Result:
             return "-"
         text = f"{found.ratio:.2f}"
         if self._has_intervals():
-            text += f" ({found.least:.2f} to {found.most:.2f})"
+            text += f" ({found.bounds})"
         return text if found.sure else f"{text} ?"
 
     def _has_intervals(self) -> bool:

@@ -123,13 +123,13 @@ def _notes(loop: dict[str, Any], columns: int) -> list[str]:
     if loop["slow"]:
         found.append("slow callbacks, the last ones first:")
     for slow in reversed(loop["slow"][-5:]):
-        at = slow["stack"][0] if slow["stack"] else "no Python code"
+        at = slow["stack"][0] if slow["stack"] else "(no line)"
         took = f"{_duration(slow['duration_ns'])}, {printable(slow['name'])}"
         found.append(f"  {place(at, columns * 2 // 3)}: {took}")
     if loop["blocked"]:
         found.append("blocked callbacks, the last ones first:")
     for one in reversed(loop["blocked"][-5:]):
-        at = one["stack"][-1] if one["stack"] else "no Python code"
+        at = one["stack"][-1] if one["stack"] else "(no line)"
         took = f"{_duration(one['duration_ns'])} or more"
         in_gc = f"{_duration(one['gc_time_ns'])} in the garbage collector"
         text = f"{took}, {printable(one['name'])}, {in_gc}"

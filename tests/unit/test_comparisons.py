@@ -97,6 +97,7 @@ DOUBTED = [1.2, 1.45, 1.0, 1.3, 1.1, 1.35, 1.15, 1.1]
         ([0.8, 1.2, 1.4] * 3, "; about -n=76 would tell)"),
         ([0.5, 2.1] * 4, "; it would take more than 100 rounds)"),
         ([1.005, 1.006] * 4, "99.9 % interval 1.00 to 1.01; it is below 1 %)"),
+        ([1e-9, 1e9], "99.9 % interval 0.00 to over 1000)"),
         ([0.5, 2.0] * 4, "none (1.00 times, 99.9 % interval 0.24 to 4.12)"),
     ],
 )
