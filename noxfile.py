@@ -1,21 +1,26 @@
 """The stages of .ci/run, a session each: what runs, and on which Python.
 
     nox --list       names and describes them
-    nox -s 3.14      runs one of them; .ci/run runs them all and counts
+    nox -s 3.14      runs one of them; .ci/run runs them side by side
+
+A session without a tag runs for each change: what can find something new.
+The others are the gate, in parts named by their tag, each at most 30 minutes
+on two idle cores; .ci/run --list shows them.
 
 An environment is made by tools/setup-env and not by nox, because Debian 12
 lacks 3.14 and 3.15: they run inside a Debian tree of their own (.ci/pythons),
-which nox cannot enter.  Sessions tagged `gate` run only in `.ci/run --gate`.
-Some of them build the extension in place with other options, so none of them
-runs beside another session.
+which nox cannot enter.  The extension is built in place, so all sessions of a
+part build it for one Python with the same options.
 """
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -30,18 +35,20 @@ LOGS = TOP / "build" / "ci"
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
 
-VERSIONS = ("3.13t", "3.12", "3.13", "3.14", "3.15")
-#: An interpreter that has to be made: the verb of .ci/pythons that makes it
-#: (and which version), the folder, and the program in it.
+#: An interpreter that has to be made: the verb of .ci/pythons that makes it,
+#: the folder, and the program in it.
 MADE = {
     "3.13": ("plain", "3.13", "bin/python3.13"),
-    "3.13t": ("nogil", "3.13t", "bin/python3.13t"),
-    "3.14t": ("nogil 3.14", "3.14t", "bin/python3.14t"),
+    "3.14t": ("nogil", "3.14t", "bin/python3.14t"),
     "asan": ("sanitized", "3.13-asan", "bin/python3.13"),
-    "tsan": ("tsan", "3.13-tsan", "bin/python3.13t"),
+    "tsan": ("tsan", "3.14-tsan", "bin/python3.14t"),
 }
 #: Those of the Debian tree.
 IN_TREE = ("3.14", "3.14d", "3.15")
+#: What makes the extension another one.
+SWITCHES = ("CC", "FASTLOOP_DEBUG", "FASTLOOP_LTO", "FASTLOOP_SANITIZE")
+#: The switches of a part's builds for one Python.
+BUILDS: dict[tuple[str, str], dict[str, str]] = {}
 
 #: Every test of ours but those of real programs and of the sources.
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
@@ -56,38 +63,59 @@ WITH_SERVERS = " ".join(
         "redis",
     )
 )
-#: Behaviour tests that the stage `refcount` runs, each at least five times:
-#: one file for each kind of object, the other files in the gate.
-COUNTED = """buffered_protocol context exceptions executor fd_callbacks handles
-lifecycle run scheduling tasks threadsafe timers transport_close
-unix_streams"""
-#: asyncio's half of the behaviour tests runs on 3.11 each time, and on the
-#: other versions in the gate.
+BEHAVIOUR = sorted(
+    str(path.relative_to(TOP))
+    for path in TOP.glob("tests/behaviour/*/test_*.py")
+    if not path.name.startswith("test_pytest_")
+)
+
+
+def behaviour(names: str) -> str:
+    """Return the files of behaviour tests of these names, without test_."""
+    found = {Path(one).stem.removeprefix("test_"): one for one in BEHAVIOUR}
+    return " ".join(found[name] for name in names.split())
+
+
+#: One file for each kind of object.  A test is run at least five times for its
+#: references: all files take eight hours, so each day has its share of them.
+COUNTED = behaviour(
+    """buffered_protocol context exceptions executor fd_callbacks handles
+    lifecycle run scheduling tasks threadsafe timers transport_close
+    unix_streams"""
+)
+SHARES = 20
+COUNTED_TODAY = " ".join(
+    BEHAVIOUR[datetime.date.today().toordinal() % SHARES :: SHARES]
+)
+#: asyncio's half of the behaviour tests runs on 3.11 for each change, and on
+#: the other versions in the gate.
 NOT_ASYNCIO = "-k 'not [asyncio'"
-#: What is made for builds without a GIL; `readme` runs it on one with a GIL.
-WITHOUT_GIL = "tests/interop/test_one_process_many_loops.py"
 #: Leaves out what takes long and seldom differs between versions: commands and
 #: pytest's plugins, which start hundreds of processes, floods of keys, whole
-#: scenarios.  The stages `readme` and 3.14 run them, and those of the gate.
+#: scenarios.  `readme` runs them, and on other versions the gate.
 NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
 --ignore=tests/behaviour/package/test_top_finds.py
 --ignore=tests/behaviour/tls/test_tls_key_floods.py
 --ignore=tests/fault/test_scenarios.py"""
-#: What the stage `asan` does not run on 3.13, or in part; the gate runs all
-#: tests on 3.13.
-BESIDE_ASAN = """tests/isolated tests/fault tests/differential
-tests/behaviour/package tests/behaviour/transport/test_cork_order.py
-tests/unit/test_reader_programs.py tests/lint/test_surface.py"""
 #: Without a GIL the GC visits all objects, also those of tests that have not
 #: run yet: two processes take half the time of one.
-FIRST_HALF = "tests/behaviour/tls tests/behaviour/transport"
-SECOND_HALF = f"{OWN} " + " ".join(
-    f"--ignore={folder}" for folder in FIRST_HALF.split()
+NETWORK = "tests/behaviour/tls tests/behaviour/transport"
+WITHOUT_GIL = " ".join(
+    str(path.relative_to(TOP))
+    for path in sorted(TOP.glob("tests/isolated/test_free_thread*.py"))
 )
-#: Where each test takes several times as long.
-ON_QEMU = """tests/unit tests/behaviour/executor tests/behaviour/loop
-tests/behaviour/sock tests/behaviour/streams tests/behaviour/transport"""
+MANY_LOOPS = "tests/interop/test_one_process_many_loops.py"
+#: What depends on sizes, alignment and byte order: each test takes several
+#: times as long there.
+ON_QEMU = "tests/unit " + behaviour(
+    """datagram_endpoint datagram_traffic dns executor metrics scheduling
+    socket_calls tcp_transfer threadsafe timer_order timers transport_info
+    transport_read transport_write"""
+)
+#: Compiled by clang once; the gate has both compilers and clang-tidy.
+SHORT_LINT = """--ignore=tests/lint/test_analysis.py
+-k 'not gcc and not clang-release and not two_wheels'"""
 #: What ThreadSanitizer looks at: the rest has one thread, and takes hours.
 THREADED = sorted(
     str(path.relative_to(TOP))
@@ -108,7 +136,8 @@ PYTEST = "python -m pytest -q"
 SWEEP = "python tests/fault/sweep.py"
 #: Random programs.  Outside the gate their seed is fixed, so that a change
 #: does not fail because of other programs; the gate has a new seed each day.
-PROGRAMS = "python tests/differential/programs.py"
+PROGRAMS = "python tests/differential/programs.py --workers 2"
+CORPUS = f"{PROGRAMS} --from corpus"
 #: FASTLOOP_READER_PROGRAMS of slow builds (sanitizers, reference counts).
 FEW_READERS = "50"
 #: Seconds one test may take on a machine that does other work as well.
@@ -130,17 +159,21 @@ def stage(
     python: str = "3.11",
     needs: str = "test",
     *,
-    venv: str = "",
-    gate: bool = False,
+    part: str = "",
     limit: int = TEST_LIMIT,
     **env: str,
 ) -> None:
-    """Define the session NAME, which runs COMMAND, or each of several.
+    """Define the session NAME of PART, which runs COMMAND, or each of several.
 
     NEEDS are groups of tools/setup-env, LIMIT is seconds of one test, ENV
-    are more variables.  A first word `python` is the environment's.
+    are more variables.  A first word `python` is the environment's, which
+    all sessions of one Python share.
     """
-    venv = venv or f".venv-{name}"
+    venv = ".venv" if python == "3.11" else f".venv-{python}"
+    abi = "3.14t" if python == "tsan" else python
+    switches = {key: env[key] for key in SWITCHES if key in env}
+    if BUILDS.setdefault((part, abi), switches) != switches:
+        raise ValueError(f"{name}: {part} builds for {abi} in two ways")
 
     def session(session: nox.Session) -> None:
         enter, path = interpreter(session, python)
@@ -166,8 +199,15 @@ def stage(
         for words in [command] if isinstance(command, str) else command:
             run(words)
 
+    define(session, name, about, part)
+
+
+def define(
+    session: Callable[[nox.Session], None], name: str, about: str, part: str
+) -> None:
+    """Give SESSION its name, its description and its part of the gate."""
     session.__doc__ = about
-    nox.session(session, name=name, tags=["gate"] if gate else [])
+    nox.session(session, name=name, tags=[part] if part else [])
 
 
 def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
@@ -176,8 +216,7 @@ def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
     def make(verb: str, folder: str) -> Path:
         PYTHONS.mkdir(parents=True, exist_ok=True)
         path = PYTHONS / folder
-        verb, *version = verb.split()
-        session.run(".ci/pythons", verb, str(path), *version)
+        session.run(".ci/pythons", verb, str(path))
         return path
 
     if name in IN_TREE:
@@ -195,41 +234,7 @@ def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
     return [], str(make(verb, folder) / program)
 
 
-def count_references(
-    name: str, about: str, files: str, gate: bool = False
-) -> None:
-    """Define a session that looks for growing reference counts."""
-    stage(
-        name,
-        about,
-        f"{PYTEST} tests/unit {files} tests/isolated/test_refcount_plugin.py "
-        f"-p tests.refcount --refcount {NOT_ASYNCIO} "
-        "--ignore-glob=tests/behaviour/package/test_pytest_*.py",
-        "3.14d",
-        gate=gate,
-        limit=1800,  # of all the runs of a test
-        FASTLOOP_DEBUG="1",
-        FASTLOOP_READER_PROGRAMS=FEW_READERS,
-    )
-
-
-def sanitize(name: str, about: str, kind: str, gate: bool = False) -> None:
-    """Define a session under ASan and UBSan; KIND is for leaks.py."""
-    stage(
-        name,
-        about,
-        f"python .ci/leaks.py {LOGS} {kind}",
-        "asan",
-        gate=gate,
-        limit=600,
-        FASTLOOP_SANITIZE="address,undefined",
-        ASAN_OPTIONS="detect_leaks=0",
-        FASTLOOP_READER_PROGRAMS=FEW_READERS,
-        PYTHONMALLOC="malloc",
-    )
-
-
-def newcomer(name: str, about: str, command: str, gate: bool = False) -> None:
+def newcomer(name: str, about: str, command: str, part: str = "") -> None:
     """Define a session that runs COMMAND as the README's reader would.
 
     That is in a clone, on a Debian that has git and make alone: its packages
@@ -244,244 +249,139 @@ def newcomer(name: str, about: str, command: str, gate: bool = False) -> None:
             ".ci/pythons", "newcomer", str(tree), *shlex.split(command)
         )
 
-    session.__doc__ = about
-    nox.session(session, name=name, tags=["gate"] if gate else [])
+    define(session, name, about, part)
+
+
+def sanitize(
+    name: str, about: str, command: str, part: str = "", **env: str
+) -> None:
+    """Define a session under ASan and UBSan; a failed check ends a process."""
+    stage(
+        name,
+        about,
+        command,
+        "asan",
+        part=part,
+        limit=600,
+        **{
+            "FASTLOOP_SANITIZE": "address,undefined",
+            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+            "FASTLOOP_READER_PROGRAMS": FEW_READERS,
+            "PYTHONMALLOC": "malloc",
+            **env,
+        },
+    )
 
 
 def own(
-    name: str, about: str, python: str, more: str = "", **env: str
+    name: str,
+    python: str,
+    part: str,
+    tests: str = OWN,
+    about: str = "our own tests, both loops",
+    **env: str,
 ) -> None:
-    """Define a session in the gate that runs every test of ours."""
-    stage(name, about, f"{PYTEST} {OWN} {more}", python, gate=True, **env)
+    """Define a session in the gate that runs every test of ours, or TESTS."""
+    stage(name, about, f"{PYTEST} {tests}", python, part=part, **env)
+
+
+def conformance(python: str, part: str = "") -> None:
+    """Define a session that runs CPython's own tests of asyncio."""
+    name = f"{python}-conf"
+    stage(
+        name,
+        "CPython's test_asyncio",
+        f"python tests/conformance/run.py --name {python} "
+        f"--junitxml {LOGS}/{name}.xml",
+        python,
+        part=part,
+    )
+
+
+def count_references(name: str, about: str, files: str) -> None:
+    """Define a session that looks for growing reference counts."""
+    stage(
+        name,
+        about,
+        f"{PYTEST} {files} -p tests.refcount --refcount {NOT_ASYNCIO}",
+        "3.14d",
+        part="references",
+        limit=1800,  # of all the runs of a test
+        FASTLOOP_DEBUG="1",
+        FASTLOOP_READER_PROGRAMS=FEW_READERS,
+    )
 
 
 def elsewhere(name: str, about: str, tests: str) -> None:
-    """Define a session in the gate that runs TESTS on another processor."""
+    """Define a session that runs TESTS on another processor."""
     stage(
         name,
         about,
         f".ci/platforms {name} {tests} {NOT_ASYNCIO}",
         needs="",
-        gate=True,
+        part="platforms",
         limit=600,
     )
 
 
-# What is slow goes first, so that all workers end together.
+# What is slow goes first, so that all workers end together, and what needs an
+# interpreter that is not there is not beside another that waits for it.
 newcomer(
     "readme",
     "make test on a new Debian",
     f"make test ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
 )
-sanitize("asan", "ASan+UBSan, leaks", "")
+sanitize("asan", "ASan+UBSan, leaks", f"python .ci/leaks.py {LOGS}")
+stage(
+    "3.14t",
+    "what threads may meet",
+    [
+        f"{PYTEST} tests/unit {NETWORK} {WITHOUT_GIL} {MANY_LOOPS} "
+        f"{NOT_SLOW} {NOT_ASYNCIO}",
+        "python tests/fuzz/threaded.py --seconds 60 --seed 20250101",
+    ],
+    "3.14t",
+)
+stage(
+    "3.14",
+    "our own tests, fastloop's half",
+    f"{PYTEST} {OWN} {NOT_SLOW} {NOT_ASYNCIO}",
+    "3.14",
+)
 stage(
     "lint",
     "style, layers, sizes, stubs",
-    f"{PYTEST} tests/lint",
+    f"{PYTEST} tests/lint {SHORT_LINT}",
     needs="test lint",
     FASTLOOP_LINT_STRICT="1",
 )
 stage(
-    "publish",
-    "sdist, wheel, workflows",
-    "tools/check-dist .venv-publish/bin/python",
-    needs="publish",
+    "3.11-programs",
+    "the corpus, 2,000 generated programs",
+    [CORPUS, f"{PROGRAMS} --from mixed --programs 2000 --seed 20250101"],
+    needs="test lint",
 )
-stage(
-    "docs",
-    "the site, in Chromium",
-    "python tools/check_site.py --browser",
-    needs="docs browser",
-    venv=".venv-docs",
-)
-stage(
-    "interop",
-    "programs that need a server",
-    f"{PYTEST} {WITH_SERVERS} -m 'not needs_no_server'",
-    needs="test interop",
-    venv=".venv",
-)
-stage(
-    "generated",
-    "the corpus, 5,000 generated programs",
-    [
-        f"{PROGRAMS} --from corpus --workers 3",
-        f"{PROGRAMS} --from mixed --programs 5000 --workers 3 --seed 20250101",
-    ],
-    venv=".venv",
-)
-count_references(
-    "refcount",
-    "reference counts",
-    " ".join(
-        str(path.relative_to(TOP))
-        for name in COUNTED.split()
-        for path in TOP.glob(f"tests/behaviour/*/test_{name}.py")
-    ),
-)
-stage(
-    "3.13t-half",
-    "transports and TLS, calls in several threads",
-    [
-        f"{PYTEST} {FIRST_HALF} {NOT_SLOW} {NOT_ASYNCIO}",
-        "python tests/fuzz/threaded.py --seconds 60 --seed 20250101",
-    ],
-    "3.13t",
-    venv=".venv-3.13t",
-)
-for one in VERSIONS:
-    which = {
-        "3.13t": f"{SECOND_HALF} {NOT_SLOW} {WITHOUT_GIL}",
-        "3.13": f"{BESIDE_ASAN} {NOT_SLOW}",
-        "3.14": OWN,
-    }.get(one, f"{OWN} {NOT_SLOW}")
-    about = "tests that asan leaves out" if one == "3.13" else "our own tests"
-    stage(one, about, f"{PYTEST} {which} {NOT_ASYNCIO}", one)
-for one in ("3.11", *VERSIONS, "3.14t"):
-    stage(
-        f"{one}-conf",
-        "CPython's test_asyncio",
-        f"python tests/conformance/run.py --name {one} "
-        f"--junitxml {LOGS}/{one}-conf.xml",
-        one,
-        "",
-        venv=".venv" if one == "3.11" else f".venv-{one}",
-        gate=one == "3.14t",
-    )
+sanitize("asan-programs", "the corpus, ASan+UBSan", CORPUS)
+for one in ("3.14", "3.14t"):
+    stage(f"{one}-programs", "the corpus", CORPUS, one)
+for one in ("3.11", "3.14", "3.14t"):
+    conformance(one)
 
-count_references(
-    "refcount-all", "references, all tests", "tests/behaviour", True
-)
-sanitize("asan-abrupt", "ASan+UBSan, ends and faults", "abrupt", True)
+for one in ("3.12", "3.13", "3.14", "3.15"):
+    own(f"{one}-all", one, "versions")
+for one in ("3.12", "3.13", "3.15"):
+    conformance(one, "versions")
+rest_of_own = " ".join(f"--ignore={folder}" for folder in NETWORK.split())
+own("3.14t-network", "3.14t", "free-threading", NETWORK)
+own("3.14t-rest", "3.14t", "free-threading", f"{OWN} {rest_of_own}")
 stage(
     "threads",
     "calls in several threads, 10 minutes",
     "python tests/fuzz/threaded.py --seconds 600",
-    "3.13t",
-    "",
-    venv=".venv-3.13t",
-    gate=True,
+    "3.14t",
+    part="free-threading",
 )
-for one in VERSIONS:
-    own(f"{one}-oracle", "our own tests, both loops", one)
-own("3.14t", "our own tests, both loops", "3.14t", WITHOUT_GIL)
-for one in ("3.11", "3.13", "3.14"):
-    stage(
-        f"{one}-faults",
-        "each call of 24 scenarios fails once",
-        SWEEP,
-        one,
-        venv=".venv" if one == "3.11" else f".venv-{one}",
-        gate=True,
-    )
-stage(
-    "asan-faults",
-    "24 scenarios, ASan+UBSan",
-    SWEEP,
-    "asan",
-    venv=".venv-asan",
-    gate=True,
-    FASTLOOP_SANITIZE="address,undefined",
-    FASTLOOP_SWEEP_PATIENCE="120",
-    # A failed check ends the run, whose exit status is looked at.
-    ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1",
-    UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1",
-    PYTHONMALLOC="malloc",
-)
-stage(
-    "generated-many",
-    "100,000 generated programs",
-    f"{PROGRAMS} --from mixed --programs 100000 --workers 3 --seed today",
-    venv=".venv",
-    gate=True,
-)
-stage(
-    "soak",
-    "10,000 connections, 2 minutes",
-    "python tests/load/soak.py --minutes 2",
-    needs="test",
-    gate=True,
-)
-for mode in ("one-byte", "would-block", "coarse", "collect"):
-    drawn = f"{PROGRAMS} --worst {mode} --programs 5000 --seed today"
-    libraries = f"tests/interop -p tests.worst --worst {mode}"
-    stage(
-        f"worst-{mode}",
-        "generated programs, and libraries', on a system at its worst",
-        [drawn, f"{PYTEST} {libraries} {NOT_ASYNCIO}"],
-        needs="test interop",
-        venv=".venv-worst",
-        gate=True,
-    )
-stage(
-    "day",
-    "20 million callbacks, 2 million timers, 200,000 connections",
-    "python tests/load/day.py --share 0.02",
-    needs="test",
-    gate=True,
-)
-stage(
-    "networks",
-    "networks that are not loopback",
-    "python tests/load/networks.py",
-    needs="test",
-    gate=True,
-)
-stage(
-    "hostile",
-    "slow, silent, endless peers",
-    "python tests/load/hostile.py",
-    needs="test",
-    gate=True,
-)
-stage(
-    "fuzz",
-    "fuzzers, 2 minutes each",
-    "python tests/fuzz/run.py --seconds 120",
-    needs="fuzz",
-    gate=True,
-    CC="clang",
-    # clang knows no -fno-strict-overflow beside this Python's flags.
-    FASTLOOP_WERROR="0",
-    FASTLOOP_SANITIZE="fuzzer-no-link,address,undefined",
-)
-newcomer("readme-bench", "make bench on a new Debian", "make bench", gate=True)
-stage(
-    "wheel",
-    "a wheel without libuv",
-    "tools/try-wheel .venv-wheel/bin/python",
-    needs="wheel",
-    gate=True,
-)
-stage(
-    "3.14-all",
-    "the real programs",
-    f"{PYTEST} tests/interop",
-    "3.14",
-    "test interop",
-    gate=True,
-)
-stage(
-    "libuv-1.48",
-    "behaviour on libuv 1.48",
-    ".ci/libuv-1.48 tests/isolated/test_sqpoll.py tests/behaviour "
-    + NOT_ASYNCIO,
-    needs="",
-    gate=True,
-)
-elsewhere("i386", "32 bits", "tests/unit tests/behaviour tests/fault")
-elsewhere("arm64", "on qemu", ON_QEMU)
-elsewhere("s390x", "on qemu, big-endian", ON_QEMU)
-stage(
-    "upstream",
-    "uvicorn's, websockets' tests",
-    "python tests/interop/upstream_suites.py",
-    needs="",
-    gate=True,
-)
-own("debug", "asserts on", "3.11", FASTLOOP_DEBUG="1")
-own("clang", "built by clang", "3.13", CC="clang")
-own("lto", "link-time optimisation", "3.13", FASTLOOP_LTO="1")
 for half in (0, 1):
     # A report of a race fails the session, whatever became of the test.
     reports = f"{LOGS}/races-{half}"
@@ -495,8 +395,7 @@ for half in (0, 1):
         f"ThreadSanitizer, half {half} of the tests with threads",
         shlex.join(["sh", "-c", races]),
         "tsan",
-        venv=".venv-tsan",
-        gate=True,
+        part="races",
         # A test's program may take half of it (isolated_scripts.LIMIT): one
         # imports asyncio in four subinterpreters, in over two minutes.
         limit=600,
@@ -506,3 +405,131 @@ for half in (0, 1):
         TSAN_OPTIONS=f"suppressions={TOP}/.ci/tsan.supp log_path={reports} "
         "die_after_fork=0 report_thread_leaks=0",
     )
+count_references(
+    "references",
+    "each kind of object",
+    f"tests/unit {COUNTED} tests/isolated/test_refcount_plugin.py",
+)
+count_references(
+    "references-day", f"today's of {SHARES} shares of behaviour", COUNTED_TODAY
+)
+sanitize(
+    "asan-abrupt",
+    "ASan+UBSan, ends and faults",
+    f"python .ci/leaks.py {LOGS} abrupt",
+    "sanitizers",
+)
+sanitize(
+    "asan-faults",
+    "24 scenarios, ASan+UBSan",
+    SWEEP,
+    "sanitizers",
+    FASTLOOP_SWEEP_PATIENCE="120",
+)
+stage(
+    "fuzz",
+    "fuzzers, 2 minutes each",
+    "python tests/fuzz/run.py --seconds 120",
+    needs="fuzz",
+    part="fuzz",
+    CC="clang",
+    # clang knows no -fno-strict-overflow beside this Python's flags.
+    FASTLOOP_WERROR="0",
+    FASTLOOP_SANITIZE="fuzzer-no-link,address,undefined",
+)
+for one in ("3.11", "3.13", "3.14"):
+    stage(
+        f"{one}-faults",
+        "each call of 24 scenarios fails once",
+        SWEEP,
+        one,
+        part="faults",
+    )
+stage(
+    "programs",
+    "40,000 generated programs of the day",
+    f"{PROGRAMS} --from mixed --programs 40000 --seed today",
+    part="programs",
+)
+for mode in ("one-byte", "would-block", "coarse", "collect"):
+    drawn = f"{PROGRAMS} --worst {mode} --programs 5000 --seed today"
+    libraries = f"tests/interop -p tests.worst --worst {mode}"
+    stage(
+        f"worst-{mode}",
+        "programs and libraries on a system at its worst",
+        [drawn, f"{PYTEST} {libraries} {NOT_ASYNCIO}"],
+        needs="test interop",
+        part="worst",
+    )
+for name, about, command in (
+    ("soak", "10,000 connections, 2 minutes", "soak.py --minutes 2"),
+    ("day", "2 % of a day's callbacks and timers", "day.py --share 0.02"),
+    ("networks", "networks that are not loopback", "networks.py"),
+    ("hostile", "slow, silent, endless peers", "hostile.py"),
+):
+    stage(name, about, f"python tests/load/{command}", part="load")
+stage(
+    "interop",
+    "programs that need a server",
+    f"{PYTEST} {WITH_SERVERS} -m 'not needs_no_server'",
+    needs="test interop",
+    part="interop",
+)
+stage(
+    "3.14-interop",
+    "the real programs",
+    f"{PYTEST} tests/interop",
+    "3.14",
+    "test interop",
+    part="interop",
+)
+stage(
+    "upstream",
+    "uvicorn's, websockets' tests",
+    "python tests/interop/upstream_suites.py",
+    part="interop",
+)
+own("debug", "3.11", "compilers", about="asserts on", FASTLOOP_DEBUG="1")
+own("clang", "3.12", "compilers", about="built by clang", CC="clang")
+own("lto", "3.13", "compilers", about="link-time build", FASTLOOP_LTO="1")
+stage(
+    "lint-all",
+    "two compilers, clang-tidy",
+    f"{PYTEST} tests/lint",
+    needs="test lint",
+    part="lint",
+    FASTLOOP_LINT_STRICT="1",
+)
+stage(
+    "publish",
+    "sdist, wheel, workflows",
+    "tools/check-dist .venv/bin/python",
+    needs="publish",
+    part="publish",
+)
+stage(
+    "docs",
+    "the site, in Chromium",
+    "python tools/check_site.py --browser",
+    needs="docs browser",
+    part="publish",
+)
+newcomer("readme-bench", "make bench on a new Debian", "make bench", "publish")
+stage(
+    "wheel",
+    "a wheel without libuv",
+    "tools/try-wheel .venv/bin/python",
+    needs="wheel",
+    part="publish",
+)
+stage(
+    "libuv-1.48",
+    "behaviour on libuv 1.48",
+    ".ci/libuv-1.48 tests/isolated/test_sqpoll.py tests/behaviour "
+    + NOT_ASYNCIO,
+    needs="",
+    part="platforms",
+)
+elsewhere("i386", "32 bits", "tests/unit tests/behaviour tests/fault")
+elsewhere("arm64", "on qemu", ON_QEMU)
+elsewhere("s390x", "on qemu, big-endian", ON_QEMU)

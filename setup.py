@@ -79,6 +79,13 @@ def check_python() -> None:
             "fastloop needs CPython 3.11 or newer, and this is "
             f"{sys.implementation.name} {sys.version.split()[0]}."
         )
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+    if free_threaded and sys.version_info < (3, 14):
+        sys.exit(
+            "fastloop needs free-threaded CPython 3.14 or newer, and this is "
+            f"{sys.version.split()[0]}, where free threading was an "
+            "experiment; CPython 3.13 with a GIL will do."
+        )
 
 
 def check_compiler() -> None:

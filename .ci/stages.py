@@ -1,4 +1,4 @@
-"""Runs the sessions of noxfile.py, three at a time, and prints their results.
+"""Runs sessions of noxfile.py, three at a time, and prints their results.
 
 nox runs sessions one after the other; this runs a nox for each.  A selected
 stage that has no result counts as failed.  A test that failed once and then
@@ -25,9 +25,12 @@ LOGS = TOP / "build" / "ci"
 NOX = [sys.executable, "-m", "nox", "-f", str(TOP / "noxfile.py")]
 # Platforms that only .github/workflows/wheels.yml tests.
 ELSEWHERE = "arm64 without qemu, riscv64, musl, macOS"
-# Seconds of a stage: a limit for what hangs, three times what is usual.
+# Seconds of a stage: a limit for what hangs.
 LIMIT = 90 * 60
-GATE_LIMIT = 300 * 60
+# On two cores: a third of a stage's time is waiting.
+JOBS = 3
+# The part whose stages measure, and so run one by one.
+ALONE = "load"
 # The process groups of what runs now.
 LIVE: set[int] = set()
 # Set when the run itself is ended: no stage begins any more.
@@ -40,7 +43,7 @@ class Stage:
 
     name: str
     what: str
-    gate: bool
+    part: str = ""  # of the gate
     result: str = "did not run"
     note: str = ""
     seconds: float = 0.0
@@ -57,16 +60,15 @@ class Stage:
         log = LOGS / f"{self.name}.log"
         report = LOGS / f"{self.name}.xml"
         report.unlink(missing_ok=True)
-        limit = GATE_LIMIT if self.gate else LIMIT
         began = time.monotonic()
-        code = run_group([*NOX, "-s", self.name], log, limit)
+        code = run_group([*NOX, "-s", self.name], log, LIMIT)
         self.seconds = time.monotonic() - began
         text = log.read_text(errors="replace")
         self.unsteady = re.findall(r"(?m)^RERUN (.*)\nPASSED \1$", text)
         if self.unsteady:
             self.note = f"{len(self.unsteady)} unsteady"
         if code == 124:
-            self.note = f"stopped after {limit // 60} minutes"
+            self.note = f"stopped after {LIMIT // 60} minutes"
         elif code:
             self.note = f"see {log}"
         self.result = "FAILED" if code else "ok"
@@ -202,45 +204,47 @@ def every_stage() -> list[Stage]:
         [*NOX, "--list", "--json"], capture_output=True, text=True, check=True
     )
     return [
-        Stage(row["session"], row["description"], "gate" in row["tags"])
+        Stage(row["session"], row["description"], *row["tags"])
         for row in json.loads(done.stdout)
     ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog=".ci/run")
-    parser.add_argument("--gate", action="store_true")
-    parser.add_argument("--only", nargs="+", metavar="NAME", default=[])
-    # On two cores: a third of a stage's time is waiting.
-    parser.add_argument("--jobs", type=int, default=3, help="at once (3)")
-    parser.add_argument("--list", action="store_true")
-    options = parser.parse_args()
     stages = every_stage()
+    parts = list(dict.fromkeys(row.part for row in stages))
+    parser = argparse.ArgumentParser(prog=".ci/run")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--gate", nargs="*", metavar="PART", choices=parts[1:])
+    which.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        choices=[row.name for row in stages],
+    )
+    which.add_argument("--list", action="store_true")
+    options = parser.parse_args()
     if options.list:
         for row in stages:
-            print(f"{row.name:<15}{row.what}{'  (gate)' * row.gate}")
+            print(f"{row.name:<18}{row.part:<16}{row.what}")
         return 0
-    unknown = set(options.only) - {row.name for row in stages}
-    if unknown:
-        parser.error(f"no such stage: {', '.join(sorted(unknown))}")
-    chosen = options.only or [
-        row.name for row in stages if options.gate or not row.gate
+    if options.gate is not None:
+        parts = options.gate or parts[1:]
+    elif not options.only:
+        parts = [""]
+    rows = [
+        row
+        for row in stages
+        if (row.name in options.only if options.only else row.part in parts)
     ]
-    rows = [row for row in stages if row.name in chosen]
     LOGS.mkdir(parents=True, exist_ok=True)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, on_end_signal)
     began = time.monotonic()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(Stage.run, [row for row in rows if not row.gate]))
-    # Some of these build in place with other options: never beside another.
-    for row in rows:
-        if row.gate:
-            row.run()
-    left = [row.name for row in stages if row.name not in chosen]
-    text = table(rows) + "\n\n"
-    text += f"not run: {', '.join(left)}\n" if left else ""
-    text += f"not run here: {ELSEWHERE}\nlogs: {LOGS}\n"
+    # Each part builds the extension in its own way, and so runs by itself.
+    for part in parts:
+        with ThreadPoolExecutor(1 if part == ALONE else JOBS) as pool:
+            list(pool.map(Stage.run, [r for r in rows if r.part == part]))
+    text = f"{table(rows)}\n\nnot run here: {ELSEWHERE}\nlogs: {LOGS}\n"
     (LOGS / "table.txt").write_text(text)
     print(
         f"\n{text}{closing_line(rows, time.monotonic() - began)}", flush=True

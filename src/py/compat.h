@@ -18,6 +18,9 @@
 #if PY_VERSION_HEX < 0x030B0000
 #error "fastloop needs CPython 3.11 or later"
 #endif
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX < 0x030E0000
+#error "fastloop needs free-threaded CPython 3.14 or later"
+#endif
 
 /* 3.12: get_running_loop() no longer calls getpid(), so it is cheap enough to
    call for each new future (loop/tasks.c). */

@@ -30,7 +30,7 @@ import left_out
 import upstream_suites
 from run import COUNTS, OUT
 
-VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15", "3.13t")
+VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15", "3.14t")
 COLUMNS = {
     "passed": "passed",
     "failed": "failed",
