@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs our own tests under ASan and UBSan and judges what they report.
+"""Runs our own tests under sanitizers and judges what these report.
 
 CPython keeps memory to its end, and a leak in an application's own objects
 passes through our frames too, because our loop calls the application.  So a
@@ -7,9 +7,11 @@ leak is ours if, from the allocation outwards, a frame of fastloop's comes
 before the bytecode interpreter's.  Any other kind of report is a failure,
 also one of CPython's code.
 
-    leaks.py FOLDER           reports go to FOLDER; $VENV is the environment
-    leaks.py FOLDER abrupt    the tests that end interpreters in the middle of
-                              things; what leaks then is not judged
+    leaks.py REPORTS 0|1 PYTEST ARGUMENT...
+
+REPORTS is where reports go, without their ends; with 0, what leaks is not
+judged: what ends an interpreter in the middle of things leaves behind what is
+CPython's.  $VENV is the environment.
 """
 
 import os
@@ -19,30 +21,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OWN = (
-    "unit",
-    "behaviour",
-    "fault/test_limits.py",
-    "fault/test_net_calls.py",
-    "fault/test_slow_systems.py",
-)
-# An interpreter that ends in the middle of things, or runs out of memory,
-# leaves behind what is CPython's.  The floods are in the gate for their time.
-FLOODS = "test_tls_key_floods"
-ABRUPT = ("isolated", "fault/test_memory.py", f"behaviour/tls/{FLOODS}.py")
-# Python alone, in a process for each step: it takes most of an hour here.
-NOT_OURS = (
-    "behaviour/cli",
-    "behaviour/package/test_metrics_adapters.py",
-    "behaviour/package/test_pytest_*.py",
-    "behaviour/package/test_top_finds.py",
-)
-# At its end CPython frees the states of daemon threads while those still let
-# go of the GIL (drop_gil): its own fault, and ASan's report comes too late to
-# be complete.
-NOT_ABRUPT = "not [asyncio and not daemon_thread"
 # Not the exit status of failed tests.
 FINDINGS = 3
+FAILURES = (
+    "ERROR:",
+    "runtime error:",
+    "LeakSanitizer has encountered a fatal error",
+    "WARNING: ThreadSanitizer:",
+)
 FRAME = re.compile(r"^\s+#\d+ 0x[0-9a-f]+ in (\S+)(.*)$", re.M)
 FASTLOOP = re.compile(r"\b_core\.|[ /]src/")
 INTERPRETER = re.compile(r"^_PyEval_|^PyEval_")
@@ -65,9 +51,7 @@ def judge(text: str) -> list[str]:
         if "LeakSanitizer: detected memory leaks" in part:
             blocks = re.split(r"(?m)^(?=(?:Direct|Indirect) leak of)", part)
             bad += [b for b in blocks[1:] if is_ours(b)]
-        elif "ERROR:" in part or "runtime error:" in part:
-            bad.append(part)
-        elif "LeakSanitizer has encountered a fatal error" in part:
+        elif any(word in part for word in FAILURES):
             bad.append(part)
     return bad
 
@@ -80,35 +64,29 @@ def options(log: Path, leaks: bool) -> dict[str, str]:
         "LSAN_OPTIONS": f"exitcode=0:suppressions={HERE / 'lsan.supp'}:"
         "print_suppressions=0",
         "UBSAN_OPTIONS": f"{common}:print_stacktrace=1",
+        # The children that tests fork start threads of their own; a daemon
+        # thread counts as a leaked one.
+        "TSAN_OPTIONS": f"{common}:suppressions={HERE / 'tsan.supp'}:"
+        "die_after_fork=0:report_thread_leaks=0",
     }
 
 
-def main(folder: str, abrupt: str = "") -> int:
-    log = Path(folder) / f"asan-report{abrupt}"
+def main(reports: str, leaks: str, *words: str) -> int:
+    log = Path(reports)
     for old in log.parent.glob(log.name + ".*"):
         old.unlink()
-    tests = [f"tests/{name}" for name in (ABRUPT if abrupt else OWN)]
     python = Path(os.environ.get("VENV", ".venv"), "bin", "python")
     code = subprocess.call(
-        [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            *tests,
-            *(f"--ignore-glob=tests/{name}" for name in NOT_OURS),
-            "-k",
-            NOT_ABRUPT if abrupt else f"not [asyncio and not {FLOODS}",
-        ],
-        env={**os.environ, **options(log, not abrupt)},
+        [python, "-m", "pytest", "-q", *words],
+        env={**os.environ, **options(log, leaks == "1")},
     )
-    reports = sorted(log.parent.glob(log.name + ".*"))
+    found = sorted(log.parent.glob(log.name + ".*"))
     bad = []
-    for report in reports:
+    for report in found:
         bad += judge(report.read_text(errors="replace"))
     for text in bad[:20]:
         print(text)
-    print(f"{len(reports)} sanitizer reports, {len(bad)} findings in fastloop")
+    print(f"{len(found)} sanitizer reports, {len(bad)} findings in fastloop")
     return FINDINGS if bad else code
 
 

@@ -158,13 +158,13 @@ def on_end_signal(signum: int, frame: object) -> None:
 
 
 def table(rows: list[Stage]) -> str:
-    head = f"{'stage':<15}{'what':<28}{'result':<13}"
+    head = f"{'stage':<18}{'what':<30}{'result':<13}"
     head += f"{'passed':>7}{'failed':>7}{'skipped':>8}{'time':>8}"
     lines = [head, "-" * len(head)]
     reasons = collections.defaultdict(list)
     for row in rows:
         lines.append(
-            f"{row.name:<15}{row.what:<28}{row.result:<13}"
+            f"{row.name:<18}{row.what:<30}{row.result:<13}"
             f"{row.counts['passed']:>7}{row.counts['failed']:>7}"
             f"{row.counts['skipped']:>8}{row.seconds:>7.0f}s"
             + f"  {row.note}"

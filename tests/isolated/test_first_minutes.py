@@ -108,6 +108,14 @@ LACKS = {
         "sys.version = '3.10.4 (main)';",
         "fastloop needs CPython 3.11 or newer, and this is cpython 3.10.4.",
     ),
+    "free threading": (
+        {},
+        "import setuptools.command.egg_info, sysconfig; "
+        "sysconfig.get_config_vars()['Py_GIL_DISABLED'] = 1; "
+        "sys.version_info = (3, 13, 5); "
+        "sys.version = '3.13.5 experimental';",
+        "fastloop needs free-threaded CPython 3.14 or newer, and this is 3.13",
+    ),
     "pkg-config": (
         {"PKG_CONFIG": "no-such-tool"},
         "",

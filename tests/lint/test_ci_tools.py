@@ -54,6 +54,7 @@ def test_leaks_of_ours_are_found(leaks):
 def test_crashes_are_found(leaks):
     assert len(leaks.judge(CRASH)) == 1
     assert len(leaks.judge("src/a.c:3:9: runtime error: overflow")) == 1
+    assert len(leaks.judge("WARNING: ThreadSanitizer: data race\n")) == 1
     assert leaks.judge("nothing to say\n") == []
 
 
