@@ -408,7 +408,7 @@ class Case:
         how = self.tape.byte() % 4
         if name in ("__class__", "__dict__") or thing is self.loop:
             return
-        # repr() of a task in another thread crashes CPython 3.13t.
+        # repr() of a task in another thread crashed free-threaded 3.13.
         if not _is_ours(type(thing)):
             return
         note("attribute", how, type(thing), name)
