@@ -52,8 +52,7 @@
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
 #define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
 /* How often the set is polled while libuv cannot do it: libuv's loop could not
-   be opened, the system refuses to register the set there, or no fd is free to
-   replace a set that has stale events. */
+   be opened, or the system refuses to register the set there. */
 #define UNPOLLED_MS     5
 /* Every so many polls, one that may wait first takes pending events. */
 #define PROBE_POLLS     16
@@ -217,16 +216,12 @@ check_uv_fds(FlPoller *poller)
 
 /* Have libuv poll the set, if it does not.  If the set cannot be added,
    set_poll is stopped again before libuv tries to add it itself and aborts.
-   A set that reports stale events would end each wait at once: -EAGAIN until
-   it is replaced.  0 or a negative errno. */
+   0 or a negative errno. */
 static int
 start_set_poll(FlPoller *poller)
 {
     if (FL_LIKELY(poller->set_polled)) {
         return 0;
-    }
-    if (poller->table.needs_new_set) {
-        return -EAGAIN;
     }
     int code = uv_poll_start(&poller->set_poll, UV_READABLE, on_set);
     if (code == 0) {
@@ -328,8 +323,7 @@ static void
 close_timerfd_and_pipe(FlPoller *poller)
 {
     if (poller->signal_reg != NULL) {
-        /* In a forked child the file stays open, in the parent. */
-        fl_registration_close(poller->signal_reg, FL_FD_SHARED);
+        fl_registration_close(poller->signal_reg);
         poller->signal_reg = NULL;
     }
     close_timerfd(poller);
@@ -513,7 +507,7 @@ take_events(FlPoller *poller)
         table->failure_code = count;
     } /* after EINTR the next poll tries again */
     table->event_count = count > 0 ? count : 0;
-    poller->expects_events = count > 1 && !table->needs_new_set;
+    poller->expects_events = count > 1;
     return count > 0 || table->failure_code < 0;
 }
 
@@ -580,8 +574,7 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
                        || poller->polls % PROBE_POLLS == 0;
     poller->expects_events = false;
     if (check_first && take_events(poller)) {
-        poller->expects_events |=
-            timeout_ns != 0 && !poller->table.needs_new_set;
+        poller->expects_events |= timeout_ns != 0;
         return;
     }
     if (timeout_ns != 0) {

@@ -1,23 +1,24 @@
 /* Registrations of fds: see registration.h.
 
    1. The set stores a tag with each registration: the fd and a generation.
-      add() and make_stale() renew the generation; update_interest keeps it
-      unless the fd refers to another file.
+      fl_registration_open(), add() and make_stale() renew the generation;
+      update_interest keeps it unless the fd refers to another file.
       An event with another generation is stale and is ignored; otherwise it
       would run the callback of another file.
    2. The kernel keeps a registration after its fd was closed as long as a
-      duplicate, or another process, has the file open.  Its events become
-      stale when a call for the fd fails, or when the registration is closed
-      with FL_FD_CLOSES or FL_FD_SHARED.  So every MOST_REPEATS events one
-      EPOLL_CTL_MOD checks that the fd still refers to the registered file.
-      After MOST_STALE stale events the set is replaced, which is the only way
-      to stop them.
-   3. The set may contain more than is wanted, also for an fd whose
-      registration was closed.  FlFd.interest says what.  After two unwanted
-      events in a row it is taken out of the set.  Not after one: often the
-      next iteration closes the fd, registers it for a transport, or wants the
-      event again.
-   4. What the system refuses is an error code and ends at most the one
+      duplicate, or another process, has the file open.  So we remove ours
+      while the fd is open, at each close.  Other code closes fds too: then
+      events become stale when a call for the fd fails.  So every MOST_REPEATS
+      events one EPOLL_CTL_MOD checks that the fd still refers to the
+      registered file.  After MOST_STALE stale events the set is replaced,
+      which is the only way to stop them.
+   3. The set may contain more than is wanted: FlRegistration.interest says
+      what.  After two unwanted events in a row it is taken out of the set.
+      Not after one: often the next iteration wants the event again.
+   4. An fd has one registration.  What the set contains under the fd for its
+      present file is that one's, or stale.  So it may be removed, also if
+      other code has closed the fd and reused it.
+   5. What the system refuses is an error code and ends at most the one
       registration that the call was for. */
 #include "core/registration.h"
 
@@ -41,13 +42,6 @@
 #define MOST_STALE    256
 #define FIRST_FDS     64
 
-/* Looked up each time, because the table moves when it grows. */
-static FlFd *
-row_of(const FlRegistration *reg)
-{
-    return &reg->table->fds[reg->fd];
-}
-
 /* Append it to the list from which iteration.c queues an entry. */
 static void
 fire(FlRegistration *reg, int events)
@@ -69,29 +63,47 @@ is_other_file(int code)
     return code == -ENOENT || code == -EBADF || code == -EPERM;
 }
 
+static uint64_t
+tag_of(const FlRegistration *reg, uint32_t generation)
+{
+    return (uint64_t)generation << 32 | (uint32_t)reg->fd;
+}
+
 /* Treat as stale what the set may still contain under the fd. */
 static void
-make_stale(FlFdTable *table, int fd)
+make_stale(FlRegistration *reg)
 {
-    table->fds[fd].interest = 0;
-    table->fds[fd].generation = ++table->last_generation;
+    reg->interest = 0;
+    reg->generation = ++reg->table->last_generation;
 }
 
 /* Have the set report these events, none of them new, under the fd.  This also
    checks the file: an fd that refers to another one by now is not registered
    again, and what the set still contains is stale. */
 static void
-update_interest(FlFdTable *table, int fd, int interest)
+update_interest(FlRegistration *reg, int interest)
 {
-    FlFd *row = &table->fds[fd];
-    uint64_t tag = (uint64_t)row->generation << 32 | (uint32_t)fd;
-    int code = fl_fd_set_control(&table->set, FL_FD_CHANGE, fd, interest, tag);
-    row->unwanted = 0;
+    int code = fl_fd_set_control(&reg->table->set, FL_FD_CHANGE, reg->fd,
+                                 interest, tag_of(reg, reg->generation));
+    reg->unwanted = 0;
     if (code == 0) {
-        row->interest = (uint8_t)interest;
+        reg->interest = (uint8_t)interest;
     }
     else if (is_other_file(code)) {
-        make_stale(table, fd);
+        make_stale(reg);
+    }
+}
+
+/* Take a registration out of the set, if that is this process's own and is
+   usable.  In a forked child it may be the parent's, which must not change. */
+static void
+leave_set(FlRegistration *reg)
+{
+    const FlFdTable *table = reg->table;
+    if (reg->interest != 0 && table->failure_code == 0
+        && table->forks == fl_forks_count())
+    {
+        update_interest(reg, 0);
     }
 }
 
@@ -105,22 +117,21 @@ static int
 add(FlRegistration *reg, int renewed)
 {
     FlFdSet *set = &reg->table->set;
-    FlFd *row = row_of(reg);
     int all = reg->wanted, interest = all;
     uint32_t generation = ++reg->table->last_generation;
-    uint64_t tag = (uint64_t)generation << 32 | (uint32_t)reg->fd;
+    uint64_t tag = tag_of(reg, generation);
     int code = -ENOENT;
-    if (row->interest != 0) {
+    if (reg->interest != 0) {
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
     if (is_other_file(code)) {
         /* The other wanted events were of an earlier file.  This call found
            that, or an earlier one did: nothing is in the set, and no retry for
            lack of room is due. */
-        if (row->interest != 0 || !reg->recheck) {
+        if (reg->interest != 0 || !reg->recheck) {
             reg->wanted = (uint8_t)(interest &= renewed);
         }
-        row->interest = 0;
+        reg->interest = 0;
         code = fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, tag);
     }
     if (code == -EEXIST) {
@@ -130,10 +141,10 @@ add(FlRegistration *reg, int renewed)
         reg->wanted = (uint8_t)(interest = all);
         code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
     }
-    if (code == 0 || row->interest == 0) {
-        row->generation = generation; /* else the previous one stays */
-        row->interest = code == 0 ? (uint8_t)interest : 0;
-        row->unwanted = 0;
+    if (code == 0 || reg->interest == 0) {
+        reg->generation = generation; /* else the previous one stays */
+        reg->interest = code == 0 ? (uint8_t)interest : 0;
+        reg->unwanted = 0;
     }
     reg->ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
     reg->repeats = 0;
@@ -169,11 +180,11 @@ table_reserve(FlFdTable *table, int fd)
         return 0;
     }
     /* An fd is less than INT_MAX, and so is a size that the system allows. */
-    FlFd *fds = realloc(table->fds, grown * sizeof(*fds));
+    FlRegistration **fds = realloc(table->fds, grown * sizeof(void *));
     if (fds == NULL) {
         return FL_NO_MEMORY;
     }
-    memset(fds + size, 0, (grown - size) * sizeof(*fds));
+    memset(fds + size, 0, (grown - size) * sizeof(void *));
     table->fds = fds;
     table->fds_size = (int)grown;
     return 0;
@@ -193,11 +204,12 @@ fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
     reg->fd = fd;
     fl_fd_table_lock(table);
     int code = table_reserve(table, fd);
-    if (code == 0 && table->fds[fd].reg != NULL) {
+    if (code == 0 && table->fds[fd] != NULL) {
         code = -EEXIST;
     }
     if (code == 0) {
-        table->fds[fd].reg = *out = reg;
+        make_stale(reg); /* events of an earlier one may wait */
+        table->fds[fd] = *out = reg;
     }
     fl_fd_table_unlock(table);
     if (code < 0) {
@@ -209,7 +221,7 @@ fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
 FlRegistration *
 fl_registration_at(const FlFdTable *table, int fd)
 {
-    return fd < table->fds_size ? table->fds[fd].reg : NULL;
+    return fd < table->fds_size ? table->fds[fd] : NULL;
 }
 
 int
@@ -257,7 +269,7 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
-        if (!reg->persistent || (wanted & ~row_of(reg)->interest)) {
+        if (!reg->persistent || (wanted & ~reg->interest)) {
             code = add(reg, renewed == 0 ? wanted : added);
         }
         else { /* no system call has seen the fd */
@@ -282,22 +294,13 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
 }
 
 void
-fl_registration_close(FlRegistration *reg, FlFdFate fate)
+fl_registration_close(FlRegistration *reg)
 {
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
-    /* In a forked child that could not get a set of its own, the parent's set
-       must not change. */
-    if (fate == FL_FD_SHARED && fl_fd_table_after_fork(table) == 0
-        && row_of(reg)->interest != 0)
-    {
-        update_interest(table, reg->fd, 0);
-    }
-    if (fate != FL_FD_STAYS) {
-        make_stale(table, reg->fd);
-    }
+    leave_set(reg);
     drop_event(reg);
-    row_of(reg)->reg = NULL;
+    table->fds[reg->fd] = NULL;
     reg->on_events = NULL;
     reg->fired = 0;
     fl_list_remove(&reg->fired_link);
@@ -317,8 +320,8 @@ fl_registrations_close_all(FlFdTable *table)
 {
     fl_registrations_free_closed(table);
     for (int fd = 0; fd < table->fds_size; fd++) {
-        if (table->fds[fd].reg != NULL) {
-            fl_registration_close(table->fds[fd].reg, FL_FD_STAYS);
+        if (table->fds[fd] != NULL) {
+            fl_registration_close(table->fds[fd]);
         }
     }
 }
@@ -336,22 +339,18 @@ process_event(FlFdTable *table, const FlFdEvent *event)
         table->failure_code = -EBADF;
         return;
     }
-    FlFd *row = &table->fds[fd];
-    if (row->generation != (uint32_t)(event->tag >> 32)) {
+    FlRegistration *reg = table->fds[fd];
+    if (reg == NULL || reg->generation != (uint32_t)(event->tag >> 32)) {
         table->stale_events++;
         return;
     }
-    FlRegistration *reg = row->reg;
-    int wanted = reg == NULL ? 0 : reg->wanted;
+    int wanted = reg->wanted;
     int fired = event->events & wanted;
-    if (fired != 0 && !(event->events & row->interest & ~wanted)) {
-        row->unwanted = 0;
+    if (fired != 0 && !(event->events & reg->interest & ~wanted)) {
+        reg->unwanted = 0;
     }
-    else if (++row->unwanted == MOST_UNWANTED) {
-        update_interest(table, (int)fd, wanted);
-    }
-    if (reg == NULL) {
-        return;
+    else if (++reg->unwanted == MOST_UNWANTED) {
+        update_interest(reg, wanted);
     }
     reg->ready |= (uint8_t)event->events;
     if (fired == 0) {
@@ -360,7 +359,7 @@ process_event(FlFdTable *table, const FlFdEvent *event)
     fire(reg, fired);
     if (++reg->repeats == MOST_REPEATS) {
         reg->repeats = 0;
-        update_interest(table, (int)fd, wanted); /* invariant 2: a check */
+        update_interest(reg, wanted); /* invariant 2: a check */
     }
 }
 
@@ -368,17 +367,11 @@ bool
 fl_registrations_collect(FlFdTable *table)
 {
     fl_fd_table_lock(table);
-    unsigned stale_before = table->stale_events;
     for (int at = 0; at < table->event_count; at++) {
         process_event(table, &table->events[at]);
     }
     table->event_count = 0;
-    /* See invariant 2.  A replacement that failed is tried again with the next
-       stale events, and is not needed any more if none come. */
-    bool stale = FL_UNLIKELY(table->needs_new_set)
-                     ? table->stale_events != stale_before
-                     : table->stale_events >= MOST_STALE;
-    table->needs_new_set = false;
+    bool stale = table->stale_events >= MOST_STALE; /* invariant 2 */
     if (FL_UNLIKELY(stale)) {
         table->stale_events = 0;
     }
@@ -421,7 +414,7 @@ fl_registrations_recheck(FlFdTable *table)
     fl_fd_table_lock(table);
     table->recheck = false;
     for (int fd = 0; fd < table->fds_size; fd++) {
-        FlRegistration *reg = table->fds[fd].reg;
+        FlRegistration *reg = table->fds[fd];
         if (reg == NULL || !reg->recheck) {
             continue;
         }
@@ -446,11 +439,13 @@ static void
 register_all(FlFdTable *table, FlFdSet *old)
 {
     for (int fd = 0; fd < table->fds_size; fd++) {
-        FlFd *row = &table->fds[fd];
-        FlRegistration *reg = row->reg;
-        bool registered = row->interest != 0;
-        make_stale(table, fd);
-        if (!registered || reg == NULL || reg->wanted == 0) {
+        FlRegistration *reg = table->fds[fd];
+        if (reg == NULL) {
+            continue;
+        }
+        bool registered = reg->interest != 0;
+        make_stale(reg);
+        if (!registered || reg->wanted == 0) {
             continue;
         }
         if (old != NULL
@@ -474,8 +469,7 @@ fl_fd_table_replace_set(FlFdTable *table)
 {
     FlFdSet old;
     fl_fd_table_lock(table);
-    table->needs_new_set = fl_fd_set_replace(&table->set, &old) < 0;
-    if (!table->needs_new_set) {
+    if (fl_fd_set_replace(&table->set, &old) == 0) {
         register_all(table, &old);
         fl_fd_set_close(&old);
     }

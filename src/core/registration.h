@@ -10,7 +10,8 @@
    A registration is level-triggered.  A wanted event is added at once, for the
    file that the fd refers to now: one system call, or two if that is another
    file.  It is removed lazily: when it was reported twice in a row unwanted.
-   So pause_reading makes no system call, and resume_reading makes one.
+   So pause_reading makes no system call, and resume_reading makes one.  A
+   registration that is closed leaves the set at once, with one system call.
 
    A persistent registration stays in the set between two waits.  The next wait
    makes no system call while the set contains the wanted events, because the
@@ -25,9 +26,10 @@
    Ownership: the table frees a registration when it is closed.  The owner
    closes it before the owner dies, and before it closes the fd.
 
-   Forks: in a forked child the first call that would change the set replaces
-   it by the child's own.  The inherited set is shared with the parent: to
-   remove an fd there would remove it for the parent, too.
+   Forks: in a forked child the first call that changes what is wanted, or the
+   first poll, replaces the set by the child's own.  The inherited set is shared
+   with the parent: to remove an fd there would remove it for the parent, too.
+   So a registration that is closed earlier makes no system call.
 
    Errors are negative errnos, or FL_NO_MEMORY.  No function here touches
    Python. */
@@ -50,29 +52,17 @@ struct FlLoop;
 struct FlOpenTransport;
 typedef struct FlRegistration FlRegistration;
 
-/* One row of the table of fds. */
-typedef struct {
-    FlRegistration *reg; /* or NULL */
-    /* What the set contains under this fd, as far as we know: its tag, and the
-       interest, 0 for nothing.  The fd may have been closed since, and reg may
-       be NULL: see registration.c, invariant 3. */
-    uint32_t generation;
-    uint8_t interest;
-    uint8_t unwanted; /* unwanted events in a row */
-} FlFd;
-
 /* The registrations of a loop, and the set that contains them. */
 typedef struct {
     FlFdSet set;
     uv_mutex_t lock; /* see fl_fd_table_lock */
     FlForkRenewal lock_renewal;
-    FlFd *fds; /* indexed by fd */
+    FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;
     uint32_t last_generation;
     /* No poll waits long: some registration has `recheck` set, or fired and
        was not queued for lack of memory. */
     FL_ATOMIC bool recheck;
-    bool needs_new_set;    /* the last attempt to replace it failed */
     unsigned stale_events; /* since the last attempt to replace the set */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
@@ -94,6 +84,11 @@ struct FlRegistration {
     int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;
+    /* What the set contains under the fd, as far as we know: its generation,
+       and the interest, 0 for nothing.  The fd may have been closed since. */
+    uint32_t generation;
+    uint8_t interest;
+    uint8_t unwanted;         /* unwanted events in a row */
     FL_ATOMIC uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested */
     uint8_t fired;            /* events reported and not yet run */
     /* Events that may still hold.  EAGAIN or a short transfer clears a bit,
@@ -217,21 +212,10 @@ int fl_registration_want(FlRegistration *reg, int wanted);
    kqueue does not tell, and reports them of the present file. */
 int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
 
-/* What becomes of the fd of a registration that is closed. */
-typedef enum {
-    /* It stays open.  No system call is made: the set drops the fd when its
-       file is closed, or after two more events. */
-    FL_FD_STAYS,
-    /* The caller closes it next.  If a duplicate of the fd keeps the file
-       open, its events are stale. */
-    FL_FD_CLOSES,
-    /* The same, and a duplicate may well exist: the fd is taken out of the set
-       at once. */
-    FL_FD_SHARED,
-} FlFdFate;
-
-/* Drop the registration's queued event, and free it. */
-void fl_registration_close(FlRegistration *reg, FlFdFate fate);
+/* Take the fd out of the set, drop the queued event, and free the
+   registration.  The fd should still be open: a duplicate, or a forked child,
+   may have its file, and would keep it in the set. */
+void fl_registration_close(FlRegistration *reg);
 
 /* Close every registration that is left; the loop is being closed.  Any
    thread, because a GC may close the loop. */
@@ -256,9 +240,9 @@ void fl_registrations_free_closed(FlFdTable *table);
    no room for. */
 void fl_registrations_recheck(FlFdTable *table);
 
-/* Replace the set by a new one, which has no stale registrations.  On failure
-   the old one stays, and is polled at intervals while it reports stale events
-   (needs_new_set).  No poll may run. */
+/* Replace the set by a new one, which has no stale registrations.  If no fd is
+   free for it the old one stays, and its next stale events try again.  No poll
+   may run. */
 void fl_fd_table_replace_set(FlFdTable *table);
 
 #endif

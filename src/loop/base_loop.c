@@ -163,9 +163,6 @@ close_core(FlLoop *loop)
     /* Before the poller closes the pipe: CPython's signal handler writes to
        it. */
     fl_signals_forget(loop);
-    /* Before the first registration is closed: in a forked child that would
-       change the parent's epoll set. */
-    (void)fl_poller_after_fork(loop->poller);
     if (loop->thread_queue_ready) {
         fl_thread_queue_close(loop);
     }

@@ -303,7 +303,7 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     *refs = user_fd->refs;
     /* A weak reference without a callback: dropping it runs no code. */
     Py_CLEAR(user_fd->socket_ref);
-    fl_registration_close(&user_fd->reg, FL_FD_STAYS);
+    fl_registration_close(&user_fd->reg);
 }
 
 bool
@@ -606,7 +606,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
             user_fd_detach(user_fd, &refs);
         }
         else if (removed != NULL) {
-            /* To want less makes no system call, so it cannot fail. */
+            /* To want less cannot fail. */
             (void)fl_registration_want(&user_fd->reg, user_fd_wanted(user_fd));
         }
     }

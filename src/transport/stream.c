@@ -271,9 +271,7 @@ fl_stream_unregister(FlStream *self, bool closes_duplicate)
         return;
     }
     int fd = reg->fd;
-    /* The application may have duplicated an exposed fd.  Its duplicate would
-       keep the file in the epoll set after the close(). */
-    fl_registration_close(reg, self->exposed ? FL_FD_SHARED : FL_FD_CLOSES);
+    fl_registration_close(reg);
     if (closes_duplicate && self->fd >= 0 && fd != self->fd) {
         (void)close(fd);
     }

@@ -4,9 +4,8 @@
    1. connection_lost is called once, from the ready queue or an event, so
       never inside another callback of the protocol.  Only without memory for a
       queue entry is it called on the spot.
-   2. The registration is closed before the fd.  In the other order the
-      system could give the fd to a new file, whose registration we would
-      then remove.
+   2. The registration is closed before the fd.  In the other order it would
+      stay in the set as long as a duplicate or a forked child has the file.
    3. After connection_lost the stream has released its protocol, server,
       socket, queue and loop.  What get_extra_info answers from stays, as with
       asyncio's transports.
@@ -218,11 +217,8 @@ static void
 end_unclosed(FlStream *self)
 {
     if (self->reg != NULL) {
-        /* In a forked child this may be the first use of the loop: without
-           this we would remove registrations from the parent's set. */
-        (void)fl_poller_after_fork(self->loop->poller);
-        fl_stream_flush_if_corked(
-            self); /* another finalizer may have written */
+        /* Another finalizer may have written. */
+        fl_stream_flush_if_corked(self);
     }
     if (stream_finish(self) < 0) {
         PyErr_WriteUnraisable((PyObject *)self);

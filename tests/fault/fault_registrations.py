@@ -56,18 +56,14 @@ async def renewal_error(code, helpers, reports):
     there is some.
     """
     loop = asyncio.get_running_loop()
-    protocol = helpers.Recorder()
-    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
-    client = socket.create_connection(server.sockets[0].getsockname())
-    await protocol.wait_for("made")
-    duplicate = os.dup(
-        int(re.search(r"fd=(\d+)", repr(protocol.transport))[1])
-    )
-    protocol.transport.close()
-    await protocol.wait_lost()
+    near, far = socket.socketpair()
+    loop.add_reader(near, print)
+    duplicate = near.dup()
+    near.close()
+    loop.remove_reader(near)  # too late
     left, right = socket.socketpair()
     arm("epoll_ctl_libuv", code, count=4)
-    client.sendall(b"stale")
+    far.sendall(b"stale")
     while hits() < 4:
         seen = loop.create_future()
         loop.add_reader(left, seen.set_result, None)
@@ -75,10 +71,8 @@ async def renewal_error(code, helpers, reports):
         await seen
         left.recv(1)
     loop.remove_reader(left)
-    for sock in (left, right, client):
+    for sock in (left, right, far, duplicate):
         sock.close()
-    os.close(duplicate)
-    server.close()
 
 
 async def first_wait_error(code, helpers, reports):

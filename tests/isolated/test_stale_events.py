@@ -149,12 +149,8 @@ loop.close()
 
 
 @pytest.mark.parametrize("stale", [1, 3])
-def test_stale_events_without_a_free_fd_do_not_keep_the_loop_busy(
-    script, stale
-):
-    """It looks at its descriptors at intervals, and is woken all the same;
-    with a free descriptor it gets rid of what is stale.
-    """
+def test_stale_events_without_a_free_fd_hide_no_others(script, stale):
+    """With a free descriptor the loop gets rid of what is stale."""
     if script.kind == "asyncio":
         pytest.skip("asyncio spins")
     script(f"""
@@ -183,7 +179,6 @@ async def main():
             os.dup2(file.fileno(), fd)
         client.send(b"stale")
     with few_descriptors():
-        assert await polls() < 60
         loop.call_later(0.01, far.send, b"data")
         assert await loop.sock_recv(near, 9) == b"data"
         threading.Timer(0.01, loop.call_soon_threadsafe,

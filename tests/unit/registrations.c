@@ -15,8 +15,8 @@ fired(FlFdTable *table)
 }
 
 /* One registration after the other, all of one fd: each fires, and the one
-   before it, whose file lives on in a duplicate, does not any more.  0, or the
-   line that fails. */
+   before it does not any more.  Other code has replaced its file, which lives
+   on in a duplicate.  0, or the line that fails. */
 static int
 use_once(FlFdTable *table)
 {
@@ -34,9 +34,11 @@ use_once(FlFdTable *table)
         return __LINE__;
     }
     int duplicate = dup(ends[0]);
-    fl_registration_close(reg, FL_FD_CLOSES);
-    if (dup2(others[0], ends[0]) < 0
-        || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
+    if (dup2(others[0], ends[0]) < 0) {
+        return __LINE__;
+    }
+    fl_registration_close(reg);
+    if (fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
         || fl_registration_want(reg, FL_READABLE) < 0)
     {
         return __LINE__;
@@ -47,7 +49,7 @@ use_once(FlFdTable *table)
     if (write(others[1], "y", 1) != 1 || fired(table) != reg) {
         return __LINE__;
     }
-    fl_registration_close(reg, FL_FD_STAYS);
+    fl_registration_close(reg);
     int fds[] = {duplicate, ends[0], ends[1], others[0], others[1]};
     for (int at = 0; at < 5; at++) {
         (void)close(fds[at]);
