@@ -1,27 +1,35 @@
 /* The fork counter: see forks.h.
 
-   1. The child handler does nothing but one atomic addition.  After a fork of
-      a threaded process POSIX allows the child only async-signal-safe calls:
-      a lock or an allocation could deadlock there. */
+   1. The handlers do nothing but atomic additions.  After a fork of a threaded
+      process POSIX allows the child only async-signal-safe calls: a lock or an
+      allocation could deadlock there. */
 #include "base/forks.h"
 
 #include <pthread.h>
 #include <sched.h>
 
 atomic_uint fl_forks;
+atomic_uint fl_forks_both;
 static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
 static int forks_code;
 
 static void
-count_fork(void)
+count_in_parent(void)
 {
+    atomic_fetch_add(&fl_forks_both, 1);
+}
+
+static void
+count_in_child(void)
+{
+    atomic_fetch_add(&fl_forks_both, 1);
     atomic_fetch_add(&fl_forks, 1);
 }
 
 static void
 register_handler(void)
 {
-    forks_code = -pthread_atfork(NULL, NULL, count_fork);
+    forks_code = -pthread_atfork(NULL, count_in_parent, count_in_child);
 }
 
 /* pthread_once, because each interpreter imports the module: a handler that

@@ -104,6 +104,25 @@ leave_set(FlRegistration *reg)
         && table->forks == fl_forks_count())
     {
         update_interest(reg, 0);
+        /* No event updates it any more, so nothing is known. */
+        reg->ready = FL_READABLE | FL_WRITABLE;
+    }
+}
+
+/* After a fork two processes have the files that were open.  So the persistent
+   registrations of these are in the set only while somebody waits. */
+static void
+note_fork(FlFdTable *table)
+{
+    table->forks_seen = fl_forks_seen();
+    for (int fd = 0; fd < table->fds_size; fd++) {
+        FlRegistration *reg = table->fds[fd];
+        if (reg != NULL && reg->persistent) {
+            reg->shared = true;
+            if (reg->wanted == 0) {
+                leave_set(reg);
+            }
+        }
     }
 }
 
@@ -289,6 +308,9 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
             drop_event(reg);
         }
     }
+    if (reg->shared && wanted == 0) {
+        leave_set(reg);
+    }
     fl_fd_table_unlock(table);
     return code;
 }
@@ -367,6 +389,9 @@ bool
 fl_registrations_collect(FlFdTable *table)
 {
     fl_fd_table_lock(table);
+    if (FL_UNLIKELY(table->forks_seen != fl_forks_seen())) {
+        note_fork(table);
+    }
     for (int at = 0; at < table->event_count; at++) {
         process_event(table, &table->events[at]);
     }
@@ -504,6 +529,7 @@ fl_fd_table_open(FlFdTable *table)
     fl_list_init(&table->closed);
     table->uv_backend_fd = -1;
     table->forks = fl_forks_count();
+    table->forks_seen = fl_forks_seen();
     fl_fork_renewal_init(&table->lock_renewal);
     int code = fl_fd_set_open(&table->set);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {

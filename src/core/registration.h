@@ -18,7 +18,9 @@
    owner knows the file by its socket object (loop/user_fd.h).  In return, such
    a wait is rechecked once within about a second: the fd is registered again
    and the waiter is called.  This covers an fd that now refers to another
-   file.
+   file.  The application closes the socket without our knowledge, and the
+   kernel then drops the registration, unless a forked child has the file too.
+   So one that was open at a fork leaves the set whenever nobody waits.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -69,8 +71,9 @@ typedef struct {
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
     int uv_backend_fd; /* of libuv's epoll, or -1: see fl_fd_set_is_open */
     unsigned forks;    /* fl_forks_count() of the process that owns the set */
-    int failure_code;  /* why the set is unusable: an error code, or 0 */
-    int event_count;   /* events taken and not yet processed */
+    unsigned forks_seen; /* fl_forks_seen() when `shared` was last set */
+    int failure_code;    /* why the set is unusable: an error code, or 0 */
+    int event_count;     /* events taken and not yet processed */
     /* Last, so that fl_fd_table_open need not clear it. */
     FlFdEvent events[FL_FD_SET_EVENTS];
 } FlFdTable;
@@ -96,6 +99,7 @@ struct FlRegistration {
     uint8_t ready;
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* set by the owner: see above */
+    bool shared;     /* persistent, and another process may have the file */
     bool recheck;    /* fl_registrations_recheck visits it */
 };
 
