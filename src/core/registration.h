@@ -29,9 +29,9 @@
    closes it before the owner dies, and before it closes the fd.
 
    Forks: in a forked child the first call that changes what is wanted, or the
-   first poll, replaces the set by the child's own.  The inherited set is shared
-   with the parent: to remove an fd there would remove it for the parent, too.
-   So a registration that is closed earlier makes no system call.
+   first poll, replaces the set by the child's own.  The inherited set is the
+   parent's, too: to remove an fd there would remove it for the parent.  So a
+   registration that is closed earlier makes no system call.
 
    Errors are negative errnos, or FL_NO_MEMORY.  No function here touches
    Python. */
