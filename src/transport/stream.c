@@ -221,7 +221,8 @@ fl_stream_has_fd(FlOpenTransport *node)
     return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
 }
 
-/* FlRegistration.on_events: call run_events in the stream's context. */
+/* FlRegistration.on_events: call run_events in the stream's context, which the
+   stream releases if they end it. */
 static int
 on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
@@ -230,14 +231,16 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
         return 0; /* they were dropped while their entry was queued */
     }
     Py_INCREF(self);
+    PyObject *context = Py_NewRef(self->context);
     int code;
-    if (PyContext_Enter(self->context) < 0) {
+    if (PyContext_Enter(context) < 0) {
         code = fl_loop_report_callback(loop, NULL);
     }
     else {
         code = self->run_events(self, events);
-        fl_context_leave(self->context, code < 0); /* set until dealloc */
+        fl_context_leave(context, code < 0);
     }
+    Py_DECREF(context);
     Py_DECREF(self);
     return code;
 }

@@ -7,8 +7,10 @@
    2. The registration is closed before the fd.  In the other order it would
       stay in the set as long as a duplicate or a forked child has the file.
    3. After connection_lost the stream has released its protocol, server,
-      socket, queue and loop.  What get_extra_info answers from stays, as with
-      asyncio's transports.
+      socket, queue, loop and context.  What get_extra_info answers from stays,
+      as with asyncio's transports.  The context must go: a protocol may have
+      stored itself in one of its variables, and would be a reference cycle
+      with the stream.
    4. An exception is reported before the stream is closed, so that the
       exception handler finds the transport open, as with asyncio.
    5. A raised exception that ends the run closes nothing, as in asyncio:
@@ -206,6 +208,8 @@ stream_finish(FlStream *self)
     fl_stream_meter_queue(self);
     fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     drop_loop_reference(self);
+    /* Whoever runs the protocol in it has a reference of their own. */
+    fl_field_set(self, &self->context, NULL);
     /* Other threads read it in was_queued in transport.c. */
     fl_field_set(self, (PyObject **)&self->loop, NULL);
     Py_DECREF(self);
@@ -564,8 +568,8 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     return fl_visit_dict(self, visit, arg);
 }
 
-/* Invariant 9: sock, context and loop stay until dealloc, as methods that are
-   called after this may use them. */
+/* Invariant 9: sock, context and loop stay, as methods that are called after
+   this may use them. */
 int
 fl_stream_clear(FlStream *self)
 {
