@@ -12,7 +12,7 @@
       several loops: a second record could disagree, and then a loop would
       restore an fd over another loop's.  Another thread may close the loop
       that owns the wakeup fd, or that has handlers: without a GIL at any time,
-      before 3.13 while signal.set_wakeup_fd() releases the GIL.  So a loop is
+      else while signal.set_wakeup_fd() releases the GIL.  So a loop is
       recorded, used by another loop, and removed by another thread in a
       critical section of the module.  All other writes are the main thread's.
    3. The loop that waits owns the wakeup fd.  The fd that the application had
@@ -28,7 +28,11 @@
       asyncio does the same, because its loop has the wakeup fd only then.  So
       when the first handler is added during a run, or the last one removed,
       the loop writes a mark into its pipe.  The mark separates earlier signals
-      from later ones. */
+      from later ones.
+   7. A callback that takes long may let the pipe fill with signals (64 KiB on
+      Linux).  The bytes of further ones are dropped without a word, as
+      Python's handlers run all the same and the loop wakes.  asyncio, which
+      drops bytes after about 280, has Python report each. */
 #include "core/signals.h"
 
 #include "base/clock.h"
@@ -46,9 +50,8 @@
 #include <limits.h>
 #include <unistd.h>
 
-/* Before 3.13 the wakeup fd can only be set by a Python call, which is too
-   slow before each wait.  So a loop does it when it has been idle for this
-   long. */
+/* The wakeup fd is set by a Python call, which is too slow before each wait.
+   So a loop does it at most this often. */
 #define RECLAIM_AFTER_NS (50 * FL_NS_PER_MS)
 
 /* How many signals one read takes. */
@@ -95,24 +98,28 @@ fl_signals_in_main_thread(FlState *state)
 
 /* --- the wakeup fd ------------------------------------------------------- */
 
-/* Set Python's wakeup fd; *previous is the one before, or -1.  0, or -1 with
-   an exception set: before 3.13 an fd that is closed or blocking is
-   rejected. */
+/* Set Python's wakeup fd; *previous is the one before, or -1.  `warns`: Python
+   reports each signal whose byte finds the fd full.  0, or -1 with an
+   exception set: an fd that is closed or blocking is rejected.
+
+   Rejected: PySignal_SetWakeupFd() of 3.13, which always makes Python warn. */
 static int
-set_wakeup_fd(FlState *state, int fd, int *previous)
+set_wakeup_fd(FlState *state, int fd, bool warns, int *previous)
 {
-#if FL_HAVE_SET_WAKEUP_FD
-    *previous = PySignal_SetWakeupFd(fd);
-    return 0;
-#else
-    PyObject *result = PyObject_CallFunction(state->set_wakeup_fd, "i", fd);
+    PyObject *args = Py_BuildValue("(i)", fd), *result = NULL;
+    PyObject *options = Py_BuildValue("{sO}", "warn_on_full_buffer",
+                                      warns ? Py_True : Py_False);
+    if (args != NULL && options != NULL) {
+        result = PyObject_Call(state->set_wakeup_fd, args, options);
+    }
+    Py_XDECREF(args);
+    Py_XDECREF(options);
     if (result == NULL) {
         return -1;
     }
     *previous = (int)PyLong_AsLong(result);
     Py_DECREF(result);
     return *previous == -1 && PyErr_Occurred() ? -1 : 0;
-#endif
 }
 
 /* The application's fd if it is still the same file, else -1. */
@@ -131,7 +138,8 @@ claim_in_section(FlLoop *loop)
 {
     FlWakeup *wakeup = &loop->state->wakeup;
     int ours = loop->poller->signal_fds[1], previous;
-    if (set_wakeup_fd(loop->state, ours, &previous) < 0) {
+    /* Invariant 7: our pipe may fill. */
+    if (set_wakeup_fd(loop->state, ours, false, &previous) < 0) {
         return -1;
     }
     /* If the previous fd is not wakeup->fd, the application has set it.  It
@@ -178,9 +186,9 @@ give_to_handler_loop(FlLoop *loop)
         code = claim_in_section(handler_loop) < 0 ? -1 : 1;
     }
     if (wakeup->handler_loop != handler_loop) {
-        /* Before 3.13 set_wakeup_fd() releases the GIL.  Meanwhile another
-           thread has closed that loop: its fd must not stay set, and an error
-           about it does not matter.  This loop becomes the owner again, and
+        /* set_wakeup_fd() releases the GIL.  Meanwhile another thread has
+           closed that loop: its fd must not stay set, and an error about it
+           does not matter.  This loop becomes the owner again, and
            release_wakeup_fd sets another fd. */
         PyErr_Clear();
         wakeup->owner = loop;
@@ -292,19 +300,19 @@ release_wakeup_fd(FlLoop *loop)
     }
     int previous, ignored, next = still_open_fd(wakeup);
     PyObject *exc = NULL;
-    code = set_wakeup_fd(loop->state, next, &previous);
+    code = set_wakeup_fd(loop->state, next, true, &previous);
     if (code < 0) {
         /* Python rejects the application's fd if it was made blocking
            meanwhile.  Set none, because ours must not stay (invariant 5), and
            raise that error afterwards. */
         exc = PyErr_GetRaisedException();
         next = -1;
-        code = set_wakeup_fd(loop->state, next, &previous);
+        code = set_wakeup_fd(loop->state, next, true, &previous);
     }
     if (code == 0 && previous != wakeup->fd) {
         /* The application had set another fd since: restore that. */
         next = previous;
-        code = set_wakeup_fd(loop->state, next, &ignored);
+        code = set_wakeup_fd(loop->state, next, true, &ignored);
     }
     if (code == 0) {
         drain_pipe(loop, next);
@@ -393,8 +401,7 @@ last_raised(FlLoop *loop, PyObject *first, int code)
 /* The signal pipe is readable: empty it.  Each byte is a signal's number or a
    mark.  Python's pending handlers run after each read.  If they ran before
    it, the read could take the byte of a signal whose handler is still pending,
-   and the next wait would not end.  (Before 3.13 fl_signals_before_wait runs
-   pending handlers after each callback.)  They run before the Python calls
+   and the next wait would not end.  They run before the Python calls
    below, which would report a handler's exception as their own
    error.  After such an exception, unread bytes stay in the pipe.  In a child
    that was forked since the poll, nothing is read: the bytes are the parent's.
@@ -448,6 +455,7 @@ fl_signals_begin(FlLoop *loop)
         return -1;
     }
     loop->claims_wakeup_fd = true;
+    loop->reclaim_ns = fl_clock_coarse_ns() + RECLAIM_AFTER_NS;
     loop->begin_signals_again = false;
     /* After a fork, or after another loop with handlers was closed, no loop is
        recorded although this one has handlers (invariant 4). */
@@ -463,42 +471,31 @@ fl_signals_begin(FlLoop *loop)
 }
 
 /* Only a callback (or a destructor that it runs) can have set another wakeup
-   fd.  Before 3.13, where claiming the fd is slow, the ready queue's tail
-   tells whether callbacks were queued since the last wait:
-
-   - wakeup_claimed_at: the tail when the fd was last claimed.  If it has not
-     moved, the fd is still ours.
-   - wait_shortened_at: the tail when the wait was last shortened.  If it has
-     not moved, the loop was idle for RECLAIM_AFTER_NS: claim the fd now.
-
-   Both are the tail plus 1, because 0 means never. */
+   fd.  wakeup_claimed_at tells whether any was queued since the fd was last
+   claimed: it is the ready queue's tail at that time, plus 1, as 0 means
+   never.  Until the fd may be claimed again, the wait is shortened. */
 int
 fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
 {
-    if (!loop->claims_wakeup_fd) {
-        return 0;
-    }
-#if FL_HAVE_SET_WAKEUP_FD
-    return reclaim_wakeup_fd(loop, timeout_ns);
-#else
     uint64_t position = loop->ready.tail + 1;
-    if (loop->wakeup_claimed_at == position) {
+    if (!loop->claims_wakeup_fd || loop->wakeup_claimed_at == position) {
         return 0;
     }
-    if (loop->wait_shortened_at == position) {
+    int64_t now_ns = fl_clock_coarse_ns();
+    int64_t left_ns = loop->reclaim_ns - now_ns;
+    if (left_ns <= 0) {
         loop->wakeup_claimed_at = position;
+        loop->reclaim_ns = now_ns + RECLAIM_AFTER_NS;
         /* The Python call may run destructors, which may schedule callbacks:
            do not wait. */
         *timeout_ns = 0;
         return reclaim_wakeup_fd(loop, timeout_ns);
     }
-    if (*timeout_ns < 0 || *timeout_ns > RECLAIM_AFTER_NS) {
-        loop->wait_shortened_at = position;
-        *timeout_ns = RECLAIM_AFTER_NS;
+    if (*timeout_ns < 0 || *timeout_ns > left_ns) {
+        *timeout_ns = left_ns;
     }
     /* The fd may not be ours, so a signal may be pending without a byte. */
     return PyErr_CheckSignals();
-#endif
 }
 
 void

@@ -140,10 +140,6 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define fl_clear_dict(object) PyObject_ClearManagedDict((PyObject *)(object))
 #endif
 
-/* 3.13: PySignal_SetWakeupFd is exported.  Before, it is declared, but the
-   library hides the symbol, so signals.c calls signal.set_wakeup_fd(). */
-#define FL_HAVE_SET_WAKEUP_FD (PY_VERSION_HEX >= 0x030D0000)
-
 /* 3.13: Server._attach and _detach take the transport as an argument. */
 #define FL_SERVER_KNOWS_TRANSPORTS (PY_VERSION_HEX >= 0x030D0000)
 

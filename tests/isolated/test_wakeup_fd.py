@@ -272,9 +272,6 @@ for fd in range(3, 40):
     )
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="from 3.13 on C sets the wakeup fd"
-)
 def test_a_loop_with_signal_handlers_closes_as_it_gets_the_wakeup_fd():
     """signal.set_wakeup_fd() releases the GIL, and another thread runs."""
     done = run_bare("""
