@@ -255,21 +255,23 @@ may_skip_poll(FlLoop *loop)
 
 /* --- time and timers ----------------------------------------------------- */
 
-/* How long the poll may wait; -1 in *timeout_ns means for ever.  0, or -1 with
-   an exception of time() or of a signal handler. */
+/* Whether the poll must not wait: callbacks are ready, or the run ends. */
+static inline bool
+must_not_wait(FlLoop *loop)
+{
+    return loop->stopping || fl_ready_count(&loop->ready) > 0
+           || (!FL_HAVE_GIL && atomic_load(&loop->thread_queue.filled));
+}
+
+/* How long until the next timer is due; -1 in *timeout_ns means for ever.  0,
+   or -1 with an exception of time(). */
 static int
-poll_timeout(FlLoop *loop, int64_t *timeout_ns)
+timer_timeout(FlLoop *loop, int64_t *timeout_ns)
 {
     double next_s = fl_timer_queue_next_s(&loop->timers), now_s;
-    *timeout_ns = 0;
-    if (loop->stopping || fl_ready_count(&loop->ready) > 0
-        || (!FL_HAVE_GIL && atomic_load(&loop->thread_queue.filled)))
-    {
-        return 0;
-    }
+    *timeout_ns = -1;
     if (next_s == INFINITY) {
-        *timeout_ns = -1;
-        return fl_signals_before_wait(loop, timeout_ns);
+        return 0;
     }
     if (!fl_overrides(loop, FL_OVERRIDES_TIME)) {
         now_s = loop->now_s = fl_clock_s();
@@ -277,11 +279,39 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     else if (call_time(loop, &now_s) < 0) {
         return -1;
     }
+    *timeout_ns = 0;
     if (next_s > now_s) {
         double ns = ceil((next_s - now_s) * 1e9);
         *timeout_ns = (int64_t)(ns < 0x1p62 ? ns : 0x1p62);
     }
-    return *timeout_ns == 0 ? 0 : fl_signals_before_wait(loop, timeout_ns);
+    return 0;
+}
+
+/* How long the poll may wait; -1 in *timeout_ns means for ever.  0, or -1 with
+   an exception of time() or of a signal handler. */
+static int
+poll_timeout(FlLoop *loop, int64_t *timeout_ns)
+{
+    int64_t limit_ns = -1;
+    *timeout_ns = 0;
+    if (must_not_wait(loop)) {
+        return 0;
+    }
+    /* Before the timers are looked at, as it may run Python, which may set
+       some, or stop the loop. */
+    if (fl_signals_before_wait(loop, &limit_ns) < 0) {
+        return -1;
+    }
+    if (must_not_wait(loop)) {
+        return 0;
+    }
+    if (timer_timeout(loop, timeout_ns) < 0) {
+        return -1;
+    }
+    if (limit_ns >= 0 && (*timeout_ns < 0 || *timeout_ns > limit_ns)) {
+        *timeout_ns = limit_ns;
+    }
+    return 0;
 }
 
 /* Move the timers that are due at now_s to the ready queue.  The slot is

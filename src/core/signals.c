@@ -203,11 +203,11 @@ give_to_handler_loop(FlLoop *loop)
    and do not wait, because they may have scheduled a callback or stopped the
    loop.  0, or -1 with an exception set. */
 static int
-reclaim_wakeup_fd(FlLoop *loop, int64_t *timeout_ns)
+reclaim_wakeup_fd(FlLoop *loop, int64_t *limit_ns)
 {
     int code = claim_wakeup_fd(loop);
     if (code > 0) {
-        *timeout_ns = 0;
+        *limit_ns = 0;
         code = PyErr_CheckSignals();
     }
     return code;
@@ -475,7 +475,7 @@ fl_signals_begin(FlLoop *loop)
    claimed: it is the ready queue's tail at that time, plus 1, as 0 means
    never.  Until the fd may be claimed again, the wait is shortened. */
 int
-fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
+fl_signals_before_wait(FlLoop *loop, int64_t *limit_ns)
 {
     uint64_t position = loop->ready.tail + 1;
     if (!loop->claims_wakeup_fd || loop->wakeup_claimed_at == position) {
@@ -486,14 +486,9 @@ fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns)
     if (left_ns <= 0) {
         loop->wakeup_claimed_at = position;
         loop->reclaim_ns = now_ns + RECLAIM_AFTER_NS;
-        /* The Python call may run destructors, which may schedule callbacks:
-           do not wait. */
-        *timeout_ns = 0;
-        return reclaim_wakeup_fd(loop, timeout_ns);
+        return reclaim_wakeup_fd(loop, limit_ns);
     }
-    if (*timeout_ns < 0 || *timeout_ns > left_ns) {
-        *timeout_ns = left_ns;
-    }
+    *limit_ns = left_ns;
     /* The fd may not be ours, so a signal may be pending without a byte. */
     return PyErr_CheckSignals();
 }

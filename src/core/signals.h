@@ -32,9 +32,9 @@ void fl_signals_end(FlLoop *loop);
 bool fl_signals_in_main_thread(FlState *state);
 
 /* Before a wait: claim the wakeup fd again if a callback has set another one,
-   and run pending Python handlers.  May shorten the wait.  0, or -1 with an
-   exception set. */
-int fl_signals_before_wait(FlLoop *loop, int64_t *timeout_ns);
+   and run pending Python handlers.  Sets *limit_ns where the wait must be
+   shorter.  May run Python.  0, or -1 with an exception set. */
+int fl_signals_before_wait(FlLoop *loop, int64_t *limit_ns);
 
 /* Before the loop's poller is closed: make sure that Python does not write to
    the loop's pipe any more.  Any thread; an exception that is set stays set.
