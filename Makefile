@@ -33,7 +33,7 @@ help:
 	@echo "make docs      the documentation as a site, in build/site"
 	@echo "make wheel     a repaired wheel, tried without the system's libuv"
 	@echo "make ci        what every change must pass (.ci/run)"
-	@echo "make gate      all that a release must pass, in hours (.ci/run --gate)"
+	@echo "make gate      all other checks, in hours (.ci/run --gate)"
 
 bench:
 	@$(SETUP) build bench

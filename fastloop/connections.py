@@ -27,24 +27,33 @@ except ImportError:
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, TypeVar
 
+    _Method = TypeVar("_Method", bound=Callable[..., Any])
+
+_Loop = asyncio.SelectorEventLoop
 
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
-def _keeping_given_socks(name: str) -> Any:
-    """Return asyncio's method NAME, which records the sockets it is given."""
+def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
+    """Return asyncio's METHOD, which records the sockets it is given.
 
-    @functools.wraps(getattr(asyncio.SelectorEventLoop, name))
+    ABOUT is its docstring, else asyncio's.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
     async def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
         for sock in (*args, *kwargs.values()):
             if isinstance(sock, _core_helpers.socket_type):
                 self._given_socks[id(sock)] = sock
         return await getattr(super(Connections, self), name)(*args, **kwargs)
 
-    return connect
+    connect.__doc__ = about or connect.__doc__
+    return connect  # type: ignore[return-value]
 
 
 class Connections(_private.LoopPart):  # type: ignore[misc]
@@ -63,10 +72,40 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     def _is_given(self, sock: socket.socket) -> bool:
         return self._given_socks.get(id(sock)) is sock
 
-    create_connection = _keeping_given_socks("create_connection")
-    connect_accepted_socket = _keeping_given_socks("connect_accepted_socket")
-    create_unix_connection = _keeping_given_socks("create_unix_connection")
-    create_datagram_endpoint = _keeping_given_socks("create_datagram_endpoint")
+    create_connection = _keeping_given_socks(_Loop.create_connection)
+    create_datagram_endpoint = _keeping_given_socks(
+        _Loop.create_datagram_endpoint,
+        """Create a datagram transport and its protocol.
+
+        ``local_addr`` and ``remote_addr`` are (host, port), or a path for
+        a Unix socket; or ``sock`` is a socket that is bound already.
+        Returns (transport, protocol).  Raises OSError if an address cannot
+        be bound or connected, ValueError for arguments that exclude each
+        other, TypeError for an address of another form.  Implements
+        asyncio's ``loop.create_datagram_endpoint()``.
+        """,
+    )
+    create_unix_connection = _keeping_given_socks(
+        _Loop.create_unix_connection,
+        """Connect to a Unix socket; return (transport, protocol).
+
+        ``path`` is that of the peer; or ``sock`` is connected already.
+        The timeouts are in seconds.  Raises OSError if the connection
+        fails, ValueError for arguments that contradict each other or are
+        missing, and what ``start_tls`` raises.  Implements asyncio's
+        ``loop.create_unix_connection()``.
+        """,
+    )
+    connect_accepted_socket = _keeping_given_socks(
+        _Loop.connect_accepted_socket,
+        """Serve a connected socket that the program has accepted.
+
+        Returns (transport, protocol).  The timeouts are in seconds.
+        Raises ValueError for a socket that is no stream or for a timeout
+        without ``ssl``, and what ``start_tls`` raises.  Implements
+        asyncio's ``loop.connect_accepted_socket()``.
+        """,
+    )
 
     def _make_socket_transport(
         self,

@@ -441,15 +441,17 @@ class Loop(  # type: ignore[misc, unused-ignore]
         ``fastloop top`` and in the metrics.  Another call changes the number.
         The thread ends when the loop is closed, and is not in a forked child.
 
-        Raises RuntimeError if the loop is closed, TypeError for another kind
-        of socket, OSError if it cannot be opened.  For watchdog_s raises
-        TypeError for no number, ValueError for less than 0.01, and
-        RuntimeError where it cannot run: without a GIL, and in a
+        Raises RuntimeError if the loop is closed, TypeError for a socket that
+        is neither a str nor a bool, OSError if it cannot be opened.  For
+        watchdog_s raises TypeError for no number, ValueError for less than
+        0.01, and RuntimeError where it cannot run: without a GIL, and in a
         subinterpreter that allows no daemon threads.
         asyncio has no counterpart.
         """
         if not isinstance(socket, str | bool | None):
-            raise TypeError(f"socket is a path or True, not {socket!r}")
+            raise TypeError(
+                f"socket is a path as a str, or True, not {socket!r}"
+            )
         # Imported here, so that the first metrics() does not do it while the
         # loop is measured.
         from . import metrics  # noqa: F401

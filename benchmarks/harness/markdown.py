@@ -81,9 +81,9 @@ def place(row: dict, peer: str = "") -> str:
     found = against(row, peer)
     if found and found.is_within(EVEN):
         return "even"
-    if found and found.low > 1:
+    if found and found.low_95 > 1:
         return "first"
-    return "**behind**" if found and found.high < 1 else "inconclusive"
+    return "**behind**" if found and found.high_95 < 1 else "inconclusive"
 
 
 def over_best(row: dict) -> str:
@@ -94,8 +94,10 @@ def over_best(row: dict) -> str:
     if not found:
         return times(over)
     # Two repetitions may leave a ratio open to thousands.
-    high = times(found.high) if found.high < 100 else short(found.high)
-    return f"{found.ratio:.2f} ({found.low:.2f} to {high})"
+    high = (
+        times(found.high_95) if found.high_95 < 100 else short(found.high_95)
+    )
+    return f"{found.ratio:.2f} ({found.low_95:.2f} to {high})"
 
 
 def aim(row: dict) -> tuple[float, float | None]:

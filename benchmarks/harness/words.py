@@ -25,7 +25,7 @@ ROWS = {
     "executor_64": "run_in_executor (64 in flight, time of a job)",
     "idle_tls": "An idle TLS connection (memory)",
 }
-#: What a user may expect: the least and the greatest ratio over asyncio.
+#: The rows whose least and greatest ratio over asyncio say what to expect.
 AT_ONCE = (
     "echo_protocol_64x1k",
     "echo_streams_64x1k",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from .commands import COMMANDS, Refused, wrapped
+from .commands import COMMANDS, Refused, tell
 
 __all__ = ["COMMANDS", "Refused", "command", "main"]
 
@@ -37,8 +37,7 @@ def _unknown(word: str) -> int:
     near = get_close_matches(word, COMMANDS, 1)
     kind = "option" if word.startswith("-") else "command"
     hint = f"did you mean {near[0]}?" if near else "--help lists the commands."
-    text = f"fastloop: there is no {kind} {word!r}; {hint}"
-    print(wrapped(text), file=sys.stderr)
+    tell(f"there is no {kind} {word!r}; {hint}")
     return 2
 
 
@@ -96,7 +95,7 @@ def _command(name: str, words: list[str]) -> int:
             sys.stdout.flush()
         return status
     except Refused as exc:
-        print(wrapped(f"fastloop: {exc}"), file=sys.stderr)
+        tell(str(exc))
         return 2
     except KeyboardInterrupt:
         print("fastloop: stopped", file=sys.stderr)

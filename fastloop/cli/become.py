@@ -18,7 +18,7 @@ from importlib.machinery import (
 from importlib.util import MAGIC_NUMBER
 from io import open_code
 
-from .commands import wrapped
+from .commands import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ def _read(path: str) -> bytes:
         with open_code(path) as file:
             return file.read()
     except OSError as exc:
-        text = f"fastloop: cannot open {path}: {exc.strerror}"
-        print(wrapped(text), file=sys.stderr)
+        tell(f"cannot open {path}: {exc.strerror}")
         raise SystemExit(2) from None
 
 

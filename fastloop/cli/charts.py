@@ -201,8 +201,8 @@ def intervals(result: Result, base: str) -> str:
         name = f"{result.candidate}: times as good as {base}"
         top = 1 - 0.18 / (height + 0.6)
         _write(drawn, 0, top, name, size=10.5, weight="bold")
-        low = min([0.9, *(c.least for _, c in rows)])
-        high = max([1.1, *(c.most for _, c in rows)])
+        low = min([0.9, *(c.low_999 for _, c in rows)])
+        high = max([1.1, *(c.high_999 for _, c in rows)])
         axes.set(xscale="log", ylim=(max(1, len(rows)) - 0.5, -0.5))
         low, high = max(low, 0.25), min(high, 8.0)
         axes.set_xlim(low, high)
@@ -213,7 +213,8 @@ def intervals(result: Result, base: str) -> str:
         for row, (_, one) in enumerate(rows):
             colour = _colour_of(result.candidate, result)
             colour = colour if one.sure else _colour("faint")
-            axes.plot([one.least, one.most], [row, row], color=colour, lw=2)
+            ends = [one.low_999, one.high_999]
+            axes.plot(ends, [row, row], color=colour, lw=2)
             # An arrow at the edge for what lies beyond it.
             mark = "<" if one.ratio < low else ">" if one.ratio > high else "o"
             place = min(max(one.ratio, low), high)

@@ -39,3 +39,10 @@ def wrapped(text: str, indent: str = "") -> str:
         break_on_hyphens=False,
     )
     return lines.replace("\0", " ")
+
+
+def tell(text: str) -> None:
+    """Write a sentence of fastloop's own on stderr."""
+    import sys
+
+    print(wrapped(f"fastloop: {text}"), file=sys.stderr, flush=True)

@@ -49,28 +49,29 @@ _FAR = 700.0
 class Comparison:
     """How many times as good; sure is False if it may be chance.
 
-    low and high are the 95 % interval, which a benchmark's tables show.
-    least and most are the 99.9 % interval, by which sure is judged.  rounds
-    would make it sure if they are like these; 0 if no number would.
+    low_95 and high_95 are the interval which a benchmark's tables show,
+    low_999 and high_999 (99.9 %) the one by which sure is judged.  rounds is
+    how many would make it sure if they are like these; 0 if no number would.
     """
 
     ratio: float
-    low: float
-    high: float
+    low_95: float
+    high_95: float
     sure: bool
-    least: float
-    most: float
+    low_999: float
+    high_999: float
     rounds: int
 
     def is_within(self, least: float) -> bool:
         """Say whether the interval lies between least and its inverse."""
-        return least <= self.low and self.high <= 1 / least
+        return least <= self.low_95 and self.high_95 <= 1 / least
 
     @property
     def bounds(self) -> str:
-        """The ends of that interval; of few rounds they are far apart."""
-        most = "over 1000" if self.most > 1000 else f"{self.most:.2f}"
-        return f"{self.least:.2f} to {most}"
+        """The ends of the 99.9 % interval; few rounds have them far apart."""
+        high = self.high_999
+        most = "over 1000" if high > 1000 else f"{high:.2f}"
+        return f"{self.low_999:.2f} to {most}"
 
     @property
     def interval(self) -> str:
@@ -84,9 +85,9 @@ class Comparison:
             return f"{found}; it would take more than {_MOST_ROUNDS} rounds"
         if self.rounds:
             return f"{found}; about {option}={self.rounds} would tell"
-        if self.least <= 1 <= self.most:
+        if self.low_999 <= 1 <= self.high_999:
             return found
-        return f"{found}; it is below 1 %"
+        return f"{found}; the difference is below 1 %"
 
     def verdict(self, own: str, did: str, base: str, option: str) -> str:
         """Say what own did, such as "is as fast", if it is significant.

@@ -26,7 +26,7 @@ from time import perf_counter
 
 from fastloop import _private
 
-from .commands import wrapped
+from .commands import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def usual_loops() -> list[str]:
     """
     fault = fault_of("uvloop")
     if fault and find_spec("uvloop") is not None:
-        text = f"fastloop: uvloop is left out: {fault}"
-        print(wrapped(text), file=sys.stderr)
+        tell(f"uvloop is left out: {fault}")
     return [kind for kind in USUAL if kind != "uvloop" or not fault]
 
 

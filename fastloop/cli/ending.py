@@ -16,7 +16,7 @@ import sys
 from fastloop import _private
 from fastloop.loop import Loop
 
-from .commands import wrapped
+from .commands import tell as write
 
 __all__ = ["tell_of_other_loops"]
 
@@ -56,8 +56,7 @@ def tell_of_other_loops(program: str | None) -> None:
 
             hint = f"`python -m fastloop doctor {quote(program)}` may show "
             hint += "where it chooses its loop"
-        text = f"fastloop: {who} ran on {names}, not on fastloop: {hint}"
-        print(wrapped(text), file=sys.stderr)
+        write(f"{who} ran on {names}, not on fastloop: {hint}")
 
     _private.watch_runs(ran)
     os.register_at_fork(after_in_child=kinds.clear)

@@ -154,7 +154,8 @@ class ProgramRace(Race):
         figures = {"time": child.seconds, "cpu": child.cpu}
         if made := self._mark.read_text().partition("\n")[0]:
             left = child.began + child.seconds - float(made)
-            figures |= {"loop": left} if left > 0 else {}
+            if left > 0:
+                figures["loop"] = left
         if report.get("memory"):
             figures["memory"] = report["memory"] / 2**20
         return figures

@@ -15,8 +15,8 @@ from .options import listed, write_file
 
 __all__ = ["Metric", "Result"]
 
-#: The part of a program's time from which on its start-up is spoken of.
-_MUCH = 0.25
+#: The share of a program's time from which on its start-up is reported.
+_START_UP_SHARE = 0.25
 
 
 class Metric(TypedDict):
@@ -204,7 +204,7 @@ class Result:
         if not (found and others and whole and rest):
             return
         share = 1 - rest / whole
-        if share > _MUCH:
+        if share > _START_UP_SHARE:
             clauses = [self._verdict(base, found[0]) for base in others]
             yield (
                 f"{share * 100:.0f} % of the time on {own} was start-up, "

@@ -11,7 +11,7 @@ import sys
 from functools import partial
 
 from .become import become, set_path
-from .commands import Refused, wrapped
+from .commands import Refused, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def main(words: list[str]) -> int:
         set_path(program)
         _take_fastloop(program)
     except Refused as exc:
-        print(wrapped(f"fastloop: {exc}"), file=sys.stderr)
+        tell(str(exc))
         return 2
     from fastloop import _core
 

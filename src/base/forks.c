@@ -9,20 +9,20 @@
 #include <sched.h>
 
 atomic_uint fl_forks;
-atomic_uint fl_forks_both;
+atomic_uint fl_forks_seen_count;
 static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
 static int forks_code;
 
 static void
 count_in_parent(void)
 {
-    atomic_fetch_add(&fl_forks_both, 1);
+    atomic_fetch_add(&fl_forks_seen_count, 1);
 }
 
 static void
 count_in_child(void)
 {
-    atomic_fetch_add(&fl_forks_both, 1);
+    atomic_fetch_add(&fl_forks_seen_count, 1);
     atomic_fetch_add(&fl_forks, 1);
 }
 

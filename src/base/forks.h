@@ -32,14 +32,15 @@ fl_forks_count(void)
     return atomic_load_explicit(&fl_forks, memory_order_relaxed);
 }
 
-extern atomic_uint fl_forks_both; /* for forks.c and fl_forks_seen alone */
+extern atomic_uint
+    fl_forks_seen_count; /* for forks.c and fl_forks_seen alone */
 
-/* The same, and the forks that this process made. */
+/* The forks that led to this process, and those that it made itself. */
 static inline unsigned
 fl_forks_seen(void)
 {
     /* Relaxed: the caller compares two counts and needs no other memory. */
-    return atomic_load_explicit(&fl_forks_both, memory_order_relaxed);
+    return atomic_load_explicit(&fl_forks_seen_count, memory_order_relaxed);
 }
 
 /* Initializes a lock again in a forked child.  A thread that the child does

@@ -297,8 +297,8 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     if (must_not_wait(loop)) {
         return 0;
     }
-    /* Before the timers are looked at, as it may run Python, which may set
-       some, or stop the loop. */
+    /* First, because it may run Python, which may set timers or stop the
+       loop. */
     if (fl_signals_before_wait(loop, &limit_ns) < 0) {
         return -1;
     }

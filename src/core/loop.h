@@ -102,8 +102,8 @@ struct FlLoop {
     FlList corked;
     void (*send_corked)(FlList *link);
     int64_t corked_ns; /* coarse time at which the first of them was corked */
-    bool corks;        /* this run may cork writes */
-    bool corking;      /* a callback runs that may; unused without a GIL */
+    bool corks;        /* this run corks writes, where a callback may */
+    bool corking;      /* the running callback corks; unused without a GIL */
     atomic_bool wake_queued; /* an entry of _write_to_self() waits for the
                                 next batch */
     /* Polls that may still be skipped.  Any thread may set it to 0.  Without a
@@ -115,7 +115,7 @@ struct FlLoop {
     bool begin_signals_again;   /* in a forked child: call fl_signals_begin */
     bool signals_wanted;        /* see signals.c, invariant 6 */
     uint64_t wakeup_claimed_at; /* see fl_signals_before_wait */
-    int64_t reclaim_ns;         /* not before: see fl_signals_before_wait */
+    int64_t reclaim_after_ns;   /* see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     /* The ident of the thread that has the claim, or 0, and that of the thread
        that had it last: see fl_loop_claim.  thread_id is 0 for a part of the
@@ -295,9 +295,9 @@ fl_loop_flush_corked_here(FlState *state)
 }
 
 /* Call this before every send, shutdown or close of a socket.  Corked bytes
-   were written earlier, so they leave first; if the loop runs no callback,
-   those of the loop that does.  A loop that runs inside a callback of another
-   one corks nothing, and the other's bytes were flushed when it began.
+   were written earlier, so they leave first; if the loop does not cork, those
+   of the loop that this thread runs.  A loop that runs inside a callback of
+   another one corks nothing, and the other's bytes were flushed when it began.
    The next iteration polls: if the peer is in the same process, its event
    arrives in the same iteration as with asyncio.  A failed flush may run
    Python: see fl_stream_flush_if_corked. */

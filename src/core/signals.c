@@ -31,7 +31,8 @@
       from later ones.
    7. A callback that takes long may let the pipe fill with signals (64 KiB on
       Linux).  The bytes of further ones are dropped without a word, as
-      Python's handlers run all the same and the loop wakes.  asyncio, which
+      Python's handlers run all the same and the loop wakes.  Handlers of
+      add_signal_handler miss those signals.  asyncio, which
       drops bytes after about 280, has Python report each. */
 #include "core/signals.h"
 
@@ -51,8 +52,8 @@
 #include <unistd.h>
 
 /* The wakeup fd is set by a Python call, which is too slow before each wait.
-   So a loop does it at most this often. */
-#define RECLAIM_AFTER_NS (50 * FL_NS_PER_MS)
+   So a loop sets it at most once in this time. */
+#define RECLAIM_INTERVAL_NS (50 * FL_NS_PER_MS)
 
 /* How many signals one read takes. */
 #define SIGNALS_PER_READ 128
@@ -199,18 +200,14 @@ give_to_handler_loop(FlLoop *loop)
 }
 
 /* Claim the wakeup fd before a wait.  If the loop did not own it, a signal may
-   have arrived without a byte in its pipe: so run Python's pending handlers,
-   and do not wait, because they may have scheduled a callback or stopped the
-   loop.  0, or -1 with an exception set. */
+   have arrived without a byte in its pipe.  So run Python's pending handlers:
+   the caller then looks whether it must still wait.  0, or -1 with an
+   exception set. */
 static int
-reclaim_wakeup_fd(FlLoop *loop, int64_t *limit_ns)
+reclaim_wakeup_fd(FlLoop *loop)
 {
     int code = claim_wakeup_fd(loop);
-    if (code > 0) {
-        *limit_ns = 0;
-        code = PyErr_CheckSignals();
-    }
-    return code;
+    return code > 0 ? PyErr_CheckSignals() : code;
 }
 
 /* Read the bytes of up to SIGNALS_PER_READ signals from the loop's pipe.
@@ -455,7 +452,7 @@ fl_signals_begin(FlLoop *loop)
         return -1;
     }
     loop->claims_wakeup_fd = true;
-    loop->reclaim_ns = fl_clock_coarse_ns() + RECLAIM_AFTER_NS;
+    loop->reclaim_after_ns = fl_clock_coarse_ns() + RECLAIM_INTERVAL_NS;
     loop->begin_signals_again = false;
     /* After a fork, or after another loop with handlers was closed, no loop is
        recorded although this one has handlers (invariant 4). */
@@ -482,11 +479,11 @@ fl_signals_before_wait(FlLoop *loop, int64_t *limit_ns)
         return 0;
     }
     int64_t now_ns = fl_clock_coarse_ns();
-    int64_t left_ns = loop->reclaim_ns - now_ns;
+    int64_t left_ns = loop->reclaim_after_ns - now_ns;
     if (left_ns <= 0) {
         loop->wakeup_claimed_at = position;
-        loop->reclaim_ns = now_ns + RECLAIM_AFTER_NS;
-        return reclaim_wakeup_fd(loop, limit_ns);
+        loop->reclaim_after_ns = now_ns + RECLAIM_INTERVAL_NS;
+        return reclaim_wakeup_fd(loop);
     }
     *limit_ns = left_ns;
     /* The fd may not be ours, so a signal may be pending without a byte. */

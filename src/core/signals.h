@@ -33,7 +33,8 @@ bool fl_signals_in_main_thread(FlState *state);
 
 /* Before a wait: claim the wakeup fd again if a callback has set another one,
    and run pending Python handlers.  Sets *limit_ns where the wait must be
-   shorter.  May run Python.  0, or -1 with an exception set. */
+   no longer, else leaves it.  May run Python.  0, or -1 with an exception
+   set. */
 int fl_signals_before_wait(FlLoop *loop, int64_t *limit_ns);
 
 /* Before the loop's poller is closed: make sure that Python does not write to

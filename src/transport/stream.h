@@ -135,7 +135,7 @@ fl_stream_cancel_flush(FlStream *self)
 }
 
 /* If this stream has corked bytes, send those of all streams of its loop, in
-   the order in which they were written.  Calls no protocol, keeps a
+   the order of each stream's first corked write.  Calls no protocol, keeps a
    raised exception, and does not end the stream at once: a failed send queues
    connection_lost.  Bytes that the kernel refuses stay queued. */
 static inline void

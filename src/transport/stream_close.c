@@ -208,7 +208,7 @@ stream_finish(FlStream *self)
     fl_stream_meter_queue(self);
     fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     drop_loop_reference(self);
-    /* Whoever runs the protocol in it has a reference of their own. */
+    /* The caller that runs the protocol in it has its own reference. */
     fl_field_set(self, &self->context, NULL);
     /* Other threads read it in was_queued in transport.c. */
     fl_field_set(self, (PyObject **)&self->loop, NULL);
@@ -606,13 +606,17 @@ end_where_claimed(FlStream *self, FlLoop *loop)
         end_unclosed(self);
         fl_loop_unclaim(loop);
     }
-    /* The entry's reference resurrects the stream. */
-    else if (fl_thread_queue_push_op_anythread(
-                 loop, run_end_unclosed, (PyObject *)self, NULL, self->context)
-             < 0)
-    {
-        /* No memory, or the loop is closed: fl_stream_abandon ends it. */
-        PyErr_Clear();
+    else {
+        /* The entry's reference resurrects the stream. */
+        PyObject *context = fl_field_get(self, &self->context);
+        if (fl_thread_queue_push_op_anythread(loop, run_end_unclosed,
+                                              (PyObject *)self, NULL, context)
+            < 0)
+        {
+            /* No memory, or the loop is closed: fl_stream_abandon ends it. */
+            PyErr_Clear();
+        }
+        Py_XDECREF(context);
     }
 }
 

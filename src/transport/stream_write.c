@@ -15,7 +15,8 @@
       else.  So a corked write may overtake only other corked writes.  Every
       send in C first calls fl_loop_before_io.  Sends in Python, and every way
       to hand control to another loop, thread or process, call
-      fl_loop_flush_corked_here.  asyncio's own transports do neither.
+      fl_loop_flush_corked_here.  asyncio's own transports call
+      neither function.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
       where the application has the fd: its own sends would overtake corked
@@ -181,10 +182,10 @@ send_queue(FlStream *self)
 
 /* --- corking ------------------------------------------------------------- */
 
-/* Whether the running callback still corks.  It does not once the coarse clock
-   has ticked since the loop's first corked write: the callback is slow. */
+/* Stop corking if the coarse clock has ticked since the loop's first corked
+   write: the callback is slow.  Returns whether the callback still corks. */
 static bool
-callback_corks(FlLoop *loop)
+update_corking(FlLoop *loop)
 {
     if (loop->corking && !fl_list_is_empty(&loop->corked)
         && loop->corked_ns != fl_clock_coarse_ns())
@@ -203,7 +204,7 @@ may_cork(const FlStream *self, size_t size_bytes)
     FlLoop *loop = self->loop;
     uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
     return FL_HAVE_GIL && loop->corks && !self->exposed
-           && fl_loop_of_thread(loop->state) == loop && callback_corks(loop)
+           && fl_loop_of_thread(loop->state) == loop && update_corking(loop)
            && queued_bytes <= CORKED_BYTES
            && queued_bytes <= self->high_water_bytes
            && !fl_loop_is_inherited(loop);

@@ -91,13 +91,13 @@ async def served(
 @contextlib.asynccontextmanager
 async def given(
     make: Callable[[], Any] = Recorder,
+    method: str = "create_connection",
 ) -> AsyncIterator[tuple[Any, Peer]]:
     """A transport on a socket that the program made, and its peer."""
     near, far = socket.socketpair()
     with far:
-        transport, _ = await asyncio.get_running_loop().create_connection(
-            make, sock=near
-        )
+        connect = getattr(asyncio.get_running_loop(), method)
+        transport, _ = await connect(make, sock=near)
         try:
             yield transport, Peer(far)
         finally:

@@ -1,4 +1,4 @@
-"""Files that a forked child has still, after the parent has closed them.
+"""Files that a forked child still has after its parent has closed them.
 
 What closing leaves in the parent's epoll instance goes on being reported.
 """
@@ -25,6 +25,10 @@ def registered():
             with open(f"/proc/self/fdinfo/{fd}") as info:
                 count += info.read().count("tfd:")
     return count
+
+async def wait_once():
+    "Have the loop wait, and so poll: then it has noticed a fork."
+    await asyncio.sleep(0.001)
 
 def pair():
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -88,7 +92,7 @@ OPENED_AND_CLOSED = {
     client.shutdown(socket.SHUT_WR)
     await made[0].lost
     """,
-    "a connection of its own": """
+    "both ends of a connection": """
     transport, protocol = await loop.create_connection(
         Server, *server.sockets[0].getsockname()
     )
@@ -105,7 +109,7 @@ OPENED_AND_CLOSED = {
     fork
     await ended(transport)
     """,
-    "the pipe of a subprocess's kind": """
+    "both ends of a pipe": """
     end, start = os.pipe()
     reads, protocol = await loop.connect_read_pipe(Server, open(end, "rb", 0))
     writes, other = await loop.connect_write_pipe(Server, open(start, "wb", 0))
@@ -152,7 +156,7 @@ OPENED_AND_CLOSED = {
     task = loop.create_task(loop.sock_recv(near, 9))
     await asyncio.sleep(0)
     fork
-    await asyncio.sleep(0.001)
+    await wait_once()
     task.cancel()
     await asyncio.wait([task])
     near.close()
@@ -169,7 +173,7 @@ OPENED_AND_CLOSED = {
     near, far = pair()
     await receive(loop, near, far)
     fork
-    await asyncio.sleep(0.001)
+    await wait_once()
     near.close()
     """,
 }
@@ -188,7 +192,7 @@ def test_what_is_closed_leaves_the_epoll_while_a_child_has_its_file(
 async def main():
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Server, "127.0.0.1", 0)
-    await asyncio.sleep(0.001)  # the loop waits, which opens all it has
+    await wait_once()  # the loop waits, which opens all it has
     before = registered()
 {parts}
     assert registered() == before
@@ -214,7 +218,7 @@ async def main():
     loop.add_reader(read, lambda: seen.set_result(read.recv(9)))
     await receive(loop, idle, end)
     task = loop.create_task(loop.sock_recv(near, 9))
-    await asyncio.sleep(0.001)
+    await wait_once()
     before = registered()
 
     def fork():

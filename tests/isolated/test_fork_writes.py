@@ -86,7 +86,6 @@ async def look():
 
     def write():
         transport.write(b"1")
-        transport.write(b"2")
         seen.append(bool(select.select([far], [], [], 0)[0]))
 
     asyncio.get_running_loop().call_soon(write)

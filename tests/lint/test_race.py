@@ -36,7 +36,6 @@ def test_no_key_is_used_twice(rows):
 
 
 RUN_JSON = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -79,7 +78,6 @@ def test_what_a_measurement_started_ends_with_it(tmp_path):
 
 
 FAIL_ONE = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -108,7 +106,6 @@ def test_an_error_is_one_line_of_the_report(error, line):
 
 
 TAKE = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -150,7 +147,6 @@ def test_a_peer_that_is_far_behind_has_few_repetitions():
 
 
 TAKE_LUCKY = """
-import ctypes
 import json
 import sys
 import time
@@ -186,7 +182,6 @@ def test_a_loop_that_failed_spares_no_other_one():
 
 
 TAKE_MORE = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -237,7 +232,6 @@ def test_each_round_takes_all_loops_and_another_one_first():
 
 
 ALTERNATE = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -401,7 +395,6 @@ def test_a_loop_is_stopped_while_the_others_are_measured():
 
 
 PAIRED = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -474,7 +467,6 @@ def test_servers_of_one_address_are_measured_one_by_one():
 
 
 ALONE = """
-import ctypes
 import json
 import sys
 sys.path.insert(0, sys.argv[1])

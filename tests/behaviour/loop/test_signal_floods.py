@@ -51,6 +51,8 @@ def test_a_handler_works_during_and_after_a_flood(loop, loop_kind, ignored):
     loop.run_forever()
     for signum in (signal.SIGUSR1, signal.SIGUSR2):
         loop.remove_signal_handler(signum)
-    assert 0 < len(seen) <= FLOOD
+    if loop_kind == "fastloop" and sys.platform == "linux":
+        assert len(seen) == 65_536  # what the pipe takes
+    assert 0 < len(seen) < FLOOD
     # asyncio has Python report each signal that its socket does not take.
     assert loop_kind == "asyncio" or not ignored

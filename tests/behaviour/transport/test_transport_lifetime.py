@@ -211,7 +211,7 @@ def test_a_finalizer_may_close_a_transport_that_is_collected(loop_factory):
 
 
 def test_a_finalizers_write_in_a_callback_is_sent_whole(loop_factory):
-    """The loop holds later writes of a callback until that returns."""
+    """The loop keeps what a callback writes until the iteration ends."""
     words = [b"one ", b"two ", b"three"]
 
     class Leaves(asyncio.Protocol):

@@ -1,7 +1,8 @@
 """A callback's bytes leave in the order in which it wrote them.
 
-A connection's writes, which fastloop may cork until the callback returns, come
-before what the same callback sends by anything else of its loop.
+A connection's corked writes come before what the same callback sends by
+anything else of its loop, except by a transport on a socket of the program's
+own class.
 """
 
 from __future__ import annotations
