@@ -159,8 +159,9 @@ def rows_of(page: str, names: dict[str, str], newcomer: bool) -> list[str]:
             for title, name in some.items()
         ]
     facts = (
-        f"CPython {fact(page, 'python')}, {fact(page, 'cpus')} CPUs. In "
-        "brackets: how many times as good fastloop is. "
+        f"CPython {fact(page, 'python')}, {fact(page, 'cpus')} CPUs; two "
+        "threads on a free-threaded CPython. In brackets: how many times as "
+        "good fastloop is. "
         f"{' '.join(places)} Inconclusive: the 95 % interval of the ratio "
         "includes 1."
     )
