@@ -69,8 +69,13 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """
         return weakref.WeakValueDictionary()
 
-    def _is_given(self, sock: socket.socket) -> bool:
-        return self._given_socks.get(id(sock)) is sock
+    def _is_exposed(self, sock: socket.socket, kind: int) -> bool:
+        """Whether a program may use the socket itself.
+
+        It gave the socket, or made it, as asyncio's methods make sockets of
+        one kind only: programs pass others (SEQPACKET) to private methods.
+        """
+        return sock.type != kind or self._given_socks.get(id(sock)) is sock
 
     create_connection = _keeping_given_socks(_Loop.create_connection)
     create_datagram_endpoint = _keeping_given_socks(
@@ -135,7 +140,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         socket methods, because only asyncio's transport calls those.
         """
         if _plain_sockets.leaves_to_system(sock, *_plain_sockets.STREAM_CALLS):
-            exposed = self._is_given(sock)
+            exposed = self._is_exposed(sock, socket.SOCK_STREAM)
             return _core.open_stream(
                 self, sock, exposed, protocol, waiter, extra, server, context
             )
@@ -360,7 +365,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             )
         self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
-        exposed = self._is_given(sock)
+        exposed = self._is_exposed(sock, socket.SOCK_DGRAM)
         transport = _core.open_datagram(
             self, sock, exposed, protocol, address or None, waiter, known
         )

@@ -343,6 +343,7 @@ fl_registrations_close_all(FlFdTable *table)
     fl_registrations_free_closed(table);
     for (int fd = 0; fd < table->fds_size; fd++) {
         if (table->fds[fd] != NULL) {
+            make_stale(table->fds[fd]); /* the set closes next: no DEL */
             fl_registration_close(table->fds[fd]);
         }
     }

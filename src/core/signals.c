@@ -485,7 +485,8 @@ fl_signals_before_wait(FlLoop *loop, int64_t *limit_ns)
         loop->reclaim_after_ns = now_ns + RECLAIM_INTERVAL_NS;
         return reclaim_wakeup_fd(loop);
     }
-    *limit_ns = left_ns;
+    /* The coarse clock may stand still for a tick: wait beyond it. */
+    *limit_ns = left_ns + FL_COARSE_LAG_NS;
     /* The fd may not be ours, so a signal may be pending without a byte. */
     return PyErr_CheckSignals();
 }

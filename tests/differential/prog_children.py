@@ -18,18 +18,14 @@ PATTERN = bytes(range(251)) * 4000
 
 
 class Look:
-    """A name of a folder, or of a signal, that looks when it is used."""
+    """A name of a folder that looks when it is used."""
 
-    def __init__(self, world: Any, event: str, number: int = 0) -> None:
-        self.world, self.event, self.number = world, event, number
+    def __init__(self, world: Any, event: str) -> None:
+        self.world, self.event = world, event
 
     def __fspath__(self) -> str:
         self.world.look_for_overtaking(self.event)
         return "/"
-
-    def __index__(self) -> int:
-        self.world.look_for_overtaking(self.event)
-        return self.number
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -124,9 +120,7 @@ class Child(asyncio.SubprocessProtocol):
         self.do(before)
         self.rough = True
         with contextlib.suppress(ProcessLookupError):
-            self.transport.send_signal(
-                Look(self.world, "a signal was sent", number)
-            )
+            self.transport.send_signal(number)
 
     async def do_close(self) -> None:
         self.rough = True

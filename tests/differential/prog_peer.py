@@ -28,8 +28,9 @@ BLOCK = random.Random(17).randbytes(1 << 23)
 TO_A, TO_B, APART = 0, 1 << 22, 70_001
 #: The most that one direction may carry.
 MOST = 3_500_000
-#: Seconds an end may take for what takes milliseconds.
-PATIENCE = 2.0
+#: Seconds an end may take for what takes milliseconds, or tens of them where
+#: a sanitizer looks on.
+PATIENCE = 20.0 if "ASAN_OPTIONS" in os.environ else 2.0
 
 
 class Wire:

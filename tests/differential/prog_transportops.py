@@ -127,7 +127,12 @@ class TransportOps:
         visible, or nothing that was written later is.  An event is as good
         as bytes that were written now.
         """
-        recent = self.writes[-8:]
+        # asyncio's own transports overtake corked writes.
+        recent = [
+            (link, end)
+            for link, end in self.writes[-8:]
+            if link.kind == "sock" or link.conf.get("own") != "calls"
+        ]
         links = {link.index for link, _ in recent}
         if self.loose or len(links) + bool(event) < 2:
             return

@@ -520,7 +520,9 @@ def test_top_shows_the_last_reports(loop, iterate, log, tmp_path, capsys):
     assert cli.main(["top", path, "--once"]) == 0
     out = capsys.readouterr().out
     assert re.search(r"[1-9]\d* reported as blocked", out)
-    assert re.search(r"or more, .* in the garbage collector: wait_in_c ", out)
+    assert re.search(
+        r"or more, wait_in_c, .* in\s+the\s+garbage\s+collector", out
+    )
     assert cli.main(["top", path, "--once", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)["loops"]
     names = [one["name"] for one in shown["blocked"]]

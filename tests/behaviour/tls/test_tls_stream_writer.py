@@ -125,11 +125,14 @@ async def test_drain_raises_after_a_reset(run, loop):
 
 @closes_with_raw
 async def test_a_task_that_goes_on_writing_learns_of_a_reset(run, loop):
-    """drain() yields once the transport is closing, and then raises."""
+    """drain() yields once the transport is closing, and then raises.
+
+    fastloop sends when 64 KiB have been written, or sooner.
+    """
     async with stream_to_peer(loop) as (_reader, writer, peer):
         peer.reset()
         with pytest.raises(ConnectionError):
-            for _ in range(1000):
+            for _ in range(10_000):
                 writer.write(b"into the void")
                 await writer.drain()
 

@@ -127,6 +127,22 @@ async def test_what_a_callback_writes_leaves_when_the_iteration_ends(
             assert seen == [b"1", b"23", b""]
 
 
+async def test_messages_stay_apart_on_a_socket_of_messages():
+    """Programs pass what asyncio's public methods refuse to a private one."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    near.setblocking(False)
+    with far:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop._create_connection_transport(
+            near, Recorder, None, None
+        )
+        await in_callbacks(
+            lambda: [transport.write(b"%d" % n) for n in (1, 2)]
+        )
+        assert [far.recv(9), far.recv(9)] == [b"1", b"2"]
+        await end(transport)
+
+
 async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
     """A header and a body of data_received, before the next event."""
 
