@@ -213,8 +213,8 @@ def test_a_row_has_the_place_that_its_interval_tells(own, place):
     found, over, _ = asked(PLACES, json.dumps([own, peer])).split("\n", 2)
     assert found == place
     found = compare(own, peer, "less")
-    if found and found.high < 100:
-        interval = f"({found.low:.2f} to {found.high:.2f})"
+    if found and found.high_95 < 100:
+        interval = f"({found.low_95:.2f} to {found.high_95:.2f})"
         assert over == f"{found.ratio:.2f} {interval}"
 
 
@@ -361,7 +361,7 @@ def test_pages_quote_a_report(pages):
         assert line in lines
     text = " ".join(lines)
     assert "1.2 to 1.9 times asyncio, FastAPI 1.1 to 1.4 times." in text
-    assert "CPython 3.14, 2 CPUs." in text
+    assert "CPython 3.14, 2 CPUs; two threads on" in text
     assert "faster in 2 and slower in 1 of 3 rows. Inconclusive: the" in text
     assert "Against the best peer" not in text
     text = " ".join((pages / "docs/performance.md").read_text().split())

@@ -234,7 +234,9 @@ def test_files_and_sockets_in_use_are_not_removed(loop, tmp_path, path):
     file.write_text("mine")
     with pytest.raises(FileExistsError):
         loop.enable_metrics(socket=str(file))
-    with pytest.raises(TypeError, match=r"a path or True, not .*file'\)"):
+    with pytest.raises(
+        TypeError, match=r"a path as a str, or True, not .*file'\)"
+    ):
         loop.enable_metrics(socket=file)
     assert file.read_text() == "mine"
     with socket.socket(socket.AF_UNIX) as sock:
