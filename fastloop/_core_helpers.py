@@ -32,6 +32,7 @@ __all__ = [
     "end_read_pipe",
     "finish_connect",
     "in_daemon_thread",
+    "in_main_thread",
     "log_event",
     "log_lost",
     "own_socket",
@@ -79,6 +80,11 @@ _KEPT = (
     "setsockopt",
     "type",
 )
+
+
+def in_main_thread() -> bool:
+    """Whether this is the thread that ends the interpreter."""
+    return threading.get_ident() == threading.main_thread().ident
 
 
 def in_daemon_thread() -> bool:

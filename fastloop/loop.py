@@ -9,11 +9,9 @@ each Python version's semantics hold.  The methods below connect the two.
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -27,13 +25,13 @@ from . import streams as _native_streams  # noqa: F401
 from ._selector import RegisteredDescriptors
 from .connections import Connections
 from .executor import ExecutorCalls
+from .signals import SignalCalls
 from .sockets import SocketCalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
-    from types import FrameType
     from typing import Any, TypeVarTuple
 
     from .metrics import LoopMetrics, SlowCallback
@@ -78,23 +76,10 @@ def _variable(name: str) -> str:
     return "" if value.lower() in _NO else value
 
 
-def _ignore_signal(signum: int, frame: FrameType | None) -> None:
-    """Handle a signal: do nothing, as the wakeup descriptor tells the loop."""
-
-
-def _set_signal(sig: int, handler: Any) -> None:
-    """Call signal.signal(); RuntimeError for what cannot be caught."""
-    try:
-        signal.signal(sig, handler)
-    except OSError as exc:
-        if exc.errno == errno.EINVAL:
-            raise RuntimeError(f"sig {sig} cannot be caught") from None
-        raise
-
-
 class Loop(  # type: ignore[misc, unused-ignore]
     _core.BaseLoop,
     SocketCalls,
+    SignalCalls,
     ExecutorCalls,
     Connections,
     _private.AsyncioLoop,
@@ -297,7 +282,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """
         if not self.is_closed():
             self._close_all()
-        self._remove_signal_handlers()
+        self._end_signals()
 
     def _close_all(self) -> None:
         """Close the core, and end what Python code runs for the loop."""
@@ -565,75 +550,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 }
             )
 
-    # -- signals --------------------------------------------------------------
-
-    def add_signal_handler(
-        self, sig: int, callback: Callable[[*_Ts], Any], *args: *_Ts
-    ) -> None:
-        """Call ``callback(*args)`` in the loop when a signal arrives.
-
-        Replaces an earlier handler of the signal.  Raises TypeError for a
-        coroutine function and for a ``sig`` that is not an int, ValueError for
-        a number out of range, RuntimeError for a signal that cannot be caught,
-        outside the main thread, and if the loop is closed.  Implements
-        asyncio's ``loop.add_signal_handler()``.
-        """
-        if asyncio.iscoroutine(callback) or _private.is_coroutine_function(
-            callback
-        ):
-            raise TypeError(
-                "coroutines cannot be used with add_signal_handler()"
-            )
-        self._check_signal(sig)
-        self._check_closed()
-        self._signal_wakeup(True)
-        self._signal_handlers[sig] = events.Handle(callback, args, self, None)
-        try:
-            _set_signal(sig, _ignore_signal)
-            # System calls that the signal interrupts are restarted.
-            signal.siginterrupt(sig, False)
-        except (OSError, RuntimeError):
-            del self._signal_handlers[sig]
-            if not self._signal_handlers:
-                self._signal_wakeup(False)
-            raise
-
-    def remove_signal_handler(self, sig: int) -> bool:
-        """Remove a signal's handler and restore the default action.
-
-        Returns True if there was a handler.  Raises TypeError, ValueError and
-        RuntimeError as ``add_signal_handler`` does for a bad signal.
-        Implements asyncio's ``loop.remove_signal_handler()``.
-        """
-        self._check_signal(sig)
-        if sig not in self._signal_handlers:
-            return False
-        if sig == signal.SIGINT:
-            _set_signal(sig, signal.default_int_handler)
-        else:
-            _set_signal(sig, signal.SIG_DFL)
-        # After that, which fails in other threads than the main one.
-        del self._signal_handlers[sig]
-        if not self._signal_handlers and not self.is_closed():
-            self._signal_wakeup(False)
-        return True
-
-    def _remove_signal_handlers(self) -> None:
-        if not self._signal_handlers:
-            return
-        if sys.is_finalizing():
-            warnings.warn(
-                f"Closing the loop {self!r} on interpreter shutdown stage, "
-                "skipping signal handlers removal",
-                ResourceWarning,
-                stacklevel=3,
-                source=self,
-            )
-            self._signal_handlers.clear()
-            return
-        for sig in list(self._signal_handlers):
-            self.remove_signal_handler(sig)
-
     # -- descriptors ----------------------------------------------------------
 
     def _check_python_transports(self, fd: Any) -> None:
@@ -693,6 +609,4 @@ def _refuse_greenlets() -> None:
 
 
 # Corked writes are sent before a fork, or the child would send them too.
-os.register_at_fork(
-    before=_core._flush_corked, after_in_child=_core._signals_after_fork
-)
+os.register_at_fork(before=_core._flush_corked)

@@ -10,7 +10,6 @@
 #include "compat/private_attributes.h"
 #include "core/handle.h"
 #include "core/loop.h"
-#include "core/signals.h"
 #include "executor/job.h"
 #include "loop/base_loop.h"
 #include "py/call.h"
@@ -35,28 +34,18 @@ libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
-signals_forked(PyObject *module, PyObject *Py_UNUSED(ignored))
-{
-    return fl_call_none(fl_signals_after_fork(fl_state_get(module)));
-}
-
-static PyObject *
 flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
 {
     fl_loop_flush_corked_here(fl_state_get(module));
     Py_RETURN_NONE;
 }
 
-/* Most functions are added by the folders' register functions; these three
+/* Most functions are added by the folders' register functions; these two
    belong to none of them. */
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS,
      "libuv_version()\n--\n\n"
      "Return the version of the libuv in use, as in '1.44.2'."},
-    {"_signals_after_fork", signals_forked, METH_NOARGS,
-     "_signals_after_fork()\n--\n\n"
-     "After a fork, in the child: detach signal handling from the parent's\n"
-     "loops."},
     {"_flush_corked", flush_corked, METH_NOARGS,
      "_flush_corked()\n--\n\n"
      "Send the corked writes of the callback that this thread runs."},

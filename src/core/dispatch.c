@@ -12,9 +12,9 @@
    4. A call whose handle somebody has kept runs as that handle.  In debug mode
       every call runs as a handle.  Where the application replaced
       asyncio.Handle._run, every call does too, and every handle runs through
-      that function.  Four kinds of entry have no handle: the loop's own
-      operations, the events of a transport and of the signal pipe, and the
-      tries of a waiting sock_* call.
+      that function.  Three kinds of entry have no handle: the loop's own
+      operations, the events of a transport, and the tries of a waiting sock_*
+      call.
    5. In debug mode and with metrics each entry is timed, by run_timed alone.
       An fd's reader and writer are two callbacks of one entry, and a sock_*
       call has no handle (fl_loop_time_rest).

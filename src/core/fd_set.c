@@ -1,13 +1,14 @@
 /* epoll, or kqueue: see fd_set.h.
 
-   1. The set's own fd stays the same when the set is replaced.
-      libuv's uv_poll_t was initialized with it and polls no other.
+   1. The set's own fd stays the same when the set is replaced.  A new one could
+      be an fd that the application has closed, and may close again.
    2. A callback that waits for one direction alone learns of an error and of
       the end of its connection.  epoll reports these in bits of their own,
-      which fl_fd_set_poll maps to both directions, as selectors does; with
+      which fl_fd_set_wait maps to both directions, as selectors does; with
       kqueue each direction's filter reports them. */
 #include "core/fd_set.h"
 
+#include "base/clock.h"
 #include "py/compat.h"
 
 #include <errno.h>
@@ -15,7 +16,11 @@
 #include <unistd.h>
 
 #ifdef __linux__
+#include <linux/time_types.h>
+#include <poll.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 
 int
 fl_fd_set_open(FlFdSet *set)
@@ -25,14 +30,15 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 bool
-fl_fd_set_is_open(FlFdSet *set, int other)
+fl_fd_set_is_open(FlFdSet *set, int uv_fd)
 {
     struct epoll_event event; /* level-triggered: it is reported again */
-    if (other < 0) {
+    if (uv_fd < 0) {
         return epoll_wait(set->fd, &event, 1, 0) >= 0 || errno == EINTR;
     }
-    /* EBADF or EINVAL would show that one of them is closed. */
-    return fl_fd_set_control(set, FL_FD_CHANGE, other, 0, 0) == -ENOENT;
+    return fl_fd_set_control(set, FL_FD_ADD, uv_fd, FL_READABLE,
+                             FL_FD_SET_UV_TAG)
+           == -EEXIST;
 }
 
 int
@@ -48,21 +54,55 @@ fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
     return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
+/* False once epoll_pwait2 was refused: an older kernel, or a sandbox. */
+static atomic_bool has_pwait2 = true;
+
+/* epoll_wait with a timeout of nanoseconds.  glibc has the call from 2.35 on;
+   the wheels are made for older ones, too. */
+static int
+wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
+{
+#ifdef SYS_epoll_pwait2
+    if (atomic_load_explicit(&has_pwait2, memory_order_relaxed)) {
+        struct __kernel_timespec left = {timeout_ns / FL_NS_PER_S,
+                                         timeout_ns % FL_NS_PER_S};
+        int count = (int)syscall(SYS_epoll_pwait2, fd, ready, FL_FD_SET_EVENTS,
+                                 &left, NULL, 0);
+        if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
+            return count;
+        }
+        atomic_store(&has_pwait2, false);
+    }
+#endif
+    struct pollfd set = {fd, POLLIN, 0};
+    struct timespec left = {(time_t)(timeout_ns / FL_NS_PER_S),
+                            (long)(timeout_ns % FL_NS_PER_S)};
+    return ppoll(&set, 1, &left, NULL) < 0
+               ? -1
+               : epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
+}
+
 int
-fl_fd_set_poll(FlFdSet *set, FlFdEvent *events)
+fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 {
     struct epoll_event ready[FL_FD_SET_EVENTS];
-    int count = epoll_wait(set->fd, ready, FL_FD_SET_EVENTS, 0);
+    int count = timeout_ns > 0 ? wait_ns(set->fd, ready, timeout_ns)
+                               : epoll_wait(set->fd, ready, FL_FD_SET_EVENTS,
+                                            timeout_ns < 0 ? -1 : 0);
+    FlFdEvent *event = events;
     for (int at = 0; at < count; at++) {
         uint32_t bits = ready[at].events;
-        FlFdEvent *event = &events[at];
+        if (FL_UNLIKELY(ready[at].data.u64 == FL_FD_SET_UV_TAG)) {
+            set->uv_fired = true;
+            continue;
+        }
         event->tag = ready[at].data.u64;
-        /* See invariant 2. */
         event->events =
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
             | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);
+        event++;
     }
-    return count < 0 ? -errno : count;
+    return count < 0 ? -errno : (int)(event - events);
 }
 
 #else
@@ -82,7 +122,7 @@ fl_fd_set_open(FlFdSet *set)
 }
 
 bool
-fl_fd_set_is_open(FlFdSet *Py_UNUSED(set), int Py_UNUSED(other))
+fl_fd_set_is_open(FlFdSet *Py_UNUSED(set), int Py_UNUSED(uv_fd))
 {
     return true; /* a child has none of its own: see fl_fd_set_after_fork */
 }
@@ -116,17 +156,26 @@ fl_fd_set_control(FlFdSet *set, FlFdControl Py_UNUSED(control), int fd,
 }
 
 int
-fl_fd_set_poll(FlFdSet *set, FlFdEvent *events)
+fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 {
     struct kevent ready[FL_FD_SET_EVENTS];
-    struct timespec now = {0, 0};
-    int count = kevent(set->fd, NULL, 0, ready, FL_FD_SET_EVENTS, &now);
+    struct timespec left = {(time_t)(timeout_ns / FL_NS_PER_S),
+                            (long)(timeout_ns % FL_NS_PER_S)};
+    int count = kevent(set->fd, NULL, 0, ready, FL_FD_SET_EVENTS,
+                       timeout_ns < 0 ? NULL : &left);
+    FlFdEvent *event = events;
     for (int at = 0; at < count; at++) {
-        events[at].tag = (uint64_t)(uintptr_t)ready[at].udata;
-        events[at].events =
+        event->tag = (uint64_t)(uintptr_t)ready[at].udata;
+        event->events =
             ready[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
+        if (event->tag == FL_FD_SET_UV_TAG) {
+            set->uv_fired = true;
+        }
+        else {
+            event++;
+        }
     }
-    return count < 0 ? -errno : count;
+    return count < 0 ? -errno : (int)(event - events);
 }
 #endif
 

@@ -1,5 +1,5 @@
 /* A set of fds that other code may close: an epoll instance of our own (a
-   kqueue on macOS).  libuv polls the set as a single fd.
+   kqueue on macOS).  The loop waits for the set; libuv is one of its fds.
 
    libuv identifies a file by its fd alone.  If an fd is closed, duplicated or
    reused without its knowledge, libuv aborts, spins or reports events of the
@@ -28,11 +28,16 @@
 #define FL_WRITABLE 2
 
 typedef struct {
-    int fd; /* readable while events wait; -1: closed */
+    int fd;        /* -1: closed */
+    bool uv_fired; /* a wait found that libuv's epoll is ready */
 } FlFdSet;
 
-/* The most events that one call takes; libuv takes as many. */
+/* The most events that one call takes. */
 #define FL_FD_SET_EVENTS 1024
+
+/* The tag of the fd of libuv's epoll, which has no registration
+   (registration.h).  Its low half is no fd. */
+#define FL_FD_SET_UV_TAG UINT64_MAX
 
 typedef struct {
     uint64_t tag;
@@ -42,15 +47,15 @@ typedef struct {
 int fl_fd_set_open(FlFdSet *set);
 void fl_fd_set_close(FlFdSet *set);
 
-/* In a forked child: whether the set and libuv's epoll `other` (-1: none) are
-   still open.  The set does not contain `other`, so removing it fails with
-   ENOENT.  Any other error means that one was closed; both fds may then
-   belong to the application. */
-bool fl_fd_set_is_open(FlFdSet *set, int other);
+/* In a forked child: whether the set and libuv's epoll `uv_fd` (-1: none) are
+   still open.  The set contains uv_fd, so adding it fails with EEXIST.
+   Anything else means that one was closed; both fds may then belong to the
+   application. */
+bool fl_fd_set_is_open(FlFdSet *set, int uv_fd);
 
 /* In a forked child: replace the set shared with the parent by an empty one,
-   under the same fd, because libuv knows the set by that fd.  The parent's set
-   stays as it is.  On failure the set is closed. */
+   under the same fd.  The parent's set stays as it is.  On failure the set is
+   closed. */
 int fl_fd_set_after_fork(FlFdSet *set);
 
 /* Put an empty set in this one's place, under the same fd.  `old` is then the
@@ -72,9 +77,12 @@ typedef enum {
 int fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
                       uint64_t tag);
 
-/* Take pending events into an array of FL_FD_SET_EVENTS without blocking;
-   returns how many.  -EBADF or -EINVAL: the set's own fd was closed.
-   -EINTR: a signal came first; nothing was taken. */
-int fl_fd_set_poll(FlFdSet *set, FlFdEvent *events);
+/* Wait for events, at most timeout_ns (0: not at all; negative: without a
+   limit), and take them into an array of FL_FD_SET_EVENTS.  Returns how many,
+   without libuv's, which sets uv_fired instead.
+   -EBADF or -EINVAL: the set's own fd was closed.  -EINTR: a signal came
+   first; nothing was taken.  A wait of nanoseconds takes epoll_pwait2 (Linux
+   5.11), or ppoll() before it where a sandbox or an older kernel has none. */
+int fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
 
 #endif

@@ -48,7 +48,6 @@
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "core/report.h"
-#include "core/signals.h"
 #include "core/thread_queue.h"
 #include "core/timers.h"
 #include "py/call.h"
@@ -125,23 +124,13 @@ queue_fired(FlLoop *loop)
     }
 }
 
-/* A poll that may wait.  A thread that pushes after fl_poller_prepare_wait has
-   set poller->sleeping also wakes the loop. */
+/* A poll that may wait: poll_timeout has prepared it. */
 static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlPoller *poller = loop->poller;
     if (poller->table.recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
-    }
-    fl_poller_prepare_wait(poller);
-    /* Look again, now that `sleeping` is set.  An overridden time() ran Python
-       after poll_timeout looked, and another thread may have pushed then
-       without waking the loop. */
-    if (fl_ready_count(&loop->ready) > 0
-        || atomic_load(&loop->thread_queue.filled))
-    {
-        timeout_ns = 0;
     }
     bool metered = loop->metrics != NULL; /* read while the GIL is ours */
     PyThreadState *thread = PyEval_SaveThread();
@@ -150,7 +139,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         fl_metrics_woke(loop);
     }
     PyEval_RestoreThread(thread);
-    atomic_store(&poller->sleeping, 0);
+    fl_poller_end_wait(poller);
 }
 
 /* How many polls may be skipped after this one; see invariant 1.  began_ns is
@@ -287,31 +276,30 @@ timer_timeout(FlLoop *loop, int64_t *timeout_ns)
     return 0;
 }
 
-/* How long the poll may wait; -1 in *timeout_ns means for ever.  0, or -1 with
-   an exception of time() or of a signal handler. */
+/* How long the poll may wait; -1 in *timeout_ns means for ever.  Python's
+   handlers of signals that have arrived run first.  A signal that arrives
+   between that and the poll itself, less than a microsecond, is handled after
+   the poll, unless add_signal_handler has any handlers; as in asyncio, where
+   that time is longer.  0, or -1 with an exception of time() or of a signal
+   handler. */
 static int
 poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 {
-    int64_t limit_ns = -1;
     *timeout_ns = 0;
     if (must_not_wait(loop)) {
         return 0;
     }
-    /* First, because it may run Python, which may set timers or stop the
-       loop. */
-    if (fl_signals_before_wait(loop, &limit_ns) < 0) {
-        return -1;
+    /* From here on a thread that queues something also wakes the poll. */
+    fl_poller_prepare_wait(loop->poller);
+    /* Before the timers, because a handler may set some. */
+    int code = PyErr_CheckSignals();
+    if (code == 0 && !must_not_wait(loop)) {
+        code = timer_timeout(loop, timeout_ns);
     }
-    if (must_not_wait(loop)) {
-        return 0;
+    if (code < 0 || *timeout_ns == 0) {
+        fl_poller_end_wait(loop->poller);
     }
-    if (timer_timeout(loop, timeout_ns) < 0) {
-        return -1;
-    }
-    if (limit_ns >= 0 && (*timeout_ns < 0 || *timeout_ns > limit_ns)) {
-        *timeout_ns = limit_ns;
-    }
-    return 0;
+    return code;
 }
 
 /* Move the timers that are due at now_s to the ready queue.  The slot is
@@ -377,18 +365,19 @@ queue_due(FlLoop *loop)
 
 /* Before the poll: fail if the set's fd or libuv's were closed.  In a forked
    child (a callback may have forked) replace what is shared with the parent.
-   0, or -1 with OSError, or with what fl_signals_begin raised: it runs pending
-   signal handlers. */
+   0, or -1 with OSError, or with what _leave_parent() raised. */
 static inline int
 leave_parent(FlLoop *loop)
 {
-    bool inherited =
-        fl_poller_is_inherited(loop->poller) || loop->begin_signals_again;
+    bool inherited = fl_poller_is_inherited(loop->poller);
     int code = fl_poller_after_fork(loop->poller);
     if (FL_UNLIKELY(code < 0)) {
         return fl_raise_errno(code);
     }
-    return FL_UNLIKELY(inherited) ? fl_signals_begin(loop) : 0;
+    return FL_UNLIKELY(inherited)
+               ? fl_call_method((PyObject *)loop,
+                                loop->state->names._leave_parent, NULL)
+               : 0;
 }
 
 int

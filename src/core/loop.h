@@ -111,11 +111,6 @@ struct FlLoop {
        of the coarse clock at the latest. */
     FL_ATOMIC unsigned skips_left;
     unsigned skip_allowance;    /* adapted at each empty poll */
-    bool claims_wakeup_fd;      /* its run claims it before waits: signals.c */
-    bool begin_signals_again;   /* in a forked child: call fl_signals_begin */
-    bool signals_wanted;        /* see signals.c, invariant 6 */
-    uint64_t wakeup_claimed_at; /* see fl_signals_before_wait */
-    int64_t reclaim_after_ns;   /* see fl_signals_before_wait */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
     /* The ident of the thread that has the claim, or 0, and that of the thread
        that had it last: see fl_loop_claim.  thread_id is 0 for a part of the

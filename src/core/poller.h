@@ -1,17 +1,18 @@
-/* The poller: what the loop waits with, one uv_loop_t and one FlFdSet.
+/* The poller: what the loop waits with, one FlFdSet, which has libuv's epoll
+   among its fds.
 
    It runs one poll, ends a poll at a timeout, and lets another thread wake it.
    Fds are registered by fl_poller_register; registration.h says how.  Nothing
-   here touches Python, so a poll may run without the GIL: fl_poller_run only
-   takes events from the set.  Afterwards, with the GIL, the loop processes
-   them (fl_poller_collect) and runs them as entries of its ready queue.
+   here touches
+   Python, so a poll may run without the GIL: fl_poller_run only takes events
+   from the set.  Afterwards, with the GIL, the loop processes them
+   (fl_poller_collect) and runs them as entries of its ready queue.
    fl_poller_run creates and changes no registration, because the GIL guards
    their table.
 
    Ownership: the loop owns its poller, closes it when it closes, and frees it
    when it is freed itself: until then another thread may look up an fd.  The
-   poller owns libuv's loop and handles, the table of fds, the timerfd and the
-   signal pipe.
+   poller owns libuv's loop and its handle, and the table of fds.
 
    Failures: functions return negative errnos, or FL_NO_MEMORY.  If the set's
    fd or one of libuv's was closed, table.failure_code keeps the error.  The
@@ -22,9 +23,8 @@
    per loop, and everything that a loop leaves in it had to be undone.
 
    Loop's thread only, except functions named _anythread; fl_poller_register
-   (add_reader is for any thread, and the table's lock guards it);
-   fl_poller_after_fork, closing and freeing, which a GC may run in any thread;
-   and fl_poller_signal_pipe, which add_signal_handler calls in the main
+   (add_reader is for any thread, and the table's lock guards it); and
+   fl_poller_after_fork, closing and freeing, which a GC may run in any
    thread. */
 #ifndef FL_CORE_POLLER_H
 #define FL_CORE_POLLER_H
@@ -42,34 +42,23 @@ typedef struct FlPoller FlPoller;
 
 struct FlPoller {
     uv_loop_t uv;
-    uv_async_t async; /* uv, and these three: valid if has_uv */
-    uv_timer_t timer;
-    uv_poll_t set_poll; /* polls the set's own fd */
-    uint64_t polls;     /* number of polls so far */
-    bool set_fired;     /* libuv reported that the set has events */
-    bool has_uv;        /* libuv's loop and handles are open */
-    bool wait_checked;  /* in this run libuv's fds were found to be open */
-    bool set_polled;    /* set_poll is started */
-    /* The last poll took several events, or might wait and found some pending:
-       the next one takes pending events before it waits. */
-    bool expects_events;
-    int timerfd;                /* -1 until a run begins */
-    FlRegistration *signal_reg; /* of the signal pipe's read end, or NULL */
-    int signal_fds[2];          /* read and write end; -1 until requested */
-    atomic_int sleeping;        /* a blocking poll runs or is about to */
-    /* fl_forks_count() of the process that owns uv, the timerfd and the signal
-       pipe. */
-    unsigned forks;
-    FlFdTable table; /* every other fd of the loop; last: it is large */
+    uv_async_t async;    /* uv and this: valid if has_uv */
+    uint64_t polls;      /* number of polls so far */
+    bool has_uv;         /* libuv's loop and handle are open */
+    bool is_joined;      /* in this run the set was found to contain libuv's
+                            epoll, with its fds open */
+    atomic_int sleeping; /* a blocking poll runs or is about to */
+    unsigned forks;      /* fl_forks_count() of the process that owns uv */
+    FlFdTable table;     /* every fd of the loop; last: it is large */
 };
 
 /* Open a poller; *out is set only on success. */
 int fl_poller_open(FlPoller **out);
 
 /* fl_registration_open for an fd of the application or of a transport.  Opens
-   libuv's loop first, if it is not open yet.  Otherwise libuv could get an
-   fd that the application has closed, and a second close by mistake would
-   close libuv's. */
+   libuv's loop first, if it is not open yet.  Otherwise libuv could get an fd
+   that the application has closed while it is still registered: to remove it
+   would take libuv out of the set.  Any thread. */
 int fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                        const FlRegistration *init, FlRegistration **out);
 
@@ -81,11 +70,10 @@ void fl_poller_close(FlPoller *poller);
 /* Free a closed poller. */
 void fl_poller_free(FlPoller *poller);
 
-/* In a forked child: replace the set and libuv's backend fd by new ones, and
-   close the timerfd and the signal pipe.  fl_poller_begin_run opens another
-   timerfd, fl_poller_signal_pipe another pipe.  A run must work there: if a
-   callback forks and the child raises out of the run, asyncio's Runner.close()
-   runs the loop three times more.  0 or a negative errno. */
+/* In a forked child: replace the set and libuv's epoll by new ones.  A run
+   must work there: if a callback forks and the child raises out of the run,
+   asyncio's Runner.close() runs the loop three times more.  0 or a negative
+   errno. */
 int fl_poller_after_fork_now(FlPoller *poller);
 
 /* True in a forked child while the poller still has its parent's fds. */
@@ -104,20 +92,28 @@ fl_poller_after_fork(FlPoller *poller)
                                           : poller->table.failure_code;
 }
 
-/* A run begins: libuv's loop and the timerfd are opened, if there is room for
-   their fds, and before the first wait the poller checks that libuv's are
+/* A run begins: before its first wait the poller checks that libuv's fds are
    still open. */
-void fl_poller_begin_run(FlPoller *poller);
+static inline void
+fl_poller_begin_run(FlPoller *poller)
+{
+    poller->is_joined = false;
+}
 
 /* Prepare a poll that may block, while the caller has the GIL.  From then on
-   another thread can wake the poll.  If libuv cannot poll the set, nothing
+   another thread can wake the poll.  If libuv has no room for its fds, nothing
    can, but the poll ends after a few milliseconds. */
 void fl_poller_prepare_wait(FlPoller *poller);
 
+/* The poll has ended, or will not block after all. */
+static inline void
+fl_poller_end_wait(FlPoller *poller)
+{
+    atomic_store(&poller->sleeping, 0);
+}
+
 /* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
-   event or a wake-up (negative).  A timeout is rounded up to whole
-   milliseconds, unless it is shorter than one and a timerfd is open.  The
-   longest is one day. */
+   event, a wake-up or a signal (negative).  The longest is one day. */
 void fl_poller_run(FlPoller *poller, int64_t timeout_ns);
 
 /* Process the events that the poll took.  Loop's thread, with the GIL. */
@@ -134,11 +130,5 @@ fl_poller_wake_anythread(FlPoller *poller)
         (void)uv_async_send(&poller->async);
     }
 }
-
-/* Make the signal pipe and register its read end, unless that was done.
-   on_signal runs when the pipe is readable.  0 or a negative errno. */
-int fl_poller_signal_pipe(FlPoller *poller,
-                          int (*on_signal)(struct FlLoop *loop,
-                                           FlRegistration *reg, int events));
 
 #endif

@@ -1,7 +1,6 @@
 /* Registrations of fds: how the loop learns that an fd is ready.
 
    Each fd is registered in an FlFdSet under a tag: its fd and a generation.
-   libuv polls the set (poller.h) and knows nothing about its contents.
    Other code may close, duplicate or replace an fd without our knowledge.
    Then the system either refuses our next call, which is an error code, or
    leaves an old registration behind.  Its events carry an old generation, so
@@ -69,8 +68,8 @@ typedef struct {
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    int uv_backend_fd; /* of libuv's epoll, or -1: see fl_fd_set_is_open */
-    unsigned forks;    /* fl_forks_count() of the process that owns the set */
+    int uv_fd; /* of libuv's epoll in the set, or -1: see fl_fd_set_is_open */
+    unsigned forks; /* fl_forks_count() of the process that owns the set */
     unsigned forks_seen; /* fl_forks_seen() when `shared` was last set */
     int failure_code;    /* why the set is unusable: an error code, or 0 */
     int event_count;     /* events taken and not yet processed */

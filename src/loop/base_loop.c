@@ -20,7 +20,6 @@
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
-#include "core/signals.h"
 #include "loop/add_reader.h"
 #include "loop/user_fd.h"
 #include "loop/run.h"
@@ -85,8 +84,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
         return NULL;
     }
     loop->thread_queue_ready = true; /* its lock must be destroyed */
-    if (fl_ready_init(&loop->ready) < 0 || fl_signals_prepare(loop) < 0
-        || fl_overrides_check_class(loop) < 0)
+    if (fl_ready_init(&loop->ready) < 0 || fl_overrides_check_class(loop) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -160,9 +158,6 @@ close_core(FlLoop *loop)
 {
     /* First: see invariant 2. */
     loop->closed = true;
-    /* Before the poller closes the pipe: CPython's signal handler writes to
-       it. */
-    fl_signals_forget(loop);
     if (loop->thread_queue_ready) {
         fl_thread_queue_close(loop);
     }
@@ -507,7 +502,6 @@ static PyMethodDef loop_methods[] = {
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_running_callback", running_callback, METH_NOARGS),
-    PLAIN("_signal_wakeup", fl_loop_signal_wakeup, METH_O),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},

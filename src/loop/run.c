@@ -15,7 +15,6 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
-#include "core/signals.h"
 #include "core/thread_queue.h"
 #include "loop/tasks.h"
 #include "py/call.h"
@@ -37,7 +36,6 @@ raise_already_running(void)
 void
 fl_loop_end_run(FlLoop *loop)
 {
-    fl_signals_end(loop);
     fl_metrics_run_ends(loop);
     loop->thread_id = 0;
     fl_loop_unclaim(loop);
@@ -53,6 +51,29 @@ end_after(FlLoop *loop, int code)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
+/* Whether the end of the interpreter does not wait for this thread.  1, 0, or
+   -1 with an exception set.  The answer for the main thread is kept; a forked
+   child may have another one. */
+static int
+in_daemon_thread(FlState *state)
+{
+    unsigned long here = PyThread_get_thread_ident();
+    if (state->main_thread_id == here
+        && state->main_thread_forks == fl_forks_count())
+    {
+        return 0;
+    }
+    int code = fl_call_truth(state->helpers, state->names.in_main_thread);
+    if (code > 0) {
+        state->main_thread_id = here;
+        state->main_thread_forks = fl_forks_count();
+        return 0;
+    }
+    return code < 0
+               ? -1
+               : fl_call_truth(state->helpers, state->names.in_daemon_thread);
+}
+
 /* Decide whether this run corks writes: stream_write.c, invariant 2.  0 or
    -1. */
 static int
@@ -63,13 +84,12 @@ begin_corking(FlLoop *loop)
     const FlLoop *outer = fl_loop_of_thread(loop->state);
     loop->corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
                   && (outer == NULL || fl_loop_is_inherited(outer));
-    if (!loop->corks || fl_signals_in_main_thread(loop->state)) {
-        return 0;
+    if (loop->corks) {
+        int daemon = in_daemon_thread(loop->state);
+        loop->corks = daemon == 0;
+        return daemon < 0 ? -1 : 0;
     }
-    int daemon = fl_call_truth(loop->state->helpers,
-                               loop->state->names.in_daemon_thread);
-    loop->corks = daemon == 0;
-    return daemon < 0 ? -1 : 0;
+    return 0;
 }
 
 /* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
@@ -78,11 +98,8 @@ begin_corking(FlLoop *loop)
 static int
 begin(FlLoop *loop, unsigned long thread)
 {
-    /* Its own fds must be open, and a forked child stops sharing them with the
-       parent. */
-    int code = loop->closed ? FL_CLOSED : fl_poller_after_fork(loop->poller);
-    if (code < 0) {
-        return fl_raise_errno(code);
+    if (fl_loop_check_open(loop) < 0) {
+        return -1;
     }
     loop->thread_id = thread;
     loop->skips_left = 0; /* the first iteration polls */
@@ -90,12 +107,10 @@ begin(FlLoop *loop, unsigned long thread)
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
-    if (plain < 0 || begin_corking(loop) < 0
-        || fl_overrides_begin_run(loop) < 0) {
-        return -1;
-    }
-    /* Last: it runs pending signal handlers, which find the loop running. */
-    return fl_signals_begin(loop);
+    return plain < 0 || begin_corking(loop) < 0
+                   || fl_overrides_begin_run(loop) < 0
+               ? -1
+               : 0;
 }
 
 PyObject *

@@ -237,12 +237,9 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
 static int
 user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 {
-    const FlPoller *poller = loop->poller;
-    /* An int that is not an open fd could request a table of any size, or name
-       an fd that opening libuv's loop takes. */
-    if ((fd >= poller->table.fds_size || !poller->has_uv)
-        && fcntl(fd, F_GETFD) < 0)
-    {
+    FlFdTable *table = &loop->poller->table;
+    /* An int that is not an open fd could request a table of any size. */
+    if (fd >= table->fds_size && fcntl(fd, F_GETFD) < 0) {
         return -errno;
     }
     FlRegistration user = {.on_events = on_fd}, *reg = NULL;

@@ -94,7 +94,6 @@ int
 fl_state_init(FlState *state, PyObject *module)
 {
     state->module = module;
-    state->wakeup.fd = state->wakeup.application_fd = -1; /* 0 is a valid fd */
     if (PyThread_tss_create(&state->running) != 0) {
         PyErr_NoMemory();
         return -1;

@@ -41,7 +41,6 @@ struct FlNativeProtocol;
     X(_check_thread)            \
     X(_closed)                  \
     X(_detach)                  \
-    X(_handle_signal)           \
     X(_io_refs)                 \
     X(_read_ready)              \
     X(_report_call)             \
@@ -103,6 +102,8 @@ struct FlNativeProtocol;
     X(getpeername)              \
     X(getsockname)              \
     X(in_daemon_thread)         \
+    X(in_main_thread)           \
+    X(_leave_parent)            \
     X(log_event)                \
     X(log_lost)                 \
     X(loop)                     \
@@ -158,17 +159,6 @@ typedef struct {
 #undef FL_NAME_FIELD
 } FlNames;
 
-/* Python's signal wakeup fd, while it is ours: see core/signals.c.  Only the
-   main thread of the main interpreter sets it.  Any thread may close a loop,
-   and clears owner and handler_loop if they are that loop. */
-typedef struct {
-    FlLoop *FL_ATOMIC owner;        /* the loop whose pipe it is, or NULL */
-    FlLoop *FL_ATOMIC handler_loop; /* the loop that has handlers, or NULL */
-    int fd; /* the fd that we set, or -1; without an owner: /dev/null */
-    int application_fd;        /* the fd that the application had set, or -1 */
-    uint64_t application_file; /* its fl_file_id(), not 0 */
-} FlWakeup;
-
 /* A cached answer: whether an application has replaced methods of a class.  It
    holds while the class has this version, because every change of a class
    changes its version (fl_type_version).  Twice the version, plus 1 if no
@@ -196,7 +186,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(base_create_task, "asyncio", "BaseEventLoop.create_task")              \
     X(base_create_future, "asyncio", "BaseEventLoop.create_future")          \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")              \
-    X(set_wakeup_fd, "signal", "set_wakeup_fd")                              \
     X(asyncio_handle, "asyncio.events", "Handle")                            \
     X(asyncio_timer_handle, "asyncio.events", "TimerHandle")                 \
     /* What call_soon_threadsafe returns. */                                 \
@@ -267,8 +256,10 @@ typedef struct FlState {
        place of this SocketCall. */
     int (*displaced)(struct FlLoop *loop, PyObject *call, PyObject *ignored);
 
-    FL_ATOMIC unsigned long main_thread_id; /* 0: not known yet */
-    FlWakeup wakeup;
+    /* Python's main thread and fl_forks_count() when that was found out; 0:
+       not known yet. */
+    FL_ATOMIC unsigned long main_thread_id;
+    FL_ATOMIC unsigned main_thread_forks;
     Py_tss_t running;       /* per thread: the loop that it runs, or NULL */
     unsigned nested_timers; /* calls of timer_dealloc in core/handle.c that
                                have not returned */

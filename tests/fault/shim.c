@@ -37,7 +37,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -292,13 +291,13 @@ give_up(int kind, int code, word second, word third)
     }
 GENERIC(STUB)
 
-/* Registers with libuv's own epoll.  A descriptor that is there already needs
-   no room: that answer is the system's. */
+/* A descriptor that is there already needs no room: that answer is the
+   system's. */
 static int
-register_with_libuv(int epfd, int fd, struct epoll_event *event)
+register_or_fail(int hook, int epfd, int fd, struct epoll_event *event)
 {
     int code = epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event);
-    if (code == 0 && fails(H_epoll_ctl_libuv)) {
+    if (code == 0 && fails(hook)) {
         int error = errno;
         (void)epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
         errno = error;
@@ -316,11 +315,12 @@ hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     /* A registration of our own set has a generation beside the fd in its
        data, libuv's trial of a descriptor has no fd there. */
     int ours = event != NULL && event->data.u64 >> 32 != 0;
-    if (op == EPOLL_CTL_ADD && !ours && event->data.fd != -1) {
-        return register_with_libuv(epfd, fd, event);
-    }
-    if (op == EPOLL_CTL_ADD && fails(H_epoll_ctl)) {
-        return -1;
+    if (op == EPOLL_CTL_ADD) {
+        /* All ones: libuv's epoll is registered in our set. */
+        int libuvs = (!ours && event->data.fd != -1)
+                     || event->data.u64 == UINT64_MAX;
+        return register_or_fail(libuvs ? H_epoll_ctl_libuv : H_epoll_ctl,
+                                epfd, fd, event);
     }
     if (op == EPOLL_CTL_MOD && ours && fails(H_epoll_ctl_mod)) {
         return -1;
@@ -357,13 +357,22 @@ hook_epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout,
                : epoll_pwait(epfd, events, most, timeout, mask);
 }
 
-static int
-hook_uv_timer_start(void *timer, void *callback, uint64_t timeout,
-                    uint64_t repeat)
+/* epoll_pwait2, which has no function in an older libc. */
+static long
+hook_syscall(long number, ...)
 {
-    int code = ORIGINAL(uv_timer_start)(timer, callback, timeout, repeat);
+    word word_of[6];
+    va_list rest;
+    va_start(rest, number);
+    for (int at = 0; at < 6; at++) {
+        word_of[at] = va_arg(rest, word);
+    }
+    va_end(rest);
     be_away();
-    return code;
+    return fails(H_syscall)
+               ? -1
+               : syscall(number, word_of[0], word_of[1], word_of[2],
+                         word_of[3], word_of[4], word_of[5]);
 }
 
 #define WRAP_FCNTL(name)                                            \

@@ -39,16 +39,13 @@ enum {
     X(dup2, ERRNO, CORE)                               \
     X(fstat64, ERRNO, CORE)                            \
     X(poll, ERRNO, CORE)                               \
-    X(timerfd_create, ERRNO, BOTH)                     \
-    X(timerfd_settime, ERRNO, BOTH)                    \
+    X(ppoll, ERRNO, CORE)                              \
     X(malloc, MEMORY, BOTH)                            \
     X(calloc, MEMORY, BOTH)                            \
     X(realloc, MEMORY, CORE)                           \
     X(aligned_alloc, MEMORY, BOTH)                     \
     X(uv_loop_init, UV, CORE)                          \
     X(uv_async_init, UV, CORE)                         \
-    X(uv_poll_init, UV, CORE)                          \
-    X(uv_poll_start, UV, CORE)                         \
     X(uv_mutex_init, UV, CORE)                         \
     X(uv_cond_init, UV, CORE)                          \
     X(uv_loop_fork, UV, CORE)                          \
@@ -158,7 +155,7 @@ enum {
     X(recvmmsg, "recvmmsg", BOTH)                                 \
     X(recvfrom, "recvfrom", BOTH) X(sendto, "sendto", BOTH)       \
         X(clock_gettime, "clock_gettime", CORE)                   \
-            X(uv_timer_start, "uv_timer_start", CORE)             \
+            X(syscall, "epoll_wait", CORE)                        \
                 X(PyFloat_FromDouble, "PyFloat_FromDouble", CORE) \
                     X(_PyBytes_Resize, "_PyBytes_Resize", CORE)
 

@@ -85,6 +85,7 @@ ERRNOS = {
     "mmap": "ENOMEM",
     "pipe2": "EMFILE ENFILE",
     "poll": "EINTR ENOMEM",
+    "ppoll": "EINTR ENOMEM",
     # Of a counter, which is read and written whole.
     "read": "EAGAIN EINTR",
     "realloc": "ENOMEM",
@@ -97,14 +98,10 @@ ERRNOS = {
     "sendto": SENT + " EPERM",
     "setsockopt": "EINVAL ENOMEM",
     "shutdown": "ENOTCONN ENOBUFS",
-    "timerfd_create": "EMFILE ENOMEM",
-    "timerfd_settime": "EINVAL",
     "uv_cond_init": "ENOMEM",
     "uv_loop_fork": "EMFILE ENOMEM",
     "uv_loop_init": "EMFILE ENOMEM",
     "uv_mutex_init": "ENOMEM",
-    "uv_poll_init": "EEXIST EPERM ENOMEM",
-    "uv_poll_start": "EEXIST",
     "write": "EAGAIN EINTR",
     "writev": SENT + " 0",
 }
@@ -113,7 +110,6 @@ WHOLE = {
     # None fails for what it is given.
     "clock_gettime",
     "uv_async_init",
-    "uv_timer_start",
 }
 KINDS = ("system", "memory", "python", "cut", "lasting")
 MEMORY = {"malloc", "calloc", "realloc", "aligned_alloc", "mmap"}
@@ -143,6 +139,7 @@ HARMLESS = {
     "getpeername": {errno.ENOTCONN, errno.ENOBUFS},
     "getsockname": {errno.ENOBUFS},
     "poll": {errno.EINTR},
+    "ppoll": {errno.EINTR},
     "setsockopt": {errno.EINVAL, errno.ENOMEM},
 } | {
     name: {errno.EAGAIN, errno.EINTR, SHORT}
@@ -206,9 +203,9 @@ def descriptors() -> collections.Counter[str]:
             path = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # the one of this folder
-        # A loop has a timer or not.  asyncio leaves a child's pidfd open
-        # where an add_reader() fails, its own loop's as well.
-        if "timerfd" not in path and "pidfd" not in path:
+        # asyncio leaves a child's pidfd open where an add_reader() fails, its
+        # own loop's as well.
+        if "pidfd" not in path:
             found[path.partition(":[")[0]] += 1
     return found
 

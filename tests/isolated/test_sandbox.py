@@ -1,4 +1,4 @@
-"""System calls that a sandbox refuses: io_uring, pidfd, timerfd, epoll_pwait2.
+"""System calls that a sandbox refuses: io_uring, pidfd, epoll_pwait2.
 
 A seccomp filter is installed in a fresh process before anything of the loop
 is made; a program that uses every way of waiting must give the same results.
@@ -15,13 +15,11 @@ NUMBERS = {
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "pidfd_open": (434, 434),
-    "timerfd_create": (283, 85),
     "epoll_pwait2": (441, 441),
 }
 GROUPS = {
     "io_uring": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
     "pidfd": ["pidfd_open"],
-    "timerfd": ["timerfd_create"],
     "epoll_pwait2": ["epoll_pwait2"],
     "all": list(NUMBERS),
 }

@@ -1,4 +1,4 @@
-"""Python's signal wakeup fd, which a loop claims while it runs."""
+"""Python's signal wakeup fd, which a loop has while it has handlers."""
 
 import signal
 import subprocess
@@ -30,29 +30,8 @@ signal.signal(signal.SIGUSR1, lambda *args: None)
 """
 
 
-def test_an_fd_reused_during_a_run_gets_no_signals(fast_script):
-    """Neither during the run nor after it, when the fd would be restored."""
-    fast_script("""
-near, far = set_wakeup_socket()
-
-async def main():
-    number = take_number_over(near)
-    for _ in range(3):
-        os.kill(os.getpid(), signal.SIGUSR1)
-        await asyncio.sleep(0.002)
-    return number
-
-loop = new_loop()
-number = loop.run_until_complete(main())
-os.kill(os.getpid(), signal.SIGUSR1)
-loop.close()
-assert os.read(number, 100) == b""
-assert signal.set_wakeup_fd(-1) == -1
-""")
-
-
-def test_an_fd_reused_while_a_handler_is_set_gets_no_signals(fast_script):
-    fast_script("""
+def test_an_fd_reused_while_a_handler_is_set_gets_no_signals(script):
+    script("""
 near, far = set_wakeup_socket()
 loop = new_loop()
 loop.add_signal_handler(signal.SIGUSR2, loop.stop)
@@ -67,34 +46,8 @@ assert signal.set_wakeup_fd(-1) == -1
 """)
 
 
-def test_a_wakeup_fd_that_a_closed_loop_also_had_is_restored(
-    fast_script,
-):
-    fast_script(
-        """
-old = new_loop()
-old.add_signal_handler(signal.SIGUSR2, old.stop)
-ours = signal.set_wakeup_fd(-1)
-signal.set_wakeup_fd(ours)
-old.remove_signal_handler(signal.SIGUSR2)
-old.close()
-near, far = socket.socketpair()
-if near.fileno() != ours:
-    os.dup2(near.fileno(), ours)
-os.set_blocking(ours, False)
-signal.set_wakeup_fd(ours)
-
-young = new_loop()
-young.add_signal_handler(signal.SIGUSR2, young.stop)
-young.remove_signal_handler(signal.SIGUSR2)
-young.close()
-assert signal.set_wakeup_fd(-1) == ours
-"""
-    )
-
-
-def test_a_wakeup_fd_set_by_a_callback_gets_the_signals_and_stays(fast_script):
-    fast_script("""
+def test_a_wakeup_fd_set_by_a_callback_gets_the_signals_and_stays(script):
+    script("""
 async def main():
     near, far = set_wakeup_socket()
     await asyncio.sleep(0.1)
@@ -106,24 +59,6 @@ async def main():
 loop = new_loop()
 near, far = loop.run_until_complete(main())
 loop.close()
-assert signal.set_wakeup_fd(-1) == near.fileno()
-""")
-
-
-def test_a_loop_with_handlers_passes_signals_to_the_program(fast_script):
-    fast_script("""
-near, far = set_wakeup_socket()
-seen = []
-first, second = new_loop(), new_loop()
-first.add_signal_handler(signal.SIGUSR2, seen.append, "first")
-second.call_soon(os.kill, os.getpid(), signal.SIGUSR2)
-second.run_until_complete(asyncio.sleep(0.01))
-assert seen == []
-first.run_until_complete(asyncio.sleep(0.01))
-assert seen == ["first"]
-assert far.recv(10) == bytes([signal.SIGUSR2])
-second.close()
-first.close()
 assert signal.set_wakeup_fd(-1) == near.fileno()
 """)
 
@@ -240,15 +175,32 @@ loop.close()
 """)
 
 
+def test_a_child_that_runs_its_parents_loop_gets_its_own_signals(script):
+    """A daemon adds its handlers, and then forks."""
+    script("""
+seen = []
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, lambda: (seen.append(1), loop.stop()))
+loop.run_until_complete(asyncio.sleep(0.001))
+pid = os.fork()
+if not pid:
+    loop.call_later(0.01, os.kill, os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+    loop.close()
+    os._exit(not seen)
+assert os.waitpid(pid, 0)[1] == 0
+assert seen == []
+loop.close()
+""")
+
+
 def test_the_fd_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
     """Only the main thread can tell Python to write to it no more."""
     fast_script(
         """
-import contextlib
 loops = [new_loop()]
 loops[0].add_signal_handler(signal.SIGUSR1, int)
-wakeup_fd = signal.set_wakeup_fd(-1)
-signal.set_wakeup_fd(wakeup_fd)
 sys.unraisablehook = lambda *args: None
 thread = threading.Thread(target=lambda: (loops.clear(), gc.collect()))
 thread.start()
@@ -257,60 +209,18 @@ opened = [os.open("stranger", os.O_CREAT | os.O_RDWR) for _ in range(20)]
 os.kill(os.getpid(), signal.SIGUSR1)
 assert os.read(opened[0], 10) == b""
 assert os.path.getsize("stranger") == 0
-assert not os.get_inheritable(wakeup_fd)
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0))
-loop.close()
-assert signal.set_wakeup_fd(-1) == -1
-null = os.stat(os.devnull)
-for fd in range(3, 40):
-    with contextlib.suppress(OSError):
-        assert not os.path.samestat(os.fstat(fd), null)
+assert not os.get_inheritable(signal.set_wakeup_fd(-1))
 """,
         "-W",
         "ignore::ResourceWarning",
     )
 
 
-def test_a_loop_with_signal_handlers_closes_as_it_gets_the_wakeup_fd():
-    """signal.set_wakeup_fd() releases the GIL, and another thread runs."""
-    done = run_bare("""
-import asyncio, contextlib, signal, threading
-original = signal.set_wakeup_fd
-def set_wakeup_fd(fd, **options):
-    previous = original(fd, **options)
-    if handlers and fd == theirs:
-        thread = threading.Thread(target=close, args=(handlers.pop(),))
-        thread.start()
-        thread.join()
-    return previous
-def close(loop):
-    with contextlib.suppress(ValueError):  # it sets no action in a thread
-        loop.close()
-signal.set_wakeup_fd = set_wakeup_fd
-handlers = []
-import fastloop
-main = fastloop.new_event_loop()
-handlers.append(fastloop.new_event_loop())
-theirs = -1
-handlers[0].add_signal_handler(signal.SIGUSR1, int)
-original(theirs := original(-1))
-main.run_until_complete(asyncio.sleep(0))
-assert not handlers
-assert original(-1) == -1
-main.add_signal_handler(signal.SIGUSR1, main.stop)
-main.call_soon(signal.raise_signal, signal.SIGUSR1)
-main.run_forever()
-main.close()
-""")
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.parametrize("in_a_run", [True, False])
 def test_loops_with_signal_handlers_close_while_signals_arrive(
     fast_script, in_a_run
 ):
-    """The main thread's loop owns the wakeup fd, and forwards its bytes."""
+    """As signals arrive, in the main thread."""
     fast_script(f"""
 import contextlib, threading
 main = new_loop()

@@ -9,7 +9,7 @@
 static FlRegistration *
 fired(FlFdTable *table)
 {
-    table->event_count = fl_fd_set_poll(&table->set, table->events);
+    table->event_count = fl_fd_set_wait(&table->set, table->events, 0);
     (void)fl_registrations_collect(table);
     return fl_registrations_pop_fired(table);
 }

@@ -225,6 +225,7 @@ def with_handlers(loop):
     return loop._default_executor
 
 
+@pytest.mark.keeps_fds  # the pipe, to which Python may write
 def test_close_in_another_thread_leaves_only_the_handlers(
     loop_factory, in_thread, signals_in_order
 ):
@@ -278,6 +279,7 @@ def test_closing_again_removes_the_handlers_that_stayed(closed_elsewhere):
         assert signal.getsignal(number) is signal.SIG_DFL
 
 
+@pytest.mark.keeps_fds  # the pipe, to which Python may write
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 def test_a_loop_with_handlers_that_another_thread_collects_is_closed(
     loop_factory, in_thread, signals_in_order, monkeypatch
