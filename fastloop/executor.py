@@ -2,9 +2,10 @@
 
 ``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
 a concurrent future.  ``run_in_executor`` puts an ExecutorJob of the core into
-that executor's own queue instead; this includes the default executor.  It also
-replaces the executor's Semaphore by a cheaper counter.  The standard library
-does everything else.
+that executor's own queue instead; this includes the default executor, and
+subclasses that keep ``submit``.  It also replaces the Semaphore of an executor
+that is no subclass by a cheaper counter.  The standard library does everything
+else.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def _is_standard(pool: Any) -> bool:
 
     An application that replaces submit() expects to be called.
     """
-    if not (_is_known and type(pool) is ThreadPoolExecutor):
+    if not (_is_known and issubclass(type(pool), ThreadPoolExecutor)):
         return False
     submit = pool.submit
     # Only an exact method is asked: see _originals.is_defined_in().
@@ -160,7 +161,10 @@ def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
                 "cannot schedule new futures after interpreter shutdown"
             )
         pool._work_queue.put(job)  # type: ignore[arg-type]
-        if len(pool._threads) >= pool._max_workers:
+        if (
+            len(pool._threads) >= pool._max_workers
+            and type(pool) is ThreadPoolExecutor
+        ):
             # The pool has all its threads: _adjust_thread_count() would only
             # do this acquire(), but costs more than the rest of this function.
             # The count is needed if the maximum is raised.

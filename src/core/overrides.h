@@ -53,7 +53,7 @@ typedef enum {
     FL_OVERRIDES_CALL_SOON_THREADSAFE,
 } FlOverride;
 
-/* Whether the loop's __dict__, which must exist, has the method's name. */
+/* Whether the loop's __dict__, which must exist, has another method. */
 bool fl_overrides_in_dict(FlLoop *loop, FlOverride method);
 
 /* Whether the application has replaced a method, on the loop's class or on the

@@ -197,6 +197,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     /* Of C tasks and futures; asyncio.events may have another by now. */    \
     X(get_running_loop, "_asyncio", "_get_running_loop")                     \
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
+    X(monotonic, "time", "monotonic")                                        \
     X(system_socket_type, "_socket", "socket")                               \
     X(helpers, "fastloop._core_helpers", NULL)                               \
     X(safepoint, "fastloop._core_helpers", "safepoint")

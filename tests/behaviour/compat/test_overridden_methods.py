@@ -11,6 +11,7 @@ import math
 import socket
 import sys
 import threading
+import time
 from unittest import mock
 
 import pytest
@@ -341,6 +342,27 @@ def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop_factory):
         with pytest.raises(ValueError, match=r"Can't patch loop of type <cla"):
             hasattr(loop, "_nest_patched")
     loop.close()
+
+
+def test_time_monotonic_itself_is_the_loops_own_clock(loop, monkeypatch):
+    """Home Assistant sets it; call_later() takes no slower way then."""
+    seen = []
+    loop.time = time.monotonic
+    if hasattr(loop, "_call_later"):
+        monkeypatch.setattr(type(loop), "_call_later", None)
+    loop.call_later(0.002, seen.append, "later")
+    loop.call_later(0.001, seen.append, "sooner")
+    loop.call_later(0.003, loop.stop)
+    begin = loop.time()
+    loop.run_forever()
+    assert loop.time() - begin >= 0.002
+    assert seen == ["sooner", "later"]
+
+
+def test_a_fake_in_the_place_of_time_monotonic_is_no_clock(loop, monkeypatch):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    loop.time = time.monotonic
+    assert loop.call_later(1, print).when() == 1001
 
 
 def test_all_timers_are_due_where_time_is_not_a_number(loop, monkeypatch):
