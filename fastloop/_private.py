@@ -64,12 +64,13 @@ is_coroutine_function = (
     getattr(coroutines, "_iscoroutinefunction", None)
     or coroutines.iscoroutinefunction
 )
-#: What asyncio calls around a run of a loop; it has them from 3.13 on.
-_RUN_METHODS = tuple(
-    name
+#: What asyncio calls around a run of a loop; it has them from 3.13 on.  None
+#: is one that was replaced before this module was imported.
+_RUN_METHODS = {
+    name: method if _originals.is_defined_in(base_events, method) else None
     for name in ("_run_forever_setup", "_run_forever_cleanup")
-    if hasattr(base_events.BaseEventLoop, name)
-)
+    if (method := getattr(base_events.BaseEventLoop, name, None))
+}
 if sys.version_info < (3, 16):
     #: The class of policies.  From 3.14 on its public name warns at each use.
     DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
@@ -102,8 +103,8 @@ def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
 def replaces_run_setup(kind: type) -> bool:
     """Whether a loop's class replaces asyncio's setup or cleanup of a run."""
     # No generator: CPython 3.12 and 3.13 crash if they cannot allocate it.
-    for name in _RUN_METHODS:
-        if not _originals.is_defined_in(base_events, getattr(kind, name)):
+    for name, method in _RUN_METHODS.items():
+        if getattr(kind, name) is not method:
             return True
     return False
 

@@ -117,17 +117,21 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Make a loop; see ``fastloop.new_event_loop``."""
         _refuse_greenlets()
         self._signal_handlers = {}
-        names = os.environ.get("FASTLOOP_DISABLE")
-        if names:
-            off = {*names.replace(",", " ").split()}
-            self._off = sum(1 << _PATHS.index(n) for n in off & {*_PATHS})
-            if unknown := ", ".join(sorted(off - {*_PATHS})):
-                text = f"FASTLOOP_DISABLE names {unknown}, which is none of "
-                text += ", ".join(_PATHS)
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
         if _private.is_debug_mode():
             self._debug = True
-        self._metrics_from_environment()
+        if _core.has_switches():
+            self._read_switches()
+            self._metrics_from_environment()
+
+    def _read_switches(self) -> None:
+        """Turn off the fast paths that the environment names."""
+        names = os.environ.get("FASTLOOP_DISABLE", "")
+        off = {*names.replace(",", " ").split()}
+        self._off = sum(1 << _PATHS.index(n) for n in off & {*_PATHS})
+        if unknown := ", ".join(sorted(off - {*_PATHS})):
+            text = f"FASTLOOP_DISABLE names {unknown}, which is none of "
+            text += ", ".join(_PATHS)
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def __repr__(self) -> str:
         cls = type(self)

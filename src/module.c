@@ -26,11 +26,22 @@
 #include "transport/pipe.h"
 #include "transport/stream_transport.h"
 
+#include <stdlib.h>
 
 static PyObject *
 libuv_version(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     return PyUnicode_FromString(uv_version_string());
+}
+
+/* os.environ changes the C environment too, which is quicker to search. */
+static PyObject *
+has_switches(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(getenv("FASTLOOP_DISABLE") != NULL
+                           || getenv("FASTLOOP_METRICS") != NULL
+                           || getenv("FASTLOOP_METRICS_SOCKET") != NULL
+                           || getenv("FASTLOOP_WATCHDOG") != NULL);
 }
 
 static PyObject *
@@ -40,12 +51,15 @@ flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* Most functions are added by the folders' register functions; these two
+/* Most functions are added by the folders' register functions; these
    belong to none of them. */
 static PyMethodDef module_methods[] = {
     {"libuv_version", libuv_version, METH_NOARGS,
      "libuv_version()\n--\n\n"
      "Return the version of the libuv in use, as in '1.44.2'."},
+    {"has_switches", has_switches, METH_NOARGS,
+     "has_switches()\n--\n\n"
+     "Whether the environment has a variable that a new loop reads."},
     {"_flush_corked", flush_corked, METH_NOARGS,
      "_flush_corked()\n--\n\n"
      "Send the corked writes of the callback that this thread runs."},

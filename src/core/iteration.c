@@ -68,6 +68,9 @@
 /* How often registrations that need a recheck are registered again. */
 #define RECHECK_NS FL_NS_PER_S
 
+/* How long a loop waits at most while it has memory of a burst. */
+#define TRIM_NS FL_NS_PER_S
+
 /* --- the time ------------------------------------------------------------ */
 
 /* Call the overridden time().  0, or -1 with its exception. */
@@ -131,6 +134,11 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     FlPoller *poller = loop->poller;
     if (poller->table.recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
+    }
+    if (FL_UNLIKELY(loop->ready.spares > FL_READY_SPARES)) {
+        /* After a burst.  The next wait releases more, and follows soon. */
+        fl_ready_trim(&loop->ready);
+        timeout_ns = timeout_ns < 0 ? TRIM_NS : Py_MIN(timeout_ns, TRIM_NS);
     }
     bool metered = loop->metrics != NULL; /* read while the GIL is ours */
     PyThreadState *thread = PyEval_SaveThread();

@@ -9,14 +9,15 @@
 
 #include "py/compat.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 /* A small chunk stays in the nearest cache. */
 #define CHUNK_ENTRIES 256
 #define CHUNK_BYTES   (CHUNK_ENTRIES * sizeof(FlReady))
-/* Spare chunks that an idle loop keeps: 1 MiB at most. */
-#define MOST_SPARES   64
+/* Spare chunks that a burst keeps for the next one: 64 MiB at most. */
+#define MOST_SPARES   4096
 
 /* The first slot of a chunk is its header. */
 static FlReady *
@@ -26,8 +27,8 @@ first_entry(FlReadyChunk *chunk)
 }
 
 /* A spare chunk or a new one; NULL with MemoryError.  New chunks are mapped,
-   so that freeing one returns its pages to the system, and so that no entry,
-   of 64 bytes, spans two cache lines. */
+   so that freeing one returns its pages to the system.  No entry, of 64 bytes,
+   spans two cache lines. */
 static FlReadyChunk *
 take_chunk(FlReadyQueue *queue)
 {
@@ -49,11 +50,23 @@ take_chunk(FlReadyQueue *queue)
 }
 
 static void
-free_chain(FlReadyChunk *chunk)
+free_chunk(FlReadyQueue *queue, FlReadyChunk *chunk)
+{
+    if (chunk == queue->first_chunk) {
+        queue->first_chunk = NULL;
+        free(chunk);
+    }
+    else {
+        (void)munmap(chunk, CHUNK_BYTES);
+    }
+}
+
+static void
+free_chain(FlReadyQueue *queue, FlReadyChunk *chunk)
 {
     while (chunk != NULL) {
         FlReadyChunk *next = chunk->next;
-        (void)munmap(chunk, CHUNK_BYTES);
+        free_chunk(queue, chunk);
         chunk = next;
     }
 }
@@ -85,10 +98,14 @@ int
 fl_ready_init(FlReadyQueue *queue)
 {
     memset(queue, 0, sizeof(*queue)); /* on failure head_chunk stays NULL */
-    FlReadyChunk *chunk = take_chunk(queue);
+    /* Not mapped, which is slower: many loops need no second chunk. */
+    FlReadyChunk *chunk = aligned_alloc(sizeof(FlReady), CHUNK_BYTES);
     if (chunk == NULL) {
+        PyErr_NoMemory();
         return -1;
     }
+    chunk->next = NULL;
+    queue->first_chunk = chunk;
     start_head(queue, chunk);
     start_tail(queue, chunk);
     return 0;
@@ -97,8 +114,8 @@ fl_ready_init(FlReadyQueue *queue)
 void
 fl_ready_free(FlReadyQueue *queue)
 {
-    free_chain(queue->head_chunk); /* up to the tail's */
-    free_chain(queue->spare);
+    free_chain(queue, queue->head_chunk); /* up to the tail's */
+    free_chain(queue, queue->spare);
     memset(queue, 0, sizeof(*queue));
 }
 
@@ -128,12 +145,25 @@ fl_ready_next_chunk(FlReadyQueue *queue)
     FlReadyChunk *done = queue->head_chunk;
     start_head(queue, done->next);
     if (queue->spares == MOST_SPARES) {
-        (void)munmap(done, CHUNK_BYTES);
+        free_chunk(queue, done);
         return;
     }
     done->next = queue->spare;
     queue->spare = done;
     queue->spares++;
+}
+
+void
+fl_ready_trim(FlReadyQueue *queue)
+{
+    unsigned excess = queue->spares - FL_READY_SPARES;
+    unsigned kept = FL_READY_SPARES + excess / 2;
+    while (queue->spares > kept) {
+        FlReadyChunk *chunk = queue->spare;
+        queue->spare = chunk->next;
+        queue->spares--;
+        free_chunk(queue, chunk);
+    }
 }
 
 /* Walks the chunks from the head, of which only the first is entered in the

@@ -9,8 +9,8 @@
    A position counts all entries ever pushed.  It never repeats.
 
    A queue that grows gets one more chunk.  A chunk that empties is kept as a
-   spare or freed.  No entry is copied to grow, and a burst's memory is
-   released while the burst runs.
+   spare, for the next burst; a loop that waits releases spares step by step
+   (fl_ready_trim).  No entry is copied to grow.
 
    Threads: one thread; with a GIL, any thread that has it.  Between
    fl_ready_reserve and fl_ready_commit no Python may run and the GIL must not
@@ -77,8 +77,9 @@ typedef struct {
     uint64_t tail;            /* position of the next entry to push */
     FlReadyChunk *head_chunk; /* NULL: not initialized, or freed */
     FlReadyChunk *tail_chunk;
-    FlReadyChunk *spare; /* a stack of empty chunks for reuse */
-    unsigned spares;     /* how many */
+    FlReadyChunk *first_chunk; /* the one that is not mapped, or NULL */
+    FlReadyChunk *spare;       /* a stack of empty chunks for reuse */
+    unsigned spares;           /* how many */
 } FlReadyQueue;
 
 /* 0, or -1 with MemoryError set. */
@@ -92,6 +93,13 @@ int fl_ready_grow(FlReadyQueue *queue);
 
 /* Move the head to the next chunk; its own has no more entries. */
 void fl_ready_next_chunk(FlReadyQueue *queue);
+
+/* How many spare chunks an idle loop keeps: 1 MiB. */
+#define FL_READY_SPARES 64
+
+/* Release half of the spare chunks beyond FL_READY_SPARES, at least one; there
+   are more than that. */
+void fl_ready_trim(FlReadyQueue *queue);
 
 /* The entry at a position: head <= position < tail. */
 FlReady *fl_ready_find(const FlReadyQueue *queue, uint64_t position);
