@@ -347,6 +347,12 @@ stage(
     needs="test lint",
 )
 sanitize("asan-programs", "the corpus, ASan+UBSan", CORPUS)
+stage(
+    "counts",
+    "instructions of 15 operations",
+    "python tests/counts/count.py",
+    needs="test bench",
+)
 for one in ("3.14", "3.14t"):
     stage(f"{one}-programs", "the corpus", CORPUS, one)
 for one in ("3.11", "3.14", "3.14t"):

@@ -1,7 +1,7 @@
 /* epoll, or kqueue: see fd_set.h.
 
-   1. The set's own fd stays the same when the set is replaced.  A new one could
-      be an fd that the application has closed, and may close again.
+   1. The set's own fd stays the same when the set is replaced.  A new one
+      could be an fd that the application has closed, and may close again.
    2. A callback that waits for one direction alone learns of an error and of
       the end of its connection.  epoll reports these in bits of their own,
       which fl_fd_set_wait maps to both directions, as selectors does; with

@@ -33,6 +33,7 @@ from harness import DEPTH, Run, Tape, check, note, one_iteration
 from tls_memory_link import contexts
 
 import fastloop.loop
+import fastloop.signals
 
 INSTRUMENTED = ["fastloop.loop", "fastloop.connections", "fastloop.sockets"]
 MOST_BYTES = 600
@@ -598,7 +599,7 @@ def start() -> Run:
     """Leave out what is written to logs and to standard error."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    set_action = fastloop.loop._set_signal
+    set_action = fastloop.signals._set_signal
 
     def set_user_action(sig: Any, action: Any) -> None:
         # The default action of others would end this process: of SIGPIPE at a
@@ -607,7 +608,7 @@ def start() -> Run:
             raise RuntimeError("not for an input")
         set_action(sig, action)
 
-    fastloop.loop._set_signal = set_user_action
+    fastloop.signals._set_signal = set_user_action
 
     def no_names(*args: Any, **words: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "not known")

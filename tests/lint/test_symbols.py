@@ -51,8 +51,9 @@ PROCESS = {
     "library_lock",
     "library_searched",
     "last_ssl",
-    # So is libuv's pipe for signals.
-    "uv_pipe_made",
+    # So are libuv's pipe for signals, and what the kernel has.
+    "uv_was_used",
+    "has_pwait2",
 }
 
 

@@ -1,0 +1,126 @@
+"""Count the instructions of fifteen operations, and compare with before.
+
+    python tests/counts/count.py            fail if one takes 2 % more
+    python tests/counts/count.py --write    store the counts as they are
+
+Callgrind counts the user instructions of everything but Python's interpreter
+and OpenSSL: of fastloop's extension, libuv and libc.  They are the same on
+each machine, whatever else it does.  A commit that means to change one writes
+expected.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+EXPECTED = HERE / "expected.json"
+#: By how much a count may exceed what is expected.  Two threads of a job meet
+#: at locks, now and then.
+TOLERANCE = 0.02
+TOLERANCES = {"executor_job": 0.1}
+#: Objects that are not counted; the rest of the path does not matter.
+OTHERS = re.compile(r"/(lib)?python3|/lib(ssl|crypto)|/lib-dynload/|httptools")
+
+
+def cost_by_object(profile: Path) -> dict[str, int]:
+    """Return how many instructions each object ran itself."""
+    costs: dict[str, int] = {}
+    names: dict[str, str] = {}
+    current, is_call = "", False
+    for line in profile.read_text().splitlines():
+        if line.startswith(("ob=", "cob=")):
+            kind, _, rest = line.partition("=")
+            number, _, name = rest.partition(" ")
+            name = names.setdefault(number, name)
+            current = name if kind == "ob" else current
+        elif line.startswith("calls="):
+            is_call = True  # the next line is the cost of the called function
+        elif line[:1].isdigit() or line[:1] in "+-*":
+            cost = int(line.split()[1]) if " " in line else 0
+            if not is_call:
+                costs[current] = costs.get(current, 0) + cost
+            is_call = False
+    return costs
+
+
+def counted(profile: Path) -> int:
+    costs = cost_by_object(profile)
+    return sum(n for name, n in costs.items() if not OTHERS.search(name))
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Return each operation's instructions."""
+    certificate = folder / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
+        + ["-subj", "/CN=localhost", "-keyout", certificate]
+        + ["-out", folder / "public.pem"],
+        check=True,
+        capture_output=True,
+    )
+    with certificate.open("a") as file:
+        file.write((folder / "public.pem").read_text())
+    profile = folder / "profile"
+    done = subprocess.run(
+        ["valgrind", "--tool=callgrind", "--dump-before=libuv_version"]
+        + [f"--callgrind-out-file={profile}", sys.executable]
+        + [HERE / "operations.py", certificate],
+        env={
+            **os.environ,
+            "PYTHONHASHSEED": "0",
+            # Which polls are skipped depends on the clock.
+            "FASTLOOP_DISABLE": "poll_skip",
+        },
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    found = {}
+    for at, line in enumerate(done.stdout.splitlines()):
+        name, n = line.split()
+        # Of three dumps for each operation, the first is of what came before.
+        once, twice = (
+            counted(folder / f"profile.{3 * at + part}") for part in (2, 3)
+        )
+        found[name] = round((twice - once) / int(n), 1)
+    return found
+
+
+def compare(found: dict[str, float], expected: dict[str, float]) -> list[str]:
+    """Print the counts; return the names of those that are too high."""
+    worse = []
+    for name, count in found.items():
+        ratio = count / expected[name] if expected.get(name) else 0
+        too_many = not 0 < ratio <= 1 + TOLERANCES.get(name, TOLERANCE)
+        if too_many:
+            worse.append(name)
+        print(
+            f"{name:20} {count:10,.0f} {ratio:8.3f} of what is expected"
+            + ("  TOO MANY" if too_many else "")
+        )
+    return worse
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder))
+    if options.write:
+        EXPECTED.write_text(json.dumps(found, indent=2) + "\n")
+    if worse := compare(found, json.loads(EXPECTED.read_text())):
+        sys.exit(f"more than is expected: {', '.join(worse)}")
+
+
+if __name__ == "__main__":
+    main()
