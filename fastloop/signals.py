@@ -177,7 +177,7 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         os.close(pipe.write_fd)
 
     def _leave_parent(self) -> None:
-        """Before the first iteration in a forked child: have a pipe of its own.
+        """Have a pipe of its own, before a forked child's first iteration.
 
         The core calls this.
         """
