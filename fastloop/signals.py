@@ -14,7 +14,9 @@ thread can change that, so a loop that another thread closes keeps its pipe.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import fcntl
 import os
 import signal
 import sys
@@ -22,7 +24,7 @@ import warnings
 from asyncio import events
 from typing import NamedTuple
 
-from . import _private
+from . import _core_helpers, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
 #: How many signals one read takes.
 _SIGNALS_PER_READ = 4096
 
+#: The least descriptor of a pipe.  Among lower ones it could get one that the
+#: application has closed and closes again, or removes from the loop late.
+_FIRST_FD = 512
+
 
 class _Pipe(NamedTuple):
     """The pipe of a loop for the numbers of signals."""
@@ -46,6 +52,16 @@ class _Pipe(NamedTuple):
 
 #: The descriptor that a loop has set as the wakeup descriptor, or -1.
 _wakeup_fd = -1
+
+
+def _move_up(fd: int) -> int:
+    """Move a descriptor up to _FIRST_FD, unless the system's limit is lower."""
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+    except OSError:
+        return fd
+    os.close(fd)
+    return moved
 
 
 def _set_wakeup_fd(fd: int) -> None:
@@ -159,12 +175,16 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
     def _open_signal_pipe(self) -> _Pipe:
         """Open the pipe, in the place of that of a parent process."""
         self._close_signal_pipe()
-        read_fd, write_fd = os.pipe()
-        os.set_blocking(read_fd, False)
-        os.set_blocking(write_fd, False)
-        self._signal_pipe = _Pipe(read_fd, write_fd, os.getpid())
-        self._add_reader(read_fd, self._read_signals)
-        return self._signal_pipe
+        pipe = _Pipe(*map(_move_up, os.pipe()), os.getpid())
+        self._signal_pipe = pipe
+        try:
+            os.set_blocking(pipe.read_fd, False)
+            os.set_blocking(pipe.write_fd, False)
+            self._add_reader(pipe.read_fd, self._read_signals)
+        except BaseException:
+            self._close_signal_pipe()
+            raise
+        return pipe
 
     def _close_signal_pipe(self) -> None:
         pipe = self._signal_pipe
@@ -173,15 +193,20 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         self._signal_pipe = None
         if not self.is_closed():
             self._remove_reader(pipe.read_fd)
-        os.close(pipe.read_fd)
-        os.close(pipe.write_fd)
+        for fd in (pipe.read_fd, pipe.write_fd):
+            # The application may have closed it, as one of its own.
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _leave_parent(self) -> None:
         """Have a pipe of its own, before a forked child's first iteration.
 
         The core calls this.
         """
-        if self._signal_handlers:
+        pipe = self._signal_pipe
+        if pipe is not None and pipe.pid != os.getpid():
+            self._close_signal_pipe()
+        if self._signal_handlers and _core_helpers.in_main_thread():
             self._claim_wakeup_fd()
 
     def _read_signals(self) -> None:
@@ -190,6 +215,9 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
             try:
                 signums = os.read(pipe.read_fd, _SIGNALS_PER_READ)
             except BlockingIOError:
+                return
+            if not signums:  # the application has closed the other end
+                self._remove_reader(pipe.read_fd)
                 return
             for signum in signums:
                 self._handle_signal(signum)

@@ -16,11 +16,11 @@
 #include <unistd.h>
 
 #ifdef __linux__
-#include <linux/time_types.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
-#include <sys/syscall.h>
+#include <time.h>
 
 int
 fl_fd_set_open(FlFdSet *set)
@@ -54,32 +54,38 @@ fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
     return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
-/* False once epoll_pwait2 was refused: an older kernel, or a sandbox. */
+/* epoll_wait with nanoseconds, of Linux 5.11 and glibc 2.35.  A raw system call
+   would not need glibc's, but an older distribution's services may be ended for
+   a call that their systemd does not know. */
+extern int epoll_pwait2(int, struct epoll_event *, int,
+                        const struct timespec *, const sigset_t *)
+    __attribute__((weak));
+
+/* False once a sandbox or an older kernel has refused it. */
 static atomic_bool has_pwait2 = true;
 
-/* epoll_wait with a timeout of nanoseconds.  glibc has the call from 2.35 on;
-   the wheels are made for older ones, too. */
+/* epoll_wait with a timeout of nanoseconds. */
 static int
 wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
-#ifdef SYS_epoll_pwait2
-    if (atomic_load_explicit(&has_pwait2, memory_order_relaxed)) {
-        struct __kernel_timespec left = {timeout_ns / FL_NS_PER_S,
-                                         timeout_ns % FL_NS_PER_S};
-        int count = (int)syscall(SYS_epoll_pwait2, fd, ready, FL_FD_SET_EVENTS,
-                                 &left, NULL, 0);
-        if (count >= 0 || (errno != ENOSYS && errno != EPERM)) {
-            return count;
-        }
-        atomic_store(&has_pwait2, false);
-    }
-#endif
-    struct pollfd set = {fd, POLLIN, 0};
     struct timespec left = {(time_t)(timeout_ns / FL_NS_PER_S),
                             (long)(timeout_ns % FL_NS_PER_S)};
-    return ppoll(&set, 1, &left, NULL) < 0
-               ? -1
-               : epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
+    bool tried = epoll_pwait2 != NULL
+                 && atomic_load_explicit(&has_pwait2, memory_order_relaxed);
+    if (tried) {
+        int count = epoll_pwait2(fd, ready, FL_FD_SET_EVENTS, &left, NULL);
+        if (count >= 0 || errno == EINTR) {
+            return count;
+        }
+    }
+    struct pollfd set = {fd, POLLIN, 0};
+    int count = ppoll(&set, 1, &left, NULL) < 0
+                    ? -1
+                    : epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
+    if (tried && count >= 0) {
+        atomic_store(&has_pwait2, false); /* else the fd is bad */
+    }
+    return count;
 }
 
 int

@@ -81,8 +81,8 @@ int fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
    limit), and take them into an array of FL_FD_SET_EVENTS.  Returns how many,
    without libuv's, which sets uv_fired instead.
    -EBADF or -EINVAL: the set's own fd was closed.  -EINTR: a signal came
-   first; nothing was taken.  A wait of nanoseconds takes epoll_pwait2 (Linux
-   5.11), or ppoll() before it where a sandbox or an older kernel has none. */
+   first; nothing was taken.  A wait of nanoseconds takes epoll_pwait2, or
+   ppoll() and epoll_wait where there is none. */
 int fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
 
 #endif

@@ -299,9 +299,13 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     }
     /* From here on a thread that queues something also wakes the poll. */
     fl_poller_prepare_wait(loop->poller);
-    /* Before the timers, because a handler may set some. */
-    int code = PyErr_CheckSignals();
-    if (code == 0 && !must_not_wait(loop)) {
+    /* Before the timers, because a handler may set some.  Twice, because a
+       signal may arrive while a handler runs. */
+    int code = PyErr_CheckSignals() < 0 || PyErr_CheckSignals() < 0 ? -1 : 0;
+    /* After a fork in a handler the next iteration leaves the parent. */
+    if (code == 0 && !must_not_wait(loop)
+        && !fl_poller_is_inherited(loop->poller))
+    {
         code = timer_timeout(loop, timeout_ns);
     }
     if (code < 0 || *timeout_ns == 0) {

@@ -198,6 +198,15 @@ check_uv_fds(FlPoller *poller)
     return poller->table.failure_code;
 }
 
+/* libuv makes its changes of its epoll now.  Later the fd of its io_uring, by
+   which it makes them, may be closed, and it would abort.  This takes a
+   wake-up that was sent, so no thread may wait for one. */
+static void
+make_changes(FlPoller *poller)
+{
+    (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
+}
+
 /* Open libuv's loop with its handle, unless that was done.  0 or a negative
    errno, and nothing is left. */
 static int
@@ -219,6 +228,7 @@ open_uv(FlPoller *poller)
     /* This cannot fail: uv_loop_init has opened the wake-up fd already.
        Without a callback: arriving has already ended the poll. */
     (void)uv_async_init(uv, &poller->async, NULL);
+    make_changes(poller);
     poller->has_uv = true;
     return 0;
 }
@@ -304,6 +314,9 @@ fork_uv(FlPoller *poller)
            parent had sent to the old one: no later one would be sent. */
         poller->async.pending = 0;
         code = add_uv_fds(poller);
+    }
+    if (code >= 0) {
+        make_changes(poller);
     }
     return code < 0 ? code : 0;
 }

@@ -357,22 +357,14 @@ hook_epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout,
                : epoll_pwait(epfd, events, most, timeout, mask);
 }
 
-/* epoll_pwait2, which has no function in an older libc. */
-static long
-hook_syscall(long number, ...)
+static int
+hook_epoll_pwait2(int epfd, struct epoll_event *events, int most,
+                  const struct timespec *timeout, const sigset_t *mask)
 {
-    word word_of[6];
-    va_list rest;
-    va_start(rest, number);
-    for (int at = 0; at < 6; at++) {
-        word_of[at] = va_arg(rest, word);
-    }
-    va_end(rest);
     be_away();
-    return fails(H_syscall)
+    return fails(H_epoll_pwait2)
                ? -1
-               : syscall(number, word_of[0], word_of[1], word_of[2],
-                         word_of[3], word_of[4], word_of[5]);
+               : epoll_pwait2(epfd, events, most, timeout, mask);
 }
 
 #define WRAP_FCNTL(name)                                            \

@@ -155,7 +155,7 @@ enum {
     X(recvmmsg, "recvmmsg", BOTH)                                 \
     X(recvfrom, "recvfrom", BOTH) X(sendto, "sendto", BOTH)       \
         X(clock_gettime, "clock_gettime", CORE)                   \
-            X(syscall, "epoll_wait", CORE)                        \
+            X(epoll_pwait2, "epoll_wait", CORE)                   \
                 X(PyFloat_FromDouble, "PyFloat_FromDouble", CORE) \
                     X(_PyBytes_Resize, "_PyBytes_Resize", CORE)
 

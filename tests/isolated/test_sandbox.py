@@ -121,7 +121,7 @@ def numbers_of(group):
     return [NUMBERS[name][column] for name in GROUPS[group]]
 
 
-@pytest.mark.parametrize("code", ["EPERM", "ENOSYS"])
+@pytest.mark.parametrize("code", ["EPERM", "ENOSYS", "EACCES"])
 @pytest.mark.parametrize("group", GROUPS)
 def test_refused(fast_script, group, code):
     done = fast_script(

@@ -195,6 +195,67 @@ loop.close()
 """)
 
 
+def test_a_child_may_run_its_parents_loop_in_a_thread(script):
+    """Handlers of signals are then the parent's alone."""
+    script("""
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, print)
+pid = os.fork()
+if not pid:
+    ran = []
+    def run():
+        ran.append(loop.run_until_complete(asyncio.sleep(0.001, "done")))
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    os._exit(ran != ["done"])
+assert os.waitpid(pid, 0)[1] == 0
+loop.close()
+""")
+
+
+def test_a_child_waits_whatever_is_in_its_parents_pipe(script):
+    script("""
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, print)
+loop.remove_signal_handler(signal.SIGUSR1)
+near, far = os.pipe()
+pid = os.fork()
+if not pid:
+    os.read(near, 1)
+    loop.run_until_complete(asyncio.sleep(0.2))
+    os._exit(time.process_time() > 0.15)
+loop.add_signal_handler(signal.SIGUSR1, print)
+signal.raise_signal(signal.SIGUSR1)
+os.write(far, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+loop.close()
+""")
+
+
+@pytest.mark.parametrize("late", ["loop.remove_reader(fd)", "os.close(fd)"])
+def test_a_late_end_of_an_fd_leaves_the_handlers(script, late):
+    """Its number is not the loop's, although that opens some meanwhile."""
+    script(f"""
+import contextlib
+seen = []
+loop = new_loop()
+fds = os.pipe()
+for fd in fds:
+    if {"remove" in late}:
+        loop.add_reader(fd, print)
+    os.close(fd)
+loop.add_signal_handler(signal.SIGUSR1, lambda: (seen.append(1), loop.stop()))
+for fd in fds:
+    with contextlib.suppress(OSError):
+        {late}
+loop.call_later(0.01, os.kill, os.getpid(), signal.SIGUSR1)
+loop.run_forever()
+assert seen == [1]
+loop.close()
+""")
+
+
 def test_the_fd_of_a_loop_collected_elsewhere_is_not_reused(fast_script):
     """Only the main thread can tell Python to write to it no more."""
     fast_script(
