@@ -392,8 +392,8 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     table->event_count = count > 0 ? count : 0;
     if (table->set.uv_fired) {
         table->set.uv_fired = false;
-        (void)uv_run(&poller->uv,
-                     UV_RUN_NOWAIT); /* it calls nothing of ours */
+        /* It calls nothing of ours, so it needs no GIL. */
+        (void)uv_run(&poller->uv, UV_RUN_NOWAIT);
     }
 }
 
