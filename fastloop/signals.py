@@ -55,7 +55,7 @@ _wakeup_fd = -1
 
 
 def _move_up(fd: int) -> int:
-    """Move a descriptor up to _FIRST_FD, unless the system's limit is lower."""
+    """Move a descriptor up to _FIRST_FD, unless the limit is lower."""
     try:
         moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
     except OSError:
@@ -175,7 +175,8 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
     def _open_signal_pipe(self) -> _Pipe:
         """Open the pipe, in the place of that of a parent process."""
         self._close_signal_pipe()
-        pipe = _Pipe(*map(_move_up, os.pipe()), os.getpid())
+        read_fd, write_fd = map(_move_up, os.pipe())
+        pipe = _Pipe(read_fd, write_fd, os.getpid())
         self._signal_pipe = pipe
         try:
             os.set_blocking(pipe.read_fd, False)

@@ -54,9 +54,9 @@ fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
     return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
-/* epoll_wait with nanoseconds, of Linux 5.11 and glibc 2.35.  A raw system call
-   would not need glibc's, but an older distribution's services may be ended for
-   a call that their systemd does not know. */
+/* epoll_wait with nanoseconds, of Linux 5.11 and glibc 2.35.  A raw system
+   call would not need glibc's, but the systemd of an older distribution may
+   end a service for a call that it does not know. */
 extern int epoll_pwait2(int, struct epoll_event *, int,
                         const struct timespec *, const sigset_t *)
     __attribute__((weak));

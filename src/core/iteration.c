@@ -304,8 +304,7 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     int code = PyErr_CheckSignals() < 0 || PyErr_CheckSignals() < 0 ? -1 : 0;
     /* After a fork in a handler the next iteration leaves the parent. */
     if (code == 0 && !must_not_wait(loop)
-        && !fl_poller_is_inherited(loop->poller))
-    {
+        && !fl_poller_is_inherited(loop->poller)) {
         code = timer_timeout(loop, timeout_ns);
     }
     if (code < 0 || *timeout_ns == 0) {

@@ -22,10 +22,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 EXPECTED = HERE / "expected.json"
-#: By how much a count may exceed what is expected.  Two threads of a job meet
-#: at locks, now and then.
+#: By how much a count may exceed what is expected.  How often the threads of
+#: a job meet at locks is luck.
 TOLERANCE = 0.02
-TOLERANCES = {"executor_job": 0.1}
+TOLERANCES = {"executor_job": 0.25}
 #: Objects that are not counted; the rest of the path does not matter.
 OTHERS = re.compile(r"/(lib)?python3|/lib(ssl|crypto)|/lib-dynload/|httptools")
 
@@ -73,8 +73,9 @@ def measure(folder: Path) -> dict[str, float]:
         ["valgrind", "--tool=callgrind", "--dump-before=libuv_version"]
         + [f"--callgrind-out-file={profile}", sys.executable]
         + [HERE / "operations.py", certificate],
+        # No more: to look a variable up takes longer the more there are.
         env={
-            **os.environ,
+            "PATH": os.environ["PATH"],
             "PYTHONHASHSEED": "0",
             # Which polls are skipped depends on the clock.
             "FASTLOOP_DISABLE": "poll_skip",

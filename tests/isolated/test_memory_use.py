@@ -11,7 +11,8 @@ from builds import FREE_THREADED, SANITIZED
     reason="each callback has a handle, whose memory is CPython's, or the "
     "sanitizer keeps what was freed",
 )
-def test_a_burst_gives_its_memory_back(fast_script):
+def test_a_burst_gives_its_memory_back_while_the_loop_waits(fast_script):
+    """A further burst soon after it would use it again."""
     fast_script("""
 import resource
 
@@ -33,6 +34,12 @@ for _ in range(1_000_000):
     loop.call_soon(nothing)
 assert size() - before > 50_000_000, size() - before
 iterate(loop)
+
+async def wait():
+    for _ in range(12):  # half of what is left each time
+        await asyncio.sleep(0.001)
+
+loop.run_until_complete(wait())
 assert size() - before < 15_000_000, size() - before
 loop.close()
 """)

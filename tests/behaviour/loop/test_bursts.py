@@ -1,10 +1,8 @@
 """Many thousands of callbacks that wait in one iteration of the loop."""
 
-import asyncio
 import contextvars
 import gc
 import itertools
-import resource
 import sys
 
 import pytest
@@ -36,34 +34,6 @@ def test_bursts_of_all_sizes_follow_each_other(loop, iterate):
             loop.call_soon(seen.append, number)
         iterate()
         assert seen == list(range(size))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_memory_of_a_burst_is_released_while_the_loop_waits(
-    loop, loop_kind
-):
-    """A further burst soon after it would use it again."""
-    if loop_kind == "asyncio":
-        pytest.skip("the memory of its handles stays Python's")
-
-    def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-
-    async def burst():
-        for _ in range(300_000):
-            loop.call_soon(int)
-        await asyncio.sleep(0)
-        return resident()
-
-    async def wait():
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-        return resident()
-
-    before = resident()
-    most = loop.run_until_complete(burst()) - before
-    assert loop.run_until_complete(wait()) - before < most / 2
 
 
 def test_callbacks_cancel_callbacks_far_behind_them(loop, iterate):
