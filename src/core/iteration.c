@@ -284,7 +284,8 @@ timer_timeout(FlLoop *loop, int64_t *timeout_ns)
     return 0;
 }
 
-/* How long the poll may wait; -1 in *timeout_ns means for ever.  Python's
+/* How long the poll may wait; -1 in *timeout_ns means for ever.  If it may,
+   this also prepares the poller for it (fl_poller_prepare_wait).  Python's
    handlers of signals that have arrived run first.  A signal that arrives
    between that and the poll itself, less than a microsecond, is handled after
    the poll, unless add_signal_handler has any handlers; as in asyncio, where

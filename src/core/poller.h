@@ -3,10 +3,10 @@
 
    It runs one poll, ends a poll at a timeout, and lets another thread wake it.
    Fds are registered by fl_poller_register; registration.h says how.  Nothing
-   here touches
-   Python, so a poll may run without the GIL: fl_poller_run only takes events
-   from the set.  Afterwards, with the GIL, the loop processes them
-   (fl_poller_collect) and runs them as entries of its ready queue.
+   here touches Python, so a poll may run without the GIL: fl_poller_run only
+   takes events from the set, and runs libuv, which has no callback of ours.
+   Afterwards, with the GIL, the loop processes them (fl_poller_collect) and
+   runs them as entries of its ready queue.
    fl_poller_run creates and changes no registration, because the GIL guards
    their table.
 

@@ -281,7 +281,7 @@ assert not os.get_inheritable(signal.set_wakeup_fd(-1))
 def test_loops_with_signal_handlers_close_while_signals_arrive(
     fast_script, in_a_run
 ):
-    """As signals arrive, in the main thread."""
+    """Other threads close them; the main thread's loop gets the signals."""
     fast_script(f"""
 import contextlib, threading
 main = new_loop()
