@@ -155,9 +155,8 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         Set anew for each handler, as in asyncio: another loop or the program
         may have set another descriptor meanwhile.
         """
-        pipe = self._signal_pipe
-        if pipe is None or pipe.pid != os.getpid():
-            pipe = self._open_signal_pipe()
+        self._close_parents_pipe()
+        pipe = self._signal_pipe or self._open_signal_pipe()
         try:
             _set_wakeup_fd(pipe.write_fd)
         except (ValueError, OSError) as exc:
@@ -173,8 +172,7 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
                 self._close_signal_pipe()
 
     def _open_signal_pipe(self) -> _Pipe:
-        """Open the pipe, in the place of that of a parent process."""
-        self._close_signal_pipe()
+        """Open the pipe, and have it read."""
         read_fd, write_fd = map(_move_up, os.pipe())
         pipe = _Pipe(read_fd, write_fd, os.getpid())
         self._signal_pipe = pipe
@@ -199,14 +197,18 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
             with contextlib.suppress(OSError):
                 os.close(fd)
 
+    def _close_parents_pipe(self) -> None:
+        """Close a pipe that was inherited; a forked child does not read it."""
+        pipe = self._signal_pipe
+        if pipe is not None and pipe.pid != os.getpid():
+            self._close_signal_pipe()
+
     def _leave_parent(self) -> None:
         """Have a pipe of its own, before a forked child's first iteration.
 
         The core calls this.
         """
-        pipe = self._signal_pipe
-        if pipe is not None and pipe.pid != os.getpid():
-            self._close_signal_pipe()
+        self._close_parents_pipe()
         if self._signal_handlers and _core_helpers.in_main_thread():
             self._claim_wakeup_fd()
 
