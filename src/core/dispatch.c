@@ -325,7 +325,7 @@ subject_of(FlLoop *loop, const FlReady *entry)
         const FlRegistration *reg = entry->of.reg;
         fl_fd_table_lock(reg->table);
         if (reg->on_events != NULL && reg->transport != NULL) {
-            subject = Py_NewRef(reg->transport->object);
+            subject = Py_NewRef(fl_open_transport_object(reg->transport));
         }
         fl_fd_table_unlock(reg->table);
     }

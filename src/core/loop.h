@@ -47,6 +47,7 @@ struct FlMetrics;
 /* The functions through which the loop calls an open transport.  There is one
    kind, in transport/stream_transport.c: this folder may not include that. */
 typedef struct {
+    size_t node_offset; /* of the FlOpenTransport in the transport's object */
     /* Whether the transport's own tp_traverse visits the loop's reference to
        it.  It does while the loop waits for none of its events: then the GC
        collects the transport if nobody else refers to it. */
@@ -67,12 +68,19 @@ typedef struct {
     int (*evict)(struct FlOpenTransport *self);
 } FlOpenTransportKind;
 
-/* An open transport of the loop.  `object` is the loop's strong reference. */
+/* An open transport of the loop, a member of the transport's object.  The loop
+   owns a reference to that object while the node is in its list. */
 typedef struct FlOpenTransport {
     FlList link;
-    PyObject *object;
     const FlOpenTransportKind *kind;
 } FlOpenTransport;
+
+/* The object, borrowed. */
+static inline PyObject *
+fl_open_transport_object(const FlOpenTransport *node)
+{
+    return (PyObject *)((char *)node - node->kind->node_offset);
+}
 
 struct FlLoop {
     PyObject_HEAD

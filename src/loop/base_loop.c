@@ -223,7 +223,7 @@ visit_transports(const FlList *list, visitproc visit, void *arg)
         FlOpenTransport *transport =
             FL_LIST_ENTRY((FlList *)link, FlOpenTransport, link);
         if (!transport->kind->visits_own_ref(transport)) {
-            Py_VISIT(transport->object);
+            Py_VISIT(fl_open_transport_object(transport));
         }
     }
     return 0;

@@ -91,7 +91,7 @@ transport_at(const FlLoop *loop, int fd)
     const FlRegistration *reg = fl_registration_at(table, fd);
     FlOpenTransport *transport = reg == NULL ? NULL : reg->transport;
     if (transport != NULL) {
-        Py_INCREF(transport->object);
+        Py_INCREF(fl_open_transport_object(transport));
     }
     fl_fd_table_unlock(table);
     return transport;
@@ -126,7 +126,7 @@ fl_fd_is_used(const FlLoop *loop, int fd)
     bool is_used;
     if (transport != NULL) {
         is_used = transport->kind->has_fd(transport);
-        Py_DECREF(transport->object);
+        Py_DECREF(fl_open_transport_object(transport));
         return is_used;
     }
     fl_fd_table_lock(table);
@@ -146,7 +146,7 @@ fl_fd_evict(FlLoop *loop, int fd)
         return 0;
     }
     int code = transport->kind->evict(transport);
-    Py_DECREF(transport->object);
+    Py_DECREF(fl_open_transport_object(transport));
     return code < 0 ? code : 1;
 }
 
@@ -165,7 +165,7 @@ fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
     }
     FlOpenTransport *transport = transport_at(loop, fd);
     fl_fd_table_unlock(table);
-    return transport == NULL ? NULL : transport->object;
+    return transport == NULL ? NULL : fl_open_transport_object(transport);
 }
 
 /* --- running ------------------------------------------------------------- */
@@ -398,16 +398,16 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
     if (transport != NULL) {
         int uses = transport->kind->has_fd(transport);
         if (uses && may_close) {
-            uses = fl_call_truth(transport->object,
+            uses = fl_call_truth(fl_open_transport_object(transport),
                                  loop->state->names.is_closing);
             uses = uses < 0 ? -1 : !uses;
         }
         if (uses > 0) {
             PyErr_Format(PyExc_RuntimeError,
                          "File descriptor %R is used by transport %R", object,
-                         transport->object);
+                         fl_open_transport_object(transport));
         }
-        Py_DECREF(transport->object);
+        Py_DECREF(fl_open_transport_object(transport));
         if (uses != 0) {
             return -1;
         }
@@ -477,10 +477,10 @@ evict_transport(FlLoop *loop, int fd)
     if (used) {
         PyErr_Format(PyExc_RuntimeError,
                      "File descriptor %d is used by transport %R", fd,
-                     transport->object);
+                     fl_open_transport_object(transport));
     }
     int code = used ? 0 : transport->kind->evict(transport);
-    Py_DECREF(transport->object);
+    Py_DECREF(fl_open_transport_object(transport));
     return used ? -1 : code < 0 ? fl_raise_errno(code) : 0;
 }
 

@@ -157,7 +157,7 @@ fl_tls_end_hold(FlTls *self)
 }
 
 struct FlTlsTransport {
-    FL_TRANSPORT_HEAD
+    FL_TRANSPORT_HEAD(unused1, unused2, unused3, unused4)
     FlTls *connection;
     uint64_t read_high_bytes;
     uint64_t read_low_bytes;

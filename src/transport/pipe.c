@@ -156,14 +156,14 @@ int
 fl_pipe_register(PyObject *module, FlState *state)
 {
     state->read_pipe_type = fl_stream_type_new(
-        module, "fastloop._core.ReadPipeTransport",
+        module, "fastloop._core.ReadPipeTransport", sizeof(FlPipe),
         "An asyncio.ReadTransport for a pipe, created by the loop.",
         read_methods, (reprfunc)pipe_repr, state->asyncio_read_transport);
     state->write_pipe_type =
         state->read_pipe_type == NULL
             ? NULL
             : fl_stream_type_new(
-                module, "fastloop._core.WritePipeTransport",
+                module, "fastloop._core.WritePipeTransport", sizeof(FlPipe),
                 "An asyncio.WriteTransport for a pipe, created by the loop.",
                 write_methods, (reprfunc)pipe_repr, state->asyncio_transport);
     return state->write_pipe_type == NULL

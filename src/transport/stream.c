@@ -56,7 +56,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
         /* A flush must not find a lost stream. */
         fl_stream_cancel_flush(self);
     }
-    self->phase = phase;
+    self->phase = (uint8_t)phase;
 }
 
 int
@@ -139,7 +139,7 @@ fl_stream_count_lost_write(FlStream *self)
     bool is_pipe = self->kind == FL_WRITE_PIPE;
     /* asyncio's count begins with the loss of a connection, but not with the
        close() of a pipe: there one more write is silent. */
-    self->writes_after_loss++;
+    fl_stream_add_lost_write(self);
     if (self->writes_after_loss - is_pipe >= FIRST_WARNED_WRITE) {
         PyObject *warned =
             PyObject_CallMethodOneArg(self->state->helpers,
@@ -195,13 +195,14 @@ bool
 fl_stream_has_its_file(const FlStream *self)
 {
     uint64_t now = fl_file_id(self->fd);
-    return now == 0 || self->file_id == 0 || now == self->file_id;
+    uint64_t noted = ((const FlPipe *)self)->file_id;
+    return now == 0 || noted == 0 || now == noted;
 }
 
 void
 fl_stream_note_file(FlStream *self)
 {
-    self->file_id = fl_file_id(self->fd);
+    ((FlPipe *)self)->file_id = fl_file_id(self->fd);
 }
 
 void
@@ -226,7 +227,8 @@ fl_stream_has_fd(FlOpenTransport *node)
 static int
 on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
-    FlStream *self = (FlStream *)reg->transport->object;
+    FlStream *self =
+        FL_LIST_ENTRY(&reg->transport->link, FlStream, loop_node.link);
     if (events == 0) {
         return 0; /* they were dropped while their entry was queued */
     }

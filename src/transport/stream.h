@@ -60,40 +60,46 @@ typedef enum {
 } FlStreamKind;
 
 typedef struct FlStream {
-    FL_TRANSPORT_HEAD
+    /* The slots have: the server, whose _attach and _detach count connections;
+       the future resolved after connection_made; sendfile's future, for an
+       empty queue or for room; in debug mode the stack that queued a call. */
+    FL_TRANSPORT_HEAD(server, waiter, empty_waiter, queued_by)
+    /* Small, because an idle connection's memory is mostly this struct: with
+       the head's last field these fill three words. */
+    uint8_t kind;               /* FlStreamKind */
+    FL_ATOMIC uint8_t phase;    /* FlStreamPhase */
+    FL_ATOMIC bool exposed;     /* others may close the fd or send on it */
+    FL_ATOMIC bool paused;      /* pause_reading was called */
+    FL_ATOMIC bool eof_written; /* write_eof was called */
+    bool eof_sent;              /* and the socket was shut down */
+    bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
+                         write pipe that is never_readable */
+    bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
+    uint8_t read_halvings;      /* how often the read size was halved */
+    uint16_t writes_after_loss; /* stays at UINT16_MAX */
+    uint32_t last_read_bytes;   /* size of the last read */
+    FL_ATOMIC int fd;           /* -1 once it is closed */
+    FL_ATOMIC int
+        last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
     FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
     FlStreamEvents *run_events;
     PyObject *sock; /* the socket object, made on first use; or NULL */
     FlProtocol protocol;
-    PyObject *server;
     PyObject *context;        /* events and connection_* run in it */
-    PyObject *waiter;         /* future resolved after connection_made */
-    PyObject *empty_waiter;   /* sendfile's: for an empty queue, or for room */
-    PyObject *queued_by;      /* debug mode: the stack that queued a call */
     const char *lost_message; /* see fl_stream_fail; or NULL */
     FlList cork_link;         /* in loop->corked while corked */
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */
     FlName *sockname;         /* saved when the fd is closed */
-    FL_ATOMIC int fd;         /* -1 once it is closed */
-    FL_ATOMIC int
-        last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
-    FlStreamKind kind;
-    FL_ATOMIC FlStreamPhase phase;
-    size_t metered_bytes;   /* its share of the metric bytes_waiting */
-    size_t last_read_bytes; /* size of the last read */
-    uint64_t file_id;       /* of a pipe: see fl_stream_note_file */
-    unsigned writes_after_loss;
-    unsigned read_halvings; /* how often the read size was halved */
-    FL_ATOMIC bool exposed; /* others may close the fd or send on it */
-    FL_ATOMIC bool paused;  /* pause_reading was called */
-    bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
-    bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
-                         write pipe that is never_readable */
-    FL_ATOMIC bool eof_written; /* write_eof was called */
-    bool eof_sent;              /* and the socket was shut down */
+    size_t metered_bytes;     /* its share of the metric bytes_waiting */
 } FlStream;
+
+/* A stream of the kinds FL_READ_PIPE and FL_WRITE_PIPE. */
+typedef struct {
+    FlStream stream;
+    uint64_t file_id; /* see fl_stream_note_file */
+} FlPipe;
 
 /* The exception sendfile gets when its transport ends; asyncio's text. */
 #define FL_STREAM_CLOSED_TEXT "Connection is closed by peer"
@@ -253,6 +259,15 @@ int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
 /* Log an event of the transport, or an exception that ends it (exc; else
    NULL); for debug mode.  0, or -1 with an exception set. */
 int fl_stream_log(FlStream *self, const char *message, PyObject *exc);
+
+/* Add one to the count below, up to the most that the field holds. */
+static inline void
+fl_stream_add_lost_write(FlStream *self)
+{
+    if (self->writes_after_loss < UINT16_MAX) {
+        self->writes_after_loss++;
+    }
+}
 
 /* Count a write after the connection was lost, or to a write pipe after its
    close().  As in asyncio, the fifth and later ones log a warning.  On a write

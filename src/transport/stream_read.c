@@ -313,7 +313,7 @@ receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (result->got_bytes == 0) {
         return end_read(self, code, result);
     }
-    self->last_read_bytes = result->got_bytes;
+    self->last_read_bytes = (uint32_t)result->got_bytes;
     if (count == 0) {
         return deliver_scratch(self, protocol, result);
     }
@@ -359,7 +359,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (data == NULL) {
         return fl_stream_fatal(self, READ_FAILED);
     }
-    self->last_read_bytes = result->got_bytes;
+    self->last_read_bytes = (uint32_t)result->got_bytes;
     code = fl_call_method(protocol->object, self->state->names.data_received,
                           data);
     Py_DECREF(data);

@@ -211,6 +211,7 @@ static const FlTransportOps stream_ops = {
 /* --- what the loop calls ------------------------------------------------- */
 
 static const FlOpenTransportKind stream_kind = {
+    .node_offset = offsetof(FlStream, loop_node),
     .visits_own_ref = fl_stream_visits_own_ref,
     .abandon = fl_stream_abandon,
     .has_fd = fl_stream_has_fd,
@@ -339,7 +340,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
         return NULL;
     }
     self->fd = self->last_fd = -1;
-    self->kind = options->kind;
+    self->kind = (uint8_t)options->kind;
     self->read_eof = options->never_readable;
     self->state = loop->state;
     Py_INCREF(self->state->module);
@@ -349,7 +350,6 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->run_events = options->run_events == NULL ? fl_stream_run_events
                                                    : options->run_events;
-    self->loop_node.object = (PyObject *)self;
     self->loop_node.kind = &stream_kind; /* the loop's calls */
     fl_list_init(&self->loop_node.link);
     fl_list_init(&self->cork_link);
@@ -524,8 +524,9 @@ fl_stream_repr(FlTransport *transport)
 /* --- types --------------------------------------------------------------- */
 
 PyTypeObject *
-fl_stream_type_new(PyObject *module, const char *name, const char *doc,
-                   PyMethodDef *methods, reprfunc repr, PyObject *base)
+fl_stream_type_new(PyObject *module, const char *name, size_t size_bytes,
+                   const char *doc, PyMethodDef *methods, reprfunc repr,
+                   PyObject *base)
 {
     PyType_Slot slots[] = {
         {Py_tp_doc, (void *)doc},
@@ -539,15 +540,14 @@ fl_stream_type_new(PyObject *module, const char *name, const char *doc,
         {Py_tp_members, fl_transport_members},
         {0, NULL},
     };
-    return fl_transport_type_new(module, name, sizeof(FlStream), slots, base,
-                                 NULL);
+    return fl_transport_type_new(module, name, size_bytes, slots, base, NULL);
 }
 
 int
 fl_stream_register(PyObject *module, FlState *state)
 {
     state->stream_type = fl_stream_type_new(
-        module, "fastloop._core.StreamTransport",
+        module, "fastloop._core.StreamTransport", sizeof(FlStream),
         "An asyncio.Transport for a TCP or Unix socket, created by "
         "the loop.",
         fl_stream_methods, (reprfunc)fl_stream_repr, state->asyncio_transport);

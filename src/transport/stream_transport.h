@@ -44,11 +44,12 @@ PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 PyObject *fl_stream_repr(FlTransport *self);
 
 /* Add a type of streams to the module, as fl_transport_type_new: its full
-   name, docstring, methods beside those of all transports, repr() and base.  A
-   new reference, or NULL. */
+   name, the size of its instances, docstring, methods beside those of all
+   transports, repr() and base.  A new reference, or NULL. */
 PyTypeObject *fl_stream_type_new(PyObject *module, const char *name,
-                                 const char *doc, PyMethodDef *methods,
-                                 reprfunc repr, PyObject *base);
+                                 size_t size_bytes, const char *doc,
+                                 PyMethodDef *methods, reprfunc repr,
+                                 PyObject *base);
 
 /* Add StreamTransport and the functions that connections.py connects with to
    the module.  0, or -1 with an exception set. */

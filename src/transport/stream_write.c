@@ -125,7 +125,7 @@ write_failed(FlStream *self, int code)
 {
     const char *message = "Fatal write error on socket transport";
     if (self->kind == FL_WRITE_PIPE) {
-        self->writes_after_loss++; /* asyncio counts the failure too */
+        fl_stream_add_lost_write(self); /* asyncio counts the failure too */
         message = "Fatal write error on pipe transport";
     }
     fl_stream_fail(self, code, message);

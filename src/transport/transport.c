@@ -331,22 +331,19 @@ PyMemberDef fl_transport_members[] = {
 };
 
 /* The base class's slots: see fl_type_derive. */
-#define UNUSED_SLOT(at) \
-    (offsetof(FlTransport, unused) + (at) * sizeof(PyObject *))
-
 static const FlBaseSlot base_slots[] = {
     {"_extra", offsetof(FlTransport, extra)},
-    {"_high_water", UNUSED_SLOT(0)},
-    {"_loop", UNUSED_SLOT(1)},
-    {"_low_water", UNUSED_SLOT(2)},
-    {"_protocol_paused", UNUSED_SLOT(3)},
-    {NULL, UNUSED_SLOT(4)},
+    {"_high_water", offsetof(FlTransport, slot1)},
+    {"_loop", offsetof(FlTransport, slot2)},
+    {"_low_water", offsetof(FlTransport, slot3)},
+    {"_protocol_paused", offsetof(FlTransport, slot4)},
+    {NULL, offsetof(FlTransport, slot4) + sizeof(PyObject *)},
 };
 
 /* Those of asyncio.ReadTransport. */
 static const FlBaseSlot read_base_slots[] = {
     {"_extra", offsetof(FlTransport, extra)},
-    {NULL, UNUSED_SLOT(0)},
+    {NULL, offsetof(FlTransport, slot1)},
 };
 
 /* Steals the descriptor; NULL: making it raised. */

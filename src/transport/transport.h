@@ -51,8 +51,11 @@ typedef struct {
     int (*control_writing)(FlTransport *self);
 } FlTransportOps;
 
-/* The slots of asyncio's base class come first, in its layout.  C code uses
-   the first one alone, _extra: the others are _FlowControlMixin's. */
+/* The slots of asyncio's base class come first, in its layout: _extra, then
+   the four of _FlowControlMixin.  Our attributes hide those four, so each type
+   stores objects of its own in them, to which it gives names here.  The
+   descriptors of _FlowControlMixin still reach them, so C code must accept an
+   object of any type there. */
 #if PY_VERSION_HEX < 0x030C0000
 #define FL_TRANSPORT_DICT_FIELDS \
     PyObject *dict;              \
@@ -60,10 +63,10 @@ typedef struct {
 #else
 #define FL_TRANSPORT_DICT_FIELDS
 #endif
-#define FL_TRANSPORT_HEAD                                \
+#define FL_TRANSPORT_HEAD(slot1, slot2, slot3, slot4)    \
     PyObject_HEAD                                        \
     PyObject *extra;                                     \
-    PyObject *unused[4];                                 \
+    PyObject *slot1, *slot2, *slot3, *slot4;             \
     FL_TRANSPORT_DICT_FIELDS                             \
     const FlTransportOps *ops;                           \
     FlState *state;                                      \
@@ -73,7 +76,7 @@ typedef struct {
     bool protocol_paused; /* pause_writing was the last call */
 
 struct FlTransport {
-    FL_TRANSPORT_HEAD
+    FL_TRANSPORT_HEAD(slot1, slot2, slot3, slot4)
 };
 
 /* Queue self.method(argument), or self.method() if argument is NULL, for the

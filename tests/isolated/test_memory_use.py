@@ -5,6 +5,8 @@ import platform
 import pytest
 from builds import FREE_THREADED, SANITIZED
 
+from fastloop._core import StreamTransport
+
 
 @pytest.mark.skipif(
     FREE_THREADED or SANITIZED,
@@ -82,3 +84,8 @@ assert faults() - before < 10 * COUNT, faults() - before
 loop.close()
 far.close()
 """)
+
+
+def test_a_connection_is_small():
+    """An idle one is mostly this; the allocator rounds up to 16 bytes."""
+    assert StreamTransport.__basicsize__ <= 320
