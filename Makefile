@@ -17,7 +17,7 @@ OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 help:
 	@echo "make bench     race fastloop against asyncio and uvloop"
-	@echo "make race      race it against all peers, in less than an hour"
+	@echo "make race      race it against all peers, in an hour and a quarter"
 	@echo "make test      run the suite"
 	@echo "make build     build the extension in place, in $(VENV)"
 	@echo "make unit      the suite without the real programs, the quick part"

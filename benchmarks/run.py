@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from harness import (
     build,
     case,
     chart,
+    counts,
     daemons,
     loops,
     markdown,
@@ -65,6 +67,11 @@ def parse_arguments() -> argparse.Namespace:
     add("--python", default=sys.executable, help="the interpreter measured")
     add("--json", metavar="FILE", help="write all raw figures")
     add("--from", metavar="JSON", dest="saved", help="measure nothing: read")
+    add(
+        "--count",
+        action="store_true",
+        help="count instructions and system calls as well; with --from, only",
+    )
     add("--plot", metavar="FILE", action="append", help=".png or .svg")
     add("--scale", type=float, help="times the length of measurements (1)")
     add("--minutes", type=float, help="no new measurement after so many")
@@ -243,15 +250,59 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
         return {}
     settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
+    found: dict[str, dict] = {}
     with ExitStack() as stack:
-        for name in {name for one in kept for name in one.daemons}:
-            port = stack.enter_context(daemons.DAEMONS[name]())
-            settings.options[name] = port
+        start_daemons(kept, settings, stack)
         results = schedule.take(
             kept, list(facts["loops"]), settings, Progress()
         )
-    facts["load_after"] = os.getloadavg()
-    return report.collect(cases, results, settings, facts)
+        facts["load_after"] = os.getloadavg()
+        if args.count:
+            found = count(kept, list(facts["loops"]), settings)
+    return report.collect(cases, results, settings, facts, found)
+
+
+def start_daemons(
+    cases: list[case.Case], settings: schedule.Settings, stack: ExitStack
+) -> None:
+    """Start what the cases need, and put its addresses in the settings."""
+    for name in {name for one in cases for name in one.daemons}:
+        settings.options[name] = stack.enter_context(daemons.DAEMONS[name]())
+
+
+def count(
+    cases: list[case.Case], names: list[str], settings: schedule.Settings
+) -> dict[str, dict]:
+    """Return the counts of an operation, by row, loop and kind; say on stderr
+    what could not be counted."""
+    if missing := [tool for tool in counts.TOOLS if not shutil.which(tool)]:
+        say(f"nothing is counted: {' and '.join(missing)} cannot be found")
+        return {}
+
+    def progress(one: case.Case, loop: str, answer: dict) -> None:
+        say(f"counted {one.name} {loop} {answer.get('error', '')}".rstrip())
+
+    return schedule.count(cases, names, settings, progress)
+
+
+def count_more(
+    args: argparse.Namespace, known: dict[str, case.Case], data: dict
+) -> None:
+    """Add counts to the rows of a run that was saved."""
+    rows = {row["row"]: row for row in data["rows"]}
+    without = data["machine"]["without"]
+    cases = [
+        one
+        for one in case.pick_cases(known, args.cases)
+        if one.name not in without and one.rows[0].key in rows
+    ]
+    names = find_loops(args.loops, args.python)[0]
+    settings = settings_of(args)
+    with ExitStack() as stack:
+        start_daemons(cases, settings, stack)
+        found = count(cases, list(names), settings)
+    for key, each in found.items():
+        rows[key].setdefault("counts", {}).update(each)
 
 
 def write(args: argparse.Namespace, data: dict) -> None:
@@ -325,6 +376,8 @@ def main() -> int:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         if args.saved:
             data = json.loads(Path(args.saved).read_text())
+            if args.count:
+                count_more(args, known, data)
         else:
             data = measure(args, known)
     except (ValueError, OSError, chart.ChartError) as error:

@@ -19,7 +19,7 @@ CHAIN = 10_000
 Loop = asyncio.AbstractEventLoop
 
 
-def nothing(*args: object) -> None:
+def nothing() -> None:
     pass
 
 
@@ -29,16 +29,6 @@ def batch(loop: Loop, run: Run) -> Figure:
         call_soon = loop.call_soon
         for _ in range(BATCH):
             call_soon(nothing)
-
-    return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
-
-
-@loop_case("call_soon_3args", "call_soon, batch, 3 arguments", serial=True)
-def batch_with_arguments(loop: Loop, run: Run) -> Figure:
-    def schedule() -> None:
-        call_soon = loop.call_soon
-        for _ in range(BATCH):
-            call_soon(nothing, 1, 2, 3)
 
     return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
@@ -96,4 +86,4 @@ def chain_with_idle(loop: Loop, run: Run) -> Figure:
     return figure
 
 
-CASES = (batch, batch_with_arguments, chain, chain_with_idle)
+CASES = (batch, chain, chain_with_idle)

@@ -43,7 +43,7 @@ def http_case(
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         words, where = plan(run)
-        command = network.server_command(run.loop, script, words)
+        command = network.server_command(run, script, words)
         with network.serving(command) as server:
             found = network.load(
                 "http_load", server, run, connections=CONNECTIONS, **where

@@ -1,4 +1,4 @@
-"""The life of a loop: one short run, and being made and closed."""
+"""The life of a loop: one short run, being made and closed, or all of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 
 from harness.case import Figure, LoopFactory, Run, loop_case, simple_case
 
-from cases.tasks import trivial
+from cases.tasks import gather_trivial, trivial
 
 ORDER = 60
 RUNS = 200
 LOOPS = 20
+TASKS = 100
 
 
 @loop_case(
@@ -36,4 +37,19 @@ def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
     return run.sample(loops, LOOPS, unit=1_000)
 
 
-CASES = (short_run, make_and_close)
+@simple_case(
+    "gather_new",
+    "gather of 100 in a new loop, a task",
+    reach="1850",
+    serial=True,
+)
+def whole_life(new_loop: LoopFactory, run: Run) -> Figure:
+    def life() -> None:
+        loop = new_loop()
+        loop.run_until_complete(gather_trivial(TASKS))
+        loop.close()
+
+    return run.sample(life, TASKS)
+
+
+CASES = (short_run, make_and_close, whole_life)

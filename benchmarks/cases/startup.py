@@ -14,7 +14,6 @@ import sys
 
 from harness import ROOT
 from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
-from harness.loops import factory_name
 
 ORDER = 120
 
@@ -23,7 +22,7 @@ import sys, time
 sys.path.append(sys.argv[2])
 start = time.perf_counter()
 import asyncio
-loop = getattr(__import__(sys.argv[1]), sys.argv[3])()
+loop = __import__(sys.argv[1]).new_event_loop()
 print((time.perf_counter() - start) * 1e3)
 loop.close()
 """
@@ -34,7 +33,7 @@ sys.path.append(sys.argv[2])
 import asyncio
 async def trivial():
     pass
-loop = getattr(__import__(sys.argv[1]), sys.argv[3])()
+loop = __import__(sys.argv[1]).new_event_loop()
 loop.run_until_complete(trivial())
 for line in open("/proc/self/smaps_rollup"):
     if line.startswith("Rss:"):
@@ -46,7 +45,7 @@ loop.close()
 def in_fresh_interpreter(program: str, run: Run) -> float:
     # As installed packages are: with their bytecode beside them.
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
-    words = [run.loop, str(ROOT), factory_name(run.loop)]
+    words = [run.loop, str(ROOT)]
     done = subprocess.run(
         [sys.executable, "-P", "-c", program, *words],
         capture_output=True,

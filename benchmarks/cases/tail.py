@@ -74,7 +74,7 @@ def tail_case(
         rows += late_rows(alone, f"{title}, without", parts, True)
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
-        command = network.server_command(run.loop, "echo.py", options)
+        command = network.server_command(run, "echo.py", options)
         short = Run(run.loop, run.seconds / TAKES)
         given, found = dict(load), {}
         with network.serving(command) as server:

@@ -45,6 +45,17 @@ async def many_in_flight() -> None:
     await fly(FLIGHTS, 64)
 
 
+@task_case(
+    "executor_10",
+    "run_in_executor, 10 in flight, all ten",
+    FLIGHTS,
+    unit="us",
+    reach="27",
+)
+async def ten_in_flight() -> None:
+    await fly(FLIGHTS, 10)
+
+
 @task_case("getaddrinfo", "getaddrinfo of a literal", NAMES, unit="us")
 async def literal() -> None:
     getaddrinfo = asyncio.get_running_loop().getaddrinfo
@@ -52,4 +63,4 @@ async def literal() -> None:
         await getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
 
 
-CASES = (one_in_flight, many_in_flight, literal)
+CASES = (one_in_flight, ten_in_flight, many_in_flight, literal)

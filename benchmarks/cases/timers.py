@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from harness.case import Figure, Run, figure, loop_case
 
@@ -33,26 +32,8 @@ def cancelled(loop: Loop, run: Run) -> Figure:
     return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-@loop_case(
-    "timers_due_zero", "10,000 timers due at once, delay 0", serial=True
-)
+@loop_case("timers_due_heap", "10,000 timers due at once", serial=True)
 def due_at_once(loop: Loop, run: Run) -> Figure:
-    def schedule() -> None:
-        call_later = loop.call_later
-        for _ in range(DUE):
-            call_later(0, nothing)
-        call_later(0, loop.stop)
-
-    def all_due() -> None:
-        loop.call_soon(schedule)
-        loop.run_forever()
-
-    return run.sample(all_due, DUE)
-
-
-def sample_due(
-    loop: Loop, run: Run, delays: Sequence[float], least: int
-) -> Figure:
     """Time scheduling and running, not the wait in between."""
     start = waited = 0
 
@@ -60,8 +41,8 @@ def sample_due(
         nonlocal start, waited
         start = run.clock()
         call_later = loop.call_later
-        for delay in delays:
-            call_later(delay, nothing)
+        for _ in range(DUE):
+            call_later(0.01236, nothing)
         call_later(0.022, loop.stop)
         before = run.clock()
         time.sleep(0.025)
@@ -70,17 +51,10 @@ def sample_due(
     def sample() -> float:
         loop.call_soon(schedule)
         loop.run_forever()
-        return (run.clock() - start - waited) / len(delays)
+        return (run.clock() - start - waited) / DUE
 
     sample()
-    return figure(sample() for _ in run.repeat(least))
-
-
-@loop_case(
-    "timers_due_heap", "10,000 timers due at once, from the heap", serial=True
-)
-def due_from_heap(loop: Loop, run: Run) -> Figure:
-    return sample_due(loop, run, (0.01236,) * DUE, least=3)
+    return figure(sample() for _ in run.repeat())
 
 
 @loop_case("timer_rounds", "timer rounds", serial=True)
@@ -105,4 +79,4 @@ def rounds(loop: Loop, run: Run) -> Figure:
     return run.sample(chain, ROUNDS)
 
 
-CASES = (cancelled, due_at_once, due_from_heap, rounds)
+CASES = (cancelled, due_at_once, rounds)

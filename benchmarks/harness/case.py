@@ -15,14 +15,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
+
+from harness.counts import SAMPLES, Counter
 
 CASES_FOLDER = Path(__file__).resolve().parents[1] / "cases"
 # The groups of cases, and their titles in the report, in its order.
 GROUPS = {
     "core": "The loop itself",
-    "scale": "A great many at once",
     "tcp": "TCP and TLS echo, 1 to 1,000 connections",
     "first": "A process that no client has left yet",
     "tls": "TLS",
@@ -35,6 +37,8 @@ GROUPS = {
     "tail": "Tail latency and fairness",
     "startup": "Start",
 }
+# What is no time of a process, or waits for one: it is not counted.
+UNCOUNTED = ("first", "memory", "tail", "startup")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # A figure, and the samples it was taken from.
 Figure = dict[str, Any]
@@ -96,6 +100,10 @@ class Case:
     free_threaded: bool = False
     alone: bool = False
 
+    def is_counted(self) -> bool:
+        """Say whether its figures can be counts in place of times."""
+        return self.group not in UNCOUNTED and not self.free_threaded
+
 
 @dataclass
 class Run:
@@ -107,15 +115,21 @@ class Run:
     options: dict[str, str] = field(default_factory=dict)
     #: Waits for this loop's turn; False: the others have enough samples, too.
     pause: Callable[[], bool] | None = None
+    #: What `clock` reads where it counts; it counts a server, or this process.
+    counter: Counter | None = None
 
     def repeat(self, least: int = 3) -> Iterator[None]:
         """Iterate once for each sample, alternating with the other loops.
 
-        Without other loops: for `seconds`, and `least` times at least.
+        Without other loops: for `seconds`, and `least` times at least, or
+        where it counts a few times.
         """
         if self.pause is not None:
             while self.pause():
                 yield
+            return
+        if self.counter is not None:
+            yield from repeat(None, SAMPLES)
             return
         end = time.perf_counter() + self.seconds
         while least > 0 or time.perf_counter() < end:

@@ -2,8 +2,8 @@
 
 Every loop is made the way its own documentation says.  aiofastnet is a
 library over another loop, so it only joins where there is a network: over
-asyncio's loop, and over uvloop where TLS is what counts.  Some are early
-versions: what one of them fails, the report lists.
+asyncio's loop, and over uvloop where TLS is what counts.  Alphas do not race,
+nor what nobody keeps (zloop, talyn, loopmini, veloxloop).
 c-epoll, c-late, c-uv and c-tls are no Python loops: they are the plain C
 servers of `limits/`, raced so that a table says how far from the floor a
 loop is.
@@ -26,11 +26,7 @@ PYTHON_LOOPS = (
     "zuvloop",
     "rloop",
     "rsloop",
-    "zloop",
     "blazio",
-    "talyn",
-    "loopmini",
-    "veloxloop",
     "aiofastnet",
     "aiofastnet-uvloop",
     "fastloop",
@@ -49,9 +45,6 @@ C_SERVERS = {
     "c-tls": "c_tls",
 }
 LOOPS = (*PYTHON_LOOPS, *C_SERVERS)
-# What makes a loop, in the packages that name it otherwise.
-FACTORIES = {"talyn": "Loop"}
-
 # Not loops of their own: only the transports differ.
 TRANSPORTS_ONLY = ("aiofastnet", "aiofastnet-uvloop")
 
@@ -69,12 +62,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
         if name == "aiofastnet":
             return module.loop_factory()
         return module.loop_factory(loop_factory("uvloop"))
-    return getattr(importlib.import_module(name), factory_name(name))
-
-
-def factory_name(name: str) -> str:
-    """Return what the package `name` calls the callable that makes a loop."""
-    return FACTORIES.get(name, "new_event_loop")
+    return importlib.import_module(name).new_event_loop
 
 
 def _no_loop() -> asyncio.AbstractEventLoop:

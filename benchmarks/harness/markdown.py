@@ -11,6 +11,7 @@ from collections import Counter
 
 from fastloop.cli.options import listed
 from harness.case import GROUPS
+from harness.counts import CALLS, INSTRUCTIONS, KINDS
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS
 from harness.report import (
     about_median,
@@ -31,6 +32,9 @@ from harness.schedule import EVEN
 WIDE = 0.2
 #: Repetitions from which on 95 % of all medians lie between two of them.
 ENOUGH = 6
+# How far apart counts may be that are called even: a part of the greater, or
+# calls that one operation of many makes.
+EVEN_PART, EVEN_COUNT = 0.02, 0.05
 HEAD = (
     "row",
     "unit",
@@ -41,6 +45,8 @@ HEAD = (
     "best peer",
     "over the best",
     "plain C",
+    "instructions",
+    "system calls",
     "reach",
     "place",
 )
@@ -100,6 +106,40 @@ def over_best(row: dict) -> str:
     return f"{found.ratio:.2f} ({found.low_95:.2f} to {high})"
 
 
+def count_of(row: dict, loop: str, kind: str) -> float | None:
+    """Return what a loop takes for an operation."""
+    return row.get("counts", {}).get(loop, {}).get(kind)
+
+
+def least_peer(row: dict, kind: str) -> tuple[float, str] | None:
+    """Return the least count of a peer, and whose it is."""
+    found = ((count_of(row, loop, kind), loop) for loop in PYTHON_LOOPS)
+    peers = [
+        (count, loop)
+        for count, loop in found
+        if count is not None and loop != "fastloop"
+    ]
+    return min(peers, default=None)
+
+
+def count_cell(row: dict, kind: str) -> str:
+    """Return fastloop's count in a row, and the least of a peer."""
+    own, peer = count_of(row, "fastloop", kind), least_peer(row, kind)
+    if own is None or peer is None:
+        return "" if own is None else short(own)
+    return f"{short(own)} ({peer[1]} {short(peer[0])})"
+
+
+def count_place(row: dict, kind: str) -> str:
+    """Return fastloop's place by a count, or ""."""
+    own, peer = count_of(row, "fastloop", kind), least_peer(row, kind)
+    if own is None or peer is None:
+        return ""
+    if abs(own - peer[0]) <= max(EVEN_COUNT, EVEN_PART * max(own, peer[0])):
+        return "even"
+    return "first" if own < peer[0] else "behind"
+
+
 def aim(row: dict) -> tuple[float, float | None]:
     """Return what fastloop is meant to reach and what it does reach: a
     ratio over uvloop if the row says so, else a figure."""
@@ -135,6 +175,8 @@ def line(row: dict) -> list[str]:
         f"{peer} {times(ratio(row, peer, 'uvloop'))}".strip(),
         over_best(row),
         f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
+        count_cell(row, INSTRUCTIONS),
+        count_cell(row, CALLS),
         f"{reach} (short)" if is_short(row) else reach,
         place(row),
     ]
@@ -161,6 +203,20 @@ def all_figures(data: dict) -> list[str]:
         cells = (with_spread(row, loop) for loop in loops)
         lines.append((row["title"], row["unit"], *cells))
     return table(lines)
+
+
+def all_counts(data: dict) -> list[str]:
+    """Return the table of every loop's counts; none without counts."""
+    loops = [loop for loop in LOOPS if loop in data["machine"]["loops"]]
+    lines = [("row", *loops)]
+    for row in data["rows"]:
+        cells = [
+            "; ".join(short(count_of(row, loop, kind)) for kind in KINDS)
+            for loop in loops
+        ]
+        if row.get("counts"):
+            lines.append((row["title"], *(cell.strip("; ") for cell in cells)))
+    return table(lines) if len(lines) > 1 else []
 
 
 def not_measured(data: dict) -> list[str]:
@@ -233,11 +289,33 @@ def sentences(rows: list[dict]) -> list[str]:
     return out
 
 
+def count_sentences(rows: list[dict]) -> list[str]:
+    """Return the places by counts, against the least peer of each row."""
+    out = []
+    for kind, name in (
+        (INSTRUCTIONS, "user instructions"),
+        (CALLS, "system calls"),
+    ):
+        judged = [row for row in rows if not row["aside"]]
+        places = Counter(
+            filter(None, (count_place(row, kind) for row in judged))
+        )
+        parts = [
+            f"{where} in {places[where]}"
+            for where in ("first", "even", "behind")
+            if places[where]
+        ]
+        if parts:
+            count = f"{listed(parts)} of {places.total()} rows"
+            out.append(f"By {name} for an operation, fastloop is {count}.")
+    return out
+
+
 def summary(rows: list[dict]) -> list[str]:
     """Return in how many rows fastloop has each place, and which rows
     it loses or are inconclusive."""
     judged = [row for row in rows if place(row)]
-    out = [f"- {sentence}" for sentence in sentences(rows)]
+    out = [f"- {one}" for one in (*sentences(rows), *count_sentences(rows))]
     for where, head in (
         ("**behind**", "Rows that fastloop loses:"),
         ("inconclusive", "Inconclusive rows:"),
@@ -292,9 +370,14 @@ def text(data: dict, also: dict | None = None) -> str:
         f"1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
         "*inconclusive*. ± is half the distance of the repetitions; where "
         f"{ENOUGH} or more lie far from each other, the 95 % interval of "
-        "their median stands in its place. *reach* is the aim. Rows without "
-        "a place explain the row beside them. A client has left each server "
-        "and program before it was measured, but for the row that says so.",
+        "their median stands in its place. *instructions* and *system calls* "
+        "are counts for an operation (a MiB where the unit is MiB/s), of the "
+        "process that is measured, with the least count of a peer: no other "
+        "work on the machine changes them. Instructions are those of user "
+        "code; the kernel's time is not in them. *reach* is the aim. Rows "
+        "without a place explain the row beside them. A client has left each "
+        "server and program before it was measured, but for the row that says "
+        "so.",
         "",
         "## In short",
         "",
@@ -310,6 +393,10 @@ def text(data: dict, also: dict | None = None) -> str:
     out += ["", "## Every loop's figures", "", *all_figures(data)]
     if also:
         out += ["", *all_figures(also)]
+    if counts := all_counts(data):
+        out += ["", "## Every loop's counts", ""]
+        out += ["User instructions; system calls, for an operation.", ""]
+        out += counts
     missing = not_measured(data) + (not_measured(also) if also else [])
     if missing:
         out += ["", "## Not measured", "", *dict.fromkeys(missing)]

@@ -37,24 +37,26 @@ def cpus() -> tuple[int, int]:
 
 
 def server_command(
-    loop: str, script: str, options: Sequence[str], limit: str = "echo"
+    run: Run, script: str, options: Sequence[str], limit: str = "echo"
 ) -> list[str]:
-    """Return the command that starts the server `script` on `loop`.
+    """Return the command that starts the server `script` on a run's loop.
 
     For the plain C servers that is the server of that name instead, in its
-    mode `limit`.
+    mode `limit`.  Where the run counts, the command counts the server.
     """
-    if loop in loops.C_SERVERS:
-        program = build.path(loops.C_SERVERS[loop])
-        mode = "late" if loop == "c-late" else limit
-        return [str(program), "--cpu", str(cpus()[0]), "--mode", mode]
-    return [
-        sys.executable,
-        str(SERVERS / script),
-        f"--loop={loop}",
-        f"--cpu={cpus()[0]}",
-        *options,
-    ]
+    if run.loop in loops.C_SERVERS:
+        program = build.path(loops.C_SERVERS[run.loop])
+        mode = "late" if run.loop == "c-late" else limit
+        command = [str(program), "--cpu", str(cpus()[0]), "--mode", mode]
+    else:
+        command = [
+            sys.executable,
+            str(SERVERS / script),
+            f"--loop={run.loop}",
+            f"--cpu={cpus()[0]}",
+            *options,
+        ]
+    return run.counter.command(command) if run.counter else command
 
 
 def _first_line(process: subprocess.Popen) -> str:
@@ -167,10 +169,15 @@ def load(
 ) -> dict[str, Figure]:
     """Load a server; return its CPU time per answer and answers a second.
 
-    "cpu" is in microseconds, "rate" in answers per second; a sample of both
-    is a window.  The connections stay open from one window to the next.
+    "cpu" is in microseconds, "rate" in answers per second, or both are counts;
+    a sample of both is a window.  The connections stay open from one window to
+    the next.
     """
     window = Run(run.loop, run.seconds / WINDOWS)
+    if run.counter:
+        window.seconds = run.seconds
+        run.counter.start(server["pid"])
+        options["warmup"] = 0  # its messages would be counted
     windows = []
     with subprocess.Popen(
         _words(program, server, window, {**options, "paced": 1}),
@@ -184,6 +191,11 @@ def load(
             for _ in run.repeat(WINDOWS):
                 process.stdin.write(b"\n")
                 windows.append(_read(process.stdout.readline()))
+                if run.counter:
+                    counted = run.counter.more_when_idle()
+                    windows[-1]["cpu"] = windows[-1]["seconds"] = counted / 1e9
+            if run.counter:
+                del windows[0]  # the connections were made meanwhile
         except (OSError, ValueError):  # it has ended
             said = process.stderr.read().decode().strip()
             raise RuntimeError(said or f"{program} failed") from None

@@ -18,16 +18,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from fastloop.cli.compare import mean, of_ratios, times_as_good
-from harness import heat
+from harness import counts, heat
 from harness.case import Case, Row, whole
 from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
 PROBE_LIMIT = 20.0
+COUNT_LIMIT = 120.0
 # How many times as good as a peer the best loop may be, after one repetition
 # and after more, that the peer has another one.
 FAR_AFTER_ONE, FAR = 3.0, 1.5
@@ -244,28 +248,67 @@ def _had_its_time(
     return spent + spent / repetition > settings.case_budget
 
 
+def _worker(
+    case: Case, loop: str, settings: Settings, *words: str
+) -> list[str]:
+    """Return the command of a worker."""
+    command = [settings.python, str(HARNESS / "worker.py"), loop, case.name]
+    options = [f"--option={k}={v}" for k, v in settings.options.items()]
+    return [*command, *words, *options]
+
+
+def count(
+    cases: list[Case],
+    loops: list[str],
+    settings: Settings,
+    progress: Callable[[Case, str, dict], None],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the counts of an operation, by row, loop and kind.
+
+    What cannot be counted is left out: a tool may not know a system call that
+    a loop makes.  `progress` is called after each case and loop.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+
+    def one(case: Case) -> None:
+        rows = {row.key: row for row in case.rows if row.is_judged()}
+        players = [loop for loop in loops if plays(case, loop)]
+        for loop, kind in product(players, counts.KINDS):
+            with TemporaryDirectory() as folder:
+                words = f"--clock={kind}", f"--folder={folder}"
+                command = _worker(case, loop, settings, *words)
+                answer = run_json(command, COUNT_LIMIT)
+            for key in rows.keys() & answer.get("figures", {}).keys():
+                figure = answer["figures"][key]["figure"]
+                each = found.setdefault(key, {}).setdefault(loop, {})
+                each[kind] = counts.an_operation(figure, rows[key].unit)
+            progress(case, loop, answer)
+
+    # Nothing that runs beside it makes a count differ.
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(one, filter(Case.is_counted, cases)))
+    return found
+
+
 def _take_heat(
     case: Case, loops: list[str], settings: Settings, results: Results
 ) -> dict[str, dict]:
     """Measure a case on these loops; return and store their answers."""
     limit = min(case.limit, settings.limit or case.limit)
-    options = [f"--option={k}={v}" for k, v in settings.options.items()]
     answers = {
         loop: {"error": "failed before"}
         for loop in loops
         if (case.name, loop) in results.errors
     }
     commands = {
-        loop: [
-            settings.python,
-            str(HARNESS / "worker.py"),
+        loop: _worker(
+            case,
             loop,
-            case.name,
+            settings,
             f"--seconds={case.seconds * settings.scale}",
             f"--clock={settings.clock}",
             "--pause",
-            *options,
-        ]
+        )
         for loop in loops
         if loop not in answers
     }

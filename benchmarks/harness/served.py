@@ -110,7 +110,7 @@ def served_case(
             if unix:
                 given["unix"] = str(Path(folder) / "socket")
                 more.append(f"--unix={given['unix']}")
-            command = network.server_command(run.loop, script, more, mode)
+            command = network.server_command(run, script, more, mode)
             found: dict[str, Figure] = {}
             with network.serving(command) as server:
                 for load in loads:

@@ -1,6 +1,7 @@
 """Measures one case on one loop, in the fresh process it is started in.
 
     python benchmarks/harness/worker.py LOOP CASE --seconds S [--clock cpu]
+    python benchmarks/harness/worker.py LOOP CASE --clock calls --folder F
     python benchmarks/harness/worker.py LOOP CASE --pause
     python benchmarks/harness/worker.py LOOP
 
@@ -22,10 +23,25 @@ from typing import TextIO
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from harness import case, first_client, heat, loops, parent  # noqa: E402
+from harness import case, counts, first_client, heat, loops, parent  # noqa: E402
+
+CLOCKS = ("wall", "cpu", *counts.KINDS)
 
 
-def _measure(args: argparse.Namespace, said: TextIO) -> dict:
+def _new_counter(args: argparse.Namespace) -> counts.Counter | None:
+    """Return what counts, if a clock does not; run this program again where
+    it is what is counted."""
+    if args.clock not in counts.KINDS:
+        return None
+    counter = counts.Counter(args.clock, args.folder)
+    if not case.all_cases()[args.case].programs:
+        counter.count_this_process()
+    return counter
+
+
+def _measure(
+    args: argparse.Namespace, said: TextIO, counter: counts.Counter | None
+) -> dict:
     def pause() -> bool:
         """Wait for the turn of this loop; say whether to take a sample."""
         print(heat.READY, file=said, flush=True)
@@ -38,12 +54,19 @@ def _measure(args: argparse.Namespace, said: TextIO) -> dict:
     run.options = dict(part.split("=", 1) for part in args.option)
     if args.clock == "cpu" and wanted.serial:
         run.clock = time.process_time_ns
+    if counter:
+        run.counter = counter
+        run.clock = counter.read
+        run.seconds = counter.seconds(bool(wanted.programs))
     factory = loops.loop_factory(args.loop)
     if args.loop in loops.PYTHON_LOOPS:
         first_client.have_one(factory)
     if args.pause:
         pause()
-    return {"figures": wanted.measure(factory, run)}
+    found = wanted.measure(factory, run)
+    if run.counter and not run.counter.was_read:
+        found = {}  # it has a clock of its own
+    return {"figures": found}
 
 
 def main() -> None:
@@ -55,10 +78,12 @@ def main() -> None:
     parser.add_argument("loop", choices=loops.LOOPS)
     parser.add_argument("case", nargs="?")
     parser.add_argument("--seconds", type=float, default=0.2)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--folder", help="where counts are while they run")
     parser.add_argument("--option", action="append", default=[])
     parser.add_argument("--pause", action="store_true")
     args = parser.parse_args()
+    counter = _new_counter(args)
     parent.end_with_parent()
     # What a library prints is no part of the answer.
     said = os.fdopen(os.dup(1), "w")
@@ -67,7 +92,7 @@ def main() -> None:
         if args.case is None:
             answer = {"version": loops.version_of(args.loop)}
         else:
-            answer = _measure(args, said)
+            answer = _measure(args, said, counter)
     except BaseException as error:
         traceback.print_exc()
         answer = {"error": f"{type(error).__name__}: {error}"}

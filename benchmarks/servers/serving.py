@@ -65,9 +65,8 @@ def serve(
     if args.cpu is not None:
         os.sched_setaffinity(0, {args.cpu})
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard > 4096:
-        hard = 4096
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     factory = loops.loop_factory(args.loop)
     if not args.unvisited:
         first_client.have_one(factory)

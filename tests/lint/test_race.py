@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -371,6 +372,28 @@ def test_a_case_that_counts_its_time_itself_pauses_for_the_others(name):
     assert ready == ["ready"] * 5, done.stderr
     # The first word has it set up.
     assert len(json.loads(answer)["figures"][name]["samples"]) == 3
+
+
+COUNT = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import case, schedule
+cases = [case.all_cases()[name] for name in ("chain", "import")]
+settings = schedule.Settings()
+print(json.dumps(schedule.count(cases, ["asyncio"], settings, lambda *now: 0)))
+"""
+
+
+def test_a_case_is_counted_as_it_is_timed():
+    """A callback in each iteration is a poll, and a few thousand steps."""
+    for tool in ("valgrind", "strace"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    found = json.loads(asked(COUNT))
+    assert found.keys() == {"chain"}
+    assert round(found["chain"]["asyncio"]["calls"], 2) == 1
+    assert 3_000 < found["chain"]["asyncio"]["instructions"] < 100_000
 
 
 STOPPED = """

@@ -124,13 +124,13 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import run
 def probe(name, python):
-    if name == "zloop":
+    if name == "zuvloop":
         return {"error": "OSError: no"}
     if name in ("asyncio", "fastloop"):
         return {"version": "1"}
     return {"error": f"ModuleNotFoundError: No module named '{name}'"}
 run.schedule.probe = probe
-print(*run.find_loops("asyncio,rloop,zloop,talyn", "python", "; hint")[0])
+print(*run.find_loops("asyncio,rloop,zuvloop,rsloop", "python", "; hint")[0])
 """
 
 
@@ -143,7 +143,7 @@ def test_loops_that_are_not_installed_are_one_line():
     )
     assert done.stdout == "asyncio\n"
     assert done.stderr == (
-        "without zloop: OSError: no\nnot installed here: rloop, talyn; hint\n"
+        "without zuvloop: OSError: no\nnot installed here: rloop, rsloop; hint\n"
     )
 
 
@@ -221,6 +221,40 @@ def test_a_row_has_the_place_that_its_interval_tells(own, place):
 def test_a_loop_that_failed_in_the_end_has_no_place():
     figures = json.dumps([[50.0, 51.0], [100.0] * 5])
     assert asked(PLACES, figures, "crash").startswith("not measured\n")
+
+
+COUNTED = """
+import json
+import sys
+sys.path.insert(0, sys.argv[1])
+from harness import markdown
+own, peer, kind = json.loads(sys.argv[2])
+counts = {loop: {kind: n} for loop, n in (("fastloop", own), ("rloop", peer))}
+row = {"aside": False, "counts": counts}
+print(markdown.count_cell(row, kind), markdown.count_place(row, kind))
+print(*markdown.count_sentences([row]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "peer", "kind", "cell", "place"),
+    [
+        (2_038, 3_106, "instructions", "2,038 (rloop 3,106)", "first"),
+        (3_106, 2_038, "instructions", "3,106 (rloop 2,038)", "behind"),
+        (1_000, 1_019, "instructions", "1,000 (rloop 1,019)", "even"),
+        (2.06, 2.02, "calls", "2.06 (rloop 2.02)", "even"),
+        (2.12, 2.02, "calls", "2.12 (rloop 2.02)", "behind"),
+    ],
+)
+def test_a_row_has_a_place_by_each_count(own, peer, kind, cell, place):
+    shown, sentence = asked(COUNTED, json.dumps([own, peer, kind])).split(
+        "\n", 1
+    )
+    assert shown == f"{cell} {place}"
+    name = {"calls": "system calls"}.get(kind, "user instructions")
+    assert sentence.strip() == (
+        f"By {name} for an operation, fastloop is {place} in 1 of 1 rows."
+    )
 
 
 NO_RACE = """

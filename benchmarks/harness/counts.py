@@ -1,0 +1,174 @@
+"""Counts in place of clocks: user instructions, and system calls.
+
+A count is a clock that ticks once for each of them, so a case that reads
+`Run.clock` takes the one for the other: what it calls a nanosecond is one
+instruction or one call.  Nothing else on the machine can make a count differ.
+callgrind counts instructions and `strace` calls, of all threads of a process:
+of the worker, or of the server that a case loads.  Calls are those of child
+processes, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+INSTRUCTIONS, CALLS = KINDS = ("instructions", "calls")
+TOOLS = ("valgrind", "vgdb", "strace")
+#: How long a generator loads a server for a sample: callgrind is slow.
+WINDOW_S = {INSTRUCTIONS: 0.4, CALLS: 0.1}
+#: A server is idle when it has used no CPU for so long.
+IDLE_S = 0.03
+#: How many samples a count is the mean of, after what warms up.
+SAMPLES = 2
+#: How many counts a unit of a row is, and whether a figure is a rate.
+UNITS = {
+    "ns": (1.0, False),
+    "us": (1e3, False),
+    "ms": (1e6, False),
+    "us/MiB": (1e3, False),
+    "1/s": (1e9, True),
+    "MiB/s": (1e9, True),
+}
+# The second line of a call that strace began in another.
+RESUMED = b" resumed>"
+# Set in the environment of a process that is counted.
+IS_COUNTED = "FASTLOOP_BENCH_IS_COUNTED"
+
+
+def an_operation(figure: float, unit: str) -> float:
+    """Return the counts of an operation, from a figure of a row."""
+    counts, is_rate = UNITS[unit]
+    return counts / figure if is_rate else counts * figure
+
+
+def cpu_time(pid: int) -> int:
+    """Return how long a process was on a CPU, in nanoseconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+class Counter:
+    """Counts what one process does, which `command` starts."""
+
+    def __init__(self, kind: str, folder: str | Path) -> None:
+        self.kind = kind
+        self.was_read = False
+        self._folder = Path(folder)
+        self._pid = 0
+        self._total = 0
+        self._dumps = 0
+        self._read_bytes = 0
+        self._own = 0
+        self._buffer = bytearray(1 << 26 if kind == CALLS else 0)
+
+    def command(self, command: list[str]) -> list[str]:
+        """Return the command that runs another one and counts."""
+        if self.kind == CALLS:
+            # The process is the command's, and strace a child of no one.
+            log = str(self._log)
+            return ["strace", "-D", "-f", "-qq", "-o", log, *command]
+        file = self._folder / "callgrind"
+        return [
+            "valgrind",
+            "--tool=callgrind",
+            "--instr-atstart=no",
+            "--dump-before=getpriority",
+            f"--callgrind-out-file={file}",
+            f"--vgdb-prefix={self._folder / 'vgdb'}",
+            "--quiet",
+            *command,
+        ]
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "calls"
+
+    def seconds(self, of_a_server: bool) -> float:
+        """Return for how long a case should measure: a window of a server, or
+        the least."""
+        return WINDOW_S[self.kind] if of_a_server else 0.01
+
+    def count_this_process(self) -> None:
+        """Run this program from its beginning again, so that it is counted.
+
+        It comes here a second time, and then goes on.
+        """
+        if IS_COUNTED not in os.environ:
+            os.environ[IS_COUNTED] = "1"
+            command = self.command([sys.executable, *sys.orig_argv[1:]])
+            os.execvp(command[0], command)
+        self.start(os.getpid())
+
+    def start(self, pid: int) -> None:
+        """Begin to count the process, which `command` has started."""
+        if pid == self._pid:
+            return
+        self._pid = pid
+        self._is_own = pid == os.getpid()
+        if self.kind == CALLS:
+            self._file = os.open(self._log, os.O_RDONLY)
+        else:
+            self._ask("instrumentation", "on")
+        self._own = 0
+        self.read()
+        if self._is_own:
+            before = self.read()
+            self._own = self.read() - before
+        self.was_read = False
+
+    def read(self) -> int:
+        """Return how much was counted since the start."""
+        self.was_read = True
+        more = self._calls() if self.kind == CALLS else self._instructions()
+        self._total += more - self._own
+        return self._total
+
+    def more_when_idle(self) -> int:
+        """Return what was counted since the last time, as soon as the process
+        has nothing more to do.
+        """
+        before, used_ns = self._total, -1
+        while used_ns != (used_ns := cpu_time(self._pid)):
+            time.sleep(IDLE_S)
+        return self.read() - before
+
+    def _calls(self) -> int:
+        size = os.fstat(self._file).st_size - self._read_bytes
+        view = memoryview(self._buffer)[:size]
+        os.preadv(self._file, [view], self._read_bytes)
+        self._read_bytes += size
+        text = self._buffer
+        return text.count(b"\n", 0, size) - text.count(RESUMED, 0, size)
+
+    def _instructions(self) -> int:
+        self._dump()
+        dump = self._folder / f"callgrind.{self._dumps}"
+        found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
+        dump.unlink()
+        assert found is not None
+        if self._is_own:
+            self._dump()  # what it took to read the file: it is not read
+        return int(found[1])
+
+    def _dump(self) -> None:
+        self._dumps += 1
+        if self._is_own:
+            os.getpriority(os.PRIO_PROCESS, 0)  # callgrind dumps before it
+        else:
+            self._ask("dump")
+
+    def _ask(self, *words: str) -> None:
+        subprocess.run(
+            [
+                "vgdb",
+                f"--vgdb-prefix={self._folder / 'vgdb'}",
+                f"--pid={self._pid}",
+                *words,
+            ],
+            check=True,
+            capture_output=True,
+        )
