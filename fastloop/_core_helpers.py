@@ -143,16 +143,27 @@ class TransportSocket(trsock.TransportSocket):
         return repr(trsock.TransportSocket(self._socket))
 
 
-def own_socket(fd: int) -> socket.socket:
+#: What accept4() makes of a connection to a listener of SOCK_STREAM.
+ACCEPTED_TYPE = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+
+
+def own_socket(fd: int, protocol: int) -> socket.socket:
     """Return a non-blocking socket object, which owns the fd.
 
-    If it raises, the fd stays the caller's.  A signal handler may raise as
-    soon as the object has the fd, so the object exists before that.
+    ``protocol`` is that of an accepted stream socket; -1: Python asks the
+    system for it and for the type, by a call each, and one more makes the fd
+    non-blocking.  If this raises, the fd stays the caller's.  A signal handler
+    may raise as soon as the object has the fd, so the object exists before
+    that.
     """
     sock = socket_type.__new__(socket_type)
+    kind = -1 if protocol < 0 else ACCEPTED_TYPE
     try:
-        sock.__init__(fileno=fd)  # type: ignore[misc]
-        sock.setblocking(False)
+        sock.__init__(  # type: ignore[misc]
+            type=kind, proto=protocol, fileno=fd
+        )
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
     except BaseException:
         sock.detach()
         raise

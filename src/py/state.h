@@ -109,7 +109,6 @@ struct FlNativeProtocol;
     X(loop)                     \
     X(message)                  \
     X(name)                     \
-    X(own_socket)               \
     X(pause_writing)            \
     X(peername)                 \
     X(protocol)                 \

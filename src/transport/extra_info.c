@@ -39,9 +39,10 @@ call_with_int(FlState *state, PyObject *name, int number)
 }
 
 PyObject *
-fl_socket_from_fd(FlState *state, int fd)
+fl_socket_from_fd(FlState *state, int fd, uint8_t protocol)
 {
-    return call_with_int(state, state->names.own_socket, fd);
+    int known = protocol == FL_UNKNOWN_PROTOCOL ? -1 : protocol;
+    return PyObject_CallMethod(state->helpers, "own_socket", "ii", fd, known);
 }
 
 void
@@ -68,7 +69,8 @@ PyObject *
 fl_stream_get_socket(FlStream *self)
 {
     if (!fl_field_is_set(&self->sock) && self->fd >= 0) {
-        PyObject *sock = fl_socket_from_fd(self->state, self->fd);
+        PyObject *sock =
+            fl_socket_from_fd(self->state, self->fd, self->accepted_protocol);
         if (sock == NULL) {
             return NULL;
         }

@@ -73,11 +73,34 @@ typedef struct {
     PyObject *server;     /* NULL: none */
     PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
     PyObject *context;    /* copied for each connection */
+    uint8_t protocol;     /* of sock, and so of its connections */
     int fd;               /* of sock */
     int backlog;          /* of listen(); see invariant 1 */
     int accept_limit;     /* of the last event; see invariant 1 */
     uint64_t limit_poll;  /* poll whose event reached the limit, or 0 */
 } Listener;
+
+/* The protocol of a listening socket, which its connections have, too; not of
+   MPTCP (262), whose connections may have plain TCP. */
+static uint8_t
+protocol_of(int fd)
+{
+    uint8_t found = FL_UNKNOWN_PROTOCOL;
+#ifdef __linux__
+    int type = -1;
+    int protocol = -1;
+    socklen_t size = sizeof(int);
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0
+        && getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0
+        && type == SOCK_STREAM && protocol < FL_UNKNOWN_PROTOCOL)
+    {
+        found = (uint8_t)protocol;
+    }
+#else
+    (void)fd; /* accept4 and SO_PROTOCOL are missing */
+#endif
+    return found;
+}
 
 /* --- one connection ------------------------------------------------------ */
 
@@ -153,6 +176,7 @@ open_plain(Listener *self, Accepted *accepted, PyObject *context)
         .context = context,
         .peer = &accepted->peer,
         .peer_size = accepted->peer_size,
+        .accepted_protocol = self->protocol,
     };
     /* The loop owns the open stream. */
     return fl_call_done(fl_stream_open(self->loop, &options));
@@ -164,7 +188,8 @@ open_plain(Listener *self, Accepted *accepted, PyObject *context)
 static int
 open_tls(Listener *self, Accepted *accepted)
 {
-    PyObject *sock = fl_socket_from_fd(self->loop->state, accepted->fd);
+    PyObject *sock =
+        fl_socket_from_fd(self->loop->state, accepted->fd, self->protocol);
     if (sock == NULL) {
         return -1;
     }
@@ -403,6 +428,7 @@ start_accepting(PyObject *module, PyObject *args)
     self->loop = (FlLoop *)Py_NewRef(loop);
     self->sock = Py_NewRef(sock);
     self->fd = fd;
+    self->protocol = protocol_of(fd);
     self->accept_limit = 1;
     self->backlog = backlog;
     self->factory = Py_NewRef(factory);

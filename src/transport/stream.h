@@ -59,6 +59,9 @@ typedef enum {
     FL_WRITE_PIPE, /* both: see pipe.c */
 } FlStreamKind;
 
+/* No protocol of a stream socket; see fl_socket_from_fd. */
+#define FL_UNKNOWN_PROTOCOL UINT8_MAX
+
 typedef struct FlStream {
     /* The slots have: the server, whose _attach and _detach count connections;
        the future resolved after connection_made; sendfile's future, for an
@@ -75,10 +78,11 @@ typedef struct FlStream {
     bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
                          write pipe that is never_readable */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
-    uint8_t read_halvings;      /* how often the read size was halved */
-    uint16_t writes_after_loss; /* stays at UINT16_MAX */
-    uint32_t last_read_bytes;   /* size of the last read */
-    FL_ATOMIC int fd;           /* -1 once it is closed */
+    uint8_t read_halvings;     /* how often the read size was halved */
+    uint8_t writes_after_loss; /* stays at UINT8_MAX */
+    uint8_t accepted_protocol; /* of an accepted connection, if known */
+    uint32_t last_read_bytes;  /* size of the last read */
+    FL_ATOMIC int fd;          /* -1 once it is closed */
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
@@ -264,7 +268,7 @@ int fl_stream_log(FlStream *self, const char *message, PyObject *exc);
 static inline void
 fl_stream_add_lost_write(FlStream *self)
 {
-    if (self->writes_after_loss < UINT16_MAX) {
+    if (self->writes_after_loss < UINT8_MAX) {
         self->writes_after_loss++;
     }
 }

@@ -355,6 +355,9 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     fl_list_init(&self->cork_link);
     fl_write_queue_init(&self->write_queue);
     self->sock = Py_XNewRef(options->sock);
+    self->accepted_protocol = options->peer == NULL
+                                  ? FL_UNKNOWN_PROTOCOL
+                                  : options->accepted_protocol;
     self->exposed = options->exposed;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);

@@ -19,6 +19,16 @@ def test_an_interrupted_socket_object_leaves_the_fd_to_its_caller(monkeypatch):
     near, far = socket.socketpair()
     with near, far:
         with pytest.raises(KeyboardInterrupt):
-            _core_helpers.own_socket(near.fileno())
+            _core_helpers.own_socket(near.fileno(), -1)
         near.send(b"open")
         assert far.recv(4) == b"open"
+
+
+def test_a_socket_object_asks_for_what_it_is_not_told():
+    near, far = socket.socketpair()
+    with far:
+        made = _core_helpers.own_socket(near.detach(), -1)
+        with made:
+            kind = made.family, made.type, made.proto
+            assert kind == (socket.AF_UNIX, socket.SOCK_STREAM, 0)
+            assert made.gettimeout() == 0

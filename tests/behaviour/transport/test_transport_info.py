@@ -399,7 +399,7 @@ async def test_a_socket_object_that_cannot_be_made(
         pytest.skip("asyncio has its socket object from the start")
 
     class Refusing(socket.socket):
-        def setblocking(self, flag):
+        def gettimeout(self):
             raise OSError("not today")
 
     c = await transport_pair()
@@ -423,11 +423,11 @@ def slow_socket(loop_kind, monkeypatch):
     class Slow(socket.socket):
         made = weakref.WeakSet()
 
-        def setblocking(self, flag):
-            super().setblocking(flag)
+        def gettimeout(self):
             self.made.add(self)
             if len(self.made) == 1:
                 self.meanwhile()
+            return super().gettimeout()
 
     def install(meanwhile):
         Slow.meanwhile = staticmethod(meanwhile)
