@@ -12,7 +12,7 @@ ARGS ?=
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
-.PHONY: help bench race soak day fuzz mutants test build debug sanitize lint format unit gate ci wheel \
+.PHONY: help bench race soak day fuzz mutants edges test build debug sanitize lint format unit gate ci wheel \
 	conformance sdist docs clean
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make day       a day's events on one loop in half an hour"
 	@echo "make fuzz      the fuzzers of tests/fuzz, two minutes each"
 	@echo "make mutants   change the C in places: which changes no test notices"
+	@echo "make edges     what a deletion of tests loses (ARGS=map before it)"
 	@echo "make lint      check style, layers, sizes, stubs"
 	@echo "make format    format C and Python as lint wants them"
 	@echo "make docs      the documentation as a site, in build/site"
@@ -80,6 +81,10 @@ fuzz:
 mutants:
 	@$(SETUP) build test
 	$(PY) tests/mutants/mutants.py $(ARGS)
+
+edges:
+	@$(SETUP) build test lint
+	$(PY) tests/mutants/edges.py $(or $(ARGS),lost)
 
 lint:
 	@$(SETUP) build test lint
