@@ -10,8 +10,7 @@ COLUMNS = 79
 #: What `--help` says of each, in its order.
 COMMANDS = {
     "run": "run a program on fastloop, unchanged",
-    "doctor": "find errors and code that chooses another loop",
-    "info": "show versions and the default loop",
+    "info": "show versions, limits and the default loop",
     "top": "show what the loops of a running process do",
     "bench": "race a program on each loop that is installed",
     "plot": "draw the charts of what bench --json wrote",

@@ -1,4 +1,4 @@
-"""Says at the end of a program that it ran on other loops alone.
+"""Says at the end of a program that it ran on other loops alone, and where.
 
 A library or the program itself may choose its loop, and then `run` changes
 nothing.  So may a process of multiprocessing, as those of granian do, which
@@ -12,13 +12,26 @@ import asyncio
 import atexit
 import os
 import sys
+import sysconfig
 
 from fastloop import _private
 from fastloop.loop import Loop
 
 from .commands import tell as write
+from .default_loop import HOME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = ["tell_of_other_loops"]
+
+#: Folders whose code is not the program's: of Python, of packages.
+_LIBRARIES = tuple(
+    os.path.join(sysconfig.get_path(name), "")
+    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+_OWN = os.path.join(HOME, "fastloop", "")
 
 
 def _is_child() -> bool:
@@ -27,12 +40,25 @@ def _is_child() -> bool:
     return found is not None and found.parent_process() is not None
 
 
-def tell_of_other_loops(program: str | None) -> None:
-    """Have one sentence on stderr when this process ends, if it is due.
-
-    program is what `doctor` can read of the program; None: nothing.
+def _starter(frame: FrameType | None) -> str:
+    """Return the file and line that started a loop: the first of the
+    program's, or of a package if there is none of the program's.
     """
-    kinds: dict[type, None] = {}  # of the loops that ran, in order
+    first = ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        place = f"{file}:{frame.f_lineno}"
+        if not file.startswith((*_LIBRARIES, _OWN, "<frozen ")):
+            return place
+        if not first and "site-packages" in file:
+            first = place
+        frame = frame.f_back
+    return first
+
+
+def tell_of_other_loops() -> None:
+    """Have one sentence on stderr when this process ends, if it is due."""
+    kinds: dict[type, str] = {}  # of the loops that ran, and who started one
 
     def ran(loop: asyncio.AbstractEventLoop) -> None:
         if not kinds and _is_child():
@@ -40,23 +66,22 @@ def tell_of_other_loops(program: str | None) -> None:
             sys.modules["multiprocessing.util"].Finalize(
                 None, tell, exitpriority=0
             )
-        kinds[type(loop)] = None
+        if type(loop) not in kinds:
+            kinds[type(loop)] = _starter(sys._getframe(2))
 
     def tell() -> None:
         if not kinds or any(issubclass(kind, Loop) for kind in kinds):
             return
         if getattr(sys.stderr, "closed", True):  # or None
             return
-        names = " and ".join(f"{k.__module__}.{k.__name__}" for k in kinds)
+        names = " and ".join(
+            f"{kind.__module__}.{kind.__name__}"
+            + (f", which {place} started" if place else "")
+            for kind, place in kinds.items()
+        )
         who = f"process {os.getpid()}" if _is_child() else "the program"
         kinds.clear()  # once, if `atexit` calls it too
-        hint = "it chose its loop itself"
-        if program is not None:
-            from shlex import quote  # only now: the program has ended
-
-            hint = f"`python -m fastloop doctor {quote(program)}` may show "
-            hint += "where it chooses its loop"
-        write(f"{who} ran on {names}, not on fastloop: {hint}")
+        write(f"{who} did not run on fastloop but on {names}")
 
     _private.watch_runs(ran)
     os.register_at_fork(after_in_child=kinds.clear)

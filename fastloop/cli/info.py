@@ -1,18 +1,25 @@
-"""`info`: versions, and which loop asyncio gives a program here, and why."""
+"""`info`: versions, limits, and which loop asyncio gives a program here."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
+import resource
 import sys
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from .commands import Refused
-from .doctor_rules import OTHER_LOOPS
-from .machine import machine
+from .machine import machine, processors, text_of
 from .options import aligned, as_text, parser_of
 
-__all__ = ["facts", "installed_loops", "main", "tls_engine"]
+__all__ = ["facts", "installed_loops", "limits", "main", "tls_engine"]
+
+#: Packages that have a loop of this kind, besides fastloop.
+OTHER_LOOPS = ("uvloop", "rloop", "rsloop", "zuvloop", "winloop")
 
 
 def main(words: list[str]) -> int:
@@ -20,7 +27,7 @@ def main(words: list[str]) -> int:
     parser = parser_of("info", "")
     parser.add_argument("--json", action="store_true", help="print JSON")
     as_json = parser.parse_args(words).json
-    found = facts() | {"default loop": _default_loop()}
+    found = facts() | limits() | {"default loop": _default_loop()}
     if as_json:
         print(json.dumps(found, indent=2))
         return 0
@@ -99,6 +106,46 @@ def installed_loops() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+def limits() -> dict[str, str]:
+    """Return what the system and the environment limit a server by."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    quota = min(_cgroup_quotas(), default=None)
+    cpus = f"{len(processors())}"
+    found = {
+        "descriptors": "any number"
+        if soft == resource.RLIM_INFINITY
+        else f"{soft:,} may be open",
+        "CPUs": cpus if quota is None else f"{cpus}, a quota of {quota:g}",
+    }
+    if backlog := text_of("/proc/sys/net/core/somaxconn"):
+        found["backlog"] = f"{int(backlog):,} connections at most"
+    if re.search(r"^Seccomp:\s*2$", text_of("/proc/self/status"), re.M):
+        found["seccomp"] = "a filter is active"
+    for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
+        if os.environ.get(name):
+            found["debug mode"] = f"on, by {name}: every loop is slow"
+    return found
+
+
+def _cgroup_quotas() -> Iterator[float]:
+    """Yield the CPUs that a control group and the groups above it allow."""
+    for line in text_of("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, files = "/sys/fs/cgroup", ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            top = "/sys/fs/cgroup/cpu"
+            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        group = PurePosixPath(top + path)
+        for folder in (group, *group.parents):
+            texts = [text_of(f"{folder}/{name}") for name in files]
+            match " ".join(texts).split():
+                case [quota, period] if quota.isdecimal():  # not max, not -1
+                    yield int(quota) / int(period)
 
 
 def _default_loop() -> str:

@@ -26,8 +26,8 @@ usage: python -m fastloop run [PYTHON OPTIONS] prog.py [ARGUMENTS]
        python -m fastloop run [PYTHON OPTIONS] -c code [ARGUMENTS]
 
 Runs the program as `python` would, with fastloop as asyncio's default loop.
-A program that names another loop's class itself keeps that loop:
-`python -m fastloop doctor prog.py` may show where."""
+A program that names another loop's class itself keeps that loop; `run` says so
+when it ends, with the file and line that started the loop."""
 
 #: Letters of the interpreter's options: with a word, and without.
 _WITH_WORD = frozenset("cmWX")
@@ -180,7 +180,7 @@ def main(words: list[str]) -> int:
             # Only the interpreter itself can be interactive.
             _start_again([["-i"]], Program("-c", "", program.words))
         set_path(program)
-        _take_fastloop(program)
+        _take_fastloop()
     except Refused as exc:
         tell(str(exc))
         return 2
@@ -212,7 +212,7 @@ def _start_again(options: list[list[str]], program: Program) -> NoReturn:
     )
 
 
-def _take_fastloop(program: Program) -> None:
+def _take_fastloop() -> None:
     try:
         from .default_loop import set_default_loop
         from .ending import tell_of_other_loops
@@ -220,13 +220,4 @@ def _take_fastloop(program: Program) -> None:
         set_default_loop("fastloop")
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
-    tell_of_other_loops(_readable(program))
-
-
-def _readable(program: Program) -> str | None:
-    """Return what `doctor` can read of a program, as it is named there."""
-    name = program.name
-    if program.how == "-m":
-        return name
-    is_read = name.endswith(".py") or os.path.isdir(name)
-    return name if program.how == "" and is_read else None
+    tell_of_other_loops()
