@@ -16,20 +16,15 @@ imported only by a run with it.  Such a run uses
 If no loop was made in all these ways, the run tested nothing on fastloop.  It
 fails if the option asked for fastloop.  The ini file asks in each run, also in
 one of synchronous tests alone, and so it only warns.
-
-`pytest --fastloop-compare` starts such runs on other loops too, with the same
-mechanisms.  The rest of it is in `compare.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -40,10 +35,10 @@ if TYPE_CHECKING:
     from fastloop.cli.default_loop import Counted
 
 _NO_LOOP = (
-    "{} was asked for, and no test of this run made an event loop on it. "
-    "Are its async tests run by pytest-asyncio or anyio?"
+    "fastloop was asked for, and no test of this run made an event loop on "
+    "it. Are its async tests run by pytest-asyncio or anyio? --no-fastloop "
+    "turns fastloop off."
 )
-_TURN_OFF = " --no-fastloop turns fastloop off."
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,22 +57,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="fastloop",
         help="ignore the ini option fastloop",
     )
-    group.addoption(
-        "--fastloop-compare",
-        nargs="?",
-        const="",
-        metavar="LOOPS",
-        help="run the tests once on each loop (--fastloop-compare=asyncio,"
-        "uvloop,fastloop, or those of them that are installed) and tell what "
-        "differs in outcome and time",
-    )
-    group.addoption(
-        "--fastloop-rounds",
-        type=int,
-        metavar="N",
-        help="how often --fastloop-compare runs them on each loop (1)",
-    )
-    group.addoption("--fastloop-compare-run", help=argparse.SUPPRESS)
     parser.addini(
         "fastloop",
         "run asyncio tests on fastloop (as --fastloop does, but a run that "
@@ -87,56 +66,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    """With `--fastloop-compare`, compare instead of running the tests.
-
-    Raises pytest.UsageError for rounds without a comparison.
-    """
-    option = config.option
-    if option.fastloop_compare is None and option.fastloop_rounds is not None:
-        raise pytest.UsageError("--fastloop-rounds needs --fastloop-compare")
-    if (
-        option.fastloop_compare is None
-        or option.fastloop_compare_run
-        or option.help
-        or option.version
-    ):
-        return None
-    compare: Callable[[pytest.Config], int] = _fastloop(
-        "fastloop.testing.compare"
-    ).compare
-    return compare(config)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Start the run's plugin if the option, or else the ini file, says so.
 
     Raises pytest.UsageError if fastloop's extension cannot be imported.
     """
-    kind, _, notes = (config.option.fastloop_compare_run or "").partition("=")
     asked = config.getoption("fastloop")
     if asked is None:
         asked = config.getini("fastloop")
-    if not asked and not kind:
+    if not asked:
         return
-    default_loop = _fastloop("fastloop.cli.default_loop")
-    run = _FastloopRun(config, default_loop, kind or "fastloop")
-    config.pluginmanager.register(run, "fastloop-run")
-    if notes and not hasattr(config, "workerinput"):
-        recorder = _fastloop("fastloop.testing.compare").Recorder
-        config.pluginmanager.register(recorder(config, run, notes))
-
-
-def _fastloop(name: str) -> Any:
-    """Import a module of fastloop; UsageError if there is no extension."""
     try:
         import fastloop
 
         fastloop.new_event_loop  # noqa: B018 (imports the extension)
-        return import_module(name)
+        from fastloop.cli import default_loop
     except (ImportError, AttributeError) as exc:
         raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
+    run = _FastloopRun(config, default_loop)
+    config.pluginmanager.register(run, "fastloop-run")
 
 
 @contextlib.contextmanager
@@ -164,20 +112,17 @@ def _make_policy(factory: Counted) -> Any:
 
 
 class _FastloopRun:
-    """The hooks of a run on fastloop, or on another kind of loop."""
+    """The hooks of a run on fastloop."""
 
-    def __init__(
-        self, config: pytest.Config, default_loop: Any, kind: str
-    ) -> None:
+    def __init__(self, config: pytest.Config, default_loop: Any) -> None:
         self._config = config
         self._folder = TemporaryDirectory(prefix="fastloop-")
         self._mark = os.path.join(self._folder.name, "made")
-        self._factory: Counted = default_loop.Counted(kind, self._mark)
-        self._kind = kind
-        #: Whether a run without a loop fails.
-        self._must = bool(
-            config.option.fastloop or config.option.fastloop_compare_run
+        self._factory: Counted = default_loop.Counted(
+            "fastloop", self._mark
         )
+        #: Whether a run without a loop fails.
+        self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)
         self._previous_policy: Any = None
         self._made_in_workers = 0
@@ -188,7 +133,7 @@ class _FastloopRun:
                 module = sys.modules[name]
                 # The same value: undo() restores it after the next call.
                 self._patches.setattr(module, "EventLoop", module.EventLoop)
-            default_loop.set_default_loop(kind, self._factory)
+            default_loop.set_default_loop("fastloop", self._factory)
         self._set_policy()
 
     # -- making loops ------------------------------------------------------
@@ -282,8 +227,6 @@ class _FastloopRun:
         """Name the loop of the run."""
         import fastloop
 
-        if self._kind != "fastloop":
-            return f"fastloop: this run is on {self._kind}"
         return (
             f"fastloop: {fastloop.__version__}, "
             f"libuv {fastloop.libuv_version()}"
@@ -319,12 +262,10 @@ class _FastloopRun:
         if self._loopless:
             colour = {"red" if self._must else "yellow": True}
             terminalreporter.section("fastloop", **colour, bold=True)
-            text = _NO_LOOP.format(self._kind)
-            text += _TURN_OFF * (self._kind == "fastloop")
-            terminalreporter.write_line(wrapped(text), **colour)
+            terminalreporter.write_line(wrapped(_NO_LOOP), **colour)
         elif terminalreporter.verbosity >= 0:
             loops = "1 loop" if self.made == 1 else f"{self.made} loops"
-            terminalreporter.write_line(f"{self._kind}: {loops} made")
+            terminalreporter.write_line(f"fastloop: {loops} made")
 
     def pytest_unconfigure(self) -> None:
         """Restore the policy and the patched attributes."""
