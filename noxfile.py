@@ -58,10 +58,7 @@ tests/differential tests/lint/test_surface.py"""
 #: that need none, which are marked.
 WITH_SERVERS = " ".join(
     f"tests/interop/test_{name}.py"
-    for name in (
-        *("bench_load_tools", "metrics_scraped", "postgres", "race_cases"),
-        "redis",
-    )
+    for name in ("metrics_scraped", "postgres", "race_cases", "redis")
 )
 BEHAVIOUR = sorted(
     str(path.relative_to(TOP))

@@ -22,9 +22,7 @@ from . import info
 from .commands import Refused, wrapped
 from .compare import METHOD
 from .default_loop import fault_of, usual_loops
-from .faults import FORMAT
 from .http import HttpRace
-from .load import TOOLS
 from .machine import machine
 from .options import aligned, is_open_file, listed, need, parser_of
 from .processes import Processes, python_options
@@ -32,7 +30,6 @@ from .program import ProgramRace
 from .result import Result
 from .run import Program, parse
 from .sample import METHOD as SAMPLE_METHOD
-from .serve import SERVERS
 
 __all__ = ["main"]
 
@@ -48,7 +45,6 @@ _OWN = {
     "--loops",
     "--runs",
     "--json",
-    "--html",
     "--plot",
     "--quiet",
     "--timeout",
@@ -57,8 +53,6 @@ _WITHOUT_VALUE = ("-h", "--help", "--quiet")
 #: Options that need --http, and their defaults.
 _OF_HTTP = {
     "path": "/",
-    "server": None,
-    "load": None,
     "connections": 32,
     "seconds": 2.0,
     "rate": None,
@@ -87,18 +81,11 @@ def _options(words: list[str]) -> argparse.Namespace:
         f"(default: {_RUN_S:g}, or {_START_S:g})",
     )
     add("--json", metavar="FILE", help="write all figures")
-    add("--html", metavar="FILE", help="write a page with charts")
     add("--plot", metavar="FILE", help="write a chart (.svg or .png)")
     add("--quiet", action="store_true", help="show no progress")
     add = parser.add_argument_group("a web application").add_argument
     add("--http", metavar="APP", help="module:name")
     add("--path", help="what to ask for (default: /)")
-    add("--server", choices=SERVERS, help="(default: one that fits)")
-    add(
-        "--load",
-        choices=[*TOOLS, "own"],
-        help="load generator (default: the first on PATH)",
-    )
     add("--connections", type=int, help="(default: 32)")
     add("--seconds", type=float, help="length of a phase (default: 2)")
     add("--rate", type=float, help="rate at which latency is measured")
@@ -131,7 +118,7 @@ def _place_of_program(words: list[str]) -> int:
 def main(words: list[str]) -> int:
     """Measure, print what was found, and write the files asked for."""
     options = _options(words)
-    need("bench", "psutil", "pyperf")
+    need("bench", "psutil")
     _check(options)
     loops = _loops(options.loops)
     step = _progress(options.quiet)
@@ -161,9 +148,9 @@ def main(words: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise Refused now for errors that would end minutes of measuring."""
-    if options.plot or options.html:
+    if options.plot:
         need("a chart", "matplotlib")
-    for name in filter(None, (options.json, options.html, options.plot)):
+    for name in filter(None, (options.json, options.plot)):
         folder, reason = Path(name).resolve().parent, 0
         if is_open_file(name):
             folder = Path(name)  # which is written to as it is
@@ -246,7 +233,6 @@ def _empty(race: AnyRace, loops: list[str], where: dict[str, Any]) -> Result:
     keys = ("key", "title", "unit", "better")
     return Result(
         {
-            "format": FORMAT,
             "kind": race.kind,
             "what": race.title,
             "loops": labels,
@@ -376,10 +362,6 @@ def _show(result: Result, options: argparse.Namespace) -> None:
 def _keep(result: Result, options: argparse.Namespace) -> None:
     if options.json:
         result.save(options.json)
-    if options.html:
-        from .page import write_page
-
-        write_page(result, options.html)
     if options.plot:
         from .charts import write_chart
 

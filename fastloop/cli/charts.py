@@ -7,16 +7,13 @@ CSS variables, which a style sheet sets for both.
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .client import SHARES
 from .compare import figure
 from .default_loop import USUAL
-from .faults import SHOWN
 from .options import write_file
 from .result import Metric, Result
 
@@ -24,14 +21,13 @@ __all__ = [
     "COLOURS",
     "STYLE",
     "THEMES",
-    "bars",
-    "intervals",
     "label_right",
-    "latencies",
     "new_figure",
     "write_chart",
 ]
 
+#: Metrics that have a chart, by kind of race.
+_SHOWN = {"http": ("rate", "cpu"), "program": ("time", "cpu")}
 #: Inches, of which SVG has 72 points.
 _WIDTH, _LEFT, _RIGHT, _ROW = 3.75, 0.9, 0.62, 0.36
 
@@ -182,87 +178,9 @@ def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
         label_right(axes, figure(mean), (end, row), weight=own)
 
 
-def bars(result: Result, metric: Metric) -> str:
-    """Return a chart of one metric as an SVG element."""
-    height = _ROW * len(result.labels)
-    with new_figure(_WIDTH, height + 0.36) as drawn:
-        _bars(drawn, 0, 0.04, result, metric)
-        return _svg(drawn)
-
-
-def intervals(result: Result, base: str) -> str:
-    """Draw how many times as good as another loop, with the intervals."""
-    found = [(m, result.against(base, m)) for m in result.metrics]
-    rows = [(m["title"], c) for m, c in found if c is not None]
-    height = 0.26 * max(1, len(rows))
-    with new_figure(_WIDTH, height + 0.6) as drawn:
-        axes = _axes(drawn, 1.3, 0.26, _WIDTH - 1.85, height)
-        axes.tick_params(axis="y", pad=7)
-        name = f"{result.candidate}: times as good as {base}"
-        top = 1 - 0.18 / (height + 0.6)
-        _write(drawn, 0, top, name, size=10.5, weight="bold")
-        low = min([0.9, *(c.low_999 for _, c in rows)])
-        high = max([1.1, *(c.high_999 for _, c in rows)])
-        axes.set(xscale="log", ylim=(max(1, len(rows)) - 0.5, -0.5))
-        low, high = max(low, 0.25), min(high, 8.0)
-        axes.set_xlim(low, high)
-        axes.minorticks_off()
-        axes.set_xticks([1], ["as good"])
-        axes.set_yticks(range(len(rows)), [title for title, _ in rows])
-        axes.axvline(1, color=_colour("line"), linewidth=1, zorder=0)
-        for row, (_, one) in enumerate(rows):
-            colour = _colour_of(result.candidate, result)
-            colour = colour if one.sure else _colour("faint")
-            ends = [one.low_999, one.high_999]
-            axes.plot(ends, [row, row], color=colour, lw=2)
-            # An arrow at the edge for what lies beyond it.
-            mark = "<" if one.ratio < low else ">" if one.ratio > high else "o"
-            place = min(max(one.ratio, low), high)
-            axes.plot(
-                [place], [row], mark, color=colour, ms=6, mew=0, clip_on=False
-            )
-            label_right(
-                axes,
-                f"{one.ratio:.2f}",
-                (1.02, row),
-                xycoords=("axes fraction", "data"),
-                weight="bold" if one.sure else "normal",
-                color=_colour("text" if one.sure else "faint"),
-            )
-        return _svg(drawn)
-
-
-def latencies(result: Result) -> str:
-    """Draw the percentiles of latency of each loop, on a log scale."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    with new_figure(_WIDTH, 2.7) as drawn:
-        axes = _axes(drawn, 0.5, 0.66, _WIDTH - 0.7, 1.65)
-        title = "Latency, ms: this share of requests is faster"
-        _write(drawn, 0, 1 - 0.18 / 2.7, title, size=10.5, weight="bold")
-        axes.set_yscale("log")
-        for label in result.labels:
-            found = [result.mean(label, key) for key in SHARES]
-            line = [math.nan if one is None else one for one in found]
-            colour = _colour_of(label, result)
-            axes.plot(line, "o-", color=colour, lw=2, ms=5, label=label)
-        axes.set_xticks(
-            range(len(SHARES)), [f"{100 * s:g} %" for s in SHARES.values()]
-        )
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.grid(axis="y", color=_colour("line"), linewidth=1)
-        axes.set_axisbelow(True)
-        drawn.legend(
-            loc="lower left", ncols=4, frameon=False, bbox_to_anchor=(0, 0)
-        )
-        return _svg(drawn)
-
-
 def write_chart(result: Result, path: str) -> None:
     """Write one file for a README: two metrics, .svg or .png."""
-    metrics = [result.metric(k) for k in SHOWN[result.data["kind"]][:2]]
+    metrics = [result.metric(k) for k in _SHOWN[result.data["kind"]]]
     machine = result.data["machine"]
     python = machine["python"].split(" ")[0]
     where = (

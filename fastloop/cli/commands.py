@@ -13,7 +13,6 @@ COMMANDS = {
     "info": "show versions, limits and the default loop",
     "top": "show what the loops of a running process do",
     "bench": "race a program on each loop that is installed",
-    "plot": "draw the charts of what bench --json wrote",
 }
 
 

@@ -30,8 +30,8 @@ _WARM = 1.0
 _SAMPLE = 1.0
 #: Seconds in which a server has to answer what a load client left open.
 _DRAIN = 60.0
-#: What uvicorn and granian say last, after the reason.
-_NO_REASON = r"startup failed|^NoneType: None$|Unexpected exit from"
+#: What uvicorn says last, after the reason.
+_NO_REASON = "startup failed"
 
 
 class HttpRace(Race):
@@ -67,13 +67,10 @@ class HttpRace(Race):
         self.path: str = options.path
         super().__init__(processes)
         self._options = options
-        self._load = Load(
-            options.load, options.path, options.connections, processes
-        )
+        self._load = Load(options.path, options.connections, processes)
         self._start_limit = start_limit
         self._cpu = _take_processors()
         self._served: dict[str, str] = {}
-        self._load_about = ""
         self._rate: float = options.rate or 0.0
         self._warming: float = min(_WARM, options.seconds)
         self._busy = 0.0
@@ -83,17 +80,14 @@ class HttpRace(Race):
     @property
     def how(self) -> str:
         """How it is measured."""
-        tool = self._load.tool
         return (
-            "Each server is warmed up, then asked by "
-            f"{'fastloop' if tool == 'own' else tool} over "
-            f"{self._options.connections} connections for "
+            "Each server is warmed up, then asked by fastloop's own client "
+            f"over {self._options.connections} connections for "
             f"{self._options.seconds:g} s as fast as it answers: requests a "
             "second and CPU a request, user and system, of all processes of "
             f"the server. Then for as long at {self._rate:,.0f} requests a "
-            "second, the same for each loop, by fastloop's own client: "
-            "latency runs from when a request was due, so that a stall "
-            "counts in full. Peak memory is that of the server's processes, "
+            "second, the same for each loop: latency runs from when a request "
+            "was due, so that a stall counts in full. Peak memory is that of the server's processes, "
             "added up." + self._pinning
         )
 
@@ -110,8 +104,7 @@ class HttpRace(Race):
     def settings(self) -> dict[str, str]:
         """What one needs to know to repeat it."""
         return self._served | {
-            "load": self._load_about,
-            "latency": f"fastloop's own client, {self._rate:,.1f} a second",
+            "latency": f"at {self._rate:,.1f} requests a second",
             "connections": str(self._options.connections),
             "seconds of a phase": f"{self._options.seconds:g}",
             "server's CPU": self._cpu or "any",
@@ -120,10 +113,10 @@ class HttpRace(Race):
     @property
     def notes(self) -> list[str]:
         """Say so if the load client was the limit."""
-        if self._load.tool == "own" and self._busy > 0.9:
+        if self._busy > 0.9:
             return [
                 "The load client was busy all the time, so the server may do "
-                "more: install wrk, oha or h2load."
+                "more: compare CPU a request."
             ]
         return []
 
@@ -135,7 +128,6 @@ class HttpRace(Race):
         with self._server(kind) as (_, port):
             found = self._ask(kind, port, self._options.seconds)
             self._served = json.loads(self._serves.read_text())
-        self._load_about = self._load.about
         if not self._options.rate:
             half = found.requests / found.seconds / 2
             self._rate = min(self._rate or half, half, 5000.0)
@@ -151,7 +143,7 @@ class HttpRace(Race):
             fast = self._ask(kind, port, seconds)
             spent = _cpu_of(child.pid) - before
             self._drain(kind, port)
-            even = self._load.ask_at(self._rate, port, seconds)
+            even = self._load.ask(port, seconds, self._rate)
             self._check(kind, even)
             memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
         self._busy = max(self._busy, fast.more.get("busy", 0.0))
@@ -176,8 +168,7 @@ class HttpRace(Race):
     def _server(self, kind: str) -> Iterator[tuple[Child, int]]:
         self._forget()
         port = _free_port()
-        server = self._options.server or ""
-        words = (kind, server, port, self._report, self._cpu, self.app)
+        words = (kind, port, self._report, self._cpu, self.app)
         child = self._processes.start(worker_command("serve", *words))
         try:
             self._wait_for(child, kind, port)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, TypedDict
 
-from .commands import Refused
 from .compare import ENOUGH_ROUNDS, Comparison, compare, figure, mean
-from .faults import UNITS, faults
 from .options import listed, write_file
 
 __all__ = ["Metric", "Result"]
@@ -40,45 +36,10 @@ class Result:
         self.metrics: list[Metric] = data["metrics"]
         self.runs: dict[str, list[dict[str, float]]] = data["runs"]
 
-    @classmethod
-    def load(cls, path: str) -> Result:
-        """Read a file that `save` wrote; raises Refused if it is none."""
-        try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as exc:
-            raise Refused(f"cannot read {path}: {exc.strerror}") from exc
-        except (ValueError, RecursionError):
-            found = None
-        fault = "it is not JSON" if found is None else next(faults(found), "")
-        if fault:
-            raise Refused(
-                f"{path} is not what fastloop bench --json wrote: {fault}"
-            )
-        return cls(found["fastloop"])
-
     def save(self, path: str) -> None:
-        """Write the file that `load` reads, and pyperf's commands too."""
-        suite = io.StringIO()
-        self._suite().dump(suite)
-        more = {"fastloop": {**self.data, "summary": self.sentences()}}
-        text = json.dumps(json.loads(suite.getvalue()) | more, indent=1)
-        write_file(path, text + "\n")
-
-    def _suite(self) -> Any:
-        from pyperf import Benchmark, BenchmarkSuite, Run
-
-        benchmarks = []
-        for metric in self.metrics:
-            unit, factor = UNITS[metric["unit"]]
-            for label in filter(self.runs.get, self.labels):
-                about = {"name": f"{label}: {metric['title']}", "unit": unit}
-                runs = [
-                    Run([value * factor], (), about, collect_metadata=False)
-                    for value in self.figures(label, metric["key"])
-                    if value > 0  # the clock of a short phase's CPU is coarse
-                ]
-                benchmarks += [Benchmark(runs)] if runs else []
-        return BenchmarkSuite(benchmarks)
+        """Write all figures and the sentences as JSON."""
+        found = {"fastloop": {**self.data, "summary": self.sentences()}}
+        write_file(path, json.dumps(found, indent=1) + "\n")
 
     # -- figures -----------------------------------------------------------
 

@@ -11,12 +11,12 @@ import contextlib
 import copy
 import io
 import json
+import math
 import socket
 import tempfile
 import threading
 from typing import Any
 
-from fuzz_plot import edit
 from harness import Run, Tape, check, note, one_iteration
 
 import fastloop
@@ -30,6 +30,42 @@ INSTRUMENTED = [
 ]
 MOST_BYTES = 200
 CHECKS_MEMORY = False  # a thread answers
+NUMBERS = (0, -1, 1, 1e-9, 9e-10, 1e15, 1e16, math.nan, math.inf, 1 << 64, 0.5)
+#: Text that a terminal may not take.
+TEXTS = ("", "$x", "<&>", "\n", "\0", "\ud800", "\x1b[2J", "é漢" * 99)
+
+
+def value(tape: Tape, document: Any) -> Any:
+    kind = tape.byte() % 8
+    if kind == 0:
+        return copy.deepcopy(document)
+    if kind == 1:
+        return tape.pick((None, True, False, [], {}, [[]], {"": ""}))
+    if kind < 5:
+        return tape.pick(NUMBERS)
+    return tape.pick(TEXTS)
+
+
+def edit(tape: Tape, document: Any) -> Any:
+    """Change one value of a document, as deep as the tape says."""
+    keys = list(document) if isinstance(document, dict) else None
+    if isinstance(document, list):
+        keys = list(range(len(document)))
+    how = tape.byte()
+    if not keys or how < 8:
+        return value(tape, document)
+    key = tape.pick(keys)
+    if how < 160:
+        document[key] = edit(tape, copy.deepcopy(document[key]))
+    elif how < 190:
+        del document[key]
+    elif how < 220 and isinstance(document, list):
+        document.append(copy.deepcopy(document[key]))
+    elif how < 250 and isinstance(document, dict):
+        document[str(value(tape, key))] = document[key]
+    else:
+        document[key] = value(tape, document[key])
+    return document
 
 
 class Server:

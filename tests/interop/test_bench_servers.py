@@ -1,4 +1,4 @@
-"""`bench --http` with real servers: their loops, figures and ends."""
+"""`bench --http` with uvicorn: the loops, figures and ends."""
 
 from __future__ import annotations
 
@@ -13,24 +13,17 @@ from pathlib import Path
 import pytest
 from interop_process import PATIENCE, Process, child_env
 
-for library in ("psutil", "pyperf"):
+for library in ("psutil", "uvicorn"):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
-SERVERS = ("uvicorn", "hypercorn", "granian", "aiohttp")
 LOOPS = ["fastloop", "asyncio"]
-#: Each server has this in front, and calls seen() for each request.
-NOTES = """
-import asyncio, os
-from multiprocessing import set_start_method
-from aiohttp import web
+APP = """
+import asyncio
 
 def seen():
     name = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     with open("seen", "a") as file:
         file.write(name + "\\n")
-"""
-ASGI = """
-started = {"type": "http.response.start", "headers": []}
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -47,20 +40,6 @@ async def app(scope, receive, send):
     await send(head | {"headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 """
-AIOHTTP = """
-async def answer(request):
-    seen()
-    return web.Response(text="ok", status=STATUS)
-
-async def fail(app):
-    if FAILS:
-        raise RuntimeError("the database is away")
-
-app = web.Application()
-app.add_routes([web.get("/", answer)])
-app.on_startup.append(fail)
-"""
-
 
 class Bench:
     """`bench --http app:app` in a folder of its own."""
@@ -69,24 +48,20 @@ class Bench:
         self.folder = folder
         self._start = start
 
-    def app(self, server, status=200, fails=False, before=""):
-        """Write the application that a server serves."""
-        pytest.importorskip(server, reason=f"{server} is not installed")
-        text = AIOHTTP if server == "aiohttp" else ASGI
-        text = text.replace("STATUS", str(status))
-        text = NOTES + before + text.replace("FAILS", str(fails))
-        (self.folder / "app.py").write_text(text)
-        return server
+    def app(self, status=200, fails=False):
+        """Write the application that uvicorn serves."""
+        text = APP.replace("STATUS", str(status))
+        (self.folder / "app.py").write_text(text.replace("FAILS", str(fails)))
 
-    def start(self, server, *words, **env):
-        """Start the shortest measurement of a server."""
+    def start(self, *words):
+        """Start the shortest measurement."""
         return self._start(
             *("-m", "fastloop", "bench", "--quiet", "--json", "found.json"),
-            *("--http", "app:app", "--server", server, "--connections", "2"),
+            *("--http", "app:app", "--connections", "2"),
             *("--seconds", "0.4", "--runs", "1", "--loops", ",".join(LOOPS)),
             *words,
             cwd=self.folder,
-            env=child_env(**env),
+            env=child_env(),
         )
 
     def ends(self, child, status=0):
@@ -107,9 +82,9 @@ class Bench:
                 continue
         return found
 
-    def refused(self, server, *words, **env):
+    def refused(self):
         """Wait for a refusal; return its one sentence."""
-        said = self.ends(self.start(server, *words, **env), 2)
+        said = self.ends(self.start(), 2)
         said = said.rstrip().replace("\n", " ")
         assert said.startswith("fastloop: ")
         return said.removeprefix("fastloop: ")
@@ -159,68 +134,42 @@ def loops_seen(bench):
     return order
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_a_server_runs_on_each_loop_and_is_measured(bench, server):
-    bench.app(server)
+def importable(name):
+    return importlib.util.find_spec(name) is not None
+
+
+def test_a_server_runs_on_each_loop_and_is_measured(bench):
+    bench.app()
     names = [name for name in ("uvloop", *LOOPS) if importable(name)]
-    words = ("--load", "own", "--loops", ",".join(names))
-    said = bench.ends(bench.start(server, *words))
+    said = bench.ends(bench.start("--loops", ",".join(names)))
     assert loops_seen(bench) == [*names, *names]  # the share is on asyncio
     found = bench.found()
     assert found["notes"] == found["untaken"] == [] and found["cut"] is None
-    assert found["settings"]["server"].startswith(f"{server} ")
+    assert found["settings"]["server"].startswith("uvicorn ")
     assert found["settings"]["http parser"]
     check_figures(found)
-    if server == "granian":  # its process is not the one that is looked at
-        assert found["share"] is None
-        return
     # A busy machine may leave it too little time for a share.
     words = "of your program's CPU time was seen in asyncio's loop"
     assert (found["share"] is not None) == (words in " ".join(said.split()))
     assert found["share"] is None or 0 < found["share"] < 1
 
 
-def importable(name):
-    return importlib.util.find_spec(name) is not None
-
-
-def test_processes_that_granian_spawns_run_on_each_loop(bench):
-    """From Python 3.14 on it spawns them, before it forks."""
-    bench.app("granian", before="set_start_method('spawn', force=True)\n")
-    bench.ends(bench.start("granian", "--load", "own"))
-    assert loops_seen(bench) == [*LOOPS, *LOOPS]
-    check_figures(bench.found())
-
-
-@pytest.mark.parametrize("server", SERVERS)
-def test_a_server_that_answers_500_is_one_sentence(bench, server):
-    bench.app(server, status=500)
-    said = bench.refused(server, "--load", "own")
+def test_a_server_that_answers_500_is_one_sentence(bench):
+    bench.app(status=500)
+    said = bench.refused()
     assert said.startswith("app:app answered 500 to GET / on fastloop")
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_why_a_server_does_not_start_is_said(bench, server):
-    bench.app(server, fails=True)
-    said = bench.refused(server, "--load", "own")
+def test_why_a_server_does_not_start_is_said(bench):
+    bench.app(fails=True)
+    said = bench.refused()
     assert said.startswith("the server on fastloop ended with status ")
     assert "the database is away" in said
 
 
-@pytest.mark.parametrize("server", SERVERS)
-def test_an_application_of_another_kind_is_one_sentence(bench, server):
-    bench.app("uvicorn" if server == "aiohttp" else "aiohttp")
-    pytest.importorskip(server, reason=f"{server} is not installed")
-    said = bench.refused(server)
-    which = "no" if server == "aiohttp" else "an"
-    assert said.endswith(f": app:app is {which} aiohttp.web.Application")
-
-
-@pytest.mark.parametrize("server", SERVERS)
-def test_ctrl_c_leaves_no_process_of_a_server(bench, server):
-    bench.app(server)
-    words = ("--load", "own", "--seconds", "30")
-    child = bench.start(server, *words)
+def test_ctrl_c_leaves_no_process_of_a_server(bench):
+    bench.app()
+    child = bench.start("--seconds", "30")
     bench.wait_for_load()
     child.child.send_signal(signal.SIGINT)
     assert bench.ends(child, 130) == "fastloop: stopped\n"

@@ -32,7 +32,7 @@ def test_stubtest(module, built, tmp_path):
     config = tmp_path / "mypy.ini"
     config.write_text(
         "[mypy]\nignore_missing_imports = true\n"
-        "[mypy-matplotlib.*,psutil.*,pyperf.*]\n"
+        "[mypy-matplotlib.*,psutil.*]\n"
         "ignore_missing_imports = true\nfollow_imports = skip\n"
     )
     done = module(

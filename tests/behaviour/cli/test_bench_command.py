@@ -24,12 +24,12 @@ from fastloop.cli.default_loop import Counted, factory_of
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
 
-for library in ("matplotlib", "psutil", "pyperf"):
+for library in ("matplotlib", "psutil"):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 #: Short: what is found does not matter here.
 SHORT = ("--quiet", "--runs", "2", "--loops", "asyncio,fastloop")
-HTTP = (*SHORT, "--load", "own", "--seconds", "0.1", "--connections", "2")
+HTTP = (*SHORT, "--seconds", "0.1", "--connections", "2")
 PROGRAM = "import asyncio; asyncio.run(asyncio.sleep(0))"
 APP = """
 async def app(scope, receive, send):
@@ -59,13 +59,6 @@ def test_a_program_is_measured_on_each_loop(fastloop_command):
     assert found["summary"][0] in done.stdout.replace("\n", " ")
     for title in ("time (s)", "CPU time (s)", "peak memory (MiB)"):
         assert title in done.stdout
-
-
-def test_pyperf_reads_the_file(fastloop_command):
-    fastloop_command("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
-    done = fastloop_command.python("-m", "pyperf", "show", "found.json")
-    assert done.returncode == 0, done.stderr
-    assert "fastloop: time" in done.stdout
 
 
 def test_progress_is_a_line_a_round_where_there_is_no_terminal(
@@ -224,13 +217,13 @@ def test_a_program_may_give_up_its_rights(fastloop_command, gives_up, notes):
 
 def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
     fastloop_command.write("prog.py", PROGRAM)
-    words = [*SHORT[1:], "prog.py", "--html", "page.html", "--json=x"]
+    words = [*SHORT[1:], "prog.py", "--plot", "c.svg", "--json=x"]
     done = fastloop_command("bench", *words)
     assert done.stderr.replace("\n", " ").startswith(
-        "fastloop: --html and --json=x went to prog.py; options of bench "
+        "fastloop: --plot and --json=x went to prog.py; options of bench "
         "come before the program "
     )
-    assert not (fastloop_command.folder / "page.html").exists()
+    assert not (fastloop_command.folder / "c.svg").exists()
     assert not fastloop_command("bench", "--quiet", *words).stderr
 
 
@@ -318,7 +311,7 @@ def test_an_application_is_measured_under_load(fastloop_command):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     fastloop_command.write("app.py", APP.replace("STATUS", "200"))
     done = fastloop_command(
-        *("bench", *HTTP, "--json", "found.json", "--html", "page.html"),
+        *("bench", *HTTP, "--json", "found.json"),
         *("--plot", "chart.svg", "--http", "app:app", "--path", "/x"),
     )
     found = found_in(fastloop_command)
@@ -333,13 +326,13 @@ def test_an_application_is_measured_under_load(fastloop_command):
     assert settings["server"].startswith("uvicorn ")
     assert settings["http parser"].startswith(("httptools ", "h11 "))
     assert settings["framework"] == "none that is known"
-    assert settings["load"].startswith("fastloop's own client ")
     assert "processor to itself" not in found["method"][0]
     cpu = settings["server's CPU"]
     assert cpu == "any" or f"pinned to CPU {cpu}" in found["method"][0]
-    page = (fastloop_command.folder / "page.html").read_text()
-    assert settings["server"] in page and "--seconds 0.1" in page
-    assert (fastloop_command.folder / "chart.svg").exists()
+    chart = (fastloop_command.folder / "chart.svg").read_text()
+    assert "prefers-color-scheme: dark" in chart
+    for outside in ("http://127", "https://", "<script", "<link"):
+        assert outside not in chart.replace("https://matplotlib", "")
     assert processes_in(fastloop_command.folder) == []
 
 
@@ -361,8 +354,6 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["--seconds", "0", "--http", "a:b"], "--seconds must be 0.1 to 3600"),
         (["--path", "/x", "-c", ""], "--path needs --http"),
         (["--rate", "9", "-c", ""], "--rate needs --http"),
-        (["--server", "uvicorn", "-c", ""], "--server needs --http"),
-        (["--load", "own", "-c", ""], "--load needs --http"),
         (["--connections", "32", "-c", ""], "--connections needs --http"),
         (["--seconds", "2", "-c", ""], "--seconds needs --http"),
         (
@@ -535,47 +526,6 @@ def test_what_was_measured_until_a_failure_is_kept(fastloop_command):
     assert list(map(len, found["runs"].values())) == [1, 1]
     assert "status 1" in found["cut"]
     assert "Not complete" in done.stdout
-
-
-def test_a_load_tool_that_fails_is_one_sentence(fastloop_command, monkeypatch):
-    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    fastloop_command.write("app.py", APP.replace("STATUS", "200"))
-    tool = fastloop_command.folder / "wrk"
-    tool.write_text("#!/bin/sh\necho nothing works >&2\nexit 7\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(fastloop_command.folder), prepend=":")
-    words = ("bench", *SHORT, "--load", "wrk", "--http", "app:app")
-    said = fastloop_command.refused(*words)
-    assert said == "wrk ended with status 7: nothing works"
-    assert processes_in(fastloop_command.folder) == []
-
-
-def test_what_was_measured_until_a_load_tool_fails_is_kept(
-    fastloop_command, monkeypatch
-):
-    """It loads each server to warm up, and twice for each in a round."""
-    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    fastloop_command.write("app.py", APP.replace("STATUS", "200"))
-    tool = fastloop_command.folder / "wrk"
-    tool.write_text(
-        "#!/bin/sh\n[ $1 = --version ] && echo 'wrk 9 [epoll]' && exit 1\n"
-        "echo x >> count\n"
-        "[ $(wc -l < count) = 7 ] && echo nothing works >&2 && exit 7\n"
-        "echo '100 requests in 1.00s, 5KB read'\necho 'Requests/sec: 100.00'\n"
-    )
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(fastloop_command.folder), prepend=":")
-    words = (*HTTP, "--load", "wrk", "--json", "found.json")
-    done = fastloop_command("bench", *words, "--http", "app:app", status=2)
-    sentence = "wrk ended with status 7: nothing works"
-    assert done.stderr == f"fastloop: {sentence}\n"
-    found = found_in(fastloop_command)
-    assert list(map(len, found["runs"].values())) == [1, 1]
-    assert found["runs"]["asyncio"][0]["rate"] == 100
-    assert found["cut"] == sentence
-    assert f"Not complete: {sentence}." in done.stdout
-    assert found["settings"]["load"] == "wrk 9"
-    assert processes_in(fastloop_command.folder) == []
 
 
 def test_a_table_is_shown_though_its_file_cannot_be_written(fastloop_command):
