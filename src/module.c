@@ -15,7 +15,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "py/outermost.h"
 #include "py/state.h"
 #include "sock/sock_call.h"
 #include "streams/native_reader.h"
@@ -93,7 +92,6 @@ module_exec(PyObject *module)
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
         || fl_introspection_register(module) < 0
-        || fl_outermost_register(module) < 0
         || fl_job_register(module, state) < 0)
     {
         return -1;

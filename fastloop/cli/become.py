@@ -22,37 +22,25 @@ from .commands import tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import CodeType
     from typing import Any
 
     from .run import Program
 
-    #: Calls a function with arguments; returns its result.
-    _Call = Callable[..., Any]
-
 __all__ = ["become", "set_path"]
 
 
-def _call(function: Callable[..., Any], *args: object) -> Any:
-    return function(*args)
-
-
-def become(program: Program, call: _Call = _call) -> None:
-    """Run the program as this process's `__main__`; it returns or raises.
-
-    call(function, *args) makes each call that may raise an exception of the
-    program.
-    """
+def become(program: Program) -> None:
+    """Run the program as this process's `__main__`; it returns or raises."""
     if program.how == "-m":
         sys.argv[:] = ["-m", *program.words]
-        _run_module(call, program.name, True)
+        _run_module(program.name, True)
     elif program.how == "-c":
         sys.argv[:] = ["-c", *program.words]
-        _run_code(call, program.name)
+        _run_code(program.name)
     else:
         sys.argv[:] = [program.name, *program.words]
-        _run_file(call, program)
+        _run_file(program)
 
 
 def set_path(program: Program) -> None:
@@ -82,29 +70,29 @@ def _path_of(program: Program) -> str:
     return name if os.path.isabs(name) else os.path.join(os.getcwd(), name)
 
 
-def _run_module(call: _Call, name: str, alter_argv: bool) -> None:
+def _run_module(name: str, alter_argv: bool) -> None:
     """Run a module by the function that the interpreter calls for `-m`."""
     import runpy
 
     _fresh_main()
-    call(runpy._run_module_as_main, name, alter_argv)  # type: ignore[attr-defined]
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
 
 
-def _run_file(call: _Call, program: Program) -> None:
+def _run_file(program: Program) -> None:
     if program.name == "-":
         names = _fresh_main(__file__="<stdin>", __loader__=BuiltinImporter)
         source = sys.stdin.buffer.read() if sys.stdin else b""
-        _execute(call, _compiled(call, source, "<stdin>"), names)
+        _execute(_compiled(source, "<stdin>"), names)
         return
     path = _path_of(program)
     if _has_modules(path):
-        _run_module(call, "__main__", False)
+        _run_module("__main__", False)
         return
     source = _read(path)
     if path.endswith(".pyc") or source[:2] == MAGIC_NUMBER[:2]:
         bytecode = SourcelessFileLoader("__main__", path)
         names = _fresh_main(__file__=path, __loader__=bytecode)
-        _execute(call, call(bytecode.get_code, "__main__"), names)
+        _execute(bytecode.get_code("__main__"), names)
         return
     if program.skips_line:
         source = source[source.find(b"\n") :] if b"\n" in source else b""
@@ -112,17 +100,18 @@ def _run_file(call: _Call, program: Program) -> None:
     # that for a script.
     loader = SourceFileLoader("__main__", path)
     names = _fresh_main(__file__=path, __loader__=loader)
-    _execute(call, _compiled(call, source, path), names)
+    _execute(_compiled(source, path), names)
 
 
-def _compiled(call: _Call, source: bytes | str, name: str) -> CodeType:
-    code: CodeType = call(compile, source, name, "exec", 0, True)
+def _compiled(source: bytes | str, name: str) -> CodeType:
+    code: CodeType = compile(source, name, "exec", dont_inherit=True)
     return code
 
 
-def _execute(call: _Call, code: CodeType, names: dict[str, Any]) -> None:
+def _execute(code: CodeType | None, names: dict[str, Any]) -> None:
     try:
-        call(exec, code, names)
+        assert code is not None
+        exec(code, names)
     finally:
         # As the interpreter does: exit functions and `python -i` can see it.
         names.pop("__file__", None)
@@ -149,13 +138,13 @@ def _read(path: str) -> bytes:
         raise SystemExit(2) from None
 
 
-def _run_code(call: _Call, source: str) -> None:
+def _run_code(source: str) -> None:
     names = _fresh_main(__loader__=BuiltinImporter)
     if sys.version_info >= (3, 14):
         from textwrap import dedent
 
         source = dedent(source)
-    code = _compiled(call, source, "<string>")
+    code = _compiled(source, "<string>")
     if sys.version_info >= (3, 13):
         # Tracebacks then show the lines.  3.13.0 looks them up by the name.
         import linecache
@@ -163,7 +152,7 @@ def _run_code(call: _Call, source: str) -> None:
         by_code = hasattr(linecache, "_interactive_cache")
         key = code if by_code else "<string>"
         linecache._register_code(key, source, "<string>")  # type: ignore[attr-defined]
-    call(exec, code, names)
+    exec(code, names)
 
 
 def _fresh_main(**more: object) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import partial
 
 from .become import become, set_path
 from .commands import Refused, tell
@@ -184,11 +183,7 @@ def main(words: list[str]) -> int:
     except Refused as exc:
         tell(str(exc))
         return 2
-    from fastloop import _core
-
-    # So tracebacks, debuggers and the program itself see its frames alone.
-    call = partial(_core._call_outermost, bool(sys.flags.inspect))
-    become(program, call)
+    become(program)
     return 0
 
 

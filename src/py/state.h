@@ -51,7 +51,6 @@ struct FlNativeProtocol;
     X(read)                     \
     X(readexactly)              \
     X(readuntil)                \
-    X(restart_events)           \
     X(readline)                 \
     X(feed_data)                \
     X(_wakeup_waiter)           \
