@@ -3,8 +3,8 @@
 ``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
 a concurrent future.  ``run_in_executor`` puts an ExecutorJob of the core into
 that executor's own queue instead; this includes the default executor, and
-subclasses that keep ``submit``.  It also replaces the Semaphore of an executor
-that is no subclass by a cheaper counter.  The standard library does everything
+subclasses that keep ``submit``.  The default executor, which fastloop makes,
+has a cheaper counter than a Semaphore.  The standard library does everything
 else.
 """
 
@@ -114,21 +114,8 @@ def _make_default() -> ThreadPoolExecutor:
     """Return a loop's default executor, as asyncio would."""
     pool = futures.ThreadPoolExecutor(thread_name_prefix="asyncio")
     if type(pool) is ThreadPoolExecutor:  # not the application's own class
-        _replace_semaphore(pool)
+        pool._idle_semaphore = _IdleWorkers()  # type: ignore[assignment]
     return pool
-
-
-def _replace_semaphore(pool: ThreadPoolExecutor) -> _IdleWorkers:
-    """Replace a pool's Semaphore by an _IdleWorkers of that count; return it.
-
-    A worker that is just releasing the Semaphore is not counted.  If the
-    maximum is raised later, the pool may start one thread too many for each.
-    """
-    semaphore, idle = pool._idle_semaphore, _IdleWorkers()
-    pool._idle_semaphore = idle  # type: ignore[assignment]
-    while semaphore.acquire(timeout=0):
-        idle.release()
-    return idle
 
 
 def _is_standard(pool: Any) -> bool:
@@ -161,16 +148,14 @@ def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
                 "cannot schedule new futures after interpreter shutdown"
             )
         pool._work_queue.put(job)  # type: ignore[arg-type]
+        idle: Any = pool._idle_semaphore
         if (
-            len(pool._threads) >= pool._max_workers
-            and type(pool) is ThreadPoolExecutor
+            type(idle) is _IdleWorkers
+            and len(pool._threads) >= pool._max_workers
         ):
             # The pool has all its threads: _adjust_thread_count() would only
             # do this acquire(), but costs more than the rest of this function.
             # The count is needed if the maximum is raised.
-            idle: Any = pool._idle_semaphore
-            if type(idle) is not _IdleWorkers:
-                idle = _replace_semaphore(pool)
             idle.acquire()
             return
         try:

@@ -21,8 +21,6 @@
 #include "py/compat.h"
 #include "py/state.h"
 
-#include <time.h>
-
 typedef struct {
     PyObject_HEAD
     FlLoop *loop;
@@ -84,30 +82,18 @@ cancel_future(FlLoop *loop, PyObject *future, PyObject *Py_UNUSED(argument))
 /* --- on any thread ------------------------------------------------------- */
 
 /* Queue op(future, value) to the job's loop; steals value, which may be NULL.
-   A closed loop drops it.  If an outcome were lost, its task would wait for
-   ever: so a push that finds no memory is tried 100 times, 10 ms apart. */
+   A closed loop drops it: no task can wait.  Without memory the outcome is
+   lost, and reported. */
 static void
 post_outcome(FlJob *job, FlReadyOp op, PyObject *value)
 {
-    const struct timespec pause = {.tv_nsec = 10 * 1000 * 1000};
-    int tries_left = 100;
-    while (fl_thread_queue_push_op_anythread(job->loop, op, job->future, value,
-                                             NULL)
-           < 0)
-    {
-        if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-            PyErr_Clear(); /* the loop is closed: no task can wait */
-            break;
-        }
-        if (--tries_left == 0) {
-            PyErr_WriteUnraisable((PyObject *)job->loop);
-            break;
-        }
-        PyErr_Clear(); /* MemoryError: try again */
-        /* Other threads need the GIL to free memory. */
-        PyThreadState *thread = PyEval_SaveThread();
-        (void)nanosleep(&pause, NULL);
-        PyEval_RestoreThread(thread);
+    int code = fl_thread_queue_push_op_anythread(job->loop, op, job->future,
+                                                 value, NULL);
+    if (code < 0 && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+        PyErr_Clear();
+    }
+    else if (code < 0) {
+        PyErr_WriteUnraisable((PyObject *)job->loop);
     }
     Py_XDECREF(value);
 }
