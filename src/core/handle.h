@@ -48,7 +48,7 @@ typedef struct FlHandle {
 
 typedef struct {
     FL_HANDLE_SLOTS
-    PyObject *scheduled; /* NULL: node.place says whether it is */
+    PyObject *scheduled; /* asyncio's slot, unused: see node.place */
     PyObject *when;      /* the object passed to call_at, or NULL */
     FlTimerNode node;
     double when_seconds; /* the deadline, also where `when` is NULL */

@@ -53,7 +53,6 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
-#include "py/field.h"
 
 #include <math.h>
 
@@ -342,10 +341,6 @@ queue_due_at(FlLoop *loop, double now_s)
         entry->context = NULL;
         entry->callback = (PyObject *)timer; /* takes the queue's reference */
         fl_ready_commit(&loop->ready);
-        if (FL_UNLIKELY(fl_field_is_set(&timer->scheduled))) {
-            /* As asyncio, which sets _scheduled to False here. */
-            fl_field_set(timer, &timer->scheduled, NULL);
-        }
     }
     return 0;
 }

@@ -72,33 +72,6 @@ fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
     return 0;
 }
 
-int
-fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when)
-{
-    if (fl_loop_on_other_thread(loop)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "Non-thread-safe operation invoked on an event loop "
-                        "other than the current one");
-        return -1;
-    }
-    int code = 0;
-    PyObject *before;
-    Py_BEGIN_CRITICAL_SECTION(timer); /* other threads read it */
-    before = timer->when;
-    timer->when = Py_XNewRef(when->object);
-    timer->when_seconds = when->seconds;
-    Py_END_CRITICAL_SECTION();
-    if (timer->node.place != 0) {
-        fl_timer_queue_remove(&loop->timers, &timer->node);
-        code = fl_timer_enqueue(loop, timer);
-        /* The reference of the old place.  If the new push failed the timer
-           lives on by the caller's. */
-        Py_DECREF(timer);
-    }
-    Py_XDECREF(before); /* last: a number's destructor may run Python */
-    return code;
-}
-
 /* Runs as an entry on the loop's thread.  The timer may have been cancelled
    after the other thread posted it. */
 static int

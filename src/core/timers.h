@@ -20,12 +20,6 @@ int fl_timer_parse_when(PyObject *value, FlWhen *when);
    MemoryError: nothing changed. */
 int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer);
 
-/* Give a timer a new deadline.  A queued timer moves to its new place; the
-   caller owns a reference.  RuntimeError, without a GIL, in a thread other
-   than the one that runs the loop.  MemoryError: the timer is no longer
-   queued. */
-int fl_timer_move(FlLoop *loop, FlTimerHandle *timer, const FlWhen *when);
-
 /* From a thread that does not run the timer's loop: queue the timer under the
    lock while no thread runs the loop, else have the loop's thread queue it. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);

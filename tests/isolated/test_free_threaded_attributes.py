@@ -40,48 +40,6 @@ loop.close()
 """)
 
 
-def test_another_thread_reads_the_time_of_a_timer_that_is_moved(fast_script):
-    fast_script("""
-def read():
-    for _ in range(100):
-        assert type(timer._when) is type(timer.when()) is float
-
-async def main():
-    for number in range(150_000):
-        timer._when = 1e9 + number
-
-loop = new_loop()
-timer = loop.call_at(1e9, print)
-with repeated(3, read):
-    loop.run_until_complete(main())
-loop.close()
-""")
-
-
-def test_another_thread_sets_scheduled_of_a_due_timer(fast_script):
-    fast_script("""
-def write():
-    for timer in due:
-        timer._scheduled = [1]
-        assert timer._scheduled is not None
-
-async def main():
-    global due
-    for _ in range(1500):
-        due = [loop.call_later(0, int) for _ in range(20)]
-        lists.append(due)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-due = []
-lists = []  # CPython reads the count of a list that may be freed: a race
-loop = new_loop()
-with repeated(2, write):
-    loop.run_until_complete(main())
-loop.close()
-""")
-
-
 def test_another_thread_reads_the_current_handle(fast_script):
     """In debug mode, where the loop sets it for each callback."""
     fast_script("""

@@ -1,13 +1,12 @@
 """Handles' private attributes can be set, and what is set takes effect.
 
-Tracers wrap a handle's callback, schedulers move a timer.
+Tracers wrap a handle's callback.
 """
 
 import asyncio
 import contextvars
 import gc
 import sys
-import time
 import weakref
 
 import pytest
@@ -205,68 +204,6 @@ def test_a_task_runs_its_steps_in_a_context_of_another_class(loop):
     assert len(seen) >= 3
 
 
-def test_a_timer_moved_to_an_earlier_time_is_run_then(any_loop):
-    seen = []
-    timer = any_loop.call_later(1000, seen.append, "moved")
-    timer._when = when = any_loop.time() - 1
-    assert timer.when() is timer._when is when
-    assert f"when={when}" in repr(timer)
-    run_until(any_loop, seen, 1)
-    assert seen == ["moved"]
-
-
-def test_a_timer_moved_to_a_later_time_waits_for_it(loop, iterate):
-    seen = []
-    timer = loop.call_later(0, seen.append, "moved")
-    timer._when = loop.time() + 1000
-    iterate(3)
-    assert seen == []
-    timer.cancel()
-    iterate(3)
-    assert seen == []
-
-
-def test_moved_timers_run_in_the_order_of_their_times(loop, loop_kind):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's heap does not look at it again")
-    seen = []
-    begin = loop.time() - 10
-    timers = [
-        loop.call_at(begin + number, seen.append, number)
-        for number in range(5)
-    ]
-    timers[0]._when = begin + 4.5
-    run_until(loop, seen, 5)
-    assert sorted(seen) == list(range(5))
-    assert seen[-1] == 0
-
-
-def test_moving_a_timer_that_has_run_or_was_cancelled(loop, iterate):
-    seen = []
-    run = loop.call_later(0, seen.append, "run")
-    cancelled = loop.call_later(0, seen.append, "cancelled")
-    cancelled.cancel()
-    run_until(loop, seen, 1)
-    for timer in (run, cancelled):
-        timer._when = 5
-        assert timer.when() == 5
-    iterate(3)
-    assert seen == ["run"]
-
-
-def test_scheduled_attribute_of_a_timer(loop):
-    seen = []
-    timer = loop.call_later(0, seen.append, "x")
-    assert timer._scheduled is True
-    timer._scheduled = False
-    assert timer._scheduled is False
-    run_until(loop, seen, 1)
-    assert timer._scheduled is False
-    timer._scheduled = True
-    assert timer._scheduled is True
-    timer.cancel()
-
-
 def test_other_attributes_can_be_set(loop):
     for way in WAYS:
         handle = schedule(loop, way, print)
@@ -275,22 +212,6 @@ def test_other_attributes_can_be_set(loop):
         assert repr(handle) == "mine"
         assert handle._source_traceback == []
         handle.cancel()
-
-
-def test_a_timer_moved_by_a_callback_of_its_iteration(loop):
-    seen = []
-    timers = []
-
-    def move():
-        seen.append("move")
-        timers[1]._when = loop.time() - 5
-
-    timers.append(loop.call_later(0, move))
-    timers.append(loop.call_later(1000, seen.append, "moved"))
-    begin = time.monotonic()
-    run_until(loop, seen, 2)
-    assert seen == ["move", "moved"]
-    assert time.monotonic() - begin < 30
 
 
 class Referent:

@@ -471,6 +471,5 @@ def test_a_handle_cannot_lose_its_loop(loop, loop_kind, delay):
             handle._loop = None
         with pytest.raises(AttributeError):
             del handle._loop
-        del handle._cancelled
     handle.cancel()
     assert handle.cancelled()
