@@ -35,26 +35,6 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
 }
 
-/* In asyncio None keeps the finalizer of a transport from warning; its tests
-   set it after the loop was closed.  The fd is closed by the socket object
-   or, if the stream has none, here. */
-static int
-sock_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    if (value != Py_None || (self->loop != NULL && !self->loop->closed)) {
-        PyErr_SetString(PyExc_AttributeError,
-                        "can only be set to None, of a closed loop");
-        return -1;
-    }
-    /* A lost stream has neither a loop nor an fd. */
-    int fd = self->fd;
-    self->fd = -1;
-    if (fd >= 0 && !fl_field_is_set(&self->sock)) {
-        fl_close_socket(self->loop, fd);
-    }
-    return 0;
-}
-
 static PyObject *
 fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
@@ -206,7 +186,7 @@ static PyMemberDef datagram_members[] = {
 };
 
 static PyGetSetDef common_getset[] = {
-    {"_sock", (getter)sock_get, (setter)sock_set, NULL, NULL},
+    {"_sock", (getter)sock_get, NULL, NULL, NULL},
     {"_sock_fd", (getter)fd_get, NULL, NULL, NULL},
     {"_extra", (getter)extra_get, (setter)extra_set, NULL, NULL},
     {"_server", fl_field_attribute, NULL, NULL,

@@ -123,7 +123,6 @@ typedef struct {
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
     bool paused_before_tls;  /* the raw transport called it before start_tls */
-    bool close_repeated;     /* close() of a transport that was closed */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
     bool close_waits;        /* the peer's close_notify, for the delay */
     bool eof_waits;          /* the raw transport's EOF, for the delay */

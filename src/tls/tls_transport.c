@@ -38,9 +38,7 @@ static int
 tls_close(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-    if (self->closed) { /* asyncio's transport drops its SSLProtocol here */
-        self->connection->close_repeated = true;
-        fl_tls_drop_unused_engine(self->connection);
+    if (self->closed) {
         return 0;
     }
     self->closed = true;
@@ -258,21 +256,7 @@ FL_ONE_ARGUMENT(FlTlsTransport, write_one, "write", "data", write_data)
 FL_ONE_ARGUMENT(FlTlsTransport, writelines_one, "writelines", "list_of_data",
                 write_lines)
 
-static PyObject *
-append_backlog(FlTlsTransport *self, PyObject *data)
-{
-    if (!PyBytes_CheckExact(data)) {
-        return PyErr_Format(PyExc_TypeError, "data must be bytes, not %.200s",
-                            Py_TYPE(data)->tp_name);
-    }
-    return fl_call_none(
-        fl_write_queue_append(&self->connection->backlog, data, 0));
-}
-
 static PyMethodDef transport_methods[] = {
-    FL_METHOD("_test__append_write_backlog", append_backlog, METH_O,
-              "_test__append_write_backlog($self, data)\n--\n\n"
-              "Append bytes to the backlog; for asyncio's own tests."),
     FL_METHOD("write", write_one, FL_FASTCALL,
               "write($self, data)\n--\n\n"
               "Encrypt and send bytes, or a bytearray or memoryview (the\n"
