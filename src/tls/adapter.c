@@ -113,7 +113,7 @@ feed(FlTls *self, PyObject *data)
 }
 
 /* start_tls() failed or was cancelled, so the application has no transport to
-   reply on: the delayed first data must not be delivered. */
+   reply on: the held first data must not be delivered. */
 static PyObject *
 abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
@@ -225,7 +225,7 @@ static int
 adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_LOST;
-    self->delay_iterations = 0;
+    self->hold_iterations = 0;
     fl_tls_drop_engine(self);
     Py_CLEAR(self->engine.incoming); /* fl_tls_drop_engine leaves both */
     Py_CLEAR(self->engine.outgoing);

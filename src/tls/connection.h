@@ -111,8 +111,7 @@ typedef struct {
     size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
-    unsigned delay_iterations; /* until an end of the peer's is handled, and
-                                  fewer until data is: lifecycle.c, 5 */
+    unsigned hold_iterations; /* until input is read: lifecycle.c, 5 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
@@ -124,8 +123,6 @@ typedef struct {
     bool writing_paused;       /* the raw transport called pause_writing */
     bool paused_before_tls;  /* the raw transport called it before start_tls */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
-    bool close_waits;        /* the peer's close_notify, for the delay */
-    bool eof_waits;          /* the raw transport's EOF, for the delay */
     bool eof_received;       /* the raw transport's EOF was handled */
     bool read_less;          /* lifecycle.c, 6 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
@@ -134,26 +131,10 @@ typedef struct {
     bool close_notify_sent; /* unwrap() was called at least once */
 } FlTls;
 
-/* In how many iterations a task resumes that awaits a future.  Before 3.12,
-   wait_for() runs its argument in a task of its own. */
-#define FL_TLS_TASK_ITERATIONS (PY_VERSION_HEX < 0x030C0000 ? 3u : 2u)
-
-/* Whether received data must wait: lifecycle.c, invariant 5. */
-static inline bool
-fl_tls_holds_data(const FlTls *self)
-{
-    return self->delay_iterations > FL_TLS_TASK_ITERATIONS;
-}
-
-/* Deliver data from now on: the application has its transport, so start_tls()
-   has returned. */
-static inline void
-fl_tls_end_hold(FlTls *self)
-{
-    if (fl_tls_holds_data(self)) {
-        self->delay_iterations = FL_TLS_TASK_ITERATIONS;
-    }
-}
+/* A task that awaits a future resumes in two iterations, or three before 3.12,
+   where wait_for() has a task of its own.  gather(), TaskGroup, shield() and
+   wait() around it take one or two more each. */
+#define FL_TLS_HOLD_ITERATIONS 10u
 
 struct FlTlsTransport {
     FL_TRANSPORT_HEAD(unused1, unused2, unused3, unused4)

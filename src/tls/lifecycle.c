@@ -12,13 +12,11 @@
    4. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
-   5. No data is delivered before the task that awaits start_tls() has resumed,
-      or the new transport's close() was called.  Until then the application
-      has only the old transport: a protocol that replied would write plain
-      text to it.  The resume_writing of a protocol that was paused before
-      start_tls waits too.  The peer's EOF or
-      close_notify waits longer, until a task that reads the data has resumed:
-      what it writes after that end would not be sent.  asyncio does not wait.
+   5. After the handshake of start_tls() nothing is read for some iterations, or
+      until the new transport's close().  Until the task that awaits start_tls()
+      has resumed, the application has only the old transport: a protocol that
+      replied would write plain text to it.  The resume_writing of a protocol
+      that was paused before start_tls waits too.  asyncio does not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
@@ -49,7 +47,6 @@
 /* --- work for a later iteration ------------------------------------------ */
 
 static int process(FlTls *self);
-static int handle_eof(FlTls *self);
 
 /* Process, then have the engine copy its unread records: they may lie in the
    caller's memory. */
@@ -107,7 +104,7 @@ continue_later(FlTls *self, int code)
 /* Queue run_deferred once more.  False if it cannot be: then nothing may wait
    for that, as nothing else would continue the connection. */
 static bool
-comes_back(FlTls *self)
+requeue_deferred(FlTls *self)
 {
     if (fl_tls_defer(self) == 0) {
         return true;
@@ -116,40 +113,7 @@ comes_back(FlTls *self)
     return false;
 }
 
-/* Whether a close_notify or EOF of the peer waits to be handled.  It does not
-   any more once the connection was aborted or has failed. */
-static bool
-end_waits(const FlTls *self)
-{
-    return (self->eof_waits || self->close_waits)
-           && self->phase >= FL_TLS_WRAPPED && self->phase <= FL_TLS_SHUTDOWN;
-}
-
-/* Handle the peer's close_notify or EOF, which has waited.  If an exception
-   ends the run before the phase has changed, that end comes again in the next
-   iteration. */
-static int
-take_end(FlTls *self)
-{
-    int code;
-    bool closes = self->close_waits;
-    self->close_waits = self->eof_waits = false;
-    if (closes) {
-        code = fl_tls_call_eof_received(self);
-        code = code < 0 ? -1 : fl_tls_start_shutdown(self);
-    }
-    else {
-        code = handle_eof(self);
-    }
-    if (code < 0 && self->phase == FL_TLS_WRAPPED && fl_error_leaves_loop()) {
-        self->close_waits = closes;
-        self->eof_waits = !closes;
-        self->eof_received = false;
-    }
-    return continue_later(self, code);
-}
-
-/* Count an iteration of the delay, and continue.  A raw transport ends the
+/* Count an iteration of the hold, or continue.  A raw transport ends the
    connection if the protocol raises.  Here none is the caller, so this
    function ends it. */
 static int
@@ -157,20 +121,14 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     FlTls *self = (FlTls *)object;
     self->deferred = false; /* before the calls, which may defer again */
-    if (self->delay_iterations > 0) {
-        self->delay_iterations--;
+    if (self->hold_iterations > 0 && --self->hold_iterations > 0
+        && requeue_deferred(self))
+    {
+        return 0;
     }
+    self->hold_iterations = 0;
     int code = process_and_settle(self);
-    if (code == 0 && self->delay_iterations > 0 && !comes_back(self)) {
-        self->delay_iterations = 0;
-        code = process_and_settle(self);
-    }
-    const char *failed = FL_BUFFER_FAILED;
-    if (code == 0 && self->delay_iterations == 0 && end_waits(self)) {
-        failed = FL_EOF_FAILED;
-        code = take_end(self);
-    }
-    return code >= 0 || fl_tls_fatal_any(self, failed) == 0
+    return code >= 0 || fl_tls_fatal_any(self, FL_BUFFER_FAILED) == 0
                ? 0
                : fl_loop_report_callback(loop, NULL);
 }
@@ -299,12 +257,12 @@ handshake_done(FlTls *self)
     self->phase = FL_TLS_WRAPPED;
     /* Before any call into Python: that could feed records. */
     bool by_start_tls = self->app_state == FL_TLS_APP_MADE;
-    self->delay_iterations = by_start_tls ? 2 * FL_TLS_TASK_ITERATIONS : 0;
+    self->hold_iterations = by_start_tls ? FL_TLS_HOLD_ITERATIONS : 0;
     int code = store_extra(self);
     if (code < 0 || self->phase != FL_TLS_WRAPPED) {
         /* The waiter will not be resolved here, so nothing would end the
-           delay. */
-        self->delay_iterations = 0;
+           hold. */
+        self->hold_iterations = 0;
         return code < 0 ? -1 : process(self);
     }
     /* With start_tls the protocol has had its connection_made. */
@@ -312,13 +270,13 @@ handshake_done(FlTls *self)
         return fl_tls_fatal(
             self, "Fatal error: protocol.connection_made() call failed.");
     }
-    /* Resolve the waiter.  Its callbacks run before the delay ends. */
+    /* Resolve the waiter.  Its callbacks run before the hold ends. */
     if ((self->waiter != Py_None
          && fl_tls_call(self, self->state->names.wake_waiter, Py_None, NULL)
                 < 0)
-        || (self->delay_iterations > 0 && fl_tls_defer(self) < 0))
+        || (self->hold_iterations > 0 && fl_tls_defer(self) < 0))
     {
-        self->delay_iterations = 0;
+        self->hold_iterations = 0;
         return -1;
     }
     return read_records(self);
@@ -439,7 +397,7 @@ flush(FlTls *self)
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended the connection */
     }
-    if (self->engine_busy || fl_tls_holds_data(self) || self->deferred) {
+    if (self->engine_busy || self->hold_iterations > 0 || self->deferred) {
         return 0; /* the outer call or a queued one continues */
     }
     /* The peer's EOF must not cost a paused protocol its data.  One that has
@@ -548,7 +506,7 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
 
 /* Invariant 6.  fl_tls_receive decrypts and subtracts.  Records do not count
    while they can yield no data: during the handshake, and while delivery is
-   paused or delayed.  If the last read filled its room (`engine.more`), more
+   paused or held.  If the last read filled its room (`engine.more`), more
    data may follow, so the balance is not final.  Returns 1 to ask the stream
    for smaller reads; see FlNativeProtocol.data_received. */
 static int
@@ -557,7 +515,7 @@ receive_data(FlState *Py_UNUSED(state), PyObject *object, const char *data,
 {
     FlTls *self = (FlTls *)object;
     if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
-        && !fl_tls_holds_data(self))
+        && self->hold_iterations == 0)
     {
         self->overhead_bytes += size_bytes;
     }
@@ -601,10 +559,11 @@ receive_eof(FlTls *self)
     }
 }
 
-/* asyncio's eof_received().  Returns as receive_eof. */
-static int
-handle_eof(FlTls *self)
+int
+fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
 {
+    FlTls *self = (FlTls *)object;
+    self->hold_iterations = 0; /* the transport below has no more to read */
     int code = 0;
     self->eof_received = true;
     if (self->loop->debug) {
@@ -623,20 +582,6 @@ handle_eof(FlTls *self)
     return code;
 }
 
-int
-fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
-{
-    FlTls *self = (FlTls *)object;
-    if (self->delay_iterations == 0) {
-        return handle_eof(self);
-    }
-    /* Invariant 5.  A raw transport that is TLS closes in any case: its
-       connection_lost delivers the data, after start_tls has returned, but a
-       reply is lost. */
-    self->eof_waits = true;
-    return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
-}
-
 /* No find_room: records are read to the stream's scratch buffer, from which
    the engine takes them directly. */
 const FlNativeProtocol fl_tls_native = {
@@ -651,16 +596,13 @@ PyObject *
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
     int code = 0;
-    /* What the delay still holds back is delivered before the end.  That
-       runs Python, which may call this function.  It may also have been called
-       before: handshake_timed_out() of fastloop/_tls.py queues a call of its
-       own.  Hence the check below. */
-    if (self->delay_iterations > 0) {
-        self->delay_iterations = 0;
+    /* What is still held is delivered before the end.  That runs Python, which
+       may call this function.  It may also have been called before:
+       handshake_timed_out() of fastloop/_tls.py queues a call of its own.
+       Hence the check below. */
+    if (self->hold_iterations > 0) {
+        self->hold_iterations = 0;
         code = process_and_settle(self);
-    }
-    if (code == 0 && end_waits(self) && !has_data_paused(self)) {
-        code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->phase == FL_TLS_LOST ? 0 : fl_tls_release(self, exc);

@@ -28,7 +28,7 @@ int fl_tls_receive_eof(FlState *state, PyObject *object);
 extern const FlNativeProtocol fl_tls_native;
 
 /* In the next iteration, process what was received until then.  It is not
-   processed now because an engine call is running, data is delayed, a buffer
+   processed now because an engine call is running, input is held, a buffer
    was full, a step raised an exception that ends the run or, as in asyncio,
    resume_reading() was called.  Queues at most one call; does nothing without
    a raw transport.  0, or -1 with RuntimeError if the loop is closed, or

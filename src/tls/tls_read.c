@@ -84,8 +84,7 @@ can_deliver(const FlTls *self, const FlProtocol *protocol)
         protocol->native != NULL
         && self->paused_in_callback == self->loop->callback_count;
     return (!self->app_paused || same_callback) && !self->delivery_cancelled
-           && !fl_tls_holds_data(self) && !self->close_waits
-           && self->app_state != FL_TLS_APP_NEW
+           && self->hold_iterations == 0 && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
 }
@@ -140,10 +139,6 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
 {
     if (code == 0 && exc == NULL && decrypted->result != FL_TLS_END) {
         return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
-    }
-    if (code == 0 && exc == NULL && self->delay_iterations > 0) {
-        self->close_waits = true; /* lifecycle.c, 5 */
-        return 0;
     }
     if (code == 0 && exc == NULL) {
         code = fl_tls_call_eof_received(self);
@@ -369,7 +364,8 @@ fl_tls_control_reading(FlTls *self)
     bool low = incoming <= self->transport->read_low_bytes
                || self->phase == FL_TLS_SHUTDOWN;
     bool full = incoming >= self->transport->read_high_bytes && !low;
-    bool pauses = replies_full || (self->raw_paused ? !low : full);
+    bool pauses = self->hold_iterations > 0 || replies_full
+                  || (self->raw_paused ? !low : full);
     if (pauses == self->raw_paused) {
         return 0;
     }

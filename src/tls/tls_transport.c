@@ -42,7 +42,7 @@ tls_close(FlTransport *transport)
         return 0;
     }
     self->closed = true;
-    fl_tls_end_hold(self->connection);
+    self->connection->hold_iterations = 0; /* start_tls() has returned */
     return fl_tls_start_shutdown(self->connection);
 }
 
