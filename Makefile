@@ -99,7 +99,7 @@ format:
 
 docs:
 	@$(SETUP) build docs
-	$(PY) tools/check_site.py $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean
 
 sdist:
 	@$(SETUP) build wheel

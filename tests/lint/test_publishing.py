@@ -30,9 +30,6 @@ def check_version(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     loader.exec_module(module)
     (tmp_path / "fastloop").mkdir()
-    (tmp_path / "packaging" / "conda").mkdir(parents=True)
-    recipe = 'context:\n  version: "1.2.0"\n'
-    (tmp_path / "packaging/conda/recipe.yaml").write_text(recipe)
     (tmp_path / "fastloop/__init__.py").write_text('__version__ = "1.2.0"\n')
     changes = "# Changes\n\n## 1.2.0\n\n- New.\n\n## 1.1.0\n"
     (tmp_path / "CHANGELOG.md").write_text(changes)
@@ -47,7 +44,7 @@ def test_a_tag_that_is_the_version_passes(check_version):
 
 
 def test_a_tag_of_another_version_is_refused(check_version):
-    assert len(check_version.mistakes("v1.3.0")) == 3
+    assert len(check_version.mistakes("v1.3.0")) == 2
 
 
 def test_changes_that_belong_to_no_version_are_found(check_version):
@@ -118,20 +115,6 @@ def test_wheels_are_tested_with_the_pinned_libuv():
     version = re.search(r"^version=(\S+)$", read("tools/build-libuv"), re.M)[1]
     tested = re.findall(r"tools/smoke\.py (\S+)", read("pyproject.toml"))
     assert set(tested) == {version}
-
-
-def test_each_part_of_the_gate_runs_each_week():
-    pytest.importorskip("nox", reason="nox is not installed")
-    done = subprocess.run(
-        [sys.executable, "-m", "nox", "--list", "--json"],
-        capture_output=True,
-        text=True,
-        cwd=TOP,
-        check=True,
-    )
-    parts = {tag for one in json.loads(done.stdout) for tag in one["tags"]}
-    weekly = re.findall(r"--gate (\S+)\"", read(".github/workflows/gate.yml"))
-    assert sorted(weekly) == sorted(parts)
 
 
 def test_a_release_waits_for_all_that_a_change_must_pass():
