@@ -60,6 +60,7 @@ _PATHS = (
     "datagram_batch",
     "native_tls",
     "libssl",
+    "persistent_fds",
 )
 
 

@@ -41,6 +41,7 @@
 #define FL_OFF_DATAGRAM_BATCH  16
 #define FL_OFF_NATIVE_TLS      32 /* read by Loop._has_native_tls */
 #define FL_OFF_LIBSSL          64
+#define FL_OFF_PERSISTENT_FDS  128
 
 struct FlMetrics;
 

@@ -673,6 +673,7 @@ int
 fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
                bool persists)
 {
+    persists = persists && !(loop->off & FL_OFF_PERSISTENT_FDS);
     FlUserFd *user_fd = persists ? user_fd_of_socket(loop, fd, sock) : NULL;
     if (user_fd == NULL) {
         return PyErr_Occurred()
