@@ -12,7 +12,7 @@ ARGS ?=
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
-.PHONY: help bench race soak day fuzz mutants edges test build debug sanitize lint format unit gate ci wheel \
+.PHONY: help bench race soak fuzz mutants edges test build debug sanitize lint format unit gate ci wheel \
 	conformance sdist docs clean
 
 help:
@@ -25,7 +25,6 @@ help:
 	@echo "make debug     the same with asserts and -O0 -g3, then the suite"
 	@echo "make sanitize  the quick part under ASan and UBSan"
 	@echo "make soak      10,000 connections on one loop for half an hour"
-	@echo "make day       a day's events on one loop in half an hour"
 	@echo "make fuzz      the fuzzers of tests/fuzz, two minutes each"
 	@echo "make mutants   change the C in places: which changes no test notices"
 	@echo "make edges     what a deletion of tests loses (ARGS=map before it)"
@@ -68,10 +67,6 @@ soak:
 	@mkdir -p $(BENCH_OUT)
 	$(PY) tests/load/soak.py --json $(BENCH_OUT)/soak.json \
 		--plot $(BENCH_OUT)/soak.svg $(ARGS)
-
-day:
-	@$(SETUP) build test
-	$(PY) tests/load/day.py $(ARGS)
 
 fuzz:
 	@CC=clang FASTLOOP_SANITIZE=fuzzer-no-link,address,undefined \

@@ -53,12 +53,11 @@ BUILDS: dict[tuple[str, str], dict[str, str]] = {}
 #: Every test of ours but those of real programs and of the sources.
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
 tests/differential tests/lint/test_surface.py"""
-#: Real programs that need a server or a load tool, which a newcomer's machine
-#: lacks: what the README's test command skips.  It runs the cases of the race
-#: that need none, which are marked.
+#: Real programs that need a server, which a newcomer's machine lacks: what the
+#: README's test command skips.
 WITH_SERVERS = " ".join(
     f"tests/interop/test_{name}.py"
-    for name in ("metrics_scraped", "postgres", "race_cases", "redis")
+    for name in ("metrics_scraped", "postgres", "redis")
 )
 BEHAVIOUR = sorted(
     str(path.relative_to(TOP))
@@ -446,15 +445,13 @@ for mode in ("one-byte", "would-block", "coarse", "collect"):
     )
 for name, about, command in (
     ("soak", "10,000 connections, 2 minutes", "soak.py --minutes 2"),
-    ("day", "2 % of a day's events", "day.py --share 0.02"),
-    ("networks", "networks that are not loopback", "networks.py"),
     ("hostile", "slow, silent, endless peers", "hostile.py"),
 ):
     stage(name, about, f"python tests/load/{command}", part="load")
 stage(
     "interop",
     "programs that need a server",
-    f"{PYTEST} {WITH_SERVERS} -m 'not needs_no_server'",
+    f"{PYTEST} {WITH_SERVERS}",
     needs="test interop",
     part="interop",
 )
