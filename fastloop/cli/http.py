@@ -87,8 +87,8 @@ class HttpRace(Race):
             "second and CPU a request, user and system, of all processes of "
             f"the server. Then for as long at {self._rate:,.0f} requests a "
             "second, the same for each loop: latency runs from when a request "
-            "was due, so that a stall counts in full. Peak memory is that of the server's processes, "
-            "added up." + self._pinning
+            "was due, so that a stall counts in full. Peak memory is that of "
+            "the server's processes, added up." + self._pinning
         )
 
     @property

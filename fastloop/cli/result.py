@@ -153,8 +153,8 @@ class Result:
             yield (
                 "The program took no loop from asyncio's default: in the runs "
                 f"of {listed(untaken)} it did not use the loop that bench "
-                "set. So no ratio is given; `python -m fastloop run` says where "
-                "it starts a loop of its own."
+                "set. So no ratio is given; `python -m fastloop run` says "
+                "where it starts a loop of its own."
             )
 
     def _start_up(self, others: list[str]) -> Iterator[str]:

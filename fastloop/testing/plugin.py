@@ -118,9 +118,7 @@ class _FastloopRun:
         self._config = config
         self._folder = TemporaryDirectory(prefix="fastloop-")
         self._mark = os.path.join(self._folder.name, "made")
-        self._factory: Counted = default_loop.Counted(
-            "fastloop", self._mark
-        )
+        self._factory: Counted = default_loop.Counted("fastloop", self._mark)
         #: Whether a run without a loop fails.
         self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)

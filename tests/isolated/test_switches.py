@@ -14,6 +14,7 @@ SWITCHES = [
     "datagram_batch",
     "native_tls",
     "libssl",
+    "persistent_fds",
 ]
 PROGRAM = """
 log = []

@@ -143,7 +143,8 @@ def test_loops_that_are_not_installed_are_one_line():
     )
     assert done.stdout == "asyncio\n"
     assert done.stderr == (
-        "without zuvloop: OSError: no\nnot installed here: rloop, rsloop; hint\n"
+        "without zuvloop: OSError: no\n"
+        "not installed here: rloop, rsloop; hint\n"
     )
 
 

@@ -421,11 +421,15 @@ def test_a_run_on_another_loop_is_reported(fastloop_command, words, place):
     with zipfile.ZipFile(fastloop_command.folder / "app.pyz", "w") as archive:
         archive.writestr("__main__.py", source)
     done = fastloop_command("run", *words, status=3)
-    assert done.stderr == wrapped(
-        "fastloop: the program did not run on fastloop but on "
-        "asyncio.unix_events._UnixSelectorEventLoop, which "
-        f"{place.format(fastloop_command.folder)} started"
-    ) + "\n"
+    assert (
+        done.stderr
+        == wrapped(
+            "fastloop: the program did not run on fastloop but on "
+            "asyncio.unix_events._UnixSelectorEventLoop, which "
+            f"{place.format(fastloop_command.folder)} started"
+        )
+        + "\n"
+    )
 
 
 def test_a_child_process_does_not_repeat_what_its_parent_tells(
