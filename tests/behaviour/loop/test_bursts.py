@@ -2,10 +2,6 @@
 
 import contextvars
 import gc
-import itertools
-import sys
-
-import pytest
 
 #: More than any piece of a queue holds that grows bit by bit.
 MANY = 20_000
@@ -34,39 +30,6 @@ def test_bursts_of_all_sizes_follow_each_other(loop, iterate):
             loop.call_soon(seen.append, number)
         iterate()
         assert seen == list(range(size))
-
-
-def test_callbacks_cancel_callbacks_far_behind_them(loop, iterate):
-    seen = []
-    handles = []
-
-    def run(number):
-        seen.append(number)
-        if number < MANY // 2:
-            handles[MANY - 1 - number].cancel()
-
-    handles.extend(loop.call_soon(run, number) for number in range(MANY))
-    iterate()
-    assert seen == list(range(MANY // 2))
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_leaves_the_rest_of_a_burst_queued(loop, iterate, error):
-    seen = []
-
-    def interrupt():
-        raise error
-
-    for number in range(MANY):
-        loop.call_soon(seen.append, number)
-        if number == MANY // 2:
-            loop.call_soon(interrupt)
-    with pytest.raises(error):
-        loop.run_forever()
-    assert seen == list(range(MANY // 2 + 1))
-    loop.call_soon(seen.append, MANY)
-    iterate()
-    assert seen == list(range(MANY + 1))
 
 
 def test_a_burst_shows_in_ready(loop, iterate):
@@ -102,82 +65,6 @@ def test_a_closed_loop_drops_a_burst(loop_factory):
 
 
 # --- contexts ---------------------------------------------------------------
-
-
-def test_each_callback_of_a_burst_has_a_context_of_its_own(loop, iterate):
-    seen = []
-
-    def look(number):
-        seen.append(name.get())
-        name.set(number)
-
-    for number in range(MANY):
-        loop.call_soon(look, number)
-    iterate()
-    assert seen == ["nothing"] * MANY
-    assert name.get() == "nothing"
-
-
-def test_callbacks_of_a_burst_see_the_context_of_their_scheduling(
-    loop, iterate
-):
-    seen = []
-
-    def schedule():
-        for number in range(MANY):
-            if number % 100 == 0:
-                name.set(number)
-            loop.call_soon(lambda: seen.append(name.get()))
-
-    contextvars.copy_context().run(schedule)
-    iterate()
-    assert seen == [n - n % 100 for n in range(MANY)]
-
-
-def test_a_value_that_is_set_back_is_seen_as_it_was(loop, iterate):
-    seen = []
-
-    def schedule():
-        for number in range(MANY):
-            token = name.set(number % 2)
-            loop.call_soon(lambda: seen.append(name.get()))
-            name.reset(token)
-            loop.call_soon(lambda: seen.append(name.get()))
-
-    contextvars.copy_context().run(schedule)
-    iterate()
-    assert seen == list(
-        itertools.islice(
-            itertools.cycle([0, "nothing", 1, "nothing"]), 2 * MANY
-        )
-    )
-
-
-def test_contexts_of_a_burst_that_are_given_are_used_as_they_are(
-    loop, iterate
-):
-    context = contextvars.copy_context()
-
-    def count():
-        name.set(name.get(0) + 1)
-
-    context.run(name.set, 0)
-    for _ in range(MANY):
-        loop.call_soon(count, context=context)
-        loop.call_soon(count)
-    iterate()
-    assert context[name] == MANY
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="get_context() is new in 3.12"
-)
-def test_a_context_that_was_shown_is_the_one_that_is_used(loop, iterate):
-    handles = [loop.call_soon(name.set, number) for number in range(MANY)]
-    contexts = [handle.get_context() for handle in handles]
-    assert len({id(context) for context in contexts}) == MANY
-    iterate()
-    assert [context[name] for context in contexts] == list(range(MANY))
 
 
 class Value:
@@ -242,27 +129,6 @@ def test_timers_of_a_flood_are_cancelled_by_those_before(loop):
     assert seen == list(range(MANY // 2))
 
 
-def test_each_timer_of_a_flood_has_a_context_of_its_own(loop):
-    seen = []
-
-    def look(number):
-        seen.append((number, name.get()))
-        name.set(number)
-
-    def schedule():
-        for number in range(MANY):
-            if number == MANY // 2:
-                name.set("half")
-            loop.call_later(0, look, number)
-
-    contextvars.copy_context().run(schedule)
-    loop.call_later(0, loop.stop)
-    loop.run_forever()
-    assert seen == [
-        (n, "nothing" if n < MANY // 2 else "half") for n in range(MANY)
-    ]
-
-
 def test_the_context_that_a_timer_shows_is_the_one_it_uses(loop):
     handles = [loop.call_later(0, name.set, number) for number in range(MANY)]
     contexts = [handle._context for handle in handles[::3]]
@@ -271,23 +137,6 @@ def test_the_context_that_a_timer_shows_is_the_one_it_uses(loop):
     loop.run_forever()
     assert [c[name] for c in contexts] == list(range(0, MANY, 3))
     assert handles[1]._context[name] == 1
-
-
-def test_values_end_with_the_timers_that_saw_them(loop, iterate):
-    def schedule():
-        name.set(Value())
-        return [loop.call_later(3600, name.get) for _ in range(MANY)]
-
-    handles = contextvars.copy_context().run(schedule)
-    iterate()
-    gc.collect()
-    assert Value.alive == 1
-    for handle in handles:
-        handle.cancel()
-    del handles, handle
-    iterate()  # asyncio forgets cancelled timers here
-    gc.collect()
-    assert Value.alive == 0
 
 
 def test_gc_visits_the_context_that_is_being_copied(loop, iterate):

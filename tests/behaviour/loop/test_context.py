@@ -17,9 +17,6 @@ SCHEDULERS = {
     "call_at": lambda lo, cb, **kw: lo.call_at(lo.time(), cb, **kw),
     "threadsafe": lambda lo, cb, **kw: lo.call_soon_threadsafe(cb, **kw),
 }
-every = pytest.mark.parametrize(
-    "schedule", SCHEDULERS.values(), ids=SCHEDULERS
-)
 
 
 def wait(loop, seen, count=1):
@@ -28,7 +25,36 @@ def wait(loop, seen, count=1):
         loop.run_until_complete(asyncio.sleep(0))
 
 
-@every
+def add_signal_handler(loop, callback):
+    def handler():
+        callback()
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    elsewhere = contextvars.Context()
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1, context=elsewhere)
+
+
+def add_writer(loop, callback):
+    left, right = socket.socketpair()
+
+    def writable():
+        callback()
+        loop.remove_writer(left)
+        left.close()
+        right.close()
+
+    loop.add_writer(left, writable)
+
+
+WAYS = {
+    **SCHEDULERS,
+    "signal handler": add_signal_handler,
+    "writer": add_writer,
+}
+
+
+@pytest.mark.parametrize("schedule", WAYS.values(), ids=WAYS)
 def test_the_current_context_is_copied(loop, schedule):
     seen = []
     token = VAR.set("before")
@@ -41,7 +67,7 @@ def test_the_current_context_is_copied(loop, schedule):
     assert seen == ["before"]
 
 
-@every
+@pytest.mark.parametrize("schedule", SCHEDULERS.values(), ids=SCHEDULERS)
 def test_a_given_context_is_used_itself(loop, schedule):
     context = contextvars.copy_context()
     context.run(VAR.set, "given")
@@ -56,20 +82,6 @@ def test_a_given_context_is_used_itself(loop, schedule):
     assert seen == ["given"]
     assert context[VAR] == "changed"
     assert VAR.get() == "outside"
-
-
-def test_one_context_for_many_callbacks(loop, iterate):
-    context = contextvars.copy_context()
-    seen = []
-
-    def callback(value):
-        seen.append(VAR.get())
-        VAR.set(value)
-
-    for number in range(5):
-        loop.call_soon(callback, number, context=context)
-    iterate()
-    assert seen == ["outside", 0, 1, 2, 3]
 
 
 def test_an_entered_context_is_an_error(loop, iterate, reports, caplog):
@@ -101,47 +113,24 @@ def test_a_bad_context_does_not_run(loop, iterate, reports, bad):
     assert seen == []
 
 
-def test_exception_leaves_the_context(loop, iterate, reports):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_an_exception_leaves_the_context(loop, reports, kind):
     context = contextvars.copy_context()
 
     def fail():
         VAR.set("failed")
-        raise ZeroDivisionError
+        loop.call_soon(loop.stop)
+        raise kind
 
     loop.call_soon(fail, context=context)
-    iterate()
+    if kind is SystemExit:
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+    loop.run_forever()
     assert VAR.get() == "outside"
     assert context[VAR] == "failed"
     assert context.run(VAR.get) == "failed"
-    assert len(reports) == 1
-
-
-def test_exit_exception_leaves_the_context(loop):
-    context = contextvars.copy_context()
-
-    def leave():
-        VAR.set("left")
-        raise SystemExit
-
-    loop.call_soon(leave, context=context)
-    with pytest.raises(SystemExit):
-        loop.run_forever()
-    assert VAR.get() == "outside"
-    assert context.run(VAR.get) == "left"
-
-
-def test_add_reader_callback_runs_in_the_context_of_the_call(loop):
-    left, right = socket.socketpair()
-    seen = []
-    token = VAR.set("registered")
-    loop.add_reader(left, lambda: (seen.append(VAR.get()), left.recv(1)))
-    VAR.reset(token)
-    right.send(b"x")
-    wait(loop, seen)
-    loop.remove_reader(left)
-    left.close()
-    right.close()
-    assert seen == ["registered"]
+    assert len(reports) == (kind is ZeroDivisionError)
 
 
 def test_add_reader_runs_each_time_in_the_same_context(loop):
@@ -162,25 +151,7 @@ def test_add_reader_runs_each_time_in_the_same_context(loop):
     assert seen == ["outside", 1, 2]
 
 
-def test_signal_handler_runs_in_the_context_of_the_call(loop):
-    seen = []
-    token = VAR.set("registered")
-    loop.add_signal_handler(
-        signal.SIGUSR1, lambda: (seen.append(VAR.get()), loop.stop())
-    )
-    VAR.reset(token)
-    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert seen == ["registered"]
-
-
-async def test_to_thread_carries_the_context():
-    VAR.set("caller")
-    assert await asyncio.to_thread(VAR.get) == "caller"
-
-
-async def test_run_in_executor_does_not():
+async def test_run_in_executor_carries_no_context():
     """But a new thread does, by default where there is no GIL from 3.14 on."""
     inherits = getattr(sys.flags, "thread_inherit_context", False)
     VAR.set("caller")

@@ -67,19 +67,6 @@ def test_slow_callback_is_logged(debug, iterate, warned):
     assert text.endswith(" seconds")
 
 
-def test_slow_task_step_names_the_task(debug, warned):
-    debug.slow_callback_duration = 0.01
-
-    async def sluggish():
-        slow()
-
-    debug.run_until_complete(debug.create_task(sluggish(), name="snail"))
-    (text,) = warned("sluggish()")
-    assert text.startswith("Executing <Task ")
-    assert "name='snail'" in text
-    assert text.endswith(" seconds")
-
-
 def test_slow_timer_is_logged(debug, warned):
     debug.slow_callback_duration = 0.01
     debug.call_later(0, slow)
@@ -111,34 +98,15 @@ def test_slow_call_of_a_waiting_socket_is_logged(debug, warned, pair):
     assert re.match(r"Executing <.*> took \d+\.\d{3} seconds", text)
 
 
-def test_fast_callbacks_are_not_logged(debug, iterate, warned):
-    debug.slow_callback_duration = 5
-    for _ in range(10):
-        debug.call_soon(nothing)
-    iterate()
-    assert warned() == []
-
-
-def test_slow_callbacks_are_not_logged_without_debug(loop, iterate, warned):
-    loop.slow_callback_duration = 0.001
+@pytest.mark.parametrize(("debugs", "limit"), [(True, 5), (False, 0.001)])
+def test_callbacks_that_are_not_logged(loop, iterate, warned, debugs, limit):
+    """Fast ones, and slow ones without debug mode."""
+    loop.set_debug(debugs)
+    loop.slow_callback_duration = limit
     loop.call_soon(slow)
     iterate()
+    loop.set_debug(False)
     assert warned() == []
-
-
-def test_debug_switched_on_while_running(loop, warned):
-    loop.slow_callback_duration = 0.01
-
-    async def main():
-        loop.set_debug(True)
-        await asyncio.sleep(0)
-        loop.call_soon(slow)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        loop.set_debug(False)
-
-    loop.run_until_complete(main())
-    assert len(warned("slow()")) == 1
 
 
 @pytest.mark.parametrize("method", ["call_soon", "call_at", "call_later"])
@@ -161,21 +129,6 @@ def test_wrong_thread_is_refused(debug, in_thread, method):
     ]
 
 
-def test_wrong_thread_is_not_checked_without_debug(loop, in_thread):
-    raised = []
-
-    def other():
-        try:
-            loop.call_soon(nothing)
-        except RuntimeError as exc:
-            raised.append(str(exc))
-        loop.call_soon_threadsafe(loop.stop)
-
-    loop.call_soon(lambda: in_thread(other))
-    loop.run_forever()
-    assert raised == []
-
-
 def test_other_threads_may_schedule_before_the_run(debug, in_thread):
     seen = []
     in_thread(debug.call_soon, seen.append, 1).join()
@@ -188,6 +141,7 @@ METHODS = {
     "call_later": (0,),
     "call_at": (0,),
     "call_soon_threadsafe": (),
+    "run_in_executor": (None,),
 }
 
 
@@ -212,47 +166,24 @@ def test_non_callables_are_refused(debug, method, bad):
         getattr(debug, method)(*METHODS[method], bad)
 
 
-def test_executor_refuses_coroutine_functions(debug):
-    async def coro():
-        pass
-
-    with pytest.raises(TypeError, match="coroutines cannot be used with"):
-        debug.run_in_executor(None, coro)
-    with pytest.raises(TypeError, match="a callable object was expected by"):
-        debug.run_in_executor(None, 7)
-
-
-def test_non_callables_without_debug_fail_when_run(loop, iterate, reports):
-    try:
-        loop.call_soon(7)
-        iterate()
-    except TypeError:
-        return
-    assert isinstance(reports[0]["exception"], TypeError)
-    assert "not callable" in str(reports[0]["exception"])
-
-
-def test_origin_tracking_is_on_while_running(debug, iterate):
-    assert sys.get_coroutine_origin_tracking_depth() == 0
+@pytest.mark.parametrize("outside", [0, 3])
+def test_origin_tracking_is_on_while_running(debug, iterate, outside):
+    sys.set_coroutine_origin_tracking_depth(outside)
     seen = []
     debug.call_soon(
         lambda: seen.append(sys.get_coroutine_origin_tracking_depth())
     )
-    iterate()
-    assert seen == [asyncio.constants.DEBUG_STACK_DEPTH]
-    assert sys.get_coroutine_origin_tracking_depth() == 0
-
-
-def test_origin_tracking_restores_what_was_set(debug, iterate):
-    sys.set_coroutine_origin_tracking_depth(3)
     try:
         iterate()
-        assert sys.get_coroutine_origin_tracking_depth() == 3
+        assert seen == [asyncio.constants.DEBUG_STACK_DEPTH]
+        assert sys.get_coroutine_origin_tracking_depth() == outside
     finally:
         sys.set_coroutine_origin_tracking_depth(0)
 
 
-def test_origin_tracking_follows_set_debug(loop):
+def test_a_run_follows_set_debug(loop, warned):
+    """Origins of coroutines and slow callbacks, at once."""
+    loop.slow_callback_duration = 0.01
     seen = []
 
     async def main():
@@ -262,11 +193,15 @@ def test_origin_tracking_follows_set_debug(loop):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             seen.append(sys.get_coroutine_origin_tracking_depth() > 0)
+            loop.call_soon(slow)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         loop.set_debug(False)
         await asyncio.sleep(0)
 
     loop.run_until_complete(main())
     assert seen == [True, False, True]
+    assert len(warned("slow()")) == 2
     assert sys.get_coroutine_origin_tracking_depth() == 0
 
 
@@ -279,13 +214,6 @@ def test_environment_variable_sets_the_default(loop_factory, monkeypatch):
     loop = loop_factory()
     assert loop.get_debug() is False
     loop.close()
-
-
-def test_poll_is_measured_only_when_slow(debug, caplog):
-    caplog.set_level(logging.DEBUG, logger="asyncio")
-    debug.slow_callback_duration = 100
-    debug.run_until_complete(asyncio.sleep(0.001))
-    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 def test_only_a_close_that_is_not_refused_is_logged(loop_factory, caplog):

@@ -35,26 +35,6 @@ def logged(caplog):
     return texts
 
 
-WAYS = {
-    "call_soon": lambda loop: loop.call_soon(nothing),
-    "call_soon_threadsafe": lambda loop: loop.call_soon_threadsafe(nothing),
-    "call_later": lambda loop: loop.call_later(100, nothing),
-    "call_at": lambda loop: loop.call_at(loop.time() + 100, nothing),
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_handles_have_a_source_traceback(debug, way):
-    handle = WAYS[way](debug)
-    stack = handle._source_traceback
-    # The loop's own frames are cut off: the last is the caller's.
-    assert stack[-1].name == "<lambda>"
-    assert stack[-2].name == "test_handles_have_a_source_traceback"
-    assert f"created at {__file__}:{stack[-1].lineno}" in repr(handle)
-    handle.cancel()
-    assert "created at" in repr(handle)
-
-
 def test_fd_callbacks_know_where_they_were_added(debug):
     near, far = socket.socketpair()
     with near, far:
@@ -65,27 +45,6 @@ def test_fd_callbacks_know_where_they_were_added(debug):
         names = [frame.name for frame in key.data[0]._source_traceback]
         assert "test_fd_callbacks_know_where_they_were_added" in names
         debug.remove_reader(near)
-
-
-@pytest.mark.parametrize("way", ["call_soon", "call_later"])
-def test_reports_have_the_source_traceback_of_a_callback(
-    debug, iterate, reports, way
-):
-    before = () if way == "call_soon" else (0,)
-
-    def fail():
-        raise ValueError("seen")
-
-    getattr(debug, way)(*before, fail)
-    iterate(2)
-    (context,) = reports
-    assert isinstance(context["handle"], asyncio.Handle)
-    stack = context["source_traceback"]
-    assert (
-        stack[-1].name
-        == "test_reports_have_the_source_traceback_of_a_callback"
-    )
-    assert "test_debug_reports.py" in context["message"]
 
 
 @pytest.mark.parametrize("name", ["connection_made", "connection_lost"])
@@ -133,29 +92,6 @@ def test_a_report_from_a_callback_names_its_handle(debug, iterate, logged):
     assert text.startswith("told by hand\n")
     assert "Handle created at (most recent call last):" in text
     assert "test_a_report_from_a_callback_names_its_handle" in text
-
-
-@pytest.mark.reports
-def test_a_never_retrieved_exception_has_the_tasks_source_traceback(
-    debug, logged
-):
-    debug.set_exception_handler(None)
-
-    async def fail():
-        raise ValueError("nobody asks")
-
-    async def main():
-        task = debug.create_task(fail())
-        await asyncio.sleep(0)
-        del task
-
-    debug.run_until_complete(main())
-    gc.collect()
-    (text,) = logged(logging.ERROR)
-    assert "Task exception was never retrieved" in text
-    assert (
-        "source_traceback: Object created at (most recent call last)" in text
-    )
 
 
 def test_slow_lookups_are_logged(debug, run, logged, monkeypatch):

@@ -6,8 +6,6 @@ import fcntl
 import gc
 import os
 import socket
-import sys
-import tempfile
 import weakref
 
 import pytest
@@ -27,33 +25,6 @@ def pipe():
             continue
 
 
-def test_reader_is_called_with_its_arguments(loop, pair):
-    left, right = pair
-    seen = []
-
-    def callback(*args):
-        seen.append((args, left.recv(10)))
-        loop.stop()
-
-    assert loop.add_reader(left, callback, 1, "two") is None
-    right.send(b"hello")
-    loop.run_forever()
-    loop.remove_reader(left)
-    assert seen == [((1, "two"), b"hello")]
-
-
-def test_writer_is_called(loop, pair):
-    left, _ = pair
-    seen = []
-    assert (
-        loop.add_writer(left, lambda *a: (seen.append(a), loop.stop()), 3)
-        is None
-    )
-    loop.run_forever()
-    loop.remove_writer(left)
-    assert seen == [(3,)]
-
-
 def test_remove_tells_whether_it_removed(loop, pair):
     left, _ = pair
     assert loop.remove_reader(left) is False
@@ -66,27 +37,6 @@ def test_remove_tells_whether_it_removed(loop, pair):
     assert loop.remove_reader(left) is False
     assert loop.remove_writer(left) is True
     assert loop.remove_writer(left) is False
-
-
-def test_both_directions_are_independent(loop, pair):
-    left, right = pair
-    seen = []
-    loop.add_reader(left, lambda: seen.append(left.recv(10)))
-    loop.add_writer(left, seen.append, "w")
-    iterations(loop, 3)
-    assert set(seen) == {"w"}
-    assert loop.remove_writer(left) is True
-    seen.clear()
-    iterations(loop, 3)
-    assert seen == []
-    right.send(b"x")
-    iterations(loop, 3)
-    assert seen == [b"x"]
-    loop.add_writer(left, seen.append, "again")
-    assert loop.remove_reader(left) is True
-    iterations(loop, 2)
-    assert "again" in seen
-    loop.remove_writer(left)
 
 
 def test_an_event_runs_its_callback_once(loop, pair):
@@ -107,27 +57,6 @@ def test_an_event_runs_its_callback_once(loop, pair):
     assert set(seen) == {"r"}
     loop.remove_reader(left)
     loop.remove_writer(left)
-
-
-@pytest.mark.parametrize("kind", ["socket", "number", "fileno object"])
-def test_what_may_be_watched(loop, pair, kind):
-    left, right = pair
-
-    class Wrapped:
-        def fileno(self):
-            return left.fileno()
-
-    watched = {
-        "socket": left,
-        "number": left.fileno(),
-        "fileno object": Wrapped(),
-    }[kind]
-    seen = []
-    loop.add_reader(watched, lambda: (seen.append(1), loop.stop()))
-    right.send(b"x")
-    loop.run_forever()
-    assert loop.remove_reader(left.fileno()) is True
-    assert seen == [1]
 
 
 def test_error_types_are_asyncios(loop):
@@ -202,30 +131,6 @@ def test_numbers_that_no_descriptor_has(loop, number):
         assert remove(number) is False
 
 
-def test_a_regular_file_cannot_be_watched(loop):
-    with tempfile.TemporaryFile() as file:
-        with pytest.raises(PermissionError):
-            loop.add_reader(file, nothing)
-        with pytest.raises(PermissionError):
-            loop.add_writer(file, nothing)
-        assert loop.remove_reader(file) is False
-    iterations(loop)
-
-
-def test_adding_again_replaces(loop, pair):
-    left, right = pair
-    seen = []
-    loop.add_reader(left, seen.append, "old")
-    loop.add_reader(
-        left, lambda: (seen.append("new"), left.recv(10), loop.stop())
-    )
-    right.send(b"x")
-    loop.run_forever()
-    assert loop.remove_reader(left) is True
-    assert loop.remove_reader(left) is False
-    assert seen == ["new"]
-
-
 @pytest.mark.parametrize("how", ["replaced", "removed"])
 def test_a_callback_is_released(loop, pair, how):
     left, right = pair
@@ -286,54 +191,6 @@ def test_an_event_that_was_dropped_keeps_no_place(loop, pair):
     assert seen == ["soon", b"x"]
 
 
-def test_remove_inside_the_callback(loop, pair):
-    left, right = pair
-    seen = []
-
-    def callback():
-        seen.append(loop.remove_reader(left))
-        gc.collect()
-
-    loop.add_reader(left, callback)
-    right.send(b"x")
-    iterations(loop, 5)
-    assert seen == [True]
-
-
-def test_remove_and_add_inside_the_callback(loop, pair):
-    left, right = pair
-    seen = []
-
-    def first():
-        seen.append("first")
-        loop.remove_reader(left)
-        loop.add_reader(left, second)
-
-    def second():
-        seen.append(left.recv(1))
-
-    loop.add_reader(left, first)
-    right.send(b"xy")
-    iterations(loop, 6)
-    assert seen == ["first", b"x", b"y"]
-    loop.remove_reader(left)
-
-
-def test_close_inside_the_callback(loop, pair):
-    left, right = pair
-    seen = []
-
-    def callback():
-        seen.append(1)
-        loop.remove_reader(left)
-        left.close()
-
-    loop.add_reader(left, callback)
-    right.send(b"x")
-    iterations(loop, 5)
-    assert seen == [1]
-
-
 def test_one_callback_removes_another(loop):
     """Both are ready in one poll: the removed one must not run."""
     pairs = [socket.socketpair() for _ in range(2)]
@@ -355,121 +212,6 @@ def test_one_callback_removes_another(loop):
         right.close()
 
 
-def test_level_triggered(loop, pair):
-    left, right = pair
-    seen = []
-    loop.add_reader(left, lambda: seen.append(left.recv(1)))
-    right.send(b"abcde")
-    iterations(loop, 8)
-    assert seen == [b"a", b"b", b"c", b"d", b"e"]
-    loop.remove_reader(left)
-
-
-def test_end_of_file_is_an_event(loop, pair):
-    left, right = pair
-    seen = []
-    loop.add_reader(left, lambda: (seen.append(left.recv(1)), loop.stop()))
-    right.close()
-    loop.run_forever()
-    loop.remove_reader(left)
-    assert seen == [b""]
-
-
-def test_hang_up_wakes_a_writer(loop, pipe):
-    reader, writer = pipe
-    os.set_blocking(writer, False)
-    with pytest.raises(BlockingIOError):
-        while True:
-            os.write(writer, bytes(65536))
-    seen = []
-    loop.add_writer(writer, lambda: (seen.append(1), loop.stop()))
-    iterations(loop, 2)
-    assert seen == []
-    os.close(reader)
-    loop.run_forever()
-    loop.remove_writer(writer)
-    assert seen == [1]
-
-
-def test_close_without_remove_then_reuse_of_the_number(loop, loop_kind):
-    """The fd is another socket's now: the old callback must not run."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector misses the new socket")
-    left, right = socket.socketpair()
-    seen = []
-    loop.add_reader(left, seen.append, "old")
-    number = left.fileno()
-    iterations(loop)
-    left.close()
-    right.close()
-    fresh, other = socket.socketpair()
-    assert number in (fresh.fileno(), other.fileno())
-    if other.fileno() == number:
-        fresh, other = other, fresh
-    loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
-    other.send(b"new")
-    iterations(loop, 3)
-    assert loop.remove_reader(fresh) is True
-    fresh.close()
-    other.close()
-    assert seen == [b"new"]
-
-
-def test_remove_after_close_by_number(loop):
-    left, right = socket.socketpair()
-    number = left.fileno()
-    loop.add_reader(left, nothing)
-    iterations(loop)
-    left.close()
-    right.close()
-    assert loop.remove_reader(number) is True
-    assert loop.remove_reader(number) is False
-    iterations(loop)
-
-
-def test_add_remove_many_times(loop, pair):
-    left, right = pair
-    seen = []
-    for _ in range(200):
-        loop.add_reader(left, seen.append, "r")
-        loop.add_writer(left, seen.append, "w")
-        assert loop.remove_reader(left)
-        assert loop.remove_writer(left)
-    iterations(loop, 2)
-    assert seen == []
-
-
-def test_remove_stops_before_it_returns(loop):
-    """Closing right after remove_reader must leave nothing behind."""
-    for _ in range(50):
-        left, right = socket.socketpair()
-        loop.add_reader(left, nothing)
-        right.send(b"x")
-        iterations(loop)
-        loop.remove_reader(left)
-        left.close()
-        right.close()
-    assert idle_cpu(loop, 0.05) < 0.04
-
-
-def test_many_descriptors(loop):
-    pairs = [socket.socketpair() for _ in range(150)]
-    seen = []
-    for number, (left, right) in enumerate(pairs):
-        loop.add_reader(
-            left,
-            lambda n=number, s=left: (s.recv(10), seen.append(n)),
-        )
-        right.send(b"x")
-    while len(seen) < 150:
-        iterations(loop)
-    for left, right in pairs:
-        assert loop.remove_reader(left)
-        left.close()
-        right.close()
-    assert sorted(seen) == list(range(150))
-
-
 @pytest.mark.parametrize("blocking", [True, False])
 def test_blocking_flag_is_left_as_it_was(loop, pair, blocking):
     left, _ = pair
@@ -484,36 +226,6 @@ def test_blocking_flag_is_left_as_it_was(loop, pair, blocking):
     loop.remove_reader(left)
     loop.remove_writer(left)
     assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
-
-
-def test_blocking_flag_of_a_pipe(loop, pipe):
-    reader, writer = pipe
-    for end in pipe:
-        assert os.get_blocking(end)
-    loop.add_reader(reader, nothing)
-    loop.add_writer(writer, nothing)
-    iterations(loop, 2)
-    for end in pipe:
-        assert os.get_blocking(end)
-    loop.remove_reader(reader)
-    loop.remove_writer(writer)
-
-
-def test_callback_that_fails_is_reported_and_watched_on(loop, pair, reports):
-    left, right = pair
-    seen = []
-
-    def callback():
-        seen.append(left.recv(1))
-        raise ZeroDivisionError
-
-    loop.add_reader(left, callback)
-    right.send(b"ab")
-    iterations(loop, 4)
-    loop.remove_reader(left)
-    assert seen == [b"a", b"b"]
-    assert len(reports) == 2
-    assert isinstance(reports[0]["exception"], ZeroDivisionError)
 
 
 async def test_watching_a_transports_socket_is_refused(loop, pair):
@@ -570,89 +282,6 @@ def test_a_handle_that_was_cancelled_is_removed(loop, pair, name):
     iterations(loop)
     assert not getattr(loop, f"remove_{name}")(left)
     assert seen == []
-
-
-def test_watch_in_one_loop_and_then_another(loop_factory, pair):
-    left, right = pair
-    seen = []
-    for number in range(3):
-        own = loop_factory()
-        own.add_reader(left, lambda: seen.append(left.recv(1)))
-        right.send(b"%d" % number)
-        while len(seen) <= number:
-            iterations(own)
-        if number != 1:
-            assert own.remove_reader(left)
-        own.close()
-    assert seen == [b"0", b"1", b"2"]
-
-
-def test_two_loops_have_callbacks_of_one_descriptor(loop_factory, pair):
-    left, right = pair
-    loops = [loop_factory(), loop_factory()]
-    seen = []
-    for number, own in enumerate(loops):
-        own.add_reader(left, seen.append, number)
-    right.send(b"x")
-    for own in loops:
-        iterations(own, 2)
-    assert set(seen) == {0, 1}
-    for own in loops:
-        own.remove_reader(left)
-        own.close()
-
-
-def test_fifo_and_tty(loop, tmp_path):
-    path = tmp_path / "fifo"
-    os.mkfifo(path)
-    number = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    master, slave = os.openpty()
-    seen = []
-    try:
-        loop.add_reader(number, lambda: seen.append(os.read(number, 10)))
-        loop.add_reader(master, lambda: seen.append(os.read(master, 10)))
-        os.write(number, b"fifo")
-        os.write(slave, b"tty")
-        while len(seen) < 2:
-            iterations(loop)
-        assert loop.remove_reader(number)
-        assert loop.remove_reader(master)
-    finally:
-        for each in (number, master, slave):
-            os.close(each)
-    assert sorted(seen) == [b"fifo", b"tty"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="eventfd is Linux's")
-def test_eventfd(loop):
-    number = os.eventfd(0)
-    seen = []
-    loop.add_reader(
-        number, lambda: (seen.append(os.eventfd_read(number)), loop.stop())
-    )
-    os.eventfd_write(number, 3)
-    loop.run_forever()
-    loop.remove_reader(number)
-    os.close(number)
-    assert seen == [3]
-
-
-def test_a_nested_epoll(loop, pair):
-    select = pytest.importorskip("select")
-    if not hasattr(select, "epoll"):
-        pytest.skip("epoll is Linux's")
-    left, right = pair
-    inner = select.epoll()
-    seen = []
-    with inner:
-        inner.register(left, select.EPOLLIN)
-        loop.add_reader(
-            inner, lambda: (seen.append(inner.poll(0)), loop.stop())
-        )
-        right.send(b"x")
-        loop.run_forever()
-        loop.remove_reader(inner)
-    assert seen == [[(left.fileno(), select.EPOLLIN)]]
 
 
 def test_out_of_band_data_does_not_spin_a_reader(loop):

@@ -2,32 +2,14 @@
 
 import _thread
 import asyncio
-import contextlib
 import gc
-import os
 import signal
-import sys
 import threading
 import warnings
 import weakref
 
 import pytest
 from patience import PATIENCE
-
-
-def test_close_while_running(loop, iterate):
-    raised = []
-
-    def callback():
-        try:
-            loop.close()
-        except RuntimeError as exc:
-            raised.append(str(exc))
-
-    loop.call_soon(callback)
-    iterate()
-    assert raised == ["Cannot close a running event loop"]
-    assert not loop.is_closed()
 
 
 def test_close_from_another_thread_while_running(loop, in_thread):
@@ -104,6 +86,10 @@ def test_harmless_on_a_closed_loop(loop_factory, pair):
     loop.set_debug(False)
     loop.stop()
     assert loop.get_exception_handler() is None
+    seen = []
+    loop.set_exception_handler(lambda _loop, context: seen.append(context))
+    loop.call_exception_handler({"message": "late"})
+    assert seen == [{"message": "late"}]
     loop.set_exception_handler(None)
     assert loop.get_task_factory() is None
     loop.set_task_factory(None)
@@ -111,26 +97,6 @@ def test_harmless_on_a_closed_loop(loop_factory, pair):
     assert "closed=True" in repr(loop)
     assert loop.remove_reader(pair[0]) is False
     assert loop.remove_writer(pair[0]) is False
-
-
-def test_call_exception_handler_works_on_a_closed_loop(loop_factory):
-    loop = loop_factory()
-    seen = []
-    loop.set_exception_handler(lambda _loop, context: seen.append(context))
-    loop.close()
-    loop.call_exception_handler({"message": "late"})
-    assert seen == [{"message": "late"}]
-
-
-def test_pending_callbacks_never_run(loop_factory):
-    loop = loop_factory()
-    seen = []
-    loop.call_soon(seen.append, 1)
-    loop.call_later(0, seen.append, 2)
-    loop.call_soon_threadsafe(seen.append, 3)
-    loop.close()
-    gc.collect()
-    assert seen == []
 
 
 def test_watchers_are_dropped_by_close(loop, pair):
@@ -161,98 +127,6 @@ def test_unclosed_loop_warns(loop_factory):
     (warning,) = [w for w in caught if "unclosed event loop" in str(w.message)]
     assert type(warning.source).__name__ == name
     assert {w.category for w in caught} == {ResourceWarning}
-
-
-def test_close_in_another_thread_than_the_run(loop_factory, in_thread):
-    loop = loop_factory()
-    loop.run_until_complete(asyncio.sleep(0))
-    in_thread(loop.close).join()
-    assert loop.is_closed()
-
-
-def test_made_in_one_thread_and_run_in_another(loop_factory, in_thread):
-    made = []
-    in_thread(lambda: made.append(loop_factory())).join()
-    loop = made[0]
-    assert loop.run_until_complete(asyncio.sleep(0.001, 3)) == 3
-    loop.close()
-
-
-def test_state_does_not_carry_over_to_the_next_loop(loop_factory):
-    seen = []
-    old = loop_factory()
-    old.set_exception_handler(lambda loop, context: None)
-    old.set_task_factory(
-        lambda loop, coro, **kw: asyncio.Task(coro, loop=loop, **kw)
-    )
-    old.call_later(0.001, seen.append, "old")
-    old.call_soon(seen.append, "old")
-    old.call_soon_threadsafe(seen.append, "old")
-    old.stop()
-    old.mine = 1
-    old.close()
-    new = loop_factory()
-    try:
-        assert not hasattr(new, "mine")
-        assert new.get_exception_handler() is None
-        assert new.get_task_factory() is None
-        assert new.run_until_complete(asyncio.sleep(0.003, 1)) == 1
-        assert seen == []
-    finally:
-        new.close()
-
-
-def test_close_during_interpreter_wide_collection(loop_factory):
-    class Chain:
-        def __init__(self, loop):
-            self.loop = loop
-            self.me = self
-
-        def __del__(self):
-            self.loop.close()
-
-    loop = loop_factory()
-    chain = Chain(loop)
-    del chain
-    gc.collect()
-    assert loop.is_closed()
-
-
-def test_a_second_close_is_silent(loop_factory, capfd):
-    loop = loop_factory()
-    loop.close()
-    loop.close()
-    assert loop.is_closed()
-    del loop
-    gc.collect()
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
-
-
-def descriptors():
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return {n: what for n, what in found.items() if "/proc/" not in what}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("with_handler", [False, True])
-def test_descriptors_stay_the_same_from_run_to_run(loop, with_handler):
-    """The names of pipes have their inodes: a new one shows."""
-
-    async def look():
-        await asyncio.sleep(0.0001)
-        return descriptors()
-
-    if with_handler:
-        loop.add_signal_handler(signal.SIGUSR1, lambda: None)
-    first = loop.run_until_complete(look())
-    for _ in range(5):
-        assert loop.run_until_complete(look()) == first
-    if with_handler:
-        loop.remove_signal_handler(signal.SIGUSR1)
 
 
 @pytest.mark.reports
