@@ -76,36 +76,6 @@ def test_reports_have_the_source_traceback_of_open_and_close(
     assert whose in functions
 
 
-@pytest.mark.reports
-def test_a_report_from_a_callback_names_its_handle(debug, iterate, logged):
-    """handle_traceback, by the default handler."""
-    debug.set_exception_handler(None)
-
-    def report():
-        assert debug._current_handle._callback is report
-        debug.call_exception_handler({"message": "told by hand"})
-
-    debug.call_soon(report)
-    iterate()
-    assert debug._current_handle is None
-    (text,) = logged(logging.ERROR)
-    assert text.startswith("told by hand\n")
-    assert "Handle created at (most recent call last):" in text
-    assert "test_a_report_from_a_callback_names_its_handle" in text
-
-
-def test_slow_lookups_are_logged(debug, run, logged, monkeypatch):
-    def slow(*args, **kwargs):
-        time.sleep(0.02)
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.2.3.4", 80))]
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-    debug.slow_callback_duration = 0.01
-    run(debug.getaddrinfo("slow.invalid", 80))
-    (text,) = [t for t in logged(logging.INFO) if "slow.invalid" in t]
-    assert text.startswith("Getting address info slow.invalid:80 took ")
-
-
 def test_fast_lookups_are_logged_too(debug, run, logged):
     debug.slow_callback_duration = 10
     run(debug.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM))

@@ -1,4 +1,4 @@
-"""Registered descriptors whose file lives on in a duplicate or in a child."""
+"""Registered descriptors whose file lives on in a duplicate."""
 
 import asyncio
 import contextlib
@@ -41,28 +41,6 @@ def hear(loop, left, right, count):
         iterations(loop, 2)
     loop.add_reader(left, nothing)
     iterations(loop, 2)
-
-
-@on_fastloop
-@pytest.mark.parametrize("heard", HEARD)
-def test_closed_while_a_dup_lives_then_removed(loop, shared, heard):
-    """A registered fd is closed, and a dup keeps its file open."""
-    left, right = shared
-    hear(loop, left, right, heard)
-    number = left.fileno()
-    left.close()
-    right.send(b"x")
-    loop.remove_reader(number)
-    assert idle_cpu(loop) < 0.05
-    fresh, other = socket.socketpair()
-    seen = []
-    loop.add_reader(fresh, lambda: seen.append(fresh.recv(10)))
-    other.send(b"y")
-    iterations(loop, 4)
-    loop.remove_reader(fresh)
-    assert seen == [b"y"]
-    fresh.close()
-    other.close()
 
 
 @on_fastloop
@@ -200,25 +178,6 @@ def test_removed_while_a_dup_lives(loop, shared, heard):
     assert idle_cpu(loop) < 0.05
 
 
-def test_dup_watched_beside_the_original(loop, pair):
-    left, right = pair
-    seen = []
-    with left.dup() as copy:
-        loop.add_reader(left, seen.append, "left")
-        loop.add_reader(copy, seen.append, "copy")
-        right.send(b"x")
-        iterations(loop, 3)
-        assert set(seen) == {"left", "copy"}
-        assert loop.remove_reader(copy)
-        seen.clear()
-        iterations(loop, 2)
-        assert set(seen) == {"left"}
-        assert loop.remove_reader(left)
-    seen.clear()
-    iterations(loop, 2)
-    assert seen == []
-
-
 def test_fd_closed_and_reused_while_a_dup_is_open(loop, shared):
     """A dup keeps the old file open; its fd is another socket now."""
     left, right = shared
@@ -241,30 +200,3 @@ def test_fd_closed_and_reused_while_a_dup_is_open(loop, shared):
     assert idle_cpu(loop) < 0.05
     fresh.close()
     other.close()
-
-
-def test_child_process_keeps_the_descriptor_open(loop, pair):
-    """A fork holds the file: remove_reader must still silence it."""
-    left, right = pair
-    gate_out, gate_in = os.pipe()
-    loop.add_reader(left, nothing)
-    iterations(loop, 2)
-    os.set_inheritable(left.fileno(), True)
-    pid = os.posix_spawn(
-        "/bin/cat",
-        ["cat"],
-        {},
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, gate_out, 0),
-            (os.POSIX_SPAWN_CLOSE, gate_in),
-        ],
-    )
-    try:
-        right.send(b"x")
-        assert loop.remove_reader(left) is True
-        left.close()
-        assert idle_cpu(loop) < 0.05
-    finally:
-        os.close(gate_in)
-        os.close(gate_out)
-        os.waitpid(pid, 0)

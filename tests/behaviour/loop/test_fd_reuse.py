@@ -58,27 +58,6 @@ async def test_writes_after_the_socket_was_closed_are_dropped(loop):
         each.close()
 
 
-@pytest.mark.parametrize("how", ["close", "abort"])
-async def test_the_fd_stays_open_when_the_transport_ends(loop, how):
-    left, right = socket.socketpair()
-    transport, protocol = await open_on(loop, left)
-    number = left.fileno()
-    left.close()
-    stranger, peer = pair_at(number)
-    seen = []
-    getattr(transport, how)()
-    await iterations()
-    loop.add_reader(stranger, lambda: seen.append(stranger.recv(9)))
-    peer.send(b"x")
-    while not seen:
-        await asyncio.sleep(0)
-    assert seen == [b"x"]
-    assert loop.remove_reader(stranger) is True
-    assert protocol.exc is None
-    for each in (right, stranger, peer):
-        each.close()
-
-
 async def test_a_new_connection_reuses_the_fd_of_a_closed_socket(
     loop, loop_kind
 ):
@@ -197,21 +176,6 @@ def test_no_spinning_when_a_dup_outlives_a_closed_socket(loop, loop_kind, how):
     loop.run_until_complete(iterations())
     right.close()
     kept.close()
-
-
-async def test_a_transport_keeps_up_with_messages_of_every_size(loop):
-    """Sizes around those of the buffers, each answered before the next."""
-    left, right = socket.socketpair()
-    right.setblocking(False)
-    transport, protocol = await open_on(loop, left)
-    for size in (1, 2, 16383, 65535, 65536, 65537, 131072, 200_000, 1):
-        protocol.data.clear()
-        await loop.sock_sendall(right, b"x" * size)
-        await protocol.wait_data(size)
-        transport.write(b"ok")
-        assert await loop.sock_recv(right, 2) == b"ok"
-    transport.close()
-    right.close()
 
 
 @pytest.mark.skipif(

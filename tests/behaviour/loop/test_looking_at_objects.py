@@ -6,7 +6,6 @@ Debuggers, inspect.getmembers() and mock's specs read all that dir() names.
 import asyncio
 import gc
 import inspect
-import socket
 from unittest import mock
 
 import pytest
@@ -67,18 +66,6 @@ def test_a_slot_that_is_set_stays_apart_from_the_rest(loop, iterate, make):
         look_at(handle)
 
 
-def test_reader_handle(loop, iterate):
-    left, right = socket.socketpair()
-    with left, right:
-        handle = loop._add_reader(left.fileno(), left.recv, 1)
-        names = look_at(handle)
-        right.send(b"x")
-        iterate(2)
-        assert look_at(handle) == names
-        loop.remove_reader(left.fileno())
-        look_at(handle)
-
-
 def test_loop(loop_factory):
     loop = loop_factory()
     look_at(loop)
@@ -131,15 +118,3 @@ async def test_datagram_transport():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     look_at(transport)
-
-
-async def test_future_and_task():
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    task = loop.create_task(asyncio.sleep(0))
-    look_at(future)
-    look_at(task)
-    future.cancel()
-    await task
-    look_at(future)
-    look_at(task)

@@ -40,13 +40,6 @@ def test_metrics_are_off_by_default(loop):
         loop.metrics()
 
 
-def test_enabling_again_changes_nothing(loop, iterate):
-    loop.enable_metrics()
-    iterate(3)
-    loop.enable_metrics()
-    assert loop.metrics().iterations == 3
-
-
 def test_a_closed_loop_cannot_begin_to_count(loop):
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -57,6 +50,7 @@ def test_a_closed_loop_reports_its_last_metrics(loop, iterate):
     loop.enable_metrics()
     loop.call_later(3600, print)
     iterate(2)
+    loop.enable_metrics()  # again, which changes nothing
     loop.close()
     found = loop.metrics()
     assert found.iterations == 2
@@ -165,24 +159,6 @@ def test_a_blocked_loop_is_late_by_so_much(loop, iterate):
     assert lag.percentile_ns(100) >= 30e6
 
 
-async def test_another_thread_reads_while_the_loop_is_blocked(loop, in_thread):
-    loop.enable_metrics()
-    await asyncio.sleep(0)
-    found, began = [], threading.Event()
-
-    def look():
-        began.wait()
-        while not found or found[-1].busy_ns < 20e6:
-            found.append(loop.metrics())
-
-    thread = in_thread(look)
-    began.set()
-    while thread.is_alive():
-        pass
-    assert found[-1].callback_time_ns >= 20e6
-    assert loop.metrics().callback_time_ns >= found[-1].callback_time_ns
-
-
 async def test_metrics_read_by_another_thread_never_decrease(loop, in_thread):
     loop.enable_metrics()
     done = threading.Event()
@@ -211,26 +187,8 @@ async def test_metrics_read_by_another_thread_never_decrease(loop, in_thread):
         await asyncio.sleep(0.0001)
     done.set()
     assert not wrong
-
-
-async def test_time_that_the_gil_was_waited_for(loop, in_thread):
-    """A thread that computes has the GIL when the loop wakes."""
-    loop.enable_metrics()
-    done = threading.Event()
-
-    def compute():
-        while not done.is_set():
-            pass
-
-    in_thread(compute)
-    try:
-        for _ in range(5):
-            await asyncio.sleep(0.001)
-        found = loop.metrics()
-        assert found.gil_wait_time_ns >= 0
-        assert found.lag.sum_ns <= found.busy_time_ns
-    finally:
-        done.set()
+    found = loop.metrics()
+    assert found.lag.sum_ns <= found.busy_time_ns
 
 
 async def test_timers_are_counted(loop):

@@ -301,29 +301,6 @@ def leaving_by_exception(s):
     s.iterate()
 
 
-def run_until_complete_leaves_one_turn(s):
-    async def main():
-        s.loop.call_soon(
-            s.noting("one", lambda: s.loop.call_soon(s.noting("two")))
-        )
-        s.note("main")
-
-    s.loop.run_until_complete(main())
-    s.note("-- completed")
-    s.iterate()
-
-
-def stopped_run_until_complete(s):
-    future = s.loop.create_future()
-    s.loop.call_soon(s.noting("stop", s.loop.stop))
-    s.loop.call_soon(s.noting("soon"))
-    try:
-        s.loop.run_until_complete(future)
-    except RuntimeError as exc:
-        s.note(str(exc))
-    s.iterate()
-
-
 SCENARIOS = [
     ready_events_timers,
     what_they_schedule_comes_after,
@@ -338,8 +315,6 @@ SCENARIOS = [
     reader_of_another_thread,
     threadsafe_calls_before_what_they_precede,
     leaving_by_exception,
-    run_until_complete_leaves_one_turn,
-    stopped_run_until_complete,
 ]
 
 

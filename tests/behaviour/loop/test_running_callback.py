@@ -24,18 +24,6 @@ def test_each_callback_has_a_number_of_its_own(loop, iterate):
     assert loop._running_callback() is None
 
 
-def test_the_number_does_not_change_while_it_runs(loop, iterate):
-    found = []
-
-    def callback():
-        found.extend(loop._running_callback()[0] for _ in range(3))
-
-    loop.enable_metrics()
-    loop.call_soon(callback)
-    iterate()
-    assert found == found[:1] * 3
-
-
 def test_nothing_is_said_without_metrics(loop, iterate):
     found = []
     loop.call_soon(lambda: found.append(loop._running_callback()))

@@ -1,11 +1,6 @@
 """call_soon and what an iteration of the loop does with ready callbacks."""
 
-import asyncio
-import functools
-import gc
-import sys
 import time
-import weakref
 
 import pytest
 
@@ -20,34 +15,6 @@ def test_any_number_of_arguments(loop, iterate, count):
     loop.call_soon(callback, *range(count))
     iterate()
     assert seen == [tuple(range(count))]
-
-
-class Appender:
-    def __init__(self, seen):
-        self.seen = seen
-
-    def __call__(self):
-        self.seen.append(7)
-
-    method = __call__
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda seen: functools.partial(seen.append, 7),
-        lambda seen: lambda: seen.append(7),
-        lambda seen: functools.partial(functools.partial(seen.append), 7),
-        lambda seen: Appender(seen),
-        lambda seen: Appender(seen).method,
-    ],
-    ids=["partial", "lambda", "nested", "instance", "method"],
-)
-def test_every_kind_of_callable(loop, iterate, make):
-    seen = []
-    loop.call_soon(make(seen))
-    iterate()
-    assert seen == [7]
 
 
 def test_keyword_arguments_are_refused(loop):
@@ -82,96 +49,23 @@ def test_callback_and_context_by_keyword(loop, iterate):
     assert sorted(seen) == [1, 2, 3, 4]
 
 
-def test_callback_is_released_after_it_ran(loop, iterate):
-    class Token:
-        pass
-
-    def callback(token):
-        pass
-
-    token = Token()
-    alive = weakref.ref(token)
-    loop.call_soon(callback, token)
-    del token
-    gc.collect()
-    assert alive() is not None
-    iterate()
-    gc.collect()
-    assert alive() is None
-
-
-def test_pending_callbacks_are_released_by_close(loop_factory):
-    class Token:
-        pass
-
-    loop = loop_factory()
-    token = Token()
-    alive = weakref.ref(token)
-    loop.call_soon(print, token)
-    loop.call_later(1000, print, token)
-    loop.call_soon_threadsafe(print, token)
-    del token
-    loop.close()
-    gc.collect()
-    assert alive() is None
-
-
-def test_reference_counts_stay_level(loop, iterate):
-    def callback(a, b, c):
-        pass
-
-    value = object()
-    iterate()
-    before = sys.getrefcount(value)
-    for _ in range(50):
-        loop.call_soon(callback, value, value, value)
-        loop.call_soon_threadsafe(callback, value, value, value)
-        loop.call_later(0, callback, value, value, value)
-        loop.call_later(100, callback, value, value, value).cancel()
-    iterate(3)
-    assert sys.getrefcount(value) - before < 5
-
-
-def test_time_is_the_monotonic_clock(loop):
-    before = time.monotonic()
-    now = loop.time()
-    after = time.monotonic()
-    assert isinstance(now, float)
-    assert before - 0.001 <= now <= after + 0.001
-
-
-def test_time_advances_within_an_iteration(loop, iterate):
+def test_time_is_the_monotonic_clock(loop, iterate):
+    """Also in a callback that has been busy for some time."""
     stamps = []
 
-    def callback():
-        stamps.append(loop.time())
-        end = time.monotonic() + 0.005
-        while time.monotonic() < end:
-            pass
-        stamps.append(loop.time())
+    def look_twice():
+        for _ in range(2):
+            stamps.append((time.monotonic(), loop.time(), time.monotonic()))
+            while time.monotonic() < stamps[-1][-1] + 0.005:
+                pass
 
-    loop.call_soon(callback)
+    look_twice()
+    loop.call_soon(look_twice)
     iterate()
-    assert stamps[1] - stamps[0] >= 0.0049
-
-
-def test_is_running_only_while_running(loop, iterate):
-    seen = []
-    assert not loop.is_running()
-    loop.call_soon(lambda: seen.append(loop.is_running()))
-    iterate()
-    assert seen == [True]
-    assert not loop.is_running()
-
-
-def test_running_loop_is_set_only_while_running(loop, iterate):
-    seen = []
-    loop.call_soon(lambda: seen.append(asyncio.get_running_loop()))
-    loop.call_soon(lambda: seen.append(asyncio.get_event_loop()))
-    iterate()
-    assert seen == [loop, loop]
-    with pytest.raises(RuntimeError):
-        asyncio.get_running_loop()
+    assert len(stamps) == 4
+    for before, now, after in stamps:
+        assert isinstance(now, float)
+        assert before - 0.001 <= now <= after + 0.001
 
 
 def test_repr_shows_the_state(loop_factory):
@@ -188,45 +82,3 @@ def test_repr_shows_the_state(loop_factory):
     assert "debug=True" in repr(loop)
     loop.close()
     assert "closed=True" in repr(loop)
-
-
-def test_weak_references_to_a_loop(loop_factory):
-    loop = loop_factory()
-    alive = weakref.ref(loop)
-    assert alive() is loop
-    loop.close()
-    del loop
-    gc.collect()
-    assert alive() is None
-
-
-def test_a_callback_that_dies_with_its_only_reference(loop, iterate):
-    class Killer:
-        def __init__(self, seen):
-            self.seen = seen
-
-        def __del__(self):
-            self.seen.append("dead")
-
-        def run(self):
-            self.seen.append("ran")
-
-    seen = []
-    loop.call_soon(Killer(seen).run)
-    iterate()
-    gc.collect()
-    assert seen == ["ran", "dead"]
-
-
-def test_del_of_an_argument_may_schedule(loop, iterate):
-    class Scheduler:
-        def __del__(self):
-            for number in range(100):
-                loop.call_soon(seen.append, number)
-
-    seen = []
-    loop.call_soon(lambda token: None, Scheduler())
-    iterate()
-    gc.collect()
-    iterate()
-    assert seen == list(range(100))

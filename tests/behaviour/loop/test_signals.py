@@ -55,34 +55,6 @@ def kill_later(delay, signum=signal.SIGUSR1, loop=None):
         thread.join()
 
 
-def test_handler_is_called_with_its_arguments(loop):
-    seen = []
-
-    def handler(*args):
-        seen.append(args)
-        loop.stop()
-
-    loop.add_signal_handler(signal.SIGUSR1, handler, 1, "two")
-    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
-    loop.run_forever()
-    assert loop.remove_signal_handler(signal.SIGUSR1) is True
-    assert seen == [(1, "two")]
-
-
-def test_handler_runs_in_the_loop(loop):
-    seen = []
-
-    def handler():
-        seen.append((asyncio.get_running_loop(), threading.get_ident()))
-        loop.stop()
-
-    loop.add_signal_handler(signal.SIGUSR1, handler)
-    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert seen == [(loop, threading.get_ident())]
-
-
 def test_wakes_a_sleeping_loop(loop):
     loop.add_signal_handler(signal.SIGUSR1, loop.stop)
     with kill_later(0.02):
@@ -114,34 +86,6 @@ def test_signal_after_another_loop_has_run(loop, loop_factory):
         loop.run_forever()
 
 
-def test_while_the_loop_is_busy(loop):
-    seen = []
-
-    def spin():
-        if not seen:
-            loop.call_soon(spin)
-        else:
-            loop.stop()
-
-    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
-    loop.call_soon(spin)
-    loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert seen == [1]
-
-
-def test_signal_before_the_run_is_handled_in_it(loop):
-    seen = []
-    loop.add_signal_handler(
-        signal.SIGUSR1, lambda: (seen.append(1), loop.stop())
-    )
-    os.kill(os.getpid(), signal.SIGUSR1)
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert seen == [1]
-
-
 def test_each_of_several_signals(loop):
     seen = []
     signals = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP]
@@ -158,19 +102,6 @@ def test_each_of_several_signals(loop):
     for signum in signals:
         assert loop.remove_signal_handler(signum)
     assert sorted(seen) == sorted(signals)
-
-
-def test_adding_again_replaces(loop):
-    seen = []
-    loop.add_signal_handler(signal.SIGUSR1, seen.append, "old")
-    loop.add_signal_handler(
-        signal.SIGUSR1, lambda: (seen.append("new"), loop.stop())
-    )
-    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
-    loop.run_forever()
-    assert loop.remove_signal_handler(signal.SIGUSR1) is True
-    assert loop.remove_signal_handler(signal.SIGUSR1) is False
-    assert seen == ["new"]
 
 
 def test_remove_restores_the_default(loop):
@@ -225,29 +156,6 @@ def with_handlers(loop):
     return loop._default_executor
 
 
-@pytest.mark.keeps_fds  # the pipe, to which Python may write
-def test_close_in_another_thread_leaves_only_the_handlers(
-    loop_factory, in_thread, signals_in_order
-):
-    loop = loop_factory()
-    pool = with_handlers(loop)
-    raised = []
-
-    def close():
-        try:
-            loop.close()
-        except ValueError as exc:
-            raised.append(str(exc))
-
-    in_thread(close).join()
-    assert len(raised) == 1
-    assert raised[0].startswith("signal only works in main thread")
-    assert loop.is_closed()
-    assert loop._default_executor is None
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        pool.submit(int)
-
-
 @pytest.fixture
 def closed_elsewhere(loop_factory, in_thread, signals_in_order):
     """Return a loop with handlers, which another thread has closed."""
@@ -260,6 +168,8 @@ def closed_elsewhere(loop_factory, in_thread, signals_in_order):
 
     in_thread(close).join()
     assert loop._signal_handlers
+    assert loop.is_closed()
+    assert loop._default_executor is None
     return loop
 
 
@@ -310,34 +220,6 @@ def test_handler_may_remove_itself(loop):
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
-def test_handler_that_fails_is_reported(loop, reports):
-    def handler():
-        loop.call_soon(loop.stop)
-        raise ZeroDivisionError
-
-    loop.add_signal_handler(signal.SIGUSR1, handler)
-    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert isinstance(reports[0]["exception"], ZeroDivisionError)
-
-
-@pytest.mark.parametrize("bad", [0, -1, 10000, signal.NSIG])
-def test_invalid_signal_numbers(loop, bad):
-    with pytest.raises(ValueError, match="invalid signal number"):
-        loop.add_signal_handler(bad, print)
-    with pytest.raises(ValueError, match="invalid signal number"):
-        loop.remove_signal_handler(bad)
-
-
-@pytest.mark.parametrize("bad", ["SIGUSR1", None, 1.5, b"1"], ids=repr)
-def test_types_that_are_no_signals(loop, bad):
-    with pytest.raises(TypeError, match="sig must be an int"):
-        loop.add_signal_handler(bad, print)
-    with pytest.raises(TypeError, match="sig must be an int"):
-        loop.remove_signal_handler(bad)
-
-
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 def test_signals_that_cannot_be_caught(loop, signum):
     with pytest.raises(RuntimeError, match="cannot be caught"):
@@ -374,20 +256,6 @@ def test_only_in_the_main_thread(loop_factory, in_thread):
     assert len(raised) == 1
     assert raised[0] in (ValueError, RuntimeError)
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
-
-
-def test_python_handlers_run_while_the_loop_sleeps(loop):
-    seen = []
-    with python_handler(
-        signal.SIGUSR1,
-        lambda *args: (
-            seen.append(1),
-            loop.call_soon_threadsafe(loop.stop),
-        ),
-    ):
-        with kill_later(0.02):
-            loop.run_forever()
-    assert seen == [1]
 
 
 @pytest.mark.parametrize(
@@ -433,35 +301,6 @@ def test_a_signal_while_the_pipe_of_signals_is_emptied(loop):
     ):
         loop.run_until_complete(asyncio.wait_for(done, PATIENCE))
     assert calls == [signal.SIGUSR1] * 2
-
-
-def test_exit_exception_of_a_python_handler_in_a_callback(loop):
-    def handler(*args):
-        raise KeyboardInterrupt
-
-    with python_handler(signal.SIGUSR1, handler):
-        loop.call_soon(signal.raise_signal, signal.SIGUSR1)
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_forever()
-    assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-
-
-def test_signals_do_not_shorten_a_sleep(loop):
-    seen = []
-
-    def handler(*args):
-        seen.append(1)
-        # Two that wait together would be one.
-        if len(seen) == 1:
-            stack.enter_context(kill_later(0.005))
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(python_handler(signal.SIGUSR1, handler))
-        stack.enter_context(kill_later(0.005))
-        start = time.monotonic()
-        loop.run_until_complete(asyncio.sleep(0.03))
-        assert time.monotonic() - start >= 0.03
-    assert len(seen) == 2
 
 
 @contextlib.contextmanager
@@ -511,16 +350,6 @@ def test_a_handler_of_another_loop_gets_a_signal_of_a_runs_last_iteration(
     other.close()
     loop.run_until_complete(asyncio.sleep(0.01))
     assert seen == ["signal"]
-
-
-def test_a_handler_does_not_get_a_signal_that_came_before_it(loop):
-    seen = []
-    with python_handler(signal.SIGUSR1, lambda *args: None):
-        kill_and_stop(loop, signal.SIGUSR1)
-        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-        loop.run_until_complete(asyncio.sleep(0.01))
-        loop.remove_signal_handler(signal.SIGUSR1)
-    assert seen == []
 
 
 @pytest.mark.parametrize("followed", [False, True])
@@ -622,33 +451,6 @@ def test_a_handler_gets_signals_after_the_wakeup_fd_was_cleared(loop, run):
 
     run(main())
     assert seen == ["signal"]
-
-
-def test_handlers_stay_between_runs(loop):
-    seen = []
-    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
-
-    async def main(count):
-        os.kill(os.getpid(), signal.SIGUSR1)
-        while len(seen) < count:
-            await asyncio.sleep(0)
-
-    for count in range(1, 5):
-        loop.run_until_complete(main(count))
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert len(seen) == 4
-
-
-def test_sigchld_handler_of_the_user(loop):
-    seen = []
-    loop.add_signal_handler(
-        signal.SIGCHLD, lambda: (seen.append(1), loop.stop())
-    )
-    pid = os.posix_spawn("/bin/true", ["true"], {})
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGCHLD)
-    assert os.waitpid(pid, 0)[0] == pid
-    assert seen == [1]
 
 
 def test_closing_another_loop_leaves_the_handlers(loop_factory, loop_kind):

@@ -1,14 +1,12 @@
-"""create_task: factories by version, names, eager starts, running tasks."""
+"""create_task, and factories by version."""
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 
 import pytest
 
-since_312 = pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="eager tasks are new in 3.12"
-)
 since_314 = pytest.mark.skipif(
     sys.version_info < (3, 14), reason="create_task passes on new in 3.14"
 )
@@ -16,13 +14,6 @@ since_314 = pytest.mark.skipif(
 
 async def five():
     return 5
-
-
-def test_create_task_makes_asyncios_task(loop):
-    task = loop.create_task(five())
-    assert type(task) is asyncio.Task
-    assert task.get_loop() is loop
-    assert loop.run_until_complete(task) == 5
 
 
 def test_another_loop_counts_as_running(loop, loop_factory):
@@ -56,33 +47,6 @@ def test_another_loop_counts_as_running(loop, loop_factory):
         other.close()
 
 
-def test_name(loop):
-    task = loop.create_task(five(), name="mine")
-    assert task.get_name() == "mine"
-    other = loop.create_task(five())
-    assert other.get_name().startswith("Task-")
-    number = loop.create_task(five(), name=17)
-    assert number.get_name() == "17"
-    loop.run_until_complete(asyncio.gather(task, other, number))
-
-
-def test_context(loop):
-    var = contextvars.ContextVar("var", default="outside")
-    context = contextvars.copy_context()
-
-    async def main():
-        value = var.get()
-        var.set("inside")
-        await asyncio.sleep(0)
-        return value, var.get()
-
-    context.run(var.set, "given")
-    task = loop.create_task(main(), context=context)
-    assert loop.run_until_complete(task) == ("given", "inside")
-    assert context[var] == "inside"
-    assert var.get() == "outside"
-
-
 def test_create_task_has_a_loop_already(loop):
     other = asyncio.SelectorEventLoop()
     coro = five()
@@ -104,57 +68,27 @@ def test_task_factory_set_and_get(loop):
     assert loop.get_task_factory() is None
 
 
-@pytest.mark.parametrize("bad", [1, "factory", object()])
-def test_task_factory_must_be_callable(loop, bad):
-    with pytest.raises(TypeError):
-        loop.set_task_factory(bad)
-    assert loop.get_task_factory() is None
-
-
-def test_factory_gets_loop_and_coroutine(loop):
-    seen = []
-
-    def factory(*args, **kwargs):
-        seen.append((args, kwargs))
-        return asyncio.Task(args[1], loop=args[0])
-
-    loop.set_task_factory(factory)
-    coro = five()
-    task = loop.create_task(coro)
-    assert seen[0][0] == (loop, coro)
-    assert loop.run_until_complete(task) == 5
-
-
 def test_factory_gets_only_the_arguments_of_the_caller(loop):
-    seen = []
-
-    def factory(loop, coro, **kwargs):
-        seen.append(sorted(kwargs))
-        return asyncio.Task(coro, loop=loop)
-
-    loop.set_task_factory(factory)
-    loop.run_until_complete(loop.create_task(five()))
+    """As from asyncio's loop of this version."""
     oracle = asyncio.SelectorEventLoop()
-    expected = []
-    try:
-        oracle.set_task_factory(
-            lambda lo, coro, **kw: (
-                expected.append(sorted(kw)),
-                asyncio.Task(coro, loop=lo),
-            )[1]
-        )
-        oracle.run_until_complete(oracle.create_task(five()))
-        context = contextvars.copy_context()
-        for call in (
-            {"context": context},
-            {"name": "x"},
-            {"name": "x", "context": context},
-        ):
-            for each in (loop, oracle):
+    context = contextvars.copy_context()
+    seen = {loop: [], oracle: []}
+
+    def factory(lo, coro, **kwargs):
+        seen[lo].append(sorted(kwargs))
+        return asyncio.Task(coro, loop=lo)
+
+    with contextlib.closing(oracle):
+        for each in (loop, oracle):
+            each.set_task_factory(factory)
+            for call in (
+                {},
+                {"context": context},
+                {"name": "x"},
+                {"name": "x", "context": context},
+            ):
                 each.run_until_complete(each.create_task(five(), **call))
-    finally:
-        oracle.close()
-    assert seen == expected
+    assert seen[loop] == seen[oracle]
 
 
 def test_factory_of_the_old_kind(loop):
@@ -163,27 +97,6 @@ def test_factory_of_the_old_kind(loop):
     assert loop.run_until_complete(five()) == 5
     task = loop.create_task(five())
     assert loop.run_until_complete(task) == 5
-
-
-def test_factory_is_used_by_run_until_complete_and_gather(loop):
-    made = []
-
-    class Mine(asyncio.Task):
-        pass
-
-    def factory(loop, coro, **kwargs):
-        task = Mine(coro, loop=loop, **kwargs)
-        made.append(task)
-        return task
-
-    loop.set_task_factory(factory)
-
-    async def main():
-        assert isinstance(asyncio.current_task(), Mine)
-        return await asyncio.gather(five(), five())
-
-    assert loop.run_until_complete(main()) == [5, 5]
-    assert len(made) == 3
 
 
 def test_factory_that_raises(loop):
@@ -196,20 +109,6 @@ def test_factory_that_raises(loop):
         loop.create_task(five())
     loop.set_task_factory(None)
     assert loop.run_until_complete(five()) == 5
-
-
-@since_312
-def test_eager_factory_outside_a_running_loop_is_lazy(loop):
-    loop.set_task_factory(asyncio.eager_task_factory)
-    seen = []
-
-    async def child():
-        seen.append(1)
-
-    task = loop.create_task(child())
-    assert seen == []
-    loop.run_until_complete(task)
-    assert seen == [1]
 
 
 @since_314
@@ -229,46 +128,6 @@ def test_unknown_keywords_go_to_the_factory(loop):
     with pytest.raises(TypeError):
         loop.create_task(coro, priority=3)
     coro.close()
-
-
-def test_a_python_task_class(loop):
-    """asyncio's Python tasks schedule bound methods, not C wrappers."""
-    from asyncio import tasks
-
-    task = tasks._PyTask(five(), loop=loop)
-    assert loop.run_until_complete(task) == 5
-
-
-def test_a_python_future(loop):
-    from asyncio import futures
-
-    future = futures._PyFuture(loop=loop)
-    loop.call_soon(future.set_result, 3)
-
-    async def main():
-        return await future
-
-    assert loop.run_until_complete(main()) == 3
-
-
-def test_task_awaiting_itself_and_bad_yields(loop):
-    class Bad:
-        def __await__(self):
-            yield 1
-
-    async def itself():
-        await asyncio.current_task()
-
-    async def main():
-        with pytest.raises(RuntimeError, match="bad yield"):
-            await asyncio.ensure_future(bad())
-        with pytest.raises(RuntimeError, match="cannot await on itself"):
-            await asyncio.ensure_future(itself())
-
-    async def bad():
-        await Bad()
-
-    loop.run_until_complete(main())
 
 
 @pytest.mark.parametrize("inner", [False, True])

@@ -47,27 +47,10 @@ class _Callback:
         self.loop.stop()
 
     def run(self) -> list[Any]:
-        if self.handle is None:
-            self.handle = self.loop.call_soon_threadsafe(self)
         self.thread.start()
         self.loop.run_forever()
         self.thread.join()
         return self.order
-
-
-@waits
-@pytest.mark.parametrize("debug", [False, True])
-def test_cancel_waits_for_the_callback(loop: Loop, debug: bool) -> None:
-    loop.set_debug(debug)
-    callback = _Callback(loop, lambda self: self.handle.cancel())
-    assert callback.run() == [False, "over", ("acted", None)]
-    assert callback.handle.cancelled()
-
-
-@waits
-def test_cancelled_waits_for_the_callback(loop: Loop) -> None:
-    callback = _Callback(loop, lambda self: self.handle.cancelled())
-    assert callback.run() == [False, "over", ("acted", False)]
 
 
 def test_cancelling_another_handle_does_not_wait(loop: Loop) -> None:

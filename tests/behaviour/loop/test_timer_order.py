@@ -7,10 +7,6 @@ import time
 import pytest
 
 
-def nothing():
-    pass
-
-
 def burn(seconds):
     """Keep the thread busy for so long; return the time at the end."""
     end = now = time.monotonic()
@@ -46,45 +42,6 @@ def test_slow_callbacks_make_a_timer_late_by_one_of_them(
     schedule(slow)
     loop.run_forever()
     assert came == [links_before]
-
-
-@pytest.mark.parametrize("delay", [0, 0.0, -1e-6])
-@pytest.mark.parametrize("busy", [0.0005, 0.002, 0.03])
-def test_no_delay_counts_from_the_call_and_not_from_the_iteration(
-    loop, delay, busy
-):
-    """A timer that became due while the callback was busy runs first."""
-    seen = []
-
-    def slow():
-        loop.call_later(busy / 2, seen.append, "due before")
-        burn(busy)
-        loop.call_later(delay, seen.append, "no delay")
-        loop.call_later(0, loop.stop)
-
-    loop.call_later(0, slow)
-    loop.run_forever()
-    assert seen == ["due before", "no delay"]
-
-
-@pytest.mark.parametrize("pending", [None, 1000, 0.005])
-def test_no_delay_is_due_after_one_for_a_time_just_read(loop, pending):
-    seen = []
-
-    def slow():
-        if pending is not None:
-            timers.append(loop.call_later(pending, nothing))
-        for _ in range(5):
-            loop.call_at(burn(0.001), seen.append, "time")
-            loop.call_later(0, seen.append, "no delay")
-        loop.call_soon(loop.call_soon, loop.stop)
-
-    timers = []
-    loop.call_later(0, slow)
-    loop.run_forever()
-    assert seen == ["time", "no delay"] * 5
-    for timer in timers:
-        timer.cancel()
 
 
 class Times:

@@ -1,21 +1,19 @@
-"""One thread at a time runs a loop, or closes it; the other gets an error."""
+"""Two threads run, close or wake one loop: the wrong one gets an error."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 
 import pytest
-from builds import HAS_GIL
 from patience import PATIENCE
 
 ROUNDS = 50
 
-
-@pytest.fixture(autouse=True)
-def _asyncio_needs_the_gil(loop_kind):
-    if loop_kind == "asyncio" and not HAS_GIL:
-        pytest.skip("asyncio's own loop looks first and marks itself later")
+marks_itself_late = pytest.mark.asyncio_needs_gil(
+    "its own loop looks first and marks itself later"
+)
 
 
 def race(one, other):
@@ -38,6 +36,7 @@ def race(one, other):
     return [str(exc) for exc in raised]
 
 
+@marks_itself_late
 def test_two_threads_run_one_loop(loop_factory, loop_kind):
     loop = loop_factory()
     hooks = sys.get_asyncgen_hooks()
@@ -76,3 +75,35 @@ def test_two_threads_run_and_close_one_loop(loop_factory, loop_kind):
             "Event loop is closed",
         )
         loop.close()
+
+
+def test_threads_wake_and_ask_a_loop_that_is_closed_meanwhile(loop_factory):
+    for _ in range(20):
+        loop = loop_factory()
+        begun, over = threading.Event(), threading.Event()
+        faults = []
+
+        def disturb(loop=loop, begun=begun, over=over, faults=faults):
+            while not over.is_set():
+                try:
+                    loop._write_to_self()
+                    handle = loop.call_soon_threadsafe(int)
+                    handle.cancel()
+                    repr(loop)
+                except RuntimeError as exc:
+                    if str(exc) != "Event loop is closed":
+                        faults.append(exc)
+                except BaseException as exc:
+                    faults.append(exc)
+                begun.set()
+
+        threads = [threading.Thread(target=disturb) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert faults == []

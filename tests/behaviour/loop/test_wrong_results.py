@@ -15,33 +15,19 @@ wrong = pytest.mark.parametrize(
 )
 
 
-def schedule_soon(loop, function):
-    loop.call_soon(function)
-
-
-def schedule_by_a_handle(loop, function):
-    loop.kept = loop.call_soon(function)
-
-
-def schedule_threadsafe(loop, function):
-    loop.call_soon_threadsafe(function)
-
-
-def schedule_later(loop, function):
-    loop.call_later(0, function)
+SCHEDULERS = {
+    "soon": lambda loop, function: loop.call_soon(function),
+    "handle": lambda loop, function: setattr(
+        loop, "kept", loop.call_soon(function)
+    ),
+    "threadsafe": lambda loop, function: loop.call_soon_threadsafe(function),
+    "later": lambda loop, function: loop.call_later(0, function),
+}
 
 
 @wrong
 @pytest.mark.reports
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        schedule_soon,
-        schedule_by_a_handle,
-        schedule_threadsafe,
-        schedule_later,
-    ],
-)
+@pytest.mark.parametrize("schedule", SCHEDULERS.values(), ids=SCHEDULERS)
 async def test_it_is_reported_and_the_next_callback_runs(
     loop, reports, schedule, function
 ):
@@ -71,8 +57,3 @@ async def test_a_callback_with_many_arguments(loop, reports):
     assert wrong.got == tuple(range(9))
     (report,) = reports
     assert type(report["exception"]) is ValueError
-
-
-async def test_it_is_the_exception_of_an_executor_call(loop):
-    with pytest.raises(SystemError):
-        await loop.run_in_executor(None, capi.return_null_without_error)
