@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import time
 
 import pytest
 from net_helpers import (
@@ -25,6 +26,8 @@ from tls_ends import (
     contexts,
     every_side,
     every_version,
+    meet_client,
+    meet_server,
     tls_server,
 )
 
@@ -47,22 +50,6 @@ async def arriving(loop, near, context, **options):
 
 
 @every_version
-async def test_a_client_reads_a_byte_at_a_time(run, loop, version):
-    near = Recorder()
-    client, server = contexts("client", version)
-    task, sock = await arriving(loop, near, client)
-    peer = Crumbs(sock, server, True)
-    await peer.handshake()
-    transport, _ = await task
-    await peer.write(b"data")
-    assert await near.wait_data(4) == b"data"
-    transport.abort()
-    await near.wait_lost()
-    near.check()
-    peer.close()
-
-
-@every_version
 async def test_a_server_reads_a_byte_at_a_time(run, loop, version):
     _, context = contexts("server", version)
     async with tls_server() as (address, seen):
@@ -73,25 +60,21 @@ async def test_a_server_reads_a_byte_at_a_time(run, loop, version):
         peer.close()
 
 
-@every_side
-@every_version
+#: Where the peer has the last word of the handshake.
+every_last_word = pytest.mark.parametrize(
+    ("side", "version"), [("client", "1.2"), ("server", "1.3")]
+)
+
+
+@every_last_word
 async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
     """Nothing of it is lost; whether the waiter is first, the loops differ."""
-    if (side, version) in [("client", "1.3"), ("server", "1.2")]:
-        pytest.skip("the peer's handshake does not end with its own flight")
     near = Recorder()
-    context, far = contexts(side, version)
+    task = None
     if side == "client":
-        task, sock = await arriving(loop, near, context)
-        peer = WirePeer(sock, far, True)
+        task, peer = await meet_client(lambda: near, *contexts(side, version))
     else:
-        server = await loop.create_server(
-            lambda: near, "127.0.0.1", 0, ssl=context
-        )
-        address = server.sockets[0].getsockname()
-        peer = WirePeer(await calling(loop, address), far, False)
-        server.close()
-        task = None
+        peer = await meet_server(lambda: near, *contexts(side, version))
     await peer.attempt(peer.tls.do_handshake)
     flight = peer.outgoing.read()
     assert flight
@@ -103,6 +86,58 @@ async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
     assert near.names == ["made", "data", "eof", "lost"]
     near.check()
     await peer.expect_end()
+    peer.close()
+
+
+class Replies(Recorder):
+    """Replies when it gets the data."""
+
+    def data_received(self, data):
+        super().data_received(data)
+        self.transport.write(b"reply to " + data)
+
+
+class StreamReplies(asyncio.StreamReaderProtocol):
+    """Replies from a task that reads."""
+
+    def __init__(self):
+        super().__init__(asyncio.StreamReader(), self.reply)
+        self.over = asyncio.Event()
+
+    async def reply(self, reader, writer):
+        writer.write(b"reply to " + await reader.read(100))
+        writer.close()
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        self.over.set()
+
+    async def wait_lost(self):
+        await self.over.wait()
+
+
+#: The second request's records have 64 KiB: as much as is read at once.
+@pytest.mark.parametrize("request_", [b"request", bytes(65_448)])
+@every_last_word
+@pytest.mark.parametrize("kind", [Replies, StreamReplies])
+async def test_a_request_with_eof_behind_it_gets_its_reply(
+    loop, side, version, kind, request_
+):
+    """It is in the segment of the handshake, too."""
+    protocol = kind()
+    near, far = contexts(side, version)
+    task = None
+    if side == "client":
+        task, peer = await meet_client(lambda: protocol, near, far)
+    else:
+        peer = await meet_server(lambda: protocol, near, far)
+    await peer.attempt(peer.tls.do_handshake)
+    await peer.send(peer.outgoing.read() + peer.seal(request_))
+    peer.send_eof()
+    assert await peer.read_exactly(9) == b"reply to "
+    await protocol.wait_lost()
+    if task is not None:
+        await task
     peer.close()
 
 
@@ -151,10 +186,9 @@ GARBAGE = {
     "warnings": b"\x15\x03\x01\x00\x02\x01\x5a" * 40,
     "endless": b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(MIB),
 }
-every_garbage = pytest.mark.parametrize("garbage", GARBAGE)
 
 
-@every_garbage
+@pytest.mark.parametrize("garbage", GARBAGE)
 async def test_a_server_receives_something_else_than_tls(
     run, loop, garbage, reports
 ):
@@ -178,68 +212,6 @@ async def test_a_server_receives_something_else_than_tls(
     assert reports == []
 
 
-@every_garbage
-async def test_a_client_receives_something_else_than_tls(
-    run, loop, garbage, reports
-):
-    """create_connection raises OpenSSL's error, without a protocol call."""
-    near = Recorder()
-    task, sock = await arriving(loop, near, client_context())
-    peer = PlainPeer(sock)
-    with contextlib.suppress(ConnectionError):
-        await peer.send(GARBAGE[garbage])
-    with pytest.raises(ssl.SSLError) as caught:
-        await task
-    assert caught.value.library == "SSL"
-    with contextlib.suppress(ConnectionError):
-        await peer.recv_all()
-    peer.close()
-    await iterations(5)
-    assert near.names == []
-    assert reports == []
-
-
-@every_side
-@pytest.mark.parametrize("end", ["eof", "reset"])
-@pytest.mark.parametrize("part", [0, 1, 5, 0.5, -1])
-async def test_a_handshake_that_breaks_off(
-    run, loop, side, end, part, reports
-):
-    """After so many bytes of its first flight the peer is gone."""
-    near = Recorder()
-    if side == "client":
-        task, sock = await arriving(loop, near, client_context())
-        peer = WirePeer(sock, server_context(), True)
-        await peer._pull()
-    else:
-        server = await loop.create_server(
-            lambda: near, "127.0.0.1", 0, ssl=server_context()
-        )
-        address = server.sockets[0].getsockname()
-        peer = WirePeer(await calling(loop, address), client_context(), False)
-        server.close()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        peer.tls.do_handshake()
-    flight = peer.outgoing.read()
-    assert flight[0] == HANDSHAKE
-    cut = int(part * len(flight)) if part == 0.5 else part
-    await peer.send(flight[:cut])
-    if end == "reset":
-        await iterations(3)
-        peer.reset()
-    else:
-        peer.send_eof()
-    if side == "client":
-        with pytest.raises(ConnectionResetError):
-            await task
-    if end == "eof":
-        await peer.expect_end()
-        peer.close()
-    await iterations(10)
-    assert near.names == []
-    assert reports == []
-
-
 @pytest.mark.reports
 async def test_a_failure_is_reported_in_debug_mode(run, debug, reports):
     """asyncio's words, with the exception and the protocol."""
@@ -258,49 +230,6 @@ async def test_a_failure_is_reported_in_debug_mode(run, debug, reports):
     assert report["protocol"] is seen[0]
 
 
-@every_side
-@every_version
-async def test_the_peer_refuses_us(run, loop, side, version, reports):
-    """Its alert is the error's text: it knows why, and we say it."""
-    near = Recorder()
-    context, far = contexts(side, version)
-    if side == "client":
-        far.verify_mode = ssl.CERT_REQUIRED
-        task, sock = await arriving(loop, near, context)
-        peer = WirePeer(sock, far, True)
-    else:
-        far = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        far.maximum_version = far.minimum_version = getattr(
-            ssl.TLSVersion, "TLSv1_" + version[-1]
-        )
-        server = await loop.create_server(
-            lambda: near, "127.0.0.1", 0, ssl=context
-        )
-        address = server.sockets[0].getsockname()
-        peer = WirePeer(await calling(loop, address), far, False)
-        server.close()
-    with pytest.raises(ssl.SSLError):
-        await peer.handshake()
-    exc = None
-    if side == "client":
-        try:
-            await task
-        except ssl.SSLError as error:
-            exc = error
-        else:
-            # In 1.3 a client is done before the server has judged it.
-            assert version == "1.3"
-            exc = await near.wait_lost()
-            assert near.names == ["made", "lost"]
-        assert isinstance(exc, OSError)
-    else:
-        await iterations(10)
-        assert near.names == []
-    if isinstance(exc, ssl.SSLError):
-        assert "ALERT" in exc.reason
-    assert reports == []
-
-
 @pytest.mark.native_tls
 @every_side
 @every_version
@@ -312,17 +241,11 @@ async def test_the_peer_that_we_refuse_gets_an_alert(
     context, far = contexts(side, version)
     if side == "client":
         untrusting = ssl.create_default_context()
-        task, sock = await arriving(loop, near, untrusting)
-        peer = WirePeer(sock, far, True)
+        task, peer = await meet_client(lambda: near, untrusting, far)
         alert = "ALERT_UNKNOWN_CA"
     else:
         context.verify_mode = ssl.CERT_REQUIRED
-        server = await loop.create_server(
-            lambda: near, "127.0.0.1", 0, ssl=context
-        )
-        address = server.sockets[0].getsockname()
-        peer = WirePeer(await calling(loop, address), far, False)
-        server.close()
+        peer = await meet_server(lambda: near, context, far)
         alert = "ALERT_(CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE)"
     with pytest.raises(ssl.SSLError, match=alert):
         await peer.drive(peer.tls.do_handshake)
@@ -439,26 +362,6 @@ async def test_the_plain_transport_ends_in_the_handshake(
     assert reports == []
 
 
-async def test_a_server_that_closes_ends_a_handshake_well(run, loop):
-    """Who was accepted is served."""
-    near = Recorder()
-    server = await loop.create_server(
-        lambda: near, "127.0.0.1", 0, ssl=server_context()
-    )
-    sock = await calling(loop, server.sockets[0].getsockname())
-    peer = WirePeer(sock, client_context(), False)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        peer.tls.do_handshake()
-    await peer.flush()
-    await peer._pull()
-    server.close()
-    await peer.handshake()
-    await peer.write(b"served")
-    assert await near.wait_data(6) == b"served"
-    peer.close()
-    await near.wait_lost()
-
-
 @pytest.mark.reports
 def test_a_loop_closed_in_the_middle_of_handshakes(loop_factory):
     """Nothing is left referenced, and no thread or timer goes on."""
@@ -522,3 +425,28 @@ async def test_a_hello_that_is_sent_is_whole(run, loop):
     peer.close()
     with pytest.raises(ConnectionResetError):
         await task
+
+
+async def test_peers_that_never_finish_the_handshake(run, loop, reports):
+    """They cost no time while idle, and other clients are served."""
+    async with tls_server(ssl_handshake_timeout=0.5) as (address, seen):
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+        peers = [PlainPeer(await calling(loop, address)) for _ in range(50)]
+        for number, peer in enumerate(peers):
+            await peer.send(hello[: number % len(hello)])
+        _, near = await loop.create_connection(
+            Recorder,
+            *address,
+            ssl=client_context(),
+            server_hostname="localhost",
+        )
+        near.transport.close()
+        assert await near.wait_lost() is None
+        spent = time.thread_time()
+        for peer in peers:
+            assert await peer.expect_end() == b""
+            peer.close()
+        assert time.thread_time() - spent < 0.4
+        await iterations(5)
+    assert sum(protocol.count("made") for protocol in seen) == 1
+    assert reports == []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
 import socket
 import ssl
 
 import pytest
-from net_helpers import MIB, Recorder, digest, iterations, pattern
+from net_helpers import KIB, MIB, Recorder, iterations, pattern
 from tls_ends import (
     APPLICATION_DATA,
     RECORD,
@@ -19,7 +19,7 @@ from tls_ends import (
 from tls_reasons import BAD_RECORD
 
 
-@every_way
+@every_side
 @every_version
 async def test_records_of_one_segment_are_one_call(
     settled_pair, side, version
@@ -35,7 +35,7 @@ async def test_records_of_one_segment_are_one_call(
     ]
 
 
-@every_way
+@every_side
 @every_version
 async def test_a_record_a_byte_at_a_time(settled_pair, side, version):
     """Nothing is delivered before its record is whole."""
@@ -103,25 +103,39 @@ async def test_writes_are_in_records_of_the_largest_size(
     assert await c.peer.read_exactly(100_000) == bytes(100_000)
 
 
+def tiny_records(peer, count):
+    """Records of one byte each, and the bytes."""
+    data = pattern(count)
+    return b"".join(peer.seal(data[at : at + 1]) for at in range(count)), data
+
+
 @every_side
-async def test_random_pieces_both_ways(tls_pair, side):
-    """What a record holds and what a segment holds have no common measure."""
-    rng = random.Random(7)
-    c = await tls_pair(side=side)
-    there, back = pattern(1 * MIB, 1), pattern(1 * MIB, 2)
-    wire, position = bytearray(), 0
-    while position < len(there) or wire:
-        if position < len(there):
-            size = rng.choice([1, 10, 1000, RECORD, 50_000])
-            wire += c.peer.seal(there[position : position + size])
-            c.transport.write(back[position : position + size])
-            position += size
-        cut = rng.randrange(1, 70_000)
-        await c.peer.send(wire[:cut])
-        del wire[:cut]
-    assert await c.peer.read_exactly(len(back)) == back
-    await c.protocol.wait_data(len(there))
-    assert digest(c.protocol.data) == digest(there)
+@every_version
+async def test_many_tiny_records(settled_pair, side, version):
+    """They are joined: a byte does not cost a call of the protocol."""
+    c = await settled_pair(side=side, version=version)
+    before = c.protocol.count("data")
+    wire, data = tiny_records(c.peer, 20_000)
+    await c.peer.send(wire)
+    assert await c.protocol.wait_data(len(data)) == data
+    assert c.protocol.count("data") - before < len(data) / 10
+
+
+@every_side
+async def test_many_tiny_records_to_a_paused_transport(settled_pair, side):
+    c = await settled_pair(side=side)
+    c.transport.pause_reading()
+    wire, data = tiny_records(c.peer, 60_000)
+    below = c.transport._ssl_protocol._transport
+    at = 0
+    while below.is_reading():
+        with contextlib.suppress(BlockingIOError):
+            at += c.peer.sock.send(wire[at : at + 64 * KIB])
+        await iterations(1)
+        assert c.transport.get_read_buffer_size() < MIB
+    c.transport.resume_reading()
+    await c.peer.send(wire[at:])
+    assert await c.protocol.wait_data(len(data)) == data
 
 
 def spoil_text(wire):
@@ -159,14 +173,11 @@ SPOILERS = [
     plain_text,
     plain_alert,
 ]
-every_spoiler = pytest.mark.parametrize(
-    "spoil", SPOILERS, ids=lambda spoil: spoil.__name__
-)
 
 
-@every_way
+@every_side
 @every_version
-@every_spoiler
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
 async def test_a_spoiled_record_ends_the_connection(
     settled_pair, side, version, spoil
 ):
@@ -253,51 +264,6 @@ async def test_a_spoiled_record_is_logged_in_debug_mode(
     (record,) = [r for r in caplog.records if "atal error" in r.getMessage()]
     assert record.levelname == "DEBUG"
     assert isinstance(record.exc_info[1], ssl.SSLError)
-
-
-@every_side
-async def test_nothing_behind_a_spoiled_record_is_delivered(
-    settled_pair, side
-):
-    c = await settled_pair(side=side)
-    good, bad = c.peer.seal(b"good"), spoil_text(c.peer.seal(b"spoiled"))
-    await c.peer.send(good + bad + c.peer.seal(b"behind"))
-    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
-    assert c.protocol.data in (b"", b"good")
-
-
-@every_side
-async def test_a_doubled_record_is_an_error(settled_pair, side):
-    """A replay, or records that changed places, are never delivered."""
-    c = await settled_pair(side=side)
-    wire = c.peer.seal(b"once")
-    await c.peer.send(wire)
-    await c.protocol.wait_data(4)
-    await c.peer.send(wire)
-    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
-    assert c.protocol.data == b"once"
-
-
-@every_side
-async def test_records_out_of_order_are_an_error(settled_pair, side):
-    c = await settled_pair(side=side)
-    first, second = map(c.peer.seal, (b"first", b"second"))
-    await c.peer.send(second + first)
-    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
-    assert c.protocol.data == b""
-
-
-@every_side
-async def test_writes_during_the_end_by_an_error_are_dropped(tls_pair, side):
-    """No exception leaves write(), whatever became of the connection."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    await c.peer.send(spoil_text(c.peer.seal(b"spoiled")))
-    while not c.protocol.lost:
-        c.transport.write(b"x" * 1000)
-        await iterations(1)
-    assert isinstance(c.protocol.exc, ssl.SSLError)
-    c.transport.write(b"x")
 
 
 @every_side

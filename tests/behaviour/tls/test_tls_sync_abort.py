@@ -99,8 +99,8 @@ async def test_unread_records_stay_readable_after_abort_and_close(loop):
             transport.close()
 
     transport = await raw.start_tls(loop, First())
-    for _ in range(8):
-        await asyncio.sleep(0)  # data waits for the task that made it
+    for _ in range(12):
+        await asyncio.sleep(0)  # nothing is read before
     for text in (b"A" * 16, b"B" * 16000, b"C" * 16000):
         raw.peer.write(text)
     raw.deliver()
@@ -126,7 +126,7 @@ async def test_end_inside_of_the_shutdowns_read_stops_the_shutdown(loop):
 
     raw.context.sslobject_class = Ending
     transport = await raw.start_tls(loop, asyncio.Protocol())
-    for _ in range(8):
+    for _ in range(12):
         await asyncio.sleep(0)
     raw.peer.write(b"unread")
     armed.append(True)
