@@ -1,9 +1,8 @@
 """The far ends of a TLS connection, which the tests drive.
 
 `WirePeer` is an `ssl.SSLObject` over a plain socket: the test decides how
-records are cut, joined or spoiled.  `blocking_peer` is an `ssl.SSLSocket` in a
-thread, as most peers in the world are.  `Openssl` is the openssl command,
-which alone renegotiates and changes keys when it is told to.
+records are cut, joined or spoiled.  `Openssl` is the openssl command, which
+renegotiates when it is told to.
 """
 
 from __future__ import annotations
@@ -468,25 +467,6 @@ async def tls_both_ends(
         await iterations(3)
         near.check()
         far.check()
-
-
-async def blocking_peer(
-    sock: socket.socket, context: Any, server_side: bool, talk: Any
-) -> Any:
-    """What *talk* returns, called in a thread with an ssl.SSLSocket."""
-
-    def work() -> Any:
-        sock.settimeout(PATIENCE)
-        hostname = None if server_side else "localhost"
-        with context.wrap_socket(
-            sock,
-            server_side,
-            server_hostname=hostname,
-            suppress_ragged_eofs=False,
-        ) as tls:
-            return talk(tls)
-
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 class Openssl:

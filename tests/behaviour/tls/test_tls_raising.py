@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import sys
 
 import pytest
 from net_helpers import (
@@ -71,20 +70,6 @@ async def test_an_exception_while_reading_ends_the_connection(
     assert report["protocol"] is above
     assert c.protocol.names == ["made", "data", "lost"]
     reports.clear()
-
-
-@every_side
-async def test_the_handler_runs_as_in_an_except_block(tls_pair, loop, side):
-    handled = []
-    c = await tls_pair(Recorder(data=fail), side=side)
-    loop.set_exception_handler(
-        lambda lo, context: handled.append(
-            sys.exc_info()[1] is context["exception"]
-        )
-    )
-    await c.peer.write(b"data")
-    await c.protocol.wait_lost()
-    assert handled == [True]
 
 
 @every_side

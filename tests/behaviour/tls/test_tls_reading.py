@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 from net_helpers import (
     KIB,
-    MIB,
     BufferedRecorder,
     Recorder,
-    digest,
     iterations,
     pattern,
 )
-from tls_ends import every_side, every_way
-
-
-@every_side
-async def test_resume_reading_delivers_in_a_later_iteration(
-    settled_pair, side
-):
-    """It returns first: no data_received inside resume_reading()."""
-    c = await settled_pair(side=side)
-    c.transport.pause_reading()
-    await c.peer.write(b"held")
-    await iterations(20)
-    c.transport.resume_reading()
-    assert c.protocol.data == b""
-    assert await c.protocol.wait_data(4) == b"held"
-
-
-@every_side
-async def test_a_paused_transport_buffers_little(settled_pair, side):
-    """What a flood leaves in memory is bounded: the wire is paused too, each
-    time.
-    """
-    c = await settled_pair(side=side)
-    c.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
-    data = pattern(16 * MIB)
-    below = c.transport._ssl_protocol._transport
-    for _ in range(2):
-        c.transport.pause_reading()
-        wire = memoryview(c.peer.seal(data))
-        sent = refused = 0
-        while below.is_reading() or refused < 50:
-            try:
-                sent += c.peer.sock.send(wire[sent : sent + 64 * KIB])
-            except BlockingIOError:
-                refused += 1
-            await iterations(1)
-            # The kernel's two buffers and a part that is ours.
-            assert sent < 12 * MIB
-        c.transport.resume_reading()
-        await c.peer.send(wire[sent:])
-        await c.protocol.wait_data(len(data))
-        assert digest(c.protocol.data) == digest(data)
-        c.protocol.data.clear()
+from tls_ends import every_side
 
 
 @every_side
@@ -83,27 +37,6 @@ async def test_a_ragged_end_while_reading_is_paused(settled_pair, side):
     c.transport.resume_reading()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.data == b"last"
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-
-@every_side
-async def test_abort_while_reading_is_paused(settled_pair, side):
-    """Buffered data is dropped."""
-    c = await settled_pair(side=side)
-    c.transport.pause_reading()
-    await c.peer.write(pattern(100_000))
-    await iterations(20)
-    c.transport.abort()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "lost"]
-
-
-@every_way
-async def test_a_buffered_protocol_ends(tls_pair, side):
-    c = await tls_pair(BufferedRecorder(3), side=side)
-    await c.peer.send(c.peer.seal(b"0123456789") + c.peer.seal_close())
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.data == b"0123456789"
     assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
@@ -189,19 +122,3 @@ async def test_two_protocols_that_hand_over_to_each_other(
     elif second.data:
         await second.wait_lost()
         first.note("lost")  # the fixture waits for that
-
-
-@every_side
-async def test_a_paused_protocol_is_replaced(tls_pair, side):
-    """Buffered data goes to the protocol that is set at the resume."""
-    first, second = Recorder(), BufferedRecorder(5)
-    c = await tls_pair(first, side=side)
-    await c.settle()
-    c.transport.pause_reading()
-    await c.peer.write(b"for the second")
-    await iterations(20)
-    c.transport.set_protocol(second)
-    c.transport.resume_reading()
-    assert await second.wait_data(14) == b"for the second"
-    assert first.data == b"!"
-    c.transport.set_protocol(first)

@@ -10,7 +10,6 @@ import ssl
 import pytest
 from net_helpers import (
     KIB,
-    PY312,
     PY313,
     Recorder,
     client_context,
@@ -22,14 +21,12 @@ from net_helpers import (
 )
 from tls_ends import (
     WirePeer,
-    blocking_peer,
     closes_with_raw,
     connect_tls,
     contexts,
     every_side,
     every_version,
     every_way,
-    tls_server,
 )
 
 
@@ -50,18 +47,6 @@ async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
 
 
 @every_way
-async def test_close_ends_when_the_peer_hangs_up(tls_pair, side):
-    """Many peers answer a close_notify by closing alone."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.transport.close()
-    assert await c.peer.read() == b""
-    c.peer.close()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names[-1] == "lost"
-
-
-@every_way
 @every_version
 async def test_close_notify_of_the_peer(settled_pair, side, version):
     """eof, then ours goes out and the connection is closed."""
@@ -78,38 +63,6 @@ async def test_close_notify_of_the_peer(settled_pair, side, version):
     assert c.transport.is_closing()
     assert await c.peer.read() == b""
     assert await c.peer.recv_all() == b""
-
-
-@every_way
-async def test_data_and_close_notify_in_one_segment(settled_pair, side):
-    c = await settled_pair(side=side)
-    await c.peer.send(c.peer.seal(b"last words") + c.peer.seal_close())
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.data == b"last words"
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-
-@every_way
-@pytest.mark.parametrize("cut", [1, 5, -1])
-async def test_close_notify_in_two_segments(settled_pair, side, cut):
-    c = await settled_pair(side=side)
-    wire = c.peer.seal_close()
-    await c.peer.send(wire[:cut])
-    await iterations(5)
-    assert c.protocol.names == ["made"]
-    await c.peer.send(wire[cut:])
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-
-
-@every_way
-async def test_a_ragged_end_is_an_end(settled_pair, side):
-    """No SSLEOFError: as asyncio has it, a lost end is an end."""
-    c = await settled_pair(side=side)
-    c.peer.send_eof()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-    await c.peer.expect_end()
 
 
 @every_side
@@ -143,48 +96,6 @@ async def test_abort_ends_at_once(settled_pair, side):
     ends = (ssl.SSLError, ConnectionResetError)
     with pytest.raises(ends, match="EOF|reset"):
         await c.peer.read()
-
-
-@every_side
-@pytest.mark.parametrize(
-    "calls",
-    [
-        ("close", "close"),
-        ("close", "abort"),
-        ("abort", "close"),
-        ("abort", "abort"),
-    ],
-    ids="-".join,
-)
-async def test_ending_twice(tls_pair, side, calls):
-    c = await tls_pair(side=side)
-    await c.settle()
-    for call in calls:
-        getattr(c.transport, call)()
-    if calls == ("close", "close"):
-        assert await c.peer.read() == b""
-        await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.count("lost") == 1
-
-
-@every_side
-@pytest.mark.parametrize("call", ["close", "abort"])
-async def test_an_end_inside_data_received(tls_pair, side, call):
-    """Data that arrived with it is delivered first; nothing follows."""
-
-    def end(protocol, data):
-        getattr(protocol.transport, call)()
-
-    c = await tls_pair(Recorder(data=end), side=side)
-    await c.peer.send(c.peer.seal(b"one") + c.peer.seal(b"two"))
-    await c.protocol.wait_for("data")
-    if call == "close":
-        assert await c.peer.read() == b""
-        await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.data == b"onetwo"
-    assert c.protocol.count("data") == 1
 
 
 @every_version
@@ -311,84 +222,26 @@ async def test_timeouts_are_positive(run, loop, name, value, monkeypatch):
     gc.collect()
 
 
-async def test_a_peer_that_closes_while_we_close(tls_pair):
-    """Two close_notify cross: neither side waits for another."""
-    c = await tls_pair()
-    await c.settle()
-    await c.peer.close_notify()
-    c.transport.close()
-    assert await c.protocol.wait_lost() is None
-    assert await c.peer.read() == b""
-
-
-@every_version
-@pytest.mark.parametrize("first", ["peer", "us"])
-async def test_a_blocking_peer_sees_a_clean_end(run, version, first):
-    """unwrap() of Python's own ssl succeeds, whichever side begins."""
-
-    def talk(tls):
-        tls.sendall(b"hello")
-        assert tls.recv(100) == b"answer"
-        if first == "us":
-            assert tls.recv(100) == b""
-        tls.unwrap().close()
-        return True
-
-    def answer(protocol, data):
-        protocol.transport.write(b"answer")
-        if first == "us":
-            protocol.transport.close()
-
-    _, context = contexts("server", version)
-    async with tls_server(lambda: Recorder(data=answer)) as (address, seen):
-        sock = socket.create_connection(address)
-        assert await blocking_peer(sock, context, False, talk)
-        assert await seen[0].wait_lost() is None
-    assert seen[0].names == ["made", "data", "eof", "lost"]
-
-
-@contextlib.asynccontextmanager
-async def served(loop):
-    """A TLS server with one connection: it and the two protocols."""
+@pytest.mark.skipif(not PY313, reason="it came with 3.13")
+@pytest.mark.parametrize("call", ["close_clients", "abort_clients"])
+async def test_a_server_ends_its_connections(run, loop, call):
+    """They are ended as plain ones are: at the level of the wire."""
     far = Recorder()
     server = await loop.create_server(
         lambda: far, "127.0.0.1", 0, ssl=server_context()
     )
-    transport, near = await loop.create_connection(
+    _, near = await loop.create_connection(
         Recorder,
         *server.sockets[0].getsockname(),
         ssl=client_context(),
         server_hostname="localhost",
     )
     await far.wait_for("made")
-    yield server, near, far
+    server.close()
+    getattr(server, call)()
+    assert await far.wait_lost() is None
+    await server.wait_closed()
     await near.wait_lost()
-    await far.wait_lost()
-    await iterations(3)
-
-
-async def test_closing_a_server_leaves_its_connections_open(run, loop):
-    async with served(loop) as (server, near, far):
-        server.close()
-        waiting = loop.create_task(server.wait_closed())
-        near.transport.write(b"still there")
-        assert await far.wait_data(11) == b"still there"
-        if PY312:
-            assert not waiting.done()
-        near.transport.close()
-        assert await far.wait_lost() is None
-        await waiting
-
-
-@pytest.mark.skipif(not PY313, reason="it came with 3.13")
-@pytest.mark.parametrize("call", ["close_clients", "abort_clients"])
-async def test_a_server_ends_its_connections(run, loop, call):
-    """They are ended as plain ones are: at the level of the wire."""
-    async with served(loop) as (server, _near, far):
-        server.close()
-        getattr(server, call)()
-        assert await far.wait_lost() is None
-        await server.wait_closed()
 
 
 @closes_with_raw

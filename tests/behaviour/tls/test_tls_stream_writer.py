@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 
 import pytest
 from net_helpers import (
@@ -99,19 +98,6 @@ async def test_a_reader_that_does_not_read_holds_the_peer(run, loop):
         await sending
 
 
-async def test_drain_waits_for_the_peer(run, loop):
-    async with stream_to_peer(loop) as (_reader, writer, peer):
-        total = 0
-        while not writer.transport._protocol_paused:
-            writer.write(bytes(64 * KIB))
-            total += 64 * KIB
-        waiting = asyncio.ensure_future(writer.drain())
-        await iterations(20)
-        assert not waiting.done()
-        await peer.read_exactly(total)
-        await waiting
-
-
 async def test_drain_raises_after_a_reset(run, loop):
     async with stream_to_peer(loop) as (_reader, writer, peer):
         while not writer.transport._protocol_paused:
@@ -137,31 +123,6 @@ async def test_a_task_that_goes_on_writing_learns_of_a_reset(run, loop):
                 await writer.drain()
 
 
-async def test_a_spoiled_record_reaches_the_reader(run, loop):
-    """Its SSLError is what the waiting read raises."""
-    async with stream_to_peer(loop) as (reader, writer, peer):
-        writer.write(b"x")
-        assert await peer.read_exactly(1) == b"x"
-        waiting = asyncio.ensure_future(reader.read())
-        await iterations(2)
-        wire = peer.seal(b"spoiled")
-        await peer.send(wire[:-1] + bytes([wire[-1] ^ 1]))
-        with pytest.raises(ssl.SSLError):
-            await waiting
-
-
-@pytest.mark.skipif(not PY312, reason="the parameter came with 3.12")
-async def test_a_shutdown_timeout_of_streams(run, loop):
-    async with stream_to_peer(loop, ssl_shutdown_timeout=0.02) as (
-        _reader,
-        writer,
-        _peer,
-    ):
-        writer.close()
-        with pytest.raises(TimeoutError, match="SSL shutdown timed out"):
-            await writer.wait_closed()
-
-
 @pytest.mark.skipif(not PY312, reason="the parameter came with 3.12")
 async def test_a_shutdown_timeout_of_start_tls(run, loop):
     with listening_socket() as listener:
@@ -182,18 +143,6 @@ async def test_a_shutdown_timeout_of_start_tls(run, loop):
     with pytest.raises(TimeoutError, match="SSL shutdown timed out"):
         await writer.wait_closed()
     peer.close()
-
-
-async def test_wait_closed_is_over_after_the_answer(run, loop):
-    async with stream_to_peer(loop) as (_reader, writer, peer):
-        writer.close()
-        waiting = asyncio.ensure_future(writer.wait_closed())
-        assert await peer.read() == b""
-        await iterations(10)
-        assert not waiting.done()
-        await peer.close_notify()
-        await waiting
-        assert writer.is_closing()
 
 
 @pytest.fixture
@@ -231,14 +180,6 @@ async def test_a_part_of_a_file(tls_pair, loop, side, file):
 
 
 @every_side
-async def test_sendfile_without_a_fallback(tls_pair, loop, side, file):
-    c = await tls_pair(side=side)
-    with pytest.raises(RuntimeError, match="fallback is disabled"):
-        await loop.sendfile(c.transport, file, fallback=False)
-    await c.settle()
-
-
-@every_side
 async def test_sendfile_to_a_peer_that_is_gone(tls_pair, loop, side, file):
     c = await tls_pair(side=side)
     await c.settle()
@@ -259,15 +200,3 @@ async def test_sendfile_to_a_peer_that_is_gone(tls_pair, loop, side, file):
         await iterations(5)
     if not c.protocol.lost:
         c.protocol.note("lost")
-
-
-@every_side
-async def test_sendfile_while_the_transport_is_closing(
-    tls_pair, loop, side, file
-):
-    c = await tls_pair(side=side)
-    c.transport.close()
-    with pytest.raises(RuntimeError, match="Transport is closing"):
-        await loop.sendfile(c.transport, file)
-    c.peer.close()
-    await c.protocol.wait_lost()
