@@ -45,7 +45,7 @@ every_way = pytest.mark.parametrize("side", WAYS)
 every_version = pytest.mark.parametrize("version", VERSIONS)
 
 #: The first byte of a record says what it holds.
-CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 20, 21, 22, 23
+HANDSHAKE, APPLICATION_DATA = 22, 23
 #: How much plain text a record takes.
 RECORD = 16384
 
@@ -58,17 +58,6 @@ def contexts(side: str, version: str | None = None) -> tuple[Any, Any]:
     if version is not None:
         far.minimum_version = far.maximum_version = VERSIONS[version]
     return near, far
-
-
-def split_records(data: bytes) -> list[bytes]:
-    """The whole records that *data* is made of."""
-    records = []
-    while data:
-        size = 5 + int.from_bytes(data[3:5], "big")
-        assert len(data) >= size, "the last record is not complete"
-        records.append(data[:size])
-        data = data[size:]
-    return records
 
 
 class PlainPeer(Peer):
@@ -433,40 +422,6 @@ async def tls_server(
         if protocol.count("made"):
             await protocol.wait_lost()
     await iterations(3)
-
-
-@contextlib.asynccontextmanager
-async def tls_both_ends(
-    near: Any = None,
-    far: Any = None,
-    *,
-    client: Any = None,
-    server: Any = None,
-    **options: Any,
-) -> AsyncIterator[tuple[Any, Any]]:
-    """A client and a server of the loop, joined: their two protocols."""
-    near, far = near or Recorder(), far or Recorder()
-    loop = asyncio.get_running_loop()
-    async with tls_server(lambda: far, server) as (address, _):
-        await loop.create_connection(
-            lambda: near,
-            *address,
-            ssl=client or client_context(),
-            server_hostname="localhost",
-            **options,
-        )
-        await far.wait_for("made")
-        try:
-            yield near, far
-        finally:
-            for protocol in (near, far):
-                if not protocol.lost:
-                    protocol.transport.abort()
-        await near.wait_lost()
-        await far.wait_lost()
-        await iterations(3)
-        near.check()
-        far.check()
 
 
 class Openssl:

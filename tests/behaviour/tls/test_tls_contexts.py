@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 
@@ -23,7 +22,6 @@ from tls_ends import (
     every_side,
     every_version,
     every_way,
-    tls_both_ends,
     tls_server,
 )
 from tracers import Proxy, trace
@@ -33,61 +31,59 @@ def tls_of(protocol):
     return protocol.transport.get_extra_info("ssl_object")
 
 
-@every_way
-@every_version
-async def test_each_version_carries_bytes(tls_pair, side, version):
-    c = await tls_pair(side=side, version=version)
-    assert tls_of(c).version() == f"TLSv{version}"
-    c.transport.write(b"ping")
-    assert await c.peer.read_exactly(4) == b"ping"
-    await c.peer.write(b"pong")
-    assert await c.protocol.wait_data(4) == b"pong"
+def version(client, server):
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    return (lambda tls: tls.version()), "TLSv1.2"
 
 
-@every_side
-async def test_the_highest_version_of_both_is_taken(tls_pair, side):
-    near, far = contexts(side)
-    near.maximum_version = ssl.TLSVersion.TLSv1_2
-    c = await tls_pair(side=side, near=near, far=far)
-    assert tls_of(c).version() == c.peer.tls.version() == "TLSv1.2"
+def cipher(client, server):
+    """One that is not of the AEAD kind: its records differ."""
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    name = "ECDHE-ECDSA-AES128-SHA256"
+    for context in (client, server):
+        context.set_ciphers(f"{name}:@SECLEVEL=0")
+    return (lambda tls: tls.cipher()[0]), name
+
+
+def preference(client, server):
+    """The server's order of ciphers."""
+    server.maximum_version = ssl.TLSVersion.TLSv1_2
+    server.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    weak = "ECDHE-ECDSA-AES128-GCM-SHA256"
+    strong = "ECDHE-ECDSA-AES256-GCM-SHA384"
+    server.set_ciphers(f"{strong}:{weak}")
+    client.set_ciphers(f"{weak}:{strong}")
+    return (lambda tls: tls.cipher()[0]), strong
+
+
+def alpn(client, server):
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    server.set_alpn_protocols(["http/1.1"])
+    return (lambda tls: tls.selected_alpn_protocol()), "http/1.1"
+
+
+def alpn_of_none(client, server):
+    """A client that asks for what the server has not."""
+    client.set_alpn_protocols(["gopher"])
+    server.set_alpn_protocols(["http/1.1"])
+    return (lambda tls: tls.selected_alpn_protocol()), None
 
 
 @every_side
 @pytest.mark.parametrize(
-    "cipher",
-    [
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        "ECDHE-ECDSA-AES128-SHA256",
-    ],
+    "setting", [version, cipher, preference, alpn, alpn_of_none]
 )
-async def test_ciphers(tls_pair, side, cipher):
-    """Also one that is not of the AEAD kind: its records differ."""
-    near, far = contexts(side, "1.2")
-    for context in (near, far):
-        context.set_ciphers(f"{cipher}:@SECLEVEL=0")
+async def test_settings(tls_pair, side, setting):
+    """Both ends say what was agreed on, and bytes go both ways."""
+    near, far = contexts(side)
+    client, server = (near, far) if side == "client" else (far, near)
+    say, expected = setting(client, server)
     c = await tls_pair(side=side, near=near, far=far)
-    assert c.transport.get_extra_info("cipher")[0] == cipher
+    assert say(tls_of(c)) == say(c.peer.tls) == expected
     c.transport.write(b"x" * 100_000)
     assert await c.peer.read_exactly(100_000) == b"x" * 100_000
     await c.peer.write(b"y" * 100_000)
     assert await c.protocol.wait_data(100_000) == b"y" * 100_000
-
-
-@every_side
-@every_version
-@pytest.mark.parametrize("offered", [["h2", "http/1.1"], ["gopher"], []])
-async def test_alpn(tls_pair, side, version, offered):
-    near, far = contexts(side, version)
-    client, server = (near, far) if side == "client" else (far, near)
-    if offered:
-        client.set_alpn_protocols(offered)
-    server.set_alpn_protocols(["http/1.1"])
-    c = await tls_pair(side=side, near=near, far=far)
-    expected = "http/1.1" if "http/1.1" in offered else None
-    assert tls_of(c).selected_alpn_protocol() == expected
-    assert c.peer.tls.selected_alpn_protocol() == expected
 
 
 async def test_sni_callback_may_choose_another_context(tls_pair, run):
@@ -109,23 +105,6 @@ async def test_sni_callback_may_choose_another_context(tls_pair, run):
     assert names == (("DNS", "other.test"),)
     assert c.transport.get_extra_info("sslcontext") is near
     assert tls_of(c).context is other
-
-
-async def test_sni_callback_may_see_no_name(tls_pair):
-    near, far = server_context(), client_context()
-    far.check_hostname = False
-    asked = []
-    near.sni_callback = lambda tls, name, context: asked.append(name)
-    async with tls_server(context=near) as (address, protocols):
-        (
-            transport,
-            protocol,
-        ) = await asyncio.get_running_loop().create_connection(
-            Recorder, *address, ssl=far, server_hostname=""
-        )
-        transport.close()
-        await protocol.wait_lost()
-    assert asked == [None]
 
 
 @pytest.mark.reports
@@ -179,14 +158,6 @@ async def test_client_certificate(tls_pair, side, version):
         assert tls_of(c).getpeercert(True).startswith(b"0")
 
 
-async def test_an_optional_client_certificate_may_be_missing(tls_pair):
-    near, far = contexts("server")
-    near.verify_mode = ssl.CERT_OPTIONAL
-    near.load_verify_locations(CERTS / "ca.pem")
-    c = await tls_pair(side="server", near=near, far=far)
-    assert not c.transport.get_extra_info("peercert")
-
-
 @pytest.mark.reports
 @every_version
 async def test_a_required_client_certificate_is_missing(run, version):
@@ -208,21 +179,6 @@ async def test_a_required_client_certificate_is_missing(run, version):
             assert exc is None or isinstance(exc, OSError)
         await iterations(20)
         assert protocols[0].count("made") == 0
-
-
-@every_side
-async def test_verification_may_be_off(tls_pair, side):
-    near, far = contexts(side)
-    client = near if side == "client" else far
-    client.check_hostname = False
-    client.verify_mode = ssl.CERT_NONE
-    c = await tls_pair(side=side, near=near, far=far)
-    await c.settle()
-    if side == "client":
-        # An empty dict: there is a certificate, not verified.
-        assert c.transport.get_extra_info("peercert") == {}
-    else:
-        assert c.transport.get_extra_info("peercert") is None
 
 
 @pytest.mark.reports
@@ -256,6 +212,29 @@ async def test_a_certificate_that_does_not_verify(run, fault, text, version):
         assert caught.value.reason == "CERTIFICATE_VERIFY_FAILED"
         await iterations(20)
         assert near.names == []
+
+
+@pytest.mark.reports
+async def test_true_is_the_default_context(loop):
+    """It trusts the system's authorities, so ours is refused."""
+    async with tls_server() as (address, _):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.create_connection(
+                Recorder, *address, ssl=True, server_hostname="localhost"
+            )
+        await iterations(20)
+
+
+async def test_the_server_hostname_defaults_to_the_host(loop):
+    async with tls_server() as (address, protocols):
+        transport, near = await loop.create_connection(
+            Recorder, "127.0.0.1", address[1], ssl=client_context()
+        )
+        ssl_object = transport.get_extra_info("ssl_object")
+        assert ssl_object.server_hostname == "127.0.0.1"
+        transport.close()
+        await near.wait_lost()
+        await protocols[0].wait_lost()
 
 
 def test_a_name_that_is_no_name(run, loop):
@@ -426,27 +405,6 @@ async def test_sslobject_class(tls_pair, side, on):
     assert tls_of(c).count_read == 40_000
 
 
-@every_side
-async def test_a_context_whose_wrap_bio_is_replaced(tls_pair, side):
-    """A program's own context class sees each connection."""
-    made = []
-
-    class Context(ssl.SSLContext):
-        def wrap_bio(self, *args, **kwargs):
-            made.append(super().wrap_bio(*args, **kwargs))
-            return made[-1]
-
-    plain, far = contexts(side)
-    near = Context(plain.protocol)
-    if side == "client":
-        near.load_verify_locations(CERTS / "ca.pem")
-    else:
-        near.load_cert_chain(CERTS / "localhost.pem", CERTS / "localhost.key")
-    c = await tls_pair(side=side, near=near, far=far)
-    await c.settle()
-    assert made == [tls_of(c)]
-
-
 @pytest.fixture
 def replaced_bios(monkeypatch):
     """Replace ssl.MemoryBIO; return a list of what its read() calls first."""
@@ -550,38 +508,6 @@ async def test_a_session_is_used_again(run, version):
         assert reused
 
 
-async def test_no_tickets_where_the_context_disables_them(tls_pair):
-    near, far = contexts("server", "1.3")
-    near.num_tickets = 0
-    c = await tls_pair(side="server", near=near, far=far)
-    await c.settle()
-    assert c.peer.tls.session is None or not c.peer.tls.session.has_ticket
-
-
-async def test_options_of_the_context_hold(tls_pair):
-    """A server's preference of ciphers, a curve, no tickets in TLS 1.2."""
-    near, far = contexts("server", "1.2")
-    near.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
-    near.set_ecdh_curve("secp384r1")
-    weak, strong = (
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-    )
-    near.set_ciphers(f"{strong}:{weak}")
-    far.set_ciphers(f"{weak}:{strong}")
-    c = await tls_pair(side="server", near=near, far=far)
-    await c.settle()
-    assert c.transport.get_extra_info("cipher")[0] == strong
-    assert not c.peer.tls.session.has_ticket
-
-
-async def test_channel_binding(tls_pair):
-    c = await tls_pair(version="1.2")
-    binding = tls_of(c).get_channel_binding("tls-unique")
-    assert binding == c.peer.tls.get_channel_binding("tls-unique")
-    assert binding
-
-
 @pytest.mark.skipif(not ssl.HAS_TLSv1_3, reason="it came with TLS 1.3")
 async def test_post_handshake_authentication(tls_pair):
     """Post-handshake authentication, answered inside a read."""
@@ -621,40 +547,3 @@ async def test_post_handshake_authentication_by_a_server(tls_pair):
     await c.protocol.wait_data(3)
     subject = tls_of(c).getpeercert()["subject"]
     assert subject == ((("commonName", "client"),),)
-
-
-@pytest.mark.reports
-@pytest.mark.parametrize("lacking", ["cipher", "version"])
-async def test_nothing_in_common(run, lacking):
-    """Each end hears of it: the client with an error of OpenSSL's."""
-    near, far = client_context(), server_context()
-    near.maximum_version = ssl.TLSVersion.TLSv1_2
-    if lacking == "version":
-        far.minimum_version = ssl.TLSVersion.TLSv1_3
-    else:
-        near.set_ciphers("ECDHE+AES128")
-        far.set_ciphers("ECDHE+AES256")
-        far.maximum_version = ssl.TLSVersion.TLSv1_2
-    async with tls_server(context=far) as (address, protocols):
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            await asyncio.get_running_loop().create_connection(
-                Recorder, *address, ssl=near, server_hostname="localhost"
-            )
-        await iterations(20)
-        assert protocols[0].count("made") == 0
-
-
-async def test_both_ends_on_one_loop_with_one_context_each(run):
-    """A context is shared by connections that begin at the same time."""
-    client, server = client_context(), server_context()
-    async with contextlib.AsyncExitStack() as stack:
-        pairs = [
-            await stack.enter_async_context(
-                tls_both_ends(client=client, server=server)
-            )
-            for _ in range(20)
-        ]
-        for number, (near, _far) in enumerate(pairs):
-            near.transport.write(bytes([number]) * 1000)
-        for number, (_near, far) in enumerate(pairs):
-            assert await far.wait_data(1000) == bytes([number]) * 1000
