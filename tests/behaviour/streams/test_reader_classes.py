@@ -1,12 +1,18 @@
-"""A StreamReader that is given another class, or whose state is asked for."""
+"""A StreamReader that is given another class, or whose state is asked for.
+
+copy.copy() makes a reader with the attributes of the first: both have one
+_buffer, and each its own _eof and _paused from then on.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import copyreg
 import pickle
 
 import pytest
+from net_helpers import iterations
 
 
 class Upper(asyncio.StreamReader):
@@ -105,3 +111,50 @@ async def test_it_cannot_be_pickled(part_read):
     with pytest.raises((TypeError, AttributeError)):
         pickle.dumps(reader)
     assert await reader.readexactly(4) == b"rest"
+
+
+async def test_a_copy_shares_the_buffer(part_read):
+    reader, _, peer = await part_read(limit=77)
+    other = copy.copy(reader)
+    assert type(other) is asyncio.StreamReader
+    assert vars(other) == vars(reader)
+    assert other._buffer is reader._buffer
+    assert other._limit == 77
+    await peer.send(b" more")
+    await iterations(3)
+    assert await other.readexactly(6) == b"rest m"
+    assert await reader.readexactly(3) == b"ore"
+
+
+async def test_a_copy_has_an_end_of_file_of_its_own(part_read):
+    reader, _, peer = await part_read()
+    other = copy.copy(reader)
+    assert await other.read(9) == b"rest"
+    other.feed_eof()
+    assert other.at_eof() and not reader.at_eof()
+    await peer.send(b"more")
+    assert await reader.read(9) == b"more"
+
+
+async def test_vars(part_read):
+    reader, _, _ = await part_read(limit=77)
+    reader.note = "mine"
+    plain = asyncio.StreamReader(loop=reader._loop)
+    assert set(vars(reader)) == {*vars(plain), "note"}
+    assert vars(reader)["_limit"] == 77
+    assert vars(reader)["_buffer"] == b"rest"
+    vars(reader)["_limit"] = 3
+    with pytest.raises(asyncio.LimitOverrunError):
+        await reader.readuntil(b"\n")
+
+
+async def test_another_dict(part_read):
+    reader, _, peer = await part_read()
+    other = asyncio.StreamReader(limit=5, loop=reader._loop)
+    other.feed_data(b"123456\n")
+    reader.__dict__ = vars(other)
+    assert reader._limit == 5
+    with pytest.raises(ValueError, match="chunk is longer than limit"):
+        await reader.readline()
+    await peer.send(b"78\n")
+    assert await reader.readline() == b"78\n"

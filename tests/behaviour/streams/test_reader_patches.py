@@ -165,25 +165,6 @@ async def test_the_patch_is_taken_away(monkeypatch):
     await close(writer, peer)
 
 
-async def test_a_protocol_of_a_subclass(loop):
-    class Counting(asyncio.StreamReaderProtocol):
-        received = 0
-
-        def data_received(self, data):
-            self.received += len(data)
-            super().data_received(data)
-
-    near, far = tcp_socketpair()
-    peer = Peer(far)
-    reader = asyncio.StreamReader(loop=loop)
-    protocol = Counting(reader, loop=loop)
-    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
-    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    await use(reader, writer, peer)
-    assert protocol.received == 8
-    await close(writer, peer)
-
-
 async def test_the_class_of_a_protocol_is_changed():
     class Loud(asyncio.StreamReaderProtocol):
         def data_received(self, data):
@@ -216,33 +197,4 @@ async def test_a_class_above_that_of_a_reader(loop):
     assert "1 bytes" in repr(other)
     assert await other.read() == b"t"
     assert other.exception() is None
-    await close(writer, peer)
-
-
-async def test_another_protocol_takes_the_transport(loop):
-    class Taking(asyncio.Protocol):
-        def __init__(self):
-            self.data = b""
-
-        def data_received(self, data):
-            self.data += data
-
-    reader, writer, peer = await connect()
-    await peer.send(b"x" * 150_000)
-    got = len(await reader.read(60_000))
-    taking = Taking()
-    left = writer.transport.get_protocol()
-    writer.transport.set_protocol(taking)
-    while True:
-        task = asyncio.create_task(reader.read(1000))
-        await iterations(2)
-        if not task.done():
-            break
-        got += len(await task)
-    task.cancel()
-    while got + len(taking.data) < 150_000:
-        writer.transport.resume_reading()
-        await iterations(1)
-    assert got + len(taking.data) == 150_000
-    writer.transport.set_protocol(left)
     await close(writer, peer)

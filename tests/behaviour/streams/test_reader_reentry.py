@@ -7,9 +7,7 @@ reader's __dict__: from then on the reader is asyncio's own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import sys
 import weakref
 
 import pytest
@@ -59,101 +57,6 @@ async def test_a_loop_of_none(opened):
         await reader.read(1)
 
 
-async def test_a_size_whose_index_reads_the_buffer(opened):
-    reader, _, peer = await opened()
-    await peer.send(b"123456")
-    assert await reader.readexactly(1) == b"1"
-
-    class Size:
-        def __lt__(self, other):
-            return 3 < other
-
-        def __eq__(self, other):
-            return False
-
-        __hash__ = None
-
-        def __index__(self):
-            assert isinstance(vars(reader)["_buffer"], bytearray)
-            return 3
-
-    assert await reader.read(Size()) == b"234"
-    assert await reader.read(9) == b"56"
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="no __buffer__ before 3.12"
-)
-async def test_data_whose_methods_read_the_buffer(opened):
-    reader, _, peer = await opened()
-    await peer.send(b"12")
-    assert await reader.readexactly(1) == b"1"
-
-    class Data:
-        def __buffer__(self, flags):
-            assert isinstance(vars(reader)["_buffer"], bytearray)
-            return memoryview(b"34")
-
-        def __iter__(self):
-            return iter(b"34")
-
-    reader.feed_data(Data())
-    assert await reader.read(9) == b"234"
-
-
-@pytest.fixture(params=["setprofile", "settrace"])
-def watched(request):
-    """Return a context in which each call goes to a profiler or tracer."""
-    seen = []
-    install = getattr(sys, request.param)
-
-    def note(frame, event, argument):
-        seen.append(event)
-        return note
-
-    @contextlib.contextmanager
-    def watching():
-        before = getattr(sys, request.param.replace("set", "get"))()
-        install(note)
-        try:
-            yield
-        finally:
-            install(before)
-        assert seen
-
-    return watching
-
-
-async def test_data_that_is_no_buffer_while_calls_are_traced(opened, watched):
-    reader, _, peer = await opened()
-    await peer.send(b"12")
-    assert await reader.readexactly(1) == b"1"
-    with watched():
-        reader.feed_data(list(b"34"))
-    assert await reader.read(9) == b"234"
-
-
-@pytest.mark.parametrize(
-    "call, answer",
-    [
-        (lambda reader: reader.at_eof(), False),
-        (lambda reader: reader.exception(), None),
-        (lambda reader: reader._maybe_resume_transport(), None),
-    ],
-    ids=["at_eof", "exception", "_maybe_resume_transport"],
-)
-async def test_a_patched_method_while_calls_are_traced(
-    opened, watched, call, answer
-):
-    reader, _, peer = await opened()
-    await peer.send(b"12")
-    assert await reader.readexactly(1) == b"1"
-    reader.readline = reader.readline
-    with watched():
-        assert call(reader) is answer
-    assert await reader.read(9) == b"2"
-
-
 async def test_a_refused_search_leaves_the_first_one_alone(opened):
     reader, _, peer = await opened()
     first = asyncio.create_task(reader.readuntil(b"\r\n"))
@@ -190,25 +93,15 @@ async def test_feed_data_is_patched_while_much_comes(opened, monkeypatch):
     assert seen == 2 * 20 * KIB
 
 
-async def test_a_transport_reads_the_buffer_when_it_pauses(opened):
+@pytest.mark.parametrize("name", ["pause_reading", "resume_reading"])
+async def test_a_transport_reads_the_buffer(opened, name):
     reader, writer, peer = await opened(limit=10)
     await peer.send(b"1")
     assert await reader.read(1) == b"1"
-    reader._transport = Through(writer.transport, reader, "pause_reading")
+    reader._transport = Through(writer.transport, reader, name)
     await peer.send(b"a" * 30)
     await iterations(3)
     assert reader._paused
-    await peer.send(b"b" * 30)
-    assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
-
-
-async def test_a_transport_reads_the_buffer_when_it_resumes(opened):
-    reader, writer, peer = await opened(limit=10)
-    await peer.send(b"1")
-    assert await reader.read(1) == b"1"
-    reader._transport = Through(writer.transport, reader, "resume_reading")
-    await peer.send(b"a" * 30)
-    await iterations(3)
     await peer.send(b"b" * 30)
     assert await reader.readexactly(60) == b"a" * 30 + b"b" * 30
 

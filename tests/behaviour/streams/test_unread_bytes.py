@@ -162,14 +162,6 @@ async def test_the_rest_is_read_after_abort(part_read):
     assert await ends.reader.read() == rest
 
 
-async def test_the_rest_is_read_after_feed_eof(part_read):
-    ends, rest = await part_read()
-    ends.reader.feed_eof()
-    assert not ends.reader.at_eof()
-    assert await ends.reader.read() == rest
-    assert ends.reader.at_eof()
-
-
 async def test_the_rest_is_read_while_reading_is_paused(part_read):
     ends, rest = await part_read(limit=MIB)
     ends.writer.transport.pause_reading()
@@ -181,24 +173,6 @@ async def test_fed_data_follows_the_unread_rest(part_read):
     ends, rest = await part_read()
     ends.reader.feed_data(b"fed")
     assert await ends.reader.readexactly(len(rest) + 3) == rest + b"fed"
-
-
-async def test_the_rest_is_not_another_protocols(part_read):
-    class Taking(asyncio.Protocol):
-        data = b""
-
-        def data_received(self, data):
-            self.data += data
-
-    ends, rest = await part_read(limit=MIB)
-    before = ends.writer.transport.get_protocol()
-    taking = Taking()
-    ends.writer.transport.set_protocol(taking)
-    await ends.send(b"taken")
-    await spin(lambda: len(taking.data) >= 5)
-    assert taking.data == b"taken"
-    ends.writer.transport.set_protocol(before)
-    assert await ends.reader.readexactly(len(rest)) == rest
 
 
 async def test_the_end_is_seen_after_the_rest(part_read):

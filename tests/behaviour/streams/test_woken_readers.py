@@ -87,7 +87,7 @@ async def test_the_reader_is_inspected(opened):
     task = await start_read(reader)
     await peer.send(DATA)
     await call_between(reader, lambda: vars(reader))
-    assert await task + await read_all(reader, 0) == DATA
+    assert await task == DATA
 
 
 async def test_the_task_is_cancelled(opened):
@@ -116,29 +116,6 @@ async def test_another_task_reads(opened, method):
     assert await task == DATA[1000:]
 
 
-async def test_another_task_reads_all(opened):
-    reader, _, peer = await opened()
-    task = await start_read(reader)
-    await peer.send(DATA)
-
-    def read():
-        with pytest.raises(StopIteration) as caught:
-            reader.readexactly(len(DATA)).send(None)
-        return caught.value.value
-
-    assert await call_between(reader, read) == DATA
-    assert await task == b""
-
-
-async def test_the_end_of_file_is_fed(opened):
-    reader, _, peer = await opened()
-    task = await start_read(reader)
-    await peer.send(DATA)
-    await call_between(reader, reader.feed_eof)
-    assert await task == DATA
-    assert await reader.read(1) == b""
-
-
 async def test_an_exception_is_set(opened):
     reader, _, peer = await opened()
     task = await start_read(reader)
@@ -147,35 +124,6 @@ async def test_an_exception_is_set(opened):
     assert await task == DATA
     with pytest.raises(OSError, match="no"):
         await reader.read(1)
-
-
-async def test_reading_is_paused(opened):
-    reader, writer, peer = await opened()
-    task = await start_read(reader)
-    await peer.send(DATA)
-    await call_between(reader, writer.transport.pause_reading)
-    await iterations(3)
-    writer.transport.resume_reading()
-    assert await task == DATA
-
-
-async def test_the_connection_is_aborted(opened):
-    reader, writer, peer = await opened()
-    task = await start_read(reader)
-    await peer.send(DATA)
-    await call_between(reader, writer.transport.abort)
-    assert await task in (DATA, b"")
-    assert await reader.read(1) == b""
-
-
-async def test_the_peer_ends_with_its_data(opened):
-    reader, _, peer = await opened()
-    task = await start_read(reader)
-    await peer.send(DATA)
-    peer.send_eof()
-    assert await task == DATA
-    assert await reader.read(1) == b""
-    assert reader.at_eof()
 
 
 async def test_the_peer_resets_after_its_data(opened):
@@ -187,18 +135,3 @@ async def test_the_peer_resets_after_its_data(opened):
     peer.reset()
     with pytest.raises(ConnectionResetError):
         await task
-
-
-@pytest.mark.parametrize("limit", [10, 1000, 64 * KIB])
-async def test_many_reads_of_little(opened, limit):
-    reader, _, peer = await opened(limit=limit)
-    data = pattern(300 * KIB)
-    sending = asyncio.create_task(peer.send(data))
-    assert await reader.read(100) == data[:100]
-    got = data[:100]
-    while len(got) < len(data):
-        part = await reader.read(3000)
-        assert 0 < len(part) <= 3000
-        got += part
-    assert got == data
-    await sending
