@@ -35,19 +35,6 @@ def part_read(opened):
     return open_one
 
 
-async def test_another_class(part_read):
-    reader, _, peer = await part_read(limit=77)
-    reader.__class__ = Upper
-    assert type(reader) is Upper
-    assert reader._limit == 77
-    assert not reader.at_eof()
-    assert await reader.readexactly(4) == b"rest"
-    await peer.send(b"more\n")
-    assert await reader.readline() == b"MORE\n"
-    peer.send_eof()
-    assert await reader.read() == b""
-
-
 async def test_a_class_set_by_object(part_read):
     reader, _, _ = await part_read()
     object.__setattr__(reader, "__class__", Upper)
