@@ -193,6 +193,22 @@ class WirePeer(PlainPeer):
         await self.send(self.seal_close())
 
 
+class InnerPeer(WirePeer):
+    """The peer of a TLS connection within a TLS connection."""
+
+    def __init__(
+        self, outer: WirePeer, context: ssl.SSLContext, server_side: bool
+    ) -> None:
+        super().__init__(outer.sock, context, server_side)
+        self.outer = outer
+
+    async def send(self, data: Any) -> None:
+        await self.outer.write(data)
+
+    async def recv(self, size: int = 65536) -> bytes:
+        return await self.outer.read(size)
+
+
 class TextPeer(Peer):
     """A TLS peer as tests of any transport have it: it sends plain text."""
 

@@ -25,7 +25,7 @@ from net_helpers import (
     iterations,
     pattern,
 )
-from tls_ends import WirePeer, contexts, echo, every_side
+from tls_ends import InnerPeer, contexts, echo, every_side
 
 #: What waits to be sent in a TLS transport and the one below it, at most.
 BOUND = 512 * KIB
@@ -248,20 +248,6 @@ async def test_others_are_answered_meanwhile(
     c.transport.abort()
     await reading
     assert answers > 20
-
-
-class InnerPeer(WirePeer):
-    """The peer of a TLS connection within a TLS connection."""
-
-    def __init__(self, outer, context, server_side):
-        super().__init__(outer.sock, context, server_side)
-        self.outer = outer
-
-    async def send(self, data):
-        await self.outer.write(data)
-
-    async def recv(self):
-        return await self.outer.read()
 
 
 @pytest.mark.native_tls

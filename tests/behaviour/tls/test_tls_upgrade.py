@@ -17,7 +17,14 @@ from net_helpers import (
     pattern,
     tcp_socketpair,
 )
-from tls_ends import HANDSHAKE, PlainPeer, WirePeer, contexts, every_version
+from tls_ends import (
+    HANDSHAKE,
+    InnerPeer,
+    PlainPeer,
+    WirePeer,
+    contexts,
+    every_version,
+)
 
 UPGRADES = ("start-tls-client", "start-tls-server")
 every_upgrade = pytest.mark.parametrize("side", UPGRADES)
@@ -211,20 +218,6 @@ async def test_a_transport_that_cannot(run, loop):
     )
 
 
-class Layered(WirePeer):
-    """A peer whose wire is another peer's TLS."""
-
-    def __init__(self, below, context, server_side):
-        super().__init__(below.sock, context, server_side)
-        self.below = below
-
-    async def send(self, data):
-        await self.below.write(data)
-
-    async def recv(self, size=65536):
-        return await self.below.read(size)
-
-
 #: With a mark of 0 asyncio's outer transport pauses the inner one twice.
 @pytest.mark.parametrize(
     "high", [None, pytest.param(0, marks=pytest.mark.native_tls)]
@@ -239,7 +232,7 @@ async def test_tls_in_tls(tls_pair, loop, side, make, high):
     outer.set_write_buffer_limits(high)
     task = upgrading(loop, outer, protocol, f"start-tls-{side}")
     _, far = contexts(side)
-    peer = Layered(c.peer, far, side == "client")
+    peer = InnerPeer(c.peer, far, side == "client")
     await peer.handshake()
     inner = await task
     assert inner is not outer
@@ -274,7 +267,7 @@ async def test_tls_in_tls_ends_right_behind_its_first_data(
     protocol = Recorder()
     c = await tls_pair(protocol, side="server")
     task = upgrading(loop, c.transport, protocol, "start-tls-server")
-    peer = Layered(c.peer, contexts("server")[1], False)
+    peer = InnerPeer(c.peer, contexts("server")[1], False)
     await peer.attempt(peer.tls.do_handshake)
     flight = c.peer.seal(peer.outgoing.read() + peer.seal(b"early"))
     if end != "fin":
