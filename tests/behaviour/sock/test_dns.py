@@ -71,6 +71,7 @@ HINTS = [
     {"flags": None},
     {"flags": "1"},
 ]
+NUMERIC = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
 
 
 def outcome(call):
@@ -102,52 +103,32 @@ async def test_literals_answer_as_the_system_does(loop, hints):
         except Exception as exc:
             got = (type(exc), str(exc))
         assert got == expected, (host, port, quick)
+        # Enumerations are equal to numbers, and look otherwise.
+        assert repr(got) == repr(expected), (host, port, quick)
 
 
-def test_localhost(loop, run):
-    async def main():
-        return await loop.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
-
-    expected = socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
-    assert run(main()) == expected
-
-
-def test_enumerations_in_the_answer(loop, run):
-    async def main():
-        return await loop.getaddrinfo("127.0.0.1", 80)
-
-    for family, kind, proto, name, address in run(main()):
-        assert isinstance(family, socket.AddressFamily)
-        assert isinstance(kind, socket.SocketKind)
-        assert isinstance(proto, int)
-        assert name == ""
-        assert address == ("127.0.0.1", 80)
-
-
-class LikeAny(str):
-    """Is equal to any other string, and so useless as a key."""
-
-    __slots__ = ()
-
-    def __eq__(self, other):
-        return isinstance(other, str)
-
-    def __hash__(self):
-        return hash("80")
-
-
-def test_a_name_that_does_not_exist(loop, run, monkeypatch):
-    def fails(*args, **kwargs):
-        raise socket.gaierror(socket.EAI_NONAME, "no such name")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fails)
-
-    async def main():
-        with pytest.raises(socket.gaierror) as caught:
-            await loop.getaddrinfo("no.such.name", 80)
-        assert caught.value.errno == socket.EAI_NONAME
-
-    run(main())
+@pytest.mark.parametrize(
+    ("address", "flags"),
+    [
+        (("127.0.0.1", 80), 0),
+        (("127.0.0.1", 80), NUMERIC),
+        (("::1", 80, 0, 0), NUMERIC),
+        (("::1", 443), NUMERIC),
+        (("fe80::1", 80, 0, 1), NUMERIC),
+        (("not an address", 80), NUMERIC),
+        ((), NUMERIC),
+        (("127.0.0.1",), NUMERIC),
+        (7, NUMERIC),
+        (None, NUMERIC),
+    ],
+)
+async def test_names_answer_as_the_system_does(loop, address, flags):
+    expected = outcome(lambda: socket.getnameinfo(address, flags))
+    if isinstance(expected[0], str):
+        assert await loop.getnameinfo(address, flags) == expected
+    else:
+        with pytest.raises(expected[0]):
+            await loop.getnameinfo(address, flags)
 
 
 def test_a_patched_socket_getaddrinfo_is_used(loop, run, monkeypatch):
@@ -163,7 +144,7 @@ def test_a_patched_socket_getaddrinfo_is_used(loop, run, monkeypatch):
     ]
 
     def patched(*args, **kwargs):
-        seen.append((args, kwargs, threading.get_ident()))
+        seen.append(threading.current_thread().name)
         return answer
 
     monkeypatch.setattr(socket, "getaddrinfo", patched)
@@ -175,7 +156,7 @@ def test_a_patched_socket_getaddrinfo_is_used(loop, run, monkeypatch):
 
     run(main())
     assert len(seen) == 3
-    assert seen[0][2] != threading.get_ident()
+    assert all(name.startswith("asyncio_") for name in seen)
 
 
 def test_a_literal_address_takes_no_thread(loop, loop_kind, run):
@@ -197,28 +178,6 @@ def test_a_literal_address_takes_no_thread(loop, loop_kind, run):
         loop.run_in_executor = run_in_executor
 
 
-def test_names_are_looked_up_in_the_default_executor(loop, run, monkeypatch):
-    names = []
-
-    def patched(*args, **kwargs):
-        names.append(threading.current_thread().name)
-        return []
-
-    monkeypatch.setattr(socket, "getaddrinfo", patched)
-
-    async def main():
-        await loop.getaddrinfo("some.name", 80)
-
-    run(main())
-    assert names[0].startswith("asyncio_")
-
-
-def test_keywords_only(loop):
-    with pytest.raises(TypeError):
-        coro = loop.getaddrinfo("127.0.0.1", 80, socket.AF_INET)
-        coro.close()
-
-
 def test_many_at_once(loop, run):
     async def main():
         answers = await asyncio.gather(
@@ -230,48 +189,6 @@ def test_many_at_once(loop, run):
         return [a[0][4] for a in answers]
 
     assert run(main()) == [(f"127.0.0.{n}", n) for n in range(1, 100)]
-
-
-async def test_getnameinfo(loop):
-    flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-
-    for address in (
-        ("127.0.0.1", 80),
-        ("::1", 80, 0, 0),
-        ("::1", 443),
-        ("fe80::1", 80, 0, 1),
-    ):
-        got = await loop.getnameinfo(sockaddr=address, flags=flags)
-        assert got == socket.getnameinfo(address, flags)
-
-
-def test_getnameinfo_of_a_service(loop, run):
-    async def main():
-        return await loop.getnameinfo(("127.0.0.1", 80))
-
-    assert run(main()) == socket.getnameinfo(("127.0.0.1", 80), 0)
-
-
-@pytest.mark.parametrize(
-    "bad", [("not an address", 80), (), ("127.0.0.1",), 7, None], ids=repr
-)
-async def test_getnameinfo_of_bad_addresses(loop, bad):
-    flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
-    expected = outcome(lambda: socket.getnameinfo(bad, flags))
-
-    with pytest.raises(expected[0]):
-        await loop.getnameinfo(bad, flags)
-
-
-def test_getnameinfo_uses_a_patched_function(loop, run, monkeypatch):
-    monkeypatch.setattr(
-        socket, "getnameinfo", lambda *args: ("patched", "http")
-    )
-
-    async def main():
-        return await loop.getnameinfo(("127.0.0.1", 80))
-
-    assert run(main()) == ("patched", "http")
 
 
 def test_lookup_cancelled(loop, run, monkeypatch):

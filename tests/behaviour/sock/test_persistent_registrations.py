@@ -14,18 +14,15 @@ import os
 import select
 import socket
 import struct
-import sys
 
 import pytest
 from builds import FREE_THREADED
 from net_helpers import (
     MIB,
     Recorder,
-    digest,
     fill_socket,
     iterations,
     moved_to,
-    pattern,
     spin,
     tcp_socketpair,
     waiting,
@@ -57,11 +54,6 @@ async def exchange(loop, near, far, count=2):
         assert await task == message
 
 
-def set_once(future):
-    if not future.done():
-        future.set_result(None)
-
-
 async def arrived(sock):
     """Wait until the kernel has something to read, without the loop."""
     dup = sock.dup()
@@ -78,34 +70,6 @@ def peeked(sock):
         return True
 
 
-async def test_messages_both_ways(loop, tcp):
-    near, far = tcp()
-
-    async def echo():
-        while data := await loop.sock_recv(far, 1000):
-            await loop.sock_sendall(far, data)
-
-    task = loop.create_task(echo())
-    for size in (1, 10, 999, 1000, 1001, 5000):
-        await loop.sock_sendall(near, bytes(size))
-        while size:
-            size -= len(await loop.sock_recv(near, 1000))
-    near.shutdown(socket.SHUT_WR)
-    await task
-
-
-async def test_the_first_wait_gets_all_that_comes_in_two_iterations(loop, tcp):
-    """It has just registered the fd, so no recheck reads too early."""
-    near, far = tcp()
-
-    task = loop.create_task(loop.sock_recv(near, 100))
-    await iterations(2)
-    far.send(b"one, ")
-    await iterations(1)
-    far.send(b"two")
-    assert await task == b"one, two"
-
-
 async def test_into_a_buffer(loop, tcp):
     near, far = tcp()
     buffer = bytearray(10)
@@ -117,47 +81,6 @@ async def test_into_a_buffer(loop, tcp):
         assert buffer.startswith(message)
     with pytest.raises((TypeError, BufferError)):
         await loop.sock_recv_into(near, b"read-only")
-
-
-async def test_more_than_was_asked_for(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(near, 4))
-    far.send(b"0123456789")
-    assert await task == b"0123"
-    assert await loop.sock_recv(near, 4) == b"4567"
-    assert await loop.sock_recv(near, 4) == b"89"
-    await exchange(loop, near, far)
-
-
-@pytest.mark.parametrize("early", [True, False])
-async def test_the_end_comes_with_the_data(loop, tcp, early):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    if early:
-        far.send(b"last")
-        far.close()
-        await iterations(3)
-        assert await loop.sock_recv(near, 100) == b"last"
-    else:
-        task = await waiting(loop.sock_recv(near, 100))
-        far.send(b"last")
-        far.close()
-        assert await task == b"last"
-    assert await loop.sock_recv(near, 100) == b""
-    assert await loop.sock_recv(near, 100) == b""
-
-
-async def test_the_end_comes_after_the_data(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    far.shutdown(socket.SHUT_WR)
-    assert await loop.sock_recv(near, 100) == b""
-    await loop.sock_sendall(near, b"still")
-    assert far.recv(100) == b"still"
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -172,16 +95,6 @@ async def test_a_reset(loop, tcp, waits):
     far.close()
     with pytest.raises(ConnectionResetError):
         await (task or loop.sock_recv(near, 100))
-
-
-async def test_the_programs_own_shutdown(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(near, 100))
-    near.shutdown(socket.SHUT_RD)
-    assert await task == b""
-    assert await loop.sock_recv(near, 100) == b""
 
 
 async def test_urgent_data_parts_what_is_there(loop, tcp):
@@ -246,38 +159,6 @@ async def test_other_readers(loop, tcp):
             assert await loop.sock_recv(near, 100) == b"cd"
 
 
-async def test_a_reader_of_the_programs(loop, tcp):
-    near, far = tcp()
-
-    for _ in range(2):
-        await exchange(loop, near, far)
-        seen = loop.create_future()
-        loop.add_reader(near, lambda seen=seen: seen.set_result(1))
-        far.send(b"data")
-        await seen
-        assert loop.remove_reader(near)
-        assert await loop.sock_recv(near, 100) == b"data"
-    assert not loop.remove_reader(near)
-    await exchange(loop, near, far)
-
-
-async def test_a_reader_takes_the_place_of_a_call(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(near, 100))
-    seen = loop.create_future()
-    loop.add_reader(near, set_once, seen)
-    far.send(b"data")
-    await seen
-    await iterations(3)
-    assert not task.done()
-    task.cancel()
-    await asyncio.wait([task])
-    assert loop.remove_reader(near)
-    assert await loop.sock_recv(near, 100) == b"data"
-
-
 async def test_a_writer_beside_a_waiting_call(loop, tcp):
     near, far = tcp()
 
@@ -291,20 +172,6 @@ async def test_a_writer_beside_a_waiting_call(loop, tcp):
     await exchange(loop, near, far)
     assert loop.remove_writer(near)
     await exchange(loop, near, far)
-
-
-async def test_a_removed_reader_was_the_calls(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(near, 100))
-    assert loop.remove_reader(near)
-    far.send(b"data")
-    await iterations(5)
-    assert not task.done()
-    task.cancel()
-    await asyncio.wait([task])
-    assert await loop.sock_recv(near, 100) == b"data"
 
 
 def become_ready(near, far):
@@ -393,18 +260,6 @@ async def test_the_number_is_another_objects(loop, tcp):
         await exchange(loop, again, far)
 
 
-async def test_another_file_is_put_under_the_socket(loop, tcp):
-    near, far = tcp()
-    other, end = tcp()
-
-    await exchange(loop, near, far)
-    os.dup2(other.fileno(), near.fileno())
-    task = await waiting(loop.sock_recv(near, 100))
-    end.send(b"of another")
-    assert await task == b"of another"
-    await exchange(loop, near, end)
-
-
 @pytest.mark.skipif(
     FREE_THREADED,
     reason="no registration is kept",
@@ -426,30 +281,6 @@ async def test_another_file_is_put_under_a_socket_that_waits(loop, tcp):
     await asyncio.wait([sender])
 
 
-async def test_what_a_closed_socket_leaves_behind(loop, tcp):
-    """Its file lives on in a duplicate, which nobody reads by the loop."""
-    near, far = tcp()
-    other, end = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(other, 100))
-    readable = loop.create_future()
-    left, right = socket.socketpair()
-    with near.dup() as dup, left, right:
-        loop.add_reader(left, readable.set_result, None)
-        near.close()
-        for _ in range(600):
-            far.send(b"x")
-            await iterations(2)
-            dup.recv(1)
-        end.send(b"data")
-        assert await task == b"data"
-        await exchange(loop, other, end)
-        right.send(b"x")
-        await readable
-        loop.remove_reader(left)
-
-
 async def test_a_pipe_gets_the_fd_of_a_closed_socket(loop, tcp):
     """It needs no duplicate: the registration left there is idle."""
     near, far = tcp()
@@ -468,69 +299,6 @@ async def test_a_pipe_gets_the_fd_of_a_closed_socket(loop, tcp):
         right.send(b"data")
         assert await protocol.wait_data(4) == b"data"
     assert await protocol.wait_lost() is None
-
-
-async def test_nobody_reads_for_a_while(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    for _ in range(50):
-        far.send(b"x")
-        await iterations(2)
-    got = 0
-    while got < 50:
-        got += len(await loop.sock_recv(near, 7))
-    await exchange(loop, near, far)
-
-
-async def test_a_lot_both_ways(loop, tcp):
-    near, far = tcp()
-    data = pattern(4 * MIB)
-
-    async def receive(sock):
-        got = bytearray()
-        while len(got) < len(data):
-            got += await loop.sock_recv(sock, 100_000)
-        return digest(got)
-
-    results = await asyncio.gather(
-        receive(near),
-        receive(far),
-        loop.sock_sendall(near, data),
-        loop.sock_sendall(far, data),
-    )
-    assert results == [digest(data), digest(data), None, None]
-    await exchange(loop, near, far)
-
-
-async def test_cancelling_takes_nothing(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    for _ in range(3):
-        task = await waiting(loop.sock_recv(near, 100))
-        far.send(b"data")
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await loop.sock_recv(near, 100) == b"data"
-
-
-async def test_debug_mode_comes_and_goes(loop, tcp):
-    near, far = tcp()
-
-    for debug in (False, True, False):
-        loop.set_debug(debug)
-        await exchange(loop, near, far)
-
-
-def test_nothing_is_kept_alive(run, loop, tcp):
-    near, far = tcp()
-    before = sys.getrefcount(near)
-    run(exchange(loop, near, far, 20))
-    gc.collect()
-    assert sys.getrefcount(near) == before
-    assert near._io_refs == 0
 
 
 def test_a_collection_removes_what_is_idle(run, loop, tcp):

@@ -9,7 +9,6 @@ import socket
 from collections import Counter
 
 import pytest
-from datagram_helpers import Datagrams
 
 CALLS = ["recv", "recv_into", "recvfrom", "send", "sendto"]
 
@@ -54,32 +53,6 @@ async def test_streams_where_the_class_is_a_function(function_for_class):
     assert got == b"12345"
     assert name[0] == "127.0.0.1"
     assert function_for_class
-
-
-async def test_datagrams_where_the_class_is_a_function(
-    loop, function_for_class
-):
-    here, protocol = await loop.create_datagram_endpoint(
-        Datagrams, local_addr=("127.0.0.1", 0)
-    )
-    there, _ = await loop.create_datagram_endpoint(
-        Datagrams, remote_addr=here.get_extra_info("sockname")
-    )
-    there.sendto(b"word")
-    assert await protocol.wait("datagram") == b"word"
-    here.close()
-    there.close()
-    await protocol.wait("lost")
-    await asyncio.sleep(0)
-    assert len(function_for_class) == 2
-
-
-async def test_calls_of_a_socket_where_the_class_is_a_function(
-    loop, function_for_class, pair
-):
-    near, far = pair
-    await loop.sock_sendall(near, b"word")
-    assert await loop.sock_recv(far, 10) == b"word"
 
 
 @pytest.fixture
@@ -191,19 +164,6 @@ async def test_transports_made_then_call_the_methods_of_the_class(counted):
     # Both ends; newer versions write by sendmsg as well.
     assert counted["send"] >= 2
     assert counted["recv"] >= 2
-
-
-async def test_datagram_transports_made_then_call_them(loop, counted):
-    counted.replace()
-    here, protocol = await loop.create_datagram_endpoint(
-        Datagrams, local_addr=("127.0.0.1", 0)
-    )
-    here.sendto(b"word", here.get_extra_info("sockname"))
-    assert await protocol.wait("datagram") == b"word"
-    here.close()
-    await protocol.wait("lost")
-    assert counted["sendto"] == 1
-    assert counted["recvfrom"] >= 1
 
 
 @pytest.mark.parametrize("name", ["getsockname", "getpeername", "shutdown"])

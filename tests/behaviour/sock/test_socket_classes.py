@@ -60,40 +60,20 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-class Buffered(asyncio.BufferedProtocol):
-    """One message, read into a buffer of its own."""
-
-    def __init__(self, done):
-        self.done = done
-        self.buffer = bytearray(100)
-
-    def get_buffer(self, sizehint):
-        return self.buffer
-
-    def buffer_updated(self, nbytes):
-        self.done.set_result(bytes(self.buffer[:nbytes]))
-
-
-async def listening(loop, **kwargs):
-    server = await loop.create_server(Echo, "127.0.0.1", 0, **kwargs)
-    return server, server.sockets[0].getsockname()
-
-
-def client_of(address):
-    sock = Counting(socket.AF_INET, socket.SOCK_STREAM)
-    sock.connect(address)
-    return sock
-
-
 async def echo_by_streams(loop, server_tls=None, **tls):
     """A line there and back goes by the calls of the socket's class."""
-    server, address = await listening(loop, ssl=server_tls)
-    sock = client_of(address)
+    listener, sock = (
+        Counting(socket.AF_INET, socket.SOCK_STREAM) for _ in range(2)
+    )
+    listener.bind(("127.0.0.1", 0))
+    server = await loop.create_server(Echo, sock=listener, ssl=server_tls)
+    sock.connect(listener.getsockname())
     reader, writer = await asyncio.open_connection(sock=sock, **tls)
     writer.write(b"hello")
     assert await reader.readexactly(5) == b"hello"
     assert sock.calls["in"] > 0
     assert sock.calls["out"] > 0
+    assert listener.calls["accept"] > 0
     writer.close()
     await writer.wait_closed()
     server.close()
@@ -102,22 +82,6 @@ async def echo_by_streams(loop, server_tls=None, **tls):
 
 def test_calls_of_a_connected_socket(run, loop):
     run(echo_by_streams(loop))
-
-
-async def test_calls_under_a_buffered_protocol(loop):
-    server, address = await listening(loop)
-    sock = client_of(address)
-    done = loop.create_future()
-    transport, _ = await loop.create_connection(
-        lambda: Buffered(done), sock=sock
-    )
-    transport.writelines([b"two", b"parts"])
-    assert await done == b"twoparts"
-    assert sock.calls["in"] > 0
-    assert sock.calls["out"] > 0
-    transport.close()
-    server.close()
-    await iterations(3)
 
 
 def test_calls_under_tls(run, loop):
@@ -129,24 +93,6 @@ def test_calls_under_tls(run, loop):
             server_hostname="localhost",
         )
     )
-
-
-@pytest.mark.parametrize("kind", [Counting, socket.socket])
-async def test_accept_of_a_listening_socket(loop, kind):
-    listener = kind(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind(("127.0.0.1", 0))
-    server = await loop.create_server(Echo, sock=listener)
-    address = listener.getsockname()
-    for _ in range(3):
-        reader, writer = await asyncio.open_connection(*address)
-        writer.write(b"x")
-        assert await reader.readexactly(1) == b"x"
-        writer.close()
-        await writer.wait_closed()
-    if kind is Counting:
-        assert listener.calls["accept"] >= 3
-    server.close()
-    await iterations(3)
 
 
 async def test_sock_accept_calls_an_accept_that_has_a_connection(loop):
@@ -162,23 +108,6 @@ async def test_sock_accept_calls_an_accept_that_has_a_connection(loop):
             listener.setblocking(False)
             accepted = await loop.sock_accept(listener)
     assert accepted == (near, "address")
-
-
-async def test_a_class_without_calls_of_its_own(loop):
-    class Named(socket.socket):
-        name = "named"
-
-    with listening_socket() as listener:
-        sock = Named(socket.AF_INET, socket.SOCK_STREAM)
-        sock.connect(listener.getsockname())
-        reader, writer = await asyncio.open_connection(sock=sock)
-        far, _ = listener.accept()
-        with far:
-            far.sendall(b"hello")
-            assert await reader.readexactly(5) == b"hello"
-        assert writer.get_extra_info("socket").fileno() == sock.fileno()
-        writer.close()
-        await writer.wait_closed()
 
 
 async def test_what_connect_returns_is_ignored(loop):
@@ -352,25 +281,6 @@ class Overriding(socket.socket):
     def shutdown(self, how):
         self.calls.append("shutdown")
         socket.socket.shutdown(self, how)
-
-
-async def test_a_transport_calls_overridden_methods_of_its_socket(loop):
-    # With its protocol number, for which asyncio sets TCP_NODELAY.
-    sock = Overriding(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    with listening_socket() as listener:
-        sock.connect(listener.getsockname())
-        _, writer = await asyncio.open_connection(sock=sock)
-        assert writer.get_extra_info("sockname") == ("here", 1)
-        assert writer.get_extra_info("peername") == ("there", 2)
-        writer.write_eof()
-        assert {*sock.calls} == {
-            "getsockname",
-            "getpeername",
-            "setsockopt",
-            "shutdown",
-        }
-        writer.close()
-        await writer.wait_closed()
 
 
 @pytest.mark.parametrize(

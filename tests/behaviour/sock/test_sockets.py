@@ -15,7 +15,6 @@ import pytest
 from net_helpers import (
     iterations,
     listening_socket,
-    moved_to,
     tcp_socketpair,
 )
 
@@ -64,24 +63,6 @@ async def test_an_address_of_another_family_is_refused(loop, family, address):
         near.setblocking(False)
         with pytest.raises(socket.gaierror):
             await loop.sock_connect(near, address)
-
-
-async def test_a_connected_socket_is_no_longer_registered(loop):
-    """Its fd is free for a reader and a writer, and for a transport."""
-    with listening_socket() as listener:
-        near = socket.socket()
-        near.setblocking(False)
-        await loop.sock_connect(near, listener.getsockname())
-        assert not loop.remove_writer(near)
-        far, _ = await loop.sock_accept(listener)
-        with far:
-            transport, _ = await loop.create_connection(
-                asyncio.Protocol, sock=near
-            )
-            transport.write(b"data")
-            assert await loop.sock_recv(far, 10) == b"data"
-            transport.close()
-            assert await loop.sock_recv(far, 10) == b""
 
 
 def test_connect_calls_the_socket_objects_method(run, loop, monkeypatch):
@@ -138,33 +119,6 @@ async def test_cancelling_frees_the_descriptor_at_once(loop, method):
             with pytest.raises(asyncio.CancelledError):
                 await task
             sock.close()
-
-
-async def test_a_waiting_socket_then_a_transport_on_the_same_fd(loop):
-    """A waiting call must leave no registration when its fd is reused."""
-    received = loop.create_future()
-
-    class Once(asyncio.Protocol):
-        def data_received(self, data):
-            received.set_result(data)
-
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    number = near.fileno()
-    task = loop.create_task(loop.sock_recv(near, 1))
-    await iterations(2)
-    task.cancel()
-    await iterations(2)
-    near.close()
-    far.close()
-    again, other = tcp_socketpair()
-    again = moved_to(number, again)
-    transport, _ = await loop.create_connection(Once, sock=again)
-    other.send(b"seen")
-    assert await received == b"seen"
-    transport.abort()
-    other.close()
-    await iterations(3)
 
 
 def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):
