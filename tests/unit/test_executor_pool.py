@@ -1,16 +1,13 @@
 """run_in_executor of fastloop: what asyncio's does not promise, or not do.
 
 Behaviour that both share is in behaviour/executor/test_executor.py; here are
-jobs in the queue of a standard thread pool, their references, threads that
-cannot be started, the bridge to other executors and the switch that gives
-asyncio's own.
-Jobs wait for events, never for time.
+jobs in the queue of a standard thread pool, their references and threads that
+cannot be started.  Jobs wait for events, never for time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import gc
 import itertools
 import threading
@@ -91,30 +88,6 @@ def test_one_thread_serves_jobs_that_arrive_one_by_one(loop):
 
     assert loop.run_until_complete(main()) == {"asyncio_0"}
     assert len(loop._default_executor._threads) == 1
-
-
-def test_sleeping_threads_are_all_woken_for_blocking_jobs(loop, pools):
-    pool = pools(3)
-    for _ in range(3):
-        gates = [Gate() for _ in range(3)]
-        futures = [loop.run_in_executor(pool, gate) for gate in gates]
-        for gate in gates:
-            wait_for(gate.begun)
-        for gate in gates:
-            gate.go.set()
-        loop.run_until_complete(asyncio.gather(*futures))
-    assert len(pool._threads) == 3
-
-
-def test_a_job_starts_while_the_callback_that_made_it_runs(loop):
-    async def main():
-        gate = Gate()
-        future = loop.run_in_executor(None, gate, 7)
-        wait_for(gate.begun)  # the loop's thread does not come back before
-        gate.go.set()
-        return await future
-
-    assert loop.run_until_complete(main()) == 7
 
 
 def test_without_a_thread_the_call_is_refused_and_never_runs(
@@ -282,119 +255,6 @@ def test_an_initializer_that_fails_fails_the_jobs_that_wait(loop):
             loop.run_in_executor(pool, name)
 
 
-# -- a user's executor --------------------------------------------------------
-
-
-class Manual(concurrent.futures.Executor):
-    """An executor whose futures the test completes by hand."""
-
-    def __init__(self) -> None:
-        self.future: Any = concurrent.futures.Future()
-        self.call: Any = None
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        self.call = (fn, args)
-        return self.future
-
-
-def test_bridge_copies_the_result_from_another_thread(loop, in_thread):
-    manual = Manual()
-    future = loop.run_in_executor(manual, pow, 2, 3)
-    assert manual.call == (pow, (2, 3))
-    in_thread(manual.future.set_result, 8)
-    assert loop.run_until_complete(future) == 8
-
-
-def test_bridge_converts_the_exceptions_asyncio_converts(loop):
-    for given, expected in [
-        (concurrent.futures.CancelledError("a"), asyncio.CancelledError),
-        (concurrent.futures.InvalidStateError("b"), asyncio.InvalidStateError),
-        (ZeroDivisionError("c"), ZeroDivisionError),
-    ]:
-        manual = Manual()
-        future = loop.run_in_executor(manual, name)
-        manual.future.set_exception(given)
-        with pytest.raises(expected) as caught:
-            loop.run_until_complete(future)
-        assert caught.value.args == given.args
-
-
-def test_bridge_cancels_both_ways(loop):
-    ours = Manual()
-    future = loop.run_in_executor(ours, name)
-    future.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        loop.run_until_complete(future)
-    assert ours.future.cancelled()
-    theirs = Manual()
-    future = loop.run_in_executor(theirs, name)
-    theirs.future.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        loop.run_until_complete(future)
-
-
-def test_bridge_of_a_future_that_is_done(loop):
-    manual = Manual()
-    manual.future.set_result(5)
-    future = loop.run_in_executor(manual, name)
-    assert loop.run_until_complete(future) == 5
-
-
-def test_bridge_passes_an_asyncio_future_through(loop):
-    manual = Manual()
-    manual.future = loop.create_future()
-    assert loop.run_in_executor(manual, name) is manual.future
-
-
-def test_bridge_refuses_other_objects_than_futures(loop):
-    manual = Manual()
-    manual.future = 5
-    with pytest.raises(AssertionError, match="Future is expected, got 5"):
-        loop.run_in_executor(manual, name)
-
-
-def test_bridge_drops_results_after_close(loop):
-    manual = Manual()
-    future = loop.run_in_executor(manual, name)
-    loop.close()
-    manual.future.set_result(1)
-    assert not future.done()
-
-
-# -- arguments ----------------------------------------------------------------
-
-
-def test_parameters_may_be_named(loop):
-    future = loop.run_in_executor(executor=None, func=name)
-    assert loop.run_until_complete(future) == "asyncio_0"
-
-
-@pytest.mark.parametrize(
-    ("args", "kwargs"),
-    [
-        ((), {}),
-        ((None,), {}),
-        ((None, name), {"func": name}),
-        ((None, name), {"other": 1}),
-    ],
-)
-def test_wrong_arguments(loop, args, kwargs):
-    with pytest.raises(TypeError, match="run_in_executor"):
-        loop.run_in_executor(*args, **kwargs)
-    assert loop._default_executor is None
-
-
-def test_the_switch_gives_asyncios_own(monkeypatch):
-    monkeypatch.setenv("FASTLOOP_DISABLE", "native_executor")
-    loop = fastloop.new_event_loop()
-    future = loop.run_in_executor(None, name)
-    assert loop.run_until_complete(future) == "asyncio_0"
-    pool = loop._default_executor
-    assert type(pool) is concurrent.futures.ThreadPoolExecutor
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-
-
 # -- collection ---------------------------------------------------------------
 
 
@@ -410,43 +270,3 @@ def test_an_unreferenced_loop_is_collected_and_its_threads_end():
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
-
-
-# -- stress -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("close", ["joined", "at once"])
-def test_loops_in_threads_with_jobs_in_flight(in_thread, close):
-    """Many loops, jobs and closings at once: for builds without a GIL."""
-    failures: list[BaseException] = []
-
-    def square(number: int) -> int:
-        return number * number
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for start in range(0, 300, 30):
-            numbers = range(start, start + 30)
-            jobs = [loop.run_in_executor(None, square, n) for n in numbers]
-            jobs[7].cancel()
-            done = await asyncio.gather(*jobs, return_exceptions=True)
-            assert isinstance(done.pop(7), asyncio.CancelledError)
-            assert done == [n * n for n in numbers if n != start + 7]
-        for number in range(20):
-            loop.run_in_executor(None, square, number)
-
-    def work() -> None:
-        try:
-            for _ in range(3):
-                loop = fastloop.new_event_loop()
-                loop.run_until_complete(main())
-                if close == "joined":
-                    loop.run_until_complete(loop.shutdown_default_executor())
-                loop.close()
-        except BaseException as exc:
-            failures.append(exc)
-
-    threads = [in_thread(work) for _ in range(4)]
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert failures == []

@@ -1,8 +1,8 @@
 """Libraries that watch a program by patching the standard thread pool.
 
-Tracers and error reporters replace ThreadPoolExecutor.submit, Thread.start and
-Thread.run, to carry a request's scope into the thread that works for it.  The
-default executor and the user's own must go through whatever is there.
+Tracers and error reporters replace ThreadPoolExecutor.submit, to carry a
+request's scope into the thread that works for it.  The default executor and
+the user's own must go through whatever is there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import contextvars
 import functools
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from patience import PATIENCE
 from tracers import Wrapper
 
 scope = contextvars.ContextVar("scope", default="none")
@@ -93,23 +91,6 @@ def test_a_wrapper_object_carries_each_requests_scope(loop, run, pool):
     assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
 
 
-@pytest.mark.usefixtures("carry_scope_in_submit")
-async def test_to_thread_and_getaddrinfo_go_through_a_patched_submit(
-    loop, monkeypatch
-):
-    submit = ThreadPoolExecutor.submit
-    seen = []
-
-    def count(self, fn, *args, **kwargs):
-        seen.append(fn)
-        return submit(self, fn, *args, **kwargs)
-
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", count)
-    assert await asyncio.to_thread(int, "5") == 5
-    assert await loop.getnameinfo(("127.0.0.1", 80), 3)
-    assert len(seen) == 2
-
-
 PATCHED_FIRST = """
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -173,112 +154,6 @@ def test_a_submit_of_one_executor_alone(loop, run):
 
 async def _run_in(loop, executor, *call):
     return await loop.run_in_executor(executor, *call)
-
-
-@pytest.mark.parametrize("as_default", [True, False])
-def test_a_subclass_that_overrides_submit(loop, run, as_default):
-    class Counting(ThreadPoolExecutor):
-        calls = 0
-
-        def submit(self, *args, **kwargs):
-            self.calls += 1
-            return super().submit(*args, **kwargs)
-
-    executor = Counting(2)
-    if as_default:
-        loop.set_default_executor(executor)
-    passed = None if as_default else executor
-    assert run(_run_in(loop, passed, abs, -3)) == 3
-    assert executor.calls == 1
-    executor.shutdown()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_subclass_that_overrides_what_submit_calls(loop, workers):
-    """As Home Assistant's does, which keeps submit() and ends otherwise."""
-
-    class Pool(ThreadPoolExecutor):
-        adjusted = ended = 0
-
-        def _adjust_thread_count(self):
-            self.adjusted += 1
-            super()._adjust_thread_count()
-
-        def shutdown(self, *args, **kwargs):
-            self.ended += 1
-            super().shutdown(*args, **kwargs)
-
-    executor = Pool(workers)
-    loop.set_default_executor(executor)
-    for number in range(4):
-        assert await loop.run_in_executor(None, abs, -number) == number
-    assert executor.adjusted == 4
-    await loop.shutdown_default_executor()
-    assert executor.ended >= 1
-
-
-@pytest.mark.parametrize("method", ["__init__", "start", "run"])
-@pytest.mark.usefixtures("use_pool_before_the_patch")
-async def test_patched_threads_are_seen(loop, pool, monkeypatch, method):
-    """Each new worker thread goes through what is patched."""
-    original = getattr(threading.Thread, method)
-    seen = []
-
-    def patched(self, *args, **kwargs):
-        seen.append(self)
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(threading.Thread, method, patched)
-    both = threading.Barrier(2)
-    jobs = [
-        loop.run_in_executor(pool, _meet, both, threading.current_thread)
-        for _ in range(2)
-    ]
-    threads = await asyncio.gather(*jobs)
-    assert len(set(threads)) == 2
-    assert set(threads) & set(seen)
-
-
-def _meet(barrier, function):
-    barrier.wait(PATIENCE)
-    return function()
-
-
-@pytest.mark.usefixtures("carry_scope_in_submit")
-def test_threads_that_carry_the_scope_of_their_starter(
-    loop, run, pool, monkeypatch
-):
-    """As OpenTelemetry: start() sets the scope; run() and submit() use it."""
-    start, thread_run = threading.Thread.start, threading.Thread.run
-
-    def patched_start(self):
-        self.scope_of_starter = scope.get()
-        start(self)
-
-    def patched_run(self):
-        scope.set(self.scope_of_starter)
-        thread_run(self)
-
-    monkeypatch.setattr(threading.Thread, "start", patched_start)
-    monkeypatch.setattr(threading.Thread, "run", patched_run)
-    assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
-
-
-@pytest.mark.usefixtures("carry_scope_in_submit")
-async def test_results_errors_and_cancelling_under_a_patch(loop, pool):
-    gate = threading.Event()
-    with pytest.raises(ValueError, match="invalid literal"):
-        await loop.run_in_executor(pool, int, "x")
-    # More than there are threads: the next job waits behind them.
-    waits = [
-        loop.run_in_executor(pool, gate.wait, PATIENCE) for _ in range(40)
-    ]
-    job = loop.run_in_executor(pool, int)
-    job.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await job
-    gate.set()
-    assert await asyncio.gather(*waits) == [True] * 40
 
 
 async def test_a_class_in_the_place_of_the_thread_pool_is_the_default(

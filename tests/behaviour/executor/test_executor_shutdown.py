@@ -4,7 +4,6 @@ import concurrent.futures
 import os
 import sys
 import threading
-import time
 
 import pytest
 from patience import PATIENCE
@@ -27,63 +26,6 @@ def test_shutdown_default_executor(loop):
         RuntimeError, match="Executor shutdown has been called"
     ):
         loop.run_in_executor(None, int)
-
-
-def test_shutdown_default_executor_without_use(loop):
-    assert loop.run_until_complete(loop.shutdown_default_executor()) is None
-    with pytest.raises(
-        RuntimeError, match="Executor shutdown has been called"
-    ):
-        loop.run_in_executor(None, int)
-
-
-def test_shutdown_twice(loop):
-    loop.run_until_complete(loop.run_in_executor(None, int))
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.run_until_complete(loop.shutdown_default_executor())
-
-
-def test_own_pools_still_work_after_shutdown(loop, run):
-    loop.run_until_complete(loop.shutdown_default_executor())
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = loop.run_in_executor(pool, int)
-        assert loop.run_until_complete(future) == 0
-
-
-def test_shutdown_waits_for_work_in_flight(loop):
-    ended = []
-    gate = threading.Event()
-
-    def job():
-        gate.wait(PATIENCE)
-        ended.append(1)
-
-    loop.run_in_executor(None, job)
-    loop.call_later(0.005, gate.set)
-    loop.run_until_complete(loop.shutdown_default_executor())
-    assert ended == [1]
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="asyncio 3.12 waits all the same"
-)
-def test_shutdown_timeout(loop):
-    gate = threading.Event()
-    future = loop.run_in_executor(None, gate.wait, 2 * PATIENCE)
-    start = time.monotonic()
-    with pytest.warns(RuntimeWarning, match="The executor did not finish"):
-        loop.run_until_complete(loop.shutdown_default_executor(0.01))
-    assert time.monotonic() - start < PATIENCE
-    gate.set()
-    loop.run_until_complete(future)
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="timeout is new in 3.12"
-)
-def test_shutdown_within_the_timeout(loop):
-    loop.run_until_complete(loop.run_in_executor(None, int))
-    loop.run_until_complete(loop.shutdown_default_executor(timeout=PATIENCE))
 
 
 def test_close_with_work_in_flight(loop_factory):
