@@ -45,39 +45,6 @@ def iterate_until(loop, done):
         loop._run_once()
 
 
-def test_iterations_of_a_guest_run(loop, in_thread):
-    seen = []
-
-    async def main():
-        seen.append(asyncio.get_running_loop())
-        await asyncio.sleep(0.001)
-        seen.append(await loop.run_in_executor(None, int, "5"))
-        async with asyncio.timeout(5):
-            server = await asyncio.start_server(
-                lambda _, writer: writer.close(), "127.0.0.1", 0
-            )
-            address = server.sockets[0].getsockname()
-            reader, writer = await asyncio.open_connection(*address)
-            seen.append(await reader.read())
-            writer.close()
-            server.close()
-
-    with a_run(loop):
-        assert loop.is_running()
-        assert loop._thread_id == threading.get_ident()
-        task = loop.create_task(main())
-        iterate_until(loop, task.done)
-        task.result()
-        in_thread(lambda: loop.call_soon_threadsafe(seen.append, "thread"))
-        iterate_until(loop, lambda: "thread" in seen)
-    assert seen == [loop, 5, b"", "thread"]
-    assert not loop.is_running()
-    assert loop._thread_id is None
-    assert (
-        loop.run_until_complete(asyncio.sleep(0, "as before")) == "as before"
-    )
-
-
 def test_a_guests_run_is_a_run(loop, loop_kind):
     if loop_kind == "asyncio" and sys.version_info[:2] == (3, 13):
         pytest.skip("the refused run ends asyncio's running one (3.13)")
@@ -94,22 +61,6 @@ def test_a_guests_run_is_a_run(loop, loop_kind):
         if sys.version_info >= (3, 13):
             with pytest.raises(RuntimeError, match=refused):
                 loop._run_forever_setup()
-
-
-def test_exceptions_of_callbacks_reach_a_guest_run(loop, reports):
-    def leave():
-        raise SystemExit(3)
-
-    with a_run(loop):
-        loop.call_soon(lambda: 1 / 0)
-        loop._run_once()
-        loop.call_soon(leave)
-        with pytest.raises(SystemExit):
-            loop._run_once()
-        loop.call_soon(reports.append, "on")
-        loop._run_once()
-    assert isinstance(reports[0]["exception"], ZeroDivisionError)
-    assert reports[1] == "on"
 
 
 def test_signals_in_a_guests_run(loop):
@@ -259,34 +210,6 @@ def test_a_setup_that_is_set_on_the_class_is_called(loop, monkeypatch):
     seen = trace(monkeypatch, type(loop), "_run_forever_setup")
     loop.run_until_complete(asyncio.sleep(0))
     assert len(seen) == 1
-
-
-def test_an_exception_of_a_subclass_between_iterations(loop_factory):
-    loop = noting(loop_factory, [None])
-
-    def fail():
-        raise LookupError("between iterations")
-
-    with contextlib.closing(loop):
-        loop._run_once = fail
-        with pytest.raises(LookupError):
-            loop.run_forever()
-        del loop._run_once
-        assert not loop.is_running()
-        loop.run_until_complete(asyncio.sleep(0))
-
-
-def test_methods_replaced_on_the_instance(loop):
-    seen = []
-    create_task = loop.create_task
-
-    def patched(coro, **named):
-        seen.append(coro.__name__)
-        return create_task(coro, **named)
-
-    loop.create_task = patched
-    loop.run_until_complete(asyncio.sleep(0))
-    assert seen == ["sleep"]
 
 
 def test_private_call_soon(loop):

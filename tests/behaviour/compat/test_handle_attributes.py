@@ -43,52 +43,46 @@ def any_loop(request, loop):
     return loop
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_another_callback_is_called(any_loop, way):
-    seen = []
-    handle = schedule(any_loop, way, seen.append, "x")
-    plain = handle._callback
-
+def traced(plain):
     def traced(*args):
-        seen.append("traced")
-        plain(*args)
+        plain("traced", *args)
 
-    handle._callback = traced
-    assert handle._callback is traced
-    assert "traced" in repr(handle)
-    run_until(any_loop, seen, 2)
-    assert seen == ["traced", "x"]
+    return traced
+
+
+def another_context(_):
+    context = contextvars.copy_context()
+    context.run(variable.set, "another")
+    return context
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
-    "args",
-    [("y",), ["y"], "y", (), iter("y")],
-    ids=["tuple", "list", "str", "nothing", "iterator"],
+    ("name", "make", "expected"),
+    [
+        ("_callback", traced, (("traced", "x"), "none")),
+        ("_args", lambda _: ("y",), (("y",), "none")),
+        ("_args", lambda _: ["y"], (("y",), "none")),
+        ("_args", lambda _: "y", (("y",), "none")),
+        ("_args", lambda _: (), ((), "none")),
+        ("_args", lambda _: iter("y"), (("y",), "none")),
+        ("_context", another_context, (("x",), "another")),
+    ],
 )
-def test_other_arguments_are_given(any_loop, way, args):
+def test_what_is_set_runs(any_loop, way, name, make, expected):
     seen = []
 
     def callback(*args):
-        seen.append(args)
+        seen.append((args, variable.get()))
 
-    handle = schedule(any_loop, way, callback, "x", "z")
-    handle._args = args
-    assert handle._args is args
+    handle = schedule(any_loop, way, callback, "x")
+    value = make(callback)
+    setattr(handle, name, value)
+    assert getattr(handle, name) is value
+    if name == "_callback":
+        assert "traced" in repr(handle)
     run_until(any_loop, seen, 1)
-    assert seen in ([("y",)], [()])
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_another_context_is_run_in(any_loop, way):
-    seen = []
-    handle = schedule(any_loop, way, lambda: seen.append(variable.get()))
-    context = contextvars.copy_context()
-    context.run(variable.set, "another")
-    handle._context = context
-    assert handle._context is context
-    run_until(any_loop, seen, 1)
-    assert seen == ["another"]
+    assert seen == [expected]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -71,20 +71,6 @@ def test_ready_within_a_batch(loop, iterate):
     assert lengths == [3, 2, 1]
 
 
-async def test_a_tasks_steps(loop):
-    async def child():
-        await asyncio.sleep(0)
-        return "done"
-
-    tasks = [loop.create_task(child()) for _ in range(3)]
-    assert len(loop._ready) == 3
-    texts = [repr(handle) for handle in loop._ready]
-    assert all("Task" in text for text in texts), texts
-    await asyncio.sleep(0)
-    assert len(loop._ready) >= 3
-    assert await asyncio.gather(*tasks) == ["done"] * 3
-
-
 async def test_transports_about_to_start(loop):
     """The loop's own work counts as ready too."""
     near, far = socket.socketpair()
@@ -190,3 +176,16 @@ def test_fastloops_are_read_only(loop, loop_kind):
     for name in ("register", "unregister", "modify", "select"):
         with pytest.raises(RuntimeError, match="only to look|no selector"):
             getattr(loop._selector, name)(0)
+
+
+def test_ready_is_readable_in_debug_mode(loop):
+    loop.set_debug(True)
+    handle = loop.call_soon(loop.stop)
+    assert list(loop._ready) == [handle]
+    loop.run_forever()
+
+
+def test_scheduled_has_no_timers_that_have_run(loop, run):
+    loop.call_later(0, nothing)
+    run(asyncio.sleep(0.001))
+    assert not [h for h in loop._scheduled if h._callback is nothing]

@@ -9,7 +9,6 @@ import contextvars
 import functools
 import math
 import socket
-import sys
 import threading
 import time
 from unittest import mock
@@ -65,73 +64,6 @@ def test_so_does_one_that_is_set_on_the_loop_in_mid_run(loop):
 
     count = loop.run_until_complete(main())
     assert len(handles) == count >= 1
-    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
-
-
-def test_so_does_one_that_is_set_on_the_class_in_mid_run(loop_factory):
-    handles = []
-    kind = type("Loop", (kind_of(loop_factory),), {})
-    plain = kind.call_soon
-
-    def call_soon(self, callback, *args, context=None):
-        handle = plain(self, callback, *args, context=context)
-        handles.append(handle)
-        return handle
-
-    async def main():
-        with mock.patch.object(kind, "call_soon", call_soon):
-            await steps()
-
-    loop = kind()
-    loop.run_until_complete(main())
-    loop.close()
-    assert len(handles) >= 1
-    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
-
-
-def done_future(loop):
-    future = asyncio.Future(loop=loop)
-    future.set_result(None)
-    return future
-
-
-@pytest.mark.parametrize(
-    ("make", "count"),
-    [
-        pytest.param(
-            lambda loop: asyncio.Task(asyncio.sleep(0), loop=loop),
-            3,  # two steps, and the callback
-            marks=pytest.mark.skipif(
-                sys.version_info >= (3, 14),
-                reason="from 3.14 on a task runs on the running loop alone",
-            ),
-        ),
-        (done_future, 1),
-    ],
-)
-def test_a_loop_that_wraps_another_gets_a_handle_for_each_call(
-    loop, make, count
-):
-    handles = []
-
-    class Wrapper:
-        """As far as a task knows, a loop."""
-
-        def __getattr__(self, name):
-            return getattr(loop, name)
-
-        def call_soon(self, *args, **kwargs):
-            handle = loop.call_soon(*args, **kwargs)
-            handles.append(handle)
-            return handle
-
-    async def main():
-        ended = loop.create_future()
-        make(Wrapper()).add_done_callback(ended.set_result)
-        await ended
-
-    loop.run_until_complete(main())
-    assert len(handles) == count
     assert all(isinstance(handle, asyncio.Handle) for handle in handles)
 
 

@@ -1,6 +1,7 @@
 """Private attributes of loops, handles and transports, and what they say.
 
-Debuggers, monitors and test suites read them; asyncio's loop is the measure.
+Debuggers, monitors and test suites read them, and guests put their own
+functions and classes into asyncio; asyncio's loop is the measure.
 """
 
 from __future__ import annotations
@@ -10,20 +11,16 @@ import concurrent.futures
 import contextvars
 import gc
 import os
-import re
 import signal
 import socket
-import sys
 import time
 
 import pytest
 from hosts import Host, Made, only_tcp
 from net_helpers import (
     Recorder,
-    client_context,
     every_kind,
     iterations,
-    server_context,
     spin,
 )
 from patience import PATIENCE
@@ -31,14 +28,8 @@ from patience import PATIENCE
 # -- the loop ----------------------------------------------------------------
 
 
-def test_state_of_a_loop(loop, iterate):
-    assert loop._closed is False
-    assert loop._stopping is False
-    assert loop._debug is False
-    loop.set_debug(True)
-    assert loop._debug is True
-    loop._debug = False
-    assert loop.get_debug() is False
+def test_state_of_a_loop(loop):
+    assert loop._closed is loop._stopping is loop._debug is False
     seen = []
     loop.call_soon(loop.stop)
     loop.call_soon(lambda: seen.append(loop._stopping))
@@ -47,6 +38,25 @@ def test_state_of_a_loop(loop, iterate):
     assert loop._stopping is False
     loop.close()
     assert loop._closed is True
+
+
+def factory(loop, coro, **named):
+    return asyncio.Task(coro, loop=loop, **named)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("debug", True, False),
+        ("task_factory", factory, None),
+        ("exception_handler", factory, None),
+    ],
+)
+def test_a_setting_is_an_attribute(loop, name, value, other):
+    getattr(loop, f"set_{name}")(value)
+    assert getattr(loop, f"_{name}") is value
+    setattr(loop, f"_{name}", other)
+    assert getattr(loop, f"get_{name}")() is other
 
 
 def test_checks_of_a_loop(loop, run, in_thread):
@@ -78,21 +88,6 @@ def test_checks_of_a_loop(loop, run, in_thread):
         loop._check_closed()
 
 
-def test_factories_and_handlers(loop):
-    def factory(loop, coro, **named):
-        return asyncio.Task(coro, loop=loop, **named)
-
-    assert loop._task_factory is None
-    loop.set_task_factory(factory)
-    assert loop._task_factory is factory
-    loop._task_factory = None
-    assert loop.get_task_factory() is None
-    handler = loop._exception_handler
-    assert handler is loop.get_exception_handler()
-    loop._exception_handler = None
-    assert loop.get_exception_handler() is None
-
-
 async def test_default_executor(loop):
     assert loop._default_executor is None
     await asyncio.to_thread(int)
@@ -107,17 +102,6 @@ async def test_default_executor(loop):
     loop.set_default_executor(mine)
     assert loop._default_executor is mine
     executor.shutdown()
-
-
-async def test_generators_of_a_loop(loop):
-    async def generator():
-        yield
-
-    assert len(loop._asyncgens) == 0
-    one = generator()
-    await anext(one)
-    assert list(loop._asyncgens) == [one]
-    await one.aclose()
 
 
 def test_signal_handlers_of_a_loop(loop):
@@ -185,55 +169,6 @@ async def test_serving_by_private_names(loop):
         assert listener.fileno() == -1
 
 
-async def test_transports_by_private_names(loop):
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    waiter, protocol = loop.create_future(), Recorder()
-    plain = loop._make_socket_transport(
-        near, protocol, waiter, extra={"more": 5}, server=None
-    )
-    await waiter
-    assert plain.get_extra_info("more") == 5
-    plain.abort()
-    await protocol.wait_lost()
-    far.close()
-
-
-async def test_tls_by_private_names(loop):
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    ours, theirs = Recorder(), Recorder()
-    ready = [loop.create_future() for _ in "ab"]
-    loop._make_ssl_transport(
-        near, ours, server_context(), ready[0], server_side=True
-    )
-    client = loop._make_ssl_transport(
-        far,
-        theirs,
-        client_context(),
-        ready[1],
-        server_hostname="localhost",
-    )
-    await asyncio.gather(*ready)
-    client.write(b"secret")
-    assert await ours.wait_data(6) == b"secret"
-    client.close()
-    await ours.wait_lost()
-    await theirs.wait_lost()
-
-
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
-async def test_unix_servers_of_a_loop(loop, tmp_path):
-    assert len(loop._unix_server_sockets) == 0
-    server = await loop.create_unix_server(Recorder, tmp_path / "path")
-    assert len(loop._unix_server_sockets) == 1
-    server.close()
-    await server.wait_closed()
-    assert not (tmp_path / "path").exists()
-
-
 # -- handles -----------------------------------------------------------------
 
 
@@ -276,14 +211,6 @@ def test_inside_of_a_timer(loop, run):
     run(asyncio.sleep(0.001))
     assert soon._scheduled is False
     assert seen == ["x", "y"]
-
-
-def test_repr_of_a_cancelled_handle_is_cached(debug):
-    handle = debug.call_soon(print, "an argument")
-    handle.cancel()
-    assert handle._repr == repr(handle)
-    assert "cancelled" in handle._repr
-    assert re.search("created at .*test_private_values", handle._repr)
 
 
 # -- transports --------------------------------------------------------------
@@ -367,3 +294,115 @@ async def test_a_connection_works_after_its_attributes_were_read(host, name):
     await writer.wait_closed()
     server.close()
     await server.wait_closed()
+
+
+# -- what programs put in its place -------------------------------------------
+
+
+def test_replaced_function_that_sets_the_running_loop(loop, monkeypatch):
+    seen = []
+    original = asyncio.events._set_running_loop
+
+    def replacement(running):
+        seen.append(running)
+        original(running)
+
+    monkeypatch.setattr(asyncio.events, "_set_running_loop", replacement)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [loop, None]
+
+
+class NoNumber:
+    """A listening socket whose descriptor is no number."""
+
+    type = socket.SOCK_STREAM
+
+    def fileno(self):
+        return "seven"
+
+    def setblocking(self, flag):
+        assert flag is False
+
+    def listen(self, backlog):
+        assert backlog > 0
+
+    def close(self):
+        pass
+
+
+def test_server_of_an_object_without_a_descriptor(loop, run):
+    with pytest.raises(ValueError, match="Invalid file object"):
+        run(loop.create_server(asyncio.Protocol, sock=NoNumber()))
+
+
+def test_cancelled_handle_is_not_queued(loop):
+    seen = []
+    handle = asyncio.Handle(seen.append, (1,), loop)
+    cancelled = asyncio.Handle(seen.append, (2,), loop)
+    cancelled.cancel()
+    loop._add_callback(cancelled)
+    loop._add_callback(handle)
+    assert list(loop._ready) == [handle]
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+
+
+class OtherTask(asyncio.tasks._PyTask):
+    pass
+
+
+class OtherFuture(asyncio.futures._PyFuture):
+    pass
+
+
+def use_other_classes(patch):
+    """Put in classes in Python, as programs that nest loops do."""
+    patch.setattr(asyncio.tasks, "Task", OtherTask)
+    patch.setattr(asyncio.futures, "Future", OtherFuture)
+
+
+def test_replaced_classes_of_tasks_and_futures(loop, monkeypatch):
+    async def child():
+        await asyncio.sleep(0)
+        return "done"
+
+    async def main():
+        task = loop.create_task(child(), name="child")
+        bare = loop.create_task(child())
+        future = loop.create_future()
+        future.set_result(None)
+        await asyncio.gather(task, bare, future)
+        return [type(each) for each in (task, bare, future)]
+
+    with monkeypatch.context() as patch:
+        use_other_classes(patch)
+        before = loop.create_future()
+        assert type(before) is OtherFuture
+        assert before.get_loop() is loop
+        found = loop.run_until_complete(main())
+    assert found == [OtherTask, OtherTask, OtherFuture]
+
+
+def test_running_loop_noted_in_python_alone(loop, monkeypatch):
+    async def main():
+        return loop.create_future().get_loop()
+
+    events = asyncio.events
+    with monkeypatch.context() as patch:
+        use_other_classes(patch)
+        for name in ("_get_running_loop", "_set_running_loop"):
+            patch.setattr(events, name, getattr(events, f"_py_{name}"))
+        assert loop.run_until_complete(main()) is loop
+
+
+def test_a_handle_of_another_loop_is_run(loop, loop_factory):
+    other = loop_factory()
+    seen = []
+    handle = other.call_soon(seen.append, 1)
+    loop._add_callback(handle)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+    other.close()
