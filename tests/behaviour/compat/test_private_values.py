@@ -11,6 +11,7 @@ import concurrent.futures
 import contextvars
 import gc
 import os
+import re
 import signal
 import socket
 import time
@@ -211,6 +212,14 @@ def test_inside_of_a_timer(loop, run):
     run(asyncio.sleep(0.001))
     assert soon._scheduled is False
     assert seen == ["x", "y"]
+
+
+def test_repr_of_a_cancelled_handle_is_cached(debug):
+    handle = debug.call_soon(print, "an argument")
+    handle.cancel()
+    assert handle._repr == repr(handle)
+    assert "cancelled" in handle._repr
+    assert re.search("created at .*test_private_values", handle._repr)
 
 
 # -- transports --------------------------------------------------------------

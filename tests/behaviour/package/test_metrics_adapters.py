@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from pathlib import Path
@@ -80,31 +79,6 @@ async def test_two_loops_have_two_names(loop, loop_factory):
     prometheus.register(third, name="other", registry=registry)
     assert 'fastloop_iterations_total{loop="other"}' in scrape(registry)
     third.close()
-
-
-def test_two_threads_register_at_one_time(loop_factory):
-    """The second begins while the first has not reached the registry."""
-
-    class Registry(CollectorRegistry):
-        def register(self, collector):
-            if not second.ident:
-                second.start()
-                second.join(0.1)  # ends here if nothing makes it wait
-            super().register(collector)
-
-    def register(name):
-        loops[name] = loop_factory()
-        prometheus.register(loops[name], name=name, registry=registry)
-
-    loops = {}
-    registry = Registry(auto_describe=True)
-    second = threading.Thread(target=register, args=("second",))
-    register("first")
-    second.join()
-    found = scrape(registry)
-    for name, loop in loops.items():
-        assert f'fastloop_iterations_total{{loop="{name}"}}' in found
-        loop.close()
 
 
 def test_a_collector_that_was_unregistered_is_registered_again(loop):
@@ -250,41 +224,6 @@ async def main():
     assert 90 < shown() <= asyncio.get_running_loop().metrics().iterations
 
 fastloop.run(main())
-""")
-
-
-def test_two_loops_of_a_process_have_two_names(loop_kind, multiprocess):
-    multiprocess("""
-first, second = fastloop.new_event_loop(), fastloop.new_event_loop()
-prometheus.register(first)
-try:
-    prometheus.register(second)
-except ValueError as exc:
-    assert str(exc) == "another loop is registered as 'main'"
-else:
-    raise AssertionError("it was registered")
-prometheus.register(second, name="other")
-first.close()
-second.close()
-""")
-
-
-def test_a_forked_child_writes_for_its_own_loops(loop_kind, multiprocess):
-    """By its parents' names, which its own loops may have once."""
-    multiprocess("""
-loop = fastloop.new_event_loop()
-prometheus.register(loop)
-pid = os.fork()
-if not pid:
-    before = shown()
-    own = fastloop.new_event_loop()
-    prometheus.register(own, interval_s=0)
-    own.run_until_complete(spin())
-    assert before + 90 < shown() <= before + own.metrics().iterations
-    own.close()
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-loop.close()
 """)
 
 
@@ -454,31 +393,6 @@ async def test_both_count_what_the_watchdog_reports(loop, otel):
     observed = collected(reader)["main"]["blocked_callbacks"]
     assert observed[0] >= count
     assert scrape(registry)[name] >= count
-
-
-def test_loops_of_two_threads_have_metrics_of_their_own(
-    loop_kind, otel, in_thread
-):
-    reader, provider = otel
-    both_ready, both_read = threading.Barrier(3), threading.Event()
-
-    async def main(name, block_s):
-        opentelemetry.instrument(name=name, meter_provider=provider)
-        await asyncio.sleep(0)
-        time.sleep(block_s)
-        await asyncio.sleep(0)
-        both_ready.wait(PATIENCE)
-        both_read.wait(PATIENCE)
-
-    for name, block_s in (("main", 0), ("second", 0.03)):
-        in_thread(lambda *of: fastloop.run(main(*of)), name, block_s)
-    both_ready.wait(PATIENCE)
-    found = collected(reader)
-    both_read.set()
-    first, second = found["main"], found["second"]
-    assert set(first) == set(second)
-    assert second["delay.max"][0] >= 0.03
-    assert second["time active"][0] >= 0.03
 
 
 def test_a_loop_that_begins_later_has_metrics_too(loop_factory, otel):

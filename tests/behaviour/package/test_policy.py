@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-import unittest
 import warnings
 
 import pytest
@@ -21,18 +20,6 @@ def quiet():
         yield
 
 
-def test_loop_can_be_subclassed():
-    class Mine(fastloop.Loop):
-        def __init__(self, name):
-            super().__init__()
-            self.name = name
-
-    loop = Mine("x")
-    assert loop.name == "x"
-    assert loop.run_until_complete(asyncio.sleep(0, 1)) == 1
-    loop.close()
-
-
 def test_version_and_libuv_version():
     assert isinstance(fastloop.__version__, str)
     parts = fastloop.libuv_version().split(".")
@@ -40,49 +27,20 @@ def test_version_and_libuv_version():
     assert tuple(map(int, parts)) >= (1, 42, 0)
 
 
-def test_run():
-    async def main():
-        return type(asyncio.get_running_loop())
-
-    assert fastloop.run(main()) is fastloop.Loop
+class Mine(fastloop.Loop):
+    """A program's own class."""
 
 
-def test_run_debug():
-    async def main():
-        return asyncio.get_running_loop().get_debug()
-
-    assert fastloop.run(main(), debug=True) is True
-    assert fastloop.run(main(), debug=False) is False
-
-
-def test_run_loop_factory():
-    made = []
-
-    def factory():
-        made.append(fastloop.new_event_loop())
-        return made[0]
-
+@pytest.mark.parametrize("debug", [True, False])
+@pytest.mark.parametrize("factory", [None, Mine])
+def test_run(factory, debug):
     async def main():
         return asyncio.get_running_loop()
 
-    assert fastloop.run(main(), loop_factory=factory) is made[0]
-    assert made[0].is_closed()
-
-
-def test_run_takes_keywords_only():
-    async def main():
-        pass
-
-    coro = main()
-    with pytest.raises(TypeError):
-        fastloop.run(coro, True)
-    coro.close()
-
-
-@pytest.mark.parametrize("bad", [None, 1, lambda: None])
-def test_run_refuses_other_objects_than_coroutines(bad):
-    with pytest.raises((TypeError, ValueError)):
-        fastloop.run(bad)
+    loop = fastloop.run(main(), debug=debug, loop_factory=factory)
+    assert type(loop) is (factory or fastloop.Loop)
+    assert loop.get_debug() is debug
+    assert loop.is_closed()
 
 
 def test_run_inside_a_running_loop():
@@ -96,24 +54,6 @@ def test_run_inside_a_running_loop():
         coro.close()
 
     fastloop.run(main())
-
-
-def test_policy_makes_our_loops():
-    with quiet():
-        policy = fastloop.EventLoopPolicy()
-        loop = policy.new_event_loop()
-    assert isinstance(loop, fastloop.Loop)
-    loop.close()
-
-
-def test_policy_get_and_set_event_loop():
-    with quiet():
-        policy = fastloop.EventLoopPolicy()
-        loop = policy.new_event_loop()
-        policy.set_event_loop(loop)
-        assert policy.get_event_loop() is loop
-        policy.set_event_loop(None)
-        loop.close()
 
 
 def test_policy_with_asyncio_run():
@@ -171,39 +111,3 @@ def test_install_warns_as_asyncio_does():
     finally:
         with quiet():
             asyncio.set_event_loop_policy(before)
-
-
-def test_asyncio_runner_with_new_event_loop():
-    async def main():
-        return type(asyncio.get_running_loop())
-
-    with asyncio.Runner(loop_factory=fastloop.new_event_loop) as runner:
-        assert runner.run(main()) is fastloop.Loop
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="loop_factory is new in 3.12"
-)
-def test_asyncio_run_with_new_event_loop():
-    async def main():
-        return type(asyncio.get_running_loop())
-
-    kind = asyncio.run(main(), loop_factory=fastloop.new_event_loop)
-    assert kind is fastloop.Loop
-
-
-def test_isolated_asyncio_test_case():
-    class Case(unittest.IsolatedAsyncioTestCase):
-        loop_factory = staticmethod(fastloop.new_event_loop)
-
-        async def test_it(self):
-            kinds.append(type(asyncio.get_running_loop()))
-
-    kinds = []
-    result = unittest.TestResult()
-    Case("test_it").run(result)
-    assert result.wasSuccessful(), result.errors
-    if sys.version_info >= (3, 13):
-        assert kinds == [fastloop.Loop]
-    else:
-        assert len(kinds) == 1

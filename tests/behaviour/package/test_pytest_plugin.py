@@ -247,51 +247,6 @@ async def test_options(anyio_backend, anyio_backend_name, request):
     result.stdout.fnmatch_lines(["*test_it?uvloop? PASSED*"])
 
 
-def test_anyio_backend_as_a_parameter(suite):
-    result = suite(
-        """
-        import pytest
-
-        @pytest.mark.anyio
-        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-        async def test_it(anyio_backend, kind):
-            assert anyio_backend == "asyncio"
-            assert kind() == "fastloop"
-        """,
-        "--fastloop",
-    )
-    result.assert_outcomes(passed=1)
-
-
-def test_anyio_sets_the_loop_of_synchronous_fixtures(suite):
-    result = suite(
-        """
-        import asyncio
-        import pytest
-
-        pytestmark = pytest.mark.anyio
-
-        @pytest.fixture
-        def anyio_backend():
-            return "asyncio"
-
-        @pytest.fixture
-        async def running():
-            return asyncio.get_running_loop()
-
-        @pytest.fixture
-        def current(running):
-            return asyncio.get_event_loop()
-
-        async def test_it(running, current, kind):
-            assert current is running is asyncio.get_running_loop()
-            assert kind() == "fastloop"
-        """,
-        "--fastloop",
-    )
-    result.assert_outcomes(passed=1)
-
-
 def test_unittest(suite):
     result = suite(
         """
@@ -342,39 +297,17 @@ def test_ini_option_only_warns_of_a_run_that_made_no_loop(suite):
     result.stdout.fnmatch_lines(["*no test of this run made an event loop*"])
 
 
-def test_run_on_trio_alone_fails(suite):
-    pytest.importorskip("trio", reason="trio is not installed")
-    result = suite(ANYIO, "--fastloop", "-k", "not asyncio")
-    result.assert_outcomes(passed=1, deselected=1)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-
-
 @pytest.mark.parametrize(
     ("args", "status"),
     [
         (("--collect-only",), pytest.ExitCode.OK),
-        (("--setup-plan",), pytest.ExitCode.OK),
         (("--setup-only",), pytest.ExitCode.OK),
-        (("--fixtures",), pytest.ExitCode.OK),
-        (("--fixtures-per-test",), pytest.ExitCode.OK),
         (("-k", "absent"), pytest.ExitCode.NO_TESTS_COLLECTED),
     ],
 )
 def test_run_with_nothing_to_run_is_not_blamed(suite, args, status):
     result = suite(SYNC, "--fastloop", *args)
     assert result.ret == status
-    result.stdout.no_fnmatch_line("*made an event loop*")
-
-
-def test_run_whose_tests_are_all_skipped_is_not_blamed(suite):
-    skipped = """
-        import pytest
-
-        @pytest.mark.skip
-        def test_it(): ...
-    """
-    result = suite(skipped, "--fastloop")
-    assert result.ret == pytest.ExitCode.OK
     result.stdout.no_fnmatch_line("*made an event loop*")
 
 

@@ -5,7 +5,6 @@ loop is blocked, for that is when it is needed.
 """
 
 import asyncio
-import contextlib
 import gc
 import itertools
 import json
@@ -145,14 +144,6 @@ def test_the_lines_of_a_blocked_callback_are_shown(
     process.communicate(timeout=PATIENCE)
     assert (f"{file}:2 block" if HAS_GIL else "without a GIL") in out
     assert "run_forever" not in out and "fastloop/cli" not in out
-
-
-def test_slow_callbacks_are_remembered_without_a_hook(loop, iterate, shown):
-    loop.slow_callback_duration = 0
-    loop.call_soon(int)
-    iterate()
-    slow = reader.read(shown)["loops"][0]["slow"]
-    assert [found["name"] for found in slow][:1] == ["int"]
 
 
 def test_only_the_last_slow_callbacks_are_remembered(loop, iterate):
@@ -350,86 +341,6 @@ def test_a_loop_that_was_collected_is_no_reason_to_stay(loop_factory, path):
     with pytest.warns(ResourceWarning):
         gc.collect()
     assert not os.path.exists(path)
-
-
-def test_one_loop_may_begin_while_the_last_one_ends(loop_kind, path):
-    """The path is free as soon as a loop finds its server gone."""
-    failures = []
-
-    def open_and_close():
-        for _ in range(200):
-            with contextlib.closing(fastloop.new_event_loop()) as loop:
-                try:
-                    loop.enable_metrics(socket=path)
-                except OSError as exc:
-                    failures.append(exc)
-
-    threads = [threading.Thread(target=open_and_close) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert not failures
-
-
-def test_a_loop_may_be_closed_wherever_another_one_begins(
-    loop, loop_factory, path, in_thread, monkeypatch
-):
-    """The GC may close it there, during a request."""
-    other = loop_factory()
-    other.enable_metrics(socket=path)
-    clients = []
-    remove_stale = metrics_socket._remove_stale
-
-    def collect(path):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(other_path)
-        clients.append(sock)
-        other.close()
-        remove_stale(path)
-
-    other_path = path
-    monkeypatch.setattr(metrics_socket, "_remove_stale", collect)
-    thread = in_thread(lambda: loop.enable_metrics(socket=f"{path}.2"))
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert not os.path.exists(path)
-    clients[0].close()
-
-
-def test_a_thread_that_cannot_start_leaves_nothing(loop, path, monkeypatch):
-    def start(thread):
-        raise RuntimeError("can't start new thread")
-
-    before = os.listdir("/dev/fd")
-    with monkeypatch.context() as patches:
-        patches.setattr(threading.Thread, "start", start)
-        with pytest.raises(OSError, match="can't start new thread"):
-            loop.enable_metrics(socket=path)
-    assert os.listdir("/dev/fd") == before
-    assert not os.path.exists(path)
-    loop.enable_metrics(socket=path)
-    assert reader.read(path)["loops"]
-
-
-def test_metrics_that_raise_end_only_that_answer(loop_kind, path, monkeypatch):
-    class Loop(fastloop.Loop):
-        broken = True
-
-        def metrics(self):
-            if self.broken:
-                raise ValueError("of the program's")
-            return super().metrics()
-
-    reported = []
-    monkeypatch.setattr(sys, "excepthook", lambda *exc: reported.append(exc))
-    with contextlib.closing(Loop()) as loop:
-        loop.enable_metrics(socket=path)
-        with pytest.raises(cli.Refused, match="no metrics"):
-            reader.read(path)
-        assert reported[0][0] is ValueError
-        loop.broken = False
-        assert reader.read(path)["loops"]
 
 
 # -- top ----------------------------------------------------------------------

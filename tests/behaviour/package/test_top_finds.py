@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -149,28 +148,6 @@ def test_without_a_name_the_only_process_is_found(tmp_path, monkeypatch):
                 reading.find(None)
 
 
-def test_without_a_name_a_process_is_found_that_does_not_answer(
-    tmp_path, monkeypatch
-):
-    with shown(TMPDIR=str(tmp_path)) as (pid, _):
-        monkeypatch.setattr(reading, "_own_pids", lambda: iter([pid]))
-        os.kill(pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, pid, os.WSTOPPED)
-        try:
-            assert reading.find(None)[1] == pid
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-
-def test_top_needs_no_temporary_folder_of_its_own(tmp_path, monkeypatch):
-    def gettempdir():
-        raise FileNotFoundError
-
-    with shown(TMPDIR=str(tmp_path)) as (pid, _):
-        monkeypatch.setattr(metrics_socket.tempfile, "gettempdir", gettempdir)
-        assert reading.find(str(pid))[1] == pid
-
-
 def test_a_name_that_is_no_socket_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
@@ -189,10 +166,6 @@ def test_root_gets_no_advice_to_be_root(monkeypatch, user, hint):
     hint += "or name the" if hint else "name the"
     with pytest.raises(Refused, match=f"look at its files: {hint} path"):
         reading.find(str(os.getpid()))
-
-
-def test_processes_of_this_user_are_looked_at():
-    assert os.getpid() in reading._own_pids()
 
 
 def test_a_socket_of_another_process_is_not_trusted(tmp_path):
