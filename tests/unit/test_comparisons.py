@@ -75,15 +75,6 @@ def test_chance_is_taken_for_a_difference_seldom(rounds):
     assert reported <= 1
 
 
-def test_a_difference_beyond_the_noise_is_reported():
-    chance = random.Random(5)
-    for _ in range(20):
-        own = [chance.lognormvariate(0.2, 0.03) for _ in range(8)]
-        base = [chance.lognormvariate(0, 0.03) for _ in range(8)]
-        found = compare(own, base, "more")
-        assert found.sure and found.ratio > 1
-
-
 #: Rounds whose 95 % interval excludes 1 and whose 99.9 % interval does not.
 DOUBTED = [1.2, 1.45, 1.0, 1.3, 1.1, 1.35, 1.15, 1.1]
 

@@ -141,23 +141,6 @@ def test_a_push_without_memory_has_its_own_code(timers: Timers) -> None:
     timers.check()
 
 
-def test_an_empty_queue(timers: Timers) -> None:
-    timers.check()
-    assert timers.pop_due(NEVER) is None
-
-
-def test_ties_leave_in_insertion_order(timers: Timers) -> None:
-    names = [timers.push(when) for when in (5, 3, 5, 3, 5)]
-    order = [timers.pop_due(10) for _ in names]
-    assert order == [names[1], names[3], names[0], names[2], names[4]]
-
-
-def test_timers_that_are_not_due_stay(timers: Timers) -> None:
-    name = timers.push(100)
-    assert timers.pop_due(99) is None
-    assert timers.pop_due(100) == name
-
-
 def test_removing_twice_is_harmless(timers: Timers) -> None:
     name = timers.push(1)
     node = timers.nodes[name]

@@ -1,7 +1,6 @@
 """The TLS filter's engines: which one a connection has, and what it does."""
 
 import asyncio
-import contextlib
 import os
 import ssl
 import subprocess
@@ -22,26 +21,6 @@ def test_writelines_shares_a_record(link):
     assert len(link.client.raw.sent) < 100 + 40
     link.carry()
     assert link.server.protocol.got == b"a" * 50 + b"b" * 50
-
-
-def test_writelines_preserves_order(link):
-    lines = [b"a", b"b" * 20000, bytearray(b"c"), b"", memoryview(b"dd")]
-    lines += [b"e" * 9000, b"f" * 9000, b"g"]
-    link.client.protocol.transport.writelines(lines)
-    link.carry()
-    assert link.server.protocol.got == b"".join(lines)
-
-
-def test_records_wait_while_the_transport_below_is_paused(link):
-    transport = link.client.protocol.transport
-    link.client.tls.pause_writing()
-    transport.write(b"x" * 1000)
-    assert link.client.raw.sent == b""
-    assert transport.get_write_buffer_size() > 1000
-    link.client.tls.resume_writing()
-    assert transport.get_write_buffer_size() == 0
-    link.carry()
-    assert link.server.protocol.got == b"x" * 1000
 
 
 @pytest.mark.parametrize("kind", [MemoryError, asyncio.CancelledError])
@@ -101,17 +80,6 @@ def test_a_waiter_that_fails_leaves_no_timer(fast_loop):
     with pytest.raises(MemoryError):
         tls.connection_lost(None)
     assert timer.cancelled()
-
-
-def test_buffered_data_is_sent_before_the_close(link):
-    link.client.tls.pause_writing()
-    link.client.protocol.transport.write(b"x" * 1000)
-    link.client.protocol.transport.close()
-    link.client.tls.resume_writing()
-    link.carry()
-    assert link.server.protocol.got == b"x" * 1000
-    assert link.server.protocol.calls == ["made", "eof"]
-    assert link.client.protocol.calls == ["made", "eof"]
 
 
 def test_a_bad_record_is_reported_after_earlier_data(link):
@@ -231,72 +199,9 @@ def test_memory_is_freed_once_reading_has_caught_up(link, fast_loop, engine):
     assert left < 200_000
 
 
-def test_data_that_comes_while_data_is_delivered(link, fast_loop):
-    """A transport below may bring more from within a call."""
-    data = os.urandom(30_000)
-    more = os.urandom(3000)
-    link.client.protocol.transport.write(data)
-    first = bytes(link.client.raw.sent)
-    link.client.raw.sent.clear()
-    link.client.protocol.transport.write(more)
-    second = [bytes(link.client.raw.sent)]
-    link.client.raw.sent.clear()
-    sips = Sips(link.server.protocol.transport)
-    updated = sips.buffer_updated
-
-    def give_more(size):
-        updated(size)
-        if second:
-            link.server.give(second.pop())
-
-    sips.buffer_updated = give_more
-    link.server.protocol.transport.set_protocol(sips)
-    link.server.give(first)
-    for _ in range(100):
-        sips.transport.resume_reading()
-        one_iteration(fast_loop)
-    assert sips.got == data + more
-
-
 def break_cycle(context):
     """GC does not see that an _ssl._SSLSocket refers to its context."""
     context.sslobject_class = ssl.SSLObject
-
-
-METHODS = ["do_handshake", "getpeercert", "cipher", "read", "write", "unwrap"]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_connection_lost_within_a_call_of_the_sslobject(fast_loop, method):
-    """And closed twice, of which the second call does nothing."""
-    server, client = contexts()
-    lost = []
-
-    def lose(self, *args):
-        if not lost:
-            lost.append(method)
-            link.client.tls.connection_lost(None)
-            near.close()
-            near.close()
-        result = real(self, *args)
-        return 1 if method == "write" else result
-
-    real = getattr(ssl.SSLObject, method)
-    client.sslobject_class = type("Loses", (ssl.SSLObject,), {method: lose})
-    link = Link(fast_loop, server, client)
-    near, far = link.client.tls._app_transport, link.server.tls._app_transport
-    link.begin()
-    with contextlib.suppress(ssl.SSLError):
-        link.carry()
-        near.write(b"hello")
-        far.write(b"hello")
-        link.carry()
-        near.close()
-        link.carry()
-    assert lost == [method]
-    far.abort()
-    link.server.tls.connection_lost(None)
-    break_cycle(client)
 
 
 def test_a_connection_lost_while_pending_data_is_encrypted(fast_loop, engine):
