@@ -124,6 +124,7 @@ typedef struct {
     bool paused_before_tls;  /* the raw transport called it before start_tls */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
     bool eof_received;       /* the raw transport's EOF was handled */
+    bool eof_held;           /* or will be: lifecycle.c, 5 */
     bool read_less;          /* lifecycle.c, 6 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
        close_notify. */

@@ -47,6 +47,7 @@
 /* --- work for a later iteration ------------------------------------------ */
 
 static int process(FlTls *self);
+static int handle_eof(FlTls *self);
 
 /* Process, then have the engine copy its unread records: they may lie in the
    caller's memory. */
@@ -128,7 +129,13 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
     }
     self->hold_iterations = 0;
     int code = process_and_settle(self);
-    return code >= 0 || fl_tls_fatal_any(self, FL_BUFFER_FAILED) == 0
+    const char *failed = FL_BUFFER_FAILED;
+    if (code == 0 && self->eof_held) {
+        self->eof_held = false;
+        failed = FL_EOF_FAILED;
+        code = handle_eof(self);
+    }
+    return code >= 0 || fl_tls_fatal_any(self, failed) == 0
                ? 0
                : fl_loop_report_callback(loop, NULL);
 }
@@ -559,11 +566,10 @@ receive_eof(FlTls *self)
     }
 }
 
-int
-fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
+/* asyncio's eof_received().  Returns as receive_eof. */
+static int
+handle_eof(FlTls *self)
 {
-    FlTls *self = (FlTls *)object;
-    self->hold_iterations = 0; /* the transport below has no more to read */
     int code = 0;
     self->eof_received = true;
     if (self->loop->debug) {
@@ -580,6 +586,19 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
         code = fl_error_keep_first(exc, code, (PyObject *)self);
     }
     return code;
+}
+
+int
+fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
+{
+    FlTls *self = (FlTls *)object;
+    if (self->hold_iterations == 0) {
+        return handle_eof(self);
+    }
+    /* Invariant 5, of a raw transport that reads on when it is paused.  One
+       that is TLS closes in any case. */
+    self->eof_held = self->eof_received = true;
+    return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }
 
 /* No find_room: records are read to the stream's scratch buffer, from which
