@@ -169,3 +169,27 @@ async def test_a_class_in_the_place_of_the_thread_pool_is_the_default(
     monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Pool)
     assert await loop.run_in_executor(None, int) == 0
     assert made == [{"thread_name_prefix": "asyncio"}]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_subclass_that_overrides_what_submit_calls(loop, workers):
+    """As Home Assistant's does, which keeps submit() and ends otherwise."""
+
+    class Pool(ThreadPoolExecutor):
+        adjusted = ended = 0
+
+        def _adjust_thread_count(self):
+            self.adjusted += 1
+            super()._adjust_thread_count()
+
+        def shutdown(self, *args, **kwargs):
+            self.ended += 1
+            super().shutdown(*args, **kwargs)
+
+    executor = Pool(workers)
+    loop.set_default_executor(executor)
+    for number in range(4):
+        assert await loop.run_in_executor(None, abs, -number) == number
+    assert executor.adjusted == 4
+    await loop.shutdown_default_executor()
+    assert executor.ended >= 1
