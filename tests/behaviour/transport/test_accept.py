@@ -14,7 +14,7 @@ import socket
 import pytest
 from few_descriptors import few_descriptors
 from hosts import only_tcp
-from net_helpers import Peer, Recorder, end, iterations, server_context, spin
+from net_helpers import Peer, end, iterations, server_context, spin
 from patience import PATIENCE
 
 
@@ -140,23 +140,6 @@ async def test_a_factory_that_makes_no_protocol(
         assert len(report) == (2 if what is None else 3)
     # Tracebacks keep what asyncio leaves to the GC.
     reports.clear()
-
-
-@pytest.mark.parametrize("ending", ["close", "abort"])
-async def test_ending_in_connection_made(host, ending):
-    """A server that turns clients away at once; a hundred times."""
-    host.made.factory = lambda: Recorder(
-        made=lambda p: getattr(p.transport, ending)()
-    )
-    await host.serve()
-    socks = [host.plain() for _ in range(100)]
-    await spin(lambda: len(host.made) == 100)
-    for protocol in host.made:
-        assert await protocol.wait_lost() is None
-        assert protocol.names == ["made", "lost"]
-    for sock in socks:
-        assert sock.recv(1) == b""
-        sock.close()
 
 
 @only_tcp

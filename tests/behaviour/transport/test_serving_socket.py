@@ -45,17 +45,6 @@ async def end(server):
     await server.wait_closed()
 
 
-@pytest.mark.parametrize("by_number", [False, True])
-async def test_removing_its_reader_stops_serving(loop, by_number):
-    server, listener, accepted = await serve(loop)
-    await assert_serves(loop, listener, accepted)
-    fd = listener.fileno() if by_number else listener
-    assert loop.remove_reader(fd) is True
-    assert loop.remove_reader(fd) is False
-    await assert_leaves_connections_waiting(listener, accepted)
-    await end(server)
-
-
 async def test_it_has_no_writer(loop):
     server, listener, accepted = await serve(loop)
     assert loop.remove_writer(listener) is False
@@ -87,40 +76,6 @@ async def test_sock_accept_takes_a_connection_and_the_serving_ends(loop):
     taken.close()
     await assert_leaves_connections_waiting(listener, accepted)
     await end(server)
-
-
-async def test_a_writer_beside_it_does_not_disturb_the_serving(loop):
-    server, listener, accepted = await serve(loop)
-    loop.add_writer(listener, int)
-    await assert_serves(loop, listener, accepted)
-    assert loop.remove_writer(listener) is True
-    await assert_serves(loop, listener, accepted)
-    await end(server)
-
-
-async def test_the_server_can_start_again(loop):
-    server, listener, accepted = await serve(loop)
-    assert loop.remove_reader(listener) is True
-    loop._start_serving(
-        lambda: asyncio.Protocol(), listener, None, server, 100
-    )
-    with socket.create_connection(listener.getsockname()) as peer:
-        peer.settimeout(PATIENCE)
-        for _ in range(20):
-            await asyncio.sleep(0)
-        with pytest.raises(BlockingIOError):
-            listener.accept()
-    await asyncio.sleep(0.01)
-    await end(server)
-
-
-async def test_closing_the_server_ends_calls_on_its_socket(loop):
-    server, listener, _ = await serve(loop)
-    loop.add_reader(listener, int)
-    number = listener.fileno()
-    await end(server)
-    assert listener.fileno() == -1
-    assert loop.remove_reader(number) is False
 
 
 @pytest.mark.parametrize("in_the_same_batch", [False, True])
