@@ -7,13 +7,9 @@ also end or pause the connection, and its mistakes end it with an error.
 from __future__ import annotations
 
 import array
-import asyncio
-import gc
-import weakref
 
 import pytest
 from net_helpers import (
-    MIB,
     BufferedRecorder,
     Recorder,
     every_kind,
@@ -22,24 +18,6 @@ from net_helpers import (
     pattern,
     spin,
 )
-
-
-@pytest.mark.parametrize("size", [1, 7, 4096, 65536, MIB])
-@every_kind_and_tls
-async def test_buffers_of_many_sizes(transport_pair, kind, size):
-    hooks = {}
-    if kind.startswith("tls"):
-        # asyncio's SSLProtocol fills slices of what it is given.
-        hooks["get_buffer"] = lambda p, hint: memoryview(p.buffer)
-    c = await transport_pair(BufferedRecorder(size, **hooks))
-    data = pattern(2000 if size == 1 else 200_000)
-    sending = asyncio.create_task(c.peer.send(data))
-    assert await c.protocol.wait_data(len(data)) == data
-    await sending
-    counts = [n for name, n in c.protocol.events if name == "data"]
-    assert all(1 <= n <= size for n in counts)
-    if size == 1:
-        assert counts == [1] * 2000
 
 
 @every_kind
@@ -92,34 +70,6 @@ async def test_kinds_of_buffer(transport_pair, make):
     assert got == b"into the buffer"
 
 
-@every_kind
-async def test_bytes_stay_exact_through_changing_buffers(transport_pair):
-    """Each call may give another buffer of another size."""
-    data = pattern(300_000)
-    sizes = [1, 10, 100, 1000, 10_000, 100_000, 3]
-    got = bytearray()
-    current = [bytearray()]
-    calls = [0]
-
-    def give(protocol, hint):
-        calls[0] += 1
-        current[0] = bytearray(sizes[calls[0] % len(sizes)])
-        return current[0]
-
-    protocol = BufferedRecorder(get_buffer=give)
-
-    def updated(nbytes):
-        got.extend(current[0][:nbytes])
-        protocol.note("data", nbytes)
-
-    protocol.buffer_updated = updated
-    c = await transport_pair(protocol)
-    sending = asyncio.create_task(c.peer.send(data))
-    await c.protocol.wait(lambda: len(got) >= len(data))
-    assert got == data
-    await sending
-
-
 @every_kind_and_tls
 async def test_the_buffer_is_not_exported_between_reads(transport_pair):
     """The protocol may resize its buffer in buffer_updated."""
@@ -134,26 +84,6 @@ async def test_the_buffer_is_not_exported_between_reads(transport_pair):
     c.protocol.buffer += bytes(100)
     await c.peer.send(b"y" * 50)
     assert (await c.protocol.wait_data(80))[30:] == b"y" * 50
-
-
-@every_kind
-async def test_the_buffer_is_released_with_the_protocol(transport_pair):
-    class Buffer(bytearray):
-        pass
-
-    c = await transport_pair(Recorder())
-    buffered = BufferedRecorder()
-    buffered.buffer = Buffer(100)
-    c.transport.set_protocol(buffered)
-    await c.peer.send(b"data")
-    await buffered.wait_data(4)
-    c.transport.set_protocol(c.protocol)
-    await c.peer.send(b"more")
-    await c.protocol.wait_data(4)
-    ref = weakref.ref(buffered.buffer)
-    del buffered
-    gc.collect()
-    assert ref() is None
 
 
 def zero_division():
@@ -290,54 +220,3 @@ async def test_a_protocol_set_in_get_buffer_shares_the_old_buffer(
     assert seen == ["first"]
     assert first.data == b""
     c.transport.set_protocol(first)
-
-
-@every_kind_and_tls
-async def test_switching_the_protocol_inside_buffer_updated(transport_pair):
-    second = BufferedRecorder()
-    first = BufferedRecorder(
-        4, data=lambda p, n: p.transport.set_protocol(second)
-    )
-    c = await transport_pair(first)
-    await c.peer.send(b"datamore")
-    assert await second.wait_data(4) == b"more"
-    assert first.data == b"data"
-    c.transport.set_protocol(first)
-
-
-@every_kind
-async def test_get_buffer_is_not_called_for_a_closed_transport(transport_pair):
-    c = await transport_pair(BufferedRecorder())
-    c.transport.abort()
-    await c.peer.send(b"data")
-    await c.protocol.wait_lost()
-    assert c.protocol.hints == []
-
-
-@every_kind_and_tls
-async def test_echo_through_one_buffer(transport_pair):
-    """The same buffer is read into while what it held is being written."""
-
-    def echo(protocol, nbytes):
-        protocol.transport.write(memoryview(protocol.buffer)[:nbytes])
-
-    c = await transport_pair(BufferedRecorder(4096, data=echo))
-    for seed in range(100):
-        data = pattern(3000, seed)
-        await c.peer.send(data)
-        assert await c.peer.recv_exactly(3000) == data
-
-
-@every_kind
-async def test_get_buffer_that_collects_garbage(transport_pair):
-    def collect(protocol, hint):
-        gc.collect()
-        return bytearray(100)
-
-    protocol = BufferedRecorder(get_buffer=collect)
-    protocol.buffer_updated = lambda n: protocol.note("data", n)
-    c = await transport_pair(protocol)
-    for count in range(1, 4):
-        await c.peer.send(b"data")
-        await c.protocol.wait_for("data", count)
-    assert protocol.events[-1] == ("data", 4)

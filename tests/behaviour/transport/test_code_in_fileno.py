@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 import pytest
-from datagram_helpers import Datagrams, endpoint, plain, stuffed
+from datagram_helpers import Datagrams, endpoint, plain
 from net_helpers import PY312, Peer, Recorder, iterations
 from write_helpers import in_one_iteration, two_served
 
@@ -230,43 +230,6 @@ def test_a_buffer_that_ends_a_datagrams_transport(
         protocol.transport.abort()
         loop.run_until_complete(asyncio.sleep(0))
         assert protocol.names.count("lost") == 1
-
-
-@pytest.mark.skipif(not PY312, reason="__buffer__() is new in 3.12")
-def test_a_buffer_that_ends_a_transport_whose_datagrams_wait(loop, tmp_path):
-    connection = stuffed(tmp_path, True)
-    protocol, *_ = loop.run_until_complete(connection.__aenter__())
-
-    def end():
-        data.acquired = int
-        protocol.transport.abort()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(asyncio.sleep(0))
-
-    data = Buffer(b"data")
-    data.acquired = end
-    protocol.transport.sendto(data)
-    protocol.transport.abort()
-    loop.run_until_complete(connection.__aexit__(None, None, None))
-    assert protocol.names.count("lost") == 1
-
-
-async def test_an_eof_leaves_after_what_fileno_wrote(loop_kind):
-    async with two_served() as (one, first, _, _):
-        async with connection() as (sock, protocol, peer):
-
-            def write_eof():
-                asked = sock.ask(lambda: one.write(b"1"))
-                protocol.transport.write_eof()
-                return asked, first.look()
-
-            [(asked, seen), _] = await in_one_iteration(
-                write_eof, lambda: None
-            )
-            assert seen == (b"1" if loop_kind == "fastloop" else b"")
-            assert bool(asked) == (loop_kind == "fastloop")
-            assert await peer.recv_all() == b""
-            vars(sock).pop("fileno", None)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

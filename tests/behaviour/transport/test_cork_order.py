@@ -177,26 +177,6 @@ async def test_a_writer_callback_sends_after_what_was_written(loop):
             assert await done == received
 
 
-async def test_a_receive_finds_what_the_iteration_wrote(loop):
-    async with two_served() as (one, first, _, _):
-        first.sock.setblocking(False)
-        got = []
-
-        async def receive():
-            async with asyncio.timeout(0):
-                got.append(await loop.sock_recv(first.sock, 10))
-
-        async def write():
-            one.write(b"x")
-
-        tasks = [
-            asyncio.create_task(work)
-            for work in (write(), receive(), asyncio.sleep(0))
-        ]
-        await asyncio.gather(*tasks)
-        assert got == [b"x"]
-
-
 def test_a_write_to_an_idle_loop_comes_later(loop, loop_factory):
     """Bytes leave in the order of the writes, whichever loop has them."""
     other = loop_factory()

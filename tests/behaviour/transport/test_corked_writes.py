@@ -202,19 +202,6 @@ async def test_the_end_of_a_connection_sends_what_waits(way):
         assert first.receive(1) + second.receive(1) == b"ab"
 
 
-async def test_corked_bytes_count_as_sent():
-    async with served() as (transport, peer):
-
-        def write():
-            transport.write(b"1")
-            transport.write(b"2")
-            assert transport.get_write_buffer_size() == 0
-            assert "bufsize=0" in repr(transport)
-
-        await in_callbacks(write)
-        assert peer.receive(2) == b"12"
-
-
 # --- order ---------------------------------------------------------------
 
 
@@ -259,18 +246,6 @@ async def test_a_datagram_is_sent_after_earlier_stream_writes():
 
 
 # --- the end -------------------------------------------------------------
-
-
-async def test_corked_writes_are_sent_before_the_transport_closes():
-    async with served() as (transport, peer):
-
-        def finish():
-            transport.write(b"the ")
-            transport.write(b"end")
-            transport.close()
-
-        await in_callbacks(finish)
-        assert peer.receive(100) == b"the end"
 
 
 def write_until_paused(protocol) -> int:

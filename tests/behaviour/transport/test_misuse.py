@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import socket
 import sys
 
 import pytest
@@ -136,10 +135,3 @@ async def test_all_items_of_a_memoryview_are_sent(
     transport.close()
     await protocol.wait_lost()
     assert far.recv(100) == b"before" + data + b"after"
-
-
-def test_a_closed_socket_is_refused(loop, run):
-    sock = socket.socket()
-    sock.close()
-    with pytest.raises((OSError, ValueError)):
-        run(loop.create_connection(Recorder, sock=sock))
