@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
-import gc
 import socket
-import sys
 
 import pytest
 from datagram_helpers import Datagrams, drain, endpoint, plain
@@ -16,22 +14,10 @@ from net_helpers import PY312, iterations, listening_socket, moved_to
 from patience import PATIENCE
 
 
-async def test_made_before_the_endpoint_is_returned():
-    async with endpoint() as p:
-        assert p.names == ["made"]
-        assert p.transport.get_protocol() is p
-        assert not p.transport.is_closing()
-
-
-async def test_type_of_the_transport():
+async def test_extra_info():
     async with endpoint() as p:
         assert isinstance(p.transport, asyncio.Transport)
         assert isinstance(p.transport, asyncio.DatagramTransport) is PY312
-        assert not hasattr(p.transport, "_sendfile_compatible")
-
-
-async def test_extra_info():
-    async with endpoint() as p:
         info = p.transport.get_extra_info
         sock = info("socket")
         assert (sock.family, sock.type) == (
@@ -62,15 +48,6 @@ async def test_a_connected_endpoint_knows_its_peer():
             assert got == [b"one", b"two", b"three", b"four"]
 
 
-async def test_both_addresses():
-    with plain() as peer:
-        async with endpoint(
-            local_addr=("127.0.0.1", 0), remote_addr=peer.getsockname()
-        ) as p:
-            peer.sendto(b"in", p.transport.get_extra_info("sockname"))
-            assert await p.wait("datagram") == b"in"
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_internet_addresses_both_ways(host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -98,28 +75,6 @@ async def test_scopes_of_ipv6():
             p.transport.sendto(b"scoped", where)
             assert peer.recv(99) == b"scoped"
             assert p.names == ["made"]
-
-
-async def test_names_are_resolved():
-    with plain() as peer:
-        async with endpoint() as p:
-            port = peer.getsockname()[1]
-            p.transport.sendto(b"by name", ("localhost", port))
-            assert peer.recv(99) == b"by name"
-
-
-async def test_unix_paths(tmp_path):
-    path, other = str(tmp_path / "own"), str(tmp_path / "other")
-    with plain(socket.AF_UNIX, other) as peer:
-        async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
-            assert p.transport.get_extra_info("sockname") == path
-            peer.sendto(b"in", path)
-            await p.wait("datagram")
-            assert p.events[-1] == ("datagram", b"in", other)
-            p.transport.sendto(b"back", p.events[-1][2])
-            assert peer.recvfrom(99) == (b"back", path)
-            p.transport.sendto(b"bytes", other.encode())
-            assert peer.recv(99) == b"bytes"
 
 
 async def test_unix_sockets_without_a_name(tmp_path):
@@ -208,28 +163,6 @@ async def test_a_pair_whose_other_end_is_gone_reports_errors(
         assert not p.transport.is_closing()
 
 
-@pytest.mark.parametrize("name", ["recvfrom", "send", "sendto"])
-async def test_overridden_methods_of_a_socket_are_called(name):
-    calls = []
-
-    def method(self, *args):
-        calls.append(name)
-        return getattr(socket.socket, name)(self, *args)
-
-    own = type("Own", (socket.socket,), {name: method})
-    with plain() as peer:
-        sock = own(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(("127.0.0.1", 0))
-        if name == "send":
-            sock.connect(peer.getsockname())
-        async with endpoint(sock=sock) as p:
-            peer.sendto(b"in", sock.getsockname())
-            await p.wait("datagram")
-            p.transport.sendto(b"out", peer.getsockname())
-            assert peer.recv(9) == b"out"
-    assert calls
-
-
 async def test_a_descriptor_has_one_transport():
     async with endpoint() as p:
         loop = asyncio.get_running_loop()
@@ -284,21 +217,6 @@ async def test_callbacks_run_in_the_context_of_the_endpoint():
     assert seen[:2] == ["inside", "inside"]
 
 
-def test_an_endpoint_left_open_warns(loop_factory):
-    loop = loop_factory()
-    loop.run_until_complete(
-        loop.create_datagram_endpoint(Datagrams, local_addr=("127.0.0.1", 0))
-    )
-    with pytest.warns(ResourceWarning) as seen:
-        loop.close()
-        del loop
-        gc.collect()
-    found = [w for w in seen if "unclosed transport" in str(w.message)]
-    assert len(found) == 1
-    assert "DatagramTransport" in str(found[0].message)
-    assert "DatagramTransport" in type(found[0].source).__name__
-
-
 def test_a_dropped_call_may_be_closed_in_another_context(loop, monkeypatch):
     """As the GC does with a task's coroutine that never ends."""
 
@@ -311,27 +229,3 @@ def test_a_dropped_call_may_be_closed_in_another_context(loop, monkeypatch):
     )
     contextvars.copy_context().run(making.send, None)
     making.close()
-
-
-async def test_closing_in_connection_made():
-    protocol = Datagrams(made=lambda p: p.transport.close())
-    async with endpoint(protocol, local_addr=("127.0.0.1", 0)) as p:
-        await p.wait("lost")
-    assert p.events == [("made",), ("lost", None)]
-
-
-def test_garbage_endpoints_are_collected(loop_factory):
-    loop = loop_factory()
-    protocol = Datagrams()
-    loop.run_until_complete(
-        loop.create_datagram_endpoint(
-            lambda: protocol, local_addr=("127.0.0.1", 0)
-        )
-    )
-    transport = protocol.transport
-    transport.close()
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-    assert protocol.names == ["made", "lost"]
-    assert transport.get_protocol() is None
-    assert sys.getrefcount(protocol) == 2
