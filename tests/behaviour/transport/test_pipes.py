@@ -6,8 +6,6 @@ import asyncio
 import os
 import pty
 import socket
-import tempfile
-import threading
 
 import pytest
 from net_helpers import Recorder, iterations
@@ -35,11 +33,6 @@ def open_pty(tmp_path):
     return os.fdopen(near, "rb", 0), os.fdopen(far, "wb", 0)
 
 
-def write_all(file, data):
-    while data:
-        data = data[os.write(file.fileno(), data) :]
-
-
 every_pair = pytest.mark.parametrize(
     "make", [open_pipe, open_fifo, open_socket, open_pty]
 )
@@ -65,36 +58,6 @@ async def test_what_is_written_to_a_pipe_is_received(loop, tmp_path, make):
         assert read.fileno() == -1 if make is open_socket else read.closed
 
 
-@pytest.mark.parametrize("make", [open_pipe, open_fifo, open_socket])
-async def test_more_than_a_pipe_holds_is_received(loop, tmp_path, make):
-    read, write = make(tmp_path)
-    sent = bytes(range(256)) * 4096
-    with write:
-        transport, protocol = await loop.connect_read_pipe(Recorder, read)
-        sender = threading.Thread(target=write_all, args=(write, sent))
-        sender.start()
-        assert await protocol.wait_data(len(sent)) == sent
-        sender.join()
-        transport.close()
-        assert await protocol.wait_lost() is None
-
-
-@every_pair
-async def test_what_is_sent_leaves_the_pipe(loop, tmp_path, make):
-    read, write = make(tmp_path)
-    with read:
-        transport, protocol = await loop.connect_write_pipe(Recorder, write)
-        transport.write(b"hello")
-        transport.writelines([b" ", b"there"])
-        got = b""
-        while len(got) < 11:
-            got += os.read(read.fileno(), 99)
-        assert got == b"hello there"
-        transport.close()
-        assert await protocol.wait_lost() is None
-        assert protocol.names == ["made", "lost"]
-
-
 async def test_the_end_of_a_pipe_comes_after_its_data(loop, tmp_path):
     read, write = open_pipe(tmp_path)
     _, protocol = await loop.connect_read_pipe(Recorder, read)
@@ -103,16 +66,6 @@ async def test_the_end_of_a_pipe_comes_after_its_data(loop, tmp_path):
     assert await protocol.wait_lost() is None
     assert protocol.names == ["made", "data", "eof", "lost"]
     assert protocol.data == b"last"
-
-
-@pytest.mark.parametrize("make", [open_pipe, open_fifo, open_socket])
-async def test_a_reader_that_dies_is_noticed(loop, tmp_path, make):
-    """Without a write: the pipe itself tells."""
-    read, write = make(tmp_path)
-    _, protocol = await loop.connect_write_pipe(Recorder, write)
-    read.close()
-    assert await protocol.wait_lost() is None
-    assert protocol.names == ["made", "lost"]
 
 
 async def test_a_reader_that_dies_with_data_waiting(loop, tmp_path):
@@ -142,36 +95,6 @@ async def test_a_full_pipe_takes_the_rest_when_it_is_read(loop, tmp_path):
         assert got == 1 << 20
         assert protocol.count("resume") == 1
         assert protocol.exc is None
-
-
-async def test_a_character_device_may_be_written(loop):
-    transport, protocol = await loop.connect_write_pipe(
-        Recorder, open("/dev/null", "wb", 0)
-    )
-    transport.write(b"gone")
-    assert transport.get_write_buffer_size() == 0
-    transport.close()
-    assert await protocol.wait_lost() is None
-    assert protocol.names == ["made", "lost"]
-
-
-@pytest.mark.parametrize("way", ["read", "write"])
-async def test_what_is_no_pipe_is_refused_and_stays_open(loop, way):
-    connect = getattr(loop, f"connect_{way}_pipe")
-    with tempfile.TemporaryFile() as file:
-        with pytest.raises(ValueError, match="pipes"):
-            await connect(Recorder, file)
-        assert not file.closed
-
-
-async def test_abort_closes_a_full_pipe(loop, tmp_path):
-    read, write = open_pipe(tmp_path)
-    with read:
-        transport, protocol = await loop.connect_write_pipe(Recorder, write)
-        transport.write(bytes(1 << 20))
-        transport.abort()
-        assert await protocol.wait_lost() is None
-        assert write.closed
 
 
 async def test_repr_shows_a_name_without_a_dot(loop, tmp_path):
