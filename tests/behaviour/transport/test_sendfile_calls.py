@@ -1,14 +1,12 @@
-"""loop.sendfile and loop.sock_sendfile: parts of files, and refusals."""
+"""loop.sendfile: parts of files, odd files, and refusals."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import io
 import select
 import socket
 import sys
-import weakref
 
 import pytest
 from net_helpers import (
@@ -98,43 +96,6 @@ async def test_a_file_that_cannot_seek(transport_pair, loop):
             await loop.sendfile(c.transport, Unseekable(b"data"), offset=1)
 
 
-@part
-def test_on_a_socket(run, loop, file, how, meant):
-    async def main():
-        near, far = socket.socketpair()
-        with near, far:
-            near.setblocking(False)
-            far.setblocking(False)
-            task = loop.create_task(loop.sock_sendfile(near, file, **how))
-            got = bytearray()
-            while len(got) < len(DATA[meant]):
-                got += await loop.sock_recv(far, 65536)
-            assert got == DATA[meant]
-            return await task
-
-    sent = run(main())
-    assert sent == len(DATA[meant])
-    check_position(file, meant, sent)
-
-
-async def test_by_keywords(loop, tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    async with link("unix") as c:
-        with path.open("rb") as file:
-            assert 100 == await loop.sendfile(
-                c.transport, file, offset=5, count=100, fallback=False
-            )
-            assert await c.peer.recv_exactly(100) == DATA[5:105]
-    near, far = socket.socketpair()
-    with near, far, path.open("rb") as file:
-        near.setblocking(False)
-        assert 100 == await loop.sock_sendfile(
-            near, file, offset=5, count=100, fallback=False
-        )
-        assert far.recv(1000) == DATA[5:105]
-
-
 async def test_without_fallback(loop):
     """What the system cannot send is refused."""
     refused = asyncio.SendfileNotAvailableError
@@ -146,56 +107,6 @@ async def test_without_fallback(loop):
         near.setblocking(False)
         with pytest.raises(refused):
             await loop.sock_sendfile(near, io.BytesIO(b"x"), fallback=False)
-
-
-@pytest.mark.parametrize(
-    ("how", "error"),
-    [
-        ({"count": 0}, ValueError),
-        ({"count": -1}, ValueError),
-        ({"count": 1.5}, TypeError),
-        ({"offset": -1}, ValueError),
-        ({"offset": 1.5}, TypeError),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_parts_that_make_no_sense(
-    transport_pair, loop, tmp_path, how, error
-):
-    path = tmp_path / "file"
-    path.write_bytes(DATA)
-    near, far = socket.socketpair()
-    with near, far, path.open("rb") as file:
-        near.setblocking(False)
-        with pytest.raises(error):
-            await loop.sock_sendfile(near, file, **how)
-    c = await transport_pair()
-    with path.open("rb") as file, pytest.raises(error):
-        await loop.sendfile(c.transport, file, **how)
-
-
-class Other(asyncio.Transport):
-    """A transport that says nothing of sendfile."""
-
-    def is_closing(self):
-        return False
-
-
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_files_and_transports_that_cannot(
-    transport_pair, loop, tmp_path
-):
-    (tmp_path / "file").write_bytes(DATA)
-    c = await transport_pair()
-    with (tmp_path / "file").open() as text:
-        with pytest.raises(ValueError, match="binary mode"):
-            await loop.sendfile(c.transport, text)
-    with pytest.raises(RuntimeError, match="not supported"):
-        await loop.sendfile(Other(), io.BytesIO())
-    c.transport.close()
-    with pytest.raises(RuntimeError, match="Transport is closing"):
-        await loop.sendfile(c.transport, io.BytesIO())
 
 
 @every_kind
@@ -225,53 +136,6 @@ async def test_a_fileno_that_raises(transport_pair, loop, fallback):
     c = await transport_pair()
     with pytest.raises(OSError, match="not today"):
         await loop.sendfile(c.transport, Fails(DATA), fallback=fallback)
-    if not fallback:
-        with pytest.raises(asyncio.SendfileNotAvailableError):
-            await loop.sendfile(
-                c.transport, io.BytesIO(DATA), fallback=fallback
-            )
-
-
-@pytest.mark.asyncio_needs_gil("a frame that has ended keeps the file")
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_a_file_in_memory_is_freed_at_once(transport_pair, loop):
-    class File(io.BytesIO):
-        pass
-
-    c = await transport_pair()
-    file = File(b"data")
-    gone = weakref.ref(file)
-    gc.disable()
-    try:
-        await loop.sendfile(c.transport, file)
-        del file
-        assert gone() is None
-    finally:
-        gc.enable()
-
-
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_a_cancelled_one_leaves_the_transport_usable(
-    transport_pair, loop, tmp_path
-):
-    path = tmp_path / "file"
-    path.write_bytes(DATA * 20)
-    c = await transport_pair(Recorder())
-    c.shrink()
-    with path.open("rb") as file:
-        task = loop.create_task(loop.sendfile(c.transport, file))
-        got = await c.peer.recv_exactly(1000)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    await c.peer.send(b"question")
-    assert await c.protocol.wait_data(8) == b"question"
-    c.transport.write(b"the answer")
-    c.transport.write_eof()
-    got += await c.peer.recv_all()
-    assert got.endswith(b"the answer")
-    sent = got.removesuffix(b"the answer")
-    assert sent == (DATA * 20)[: len(sent)]
 
 
 async def test_it_ends_when_the_socket_has_all(loop, loop_kind, tmp_path):
