@@ -7,12 +7,10 @@ buffered data was sent (close) or dropped (abort), and no call comes after it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from net_helpers import (
     MIB,
-    BufferedRecorder,
     Recorder,
     every_kind,
     every_kind_and_tls,
@@ -38,19 +36,6 @@ async def test_lost_comes_later_and_once(transport_pair, ending):
     await iterations(5)
     assert c.protocol.count("lost") == 1
     assert await c.peer.recv() == b""
-
-
-@pytest.mark.parametrize("second", ENDINGS)
-@pytest.mark.parametrize("first", ENDINGS)
-@every_kind
-async def test_ending_twice(transport_pair, first, second):
-    c = await transport_pair()
-    getattr(c.transport, first)()
-    getattr(c.transport, second)()
-    assert await c.protocol.wait_lost() is None
-    getattr(c.transport, second)()
-    await iterations(5)
-    assert c.protocol.count("lost") == 1
 
 
 @every_kind
@@ -114,53 +99,6 @@ async def test_close_sends_small_writes_of_the_same_callback(transport_pair):
     assert await c.protocol.wait_lost() is None
 
 
-@every_kind
-async def test_abort_after_small_writes_sends_them(transport_pair):
-    """What the kernel would have taken at once counts as sent."""
-
-    def talk(protocol, data):
-        protocol.transport.write(b"one")
-        protocol.transport.write(b"two")
-        if data == b"end":
-            protocol.transport.abort()
-
-    c = await transport_pair(Recorder(data=talk))
-    for _ in range(4):
-        await c.peer.send(b"ask")
-        assert await c.peer.recv_exactly(6) == b"onetwo"
-    await c.peer.send(b"end")
-    assert await c.peer.recv_exactly(6) == b"onetwo"
-    assert await c.protocol.wait_lost() is None
-
-
-@every_kind
-async def test_abort_drops_the_write_buffer(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    total = c.fill()
-    c.transport.write(bytes(8 * MIB))
-    c.transport.abort()
-    assert c.transport.get_write_buffer_size() == 0
-    assert await c.protocol.wait_lost() is None
-    got = 0
-    with contextlib.suppress(ConnectionResetError):
-        while chunk := await c.peer.recv():
-            got += len(chunk)
-    assert got < total + 8 * MIB
-
-
-@every_kind
-async def test_abort_while_closing_with_data_buffered(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    c.fill()
-    c.transport.close()
-    await iterations(3)
-    assert not c.protocol.lost
-    c.transport.abort()
-    assert await c.protocol.wait_lost() is None
-
-
 @every_tcp_kind
 async def test_peer_resets_while_closing_with_data_buffered(transport_pair):
     c = await transport_pair()
@@ -170,31 +108,6 @@ async def test_peer_resets_while_closing_with_data_buffered(transport_pair):
     c.peer.reset()
     exc = await c.protocol.wait_lost()
     assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
-
-
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
-@every_kind
-async def test_ending_inside_each_callback(
-    transport_pair, where, ending, make
-):
-    """The end never comes nested, and no callback comes after it."""
-
-    def end(protocol, *args):
-        getattr(protocol.transport, ending)()
-        assert protocol.transport.is_closing()
-
-    c = await transport_pair(make(**{where: end}))
-    with contextlib.suppress(OSError):
-        await c.peer.send(b"some data")
-        c.peer.send_eof()
-    assert await c.protocol.wait_lost() is None
-    expected = ["made", "data", "eof", "lost"]
-    if where in ("made", "data"):
-        del expected[expected.index(where) + 1 : -1]
-    assert c.protocol.names == expected
-    assert c.protocol.count("lost") == 1
 
 
 @pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
@@ -210,37 +123,6 @@ async def test_pausing_inside_each_callback(transport_pair, where):
     await c.protocol.wait_data(9)
     c.transport.resume_reading()
     c.peer.send_eof()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-
-@pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
-@every_kind
-async def test_writing_inside_each_callback(transport_pair, where):
-    def write(protocol, *args):
-        protocol.transport.write(b"from " + where.encode())
-
-    c = await transport_pair(Recorder(**{where: write}))
-    await c.peer.send(b"some data")
-    c.peer.send_eof()
-    expected = b"" if where == "lost" else b"from " + where.encode()
-    assert await c.peer.recv_all() == expected
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-
-@pytest.mark.parametrize("where", ["made", "data", "eof"])
-@every_kind
-async def test_write_eof_inside_each_callback(transport_pair, where):
-    def finish(protocol, *args):
-        protocol.transport.write(b"bye")
-        protocol.transport.write_eof()
-
-    c = await transport_pair(Recorder(**{where: finish}))
-    with contextlib.suppress(BrokenPipeError):
-        await c.peer.send(b"some data")
-        c.peer.send_eof()
-    assert await c.peer.recv_all() == b"bye"
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "data", "eof", "lost"]
 
@@ -262,41 +144,3 @@ async def test_the_descriptor_is_open_until_connection_lost(transport_pair):
     await iterations(1)
     assert seen == [fd]
     assert sock.fileno() == -1
-
-
-@every_kind
-async def test_the_protocol_is_released_after_connection_lost(transport_pair):
-    import gc
-    import weakref
-
-    c = await transport_pair()
-    protocol = Recorder()
-    c.transport.set_protocol(protocol)
-    ref = weakref.ref(protocol)
-    c.transport.close()
-    await protocol.wait_lost()
-    await iterations(2)
-    del protocol
-    gc.collect()
-    assert ref() is None
-    c.protocol.connection_lost(None)
-
-
-@every_kind
-async def test_many_connections_lost_in_one_iteration_in_order(
-    transport_pair, loop
-):
-    order = []
-    pairs = []
-    for i in range(5):
-
-        def lost(protocol, exc, i=i):
-            order.append(i)
-
-        pairs.append(await transport_pair(Recorder(lost=lost)))
-    for c in pairs:
-        c.transport.close()
-    loop.call_soon(order.append, "next")
-    await pairs[-1].protocol.wait_lost()
-    await iterations(1)
-    assert order == [0, 1, 2, 3, 4, "next"]

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+import time
 import weakref
 from asyncio.selector_events import _SelectorTransport
 
 import pytest
 from net_helpers import (
-    KIB,
     MIB,
     BufferedRecorder,
     Peer,
     Recorder,
     every_kind,
     every_kind_and_tls,
-    every_tcp_kind,
     iterations,
-    listening_socket,
     pattern,
 )
 
@@ -54,8 +53,6 @@ async def test_a_mebibyte_at_a_time(transport_pair, make):
 @every_kind_and_tls
 async def test_received_bytes_are_exact_and_independent(transport_pair):
     """No spare room behind the bytes, none of them shared."""
-    import sys
-
     kept = []
     protocol = Recorder(data=lambda p, data: kept.append(data))
     c = await transport_pair(protocol)
@@ -79,36 +76,6 @@ async def test_eof_closes_by_default(transport_pair, make, answer):
     assert c.protocol.data == b"last"
     assert c.transport.is_closing()
     assert await c.peer.recv() == b""
-
-
-@both_protocols
-@every_kind
-async def test_eof_after_a_large_read_is_no_data(transport_pair, make):
-    c = await transport_pair(make())
-    data = pattern(64 * KIB)
-    await c.peer.send(data)
-    assert await c.protocol.wait_data(len(data)) == data
-    c.peer.send_eof()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-
-
-@pytest.mark.parametrize("answer", [True, 1, "yes"])
-@both_protocols
-@every_kind
-async def test_eof_received_returning_true_leaves_the_write_side_open(
-    transport_pair, make, answer
-):
-    c = await transport_pair(make(eof=lambda p: answer))
-    c.peer.send_eof()
-    await c.protocol.wait_for("eof")
-    await iterations()
-    assert not c.transport.is_closing()
-    c.transport.write(b"still written")
-    assert await c.peer.recv_exactly(13) == b"still written"
-    c.transport.close()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
 
 
 @both_protocols
@@ -148,21 +115,6 @@ async def test_the_answer_to_eof_is_released(transport_pair, make):
     assert answers[0]() is None
 
 
-@every_kind
-async def test_open_after_eof_uses_no_cpu(transport_pair, loop):
-    """A connection at its end must not make the poll return at once."""
-    import time
-
-    c = await transport_pair(Recorder(eof=lambda p: True))
-    c.peer.send_eof()
-    await c.protocol.wait_for("eof")
-    before = time.thread_time()
-    alarm = loop.create_future()
-    loop.call_later(0.1, alarm.set_result, None)
-    await alarm
-    assert time.thread_time() - before < 0.05
-
-
 @every_kind_and_tls
 async def test_large_write_during_eof_received_is_sent_whole(transport_pair):
     data = pattern(4 * MIB)
@@ -172,34 +124,6 @@ async def test_large_write_during_eof_received_is_sent_whole(transport_pair):
     c.peer.send_eof()
     assert await c.peer.recv_all() == data
     assert await c.protocol.wait_lost() is None
-
-
-@every_kind
-async def test_eof_after_write_eof_ends_the_connection(transport_pair):
-    c = await transport_pair()
-    c.transport.write_eof()
-    assert await c.peer.recv() == b""
-    c.peer.close()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-
-
-@both_protocols
-@every_kind_and_tls
-async def test_paused_reading_delays_data_and_eof(transport_pair, make):
-    c = await transport_pair(make())
-    assert c.transport.is_reading()
-    assert c.transport.pause_reading() is None
-    assert not c.transport.is_reading()
-    await c.peer.send(b"held")
-    c.peer.send_eof()
-    await iterations(10)
-    assert c.protocol.names == ["made"]
-    assert c.transport.resume_reading() is None
-    assert c.transport.is_reading()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-    assert c.protocol.data == b"held"
 
 
 @every_kind_and_tls
@@ -241,20 +165,6 @@ async def test_pausing_inside_the_callback_stops_at_once(transport_pair, make):
     assert c.protocol.data == data
 
 
-@both_protocols
-@every_kind_and_tls
-async def test_pause_and_resume_inside_the_callback(transport_pair, make):
-    def toggle(protocol, data):
-        protocol.transport.pause_reading()
-        protocol.transport.resume_reading()
-
-    c = await transport_pair(make(data=toggle))
-    data = pattern(MIB)
-    sending = asyncio.create_task(c.peer.send(data))
-    assert await c.protocol.wait_data(MIB) == data
-    await sending
-
-
 @every_kind
 async def test_pausing_in_connection_made(transport_pair, loop_kind):
     # Early releases of 3.11 begin to read whatever the protocol has said.
@@ -272,160 +182,27 @@ async def test_pausing_in_connection_made(transport_pair, loop_kind):
     assert await c.protocol.wait_data(5) == b"early"
 
 
+@pytest.mark.parametrize("state", ["open after EOF", "paused"])
 @every_kind
-async def test_pause_and_resume_of_a_closing_transport(transport_pair):
-    c = await transport_pair()
-    c.transport.close()
-    assert not c.transport.is_reading()
-    c.transport.pause_reading()
-    c.transport.resume_reading()
-    assert not c.transport.is_reading()
-    await c.protocol.wait_lost()
-    c.transport.pause_reading()
-    c.transport.resume_reading()
-    assert not c.transport.is_reading()
-    assert c.protocol.names == ["made", "lost"]
-
-
-@every_kind
-async def test_nothing_is_delivered_after_close(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    c.fill()
-    c.transport.close()
-    await c.peer.send(b"too late")
-    await iterations(10)
-    assert c.protocol.count("data") == 0
-    assert not c.protocol.lost
-
-
-@every_kind
-async def test_closing_inside_data_received_drops_the_rest(transport_pair):
-    protocol = Recorder(data=lambda p, d: p.transport.close())
-    c = await transport_pair(protocol)
-    c.transport.pause_reading()
-    await c.peer.send(bytes(150 * KIB))
-    c.peer.send_eof()
-    c.transport.resume_reading()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.count("data") == 1
-    assert c.protocol.names == ["made", "data", "lost"]
-
-
-@every_tcp_kind
-async def test_reset_by_the_peer(transport_pair):
-    c = await transport_pair()
-    c.peer.reset()
-    exc = await c.protocol.wait_lost()
-    assert type(exc) is ConnectionResetError
-    assert exc.errno == 104 or exc.errno == 54
-    assert c.protocol.names == ["made", "lost"]
-    assert c.transport.is_closing()
-
-
-@pytest.mark.parametrize("size", [6, 64 * KIB])
-@both_protocols
-@every_tcp_kind
-async def test_data_before_a_reset_or_the_reset_alone(
-    transport_pair, make, size
+async def test_a_connection_whose_peer_has_ended_uses_no_cpu(
+    transport_pair, loop, kind, state
 ):
-    """The kernel drops what was not read yet: never an invented byte."""
-    c = await transport_pair(make())
-    data = pattern(size)
-    await c.peer.send(data)
-    assert await c.protocol.wait_data(size) == data
-    c.peer.reset()
-    assert type(await c.protocol.wait_lost()) is ConnectionResetError
-    assert c.protocol.names == ["made", "data", "lost"]
-
-
-@every_tcp_kind
-async def test_reset_while_reading_is_paused(transport_pair):
-    """Nobody looks at the socket; the reset is seen after resuming."""
-    c = await transport_pair()
-    c.transport.pause_reading()
-    c.peer.reset()
-    await iterations(10)
-    if not c.protocol.lost:
-        assert c.protocol.names == ["made"]
-        c.transport.resume_reading()
-    assert type(await c.protocol.wait_lost()) is ConnectionResetError
-    assert c.protocol.names == ["made", "lost"]
-
-
-@every_kind
-async def test_peer_closed_while_reading_is_paused_uses_no_cpu(
-    transport_pair, loop, kind
-):
-    import time
-
-    c = await transport_pair()
-    c.transport.pause_reading()
-    if kind == "unix":
-        c.peer.close()
+    """It must not make the poll return at once."""
+    c = await transport_pair(Recorder(eof=lambda p: True))
+    if state == "open after EOF":
+        c.peer.send_eof()
+        await c.protocol.wait_for("eof")
     else:
-        c.peer.reset()
+        c.transport.pause_reading()
+        if kind == "unix":
+            c.peer.close()
+        else:
+            c.peer.reset()
     before = time.thread_time()
     alarm = loop.create_future()
     loop.call_later(0.1, alarm.set_result, None)
     await alarm
     assert time.thread_time() - before < 0.05
-
-
-@every_tcp_kind
-async def test_urgent_data_does_not_disturb(transport_pair):
-    c = await transport_pair()
-    await c.peer.send(b"a")
-    c.peer.sock.send(b"!", socket.MSG_OOB)
-    await c.peer.send(b"b")
-    assert await c.protocol.wait_data(2) == b"ab"
-
-
-@pytest.mark.parametrize("before", [1, 20_000, 130_000])
-@pytest.mark.parametrize("size", [50_000, 180_000])
-@pytest.mark.parametrize("pauses", [False, True])
-async def test_an_answer_to_the_first_part_of_an_upload_arrives_whole(
-    loop, size, pauses, before
-):
-    """Bytes that a closed connection leaves in the kernel would reset it."""
-    answer = pattern(MIB)
-
-    class Refusing(asyncio.Protocol):
-        got_bytes = 0
-
-        def connection_made(self, transport):
-            self.transport = transport
-
-        def data_received(self, data):
-            self.got_bytes += len(data)
-            if self.got_bytes == before:
-                self.transport.pause_reading()
-                begun.set_result(self.transport)
-            elif pauses:
-                self.transport.pause_reading()
-                loop.call_soon(self.refuse)
-            elif not self.transport.is_closing():
-                self.refuse()
-
-        def refuse(self):
-            self.transport.write(answer)
-            self.transport.close()
-
-    begun = loop.create_future()
-    # Before it listens: a connection has the buffers of its listener.
-    listener = listening_socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
-        client.connect(listener.getsockname())
-        peer = Peer(client)
-        server = await loop.create_server(Refusing, sock=listener)
-        await peer.send(pattern(before))
-        transport = await begun
-        assert client.send(pattern(size)) == size
-        transport.resume_reading()
-        assert await peer.recv_all() == answer
-        server.close()
 
 
 @pytest.mark.parametrize("before", [1, 20_000, 130_000])

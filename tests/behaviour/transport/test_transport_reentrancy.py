@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
-import gc
-import os
 import socket
-import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -105,64 +100,6 @@ async def test_pause_writing_may_clear_the_buffer_that_is_written(
     await c.peer.recv_exactly(before + BIG)
 
 
-@pytest.mark.parametrize("how", ["pause_reading", "abort"])
-async def test_several_descriptors_closed_under_their_transports(loop, how):
-    """By whether the program gave the sockets."""
-    links = [_Link(loop) for _ in range(4)]
-    for link in links:
-        await link.open(asyncio.Protocol())
-    await iterations()
-    for link in links[:3]:
-        link.near.close()
-    for link in links:
-        getattr(link.transport, how)()
-        await asyncio.sleep(0.001)
-    for link in links:
-        await link.close()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_the_loop_opens_no_fd_that_a_transport_will_close(
-    loop_factory: Callable[[], asyncio.AbstractEventLoop],
-) -> None:
-    """Sockets with low fds, closed by their owner: an epoll descriptor or an
-    eventfd that got one of them lost its events when the transport ended.
-    """
-    kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(16)]
-    loop = loop_factory()
-    # One of its own, where the other was made before: no cached poller.
-    other = loop_factory()
-    for number in kept:
-        os.close(number)
-
-    async def main() -> None:
-        links = [_Link(other) for _ in range(2)]
-        for link in links:
-            await link.open(asyncio.Protocol())
-        await iterations()
-        numbers = [link.near.fileno() for link in links]
-        for link in links:
-            link.near.close()
-        links[0].transport.abort()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        what = [
-            os.readlink(f"/proc/self/fd/{number}")
-            for number in numbers
-            if os.path.lexists(f"/proc/self/fd/{number}")
-        ]
-        for link in links:
-            await link.close()
-        woken = asyncio.Event()
-        threading.Timer(0.05, other.call_soon_threadsafe, (woken.set,)).start()
-        await asyncio.wait_for(woken.wait(), PATIENCE)
-        assert not [name for name in what if "event" in name]
-
-    other.run_until_complete(main())
-    other.close()
-    loop.close()
-
-
 def _raise(transport: Any) -> None:
     raise RuntimeError("after writing")
 
@@ -189,41 +126,6 @@ async def test_data_written_before_an_error_is_sent(transport_pair, fail):
     c = await transport_pair(Recorder(data=answer))
     await c.peer.send(b"request")
     assert await c.peer.recv_all() == b"header, body"
-
-
-@on_given_socket
-async def test_gc_may_close_the_transport_that_is_visited(transport_pair):
-    """Making the copy of a queue runs it, before 3.12 in the middle."""
-    c = await transport_pair()
-
-    class Ends:
-        def __init__(self) -> None:
-            self.me = self
-
-        def __del__(self) -> None:
-            c.transport.abort()
-
-    def look() -> Any:
-        lists: list[Any] = [[] for _ in range(200)]  # none are kept for reuse
-        threshold = gc.get_threshold()
-        gc.collect()
-        gc.disable()
-        try:
-            Ends()
-            gc.set_threshold(1)
-            gc.enable()
-            return c.transport._buffer
-        finally:
-            gc.set_threshold(*threshold)
-            gc.enable()
-            lists.clear()
-
-    c.transport.write(bytes(BIG))
-    c.transport.write(b"end")
-    assert isinstance(look(), bytearray | collections.deque)
-    gc.collect()
-    assert c.transport.is_closing()
-    assert c.transport.get_write_buffer_size() == 0
 
 
 @only_fastloop
