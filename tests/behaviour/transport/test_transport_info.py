@@ -1,13 +1,8 @@
-"""What a stream transport says about itself.
-
-Programs read get_extra_info, test isinstance, hang attributes on transports
-and keep weak references to them: each as on asyncio's.
-"""
+"""What a stream transport says about itself: names, its socket, its repr."""
 
 from __future__ import annotations
 
 import asyncio
-import asyncio.trsock
 import gc
 import os
 import socket
@@ -18,11 +13,9 @@ import weakref
 import pytest
 from hosts import FAMILIES
 from net_helpers import (
-    BufferedRecorder,
     Recorder,
     end,
     every_kind,
-    every_kind_and_tls,
     every_tcp_kind,
     link,
     no_free_fd,
@@ -30,16 +23,6 @@ from net_helpers import (
     tcp_socketpair,
 )
 from patience import PATIENCE
-
-
-@every_kind
-async def test_is_an_asyncio_transport(transport_pair):
-    c = await transport_pair()
-    assert isinstance(c.transport, asyncio.Transport)
-    assert isinstance(c.transport, asyncio.BaseTransport)
-    assert isinstance(c.transport, asyncio.ReadTransport)
-    assert isinstance(c.transport, asyncio.WriteTransport)
-    assert not isinstance(c.transport, asyncio.DatagramTransport)
 
 
 @every_kind
@@ -59,19 +42,6 @@ async def test_a_key_whose_comparison_replaces_the_extra_info(transport_pair):
     c.transport.get_extra_info("peername")
     assert c.transport.get_extra_info(Key("other"), "none") == "none"
     assert c.transport.get_extra_info("unknown", "none") == "none"
-
-
-@every_kind
-async def test_socket_is_a_transport_socket(transport_pair, kind):
-    c = await transport_pair()
-    sock = c.transport.get_extra_info("socket")
-    assert isinstance(sock, asyncio.trsock.TransportSocket)
-    assert sock.type == socket.SOCK_STREAM
-    assert sock.fileno() > 2
-    assert sock.gettimeout() == 0
-    assert sock is c.transport.get_extra_info("socket")
-    family = socket.AF_UNIX if kind == "unix" else socket.AF_INET
-    assert sock.family == family
 
 
 async def test_a_closed_transport_tells_its_sockets_family(host, address_kind):
@@ -120,18 +90,6 @@ async def test_socket_values_are_read_anew_each_time(transport_pair):
 
 
 @every_kind
-async def test_names_agree_with_the_sockets(transport_pair):
-    c = await transport_pair()
-    info = c.transport.get_extra_info
-    sock = info("socket")
-    assert info("sockname") == sock.getsockname()
-    assert info("peername") == sock.getpeername()
-    assert info("peername") == c.peer.sock.getsockname()
-    assert info("sockname") == c.peer.sock.getpeername()
-    assert type(info("peername")) is type(c.peer.sock.getsockname())
-
-
-@every_kind
 async def test_unknown_key_gives_the_default(transport_pair):
     c = await transport_pair()
     assert c.transport.get_extra_info("nothing") is None
@@ -139,22 +97,6 @@ async def test_unknown_key_gives_the_default(transport_pair):
     assert c.transport.get_extra_info("x", default="d") == "d"
     assert c.transport.get_extra_info("sslcontext") is None
     assert c.transport.get_extra_info("ssl_object") is None
-
-
-@every_kind
-async def test_names_stay_known_after_the_connection(transport_pair):
-    c = await transport_pair()
-    names = [
-        c.transport.get_extra_info(key) for key in ("sockname", "peername")
-    ]
-    sock = c.transport.get_extra_info("socket")
-    c.transport.close()
-    await c.protocol.wait_lost()
-    assert names == [
-        c.transport.get_extra_info(key) for key in ("sockname", "peername")
-    ]
-    assert c.transport.get_extra_info("socket") is sock
-    assert sock.fileno() == -1
 
 
 @every_tcp_kind
@@ -166,43 +108,11 @@ async def test_peername_of_a_peer_that_left(transport_pair):
     assert c.transport.get_extra_info("peername") == expected
 
 
-async def test_ipv6_names_are_four_tuples(loop):
-    server = await loop.create_server(Recorder, "::1", 0)
-    address = server.sockets[0].getsockname()
-    transport, protocol = await loop.create_connection(Recorder, *address[:2])
-    assert transport.get_extra_info("peername") == address
-    assert len(transport.get_extra_info("sockname")) == 4
-    transport.abort()
-    await protocol.wait_lost()
-    server.close()
-
-
 @every_tcp_kind
 async def test_nodelay_is_set(transport_pair):
     c = await transport_pair()
     sock = c.transport.get_extra_info("socket")
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_nodelay_is_set_on_connections_of_the_backlog(loop):
-    """It was connected before the loop had its listener."""
-    listener = socket.socket(
-        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    peer = socket.create_connection(listener.getsockname())
-    protocol = Recorder()
-    server = await loop.create_server(
-        lambda: protocol, sock=listener, start_serving=False
-    )
-    await server.start_serving()
-    await protocol.wait_for("made")
-    sock = protocol.transport.get_extra_info("socket")
-    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-    peer.close()
-    await protocol.wait_lost()
-    server.close()
 
 
 @pytest.mark.parametrize("made_by", ["sock", "server", "accepted"])
@@ -238,52 +148,6 @@ async def test_nodelay_on_sockets_of_every_origin(loop, loop_kind, made_by):
 
 
 @every_kind
-async def test_shutdown_through_the_socket(transport_pair):
-    c = await transport_pair()
-    c.transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
-    assert await c.peer.recv() == b""
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-
-
-@every_kind
-def test_attributes_and_weak_references(run, loop, kind):
-    async def main():
-        async with link(kind) as c:
-            c.transport.mine = 5
-            assert c.transport.mine == 5
-            seen = []
-            write = c.transport.write
-            c.transport.write = seen.append
-            c.transport.write(b"kept here")
-            assert seen == [b"kept here"]
-            del c.transport.write
-            assert c.transport.write == write
-            return weakref.ref(c.transport)
-
-    ref = run(main())
-    gc.collect()
-    assert ref() is None
-
-
-@every_kind
-async def test_a_weak_reference_lives_as_long_as_the_connection(
-    transport_pair,
-):
-    c = await transport_pair(Recorder())
-    ref = weakref.ref(c.transport)
-    c.protocol.transport = None
-    transport, c.transport = c.transport, None
-    c.protocol.events[0] = ("made", None)
-    del transport
-    gc.collect()
-    assert ref() is not None
-    await c.peer.send(b"still read")
-    assert await c.protocol.wait_data(10) == b"still read"
-    c.transport = ref()
-
-
-@every_kind
 async def test_repr_shows_the_state(transport_pair):
     c = await transport_pair()
     fd = c.transport.get_extra_info("socket").fileno()
@@ -306,73 +170,12 @@ async def test_repr_shows_the_state(transport_pair):
 
 
 @every_kind
-async def test_repr_shows_a_name_without_a_dot(transport_pair):
-    c = await transport_pair()
-    kind = type(c.transport)
-    name = kind.__name__
-    kind.__name__ = "Renamed"
-    try:
-        assert repr(c.transport).startswith("<Renamed fd=")
-    finally:
-        kind.__name__ = name
-
-
-@every_kind
 async def test_transports_are_not_made_by_hand(transport_pair):
     """Nobody gets a transport in a half-made state."""
     c = await transport_pair()
     cls = type(c.transport)
     with pytest.raises(TypeError):
         cls(1, 2, 3, 4, 5, 6, 7, 8, 9)
-
-
-@every_kind_and_tls
-async def test_protocol_can_be_read_and_replaced(transport_pair):
-    c = await transport_pair()
-    assert c.transport.get_protocol() is c.protocol
-    second = Recorder()
-    c.transport.set_protocol(second)
-    assert c.transport.get_protocol() is second
-    await c.peer.send(b"for the second")
-    assert await second.wait_data(14) == b"for the second"
-    assert c.protocol.names == ["made"]
-    c.transport.set_protocol(c.protocol)
-    assert second.names == ["data"]
-
-
-@pytest.mark.parametrize("first", [Recorder, BufferedRecorder])
-@every_kind_and_tls
-async def test_protocol_switches_between_the_two_sorts(transport_pair, first):
-    other = BufferedRecorder if first is Recorder else Recorder
-    c = await transport_pair(first())
-    await c.peer.send(b"one")
-    assert await c.protocol.wait_data(3) == b"one"
-    second = other()
-    c.transport.set_protocol(second)
-    await c.peer.send(b"two")
-    assert await second.wait_data(3) == b"two"
-    c.transport.set_protocol(c.protocol)
-    await c.peer.send(b"three")
-    assert await c.protocol.wait_data(8) == b"onethree"
-    assert second.names == ["data"]
-
-
-@every_kind_and_tls
-async def test_protocol_replaced_inside_data_received(transport_pair):
-    second = Recorder()
-    first = Recorder(data=lambda p, d: p.transport.set_protocol(second))
-    c = await transport_pair(first)
-    await c.peer.send(b"a")
-    assert await first.wait_data(1) == b"a"
-    await c.peer.send(b"b")
-    assert await second.wait_data(1) == b"b"
-    c.peer.send_eof()
-    await second.wait_lost()
-    assert second.names == ["data", "eof", "lost"]
-    assert first.names == ["made", "data"]
-    assert first.data == b"a"
-    # The fixture waits for the first one's end.
-    first.note("lost")
 
 
 @every_kind

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 from datagram_helpers import Datagrams, endpoint, stuffed
-from net_helpers import KIB, BufferedRecorder, Recorder, every_kind, link
+from net_helpers import KIB, Recorder, every_kind, link
 
 WAITING = bytearray if sys.version_info < (3, 12) else collections.deque
 #: What an instance may be given in the place of its methods.
@@ -51,25 +51,6 @@ async def test_waiting_datagrams(tmp_path):
         assert transport._buffer_size == transport.get_write_buffer_size()
         transport.abort()
         assert len(transport._buffer) == 0
-
-
-@every_kind
-async def test_water_marks(transport_pair):
-    c = await transport_pair()
-    transport = c.transport
-    assert transport._high_water == 64 * KIB
-    assert transport._low_water == 16 * KIB
-    transport._high_water = 100
-    transport._low_water = 10
-    assert transport.get_write_buffer_limits() == (10, 100)
-    transport._high_water = 1.5
-    assert transport.get_write_buffer_limits() in [(10, 1), (10, 1.5)]
-    c.shrink()
-    c.fill()
-    assert transport._protocol_paused
-    assert "pause" in c.protocol.names
-    assert transport._protocol_connected is True
-    assert transport._empty_waiter is None
 
 
 @every_kind
@@ -129,14 +110,6 @@ async def test_inside_of_a_datagram_transport():
         assert vars(transport)["note"] == 1
 
 
-async def test_address_of_a_datagram_transport():
-    async with endpoint() as p:
-        assert p.transport._address is None
-        address = p.transport.get_extra_info("sockname")
-        async with endpoint(remote_addr=address) as q:
-            assert q.transport._address == address
-
-
 @every_kind
 @pytest.mark.parametrize("name", METHODS)
 async def test_method_replaced_on_the_instance(transport_pair, name):
@@ -163,24 +136,6 @@ async def test_writers_use_a_replaced_write(transport_pair, loop):
     assert await c.peer.recv_exactly(4) == b"LOUD"
     del c.transport.write
     writer.close()
-
-
-@every_kind
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-async def test_the_end_of_input_closes_by_the_method(transport_pair, make):
-    c = await transport_pair(make())
-    seen = []
-    original = c.transport.close
-
-    def close():
-        seen.append(c.protocol.names[-1])
-        original()
-
-    c.transport.close = close
-    c.peer.send_eof()
-    await c.protocol.wait_lost()
-    del c.transport.close
-    assert seen == ["eof"]
 
 
 @every_kind
