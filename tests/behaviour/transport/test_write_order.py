@@ -2,24 +2,27 @@
 
 A connection's corked writes come before what the same callback sends by
 anything else of its loop, except by a transport on a socket of the program's
-own class.
+own class.  They also leave before anything that could miss them: another
+loop, a job, code that has the socket itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import socket
-import sys
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from net_helpers import iterations, spin
+from patience import PATIENCE
 from tls_ends import contexts
-from write_helpers import Peer, served
+from write_helpers import Peer, in_callbacks, served
 
 
 class Own(socket.socket):
@@ -51,67 +54,6 @@ async def corked() -> AsyncIterator[Peer]:
 
 def came_first(peer: Peer) -> None:
     assert peer.look() == b"12"
-
-
-@contextlib.asynccontextmanager
-async def write_pipe() -> AsyncIterator[tuple[Any, int]]:
-    """A pipe's transport, and the descriptor that reads it."""
-    read, write = os.pipe()
-    transport, _ = await asyncio.get_running_loop().connect_write_pipe(
-        asyncio.BaseProtocol, os.fdopen(write, "wb", 0)
-    )
-    try:
-        yield transport, read
-    finally:
-        transport.abort()
-        await iterations()
-        os.close(read)
-
-
-@pytest.mark.parametrize("method", ["write", "writelines"])
-async def test_pipe_writes_follow_earlier_writes(method):
-    async with write_pipe() as (pipe, read), corked() as peer:
-        pipe.writelines([b"3"]) if method == "writelines" else pipe.write(b"3")
-        assert os.read(read, 10) == b"3"
-        came_first(peer)
-
-
-@pytest.mark.usefixtures("child_watcher")
-async def test_subprocess_input_follows_earlier_writes():
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "import sys; sys.stdin.read()",
-        stdin=asyncio.subprocess.PIPE,
-    )
-    assert child.stdin is not None
-    async with corked() as peer:
-        child.stdin.write(b"3")
-        came_first(peer)
-    child.stdin.close()
-    assert await child.wait() == 0
-
-
-@pytest.mark.usefixtures("child_watcher")
-@pytest.mark.parametrize("found_by", ["pipe", "subprocess"])
-async def test_direct_writes_to_a_subprocess_follow_earlier_writes(found_by):
-    child = await asyncio.create_subprocess_exec(
-        "/bin/cat",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert child.stdin is not None and child.stdout is not None
-    transport: Any = child._transport  # type: ignore[attr-defined]
-    if found_by == "pipe":
-        file = child.stdin.get_extra_info("pipe")
-    else:
-        file = transport.get_extra_info("subprocess").stdin
-    for data in (b"1", b"2", b"3"):
-        child.stdin.write(data)
-    os.write(file.fileno(), b"4")
-    child.stdin.close()
-    assert await child.stdout.read() == b"1234"
-    assert await child.wait() == 0
 
 
 # asyncio leaves the refused socket to the GC.
@@ -228,3 +170,182 @@ async def test_sendfile_follows_earlier_writes(kind, monkeypatch):
         if transport is not None:
             transport.abort()
         await iterations()
+
+
+# --- the ways out of a callback -----------------------------------------
+
+
+def writes_then(
+    run: Callable[..., Any], ask: Callable[[Callable[[], bytes]], bytes]
+) -> None:
+    """Write twice, then have something else read that, and wait for it."""
+
+    async def main():
+        async with served() as (transport, peer):
+            got: list[bytes] = []
+
+            def work():
+                transport.write(b"one ")
+                transport.write(b"two")
+                got.append(ask(lambda: peer.receive(7)))
+
+            await in_callbacks(work)
+            assert got == [b"one two"]
+
+    run(main())
+
+
+@contextlib.contextmanager
+def loop_in_thread(make: Any) -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs in another thread."""
+    other = make()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        yield other
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
+
+
+def test_another_loop_that_a_callback_waits_for_sees_its_writes(
+    run, loop_factory
+):
+    async def call(read: Callable[[], bytes]) -> bytes:
+        return read()
+
+    with loop_in_thread(loop_factory) as other:
+        writes_then(
+            run,
+            lambda read: asyncio.run_coroutine_threadsafe(
+                call(read), other
+            ).result(PATIENCE),
+        )
+
+
+def test_an_executor_job_that_a_callback_waits_for_sees_its_writes(run):
+    class Executor(concurrent.futures.ThreadPoolExecutor):
+        last: Any = None
+
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            self.last = super().submit(*args, **kwargs)
+            return self.last
+
+    with Executor(1) as executor:
+
+        def ask(read: Callable[[], bytes]) -> bytes:
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(executor, read)
+            got: bytes = executor.last.result(PATIENCE)
+            return got
+
+        writes_then(run, ask)
+
+
+@contextlib.contextmanager
+def looking(peer: Peer, method: str) -> Iterator[type[socket.socket]]:
+    """A class of sockets: what it does comes after the writes to a peer."""
+    seen: list[bytes] = []
+
+    def look(sock: Any, *args: Any) -> Any:
+        if not seen:
+            seen.append(peer.receive(7))
+        return getattr(super(kind, sock), method)(*args)
+
+    kind = type("Looking", (socket.socket,), {method: look})
+    yield kind
+    assert seen == [b"one two"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "::1", "a path"])
+async def test_a_socket_connects_after_earlier_writes(host, tmp_path):
+    """Also where asyncio's method connects it."""
+    loop = asyncio.get_running_loop()
+    family, address = {
+        "::1": (socket.AF_INET6, ("::1", 0)),
+        "a path": (socket.AF_UNIX, str(tmp_path / "s")),
+    }.get(host, (socket.AF_INET, ("127.0.0.1", 0)))
+    with socket.socket(family) as listener:
+        listener.bind(address)
+        listener.listen()
+        if family != socket.AF_UNIX:
+            address = (host, listener.getsockname()[1])
+        async with served() as (transport, peer):
+            with looking(peer, "connect") as kind, kind(family) as near:
+                near.setblocking(False)
+                transport.write(b"one ")
+                transport.write(b"two")
+                await loop.sock_connect(near, address)
+
+
+async def test_a_server_closes_its_socket_after_earlier_writes():
+    loop = asyncio.get_running_loop()
+    async with served() as (transport, peer):
+        with looking(peer, "close") as kind:
+            sock = kind()
+            sock.bind(("127.0.0.1", 0))
+            server = await loop.create_server(asyncio.Protocol, sock=sock)
+            transport.write(b"one ")
+            transport.write(b"two")
+            server.close()
+            await server.wait_closed()
+
+
+# --- the descriptor in other hands --------------------------------------
+
+
+def write_and(transport: Any, then: Callable[[], object]) -> None:
+    """Write twice, then do something with the socket."""
+    transport.write(b"one ")
+    transport.write(b"two ")
+    then()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_shutdown_of_the_socket_follows_earlier_writes(when):
+    async with served() as (transport, peer):
+        if when == "before":
+            kept = transport.get_extra_info("socket")
+
+        def shut():
+            sock = (
+                kept
+                if when == "before"
+                else transport.get_extra_info("socket")
+            )
+            write_and(transport, lambda: sock.shutdown(socket.SHUT_WR))
+
+        await in_callbacks(shut)
+        assert peer.receive(100) == b"one two "
+
+
+@pytest.mark.parametrize("how", ["fileno", "dup", "_sock", "_sock_fd"])
+async def test_sends_through_the_descriptor_follow_earlier_writes(
+    how,
+):
+    async with served() as (transport, peer):
+        shown = transport.get_extra_info("socket")
+        assert isinstance(shown, asyncio.trsock.TransportSocket)
+
+        def take() -> int:
+            if how == "fileno":
+                return os.dup(shown.fileno())
+            if how == "dup":
+                return shown.dup().detach()
+            if how == "_sock":
+                return os.dup(shown._sock.fileno())
+            return os.dup(transport._sock_fd)
+
+        def first():
+            write_and(transport, lambda: taken.append(take()))
+            with socket.socket(fileno=os.dup(taken[0])) as sock:
+                sock.send(b"three ")
+
+        def later():
+            write_and(transport, lambda: os.write(taken[0], b"three "))
+
+        taken: list[int] = []
+        await in_callbacks(first, later, later, later)
+        os.close(taken[0])
+        assert peer.receive(56) == b"one two three " * 4
