@@ -30,7 +30,6 @@ KIB = 1024
 MIB = 1024 * 1024
 
 PY312 = sys.version_info >= (3, 12)
-PY312_1 = sys.version_info >= (3, 12, 1)
 PY313 = sys.version_info >= (3, 13)
 PY314 = sys.version_info >= (3, 14)
 PY315 = sys.version_info >= (3, 15)

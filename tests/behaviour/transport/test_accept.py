@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import asyncio.constants
 import errno
-import os
 import socket
 
 import pytest
@@ -38,16 +37,6 @@ async def test_each_client_of_a_burst_is_served_once(host, count):
         assert await protocol.wait_lost() is None
     await iterations(5)
     assert len(host.made) == count
-
-
-async def test_accepted_descriptors_are_not_inherited_and_do_not_block(host):
-    await host.serve()
-    near, far = await host.visit()
-    accepted = far.transport.get_extra_info("socket")
-    assert accepted.gettimeout() == 0
-    assert not os.get_inheritable(accepted.fileno())
-    assert not os.get_blocking(accepted.fileno())
-    await end(near, far)
 
 
 @only_tcp

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 from typing import Any
 
 import pytest
 from datagram_helpers import Datagrams, endpoint, plain
 from net_helpers import PY312, Peer, Recorder, iterations
-from write_helpers import in_one_iteration, two_served
 
 
 class Sock(socket.socket):
@@ -93,25 +91,6 @@ async def test_a_nested_read_leaves_the_outer_datagram_whole(tmp_path):
             assert p.events[-1][2] == peer.getsockname()
 
 
-def test_a_datagram_is_read_though_fileno_closes_the_loop(loop):
-    """The loop's shared buffers are freed with it."""
-    near = datagrams()
-    transport, protocol = loop.run_until_complete(
-        loop.create_datagram_endpoint(Datagrams, sock=near)
-    )
-    with plain() as peer:
-        peer.sendto(b"x", near.getsockname())
-        loop.run_until_complete(protocol.wait("datagram"))
-        peer.sendto(b"y", near.getsockname())
-        near.ask(loop.close)
-        transport._read_ready()
-    assert protocol.names == ["made", "datagram", "datagram"]
-    loop.close()
-    with pytest.warns(ResourceWarning, match="unclosed transport"):
-        del transport, protocol
-        gc.collect()
-
-
 WRITES = {
     "write": lambda transport: transport.write(b"ab"),
     "writelines": lambda transport: transport.writelines([b"a", b"b"]),
@@ -134,26 +113,6 @@ async def test_a_write_raises_after_fileno_wrote_eof(name, loop_kind):
             assert raised == f"Cannot call {name}() after write_eof()"
         assert await peer.recv_all() == (b"" if raised else b"ab")
         assert not protocol.lost
-
-
-async def test_a_datagram_leaves_after_what_fileno_wrote(loop_kind):
-    near = datagrams()
-    with plain() as far:
-        async with (
-            two_served() as (one, first, _, _),
-            endpoint(sock=near) as p,
-        ):
-
-            def send():
-                asked = near.ask(lambda: one.write(b"1"))
-                p.transport.sendto(b"2", far.getsockname())
-                return asked, first.look()
-
-            [(asked, seen), _] = await in_one_iteration(send, lambda: None)
-            assert seen == (b"1" if loop_kind == "fastloop" else b"")
-            assert bool(asked) == (loop_kind == "fastloop")
-            assert far.recv(10) == b"2"
-            vars(near).pop("fileno", None)
 
 
 async def test_a_reply_goes_to_its_sender_though_fileno_reads_from_another(

@@ -1,8 +1,7 @@
-"""create_connection and connect_accepted_socket over TCP.
+"""create_connection over TCP: refusals, given sockets, cancellation.
 
-Every keyword, several addresses, Happy Eyeballs, errors, and cancellation at
-each moment: the descriptor is closed once, and a user's socket stays his
-where asyncio leaves it to him.
+Cancelled at any moment, the descriptor is closed once.  Options and several
+addresses are asyncio's own code.
 """
 
 from __future__ import annotations

@@ -395,21 +395,6 @@ def test_a_loop_that_is_closed_while_a_pipes_fd_is_shared(loop):
     assert pipe.closed
 
 
-def test_the_repr_of_a_pipe_whose_loop_is_closed(loop):
-    read, write = os.pipe()
-    with os.fdopen(read, "rb"), os.fdopen(write, "wb", 0) as pipe:
-        transport, _ = loop.run_until_complete(
-            loop.connect_write_pipe(Recorder, pipe)
-        )
-        assert repr(transport).endswith(f"fd={write} idle bufsize=0>")
-        loop.close()
-        assert repr(transport).endswith(f"fd={write} open>")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            del transport, _
-            gc.collect()
-
-
 # -- ends --------------------------------------------------------------------
 
 
