@@ -38,18 +38,6 @@ def closed_port():
                 return port
 
 
-@contextlib.asynccontextmanager
-async def connected(connect):
-    """Await a connect coroutine; end the connection afterwards."""
-    transport, protocol = await connect
-    try:
-        yield transport, protocol
-    finally:
-        transport.abort()
-        await protocol.wait_lost()
-        protocol.check()
-
-
 class Equal(socket.socket):
     """Like others of the same fd, and so without a hash."""
 
@@ -60,11 +48,13 @@ class Equal(socket.socket):
 async def test_a_given_socket_need_not_have_a_hash(loop):
     near, far = tcp_socketpair()
     near = Equal(fileno=near.detach())
-    connect = loop.create_connection(Recorder, sock=near)
-    async with connected(connect) as (_, protocol):
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    with far:
         far.send(b"data")
         assert await protocol.wait_data(4) == b"data"
-    far.close()
+        transport.abort()
+        await protocol.wait_lost()
+    protocol.check()
 
 
 async def test_a_refused_connect_raises(loop):

@@ -61,8 +61,8 @@ NO_SENSE = r"high \({}\) must be >= low \({}\) must be >= 0"
         ({"high": 5, "low": -1}, ValueError, NO_SENSE.format(5, -1)),
         ({"high": -0.5}, ValueError, "must be >= low"),
         *[({"low": -low}, ValueError, "must be >= low") for low in HUGE],
-        ({"high": "text"}, TypeError, ""),
-        ({"high": [1]}, TypeError, ""),
+        ({"high": "text"}, TypeError, None),
+        ({"high": [1]}, TypeError, None),
     ],
     ids=str,
 )
