@@ -169,7 +169,7 @@ def _source(kind: str, mark: str | None, path: list[str]) -> str:
     if kind == "fastloop" and mark is None:  # `run`
         tells = (
             "    from fastloop.cli.ending import tell_of_other_loops\n"
-            "    tell_of_other_loops(None)\n"
+            "    tell_of_other_loops()\n"
         )
     return (
         "import sys\n"

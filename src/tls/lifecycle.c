@@ -623,6 +623,9 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         self->hold_iterations = 0;
         code = process_and_settle(self);
     }
+    if (code == 0 && self->eof_held && !has_data_paused(self)) {
+        code = fl_tls_call_eof_received(self);
+    }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = self->phase == FL_TLS_LOST ? 0 : fl_tls_release(self, exc);
     return fl_call_none(fl_error_keep_first(raised, code, (PyObject *)self));

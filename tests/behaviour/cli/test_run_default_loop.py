@@ -115,8 +115,8 @@ def test_a_process_on_another_loop_says_so(fastloop_command, method):
     pid, status = done.stdout.split()
     assert status == "0"
     assert done.stderr.replace("\n", " ").startswith(
-        f"fastloop: process {pid} ran on "
-        "asyncio.unix_events._UnixSelectorEventLoop, not on fastloop: "
+        f"fastloop: process {pid} did not run on fastloop but on "
+        "asyncio.unix_events._UnixSelectorEventLoop, which "
     )
     assert done.stderr.count("fastloop: process") == 1
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
-import gc
 import os
 import re
 import signal
@@ -17,14 +16,13 @@ import socket
 import time
 
 import pytest
-from hosts import Host, Made, only_tcp
+from hosts import Made, only_tcp
 from net_helpers import (
     Recorder,
     every_kind,
     iterations,
     spin,
 )
-from patience import PATIENCE
 
 # -- the loop ----------------------------------------------------------------
 
@@ -252,33 +250,6 @@ async def test_state_of_a_transport(transport_pair, loop, kind):
     await c.protocol.wait_lost()
     assert transport._loop is None
     assert transport._protocol is None
-
-
-@every_kind
-async def test_sock_of_a_lost_transport_can_be_set_to_none(transport_pair):
-    c = await transport_pair()
-    c.transport.abort()
-    await c.protocol.wait_lost()
-    c.transport._sock = None
-    assert c.transport._sock is None
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_a_connection_ends_if_its_sock_was_set_to_none(loop_factory):
-    """Of a closed loop; asyncio's socket is closed when it is freed."""
-    loop = loop_factory()
-    host = Host(loop)
-    server = loop.run_until_complete(host.serve())
-    with host.plain() as client:
-        loop.run_until_complete(spin(lambda: host.made))
-        server.close()
-        loop.close()
-        host.made[0].transport._sock = None
-        host.made[0].transport = None
-        host.made.clear()
-        gc.collect()
-        client.settimeout(PATIENCE)
-        assert client.recv(1) == b""
 
 
 PRIVATE_ATTRIBUTES = (

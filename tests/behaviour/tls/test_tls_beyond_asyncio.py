@@ -158,22 +158,6 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
 
 
 @every_side
-async def test_a_transport_that_was_closed_twice_drops_its_context(
-    tls_pair, side
-):
-    """As asyncio's drops its SSLProtocol: CPython's tests look for it."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    for _ in range(2):
-        c.transport.close()
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    for name in ("ssl_object", "sslcontext", "cipher"):
-        assert c.transport.get_extra_info(name) is None
-    assert c.transport.get_read_buffer_size() == 0
-
-
-@every_side
 async def test_resume_of_a_transport_that_was_closed_twice_does_nothing(
     tls_pair, side
 ):
