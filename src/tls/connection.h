@@ -122,6 +122,7 @@ typedef struct {
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
     bool paused_before_tls;  /* the raw transport called it before start_tls */
+    bool close_repeated;     /* close() of a transport that was closed */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
     bool eof_received;       /* the raw transport's EOF was handled */
     bool eof_held;           /* or will be: lifecycle.c, 5 */

@@ -17,6 +17,17 @@
 #include "transport/write_queue.h"
 
 void
+fl_tls_drop_unused_engine(FlTls *self)
+{
+    if (self->close_repeated && self->phase == FL_TLS_LOST
+        && !self->engine_busy) {
+        PyObject *exc = PyErr_GetRaisedException();
+        fl_tls_drop_engine(self);
+        fl_error_restore(exc);
+    }
+}
+
+void
 fl_tls_drop_engine(FlTls *self)
 {
     /* The application may have the SSLObject, and a caller's memory may be
@@ -80,5 +91,6 @@ fl_tls_release(FlTls *self, PyObject *exc)
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
     Py_XDECREF(failure);
     Py_XDECREF(protocol);
+    fl_tls_drop_unused_engine(self);
     return fl_error_keep_first(raised, 0, (PyObject *)self);
 }

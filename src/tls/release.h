@@ -15,5 +15,11 @@ int fl_tls_release(FlTls *self, PyObject *exc);
 /* Drop the engine (but not its MemoryBIOs), the context and the extra info of
    an ended connection. */
 void fl_tls_drop_engine(FlTls *self);
+/* The same although the transport lives, if its close() was called when it was
+   closed already (by close() or abort(), by the peer's close_notify or by the
+   loss) and no engine call is running.  asyncio's transport drops its
+   SSLProtocol then, and CPython's tests look whether the context is freed.  A
+   raised exception stays. */
+void fl_tls_drop_unused_engine(FlTls *self);
 
 #endif

@@ -38,7 +38,9 @@ static int
 tls_close(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-    if (self->closed) {
+    if (self->closed) { /* asyncio's transport drops its SSLProtocol here */
+        self->connection->close_repeated = true;
+        fl_tls_drop_unused_engine(self->connection);
         return 0;
     }
     self->closed = true;

@@ -224,3 +224,19 @@ async def test_read_marks_of_0_do_not_stop_the_wire(settled_pair, side):
     c.transport.set_read_buffer_limits(0)
     await c.peer.write(b"heard")
     assert await c.protocol.wait_data(5) == b"heard"
+
+
+@every_side
+async def test_a_transport_that_was_closed_twice_drops_its_context(
+    tls_pair, side
+):
+    """As asyncio's drops its SSLProtocol: CPython's tests look for it."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    for _ in range(2):
+        c.transport.close()
+    await c.peer.close_notify()
+    assert await c.protocol.wait_lost() is None
+    for name in ("ssl_object", "sslcontext", "cipher"):
+        assert c.transport.get_extra_info(name) is None
+    assert c.transport.get_read_buffer_size() == 0
