@@ -6,6 +6,7 @@ dies, or says nothing for a while, that program is what did it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import faulthandler
 import fcntl
@@ -151,7 +152,10 @@ def prepare() -> None:
     warnings.simplefilter("ignore")
     logging.disable()
     sys.setswitchinterval(0.0005)
-    fastloop.new_event_loop().close()  # what a process has once
+    # What a process has once; libuv's part is opened by the first wait.
+    loop = fastloop.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    loop.close()
     gc.collect()
     gc.freeze()
     if gc.get_threshold()[0] > 1:  # --worst collect says 1
