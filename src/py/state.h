@@ -108,6 +108,7 @@ struct FlNativeProtocol;
     X(loop)                     \
     X(message)                  \
     X(name)                     \
+    X(own_socket)               \
     X(pause_writing)            \
     X(peername)                 \
     X(protocol)                 \

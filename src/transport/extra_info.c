@@ -42,7 +42,17 @@ PyObject *
 fl_socket_from_fd(FlState *state, int fd, uint8_t protocol)
 {
     int known = protocol == FL_UNKNOWN_PROTOCOL ? -1 : protocol;
-    return PyObject_CallMethod(state->helpers, "own_socket", "ii", fd, known);
+    PyObject *fd_object = PyLong_FromLong(fd);
+    PyObject *protocol_object = PyLong_FromLong(known); /* a small one */
+    PyObject *sock = NULL;
+    if (fd_object != NULL && protocol_object != NULL) {
+        sock = PyObject_CallMethodObjArgs(state->helpers,
+                                          state->names.own_socket, fd_object,
+                                          protocol_object, NULL);
+    }
+    Py_XDECREF(fd_object);
+    Py_XDECREF(protocol_object);
+    return sock;
 }
 
 void
