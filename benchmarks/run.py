@@ -250,16 +250,13 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
         return {}
     settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
-    found: dict[str, dict] = {}
     with ExitStack() as stack:
         start_daemons(kept, settings, stack)
         results = schedule.take(
             kept, list(facts["loops"]), settings, Progress()
         )
-        facts["load_after"] = os.getloadavg()
-        if args.count:
-            found = count(kept, list(facts["loops"]), settings)
-    return report.collect(cases, results, settings, facts, found)
+    facts["load_after"] = os.getloadavg()
+    return report.collect(cases, results, settings, facts)
 
 
 def start_daemons(
@@ -288,7 +285,7 @@ def count(
 def count_more(
     args: argparse.Namespace, known: dict[str, case.Case], data: dict
 ) -> None:
-    """Add counts to the rows of a run that was saved."""
+    """Add counts to the rows of a run."""
     rows = {row["row"]: row for row in data["rows"]}
     without = data["machine"]["without"]
     cases = [
@@ -376,10 +373,12 @@ def main() -> int:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         if args.saved:
             data = json.loads(Path(args.saved).read_text())
-            if args.count:
-                count_more(args, known, data)
         else:
             data = measure(args, known)
+        if args.count and data:
+            if args.json:  # counting takes long, and may be ended
+                Path(args.json).write_text(json.dumps(data) + "\n")
+            count_more(args, known, data)
     except (ValueError, OSError, chart.ChartError) as error:
         say(f"run.py: {error}; see --list and --help")
         return 2

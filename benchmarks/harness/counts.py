@@ -23,6 +23,8 @@ TOOLS = ("valgrind", "vgdb", "strace")
 WINDOW_S = {INSTRUCTIONS: 0.4, CALLS: 0.1}
 #: A server is idle when it has used no CPU for so long.
 IDLE_S = 0.05
+#: And one that is not idle by then never is.
+BUSY_S = 3.0
 #: How many samples are counted; the first of a server warms it up.
 SAMPLES = 3
 #: How many counts a unit of a row is, and whether a figure is a rate.
@@ -133,7 +135,10 @@ class Counter:
         has nothing more to do.
         """
         before, used_ns = self._total, -1
+        end = time.monotonic() + BUSY_S
         while used_ns != (used_ns := cpu_time(self._pid)):
+            if time.monotonic() > end:
+                raise RuntimeError("the server uses CPU without a client")
             time.sleep(IDLE_S)
         return self.read() - before
 

@@ -33,11 +33,7 @@ def judged(row: Row, figures: list[dict]) -> float | None:
 
 
 def collect(
-    cases: list[Case],
-    results: Results,
-    settings: Settings,
-    facts: dict,
-    counts: dict[str, dict],
+    cases: list[Case], results: Results, settings: Settings, facts: dict
 ) -> dict:
     """Return everything a later reader needs, raw figures included."""
     rows = []
@@ -54,7 +50,6 @@ def collect(
                 "reach": row.reach,
                 "aside": row.aside,
                 "seconds": results.seconds.get(case.name),
-                "counts": counts.get(row.key, {}),
                 "loops": {},
             }
             for loop in LOOPS:

@@ -15,9 +15,9 @@
    5. After the handshake of start_tls() nothing is read for some iterations,
       or until the new transport's close().  Until the task that awaits
       start_tls() has resumed, the application has only the old transport: a
-      protocol that replied would write plain text to it.  The resume_writing of
-      a protocol that was paused before start_tls waits too.  asyncio does not
-      wait.
+      protocol that replied would write plain text to it.  The resume_writing
+      of a protocol that was paused before start_tls waits too.  asyncio does
+      not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other

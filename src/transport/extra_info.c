@@ -46,9 +46,9 @@ fl_socket_from_fd(FlState *state, int fd, uint8_t protocol)
     PyObject *protocol_object = PyLong_FromLong(known); /* a small one */
     PyObject *sock = NULL;
     if (fd_object != NULL && protocol_object != NULL) {
-        sock = PyObject_CallMethodObjArgs(state->helpers,
-                                          state->names.own_socket, fd_object,
-                                          protocol_object, NULL);
+        sock =
+            PyObject_CallMethodObjArgs(state->helpers, state->names.own_socket,
+                                       fd_object, protocol_object, NULL);
     }
     Py_XDECREF(fd_object);
     Py_XDECREF(protocol_object);
