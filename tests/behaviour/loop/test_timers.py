@@ -174,14 +174,9 @@ def test_a_loop_that_refused_nan_goes_on(loop_factory, loop_kind):
         pytest.skip("asyncio's loop does not run any more")
     loop = loop_factory()
     seen = []
-    timer = loop.call_later(1000, nothing)
-    for refuse in (
-        lambda: loop.call_later(math.nan, nothing),
-        lambda: loop.call_at(math.nan, nothing),
-        lambda: setattr(timer, "_when", math.nan),
-    ):
+    for refuses in (loop.call_later, loop.call_at):
         with pytest.raises(ValueError, match="NaN"):
-            refuse()
+            refuses(math.nan, nothing)
     loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
     loop.run_forever()
     assert seen == [1]
