@@ -35,7 +35,7 @@ AT_ONCE = (
 )
 FASTAPI = ("fastapi_def", "fastapi_sqlalchemy", "fastapi")
 THREADS = "two threads over one, "
-FIGURES = "## Every loop's figures"
+FIGURES, COUNTS = "## Every loop's figures", "## Every loop's counts"
 #: What the report says of the run, and what is wrong if it does not.
 FACTS = {
     "python": r"^- CPython (\d+\.\d+)",
@@ -142,7 +142,7 @@ def rows_of(page: str, names: dict[str, str], newcomer: bool) -> list[str]:
     A newcomer gets the slower rows as well, and no count of other peers.
     """
     part, _, more = page.partition(FIGURES)
-    rows, figures = cells(part), cells(more)
+    rows, figures = cells(part), cells(more.partition(COUNTS)[0])
     shown = [dict(zip(titles(rows, names), names.values(), strict=True))]
     places = fact(page, "places").removeprefix("- ").rstrip().split("\n- ")
     if newcomer:

@@ -213,3 +213,28 @@ def test_a_closed_loop_resolves_nothing(loop, host):
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         loop.getaddrinfo(host, 1).send(None)
+
+
+def test_each_answer_is_a_list_of_its_own(loop, run):
+    async def main():
+        answers = []
+        for _ in range(3):
+            answers.append(await loop.getaddrinfo("127.0.0.1", 80))
+            answers[-1].append(None)
+        return answers
+
+    expected = [*socket.getaddrinfo("127.0.0.1", 80), None]
+    assert run(main()) == [expected] * 3
+
+
+def test_an_equal_port_of_another_type_has_its_own_answer(loop, run):
+    async def main():
+        await loop.getaddrinfo("127.0.0.1", 80)
+        await loop.getaddrinfo("127.0.0.1", "80")
+        for port in (80.0, [80]):
+            with pytest.raises((OSError, TypeError)):
+                await loop.getaddrinfo("127.0.0.1", port)
+        found = await loop.getaddrinfo("127.0.0.1", LikeAny("81"))
+        assert found[0][4] == ("127.0.0.1", 81)
+
+    run(main())
