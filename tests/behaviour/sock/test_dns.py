@@ -227,6 +227,18 @@ def test_each_answer_is_a_list_of_its_own(loop, run):
     assert run(main()) == [expected] * 3
 
 
+class LikeAny(str):
+    """Is equal to any other string, and so useless as a key."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return isinstance(other, str)
+
+    def __hash__(self):
+        return hash("80")
+
+
 def test_an_equal_port_of_another_type_has_its_own_answer(loop, run):
     async def main():
         await loop.getaddrinfo("127.0.0.1", 80)
