@@ -37,8 +37,9 @@ GROUPS = {
     "tail": "Tail latency and fairness",
     "startup": "Start",
 }
-# What is no time of a process, or waits for one: it is not counted.
-UNCOUNTED = ("first", "memory", "tail", "startup")
+# Groups and cases that are not counted: what is no time of a process, or
+# waits for one; and handshakes, of which a sample has too few whole ones.
+UNCOUNTED = {"first", "memory", "tail", "startup", "tls_handshake"}
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # A figure, and the samples it was taken from.
 Figure = dict[str, Any]
@@ -102,7 +103,9 @@ class Case:
 
     def is_counted(self) -> bool:
         """Say whether its figures can be counts in place of times."""
-        return self.group not in UNCOUNTED and not self.free_threaded
+        return not self.free_threaded and UNCOUNTED.isdisjoint(
+            (self.group, self.name)
+        )
 
 
 @dataclass

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 INSTRUCTIONS, CALLS = KINDS = ("instructions", "calls")
@@ -42,10 +43,13 @@ RESUMED = b" resumed>"
 IS_COUNTED = "FASTLOOP_BENCH_IS_COUNTED"
 
 
-def an_operation(figure: float, unit: str) -> float:
-    """Return the counts of an operation, from a figure of a row."""
+def an_operation(samples: Sequence[float], unit: str) -> float:
+    """Return the counts of an operation, from a row's samples: the least.
+
+    A sample may have something else in it: a pass of the GC, a larger heap.
+    """
     counts, is_rate = UNITS[unit]
-    return counts / figure if is_rate else counts * figure
+    return counts / max(samples) if is_rate else counts * min(samples)
 
 
 def cpu_time(pid: int) -> int:

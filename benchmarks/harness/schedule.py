@@ -279,9 +279,9 @@ def count(
                 command = _worker(case, loop, settings, *words)
                 answer = run_json(command, COUNT_LIMIT)
             for key in rows.keys() & answer.get("figures", {}).keys():
-                figure = answer["figures"][key]["figure"]
+                samples = answer["figures"][key]["samples"]
                 each = found.setdefault(key, {}).setdefault(loop, {})
-                each[kind] = counts.an_operation(figure, rows[key].unit)
+                each[kind] = counts.an_operation(samples, rows[key].unit)
             progress(case, loop, answer)
 
     # Nothing that runs beside it makes a count differ.
