@@ -137,15 +137,13 @@ def test_what_takes_no_loop_is_said(fastloop_command):
 
 
 def test_two_rounds_have_no_interval(fastloop_command):
-    words = ("bench", *SHORT, "--runs", "2", "--html", "page.html", "-c")
-    done = fastloop_command(*words, PROGRAM)
+    words = ("bench", *SHORT, "--runs", "2", "-c", PROGRAM)
+    done = fastloop_command(*words)
     legend = (
         "vs: how many times as good fastloop is; ?: too few rounds to tell"
     )
     assert f"\n\n{legend}\n\n" in done.stdout
     assert "interval" not in done.stdout and " to 0" not in done.stdout
-    page = (fastloop_command.folder / "page.html").read_text()
-    assert f"Geometric means. {legend}</p>" in page
 
 
 def test_a_loop_that_the_program_chose_has_no_ratio_and_no_share(
