@@ -111,7 +111,7 @@ typedef struct {
     size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     Py_ssize_t writes_after_loss;
-    unsigned hold_iterations; /* until input is read: lifecycle.c, 5 */
+    unsigned hold_iterations; /* until input is delivered: lifecycle.c, 5 */
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */

@@ -12,12 +12,12 @@
    4. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
-   5. After the handshake of start_tls() nothing is read for some iterations,
-      or until the new transport's close().  Until the task that awaits
-      start_tls() has resumed, the application has only the old transport: a
-      protocol that replied would write plain text to it.  The resume_writing
-      of a protocol that was paused before start_tls waits too.  asyncio does
-      not wait.
+   5. After the handshake of start_tls() no data and no end is delivered for
+      some iterations, or until the new transport's close().  Until the task
+      that awaits start_tls() has resumed, the application has only the old
+      transport: a protocol that replied would write plain text to it.  The
+      resume_writing of a protocol that was paused before start_tls waits too.
+      asyncio does not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
@@ -596,8 +596,7 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
     if (self->hold_iterations == 0) {
         return handle_eof(self);
     }
-    /* Invariant 5, of a raw transport that reads on when it is paused.  One
-       that is TLS closes in any case. */
+    /* Invariant 5.  A raw transport that is TLS closes in any case. */
     self->eof_held = self->eof_received = true;
     return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }

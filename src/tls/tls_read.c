@@ -364,8 +364,7 @@ fl_tls_control_reading(FlTls *self)
     bool low = incoming <= self->transport->read_low_bytes
                || self->phase == FL_TLS_SHUTDOWN;
     bool full = incoming >= self->transport->read_high_bytes && !low;
-    bool pauses = self->hold_iterations > 0 || replies_full
-                  || (self->raw_paused ? !low : full);
+    bool pauses = replies_full || (self->raw_paused ? !low : full);
     if (pauses == self->raw_paused) {
         return 0;
     }
