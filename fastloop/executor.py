@@ -148,7 +148,7 @@ def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:
                 "cannot schedule new futures after interpreter shutdown"
             )
         pool._work_queue.put(job)  # type: ignore[arg-type]
-        idle: Any = pool._idle_semaphore
+        idle: Any = getattr(pool, "_idle_semaphore", None)
         if (
             type(idle) is _IdleWorkers
             and len(pool._threads) >= pool._max_workers

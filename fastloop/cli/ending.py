@@ -67,7 +67,7 @@ def tell_of_other_loops() -> None:
                 None, tell, exitpriority=0
             )
         if type(loop) not in kinds:
-            kinds[type(loop)] = _starter(sys._getframe(2))
+            kinds[type(loop)] = _starter(sys._getframe())
 
     def tell() -> None:
         if not kinds or any(issubclass(kind, Loop) for kind in kinds):

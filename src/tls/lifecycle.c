@@ -597,7 +597,7 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
         return handle_eof(self);
     }
     /* Invariant 5.  A raw transport that is TLS closes in any case. */
-    self->eof_held = self->eof_received = true;
+    self->eof_held = true;
     return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }
 
@@ -623,7 +623,9 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         self->hold_iterations = 0;
         code = process_and_settle(self);
     }
-    if (code == 0 && self->eof_held && !has_data_paused(self)) {
+    if (code == 0 && self->eof_held && self->phase >= FL_TLS_WRAPPED
+        && self->phase <= FL_TLS_SHUTDOWN && !has_data_paused(self))
+    {
         code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
