@@ -293,11 +293,13 @@ def count_more(
         for one in case.pick_cases(known, args.cases)
         if one.name not in without and one.rows[0].key in rows
     ]
-    names = find_loops(args.loops, args.python)[0]
+    names = list(data["machine"]["loops"])
+    if args.loops:
+        names = [name for name in names if name in args.loops.split(",")]
     settings = settings_of(args)
     with ExitStack() as stack:
         start_daemons(cases, settings, stack)
-        found = count(cases, list(names), settings)
+        found = count(cases, names, settings)
     for key, each in found.items():
         rows[key].setdefault("counts", {}).update(each)
 

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["tell_of_other_loops"]
 
-#: Folders whose code is not the program's: of Python, of packages.
-_LIBRARIES = tuple(
+#: Folders of the standard library.
+_STANDARD = tuple(
     os.path.join(sysconfig.get_path(name), "")
-    for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    for name in ("stdlib", "platstdlib")
 )
 _OWN = os.path.join(HOME, "fastloop", "")
 
@@ -48,10 +48,12 @@ def _starter(frame: FrameType | None) -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         place = f"{file}:{frame.f_lineno}"
-        if not file.startswith((*_LIBRARIES, _OWN, "<frozen ")):
+        if file.startswith((_OWN, "<frozen ")):
+            pass
+        elif "-packages/" in file:  # Debian's are dist-packages
+            first = first or place
+        elif not file.startswith(_STANDARD):
             return place
-        if not first and "site-packages" in file:
-            first = place
         frame = frame.f_back
     return first
 

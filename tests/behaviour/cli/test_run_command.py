@@ -422,11 +422,24 @@ def other():
         (["-m", "other"], "{}/other.py:8"),
         (["-c", OTHER + "other()\nsys.exit(3)"], "<string>:8"),
         (["app.pyz"], "{}/app.pyz/__main__.py:8"),
+        # The program's line, or that of a package alone.
+        (["uses.py"], "{}/uses.py:4"),
+        (["-m", "site-packages"], "{}/site-packages/__main__.py:8"),
     ],
 )
 def test_a_run_on_another_loop_is_reported(fastloop_command, words, place):
     source = OTHER + "other()\nsys.exit(3)\n"
     fastloop_command.write("other.py", source)
+    package = fastloop_command.folder / "site-packages"
+    package.mkdir()
+    for name in ("__main__.py", "library.py"):
+        text = source if name == "__main__.py" else OTHER
+        (package / name).write_text(text)
+    fastloop_command.write(
+        "uses.py",
+        "import sys\nsys.path.append('site-packages')\n"
+        "import library\nlibrary.other()\nsys.exit(3)\n",
+    )
     with zipfile.ZipFile(fastloop_command.folder / "app.pyz", "w") as archive:
         archive.writestr("__main__.py", source)
     done = fastloop_command("run", *words, status=3)

@@ -49,6 +49,18 @@ async def arriving(loop, near, context, **options):
     return task, sock
 
 
+async def be_served(loop, address):
+    """Connect to a server, and leave it."""
+    _, near = await loop.create_connection(
+        Recorder,
+        *address,
+        ssl=client_context(),
+        server_hostname="localhost",
+    )
+    near.transport.close()
+    assert await near.wait_lost() is None
+
+
 @every_version
 async def test_a_server_reads_a_byte_at_a_time(run, loop, version):
     _, context = contexts("server", version)
@@ -201,14 +213,7 @@ async def test_a_server_receives_something_else_than_tls(
         peer.close()
         await iterations(5)
         assert seen[0].names == []
-        _, near = await loop.create_connection(
-            Recorder,
-            *address,
-            ssl=client_context(),
-            server_hostname="localhost",
-        )
-        near.transport.close()
-        assert await near.wait_lost() is None
+        await be_served(loop, address)
     assert reports == []
 
 
@@ -434,14 +439,7 @@ async def test_peers_that_never_finish_the_handshake(run, loop, reports):
         peers = [PlainPeer(await calling(loop, address)) for _ in range(50)]
         for number, peer in enumerate(peers):
             await peer.send(hello[: number % len(hello)])
-        _, near = await loop.create_connection(
-            Recorder,
-            *address,
-            ssl=client_context(),
-            server_hostname="localhost",
-        )
-        near.transport.close()
-        assert await near.wait_lost() is None
+        await be_served(loop, address)
         spent = time.thread_time()
         for peer in peers:
             assert await peer.expect_end() == b""

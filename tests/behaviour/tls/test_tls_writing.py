@@ -214,7 +214,7 @@ async def test_lower_marks_pause_at_once(tls_pair, side):
 
 @every_side
 async def test_a_peer_that_never_reads_and_sends(settled_pair, side):
-    """What it sends is delivered: the directions do not block each other."""
+    """We get its bytes: one direction does not block the other."""
     c = await settled_pair(side=side)
     while c.protocol.count("pause") == c.protocol.count("resume"):
         c.transport.write(bytes(64 * KIB))
