@@ -12,6 +12,7 @@ import contextvars
 import functools
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -193,3 +194,25 @@ async def test_a_subclass_that_overrides_what_submit_calls(loop, workers):
     assert executor.adjusted == 4
     await loop.shutdown_default_executor()
     assert executor.ended >= 1
+
+
+async def test_a_pool_of_daemon_threads_without_cpythons_semaphore(loop):
+    """Programs write such pools by setting what submit() reads."""
+
+    class Pool(ThreadPoolExecutor):
+        def _adjust_thread_count(self):
+            if not self._threads:
+                work = threading.Thread(target=self._work, daemon=True)
+                self._threads.add(work)
+                work.start()
+
+        def _work(self):
+            while (job := self._work_queue.get()) is not None:
+                job.run()
+
+    pool = Pool(1)
+    del pool._idle_semaphore
+    assert await loop.run_in_executor(pool, abs, -3) == 3
+    pool._work_queue.put(None)
+    for thread in pool._threads:
+        thread.join()

@@ -170,7 +170,9 @@ async def test_first_data_arrives_whole_and_in_order(run, loop, side, version):
 @every_last_word
 @pytest.mark.parametrize("end", ["close_notify", "fin", "both", "reset"])
 async def test_an_end_right_behind_it(run, loop, side, version, end):
-    """Comes after it, and takes nothing away: the peer gets the answer."""
+    """Comes after it, and takes nothing away: the peer gets the answer, and
+    a close_notify for its own.
+    """
     protocol = Recorder(data=lambda p, data: p.transport.write(b"answer"))
     c = await open_upgrade(loop, protocol, side, version)
     flight = await c.last_flight() + c.peer.seal(b"early")
@@ -183,6 +185,8 @@ async def test_an_end_right_behind_it(run, loop, side, version, end):
         c.peer.send_eof()
     if end != "reset":
         assert await c.peer.read_exactly(6) == b"answer"
+    if end in ("close_notify", "both"):
+        assert await c.peer.read() == b""
     await c.protocol.wait_lost()
     assert c.protocol.data == b"early"
     names = c.protocol.names
@@ -287,16 +291,32 @@ def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
 
 
 @every_last_word
-@pytest.mark.parametrize("method", ["close", "abort"])
-async def test_ending_right_after_start_tls(run, loop, side, version, method):
+@pytest.mark.parametrize(
+    ("method", "behind", "after"),
+    [
+        ("close", "", 0),
+        ("abort", "", 0),
+        ("abort", "close_notify", 1),
+        ("abort", "fin", 1),
+    ],
+)
+async def test_ending_right_after_start_tls(
+    run, loop, side, version, method, behind, after
+):
     c = await open_upgrade(loop, Recorder(), side, version)
 
     async def upgrade_and_end():
-        getattr(await c.task, method)()
+        secure = await c.task
+        await iterations(after)
+        getattr(secure, method)()
 
     task = loop.create_task(upgrade_and_end())
-    flight = await c.last_flight()
-    await c.peer.send(flight + c.peer.seal(b"early"))
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    if behind == "close_notify":
+        flight += c.peer.seal_close()
+    await c.peer.send(flight)
+    if behind == "fin":
+        c.peer.send_eof()
     await task
     if method == "close":
         assert await c.peer.read() == b""
@@ -305,6 +325,7 @@ async def test_ending_right_after_start_tls(run, loop, side, version, method):
     assert await c.protocol.wait_lost() is None
     assert c.protocol.data in (b"", b"early")
     assert c.protocol.names.count("lost") == 1
+    assert method == "close" or "eof" not in c.protocol.names
     await c.finish()
 
 
