@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -59,60 +58,6 @@ def test_crashes_are_found(leaks):
 
 
 # -- interpreters -------------------------------------------------------------
-
-DEBOOTSTRAP = """#!/bin/sh
-# The last arguments are the suite, the folder and the mirror.
-while [ $# -gt 2 ]; do shift; done
-[ ! -e "$1/half" ] || exit 1
-mkdir -p "$1/half" "$1/etc/ssl/certs"
-[ -z "$INTERRUPTED" ] || kill -KILL $PPID
-"""
-
-
-@pytest.mark.skipif(
-    os.geteuid() != 0
-    or not Path("/usr/share/debootstrap/scripts/bookworm").exists(),
-    reason="a Debian tree is made by root, with debootstrap",
-)
-def test_a_tree_whose_making_was_interrupted_is_made_anew(tmp_path):
-    program = tmp_path / "bin" / "debootstrap"
-    program.parent.mkdir()
-    program.write_text(DEBOOTSTRAP)
-    program.chmod(0o755)
-    tree = tmp_path / "tree"
-
-    def make(interrupted: str) -> int:
-        path = f"{program.parent}:{os.environ['PATH']}"
-        return subprocess.run(
-            [".ci/pythons", "bare", str(tree)],
-            cwd=TOP,
-            env={**os.environ, "PATH": path, "INTERRUPTED": interrupted},
-            timeout=100,
-        ).returncode
-
-    assert make("yes") == -9
-    assert (tree / "half").exists()
-    assert not (tree / ".complete").exists()
-    assert make("") == 0
-    assert (tree / ".complete").exists()
-    # A finished one is left as it is, or this would fail.
-    assert make("yes") == 0
-
-
-def test_a_folder_of_somebody_else_is_not_emptied(tmp_path):
-    mine = tmp_path / "tree" / "mine"
-    mine.parent.mkdir()
-    mine.touch()
-    done = subprocess.run(
-        [".ci/pythons", "source", str(mine.parent)],
-        cwd=TOP,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 1
-    assert "is not empty, and nothing says that it may go" in done.stderr
-    assert mine.exists()
 
 
 # -- a newcomer's machine -----------------------------------------------------

@@ -4,8 +4,6 @@
 """
 
 import email
-import importlib.machinery
-import importlib.util
 import json
 import re
 import shutil
@@ -19,49 +17,6 @@ from .conftest import TOP
 
 def read(name):
     return (TOP / name).read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def check_version(monkeypatch, tmp_path):
-    path = str(TOP / "tools" / "check-version")
-    loader = importlib.machinery.SourceFileLoader("check_version", path)
-    spec = importlib.util.spec_from_loader("check_version", loader)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    loader.exec_module(module)
-    (tmp_path / "fastloop").mkdir()
-    (tmp_path / "fastloop/__init__.py").write_text('__version__ = "1.2.0"\n')
-    changes = "# Changes\n\n## 1.2.0\n\n- New.\n\n## 1.1.0\n"
-    (tmp_path / "CHANGELOG.md").write_text(changes)
-    urls = '[project.urls]\nRepository = "https://example.org"\n'
-    (tmp_path / "pyproject.toml").write_text(urls)
-    monkeypatch.setattr(module, "TOP", tmp_path)
-    return module
-
-
-def test_a_tag_that_is_the_version_passes(check_version):
-    assert check_version.mistakes("v1.2.0") == []
-
-
-def test_a_tag_of_another_version_is_refused(check_version):
-    assert len(check_version.mistakes("v1.3.0")) == 2
-
-
-def test_changes_that_belong_to_no_version_are_found(check_version):
-    path = check_version.TOP / "CHANGELOG.md"
-    head = "# Changes\n\n## Unreleased\n\n"
-    path.write_text(f"{head}- More.\n\n## 1.2.0\n")
-    assert len(check_version.mistakes("v1.2.0")) == 1
-    path.write_text(f"{head}## 1.2.0\n")
-    assert check_version.mistakes("v1.2.0") == []
-
-
-def test_metadata_without_an_address_is_refused(check_version):
-    others = '[project.urls]\nSource = "https://example.org"\n'
-    for text in ("[project]\n", others):
-        (check_version.TOP / "pyproject.toml").write_text(text)
-        (fault,) = check_version.mistakes("v1.2.0")
-        assert "[project.urls]" in fault
 
 
 @pytest.fixture
@@ -117,12 +72,6 @@ def test_wheels_are_tested_with_the_pinned_libuv():
     assert set(tested) == {version}
 
 
-def test_a_release_waits_for_all_that_a_change_must_pass():
-    release = read(".github/workflows/release.yml")
-    assert "uses: ./.github/workflows/ci.yml" in release
-    assert re.search(r"  publish:\n(    .*\n)*?    needs: .*\bci\b", release)
-
-
 def long_description(folder, urls=""):
     """What PyPI would show, if pyproject.toml had these URLs."""
     for name in ("README.md", "setup.py", "pyproject.toml"):
@@ -142,10 +91,6 @@ def long_description(folder, urls=""):
 
 
 LINKS = re.compile(r'\]\(([^)]+)\)|src(?:set)?="([^"]+)"')
-
-
-def test_without_an_address_pypi_gets_the_readme_as_it_is(tmp_path):
-    assert long_description(tmp_path) == read("README.md").rstrip("\n")
 
 
 def test_with_an_address_each_link_on_pypi_is_absolute(tmp_path):
