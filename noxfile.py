@@ -125,7 +125,7 @@ THREADED = sorted(
 #: that number, and ends the child ("dup thread with used id").
 NOT_FORKED = (
     "-k 'not [asyncio and not forked_child_starts and not fastloop-fork "
-    "and not child_leaves_the_parents_run'"
+    "and not child_leaves_the_parents_run and not also_in_the_child'"
 )
 PYTEST = "python -m pytest -q"
 #: Judges the reports of sanitizers, of which the name follows.

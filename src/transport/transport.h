@@ -71,8 +71,8 @@ typedef struct {
     const FlTransportOps *ops;                           \
     FlState *state;                                      \
     FlLoop *loop; /* a stream that is CLOSED has none */ \
-    uint64_t high_water_bytes;                           \
-    uint64_t low_water_bytes;                            \
+    FL_ATOMIC uint64_t high_water_bytes;                 \
+    FL_ATOMIC uint64_t low_water_bytes;                  \
     bool protocol_paused; /* pause_writing was the last call */
 
 struct FlTransport {
