@@ -211,13 +211,9 @@ def log_lost(transport: object, message: str, exc: Exception) -> None:
     _logger.debug("%r: %s", transport, message, exc_info=exc)
 
 
-def warn_lost(is_pipe: bool) -> None:
+def warn_lost(message: str) -> None:
     """Log asyncio's warning about writing to a connection that is lost."""
-    _logger.warning(
-        "pipe closed by peer or os.write(pipe, data) raised exception."
-        if is_pipe
-        else "socket.send() raised exception."
-    )
+    _logger.warning(message)
 
 
 def end_read_pipe(transport: Any) -> None:

@@ -65,12 +65,18 @@ extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
+static bool
+is_write_pipe(const FlStream *self)
+{
+    return Py_IS_TYPE((PyObject *)self, self->state->write_pipe_type);
+}
+
 /* asyncio counts the loss itself, and each write after it.  A write pipe
    counts a write that has failed instead of the loss. */
 static PyObject *
 conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    bool lost = self->kind == FL_SOCKET && self->phase >= FL_STREAM_LOST;
+    bool lost = !is_write_pipe(self) && self->phase >= FL_STREAM_LOST;
     return PyLong_FromUnsignedLong(lost + self->writes_after_loss);
 }
 
@@ -125,9 +131,9 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
         result = PyObject_CallMethodObjArgs(self->state->helpers,
                                             self->state->names.shown_buffer,
                                             list, sent,
-                                            self->kind != FL_SOCKET ? Py_None
-                                            : datagrams             ? Py_True
-                                                                    : Py_False,
+                                            is_write_pipe(self) ? Py_None
+                                            : datagrams         ? Py_True
+                                                                : Py_False,
                                             NULL);
         Py_DECREF(sent);
     }

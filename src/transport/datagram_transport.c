@@ -450,6 +450,14 @@ run_events(FlStream *stream, int events)
     return code == 0 && (events & FL_WRITABLE) ? write_ready(self) : code;
 }
 
+static const FlStreamKind datagram_kind = {
+    .run_events = run_events,
+    .write_lost = "socket.send() raised exception.",
+    .first_warned_write = 5,
+    .drops_writes_from = FL_STREAM_LOST,
+    .has_names = true,
+};
+
 /* --- opening ------------------------------------------------------------- */
 
 static const char open_datagram_doc[] =
@@ -477,7 +485,7 @@ open_datagram(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .type = state->datagram_type,
-        .run_events = run_events,
+        .kind = &datagram_kind,
         .sock = sock,
         .exposed = exposed,
         .fd = PyObject_AsFileDescriptor(sock),

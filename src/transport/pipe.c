@@ -1,36 +1,97 @@
 /* Pipes: events, opening, the Python types.
 
    Opening, reading, closing, writing and flow control are those of streams.
-   What asyncio's pipe transports do differently is marked by FlStream.kind:
-
-   1. An exception of data_received is reported as that of a callback, and the
-      transport stays open, unless memory has run out.  Every read error is
-      reported, except EIO: a terminal's other side was closed
-      (stream_close.c, stream_read.c).
-   2. EOF queues eof_received and connection_lost.  So neither the result nor
-      an exception of eof_received keeps the transport open (end_read_pipe in
-      fastloop/_core_helpers.py).
-   3. A write pipe whose reader is gone becomes readable, and ends.  So it asks
-      for readable events until it is LOST.  A pipe that is never_readable does
-      not: a device, or on macOS a named FIFO, which does not report that.
-   4. The fd may have other users: add_reader, or a second transport for the
-      other direction of a terminal (fl_stream_take_fd).
-   5. No pipe is corked.  The application can get each one, a subprocess's too
-      (get_extra_info), and may write to it directly. */
+   What asyncio's pipe transports do differently is in the tables read_kind and
+   write_kind.  No pipe is corked: the application can get each one, a
+   subprocess's too (get_extra_info), and may write to it directly. */
 #include "transport/pipe.h"
 
+#include "base/codes.h"
 #include "core/fd_set.h"
 #include "core/report.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "transport/stream.h"
+#include "transport/stream_close.h"
 #include "transport/stream_read.h"
 #include "transport/stream_transport.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
-/* FlStream.run_events of a write pipe.  It becomes readable when its reader is
-   gone: _read_ready is in fastloop/_core_helpers.py. */
+#include <errno.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define READ_FAILED "Fatal read error on pipe transport"
+
+/* --- read pipes ---------------------------------------------------------- */
+
+static ssize_t
+pipe_receive(FlStream *self, struct iovec *pieces, int count)
+{
+    int fd = fl_stream_pipe_fd(self);
+    /* One piece costs the kernel less by read. */
+    return count > 1 ? readv(fd, pieces, count)
+                     : read(fd, pieces->iov_base, pieces->iov_len);
+}
+
+/* Queue eof_received and connection_lost.  So neither the result nor an
+   exception of eof_received keeps the transport open. */
+static int
+handle_eof(FlStream *self)
+{
+    int code =
+        fl_call_method(self->state->helpers, self->state->names.end_read_pipe,
+                       (PyObject *)self);
+    return code < 0 ? fl_stream_fatal(self, READ_FAILED) : 0;
+}
+
+/* Every error is reported, even where fl_stream_fatal would leave the pipe
+   open, except EIO: a terminal's other side was closed. */
+static int
+handle_read_error(FlStream *self, int code)
+{
+    if (code == -EIO) {
+        fl_stream_fail(self, code, READ_FAILED);
+        return 0;
+    }
+    if (code == FL_NO_MEMORY) {
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    }
+    PyObject *exc = fl_errno_exception(code);
+    if (exc == NULL) {
+        return fl_stream_fatal(self, READ_FAILED);
+    }
+    code = fl_stream_fatal_exception(self, exc, READ_FAILED);
+    Py_DECREF(exc);
+    return code;
+}
+
+static const FlStreamKind read_kind = {
+    .run_events = fl_stream_run_events,
+    .receive = pipe_receive,
+    .handle_eof = handle_eof,
+    .handle_read_error = handle_read_error,
+    .is_plain = true,
+    .shares_fd = true,
+    .reads_once = true,
+    .opens_unpolled = true,
+    .reports_os_errors = true,
+    .survives_exceptions = true,
+};
+
+/* --- write pipes --------------------------------------------------------- */
+
+static ssize_t
+pipe_send(FlStream *self, struct iovec *pieces, int count)
+{
+    return writev(fl_stream_pipe_fd(self), pieces, count);
+}
+
+/* A write pipe whose reader is gone becomes readable, and ends: _read_ready is
+   in fastloop/_core_helpers.py.  A pipe that is never_readable (a device, or
+   on macOS a named FIFO) does not report that. */
 static int
 write_events(FlStream *self, int events)
 {
@@ -44,6 +105,26 @@ write_events(FlStream *self, int events)
     }
     return events & FL_WRITABLE ? fl_stream_write_ready(self) : 0;
 }
+
+static const FlStreamKind write_kind = {
+    .run_events = write_events,
+    .send = pipe_send,
+    .write_failed = "Fatal write error on pipe transport",
+    .write_lost =
+        "pipe closed by peer or os.write(pipe, data) raised exception.",
+    /* asyncio's count begins with the loss of a connection, but not with the
+       close() of a pipe: there one more write is silent. */
+    .first_warned_write = 6,
+    .drops_writes_from = FL_STREAM_CLOSING,
+    .counts_failed_write = true,
+    .is_plain = true,
+    .shares_fd = true,
+    .reads_at_close = true,
+    .resumes_when_empty = true,
+    .opens_unpolled = true,
+    .survives_exceptions = true,
+    .always_aborts = true,
+};
 
 /* --- methods ------------------------------------------------------------- */
 
@@ -69,7 +150,7 @@ FL_ONE_ARGUMENT(FlStream, pipe_write, "write", "data", write_any)
 static PyObject *
 pipe_repr(FlStream *self)
 {
-    bool reads = self->kind == FL_READ_PIPE;
+    bool reads = self->kind == &read_kind;
     int wanted = fl_stream_wanted(self);
     bool closed = self->phase == FL_STREAM_CLOSED;
     const char *state = closed                       ? " closed"
@@ -105,8 +186,7 @@ open_pipe(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .type = writes ? state->write_pipe_type : state->read_pipe_type,
-        .kind = writes ? FL_WRITE_PIPE : FL_READ_PIPE,
-        .run_events = writes ? write_events : NULL,
+        .kind = writes ? &write_kind : &read_kind,
         .sock = pipe,
         .exposed = true,
         .never_readable = writes && !reports_end,

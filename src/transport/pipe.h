@@ -1,9 +1,7 @@
 /* The types ReadPipeTransport and WritePipeTransport: asyncio's transports for
    pipes, FIFOs, terminals and sockets of which one direction is used.
 
-   Both are FlStreams of another kind (FlStreamKind).  The stream's code calls
-   read, readv and writev where it calls recv, recvmsg, send and sendmsg for a
-   socket.
+   Both are FlStreams of another kind (FlStreamKind).
 
    Owner, threads and errors: as for streams (stream.h, transport.h). */
 #ifndef FL_TRANSPORT_PIPE_H

@@ -45,9 +45,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* The first write after a loss that logs asyncio's warning. */
-#define FIRST_WARNED_WRITE 5
-
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
@@ -67,10 +64,9 @@ fl_stream_update_registration(FlStream *self)
         return 0;
     }
     int wanted = 0;
-    /* A closing write pipe still learns that its reader is gone. */
     bool reads =
         self->phase == FL_STREAM_OPEN
-        || (self->phase == FL_STREAM_CLOSING && self->kind == FL_WRITE_PIPE);
+        || (self->phase == FL_STREAM_CLOSING && self->kind->reads_at_close);
     if (reads && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
@@ -128,26 +124,25 @@ fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
 int
 fl_stream_set_protocol(FlStream *self, PyObject *protocol)
 {
-    /* asyncio's pipes call data_received, whatever the protocol is. */
     return fl_protocol_change(self->state, self, &self->protocol, protocol,
-                              self->kind == FL_SOCKET);
+                              !self->kind->is_plain);
 }
 
 int
 fl_stream_count_lost_write(FlStream *self)
 {
-    bool is_pipe = self->kind == FL_WRITE_PIPE;
-    /* asyncio's count begins with the loss of a connection, but not with the
-       close() of a pipe: there one more write is silent. */
     fl_stream_add_lost_write(self);
-    if (self->writes_after_loss - is_pipe >= FIRST_WARNED_WRITE) {
-        PyObject *warned =
-            PyObject_CallMethodOneArg(self->state->helpers,
-                                      self->state->names.warn_lost,
-                                      is_pipe ? Py_True : Py_False);
-        return fl_call_done(warned) < 0 ? -1 : 1;
+    if (self->writes_after_loss < self->kind->first_warned_write) {
+        return 1;
     }
-    return 1;
+    PyObject *text = PyUnicode_FromString(self->kind->write_lost);
+    if (text == NULL) {
+        return -1;
+    }
+    int code = fl_call_method(self->state->helpers,
+                              self->state->names.warn_lost, text);
+    Py_DECREF(text);
+    return code < 0 ? -1 : 1;
 }
 
 /* --- the fd -------------------------------------------------------------- */
@@ -214,16 +209,15 @@ fl_stream_expose_fd(FlStream *self)
     self->exposed = true;
 }
 
-/* A pipe never has its fd alone: asyncio allows other users of it. */
 bool
 fl_stream_has_fd(FlOpenTransport *node)
 {
     FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
-    return self->kind == FL_SOCKET && fl_stream_query_fd(self) == 0;
+    return !self->kind->shares_fd && fl_stream_query_fd(self) == 0;
 }
 
-/* FlRegistration.on_events: call run_events in the stream's context, which the
-   stream releases if they end it. */
+/* FlRegistration.on_events: call the kind's run_events in the stream's
+   context, which the stream releases if they end it. */
 static int
 on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
@@ -239,7 +233,7 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
         code = fl_loop_report_callback(loop, NULL);
     }
     else {
-        code = self->run_events(self, events);
+        code = self->kind->run_events(self, events);
         fl_context_leave(context, code < 0);
     }
     Py_DECREF(context);
@@ -302,7 +296,7 @@ int
 fl_stream_take_fd(FlStream *self, int fd)
 {
     FlLoop *loop = self->loop;
-    bool shares = self->kind != FL_SOCKET && fl_fd_is_used(loop, fd);
+    bool shares = self->kind->shares_fd && fl_fd_is_used(loop, fd);
     /* Evicts a previous owner of the fd, whose registration must be gone
        before this one is opened. */
     int code = shares ? fl_loop_check_open(loop) : fl_fd_acquire(loop, fd);

@@ -40,6 +40,9 @@
 #include "transport/transport.h"
 #include "transport/write_queue.h"
 
+#include <sys/types.h>
+#include <sys/uio.h>
+
 typedef enum {
     FL_STREAM_OPENING,
     FL_STREAM_OPEN,
@@ -48,28 +51,56 @@ typedef enum {
     FL_STREAM_CLOSED,
 } FlStreamPhase;
 
-struct FlStream;
-/* Handle a registration's events: 0, or -1 to end the run.  Called in the
-   stream's context. */
-typedef int FlStreamEvents(struct FlStream *self, int events);
+typedef struct FlStream FlStream;
 
-typedef enum {
-    FL_SOCKET, /* also of datagrams */
-    FL_READ_PIPE,
-    FL_WRITE_PIPE, /* both: see pipe.c */
+/* What differs by kind of stream.  There are four tables: of stream sockets
+   (stream_transport.c), of datagram sockets (datagram_transport.c), of read
+   pipes and of write pipes (pipe.c).  A function that a kind never calls is
+   NULL there. */
+typedef struct {
+    /* Handle a registration's events: 0, or -1 to end the run.  Called in the
+       stream's context. */
+    int (*run_events)(FlStream *self, int events);
+    /* One system call.  The number of bytes, or -1 with errno set. */
+    ssize_t (*receive)(FlStream *self, struct iovec *pieces, int count);
+    ssize_t (*send)(FlStream *self, struct iovec *pieces, int count);
+    /* Handle EOF, or a read that failed with this negative errno: 0, or -1 to
+       end the run. */
+    int (*handle_eof)(FlStream *self);
+    int (*handle_read_error)(FlStream *self, int code);
+    const char *write_failed;   /* asyncio's message of a failed write */
+    const char *write_lost;     /* its warning about writes that are dropped */
+    uint8_t first_warned_write; /* the first of those that logs it */
+    uint8_t drops_writes_from;  /* FlStreamPhase: they are dropped from here */
+    bool counts_failed_write;   /* as one of them */
+    bool has_names;             /* of the socket and its peer */
+    /* data_received is called, whatever else the protocol has. */
+    bool is_plain;
+    /* The fd may have other users, such as add_reader.  The stream compares
+       the fd's file with the one that it was opened on (FlPipe). */
+    bool shares_fd;
+    bool reads_once;     /* an event makes one read: the next may block */
+    bool reads_at_close; /* a closing stream wants readable events, too */
+    /* resume_writing waits until the write queue is empty. */
+    bool resumes_when_empty;
+    /* An fd that cannot be polled does not fail the open. */
+    bool opens_unpolled;
+    bool reports_os_errors; /* to the exception handler, as others */
+    /* An exception of a callback is reported, and the stream stays open. */
+    bool survives_exceptions;
+    bool always_aborts; /* abort() schedules a call on a closing stream, too */
 } FlStreamKind;
 
 /* No protocol of a stream socket; see fl_socket_from_fd. */
 #define FL_UNKNOWN_PROTOCOL UINT8_MAX
 
-typedef struct FlStream {
+struct FlStream {
     /* The slots have: the server, whose _attach and _detach count connections;
        the future resolved after connection_made; sendfile's future, for an
        empty queue or for room; in debug mode the stack that queued a call. */
     FL_TRANSPORT_HEAD(server, waiter, empty_waiter, queued_by)
     /* Small, because an idle connection's memory is mostly this struct: with
        the head's last field these fill three words. */
-    uint8_t kind;               /* FlStreamKind */
     FL_ATOMIC uint8_t phase;    /* FlStreamPhase */
     FL_ATOMIC bool exposed;     /* others may close the fd or send on it */
     FL_ATOMIC bool paused;      /* pause_reading was called */
@@ -87,7 +118,7 @@ typedef struct FlStream {
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
     FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
-    FlStreamEvents *run_events;
+    const FlStreamKind *kind;
     PyObject *sock; /* the socket object, made on first use; or NULL */
     FlProtocol protocol;
     PyObject *context;        /* events and connection_* run in it */
@@ -97,9 +128,9 @@ typedef struct FlStream {
     FlName *peer;             /* NULL: the socket has none */
     FlName *sockname;         /* saved when the fd is closed */
     size_t metered_bytes;     /* its share of the metric bytes_waiting */
-} FlStream;
+};
 
-/* A stream of the kinds FL_READ_PIPE and FL_WRITE_PIPE. */
+/* A stream of a kind with shares_fd. */
 typedef struct {
     FlStream stream;
     uint64_t file_id; /* see fl_stream_note_file */
@@ -246,8 +277,8 @@ fl_stream_pipe_fd(const FlStream *self)
 static inline int
 fl_stream_check_fd(FlStream *self)
 {
-    return self->exposed && self->kind == FL_SOCKET ? fl_stream_query_fd(self)
-                                                    : 0;
+    return self->exposed && !self->kind->shares_fd ? fl_stream_query_fd(self)
+                                                   : 0;
 }
 
 /* Application code has the fd from now on: flush now, cork nothing later, and
@@ -284,10 +315,9 @@ int fl_stream_count_lost_write(FlStream *self);
 static inline int
 fl_stream_check_lost(FlStream *self)
 {
-    FlStreamPhase first =
-        self->kind == FL_WRITE_PIPE ? FL_STREAM_CLOSING : FL_STREAM_LOST;
-    return FL_LIKELY(self->phase < first) ? 0
-                                          : fl_stream_count_lost_write(self);
+    return FL_LIKELY(self->phase < self->kind->drops_writes_from)
+               ? 0
+               : fl_stream_count_lost_write(self);
 }
 
 /* Flow control.  With `pause`: call pause_writing if the queue is above the

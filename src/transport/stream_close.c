@@ -122,7 +122,7 @@ is_anothers_fd(FlStream *self)
 {
     FlFdTable *table = &self->loop->poller->table;
     int fd = self->fd;
-    if (self->kind == FL_SOCKET || fd < 0) {
+    if (!self->kind->shares_fd || fd < 0) {
         return false;
     }
     fl_fd_table_lock(table);
@@ -177,7 +177,7 @@ stream_finish(FlStream *self)
         return 0; /* a finalizer has ended it */
     }
     Py_INCREF(self); /* the loop's reference may be the last */
-    if (self->kind == FL_SOCKET) {
+    if (self->kind->has_names) {
         fl_stream_save_sockname(self); /* may run Python */
     }
     bool was_closed;
@@ -418,7 +418,7 @@ fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
     /* As in asyncio, a system error is not reported, but logged in debug mode,
        unless it is that of a read pipe.  A stream without a loop is closed:
        nothing handles a report. */
-    bool unreported = self->kind != FL_READ_PIPE
+    bool unreported = !self->kind->reports_os_errors
                       && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
     if (self->loop != NULL) {
         code = unreported ? log_lost(self->loop, self, message, exc)
@@ -437,7 +437,7 @@ fl_stream_fatal(FlStream *self, const char *message)
     if (fl_error_leaves_loop()) {
         return -1;
     }
-    if (self->kind != FL_SOCKET && self->loop != NULL
+    if (self->kind->survives_exceptions && self->loop != NULL
         && !PyErr_ExceptionMatches(PyExc_MemoryError))
     {
         /* Invariant 6. */
@@ -482,7 +482,7 @@ static int
 give_up_fd(FlStream *self)
 {
     int code = fl_stream_query_fd(self);
-    if (self->kind != FL_SOCKET) {
+    if (self->kind->shares_fd) {
         if (code == 0 && !fl_stream_has_its_file(self)) {
             disown_pipe(self);
             code = -EBADF;

@@ -65,8 +65,7 @@
    within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
 
-#define READ_FAILED      "Fatal read error on socket transport"
-#define PIPE_READ_FAILED "Fatal read error on pipe transport"
+#define READ_FAILED "Fatal read error on socket transport"
 
 typedef struct {
     size_t got_bytes; /* 0 after a failure, too */
@@ -75,30 +74,29 @@ typedef struct {
     bool again;       /* set before: this event has delivered data */
 } ReadResult;
 
+ssize_t
+fl_stream_receive(FlStream *self, struct iovec *pieces, int count)
+{
+    if (count == 1) { /* costs the kernel less than recvmsg */
+        return recv(self->fd, pieces->iov_base, pieces->iov_len, MSG_DONTWAIT);
+    }
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    return recvmsg(self->fd, &message, MSG_DONTWAIT);
+}
+
 /* Read into several pieces of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
    the socket is empty; or another negative errno.  Runs no Python. */
 static int
 receive_pieces(FlStream *self, struct iovec *pieces, int count,
                ReadResult *result)
 {
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
     size_t size_bytes = 0;
     for (int at = 0; at < count; at++) {
         size_bytes += pieces[at].iov_len;
     }
-    bool is_pipe = self->kind != FL_SOCKET;
     ssize_t got;
-    /* One piece costs the kernel less by read and recv. */
     do {
-        if (count > 1) {
-            got = is_pipe ? readv(fl_stream_pipe_fd(self), pieces, count)
-                          : recvmsg(self->fd, &message, MSG_DONTWAIT);
-        }
-        else {
-            void *room = pieces->iov_base;
-            got = is_pipe ? read(fl_stream_pipe_fd(self), room, size_bytes)
-                          : recv(self->fd, room, size_bytes, MSG_DONTWAIT);
-        }
+        got = self->kind->receive(self, pieces, count);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return fl_errno_would_block(errno) ? -EAGAIN : -errno;
@@ -147,18 +145,9 @@ receive(FlStream *self, const FlProtocol *protocol, char *buffer,
 
 /* --- the end of a read --------------------------------------------------- */
 
-static int
-deliver_eof(FlStream *self)
+int
+fl_stream_handle_eof(FlStream *self)
 {
-    if (self->loop == NULL) {
-        return 0; /* an application's buffer has ended the stream */
-    }
-    if (self->kind != FL_SOCKET) {
-        int code =
-            fl_call_method(self->state->helpers,
-                           self->state->names.end_read_pipe, (PyObject *)self);
-        return code < 0 ? fl_stream_fatal(self, PIPE_READ_FAILED) : 0;
-    }
     if (FL_UNLIKELY(self->loop->debug)
         && fl_stream_log(self, "received EOF", NULL) < 0)
     {
@@ -195,34 +184,26 @@ deliver_eof(FlStream *self)
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
 }
 
+int
+fl_stream_handle_read_error(FlStream *self, int code)
+{
+    return fl_stream_fatal_errno(self, code, READ_FAILED);
+}
+
 /* End a read that got no bytes: its code is 0 at EOF, or negative; -EAGAIN is
-   no failure.  Every error of a pipe is reported, as in asyncio, except EIO: a
-   terminal's other side was closed.  EOF behind data of the same event waits
-   for the next event: what the data has scheduled runs first, and replies.
-   0, or -1 to end the run. */
+   no failure.  EOF behind data of the same event waits for the next event:
+   what the data has scheduled runs first, and replies.  0, or -1 to end the
+   run. */
 static int
 end_read(FlStream *self, int code, const ReadResult *result)
 {
     if (code == 0) {
-        return result->again ? 0 : deliver_eof(self);
+        /* Without a loop an application's buffer has ended the stream. */
+        return result->again || self->loop == NULL
+                   ? 0
+                   : self->kind->handle_eof(self);
     }
-    if (code == -EAGAIN) {
-        return 0;
-    }
-    if (self->kind == FL_SOCKET || code == FL_NO_MEMORY) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
-    }
-    if (code == -EIO) {
-        fl_stream_fail(self, code, PIPE_READ_FAILED);
-        return 0;
-    }
-    PyObject *exc = fl_errno_exception(code);
-    if (exc == NULL) {
-        return fl_stream_fatal(self, PIPE_READ_FAILED);
-    }
-    code = fl_stream_fatal_exception(self, exc, PIPE_READ_FAILED);
-    Py_DECREF(exc);
-    return code;
+    return code == -EAGAIN ? 0 : self->kind->handle_read_error(self, code);
 }
 
 /* Allocate the loop's scratch buffer on first use.  0 or FL_NO_MEMORY. */
@@ -437,7 +418,7 @@ fl_stream_read_ready(FlStream *self)
                                    : read_bytes(self, &protocol, &result);
         Py_DECREF(protocol.object);
         if (FL_LIKELY(!result.filled) || result.costly
-            || self->kind != FL_SOCKET) {
+            || self->kind->reads_once) {
             break; /* also at EOF and without data: then nothing is filled */
         }
         size_t cost = Py_MAX(result.got_bytes, READ_BYTES);

@@ -14,7 +14,12 @@
    asyncio's _fatal_error does.  0, or -1 to end the run. */
 int fl_stream_read_ready(FlStream *self);
 
-/* FlStream.run_events of sockets and read pipes.  0, or -1 to end the run. */
+/* FlStreamKind.run_events of stream sockets and read pipes. */
 int fl_stream_run_events(FlStream *self, int events);
+
+/* FlStreamKind.receive, handle_eof and handle_read_error of stream sockets. */
+ssize_t fl_stream_receive(FlStream *self, struct iovec *pieces, int count);
+int fl_stream_handle_eof(FlStream *self);
+int fl_stream_handle_read_error(FlStream *self, int code);
 
 #endif

@@ -122,7 +122,7 @@ stream_set_paused(FlTransport *transport, bool paused)
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    if (!paused && self->kind == FL_SOCKET) {
+    if (!paused) {
         /* As in asyncio, EOF is delivered again: start_tls resumes with
            another protocol, whose handshake must learn of it. */
         self->read_eof = false;
@@ -173,15 +173,14 @@ stream_buffer_bytes(const FlTransport *transport)
     return fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
 }
 
-/* connection_lost, unless bytes are unsent or it is scheduled already.  The
-   abort() of asyncio's write pipes always schedules it. */
+/* connection_lost, unless bytes are unsent or it is scheduled already. */
 static bool
 stream_schedules_end(const FlTransport *transport, bool aborts)
 {
     const FlStream *self = (const FlStream *)transport;
     bool has_unsent = stream_buffer_bytes(transport) > 0;
     return fl_stream_is_closing(self)
-               ? aborts && (has_unsent || self->kind == FL_WRITE_PIPE)
+               ? aborts && (has_unsent || self->kind->always_aborts)
                : aborts || !has_unsent;
 }
 
@@ -206,6 +205,19 @@ static const FlTransportOps stream_ops = {
     .get_extra = fl_stream_get_extra,
     .write_buffer_bytes = stream_buffer_bytes,
     .control_writing = stream_control_writing,
+};
+
+static const FlStreamKind socket_kind = {
+    .run_events = fl_stream_run_events,
+    .receive = fl_stream_receive,
+    .send = fl_stream_send,
+    .handle_eof = fl_stream_handle_eof,
+    .handle_read_error = fl_stream_handle_read_error,
+    .write_failed = "Fatal write error on socket transport",
+    .write_lost = "socket.send() raised exception.",
+    .first_warned_write = 5,
+    .drops_writes_from = FL_STREAM_LOST,
+    .has_names = true,
 };
 
 /* --- what the loop calls ------------------------------------------------- */
@@ -257,8 +269,7 @@ start_reading(FlLoop *loop, FlStream *self)
     {
         return -1;
     }
-    /* asyncio opens a pipe that cannot be polled, and reports that. */
-    return wake_waiter(loop, self, self->kind == FL_SOCKET ? code : 0);
+    return wake_waiter(loop, self, self->kind->opens_unpolled ? 0 : code);
 }
 
 static int
@@ -340,7 +351,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
         return NULL;
     }
     self->fd = self->last_fd = -1;
-    self->kind = (uint8_t)options->kind;
+    self->kind = options->kind == NULL ? &socket_kind : options->kind;
     self->read_eof = options->never_readable;
     self->state = loop->state;
     Py_INCREF(self->state->module);
@@ -348,8 +359,6 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->high_water_bytes = FL_HIGH_WATER_BYTES;
     self->low_water_bytes = FL_HIGH_WATER_BYTES / 4;
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
-    self->run_events = options->run_events == NULL ? fl_stream_run_events
-                                                   : options->run_events;
     self->loop_node.kind = &stream_kind; /* the loop's calls */
     fl_list_init(&self->loop_node.link);
     fl_list_init(&self->cork_link);
@@ -364,7 +373,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->context = options->context == NULL ? PyContext_CopyCurrent()
                                              : Py_NewRef(options->context);
     if (self->context == NULL
-        || (self->kind == FL_SOCKET && set_peer(self, options) < 0)
+        || (self->kind->has_names && set_peer(self, options) < 0)
         || fl_stream_set_protocol(self, options->protocol) < 0
         || check_protocol(loop, options->protocol) < 0)
     {
@@ -383,7 +392,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return -1;
     }
     self->fd = self->last_fd = options->fd;
-    if (self->kind != FL_SOCKET) {
+    if (self->kind->shares_fd) {
         fl_stream_note_file(self);
     }
     fl_list_append(&loop->transports, &self->loop_node.link);

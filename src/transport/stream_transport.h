@@ -18,11 +18,10 @@
 
 /* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
 typedef struct {
-    /* A type other than StreamTransport, and perhaps its event handler; see
+    /* A type other than StreamTransport, and its kind; see
        datagram_transport.c and pipe.c. */
     PyTypeObject *type;
-    FlStreamEvents *run_events;
-    FlStreamKind kind;
+    const FlStreamKind *kind;
     bool never_readable; /* a write pipe that wants no readable events */
     PyObject *sock;      /* a socket object; NULL: fd alone */
     bool exposed;        /* other code may have that object */

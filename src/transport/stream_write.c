@@ -62,28 +62,25 @@
 
 /* --- the kernel ---------------------------------------------------------- */
 
+ssize_t
+fl_stream_send(FlStream *self, struct iovec *pieces, int count)
+{
+    if (count == 1) { /* costs the kernel less than sendmsg */
+        return send(self->fd, pieces->iov_base, pieces->iov_len,
+                    FL_SEND_FLAGS);
+    }
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    return sendmsg(self->fd, &message, FL_SEND_FLAGS);
+}
+
 /* One system call.  0 with the bytes sent, 0 of them if it would block; or a
    negative errno.  The caller has called fl_loop_before_io, or flushes. */
 static int
 send_vectors(FlStream *self, struct iovec *vectors, int count,
              size_t *sent_bytes)
 {
-    ssize_t sent;
+    ssize_t sent = self->kind->send(self, vectors, count);
     *sent_bytes = 0;
-    if (FL_UNLIKELY(self->kind != FL_SOCKET)) {
-        sent = writev(fl_stream_pipe_fd(self), vectors, count);
-    }
-    else if (count == 1) { /* costs the kernel less than sendmsg */
-        sent =
-            send(self->fd, vectors->iov_base, vectors->iov_len, FL_SEND_FLAGS);
-    }
-    else {
-        struct msghdr message = {
-            .msg_iov = vectors,
-            .msg_iovlen = (size_t)count,
-        };
-        sent = sendmsg(self->fd, &message, FL_SEND_FLAGS);
-    }
     if (sent >= 0) {
         FL_METER(self->loop, bytes_out, (uint64_t)sent);
         *sent_bytes = (size_t)sent;
@@ -123,12 +120,10 @@ drain_queue(FlStream *self)
 static void
 write_failed(FlStream *self, int code)
 {
-    const char *message = "Fatal write error on socket transport";
-    if (self->kind == FL_WRITE_PIPE) {
-        fl_stream_add_lost_write(self); /* asyncio counts the failure too */
-        message = "Fatal write error on pipe transport";
+    if (self->kind->counts_failed_write) {
+        fl_stream_add_lost_write(self);
     }
-    fl_stream_fail(self, code, message);
+    fl_stream_fail(self, code, self->kind->write_failed);
 }
 
 /* Check the fd, then flush what was written before.  In this order, because
@@ -586,9 +581,8 @@ fl_stream_write_ready(FlStream *self)
         write_failed(self, code);
         return 0;
     }
-    /* asyncio resumes a pipe's writer only once the queue is empty. */
-    bool resumes =
-        self->kind == FL_SOCKET || fl_write_queue_is_empty(&self->write_queue);
+    bool resumes = !self->kind->resumes_when_empty
+                   || fl_write_queue_is_empty(&self->write_queue);
     if (resumes && fl_flow_check(self, false) < 0) {
         return -1;
     }

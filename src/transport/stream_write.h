@@ -22,6 +22,9 @@
 #define FL_SEND_FLAGS MSG_DONTWAIT
 #endif
 
+/* FlStreamKind.send of stream sockets. */
+ssize_t fl_stream_send(FlStream *self, struct iovec *pieces, int count);
+
 /* Handle a writable event: send the queue.  Once it is empty, do what waited
    for that: resume_writing, the EOF of write_eof, the end of a closing stream.
    0, or -1 to end the run. */
