@@ -61,6 +61,7 @@ _PATHS = (
     "native_tls",
     "libssl",
     "persistent_fds",
+    "native_readers",
 )
 
 

@@ -42,6 +42,7 @@
 #define FL_OFF_NATIVE_TLS      32 /* read by Loop._has_native_tls */
 #define FL_OFF_LIBSSL          64
 #define FL_OFF_PERSISTENT_FDS  128
+#define FL_OFF_NATIVE_READERS  256
 
 struct FlMetrics;
 

@@ -26,6 +26,7 @@
       the reader's exception, and read waits at most once. */
 #include "streams/reader.h"
 
+#include "core/loop.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -349,10 +350,15 @@ buffers_filled(FlState *state, PyObject *Py_UNUSED(protocol),
 }
 
 /* FlNativeProtocol: connection_made is about to be called.  The reader has no
-   bytes yet, so this is the time to upgrade it. */
+   bytes yet, so this is the time to upgrade it.  The loop of this thread is
+   the transport's. */
 static void
 before_connection_made(FlState *state, PyObject *protocol)
 {
+    const FlLoop *loop = fl_loop_of_thread(state);
+    if (loop != NULL && (loop->off & FL_OFF_NATIVE_READERS)) {
+        return;
+    }
     PyObject *reader = reader_of_protocol(state, protocol);
     if (reader != NULL) {
         fl_reader_upgrade(state, reader);

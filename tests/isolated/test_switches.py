@@ -15,6 +15,7 @@ SWITCHES = [
     "native_tls",
     "libssl",
     "persistent_fds",
+    "native_readers",
 ]
 PROGRAM = """
 log = []
