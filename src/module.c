@@ -8,7 +8,7 @@
 #include "base/forks.h"
 #include "compat/introspection.h"
 #include "compat/private_attributes.h"
-#include "core/handle.h"
+#include "core/handle_type.h"
 #include "core/loop.h"
 #include "executor/job.h"
 #include "loop/base_loop.h"

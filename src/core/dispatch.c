@@ -23,6 +23,7 @@
 #include "core/dispatch.h"
 
 #include "base/clock.h"
+#include "core/cork.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -388,17 +389,6 @@ run_timed(FlLoop *loop, FlReady *entry)
     }
     Py_XDECREF(subject);
     return code;
-}
-
-void
-fl_loop_flush_corked_now(FlLoop *loop)
-{
-    FlList *link;
-    /* One at a time: what reports a failed send may run Python, which finds
-       the other streams corked and may flush them, or cork others. */
-    while ((link = fl_list_pop(&loop->corked)) != NULL) {
-        loop->send_corked(link);
-    }
 }
 
 int

@@ -18,6 +18,7 @@
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"
+#include "core/thread_queue.h"
 #include "py/compat.h"
 
 /* Run the entries that are in the queue now, not those that they queue.  On -1
@@ -31,6 +32,17 @@ int fl_loop_run_batch(FlLoop *loop);
    `subject` is the callback, or NULL for a handle.  Does nothing unless the
    entry is timed.  Returns `code`, or -1. */
 int fl_loop_time_rest(FlLoop *loop, PyObject *subject, int code);
+
+/* Choose where this thread queues an entry.  1: in the thread queue.  0: in
+   the ready queue; by now that has what other threads queued before, which so
+   runs first, as from asyncio's single queue.  -1 with MemoryError. */
+static inline int
+fl_loop_choose_queue(FlLoop *loop)
+{
+    return FL_HAVE_GIL                ? 0
+           : fl_loop_needs_lock(loop) ? 1
+                                      : fl_thread_queue_drain(loop);
+}
 
 /* Queue op(loop, subject, argument) to run in a context; NULL means a copy of
    the current one.  argument may be NULL.  Takes its own references.  A closed

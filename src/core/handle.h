@@ -16,9 +16,9 @@
    is closed or garbage-collected.
 
    Threads: the loop's thread only.  Other threads may read the attributes of a
-   filled handle, set all but a timer's _when, and call cancelled() and
-   cancel().  Without a GIL the handle's critical section guards its slots.
-   `cancelled` is also read outside of it. */
+   filled handle, set them, and call cancelled() and cancel().  Without a GIL
+   the handle's critical section guards its slots.  `cancelled` is also read
+   outside of it. */
 #ifndef FL_CORE_HANDLE_H
 #define FL_CORE_HANDLE_H
 
@@ -61,10 +61,6 @@ typedef struct {
     uint32_t count;
 } FlHandlePool;
 
-/* Create the two types and add them to the module.  0, or -1; ImportError
-   where asyncio's classes are not laid out as the structs above. */
-int fl_handle_register(PyObject *module, FlState *state);
-
 /* A new empty handle without an entry; NULL with MemoryError. */
 FlHandle *fl_handle_new(struct FlLoop *loop);
 
@@ -100,6 +96,14 @@ fl_handle_is_cancelled(const FlHandle *self)
 {
     return self->cancelled == Py_True;
 }
+
+/* The types' tp_dealloc, tp_traverse and tp_clear. */
+void fl_handle_dealloc(FlHandle *self);
+void fl_timer_dealloc(FlTimerHandle *self);
+int fl_handle_traverse(FlHandle *self, visitproc visit, void *arg);
+int fl_timer_traverse(FlTimerHandle *self, visitproc visit, void *arg);
+int fl_handle_clear(FlHandle *self);
+int fl_timer_clear(FlTimerHandle *self);
 
 /* Free the handles that wait for reuse. */
 void fl_handle_pool_free(FlHandlePool *pool);

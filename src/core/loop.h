@@ -22,6 +22,7 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "base/timer_queue.h"
+#include "core/cork.h"
 #include "core/handle.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
@@ -214,63 +215,13 @@ fl_loop_needs_lock(const FlLoop *loop)
     return !FL_HAVE_GIL && !fl_loop_is_claimed_here(loop);
 }
 
-/* Choose where this thread queues an entry.  1: in the thread queue.  0: in
-   the ready queue; by now that has what other threads queued before, which so
-   runs first, as from asyncio's single queue.  -1 with MemoryError. */
-static inline int
-fl_loop_choose_queue(FlLoop *loop)
-{
-    return FL_HAVE_GIL                ? 0
-           : fl_loop_needs_lock(loop) ? 1
-                                      : fl_thread_queue_drain(loop);
-}
-
-/* Send the bytes that are corked. */
-void fl_loop_flush_corked_now(FlLoop *loop);
-
-/* The same; it does nothing unless there are any. */
+/* Send the bytes that are corked, if there are any. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
     if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))) {
         fl_loop_flush_corked_now(loop);
     }
-}
-
-/* Take the exclusive right to run, iterate or close the loop, until
-   fl_loop_unclaim.  False: another thread has it, or a caller further up this
-   thread's stack.  Any thread. */
-static inline bool
-fl_loop_claim(FlLoop *loop)
-{
-    unsigned long nobody = 0;
-    if (!atomic_compare_exchange_strong(&loop->claimed_by, &nobody,
-                                        PyThread_get_thread_ident()))
-    {
-        return false;
-    }
-    if (!FL_HAVE_GIL && loop->thread_queue_ready) {
-        /* Threads that found the loop idle use its queues until here. */
-        fl_thread_queue_lock(&loop->thread_queue);
-        fl_thread_queue_unlock(&loop->thread_queue);
-    }
-    loop->last_claimed_by = PyThread_get_thread_ident();
-    return true;
-}
-
-/* The same, but only in the thread that had the claim last: in another one it
-   could make that thread's next run fail. */
-static inline bool
-fl_loop_claim_again(FlLoop *loop)
-{
-    return loop->last_claimed_by == PyThread_get_thread_ident()
-           && fl_loop_claim(loop);
-}
-
-static inline void
-fl_loop_unclaim(FlLoop *loop)
-{
-    atomic_store(&loop->claimed_by, 0);
 }
 
 /* 0, or -1 with RuntimeError('Event loop is closed'). */

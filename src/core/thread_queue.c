@@ -107,6 +107,37 @@ fl_thread_queue_lock_idle(FlLoop *loop)
     return false;
 }
 
+bool
+fl_loop_claim(FlLoop *loop)
+{
+    unsigned long nobody = 0;
+    if (!atomic_compare_exchange_strong(&loop->claimed_by, &nobody,
+                                        PyThread_get_thread_ident()))
+    {
+        return false;
+    }
+    if (!FL_HAVE_GIL && loop->thread_queue_ready) {
+        /* Threads that found the loop idle use its queues until here. */
+        fl_thread_queue_lock(&loop->thread_queue);
+        fl_thread_queue_unlock(&loop->thread_queue);
+    }
+    loop->last_claimed_by = PyThread_get_thread_ident();
+    return true;
+}
+
+bool
+fl_loop_claim_again(FlLoop *loop)
+{
+    return loop->last_claimed_by == PyThread_get_thread_ident()
+           && fl_loop_claim(loop);
+}
+
+void
+fl_loop_unclaim(FlLoop *loop)
+{
+    atomic_store(&loop->claimed_by, 0);
+}
+
 int
 fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
 {

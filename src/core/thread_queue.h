@@ -63,6 +63,17 @@ void fl_thread_queue_close(FlLoop *loop);
    run no Python.  False, without the lock: a thread does, or it is closed. */
 bool fl_thread_queue_lock_idle(FlLoop *loop);
 
+/* Take the exclusive right to run, iterate or close the loop, until
+   fl_loop_unclaim.  False: another thread has it, or a caller further up this
+   thread's stack.  Any thread. */
+bool fl_loop_claim(FlLoop *loop);
+
+/* The same, but only in the thread that had the claim last: in another one it
+   could make that thread's next run fail. */
+bool fl_loop_claim_again(FlLoop *loop);
+
+void fl_loop_unclaim(FlLoop *loop);
+
 /* Push an entry and wake the loop if it sleeps in a poll.  Flushes the bytes
    that the calling thread's own loop has corked.  Steals what the entry owns,
    also on failure.  0, or -1 with MemoryError or RuntimeError (closed) set. */

@@ -1,0 +1,341 @@
+/* The types Handle and TimerHandle: see handle_type.h.
+
+   1. A handle is filled before one of its slots is read or set.  Otherwise the
+      entry would run its own callback and ignore the new value.  Any object
+      may be set: run_handle in dispatch.c checks the types of args and
+      context when the handle runs.
+   2. A replaced value is released last, outside of the critical section: its
+      destructor may run Python, which must find the new value in place.
+   3. The storage is asyncio's own slots.  fl_handle_register checks asyncio's
+      slot descriptors: each slot lies where our structs have it, and there is
+      none that our structs lack.  Otherwise a slot and a field of ours would
+      share memory. */
+#include "core/handle_type.h"
+
+#include "core/dispatch.h"
+#include "core/handle.h"
+#include "core/loop.h"
+#include "core/threadsafe_handle.h"
+#include "core/timers.h"
+#include "py/args.h"
+#include "py/call.h"
+#include "py/compat.h"
+#include "py/field.h"
+
+/* --- attributes ---------------------------------------------------------- */
+
+/* A timer is always filled.  0, or -1 with MemoryError. */
+static int
+ensure_filled(FlHandle *self)
+{
+    return Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
+               ? fl_handle_fill(self)
+               : 0;
+}
+
+/* `closure` is the slot's offset.  A slot that is NULL, as after cancel(),
+   reads as None. */
+static PyObject *
+get_slot(FlHandle *self, void *closure)
+{
+    return ensure_filled(self) < 0
+               ? NULL
+               : fl_field_attribute((PyObject *)self, closure);
+}
+
+static int
+set_slot(FlHandle *self, PyObject *value, void *closure)
+{
+    if (value == NULL) { /* it could not be run or reported */
+        PyErr_SetString(PyExc_AttributeError,
+                        "a handle's attribute cannot be deleted");
+        return -1;
+    }
+    if (ensure_filled(self) < 0) {
+        return -1;
+    }
+    fl_field_set(self, (PyObject **)((char *)self + (size_t)closure), value);
+    return 0;
+}
+
+static PyObject *
+get_cancelled(FlHandle *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(fl_handle_is_cancelled(self));
+}
+
+/* The value's truth is stored: the loop compares with True.  The handle is
+   filled, so that its entry owns it and sees the value although the
+   application has dropped the handle. */
+static int
+set_cancelled(FlHandle *self, PyObject *value, void *closure)
+{
+    int cancelled = value == NULL ? 0 : PyObject_IsTrue(value);
+    PyObject *truth = cancelled ? Py_True : Py_False;
+    return cancelled < 0
+               ? -1
+               : set_slot(self, value == NULL ? NULL : truth, closure);
+}
+
+/* call_at keeps the caller's object, of whatever class, so that when() returns
+   it; call_later's float is made when it is read. */
+static PyObject *
+get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
+{
+    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
+                              : Py_NewRef(self->when);
+}
+
+static PyObject *
+get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->node.place != 0);
+}
+
+#define SLOT(name)                                           \
+    {                                                        \
+        "_" #name, (getter)get_slot, (setter)set_slot, NULL, \
+            (void *)offsetof(FlHandle, name)                 \
+    }
+/* The attributes that both types have.  _loop, _when and _scheduled are
+   read-only, unlike asyncio's slots: the handle's memory and its place belong
+   to this loop. */
+#define HANDLE_SLOTS                                                      \
+    SLOT(callback), SLOT(args), SLOT(context), SLOT(source_traceback),    \
+        SLOT(repr),                                                       \
+        {"_loop", fl_field_attribute, NULL, NULL,                         \
+         (void *)offsetof(FlHandle, loop)},                               \
+    {                                                                     \
+        "_cancelled", (getter)get_cancelled, (setter)set_cancelled, NULL, \
+            (void *)offsetof(FlHandle, cancelled)                         \
+    }
+
+static PyGetSetDef handle_getset[] = {
+    HANDLE_SLOTS,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyGetSetDef timer_getset[] = {
+    HANDLE_SLOTS,
+    {"_when", (getter)get_when, NULL, NULL, NULL},
+    {"_scheduled", (getter)get_scheduled, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+/* --- methods ------------------------------------------------------------- */
+
+/* In debug mode asyncio saves a cancelled handle's repr, because cancel()
+   drops the callback that it shows.  `cancelled` is set first: the saved text
+   says "cancelled".  0, or -1 with what a __repr__ raised. */
+static int
+save_repr(FlHandle *self)
+{
+    if (!FL_LOOP(self->loop)->debug) {
+        return 0;
+    }
+    Py_XSETREF(self->cancelled, Py_NewRef(Py_True));
+    PyObject *repr = PyObject_Repr((PyObject *)self);
+    if (repr == NULL) {
+        return -1;
+    }
+    /* repr() ran Python, which may have cancelled the handle too. */
+    fl_field_set(self, &self->repr, repr);
+    Py_DECREF(repr);
+    return 0;
+}
+
+/* As asyncio's cancel(): drop callback and args, which may refer back to the
+   handle, and keep the context.  The references are released outside of the
+   critical section, since that may run Python. */
+static void
+mark_cancelled(FlHandle *self)
+{
+    PyObject *callback = NULL, *args = NULL;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    Py_XSETREF(self->cancelled, Py_NewRef(Py_True));
+    callback = self->callback;
+    args = self->args;
+    self->callback = NULL;
+    self->args = NULL;
+    Py_END_CRITICAL_SECTION();
+    Py_XDECREF(callback);
+    Py_XDECREF(args);
+}
+
+PyDoc_STRVAR(
+    cancel_doc,
+    "cancel($self, /)\n--\n\n"
+    "Cancel the callback; nothing happens if it has run or was cancelled.\n\n"
+    "Returns None.  Implements asyncio.Handle.cancel().");
+
+static PyObject *
+handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    /* Read first: the wait below marks a thread-safe handle cancelled. */
+    bool before = fl_handle_is_cancelled(self);
+    if (fl_handle_is_threadsafe(self)
+        && fl_threadsafe_handle_wait_callback(self, true) < 0)
+    {
+        return NULL;
+    }
+    if (before) {
+        Py_RETURN_NONE;
+    }
+    if (save_repr(self) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self); /* the dropped callback may own the last reference */
+    if (self->entry != NULL) {
+        /* Its references are released from a copy, when both sides are
+           detached: a destructor may run Python that uses the queue. */
+        FlReady call = *self->entry;
+        self->entry->kind = FL_READY_NONE;
+        self->entry = NULL;
+        fl_ready_clear(&call);
+    }
+    mark_cancelled(self);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    FlHandle *handle = (FlHandle *)self;
+    if (fl_handle_is_cancelled(handle)) {
+        Py_RETURN_NONE;
+    }
+    if (save_repr(handle) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self); /* the queue's reference may be the last */
+    fl_timer_remove_anythread(self);
+    mark_cancelled(handle);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cancelled_doc,
+             "cancelled($self, /)\n--\n\n"
+             "Return True if cancel() was called before the callback ran.\n\n"
+             "Implements asyncio.Handle.cancelled().");
+
+/* A running thread-safe callback may still cancel its own handle, so another
+   thread gets the answer after it. */
+static PyObject *
+handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    if (fl_handle_is_threadsafe(self)
+        && fl_threadsafe_handle_wait_callback(self, false) < 0)
+    {
+        return NULL;
+    }
+    return PyBool_FromLong(fl_handle_is_cancelled(self));
+}
+
+PyDoc_STRVAR(
+    run_doc,
+    "_run($self, /)\n--\n\n"
+    "Run the callback now, as the loop would; asyncio.Handle._run().");
+
+static PyObject *
+handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    return fl_call_none(fl_handle_fill(self) < 0
+                            ? -1
+                            : fl_handle_run(FL_LOOP(self->loop), self));
+}
+
+/* The rest is asyncio's, in Python: get_context(), when() and a timer's
+   cancelled() and _run() read the attributes. */
+static PyMethodDef handle_methods[] = {
+    FL_METHOD("cancel", handle_cancel, METH_NOARGS, cancel_doc),
+    FL_METHOD("cancelled", handle_cancelled, METH_NOARGS, cancelled_doc),
+    FL_METHOD("_run", handle_run, METH_NOARGS, run_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef timer_methods[] = {
+    FL_METHOD("cancel", timer_cancel, METH_NOARGS, cancel_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+/* --- types --------------------------------------------------------------- */
+
+PyDoc_STRVAR(
+    handle_doc,
+    "What call_soon() returns: asyncio.Handle with its storage in C.");
+
+PyDoc_STRVAR(
+    timer_doc,
+    "What call_later() and call_at() return: asyncio.TimerHandle in C.");
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, (void *)handle_doc},
+    {Py_tp_dealloc, fl_handle_dealloc},
+    {Py_tp_traverse, fl_handle_traverse},
+    {Py_tp_clear, fl_handle_clear},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_getset, handle_getset},
+    {0, NULL},
+};
+
+static PyType_Slot timer_slots[] = {
+    {Py_tp_doc, (void *)timer_doc},
+    {Py_tp_dealloc, fl_timer_dealloc},
+    {Py_tp_traverse, fl_timer_traverse},
+    {Py_tp_clear, fl_timer_clear},
+    {Py_tp_methods, timer_methods},
+    {Py_tp_getset, timer_getset},
+    {0, NULL},
+};
+
+/* Invariant 3.  The names are those of asyncio's slots; the last line of each
+   list says where asyncio's part ends and our fields begin. */
+#define BASE_SLOT(type, name)           \
+    {                                   \
+        "_" #name, offsetof(type, name) \
+    }
+#define HANDLE_BASE_SLOTS(type)                               \
+    BASE_SLOT(type, args), BASE_SLOT(type, callback),         \
+        BASE_SLOT(type, cancelled), BASE_SLOT(type, context), \
+        BASE_SLOT(type, loop), BASE_SLOT(type, repr),         \
+        BASE_SLOT(type, source_traceback)
+
+static const FlBaseSlot handle_base_slots[] = {
+    HANDLE_BASE_SLOTS(FlHandle),
+#if FL_CANCEL_WAITS_FOR_CALLBACK
+    BASE_SLOT(FlHandle, lock),
+#endif
+    {NULL, offsetof(FlHandle, entry)},
+};
+
+static const FlBaseSlot timer_base_slots[] = {
+    HANDLE_BASE_SLOTS(FlTimerHandle),
+    BASE_SLOT(FlTimerHandle, scheduled),
+    BASE_SLOT(FlTimerHandle, when),
+    {NULL, offsetof(FlTimerHandle, node)},
+};
+
+/* From 3.14 on the base of Handle is asyncio's _ThreadSafeHandle, which has
+   one slot more: a single type serves call_soon and call_soon_threadsafe.
+   Only fl_handle_new and fl_timer_new set the fields behind asyncio's
+   slots. */
+int
+fl_handle_register(PyObject *module, FlState *state)
+{
+    PyType_Spec handle = {"fastloop._core.Handle", sizeof(FlHandle), 0,
+                          FL_TYPE_FLAGS, handle_slots};
+    PyType_Spec timer = {"fastloop._core.TimerHandle", sizeof(FlTimerHandle),
+                         0, FL_TYPE_FLAGS, timer_slots};
+    state->handle_type =
+        fl_type_derive(module, &handle, state->asyncio_safe_handle, NULL,
+                       handle_base_slots);
+    if (state->handle_type == NULL) {
+        return -1;
+    }
+    state->timer_type =
+        fl_type_derive(module, &timer, state->asyncio_timer_handle, NULL,
+                       timer_base_slots);
+    return state->timer_type == NULL ? -1 : 0;
+}
