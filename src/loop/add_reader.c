@@ -9,6 +9,48 @@
 #include "py/call.h"
 #include "py/compat.h"
 
+int
+fl_fd_of(FlLoop *loop, PyObject *object)
+{
+    int overflow = 1;
+    long fd = PyLong_CheckExact(object)
+                  ? PyLong_AsLongAndOverflow(object, &overflow)
+                  : -1;
+    if (overflow == 0 && fd >= 0 && fd <= INT32_MAX) {
+        return (int)fd;
+    }
+    PyObject *found = PyObject_CallOneArg(loop->state->fileobj_to_fd, object);
+    if (found == NULL) {
+        return -1;
+    }
+    int code = PyObject_AsFileDescriptor(found); /* it is an int */
+    Py_DECREF(found);
+    return code;
+}
+
+/* The same for an object that may have been closed since it was registered:
+   its fileno() is -1 then.  As selectors does, find it by its identity. */
+static int
+fd_of_registered(FlLoop *loop, PyObject *object)
+{
+    int fd = fl_fd_of(loop, object);
+    if (fd >= 0) {
+        return fd;
+    }
+    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        return INT32_MAX; /* no fd is that large, so nothing is found */
+    }
+    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
+        return -1;
+    }
+    fd = fl_fd_named_by(loop, object);
+    if (fd >= 0) {
+        PyErr_Clear(); /* that of fl_fd_of */
+    }
+    return fd;
+}
+
 /* The body of the four add methods; `checked`: the public ones.  Returns a new
    reference to the handle. */
 static PyObject *
@@ -41,7 +83,7 @@ remove_event(FlLoop *loop, int event, PyObject *object, bool checked)
     if (loop->closed) {
         Py_RETURN_FALSE;
     }
-    int fd = fl_fd_of_registered(loop, object);
+    int fd = fd_of_registered(loop, object);
     if (fd < 0 || (checked && fl_fd_check(loop, object, fd, true) < 0)) {
         return NULL;
     }

@@ -6,6 +6,11 @@
 
 #include "loop/methods.h"
 
+/* The fd of an int or of an object with fileno().  -1 with an exception set:
+   ValueError or OverflowError, as selectors raises them, or what fileno()
+   raised. */
+int fl_fd_of(FlLoop *loop, PyObject *object);
+
 /* Those named _unchecked have asyncio's private names, such as
    _add_reader: they do not look for asyncio's own transports, which call them
    for their fds. */

@@ -8,21 +8,15 @@
       the other direction is removed.  If a transport acquires the fd, the
       callbacks left on it are removed, and a transport whose fd it was is
       evicted; otherwise they would get, or close, another file.
-   2. The flags of the fd are the application's: O_NONBLOCK stays as it was.
-   3. Any thread may call.  The thread that holds the GIL may use the table;
-      without a GIL, the thread that has the table's lock.  Code that may run
-      Python runs outside it, and the table is read again afterwards.  close()
-      sets loop->closed before it removes the callbacks within the lock: a
-      thread that comes later, and has the lock, sees that.
-   4. An event runs the handles that are registered when it runs.  Replacing or
-      removing one drops the event that was reported for it.
-   5. A persistent registration stays open while no call waits, which makes the
-      next wait free of system calls.  It ends when a handle or a call that
-      does not persist registers for the fd, a transport acquires it, or
-      remove_reader or remove_writer removes a waiting call or finds the fd
-      idle.  Rejected: one without a GIL.  The thread that clears `ready` must
-      be the thread that processes its events.
-   6. Without a GIL the loop's thread may close a transport's registration, and
+   2. Code that may run Python runs outside of the table's lock, and the table
+      is read again afterwards.  close() sets loop->closed before it removes
+      the callbacks within the lock: a thread that comes later sees that.
+   3. A persistent registration ends when a handle or a call that does not
+      persist registers for the fd, a transport acquires it, or remove_reader
+      or remove_writer removes a waiting call or finds the fd idle.  Rejected:
+      one without a GIL.  The thread that clears `ready` must be the thread
+      that processes its events.
+   4. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
       table's lock.  There the registration still keeps the transport alive: it
       is closed before the loop drops its reference.  For the same reason only
@@ -46,6 +40,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 /* A user-owned fd: the registration of add_reader, add_writer or a sock_*
    call, with what it refers to. */
@@ -82,7 +78,7 @@ is_call(const FlLoop *loop, const PyObject *object)
 /* --- the users of an fd -------------------------------------------------- */
 
 /* The transport that uses an fd, or NULL.  The caller drops a new reference to
-   its object: see invariant 6. */
+   its object: see invariant 4. */
 static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
@@ -345,49 +341,16 @@ fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 }
 
 int
-fl_fd_of(FlLoop *loop, PyObject *object)
+fl_fd_named_by(FlLoop *loop, const PyObject *object)
 {
-    int overflow = 1;
-    long fd = PyLong_CheckExact(object)
-                  ? PyLong_AsLongAndOverflow(object, &overflow)
-                  : -1;
-    if (overflow == 0 && fd >= 0 && fd <= INT32_MAX) {
-        return (int)fd;
-    }
-    PyObject *found = PyObject_CallOneArg(loop->state->fileobj_to_fd, object);
-    if (found == NULL) {
-        return -1;
-    }
-    int code = PyObject_AsFileDescriptor(found); /* it is an int */
-    Py_DECREF(found);
-    return code;
-}
-
-int
-fl_fd_of_registered(FlLoop *loop, PyObject *object)
-{
-    int fd = fl_fd_of(loop, object);
-    if (fd >= 0) {
-        return fd;
-    }
-    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();
-        return INT32_MAX; /* no fd is that large, so nothing is found */
-    }
-    if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
-        return -1;
-    }
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     const FlUserFd *user_fd = user_fd_after(loop, -1);
     while (user_fd != NULL && user_fd->refs.object != object) {
         user_fd = user_fd_after(loop, user_fd->reg.fd);
     }
-    fd = user_fd == NULL ? -1 : user_fd->reg.fd;
+    int fd = user_fd == NULL ? -1 : user_fd->reg.fd;
     fl_fd_table_unlock(table);
-    if (fd >= 0) {
-        PyErr_Clear(); /* that of fl_fd_of */
-    }
     return fd;
 }
 
@@ -463,7 +426,7 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, int event, PyObject *callback,
 /* Evict a transport that has the fd in the table but not for itself: its
    socket was closed without its knowledge, or it is a pipe's.  One that still
    has the fd then waits with a duplicate.  0, or -1 with RuntimeError: the
-   transport still uses the fd, or another thread asks (invariant 6); or with
+   transport still uses the fd, or another thread asks (invariant 4); or with
    OSError as fl_fd_acquire. */
 static int
 evict_transport(FlLoop *loop, int fd)
@@ -541,7 +504,8 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
     }
     /* As in selectors, the first callback of an fd names its file object. */
     bool names = user_fd_wanted(user_fd) == 0;
-    user_fd->reg.fired &= (uint8_t)~event; /* see invariant 4 */
+    /* An event runs what is registered when it runs. */
+    user_fd->reg.fired &= (uint8_t)~event;
     if (user_fd->reg.persistent) { /* without a GIL it would be a race */
         user_fd->reg.persistent = false;
     }
@@ -550,7 +514,7 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
         left.object = user_fd->refs.object; /* after 1 it is there already */
     }
     if (code > 0 || (code == 0 && names)) {
-        user_fd->refs.object = Py_XNewRef(object); /* fl_fd_of_registered */
+        user_fd->refs.object = Py_XNewRef(object); /* fl_fd_named_by */
     }
     fl_fd_table_unlock(&loop->poller->table);
     drop_refs(loop, &left);
@@ -624,7 +588,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 FlRegistration *
 fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
-    /* Without a GIL there is none (invariant 5), and reading the table here
+    /* Without a GIL there is none (invariant 3), and reading the table here
        would be unsafe. */
     FlUserFd *user_fd = FL_HAVE_GIL ? user_fd_at(loop, fd) : NULL;
     if (user_fd == NULL || !user_fd->reg.persistent) {
@@ -636,6 +600,26 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
     return same ? &user_fd->reg : NULL;
 }
 
+/* Whether a socket may have a persistent registration: a TCP connection, where
+   a short read or write means that the next would block.  With a larger
+   SO_RCVLOWAT the kernel reports no data below that mark, which a try would
+   get. */
+static bool
+may_persist(int fd)
+{
+#ifdef __linux__
+    int protocol = -1, low_mark = -1;
+    socklen_t size = sizeof(int);
+    return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0
+           && protocol == IPPROTO_TCP
+           && getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low_mark, &size) == 0
+           && low_mark == 1;
+#else
+    (void)fd;
+    return false;
+#endif
+}
+
 /* The fd's registration, made if there is none, for a wait of this socket that
    persists.  If it was another socket's, `persistent` is cleared, so that
    user_fd_put registers the present file; fl_fd_add_call sets it again.  NULL
@@ -644,15 +628,10 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 static FlUserFd *
 user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
 {
-    FlUserFd *user_fd =
-        (FlUserFd *)fl_fd_persistent_registration(loop, fd, sock);
-    if (user_fd != NULL) {
-        return user_fd;
-    }
     /* Made before the table is read: allocating may run the GC, and a
        finalizer may change the table. */
     PyObject *weakref = PyWeakref_NewRef(sock, NULL);
-    user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
+    FlUserFd *user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
     if (user_fd != NULL) {
         fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
         if (!user_fd->reg.persistent && user_fd_wanted(user_fd) != 0) {
@@ -669,12 +648,33 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
     return user_fd;
 }
 
+/* fl_fd_check for an fd without an object.  0 or -1. */
+static int
+check_free(FlLoop *loop, int fd)
+{
+    PyObject *object = PyLong_FromLong(fd);
+    int code = object == NULL ? -1 : fl_fd_check(loop, object, fd, false);
+    Py_XDECREF(object);
+    return code;
+}
+
 int
 fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
                bool persists)
 {
-    persists = persists && !(loop->off & FL_OFF_PERSISTENT_FDS);
-    FlUserFd *user_fd = persists ? user_fd_of_socket(loop, fd, sock) : NULL;
+    persists = persists && FL_HAVE_GIL && !loop->debug
+               && !(loop->off & FL_OFF_PERSISTENT_FDS);
+    FlUserFd *user_fd =
+        persists ? (FlUserFd *)fl_fd_persistent_registration(loop, fd, sock)
+                 : NULL;
+    if (user_fd == NULL) { /* else nobody else uses the fd */
+        if (check_free(loop, fd) < 0) {
+            return -1;
+        }
+        if (persists && may_persist(fd)) {
+            user_fd = user_fd_of_socket(loop, fd, sock);
+        }
+    }
     if (user_fd == NULL) {
         return PyErr_Occurred()
                    ? -1

@@ -45,14 +45,8 @@ int fl_fd_evict(FlLoop *loop, int fd);
    May run Python. */
 bool fl_fd_is_used(const FlLoop *loop, int fd);
 
-/* The fd of an int or of an object with fileno().  -1 with an exception set:
-   ValueError or OverflowError, as selectors raises them, or what fileno()
-   raised. */
-int fl_fd_of(FlLoop *loop, PyObject *object);
-
-/* The same for an object that may have been closed since it was registered:
-   its fileno() is -1 then.  As selectors does, find it by its identity. */
-int fl_fd_of_registered(FlLoop *loop, PyObject *object);
+/* The fd for which this object, by identity, was registered; or -1. */
+int fl_fd_named_by(FlLoop *loop, const PyObject *object);
 
 /* Raise RuntimeError if a transport uses the fd, which `object` names.  One
    whose socket was closed without its knowledge no longer uses it; a closing
@@ -84,9 +78,11 @@ FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
 
 /* Call `call` (a SocketCall) when the socket, whose fd this is, is ready for
    `event`.  It waits in the slot of a handle of add_reader or add_writer,
-   where a later call or handle replaces it.  If it `persists`, which needs a
-   GIL, the registration is persistent, unless one that is not serves a waiter
-   already.  fl_fd_remove ends the wait.  0 or -1. */
+   where a later call or handle replaces it.  If it `persists`, the
+   registration is persistent on a TCP connection on Linux, with a GIL and
+   outside debug mode, unless one that is not serves a waiter already.
+   fl_fd_remove ends the wait.  0, or -1 with an exception, as fl_fd_check
+   raises it too. */
 int fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event,
                    PyObject *call, bool persists);
 

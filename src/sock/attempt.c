@@ -26,7 +26,6 @@
 #include "transport/stream_write.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,20 +36,14 @@
 
 /* --- persistent registrations -------------------------------------------- */
 
-/* The socket's persistent registration, or NULL.  It is valid until Python
-   code runs. */
-static FlRegistration *
-registration_of(const FlAttempt *self, int fd)
-{
-    return fl_fd_persistent_registration(self->loop, fd, self->sock);
-}
-
-/* True if an earlier call found the socket not ready and epoll has reported
-   nothing since: wait for epoll, without a system call. */
+/* Whether an earlier call found the socket not ready and epoll has reported
+   nothing since: then this one waits without a system call.  *reg is the
+   socket's persistent registration or NULL, valid until Python code runs. */
 static bool
-is_known_unready(const FlRegistration *reg, int event)
+is_known_unready(const FlAttempt *self, int fd, FlRegistration **reg)
 {
-    return reg != NULL && !(reg->ready & event);
+    *reg = fl_fd_persistent_registration(self->loop, fd, self->sock);
+    return *reg != NULL && !((*reg)->ready & self->operation->event);
 }
 
 /* What a system call proved, which the registration records.  It moved `moved`
@@ -65,39 +58,6 @@ note_transfer(FlRegistration *reg, int event, ssize_t moved, size_t requested)
         reg->ready &= (uint8_t)~event;
     }
     return moved >= 0 ? 1 : blocks ? 0 : fl_raise_errno(-errno);
-}
-
-static bool
-is_plain(const FlAttempt *self)
-{
-    return fl_socket_is_plain(self->state, Py_TYPE(self->sock));
-}
-
-/* A SOL_SOCKET option, or -1 with errno. */
-static int
-socket_option(int fd, int name)
-{
-    int value = -1;
-    socklen_t size = sizeof(value);
-    return getsockopt(fd, SOL_SOCKET, name, &value, &size) < 0 ? -1 : value;
-}
-
-bool
-fl_attempt_may_persist(const FlAttempt *self, int fd)
-{
-#if defined(__linux__) && FL_HAVE_GIL
-    if (self->operation->direct == NULL || !is_plain(self)
-        || self->loop->debug) {
-        return false;
-    }
-    /* With a larger SO_RCVLOWAT the kernel reports no data below that mark,
-       which a try would get. */
-    return registration_of(self, fd) != NULL
-           || (socket_option(fd, SO_PROTOCOL) == IPPROTO_TCP
-               && socket_option(fd, SO_RCVLOWAT) == 1);
-#else
-    return false;
-#endif
 }
 
 /* --- attempts ------------------------------------------------------------ */
@@ -147,10 +107,18 @@ receive(FlRegistration *reg, int fd, char *buffer, size_t size, ssize_t *got)
     return note_transfer(reg, FL_READABLE, *got, size);
 }
 
-/* Receive at most size bytes as a new bytes object.  1, 0 or -1. */
+/* Receive at most as many bytes as requested, as a new bytes object. */
 static int
-receive_bytes(FlRegistration *reg, int fd, Py_ssize_t size, PyObject **result)
+try_recv(FlAttempt *self, int fd, PyObject **result)
 {
+    Py_ssize_t size = size_argument(self);
+    if (size == 0) {
+        return call_method(self, fd, result);
+    }
+    FlRegistration *reg;
+    if (is_known_unready(self, fd, &reg)) {
+        return 0;
+    }
     char stack[STACK_BUFFER_BYTES];
     PyObject *bytes = NULL;
     char *buffer = stack;
@@ -172,19 +140,6 @@ receive_bytes(FlRegistration *reg, int fd, Py_ssize_t size, PyObject **result)
     }
     (void)_PyBytes_Resize(&bytes, got); /* sets bytes to NULL on failure */
     return store_result(bytes, result);
-}
-
-static int
-try_recv(FlAttempt *self, int fd, PyObject **result)
-{
-    Py_ssize_t size = size_argument(self);
-    if (size == 0) {
-        return call_method(self, fd, result);
-    }
-    FlRegistration *reg = registration_of(self, fd);
-    return is_known_unready(reg, FL_READABLE)
-               ? 0
-               : receive_bytes(reg, fd, size, result);
 }
 
 /* Whether this still is the socket's fd. */
@@ -216,8 +171,8 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
     }
     int code = 0;
     ssize_t got = 0;
-    FlRegistration *reg = registration_of(self, fd);
-    if (!is_known_unready(reg, FL_READABLE)) {
+    FlRegistration *reg;
+    if (!is_known_unready(self, fd, &reg)) {
         code = receive(reg, fd, view.buf, (size_t)view.len, &got);
     }
     PyBuffer_Release(&view);
@@ -236,7 +191,8 @@ is_unreadable(const FlAttempt *self, int fd)
 static int
 try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 {
-    return is_plain(self) && size_argument(self) > 0 && is_unreadable(self, fd)
+    return fl_attempt_is_plain(self) && size_argument(self) > 0
+                   && is_unreadable(self, fd)
                ? 0
                : call_method(self, fd, result);
 }
@@ -246,15 +202,19 @@ try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 static bool
 is_listening(int fd)
 {
-    int on = socket_option(fd, SO_ACCEPTCONN);
+    int on = 0;
+    socklen_t size = sizeof(on);
     /* macOS lacks the option: assume so. */
-    return on < 0 ? errno == ENOPROTOOPT : on != 0;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) < 0
+               ? errno == ENOPROTOOPT
+               : on != 0;
 }
 
 static int
 try_accept(FlAttempt *self, int fd, PyObject **result)
 {
-    return is_plain(self) && is_unreadable(self, fd) && is_listening(fd)
+    return fl_attempt_is_plain(self) && is_unreadable(self, fd)
+                   && is_listening(fd)
                ? 0
                : call_method(self, fd, result);
 }
@@ -309,9 +269,9 @@ sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 static int
 try_sendall(FlAttempt *self, int fd, PyObject **result)
 {
+    FlRegistration *reg;
     /* Empty data completes at once, even if the send buffer is full. */
-    FlRegistration *reg = registration_of(self, fd);
-    if (self->view.len > 0 && is_known_unready(reg, FL_WRITABLE)) {
+    if (is_known_unready(self, fd, &reg) && self->view.len > 0) {
         return 0;
     }
     const char *rest = (char *)self->view.buf + self->sent_bytes;
@@ -336,7 +296,7 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
     {
         return -1;
     }
-    bool plain = is_plain(self);
+    bool plain = fl_attempt_is_plain(self);
     /* Invariant 3.  The next iteration polls after an operation that may send
        or run a method of the application: its peer may be in this process.
        After a receive on a plain socket it need not. */

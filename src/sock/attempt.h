@@ -18,6 +18,7 @@
 #define FL_SOCK_ATTEMPT_H
 
 #include "core/loop.h"
+#include "core/overrides.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -62,11 +63,11 @@ extern const FlOperation fl_operation_connect;
    would block, or -1 with an exception set. */
 int fl_attempt_try(FlAttempt *self, PyObject **result);
 
-/* Whether the socket may have a persistent registration.  It must be a TCP
-   connection, where a short read or write means that the next would block: a
-   plain socket on Linux, with SO_RCVLOWAT of 1, outside debug mode and with a
-   GIL.  The operation must have a direct call. */
-bool fl_attempt_may_persist(const FlAttempt *self, int fd);
+static inline bool
+fl_attempt_is_plain(const FlAttempt *self)
+{
+    return fl_socket_is_plain(self->state, Py_TYPE(self->sock));
+}
 
 /* The name of the socket's method, borrowed: "recv" for sock_recv. */
 static inline PyObject *

@@ -6,11 +6,7 @@
       registration for the same fd and direction replaces it.  The replaced
       call then waits until it is cancelled, as in asyncio.  A call removes
       only its own registration, never the one that replaced it.
-   3. The call itself occupies the slot.  When it ends, a persistent
-      registration stays; another one is closed.  A call without a persistent
-      registration may run a method of the application's: it runs in a copy of
-      the context in which it began to wait, as a Handle would.
-   4. fastloop/sockets.py awaits and closes each call.  From then on the call
+   3. fastloop/sockets.py awaits and closes each call.  From then on the call
       counts in the socket's _io_refs, as a file of makefile() does, so that
       close() takes effect only when the call ends.  Without that, closing
       would free the fd and the call would wait for ever.  A call that has lost
@@ -25,7 +21,6 @@
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/context.h"
 #include "py/errors.h"
 #include "py/state.h"
 #include "sock/attempt.h"
@@ -38,17 +33,18 @@ typedef struct {
     PyObject_HEAD
     FlAttempt attempt;  /* owns its references, unlike other attempts */
     PyObject *future;   /* NULL before wait, and once released */
-    PyObject *context;  /* to run in; NULL: the loop's.  See invariant 3 */
     int fd;             /* the fd it waits for; -1: it does not wait */
-    atomic_bool counts; /* in the socket's _io_refs: invariant 4 */
+    atomic_bool counts; /* in the socket's _io_refs: invariant 3 */
 } SocketCall;
 
 /* --- the socket's count of users ----------------------------------------- */
 
 /* Add to the socket's _io_refs.  0, or -1 with an exception set. */
 static int
-add_users(PyObject *sock, PyObject *name, long change)
+add_users(SocketCall *self, long change)
 {
+    PyObject *sock = self->attempt.sock;
+    PyObject *name = self->attempt.state->names._io_refs;
     PyObject *count = PyObject_GetAttr(sock, name);
     long users = count == NULL ? -1 : PyLong_AsLong(count);
     Py_XDECREF(count);
@@ -61,39 +57,20 @@ add_users(PyObject *sock, PyObject *name, long change)
     return code;
 }
 
-/* Count the call in its socket.  0, or -1 with an exception set. */
-static int
-begin_count(SocketCall *self)
-{
-    const FlState *state = self->attempt.state;
-    PyObject *sock = self->attempt.sock;
-    if (!PyObject_TypeCheck(sock, (PyTypeObject *)state->socket_type)) {
-        return 0;
-    }
-    int code = add_users(sock, state->names._io_refs, 1);
-    atomic_store(&self->counts, code == 0);
-    return code;
-}
-
 /* Count it no longer, which closes the socket if the application has called
    close().  Loop's thread, or with a GIL any.  0, or -1 with an exception
    set. */
 static int
 end_count(SocketCall *self)
 {
-    const FlNames *names = &self->attempt.state->names;
-    PyObject *sock = self->attempt.sock;
     if (!atomic_exchange(&self->counts, false)) {
         return 0;
     }
+    const FlNames *names = &self->attempt.state->names;
+    PyObject *sock = self->attempt.sock;
     /* Not its _decref_socketios(): Ctrl-C there would leave the count. */
-    int closed = add_users(sock, names->_io_refs, -1);
-    if (closed < 0 && PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        /* Once more: a count that stays would keep the socket open. */
-        PyErr_Clear();
-        closed = add_users(sock, names->_io_refs, -1);
-    }
-    closed = closed < 0 ? -1 : fl_attr_truth(sock, names->_closed);
+    int closed =
+        add_users(self, -1) < 0 ? -1 : fl_attr_truth(sock, names->_closed);
     return closed > 0 ? fl_call_method(sock, names->close, NULL) : closed;
 }
 
@@ -119,9 +96,11 @@ release(SocketCall *self)
 }
 
 /* The fd is ready: try again, and settle the future unless it would block.
-   0, or -1 with an exception set. */
-static int
-on_ready(SocketCall *self)
+   The call of this object, by the slot of the fd.  The caller has a reference:
+   this may empty the slot that owns it. */
+static PyObject *
+on_ready(SocketCall *self, PyObject *Py_UNUSED(args),
+         PyObject *Py_UNUSED(kwargs))
 {
     const FlNames *names = &self->attempt.state->names;
     /* The future may have been cancelled since the event was reported. */
@@ -129,25 +108,21 @@ on_ready(SocketCall *self)
         self->future == NULL ? 1 : fl_call_truth(self->future, names->done);
     if (done != 0 || self->future == NULL) {
         /* Released or cancelled.  The coroutine's `finally` releases it. */
-        return done < 0 ? -1 : 0;
+        return fl_call_none(done < 0 ? -1 : 0);
     }
     PyObject *result = NULL;
     int code = fl_attempt_try(&self->attempt, &result);
-    if (code == 0) {
-        return 0; /* still registered: the next event tries again */
-    }
-    if (self->future == NULL) {
-        /* A method of the application's ran, and released this call. */
+    if (code == 0 || self->future == NULL) {
+        /* Still registered: the next event tries again.  Or a method of the
+           application's ran, and released this call. */
         Py_XDECREF(result);
-        return code < 0 ? -1 : 0;
-    }
-    /* KeyboardInterrupt and SystemExit leave run_forever() and do not reach
-       the future. */
-    if (code < 0 && fl_error_leaves_loop()) {
-        return -1;
+        return fl_call_none(code < 0 ? -1 : 0);
     }
     PyObject *method = names->set_result;
     if (code < 0) {
+        if (fl_error_leaves_loop()) {
+            return NULL; /* it leaves run_forever(), not by the future */
+        }
         method = names->set_exception;
         result = PyErr_GetRaisedException();
     }
@@ -155,48 +130,7 @@ on_ready(SocketCall *self)
     Py_DECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     release(self);
-    return fl_error_keep_first(exc, 0, NULL);
-}
-
-/* The call of this object, by the slot of the fd.  The caller has a reference:
-   on_ready may empty the slot that owns it. */
-static PyObject *
-ready_callback(SocketCall *self, PyObject *Py_UNUSED(args),
-               PyObject *Py_UNUSED(kwargs))
-{
-    if (self->context == NULL) {
-        return fl_call_none(on_ready(self));
-    }
-    if (PyContext_Enter(self->context) < 0) {
-        return NULL;
-    }
-    int code = on_ready(self);
-    fl_context_leave(self->context, code < 0);
-    return fl_call_none(code);
-}
-
-/* Register for the fd, by a persistent registration if possible.  0 or -1. */
-static int
-wait_for_fd(SocketCall *self)
-{
-    FlAttempt *attempt = &self->attempt;
-    PyObject *fd_object = PyLong_FromLong(self->fd);
-    int code = fd_object == NULL
-                   ? -1
-                   : fl_fd_check(attempt->loop, fd_object, self->fd, false);
-    Py_XDECREF(fd_object);
-    bool persists = code == 0 && fl_attempt_may_persist(attempt, self->fd);
-    if (code == 0 && !persists) {
-        /* It has one if it was awaited, closed and is awaited again. */
-        Py_XSETREF(self->context, PyContext_CopyCurrent());
-        code = self->context == NULL ? -1 : 0;
-    }
-    if (code == 0) {
-        code = fl_fd_add_call(attempt->loop, self->fd, attempt->sock,
-                              attempt->operation->event, (PyObject *)self,
-                              persists);
-    }
-    return code;
+    return fl_call_none(fl_error_keep_first(exc, 0, NULL));
 }
 
 /* Make the future and register for the fd.  0, or -1 with an exception set;
@@ -205,6 +139,7 @@ static int
 wait(SocketCall *self)
 {
     const FlAttempt *attempt = &self->attempt;
+    PyObject *sock = attempt->sock;
     if (self->future != NULL || atomic_load(&self->counts)) {
         PyErr_SetString(PyExc_RuntimeError, "a SocketCall is awaited once");
         return -1;
@@ -213,9 +148,22 @@ wait(SocketCall *self)
         PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
                                   attempt->state->names.create_future);
     /* A closed socket raises here and is not registered. */
-    self->fd =
-        self->future == NULL ? -1 : PyObject_AsFileDescriptor(attempt->sock);
-    return self->fd < 0 || begin_count(self) < 0 ? -1 : wait_for_fd(self);
+    self->fd = self->future == NULL ? -1 : PyObject_AsFileDescriptor(sock);
+    if (self->fd < 0) {
+        return -1;
+    }
+    if (PyObject_TypeCheck(sock, (PyTypeObject *)attempt->state->socket_type))
+    {
+        if (add_users(self, 1) < 0) {
+            return -1;
+        }
+        atomic_store(&self->counts, true);
+    }
+    const FlOperation *operation = attempt->operation;
+    return fl_fd_add_call(attempt->loop, self->fd, sock, operation->event,
+                          (PyObject *)self,
+                          operation->direct != NULL
+                              && fl_attempt_is_plain(attempt));
 }
 
 /* --- module functions ---------------------------------------------------- */
@@ -225,10 +173,6 @@ wait(SocketCall *self)
 static int
 check_socket(FlState *state, FlLoop *loop, PyObject *sock)
 {
-    /* They pass for socket.socket itself, except in debug mode. */
-    if (Py_TYPE(sock) == (PyTypeObject *)state->socket_type && !loop->debug) {
-        return 0;
-    }
     return fl_call_done(
         PyObject_CallMethodObjArgs(state->helpers, state->names.check_socket,
                                    sock, loop->debug ? Py_True : Py_False,
@@ -273,11 +217,15 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
             "sock_%U() takes a loop, a socket and its arguments",
             fl_attempt_name(&attempt));
     }
-    if (check_socket(state, FL_LOOP(args[0]), args[1]) < 0) {
-        return NULL;
-    }
     attempt.loop = FL_LOOP(args[0]);
     attempt.sock = args[1];
+    /* The checks pass for socket.socket itself, except in debug mode. */
+    if ((Py_TYPE(attempt.sock) != (PyTypeObject *)state->socket_type
+         || attempt.loop->debug)
+        && check_socket(state, attempt.loop, attempt.sock) < 0)
+    {
+        return NULL;
+    }
     attempt.args[0] = nargs > 2 ? args[2] : NULL;
     attempt.args[1] = nargs > 3 ? args[3] : NULL;
     /* The attempt borrows from the caller's arguments, which live until this
@@ -398,7 +346,6 @@ call_traverse(SocketCall *self, visitproc visit, void *arg)
     Py_VISIT(self->attempt.args[1]);
     Py_VISIT(self->attempt.view.obj);
     Py_VISIT(self->future);
-    Py_VISIT(self->context);
     return 0;
 }
 
@@ -407,7 +354,6 @@ static int
 call_clear(SocketCall *self)
 {
     Py_CLEAR(self->future);
-    Py_CLEAR(self->context);
     Py_CLEAR(self->attempt.args[0]);
     Py_CLEAR(self->attempt.args[1]);
     fl_attempt_release_view(&self->attempt);
@@ -434,7 +380,7 @@ static const char call_doc[] =
 
 static PyType_Slot call_slots[] = {
     {Py_tp_doc, (void *)call_doc},
-    {Py_tp_call, ready_callback},
+    {Py_tp_call, on_ready},
     {Py_tp_dealloc, call_dealloc},
     {Py_am_await, call_await},
     {Py_tp_traverse, call_traverse},

@@ -39,6 +39,7 @@
 #include "core/metrics.h"
 #include "core/poller.h"
 #include "core/report.h"
+#include "loop/add_reader.h"
 #include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"

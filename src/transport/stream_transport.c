@@ -25,6 +25,7 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
+#include "loop/add_reader.h"
 #include "loop/user_fd.h"
 #include "py/args.h"
 #include "py/call.h"

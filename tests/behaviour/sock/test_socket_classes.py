@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextvars
 import socket
 from collections import Counter
 
@@ -20,8 +19,6 @@ from net_helpers import (
     listening_socket,
     server_context,
 )
-
-VAR = contextvars.ContextVar("VAR")
 
 
 class Counting(socket.socket):
@@ -138,30 +135,6 @@ async def test_a_failed_send_lets_go_of_the_data(loop):
             await loop.sock_sendall(own, data)
         data.clear()  # while the exception keeps the frames
         assert caught.tb
-
-
-async def test_later_tries_run_in_a_copy_of_the_callers_context(loop):
-    class Own(socket.socket):
-        def recv(self, *args):
-            seen.append(VAR.get())
-            VAR.set(len(seen))
-            if len(seen) < 3:
-                raise BlockingIOError
-            return super().recv(*args)
-
-    async def call():
-        VAR.set("the caller's")
-        data = await loop.sock_recv(own, 5)
-        return data, VAR.get()
-
-    seen = []
-    near, far = socket.socketpair()
-    own = Own(fileno=near.detach())
-    own.setblocking(False)
-    with own, far:
-        far.send(b"data")
-        assert await loop.create_task(call()) == (b"data", 1)
-    assert seen == ["the caller's", 1, 2]
 
 
 @pytest.mark.parametrize("call", ["accept", "connect"])
