@@ -1,10 +1,4 @@
-/* The module object of fastloop._core: its state, its types, three functions.
-
-   1. Multi-phase initialization.  Every Python object is reached through the
-      module's FlState, so interpreters share none.
-   2. The module supports free-threaded builds and interpreters that have their
-      own GIL.  The slots at the end declare this; without them CPython would
-      turn the GIL on, or refuse the import in such an interpreter. */
+/* The module object of fastloop._core: its state, types and functions. */
 #include "base/forks.h"
 #include "compat/introspection.h"
 #include "compat/private_attributes.h"

@@ -1,14 +1,7 @@
 /* Copies of the loop's queues for applications that read asyncio's private
    attributes: see introspection.h.
 
-   1. The results are copies.  Changing a copy does not change the loop;
-      cancel() of a handle in it does.
-   2. A queued call without a Handle object gets one that points at its queue
-      entry, so that cancelling it works.
-   3. The loop's own operations (FL_READY_OP) show as a Handle of the object
-      they concern.  Cancelling that Handle has no effect.  Events of
-      descriptors do not show.
-   4. Making an object may start a GC, which may run any Python and change the
+   1. Making an object may start a GC, which may run any Python and change the
       queues.  So each entry is located, or its references taken, after the
       objects for it were made. */
 #include "compat/introspection.h"
@@ -69,7 +62,7 @@ handle_of(FlLoop *loop, uint64_t position, FlHandle *new_handle)
 static int
 append_ready(FlLoop *loop, uint64_t position, PyObject *list)
 {
-    /* Before the entry is looked up: invariant 4. */
+    /* Before the entry is looked up: invariant 1. */
     FlHandle *new_handle = fl_handle_new(loop);
     if (new_handle == NULL) {
         return -1;

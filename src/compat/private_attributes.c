@@ -6,10 +6,7 @@
    connected.  UDP tunnels read the peer from _address.  asyncio's own sendfile
    reads _loop, _sock_fd and _protocol_paused.
 
-   1. _buffer is a copy: changing it does not change the write queue.
-   2. Setting an attribute does what the public method does, without that
-      method's checks of the argument.
-   3. Reading _sock or _sock_fd exposes the fd: the application may now write
+   1. Reading _sock or _sock_fd exposes the fd: the application may now write
       to it without our knowledge, so the transport stops corking and sends at
       once.  Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"

@@ -1,10 +1,4 @@
-/* Debug mode: see debug.h.
-
-   1. The checks call asyncio's methods through the loop object, so that their
-      messages are asyncio's, and an application can override them.
-   2. extract_stack() is called without a frame.  It then begins with its
-      caller's frame; C functions have none, so that is the Python code which
-      called fastloop. */
+/* Debug mode: see debug.h. */
 #include "core/debug.h"
 
 #include "core/handle.h"
@@ -35,7 +29,9 @@ fl_debug_check(FlLoop *loop, PyObject *callback, const char *method,
     return code;
 }
 
-/* Replaces a stack that the handle may have. */
+/* Replaces a stack that the handle may have.  Without a frame extract_stack()
+   begins with its caller's; C functions have none, so that is the Python code
+   which called fastloop. */
 int
 fl_debug_note_source(FlLoop *loop, FlHandle *handle)
 {

@@ -1,25 +1,16 @@
 /* Running the entries of the ready queue, and queueing the loop's own
    operations.
 
-   1. An entry is popped and copied before it runs.  Its callback may schedule
-      others, which reuse the slot.
-   2. A batch is the entries that were queued when it began.  What they queue
+   1. A batch is the entries that were queued when it began.  What they queue
       runs in the next iteration, before the events and timers that it queues.
       KeyboardInterrupt and SystemExit end a batch early and leave the rest
       queued.
-   3. Corked bytes are sent when an event returns, also if it raises; when the
-      batch ends; and after the callback in which the coarse clock ticks.
-   4. A call whose handle somebody has kept runs as that handle.  In debug mode
+   2. A call whose handle somebody has kept runs as that handle.  In debug mode
       every call runs as a handle.  Where the application replaced
       asyncio.Handle._run, every call does too, and every handle runs through
       that function.  Three kinds of entry have no handle: the loop's own
       operations, the events of a transport, and the tries of a waiting sock_*
-      call.
-   5. In debug mode and with metrics each entry is timed, by run_timed alone.
-      An fd's reader and writer are two callbacks of one entry, and a sock_*
-      call has no handle (fl_loop_time_rest).
-   6. An exception of an overridden call_exception_handler ends the run, as
-      in asyncio. */
+      call. */
 #include "core/dispatch.h"
 
 #include "base/clock.h"
@@ -290,7 +281,7 @@ run_entry(FlLoop *loop, FlReady *entry)
     switch (entry->kind) {
     case FL_READY_CALL:
         if (entry->of.handle != NULL || FL_UNLIKELY(loop->debug)
-            || FL_UNLIKELY(loop->patched_run != NULL)) /* invariant 4 */
+            || FL_UNLIKELY(loop->patched_run != NULL)) /* invariant 2 */
         {
             return run_as_handle(loop, entry);
         }
@@ -395,7 +386,7 @@ int
 fl_loop_run_batch(FlLoop *loop)
 {
     FlReadyQueue *queue = &loop->ready;
-    uint64_t end = queue->tail; /* invariant 2 */
+    uint64_t end = queue->tail; /* invariant 1 */
     int code = 0;
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
@@ -407,7 +398,7 @@ fl_loop_run_batch(FlLoop *loop)
         (void)atomic_exchange(&loop->wake_queued, false);
     }
     while (queue->head < end && code == 0) {
-        FlReady entry = *fl_ready_pop(queue); /* invariant 1 */
+        FlReady entry = *fl_ready_pop(queue);
         loop->callback_count++;
         loop->corking = true;
         bool is_event = entry.kind == FL_READY_EVENT;
@@ -417,7 +408,7 @@ fl_loop_run_batch(FlLoop *loop)
         if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))
             && (is_event || loop->corked_ns != fl_clock_coarse_ns()))
         {
-            fl_loop_flush_corked_now(loop); /* invariant 3 */
+            fl_loop_flush_corked_now(loop);
         }
     }
     loop->corking = false;

@@ -1,11 +1,7 @@
 /* epoll, or kqueue: see fd_set.h.
 
    1. The set's own fd stays the same when the set is replaced.  A new one
-      could be an fd that the application has closed, and may close again.
-   2. A callback that waits for one direction alone learns of an error and of
-      the end of its connection.  epoll reports these in bits of their own,
-      which fl_fd_set_wait maps to both directions, as selectors does; with
-      kqueue each direction's filter reports them. */
+      could be an fd that the application has closed, and may close again. */
 #include "core/fd_set.h"
 
 #include "base/clock.h"
@@ -103,6 +99,8 @@ fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
             continue;
         }
         event->tag = ready[at].data.u64;
+        /* As selectors does: an error, and the end of a connection, are
+           events of both directions. */
         event->events =
             (bits & ~(uint32_t)EPOLLOUT ? FL_READABLE : 0)
             | (bits & (EPOLLOUT | EPOLLERR | EPOLLHUP) ? FL_WRITABLE : 0);

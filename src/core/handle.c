@@ -218,7 +218,7 @@ fl_timer_dealloc(FlTimerHandle *self)
     FlState *state = FL_LOOP(self->loop)->state;
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
-    /* A queued timer cannot die: timers.c, invariant 1. */
+    /* A queued timer cannot die. */
     FL_CHECK(self->node.place == 0, "the queue owns a reference");
     if (!FL_HAVE_GIL || FL_UNLIKELY(state->nested_timers >= MOST_NESTED)) {
         Py_TRASHCAN_BEGIN(self, fl_timer_dealloc)

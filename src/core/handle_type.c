@@ -4,9 +4,7 @@
       entry would run its own callback and ignore the new value.  Any object
       may be set: run_handle in dispatch.c checks the types of args and
       context when the handle runs.
-   2. A replaced value is released last, outside of the critical section: its
-      destructor may run Python, which must find the new value in place.
-   3. The storage is asyncio's own slots.  fl_handle_register checks asyncio's
+   2. The storage is asyncio's own slots.  fl_handle_register checks asyncio's
       slot descriptors: each slot lies where our structs have it, and there is
       none that our structs lack.  Otherwise a slot and a field of ours would
       share memory. */
@@ -290,7 +288,7 @@ static PyType_Slot timer_slots[] = {
     {0, NULL},
 };
 
-/* Invariant 3.  The names are those of asyncio's slots; the last line of each
+/* Invariant 2.  The names are those of asyncio's slots; the last line of each
    list says where asyncio's part ends and our fields begin. */
 #define BASE_SLOT(type, name)           \
     {                                   \

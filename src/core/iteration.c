@@ -27,14 +27,13 @@
       callback in C may have none.  So before a poll that does not block, at a
       new tick of the coarse clock, a Python function that does nothing is
       called.
-   3. An application may override the loop's time() (overrides.h).  Timers then
-      follow that method alone.  It is called each time the value matters; no
-      value is cached.
-   4. If time() is not overridden, timers that are due by an earlier reading of
-      the clock are queued without another one.  The clock is read for the
-      rest, unless the next is due more than FL_COARSE_LAG_NS after the last
-      poll's tick.  Where ticks come late, as in a virtual machine, such a
-      timer is due by poll_timeout's reading, if nothing else is ready. */
+   3. If time() is overridden (overrides.h), timers follow that method alone:
+      it is called each time the value matters.  Otherwise timers that are due
+      by an earlier reading of the clock are queued without another one.  The
+      clock is read for the rest, unless the next is due more than
+      FL_COARSE_LAG_NS after the last poll's tick.  Where ticks come late, as
+      in a virtual machine, such a timer is due by poll_timeout's reading, if
+      nothing else is ready. */
 #include "core/iteration.h"
 
 #include "base/clock.h"
@@ -345,8 +344,8 @@ queue_due_at(FlLoop *loop, double now_s)
     return 0;
 }
 
-/* Move the due timers to the ready queue: see invariants 3 and 4.  0, or -1
-   with MemoryError or an exception of time(). */
+/* Move the due timers to the ready queue: see invariant 3.  0, or -1 with
+   MemoryError or an exception of time(). */
 static int
 queue_due(FlLoop *loop)
 {

@@ -122,7 +122,7 @@ struct FlLoop {
        of the coarse clock at the latest. */
     FL_ATOMIC unsigned skips_left;
     unsigned skip_allowance;    /* adapted at each empty poll */
-    FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 3 */
+    FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 2 */
     /* The ident of the thread that has the claim, or 0, and that of the thread
        that had it last: see fl_loop_claim.  thread_id is 0 for a part of the
        claim: while a run begins or ends, and in close() and in a _run_once()

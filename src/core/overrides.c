@@ -1,12 +1,6 @@
 /* Methods that the application has replaced: see overrides.h.
 
-   1. Methods of the loop and of socket.socket are compared by identity;
-      Handle._run is recognized by its globals.  A lookup on a class returns
-      the function or descriptor itself, not a new bound method, so an
-      unchanged method is the same object each time.
-   2. A loop whose time is time.monotonic itself, as Home Assistant sets it,
-      has the clock that it has anyway.
-   3. If a check fails, the answer is "replaced".  The slow path then makes the
+   1. If a check fails, the answer is "replaced".  The slow path then makes the
       same lookup, and raises the error where asyncio would. */
 #include "core/overrides.h"
 
@@ -90,7 +84,7 @@ socket_is_plain(const FlState *state)
                         methods[at])
             != 0)
         {
-            PyErr_Clear(); /* invariant 3 */
+            PyErr_Clear(); /* invariant 1 */
             return false;
         }
     }
@@ -112,7 +106,7 @@ fl_overrides_in_dict(FlLoop *loop, FlOverride method)
     int found = PyDict_GetItemRef(loop->dict,
                                   fl_name_at(state, methods[method]), &value);
     if (found < 0) {
-        /* A key of the dict cannot be compared: invariant 3. */
+        /* A key of the dict cannot be compared: invariant 1. */
         PyErr_Clear();
         return true;
     }

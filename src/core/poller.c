@@ -1,26 +1,20 @@
 /* The poller: the set of fds, which waits, and a uv_loop_t that only this file
    runs.
 
-   1. libuv is embedded as it documents: the set contains the fd of its epoll,
-      and uv_run(UV_RUN_NOWAIT) runs when that is ready.  It serves wake-ups
-      from other threads (uv_async_t) on each system, and nothing else.
-   2. A loop that waits for nothing does not pay for libuv, which from 1.45 on
-      opens an io_uring with each loop: it is opened for the first wait, or the
-      first fd of the application or of a transport.
-   3. The backend fd of libuv is never replaced in a running loop: uv_loop_fork
+   1. The backend fd of libuv is never replaced in a running loop: uv_loop_fork
       replaces the wake-up fd with it, and a wake-up that was sent to the old
       one would be lost.  Only a forked child does so, because changing the
       shared one would change the parent's.
-   4. libuv aborts if epoll_ctl fails for an fd that it polls, for example
+   2. libuv aborts if epoll_ctl fails for an fd that it polls, for example
       without memory.  So we add those fds to its epoll ourselves first, where
       a failure is an error code.  libuv then finds them registered and
       modifies them, which needs no memory.
-   5. libuv aborts if an application closed libuv's fds.  So they are checked
+   3. libuv aborts if an application closed libuv's fds.  So they are checked
       before the first wait of a run, which a wake-up may follow, and before
       libuv closes them.  Between these libuv runs only where the set reports
       its epoll, which is therefore open.  If one was closed, or the set's own,
       libuv is not run again, and a run of the loop is an error.
-   6. An application that closes an fd twice closes what has its number by
+   4. An application that closes an fd twice closes what has its number by
       then.  So that this is seldom libuv's, which aborts where its wake-up fd
       is closed, libuv gets none of the lowest free fds.  Nor does it get one
       from 0 to 2: it aborts when it closes those. */
@@ -49,7 +43,7 @@
 /* The longest poll of a loop that no thread can wake, because libuv could not
    be opened or the system refuses to register it. */
 #define UNWAKEABLE_NS   (5 * FL_NS_PER_MS)
-/* How many of the lowest free fds libuv does not get (invariant 6). */
+/* How many of the lowest free fds libuv does not get (invariant 4). */
 #define HELD_FDS        8
 
 /* --- opening and closing ------------------------------------------------- */
@@ -69,7 +63,7 @@ close_forgotten_backend(uv_loop_t *uv)
 #endif
 }
 
-/* Hold the lowest free fds while libuv opens its own: invariant 6.  Where few
+/* Hold the lowest free fds while libuv opens its own: invariant 4.  Where few
    are left, hold only those from 0 to 2.  Returns how many. */
 static int
 hold_lowest_fds(const FlPoller *poller, int *held)
@@ -159,7 +153,7 @@ init_uv(FlPoller *poller)
     return code;
 }
 
-/* Add the fds that libuv is about to poll to its epoll: see invariant 4.  One
+/* Add the fds that libuv is about to poll to its epoll: see invariant 2.  One
    that is registered already stays as it is, because newer versions of libuv
    register as edge-triggered.  Returns how many were added, or a negative
    errno. */
@@ -193,7 +187,7 @@ static int
 check_uv_fds(FlPoller *poller)
 {
     if (add_uv_fds(poller) != 0) {
-        poller->table.failure_code = -EBADF; /* invariant 5 */
+        poller->table.failure_code = -EBADF; /* invariant 3 */
     }
     return poller->table.failure_code;
 }
@@ -238,7 +232,9 @@ fl_poller_register(FlPoller *poller, int fd, size_t size_bytes,
                    const FlRegistration *init, FlRegistration **out)
 {
     fl_fd_table_lock(&poller->table);
-    /* If there is no room for its fds, the first wait tries again. */
+    /* Not opened with the loop: from 1.45 on libuv opens an io_uring with it,
+       for which a loop that waits for nothing need not pay.  If there is no
+       room for its fds, the first wait tries again. */
     (void)open_uv(poller);
     fl_fd_table_unlock(&poller->table);
     return fl_registration_open(&poller->table, fd, size_bytes, init, out);
@@ -387,7 +383,7 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     poller->polls++;
     int count = fl_fd_set_wait(&table->set, table->events, timeout_ns);
     if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
-        table->failure_code = count; /* invariant 5 */
+        table->failure_code = count; /* invariant 3 */
     } /* after EINTR Python's signal handlers run, and the next poll follows */
     table->event_count = count > 0 ? count : 0;
     if (table->set.uv_fired) {

@@ -1,10 +1,4 @@
-/* The ready queue: memory of its chunks; visiting and clearing entries.
-
-   1. If the queue is empty when its only chunk is full, it starts that chunk
-      again.  So a callback that reschedules itself needs no second chunk.
-   2. Entries are no Python objects.  GC reaches what they own through the
-      loop's tp_traverse (fl_ready_traverse).  A reference missing there keeps
-      a garbage cycle alive for ever. */
+/* The ready queue: memory of its chunks; visiting and clearing entries. */
 #include "core/ready_queue.h"
 
 #include "py/compat.h"
@@ -122,7 +116,8 @@ fl_ready_free(FlReadyQueue *queue)
 int
 fl_ready_grow(FlReadyQueue *queue)
 {
-    /* Invariant 1. */
+    /* Empty: start its only chunk again.  So a callback that reschedules
+       itself needs no second one. */
     if (queue->head == queue->tail && queue->head_chunk == queue->tail_chunk) {
         start_head(queue, queue->head_chunk);
         start_tail(queue, queue->tail_chunk);

@@ -12,14 +12,9 @@
       events one EPOLL_CTL_MOD checks that the fd still refers to the
       registered file.  After MOST_STALE stale events the set is replaced,
       which is the only way to stop them.
-   3. The set may contain more than is wanted: FlRegistration.interest says
-      what.  After two unwanted events in a row it is taken out of the set.
-      Not after one: often the next iteration wants the event again.
-   4. An fd has one registration.  What the set contains under the fd for its
+   3. An fd has one registration.  What the set contains under the fd for its
       present file is that one's, or stale.  So it may be removed, also if
-      other code has closed the fd and reused it.
-   5. What the system refuses is an error code and ends at most the one
-      registration that the call was for. */
+      other code has closed the fd and reused it. */
 #include "core/registration.h"
 
 #include "base/codes.h"

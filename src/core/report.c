@@ -2,9 +2,7 @@
 
    1. Each function starts with an exception set, or with the `code` of a call,
       and returns with an exception set exactly if it returns -1.  Otherwise a
-      later, unrelated call would find that exception.
-   2. The messages are composed in fastloop/loop.py, not here: a report is
-      rare, and asyncio's helpers have the wording of each Python version. */
+      later, unrelated call would find that exception. */
 #include "core/report.h"
 
 #include "core/loop.h"

@@ -16,8 +16,8 @@
    4. Without a GIL the ready queue and the timers belong to the thread that
       claimed the loop.  While no thread has, they belong to the one that has
       the lock.  A claim takes the lock once: after that no thread uses them
-      that found the loop idle.  Exceptions, not guarded: a timer's attribute
-      _when, and the copies _ready and _scheduled. */
+      that found the loop idle.  Exceptions, not guarded: the copies
+      _ready and _scheduled. */
 #include "core/thread_queue.h"
 
 #include "core/loop.h"

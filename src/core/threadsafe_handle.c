@@ -8,11 +8,7 @@
       thread_queue->running names it, under the queue's lock.  Only threads
       that call cancel() or cancelled() of that handle sleep.
    2. `cancelled` is set under the same lock.  Otherwise cancel() could return
-      as if in time while the loop begins the callback.
-   3. The callback's own thread never waits: it would wait for itself.
-      asyncio's lock is re-entrant for the same reason.
-   4. A waiting thread releases the GIL, which the callback needs to return,
-      and runs signal handlers meanwhile. */
+      as if in time while the loop begins the callback. */
 #include "core/threadsafe_handle.h"
 
 #include "core/handle.h"
@@ -54,7 +50,8 @@ fl_threadsafe_handle_wait_callback(FlHandle *self, bool cancel)
     FlThreadQueue *thread_queue = &FL_LOOP(self->loop)->thread_queue;
     for (;;) {
         fl_thread_queue_lock(thread_queue);
-        /* See invariant 3. */
+        /* The callback's own thread never waits: it would wait for
+           itself. */
         bool runs =
             thread_queue->running == self
             && thread_queue->running_thread != PyThread_get_thread_ident();

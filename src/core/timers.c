@@ -1,9 +1,4 @@
-/* Timers: timer handles enter and leave the loop's timer queue.
-
-   1. The queue owns a reference to each timer handle in it.  A removal without
-      its Py_DECREF would leak the handle and, through it, the loop.
-   2. The queue has no lock: see thread_queue.c, invariant 4.  While a thread
-      runs the loop, others post their changes to the thread queue. */
+/* Timers: timer handles enter and leave the loop's timer queue. */
 #include "core/timers.h"
 
 #include "base/timer_queue.h"
@@ -68,7 +63,7 @@ fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
         PyErr_NoMemory();
         return -1;
     }
-    Py_INCREF(timer); /* invariant 1 */
+    Py_INCREF(timer); /* the queue's reference */
     return 0;
 }
 

@@ -3,9 +3,7 @@
    1. The function and its arguments are dropped before the outcome is posted.
       Otherwise an object that was passed in could still be alive when the
       awaiting task continues.
-   2. Cancelling the asyncio future sends the executor nothing.  The worker
-      checks future.cancelled() when it takes the job, and skips the call.
-   3. The future may be done before its outcome arrives, if it was cancelled
+   2. The future may be done before its outcome arrives, if it was cancelled
       while the job ran.  The outcome is then dropped: setting it would raise
       InvalidStateError.  A closed loop drops outcomes too. */
 #include "executor/job.h"
@@ -32,7 +30,7 @@ typedef struct {
 
 /* --- on the loop's thread ------------------------------------------------ */
 
-/* Settle the future, unless it is done (invariant 3).  One that rejects the
+/* Settle the future, unless it is done (invariant 2).  One that rejects the
    value gets that error instead, or the awaiting task would wait for ever:
    before 3.12 a future rejects StopIteration.  0, or -1 with an exception that
    must leave the loop. */
@@ -223,7 +221,7 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),
            gets the outcome. */
         PyErr_Clear();
     }
-    /* Invariant 2.  func is NULL if the executor has cancelled the job. */
+    /* func is NULL if the executor has cancelled the job. */
     if (cancelled > 0 || job->func == NULL) {
         Py_RETURN_NONE;
     }

@@ -1,12 +1,9 @@
 /* The loop object: creation, closing, garbage collection and method table.
 
-   1. close() releases everything: afterwards no queued callback, timer,
-      registration or open transport refers to the loop, and the poller is
-      closed.
-   2. `closed` is set before anything is released.  Releasing runs destructors,
+   1. `closed` is set before anything is released.  Releasing runs destructors,
       and those may call the loop: it must refuse what they add, or that would
       never be released.
-   3. tp_clear does what close() does.  A loop that nothing reaches is garbage
+   2. tp_clear does what close() does.  A loop that nothing reaches is garbage
       together with its transports: the loop's reference to a transport is a
       cycle that only the GC can break (visit_transports). */
 #include "loop/base_loop.h"
@@ -151,12 +148,12 @@ abandon_transports(FlList *list)
     }
 }
 
-/* Release everything; see invariants 1 and 2.  Also called for a loop that
+/* Release everything: see invariant 1.  Also called for a loop that
    loop_new could not finish, so each part may be missing. */
 static void
 close_core(FlLoop *loop)
 {
-    /* First: see invariant 2. */
+    /* First: see invariant 1. */
     loop->closed = true;
     if (loop->thread_queue_ready) {
         fl_thread_queue_close(loop);

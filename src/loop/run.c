@@ -5,9 +5,7 @@
       (fastloop/loop.py) does so, like applications that drive a run themselves
       with _run_once().
    2. A run holds the claim of its loop.  A _run_once() outside a run claims
-      the loop for its one iteration.
-   3. stop(), is_running() and is_closed() are asyncio's: they set or read
-      _stopping, _thread_id and _closed. */
+      the loop for its one iteration. */
 #include "loop/run.h"
 
 #include "base/codes.h"

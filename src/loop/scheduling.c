@@ -6,10 +6,7 @@
       Other code can only pass it on, with the result to asyncio's C code.
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
-      slot first.
-   3. Without a GIL a handle owns its call from the start (it is "filled"), so
-      that no other thread has to look into the queue.  So it does in debug
-      mode, and where the context is of another class (is_custom_context). */
+      slot first. */
 #include "loop/scheduling.h"
 
 #include "base/clock.h"

@@ -3,11 +3,9 @@
    They stay CPython's, so that all_tasks, eager tasks, debuggers and
    `python -m asyncio ps` keep working.
 
-   1. With a task factory, or in debug mode, asyncio's own create_task is
-      called, because what it does then differs between versions.
-   2. A future or task belongs to this loop, whichever loop is set as running:
+   1. A future or task belongs to this loop, whichever loop is set as running:
       a callback may have called asyncio._set_running_loop().
-   3. An application may replace asyncio's Task and Future; then asyncio's own
+   2. An application may replace asyncio's Task and Future; then asyncio's own
       methods, which look them up, are called.  During a run the check made at
       its beginning counts (loop->plain_tasks). */
 #include "loop/tasks.h"
@@ -107,7 +105,7 @@ fl_tasks_are_plain(const FlLoop *loop)
 }
 
 /* Whether to instantiate asyncio's types directly: 1, 0 or -1.  See
-   invariant 3. */
+   invariant 2. */
 static inline int
 uses_asyncio_types(const FlLoop *loop)
 {

@@ -1,7 +1,4 @@
-/* Parsing a method's arguments, positional or keyword: see args.h.
-
-   1. Everything parsed is borrowed from the caller's argument vector, which
-      outlives the call.  Nothing is released on failure. */
+/* Parsing a method's arguments, positional or keyword: see args.h. */
 #include "py/args.h"
 
 #include "py/compat.h"

@@ -1,7 +1,4 @@
-/* Calls to Python whose result is a C value: see call.h.
-
-   1. A result's truth is decided by PyObject_IsTrue, not by identity with
-      Py_True: an application's future may return any object from done(). */
+/* Calls to Python whose result is a C value: see call.h. */
 #include "py/call.h"
 
 #include "py/compat.h"

@@ -1,8 +1,4 @@
-/* Error codes and exceptions: see errors.h.
-
-   1. An OSError is made by calling OSError(errno, text).  That constructor
-      picks the subclass (ConnectionResetError ...), and applications compare
-      the text with strerror's: so nothing is added to it. */
+/* Error codes and exceptions: see errors.h. */
 #include "py/errors.h"
 
 #include "base/codes.h"
@@ -10,7 +6,8 @@
 
 #include <string.h>
 
-/* Codes are negative errnos, OSError takes positive ones. */
+/* Codes are negative errnos, OSError takes positive ones.  Applications
+   compare its text with strerror's: nothing is added. */
 PyObject *
 fl_errno_exception(int code)
 {

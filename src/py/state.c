@@ -1,14 +1,8 @@
 /* Module state: what is imported, interned and found out once per interpreter.
 
-   1. FL_IMPORTS, FL_OBJECTS and FL_TYPES declare every owned reference of
-      FlState, except its interned strings.  Those are not visited: a str is
-      not a GC object.
-   2. A type whose struct begins with asyncio's slots is created only after its
+   1. A type whose struct begins with asyncio's slots is created only after its
       layout was checked (fl_type_derive).  An unknown layout would have a slot
-      and a field of ours share memory.
-   3. The tuple of keywords with which asyncio's C code calls call_soon has no
-      public name, so one call is recorded: that of a future on a stub loop.
-      If asyncio's futures are not those in C, c_kwnames stays NULL. */
+      and a field of ours share memory. */
 #include "py/state.h"
 
 #include "py/call.h"
@@ -73,7 +67,10 @@ record_call(PyObject *module, PyObject *const *Py_UNUSED(args),
     Py_RETURN_NONE;
 }
 
-/* Invariant 3.  0, or -1 with an exception set. */
+/* The tuple of keywords with which asyncio's C code calls call_soon has no
+   public name, so one call is recorded: that of a future on a stub loop.  If
+   asyncio's futures are not those in C, c_kwnames stays NULL.  0, or -1 with
+   an exception set. */
 static int
 find_c_kwnames(PyObject *module)
 {
@@ -198,7 +195,7 @@ check_layout(PyTypeObject *base, const FlBaseSlot *slots)
                : raise_layout_error(base, "");
 }
 
-/* Invariant 2: the check comes before the type exists.  CPython itself refuses
+/* Invariant 1: the check comes before the type exists.  CPython itself refuses
    a mixin that has other slots than the base. */
 PyTypeObject *
 fl_type_derive(PyObject *module, PyType_Spec *spec, PyObject *base,

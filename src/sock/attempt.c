@@ -5,13 +5,10 @@
       the next try may be skipped until epoll reports an event.  Where that is
       wrong, as before an EOF, the registration is level-triggered and the next
       poll reports it.
-   2. A short transfer proves nothing on a datagram, Unix or listening socket.
-      These get no persistent registration: each call is tried first and then
-      waits as add_reader does.
-   3. fl_attempt_try flushes corked writes first.  Otherwise bytes that were
+   2. fl_attempt_try flushes corked writes first.  Otherwise bytes that were
       written earlier could leave after those that this call sends, or a
       receive would not find them.
-   4. To take a buffer may run its __buffer__(), which may close the socket.
+   3. To take a buffer may run its __buffer__(), which may close the socket.
       So no fd that was read before is used after it. */
 #include "sock/attempt.h"
 
@@ -164,7 +161,7 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
         PyErr_Clear(); /* the socket's method raises its own TypeError */
         return call_method(self, fd, result);
     }
-    if (view.len == 0 || !has_fd(self, fd)) { /* invariant 4 */
+    if (view.len == 0 || !has_fd(self, fd)) { /* invariant 3 */
         /* An empty buffer is the method's to judge, as for size 0. */
         PyBuffer_Release(&view);
         return call_method(self, fd, result);
@@ -290,14 +287,14 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
     const FlOperation *operation = self->operation;
     /* sendall's data is held until the call ends, so that the application
        cannot resize it between two tries.  First, because it may run Python:
-       invariants 3 and 4. */
+       invariants 2 and 3. */
     if (operation == &fl_operation_sendall && self->view.obj == NULL
         && PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE) < 0)
     {
         return -1;
     }
     bool plain = fl_attempt_is_plain(self);
-    /* Invariant 3.  The next iteration polls after an operation that may send
+    /* Invariant 2.  The next iteration polls after an operation that may send
        or run a method of the application: its peer may be in this process.
        After a receive on a plain socket it need not. */
     if (operation->event == FL_WRITABLE || !plain) {

@@ -5,18 +5,13 @@
       application set anything on the object, maybe a method.
    2. Whichever step of an upgrade or a downgrade fails, the reader works.  An
       upgrade changes the class first, then the __dict__: the native class runs
-      asyncio's code for an object without a state (6).  A downgrade adds the
+      asyncio's code for an object without a state (4).  A downgrade adds the
       attributes to the __dict__, then removes the state, then changes the
       class, as an audit hook may use the reader there.
-   3. Calls into Python may downgrade the reader.  The state then is stale: it
-      still works, but no code uses it.  Code that goes on after such
-      a call checks `downgraded`.
-   4. What decides whether a reader may stay native is checked by each call,
+   3. What decides whether a reader may stay native is checked by each call,
       not cached, except for the methods of asyncio's class
       (fl_reader_methods_are_plain).
-   5. NativeReader has no storage of its own: an instance has the layout of
-      asyncio's class, so that __class__ can be changed both ways.
-   6. Each of its descriptors works for three kinds of object: a native reader,
+   4. Each of its descriptors works for three kinds of object: a native reader,
       whose value is in its state; an instance without a state, whose value is
       in its __dict__; and a reader that the access itself downgrades, after
       which the access is repeated on the plain reader. */
@@ -514,7 +509,7 @@ fl_native_reader_register(PyObject *module, FlState *state)
     if (state->object_class == NULL || state->reader_type == NULL) {
         return -1;
     }
-    /* The size is 0: the base class's layout is kept (invariant 5). */
+    /* The size is 0: __class__ can be changed both ways. */
     PyType_Spec native_spec = {"fastloop._core.NativeReader", 0, 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
                                native_slots};

@@ -1,29 +1,19 @@
 /* The way of a native reader's bytes: from the socket to its store, and from
    there to the method that awaits them.
 
-   The functions that a stream calls instead of StreamReaderProtocol's methods:
+   A stream calls functions of this file instead of StreamReaderProtocol's
+   methods.
 
-   1. Each call looks the protocol's data_received up and compares it with
-      asyncio's, as a call by name would: an application may replace it at any
-      time.
-   2. A lookup that fails is not reported here.  The bytes then go to
+   1. A lookup that fails is not reported here.  The bytes then go to
       data_received by its name, which fails in the same way and is reported as
       that method's error.
-   3. Between find_room and buffers_filled the stream only reads from the
+   2. Between find_room and buffers_filled the stream only reads from the
       socket.  state->filling owns the reader's state meanwhile, so that
       buffers_filled needs no lookup, which could fail after the bytes were
       received.
-
-   The steps of read, readexactly, readuntil and readline:
-
-   4. A step does what asyncio's method does between two awaits, in its order.
-      Where that method would raise, the step returns None, and the method
-      raises.
-   5. Arguments are converted before the reader's state is fetched: conversion
-      may run Python code (__index__), which may downgrade the reader.
-   6. The caller passes waited=False in the first step of a call and True in
-      those that follow an await.  As in asyncio, only the first step raises
-      the reader's exception, and read waits at most once. */
+   3. Arguments of the steps are converted before the reader's state is
+      fetched: conversion may run Python code (__index__), which may downgrade
+      the reader. */
 #include "streams/reader.h"
 
 #include "core/loop.h"
@@ -241,7 +231,7 @@ reader_of_protocol(FlState *state, PyObject *protocol)
         reader = fl_weakref_get(weak);
     }
     Py_XDECREF(weak);
-    PyErr_Clear(); /* invariant 2 */
+    PyErr_Clear(); /* invariant 1 */
     return reader;
 }
 
@@ -286,7 +276,7 @@ find_waiting(FlState *state, PyObject *protocol)
     FlReader *self = reader == NULL ? NULL : native_state(state, reader);
     Py_XINCREF(self);
     Py_XDECREF(reader);
-    PyErr_Clear(); /* invariant 2 */
+    PyErr_Clear(); /* invariant 1 */
     if (self != NULL
         && (!fl_reader_has(self->waiter) || self->eof
             || self->store.size_bytes >= self->wanted_bytes))
@@ -333,7 +323,7 @@ find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
 }
 
 /* FlNativeProtocol: the kernel wrote got_bytes into that memory.  See
-   invariant 3; the protocol is not needed. */
+   invariant 2; the protocol is not needed. */
 static int
 buffers_filled(FlState *state, PyObject *Py_UNUSED(protocol),
                const struct iovec *memory, size_t got_bytes)
