@@ -53,12 +53,6 @@ def client_tls() -> ssl.SSLContext:
     return context
 
 
-@pytest.fixture(scope="session")
-def distrusting_tls() -> ssl.SSLContext:
-    """A client's context, which trusts nobody."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
 def _unprivileged() -> pwd.struct_passwd:
     """Whom to start a server as that refuses root."""
     if os.geteuid() != 0:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import io
-import json
 import signal
 import urllib.request
 
@@ -200,58 +199,6 @@ async def test_client_that_leaves_cancels_the_handler():
         with contextlib.suppress(asyncio.CancelledError):
             await request
         await cancelled.wait()
-
-
-async def test_client_timeout():
-    app, started, cancelled = make_slow_app()
-
-    async with serving(app=app, handler_cancellation=True) as url:
-        async with client() as session:
-            limit = aiohttp.ClientTimeout(total=0.05)
-            # On a busy machine it may be over before the handler begins.
-            while not started.is_set():
-                with pytest.raises(asyncio.TimeoutError):
-                    await session.get(url + "/slow", timeout=limit)
-    await cancelled.wait()
-
-
-async def test_refused():
-    """A port nobody listens on."""
-    async with client() as session:
-        async with serving() as url:
-            pass
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await session.get(url)
-
-
-async def test_unix_socket(tmp_path):
-    path = str(tmp_path / "sock")
-
-    runner = web.AppRunner(make_app())
-    await runner.setup()
-    await web.UnixSite(runner, path).start()
-    connector = aiohttp.UnixConnector(path)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        for _ in range(2):
-            async with session.get("http://unix/whole") as got:
-                assert await got.read() == BODY
-    await runner.cleanup()
-
-
-async def test_raw_pipeline():
-    """Requests sent together: the answers come in order."""
-    async with serving() as url:
-        port = int(url.rpartition(":")[2])
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-        writer.write(request * 9)
-        writer.write(request[:-2] + b"Connection: close\r\n\r\n")
-        answers = (await reader.read()).split(b"HTTP/1.1 200 OK")[1:]
-        writer.close()
-        await writer.wait_closed()
-        bodies = [a.partition(b"\r\n\r\n")[2] for a in answers]
-        assert len(bodies) == 10
-        assert len({json.loads(b)["peer"][1] for b in bodies}) == 1
 
 
 def test_run_app(start, loop_kind):

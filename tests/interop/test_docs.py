@@ -81,25 +81,6 @@ def test_a_program_without_a_name_runs(source, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/index.md"])
-def test_the_first_commands_install_fastloop_alone(name):
-    """And not what `bench` needs: matplotlib, and NumPy for it."""
-    text = (ROOT / name).read_text("utf-8")
-    assert re.findall("^pip install .*", text, re.M)[0] == "pip install ."
-
-
-def test_the_first_program_names_its_loop():
-    source = BLOCK.findall((ROOT / "README.md").read_text("utf-8"))[0]
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        env=child_env(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.stdout.startswith("<fastloop.Loop running=True"), done.stderr
-
-
 def test_each_program_with_a_name_has_a_test():
     """The tests of servers have programs of their own that say the same."""
     names = {
@@ -110,7 +91,7 @@ def test_each_program_with_a_name_has_a_test():
     tests = "".join(
         path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")
     )
-    # Of test_gunicorn.py; and Ray, which has no release for each Python.
+    # Of apps/gunicorn_fastloop.py; and Ray, which not each Python has.
     elsewhere = {"workers.py", "gunicorn.conf.py", "ray_actors.py"}
     assert [name for name in names - elsewhere if name not in tests] == []
 

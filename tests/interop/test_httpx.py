@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 
 import pytest
-from interop_process import APPS, CERTS
+from interop_process import APPS
 
 pytest.importorskip("httpx", reason="httpx is not installed")
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -90,25 +89,6 @@ async def test_streams():
         async with client.stream("GET", "/stream?n=500") as response:
             lines = [line async for line in response.aiter_lines()]
         assert lines == [f"line {i}" for i in range(500)]
-
-
-async def test_tls():
-    trust = ssl.create_default_context(cafile=CERTS / "ca.pem")
-
-    async with (
-        serving(
-            ssl_certfile=CERTS / "localhost.pem",
-            ssl_keyfile=CERTS / "localhost.key",
-        ) as url,
-        httpx.AsyncClient(
-            base_url=url, verify=trust, trust_env=False
-        ) as client,
-    ):
-        body = bytes(0x200000)
-        got = await client.post("/echo", content=body)
-        assert got.content == body
-        stream = got.extensions["network_stream"]
-        assert stream.get_extra_info("ssl_object").version() == "TLSv1.3"
 
 
 async def test_timeouts_and_refusals():

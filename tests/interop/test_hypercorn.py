@@ -55,19 +55,6 @@ def test_command(start, loop_kind, workers):
     assert "Traceback" not in child.log
 
 
-def test_tls(start, loop_kind, client_tls):
-    child = start(
-        *COMMAND, *TLS, "hypercorn_app:app", env=child_env(LOOP=loop_kind)
-    )
-    port = int(child.wait_for(READY)[1])
-    conn = http.client.HTTPSConnection(
-        "127.0.0.1", port, timeout=PATIENCE, context=client_tls
-    )
-    use(conn, loop_kind)
-    assert child.stop() == 0
-    assert "Traceback" not in child.log
-
-
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_as_a_coroutine(start, loop_kind, signum):
     child = start("hypercorn_app.py", "0", env=child_env(LOOP=loop_kind))

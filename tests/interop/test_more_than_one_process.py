@@ -213,6 +213,17 @@ def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening, hold):
         assert "Traceback" not in old.log + new.log
 
 
+def worker_options(worker: str, loop_kind: str) -> tuple[str, ...]:
+    """What starts that kind of worker on that kind of loop."""
+    if worker == "uvicorn":
+        name = f"{loop_kind.capitalize()}Worker"
+        return ("-k", f"gunicorn_fastloop.{name}")
+    own = ("-k", "asgi", "--asgi-loop", "asyncio")
+    if loop_kind == "fastloop":
+        own += ("-c", str(APPS / "gunicorn_fastloop.py"))
+    return own
+
+
 @pytest.mark.parametrize("worker", ["uvicorn", "asgi"])
 def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker, hold):
     if worker == "uvicorn":
@@ -221,12 +232,10 @@ def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker, hold):
     else:
         reason = "this gunicorn has no ASGI worker"
         pytest.importorskip("gunicorn.workers.gasgi", reason=reason)
-    from test_gunicorn import options
-
     child = start(
         *("-m", "gunicorn", "holding:app", "--workers", "2"),
         *("--bind", "127.0.0.1:0", "--graceful-timeout", "30"),
-        *options(worker, loop_kind),
+        *worker_options(worker, loop_kind),
     )
     port = int(child.wait_for(r"Listening at: http://[\d.]+:(\d+)")[1])
     child.wait_for("lifespan begins", times=2)
@@ -250,14 +259,6 @@ def test_gunicorn_reloads_with_requests_begun(start, loop_kind, worker, hold):
 
 # -- workers -----------------------------------------------------------------
 
-HYPERCORN = """
-import fastloop
-
-fastloop.install()
-
-from holding import app
-"""
-
 
 def commands(server, port, tmp_path):
     """What starts two workers of a server, and what they say when ready."""
@@ -265,17 +266,12 @@ def commands(server, port, tmp_path):
         loop = ("--loop", LOOPS["fastloop"])
         words = ["-m", "uvicorn", "holding:app", "--workers", "2", *loop]
         return [*words, "--port", str(port)]
-    if server == "hypercorn":
-        (tmp_path / "on_fastloop.py").write_text(HYPERCORN, "utf-8")
-        words = ["-W", "ignore::DeprecationWarning", "-m", "hypercorn"]
-        words += ["-k", "asyncio", "--workers", "2", "--bind"]
-        return [*words, f"127.0.0.1:{port}", f"{tmp_path}/on_fastloop:app"]
     file = tmp_path / "serve_granian.py"
     file.write_text(named("serve_granian.py"), encoding="utf-8")
     return [str(file), "holding:app", str(port)]
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
+@pytest.mark.parametrize("server", ["uvicorn", "granian"])
 def test_workers_of_a_server(start, server, tmp_path):
     pytest.importorskip(server, reason=f"{server} is not installed")
     port = free_port()
@@ -307,16 +303,3 @@ def test_dask_workers(program):
     child = program("dask_cluster.py")
     assert child.child.wait(PATIENCE) == 0, child.log
     child.wait_for(rf"{{'fastloop.loop'}} {sum(range(100))}\n")
-
-
-def test_dask_refuses_the_name_of_any_other_loop():
-    """Why the page sets the policy instead."""
-    pytest.importorskip("distributed", reason="distributed is not installed")
-    code = "import dask; from distributed.config import get_loop_factory; "
-    code += "dask.config.set({'distributed.admin.event-loop': 'fastloop'}); "
-    child = Process.python("-c", f"{code} get_loop_factory()")
-    try:
-        assert child.child.wait(PATIENCE) == 1
-        child.wait_for("ValueError: Expected distributed.admin.event-loop")
-    finally:
-        child.kill()

@@ -27,7 +27,9 @@ def program(start, tmp_path):
 
 
 def test_loops_in_threads_share_the_load_of_a_port(program):
-    child, port, _ = program
+    child, port, gil = program
+    free = sysconfig.get_config_var("Py_GIL_DISABLED")
+    assert gil == ("without" if free else "with")
     shares = collections.Counter(int(asks(port)) for _ in range(600))
     assert len(shares) == THREADS
     assert child.child.pid not in shares  # the main thread serves nothing
@@ -35,8 +37,3 @@ def test_loops_in_threads_share_the_load_of_a_port(program):
     assert all(120 <= share <= 280 for share in shares.values()), shares
     assert child.stop() == 0, child.log
     assert "Traceback" not in child.log
-
-
-def test_threads_have_a_gil_only_on_a_build_with_one(program):
-    free = sysconfig.get_config_var("Py_GIL_DISABLED")
-    assert program[2] == ("without" if free else "with")

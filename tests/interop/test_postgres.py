@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import ssl
 
 import pytest
 
@@ -56,23 +55,6 @@ async def test_queries(dsn):
         assert await conn.fetchval("select $1::text", big) == big
 
 
-async def test_transactions(pg):
-    async with connected(pg) as conn:
-        await conn.execute("create temp table t (n int primary key)")
-        with pytest.raises(ZeroDivisionError):
-            async with conn.transaction():
-                await conn.execute("insert into t values (1)")
-                raise ZeroDivisionError
-        async with conn.transaction():
-            await conn.executemany(
-                "insert into t values ($1)", [(i,) for i in range(500)]
-            )
-            with contextlib.suppress(asyncpg.UniqueViolationError):
-                async with conn.transaction():
-                    await conn.execute("insert into t values (1)")
-        assert await conn.fetchval("select count(*) from t") == 500
-
-
 async def test_copy(dsn):
     """COPY in from a generator of rows and out to a file object."""
     async with connected(dsn) as conn:
@@ -100,12 +82,6 @@ async def test_pool_and_concurrency(dsn):
 
         pids = await asyncio.gather(*(one(i) for i in range(60)))
         assert 1 < len(set(pids)) <= 5
-
-
-async def test_an_unknown_certificate_is_refused(pg, distrusting_tls):
-    args = {**pg, "host": "localhost", "ssl": distrusting_tls}
-    with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncpg.connect(**args)
 
 
 async def test_notifications(pg):

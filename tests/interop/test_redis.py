@@ -55,17 +55,6 @@ async def test_commands(redis_server, way, protocol):
             await client.lpush("key", 1)
 
 
-async def test_an_unknown_certificate_is_refused(redis_server):
-    with pytest.raises(redis.ConnectionError, match="VERIFY_FAIL"):
-        async with connected(
-            redis_server,
-            "tls",
-            ssl_ca_certs=str(CERTS / "client.pem"),
-            retry=None,
-        ):
-            pass
-
-
 @every_way
 async def test_pipelines(redis_server, way):
     """10,000 commands in one go; an optimistic transaction that loses."""
@@ -83,20 +72,6 @@ async def test_pipelines(redis_server, way):
             with pytest.raises(redis.WatchError):
                 await pipe.execute()
         assert await client.get("key") == b"theirs"
-
-
-@pytest.mark.parametrize(("way", "count"), [("tcp", 50), ("tls", 10)])
-async def test_many_tasks_on_one_pool(redis_server, way, count):
-    async with connected(redis_server, way, max_connections=count) as client:
-
-        async def work(i):
-            await client.set(f"key:{i}", i)
-            return int(await client.get(f"key:{i}"))
-
-        got = await asyncio.gather(*(work(i) for i in range(count)))
-        assert got == list(range(count))
-        keys = {key async for key in client.scan_iter("key:*", count=7)}
-        assert len(keys) == count
 
 
 async def test_blocking_pop(redis_server):
@@ -134,22 +109,6 @@ async def test_publish_and_subscribe(redis_server):
                 if len(got) == 100:
                     break
             assert got == [str(i) for i in range(100)]
-
-
-async def test_lock_between_tasks(redis_server):
-    async with connected(redis_server) as client:
-        inside = 0
-
-        async def work():
-            nonlocal inside
-            async with client.lock("lock", sleep=0.001, timeout=20):
-                inside += 1
-                assert inside == 1
-                await client.incr("count")
-                inside -= 1
-
-        await asyncio.gather(*(work() for _ in range(8)))
-        assert await client.get("count") == b"8"
 
 
 async def test_server_that_hangs_up(redis_server):

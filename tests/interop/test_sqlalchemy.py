@@ -14,8 +14,7 @@ pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed")
 pytest.importorskip("greenlet", reason="greenlet is not installed")
 pytest.importorskip("asyncpg", reason="asyncpg is not installed")
 
-from sqlalchemy import URL, Integer, String, func, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import URL, Integer, String, func, select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
@@ -67,36 +66,3 @@ async def test_sessions_at_once(pg):
             result = await s.stream_scalars(select(Item.name))
             names = {name async for name in result}
             assert names == {f"{i}-{n}" for i in range(20) for n in range(10)}
-
-
-async def test_rollbacks(pg):
-    """By hand, by a constraint, by the task's cancellation."""
-    async with database(pg) as engine:
-        session = async_sessionmaker(engine)
-        async with session() as s:
-            s.add(Item(name="never"))
-            await s.flush()
-            await s.rollback()
-        with pytest.raises(IntegrityError):
-            async with session.begin() as s:
-                s.add_all([Item(name="same"), Item(name="same")])
-
-        async def hang():
-            async with engine.begin() as conn:
-                await conn.execute(text("insert into item values (1)"))
-                await conn.execute(text("select pg_sleep(600)"))
-
-        task = asyncio.create_task(hang())
-        watcher = engine.execution_options(isolation_level="AUTOCOMMIT")
-        async with watcher.connect() as conn:
-            asleep = text(
-                "select count(*) from pg_stat_activity "
-                "where wait_event = 'PgSleep'"
-            )
-            while not await conn.scalar(asleep):
-                await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        async with session() as s:
-            assert await s.scalar(select(func.count(Item.id))) == 0

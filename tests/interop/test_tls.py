@@ -184,17 +184,6 @@ async def test_certificates_on_both_sides(strict_tls, known_tls, package):
 
 
 @every_package
-async def test_an_unknown_certificate_is_refused(
-    server_tls, distrusting_tls, package
-):
-    server, client, error, _ = PACKAGES[package]
-    async with server(server_tls) as port:
-        async with client(port, distrusting_tls) as echo:
-            await assert_refused(echo, error)
-    await wait_for_handshakes()
-
-
-@every_package
 async def test_another_name_is_refused(client_tls, package):
     server, client, error, named = PACKAGES[package]
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

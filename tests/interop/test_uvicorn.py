@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import re
 import signal
 import socket
 
@@ -127,24 +126,6 @@ def test_websocket(uvicorn, client_tls, tls):
     assert "Traceback" not in child.log
 
 
-def test_many_connections_at_once(uvicorn):
-    """64 connections opened together, three rounds of requests each."""
-    child, port = uvicorn("--log-level", "info")
-    conns = [
-        http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        for _ in range(64)
-    ]
-    for _ in range(3):
-        for conn in conns:
-            conn.request("GET", "/plain")
-        for conn in conns:
-            assert conn.getresponse().read() == b"Hello, world!"
-    for conn in conns:
-        conn.close()
-    assert child.stop() in (0, -signal.SIGTERM)
-    assert child.log.count('"GET /plain HTTP/1.1" 200') == 192
-
-
 def test_stops_while_a_client_is_connected(uvicorn):
     """SIGTERM with an idle keep-alive connection: it is closed, no wait."""
     child, port = uvicorn()
@@ -160,23 +141,3 @@ def test_interrupt_ends_it(uvicorn):
     child, _port = uvicorn()
     assert child.stop(signal.SIGINT) in (0, -signal.SIGINT)
     assert "lifespan ends" in child.log
-
-
-def test_two_workers(uvicorn, loop_kind):
-    """--workers 2: the parent hands its socket to children it spawns."""
-    child, port = uvicorn("--workers", "2")
-    child.wait_for("lifespan begins", times=2)
-    pids = set()
-    for _ in range(400):
-        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        reply = json.loads(ask(conn, "GET", "/"))
-        conn.close()
-        assert reply["loop"] == loop_kind
-        pids.add(reply["pid"])
-        if len(pids) == 2:
-            break
-    workers = re.findall(r"Started server process \[(\d+)\]", child.log)
-    assert len(workers) == 2
-    assert pids <= set(map(int, workers))
-    assert child.stop() == 0
-    assert child.log.count("lifespan ends") == 2

@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 
-from sanic import Request, Sanic, Websocket, json, text
+from sanic import Request, Sanic, json, text
 
 if os.environ["LOOP"] == "fastloop":
     import fastloop
@@ -73,12 +73,6 @@ async def scale(request: Request):
 @app.get("/done")
 async def done(request: Request):
     return text(await request.app.ctx.done.get())
-
-
-@app.websocket("/ws")
-async def ws(request: Request, ws: Websocket) -> None:
-    async for message in ws:
-        await ws.send(message.upper())
 
 
 if __name__ == "__main__":
