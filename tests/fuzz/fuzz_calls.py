@@ -3,8 +3,7 @@
 The loop, its handles, servers, transports, readers and sockets are in one
 pool.  An input calls their methods, sets and deletes their attributes, with
 arguments out of the pool, out of edge cases, and out of objects whose special
-methods do the next steps of the input.  So do lookups of some of asyncio's
-methods, if an input wants that.  There is no model: any exception is
+methods do the next steps of the input.  There is no model: any exception is
 right but SystemError, and so is any order.  What must hold is that the
 process lives, that no sanitizer reports, and that each object is freed when
 the loop is closed and the pool is emptied.
@@ -13,21 +12,18 @@ the loop is closed and the pool is emptied.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import gc
 import inspect
 import logging
 import signal
 import socket
-import ssl
 import sys
 import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from unittest import mock
 
 from harness import DEPTH, Run, Tape, check, note, one_iteration
 from tls_memory_link import contexts
@@ -112,37 +108,6 @@ for _name in _SPECIAL:
     setattr(Odd, _name, _special(_name))
 
 
-_CALLBACKS = (
-    "connection_made connection_lost data_received eof_received "
-    "pause_writing resume_writing"
-)
-#: What C looks up or calls between its own steps.
-_LOOKED_UP = {
-    asyncio.StreamReaderProtocol: _CALLBACKS,
-    asyncio.StreamReader: "feed_data feed_eof read readexactly readline "
-    "readuntil set_exception _maybe_resume_transport _wait_for_data "
-    "_wakeup_waiter",
-    socket.socket: "accept close connect detach fileno getpeername "
-    "getsockname gettimeout recv recv_into recvfrom recvfrom_into send "
-    "sendmsg sendto setblocking _decref_socketios",
-    ssl.SSLObject: "do_handshake getpeercert pending read unwrap write",
-    # Not call_soon, by which a case keeps its own run going.
-    fastloop.loop.Loop: "call_exception_handler create_future time",
-}
-
-
-class Watched:
-    """A method whose lookups do the next steps of the input."""
-
-    def __init__(self, case: Case, original: Any) -> None:
-        self.case, self.original = case, original
-
-    def __get__(self, obj: Any, kind: Any = None) -> Any:
-        """Return the method after these steps, which may raise."""
-        self.case.nested("lookup")
-        return self.original.__get__(obj, kind)
-
-
 class Interrupt(KeyboardInterrupt):
     """Ctrl-C in a callback: it ends the run, and is no finding."""
 
@@ -207,17 +172,6 @@ class OddBuffered(OddProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]
         self.case.nested("updated")
 
 
-_WATCHED = [
-    (kind, name)
-    for kind, names in {
-        **_LOOKED_UP,
-        OddProtocol: _CALLBACKS + " datagram_received error_received",
-        OddBuffered: _CALLBACKS + " get_buffer buffer_updated",
-    }.items()
-    for name in names.split()
-]
-
-
 class Case:
     """A loop and a pool of what it made."""
 
@@ -231,7 +185,6 @@ class Case:
         self.peers: list[socket.socket] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.freed: list[weakref.ref[Any]] = []
-        self.patches = contextlib.ExitStack()
 
     def add(self, thing: Any) -> None:
         """Put something into the pool, at most 40 of them."""
@@ -329,7 +282,7 @@ class Case:
     def step(self) -> None:
         """Do what the input says next; any exception is right."""
         self.steps += 1
-        op = self.tape.byte() % 32
+        op = self.tape.byte() % 31
         try:
             if op < 14:
                 self.call()
@@ -348,8 +301,6 @@ class Case:
                 self.pool = self.pool[:gone] + self.pool[gone + 1 :]
             elif op == 30 and self.tape.byte() % 8 == 0:
                 self.loop.close()
-            elif op == 31:
-                self.watch()
         except SystemError:
             raise
         except ALLOWED as exc:
@@ -420,13 +371,6 @@ class Case:
         else:
             repr(thing)
             getattr(thing, name)
-
-    def watch(self) -> None:
-        """Let the lookups of a method do the next steps."""
-        kind, name = self.tape.pick(_WATCHED)
-        note("watch", kind, name)
-        watched = Watched(self, inspect.getattr_static(kind, name))
-        self.patches.enter_context(mock.patch.object(kind, name, watched))
 
     def peer_step(self) -> None:
         """An end without a loop sends, receives or closes."""
@@ -515,7 +459,6 @@ class Case:
     def finish(self) -> None:
         """Close all, and see that all is freed."""
         self.tape.at = len(self.tape.data)
-        self.patches.close()
         if not self.loop.is_closed():
             cancels = [task.cancel for task in self.tasks]
             for end in (*cancels, self.run, self.run, self.run):

@@ -95,7 +95,7 @@ class SharedCase(fuzz_calls.Case):
     def run(self) -> None:
         """Run the loop until the other threads have made their steps."""
         if threading.get_ident() != self.thread or self.loop.is_running():
-            return  # a lookup in a run does the case's next steps
+            return  # a callback in a run does the case's next steps
         with self.condition:
             self.allowed = STEPS_OF_RUN
             self.condition.notify_all()
