@@ -175,23 +175,6 @@ async def slow_reader() -> None:
             await asyncio.gather(give(writer), take(reader))
 
 
-async def unix_streams() -> None:
-    loop = asyncio.get_running_loop()
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/socket"
-        server = await loop.create_unix_server(Echo, path)
-        async with closing(server):
-            reader, writer = await asyncio.open_unix_connection(path)
-            try:
-                writer.write(b"line\nrest")
-                same(await reader.readline(), b"line\n")
-                same(await reader.readexactly(4), b"rest")
-                writer.close()
-                await writer.wait_closed()
-            finally:
-                writer.transport.abort()
-
-
 async def sock_echo() -> None:
     """sock_* of one loop, waiting in turn."""
     loop = asyncio.get_running_loop()
@@ -602,35 +585,6 @@ async def shutdown() -> None:
                 transport.abort()
 
 
-async def cancellation() -> None:
-    """gather() and a group of tasks, cancelled in the middle."""
-    ended: list[int] = []
-
-    async def work(number: int) -> int:
-        try:
-            await asyncio.sleep(0 if number < 3 else 100)
-            return number
-        finally:
-            ended.append(number)
-
-    both = asyncio.gather(*[work(n) for n in range(6)])
-    await settle()
-    both.cancel()
-    try:
-        await both
-    except asyncio.CancelledError:
-        pass
-    await settle()
-    enough(sorted(ended) == list(range(6)))
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(work(9))
-            group.create_task(asyncio.to_thread(divmod, 1, 0))
-    except ExceptionGroup as exc:
-        note(exc.split(ZeroDivisionError)[1])
-    enough(ended[-1] == 9)
-
-
 async def names() -> None:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(LOCAL, 80, type=socket.SOCK_STREAM)
@@ -661,7 +615,6 @@ SCENARIOS = (
     tls_python_echo,
     start_tls,
     slow_reader,
-    unix_streams,
     sock_echo,
     sock_connect,
     datagrams,
@@ -676,7 +629,6 @@ SCENARIOS = (
     watchers,
     sendfile,
     shutdown,
-    cancellation,
     names,
     debug_mode,
 )

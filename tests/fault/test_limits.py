@@ -39,40 +39,6 @@ def test_running_a_loop(loop_factory, spare):
     loop.close()
 
 
-def test_short_sleeps_without_a_descriptor(loop):
-    loop.run_until_complete(asyncio.sleep(0))
-    with few_descriptors():
-        begin = loop.time()
-        loop.run_until_complete(asyncio.sleep(0.0003))
-        assert loop.time() - begin >= 0.0003
-
-
-def test_a_loop_that_cannot_be_made_has_no_finalizer(loop, loop_kind):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio leaves half a loop to its finaliser")
-    called = []
-
-    class Checked(type(loop)):
-        def __del__(self):
-            called.append(list(self._selector.get_map()))
-
-    with few_descriptors(), pytest.raises(OSError):
-        Checked()
-    assert called == []
-
-
-def test_registering_needs_no_descriptor(loop):
-    left, right = socket.socketpair()
-    loop.run_until_complete(asyncio.sleep(0))
-    with few_descriptors():
-        loop.add_reader(left, lambda: (left.recv(9), loop.stop()))
-        right.send(b"x")
-        loop.run_forever()
-        loop.remove_reader(left)
-    left.close()
-    right.close()
-
-
 def test_connecting(loop):
     async def main():
         with few_descriptors(), pytest.raises(OSError) as caught:
