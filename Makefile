@@ -63,10 +63,8 @@ sanitize:
 	.ci/run --only asan
 
 soak:
-	@$(SETUP) build bench
-	@mkdir -p $(BENCH_OUT)
-	$(PY) tests/load/soak.py --json $(BENCH_OUT)/soak.json \
-		--plot $(BENCH_OUT)/soak.svg $(ARGS)
+	@$(SETUP) build
+	$(PY) tests/load/soak.py $(ARGS)
 
 fuzz:
 	@CC=clang FASTLOOP_SANITIZE=fuzzer-no-link,address,undefined \

@@ -254,7 +254,7 @@ def judge(case: Case, seen: dict[str, Any], wrong: list[str]) -> None:
 
 def run_case(name: str, seconds: float, folder: str) -> list[str]:
     case = CASES[name]
-    server = Child(str(HERE / "soak_server.py"), "fastloop", folder)
+    server = Child(str(HERE / "soak_server.py"), folder)
     server.first.wait(60)
     ports = server.last
     wrong: list[str] = []

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
+import fastloop
+
 CERTS = Path(__file__).parent.parent / "certs"
 
 #: What a connection of each kind is served by, and over which socket.
@@ -264,10 +266,4 @@ async def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    factory = asyncio.SelectorEventLoop
-    if sys.argv[1] == "fastloop":
-        import fastloop
-
-        factory = fastloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main(sys.argv[2]))
+    fastloop.run(main(sys.argv[1]))
