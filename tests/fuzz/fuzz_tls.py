@@ -277,6 +277,8 @@ class Case:
         transport = self.tops[side]
         how = self.tape.byte() % 8
         note("end", side, how)
+        if self.apps[side].was_plain and self.apps[side].transport is None:
+            return  # start_tls() has not returned it to the program yet
         self.apps[side].closed = True
         # In a handshake it drops what was written.
         self.rough |= how >= 4 or self.apps[side].transport is None
