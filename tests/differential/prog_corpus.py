@@ -29,28 +29,13 @@ FIELDS = ("links", "steps", "tapes", "env", "debug")
 RUNS = 3
 #: Translates a counter to the digit of a bit.
 ZERO_OR_ONE = b"0" + b"1" * 255
-#: What clang calls once with the counters of all edges.
-EDGES = """\
-#include <stddef.h>
-char *fl_edges;
-size_t fl_edges_count;
-__attribute__((visibility("default"))) char *
-fl_edges_start(size_t *count) { *count = fl_edges_count; return fl_edges; }
-void __sanitizer_cov_8bit_counters_init(char *start, char *stop);
-__attribute__((visibility("default"), no_sanitize("coverage"))) void
-__sanitizer_cov_8bit_counters_init(char *start, char *stop)
-{ fl_edges = start; fl_edges_count = (size_t)(stop - start); }
-"""
 
 if __name__ == "__main__":
     sys.path[:0] = [str(HERE), str(TOP / "tests/mutants")]
-    import mut_tree
+    import edges
 
     if "--child" not in sys.argv:
-        tree = mut_tree.copy_tree("edges")
-        (tree / "src" / "edges.c").write_text(EDGES)
-        flags = "-fsanitize-coverage=inline-8bit-counters"
-        mut_tree.build(tree, CC="clang", CFLAGS=f"{flags} -w", LDFLAGS="")
+        tree, _places = edges.build()
         # Another process: this one may have imported the usual build.
         words = [str(Path(__file__).resolve()), "--child", *sys.argv[1:]]
         env = {**os.environ, "PYTHONPATH": str(tree)}
@@ -179,23 +164,26 @@ def mixed(seed: int) -> Program:
 
 
 class Edges:
-    """The counters of the extension's edges."""
+    """The counters of the extension's edges: tests/mutants/edge_counters.c."""
 
     def __init__(self) -> None:
-        core = ctypes.CDLL(fastloop._core.__file__)
-        core.fl_edges_start.restype = ctypes.c_void_p
-        count = ctypes.c_size_t()
-        self.start = core.fl_edges_start(ctypes.byref(count))
-        self.count = count.value
+        self.core = ctypes.CDLL(fastloop._core.__file__)
+        self.core.fl_edges_number.restype = ctypes.c_size_t
+        self.count = self.core.fl_edges_number()
+        self.buffer = (ctypes.c_uint8 * self.count)()
+
+    def take(self) -> bytes:
+        """Return the counters, and set them to 0."""
+        self.core.fl_edges_take(self.buffer)
+        return bytes(self.buffer)
 
     def reached(self, program: Program, seen: int) -> int:
         """Return, as bits, the edges not seen yet that each run reaches."""
         bits = ~seen
         for _ in range(RUNS):
-            ctypes.memset(self.start, 0, self.count)
+            self.take()
             run_program(fastloop.new_event_loop, program)
-            data = ctypes.string_at(self.start, self.count)
-            bits &= int(data.translate(ZERO_OR_ONE)[::-1], 2)
+            bits &= int(self.take().translate(ZERO_OR_ONE)[::-1], 2)
             if not bits:
                 break
         return bits
