@@ -150,11 +150,7 @@ class Child(asyncio.SubprocessProtocol):
 
 
 class ChildOps:
-    """Part of a World."""
-
-    loop: Any
-    leaving: bool
-    tasks: list[Any]
+    """Part of a World, whose attributes it uses."""
 
     def start_child_ops(self) -> None:
         self.children: list[Child] = []

@@ -23,7 +23,7 @@ MOST_AT_ONCE = 300
 SIZES = [0, 1, 10, 1000, 1400, 9000, 30_000, 70_000]
 
 
-def draw_datagrams(rng: random.Random) -> list[Any]:
+def draw_datagrams(rng: random.Random) -> tuple[Any, ...]:
     """Draw an endpoint and what is done with it."""
     net = rng.choice(["udp", "udp-to", "udp6", "unix", "unix-to", "unix"])
     conf: dict[str, Any] = {}
@@ -47,10 +47,10 @@ def draw_datagrams(rng: random.Random) -> list[Any]:
             "limits": [rng.choice([0, 1, 1000, 65_536])],
         }
         ops.append((name, *args.get(name, [])))
-    return [("datagrams", net, conf, ops)]
+    return ("datagrams", net, conf, ops)
 
 
-def draw_sockets(rng: random.Random) -> list[Any]:
+def draw_sockets(rng: random.Random) -> tuple[Any, ...]:
     """Draw calls of a loop's that wait for sockets."""
     names = ["from", "from", "into", "to", "connect", "refused"]
     names += ["accept", "accept", "ready"]
@@ -59,7 +59,7 @@ def draw_sockets(rng: random.Random) -> list[Any]:
         (rng.choice(names), rng.choice(SIZES[:-1]), rng.choice(when))
         for _ in range(rng.randint(1, 4))
     ]
-    return [("sockets", calls)]
+    return ("sockets", calls)
 
 
 def is_within(some: list[bytes], all_of_them: list[bytes]) -> bool:
@@ -218,16 +218,7 @@ class Endpoint(asyncio.DatagramProtocol):
 
 
 class DatagramOps:
-    """Part of a World."""
-
-    loop: Any
-    log: Any
-    problem: Any
-    tasks: list[Any]
-    activity: int
-    leaving: bool
-    loose: bool
-    wild: bool
+    """Part of a World, whose attributes it uses."""
 
     def start_datagram_ops(self) -> None:
         self.endpoints = 0

@@ -321,6 +321,9 @@ class Buffered(Base, asyncio.BufferedProtocol):
 
     def get_buffer(self, hint: int) -> Any:
         self.link.happens("get_buffer")
+        transport = self.link.transport
+        if self.link.secure and transport and transport.is_closing():
+            self.link.mark("closed inside of get_buffer over TLS")
         self.left -= 1
         if self.left == 0:
             self.buffer = bytearray(65536)

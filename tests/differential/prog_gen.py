@@ -8,6 +8,7 @@ idiom is a few operations that mean little one by one.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import prog_datagrams
@@ -22,15 +23,13 @@ BUFFERS = [2048, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20]
 DISABLED = ["libssl", "native_tls", "cork", "poll_skip"]
 #: Nets that are no sockets.
 PIPES = ("pipe", "pty")
-#: What end A does about its peer, and not in get_buffer or resume_writing:
-#: asyncio's answer is not one to follow there (allowed.toml).
+#: What end A does not do at an event.
 UNSAFE = {
+    # asyncio's answer is not one to follow there (allowed.toml).
     "get_buffer": {
-        *("pause", "close", "abort", "set_protocol", "write", "lines"),
-        *("eof", "raise", "os_close", "drop", "resume", "fork"),
+        *("pause", "set_protocol", "write", "lines", "eof", "raise"),
+        *("os_close", "drop", "resume", "fork"),
     },
-    "empty": {"close", "abort", "eof", "raise"},
-    "lost": {"raise"},
     # asyncio reads before the next link is there, fastloop after it.
     "made": {"hook"},
 }
@@ -49,6 +48,9 @@ class Chance:
 
     def often(self, percent: int) -> bool:
         return self.rng.randrange(100) < percent
+
+    def one(self, words: str) -> str:
+        return self.rng.choice(words.split())
 
     def size(self) -> int:
         rng = self.rng
@@ -133,6 +135,8 @@ class Chance:
         """Draw one operation, or an idiom."""
         for _ in range(20):
             name = self.rng.choice(self.names)
+            if name in CALLS:
+                return [CALLS[name](self, number)]
             made: list[Any] = getattr(self, f"draw_{name}")(number)
             if made:
                 return made
@@ -157,8 +161,8 @@ class Chance:
             return [("task", [("sendall", n, self.size())])]
         return [("write", n, *self.sizes())]
 
-    def few(self) -> list[int]:
-        return [self.rng.choice(SMALL) for _ in range(self.rng.randint(2, 3))]
+    def few(self, least: int = 2) -> list[int]:
+        return self.rng.choices(SMALL, k=self.rng.randint(least, 3))
 
     def sizes(self) -> list[int]:
         if self.often(25):
@@ -182,38 +186,6 @@ class Chance:
             return []
         sizes = [self.size() for _ in range(self.rng.randint(0, 4))]
         return [("lines", n, *sizes)]
-
-    def draw_send(self, n: int) -> list[Any]:
-        return [("b", n, "send", self.size())]
-
-    def draw_b_end(self, n: int) -> list[Any]:
-        names = ["eof", "eof", "rst", "close"]
-        return [("b", n, self.rng.choice(names))]
-
-    def draw_b_recv(self, n: int) -> list[Any]:
-        return [("b", n, "recv", self.size() * 4)]
-
-    def draw_b_buffer(self, n: int) -> list[Any]:
-        which = self.rng.choice(["sndbuf", "rcvbuf"])
-        return [("b", n, which, self.rng.choice(BUFFERS))]
-
-    def draw_close(self, n: int) -> list[Any]:
-        return [(self.rng.choice(["close", "close", "eof", "abort"]), n)]
-
-    def draw_pause(self, n: int) -> list[Any]:
-        return [(self.rng.choice(["pause", "resume"]), n)]
-
-    def draw_limits(self, n: int) -> list[Any]:
-        high = self.rng.choice([None, 0, 1, 1000, 65_536])
-        low = self.rng.choice([None, None, 0, 1, 1000])
-        return [("limits", n, high, low)]
-
-    def draw_set_protocol(self, n: int) -> list[Any]:
-        kinds = ["plain", "buffered", "streams"]
-        return [("set_protocol", n, self.rng.choice(kinds))]
-
-    def draw_info(self, n: int) -> list[Any]:
-        return [("info", n)]
 
     def draw_garbage(self, n: int) -> list[Any]:
         """A connection, paused or not, that is not referenced any more."""
@@ -240,13 +212,6 @@ class Chance:
             made.append(("gc",))
         return made
 
-    def draw_gc(self, n: int) -> list[Any]:
-        return [("gc",)]
-
-    def draw_raise(self, n: int) -> list[Any]:
-        kinds = ["boom", "exit", "interrupt", "odd", "cancelled", "os"]
-        return [("raise", self.rng.choice(kinds))]
-
     def draw_os_close(self, n: int) -> list[Any]:
         made: list[Any] = []
         if self.often(20):
@@ -258,10 +223,6 @@ class Chance:
             made.append(("resume", n))
         return made
 
-    def draw_fork(self, n: int) -> list[Any]:
-        sizes = [self.rng.choice(SMALL) for _ in range(self.rng.randint(1, 3))]
-        return [("fork", n, *sizes)]
-
     def draw_hook(self, n: int) -> list[Any]:
         if "own" not in self.links[n][3].get("tls", {}) or self.depth:
             return []
@@ -272,9 +233,6 @@ class Chance:
             [("b", n, "send", self.size()), ("write", n, *self.sizes())]
         )
         return [("hook", n, ops), event]
-
-    def draw_noise(self, n: int) -> list[Any]:
-        return [("noise", n, self.rng.choice([0, 5, 100]))]
 
     # -- tasks --------------------------------------------------------------
 
@@ -314,9 +272,6 @@ class Chance:
         if self.kind(n) not in ("streams", "sock"):
             return []
         return self.draw_task(n)
-
-    def draw_cancel(self, n: int) -> list[Any]:
-        return [("cancel", self.rng.randrange(max(1, self.tasks)))]
 
     def draw_answer(self, n: int) -> list[Any]:
         """Take part of a request, answer at length, close."""
@@ -417,11 +372,6 @@ class Chance:
 
     # -- the loop -----------------------------------------------------------
 
-    def draw_later(self, n: int) -> list[Any]:
-        busy = self.rng.choice([0, 0, 0, 0, 9, 14])
-        delay = self.rng.choice([0, 0, 0, 1, 2, 5, 20])
-        return [("later", delay, busy, self.inner())]
-
     def draw_child(self, n: int) -> list[Any]:
         """A process; see prog_children.py."""
 
@@ -452,35 +402,6 @@ class Chance:
             asks = [("time",)] * self.often(20)
             chain = [*asks, ("later", 0, self.rng.choice([0, 9, 14]), chain)]
         return [("later", self.rng.choice([1, 3, 5]), 0, []), *chain]
-
-    def draw_cancel_timer(self, n: int) -> list[Any]:
-        return [("cancel_timer", self.rng.randrange(4))]
-
-    def draw_soon(self, n: int) -> list[Any]:
-        return [("soon", self.inner())]
-
-    def draw_thread(self, n: int) -> list[Any]:
-        return [("thread", self.inner())]
-
-    def draw_executor(self, n: int) -> list[Any]:
-        return [("executor", self.inner())]
-
-    def draw_jobs(self, n: int) -> list[Any]:
-        kinds = ["plain", "plain", "raise", "cancel"]
-        hows = [self.rng.choice(kinds) for _ in range(self.rng.randint(1, 9))]
-        return [("jobs", hows)]
-
-    def draw_signal(self, n: int) -> list[Any]:
-        return [("signal", self.inner())]
-
-    def draw_other_loop(self, n: int) -> list[Any]:
-        return [("other_loop", self.inner())]
-
-    def draw_datagrams(self, n: int) -> list[Any]:
-        return prog_datagrams.draw_datagrams(self.rng)
-
-    def draw_sockets(self, n: int) -> list[Any]:
-        return prog_datagrams.draw_sockets(self.rng)
 
     # -- the whole ----------------------------------------------------------
 
@@ -581,6 +502,56 @@ class Chance:
         return made
 
 
+#: How a call is drawn that needs nothing of its link but the number.
+CALLS: dict[str, Callable[[Chance, int], tuple[Any, ...]]] = {
+    "send": lambda self, n: ("b", n, "send", self.size()),
+    "b_end": lambda self, n: ("b", n, self.one("eof eof rst close")),
+    "b_recv": lambda self, n: ("b", n, "recv", self.size() * 4),
+    "b_buffer": lambda self, n: (
+        *("b", n, self.one("sndbuf rcvbuf")),
+        self.rng.choice(BUFFERS),
+    ),
+    "close": lambda self, n: (self.one("close close eof abort"), n),
+    "pause": lambda self, n: (self.one("pause resume"), n),
+    "limits": lambda self, n: (
+        *("limits", n, self.rng.choice([None, 0, 1, 1000, 65_536])),
+        self.rng.choice([None, None, 0, 1, 1000]),
+    ),
+    "set_protocol": lambda self, n: (
+        *("set_protocol", n),
+        self.one("plain buffered streams"),
+    ),
+    "info": lambda self, n: ("info", n),
+    "gc": lambda self, n: ("gc",),
+    "raise": lambda self, n: (
+        "raise",
+        self.one("boom exit interrupt odd cancelled os"),
+    ),
+    "fork": lambda self, n: ("fork", n, *self.few(1)),
+    "noise": lambda self, n: ("noise", n, self.rng.choice([0, 5, 100])),
+    "cancel": lambda self, n: (
+        "cancel",
+        self.rng.randrange(max(1, self.tasks)),
+    ),
+    "later": lambda self, n: (
+        *("later", self.rng.choice([0, 0, 0, 1, 2, 5, 20])),
+        *(self.rng.choice([0, 0, 0, 0, 9, 14]), self.inner()),
+    ),
+    "cancel_timer": lambda self, n: ("cancel_timer", self.rng.randrange(4)),
+    "soon": lambda self, n: ("soon", self.inner()),
+    "thread": lambda self, n: ("thread", self.inner()),
+    "executor": lambda self, n: ("executor", self.inner()),
+    "jobs": lambda self, n: (
+        "jobs",
+        self.rng.choices(
+            ["plain", "plain", "raise", "cancel"], k=self.rng.randint(1, 9)
+        ),
+    ),
+    "signal": lambda self, n: ("signal", self.inner()),
+    "other_loop": lambda self, n: ("other_loop", self.inner()),
+    "datagrams": lambda self, n: prog_datagrams.draw_datagrams(self.rng),
+    "sockets": lambda self, n: prog_datagrams.draw_sockets(self.rng),
+}
 #: How often an operation is among those of a program.
 WEIGHTS = {
     "order": 2,

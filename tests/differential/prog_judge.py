@@ -202,7 +202,7 @@ def smaller(program: Program) -> Iterator[Program]:
         for index in reversed(range(len(items))):
             less = copy.deepcopy(program)
             del list(inner_lists(parts(less)))[at][index]
-            if less.links:
+            if less.links or not program.links:
                 yield less
     if program.env or program.debug:
         yield Program(program.links, program.steps, program.tapes)
@@ -211,31 +211,6 @@ def smaller(program: Program) -> Iterator[Program]:
             less = copy.deepcopy(program)
             del less.links[index][3][name]
             yield less
-    yield from simpler(program)
-
-
-def simpler(program: Program) -> Iterator[Program]:
-    """Return the program with fewer and smaller arguments."""
-    for at, items in enumerate(inner_lists(parts(program))):
-        for index, item in enumerate(items):
-            if not isinstance(item, tuple) or not item:
-                continue
-            for other in less_of(item):
-                less = copy.deepcopy(program)
-                list(inner_lists(parts(less)))[at][index] = other
-                yield less
-
-
-def less_of(item: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    name, *args = item
-    if name in ("write", "lines", "fork") and len(args) > 2:
-        for index in range(1, len(args)):
-            yield (name, *args[:index], *args[index + 1 :])
-    for index, value in enumerate(args):
-        if isinstance(value, int) and value > 1 and value is not True:
-            small = (0, 1, value // 4) if value > 100 else (value // 2,)
-            for least in small:
-                yield (name, *args[:index], least, *args[index + 1 :])
 
 
 def shrink(

@@ -113,8 +113,8 @@ class Punctual(asyncio.SelectorEventLoop):
 def mend_pauses() -> None:
     """Have asyncio's transports keep a pause in connection_made.
 
-    Those of early releases of 3.11 do not: see allowed.toml.  Mended for both
-    loops, because fastloop uses these transports for sockets of some classes.
+    Those of early releases of 3.11 read all the same.  Mended for both loops,
+    because fastloop uses these transports for sockets of some classes.
     """
     transport: Any = selector_events._SelectorTransport
     begin = transport._add_reader

@@ -26,18 +26,7 @@ def used() -> float:
 
 
 class LoopOps:
-    """Part of a World."""
-
-    loop: Any
-    log: Any
-    problem: Any
-    callback: Any
-    tapes: list[Any]
-    tasks: list[Any]
-    keep: list[Any]
-    closed: bool
-    leaving: bool
-    loose: bool
+    """Part of a World, whose attributes it uses."""
 
     def start_loop_ops(self) -> None:
         #: Of each: when it is due at the earliest, at the latest, and used().

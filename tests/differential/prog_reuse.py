@@ -152,12 +152,7 @@ class Successor(asyncio.Protocol):
 
 
 class ReuseOps:
-    """Part of a World."""
-
-    link: Any
-    loop: Any
-    loose: bool
-    other_loops: list[Any]
+    """Part of a World, whose attributes it uses."""
 
     def start_reuse_ops(self) -> None:
         self.successors: list[Successor] = []

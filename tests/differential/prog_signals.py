@@ -39,18 +39,7 @@ RAISED = ["boom", "exit", "interrupt", "os"]
 
 
 class SignalOps:
-    """Part of a World."""
-
-    loop: Any
-    log: Any
-    problem: Any
-    callback: Any
-    run_ops: Any
-    stopped: bool
-    closed: bool
-    loose: bool
-    iterate: Any
-    signals: bool
+    """Part of a World, whose attributes it uses."""
 
     def start_signal_ops(self) -> None:
         self.signalled = False  # the program has operations of these

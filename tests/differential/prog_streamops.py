@@ -29,23 +29,8 @@ class Subclass(asyncio.StreamReader):
 
 
 class StreamOps:
-    """Part of a World."""
+    """Part of a World, whose attributes it uses."""
 
-    loop: Any
-    link: Any
-    tasks: list[asyncio.Task[Any]]
-    pending: list[Any]
-    usable: Any
-    run_ops: Any
-    do: Any
-    log: Any
-    links: list[Link]
-    keep: list[Any]
-    files: list[int]
-    leaving: bool
-    tapes: list[Any]
-    moment: int
-    look_for_overtaking: Any
     fed = 0
     firing: Link | None = None  # whose event runs
 

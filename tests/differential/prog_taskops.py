@@ -35,13 +35,7 @@ def named(exc: BaseException) -> str:
 
 
 class TaskOps:
-    """Part of a World."""
-
-    loop: Any
-    log: Any
-    run_ops: Any
-    watch: Any
-    closed: bool
+    """Part of a World, whose attributes it uses."""
 
     def start_task_ops(self) -> None:
         self.calls: list[Any] = []

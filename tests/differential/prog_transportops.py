@@ -22,24 +22,7 @@ KINDS_OF_BYTES = (bytes, bytearray, memoryview)
 
 
 class TransportOps:
-    """Part of a World."""
-
-    links: list[Link]
-    link: Any
-    loop: Any
-    problem: Any
-    log: Any
-    run_ops: Any
-    writes: list[tuple[Link, int]]
-    keep: list[Any]
-    fds: list[int]
-    moment: int
-    iteration: int
-    slept: float
-    leaving: bool
-    loose: bool
-    other_loops: list[Any]
-    wild: bool
+    """Part of a World, whose attributes it uses."""
 
     def usable(self, number: int) -> Link | None:
         """Return a link whose transport can be used now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
-import json
 import os
 import pathlib
 import sys
@@ -24,6 +23,8 @@ import worst  # noqa: E402
 from prog_tape import Program  # noqa: E402
 
 Judge = Callable[[Program], prog_judge.Verdict]
+#: Findings that fail the run; the others are counted.
+FAILING = ("crash", "invariant", "trace")
 #: Where programs come from: each makes the program of a number.
 SOURCES = {
     "chance": prog_gen.draw,
@@ -31,14 +32,6 @@ SOURCES = {
     "changed": prog_corpus.changed,
     "mixed": prog_corpus.mixed,
 }
-
-
-def judge_drawn(program: Program) -> prog_judge.Verdict:
-    return prog_judge.judge(program)
-
-
-def judge_only(program: Program) -> prog_judge.Verdict:
-    return prog_judge.judge(program, traces=False)
 
 
 def judge_at_worst(program: Program) -> prog_judge.Verdict:
@@ -81,16 +74,6 @@ def shrunk(
     )
 
 
-def as_test(program: Program, text: str) -> str:
-    """Return a test, ready to be pasted."""
-    body = repr(program).replace("\n", "\n        ")
-    first = text.splitlines()[0] if text else ""
-    return (
-        f"def test_found():\n    # {first[:70]}\n"
-        f"    check(\n        {body}\n    )\n"
-    )
-
-
 def seeds_of(args: argparse.Namespace, until: float) -> Iterator[int]:
     for number in itertools.count():
         if args.programs and number >= args.programs:
@@ -126,26 +109,17 @@ def main() -> int:
         "--shrink", type=float, default=0, help="seconds for each finding"
     )
     parser.add_argument(
-        "--no-traces", action="store_true", help="invariants alone"
-    )
-    parser.add_argument(
         "--worst",
         choices=worst.MODES,
         help="have fastloop run on a system at its worst; invariants alone",
     )
     parser.add_argument("--show", type=int, help="print a seed's program")
-    parser.add_argument(
-        "--kinds",
-        default="crash,invariant,trace",
-        help="findings that fail the run; the others are counted",
-    )
-    parser.add_argument("--log", help="a file that gets every finding")
     args = parser.parse_args()
     draw = SOURCES[args.source]
     if args.show is not None:
         program = draw(args.show)
         print(program)
-        print(*verdict(program, judge_drawn))
+        print(*verdict(program, prog_judge.judge))
         return 0
     begin = time.monotonic()
     until = begin + (args.seconds or 1e9)
@@ -153,7 +127,7 @@ def main() -> int:
         args.programs = 1000
     if args.source == "corpus":
         args.seed, args.programs = 0, len(prog_corpus.kept())
-    judge = judge_only if args.no_traces else judge_drawn
+    judge: Judge = prog_judge.judge
     if args.worst:
         judge = judge_at_worst
         worst.Worst(args.worst).begin()
@@ -174,12 +148,8 @@ def main() -> int:
             if not same(result.kind, result.text, again):
                 result.kind = "once"
         name = signature(result.kind, result.text)
-        if args.log:
-            with open(args.log, "a") as file:
-                row = [total, result.seed, result.kind, result.text]
-                print(json.dumps(row), file=file)
         counts[name] += 1
-        if result.kind not in args.kinds.split(","):
+        if result.kind not in FAILING:
             continue
         found += 1
         if counts[name] > 1:
@@ -194,7 +164,7 @@ def main() -> int:
                 result.text,
                 args.shrink,
             )
-            print(as_test(least, result.text))
+            print(least)
         sys.stdout.flush()
     seconds = time.monotonic() - begin
     print()
