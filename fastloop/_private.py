@@ -1,4 +1,4 @@
-"""asyncio's private names: all that fastloop's Python files use.
+"""asyncio's private names, and one of subprocess: all that fastloop uses.
 
 If a Python version renames or removes one, only this file changes;
 ``tests/lint/test_private_names.py`` checks that no other module uses one.  The
@@ -88,6 +88,13 @@ def has_c_futures() -> bool:
 def is_debug_mode() -> bool:
     """Whether the environment or the interpreter asks for debug mode."""
     return coroutines._is_debug_mode()
+
+
+def python_options() -> list[str]:
+    """Return the options that this process's interpreter was started with."""
+    import subprocess
+
+    return subprocess._args_from_interpreter_flags()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

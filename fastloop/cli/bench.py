@@ -12,24 +12,22 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastloop import _private
 
 from . import info
-from .commands import Refused, wrapped
+from .commands import Refused, tell, wrapped
 from .compare import METHOD
 from .default_loop import fault_of, usual_loops
 from .http import HttpRace
 from .machine import machine
 from .options import aligned, is_open_file, listed, need, parser_of
-from .processes import Processes, python_options
+from .processes import Processes
 from .program import ProgramRace
 from .result import Result
 from .run import Program, parse
-from .sample import METHOD as SAMPLE_METHOD
 
 __all__ = ["main"]
 
@@ -118,7 +116,6 @@ def _place_of_program(words: list[str]) -> int:
 def main(words: list[str]) -> int:
     """Measure, print what was found, and write the files asked for."""
     options = _options(words)
-    need("bench", "psutil")
     _check(options)
     loops = _loops(options.loops)
     step = _progress(options.quiet)
@@ -126,7 +123,13 @@ def main(words: list[str]) -> int:
     with Processes() as processes:
         race = _race(options, processes)
         result = _empty(race, loops, where)
-        start = ["python", *python_options(), "-m", "fastloop", "bench"]
+        start = [
+            "python",
+            *_private.python_options(),
+            "-m",
+            "fastloop",
+            "bench",
+        ]
         result.data["settings"] = {
             "command": shlex.join([*start, *words])
         } | _surroundings()
@@ -148,6 +151,8 @@ def main(words: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise Refused now for errors that would end minutes of measuring."""
+    if options.http:
+        need("bench --http", "psutil")
     if options.plot:
         need("a chart", "matplotlib")
     for name in filter(None, (options.json, options.plot)):
@@ -200,22 +205,12 @@ def _race(options: argparse.Namespace, processes: Processes) -> AnyRace:
     if not program.how and program.name == "-":
         raise Refused("bench reads no program from stdin: name its file")
     program.check()
-    tell = partial(_tell, options.quiet)
-    _tell_of_late_options(program, tell)
-    return ProgramRace(program, processes, options.timeout or _RUN_S, tell)
+    if not options.quiet:
+        _tell_of_late_options(program)
+    return ProgramRace(program, processes, options.timeout or _RUN_S)
 
 
-def _tell(quiet: bool, text: str) -> None:
-    """Write a sentence on stderr, in place of the step that is shown."""
-    if quiet or not sys.stderr:
-        return
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(clear + wrapped(f"fastloop: {text}"), file=sys.stderr, flush=True)
-
-
-def _tell_of_late_options(
-    program: Program, tell: Callable[[str], None]
-) -> None:
+def _tell_of_late_options(program: Program) -> None:
     """Warn of the program's options that look like those of bench."""
     late = [one for one in program.words if one.partition("=")[0] in _OWN]
     if late:
@@ -240,7 +235,6 @@ def _empty(race: AnyRace, loops: list[str], where: dict[str, Any]) -> Result:
                 dict(zip(keys, metric, strict=True)) for metric in race.metrics
             ],
             "runs": {label: [] for label in labels},
-            "share": None,
             "untaken": [],
             "notes": [],
             "cut": None,
@@ -293,22 +287,18 @@ def _measure(
             step(f"round {index + 1} of {rounds}: {label}")
             result.runs[label].append(race.measure(loop))
             _note(race, result, pairs)
-    step("the loop's share")
-    result.data["share"] = race.share()
-    if result.data["share"] is not None:
-        result.data["method"].append(SAMPLE_METHOD)
 
 
 def _note(race: AnyRace, result: Result, pairs: list[tuple[str, str]]) -> None:
     """Keep what the figures depend on, as far as it is known."""
     data = result.data
-    took = {label: race.made.get(loop, True) for label, loop in pairs}
+    took = {label: race.ran.get(loop, True) for label, loop in pairs}
     data["untaken"] = [label for label in took if took[label] is False]
     data["settings"] |= race.settings
     if race.gil:
         build = info._build(all(race.gil.values()))
         data["machine"]["python"] = f"{platform.python_version()} ({build})"
-    data["notes"] = [*race.notes, *race.left, *_doubts(race, took)]
+    data["notes"] = [*race.notes, *_doubts(race, took)]
 
 
 def _doubts(race: AnyRace, took: dict[str, bool | None]) -> Iterator[str]:

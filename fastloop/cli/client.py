@@ -78,6 +78,7 @@ class _Load:
         self._asked: dict[int, float] = {}
         self._latencies: list[float] = []
         self._errors = self._late = 0
+        self._ends = False
 
     async def run(self, connections: int, seconds: float) -> dict[str, float]:
         loop = asyncio.get_running_loop()
@@ -95,6 +96,9 @@ class _Load:
         if self._rate:
             await self._wait_for_answers()
             count = len(self._latencies)
+        self._ends = True
+        # The server is to be idle when the next phase begins.
+        await asyncio.wait(tasks, timeout=0 if self._rate else _GRACE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,7 +141,7 @@ class _Load:
     ) -> None:
         """Ask over one connection, and open another if that ends."""
         try:
-            while True:
+            while not self._ends:
                 if not await self._ask(index, reader, writer):
                     writer.close()
                     reader, writer = await self._connect()

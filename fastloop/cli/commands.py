@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "COMMANDS", "Refused", "wrapped"]
+import os
+
+__all__ = ["COLUMNS", "COMMANDS", "HOME", "Refused", "tell", "wrapped"]
+
+#: Folder that has the package, for children that do not find it themselves.
+HOME = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)
 
 #: Columns of the tables and sentences that the commands print.
 COLUMNS = 79

@@ -19,33 +19,24 @@ from asyncio import unix_events
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
-from pathlib import Path
 from time import perf_counter
 
 from fastloop import _private
 
-from .commands import tell
+from .commands import HOME, tell
+from .ending import tell_of_other_loops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
-__all__ = [
-    "HOME",
-    "USUAL",
-    "Counted",
-    "factory_of",
-    "fault_of",
-    "set_default_loop",
-    "usual_loops",
-]
+__all__ = ["USUAL", "factory_of", "fault_of", "set_default_loop"]
 
-#: Folder that has the package, for children that do not find it themselves.
-HOME = str(Path(__file__).resolve().parents[2])
 #: The loops that are compared if nobody names others.
 USUAL = ("asyncio", "uvloop", "fastloop")
 
@@ -90,72 +81,52 @@ def usual_loops() -> list[str]:
     return [kind for kind in USUAL if kind != "uvloop" or not fault]
 
 
-class Counted:
-    """Makes loops and counts them.
+def set_default_loop(kind: str, mark: str | None = None) -> None:
+    """Make asyncio's default loops be of a kind, here and in children.
 
-    An object and not a function: as a class's attribute (unittest's
-    loop_factory) it must not become a bound method.
+    mark is a file that gets the time, by perf_counter(), when a loop of the
+    kind first runs.  Without one, a line on stderr says at the end if only
+    other loops ran.  Raises as `factory_of` does.
     """
-
-    __name__ = "fastloop"
-
-    def __init__(self, kind: str, mark: str | None = None) -> None:
-        #: A file that gets the time when the first loop is made, by
-        #: perf_counter(), in this process or in a child.  None: no file.
-        self.mark = mark
-        self.made = 0
-        self._make_loop = factory_of(kind)
-
-    def __call__(self) -> asyncio.AbstractEventLoop:
-        """Make a loop."""
-        loop = self._make_loop()
-        self._count()
-        return loop
-
-    def _count(self) -> None:
-        if self.mark and not self.made:
-            # It may have dropped privileges.
-            with suppress(OSError), open(self.mark, "a") as file:
-                file.write(f"{perf_counter()}\n")
-        self.made += 1
-
-    def as_class(self) -> Callable[[], asyncio.AbstractEventLoop]:
-        """Return a class of the kind, whose loops count too.
-
-        This object, where the kind is no class.
-        """
-        base: Any = self._make_loop
-        if not isinstance(base, type):
-            return self
-        begin: Any = base.__init__  # type: ignore[misc, unused-ignore]
-
-        def __init__(loop: Any, *args: Any, **options: Any) -> None:
-            begin(loop, *args, **options)
-            self._count()
-
-        names = ("__doc__", "__module__", "__qualname__")
-        same = {name: getattr(base, name) for name in names}
-        return type(base.__name__, (base,), {**same, "__init__": __init__})
-
-
-def set_default_loop(kind: str, counted: Counted | None = None) -> None:
-    """Make asyncio's default loops be of a kind, in this process.
-
-    counted, if given, makes them.  Raises as `factory_of` does.
-    """
-    default = factory_of(kind) if counted is None else counted.as_class()
+    # Before the module of the loop takes asyncio's function.
+    if mark is None:
+        tell_of_other_loops()
+    else:
+        _mark_first_run(kind, mark)
+    default = factory_of(kind)
     policy: Any = _private.DefaultPolicy
     if policy is not object:  # Python 3.16 has none
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
-    _when_imported("uvicorn.loops.auto", lambda m: _patch_uvicorn(m, default))
-    source = partial(_source, kind, counted.mark if counted else None)
-    _when_imported(
-        "multiprocessing.spawn",
-        lambda m: _patch_multiprocessing(m, source),
+    source = partial(_source, kind, mark)
+    _patch_when_imported(
+        {
+            "uvicorn.loops.auto": partial(_patch_uvicorn, default),
+            "multiprocessing.spawn": partial(_patch_multiprocessing, source),
+            "execnet.multi": partial(_patch_execnet, source),
+        }
     )
-    _when_imported("execnet.multi", lambda m: _patch_execnet(m, source))
+
+
+def _mark_first_run(kind: str, mark: str) -> None:
+    made: Any = None
+
+    def ran(loop: asyncio.AbstractEventLoop) -> None:
+        nonlocal made
+        if made is None:
+            made = factory_of(kind)
+            if not isinstance(made, type):
+                probe = made()
+                probe.close()
+                made = type(probe)
+        if isinstance(loop, made):
+            made = ()  # no loop is an instance of that
+            # The program may have dropped privileges.
+            with suppress(OSError), open(mark, "a") as file:
+                file.write(f"{perf_counter()}\n")
+
+    _private.watch_runs(ran)
 
 
 def _source(kind: str, mark: str | None, path: list[str]) -> str:
@@ -165,47 +136,33 @@ def _source(kind: str, mark: str | None, path: list[str]) -> str:
     It does nothing where fastloop cannot be imported: a child may be of
     another Python, or on another machine.
     """
-    tells = ""
-    if kind == "fastloop" and mark is None:  # `run`
-        tells = (
-            "    from fastloop.cli.ending import tell_of_other_loops\n"
-            "    tell_of_other_loops()\n"
-        )
     return (
         "import sys\n"
         "own = sys.path[:]\n"
         f"sys.path += [one for one in {[HOME, *path]!r} if one not in own]\n"
         "try:\n"
-        "    from fastloop import _core\n"
-        "    from fastloop.cli import default_loop\n"
+        "    from fastloop.cli.default_loop import set_default_loop\n"
+        f"    set_default_loop({kind!r}, {mark!r})\n"
+        f"    own.append({HOME!r})\n"
         "except ImportError:\n"
         "    pass\n"
-        "else:\n"
-        f"    counted = default_loop.Counted({kind!r}, {mark!r})\n"
-        f"    default_loop.set_default_loop({kind!r}, counted)\n"
-        f"{tells}"
-        f"    own.append({HOME!r})\n"
         "finally:\n"
         "    sys.path[:] = own\n"
     )
 
 
-def _patch_uvicorn(module: ModuleType, factory: Callable[[], Any]) -> None:
+def _patch_uvicorn(default: Callable[[], Any], module: ModuleType) -> None:
     """uvicorn asks for a factory from 0.36 on, and for a policy before."""
 
     def auto_loop_factory(use_subprocess: bool = False) -> Callable[[], Any]:
-        return factory
+        return default
 
     def auto_loop_setup(use_subprocess: bool = False) -> None:
         """Leave asyncio's default, which is ours."""
 
-    changes = {
-        "auto_loop_factory": auto_loop_factory,
-        "auto_loop_setup": auto_loop_setup,
-    }
-    for name, change in changes.items():
-        if hasattr(module, name):
-            setattr(module, name, change)
+    for change in (auto_loop_factory, auto_loop_setup):
+        if hasattr(module, change.__name__):
+            setattr(module, change.__name__, change)
 
 
 class _SetDefaultLoop:
@@ -219,7 +176,7 @@ class _SetDefaultLoop:
 
 
 def _patch_multiprocessing(
-    module: ModuleType, source: Callable[[list[str]], str]
+    source: Callable[[list[str]], str], module: ModuleType
 ) -> None:
     """A child unpickles the preparation data before anything else."""
     prepare = module.get_preparation_data
@@ -233,7 +190,7 @@ def _patch_multiprocessing(
 
 
 def _patch_execnet(
-    module: ModuleType, source: Callable[[list[str]], str]
+    source: Callable[[list[str]], str], module: ModuleType
 ) -> None:
     """A worker on this machine is sent code before anything else."""
     make = module.Group.makegateway
@@ -250,61 +207,33 @@ def _patch_execnet(
 
 
 class _Finder:
-    """Finds one module, and patches it when it has been imported."""
+    """Finds modules, each of which it patches once it has been imported."""
 
-    def __init__(self, name: str, patch: Callable[[ModuleType], None]) -> None:
-        self._name = name
-        self._patch = patch
+    def __init__(self, patches: dict[str, Callable[[Any], None]]) -> None:
+        self._patches = patches
 
-    def find_spec(
-        self,
-        name: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
-    ) -> ModuleSpec | None:
-        if name != self._name:
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name not in self._patches:
             return None
         spec = PathFinder.find_spec(name, path)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            spec.loader = _Loader(spec.loader, self)  # type: ignore[assignment, unused-ignore]
+        if spec is not None and spec.loader is not None:
+            self._patch_by(spec)
         return spec
 
-    def on_imported(self, module: ModuleType) -> None:
-        """Stop finding the module, and patch it."""
-        with suppress(ValueError):  # the application may have removed this
-            sys.meta_path.remove(self)  # type: ignore[arg-type, unused-ignore]
-        self._patch(module)
+    def _patch_by(self, spec: ModuleSpec) -> None:
+        loader: Any = spec.loader
+        exec_module = loader.exec_module
+
+        def then_patch(module: ModuleType) -> None:
+            exec_module(module)
+            # A zip archive's loader loads its other modules, too.
+            if patch := self._patches.pop(module.__name__, None):
+                patch(module)
+
+        loader.exec_module = then_patch
 
 
-class _Loader:
-    """Imports one module, then has it patched.
-
-    The original loader is not changed, because it may load other modules too
-    (a zip archive's does).  The module's __loader__ and spec get that one.
-    """
-
-    def __init__(self, loader: Any, finder: _Finder) -> None:
-        self._loader = loader
-        self._finder = finder
-
-    def __getattr__(self, name: str) -> Any:
-        # runpy and pkgutil call optional methods of a loader.
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        module: ModuleType | None = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        spec = module.__spec__
-        assert spec is not None
-        spec.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        self._finder.on_imported(module)
-
-
-def _when_imported(name: str, patch: Callable[[ModuleType], None]) -> None:
-    if name in sys.modules:
-        patch(sys.modules[name])
-    else:
-        sys.meta_path.insert(0, _Finder(name, patch))  # type: ignore[arg-type, unused-ignore]
+def _patch_when_imported(patches: dict[str, Callable[[Any], None]]) -> None:
+    for name in patches.keys() & sys.modules.keys():
+        patches.pop(name)(sys.modules[name])
+    sys.meta_path.insert(0, _Finder(patches))  # type: ignore[arg-type, unused-ignore]

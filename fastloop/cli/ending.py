@@ -17,8 +17,8 @@ import sysconfig
 from fastloop import _private
 from fastloop.loop import Loop
 
+from .commands import HOME
 from .commands import tell as write
-from .default_loop import HOME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

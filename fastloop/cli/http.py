@@ -6,7 +6,6 @@ import argparse
 import http.client
 import json
 import os
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from typing import Any
 
 from .client import HOST, SHARES
 from .commands import Refused
-from .load import Load, LoadFound
 from .machine import processors
 from .options import listed
 from .processes import Child, Processes, worker_command
@@ -26,10 +24,8 @@ __all__ = ["HttpRace"]
 
 #: Seconds of a server's warm-up at most.
 _WARM = 1.0
-#: Seconds of load at least, while a sampler looks.
-_SAMPLE = 1.0
-#: Seconds in which a server has to answer what a load client left open.
-_DRAIN = 60.0
+#: Seconds that the client may take beyond the time it was given.
+_PATIENCE = 20.0
 #: What uvicorn says last, after the reason.
 _NO_REASON = "startup failed"
 
@@ -67,14 +63,14 @@ class HttpRace(Race):
         self.path: str = options.path
         super().__init__(processes)
         self._options = options
-        self._load = Load(options.path, options.connections, processes)
+        # Asked before the server is given a processor of its own.
+        self._spins = len(processors()) > 1
         self._start_limit = start_limit
         self._cpu = _take_processors()
         self._served: dict[str, str] = {}
         self._rate: float = options.rate or 0.0
         self._warming: float = min(_WARM, options.seconds)
         self._busy = 0.0
-        self._idle = 0.0
         self.title = f"{self.app} GET {self.path}"
 
     @property
@@ -126,10 +122,10 @@ class HttpRace(Race):
         Returns the seconds that a measurement will take.
         """
         with self._server(kind) as (_, port):
-            found = self._ask(kind, port, self._options.seconds)
+            found = self._full_load(kind, port)
             self._served = json.loads(self._serves.read_text())
         if not self._options.rate:
-            half = found.requests / found.seconds / 2
+            half = found["requests"] / found["seconds"] / 2
             self._rate = min(self._rate or half, half, 5000.0)
         return 2 * float(self._options.seconds) + self._warming + 1
 
@@ -137,30 +133,20 @@ class HttpRace(Race):
         """Measure a fresh server; raises Refused if something fails."""
         seconds = self._options.seconds
         with self._server(kind) as (child, port):
-            self._warm_up(kind, port)
-            self._drain(kind, port)
+            self._load(kind, port, self._warming)
             before = _cpu_of(child.pid)
-            fast = self._ask(kind, port, seconds)
+            fast = self._full_load(kind, port)
             spent = _cpu_of(child.pid) - before
-            self._drain(kind, port)
-            even = self._load.ask(port, seconds, self._rate)
-            self._check(kind, even)
+            even = self._load(kind, port, seconds, self._rate)
             memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
-        self._busy = max(self._busy, fast.more.get("busy", 0.0))
+        self._busy = max(self._busy, fast["busy"])
         self._note_end(kind)
         return {
-            "rate": fast.requests / fast.seconds,
-            "cpu": spent / fast.requests * 1e6,
+            "rate": fast["requests"] / fast["seconds"],
+            "cpu": spent / fast["requests"] * 1e6,
             "memory": memory / 2**20,
-            **{key: even.more[key] for key in SHARES if key in even.more},
+            **{key: even[key] for key in SHARES if key in even},
         }
-
-    def _sample(self) -> None:
-        with self._server("asyncio") as (child, port):
-            self._warm_up("asyncio", port)
-            os.kill(child.pid, signal.SIGUSR2)
-            self._ask("asyncio", port, max(_SAMPLE, self._options.seconds))
-            os.kill(child.pid, signal.SIGUSR2)
 
     # -- the server --------------------------------------------------------
 
@@ -173,7 +159,6 @@ class HttpRace(Race):
         try:
             self._wait_for(child, kind, port)
             self._ask_once(kind, port)
-            self._idle = self._ask_once(kind, port)
             yield child, port
         except Refused:
             if child.wait(0.1) is None:
@@ -191,26 +176,12 @@ class HttpRace(Race):
                     return
         raise Refused(
             f"the server on {kind} did not listen in {self._start_limit:g} s"
-            + ", which --timeout sets" * (child.status is None)
+            + ", which --timeout sets" * (child.wait(0) is None)
         )
 
-    def _drain(self, kind: str, port: int) -> None:
-        """Wait for the requests that a load client has left open.
-
-        A server goes on with them, which would count in the next phase.
-        """
-        end = time.monotonic() + _DRAIN
-        while self._ask_once(kind, port, _DRAIN) > 2 * self._idle + 0.01:
-            if time.monotonic() > end:
-                raise Refused(
-                    f"the server on {kind} was busy {_DRAIN:g} s after the "
-                    "load had ended"
-                )
-
-    def _ask_once(self, kind: str, port: int, limit_s: float = 10.0) -> float:
-        """Ask for the path, and return the seconds that it took."""
-        began = time.monotonic()
-        connection = http.client.HTTPConnection(HOST, port, timeout=limit_s)
+    def _ask_once(self, kind: str, port: int) -> None:
+        """Ask for the path; raise Refused if it does not answer well."""
+        connection = http.client.HTTPConnection(HOST, port, timeout=10.0)
         try:
             connection.request("GET", self.path)
             status = connection.getresponse().status
@@ -226,30 +197,50 @@ class HttpRace(Race):
                 f"{self.app} answered {status} to GET {self.path} on {kind}, "
                 "so its speed was not measured"
             )
-        return time.monotonic() - began
 
-    def _warm_up(self, kind: str, port: int) -> None:
-        """Load it for a short time, in which a slow one may answer nothing."""
-        self._check(kind, self._load.ask(port, self._warming))
+    # -- the load ----------------------------------------------------------
 
-    def _ask(self, kind: str, port: int, seconds: float) -> LoadFound:
-        found = self._load.ask(port, seconds)
-        self._check(kind, found)
-        if not found.requests:
-            raise Refused(f"the server on {kind} answered nothing under load")
+    def _load(
+        self, kind: str, port: int, seconds: float, rate: float = 0
+    ) -> dict[str, float]:
+        """Ask as fast as answers come, or at a rate; return what was found.
+
+        Raises Refused if the client or a request failed.
+        """
+        words = (port, self.path, self._options.connections, seconds, rate)
+        # Without options, such as -X dev, which are for what is measured.
+        command = worker_command(
+            "client", *words, int(self._spins), options=False
+        )
+        with open(self._processes.folder / "load", "w+") as out:
+            child = self._processes.start(command, stdout=out)
+            status = child.wait(seconds + _PATIENCE)
+            if status is None:
+                raise Refused("the load client did not end in time")
+            if status:
+                raise Refused(child.failure("the load client"))
+            child.end()
+            out.seek(0)
+            found: dict[str, float] = json.load(out)
+        answered = found["requests"]
+        if found["errors"]:
+            raise Refused(
+                f"{found['errors']} requests to {self.app} on {kind} failed "
+                f"or were answered with an error; {answered} were answered"
+            )
+        if found["late"]:
+            raise Refused(
+                f"of {answered} requests to {self.app} on {kind}, at "
+                f"{rate:,.0f} a second, {found['late']} were not answered in "
+                "time"
+            )
         return found
 
-    def _check(self, kind: str, found: LoadFound) -> None:
-        if found.errors:
-            raise Refused(
-                f"{found.errors} requests to {self.app} on {kind} failed or "
-                f"were answered with an error; {found.requests} were answered"
-            )
-        if late := found.more.get("late"):
-            raise Refused(
-                f"of {found.requests} requests to {self.app} on {kind}, at "
-                f"{self._rate:,.0f} a second, {late} were not answered in time"
-            )
+    def _full_load(self, kind: str, port: int) -> dict[str, float]:
+        found = self._load(kind, port, self._options.seconds)
+        if not found["requests"]:
+            raise Refused(f"the server on {kind} answered nothing under load")
+        return found
 
 
 def _check_name(app: str) -> None:

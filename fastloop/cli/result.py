@@ -141,7 +141,6 @@ class Result:
             others = []  # a note says so
         first = self.metrics[0]
         clauses = [self._verdict(base, first) for base in others]
-        clauses += self._share()
         verdict = ["; ".join(clauses) + "."] if clauses else []
         cut = self.data["cut"]
         doubts = [f"Not complete: {cut}."] if cut else []
@@ -189,12 +188,3 @@ class Result:
         else:
             did = "is {} as fast as"
         return found.verdict(own, did, base, "--runs")
-
-    def _share(self) -> Iterator[str]:
-        share = self.data["share"]
-        if share is not None:
-            percent = "less than 1" if share < 0.01 else f"{share * 100:.0f}"
-            yield (
-                f"{percent} % of your program's CPU time was seen in "
-                "asyncio's loop"
-            )

@@ -1,7 +1,9 @@
 """`run`: the user's program, unchanged, on fastloop.
 
-The words are read as the interpreter reads its own.  `become` says how the
-program runs.
+The program runs in the module object `__main__` of this process, with its own
+`sys.argv` and `sys.path[0]`, so pickles and spawned processes find it.  An
+exception of the program reaches the interpreter, which then ends as without
+fastloop.
 """
 
 from __future__ import annotations
@@ -9,38 +11,22 @@ from __future__ import annotations
 import os
 import sys
 
-from .become import become, set_path
 from .commands import Refused, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import NoReturn
+    from typing import Any
 
 __all__ = ["Program", "main", "parse"]
 
 USAGE = """\
-usage: python -m fastloop run [PYTHON OPTIONS] prog.py [ARGUMENTS]
-       python -m fastloop run [PYTHON OPTIONS] -m module [ARGUMENTS]
-       python -m fastloop run [PYTHON OPTIONS] -c code [ARGUMENTS]
+usage: python [PYTHON OPTIONS] -m fastloop run prog.py [ARGUMENTS]
+       python [PYTHON OPTIONS] -m fastloop run -m module [ARGUMENTS]
+       python [PYTHON OPTIONS] -m fastloop run -c code [ARGUMENTS]
 
 Runs the program as `python` would, with fastloop as asyncio's default loop.
 A program that names another loop's class itself keeps that loop; `run` says so
 when it ends, with the file and line that started the loop."""
-
-#: Letters of the interpreter's options: with a word, and without.
-_WITH_WORD = frozenset("cmWX")
-_ALONE = frozenset("bBdEhiIOPqRsStuvVx?")
-_LONG_WITH_WORD = "--check-hash-based-pycs"
-_HELP = ("-h", "-?", "--help")
-#: Options that print something and end.
-_PRINTS = (
-    *("-V", "--version"),
-    *("--help-all", "--help-env", "--help-xoptions"),
-)
-#: The folder of the package.  Python runs it by this name also where options
-#: such as -S and -I keep it from finding the package.
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class Program:
@@ -53,166 +39,159 @@ class Program:
         self.how = how
         self.name = name
         self.words = words
-        #: Whether the first line of the file is to be left out.
-        self.skips_line = False
 
     def __str__(self) -> str:
-        text = " ".join(filter(None, [self.how, self.name, *self.words]))
+        text = " ".join(self.command())
         return os.fsencode(text).decode(errors="replace")  # no surrogates
 
     def command(self) -> list[str]:
         """Return the words that name it on a command line."""
-        how = self.how or "--" * self.name.startswith("-")
-        return [*filter(None, [how]), self.name, *self.words]
+        return [*filter(None, [self.how]), self.name, *self.words]
 
     def check(self) -> None:
-        """Raise Refused if there is no such program, as far as one sees."""
-        self.check_file()
-        if self.how == "-m":
-            self._check_module()
-        elif self.how == "" and os.path.isdir(self.name):
-            if not os.path.exists(os.path.join(self.name, "__main__.py")):
-                raise Refused(f"{self.name} is a folder without __main__.py")
-
-    def check_file(self) -> None:
-        """Raise Refused if it is a file that is not there."""
-        if self.how or self.name == "-":
+        """Raise Refused if it is a file that cannot be read."""
+        if self.how or self.name == "-" or os.access(self.name, os.R_OK):
             return
-        try:
-            os.stat(self.name)
-        except FileNotFoundError:
-            raise Refused(f"there is no program {self.name}") from None
-        except OSError as exc:
-            reason = f"cannot open {self.name}: {exc.strerror}"
-            raise Refused(reason) from None
+        found = os.path.exists(self.name)
+        text = "cannot read" if found else "there is no program"
+        raise Refused(f"{text} {self.name}")
 
-    def _check_module(self) -> None:
-        """The top package only: to look deeper would import it."""
-        from importlib.machinery import PathFinder
-        from importlib.util import find_spec
+    def set_path(self) -> None:
+        """Set the first entry of `sys.path`, as the interpreter would.
 
-        top = self.name.partition(".")[0]
-        here = [os.getcwd()]  # first for `-m`, and not in sys.path now
-        if not top or not (PathFinder.find_spec(top, here) or find_spec(top)):
-            raise Refused(f"there is no module {self.name}")
+        Call this before asyncio is imported: a program may have files in the
+        place of modules that asyncio imports.
+        """
+        if self.how == "-m":
+            first = os.getcwd()
+        elif self.how == "-c" or self.name == "-":
+            first = ""
+        elif self._is_package():
+            sys.path.insert(0, self._path)
+            return
+        else:
+            first = os.path.dirname(os.path.realpath(self._path))
+        if not sys.flags.safe_path:
+            sys.path.insert(0, first)
+
+    def become(self) -> None:
+        """Run it as this process's `__main__`; returns or raises."""
+        if self.how:
+            sys.argv[:] = [self.how, *self.words]
+        else:
+            sys.argv[:] = [self.name, *self.words]
+        if self.how == "-m":
+            _run_module(self.name, True)
+        elif self.how == "-c":
+            _execute(self.name, "<string>")
+        elif self.name == "-":
+            source = sys.stdin.buffer.read() if sys.stdin else b""
+            _execute(source, "<stdin>", __file__="<stdin>")
+        elif self._is_package():
+            _run_module("__main__", False)
+        else:
+            self._run_file()
+
+    @property
+    def _path(self) -> str:
+        # Not abspath(): a ".." behind a symbolic link is another folder's.
+        # The current folder may have been deleted: an absolute name needs
+        # none.
+        name = self.name
+        return name if os.path.isabs(name) else os.path.join(os.getcwd(), name)
+
+    def _is_package(self) -> bool:
+        """Whether it is a folder or an archive that Python can import."""
+        from pkgutil import get_importer
+
+        return get_importer(self._path) is not None
+
+    def _run_file(self) -> None:
+        from importlib.machinery import SourceFileLoader
+        from io import open_code
+
+        path = self._path
+        with open_code(path) as file:
+            source = file.read()
+        loader = SourceFileLoader("__main__", path)
+        _execute(source, path, __file__=path, __loader__=loader)
+
+
+def _run_module(name: str, alter_argv: bool) -> None:
+    """Run a module by the function that the interpreter calls for `-m`."""
+    import runpy
+
+    _fresh_main()
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]
+
+
+def _execute(source: bytes | str, file: str, **names: object) -> None:
+    found = _fresh_main(**names)
+    exec(compile(source, file, "exec", dont_inherit=True), found)
+
+
+def _fresh_main(**more: object) -> dict[str, Any]:
+    """Return the names of `__main__`, as a new program finds them."""
+    import builtins
+    from importlib.machinery import BuiltinImporter
+
+    names = vars(sys.modules["__main__"])
+    names.clear()
+    names.update(
+        __name__="__main__",
+        __doc__=None,
+        __package__=None,
+        __loader__=BuiltinImporter,
+        __spec__=None,
+        __builtins__=builtins,
+    )
+    names.update(more)
+    return names
 
 
 def parse(words: list[str], command: str = "run") -> Program:
     """Return the program that the words name, or raise Refused."""
-    options, program = _split(words, command)
-    if options:
-        raise Refused(f"{command} knows no option {options[0][0]}")
-    return _needed(program, command)
-
-
-def _needed(program: Program | None, command: str) -> Program:
-    if program is None:
+    if not words:
         raise Refused(
             f"{command} needs a program: prog.py, -m module, -c code"
         )
-    return program
-
-
-def _split(
-    words: list[str], command: str
-) -> tuple[list[list[str]], Program | None]:
-    """Return the interpreter's options and the program that follows."""
-    options: list[list[str]] = []
-    rest = list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "-":
-        word = rest.pop(0)
-        if word == "--":
-            break
-        for option in _options(word, rest, command):
-            if option[0] in ("-c", "-m"):
-                return options, Program(option[0], option[1], rest)
-            options.append(option)
-    return options, Program("", rest[0], rest[1:]) if rest else None
-
-
-def _options(word: str, rest: list[str], command: str) -> Iterator[list[str]]:
-    """Yield the options in a word, as the interpreter finds them.
-
-    An option that takes a word has it behind it: the end of the same word, or
-    the next one, which is removed from the rest.
-    """
-    if word == _LONG_WITH_WORD:
-        yield [word, _next_word(word, rest, command)]
-    elif word in _HELP or word in _PRINTS:
-        yield [word]
-    elif word.startswith("--"):
-        raise Refused(f"{command} knows no option {word}")
-    else:
-        for place, letter in enumerate(word[1:], 2):
-            option = f"-{letter}"
-            if letter in _WITH_WORD:
-                value = word[place:] or _next_word(option, rest, command)
-                yield [option, value]
-                return
-            if letter not in _ALONE:
-                raise Refused(f"{command} knows no option {word}")
-            yield [option]
-
-
-def _next_word(option: str, rest: list[str], command: str) -> str:
-    if not rest:
-        raise Refused(f"{command} {option} needs one word more")
-    return rest.pop(0)
+    first, *rest = words
+    how = first[:2]
+    if how in ("-m", "-c"):
+        if first != how:  # -mNAME
+            return Program(how, first[2:], rest)
+        if not rest:
+            raise Refused(f"{command} {how} needs one word more")
+        return Program(how, rest[0], rest[1:])
+    if first.startswith("-") and first != "-":
+        raise Refused(
+            f"{command} knows no option {first}; options of Python come "
+            f"first, as in `python -X dev -m fastloop {command}`"
+        )
+    return Program("", first, rest)
 
 
 def main(words: list[str]) -> int:
     """Become the program that the words name; return 0 where it ends."""
+    if words and words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
     try:
-        options, found = _split(words, "run")
-        names = {option[0] for option in options}
-        if names.intersection(_HELP):
-            print(USAGE)
-            return 0
-        if names.intersection(_PRINTS):
-            _start_python(options, [])
-        program = _needed(found, "run")
-        program.check_file()
-        program.skips_line = "-x" in names
-        if names - {"-x"}:
-            _start_again(options, program)
-        if not program.how and program.name == "-" and _has_terminal():
-            # Only the interpreter itself can be interactive.
-            _start_again([["-i"]], Program("-c", "", program.words))
-        set_path(program)
+        program = parse(words)
+        program.check()
+        program.set_path()
         _take_fastloop()
     except Refused as exc:
         tell(str(exc))
         return 2
-    become(program)
+    program.become()
     return 0
-
-
-def _has_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()
-
-
-def _start_python(options: list[list[str]], words: list[str]) -> NoReturn:
-    sys.stdout.flush()
-    given = [word for option in options for word in option]
-    os.execv(sys.executable, [sys.executable, *given, *words])
-
-
-def _start_again(options: list[list[str]], program: Program) -> NoReturn:
-    """Only a new interpreter takes its options; it gets this one's, too."""
-    own, _ = _split(sys.orig_argv[1:], "python")
-    skip = ["-x"] * program.skips_line
-    _start_python(
-        own + [option for option in options if option != ["-x"]],
-        [_PACKAGE, "run", *skip, *program.command()],
-    )
 
 
 def _take_fastloop() -> None:
     try:
         from .default_loop import set_default_loop
-        from .ending import tell_of_other_loops
 
         set_default_loop("fastloop")
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
-    tell_of_other_loops()

@@ -2,9 +2,8 @@
 
     KIND PORT REPORT CPU APP
 
-uvicorn serves it.  CPU is the processor to stay on, or "".  SIGUSR2 starts and
-stops the sampler, see `sample`.  REPORT.server gets JSON: what serves, with
-versions.
+uvicorn serves it.  CPU is the processor to stay on, or "".  REPORT.server gets
+JSON: what serves, with versions.
 """
 
 from __future__ import annotations
@@ -15,20 +14,14 @@ import os
 import signal
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 from .client import HOST
-from .default_loop import Counted, set_default_loop
-from .worker import MADE, SERVES, report_at_exit
+from .default_loop import set_default_loop
+from .worker import RAN, SERVES, report_at_exit
 
 __all__ = ["main"]
-
-#: Packages that make applications, which may be wrapped in others.
-_FRAMEWORKS = {
-    *("blacksheep", "django", "falcon", "fastapi", "litestar"),
-    *("muffin", "quart", "sanic", "starlette"),
-}
 
 
 def main() -> None:
@@ -36,12 +29,8 @@ def main() -> None:
     kind, port, report, cpu, app = sys.argv[1:]
     if cpu:
         os.sched_setaffinity(0, {int(cpu)})
-    set_default_loop(kind, Counted(kind, f"{report}{MADE}"))
-    from .sample import Sampler
-
-    sampler = Sampler()
-    report_at_exit(report, sampler)
-    signal.signal(signal.SIGUSR2, sampler.toggle)
+    set_default_loop(kind, f"{report}{RAN}")
+    report_at_exit(report)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.path.insert(0, os.getcwd())
     sys.argv[1:] = []
@@ -51,7 +40,7 @@ def main() -> None:
     except ImportError:
         sys.exit("uvicorn is not installed: pip install uvicorn")
     with open(f"{report}{SERVES}", "w") as file:
-        json.dump(_facts(target), file)
+        json.dump(_facts(), file)
     config = uvicorn.Config(
         target, host=HOST, port=int(port), log_level="error", access_log=False
     )
@@ -68,24 +57,13 @@ def _load(app: str) -> Any:
     return found
 
 
-def _facts(app: Any) -> dict[str, str]:
+def _facts() -> dict[str, str]:
     """Return what serves the application, with versions."""
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     plain = AutoHTTPProtocol.__module__.endswith("h11_impl")
-    classes = {kind.__module__.partition(".")[0] for kind in type(app).__mro__}
-    found = classes | (_FRAMEWORKS & sys.modules.keys())
-    frameworks = filter(None, map(_version, sorted(found)))
-    return {
-        "server": _version("uvicorn"),
-        "http parser": _version("h11" if plain else "httptools"),
-        "framework": ", ".join(frameworks) or "none that is known",
+    names = {
+        "server": "uvicorn",
+        "http parser": "h11" if plain else "httptools",
     }
-
-
-def _version(name: str) -> str:
-    """Return a package's name and version; "" if it is no package."""
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return ""
+    return {key: f"{name} {version(name)}" for key, name in names.items()}

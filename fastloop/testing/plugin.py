@@ -30,10 +30,6 @@ from typing import Any
 
 import pytest
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from fastloop.cli.default_loop import Counted
-
 _NO_LOOP = (
     "fastloop was asked for, and no test of this run made an event loop on "
     "it. Are its async tests run by pytest-asyncio or anyio? --no-fastloop "
@@ -80,10 +76,9 @@ def pytest_configure(config: pytest.Config) -> None:
         import fastloop
 
         fastloop.new_event_loop  # noqa: B018 (imports the extension)
-        from fastloop.cli import default_loop
     except (ImportError, AttributeError) as exc:
         raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
-    run = _FastloopRun(config, default_loop)
+    run = _FastloopRun(config)
     config.pluginmanager.register(run, "fastloop-run")
 
 
@@ -95,7 +90,31 @@ def _without_deprecations() -> Iterator[None]:
         yield
 
 
-def _make_policy(factory: Counted) -> Any:
+class _Factory:
+    """Makes loops and counts them.
+
+    An object and not a function: as a class's attribute (unittest's
+    loop_factory) it must not become a bound method.
+    """
+
+    def __init__(self, mark: str) -> None:
+        #: A file that is there once a loop was made, here or in a child.
+        self.mark = mark
+        self.made = 0
+
+    def __call__(self) -> Any:
+        """Make a loop."""
+        import fastloop
+
+        loop = fastloop.new_event_loop()
+        if not self.made:
+            with contextlib.suppress(OSError), open(self.mark, "a"):
+                pass
+        self.made += 1
+        return loop
+
+
+def _make_policy(factory: _Factory) -> Any:
     """Return a policy that counts its loops; None if Python has none."""
     import fastloop
     from fastloop import _private
@@ -114,11 +133,10 @@ def _make_policy(factory: Counted) -> Any:
 class _FastloopRun:
     """The hooks of a run on fastloop."""
 
-    def __init__(self, config: pytest.Config, default_loop: Any) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._folder = TemporaryDirectory(prefix="fastloop-")
-        self._mark = os.path.join(self._folder.name, "made")
-        self._factory: Counted = default_loop.Counted("fastloop", self._mark)
+        self._factory = _Factory(os.path.join(self._folder.name, "made"))
         #: Whether a run without a loop fails.
         self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)
@@ -129,9 +147,7 @@ class _FastloopRun:
         if self._policy is None:
             for name in ("asyncio", "asyncio.unix_events"):
                 module = sys.modules[name]
-                # The same value: undo() restores it after the next call.
-                self._patches.setattr(module, "EventLoop", module.EventLoop)
-            default_loop.set_default_loop("fastloop", self._factory)
+                self._patches.setattr(module, "EventLoop", self._factory)
         self._set_policy()
 
     # -- making loops ------------------------------------------------------
@@ -218,7 +234,7 @@ class _FastloopRun:
 
         All those of forked children, as pytest-forked has, count as one.
         """
-        own = self._factory.made or os.path.exists(self._mark)
+        own = self._factory.made or os.path.exists(self._factory.mark)
         return own + self._made_in_workers
 
     def pytest_report_header(self) -> str:

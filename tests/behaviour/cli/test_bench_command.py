@@ -20,7 +20,6 @@ from cli_helpers import (
 )
 
 from fastloop.cli import Refused
-from fastloop.cli.default_loop import Counted, factory_of
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
 
@@ -70,7 +69,6 @@ def test_progress_is_a_line_a_round_where_there_is_no_terminal(
         "warming up fastloop",
         "round 1 of 2",
         "round 2 of 2",
-        "the loop's share",
     ]
 
 
@@ -88,25 +86,6 @@ def test_start_up_is_told_apart(fastloop_command):
     said = " ".join(done.stdout.split())
     assert "% of the time on fastloop was start-up, before the first" in said
     assert "Without it, 2 rounds cannot tell fastloop from asyncio" in said
-
-
-def test_a_program_that_serves_is_said_to_need_another_option(
-    fastloop_command,
-):
-    code = (
-        "import socket, time\n"
-        "server = socket.create_server(('127.0.0.1', 0))\n"
-        "open('port', 'w').write(str(server.getsockname()[1]))\n"
-        "time.sleep(3600)\n"
-    )
-    fastloop_command.write("serve.py", code)
-    process = fastloop_command.start("bench", *SHORT[1:], "serve.py")
-    assert process.stderr.readline() == "warming up asyncio\n"
-    said = process.stderr.readline() + process.stderr.readline()
-    status, _, _ = interrupt(process)
-    port = (fastloop_command.folder / "port").read_text()
-    assert said.startswith(f"fastloop: serve.py listens on port {port}: if ")
-    assert "`bench --http module:app`" in said and status == 130
 
 
 def test_a_module_is_a_program(fastloop_command):
@@ -146,22 +125,17 @@ def test_two_rounds_have_no_interval(fastloop_command):
     assert "interval" not in done.stdout and " to 0" not in done.stdout
 
 
-def test_a_loop_that_the_program_chose_has_no_ratio_and_no_share(
-    fastloop_command,
-):
+def test_a_loop_that_the_program_chose_has_no_ratio(fastloop_command):
     chosen = (
-        "import asyncio, time\n"
-        "async def main():\n"
-        "    while time.process_time() < 0.6: await asyncio.sleep(0)\n"
+        "import asyncio\n"
         "with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as one:\n"
-        "    one.run(main())\n"
+        "    one.run(asyncio.sleep(0))\n"
     )
     words = ("bench", *SHORT, "--runs", "1", "--json", "found.json", "-c")
     done = fastloop_command(*words, chosen)
     found = found_in(fastloop_command)
-    assert found["untaken"] == ["asyncio", "fastloop"]
-    assert found["share"] is None
-    said = "in the runs of asyncio and fastloop it did not use"
+    assert found["untaken"] == ["fastloop"]
+    said = "in the runs of fastloop it did not use the loop"
     assert said in done.stdout.replace("\n", " ")
 
 
@@ -183,19 +157,10 @@ def test_a_loop_by_the_name_of_asyncios_default_is_counted(fastloop_command):
     assert "took no loop" not in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["asyncio", "fastloop"])
-def test_a_counted_class_of_loops_looks_like_its_kind(kind):
-    counted = Counted(kind)
-    cls, base = counted.as_class(), factory_of(kind)
-    cls().close()
-    assert counted.made == 1 and issubclass(cls, base)
-    for name in ("__name__", "__module__", "__qualname__"):
-        assert getattr(cls, name) == getattr(base, name)
-
-
-def test_a_kind_that_is_no_class_has_no_counted_class():
-    counted = Counted("asyncio:new_event_loop")
-    assert counted.as_class() is counted
+def test_a_kind_of_loops_may_be_a_function(fastloop_command):
+    kinds = "asyncio,fastloop:new_event_loop"
+    words = ("bench", *SHORT[:3], "--loops", kinds, "-c", PROGRAM)
+    assert "took no loop" not in fastloop_command(*words).stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has such rights")
@@ -242,7 +207,7 @@ def test_the_interpreters_options_are_those_of_the_runs(fastloop_command):
     done = fastloop_command.python("-OWignore", "-m", "fastloop", *words)
     assert done.returncode == 0, done.stderr
     command = found_in(fastloop_command)["settings"]["command"]
-    assert command.startswith("python -O -W ignore -m fastloop bench --quiet")
+    assert "-O" in command and "-Wignore -m fastloop bench" in command
 
 
 def test_the_surroundings_that_change_results_are_kept(fastloop_command):
@@ -262,6 +227,7 @@ def test_whether_there_is_a_gil_is_what_the_runs_say(fastloop_command):
     code = (
         "import asyncio, sys\n"
         "loop = asyncio.new_event_loop()\n"
+        "loop.run_until_complete(asyncio.sleep(0))\n"
         "loop.close()\n"
         "on = type(loop).__module__.startswith('asyncio')\n"
         "sys._is_gil_enabled = lambda: on\n"
@@ -323,7 +289,6 @@ def test_an_application_is_measured_under_load(fastloop_command):
     assert "bench --quiet" in settings["command"]
     assert settings["server"].startswith("uvicorn ")
     assert settings["http parser"].startswith(("httptools ", "h11 "))
-    assert settings["framework"] == "none that is known"
     assert "processor to itself" not in found["method"][0]
     cpu = settings["server's CPU"]
     assert cpu == "any" or f"pinned to CPU {cpu}" in found["method"][0]
@@ -341,7 +306,7 @@ def test_an_application_is_measured_under_load(fastloop_command):
     ("words", "sentence"),
     [
         (["prog.py"], "there is no program prog.py"),
-        (["-m", "nothing_of_it"], "there is no module nothing_of_it"),
+        (["-m", "nothing_of_it"], "No module named nothing_of_it"),
         (["--loops", "asyncio,noloop", "-c", ""], "noloop is not installed"),
         (["--loops", "asyncio", "-c", ""], "two loops or more"),
         (["--runs", "0", "-c", ""], "--runs must be 1 to 10,000"),
@@ -372,12 +337,10 @@ def test_an_application_is_measured_under_load(fastloop_command):
             ["-c", "import os; os.kill(os.getpid(), 40)"],
             "was ended by signal 40",
         ),
-        (["-c", "open('/dev/tty')"], "'/dev/tty'; it had no terminal"),
-        (["-c", "import tty; tty.setraw(0)"], "; it had no terminal"),
-        (["-c", "import os; os.get_terminal_size()"], "; it had no terminal"),
+        (["-c", "open('/dev/tty')"], "'/dev/tty'"),
         (["-"], "bench reads no program from stdin"),
         (["--timeout", "0", "-c", ""], "--timeout must be more than 0"),
-        (["-c", "input()"], "EOF when reading a line; it had no more input"),
+        (["-c", "input()"], "EOF when reading a line"),
         (["-c", "import os; os.abort()"], "was ended by SIGABRT"),
         (
             ["--timeout", "0.2", "-c", "import time; time.sleep(3600)"],
@@ -429,40 +392,6 @@ def test_the_first_failure_of_a_suite_is_the_reason(
     assert sentence in fastloop_command.refused("bench", "--quiet", *words)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="they are not found")
-def test_a_daemon_is_ended_and_named(fastloop_command):
-    fastloop_command.write(
-        "prog.py",
-        f"{PROGRAM}\n"
-        "import subprocess\n"
-        "subprocess.Popen(['sleep', '3600'], start_new_session=True)\n",
-    )
-    done = fastloop_command("bench", *SHORT, "--runs", "1", "prog.py")
-    assert "left processes behind (sleep): bench ended them" in done.stdout
-    assert processes_in(fastloop_command.folder) == []
-
-
-def test_each_run_reads_the_file_that_is_stdin(fastloop_command):
-    """From where it was, and then it is there again: a shell reads on."""
-    program = f"{PROGRAM}\nimport sys\nassert sys.stdin.read() == 'the rest'"
-    fastloop_command.write("prog.py", program)
-    fastloop_command.write("input", "a line\nthe rest")
-    with open(fastloop_command.folder / "input") as file:
-        place = os.lseek(file.fileno(), len("a line\n"), os.SEEK_SET)
-        done = subprocess.run(
-            [sys.executable, "-m", "fastloop", "bench", *SHORT, "prog.py"],
-            stdin=file,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=fastloop_command.folder,
-            env=environment(),
-            timeout=LIMIT,
-            check=False,
-        )
-        assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == place
-    assert done.returncode == 0, done.stdout
-
-
 def test_a_system_without_a_temporary_folder_is_one_sentence(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     with pytest.raises(Refused, match="no temporary folder .* set TMPDIR"):
@@ -480,10 +409,10 @@ def test_workers_of_xdist_have_the_measured_loop(fastloop_command):
         "    assert (worker_id, kind) == ('gw0', 'fastloop.loop')\n",
     )
     code = "from fastloop.cli.worker import main; main()"
-    words = ("fastloop", "time", "report.json", "-m", "pytest", "-n", "1")
+    words = ("fastloop", "report.json", "-m", "pytest", "-n", "1")
     done = fastloop_command.python("-c", code, *words)
     assert done.returncode == 0, done.stdout
-    assert (fastloop_command.folder / "report.json.made").exists()
+    assert (fastloop_command.folder / "report.json.ran").exists()
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,6 @@ def test_a_table_of_bench_fits(capsys, count):
                 ("memory", "peak memory", "MiB"),
             )
         ],
-        "share": 0.5,
         "untaken": [],
         "notes": [],
         "cut": None,
