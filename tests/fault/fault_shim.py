@@ -6,10 +6,12 @@ import ctypes
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("shim.c")
+#: The variable that names the shim of a program which a test runs.
+VARIABLE = "FASTLOOP_FAULT_SHIM"
 #: That a call moves one byte, where an errno may stand.
 SHORT = -1
 #: Whose calls fault_cut() is about.
@@ -100,5 +102,13 @@ def line_of(library: str, offset: int) -> str:
     return done.stdout.replace("\n", " ").strip()
 
 
-if __name__ == "__main__":
-    print(build(Path(sys.argv[1])))
+SHIM: Any = load(os.environ[VARIABLE]) if VARIABLE in os.environ else None
+
+
+def arm(name: str, code: int, skip: int = 0, count: int = 1) -> None:
+    """Let calls skip .. skip+count-1 of *name* fail from now on."""
+    SHIM.fault_arm(name.encode(), skip, count, code)
+
+
+def hits() -> int:
+    return int(SHIM.fault_hits())

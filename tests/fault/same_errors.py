@@ -30,7 +30,7 @@ import tempfile
 import unittest.mock
 from functools import partial
 
-import fault_calls
+import fault_shim
 
 ERRORS = """EAGAIN EINTR EINPROGRESS EALREADY EPIPE ECONNRESET ECONNABORTED
 ENOTCONN ESHUTDOWN ETIMEDOUT EHOSTUNREACH EIO ENOMEM ENOBUFS ENOSPC EPERM
@@ -87,14 +87,14 @@ class Shim:
         self.name = name
 
     def install(self):
-        fault_calls.arm(self.name, 0, count=0)
+        fault_shim.arm(self.name, 0, count=0)
 
     def arm(self, code):
-        fault_calls.arm(self.name, code)
+        fault_shim.arm(self.name, code)
 
     def end(self):
-        hits = fault_calls.hits()
-        fault_calls.arm(self.name, 0, count=0)
+        hits = fault_shim.hits()
+        fault_shim.arm(self.name, 0, count=0)
         return hits
 
 

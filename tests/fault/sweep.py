@@ -581,13 +581,11 @@ def main() -> int:
     parser.add_argument("--only", help="NAME:SKIP:COUNT:ERRNO")
     parser.add_argument("--functions", default="", help="these alone")
     parser.add_argument("--harmless", action="store_true")
-    parser.add_argument("--shim", help="its path, if it is compiled")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     global SHIM
-    if options.shim:
-        SHIM = fault_shim.load(options.shim)
-    else:
+    SHIM = fault_shim.SHIM
+    if SHIM is None:
         with tempfile.TemporaryDirectory() as folder:
             SHIM = fault_shim.load(fault_shim.build(Path(folder)))
     warnings.simplefilter("ignore")

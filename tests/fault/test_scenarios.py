@@ -4,8 +4,6 @@ sweep.py does the work, in a process of its own.  Without `--most` it goes
 through all of them: `python tests/fault/sweep.py`, a minute or several.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,24 +13,13 @@ SWEEP = Path(__file__).with_name("sweep.py")
 #: Of each scenario, which has some hundreds.
 MOST = 12
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="the shim is made for Linux"
-)
-
 
 @pytest.fixture
-def sweep(shim, shim_env):
+def sweep(run_program):
     """Return a function that sweeps, and fails with what was found."""
 
     def sweep(*words):
-        done = subprocess.run(
-            [sys.executable, SWEEP, "--shim", shim, *words],
-            env=shim_env,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
-        assert done.stdout.endswith("\ntotal 0\n")
+        assert run_program(SWEEP, *words).endswith("\ntotal 0\n")
 
     return sweep
 

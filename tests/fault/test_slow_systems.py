@@ -1,35 +1,111 @@
-"""Polls and clocks that are late: slow_system.py runs under shim.c."""
+"""Polls and clocks that are late.  Run as a script, the tests' program:
 
-import subprocess
+    test_slow_systems.py delay|slow|wake MICROSECONDS
+    test_slow_systems.py coarse MILLISECONDS
+
+With `delay`, the thread is away before it polls, and its timers must not be
+missed.  With `slow`, each poll takes so long, and the polls of a thousand
+busy iterations are counted.  With `coarse`, the ticks of the coarse clock are
+so long, and the polls of a short sleep are counted.  With `wake`, another
+thread wakes each of ten loops in its first wait, while a poll takes so long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
 import sys
-from pathlib import Path
+import threading
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
+from fault_shim import SHIM
 
-PROGRAM = Path(__file__).with_name("slow_system.py")
+import fastloop
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="the shim is made for Linux"
-)
+#: Seconds after which it counts as hanging: it takes milliseconds.
+PATIENCE = 40
+
+
+def polls_of(main: Coroutine[Any, Any, None]) -> int:
+    """Return how often a loop polls while it runs the coroutine."""
+    loop = fastloop.new_event_loop()
+    SHIM.fault_arm(b"epoll_wait", 0, 0, 0)
+    loop.run_until_complete(main)
+    polls = SHIM.fault_seen()
+    loop.close()
+    return polls
+
+
+async def sleep_precisely() -> None:
+    loop = asyncio.get_running_loop()
+    for seconds in (0.001, 0.002, 0.0035):
+        begin = loop.time()
+        await asyncio.sleep(seconds)
+        assert loop.time() - begin >= seconds
+
+
+async def be_busy() -> None:
+    for _ in range(1000):
+        await asyncio.sleep(0)
+
+
+async def sleep_often() -> None:
+    for _ in range(100):
+        await asyncio.sleep(0.001)
+
+
+async def be_woken() -> None:
+    loop = asyncio.get_running_loop()
+    woken = loop.create_future()
+    polling = threading.Event()
+
+    def wake() -> None:
+        polling.wait()  # ends when the loop releases the GIL, in its wait
+        loop.call_soon_threadsafe(woken.set_result, None)
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    loop.call_soon(polling.set)
+    await woken
+    thread.join()
+
+
+def main(how: str, amount: int) -> None:
+    if how == "delay":
+        SHIM.fault_delay(amount)
+        polls_of(sleep_precisely())
+        print("total", 3)
+    elif how == "slow":
+        SHIM.fault_delay(amount)
+        print("total", polls_of(be_busy()))
+    elif how == "wake":
+        SHIM.fault_delay(amount)
+        for _ in range(10):
+            # Not in the main thread, which also wakes up for signals.
+            runner = threading.Thread(target=polls_of, args=(be_woken(),))
+            runner.start()
+            runner.join()
+        print("total", 10)
+    else:
+        SHIM.fault_coarse(amount)
+        print("total", polls_of(sleep_often()) // 100)
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    main(sys.argv[1], int(sys.argv[2]))
+    sys.exit(0)
+
+
+# --- the tests -------------------------------------------------------------
 
 
 @pytest.fixture
-def total(shim, shim_env):
+def total(run_program):
     """Return a function that runs the program and returns its total."""
-
-    def total(*words):
-        done = subprocess.run(
-            [sys.executable, "-X", "faulthandler", PROGRAM, shim, *words],
-            env=shim_env,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-500:]
-        word, number = done.stdout.split()
-        assert word == "total"
-        return int(number)
-
-    return total
+    return lambda *words: int(run_program(__file__, *words).split()[1])
 
 
 @pytest.mark.parametrize("microseconds", ["2000", "6000"])
