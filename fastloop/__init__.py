@@ -85,7 +85,14 @@ if not TYPE_CHECKING:  # a type checker would accept any name otherwise
             raise AttributeError(
                 f"module {__name__!r} has no attribute {name!r}"
             )
-        value = getattr(_load(_HOMES[name]), name)
+        try:
+            value = getattr(_load(_HOMES[name]), name)
+        except (ImportError, AttributeError) as exc:
+            from ._distribution import other_installed
+
+            if fault := other_installed():
+                raise ImportError(fault, name=__name__) from exc
+            raise
         globals()[name] = value
         return value
 

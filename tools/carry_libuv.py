@@ -38,11 +38,11 @@ def fastloop() -> dict:
     return {
         "type": "library",
         "bom-ref": "fastloop",
-        "name": "fastloop",
+        "name": "asyncio-fastloop",
         "version": version,
         "description": project["project"]["description"],
         "licenses": [{"expression": OWN}],
-        "purl": f"pkg:pypi/fastloop@{version}",
+        "purl": f"pkg:pypi/asyncio-fastloop@{version}",
     }
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from fastloop._distribution import NAME, other_installed
+
 from .commands import Refused
 from .machine import machine, processors, text_of
 from .options import aligned, as_text, parser_of
@@ -28,6 +30,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     as_json = parser.parse_args(words).json
     found = facts() | limits() | {"default loop": _default_loop()}
+    if fault := other_installed():
+        found["to mend"] = fault
     if as_json:
         print(json.dumps(found, indent=2))
         return 0
@@ -102,7 +106,7 @@ def installed_loops() -> dict[str, str]:
         if find_spec(name) is None:
             continue
         try:
-            found[name] = version(name)
+            found[name] = version(NAME if name == "fastloop" else name)
         except PackageNotFoundError:
             found[name] = "not installed as a package"
     return found

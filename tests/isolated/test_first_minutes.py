@@ -88,6 +88,20 @@ def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
     assert last.startswith(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["import no_such_module", "class OtherLoop: pass"]
+)
+def test_files_of_the_other_fastloop_are_named(unbuilt, text):
+    """PyPI's project of that name has a package of that name."""
+    info = unbuilt / "fastloop-0.1.0.dist-info" / "METADATA"
+    info.parent.mkdir()
+    info.write_text("Metadata-Version: 2.1\nName: fastloop\nVersion: 0.1.0\n")
+    (unbuilt / "fastloop" / "runner.py").write_text(text)
+    last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
+    assert last.startswith("ImportError: the distribution `fastloop`, which")
+    assert last.endswith("then `pip install asyncio-fastloop`")
+
+
 # -- the build ---------------------------------------------------------------
 
 LACKS = {

@@ -30,9 +30,9 @@ def test_fastloop_imported_before_pytest(tmp_path):
 
     home = Path(fastloop.__file__).parent
     (tmp_path / "fastloop").symlink_to(home)
-    info = tmp_path / "fastloop-0.0.0.dist-info"
+    info = tmp_path / "asyncio_fastloop-0.0.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Name: fastloop\nVersion: 0.0.0\n")
+    (info / "METADATA").write_text("Name: asyncio-fastloop\nVersion: 0.0.0\n")
     (info / "RECORD").write_text("fastloop/__init__.py,,\n")
     (info / "entry_points.txt").write_text(
         "[pytest11]\nfastloop = fastloop.testing.plugin\n"

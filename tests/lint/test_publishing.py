@@ -63,7 +63,7 @@ def test_its_bill_of_materials_names_the_pinned_libuv(carried):
     assert f"version={libuv['version']}\n" in build
     (file,) = libuv["externalReferences"]
     assert f"sha256={file['hashes'][0]['content']}\n" in build
-    assert bill["metadata"]["component"]["name"] == "fastloop"
+    assert bill["metadata"]["component"]["name"] == "asyncio-fastloop"
 
 
 def test_wheels_are_tested_with_the_pinned_libuv():
