@@ -12,7 +12,7 @@ ARGS ?=
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
-.PHONY: help bench race soak fuzz mutants edges test build debug sanitize lint format unit gate ci wheel \
+.PHONY: help bench race soak fuzz mutants edges test build debug sanitize lint format unit gate ci wheels \
 	conformance sdist docs clean
 
 help:
@@ -31,7 +31,7 @@ help:
 	@echo "make lint      check style, layers, sizes, stubs"
 	@echo "make format    format C and Python as lint wants them"
 	@echo "make docs      the documentation as a site, in build/site"
-	@echo "make wheel     a repaired wheel, tried without the system's libuv"
+	@echo "make wheels    wheels for Linux (ARGS=--try: run the suite on them)"
 	@echo "make ci        what every change must pass (.ci/run)"
 	@echo "make gate      all other checks, in hours (.ci/run --gate)"
 
@@ -98,9 +98,9 @@ sdist:
 	@$(SETUP) build wheel
 	$(PY) -m build -s .
 
-wheel:
-	@$(SETUP) build wheel
-	tools/try-wheel $(PY)
+wheels:
+	@$(SETUP) python
+	python3 tools/wheels $(ARGS)
 
 # What a version found is in build/conformance; the table tells who is missing.
 conformance:

@@ -1,13 +1,13 @@
 """Readies a tree for wheels that carry libuv; cibuildwheel calls it.
 
-    python tools/carry_libuv.py LICENSE
     python tools/carry_libuv.py --pinned LICENSE
+    python tools/carry_libuv.py --source ADDRESS SHA256 LICENSE
 
 LICENSE is the file of libuv's licences.  The wheels that are built afterwards
 have it, and name those licences beside fastloop's own.  With --pinned the
-libuv is the one that tools/build-libuv builds, and the wheels have a bill of
-materials that says so (CycloneDX 1.6, where PEP 770 wants it).  auditwheel
-writes one itself where a package of the system has the library.
+libuv is the one that tools/build-libuv builds, with --source the one of that
+archive, and the wheels have a bill of materials that says so (CycloneDX 1.6,
+where PEP 770 wants it).
 """
 
 import argparse
@@ -46,9 +46,15 @@ def fastloop() -> dict:
     }
 
 
-def libuv() -> dict:
-    version, digest = pinned("version"), pinned("sha256")
-    address = f"https://dist.libuv.org/dist/v{version}/libuv-v{version}.tar.gz"
+def pinned_source() -> tuple[str, str]:
+    """The address and the hash of the archive that tools/build-libuv has."""
+    version = pinned("version")
+    folder = f"https://dist.libuv.org/dist/v{version}"
+    return f"{folder}/libuv-v{version}.tar.gz", pinned("sha256")
+
+
+def libuv(address: str, digest: str) -> dict:
+    version = re.findall(r"\d+\.\d+\.\d+", address)[-1]
     return {
         "type": "library",
         "bom-ref": "libuv",
@@ -66,9 +72,9 @@ def libuv() -> dict:
     }
 
 
-def bill() -> dict:
+def bill(address: str, digest: str) -> dict:
     """The bill of materials; the same sources give the same."""
-    own, library = fastloop(), libuv()
+    own, library = fastloop(), libuv(address, digest)
     seed = f"{own['purl']} {library['purl']}"
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -97,14 +103,16 @@ def name_licences() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--pinned", action="store_true")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--pinned", action="store_true")
+    which.add_argument("--source", nargs=2, metavar=("ADDRESS", "SHA256"))
     parser.add_argument("license", type=Path, metavar="LICENSE")
     options = parser.parse_args()
     name_licences()
     shutil.copy(options.license, TOP / "LICENSE.libuv")
-    if options.pinned:
-        text = json.dumps(bill(), indent=2)
-        (TOP / "libuv.cdx.json").write_text(text + "\n", "utf-8")
+    source = pinned_source() if options.pinned else options.source
+    text = json.dumps(bill(*source), indent=2)
+    (TOP / "libuv.cdx.json").write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":
