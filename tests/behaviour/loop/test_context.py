@@ -100,19 +100,6 @@ def test_an_entered_context_is_an_error(loop, iterate, reports, caplog):
     assert "already entered" in "".join(reported + logged)
 
 
-@pytest.mark.parametrize("bad", [1, "context", object()])
-def test_a_bad_context_does_not_run(loop, iterate, reports, bad):
-    seen = []
-    try:
-        loop.call_soon(seen.append, 1, context=bad)
-        iterate()
-    except (TypeError, AttributeError):
-        pass
-    else:
-        assert isinstance(reports[0]["exception"], (TypeError, AttributeError))
-    assert seen == []
-
-
 @pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
 def test_an_exception_leaves_the_context(loop, reports, kind):
     context = contextvars.copy_context()
@@ -131,24 +118,6 @@ def test_an_exception_leaves_the_context(loop, reports, kind):
     assert context[VAR] == "failed"
     assert context.run(VAR.get) == "failed"
     assert len(reports) == (kind is ZeroDivisionError)
-
-
-def test_add_reader_runs_each_time_in_the_same_context(loop):
-    left, right = socket.socketpair()
-    seen = []
-
-    def callback():
-        left.recv(1)
-        seen.append(VAR.get())
-        VAR.set(len(seen))
-
-    loop.add_reader(left, callback)
-    right.send(b"xyz")
-    wait(loop, seen, 3)
-    loop.remove_reader(left)
-    left.close()
-    right.close()
-    assert seen == ["outside", 1, 2]
 
 
 async def test_run_in_executor_carries_no_context():

@@ -76,15 +76,6 @@ def test_reports_have_the_source_traceback_of_open_and_close(
     assert whose in functions
 
 
-def test_fast_lookups_are_logged_too(debug, run, logged):
-    debug.slow_callback_duration = 10
-    run(debug.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM))
-    texts = logged(logging.DEBUG)
-    assert any(
-        t.startswith("Getting address info 127.0.0.1:80") for t in texts
-    )
-
-
 async def test_blocking_sockets_are_refused(debug):
     """The other calls of sockets are in sock/test_socket_calls.py."""
     near, far = tcp_socketpair()
@@ -143,21 +134,6 @@ def test_unclosed_transports_name_themselves(loop_factory, make):
     ]
     assert warning.category is ResourceWarning
     assert type(warning.source).__name__ == name
-
-
-async def test_transports_log_reading_and_eof(debug, logged):
-    """In debug mode a transport logs what befalls it."""
-    near, far = tcp_socketpair()
-    transport, _ = await debug.create_connection(Kept, sock=near)
-    transport.pause_reading()
-    transport.resume_reading()
-    far.close()
-    await iterations(5)
-    transport.close()
-    await iterations(3)
-    texts = "\n".join(logged(logging.DEBUG))
-    for event in ("pauses reading", "resumes reading", "received EOF"):
-        assert event in texts
 
 
 @pytest.mark.parametrize("does", ["read", "write", "write later"])

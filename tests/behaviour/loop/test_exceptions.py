@@ -1,7 +1,6 @@
 """call_exception_handler and what a failing callback sets off."""
 
 import asyncio
-import socket
 import sys
 
 import pytest
@@ -58,69 +57,58 @@ class Unreported(Exception):
     """What a call_exception_handler raises."""
 
 
-@pytest.mark.parametrize("debug", [False, True])
-def test_exceptions_of_call_exception_handler_leave_the_run(
-    loop_factory, debug
-):
+@pytest.fixture
+def raising(loop_factory):
+    """A loop whose call_exception_handler raises."""
     probe = loop_factory()
     probe.close()
 
-    class Own(type(probe)):
+    class Raising(type(probe)):
         def call_exception_handler(self, context):
             raise Unreported(context["message"])
 
-    own = Own()
-    own.set_debug(debug)
+    made = Raising()
+    yield made
+    made.call_soon(made.stop)
+    made.run_forever()
+    made.close()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_exceptions_of_call_exception_handler_leave_the_run(
+    raising, pair, debug
+):
+    raising.set_debug(debug)
     seen = []
-    left, right = socket.socketpair()
-    with left, right:
-        right.send(b"x")
-        for schedule in (
-            lambda: own.call_soon(fail),
-            lambda: own.call_soon_threadsafe(fail),
-            lambda: own.call_later(0, fail),
-            lambda: own.add_reader(left, fail),
-        ):
-            schedule()
-            own.call_soon(seen.append, 1)
-            with pytest.raises(Unreported, match="Exception in callback"):
-                own.run_forever()
-            assert not own.is_running()
-        own.remove_reader(left)
-    own.call_soon(own.stop)
-    own.run_forever()
-    own.close()
+    left, right = pair
+    right.send(b"x")
+    for schedule, *args in (
+        (raising.call_soon,),
+        (raising.call_soon_threadsafe,),
+        (raising.call_later, 0),
+        (raising.add_reader, left),
+    ):
+        schedule(*args, fail)
+        raising.call_soon(seen.append, 1)
+        with pytest.raises(Unreported, match="Exception in callback"):
+            raising.run_forever()
+        assert not raising.is_running()
+    raising.remove_reader(left)
+    raising.call_soon(raising.stop)
+    raising.run_forever()
     assert seen == [1] * 4
 
 
-def test_exceptions_of_call_exception_handler_for_a_protocol_leave_the_run(
-    loop_factory,
-):
-    probe = loop_factory()
-    probe.close()
-
-    class Own(type(probe)):
-        def call_exception_handler(self, context):
-            raise Unreported(context["message"])
-
+def test_so_do_those_for_a_protocol(raising, pair):
     class Failing(asyncio.Protocol):
-        def data_received(self, data):
-            fail()
+        data_received = fail
 
-    own = Own()
-    left, right = socket.socketpair()
-    with right:
-        left.setblocking(False)
-        transport, _ = own.run_until_complete(
-            own.create_connection(Failing, sock=left)
-        )
-        right.send(b"x")
-        with pytest.raises(Unreported):
-            own.run_forever()
-        transport.abort()
-        own.call_soon(own.stop)
-        own.run_forever()
-    own.close()
+    connecting = raising.create_connection(Failing, sock=pair[0])
+    transport, _ = raising.run_until_complete(connecting)
+    pair[1].send(b"x")
+    with pytest.raises(Unreported):
+        raising.run_forever()
+    transport.abort()
 
 
 def test_call_exception_handler_patched_on_the_instance(loop, iterate):
@@ -129,10 +117,3 @@ def test_call_exception_handler_patched_on_the_instance(loop, iterate):
     loop.call_soon(fail)
     iterate()
     assert isinstance(seen[0]["exception"], ZeroDivisionError)
-
-
-def test_handler_may_stop_the_loop(loop):
-    loop.set_exception_handler(lambda lo, context: lo.stop())
-    loop.call_soon(fail)
-    loop.run_forever()
-    assert not loop.is_running()

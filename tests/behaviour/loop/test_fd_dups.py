@@ -45,23 +45,6 @@ def hear(loop, left, right, count):
 
 @on_fastloop
 @pytest.mark.parametrize("heard", HEARD)
-def test_closed_while_a_dup_is_open_causes_no_more_events(loop, shared, heard):
-    """The reader of a closed fd is not removed."""
-    left, right = shared
-    hear(loop, left, right, heard)
-    calls = []
-    loop.add_reader(left, calls.append, 1)
-    number = left.fileno()
-    left.close()
-    right.send(b"x")
-    iterations(loop, 200)
-    assert len(calls) <= 64
-    assert idle_cpu(loop) < 0.05
-    loop.remove_reader(number)
-
-
-@on_fastloop
-@pytest.mark.parametrize("heard", HEARD)
 @pytest.mark.parametrize("then", ["nothing", "add_reader", "remove_writer"])
 def test_closed_after_an_event_causes_no_more_events(
     loop, shared, heard, then
@@ -176,27 +159,3 @@ def test_removed_while_a_dup_lives(loop, shared, heard):
     iterations(loop, 3)
     assert seen == []
     assert idle_cpu(loop) < 0.05
-
-
-def test_fd_closed_and_reused_while_a_dup_is_open(loop, shared):
-    """A dup keeps the old file open; its fd is another socket now."""
-    left, right = shared
-    seen = []
-    loop.add_reader(left, seen.append, "old")
-    iterations(loop, 2)
-    loop.remove_reader(left)
-    number = left.fileno()
-    left.close()
-    fresh, other = socket.socketpair()
-    if other.fileno() == number:
-        fresh, other = other, fresh
-    assert fresh.fileno() == number
-    loop.add_reader(fresh, lambda: seen.append(fresh.recv(20)))
-    right.send(b"to the dup")
-    other.send(b"to the fresh")
-    iterations(loop, 4)
-    loop.remove_reader(fresh)
-    assert seen == [b"to the fresh"]
-    assert idle_cpu(loop) < 0.05
-    fresh.close()
-    other.close()

@@ -15,10 +15,7 @@ from net_helpers import (
     Recorder,
     fill_socket,
     iterations,
-    listening_socket,
-    moved_to,
 )
-from patience import PATIENCE
 
 
 async def open_on(loop, sock):
@@ -84,75 +81,6 @@ async def test_a_new_connection_reuses_the_fd_of_a_closed_socket(
         each.close()
 
 
-async def test_a_server_reuses_the_fd_of_a_closed_connection(loop, loop_kind):
-    """Closed by dup2(), so that not even its object knows."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's server accepts nothing")
-
-    made = asyncio.Queue()
-
-    def factory():
-        return Recorder(made=made.put_nowait)
-
-    first = await loop.create_server(factory, "127.0.0.1", 0)
-    with socket.create_connection(first.sockets[0].getsockname()):
-        recorder = await made.get()
-        number = recorder.transport.get_extra_info("socket").fileno()
-        listener = moved_to(number, listening_socket())
-        second = await loop.create_server(factory, sock=listener)
-        await iterations()
-        assert recorder.exc.errno == errno.EBADF
-    with socket.create_connection(listener.getsockname()):
-        accepted = await made.get()
-        accepted.transport.abort()
-    for server in (first, second):
-        server.close()
-        await server.wait_closed()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells the numbers")
-async def test_an_accepted_connection_reuses_the_fd_of_a_closed_one(
-    loop, loop_kind
-):
-    """Closed by os.close(), so that not even its object knows."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio refuses the new connection")
-
-    made = asyncio.Queue()
-
-    server = await loop.create_server(
-        lambda: Recorder(made=made.put_nowait), "127.0.0.1", 0
-    )
-    name = server.sockets[0].getsockname()
-    first = socket.create_connection(name)
-    recorder = await made.get()
-    old = recorder.transport
-    number = old.get_extra_info("socket").fileno()
-    spares = []
-    while not spares or spares[-1] < number:
-        spares.append(os.open(os.devnull, os.O_RDONLY))
-    second = socket.create_connection(name)
-    os.close(number)
-    protocol = await made.get()
-    new = protocol.transport
-    assert new.get_extra_info("socket").fileno() == number
-    await iterations()
-    assert recorder.exc.errno == errno.EBADF
-    second.send(b"for the new one")
-    await protocol.wait_data(15)
-    old.abort()
-    new.write(b"answer")
-    second.settimeout(PATIENCE)
-    assert second.recv(100) == b"answer"
-    new.close()
-    server.close()
-    await server.wait_closed()
-    for each in (first, second):
-        each.close()
-    for each in spares:
-        os.close(each)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll keeps the dup")
 @pytest.mark.parametrize("how", ["close", "abort", "nothing"])
 def test_no_spinning_when_a_dup_outlives_a_closed_socket(loop, loop_kind, how):
@@ -192,21 +120,6 @@ async def test_bytes_behind_a_passed_descriptor_are_read(loop):
     right.close()
 
 
-async def test_bytes_behind_urgent_data_are_read(loop):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
-        peer, _ = server.accept()
-    transport, protocol = await open_on(loop, client)
-    for _ in range(3):
-        peer.send(b"before")
-        peer.send(b"!", socket.MSG_OOB)
-        peer.send(b"after")
-    data = await protocol.wait_data(33)
-    assert data.replace(b"!", b"") == b"beforeafter" * 3
-    transport.close()
-    peer.close()
-
-
 @pytest.mark.parametrize("looked", [False, True])
 async def test_a_reader_of_a_reused_fd(loop, loop_kind, looked):
     """To look at the loop's transports changes nothing."""
@@ -224,31 +137,6 @@ async def test_a_reader_of_a_reused_fd(loop, loop_kind, looked):
         assert loop.remove_reader(stranger)
         transport.abort()
         await iterations()
-
-
-def test_a_reader_that_closes_its_fd_gets_no_events_of_the_next_file(loop):
-    """Another socket gets the fd while the callback runs."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    number = near.fileno()
-    others = []
-    calls = []
-
-    def on_readable():
-        calls.append(1)
-        near.close()
-        others.extend(pair_at(number))
-        others[1].send(b"for another")
-
-    loop.add_reader(number, on_readable)
-    far.send(b"x")
-    loop.run_until_complete(iterations(20))
-    assert others[0].fileno() == number
-    assert calls == [1]
-    assert others[0].recv(20) == b"for another"
-    loop.remove_reader(number)
-    for each in (far, *others):
-        each.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kqueue does not tell")

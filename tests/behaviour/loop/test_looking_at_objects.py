@@ -48,24 +48,6 @@ def test_handle(loop, iterate, make, debug):
     assert (ran, cancelled) == ([1], [])
 
 
-@every_maker
-def test_a_slot_that_is_set_stays_apart_from_the_rest(loop, iterate, make):
-    """Each slot of asyncio's classes has memory that nothing else uses."""
-    ran = []
-    for wanted in ([1], [1]):
-        handle = make(loop, ran.append, 1)
-        for kind in type(handle).__mro__:
-            for name, slot in vars(kind).items():
-                if inspect.ismemberdescriptor(slot) and name == "_lock":
-                    slot.__set__(handle, mock.MagicMock())
-        look_at(handle)
-        iterate(2)
-        assert ran == wanted
-        ran.clear()
-        handle.cancel()
-        look_at(handle)
-
-
 def test_loop(loop_factory):
     loop = loop_factory()
     look_at(loop)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import socket
 import threading
 import time
 import weakref
@@ -102,16 +101,6 @@ def test_iterations_polls_and_callbacks_are_counted(loop, iterate):
     assert 1 <= found.polls <= 3
     assert found.ready_high_water == 7 + 1
     assert found.ready == 0
-
-
-def test_callbacks_before_enabling_are_not_counted(loop, iterate):
-    loop.call_soon(int)
-    iterate(2)
-    loop.enable_metrics()
-    loop.call_soon(int)
-    iterate()
-    found = loop.metrics()
-    assert (found.iterations, found.callbacks) == (1, 2)
 
 
 def spend(seconds):
@@ -292,18 +281,6 @@ async def test_bytes_that_wait_to_be_written(loop, pair):
     assert loop.metrics().write_buffer_bytes == 0
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_nothing_waits_in_a_closed_loop(loop, pair):
-    async def connect():
-        return await loop.create_connection(Echo, sock=pair[0])
-
-    loop.enable_metrics()
-    transport, _ = loop.run_until_complete(connect())
-    loop.close()
-    transport.write(b"x")
-    assert loop.metrics().write_buffer_bytes == 0
-
-
 async def test_datagrams_count_as_bytes_and_not_as_connections(loop):
     loop.enable_metrics()
     got = loop.create_future()
@@ -440,14 +417,6 @@ async def test_slow_events_and_timers_are_reported(loop, slow, pair):
     transport.abort()
 
 
-def test_nothing_is_slow_without_a_reason(loop, iterate, slow):
-    loop.slow_callback_duration = 5
-    for _ in range(1000):
-        loop.call_soon(int)
-    iterate(3)
-    assert not slow
-
-
 def test_the_hooks_time_is_not_the_next_callbacks(loop, iterate):
     found = []
 
@@ -464,54 +433,6 @@ def test_the_hooks_time_is_not_the_next_callbacks(loop, iterate):
     assert found == ["spend"]
 
 
-class AnswersAnything:
-    def __getattr__(self, name):
-        return AnswersAnything()
-
-    def __call__(self):
-        pass
-
-
-class HasNoText:
-    def __repr__(self):
-        raise ValueError("of __repr__")
-
-    def __call__(self):
-        pass
-
-
-@pytest.mark.parametrize("kind", [AnswersAnything, HasNoText])
-def test_a_slow_callback_of_any_kind_lets_the_loop_run(
-    loop, iterate, slow, kind
-):
-    loop.slow_callback_duration = 0
-    later = []
-    loop.call_soon(kind())
-    loop.call_soon(later.append, 1)
-    iterate()
-    assert later == [1]
-    assert kind.__name__ in slow[0].name
-    assert slow[0].stack == ()
-
-
-async def test_a_slow_task_is_reported_whatever_it_awaits(loop, slow):
-    class Awaited(AnswersAnything):
-        def __await__(self):
-            return self
-
-        def __next__(self):
-            spend(0.03)
-            if slow:
-                raise StopIteration
-
-    async def wait():
-        await Awaited()
-
-    await loop.create_task(wait())
-    assert slow[0].name.endswith("wait")
-    assert [frame.name for frame in slow[0].stack] == ["wait"]
-
-
 def test_a_hook_that_raises_is_reported(loop, iterate, reports):
     def hook(found):
         raise ValueError("of the hook")
@@ -522,23 +443,6 @@ def test_a_hook_that_raises_is_reported(loop, iterate, reports):
     iterate()
     assert str(reports[0]["exception"]) == "of the hook"
     assert "slow_callback_hook" in reports[0]["message"]
-
-
-def test_a_hook_that_exits_leaves_the_run(loop, iterate):
-    def hook(found):
-        raise SystemExit(3)
-
-    later = []
-    loop.slow_callback_duration = 0
-    loop.slow_callback_hook = hook
-    loop.call_soon(int)
-    loop.call_soon(later.append, 1)
-    with pytest.raises(SystemExit):
-        loop.run_forever()
-    assert not later
-    loop.slow_callback_hook = None
-    iterate()
-    assert later == [1]
 
 
 def test_exceptions_that_leave_the_run_bypass_the_hook(loop, slow):
@@ -568,30 +472,6 @@ async def test_a_hook_that_writes_sends(loop, pair):
     await asyncio.sleep(0)
     assert await loop.sock_recv(b, 6) == b"onetwo"
     transport.abort()
-
-
-def test_enabling_metrics_leaves_no_callback(loop_factory):
-    """The iteration's other events are not measured, nor remembered."""
-    loop = loop_factory()
-    others = [socket.socketpair() for _ in range(2)]
-
-    def begin(loop):
-        loop.enable_metrics()
-        loop.stop()
-
-    for a, b in others:
-        loop.add_reader(a, functools.partial(begin, loop))
-        b.send(b"x")
-    loop.run_forever()
-    for a, b in others:
-        loop.remove_reader(a)
-        a.close()
-        b.close()
-    gone = weakref.ref(loop)
-    loop.close()
-    del loop
-    gc.collect()
-    assert gone() is None
 
 
 def test_a_hook_must_be_callable(loop):

@@ -16,7 +16,7 @@ import pytest
 
 import fastloop
 
-SWITCHES = ["", "poll_skip", "raw_steps", "poll_skip,raw_steps"]
+SWITCHES = ["", "poll_skip,raw_steps"]
 
 
 class Stage:
@@ -106,16 +106,6 @@ def compare(scenario, monkeypatch, switches):
     assert expected, "a scenario that notes nothing compares nothing"
 
 
-def ready_events_timers(s):
-    left, _ = s.pair()
-    s.loop.call_soon(s.noting("soon 1"))
-    s.loop.call_at(0, s.noting("timer"))
-    s.once(left, "reader")
-    s.loop.call_soon(s.noting("soon 2"))
-    for _ in range(3):
-        s.iterate()
-
-
 def what_they_schedule_comes_after(s):
     left, _ = s.pair()
 
@@ -125,47 +115,34 @@ def what_they_schedule_comes_after(s):
     s.loop.call_soon(s.noting("soon", later("soon")))
     s.loop.call_at(0, s.noting("timer", later("timer")))
     s.once(left, "reader", later("reader"))
+    s.loop.call_soon(s.noting("soon 2"))
     for _ in range(4):
         s.iterate()
 
 
-def stop_in_a_callback(s):
-    left, _ = s.pair()
-    s.loop.call_soon(s.noting("stop", s.loop.stop))
-    s.loop.call_soon(s.noting("same iteration"))
-    s.loop.call_soon(
-        s.noting("again", lambda: s.loop.call_soon(s.noting("next iteration")))
-    )
-    s.loop.call_at(0, s.noting("timer"))
-    s.once(left, "reader")
-    s.run()
-    s.iterate()
-    s.iterate()
+def stop_in(where):
+    """A scenario whose callback, reader or timer stops the loop."""
 
+    def scenario(s):
+        def then(name):
+            if name == where:
+                s.loop.stop()
+            s.loop.call_soon(s.noting(f"after the {name}"))
 
-def stop_in_a_reader(s):
-    left, _ = s.pair()
-    s.once(left, "reader stops", s.loop.stop)
-    s.loop.call_soon(s.noting("soon"))
-    s.loop.call_at(0, s.noting("timer"))
-    s.run()
-    s.iterate()
+        left, _ = s.pair()
+        for name, schedule in (
+            ("callback", s.loop.call_soon),
+            ("timer", lambda callback: s.loop.call_at(0, callback)),
+        ):
+            schedule(s.noting(name, lambda name=name: then(name)))
+            schedule(s.noting(f"second {name}"))
+        s.once(left, "reader", lambda: then("reader"))
+        s.run()
+        s.iterate()
+        s.iterate()
 
-
-def stop_in_a_timer(s):
-    left, _ = s.pair()
-    s.loop.call_at(
-        0,
-        s.noting(
-            "timer stops",
-            lambda: (s.loop.stop(), s.loop.call_soon(s.noting("next"))),
-        ),
-    )
-    s.loop.call_at(1, s.noting("second timer"))
-    s.once(left, "reader")
-    s.loop.call_soon(s.noting("soon"))
-    s.run()
-    s.iterate()
+    scenario.__name__ = f"stop_in_a_{where}"
+    return scenario
 
 
 def stop_before_the_run(s):
@@ -221,39 +198,6 @@ def readers_and_writers(s):
     s.iterate()
 
 
-def count_down(s, number, at=None, work=None):
-    """Run callbacks in a row, then stop; call ``work`` in one of them."""
-
-    def step(number):
-        s.note(("step", number))
-        if number == at:
-            work()
-        if number:
-            s.loop.call_soon(step, number - 1)
-        else:
-            s.loop.stop()
-
-    s.loop.call_soon(step, number)
-    s.run()
-
-
-def level_triggered_reader_each_iteration(s):
-    left, _ = s.pair()
-    s.loop.add_reader(left, s.noting("reader"))
-    count_down(s, 12)
-
-
-def reader_of_another_thread(s):
-    left, _ = s.pair()
-
-    def add_reader():
-        thread = threading.Thread(target=s.once, args=(left, "reader"))
-        thread.start()
-        thread.join()
-
-    count_down(s, 50, 10, add_reader)
-
-
 def threadsafe_calls_before_what_they_precede(s):
     left, right = s.pair(ready=False)
     s.once(left, "reader")
@@ -302,17 +246,12 @@ def leaving_by_exception(s):
 
 
 SCENARIOS = [
-    ready_events_timers,
     what_they_schedule_comes_after,
-    stop_in_a_callback,
-    stop_in_a_reader,
-    stop_in_a_timer,
+    *map(stop_in, ["callback", "reader", "timer"]),
     stop_before_the_run,
     stop_alone_looks_at_io,
     cancelling_each_other,
     readers_and_writers,
-    level_triggered_reader_each_iteration,
-    reader_of_another_thread,
     threadsafe_calls_before_what_they_precede,
     leaving_by_exception,
 ]

@@ -7,7 +7,6 @@ iteration run by hand may close the loop, run it or cancel the object in use.
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import weakref
 from collections.abc import Callable
@@ -92,18 +91,6 @@ def test_a_weak_reference_to_a_dying_handle_runs_an_iteration(
     assert ran == [1]
 
 
-def test_a_weak_reference_to_a_dying_handle_closes_the_loop(
-    loop: Loop,
-) -> None:
-    handle = loop.call_later(0, int)
-    ref = weakref.ref(handle, lambda _: loop.close())
-    soon = loop.call_soon(int)
-    other = weakref.ref(soon, lambda _: loop.close())
-    del soon, handle
-    loop.close()
-    assert (ref(), other()) == (None, None)
-
-
 # -- descriptors ------------------------------------------------------------
 
 
@@ -114,84 +101,4 @@ def test_fileno_closes_the_loop(
         loop.add_reader(_Calls(pair[0], loop.close), int)
 
 
-def test_fileno_closes_the_loop_in_remove_reader(
-    loop: Loop, pair: tuple[socket.socket, socket.socket]
-) -> None:
-    loop.add_reader(pair[0], int)
-    assert not loop.remove_reader(_Calls(pair[0], loop.close))
-
-
-@pytest.mark.parametrize("what", [KeyboardInterrupt, ZeroDivisionError])
-def test_fileno_raises(
-    loop: Loop,
-    pair: tuple[socket.socket, socket.socket],
-    what: type[BaseException],
-) -> None:
-    def fail() -> None:
-        raise what("from fileno")
-
-    with pytest.raises(what, match="from fileno"):
-        loop.add_reader(_Calls(pair[0], fail), int)
-
-
-class _Closes:
-    """Closes a loop when it dies."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.close = loop.close
-
-    def __call__(self) -> None:
-        pass
-
-    def __del__(self) -> None:
-        self.close()
-
-
-@only_fastloop
-def test_a_watcher_that_is_evicted_closes_the_loop(
-    loop_factory: Callable[[], Loop],
-    pair: tuple[socket.socket, socket.socket],
-) -> None:
-    """asyncio refuses the transport's descriptor at another moment."""
-    for make in ("_make_socket_transport", "_start_serving"):
-        loop = loop_factory()
-        loop.add_reader(pair[0], _Closes(loop))
-        with pytest.raises(RuntimeError, match="Event loop is closed"):
-            if make == "_start_serving":
-                loop._start_serving(asyncio.Protocol, pair[0])  # type: ignore[attr-defined]
-            else:
-                loop._make_socket_transport(pair[0], asyncio.Protocol())  # type: ignore[attr-defined]
-        assert loop.is_closed()
-
-
 # -- the GC -----------------------------------------------------------------
-
-
-def test_gc_cancels_the_handle_that_is_visited(
-    loop: Loop,
-) -> None:
-    """Before 3.12 any allocation may run the GC at once."""
-
-    class Cancels:
-        def __init__(self) -> None:
-            self.me = self
-
-        def __del__(self) -> None:
-            handle.cancel()
-            for _ in range(1000):
-                loop.call_soon(int)
-
-    handle = loop.call_soon(int, object(), object())
-    held = [(number, number) for number in range(5000)]
-    gc.collect()
-    before = gc.get_threshold()
-    Cancels()
-    gc.set_threshold(1, 1, 1)
-    try:
-        args = handle._args
-    finally:
-        gc.set_threshold(*before)
-    gc.collect()
-    assert handle.cancelled()
-    assert args is None or len(args) == 2
-    assert len(held) == 5000

@@ -40,13 +40,6 @@ def test_a_loop_may_run_in_another_thread_each_time(loop, in_thread):
     assert seen == [1, 1, 1]
 
 
-def test_stop_does_not_wait(loop):
-    far = loop.call_later(1000, print)
-    loop.stop()
-    loop.run_forever()
-    far.cancel()
-
-
 def test_asyncgen_hooks_of_an_outer_loop_are_restored(loop, iterate):
     def firstiter(generator):
         pass
@@ -113,23 +106,3 @@ def test_a_coroutine_that_gets_no_task_is_closed(loop):
         loop.run_until_complete(coro)
     loop.set_task_factory(None)
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
-
-
-def test_ctrl_c_at_the_end_of_a_run_is_raised(loop, monkeypatch):
-    """The run has ended all the same, and the loop can run again."""
-    hooks = sys.get_asyncgen_hooks()
-    track = loop._set_coroutine_origin_tracking
-
-    def interrupted(on):
-        track(on)
-        if not on:
-            raise KeyboardInterrupt
-
-    loop.set_debug(True)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_set_coroutine_origin_tracking", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(asyncio.sleep(0))
-    sys.set_asyncgen_hooks(*hooks)  # asyncio leaves its own
-    assert not loop.is_running()
-    assert loop.run_until_complete(asyncio.sleep(0, 5)) == 5

@@ -15,7 +15,6 @@ import threading
 import time
 
 import pytest
-from patience import PATIENCE
 
 #: Unlike os.kill() it runs no handler itself.
 silent_kill = ctypes.PyDLL(None).kill
@@ -86,36 +85,12 @@ def test_signal_after_another_loop_has_run(loop, loop_factory):
         loop.run_forever()
 
 
-def test_each_of_several_signals(loop):
-    seen = []
-    signals = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP]
-    for signum in signals:
-        loop.add_signal_handler(signum, seen.append, signum)
-    for signum in signals:
-        loop.call_soon(signal.raise_signal, signum)
-
-    async def main():
-        while len(seen) < 3:
-            await asyncio.sleep(0)
-
-    loop.run_until_complete(main())
-    for signum in signals:
-        assert loop.remove_signal_handler(signum)
-    assert sorted(seen) == sorted(signals)
-
-
 def test_remove_restores_the_default(loop):
     loop.add_signal_handler(signal.SIGUSR1, print)
     assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
     assert loop.remove_signal_handler(signal.SIGUSR1) is True
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
     assert loop.remove_signal_handler(signal.SIGUSR1) is False
-
-
-def test_remove_of_sigint_restores_the_default_handler(loop):
-    loop.add_signal_handler(signal.SIGINT, print)
-    assert loop.remove_signal_handler(signal.SIGINT) is True
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_sigint_handler_instead_of_keyboard_interrupt(loop):
@@ -180,15 +155,6 @@ def test_the_handlers_of_a_closed_loop_can_be_removed(closed_elsewhere):
         assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_closing_again_removes_the_handlers_that_stayed(closed_elsewhere):
-    loop = closed_elsewhere
-    left = list(loop._signal_handlers)
-    loop.close()
-    assert not loop._signal_handlers
-    for number in left:
-        assert signal.getsignal(number) is signal.SIG_DFL
-
-
 @pytest.mark.keeps_fds  # the pipe, to which Python may write
 @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
 def test_a_loop_with_handlers_that_another_thread_collects_is_closed(
@@ -204,58 +170,6 @@ def test_a_loop_with_handlers_that_another_thread_collects_is_closed(
     assert raised == [ValueError]
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(int)
-
-
-def test_handler_may_remove_itself(loop):
-    removed = []
-
-    def handler():
-        removed.append(loop.remove_signal_handler(signal.SIGUSR1))
-        loop.stop()
-
-    loop.add_signal_handler(signal.SIGUSR1, handler)
-    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
-    loop.run_forever()
-    assert removed == [True]
-    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
-
-
-@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
-def test_signals_that_cannot_be_caught(loop, signum):
-    with pytest.raises(RuntimeError, match="cannot be caught"):
-        loop.add_signal_handler(signum, print)
-    assert loop.remove_signal_handler(signum) is False
-
-
-def test_coroutines_are_refused(loop):
-    async def coro():
-        pass
-
-    with pytest.raises(TypeError, match="coroutines cannot be used"):
-        loop.add_signal_handler(signal.SIGUSR1, coro)
-    made = coro()
-    with pytest.raises(TypeError, match="coroutines cannot be used"):
-        loop.add_signal_handler(signal.SIGUSR1, made)
-    made.close()
-    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
-
-
-def test_only_in_the_main_thread(loop_factory, in_thread):
-    raised = []
-
-    def other():
-        loop = loop_factory()
-        try:
-            loop.add_signal_handler(signal.SIGUSR1, print)
-        except (ValueError, RuntimeError) as exc:
-            raised.append(type(exc))
-        finally:
-            loop.close()
-
-    in_thread(other).join()
-    assert len(raised) == 1
-    assert raised[0] in (ValueError, RuntimeError)
-    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
@@ -275,32 +189,6 @@ def test_exceptions_of_a_python_handler_end_the_sleep(loop, kind):
     far.cancel()
     assert not loop.is_running()
     assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-
-
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-def test_a_signal_while_the_pipe_of_signals_is_emptied(loop):
-    """Its byte is read with another one's, so none is left for the wait."""
-    done = loop.create_future()
-    calls = []
-
-    class AgainOnce:
-        @classmethod
-        def from_param(cls, signum):
-            calls.append(signum)
-            if len(calls) == 1:
-                return ctypes.c_int(signum)
-            loop.call_soon_threadsafe(done.set_result, None)
-            return ctypes.c_int(0)  # no signal
-
-    # In C: Python would run the pending handler before its next line.
-    again = getattr(ctypes.PyDLL(None), "raise")
-    again.argtypes = [AgainOnce, ctypes.py_object]
-    with (
-        python_handler(signal.SIGUSR1, again),
-        kill_later(0.02, loop=loop),
-    ):
-        loop.run_until_complete(asyncio.wait_for(done, PATIENCE))
-    assert calls == [signal.SIGUSR1] * 2
 
 
 @contextlib.contextmanager
@@ -349,107 +237,6 @@ def test_a_handler_of_another_loop_gets_a_signal_of_a_runs_last_iteration(
     kill_and_stop(other, signal.SIGUSR1)
     other.close()
     loop.run_until_complete(asyncio.sleep(0.01))
-    assert seen == ["signal"]
-
-
-@pytest.mark.parametrize("followed", [False, True])
-def test_a_handler_does_not_get_an_earlier_signal_of_its_iteration(
-    loop, loop_factory, followed
-):
-    """Nor after another loop has added handlers to its first ones."""
-    seen = []
-    if followed:
-        other = loop_factory()
-        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-        other.add_signal_handler(signal.SIGUSR2, seen.append, "other")
-        loop.remove_signal_handler(signal.SIGUSR1)
-
-    async def main():
-        signal.raise_signal(signal.SIGUSR1)
-        loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-        await asyncio.sleep(0.01)
-        loop.remove_signal_handler(signal.SIGUSR1)
-
-    with python_handler(signal.SIGUSR1, lambda *args: None):
-        loop.run_until_complete(main())
-    if followed:
-        other.close()
-    assert seen == []
-
-
-def test_a_handler_in_the_place_of_a_removed_one_gets_its_signal(loop):
-    """A program changes a handler by removing it first."""
-    seen = []
-
-    async def main():
-        loop.add_signal_handler(signal.SIGUSR1, seen.append, "first")
-        signal.raise_signal(signal.SIGUSR1)
-        loop.remove_signal_handler(signal.SIGUSR1)
-        loop.add_signal_handler(signal.SIGUSR1, seen.append, "second")
-        await asyncio.sleep(0.01)
-        loop.remove_signal_handler(signal.SIGUSR1)
-
-    loop.run_until_complete(main())
-    assert seen == ["second"]
-
-
-def test_a_wakeup_fd_of_a_run_may_be_set_again_after_it(loop):
-    """As by a callback that sets another one, and clean-up that undoes it."""
-
-    async def main():
-        return signal.set_wakeup_fd(-1)
-
-    seen = []
-    with python_handler(signal.SIGUSR1, lambda *args: seen.append(1)):
-        signal.set_wakeup_fd(loop.run_until_complete(main()))
-        try:
-            loop.call_soon(silent_kill, os.getpid(), int(signal.SIGUSR1))
-            loop.run_until_complete(asyncio.sleep(0.01))
-        finally:
-            signal.set_wakeup_fd(-1)
-    assert seen == [1]
-
-
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-def test_an_exit_that_comes_after_an_exception_of_a_handler(loop):
-    class Usr2:
-        @classmethod
-        def from_param(cls, signum):
-            return ctypes.c_int(signal.SIGUSR2)
-
-    def leave(*args):
-        raise SystemExit(3)
-
-    # It raises SIGUSR2 and TypeError, and runs no Python between them.
-    fail = getattr(ctypes.PyDLL(None), "raise")
-    fail.argtypes = [Usr2, ctypes.py_object]
-    fail.restype = len
-    with (
-        python_handler(signal.SIGUSR1, fail),
-        python_handler(signal.SIGUSR2, leave),
-        kill_later(0.02, loop=loop),
-        pytest.raises(SystemExit),
-    ):
-        with contextlib.suppress(TypeError):
-            loop.run_forever()
-        len("")  # where the handler runs at the latest
-
-
-def test_a_handler_gets_signals_after_the_wakeup_fd_was_cleared(loop, run):
-    seen = []
-
-    async def main():
-        previous = signal.set_wakeup_fd(-1)
-        try:
-            loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
-            signal.raise_signal(signal.SIGUSR1)
-            while not seen:
-                await asyncio.sleep(0.001)
-        finally:
-            loop.remove_signal_handler(signal.SIGUSR1)
-            signal.set_wakeup_fd(previous)
-
-    run(main())
     assert seen == ["signal"]
 
 

@@ -8,19 +8,6 @@ import pytest
 from patience import PATIENCE
 
 
-def test_order_from_one_thread_is_preserved(loop, in_thread):
-    seen = []
-
-    def caller():
-        for number in range(5000):
-            loop.call_soon_threadsafe(seen.append, number)
-        loop.call_soon_threadsafe(loop.stop)
-
-    in_thread(caller)
-    loop.run_forever()
-    assert seen == list(range(5000))
-
-
 def test_wake_up_while_the_loop_is_about_to_sleep(loop, in_thread):
     """Callbacks and wake-ups interleaved: none may be left asleep."""
     left = [2000]

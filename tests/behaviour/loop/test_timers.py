@@ -53,14 +53,6 @@ def test_far_away(loop, iterate, delay):
     handle.cancel()
 
 
-@pytest.mark.parametrize("delay", [math.inf, 1e300, 10**30, 2.0**64])
-def test_blocking_poll_with_only_a_far_timer(loop, in_thread, delay):
-    handle = loop.call_later(delay, nothing)
-    in_thread(loop.call_soon_threadsafe, loop.stop)
-    loop.run_forever()
-    handle.cancel()
-
-
 def test_none_is_refused(loop):
     with pytest.raises(TypeError, match="delay must not be None"):
         loop.call_later(None, nothing)
@@ -112,23 +104,6 @@ def test_other_types_are_refused(loop, loop_kind, bad):
         assert type(found.value.__cause__) is TypeError
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [bad for bad in BAD if not isinstance(bad, decimal.Decimal)],
-    ids=lambda bad: type(bad).__name__,
-)
-def test_times_of_other_types_do_not_get_far(loop_factory, bad):
-    """asyncio takes some, and its loop does not survive them."""
-    loop = loop_factory()
-    try:
-        with pytest.raises(TypeError):
-            loop.call_at(bad, nothing)
-            loop.call_soon(loop.call_soon, loop.stop)
-            loop.run_forever()
-    finally:
-        loop.close()
-
-
 def test_time_is_validated_before_the_closed_check(loop_factory):
     loop = loop_factory()
     loop.close()
@@ -166,61 +141,6 @@ def test_nan_is_refused_where_the_run_would_fail(loop_factory, way, nan):
         run()
     assert seen == ([] if refuses_nan else [1])
     loop.close()
-
-
-@pytest.mark.skipif(not refuses_nan, reason="NaN is due at once before 3.13")
-def test_a_loop_that_refused_nan_goes_on(loop_factory, loop_kind):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's loop does not run any more")
-    loop = loop_factory()
-    seen = []
-    for refuses in (loop.call_later, loop.call_at):
-        with pytest.raises(ValueError, match="NaN"):
-            refuses(math.nan, nothing)
-    loop.call_later(0.002, lambda: (seen.append(1), loop.stop()))
-    loop.run_forever()
-    assert seen == [1]
-    loop.close()
-
-
-@pytest.mark.parametrize("kind", ["zero", "past", "constant"])
-def test_due_timers_keep_their_order(loop, iterate, kind):
-    seen = []
-    for number in range(300):
-        if kind == "zero":
-            loop.call_later(0, seen.append, number)
-        elif kind == "past":
-            loop.call_at(number * 1e-3, seen.append, number)
-        else:
-            loop.call_later(1e-5, seen.append, number)
-    while len(seen) < 300:
-        iterate()
-    assert seen == list(range(300))
-
-
-@pytest.mark.parametrize("removed", ["none", "first", "last", "random", "all"])
-def test_cancel_anywhere_in_the_heap(loop, removed):
-    """What is left fires in the order of its deadlines."""
-    seen = []
-    base = loop.time() + 0.005
-    deadlines = [(n * 7919 % 101) * 2e-5 for n in range(101)]
-    handles = [
-        loop.call_at(base + d, seen.append, n) for n, d in enumerate(deadlines)
-    ]
-    chosen = {
-        "none": [],
-        "first": [deadlines.index(min(deadlines))],
-        "last": [deadlines.index(max(deadlines))],
-        "random": range(0, 101, 3),
-        "all": range(101),
-    }[removed]
-    for number in chosen:
-        handles[number].cancel()
-    loop.call_at(base + 0.004, loop.stop)
-    loop.run_forever()
-    gone = set(chosen)
-    expected = sorted(set(range(101)) - gone, key=deadlines.__getitem__)
-    assert seen == expected
 
 
 NUMBERS = {

@@ -9,21 +9,17 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import json
 import logging
 import re
-import sys
 import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Coroutine
 
 import pytest
 from builds import HAS_GIL
 from patience import PATIENCE
 
-from fastloop import cli
 from fastloop.observe import watchdog
 
 pytestmark = [
@@ -222,140 +218,6 @@ def test_c_code_that_keeps_the_gil_is_reported_in_the_end(
     assert watched.metrics().blocked_callbacks >= 1
 
 
-def test_a_log_handler_that_raises_does_not_end_the_watchdog(
-    watched, iterate, log, monkeypatch
-):
-    caught = []
-    raised = threading.Event()
-
-    def hook(*exc):
-        caught.append(exc[0])
-        raised.set()
-
-    def refuse(record):
-        raise ValueError("of the filter")
-
-    monkeypatch.setattr(sys, "excepthook", hook)
-    log.addFilter(refuse)
-    watched.call_soon(wait_in_c, raised)
-    iterate()
-    log.removeFilter(refuse)
-    watched.call_soon(wait_in_c, log.came["wait_in_c"])
-    iterate()
-    assert set(caught) == {ValueError}
-    assert len(log.of("wait_in_c")) == 1
-
-
-class Named(Coroutine):
-    """A coroutine whose name waits, in the watchdog, for the loop's thread."""
-
-    def __init__(self):
-        self.asked = threading.Event()
-        self.ran_on = threading.Event()
-        self.waits = []
-
-    def __getattr__(self, name):
-        if name != "__qualname__":
-            raise AttributeError(name)
-        if threading.current_thread().name == THREAD:
-            self.asked.set()
-            self.waits.append(self.ran_on.wait(PATIENCE))
-        return "named"
-
-    def send(self, value):
-        """Block until the watchdog wants the name."""
-        assert self.asked.wait(PATIENCE)
-        raise StopIteration
-
-    def throw(self, *exc):
-        """Nothing throws."""
-        raise AssertionError
-
-    def __await__(self):
-        return self
-
-
-def test_a_name_that_waits_for_the_loop_does_not_stop_it(watched, log):
-    """The loop's thread reports the callback meanwhile."""
-    slow = []
-    watched.slow_callback_duration = LIMIT_S
-    watched.slow_callback_hook = slow.append
-    named = Named()
-
-    async def main():
-        task = asyncio.ensure_future(named)
-        await task
-        named.ran_on.set()
-
-    watched.run_until_complete(main())
-    watched._watchdog.stop()  # and waits for the thread
-    assert named.waits == [True]
-    (found,) = [one for one in slow if one.name == "named"]
-    assert found.blocked == report_of(watched, "named")
-    assert "ended before its stack could be read" in log.of("named")[0]
-
-
-def test_a_callback_that_runs_another_loop(watched, loop_factory, log):
-    """The stack goes on where the other loop's run begins."""
-    other = loop_factory()
-
-    def outer():
-        running = asyncio._get_running_loop()
-        asyncio._set_running_loop(None)
-        other.call_soon(wait_in_c, log.came["outer"])
-        other.call_soon(other.stop)
-        other.run_forever()
-        other.close()
-        asyncio._set_running_loop(running)
-
-    watched.call_soon(outer)
-    watched.call_soon(watched.stop)
-    watched.run_forever()
-    (text,) = log.of("outer")
-    places = re.findall(r"in (outer|run_forever|wait_in_c)\n", text)
-    assert places == ["outer", "run_forever", "wait_in_c"]
-
-
-def test_a_watchdog_whose_thread_has_ended_may_be_started_again(
-    watched, iterate, log, monkeypatch
-):
-    refused = threading.Event()
-
-    def refuse(record):
-        refused.set()
-        raise SystemExit
-
-    monkeypatch.setattr(threading, "excepthook", lambda args: None)
-    log.addFilter(refuse)
-    (thread,) = threads()
-    watched.call_soon(wait_in_c, refused)
-    iterate()
-    thread.join(PATIENCE)
-    log.removeFilter(refuse)
-    watched.enable_metrics(watchdog_s=LIMIT_S)
-    watched.call_soon(wait_in_c, log.came["wait_in_c"])
-    iterate()
-    assert len(log.of("wait_in_c")) == 1
-
-
-def test_the_loop_does_not_wait_while_source_is_read(
-    watched, iterate, monkeypatch
-):
-    began, may_end, waited = threading.Event(), threading.Event(), []
-
-    def checkcache(*args):
-        began.set()
-        waited.append(may_end.wait(PATIENCE))
-
-    monkeypatch.setattr(watchdog.linecache, "checkcache", checkcache)
-    watched.slow_callback_duration = LIMIT_S
-    watched.call_soon(wait_in_c, began)
-    watched.call_soon(may_end.set)
-    iterate(2)
-    watched.close()
-    assert set(waited) == {True}
-
-
 # -- the garbage collector ----------------------------------------------------
 
 
@@ -395,17 +257,6 @@ def test_time_in_gc_is_counted_apart(watched, iterate, log):
     assert second.gc_time_ns == 0
 
 
-@pytest.mark.usefixtures("no_automatic_gc")
-def test_collections_that_have_ended_count(watched, iterate, log):
-    def collect():
-        gc.collect()
-        wait_in_c(log.came["collect"])
-
-    watched.call_soon(collect)
-    iterate()
-    assert report_of(watched, "collect").gc_time_ns > 0
-
-
 def test_collections_are_timed_only_while_it_is_on(loop):
     before = list(gc.callbacks)
     loop.enable_metrics()
@@ -433,42 +284,6 @@ async def test_the_hook_gets_the_report_of_a_slow_callback(watched, log):
     assert slow.blocked.name == slow.name
     assert "wait_in_c" in [frame.name for frame in slow.blocked.stack]
     assert LIMIT_S * 1e9 <= slow.blocked.duration_ns
-
-
-async def test_the_hook_gets_no_report_without_a_watchdog(loop):
-    found = []
-    loop.slow_callback_duration = 0
-    loop.slow_callback_hook = found.append
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert found and {one.blocked for one in found} == {None}
-
-
-def test_blocked_callbacks_are_counted(watched, iterate, log):
-    before = watched.metrics()
-    watched.call_soon(wait_in_c, log.came["wait_in_c"])
-    iterate()
-    watched.close()
-    found = watched.metrics()
-    assert found.blocked_callbacks == len(log.texts) >= 1
-    assert found.since(before).blocked_callbacks >= 1
-
-
-def test_top_shows_the_last_reports(loop, iterate, log, tmp_path, capsys):
-    path = str(tmp_path / "loops.sock")
-    loop.enable_metrics(socket=path, watchdog_s=LIMIT_S)
-    loop.call_soon(wait_in_c, log.came["wait_in_c"])
-    iterate()
-    assert cli.main(["top", path, "--once"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"[1-9]\d* reported as blocked", out)
-    assert re.search(
-        r"or more, wait_in_c, .* in\s+the\s+garbage\s+collector", out
-    )
-    assert cli.main(["top", path, "--once", "--json"]) == 0
-    (shown,) = json.loads(capsys.readouterr().out)["loops"]
-    names = [one["name"] for one in shown["blocked"]]
-    assert names.count("wait_in_c") == 1
 
 
 # -- beginning and end --------------------------------------------------------
@@ -535,20 +350,4 @@ def test_a_thread_that_cannot_start_leaves_nothing(
             loop.enable_metrics(watchdog_s=60)
     assert gc.callbacks == before
     loop.enable_metrics(watchdog_s=60)
-    assert len(threads()) == 1
-
-
-def test_a_report_may_close_another_loop(watched, loop_factory, log, iterate):
-    """The thread that reports does not wait for itself."""
-    other = loop_factory()
-    other.enable_metrics(watchdog_s=60)
-
-    def close(record):
-        other.close()
-        return True
-
-    log.addFilter(close)
-    watched.call_soon(wait_in_c, log.came["wait_in_c"])
-    iterate()
-    assert other.is_closed()
     assert len(threads()) == 1
