@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import gc
 import signal
 import socket
 import sys
@@ -106,21 +105,6 @@ def test_a_guest_that_forgets_its_loop(loop_factory):
     del loop
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_guests_loop_that_another_thread_collects(
-    loop_factory, in_thread, monkeypatch
-):
-    raised = []
-    monkeypatch.setattr(
-        sys, "unraisablehook", lambda args: raised.append(args.exc_value)
-    )
-    loops = [loop_factory()]
-    loops[0]._thread_id = threading.get_ident()
-    in_thread(lambda: (loops.clear(), gc.collect())).join()
-    assert raised == []
-    signal.set_wakeup_fd(-1)  # which only this thread may do
-
-
 def test_thread_of_a_loop_that_does_not_run(loop):
     loop._thread_id = None
     assert not loop.is_running()
@@ -178,38 +162,11 @@ def test_methods_of_a_subclass_are_called(loop_factory):
         assert seen[4:] == ["run_forever", "_run_once"]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
-def test_setup_and_cleanup_of_a_subclass_are_called(loop_factory):
-    seen = []
-    with contextlib.closing(loop_factory()) as made:
-        kind = type(made)
-
-    class Noting(kind):
-        def _run_forever_setup(self):
-            super()._run_forever_setup()
-            seen.append(self.is_running())
-
-        def _run_forever_cleanup(self):
-            super()._run_forever_cleanup()
-            seen.append(self.is_running())
-
-    with contextlib.closing(Noting()) as loop:
-        assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
-        assert seen == [True, False]
-
-
 def test_a_tracer_of_the_class_sees_each_iteration(loop, monkeypatch):
     seen = trace(monkeypatch, type(loop), "_run_once")
     loop.run_until_complete(asyncio.sleep(0))
     loop.run_until_complete(asyncio.sleep(0))
     assert len(seen) >= 4
-
-
-@pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
-def test_a_setup_that_is_set_on_the_class_is_called(loop, monkeypatch):
-    seen = trace(monkeypatch, type(loop), "_run_forever_setup")
-    loop.run_until_complete(asyncio.sleep(0))
-    assert len(seen) == 1
 
 
 def test_private_call_soon(loop):
@@ -256,24 +213,3 @@ def test_an_iteration_outside_a_run_polls(loop, pair):
         assert seen == [b"z"]
         writer.transport.abort()
         iterate()
-
-
-def test_a_signal_ends_the_wait_of_an_iteration_outside_a_run(loop):
-    class Alarm(Exception):
-        pass
-
-    def alarm(*args):
-        raise Alarm
-
-    before = signal.signal(signal.SIGALRM, alarm)
-    timer = loop.call_later(1000, int)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with pytest.raises(Alarm):
-            # fastloop may return from its first wait without an event.
-            for _ in range(10):
-                loop._run_once()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        timer.cancel()

@@ -7,7 +7,6 @@ programs that test, trace or measure.
 import asyncio
 import contextvars
 import functools
-import math
 import socket
 import threading
 import time
@@ -107,30 +106,6 @@ def test_call_later_calls_an_overridden_call_at(loop_factory):
     assert len(calls) == 3
 
 
-def test_call_later_calls_a_call_at_that_is_set_on_the_loop(loop):
-    with mock.patch.object(loop, "call_at") as call_at:
-        assert loop.call_later(1, print, "x") is call_at.return_value
-    ((when, *rest), keywords) = call_at.call_args
-    assert rest == [print, "x"]
-    assert keywords == {"context": None}
-    assert abs(loop.time() + 1 - when) < 30
-    loop.call_later(1, print).cancel()
-    assert call_at.call_count == 1
-
-
-def test_a_call_at_that_fails_fails_call_later(loop_factory):
-    class Failing(kind_of(loop_factory)):
-        def call_at(self, *args, **keywords):
-            raise LookupError("no timers")
-
-    loop = Failing()
-    with pytest.raises(LookupError, match="no timers"):
-        loop.call_later(0, print)
-    with pytest.raises(TypeError):
-        loop.call_later("soon", print)
-    loop.close()
-
-
 @pytest.mark.parametrize("where", ["class", "loop"])
 def test_an_overridden_call_soon_threadsafe_gets_results_of_threads(
     loop_factory, where
@@ -216,28 +191,6 @@ def test_a_task_runs_step_by_step_through_a_patched_handle(loop, runs):
     assert all(isinstance(handle, asyncio.Handle) for handle in runs)
 
 
-def test_a_failing_callback_is_reported_from_a_patched_handle(
-    loop, iterate, runs, reports
-):
-    handle = loop.call_soon(lambda: 1 / 0)
-    iterate()
-    assert handle in runs
-    assert [report["handle"] for report in reports] == [handle]
-
-
-def test_exceptions_of_a_patched_handle_leave_the_run(loop, monkeypatch):
-    def run(self):
-        raise OSError("no way")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncio.Handle, "_run", run)
-        loop.call_soon(loop.stop)
-        with pytest.raises(OSError, match="no way"):
-            loop.run_forever()
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-
-
 def test_a_handle_that_is_patched_no_more(loop, monkeypatch):
     seen = []
     with monkeypatch.context() as patch:
@@ -295,14 +248,3 @@ def test_a_fake_in_the_place_of_time_monotonic_is_no_clock(loop, monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     loop.time = time.monotonic
     assert loop.call_later(1, print).when() == 1001
-
-
-def test_all_timers_are_due_where_time_is_not_a_number(loop, monkeypatch):
-    seen = []
-    monkeypatch.setattr(loop, "time", lambda: math.nan, raising=False)
-    loop.call_at(5, seen.append, "five")
-    loop.call_at(math.inf, seen.append, "never")
-    loop.call_at(1, seen.append, "one")
-    loop.call_soon(loop.call_soon, loop.call_soon, loop.stop)
-    loop.run_forever()
-    assert seen == ["one", "five", "never"]

@@ -9,19 +9,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import gc
 import os
-import re
+import selectors
 import signal
 import socket
-import time
 
 import pytest
-from hosts import Made, only_tcp
 from net_helpers import (
-    Recorder,
     every_kind,
-    iterations,
-    spin,
 )
 
 # -- the loop ----------------------------------------------------------------
@@ -58,35 +54,6 @@ def test_a_setting_is_an_attribute(loop, name, value, other):
     assert getattr(loop, f"get_{name}")() is other
 
 
-def test_checks_of_a_loop(loop, run, in_thread):
-    assert loop._check_closed() is None
-    assert loop._check_running() is None
-    assert loop._check_thread() is None
-    assert loop._check_callback(print, "method") is None
-    with pytest.raises(TypeError, match="callable object was expected by me"):
-        loop._check_callback(None, "method")
-    with pytest.raises(TypeError, match="coroutines cannot be used with me"):
-        loop._check_callback(asyncio.sleep, "method")
-    raised = []
-
-    def elsewhere():
-        try:
-            loop._check_thread()
-        except RuntimeError as exc:
-            raised.append(str(exc))
-
-    async def main():
-        with pytest.raises(RuntimeError, match="already running"):
-            loop._check_running()
-        in_thread(elsewhere).join()
-
-    run(main())
-    assert "Non-thread-safe operation" in raised[0]
-    loop.close()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop._check_closed()
-
-
 async def test_default_executor(loop):
     assert loop._default_executor is None
     await asyncio.to_thread(int)
@@ -115,18 +82,6 @@ def test_signal_handlers_of_a_loop(loop):
     assert loop._signal_handlers == {}
 
 
-def test_clock_and_timers_of_a_loop(loop):
-    resolution = time.get_clock_info("monotonic").resolution
-    assert loop._clock_resolution == resolution
-    handle = loop.call_later(1000, print)
-    before = loop._timer_cancelled_count
-    loop._timer_handle_cancelled(handle)
-    assert loop._timer_cancelled_count in (before, before + 1)
-    handle.cancel()
-    loop._write_to_self()
-    loop._run_once()
-
-
 def test_the_handle_that_runs(debug, iterate):
     seen = []
     assert debug._current_handle is None
@@ -136,36 +91,147 @@ def test_the_handle_that_runs(debug, iterate):
     assert debug._current_handle is None
 
 
-async def test_watchers_by_private_names(loop):
+# -- its queues and its selector ---------------------------------------------
+#
+# asyncio's are its own; fastloop's are copies, made when asked for, with the
+# same handles in them.
+
+
+def nothing(*args):
+    pass
+
+
+def test_a_ready_handle_without_other_references(loop, iterate):
+    """It shows its call, and can be cancelled."""
     seen = []
+    for number in range(4):
+        loop.call_soon(seen.append, number)
+    last = loop.call_soon(seen.append, 4)
+    *handles, shown = loop._ready
+    assert shown is last
+    assert [h._args for h in handles] == [(n,) for n in range(4)]
+    assert {h._callback for h in handles} == {seen.append}
+    handles[1].cancel()
+    handles[3].cancel()
+    assert handles[3].cancelled()
+    # What the loop keeps is the handle it showed.
+    assert list(loop._ready)[2] is handles[2]
+    del handles
+    gc.collect()
+    iterate()
+    assert seen == [0, 2, 4]
+    assert not loop._ready
+
+
+def test_ready_within_a_batch(loop, iterate):
+    """What was run is gone, what is to come is there."""
+    lengths = []
+    for _ in range(3):
+        loop.call_soon(lambda: lengths.append(len(loop._ready)))
+    iterate()
+    # And the stop that ends the iteration.
+    assert lengths == [3, 2, 1]
+
+
+async def test_transports_about_to_start(loop):
+    """The loop's own work counts as ready too."""
     near, far = socket.socketpair()
-    with near, far:
-        far.send(b"x")
-        handle = loop._add_reader(near, seen.append, "in")
-        other = loop._add_writer(near, seen.append, "out")
-        for each in (handle, other):
-            assert isinstance(each, asyncio.Handle)
-        await iterations(2)
-        assert {"in", "out"} == set(seen)
-        assert loop._remove_reader(near) is True
-        assert loop._remove_reader(near) is False
-        assert loop._remove_writer(near) is True
+    near.setblocking(False)
+    with far:
+        before = len(loop._ready)
+        transport = loop._make_socket_transport(near, asyncio.Protocol())
+        assert len(loop._ready) > before
+        await asyncio.sleep(0)
+        transport.abort()
+        await asyncio.sleep(0)
 
 
-async def test_serving_by_private_names(loop):
-    made = Made()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
-        loop._start_serving(made, listener)
-        near, protocol = await loop.create_connection(
-            Recorder, *listener.getsockname()
-        )
-        near.abort()
-        await protocol.wait_lost()
-        await spin(lambda: made)
-        await made[0].wait_lost()
-        loop._stop_serving(listener)
-        assert listener.fileno() == -1
+def test_scheduled_timers(loop, iterate):
+    late = loop.call_later(100, nothing)
+    soon = loop.call_later(50, nothing)
+    later = loop.call_at(loop.time() + 200, nothing, "argument")
+    assert sorted(loop._scheduled) == [soon, late, later]
+    assert loop._scheduled[0] is soon
+    assert {h.when() for h in loop._scheduled} == {
+        h.when() for h in (late, soon, later)
+    }
+    late.cancel()
+    assert [h for h in sorted(loop._scheduled) if not h.cancelled()] == [
+        soon,
+        later,
+    ]
+    for handle in loop._scheduled:
+        handle.cancel()
+    iterate()
+    assert all(h.cancelled() for h in loop._scheduled)
+
+
+def test_the_selectors_map(loop):
+    near, far = os.pipe()
+
+    class Object:
+        def fileno(self):
+            return far
+
+    owner = Object()
+    loop.add_reader(near, nothing, 1)
+    loop.add_writer(owner, nothing, 2)
+    found = loop._selector.get_map()
+    reader = found[near]
+    assert (reader.fd, reader.events) == (near, selectors.EVENT_READ)
+    assert reader.fileobj == near
+    assert reader.data[0]._args == (1,)
+    assert reader.data[1] is None
+    writer = loop._selector.get_key(owner)
+    assert (writer.fd, writer.events) == (far, selectors.EVENT_WRITE)
+    assert writer.fileobj is owner
+    assert writer.data[1]._args == (2,)
+    both = selectors.EVENT_READ | selectors.EVENT_WRITE
+    with socket.socket() as sock:
+        loop.add_reader(sock, nothing)
+        loop.add_writer(sock, nothing)
+        assert loop._selector.get_key(sock.fileno()).events == both
+        loop.remove_reader(sock)
+        loop.remove_writer(sock)
+    loop.remove_reader(near)
+    loop.remove_writer(owner)
+    assert near not in loop._selector.get_map()
+    with pytest.raises(KeyError):
+        loop._selector.get_key(owner)
+    os.close(near)
+    os.close(far)
+
+
+def test_a_closed_loop_has_nothing(loop_factory):
+    loop = loop_factory()
+    loop.call_soon(nothing)
+    loop.call_later(1, nothing)
+    assert loop._internal_fds == 1
+    assert loop._selector is not None
+    loop.close()
+    assert not loop._ready
+    assert not loop._scheduled
+    assert loop._internal_fds == 0
+    assert loop._selector is loop._ssock is loop._csock is None
+
+
+def test_fastloops_are_read_only(loop, loop_kind):
+    """A change that would be lost is refused."""
+    if loop_kind == "asyncio":
+        loop._ready.clear()
+        assert loop._selector.select(0) == []
+        return
+    with pytest.raises(AttributeError):
+        loop._ready.clear()
+    for name in ("register", "unregister", "modify", "select"):
+        with pytest.raises(RuntimeError, match="only to look|no selector"):
+            getattr(loop._selector, name)(0)
+
+
+def test_scheduled_has_no_timers_that_have_run(loop, run):
+    loop.call_later(0, nothing)
+    run(asyncio.sleep(0.001))
+    assert not [h for h in loop._scheduled if h._callback is nothing]
 
 
 # -- handles -----------------------------------------------------------------
@@ -212,14 +278,6 @@ def test_inside_of_a_timer(loop, run):
     assert seen == ["x", "y"]
 
 
-def test_repr_of_a_cancelled_handle_is_cached(debug):
-    handle = debug.call_soon(print, "an argument")
-    handle.cancel()
-    assert handle._repr == repr(handle)
-    assert "cancelled" in handle._repr
-    assert re.search("created at .*test_private_values", handle._repr)
-
-
 # -- transports --------------------------------------------------------------
 
 
@@ -252,81 +310,7 @@ async def test_state_of_a_transport(transport_pair, loop, kind):
     assert transport._protocol is None
 
 
-PRIVATE_ATTRIBUTES = (
-    "_loop _sock _sock_fd _server _closing _conn_lost _paused "
-    "_protocol_paused _buffer _protocol _extra _eof _empty_waiter"
-).split()
-
-
-@only_tcp
-@pytest.mark.parametrize("name", PRIVATE_ATTRIBUTES)
-async def test_a_connection_works_after_its_attributes_were_read(host, name):
-    def echo(protocol, data):
-        getattr(protocol.transport, name, None)
-        protocol.transport.write(data)
-
-    server = await host.serve(lambda: Recorder(data=echo))
-    reader, writer = await host.open()
-    for _ in range(3):
-        writer.write(b"data")
-        assert await reader.readexactly(4) == b"data"
-    writer.close()
-    await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
-
-
 # -- what programs put in its place -------------------------------------------
-
-
-def test_replaced_function_that_sets_the_running_loop(loop, monkeypatch):
-    seen = []
-    original = asyncio.events._set_running_loop
-
-    def replacement(running):
-        seen.append(running)
-        original(running)
-
-    monkeypatch.setattr(asyncio.events, "_set_running_loop", replacement)
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert seen == [loop, None]
-
-
-class NoNumber:
-    """A listening socket whose descriptor is no number."""
-
-    type = socket.SOCK_STREAM
-
-    def fileno(self):
-        return "seven"
-
-    def setblocking(self, flag):
-        assert flag is False
-
-    def listen(self, backlog):
-        assert backlog > 0
-
-    def close(self):
-        pass
-
-
-def test_server_of_an_object_without_a_descriptor(loop, run):
-    with pytest.raises(ValueError, match="Invalid file object"):
-        run(loop.create_server(asyncio.Protocol, sock=NoNumber()))
-
-
-def test_cancelled_handle_is_not_queued(loop):
-    seen = []
-    handle = asyncio.Handle(seen.append, (1,), loop)
-    cancelled = asyncio.Handle(seen.append, (2,), loop)
-    cancelled.cancel()
-    loop._add_callback(cancelled)
-    loop._add_callback(handle)
-    assert list(loop._ready) == [handle]
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert seen == [1]
 
 
 class OtherTask(asyncio.tasks._PyTask):
@@ -363,26 +347,3 @@ def test_replaced_classes_of_tasks_and_futures(loop, monkeypatch):
         assert before.get_loop() is loop
         found = loop.run_until_complete(main())
     assert found == [OtherTask, OtherTask, OtherFuture]
-
-
-def test_running_loop_noted_in_python_alone(loop, monkeypatch):
-    async def main():
-        return loop.create_future().get_loop()
-
-    events = asyncio.events
-    with monkeypatch.context() as patch:
-        use_other_classes(patch)
-        for name in ("_get_running_loop", "_set_running_loop"):
-            patch.setattr(events, name, getattr(events, f"_py_{name}"))
-        assert loop.run_until_complete(main()) is loop
-
-
-def test_a_handle_of_another_loop_is_run(loop, loop_factory):
-    other = loop_factory()
-    seen = []
-    handle = other.call_soon(seen.append, 1)
-    loop._add_callback(handle)
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert seen == [1]
-    other.close()

@@ -5,7 +5,6 @@ a subclass for good.
 """
 
 import asyncio
-import sys
 import time
 from fractions import Fraction
 from unittest import mock
@@ -32,20 +31,6 @@ def virtual(loop_factory):
     made = Virtual()
     yield made
     made.close()
-
-
-async def iterations(count):
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 15), reason="before 3.15 such a timer is never due"
-)
-def test_a_timer_is_due_at_its_time_where_rounding_loses_a_nanosecond(virtual):
-    virtual.now = 2.0**31
-    virtual.call_at(virtual.now, virtual.stop)
-    virtual.run_forever()
 
 
 async def test_a_time_that_stands_still_fires_nothing():
@@ -137,27 +122,6 @@ def test_a_class_patched_between_runs(loop):
     with mock.patch.object(type(loop), "time", lambda self: now + 3601):
         loop.run_forever()
     assert timer.when() <= now + 3601
-
-
-def test_timers_wait_again_once_a_time_in_the_future_is_undone(loop):
-    async def main():
-        now = loop.time()
-        seen = []
-        with mock.patch.object(loop, "time", return_value=now + 1e6):
-            far = loop.call_at(now + 2e6, seen.append, "far")
-            await iterations(3)
-        timer = loop.call_later(3600, seen.append, "hour")
-        soon = loop.call_later(0.05, seen.append, "soon")
-        await iterations(50)
-        assert seen == []
-        while not seen:
-            await asyncio.sleep(0)
-        assert seen == ["soon"]
-        assert loop.time() >= soon.when()
-        far.cancel()
-        timer.cancel()
-
-    loop.run_until_complete(main())
 
 
 def test_the_returned_time_is_used_unconverted(virtual):

@@ -1,8 +1,9 @@
-"""run_in_executor and to_thread, on the default pool and on the user's."""
+"""run_in_executor and to_thread, on the default pool and on the user's;
+the default pool's end.
+"""
 
 import asyncio
 import concurrent.futures
-import gc
 import multiprocessing
 import os
 import sys
@@ -24,15 +25,6 @@ def pool(request):
         return
     with concurrent.futures.ThreadPoolExecutor(4) as executor:
         yield executor
-
-
-@pytest.mark.parametrize("count", [0, 1, 3, 10, 300])
-async def test_a_job_gets_its_arguments(loop, pool, count):
-    def job(*args):
-        return args
-
-    arguments = tuple(range(count))
-    assert await loop.run_in_executor(pool, job, *arguments) == arguments
 
 
 class Odd(BaseException):
@@ -86,36 +78,6 @@ def test_stop_iteration_cannot_be_a_futures_exception(
     assert kind in (RuntimeError, TypeError)
 
 
-async def test_cancelled_error_from_the_thread(loop, pool):
-    def job():
-        raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        await loop.run_in_executor(pool, job)
-
-
-async def test_each_of_many_jobs_gives_its_result(loop, pool):
-    assert await asyncio.gather(
-        *[loop.run_in_executor(pool, pow, n, 2) for n in range(1000)]
-    ) == [n * n for n in range(1000)]
-
-
-def test_jobs_of_one_worker_run_in_order(loop, run):
-    seen = []
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-
-        async def main():
-            await asyncio.gather(
-                *[
-                    loop.run_in_executor(pool, seen.append, n)
-                    for n in range(200)
-                ]
-            )
-
-        run(main())
-    assert seen == list(range(200))
-
-
 async def test_cancel_before_the_start_in_the_default_pool(loop):
     gate = threading.Event()
     ran = []
@@ -132,35 +94,6 @@ async def test_cancel_before_the_start_in_the_default_pool(loop):
     with pytest.raises(asyncio.CancelledError):
         await waiting[0]
     assert ran == [2]
-
-
-async def test_gc_while_a_method_runs_does_not_free_its_object(loop, pool):
-    class Counter:
-        def __init__(self):
-            self.value = 5
-
-        def read(self):
-            gc.collect()
-            return self.value
-
-    assert await loop.run_in_executor(pool, Counter().read) == 5
-
-
-def test_an_executor_that_refuses(loop, run):
-    class Refuses(concurrent.futures.Executor):
-        def submit(self, fn, /, *args, **kwargs):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        loop.run_in_executor(Refuses(), int)
-
-
-async def test_deep_recursion_in_a_worker(loop):
-    def recurse():
-        recurse()
-
-    with pytest.raises(RecursionError):
-        await asyncio.to_thread(recurse)
 
 
 @pytest.mark.keeps_fds
@@ -281,3 +214,59 @@ async def test_idle_workers_are_counted_under_the_semaphores_name(loop):
     assert pool._idle_semaphore._value == 0
     end.set()
     await waiting
+
+
+# -- the end ------------------------------------------------------------------
+
+
+def test_shutdown_default_executor(loop):
+    threads = []
+    loop.run_until_complete(
+        loop.run_in_executor(
+            None, lambda: threads.append(threading.current_thread())
+        )
+    )
+    loop.run_until_complete(loop.shutdown_default_executor())
+    assert not threads[0].is_alive()
+    with pytest.raises(
+        RuntimeError, match="Executor shutdown has been called"
+    ):
+        loop.run_in_executor(None, int)
+
+
+def test_close_with_work_in_flight(loop_factory):
+    loop = loop_factory()
+    begun, gate = threading.Event(), threading.Event()
+    threads = []
+
+    def job():
+        threads.append(threading.current_thread())
+        begun.set()
+        gate.wait(PATIENCE)
+        return "too late"
+
+    loop.run_in_executor(None, job)
+    assert begun.wait(PATIENCE)
+    loop.close()
+    gate.set()
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
+
+
+def test_close_drops_jobs_that_have_not_begun(loop_factory):
+    loop = loop_factory()
+    gate = threading.Event()
+    ran = []
+    for _ in range(LIMIT):
+        loop.run_in_executor(None, gate.wait, 2 * PATIENCE)
+    loop.run_in_executor(None, ran.append, 1)
+    threads = [
+        t for t in threading.enumerate() if t.name.startswith("asyncio_")
+    ]
+    loop.close()
+    gate.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    # concurrent.futures lets queued work run, shut down or not.
+    assert ran == [1]

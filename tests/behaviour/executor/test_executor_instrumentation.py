@@ -31,29 +31,19 @@ def pool(request):
         yield executor
 
 
-@pytest.fixture(params=["before the first job", "after the first job"])
-def use_pool_before_the_patch(request, loop, pool):
-    """Have the executor make its first thread, or leave it unused."""
-    if request.param == "after the first job":
-        loop.run_until_complete(loop.run_in_executor(pool, int))
-
-
-@pytest.fixture
-def carry_scope_in_submit(monkeypatch, use_pool_before_the_patch):
-    """Patch submit() so that each job runs in its caller's context."""
-    original = ThreadPoolExecutor.submit
+def in_the_callers_context(original):
+    """A submit() that runs each job in its caller's context."""
 
     @functools.wraps(original)
     def submit(self, fn, *args, **kwargs):
         context = contextvars.copy_context()
         return original(self, context.run, fn, *args, **kwargs)
 
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    return submit
 
 
-@pytest.fixture
-def carry_scope_by_object(monkeypatch, use_pool_before_the_patch):
-    """Patch submit() with an object that is no function."""
+def by_an_object(original):
+    """One that is no function, and sets the caller's scope for a job."""
 
     def wrapper(submit, fn, *args, **kwargs):
         value = scope.get()
@@ -67,29 +57,24 @@ def carry_scope_by_object(monkeypatch, use_pool_before_the_patch):
 
         return submit(with_scope, *args, **kwargs)
 
-    patch = Wrapper(ThreadPoolExecutor.submit, wrapper)
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", patch)
+    return Wrapper(original, wrapper)
 
 
-async def scopes_of_five_requests(loop, pool):
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize("patch", [in_the_callers_context, by_an_object])
+async def test_a_patched_submit_carries_each_requests_scope(
+    loop, pool, monkeypatch, patch, used_before
+):
     async def request(number):
         scope.set(f"request {number}")
         return await loop.run_in_executor(pool, scope.get)
 
-    return await asyncio.gather(*(request(number) for number in range(5)))
-
-
-FIVE_SCOPES = [f"request {number}" for number in range(5)]
-
-
-@pytest.mark.usefixtures("carry_scope_in_submit")
-def test_a_patched_submit_carries_each_requests_scope(loop, run, pool):
-    assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
-
-
-@pytest.mark.usefixtures("carry_scope_by_object")
-def test_a_wrapper_object_carries_each_requests_scope(loop, run, pool):
-    assert run(scopes_of_five_requests(loop, pool)) == FIVE_SCOPES
+    if used_before:
+        await loop.run_in_executor(pool, int)
+    patched = patch(ThreadPoolExecutor.submit)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", patched)
+    scopes = await asyncio.gather(*(request(number) for number in range(5)))
+    assert scopes == [f"request {number}" for number in range(5)]
 
 
 PATCHED_FIRST = """
@@ -141,35 +126,6 @@ async def test_a_patch_that_is_undone_is_not_called_any_more(
                 patch.setattr(ThreadPoolExecutor, "submit", submit)
             assert await loop.run_in_executor(pool, abs, -number) == number
     assert seen == [(-1,), (-3,), (-5,)]
-
-
-def test_a_submit_of_one_executor_alone(loop, run):
-    seen = []
-    with ThreadPoolExecutor(1) as executor:
-        original = executor.submit
-        executor.submit = lambda *call: seen.append(call) or original(*call)
-        assert run(_run_in(loop, executor, abs, -3)) == 3
-        del executor.submit  # it led back to its own executor
-    assert seen == [(abs, -3)]
-
-
-async def _run_in(loop, executor, *call):
-    return await loop.run_in_executor(executor, *call)
-
-
-async def test_a_class_in_the_place_of_the_thread_pool_is_the_default(
-    loop, monkeypatch
-):
-    made = []
-
-    class Pool(ThreadPoolExecutor):
-        def __init__(self, *args, **options):
-            made.append(options)
-            super().__init__(*args, **options)
-
-    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Pool)
-    assert await loop.run_in_executor(None, int) == 0
-    assert made == [{"thread_name_prefix": "asyncio"}]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import select
 import socket
-import struct
 
 import pytest
 from builds import FREE_THREADED
@@ -70,33 +68,6 @@ def peeked(sock):
         return True
 
 
-async def test_into_a_buffer(loop, tcp):
-    near, far = tcp()
-    buffer = bytearray(10)
-
-    for message in (b"one", b"three", b"0123456789", b"x"):
-        task = await waiting(loop.sock_recv_into(near, buffer))
-        far.send(message)
-        assert await task == len(message)
-        assert buffer.startswith(message)
-    with pytest.raises((TypeError, BufferError)):
-        await loop.sock_recv_into(near, b"read-only")
-
-
-@pytest.mark.parametrize("waits", [True, False])
-async def test_a_reset(loop, tcp, waits):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    task = waits and await waiting(loop.sock_recv(near, 100))
-    far.setsockopt(
-        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-    )
-    far.close()
-    with pytest.raises(ConnectionResetError):
-        await (task or loop.sock_recv(near, 100))
-
-
 async def test_urgent_data_parts_what_is_there(loop, tcp):
     near, far = tcp()
 
@@ -109,33 +80,6 @@ async def test_urgent_data_parts_what_is_there(loop, tcp):
         got += await loop.sock_recv(near, 100)
     assert got == b"abcdef"
     await exchange(loop, near, far)
-
-
-def test_a_low_water_mark(run, loop, tcp):
-    """A read that is tried gets what is there, below the mark or not."""
-    near, far = tcp()
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 50)
-
-    async def main():
-        for _ in range(2):
-            task = await waiting(loop.sock_recv(near, 100))
-            far.send(bytes(60))
-            assert len(await task) == 60
-            far.send(b"few")
-            await arrived(near)
-            assert await loop.sock_recv(near, 100) == b"few"
-
-    run(main())
-
-
-async def test_a_low_water_mark_set_later(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 50)
-    far.send(b"few")
-    await arrived(near)
-    assert await loop.sock_recv(near, 100) == b"few"
 
 
 async def test_other_readers(loop, tcp):
@@ -248,18 +192,6 @@ async def test_the_number_is_another_sockets(loop, tcp):
         await exchange(loop, one, two)
 
 
-async def test_the_number_is_another_objects(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    again = socket.socket(fileno=near.detach())
-    with again:
-        again.setblocking(False)
-        far.send(b"there")
-        assert await loop.sock_recv(again, 100) == b"there"
-        await exchange(loop, again, far)
-
-
 @pytest.mark.skipif(
     FREE_THREADED,
     reason="no registration is kept",
@@ -299,39 +231,3 @@ async def test_a_pipe_gets_the_fd_of_a_closed_socket(loop, tcp):
         right.send(b"data")
         assert await protocol.wait_data(4) == b"data"
     assert await protocol.wait_lost() is None
-
-
-def test_a_collection_removes_what_is_idle(run, loop, tcp):
-    """Before 3.12 any allocation of a call may run the GC."""
-    near, far = tcp()
-    threshold = gc.get_threshold()
-    collections = []
-    kept = []
-
-    def remove(phase, info):
-        due = len(collections) == at
-        collections.append(due and loop.remove_reader(near.fileno()))
-        # These have the next allocation collect again.
-        kept.append([[], [], []])
-
-    async def main():
-        loop.remove_reader(near.fileno())
-        collections.clear()
-        gc.callbacks.append(remove)
-        gc.set_threshold(1)
-        task = loop.create_task(loop.sock_recv(near, 100))
-        await iterations(1)
-        gc.set_threshold(*threshold)
-        gc.callbacks.remove(remove)
-        if True in collections:
-            task.cancel()  # it waited, and its reader was taken
-            return
-        far.send(b"message")
-        assert await task == b"message"
-
-    try:
-        for at in range(40):  # noqa: B007
-            kept.clear()
-            run(main())
-    finally:
-        gc.set_threshold(*threshold)

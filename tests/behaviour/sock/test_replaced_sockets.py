@@ -166,49 +166,6 @@ async def test_transports_made_then_call_the_methods_of_the_class(counted):
     assert counted["recv"] >= 2
 
 
-@pytest.mark.parametrize("name", ["getsockname", "getpeername", "shutdown"])
-async def test_transports_made_then_call_names_and_shutdown_of_the_class(
-    monkeypatch, name
-):
-    near, far = socket.socketpair()
-    calls = []
-    method = getattr(socket.socket, name)
-
-    def noting(self, *args):
-        calls.append(self)
-        return method(self, *args)
-
-    monkeypatch.setattr(socket.socket, name, noting)
-    with far:
-        _, writer = await asyncio.open_connection(sock=near)
-        assert writer.get_extra_info("sockname") == ""
-        assert writer.get_extra_info("peername") == ""
-        writer.write_eof()
-        assert near in calls
-        writer.close()
-        await writer.wait_closed()
-
-
-async def test_transports_made_then_call_setsockopt_of_the_class(
-    monkeypatch,
-):
-    calls = []
-
-    def noting(self, *args):
-        calls.append(args)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.socket(
-            socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-        )
-        near.connect(listener.getsockname())
-        monkeypatch.setattr(socket.socket, "setsockopt", noting)
-        _, writer = await asyncio.open_connection(sock=near)
-        assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) in calls
-        writer.close()
-        await writer.wait_closed()
-
-
 async def test_accepted_sockets_are_of_the_class_that_the_module_has(
     monkeypatch,
 ):

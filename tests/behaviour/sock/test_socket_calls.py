@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import ssl
-import sys
 
 import pytest
-from net_helpers import fill_socket, iterations, moved_to, waiting
+from net_helpers import fill_socket, iterations, waiting
 
 
 @pytest.fixture
@@ -38,9 +36,6 @@ CALLS = {
     "sock_accept": (),
 }
 every_call = pytest.mark.parametrize("name", CALLS)
-needs_buffer_methods = pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="no __buffer__ before 3.12"
-)
 
 
 @every_call
@@ -112,15 +107,6 @@ def test_recv_into_an_object_without_a_buffer(run, loop, pair, buffer):
     assert pair[0].recv(9) == b"data"
 
 
-async def test_a_buffer_may_change_while_it_waits(loop, pair):
-    buffer = bytearray(2)
-
-    task = await waiting(loop.sock_recv_into(pair[0], buffer))
-    buffer.extend(bytes(6))
-    pair[1].send(b"12345")
-    assert await task == 5
-
-
 async def test_datagrams(loop, udp):
     one, two = udp
     buffer = bytearray(9)
@@ -153,17 +139,6 @@ def test_recvfrom_of_a_socket_without_a_name(run, loop, kind):
         assert run(loop.sock_recvfrom(left, 1)) == left.recvfrom(1)
 
 
-async def test_sendall_when_the_peer_closes(loop, pair):
-    left, right = pair
-
-    fill_socket(left)
-    task = await waiting(loop.sock_sendall(left, b"x"))
-    right.close()
-    with pytest.raises(OSError) as caught:
-        await task
-    assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
-
-
 @pytest.mark.parametrize("data", ["text", None, 5])
 def test_sendall_of_no_buffer(run, loop, pair, data):
     with pytest.raises(TypeError):
@@ -187,75 +162,6 @@ def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
     assert not data
 
 
-@needs_buffer_methods
-async def test_data_that_closes_its_call_is_released_once(loop, pair):
-    left, right = pair
-    calls = []
-
-    class Data(bytearray):
-        def __release_buffer__(self, view):
-            while calls:
-                calls.pop().close()
-
-    data = Data(b"data")
-    references = sys.getrefcount(data)
-    fill_socket(left)
-    call = loop.sock_sendall(left, data)
-    sent = call.send(None)
-    calls.append(call)
-    while not sent.done():
-        await loop.sock_recv(right, 1 << 20)
-    call.close()
-    assert not calls
-    assert sys.getrefcount(data) == references
-
-
-@needs_buffer_methods
-def test_ctrl_c_while_a_buffer_is_taken_ends_the_run(loop, loop_kind, pair):
-    if loop_kind == "asyncio":
-        pytest.skip("CPython's recv_into() makes a TypeError of it")
-    left, right = pair
-
-    class Buffer:
-        def __buffer__(self, flags):
-            taken.append(flags)
-            raise KeyboardInterrupt
-
-    taken = []
-    right.send(b"data")
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(loop.sock_recv_into(left, Buffer()))
-    assert len(taken) == 1
-
-
-@needs_buffer_methods
-@pytest.mark.parametrize("name", ["sock_recv_into", "sock_sendall"])
-def test_a_buffer_that_closes_the_socket(run, loop, pair, name):
-    """The file that reuses the fd is neither read nor written."""
-    left, right = pair
-    stranger, far = socket.socketpair()
-    stranger.send(b"to far")
-    far.send(b"to stranger")
-    moved = []
-
-    class Buffer:
-        memory = bytearray(20)
-
-        def __buffer__(self, flags):
-            if not moved:
-                number = left.fileno()
-                left.close()
-                moved.append(moved_to(number, stranger))
-            return memoryview(self.memory)
-
-    with pytest.raises(OSError) as caught:
-        run(getattr(loop, name)(left, Buffer()))
-    assert caught.value.errno == errno.EBADF
-    with far, moved[0]:
-        assert moved[0].recv(20) == b"to stranger"
-        assert far.recv(20) == b"to far"
-
-
 async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
     left, right = pair
 
@@ -265,33 +171,6 @@ async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
     await iterations(3)
     right.send(b"data")
     assert await second == b"data"
-
-
-def test_fd_reused_during_a_call(run, loop, loop_kind, pair):
-    """The old call neither reads nor frees what is another's."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's selector takes the new for the old descriptor")
-    left, _ = pair
-
-    async def main():
-        task = await waiting(loop.sock_recv(left, 5))
-        number = left.detach()
-        os.close(number)
-        new, far = socket.socketpair()
-        new.setblocking(False)
-        with far:
-            assert number in (new.fileno(), far.fileno())
-            if number == far.fileno():
-                new, far = far, new
-            with new, far:
-                new.setblocking(False)
-                other = await waiting(loop.sock_recv(new, 5))
-                task.cancel()
-                await iterations(3)
-                far.send(b"data")
-                assert await other == b"data"
-
-    run(main())
 
 
 async def test_a_transport_owns_its_descriptor(loop, pair):

@@ -94,14 +94,6 @@ async def test_connect_takes_an_object_whose_family_is_no_number(loop):
     sock.connect.assert_called_once_with(("127.0.0.1", 9))
 
 
-async def test_connect_by_name(loop):
-    with listening_socket() as listener, socket.socket() as near:
-        near.setblocking(False)
-        port = listener.getsockname()[1]
-        await loop.sock_connect(near, ("localhost", port))
-        assert near.getpeername() == ("127.0.0.1", port)
-
-
 @pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
 async def test_cancelling_frees_the_descriptor_at_once(loop, method):
     """The fd may be another socket's in the next line."""
@@ -119,32 +111,3 @@ async def test_cancelling_frees_the_descriptor_at_once(loop, method):
             with pytest.raises(asyncio.CancelledError):
                 await task
             sock.close()
-
-
-def test_a_call_that_ends_its_own_coroutine(run, loop, loop_kind, reports):
-    """A socket of the program's own may do so; what it raises is reported."""
-    calls = []
-
-    class Socket(socket.socket):
-        def recv(self, size):
-            if calls:
-                calls.pop().close()
-                raise ZeroDivisionError
-            return super().recv(size)
-
-    async def main():
-        with pair() as (near, far):
-            sock = Socket(fileno=near.detach())
-            with sock:
-                call = loop.sock_recv(sock, 1)
-                call.send(None)
-                calls.append(call)
-                far.send(b"x")
-                while calls:
-                    await asyncio.sleep(0)
-                await iterations(2)
-
-    run(main())
-    if loop_kind == "fastloop":  # asyncio's goes with a future
-        (report,) = reports
-        assert isinstance(report["exception"], ZeroDivisionError)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 from types import SimpleNamespace
 
@@ -251,44 +250,3 @@ def test_a_call_whose_loop_is_closed(loop_factory, loop_kind, closed):
     with far:
         assert far.recv(1) == b""
     del task
-
-
-@closes_later
-async def test_a_call_that_fileno_closes_is_refused(loop):
-    class Sock(socket.socket):
-        def fileno(self):
-            for call in gc.get_objects():
-                if type(call).__name__ == "SocketCall":
-                    call.close()
-            return super().fileno()
-
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    with far, Sock(fileno=near.detach()) as near:
-        with pytest.raises(RuntimeError, match="a SocketCall was closed"):
-            await loop.sock_recv(near, 100)
-
-
-@closes_later
-def test_ctrl_c_while_its_socket_closes_ends_the_run(loop, run):
-    class Interrupted(socket.socket):
-        def close(self):
-            closes.append(self)
-            super().close()
-            if len(closes) == 2:
-                raise KeyboardInterrupt
-
-    closes = []
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    with far, Interrupted(fileno=near.detach()) as sock:
-        task = run(waiting(loop.sock_recv(sock, 1)))
-        sock.close()
-        assert loop.remove_reader(sock.fileno())
-        assert sock.fileno() == -1
-        loop.call_soon(loop.stop)
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_forever()
-        loop.run_forever()  # to the stop
-        task.cancel()
-        loop.run_until_complete(asyncio.wait([task]))
