@@ -77,31 +77,6 @@ OPENED_AND_CLOSED = {
     fork
     await ended(made[0].transport)
     """,
-    "a paused connection": """
-    client = socket.create_connection(server.sockets[0].getsockname())
-    await until(lambda: made)
-    fork
-    made[0].transport.pause_reading()
-    await ended(made[0].transport)
-    """,
-    "a connection that the peer ends": """
-    client = socket.create_connection(server.sockets[0].getsockname())
-    await until(lambda: made)
-    fork
-    client.sendall(b"data")
-    client.shutdown(socket.SHUT_WR)
-    await made[0].lost
-    """,
-    "both ends of a connection": """
-    transport, protocol = await loop.create_connection(
-        Server, *server.sockets[0].getsockname()
-    )
-    await until(lambda: len(made) == 2)
-    fork
-    for end in made:
-        end.transport.abort()
-        await end.lost
-    """,
     "a datagram endpoint": """
     transport, protocol = await loop.create_datagram_endpoint(
         Server, local_addr=("127.0.0.1", 0)
@@ -151,29 +126,12 @@ OPENED_AND_CLOSED = {
     await task
     near.close()
     """,
-    "sock_recv that is cancelled": """
-    near, far = pair()
-    task = loop.create_task(loop.sock_recv(near, 9))
-    await asyncio.sleep(0)
-    fork
-    await wait_once()
-    task.cancel()
-    await asyncio.wait([task])
-    near.close()
-    """,
     "a socket that waits again": """
     near, far = pair()
     await receive(loop, near, far)
     fork
     await receive(loop, near, far)
     await receive(loop, near, far)
-    near.close()
-    """,
-    "a socket that waits no more": """
-    near, far = pair()
-    await receive(loop, near, far)
-    fork
-    await wait_once()
     near.close()
     """,
 }

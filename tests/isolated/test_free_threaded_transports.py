@@ -69,27 +69,6 @@ def run(main):
 )
 
 
-@pytest.mark.parametrize("make", ["pair", "tls_pair"])
-def test_the_protocol_is_set_while_others_get_it(fast_script, make):
-    fast_script(
-        f"make = {make}"
-        """
-async def main():
-    transport, far = await make()
-    with repeated(2, lambda: len(transport.get_protocol().items)):
-        for number in for_a_second():
-            transport.set_protocol(Protocol())
-            if number % 50 == 0:
-                await asyncio.sleep(0)
-    transport.abort()
-    far.close()
-    await asyncio.sleep(0.01)
-
-run(main)
-"""
-    )
-
-
 @pytest.mark.parametrize(
     "kinds", ["Receiver", "BufferedReceiver", "Receiver, BufferedReceiver"]
 )
@@ -129,75 +108,6 @@ run(main)
     )
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        'get_extra_info("sslcontext")',
-        "get_write_buffer_size()",
-        "get_read_buffer_size()",
-        "set_read_buffer_limits(100)",
-    ],
-)
-def test_tls_connections_end_while_others_ask(fast_script, ask):
-    """The second close() drops what they may be using."""
-    fast_script(
-        f"ask = lambda transport: transport.{ask}"
-        """
-from fastloop import _tls
-
-class Raw(asyncio.Transport):
-    def write(self, data):
-        pass
-    def abort(self):
-        pass
-    def pause_reading(self):
-        pass
-
-async def main():
-    loop = asyncio.get_running_loop()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    def connect():
-        tls = _tls.open_adapter(
-            loop, Protocol(), context, None, server_hostname="localhost"
-        )
-        tls.connection_made(Raw())
-        return tls, tls._app_transport
-    tls, transport = connect()
-    with repeated(2, lambda: ask(transport)):
-        for number in for_a_second():
-            tls.connection_lost(None)
-            transport.close()
-            tls, transport = connect()
-            if number % 50 == 0:
-                await asyncio.sleep(0)
-    tls.connection_lost(None)
-    await asyncio.sleep(0.01)
-
-run(main)
-"""
-    )
-
-
-def test_connections_end_while_others_write(fast_script):
-    """Their protocols are paused by those threads, and released."""
-    fast_script("""
-import logging
-logging.disable()  # of writes after the loss
-
-async def main():
-    for _ in for_a_second():
-        transport, far = await pair()
-        transport.set_write_buffer_limits(0)
-        with repeated(2, lambda: transport.write(bytes(300000))):
-            await asyncio.sleep(0)
-            far.close()
-            await asyncio.sleep(0.002)
-        transport.abort()
-
-run(main)
-""")
-
-
 def test_all_threads_get_one_socket_object(fast_script):
     fast_script("""
 async def main():
@@ -228,26 +138,6 @@ async def main():
         far.close()
         await asyncio.sleep(0)
     server.close()
-    await asyncio.sleep(0)
-
-run(main)
-""")
-
-
-def test_extra_info_is_set_while_others_get_it(fast_script):
-    fast_script("""
-async def main():
-    transport, far = await pair()
-    def get():
-        transport._extra
-        transport.get_extra_info("key")
-    with repeated(2, get):
-        for number in for_a_second():
-            transport._extra = {"key": [number]}
-            if number % 50 == 0:
-                await asyncio.sleep(0)
-    transport.abort()
-    far.close()
     await asyncio.sleep(0)
 
 run(main)
@@ -454,42 +344,6 @@ async def main():
             transport.abort()
             far.close()
             await asyncio.sleep(0)
-
-run(main)
-"""
-    )
-
-
-def test_the_sockname_is_known_while_the_connection_ends(fast_script):
-    fast_script(
-        FULL
-        + """
-names = []
-
-def get(transport, number):
-    for _ in range(number % 120):
-        pass
-    names.append(transport.get_extra_info("sockname"))
-
-async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Protocol, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    with worker(get) as (jobs, done):
-        for number in for_a_second():
-            class Lost(Protocol):
-                def connection_lost(self, exc):
-                    jobs.append((transport, number))
-                    for _ in range(20):
-                        pass
-            transport, _ = await loop.create_connection(Lost, *address)
-            transport.abort()
-            while not done:
-                await asyncio.sleep(0)
-            done.clear()
-            assert names.pop()[0] == "127.0.0.1"
-    server.close()
-    await asyncio.sleep(0.01)
 
 run(main)
 """

@@ -4,13 +4,10 @@ With a GIL these are tests of order and loss; without one, and under
 ThreadSanitizer, of everything that the GIL would have hidden.
 """
 
-from pathlib import Path
-
 import pytest
 from builds import FREE_THREADED
 from isolated_scripts import IN_THREADS
 
-CERTS = Path(__file__).parent.parent / "certs"
 needs_no_gil = pytest.mark.skipif(
     not FREE_THREADED, reason="this Python cannot run without a GIL"
 )
@@ -61,10 +58,10 @@ assert not sys._is_gil_enabled()
     )
 
 
-@needs_no_gil
-def test_instances_do_not_count_their_types(fast_script):
-    """Threads that did would wait for each other at every callback."""
-    fast_script("""
+#: Where there is no GIL, on fastloop.
+WITHOUT_A_GIL = {
+    # Threads that did would wait for each other at every callback.
+    "instances_do_not_count_their_types": """
 loop = new_loop()
 kinds = type(loop.call_soon(int)), type(loop.call_later(9, int))
 before = [sys.getrefcount(kind) for kind in kinds]
@@ -72,71 +69,8 @@ kept = [loop.call_soon(int) for _ in range(100)]
 kept += [loop.call_later(9, int) for _ in range(100)]
 assert [sys.getrefcount(kind) for kind in kinds] == before
 loop.close()
-""")
-
-
-def test_calls_from_eight_threads(script):
-    """None is lost, and those of one thread stay in order."""
-    script("""
-seen = [[] for _ in range(8)]
-with Running() as loop:
-    def calls(number):
-        for n in range(1000):
-            loop.call_soon_threadsafe(seen[number].append, n)
-            if n % 250 == 0:
-                time.sleep(0.0005)
-    in_threads(8, calls)
-assert all(numbers == list(range(1000)) for numbers in seen)
-""")
-
-
-def test_cancelled_by_eight_threads(script):
-    """A callback runs unless it was cancelled, and once at most."""
-    script("""
-ran = [[] for _ in range(8)]
-with Running() as loop:
-    def calls(number):
-        for n in range(500):
-            handle = loop.call_soon_threadsafe(ran[number].append, n)
-            if n % 2:
-                handle.cancel()
-                assert handle.cancelled()
-    in_threads(8, calls)
-for numbers in ran:
-    assert numbers == sorted(set(numbers))
-    assert set(range(0, 500, 2)) <= set(numbers)
-""")
-
-
-def test_one_handle_cancelled_by_all(script):
-    script("""
-with Running() as loop:
-    for _ in range(100):
-        handle = loop.call_soon_threadsafe(int)
-        def cancel(number):
-            handle.cancel()
-            assert handle.cancelled()
-            repr(handle)
-        in_threads(4, cancel)
-""")
-
-
-def test_handles_are_inspected_by_other_threads(fast_script):
-    fast_script("""
-with Running() as loop:
-    def look(number):
-        for n in range(300):
-            handle = loop.call_soon_threadsafe(int, n)
-            assert repr(handle).startswith("<Handle")
-            assert handle._args in ((n,), None)
-            assert handle._context is not None
-    in_threads(4, look)
-""")
-
-
-@needs_no_gil
-def test_queues_are_not_shown_to_other_threads(fast_script):
-    fast_script("""
+""",
+    "queues_are_not_shown_to_other_threads": """
 with Running() as loop:
     for name in ("_ready", "_scheduled"):
         try:
@@ -145,118 +79,9 @@ with Running() as loop:
             assert "own thread" in str(exc)
         else:
             raise AssertionError(name)
-""")
-
-
-def test_readers_change_while_another_thread_inspects_them(fast_script):
-    """asyncio's selector is not made for that."""
-    fast_script("""
-from fastloop import _core
-loop = new_loop()
-pairs = [socket.socketpair() for _ in range(20)]
-lefts = [left for left, right in pairs]
-changing = True
-def run(number):
-    global changing
-    if number == 0:
-        while changing:
-            for fd, object, reader, writer, _ in _core.fd_users(loop):
-                assert object in lefts and reader and not writer
-        return
-    for _ in range(1500):
-        for left in lefts:
-            loop.add_reader(left, int)
-        for left in lefts:
-            loop.remove_reader(left)
-    changing = False
-in_threads(2, run)
-loop.close()
-for pair in pairs:
-    pair[0].close()
-    pair[1].close()
-""")
-
-
-def test_descriptors_change_owners_while_threads_look_them_up(fast_script):
-    """A transport that ends takes its registration and itself away.
-
-    A race: it need not come, even where it is possible.
-    """
-    fast_script("""
-from fastloop import _core
-pairs = [socket.socketpair() for _ in range(20)]
-for pair in pairs:
-    pair[0].setblocking(False)
-first = pairs[-1][1].fileno() + 1  # of the duplicates
-loop = new_loop()
-ended = False
-
-async def connections():
-    until = time.monotonic() + 3
-    while time.monotonic() < until:
-        made = [
-            (await loop.create_connection(
-                asyncio.Protocol, sock=pair[0].dup()))[0]
-            for pair in pairs
-        ]
-        for transport in made:
-            transport.abort()
-        made = transport = None
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-def body(number):
-    global ended
-    if number == 0:
-        loop.run_until_complete(connections())
-        ended = True
-    while number == 1 and not ended:
-        _core.fd_users(loop)
-    while number > 1 and not ended:
-        for fd in range(first, first + 40):
-            try:
-                loop.remove_reader(fd)
-            except RuntimeError as exc:
-                assert "is used by transport" in str(exc), exc
-
-in_threads(4, body)
-loop.close()
-for pair in pairs:
-    pair[0].close()
-    pair[1].close()
-""")
-
-
-def test_closing_while_others_call(script):
-    """A call is queued or refused, and never lost in between."""
-    script("""
-for _ in range(30):
-    loop = new_loop()
-    gate = threading.Barrier(4)
-    def calls():
-        gate.wait()
-        try:
-            while True:
-                loop.call_soon_threadsafe(int)
-        except RuntimeError as exc:
-            if str(exc) != "Event loop is closed":
-                failures.append(exc)
-    threads = [threading.Thread(target=calls) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    gate.wait()
-    loop.run_until_complete(asyncio.sleep(0.0005))
-    loop.close()
-    for thread in threads:
-        thread.join()
-assert not failures, failures
-""")
-
-
-@needs_no_gil
-def test_only_the_loops_thread_takes_an_fd_from_a_transport(fast_script):
-    """asyncio's loop never does: its error is the same."""
-    fast_script("""
+""",
+    # asyncio's loop never does: its error is the same.
+    "only_the_loops_thread_takes_an_fd_from_a_transport": """
 def call(coroutine):
     return asyncio.run_coroutine_threadsafe(coroutine, loop).result(100)
 
@@ -278,167 +103,9 @@ with Running() as loop:
     else:
         raise AssertionError("another thread took the fd")
     assert call(add_and_remove(fd))
-""")
-
-
-def test_loops_made_and_closed_in_many_threads(script):
-    script("""
-def cycle(number):
-    for n in range(20):
-        loop = new_loop()
-        left, right = socket.socketpair()
-        loop.add_reader(left, loop.stop)
-        loop.call_later(0.0001, right.send, b"x")
-        loop.run_forever()
-        loop.remove_reader(left)
-        left.close()
-        right.close()
-        assert loop.run_until_complete(asyncio.sleep(0, n)) == n
-        loop.close()
-in_threads(8, cycle)
-""")
-
-
-def test_executors_of_many_loops(script):
-    """Each loop's own, and one that they share."""
-    script("""
-from concurrent.futures import ThreadPoolExecutor
-with ThreadPoolExecutor(3) as shared:
-    def jobs(number):
-        loop = new_loop()
-        async def main():
-            for n in range(20):
-                results = await asyncio.gather(
-                    *(loop.run_in_executor(None, pow, n, 2) for _ in "123"),
-                    *(loop.run_in_executor(shared, pow, n, 2) for _ in "12"),
-                )
-                assert results == [n * n] * 5, results
-        loop.run_until_complete(main())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-    in_threads(6, jobs)
-""")
-
-
-def test_cancelled_jobs(script):
-    """A job's end and its future's cancellation cross each other."""
-    script("""
-def jobs(number):
-    loop = new_loop()
-    async def main():
-        for n in range(100):
-            futures = [loop.run_in_executor(None, int) for _ in range(4)]
-            if n % 3:
-                await asyncio.sleep(0)
-            for future in futures[::2]:
-                future.cancel()
-            assert await asyncio.gather(*futures[1::2]) == [0, 0]
-    loop.run_until_complete(main())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-in_threads(4, jobs)
-""")
-
-
-def test_coroutines_for_each_other(script):
-    """run_coroutine_threadsafe in a ring of loops."""
-    script("""
-with contextlib.ExitStack() as stack:
-    loops = [stack.enter_context(Running()) for _ in range(4)]
-    async def passed_on(left):
-        if not left:
-            return 0
-        there = loops[left % 4]
-        future = asyncio.run_coroutine_threadsafe(passed_on(left - 1), there)
-        return 1 + await asyncio.wrap_future(future)
-    def ask(number):
-        for _ in range(10):
-            future = asyncio.run_coroutine_threadsafe(
-                passed_on(12), loops[number]
-            )
-            assert future.result(100) == 12
-    in_threads(4, ask)
-""")
-
-
-def test_concurrent_futures_done_by_others(script):
-    script("""
-from concurrent.futures import Future
-with Running() as loop:
-    async def wait_for(futures):
-        return sum(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-    def give(number):
-        for n in range(50):
-            futures = [Future() for _ in range(3)]
-            outcome = asyncio.run_coroutine_threadsafe(
-                wait_for(futures), loop
-            )
-            for future in futures:
-                future.set_result(n)
-            assert outcome.result(100) == 3 * n
-    in_threads(4, give)
-""")
-
-
-def test_collected_while_others_run(script):
-    """The GC visits loops and handles of running threads."""
-    script("""
-def work(number):
-    loop = new_loop()
-    async def main():
-        for n in range(30):
-            handles = [loop.call_later(9, int) for _ in range(20)]
-            future = loop.create_future()
-            loop.call_soon(future.set_result, n)
-            await future
-            for handle in handles:
-                handle.cancel()
-    if number == 0:
-        for _ in range(15):
-            gc.collect()
-    else:
-        loop.run_until_complete(main())
-    loop.close()
-in_threads(4, work)
-""")
-
-
-def test_calls_that_are_not_for_other_threads(fast_script):
-    """Under a GIL they do no harm; without one neither."""
-    fast_script("""
-ran = [[] for _ in range(4)]
-with Running() as loop:
-    def calls(number):
-        kept = []
-        for n in range(400):
-            loop.call_soon(ran[number].append, n)
-            loop.call_later(0, ran[number].append, n)
-            kept.append(loop.call_later(60, print))
-            if n % 3 == 0:
-                kept.pop(n % len(kept)).cancel()
-            future = loop.create_future()
-            future.add_done_callback(lambda f: ran[number].append(f.result()))
-            future.set_result(n)
-        for timer in kept:
-            timer.cancel()
-    in_threads(4, calls)
-    done = threading.Event()
-    def look():
-        left.append(len(loop._scheduled))
-        done.set()
-    left = []
-    loop.call_soon_threadsafe(loop.call_later, 0.01, look)
-    done.wait(100)
-    assert left == [0]
-for numbers in ran:
-    assert sorted(numbers) == sorted([*range(400)] * 3)
-""")
-
-
-@needs_no_gil
-def test_another_thread_collects_while_the_loop_schedules(fast_script):
-    """The loop's own thread closes unreferenced transports."""
-    fast_script("""
+""",
+    # The loop's own thread closes unreferenced transports.
+    "another_thread_collects_while_the_loop_schedules": """
 import warnings
 
 class Paused(asyncio.Protocol):
@@ -501,78 +168,9 @@ finally:
     collecting.release()
     collector.join()
     loop.close()
-""")
-
-
-@needs_no_gil
-@pytest.mark.parametrize(
-    "method", ["close", "abort", "pause_reading", "write"]
-)
-def test_another_thread_uses_tls_transports(fast_script, method):
-    """As a finalizer does that closes one; the loop's own thread makes the
-    call.
-    """
-    fast_script(
-        f"""
-METHOD, DATA = {method!r}, [bytes(3000)] * ({method!r} == "write")
-CERTS = {str(CERTS)!r}
-"""
-        """
-import logging, ssl
-logging.disable()  # of writes to what was closed meanwhile
-server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-server.load_cert_chain(CERTS + "/localhost.pem", CERTS + "/localhost.key")
-client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-client.load_verify_locations(CERTS + "/ca.pem")
-
-async def upgraded(loop, sock, context, **options):
-    sock.setblocking(False)
-    protocol = asyncio.Protocol()
-    plain, _ = await loop.create_connection(lambda: protocol, sock=sock)
-    return await loop.start_tls(plain, protocol, context, **options)
-
-async def pair(loop):
-    near, far = socket.socketpair()
-    return await asyncio.gather(
-        upgraded(loop, near, client, server_hostname="localhost"),
-        upgraded(loop, far, server, server_side=True),
-    )
-
-async def main():
-    loop = asyncio.get_running_loop()
-    for _ in range(60):
-        transports = []
-        for _ in range(6):
-            transports += await pair(loop)
-        gate = threading.Barrier(2)
-        def use():
-            gate.wait()
-            for transport in transports[::2]:
-                getattr(transport, METHOD)(*DATA)
-        thread = threading.Thread(target=use)
-        thread.start()
-        gate.wait()
-        for _ in range(6):
-            for transport in transports:
-                transport.write(bytes(3000))
-            await asyncio.sleep(0)
-        thread.join()
-        for transport in transports:
-            transport.abort()
-        await asyncio.sleep(0.002)
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-"""
-    )
-
-
-@needs_no_gil
-def test_two_threads_write_to_one_stream(fast_script):
-    """Each write arrives whole, and those of one thread in order."""
-    fast_script(
-        """
+""",
+    # Each write arrives whole, and those of one thread in order.
+    "two_threads_write_to_one_stream": """
 import collections
 
 RECORDS, SIZE = 4000, 64
@@ -617,14 +215,8 @@ loop = new_loop()
 for _ in range(3):
     loop.run_until_complete(main())
 loop.close()
-"""
-    )
-
-
-@needs_no_gil
-def test_two_threads_send_by_one_datagram_endpoint(fast_script):
-    fast_script(
-        """
+""",
+    "two_threads_send_by_one_datagram_endpoint": """
 class Receiver(asyncio.DatagramProtocol):
     def datagram_received(self, data, addr):
         seen.append(data)
@@ -659,5 +251,156 @@ for _ in range(20):
     loop.run_until_complete(main())
     assert sorted(seen) == [b"m" * 100] * 40 + [b"o" * 100] * 40
 loop.close()
-"""
-    )
+""",
+}
+
+
+@needs_no_gil
+@pytest.mark.parametrize("name", WITHOUT_A_GIL)
+def test_without_a_gil(fast_script, name):
+    fast_script(WITHOUT_A_GIL[name])
+
+
+#: With and without, on both loops.
+PROGRAMS = {
+    # None is lost, and those of one thread stay in order.
+    "calls_from_eight_threads": """
+seen = [[] for _ in range(8)]
+with Running() as loop:
+    def calls(number):
+        for n in range(1000):
+            loop.call_soon_threadsafe(seen[number].append, n)
+            if n % 250 == 0:
+                time.sleep(0.0005)
+    in_threads(8, calls)
+assert all(numbers == list(range(1000)) for numbers in seen)
+""",
+    # A callback runs unless it was cancelled, and once at most.
+    "cancelled_by_eight_threads": """
+ran = [[] for _ in range(8)]
+with Running() as loop:
+    def calls(number):
+        for n in range(500):
+            handle = loop.call_soon_threadsafe(ran[number].append, n)
+            if n % 2:
+                handle.cancel()
+                assert handle.cancelled()
+    in_threads(8, calls)
+for numbers in ran:
+    assert numbers == sorted(set(numbers))
+    assert set(range(0, 500, 2)) <= set(numbers)
+""",
+    # A call is queued or refused, and never lost in between.
+    "closing_while_others_call": """
+for _ in range(30):
+    loop = new_loop()
+    gate = threading.Barrier(4)
+    def calls():
+        gate.wait()
+        try:
+            while True:
+                loop.call_soon_threadsafe(int)
+        except RuntimeError as exc:
+            if str(exc) != "Event loop is closed":
+                failures.append(exc)
+    threads = [threading.Thread(target=calls) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    loop.run_until_complete(asyncio.sleep(0.0005))
+    loop.close()
+    for thread in threads:
+        thread.join()
+assert not failures, failures
+""",
+    # Each loop's own, and one that they share.
+    "executors_of_many_loops": """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(3) as shared:
+    def jobs(number):
+        loop = new_loop()
+        async def main():
+            for n in range(20):
+                results = await asyncio.gather(
+                    *(loop.run_in_executor(None, pow, n, 2) for _ in "123"),
+                    *(loop.run_in_executor(shared, pow, n, 2) for _ in "12"),
+                )
+                assert results == [n * n] * 5, results
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    in_threads(6, jobs)
+""",
+    # A job's end and its future's cancellation cross each other.
+    "cancelled_jobs": """
+def jobs(number):
+    loop = new_loop()
+    async def main():
+        for n in range(100):
+            futures = [loop.run_in_executor(None, int) for _ in range(4)]
+            if n % 3:
+                await asyncio.sleep(0)
+            for future in futures[::2]:
+                future.cancel()
+            assert await asyncio.gather(*futures[1::2]) == [0, 0]
+    loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+in_threads(4, jobs)
+""",
+    # run_coroutine_threadsafe in a ring of loops.
+    "coroutines_for_each_other": """
+with contextlib.ExitStack() as stack:
+    loops = [stack.enter_context(Running()) for _ in range(4)]
+    async def passed_on(left):
+        if not left:
+            return 0
+        there = loops[left % 4]
+        future = asyncio.run_coroutine_threadsafe(passed_on(left - 1), there)
+        return 1 + await asyncio.wrap_future(future)
+    def ask(number):
+        for _ in range(10):
+            future = asyncio.run_coroutine_threadsafe(
+                passed_on(12), loops[number]
+            )
+            assert future.result(100) == 12
+    in_threads(4, ask)
+""",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_in_many_threads(script, name):
+    script(PROGRAMS[name])
+
+
+def test_calls_that_are_not_for_other_threads(fast_script):
+    """Under a GIL they do no harm; without one neither."""
+    fast_script("""
+ran = [[] for _ in range(4)]
+with Running() as loop:
+    def calls(number):
+        kept = []
+        for n in range(400):
+            loop.call_soon(ran[number].append, n)
+            loop.call_later(0, ran[number].append, n)
+            kept.append(loop.call_later(60, print))
+            if n % 3 == 0:
+                kept.pop(n % len(kept)).cancel()
+            future = loop.create_future()
+            future.add_done_callback(lambda f: ran[number].append(f.result()))
+            future.set_result(n)
+        for timer in kept:
+            timer.cancel()
+    in_threads(4, calls)
+    done = threading.Event()
+    def look():
+        left.append(len(loop._scheduled))
+        done.set()
+    left = []
+    loop.call_soon_threadsafe(loop.call_later, 0.01, look)
+    done.wait(100)
+    assert left == [0]
+for numbers in ran:
+    assert sorted(numbers) == sorted([*range(400)] * 3)
+""")

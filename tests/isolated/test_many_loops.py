@@ -36,14 +36,6 @@ def runner():
 assert_leaves_nothing(lambda: in_thread(runner), 20)
 assert_leaves_nothing(runner, 200)
 """,
-    "a_loop_closed_in_another_thread": """
-def cycle():
-    loop = new_loop()
-    loop.run_until_complete(asyncio.sleep(0.0001))
-    in_thread(loop.close)
-
-assert_leaves_nothing(cycle, 30)
-""",
     "abandoned_loops": """
 import itertools, weakref
 alive = []
@@ -152,27 +144,3 @@ assert size() - before < 3_000_000, size() - before
 """,
         ASAN_OPTIONS=asan,
     )
-
-
-def test_the_module_imported_twice(fast_script):
-    """Two copies of the module share nothing."""
-    done = fast_script("""
-import importlib
-first = sys.modules["fastloop._core"]
-loop = new_loop()
-for name in [n for n in sys.modules if n.split(".")[0] == "fastloop"]:
-    del sys.modules[name]
-again = importlib.import_module("fastloop")
-other = again.new_event_loop()
-assert other.run_until_complete(asyncio.sleep(0.001, 2)) == 2
-assert loop.run_until_complete(asyncio.sleep(0.001, 1)) == 1
-other.close()
-loop.close()
-del other, again
-gc.collect()
-third = new_loop()
-assert third.run_until_complete(asyncio.sleep(0.001, 3)) == 3
-third.close()
-print("ok")
-""")
-    assert done.stdout == "ok\n"

@@ -57,52 +57,6 @@ def assert_idle(loop):
 """
 
 
-def test_collected_watchers_unregister_in_another_thread(fast_script):
-    """asyncio survives it, with errors of its selector's map on some."""
-    fast_script(
-        """
-class Watcher:
-    def __init__(self, loop):
-        self.loop = loop
-        self.pair = socket.socketpair()
-        pairs.add(self.pair)  # the GC may finalize sockets first
-        self.me = self
-        loop.add_reader(self.pair[0], int)
-        loop.add_writer(self.pair[0].fileno(), int)
-    def __del__(self):
-        self.loop.remove_reader(self.pair[0])
-        self.loop.remove_writer(self.pair[0])
-        for each in self.pair:
-            each.close()
-        pairs.remove(self.pair)
-
-pairs = set()
-made = threading.Semaphore(0)
-gc.disable()
-
-def collect(loop):
-    if made.acquire(timeout=0.1):
-        gc.collect()
-
-async def main(end):
-    loop = asyncio.get_running_loop()
-    while time.monotonic() < end:
-        for _ in range(5):
-            Watcher(loop)
-        made.release()
-        await asyncio.sleep(0.002)
-
-loop = run_beside(main, collect)
-gc.collect()
-assert_wake_ups_are_heard(loop)
-assert_idle(loop)
-loop.close()
-""",
-        "-W",
-        "ignore",
-    )
-
-
 @pytest.mark.parametrize("method", ["close", "abort", "pause_reading"])
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_collected_owners_change_transports_in_another_thread(
@@ -232,72 +186,6 @@ thread.start()
 loop.run_forever()
 thread.join()
 assert_idle(loop)
-loop.close()
-""")
-
-
-def test_wake_ups_while_descriptors_are_closed_before_they_are_removed(script):
-    """By a loop that comes to rest after each: none may be slept over."""
-    script("""
-heard = [0, 0, 0]
-def waker(number):
-    def wake(loop):
-        answered = threading.Event()
-        loop.call_soon_threadsafe(answered.set)
-        assert answered.wait(100), "a wake-up was lost"
-        heard[number] += 1
-    return wake
-
-async def main(end):
-    loop = asyncio.get_running_loop()
-    while time.monotonic() < end:
-        left, right = socket.socketpair()
-        kept = left.dup()
-        number = left.fileno()
-        loop.add_reader(number, int)
-        await asyncio.sleep(0)
-        left.close()
-        right.send(b"x")
-        loop.remove_reader(number)
-        await asyncio.sleep(0.0005)
-        right.close()
-        kept.close()
-
-loop = run_beside(main, *[waker(number) for number in range(3)])
-assert all(heard), heard
-assert_wake_ups_are_heard(loop)
-assert_idle(loop)
-loop.close()
-""")
-
-
-def test_servers_and_datagram_endpoints_closed_by_another_thread(script):
-    script("""
-import queue
-things = queue.Queue()
-def close_one(loop):
-    try:
-        things.get(timeout=0.1).close()
-    except queue.Empty:
-        pass
-
-async def main(end):
-    loop = asyncio.get_running_loop()
-    while time.monotonic() < end:
-        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-        endpoint, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-        )
-        things.put(endpoint)
-        things.put(server)
-        await asyncio.sleep(0.001)
-
-loop = run_beside(main, close_one)
-while not things.empty():
-    things.get().close()
-assert_wake_ups_are_heard(loop)
-assert_idle(loop)
-loop.run_until_complete(asyncio.sleep(0.01))
 loop.close()
 """)
 

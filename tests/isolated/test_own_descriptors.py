@@ -69,17 +69,6 @@ os._exit(0)
 """)
 
 
-def test_a_loop_whose_descriptors_were_all_closed_does_not_run(script):
-    script("""
-loop, own = waited()
-os.closerange(3, 1024)
-for _ in range(20):
-    os.open(os.devnull, os.O_RDONLY)
-assert not run_and_close(loop)
-os._exit(0)
-""")
-
-
 @pytest.mark.parametrize(
     "use", ["loop.close()", "run_and_close(loop)", "loop.remove_reader(100)"]
 )
@@ -139,97 +128,6 @@ try:
 except OSError:
     os._exit(0)
 os._exit(1)
-""")
-
-
-STALE = """
-def closed_readers(loop):
-    "Add readers, close their fds behind the loop's back; the fds."
-    called, pipes = [], [os.pipe() for _ in range(4)]
-    for fd, _ in pipes:
-        loop.add_reader(fd, called.append, fd)
-    for fd, other in pipes:
-        os.close(fd)
-        os.close(other)
-    return called, [fd for fd, _ in pipes]
-
-async def busy():
-    for delay in [0, 0.0002] * 20:
-        await asyncio.sleep(delay)
-
-"""
-
-
-@pytest.mark.parametrize("runs", [0, 1])
-def test_the_loops_fds_are_not_those_of_closed_readers(script, runs):
-    """A reader that was left on a number gets no event of the loop's fd."""
-    script(
-        STALE
-        + f"""
-loop = new_loop()
-for _ in range({runs}):
-    loop.run_until_complete(asyncio.sleep(0))
-called, fds = closed_readers(loop)
-loop.run_until_complete(busy())
-for fd in fds:
-    try:
-        loop.add_writer(fd, called.append, -fd)
-    except OSError:
-        pass
-loop.run_until_complete(busy())
-assert called == [], called
-loop.close()
-"""
-    )
-
-
-def test_an_fd_closed_twice_in_a_run_is_not_the_loops(script):
-    """close() would then close a file of the application."""
-    script("""
-loop = new_loop()
-
-async def main():
-    fd, _ = os.pipe()
-    os.close(fd)
-    await asyncio.sleep(0.0002)
-    try:
-        os.close(fd)
-    except OSError:
-        pass
-    return open("/dev/null", "wb")
-
-file = loop.run_until_complete(main())
-loop.close()
-os.fstat(file.fileno())
-""")
-
-
-def test_a_signal_handler_may_fork_and_add_a_handler(script):
-    """The child's loop has a signal pipe of its own from then on."""
-    script("""
-loop, pids, seen = new_loop(), [], []
-
-def handler(*args):
-    pids.append(os.fork())
-    if not pids[0]:
-        loop.add_signal_handler(signal.SIGUSR2, seen.append, 2)
-        os.kill(os.getpid(), signal.SIGUSR2)
-
-def look():
-    if not pids or (not pids[0] and not seen):
-        loop.call_later(0.001, look)
-    else:
-        loop.stop()
-
-signal.signal(signal.SIGUSR1, handler)
-loop.add_signal_handler(signal.SIGHUP, print)
-loop.call_later(0.01, os.kill, os.getpid(), signal.SIGUSR1)
-loop.call_soon(look)
-loop.run_forever()
-if not pids[0]:
-    os._exit(0)
-assert os.waitpid(pids[0], 0)[1] == 0
-loop.close()
 """)
 
 

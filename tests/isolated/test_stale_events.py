@@ -190,31 +190,3 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 """)
-
-
-@every_connection
-def test_a_renewed_set_has_no_file_that_took_an_fd(script, opened):
-    """A duplicate of one connection has the fd of another, which is closed."""
-    if script.kind == "asyncio":
-        pytest.skip("asyncio spins")
-    done = script(f"""
-async def main():
-    loop = asyncio.get_running_loop()
-    ends = [await {opened}(loop)]
-    del made[:]
-    ends.append(await {opened}(loop))
-    (_, client, first), (_, _, second) = ends
-    fd = fd_of(second)
-    os.close(fd)
-    os.dup2(fd_of(first), fd)
-    loop.set_exception_handler(lambda *_: None) # a socket closed before
-    os.close(fd_of(first))
-    client.sendall(b"of the first")
-    assert await is_idle()
-    print(second.get_protocol().got, flush=True)
-    os._exit(0)
-
-loop = new_loop()
-loop.run_until_complete(main())
-""")
-    assert done.stdout == "b''\n"

@@ -163,24 +163,6 @@ finish()
 """)
 
 
-def test_code_in_several_threads_of_one(script, inside):
-    code = inside("""
-loop = new_loop()
-assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-assert loop.run_until_complete(loop.run_in_executor(None, pow, 2, 3)) == 8
-loop.run_until_complete(loop.shutdown_default_executor())
-loop.close()
-""")
-    script(f"""
-interpreter = create()
-for _ in range(3):
-    at_once(lambda: run(interpreter, {code!r}))
-run(interpreter, {code!r})
-destroy(interpreter)
-finish()
-""")
-
-
 def test_threads_inside(script, inside):
     """Loops in the threads that an interpreter starts for itself."""
     code = inside("""
@@ -203,7 +185,9 @@ assert totals == [9, 9, 9]
 """)
     script(f"""
 first, second = create(), create()
-at_once(lambda: run(first, {code!r}), lambda: run(second, {code!r}))
+for _ in range(2):
+    at_once(lambda: run(first, {code!r}), lambda: run(second, {code!r}))
+run(first, {code!r})
 destroy(first)
 destroy(second)
 finish()
@@ -242,28 +226,9 @@ finish()
 # --- the end of an interpreter -----------------------------------------------
 
 
-def ends(script, inside, code, times=3, quiet=True):
-    """Make, run and destroy, and then use the main interpreter."""
-    return script(
-        f"""
-for _ in range({times}):
-    interpreter = create()
-    run(interpreter, {inside(code)!r})
-    destroy(interpreter)
-loop = new_loop()
-assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
-loop.close()
-print("main", flush=True)
-finish()
-""",
-        quiet=quiet,
-    )
-
-
-def test_it_ends_with_an_open_loop(script, inside):
-    done = ends(
-        script,
-        inside,
+#: What is left when an interpreter ends, and what that writes.
+LEFT = {
+    "an open loop": (
         """
 loop = sys.loop = new_loop()
 left, right = socket.socketpair()
@@ -273,14 +238,9 @@ loop.call_later(10, print)
 loop.call_soon_threadsafe(print)
 loop.me = loop
 """,
-    )
-    assert done.stdout == "main\n"
-
-
-def test_it_ends_with_an_open_server_and_connection(script, inside):
-    done = ends(
-        script,
-        inside,
+        "",
+    ),
+    "an open server and connection": (
         ECHOES
         + """
 async def main():
@@ -294,16 +254,10 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 """,
-        quiet=False,
-    )
-    assert done.stdout == "main\n"
-
-
-def test_it_ends_with_jobs_in_its_executor(script, inside):
-    """It waits for them, as the main interpreter does."""
-    done = ends(
-        script,
-        inside,
+        "",
+    ),
+    # It waits for them, as the main interpreter does.
+    "jobs": (
         """
 def job(number):
     time.sleep(0.001)
@@ -316,45 +270,41 @@ for number in range(30):
     loop.run_in_executor(None, job, number)
 loop.close()
 """,
-        times=2,
-    )
-    assert done.stdout == "jobs jobs main\n"
-
-
-def test_it_ends_with_an_idle_executor(script, inside):
-    done = ends(
-        script,
-        inside,
+        "jobs ",
+    ),
+    "an idle thread, which is no daemon": (
         """
 loop = sys.loop = new_loop()
-loop.run_until_complete(loop.run_in_executor(None, int))
+thread = loop.run_until_complete(
+    loop.run_in_executor(None, threading.current_thread)
+)
+assert not thread.daemon
 loop.close()
 """,
-    )
-    assert done.stdout == "main\n"
+        "",
+    ),
+}
 
 
-def test_a_daemon_thread_is_refused(script, inside):
-    """An isolated interpreter has none, and a loop needs none."""
-    done = ends(
-        script,
-        inside,
-        """
+@pytest.mark.parametrize("name", LEFT)
+def test_it_ends_with(script, inside, name):
+    """Made, run and destroyed; then the main interpreter is used."""
+    code, says = LEFT[name]
+    done = script(
+        f"""
+for _ in range(2):
+    interpreter = create()
+    run(interpreter, {inside(code)!r})
+    destroy(interpreter)
 loop = new_loop()
-async def main():
-    thread = await asyncio.to_thread(threading.current_thread)
-    assert not thread.daemon
-    try:
-        threading.Thread(target=int, daemon=True).start()
-    except RuntimeError:
-        return "refused"
-assert loop.run_until_complete(main()) == "refused"
-loop.run_until_complete(loop.shutdown_default_executor())
+assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
 loop.close()
+print("main", flush=True)
+finish()
 """,
-        times=1,
+        quiet="server" not in name,
     )
-    assert done.stdout == "main\n"
+    assert done.stdout == 2 * says + "main\n"
 
 
 @pytest.mark.skipif(

@@ -1,10 +1,15 @@
-"""A fast path turned off must change nothing but speed.
+"""A fast path turned off, or a system call refused, changes only the speed.
 
-One program that goes down every fast path prints what it sees; what it prints
-is the same whatever FASTLOOP_DISABLE names, and the same on asyncio.
+One program that goes down every fast path and waits in every way prints what
+it sees.  That is the same whatever FASTLOOP_DISABLE names, in a sandbox that
+refuses io_uring, pidfd or epoll_pwait2, and on asyncio.
 """
 
+import platform
+import sys
+
 import pytest
+from isolated_scripts import Script
 
 SWITCHES = [
     "raw_steps",
@@ -118,6 +123,26 @@ async def dns():
         out.append(sorted(entry[4] for entry in found))
     return out
 
+async def pipes_and_signals():
+    loop = asyncio.get_running_loop()
+    process = await asyncio.create_subprocess_exec(
+        "/bin/cat", stdin=-1, stdout=-1
+    )
+    out, _ = await process.communicate(b"through a pipe")
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    await loop.sock_sendall(near, b"by calls")
+    called = await loop.sock_recv(far, 10)
+    near.close()
+    far.close()
+    stopped = loop.create_future()
+    loop.add_signal_handler(signal.SIGUSR1, stopped.set_result, "signal")
+    os.kill(os.getpid(), signal.SIGUSR1)
+    heard = await stopped
+    loop.remove_signal_handler(signal.SIGUSR1)
+    return process.returncode, out, called, heard
+
 async def timers():
     loop = asyncio.get_running_loop()
     out = []
@@ -133,7 +158,9 @@ async def timers():
     return out, order
 
 async def main():
-    for part in (steps, io, tcp, udp, executor, dns, timers):
+    for part in (
+        steps, io, tcp, udp, executor, dns, pipes_and_signals, timers
+    ):
         log.append((part.__name__, await part()))
 
 for _ in range(2):
@@ -149,16 +176,14 @@ for line in log:
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
     """Return a function that gives the program's output, each run once."""
-    from isolated_scripts import Script
-
     kept = {}
 
-    def output(kind, switches=""):
-        if (kind, switches) not in kept:
+    def output(kind, before="", switches=""):
+        if (kind, before, switches) not in kept:
             script = Script(kind, tmp_path_factory.mktemp("switches"))
-            done = script(PROGRAM, FASTLOOP_DISABLE=switches)
-            kept[kind, switches] = done.stdout
-        return kept[kind, switches]
+            done = script(before + PROGRAM, FASTLOOP_DISABLE=switches)
+            kept[kind, before, switches] = done.stdout
+        return kept[kind, before, switches]
 
     return output
 
@@ -170,11 +195,78 @@ def test_same_as_asyncio(said):
 
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_one_turned_off(said, switch):
-    assert said("fastloop", switch) == said("fastloop")
+    assert said("fastloop", switches=switch) == said("fastloop")
 
 
-def test_all_turned_off(said):
-    assert said("fastloop", ",".join(SWITCHES)) == said("fastloop")
+# -- system calls -------------------------------------------------------------
+
+NUMBERS = {
+    # name: (x86-64, the numbers every newer architecture shares)
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "pidfd_open": (434, 434),
+    "epoll_pwait2": (441, 441),
+}
+GROUPS = {
+    "io_uring": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
+    "pidfd": ["pidfd_open"],
+    "epoll_pwait2": ["epoll_pwait2"],
+    "all": list(NUMBERS),
+}
+FILTER = """
+import ctypes, errno
+
+def refuse(numbers, code):
+    '''Let these system calls fail with an errno from now on.'''
+    class Instruction(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8),
+                    ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_uint16),
+                    ("filter", ctypes.POINTER(Instruction))]
+
+    load, equal, give = 0x20, 0x15, 0x06
+    code_for = [(load, 0, 0, 0)]
+    for number in numbers:
+        code_for.append((equal, 0, 1, number))
+        code_for.append((give, 0, 0, 0x00050000 | code))
+    code_for.append((give, 0, 0, 0x7FFF0000))
+    array = (Instruction * len(code_for))(*code_for)
+    program = Program(len(code_for), array)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    if libc.prctl(22, 2, ctypes.byref(program), 0, 0) != 0:
+        print("no seccomp here", errno.errorcode[ctypes.get_errno()])
+        sys.exit(0)
+    libc.syscall.restype = ctypes.c_long
+    for number in numbers:
+        assert libc.syscall(number, 0, 0, 0, 0, 0, 0) == -1
+        assert ctypes.get_errno() == code
+"""
+
+
+def numbers_of(group):
+    column = 0 if platform.machine() in ("x86_64", "AMD64") else 1
+    return [NUMBERS[name][column] for name in GROUPS[group]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+@pytest.mark.parametrize(
+    ("group", "code"),
+    [*((group, "EPERM") for group in GROUPS), ("all", "ENOSYS")],
+)
+def test_refused(said, group, code):
+    found = said(
+        "fastloop", FILTER + f"refuse({numbers_of(group)}, errno.{code})\n"
+    )
+    if found.startswith("no seccomp"):
+        pytest.skip(found)
+    assert found == said("fastloop")
+
+
+# -- names --------------------------------------------------------------------
 
 
 def test_an_unknown_name_is_a_warning(fast_script):

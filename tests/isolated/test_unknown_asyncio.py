@@ -35,35 +35,6 @@ def test_a_class_with_one_slot_more(tmp_path, module, name, slots):
     assert "fastloop does not know this asyncio" in done.stdout
 
 
-SLOTS = """
-import socket
-
-async def main():
-    ours, theirs = socket.socketpair()
-    transport, protocol = await loop.create_connection(
-        asyncio.Protocol, sock=ours
-    )
-    base = asyncio.transports._FlowControlMixin
-    for name in base.__slots__:
-        base.__dict__[name].__set__(transport, name)
-        assert base.__dict__[name].__get__(transport) == name
-    transport.abort()
-    await asyncio.sleep(0.01)
-    assert theirs.recv(1) == b""
-    theirs.close()
-
-loop = new_loop()
-loop.set_exception_handler(lambda *args: None)
-loop.run_until_complete(main())
-loop.close()
-"""
-
-
-def test_slots_of_asyncios_class_may_have_any_object(fast_script):
-    """A transport keeps objects of its own there."""
-    fast_script(SLOTS)
-
-
 REPLACED = """
 for name in (
     "_get_running_loop", "_set_running_loop", "get_running_loop",

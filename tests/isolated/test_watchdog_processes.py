@@ -1,7 +1,5 @@
 """The watchdog in a process of its own: its end, forks, the environment."""
 
-import sys
-
 import pytest
 from builds import FREE_THREADED
 
@@ -119,40 +117,6 @@ block(other)
 assert watchdogs() == 2
 {end}
 """)
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12),
-    reason="before 3.12 all interpreters share one GIL",
-)
-@needs_gil
-def test_an_isolated_interpreter_refuses_it(fast_script):
-    code = """
-import threading, fastloop
-loop = fastloop.new_event_loop()
-try:
-    loop.enable_metrics(watchdog_s=1)
-except RuntimeError as exc:
-    text = str(exc)
-loop.close()
-assert "the watchdog cannot start: daemon threads are" in text, text
-"""
-    done = fast_script(f"""
-if sys.version_info >= (3, 14):
-    from concurrent import interpreters
-    interpreters.create().exec({code!r})
-elif sys.version_info >= (3, 13):
-    import _interpreters
-    isolated = _interpreters.create("isolated")
-    failed = _interpreters.run_string(isolated, {code!r})
-    assert failed is None, failed
-else:
-    import _xxsubinterpreters
-    _xxsubinterpreters.run_string(_xxsubinterpreters.create(), {code!r})
-print("refused", flush=True)
-os._exit(0)
-""")
-    assert done.stdout == "refused\n", done.stderr
 
 
 @pytest.mark.skipif(

@@ -37,14 +37,13 @@ def main():
 if __name__ == "__main__":
     main()
 """
-methods = pytest.mark.parametrize(
-    "method", sorted(multiprocessing.get_all_start_methods())
-)
 QUIET = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning")
 
 
-@methods
-def test_multiprocessing(script, method):
+@pytest.mark.parametrize(
+    "method", sorted(multiprocessing.get_all_start_methods())
+)
+def test_processes_and_pools_of_them(script, method):
     script(
         PROGRAM.format(
             method=method,
@@ -59,18 +58,6 @@ def test_multiprocessing(script, method):
     for process in processes:
         process.join()
         assert process.exitcode == 0
-""",
-        ),
-        *QUIET,
-    )
-
-
-@methods
-def test_a_pool_of_processes_behind_run_in_executor(script, method):
-    script(
-        PROGRAM.format(
-            method=method,
-            body="""
     async def pooled():
         with ProcessPoolExecutor(2, mp_context=context) as pool:
             return await asyncio.gather(
