@@ -100,12 +100,6 @@ def test_a_verdict_has_the_interval_that_it_is_judged_by(ratios, words):
     assert words in said.replace("no significant difference", "none")
 
 
-def test_as_many_rounds_as_were_said_do_tell():
-    rounds = of_ratios(DOUBTED).rounds
-    more = (DOUBTED * 3)[: rounds + 2]
-    assert not of_ratios(DOUBTED).sure and of_ratios(more).sure
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -138,9 +132,3 @@ def test_only_rounds_with_both_figures_are_compared():
     compared = found.against("asyncio", found.metrics[0])
     assert (compared.ratio, compared.low_95, compared.high_95) == (1, 1, 1)
     assert (compared.low_999, compared.high_999) == (1, 1)
-
-
-def test_a_mean_is_that_of_the_finished_rounds():
-    found = result([1.0, 1.0, 9.0], [1.0, 1.0])
-    assert found.rounds == "2 rounds"
-    assert found.mean("fastloop", "time") == 1

@@ -82,14 +82,6 @@ def name() -> str:
 # -- threads ------------------------------------------------------------------
 
 
-def test_one_thread_serves_jobs_that_arrive_one_by_one(loop):
-    async def main():
-        return {await loop.run_in_executor(None, name) for _ in range(50)}
-
-    assert loop.run_until_complete(main()) == {"asyncio_0"}
-    assert len(loop._default_executor._threads) == 1
-
-
 def test_without_a_thread_the_call_is_refused_and_never_runs(
     loop, monkeypatch
 ):
@@ -105,23 +97,6 @@ def test_without_a_thread_the_call_is_refused_and_never_runs(
     future = loop.run_in_executor(None, name)
     assert loop.run_until_complete(future) == "asyncio_0"
     assert ran == []
-
-
-def test_a_thread_too_few_only_makes_the_job_wait(loop, pools, monkeypatch):
-    pool = pools(2)
-    gate = Gate()
-    first = loop.run_in_executor(pool, gate)
-    wait_for(gate.begun)
-
-    def start(self):
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
-        second = loop.run_in_executor(pool, name)
-    gate.go.set()
-    loop.run_until_complete(first)
-    assert loop.run_until_complete(second) == "asyncio_0"
 
 
 # -- the queue ----------------------------------------------------------------
@@ -197,26 +172,6 @@ def test_jobs_in_c_do_not_block_the_loop(loop, pools):
 
 
 # -- shutdown, and initializers that fail -------------------------------------
-
-
-def test_shutdown_finishes_waiting_jobs(loop, pools):
-    pool = pools(1)
-    gate = Gate()
-    ran: list[int] = []
-    first = loop.run_in_executor(pool, gate)
-    second = pool.submit(ran.append, 1)
-    pool.shutdown(wait=False)
-    assert pool._shutdown
-    with pytest.raises(RuntimeError, match="new futures after shutdown"):
-        pool.submit(ran.append, 2)
-    with pytest.raises(RuntimeError, match="new futures after shutdown"):
-        loop.run_in_executor(pool, ran.append, 2)
-    gate.go.set()
-    loop.run_until_complete(first)
-    pool.shutdown(wait=True)
-    assert second.done()
-    assert ran == [1]
-    assert not any(thread.is_alive() for thread in pool._threads)
 
 
 def test_shutdown_can_cancel_waiting_jobs(loop, pools):

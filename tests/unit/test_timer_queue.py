@@ -141,16 +141,6 @@ def test_a_push_without_memory_has_its_own_code(timers: Timers) -> None:
     timers.check()
 
 
-def test_removing_twice_is_harmless(timers: Timers) -> None:
-    name = timers.push(1)
-    node = timers.nodes[name]
-    timers.remove(name)
-    timers.c.fl_timer_queue_remove(
-        ctypes.byref(timers.queue), ctypes.byref(node)
-    )
-    timers.check()
-
-
 def test_cancelled_timers_do_not_pile_up(timers: Timers) -> None:
     """A far timer at the head of the line, and many cancelled behind it."""
     timers.push(10**9)
@@ -206,7 +196,7 @@ def drained(timers: Timers, now_s: float) -> list[int | None]:
     return [name for _, name in due]
 
 
-@pytest.mark.parametrize("spread", [1, 7, 300, 10**6, 10**15])
+@pytest.mark.parametrize("spread", [1, 300, 10**15])
 @pytest.mark.parametrize("part", [0.05, 0.3, 1.0])
 def test_a_flood_leaves_the_heap_in_order(
     timers: Timers, spread: int, part: float
@@ -226,20 +216,6 @@ def test_a_flood_leaves_the_heap_in_order(
     drained(timers, int(spread * 1.5))
     drained(timers, 2 * 10**18)
     assert not timers.nodes
-
-
-def test_timers_removed_between_pops_of_a_flood_do_not_return(
-    timers: Timers,
-) -> None:
-    timers.push(10**6)
-    names = [timers.push(5000 - at) for at in range(3000)]
-    for _ in range(1000):
-        assert timers.pop_due(10**5) is not None
-    for name in names[:2000:2]:
-        timers.remove(name)
-    timers.check()
-    drained(timers, 10**5)
-    assert len(timers.nodes) == 1
 
 
 def test_a_flood_gives_its_memory_back(timers: Timers) -> None:

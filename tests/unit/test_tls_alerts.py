@@ -142,35 +142,6 @@ def test_an_answer_to_data_before_a_bad_record(link, fast_loop, answer):
     assert losses == [exc]
 
 
-def test_ctrl_c_in_data_before_a_bad_record(link, fast_loop):
-    """The end follows in the next iteration."""
-    end = link.server
-
-    def interrupt(data):
-        raise KeyboardInterrupt
-
-    end.protocol.data_received = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        end.give(spoiled_record(link, before=b"good"))
-    one_iteration(fast_loop)
-    (exc,) = end.raw.calls
-    assert exc.reason in BAD_RECORD
-
-
-def test_a_paused_protocol_is_not_resumed_by_an_alert(link, fast_loop):
-    end, calls = link.server, []
-    end.protocol.pause_writing = lambda: calls.append("pause")
-    end.protocol.resume_writing = lambda: calls.append("resume")
-    record = spoiled_record(link)
-    end.tls.pause_writing()
-    end.protocol.transport.set_write_buffer_limits(1, 0)
-    end.protocol.transport.write(b"waits")
-    assert calls == ["pause"]
-    end.give(record)
-    one_iteration(fast_loop)
-    assert calls == ["pause"]
-
-
 def test_an_abort_in_data_before_a_bad_record_is_the_reason(link, fast_loop):
     end = link.server
     losses = keep_the_loss(end.protocol)

@@ -46,22 +46,6 @@ def test_records_that_could_not_be_sent_later_end_the_connection(
     assert [report["exception"] for report in reports] == reported
 
 
-def test_resume_reading_after_the_loop_has_closed(fast_loop):
-    """The call that the first resumption queued never ran."""
-    link = Link(fast_loop, *contexts())
-    link.begin()
-    link.carry()
-    transport = link.client.protocol.transport
-    transport.pause_reading()
-    transport.resume_reading()
-    fast_loop.close()
-    transport.pause_reading()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        transport.resume_reading()
-    for end in (link.client, link.server):
-        end.protocol.transport.abort()
-
-
 class Waiter:
     """A future that cannot be completed."""
 
@@ -117,25 +101,6 @@ def test_a_bad_record_while_writing_is_paused(link):
     link.server.give(bad)
     (exc,) = link.server.raw.calls
     assert isinstance(exc, ssl.SSLError)
-
-
-def test_a_handshake_ends_though_reading_is_paused(fast_loop, engine):
-    """The client's last records leave while its protocol reads nothing."""
-    link = Link(fast_loop, *contexts())
-    made = link.client.protocol.connection_made
-
-    def pause(transport):
-        made(transport)
-        transport.pause_reading()
-
-    link.client.protocol.connection_made = pause
-    link.begin()
-    link.carry()
-    assert link.client.protocol.calls == ["made"]
-    assert link.server.protocol.calls == ["made"]
-    for end in (link.client, link.server):
-        end.tls._app_transport.abort()
-        end.tls.connection_lost(None)
 
 
 class Sips(asyncio.BufferedProtocol):
@@ -197,11 +162,6 @@ def test_memory_is_freed_once_reading_has_caught_up(link, fast_loop, engine):
     finally:
         tracemalloc.stop()
     assert left < 200_000
-
-
-def break_cycle(context):
-    """GC does not see that an _ssl._SSLSocket refers to its context."""
-    context.sslobject_class = ssl.SSLObject
 
 
 def test_a_connection_lost_while_pending_data_is_encrypted(fast_loop, engine):
@@ -274,24 +234,6 @@ def engine_of(loop, server, client):
     return engine
 
 
-def test_an_overridden_sslobject_read_is_called(plain_loop):
-    server, client = contexts()
-    asked = []
-
-    class Reads(ssl.SSLObject):
-        def read(self, *args):
-            asked.append("read")
-            return super().read(*args)
-
-        def write(self, data):
-            asked.append("write")
-            return super().write(data)
-
-    client.sslobject_class = Reads
-    assert engine_of(plain_loop, server, client) == "sslobject"
-    assert {"read", "write"} <= set(asked)
-
-
 def test_a_patched_read_of_every_sslobject_is_called(plain_loop, monkeypatch):
     asked = []
     real = ssl.SSLObject.read
@@ -303,15 +245,6 @@ def test_a_patched_read_of_every_sslobject_is_called(plain_loop, monkeypatch):
     monkeypatch.setattr(ssl.SSLObject, "read", read)
     assert engine_of(plain_loop, *contexts()) == "sslobject"
     assert asked
-
-
-def test_message_callbacks_are_called_by_cpython(plain_loop):
-    server, client = contexts()
-    seen = []
-    client._msg_callback = lambda *args: seen.append(args)
-    assert engine_of(plain_loop, server, client) == "sslobject"
-    assert seen
-    seen.clear()  # the GC sees no cycle through CPython's _ssl
 
 
 def test_message_callbacks_of_a_context_behind_another(plain_loop):
@@ -407,48 +340,3 @@ def test_without_libssls_functions_the_object_serves(library):
     )
     assert done.stderr == ""
     assert done.stdout.split() == ["sslobject"]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_an_abort_within_unwrap_is_the_last_call(fast_loop, fails):
-    """No eof_received() follows, no close() of the transport, no report."""
-
-    class Aborts(ssl.SSLObject):
-        def unwrap(self):
-            link.client.tls._app_transport.abort()
-            if fails:
-                raise ssl.SSLError("on purpose")
-
-    reports = []
-    fast_loop.set_exception_handler(lambda loop, context: reports.append(1))
-    server, client = contexts()
-    client.sslobject_class = Aborts
-    link = Link(fast_loop, server, client)
-    link.begin()
-    link.carry()
-    link.client.tls._app_transport.close()
-    one_iteration(fast_loop)
-    assert link.client.raw.calls == ["abort"]
-    assert link.client.protocol.calls == ["made"]
-    assert reports == []
-    for end in (link.client, link.server):
-        end.tls.connection_lost(None)
-    one_iteration(fast_loop)
-    assert link.client.protocol.calls == ["made", "lost"]
-    break_cycle(client)
-
-
-def test_the_peers_close_right_after_resume_reading(link, fast_loop):
-    """What resume_reading() has queued does not delay the end."""
-    transport = link.client.tls._app_transport
-    transport.pause_reading()
-    transport.close()
-    sent = bytes(link.client.raw.sent)
-    link.client.raw.sent.clear()
-    link.server.give(sent)
-    transport.resume_reading()
-    link.client.give(bytes(link.server.raw.sent))
-    one_iteration(fast_loop)
-    one_iteration(fast_loop)
-    assert link.client.protocol.calls == ["made", "eof"]
-    assert "close" in link.client.raw.calls
