@@ -29,7 +29,7 @@ def noting(original, seen, name):
     """A method that notes its calls and goes on to the original."""
 
     def method(*args, **kwargs):
-        seen.append(name)
+        seen.add(name)
         return original(*args, **kwargs)
 
     return method
@@ -62,28 +62,27 @@ async def use(reader, writer, peer):
     assert not reader.at_eof()
 
 
-@pytest.mark.parametrize("when", ["before", "after", "waiting"])
-@pytest.mark.parametrize("name", METHODS)
-def test_patched_on_the_class(run, monkeypatch, name, when):
-    seen = []
-    original = getattr(asyncio.StreamReader, name)
+@pytest.mark.parametrize("when", ["before", "after", "waiting", "on one"])
+def test_patched_methods_are_called(run, monkeypatch, when):
+    """Each of them, on the class or on one object."""
+    seen = set()
 
-    def patch():
-        monkeypatch.setattr(
-            asyncio.StreamReader, name, noting(original, seen, name)
-        )
+    def patch(owner):
+        for name in METHODS:
+            method = noting(getattr(owner, name), seen, name)
+            monkeypatch.setattr(owner, name, method)
 
     async def main():
         if when == "before":
-            patch()
+            patch(asyncio.StreamReader)
         reader, writer, peer = await connect()
         await use(reader, writer, peer)
         if when == "waiting":
             task = asyncio.create_task(reader.readexactly(3))
             await iterations(1)
         if when != "before":
-            assert seen == []
-            patch()
+            assert not seen
+            patch(reader if when == "on one" else asyncio.StreamReader)
         if when == "waiting":
             await peer.send(b"xyz")
             assert await task == b"xyz"
@@ -91,12 +90,9 @@ def test_patched_on_the_class(run, monkeypatch, name, when):
         await close(writer, peer)
 
     run(main())
-    assert seen
+    assert seen == set(METHODS)
 
 
-@pytest.mark.parametrize(
-    "replaced", ["read", "readexactly", "readuntil", "readline"]
-)
 @pytest.mark.parametrize(
     ("name", "args"),
     [
@@ -106,29 +102,19 @@ def test_patched_on_the_class(run, monkeypatch, name, when):
         ("readline", ()),
     ],
 )
-async def test_a_waiting_call_is_not_replaced(
-    monkeypatch, name, args, replaced
-):
+async def test_a_waiting_call_is_not_replaced(monkeypatch, name, args):
     reader, writer, peer = await connect()
     task = asyncio.create_task(getattr(reader, name)(*args))
     await iterations(1)
-    mocked = mock.AsyncMock(return_value=b"mock")
-    monkeypatch.setattr(asyncio.StreamReader, replaced, mocked)
+    mocks = {}
+    for replaced in ("read", "readexactly", "readuntil", "readline"):
+        mocks[replaced] = mock.AsyncMock(return_value=b"mock")
+        monkeypatch.setattr(asyncio.StreamReader, replaced, mocks[replaced])
     await peer.send(b"line\n")
     assert await task == b"line\n"
-    mocked.assert_not_called()
-    assert await getattr(reader, replaced)() == b"mock"
-    await close(writer, peer)
-
-
-@pytest.mark.parametrize("name", METHODS)
-async def test_patched_on_the_object(name):
-    reader, writer, peer = await connect()
-    await use(reader, writer, peer)
-    seen = []
-    setattr(reader, name, noting(getattr(reader, name), seen, name))
-    await use(reader, writer, peer)
-    assert seen
+    for replaced, mocked in mocks.items():
+        mocked.assert_not_called()
+        assert await getattr(reader, replaced)() == b"mock"
     await close(writer, peer)
 
 
@@ -138,7 +124,7 @@ async def test_patched_protocol(monkeypatch, name, target):
     reader, writer, peer = await connect()
     await use(reader, writer, peer)
     protocol = writer.transport.get_protocol()
-    seen = []
+    seen = set()
     owner = asyncio.StreamReaderProtocol if target == "class" else protocol
     method = noting(getattr(owner, name), seen, name)
     monkeypatch.setattr(owner, name, method)
@@ -154,7 +140,7 @@ async def test_the_patch_is_taken_away(monkeypatch):
         patched.setattr(
             asyncio.StreamReader,
             "read",
-            noting(asyncio.StreamReader.read, [], "read"),
+            noting(asyncio.StreamReader.read, set(), "read"),
         )
         reader, writer, peer = await connect()
         await use(reader, writer, peer)

@@ -49,26 +49,6 @@ async def test_an_echo_server(host, tls):
         await asyncio.gather(*(client(i) for i in range(64)))
 
 
-async def test_a_pipeline_of_requests(host):
-    """Many small requests in flight: the answers come in order."""
-
-    async def handler(reader, writer):
-        async for line in reader:
-            writer.write(b"re: ")
-            writer.write(line)
-        writer.close()
-
-    await host.serve_streams(handler)
-    reader, writer = await host.open()
-    for i in range(2000):
-        writer.write(b"%d\n" % i)
-    writer.write_eof()
-    lines = (await reader.read()).splitlines()
-    assert lines == [b"re: %d" % i for i in range(2000)]
-    writer.close()
-    await writer.wait_closed()
-
-
 async def test_a_reader_of_a_subclass(loop):
     """A protocol with its own StreamReader class works as always."""
 
