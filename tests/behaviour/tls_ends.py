@@ -1,27 +1,21 @@
 """The far ends of a TLS connection, which the tests drive.
 
 `WirePeer` is an `ssl.SSLObject` over a plain socket: the test decides how
-records are cut, joined or spoiled.  `Openssl` is the openssl command, which
-renegotiates when it is told to.
+records are cut, joined or spoiled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import queue
 import socket
 import ssl
-import subprocess
-import threading
 from asyncio import sslproto
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from net_helpers import (
-    CERTS,
     Peer,
     Recorder,
     client_context,
@@ -30,7 +24,6 @@ from net_helpers import (
     server_context,
     tcp_socketpair,
 )
-from patience import PATIENCE
 
 SIDES = ("client", "server")
 #: Also a connection that was plain first.
@@ -387,24 +380,6 @@ def echo(protocol: Any, data: bytes) -> None:
     protocol.transport.write(data)
 
 
-def renegotiating_context() -> Any:
-    """A server's context by which clients may shake hands again."""
-    context = server_context()
-    # SSL_OP_ALLOW_CLIENT_RENEGOTIATION, which the ssl module does not name.
-    context.options |= 1 << 8
-    return context
-
-
-def client_of(address: Any, *args: Any) -> tuple[Any, ...]:
-    """The arguments of a client that verifies the server."""
-    return (
-        *("s_client", "-connect", f"{address[0]}:{address[1]}"),
-        *("-CAfile", "ca.pem", "-verify_return_error"),
-        *("-servername", "localhost", "-verify_hostname", "localhost"),
-        *args,
-    )
-
-
 async def calling(
     loop: asyncio.AbstractEventLoop, address: Any
 ) -> socket.socket:
@@ -438,52 +413,3 @@ async def tls_server(
         if protocol.count("made"):
             await protocol.wait_lost()
     await iterations(3)
-
-
-class Openssl:
-    """The openssl command; what it prints is kept."""
-
-    def __init__(self, *args: Any) -> None:
-        self.child = subprocess.Popen(
-            [str(arg) for arg in args],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=CERTS,
-            env={**os.environ, "LC_ALL": "C"},
-        )
-        self.output = bytearray()
-        self._queue: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._collect)
-        self._thread.start()
-
-    def _collect(self) -> None:
-        while chunk := os.read(self.child.stdout.fileno(), 65536):
-            self._queue.put(chunk)
-        self._queue.put(b"")
-
-    def say(self, line: bytes) -> None:
-        """Type *line*: a command if it is one letter, data otherwise."""
-        self.child.stdin.write(line)
-        self.child.stdin.flush()
-
-    async def wait_for(self, text: bytes, count: int = 1) -> None:
-        """Wait until *text* was printed so often."""
-        loop = asyncio.get_running_loop()
-        while self.output.count(text) < count:
-            chunk = await loop.run_in_executor(None, self._queue.get)
-            assert chunk, self.output.decode(errors="replace")
-            self.output += chunk
-
-    async def wait_end(self) -> int:
-        """Wait until the command has ended; returns its status."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self.child.wait)
-
-    def end(self) -> None:
-        """End the command, whatever it does."""
-        self.child.kill()
-        self.child.wait(PATIENCE)
-        self._thread.join(PATIENCE)
-        self.child.stdin.close()
-        self.child.stdout.close()

@@ -7,15 +7,13 @@ each of them, which FASTLOOP_DISABLE chooses.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from tls_ends import Openssl, TlsLink, tls_link
+from tls_ends import TlsLink, tls_link
 
 #: The loop, and what FASTLOOP_DISABLE says while it is made.
 ENGINES = {
@@ -78,22 +76,3 @@ def settled_pair(
         return link
 
     return open_pair
-
-
-@pytest.fixture
-def openssl(
-    run: Callable[[Any], Any], loop: asyncio.AbstractEventLoop
-) -> Iterator[Callable[..., Awaitable[Openssl]]]:
-    """Return what starts the openssl command; it is ended after the test."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("the openssl command is not installed")
-    children: list[Openssl] = []
-
-    async def start(*args: Any) -> Openssl:
-        children.append(Openssl(program, *args))
-        return children[-1]
-
-    yield start
-    for child in children:
-        child.end()

@@ -7,7 +7,9 @@ new keys (TLS 1.3) or for a new handshake (TLS 1.2).
 from __future__ import annotations
 
 import _ssl
+import contextlib
 import ctypes
+import ssl
 from typing import Any
 
 import pytest
@@ -23,6 +25,13 @@ def library() -> Any:
     found.SSL_get_ex_data.argtypes = [ctypes.c_void_p, ctypes.c_int]
     found.SSL_key_update.argtypes = [ctypes.c_void_p, ctypes.c_int]
     found.SSL_renegotiate.argtypes = [ctypes.c_void_p]
+    found.SSL_ctrl.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_int,
+        ctypes.c_long,
+        ctypes.c_void_p,
+    ]
+    found.SSL_ctrl.restype = ctypes.c_long
     return found
 
 
@@ -59,3 +68,16 @@ class LibsslCalls:
             assert self.library.SSL_renegotiate(self.ssl) == 1
             self.peer.tls.do_handshake()
         return bytes(self.peer.outgoing.read())
+
+    def seal_renegotiation(self) -> bytes:
+        """What asks the other side for a new handshake, not sent."""
+        assert not self.peer.outgoing.pending
+        assert self.library.SSL_renegotiate(self.ssl) == 1
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.peer.tls.do_handshake()
+        return bytes(self.peer.outgoing.read())
+
+    def count_renegotiations(self) -> int:
+        """How many handshakes there were after the first one."""
+        number = 10  # SSL_CTRL_GET_NUM_RENEGOTIATIONS
+        return int(self.library.SSL_ctrl(self.ssl, number, 0, None))

@@ -20,7 +20,7 @@ from net_helpers import (
     server_context,
     tcp_socketpair,
 )
-from tls_ends import WirePeer, contexts, every_side, every_version, every_way
+from tls_ends import WirePeer, contexts, every_side, every_version
 
 pytestmark = pytest.mark.native_tls
 
@@ -31,7 +31,7 @@ async def test_the_engine_is_native(tls_pair):
     assert type(c.transport._ssl_protocol).__module__ != "asyncio.sslproto"
 
 
-@every_way
+@every_side
 @every_version
 @pytest.mark.parametrize("size", [1, 100_000])
 async def test_data_that_crosses_our_close_notify(
@@ -65,8 +65,8 @@ async def test_a_peer_that_talks_on_is_cut_off(tls_pair, side):
     assert str(exc) == "SSL shutdown timed out"
 
 
-@every_way
-@pytest.mark.parametrize("waiting", [10, 100_000, 4 * MIB])
+@every_side
+@pytest.mark.parametrize("waiting", [10, 4 * MIB])
 async def test_close_while_reading_is_paused(settled_pair, side, waiting):
     """What waits to be read is dropped, and the shutdown ends."""
     c = await settled_pair(side=side, ssl_shutdown_timeout=8)
@@ -82,20 +82,7 @@ async def test_close_while_reading_is_paused(settled_pair, side, waiting):
 
 
 @every_side
-async def test_close_while_paused_and_the_peer_is_gone(tls_pair, side):
-    """A ragged end behind unread data is seen all the same."""
-    c = await tls_pair(side=side, ssl_shutdown_timeout=8)
-    await c.settle()
-    c.transport.pause_reading()
-    await c.peer.write(bytes(300_000))
-    c.peer.send_eof()
-    await iterations(20)
-    c.transport.close()
-    assert await c.protocol.wait_lost() is None
-
-
-@every_way
-@pytest.mark.parametrize("size", [10, 1000, 100_000])
+@pytest.mark.parametrize("size", [10, 100_000])
 async def test_a_buffer_that_is_a_bytearray(tls_pair, side, size):
     """asyncio slices it and so writes the second record into a copy."""
     c = await tls_pair(BufferedRecorder(size), side=side)
@@ -142,12 +129,16 @@ async def test_client_hello_in_the_same_segment_as_the_request(run, loop):
 
 @every_side
 async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
-    """asyncio's forgets its SSLProtocol, and each later call fails."""
+    """asyncio's forgets its SSLProtocol, and each later call fails.
+
+    Its context is dropped in the end: CPython's tests look for that.
+    """
     c = await tls_pair(side=side)
     await c.settle()
     for _ in range(3):
         c.transport.close()
-    assert c.transport.get_extra_info("ssl_object") is not None
+    info = c.transport.get_extra_info
+    assert info("ssl_object") is not None
     assert c.transport.get_protocol() is c.protocol
     assert c.transport.get_write_buffer_size() == 0
     c.transport.set_write_buffer_limits(high=100)
@@ -155,21 +146,10 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
     c.transport.write(b"dropped")
     c.transport.abort()
     assert await c.protocol.wait_lost() is None
-
-
-@every_side
-async def test_resume_of_a_transport_that_was_closed_twice_does_nothing(
-    tls_pair, side
-):
-    """The queued resumption runs after connection_lost."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.transport.pause_reading()
-    c.transport.abort()
-    c.transport.close()
-    c.transport.resume_reading()
-    assert await c.protocol.wait_lost() is None
-    assert c.transport.is_closing()
+    assert [info(n) for n in ("ssl_object", "sslcontext", "cipher")] == (
+        [None] * 3
+    )
+    assert c.transport.get_read_buffer_size() == 0
 
 
 @every_side
@@ -224,19 +204,3 @@ async def test_read_marks_of_0_do_not_stop_the_wire(settled_pair, side):
     c.transport.set_read_buffer_limits(0)
     await c.peer.write(b"heard")
     assert await c.protocol.wait_data(5) == b"heard"
-
-
-@every_side
-async def test_a_transport_that_was_closed_twice_drops_its_context(
-    tls_pair, side
-):
-    """As asyncio's drops its SSLProtocol: CPython's tests look for it."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    for _ in range(2):
-        c.transport.close()
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    for name in ("ssl_object", "sslcontext", "cipher"):
-        assert c.transport.get_extra_info(name) is None
-    assert c.transport.get_read_buffer_size() == 0

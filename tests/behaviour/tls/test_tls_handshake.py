@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
 
 import pytest
 from net_helpers import (
@@ -32,15 +31,6 @@ from tls_ends import (
 )
 
 
-class Crumbs(WirePeer):
-    """A peer that sends a byte at a time."""
-
-    async def send(self, data):
-        for number in range(len(data)):
-            await super().send(data[number : number + 1])
-            await iterations(1)
-
-
 async def arriving(loop, near, context, **options):
     """A client of the loop that has said hello: (task, the peer's socket)."""
     with listening_socket() as listener:
@@ -59,17 +49,6 @@ async def be_served(loop, address):
     )
     near.transport.close()
     assert await near.wait_lost() is None
-
-
-@every_version
-async def test_a_server_reads_a_byte_at_a_time(run, loop, version):
-    _, context = contexts("server", version)
-    async with tls_server() as (address, seen):
-        peer = Crumbs(await calling(loop, address), context, False)
-        await peer.handshake()
-        await peer.write(b"data")
-        assert await seen[0].wait_data(4) == b"data"
-        peer.close()
 
 
 #: Where the peer has the last word of the handshake.
@@ -189,12 +168,8 @@ async def test_the_order_at_the_end_of_a_handshake(run, loop):
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "zeros": bytes(64),
-    "alert": b"\x15\x03\x01\x00\x02\x02\x28",
     "data": b"\x17\x03\x03\x00\x04data",
-    "ssl2": b"\x80\x2e\x01\x00\x02" + bytes(64),
     "oversized": b"\x16\x03\x01\xff\xff" + bytes(70_000),
-    "empty": b"\x16\x03\x01\x00\x00" * 40,
     "warnings": b"\x15\x03\x01\x00\x02\x01\x5a" * 40,
     "endless": b"\x16\x03\x01\x40\x00\x01\xff\xff\xff" + bytes(MIB),
 }
@@ -364,87 +339,4 @@ async def test_the_plain_transport_ends_in_the_handshake(
     peer.close()
     await iterations(5)
     assert plain.is_closing()
-    assert reports == []
-
-
-@pytest.mark.reports
-def test_a_loop_closed_in_the_middle_of_handshakes(loop_factory):
-    """Nothing is left referenced, and no thread or timer goes on."""
-    loop = loop_factory()
-    ends = []
-
-    async def main():
-        task, sock = await arriving(loop, Recorder(), client_context())
-        ends.append(sock)
-        await loop.sock_recv(sock, 10)
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        server = await loop.create_server(
-            Recorder, "127.0.0.1", 0, ssl=server_context()
-        )
-        sock = await calling(loop, server.sockets[0].getsockname())
-        ends.append(sock)
-        await loop.sock_sendall(sock, b"\x16\x03\x01")
-        await iterations(5)
-        server.close()
-        sock.close()
-        await iterations(5)
-
-    loop.run_until_complete(main())
-    loop.close()
-    for sock in ends:
-        sock.close()
-
-
-async def test_many_handshakes_fail_and_none_is_left(run, loop, reports):
-    """A hundred clients that all break off in another place."""
-    async with tls_server() as (address, seen):
-        peers = []
-        for number in range(100):
-            peer = WirePeer(
-                await calling(loop, address), client_context(), False
-            )
-            with contextlib.suppress(ssl.SSLWantReadError):
-                peer.tls.do_handshake()
-            hello = peer.outgoing.read()
-            await peer.send(hello[: number * len(hello) // 100])
-            peers.append(peer)
-        for peer in peers:
-            peer.close()
-        while len(seen) < 100:
-            await iterations(1)
-        await iterations(10)
-        assert all(protocol.names == [] for protocol in seen)
-    assert reports == []
-
-
-async def test_a_hello_that_is_sent_is_whole(run, loop):
-    """The first flight is one segment, from the first byte on."""
-    near = Recorder()
-    task, sock = await arriving(loop, near, client_context())
-    peer = PlainPeer(sock)
-    hello = await peer.recv()
-    assert hello[0] == HANDSHAKE
-    assert len(hello) == 5 + int.from_bytes(hello[3:5], "big")
-    peer.close()
-    with pytest.raises(ConnectionResetError):
-        await task
-
-
-async def test_peers_that_never_finish_the_handshake(run, loop, reports):
-    """They cost no time while idle, and other clients are served."""
-    async with tls_server(ssl_handshake_timeout=0.5) as (address, seen):
-        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
-        peers = [PlainPeer(await calling(loop, address)) for _ in range(50)]
-        for number, peer in enumerate(peers):
-            await peer.send(hello[: number % len(hello)])
-        await be_served(loop, address)
-        spent = time.thread_time()
-        for peer in peers:
-            assert await peer.expect_end() == b""
-            peer.close()
-        assert time.thread_time() - spent < 0.4
-        await iterations(5)
-    assert sum(protocol.count("made") for protocol in seen) == 1
     assert reports == []

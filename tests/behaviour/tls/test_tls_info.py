@@ -23,6 +23,7 @@ from tls_ends import WirePeer, connect_tls, contexts, every_side, every_way
 
 @every_way
 async def test_extra_info(tls_pair, side):
+    """After the end what TLS knew stays known; the wire's part is gone."""
     near, far = contexts(side)
     c = await tls_pair(side=side, near=near, far=far)
     info = c.transport.get_extra_info
@@ -42,25 +43,16 @@ async def test_extra_info(tls_pair, side):
     assert info("peername") == c.peer.sock.getsockname()
     assert info("nothing") is None
     assert info("nothing", 5) == 5
-
-
-@every_side
-async def test_extra_info_after_the_end(tls_pair, side):
-    """What TLS knew stays known; what was asked of the wire is gone."""
-    c = await tls_pair(side=side)
-    before = {
-        name: c.transport.get_extra_info(name)
-        for name in ("ssl_object", "sslcontext", "cipher", "peercert")
-    }
-    tls = before["ssl_object"]
+    names = ("ssl_object", "sslcontext", "cipher", "peercert")
+    before = {name: info(name) for name in names}
     known = tls.cipher(), tls.version()
     c.transport.abort()
     await c.protocol.wait_lost()
     for name, value in before.items():
-        assert c.transport.get_extra_info(name) is value
+        assert info(name) is value
     assert (tls.cipher(), tls.version()) == known
-    assert c.transport.get_extra_info("peername", "gone") == "gone"
-    assert c.transport.get_extra_info("socket", "gone") == "gone"
+    assert info("peername", "gone") == "gone"
+    assert info("socket", "gone") == "gone"
 
 
 @every_side
@@ -162,8 +154,8 @@ def test_an_unclosed_transport_warns(unclosed):
 
 
 @lives_on
-@pytest.mark.parametrize("method", ["close", "abort"])
-def test_it_ends_with_one_error_once_the_loop_is_closed(
+@pytest.mark.parametrize("method", ["close", "abort", "resume_reading"])
+def test_it_raises_one_error_once_the_loop_is_closed(
     unclosed, method, monkeypatch
 ):
     unraisable = []
@@ -171,9 +163,3 @@ def test_it_ends_with_one_error_once_the_loop_is_closed(
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         getattr(unclosed[0], method)()
     assert unraisable == []
-
-
-@lives_on
-def test_resume_reading_raises_once_the_loop_is_closed(unclosed):
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        unclosed[0].resume_reading()

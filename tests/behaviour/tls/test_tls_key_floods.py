@@ -48,64 +48,6 @@ def narrow(c):
 
 @one_side
 @either_kind
-async def test_data_between_many_new_keys(settled_pair, side, asking):
-    """The peer reads meanwhile: all data arrives, in order."""
-    c = await settled_pair(side=side, version="1.3")
-    calls = LibsslCalls(c.peer)
-    wire = [
-        c.peer.seal(b"before,"),
-        calls.seal_key_updates(4000, asking),
-        c.peer.seal(b"between,"),
-        calls.seal_key_updates(4000, asking),
-        c.peer.seal(b"after"),
-    ]
-    reading = asyncio.ensure_future(c.peer.read_exactly(6))
-    await c.peer.send(b"".join(wire))
-    assert await c.protocol.wait_data(20) == b"before,between,after"
-    c.transport.write(b"answer")
-    assert await reading == b"answer"
-    assert c.transport.get_write_buffer_size() == 0
-    c.transport.close()
-    await c.peer.read_to_end()
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-
-
-@one_side
-async def test_a_peer_takes_the_answers_late(settled_pair, side):
-    """None is lost, nor data behind them: else the keys would be wrong."""
-    c = await settled_pair(side=side, version="1.3")
-    narrow(c)
-    wire = LibsslCalls(c.peer).seal_key_updates(16_000, True)
-    wire += c.peer.seal(b"behind")
-    sending = asyncio.ensure_future(c.peer.send(wire))
-    await iterations(300)
-    reading = asyncio.ensure_future(c.peer.read_exactly(6))
-    await sending
-    assert await c.protocol.wait_data(6) == b"behind"
-    c.transport.write(b"answer")
-    assert await reading == b"answer"
-
-
-@one_side
-async def test_a_peer_that_takes_no_answer_is_cut_off(settled_pair, side):
-    """After close() it has as long as any other to take what waits."""
-    c = await settled_pair(side=side, version="1.3", ssl_shutdown_timeout=0.2)
-    narrow(c)
-    wire = LibsslCalls(c.peer).seal_key_updates(16_000, True)
-    sending = asyncio.ensure_future(c.peer.send(wire))
-    await iterations(300)
-    c.transport.close()
-    exc = await c.protocol.wait_lost()
-    assert type(exc) is TimeoutError
-    assert str(exc) == "SSL shutdown timed out"
-    with contextlib.suppress(ConnectionError):
-        await sending
-    assert c.protocol.data == b""
-
-
-@one_side
-@either_kind
 async def test_new_keys_do_not_make_the_loop_spin(
     settled_pair, side, asking, loop
 ):

@@ -13,7 +13,6 @@ from net_helpers import (
     client_context,
     iterations,
     listening_socket,
-    spin,
 )
 from tls_ends import (
     APPLICATION_DATA,
@@ -196,8 +195,14 @@ class RaisesOnce:
 
 @every_side
 @pytest.mark.leaves_tasks
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("method", ["data", "eof"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (KeyboardInterrupt, "data"),
+        (SystemExit, "data"),
+        (KeyboardInterrupt, "eof"),
+    ],
+)
 def test_exit_exceptions_leave_the_loop(
     run, loop, tls_pair, side, kind, method, reports
 ):
@@ -219,69 +224,6 @@ def test_exit_exceptions_leave_the_loop(
 
 
 @every_side
-@pytest.mark.leaves_tasks
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize(
-    ("make", "size"), [(Recorder, 200_000), (BufferedRecorder, 10_000)]
-)
-def test_the_rest_arrives_after_an_exit_exception(
-    run, loop, tls_pair, side, kind, make, size, reports
-):
-    """The loop runs again, and the peer sends nothing more."""
-    end = RaisesOnce(kind)
-    c = run(tls_pair(make(data=end), side=side))
-    c.transport.pause_reading()
-    run(c.peer.write(bytes(size)))
-    run(spin(lambda: c.transport.get_read_buffer_size() > size))
-    c.transport.resume_reading()
-    with pytest.raises(kind):
-        run(c.protocol.wait_for("lost"))
-    assert len(run(c.protocol.wait_data(size))) == size
-    assert reports == []
-
-
-@every_side
-@pytest.mark.native_tls
-@pytest.mark.leaves_tasks
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-@pytest.mark.parametrize("method", ["data", "eof"])
-def test_the_end_arrives_after_an_exit_exception(
-    run, loop, settled_pair, side, make, method, reports
-):
-    """It was read with the data, and the peer sends nothing more."""
-    end = RaisesOnce(KeyboardInterrupt, armed=False)
-    c = run(settled_pair(make(**{method: end}), side=side))
-    end.armed = True
-    with pytest.raises(KeyboardInterrupt):
-        run(c.peer.send(c.peer.seal(b"data") + c.peer.seal_close()))
-        run(c.protocol.wait_for("lost"))
-    assert run(c.peer.read()) == b""  # our close_notify
-    assert run(c.protocol.wait_lost()) is None
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
-    assert reports == []
-
-
-@every_side
-@pytest.mark.native_tls
-@pytest.mark.leaves_tasks
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-def test_a_bad_record_is_reported_after_an_exit_exception(
-    run, loop, settled_pair, side, make, reports
-):
-    """It was read with the data that came before it."""
-    end = RaisesOnce(KeyboardInterrupt, armed=False)
-    c = run(settled_pair(make(data=end), side=side))
-    end.armed = True
-    bad = bytes([APPLICATION_DATA, 3, 3, 0, 32]) + bytes(32)
-    with pytest.raises(KeyboardInterrupt):
-        run(c.peer.send(c.peer.seal(b"data") + bad))
-        run(c.protocol.wait_for("lost"))
-    exc = run(c.protocol.wait_lost())
-    assert isinstance(exc, ssl.SSLError)
-    assert c.protocol.names == ["made", "data", "lost"]
-
-
-@every_side
 @pytest.mark.parametrize("method", ["pause", "resume"])
 async def test_flow_control(tls_pair, side, method, reports):
     """It is reported, and the connection goes on."""
@@ -298,3 +240,43 @@ async def test_flow_control(tls_pair, side, method, reports):
     assert report["transport"] is c.transport
     await c.settle()
     reports.clear()
+
+
+#: An APPLICATION_DATA record that nothing can decrypt.
+BAD = bytes([APPLICATION_DATA, 3, 3, 0, 32]) + bytes(32)
+
+
+@every_side
+@pytest.mark.native_tls
+@pytest.mark.leaves_tasks
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize(
+    ("method", "behind"),
+    [("data", "more"), ("data", "the end"), ("eof", "the end"), ("data", BAD)],
+    ids=["data, more", "data, end", "eof", "data, a bad record"],
+)
+def test_what_follows_arrives_after_an_exit_exception(
+    run, loop, settled_pair, side, make, method, behind, reports
+):
+    """It was read with the data, and the peer sends nothing more."""
+    end = RaisesOnce(KeyboardInterrupt, armed=False)
+    c = run(settled_pair(make(**{method: end}), side=side))
+    size = 10_000
+    wire = c.peer.seal(bytes(size))
+    if behind == "the end":
+        wire += c.peer.seal_close()
+    elif behind is BAD:
+        wire += BAD
+    end.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        run(c.peer.send(wire))
+        run(c.protocol.wait_for("lost"))
+    assert len(run(c.protocol.wait_data(size))) == size
+    if behind == "the end":
+        assert run(c.peer.read()) == b""  # our close_notify
+        assert run(c.protocol.wait_lost()) is None
+        assert c.protocol.names == ["made", "data", "eof", "lost"]
+    elif behind is BAD:
+        assert isinstance(run(c.protocol.wait_lost()), ssl.SSLError)
+        assert c.protocol.names == ["made", "data", "lost"]
+    assert reports == []

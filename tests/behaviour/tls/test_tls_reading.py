@@ -8,7 +8,6 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     iterations,
-    pattern,
 )
 from tls_ends import every_side
 
@@ -40,22 +39,6 @@ async def test_a_ragged_end_while_reading_is_paused(settled_pair, side):
     assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
-@every_side
-async def test_a_buffer_in_the_middle_of_another(tls_pair, side):
-    store = bytearray(64)
-    view = memoryview(store)[16:48]
-
-    class Protocol(BufferedRecorder):
-        def buffer_updated(self, nbytes):
-            self.data += view[:nbytes]
-            self.note("data", nbytes, nbytes)
-
-    c = await tls_pair(Protocol(get_buffer=lambda p, hint: view), side=side)
-    await c.peer.write(pattern(1000))
-    assert await c.protocol.wait_data(1000) == pattern(1000)
-    assert store[:16] == store[48:] == bytes(16)
-
-
 @pytest.mark.native_tls
 @every_side
 @pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
@@ -81,44 +64,3 @@ async def test_set_protocol_inside_get_buffer(tls_pair, side, kind, ends):
     assert first.data == b""
     if not ends:
         c.transport.set_protocol(first)
-
-
-@pytest.mark.native_tls
-@every_side
-@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
-async def test_two_protocols_that_hand_over_to_each_other(
-    tls_pair, loop, side, ends
-):
-    """The loop goes on meanwhile, and no data is lost."""
-    changes = most = 0
-
-    def change(protocol, hint):
-        nonlocal changes
-        if changes < most:
-            changes += 1
-            assert changes < 1000, "the loop has not gone on"
-            c.transport.set_protocol(others[protocol])
-        return protocol.buffer
-
-    first = BufferedRecorder(get_buffer=change)
-    second = BufferedRecorder(get_buffer=change)
-    others = {first: second, second: first}
-    c = await tls_pair(first, side=side)
-    await c.settle()
-    c.clear()
-    most = 1000
-    await c.peer.send(
-        c.peer.seal(b"data") + (c.peer.seal_close() if ends else b"")
-    )
-    if ends:
-        c.peer.send_eof()
-    await iterations(20)
-    assert changes > 1
-    most = 0
-    while first.data + second.data != b"data":
-        await iterations()
-    if not ends:
-        c.transport.set_protocol(first)
-    elif second.data:
-        await second.wait_lost()
-        first.note("lost")  # the fixture waits for that

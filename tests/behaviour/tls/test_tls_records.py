@@ -14,7 +14,6 @@ from tls_ends import (
     contexts,
     every_side,
     every_version,
-    every_way,
 )
 from tls_reasons import BAD_RECORD
 
@@ -33,22 +32,6 @@ async def test_records_of_one_segment_are_one_call(
     assert [v for name, v in c.protocol.events if name == "data"] == [
         len(whole)
     ]
-
-
-@every_side
-@every_version
-async def test_a_record_a_byte_at_a_time(settled_pair, side, version):
-    """Nothing is delivered before its record is whole."""
-    c = await settled_pair(side=side, version=version)
-    wire = c.peer.seal(b"payload")
-    for number in range(len(wire) - 1):
-        await c.peer.send(wire[number : number + 1])
-        await iterations(1)
-    await iterations(10)
-    assert c.protocol.data == b""
-    await c.peer.send(wire[-1:])
-    assert await c.protocol.wait_data(7) == b"payload"
-    assert c.protocol.count("data") == 2
 
 
 @every_side
@@ -176,13 +159,10 @@ SPOILERS = [
 
 
 @every_side
-@every_version
 @pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
-async def test_a_spoiled_record_ends_the_connection(
-    settled_pair, side, version, spoil
-):
+async def test_a_spoiled_record_ends_the_connection(settled_pair, side, spoil):
     """With an SSLError for connection_lost, and no report: it is OSError."""
-    c = await settled_pair(side=side, version=version)
+    c = await settled_pair(side=side)
     await c.peer.send(spoil(c.peer.seal(b"spoiled, and long enough")))
     exc = await c.protocol.wait_lost()
     assert type(exc) is ssl.SSLError
@@ -196,7 +176,7 @@ async def test_a_spoiled_record_ends_the_connection(
 
 
 @pytest.mark.native_tls
-@every_way
+@every_side
 @every_version
 async def test_the_peer_of_a_spoiled_record_gets_an_alert(
     settled_pair, side, version
@@ -218,7 +198,7 @@ async def test_the_peer_of_a_spoiled_record_gets_an_alert(
     assert exc.reason in BAD_RECORD
 
 
-@every_way
+@every_side
 @every_version
 async def test_a_bad_record_is_the_reason_where_no_alert_can_leave(
     settled_pair, side, version

@@ -13,10 +13,8 @@ from net_helpers import (
     PY313,
     Recorder,
     client_context,
-    digest,
     iterations,
     listening_socket,
-    pattern,
     server_context,
 )
 from tls_ends import (
@@ -30,7 +28,7 @@ from tls_ends import (
 )
 
 
-@every_way
+@every_side
 @every_version
 async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
     """connection_lost comes when the peer has answered."""
@@ -46,7 +44,7 @@ async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
     assert await c.peer.recv_all() == b""
 
 
-@every_way
+@every_side
 @every_version
 async def test_close_notify_of_the_peer(settled_pair, side, version):
     """eof, then ours goes out and the connection is closed."""
@@ -126,14 +124,6 @@ async def test_an_end_inside_connection_made(run, loop, call, version):
 
 
 @every_side
-async def test_an_end_inside_eof_received(tls_pair, side):
-    c = await tls_pair(Recorder(eof=lambda p: p.transport.close()), side=side)
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-
-
-@every_side
 @pytest.mark.parametrize("end", ["close_notify", "ragged"])
 async def test_a_true_answer_of_eof_received_only_warns(
     tls_pair, side, end, caplog
@@ -152,7 +142,7 @@ async def test_a_true_answer_of_eof_received_only_warns(
     ]
 
 
-@every_way
+@every_side
 @pytest.mark.parametrize("end", ["close_notify", "ragged"])
 async def test_writes_before_the_close_notify_of_the_peer_arrive(
     settled_pair, side, end
@@ -171,23 +161,6 @@ async def test_writes_before_the_close_notify_of_the_peer_arrive(
     await c.protocol.wait_for("eof")
     got = await c.peer.read_exactly(total + 7)
     assert got == bytes(total) + b"the end"
-    assert await c.protocol.wait_lost() is None
-
-
-@every_side
-async def test_close_with_much_waiting_and_an_early_answer(tls_pair, side):
-    """The peer's close_notify overtakes what it has not read yet."""
-    data = pattern(64 * 64 * KIB)
-    c = await tls_pair(side=side)
-    await c.settle()
-    for start in range(0, len(data), 64 * KIB):
-        c.transport.write(data[start : start + 64 * KIB])
-    c.transport.close()
-    await c.peer.close_notify()
-    await iterations(20)
-    got = await c.peer.read_exactly(len(data))
-    assert digest(got) == digest(data)
-    assert await c.peer.read() == b""
     assert await c.protocol.wait_lost() is None
 
 

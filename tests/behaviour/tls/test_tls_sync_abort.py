@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-import pytest
 from tls_ends import contexts
 
 
@@ -107,31 +106,3 @@ async def test_unread_records_stay_readable_after_abort_and_close(loop):
     await asyncio.sleep(0)
     assert objects[0].read(16000) == b"B" * 16000
     assert objects[0].read(16000) == b"C" * 16000
-
-
-@pytest.mark.native_tls
-async def test_end_inside_of_the_shutdowns_read_stops_the_shutdown(loop):
-    raw, armed = SyncRaw(), []
-
-    class Ending(ssl.SSLObject):
-        def read(self, len=1024, buffer=None):
-            if armed:
-                armed.clear()
-                transport.abort()
-                transport.close()
-                return b"x" * len
-            if buffer is None:
-                return super().read(len)
-            return super().read(len, buffer)
-
-    raw.context.sslobject_class = Ending
-    transport = await raw.start_tls(loop, asyncio.Protocol())
-    for _ in range(12):
-        await asyncio.sleep(0)
-    raw.peer.write(b"unread")
-    armed.append(True)
-    transport.close()
-    for _ in range(8):
-        await asyncio.sleep(0)
-    assert raw.lost
-    assert not armed

@@ -28,7 +28,6 @@ from tls_ends import (
 
 UPGRADES = ("start-tls-client", "start-tls-server")
 every_upgrade = pytest.mark.parametrize("side", UPGRADES)
-every_kind = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 
 
 async def plain(loop, protocol):
@@ -59,10 +58,9 @@ def wire_peer(sock, side, context=None):
 
 @every_upgrade
 @every_version
-@every_kind
-async def test_plain_text_precedes_tls(run, loop, side, version, make):
+async def test_plain_text_precedes_tls(run, loop, side, version):
     """connection_made is called once, when the connection was plain."""
-    protocol = make()
+    protocol = Recorder()
     transport, sock = await plain(loop, protocol)
     peer = wire_peer(sock, side, contexts(side, version)[1])
     transport.write(b"STARTTLS")
@@ -121,7 +119,7 @@ async def test_the_hello_arrives_in_the_iteration_of_start_tls(run, loop):
 
 
 @every_upgrade
-@pytest.mark.parametrize("after", [0, 1, 2, 5, None])
+@pytest.mark.parametrize("after", [0, 2, None])
 async def test_a_cancelled_start_tls_closes(run, loop, side, after, reports):
     """At each stage; None: in the middle of the handshake."""
     protocol = Recorder()
@@ -190,7 +188,7 @@ async def test_start_tls_of_a_connection_that_is_about_to_be_lost(
     assert reports == []
 
 
-@pytest.mark.parametrize("context", [None, True, object(), ssl])
+@pytest.mark.parametrize("context", [None, object()])
 async def test_a_context_that_is_none(run, loop, context):
     """It is refused before the connection is touched."""
     protocol = Recorder()
@@ -222,8 +220,9 @@ async def test_a_transport_that_cannot(run, loop):
 @pytest.mark.parametrize(
     "high", [None, pytest.param(0, marks=pytest.mark.native_tls)]
 )
-@pytest.mark.parametrize("side", ["client", "server"])
-@every_kind
+@pytest.mark.parametrize(
+    ("side", "make"), [("client", BufferedRecorder), ("server", Recorder)]
+)
 async def test_tls_in_tls(tls_pair, loop, side, make, high):
     """Inside and outside each have a handshake, records and an end."""
     protocol = make()

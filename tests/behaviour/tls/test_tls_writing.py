@@ -7,6 +7,7 @@ import socket
 import ssl
 
 import pytest
+from libssl_calls import LibsslCalls
 from net_helpers import (
     KIB,
     MIB,
@@ -15,7 +16,7 @@ from net_helpers import (
     iterations,
     pattern,
 )
-from tls_ends import every_side, every_way
+from tls_ends import contexts, every_side
 
 #: Asyncio's marks for what TLS has not yet given to the wire.
 LOW, HIGH = 128 * KIB, 512 * KIB
@@ -60,9 +61,13 @@ class Interrupted(BaseException):
     """What a signal handler raises."""
 
 
-@pytest.mark.parametrize("call", ["write", "writelines"])
 @pytest.mark.parametrize(
-    "kind", [Interrupted, KeyboardInterrupt, asyncio.CancelledError]
+    ("kind", "call"),
+    [
+        (Interrupted, "write"),
+        (KeyboardInterrupt, "writelines"),
+        (asyncio.CancelledError, "write"),
+    ],
 )
 async def test_an_interrupted_write_is_finished_by_the_next(
     tls_pair, kind, call
@@ -96,10 +101,37 @@ async def test_an_interrupted_write_is_finished_by_the_next(
     assert c.protocol.names == ["made", "data"]
 
 
-@every_side
-@pytest.mark.parametrize("wrong", ["text", 1, None, [b"x"]])
-async def test_other_types_than_bytes_are_refused(tls_pair, side, wrong):
-    c = await tls_pair(side=side)
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_writes_while_the_peer_renegotiates(settled_pair, side):
+    """TLS 1.2, begun by the peer: they wait where they must, and none is
+    lost or doubled.
+    """
+    near, far = contexts(side, "1.2")
+    if side == "server":
+        # SSL_OP_ALLOW_CLIENT_RENEGOTIATION, which ssl does not name.
+        near.options |= 1 << 8
+    c = await settled_pair(side=side, near=near, far=far)
+    calls = LibsslCalls(c.peer)
+    expected = b""
+    for number in range(1, 4):
+        await c.peer.send(calls.seal_renegotiation())
+        for piece in range(200):
+            lines = b"<%d %d>\n" % (number, piece) * (1 + piece * 10)
+            c.transport.write(lines)
+            expected += lines
+            if piece % 20 == 0:
+                assert await c.peer.read_exactly(len(expected)) == expected
+                expected = b""
+        assert await c.peer.read_exactly(len(expected)) == expected
+        expected = b""
+        await c.peer.drive(c.peer.tls.write, b"heard")
+        assert await c.protocol.wait_data(5 * number) == b"heard" * number
+        assert calls.count_renegotiations() == number
+
+
+@pytest.mark.parametrize("wrong", ["text", None, [b"x"]])
+async def test_other_types_than_bytes_are_refused(tls_pair, wrong):
+    c = await tls_pair()
     with pytest.raises(TypeError) as caught:
         c.transport.write(wrong)
     kind = type(wrong).__name__
@@ -141,7 +173,7 @@ async def test_limits_are_asyncios(tls_pair):
     assert limits() == (LOW, HIGH)
 
 
-@every_way
+@every_side
 async def test_pause_and_resume(tls_pair, side):
     """One call each: at the high mark inside write(), at the low later."""
     sizes = {}
@@ -185,18 +217,6 @@ async def test_an_obedient_program_needs_little_memory(tls_pair, side):
 
 
 @every_side
-async def test_marks_of_a_program(tls_pair, side):
-    c = await tls_pair(side=side)
-    c.transport.set_write_buffer_limits(high=100_000, low=10_000)
-    total = fill(c, bytes(10_000))
-    assert c.transport.get_write_buffer_size() >= 100_000
-    assert c.transport.get_write_buffer_size() < 200_000
-    await c.peer.read_exactly(total)
-    await c.protocol.wait_for("resume")
-    assert c.protocol.count("pause") == c.protocol.count("resume") == 1
-
-
-@every_side
 async def test_lower_marks_pause_at_once(tls_pair, side):
     """Buffered data is compared with new marks when they are set."""
     c = await tls_pair(side=side)
@@ -228,45 +248,6 @@ async def test_a_peer_that_never_reads_and_sends(settled_pair, side):
 
 
 @every_side
-async def test_writes_after_close_are_dropped(tls_pair, side, caplog):
-    """Silently five times; from then on each gives a warning."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.transport.close()
-    with caplog.at_level("WARNING", logger="asyncio"):
-        for _ in range(5):
-            c.transport.write(b"dropped")
-        assert caplog.records == []
-        c.transport.write(b"dropped")
-        c.transport.writelines([b"dropped"])
-    texts = [record.getMessage() for record in caplog.records]
-    assert texts == ["SSL connection is closed"] * 2
-    assert await c.peer.read() == b""
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-
-
-@every_side
-@pytest.mark.parametrize("end", ["abort", "peer"])
-async def test_writes_after_the_loss_are_dropped(tls_pair, side, end, caplog):
-    """The loss itself counts as the first of the five."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    if end == "abort":
-        c.transport.abort()
-    else:
-        await c.peer.close_notify()
-    await c.protocol.wait_lost()
-    with caplog.at_level("WARNING", logger="asyncio"):
-        for _ in range(4):
-            c.transport.write(b"dropped")
-        assert caplog.records == []
-        c.transport.write(b"dropped")
-    texts = [record.getMessage() for record in caplog.records]
-    assert texts == ["SSL connection is closed"]
-
-
-@every_side
 async def test_a_half_close_is_not_for_tls(tls_pair, side):
     c = await tls_pair(side=side)
     assert c.transport.can_write_eof() is False
@@ -295,13 +276,26 @@ async def test_an_end_inside_pause_writing(tls_pair, side, call):
 
 
 @every_side
-async def test_writing_inside_each_call(tls_pair, side):
-    """The order on the wire is the order of the calls."""
-
-    def answer(protocol, *args):
-        protocol.transport.write(b"%d " % len(protocol.events))
-
-    c = await tls_pair(Recorder(made=answer, data=answer), side=side)
-    assert await c.peer.read_exactly(2) == b"1 "
-    await c.peer.write(b"x")
-    assert await c.peer.read_exactly(2) == b"2 "
+@pytest.mark.parametrize("end", ["close", "abort", "peer"])
+async def test_writes_after_the_end_are_dropped(tls_pair, side, end, caplog):
+    """Silently five times, of which a loss is one; then with a warning."""
+    c = await tls_pair(side=side)
+    await c.settle()
+    if end == "peer":
+        await c.peer.close_notify()
+    else:
+        getattr(c.transport, end)()
+    if end != "close":
+        await c.protocol.wait_lost()
+    with caplog.at_level("WARNING", logger="asyncio"):
+        for _ in range(5 if end == "close" else 4):
+            c.transport.write(b"dropped")
+        assert caplog.records == []
+        c.transport.write(b"dropped")
+        c.transport.writelines([b"dropped"])
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == ["SSL connection is closed"] * 2
+    if end == "close":
+        assert await c.peer.read() == b""
+        await c.peer.close_notify()
+        assert await c.protocol.wait_lost() is None
