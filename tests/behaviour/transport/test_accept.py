@@ -54,83 +54,6 @@ async def test_client_gone_before_accept(host):
     assert isinstance(await host.made[1].wait_lost(), ConnectionResetError)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.parametrize("debug", [False, True])
-@pytest.mark.parametrize("error", [ZeroDivisionError, OSError])
-async def test_a_raising_factory(loop, host, loop_kind, reports, error, debug):
-    """Its client is disconnected, the next one is served.
-
-    asyncio reports it in debug mode only, and before 3.15 leaves the
-    accepted socket to the GC.
-    """
-    loop.set_debug(debug)
-    bad = [True]
-
-    def factory():
-        if bad:
-            bad.pop()
-            raise error("in the factory")
-        return host.made()
-
-    await host.serve(factory)
-    first = host.plain()
-    await spin(lambda: not bad)
-    if debug:
-        await spin(lambda: reports)
-    await iterations(5)
-    message = "Error on transport creation for incoming connection"
-    for report in reports:
-        assert isinstance(report["exception"], error)
-        assert report["message"] == message
-    assert len(reports) <= 1
-    reports.clear()
-    second = host.plain()
-    second.send(b"data")
-    await spin(lambda: host.made)
-    assert await host.made[0].wait_data(4) == b"data"
-    if loop_kind == "fastloop":
-        first.settimeout(PATIENCE)
-        assert first.recv(1) == b""
-    first.close()
-    await end(*host.made)
-    second.close()
-    assert reports == []
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.parametrize("what", [None, 5, "text"])
-async def test_a_factory_that_makes_no_protocol(
-    loop, host, reports, loop_kind, what
-):
-    loop.set_debug(True)  # without it asyncio reports nothing
-    made = []
-
-    def factory():
-        made.append(1)
-        return what
-
-    await host.serve(factory)
-    sock = host.plain()
-    await spin(lambda: made)
-    await iterations(5)
-    if loop_kind == "fastloop":
-        sock.settimeout(PATIENCE)
-        assert sock.recv(1) == b""
-    sock.close()
-    await iterations(10)
-    made.clear()
-    with host.plain():
-        await spin(lambda: made)
-    await iterations(10)
-    errors = {type(report["exception"]) for report in reports}
-    assert errors == {AttributeError}
-    for report in reports:
-        assert report.get("protocol") == what
-        assert len(report) == (2 if what is None else 3)
-    # Tracebacks keep what asyncio leaves to the GC.
-    reports.clear()
-
-
 @only_tcp
 async def test_exhausted_descriptors(loop, host, reports, monkeypatch):
     """Reported, retried after a pause, and the listener lives."""
@@ -222,31 +145,61 @@ async def test_an_object_around_a_socket_is_served(
         assert loop.metrics().connections_accepted == 1
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.parametrize("debug", [False, True])
-async def test_a_raising_factory_of_a_tls_server(
-    loop, host, loop_kind, reports, debug
-):
-    """It is reported once; asyncio reports it in debug mode only."""
-    loop.set_debug(debug)
-    called = []
-
+def raises(error):
     def factory():
-        called.append(1)
-        raise ZeroDivisionError("in the factory")
+        raise error("in the factory")
 
-    await host.serve(factory, ssl=server_context())
-    sock = host.plain()
-    sock.setblocking(False)
-    await spin(lambda: called)
+    return factory
+
+
+FACTORIES = [  # TLS, the factory, debug mode, what is reported
+    (tls, raises(error), debug, error)
+    for tls in (False, True)
+    for error in (ZeroDivisionError, OSError)
+    for debug in (False, True)
+] + [
+    (False, lambda: None, True, AttributeError),
+    (False, lambda: "text", True, AttributeError),
+]
+
+
+@only_tcp
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize(("tls", "make", "debug", "error"), FACTORIES)
+async def test_a_bad_factory(
+    loop, host, loop_kind, reports, tls, make, debug, error
+):
+    """Its client is disconnected, the next one is served.
+
+    asyncio reports it in debug mode only, and before 3.15 leaves the
+    accepted socket to the GC.
+    """
+    loop.set_debug(debug)
+    bad = [make]
+    await host.serve(
+        lambda: bad.pop()() if bad else host.made(),
+        ssl=server_context() if tls else None,
+    )
+    first = host.plain()
+    await spin(lambda: not bad)
+    await iterations(5)
     if loop_kind == "fastloop":
-        assert await loop.sock_recv(sock, 1) == b""
-    sock.close()
-    await iterations(3)
+        first.settimeout(PATIENCE)
+        assert first.recv(1) == b""
+    first.close()
     assert len(reports) == (debug or loop_kind == "fastloop")
     for report in reports:
-        assert isinstance(report["exception"], ZeroDivisionError)
-        assert report["message"] == (
-            "Error on transport creation for incoming connection"
-        )
-    reports.clear()
+        assert type(report["exception"]) is error
+        if error is not AttributeError:
+            assert report["message"] == (
+                "Error on transport creation for incoming connection"
+            )
+    reports.clear()  # tracebacks keep what asyncio leaves to the GC
+    if not tls:
+        second = host.plain()
+        second.send(b"data")
+        await spin(lambda: host.made)
+        assert await host.made[0].wait_data(4) == b"data"
+        await end(*host.made)
+        second.close()
+    assert reports == []

@@ -15,9 +15,8 @@ import random
 import socket
 
 import pytest
-from hosts import Made, answering, info
+from hosts import Made
 from net_helpers import (
-    PY312,
     Recorder,
     iterations,
     listening_socket,
@@ -63,17 +62,6 @@ async def test_a_refused_connect_raises(loop):
         await loop.create_connection(Recorder, "127.0.0.1", port)
     assert caught.value.errno == errno.ECONNREFUSED
     assert f"('127.0.0.1', {port})" in str(caught.value)
-
-
-@pytest.mark.skipif(not PY312, reason="all_errors came with 3.12")
-async def test_all_errors_gives_the_refusals_as_a_group(loop):
-    ports = [closed_port(), closed_port()]
-    answering(loop, *(info(socket.AF_INET, port) for port in ports))
-    with pytest.raises(ExceptionGroup) as caught:
-        await loop.create_connection(Recorder, "name", 1, all_errors=True)
-    assert len(caught.value.exceptions) == 2
-    for exc in caught.value.exceptions:
-        assert isinstance(exc, ConnectionRefusedError)
 
 
 async def test_a_given_socket_is_the_programs_after_one_that_was_made(loop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import socket
@@ -35,25 +36,18 @@ def own_name(protocol):
     ],
 )
 async def test_datagrams_arrive_in_order(sizes):
+    """Each with its sender."""
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     async with endpoint() as p:
-        with plain() as peer:
-            for data in sent:
+        with plain() as one, plain() as two:
+            senders = [(one, two)[number % 2] for number in range(len(sent))]
+            for data, peer in zip(sent, senders, strict=True):
                 peer.sendto(data, own_name(p))
             await p.wait("datagram", len(sent))
             assert p.data == sent
             assert all(type(data) is bytes for data in p.data)
-            assert {e[2] for e in p.events[1:]} == {peer.getsockname()}
-
-
-async def test_each_sender_is_known():
-    async with endpoint() as p:
-        with plain() as one, plain() as two:
-            for number in range(6):
-                (one, two)[number % 2].sendto(b"x", own_name(p))
-            await p.wait("datagram", 6)
-            names = [one.getsockname(), two.getsockname()]
-            assert [e[2] for e in p.events[1:]] == names * 3
+            names = [peer.getsockname() for peer in senders]
+            assert [e[2] for e in p.events[1:]] == names
 
 
 async def test_large_unix_datagrams(tmp_path):
@@ -104,73 +98,89 @@ async def test_a_flood_does_not_stop_the_loop():
         assert all(b - a <= 40 for a, b in itertools.pairwise(ticks))
 
 
-def stop_at(count, act):
-    def hook(protocol, data, addr):
-        if len(protocol.data) == count:
-            act(protocol)
-
-    return hook
-
-
 def send_burst(protocol, count=10):
     with plain() as peer:
         for number in range(count):
             peer.sendto(b"%d" % number, own_name(protocol))
 
 
-async def test_pausing_amid_a_burst(loop_kind):
-    must_pause(loop_kind)
-    hook = stop_at(3, lambda p: p.transport.pause_reading())
-    async with endpoint(
-        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-    ) as p:
+@contextlib.asynccontextmanager
+async def burst(act):
+    """An endpoint whose protocol acts at the third of ten datagrams."""
+
+    def hook(protocol, data, addr):
+        if len(protocol.data) == 3:
+            act(protocol.transport)
+
+    async with endpoint(Datagrams(datagram=hook)) as p:
         send_burst(p)
         await p.wait("datagram", 3)
+        yield p
+
+
+TEN = [b"%d" % number for number in range(10)]
+
+
+async def test_pausing_amid_a_burst(loop_kind):
+    must_pause(loop_kind)
+    async with burst(lambda t: t.pause_reading()) as p:
         await iterations(10)
         assert len(p.data) == 3
         assert not p.transport.is_reading()
         p.transport.resume_reading()
         assert len(p.data) == 3
         await p.wait("datagram", 10)
-        assert p.data == [b"%d" % n for n in range(10)]
+        assert p.data == TEN
 
 
+@pytest.mark.parametrize("paused", [False, True])
 @pytest.mark.parametrize("how", ["close", "abort"])
-async def test_ending_amid_a_burst(how):
-    hook = stop_at(3, lambda p: getattr(p.transport, how)())
-    async with endpoint(
-        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-    ) as p:
-        send_burst(p)
+async def test_ending_amid_a_burst(loop_kind, how, paused):
+    if paused:
+        must_pause(loop_kind)
+    act = "pause_reading" if paused else how
+    async with burst(lambda t: getattr(t, act)()) as p:
+        if paused:
+            p.transport.resume_reading()
+            getattr(p.transport, how)()
+            assert not p.transport.is_reading()
         assert await p.wait("lost") is None
-        assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
-
-
-@pytest.mark.parametrize("how", ["close", "abort"])
-async def test_ending_while_paused_amid_a_burst(loop_kind, how):
-    must_pause(loop_kind)
-    hook = stop_at(3, lambda p: p.transport.pause_reading())
-    async with endpoint(
-        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-    ) as p:
-        send_burst(p)
-        await p.wait("datagram", 3)
-        p.transport.resume_reading()
-        getattr(p.transport, how)()
-        await p.wait("lost")
         assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
 
 
 async def test_another_protocol_amid_a_burst():
     second = Datagrams()
-    hook = stop_at(3, lambda p: p.transport.set_protocol(second))
-    async with endpoint(
-        Datagrams(datagram=hook), local_addr=("127.0.0.1", 0)
-    ) as p:
-        send_burst(p)
+    async with burst(lambda t: t.set_protocol(second)) as p:
         await second.wait("datagram", 7)
-        assert p.data + second.data == [b"%d" % n for n in range(10)]
+        assert p.data + second.data == TEN
         p.transport.set_protocol(p)
+
+
+@pytest.mark.parametrize(
+    ("address", "data", "kind"),
+    [
+        (("127.0.0.1", 70000), b"x", OverflowError),
+        (("127.0.0.1", -1), b"x", OverflowError),
+        (("127.0.0.1", 10**30), b"x", OverflowError),
+        (("127.0.0.1", "9"), b"x", TypeError),
+        (("127.0.0.1",), b"x", TypeError),
+        (("127.0.0.1", 9, 0), b"x", TypeError),
+        (None, b"x", TypeError),
+        ("127.0.0.1", b"x", TypeError),
+        (("127.0.0.1\0", 9), b"x", (TypeError, ValueError)),
+        (("127.0.0.1", 9), memoryview(b"abcdef")[::2], BufferError),
+    ],
+)
+async def test_what_cannot_be_sent_closes_the_transport(
+    reports, address, data, kind
+):
+    events = await outcome_of(address, data)
+    assert [event[0] for event in events] == ["lost"]
+    assert isinstance(events[0][1], kind)
+    assert reports[0]["exception"] is events[0][1]
+    (report,) = reports
+    assert report["message"] == "Fatal write error on datagram transport"
+    assert set(report) == {"message", "exception", "transport", "protocol"}
 
 
 async def test_exceptions_of_datagram_received_are_reported(reports):
@@ -265,52 +275,20 @@ async def outcome_of(address, data=b"x", **how):
         return p.events[1:]
 
 
-@pytest.mark.parametrize(
-    ("address", "kind"),
-    [
-        (("127.0.0.1", 70000), OverflowError),
-        (("127.0.0.1", -1), OverflowError),
-        (("127.0.0.1", 10**30), OverflowError),
-        (("127.0.0.1", "9"), TypeError),
-        (("127.0.0.1",), TypeError),
-        (("127.0.0.1", 9, 0), TypeError),
-        (None, TypeError),
-        ("127.0.0.1", TypeError),
-        (("127.0.0.1\0", 9), (TypeError, ValueError)),
-    ],
-)
-async def test_an_invalid_address_closes_the_transport(reports, address, kind):
-    events = await outcome_of(address)
-    assert [event[0] for event in events] == ["lost"]
-    assert isinstance(events[0][1], kind)
-    assert reports[0]["exception"] is events[0][1]
-    (report,) = reports
-    assert report["message"] == "Fatal write error on datagram transport"
-    assert set(report) == {"message", "exception", "transport", "protocol"}
-
-
-async def test_non_contiguous_data_closes_the_transport(reports):
-    pieces = memoryview(b"abcdef")[::2]
-    events = await outcome_of(("127.0.0.1", 9), pieces)
-    assert [event[0] for event in events] == ["lost"]
-    assert isinstance(events[0][1], BufferError)
-    assert len(reports) == 1
-
-
 async def test_system_errors_go_to_the_protocol():
-    events = await outcome_of(("127.0.0.1", 9), bytes(70_000))
-    (event,) = events
-    assert event[0] == "error"
-    assert event[1].errno == errno.EMSGSIZE
-    assert str(event[1]) == "[Errno 90] Message too long"
-
-
-async def test_error_received_may_clear_the_datagram():
+    """Which may clear the data; what it raises is the sender's."""
     data = bytearray(70_000)
-    protocol = Datagrams(error=lambda protocol, exc: data.clear())
-    async with endpoint(protocol) as p:
-        p.transport.sendto(data, ("127.0.0.1", 9))
+
+    def clear_and_fail(protocol, exc):
+        data.clear()
+        raise ZeroDivisionError
+
+    async with endpoint(Datagrams(error=clear_and_fail)) as p:
+        with pytest.raises(ZeroDivisionError):
+            p.transport.sendto(data, ("127.0.0.1", 9))
+        assert not p.transport.is_closing()
         assert p.names == ["made", "error"]
+        assert str(p.events[-1][1]) == "[Errno 90] Message too long"
     assert data == b""
 
 
@@ -358,18 +336,6 @@ async def test_a_refusing_peer_is_reported_and_the_endpoint_stays_open():
             peer.send(b"hello")
             await p.wait("datagram")
             assert p.data == [b"hello"]
-
-
-async def test_exceptions_of_error_received_propagate_to_the_sender():
-    def fail(protocol, exc):
-        raise ZeroDivisionError
-
-    async with endpoint(
-        Datagrams(error=fail), local_addr=("127.0.0.1", 0)
-    ) as p:
-        with pytest.raises(ZeroDivisionError):
-            p.transport.sendto(bytes(70_000), ("127.0.0.1", 9))
-        assert not p.transport.is_closing()
 
 
 async def test_exceptions_of_error_received_in_an_event_are_reported(reports):

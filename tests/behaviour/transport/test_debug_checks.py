@@ -87,22 +87,6 @@ async def test_another_thread_may_not_end_a_transport(debug, kind, method):
         assert not transport.is_closing()
 
 
-@needs_gil
-@each_transport
-async def test_another_thread_may_close_a_closing_transport(debug, kind):
-    async with opened(debug, kind, Recorder()) as transport:
-        transport.close()
-        await debug.run_in_executor(None, transport.close)
-
-
-@needs_gil
-@each_transport
-async def test_another_thread_is_not_checked_without_debug_mode(loop, kind):
-    async with opened(loop, kind, Recorder()) as transport:
-        await loop.run_in_executor(None, transport.close)
-        assert transport.is_closing()
-
-
 class Coroutine(Recorder):
     async def connection_made(self, transport):
         raise AssertionError
@@ -157,3 +141,17 @@ async def test_each_end_of_a_tls_transport_is_checked(debug):
             with pytest.raises(RuntimeError, match="Non-thread-safe"):
                 await debug.run_in_executor(None, end)
             assert not transport.is_closing()
+
+
+@needs_gil
+@each_transport
+@pytest.mark.parametrize("closing", [False, True])
+async def test_what_another_thread_may_close(loop, kind, closing):
+    """A transport that is closing, and any where debug mode is off."""
+    loop.set_debug(closing)
+    async with opened(loop, kind, Recorder()) as transport:
+        if closing:
+            transport.close()
+        await loop.run_in_executor(None, transport.close)
+        assert transport.is_closing()
+    loop.set_debug(False)

@@ -64,26 +64,6 @@ def test_callbacks_cannot_starve_io(loop, before, fast, work_us, most):
     assert spin_until_seen(loop, before, work) <= most
 
 
-def test_tasks_cannot_starve_io(loop):
-    left, right = socket.socketpair()
-    seen = []
-
-    async def main():
-        loop.add_reader(left, lambda: seen.append(left.recv(1)))
-        for _ in range(500):
-            await asyncio.sleep(0)
-        right.send(b"x")
-        count = 0
-        while not seen:
-            await asyncio.sleep(0)
-            count += 1
-        loop.remove_reader(left)
-        return count
-
-    with left, right:
-        assert loop.run_until_complete(main()) <= 34
-
-
 def test_callbacks_cannot_starve_timers(loop):
     seen, due = [], []
 

@@ -86,22 +86,3 @@ async def test_resume_reading_raises_oserror(kind, loss, state):
         assert caught.value.errno == code
         await iterations()
         await loop_works()
-
-
-@every_kind
-async def test_a_resumed_connection_has_no_events_of_the_old_file(kind):
-    """Another socket has the fd: events of the old one are dropped."""
-    async with connection(kind) as (c, fd, duplicate):
-        left, right = socket.socketpair()
-        right.setblocking(False)
-        c.transport.pause_reading()
-        os.dup2(left.fileno(), fd)
-        left.close()
-        await c.peer.send(b"old")
-        await iterations()
-        c.transport.resume_reading()
-        await iterations()
-        assert c.protocol.data == b""
-        right.send(b"new")
-        assert await c.protocol.wait_data(3) == b"new"
-        right.close()

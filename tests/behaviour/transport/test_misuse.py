@@ -1,6 +1,7 @@
 """Transports that are used as none should be: what is reported and raised."""
 
 import asyncio
+import contextlib
 import errno
 import sys
 
@@ -15,69 +16,6 @@ async def connected(loop, pair, **hooks):
         lambda: Recorder(**hooks), sock=near
     )
     return transport, far
-
-
-def describe(report):
-    message = report["message"].split("(")[0].split(" ")[:3]
-    keys = {"handle", "transport", "protocol"} & set(report)
-    return " ".join(message), str(report["exception"]), keys
-
-
-NO_PROTOCOL = "'NoneType' object has no attribute "
-LOST = (
-    "Exception in callback",
-    NO_PROTOCOL + "'connection_lost'",
-    {"handle"},
-)
-OF_TRANSPORT = {"transport", "protocol"}
-
-
-async def test_reports_of_data_for_no_protocol(loop, pair, reports):
-    transport, far = await connected(loop, pair)
-    transport.set_protocol(None)
-    far.send(b"x")
-    while len(reports) < 2:
-        await asyncio.sleep(0)
-    assert transport.is_closing()
-    first, last = map(describe, reports)
-    text = NO_PROTOCOL + "'data_received'"
-    assert first[1:] == (text, OF_TRANSPORT)
-    assert reports[0]["message"] == (
-        "Fatal error: protocol.data_received() call failed."
-    )
-    assert reports[0]["protocol"] is None
-    assert last == LOST
-
-
-@pytest.mark.parametrize("end", ["close", "abort"])
-async def test_reports_of_an_end_for_no_protocol(loop, pair, reports, end):
-    transport, _ = await connected(loop, pair)
-    transport.set_protocol(None)
-    getattr(transport, end)()
-    await iterations(3)
-    assert [describe(report) for report in reports] == [LOST]
-    assert pair[0].fileno() == -1
-
-
-async def test_reports_of_flow_control_for_no_protocol(loop, pair, reports):
-    transport, far = await connected(loop, pair)
-    protocol = transport.get_protocol()
-    transport.set_write_buffer_limits(1)
-    transport.set_protocol(None)
-    transport.write(bytes(4_000_000))
-    while len(reports) < 2:
-        try:
-            far.recv(1 << 20)
-        except BlockingIOError:
-            pass
-        await asyncio.sleep(0)
-    assert [report["message"] for report in reports] == [
-        "protocol.pause_writing() failed",
-        "protocol.resume_writing() failed",
-    ]
-    transport.set_protocol(protocol)
-    transport.close()
-    await protocol.wait_lost()
 
 
 async def test_connection_made_that_closes_the_socket(
@@ -135,3 +73,33 @@ async def test_all_items_of_a_memoryview_are_sent(
     transport.close()
     await protocol.wait_lost()
     assert far.recv(100) == b"before" + data + b"after"
+
+
+async def test_reports_for_no_protocol(loop, pair, reports):
+    """Its calls are reported, and one of data ends the transport."""
+    transport, far = await connected(loop, pair)
+    transport.set_write_buffer_limits(1)
+    transport.set_protocol(None)
+    size = 4_000_000
+    transport.write(bytes(size))
+    while size:
+        with contextlib.suppress(BlockingIOError):
+            size -= len(far.recv(1 << 20))
+        await asyncio.sleep(0)
+    await iterations()
+    far.send(b"x")
+    while len(reports) < 4:
+        await asyncio.sleep(0)
+    assert transport.is_closing()
+    assert [report["message"] for report in reports[:3]] == [
+        "protocol.pause_writing() failed",
+        "protocol.resume_writing() failed",
+        "Fatal error: protocol.data_received() call failed.",
+    ]
+    nothing = "'NoneType' object has no attribute "
+    *_, data, lost = reports
+    assert str(data["exception"]) == nothing + "'data_received'"
+    assert data["protocol"] is None and data["transport"] is transport
+    assert str(lost["exception"]) == nothing + "'connection_lost'"
+    assert lost["message"].startswith("Exception in callback")
+    assert set(lost) == {"message", "exception", "handle"}

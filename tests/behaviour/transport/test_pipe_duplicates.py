@@ -33,80 +33,6 @@ def terminal():
         os.close(far)
 
 
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-@pytest.mark.parametrize("user", ["a transport", "a reader"])
-async def test_another_file_gets_the_number_of_a_duplicate(loop, user):
-    """The program closed it, as by closing another fd twice."""
-    with terminal() as (read, write, far):
-        reader, _ = await loop.connect_read_pipe(Recorder, read)
-        duplicate = os.dup(far)  # the next number
-        os.close(duplicate)
-        writer, protocol = await loop.connect_write_pipe(Recorder, write)
-        near, peer = socket.socketpair()
-        near = moved_to(duplicate, near)
-        inode = os.fstat(near.fileno()).st_ino
-        if user == "a transport":
-            transport, other = await loop.create_connection(
-                Recorder, sock=near
-            )
-            transport.write(b"x")
-            assert peer.recv(1) == b"x"
-            transport.close()
-            await other.wait_lost()
-        else:
-            loop.add_reader(near, print)
-            assert loop.remove_reader(near)
-            assert os.fstat(near.fileno()).st_ino == inode
-            near.close()
-        peer.close()
-        writer.write(b"still there")
-        assert os.read(far, 99) == b"still there"
-        for transport in (reader, writer):
-            transport.close()
-        await protocol.wait_lost()
-        await iterations()
-
-
-async def test_a_terminals_other_direction_without_a_descriptor(
-    loop, loop_kind
-):
-    with terminal() as (read, write, far):
-        reader, protocol = await loop.connect_read_pipe(Recorder, read)
-        with few_descriptors():
-            failure = None
-            try:
-                writer, _ = await loop.connect_write_pipe(Recorder, write)
-            except OSError as exc:
-                failure = exc.errno
-        os.write(far, b"x")
-        assert await protocol.wait_data(1) == b"x"
-        if loop_kind == "fastloop":
-            assert failure == errno.EMFILE
-        else:
-            writer.close()
-        reader.close()
-        await protocol.wait_lost()
-        await iterations()
-
-
-async def test_a_callback_for_a_pipe_without_a_descriptor(loop, loop_kind):
-    with terminal() as (read, _, far):
-        writer, protocol = await loop.connect_write_pipe(Recorder, read)
-        with few_descriptors():
-            failure = None
-            try:
-                loop.add_reader(read, print)
-            except OSError as exc:
-                failure = exc.errno
-        assert failure == (errno.EMFILE if loop_kind == "fastloop" else None)
-        loop.remove_reader(read.fileno())
-        await iterations()
-        writer.write(b"x")
-        assert os.read(far, 1) == b"x"
-        writer.close()
-        await protocol.wait_lost()
-
-
 async def test_a_duplicate_gets_the_number_of_a_registration_left_behind(loop):
     """A program that closes a socket may forget its reader."""
     with terminal() as (read, write, far):
@@ -128,30 +54,61 @@ async def test_a_duplicate_gets_the_number_of_a_registration_left_behind(loop):
         peer.close()
 
 
+@pytest.mark.parametrize("second", ["a pipe", "a callback"])
+async def test_a_second_user_without_a_descriptor(loop, loop_kind, second):
+    """It gets an error; the first, of a terminal, goes on."""
+    with terminal() as (read, write, far):
+        if second == "a pipe":
+            first, protocol = await loop.connect_read_pipe(Recorder, read)
+        else:
+            first, protocol = await loop.connect_write_pipe(Recorder, write)
+        failure = other = None
+        with few_descriptors():
+            try:
+                if second == "a pipe":
+                    other, _ = await loop.connect_write_pipe(Recorder, write)
+                else:
+                    loop.add_reader(read, print)
+            except OSError as exc:
+                failure = exc.errno
+        assert failure == (errno.EMFILE if loop_kind == "fastloop" else None)
+        if second == "a pipe":
+            os.write(far, b"x")
+            assert await protocol.wait_data(1) == b"x"
+        else:
+            loop.remove_reader(read.fileno())
+            await iterations()
+            first.write(b"x")
+            assert os.read(far, 1) == b"x"
+        for transport in filter(None, (first, other)):
+            transport.close()
+        await protocol.wait_lost()
+        await iterations()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="numbers of files")
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+@pytest.mark.parametrize("way", ["read", "write", "socket"])
 @pytest.mark.parametrize("user", ["a connection", "a pipe", "a reader"])
-@pytest.mark.parametrize("kind", ["read", "write", "socket"])
 async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
-    loop, kind, user
+    loop, way, user
 ):
     """The program closed its fd, by os.close() or dup2()."""
-    first, second = os.pipe() if kind != "socket" else (None, None)
-    if kind == "read":
-        file = os.fdopen(first, "rb", 0)
-        stale, lost = await loop.connect_read_pipe(Recorder, file)
-    elif kind == "write":
-        file = os.fdopen(second, "wb", 0)
-        stale, lost = await loop.connect_write_pipe(Recorder, file)
+    read, write = map(os.fdopen, os.pipe(), ("rb", "wb"), (0, 0))
+    if way == "socket":
+        read.close()
+        write.close()
+        read, write = socket.socketpair()
+    file = write if way == "write" else read
+    connect = (
+        loop.connect_write_pipe if way == "write" else (loop.connect_read_pipe)
+    )
+    stale, lost = await connect(Recorder, file)
+    if way == "write":
         stale.write(bytes(100_000))
-    else:
-        file, end = socket.socketpair()
-        file.setblocking(False)
-        stale, lost = await loop.connect_read_pipe(Recorder, file)
     await iterations(2)
-    number = file.fileno()
     near, peer = socket.socketpair()
-    near = moved_to(number, near)
+    near = moved_to(file.fileno(), near)
     peer.setblocking(False)
     peer.send(b"for the new one")
     if user == "a reader":
@@ -178,12 +135,9 @@ async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
         await recorder.wait_lost()
     near.close()
     peer.close()
-    with contextlib.suppress(OSError):  # its fd is closed already
-        file.close()
-    if kind == "socket":
-        end.close()
-    else:
-        os.close(second if kind == "read" else first)
+    for end in (read, write):
+        with contextlib.suppress(OSError):  # one's fd is closed already
+            end.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="numbers of files")

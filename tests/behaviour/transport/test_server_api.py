@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import socket
 import weakref
 
 import pytest
 from hosts import CLOSED, Host
 from net_helpers import PY313, end, iterations, spin
 from patience import PATIENCE
-
-
-async def test_backlog_reaches_listen(loop, host):
-    seen = []
-
-    class Listening(socket.socket):
-        def listen(self, backlog):
-            seen.append(backlog)
-            super().listen(backlog)
-
-    await host.serve(sock=host.bound(Listening), backlog=7)
-    assert seen == [7]
-    await end(*await host.visit())
 
 
 async def test_an_unreferenced_server_goes_on(loop, host):

@@ -23,59 +23,9 @@ async def serve(loop):
     return server, listener, accepted
 
 
-async def assert_serves(loop, listener, accepted):
-    with socket.create_connection(listener.getsockname()):
-        transport = await asyncio.wait_for(accepted.get(), PATIENCE)
-        transport.abort()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-
-
-async def assert_leaves_connections_waiting(listener, accepted):
-    with socket.create_connection(listener.getsockname()):
-        for _ in range(20):
-            await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
-        assert accepted.empty()
-        listener.accept()[0].close()
-
-
 async def end(server):
     server.close()
     await server.wait_closed()
-
-
-async def test_it_has_no_writer(loop):
-    server, listener, accepted = await serve(loop)
-    assert loop.remove_writer(listener) is False
-    await assert_serves(loop, listener, accepted)
-    await end(server)
-
-
-async def test_a_reader_takes_its_connections(loop):
-    server, listener, accepted = await serve(loop)
-    taken = []
-    loop.add_reader(listener, lambda: taken.append(listener.accept()[0]))
-    with socket.create_connection(listener.getsockname()):
-        while not taken:
-            await asyncio.sleep(0)
-    assert accepted.empty()
-    assert loop.remove_reader(listener) is True
-    await assert_leaves_connections_waiting(listener, accepted)
-    taken[0].close()
-    await end(server)
-
-
-async def test_sock_accept_takes_a_connection_and_the_serving_ends(loop):
-    server, listener, accepted = await serve(loop)
-    accept = asyncio.ensure_future(loop.sock_accept(listener))
-    await asyncio.sleep(0)
-    with socket.create_connection(listener.getsockname()):
-        taken, _ = await asyncio.wait_for(accept, PATIENCE)
-    assert accepted.empty()
-    taken.close()
-    await assert_leaves_connections_waiting(listener, accepted)
-    await end(server)
 
 
 @pytest.mark.parametrize("in_the_same_batch", [False, True])

@@ -11,7 +11,6 @@ import hashlib
 import random
 
 import pytest
-from hosts import Made, only_tcp
 from net_helpers import (
     KIB,
     MIB,
@@ -93,45 +92,6 @@ async def test_ten_mebibytes_to_a_slow_reader(loop):
         await far.wait_for("eof")
         assert far.got.hexdigest() == digest(data)
         assert near.count("pause") == near.count("resume") > 0
-
-
-@only_tcp
-async def test_a_thousand_connections_opened_and_closed(host):
-    def echo(protocol, data):
-        protocol.transport.write(data)
-        protocol.transport.close()
-
-    host.made.factory = lambda: Recorder(data=echo)
-    clients = Made(
-        lambda: Recorder(made=lambda p: p.transport.write(b"hello"))
-    )
-    await host.serve(backlog=100)
-    for _ in range(20):
-        await asyncio.gather(*(host.connect(clients) for _ in range(50)))
-    for protocol in clients + host.made:
-        assert await protocol.wait_lost() is None
-    assert [bytes(p.data) for p in clients] == [b"hello"] * 1000
-    assert len(host.made) == 1000
-
-
-async def test_hundreds_of_connections_open_at_once(host):
-    """Each gets its own bytes back."""
-
-    def echo(protocol, data):
-        protocol.transport.write(data)
-
-    host.made.factory = lambda: Recorder(data=echo)
-    await host.serve()
-    clients = [(await host.connect())[1] for _ in range(300)]
-    for i, client in enumerate(clients):
-        client.transport.write(pattern(3000, i))
-    for i, client in enumerate(clients):
-        assert await client.wait_data(3000) == pattern(3000, i)
-    for client in clients:
-        client.transport.close()
-    for protocol in clients + host.made:
-        assert await protocol.wait_lost() is None
-        protocol.check()
 
 
 @pytest.mark.parametrize("kind", ["tcp-client"])

@@ -14,7 +14,6 @@ from net_helpers import (
     Recorder,
     every_kind,
     every_kind_and_tls,
-    every_tcp_kind,
     iterations,
     pattern,
 )
@@ -84,47 +83,6 @@ async def test_connection_lost_in_the_iteration_of_the_last_byte(
         pass
     assert await c.protocol.wait_lost() is None
     assert seen == [["made", "pause", "resume", "lost"]]
-
-
-@every_kind_and_tls
-async def test_close_sends_small_writes_of_the_same_callback(transport_pair):
-    def talk(protocol, data):
-        for i in range(5):
-            protocol.transport.write(b"%d" % i)
-        protocol.transport.close()
-
-    c = await transport_pair(Recorder(data=talk))
-    await c.peer.send(b"?")
-    assert await c.peer.recv_all() == b"01234"
-    assert await c.protocol.wait_lost() is None
-
-
-@every_tcp_kind
-async def test_peer_resets_while_closing_with_data_buffered(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    c.fill()
-    c.transport.close()
-    c.peer.reset()
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, (ConnectionResetError, BrokenPipeError))
-
-
-@pytest.mark.parametrize("where", ["made", "data", "eof", "lost"])
-@every_kind
-async def test_pausing_inside_each_callback(transport_pair, where):
-    def pause(protocol, *args):
-        protocol.transport.pause_reading()
-
-    c = await transport_pair(Recorder(**{where: pause}))
-    await c.peer.send(b"some data")
-    if where == "made":
-        c.transport.resume_reading()
-    await c.protocol.wait_data(9)
-    c.transport.resume_reading()
-    c.peer.send_eof()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
 @every_kind

@@ -167,39 +167,8 @@ async def test_the_handler_runs_as_in_an_except_block(loop, event):
     assert handled == [True]
 
 
-@pytest.mark.parametrize("what", ["pause_writing", "_fatal_error"])
-def test_a_handler_that_ends_the_stream_and_raises(loop, what, request):
-    """The loop, not run at the moment, is run by the handler itself."""
-    request.applymarker(pytest.mark.reports)
-    protocol = Recorder(pause=fail)
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    connecting = loop.create_connection(lambda: protocol, sock=near)
-    transport, _ = loop.run_until_complete(connecting)
-    calls = []
-
-    def handler(context):
-        calls.append(context["message"])
-        if len(calls) == 1:
-            transport.abort()
-            loop.run_until_complete(asyncio.sleep(0))
-            raise Broken
-
-    loop.call_exception_handler = handler
-    with contextlib.suppress(Broken):
-        if what == "pause_writing":
-            transport.write(bytes(10_000_000))
-        else:
-            transport._fatal_error(ValueError())
-    del loop.call_exception_handler
-    transport.abort()
-    loop.run_until_complete(protocol.wait_lost())
-    assert calls
-    far.close()
-
-
+@pytest.mark.parametrize("kind", ["unix"])
 @pytest.mark.parametrize("kind_of", [KeyboardInterrupt, SystemExit])
-@every_kind
 async def test_fatal_error_with_exceptions_that_leave_the_loop(
     transport_pair, reports, kind_of
 ):
@@ -226,35 +195,26 @@ class Failing(socket.socket):
             raise error
 
 
-async def connected_by_failing(loop):
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("error", [Broken, KeyboardInterrupt])
+def test_exceptions_of_socket_close(loop, reports, error):
+    """They are reported, or leave the loop."""
     near, far = tcp_socketpair()
     sock = Failing(fileno=near.detach())
     sock.setblocking(False)
-    transport, _ = await loop.create_connection(Recorder, sock=sock)
-    return transport, sock, far
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-async def test_exceptions_of_socket_close_are_reported(loop, reports):
-    transport, sock, far = await connected_by_failing(loop)
-    sock.error = Broken("close")
+    transport, _ = loop.run_until_complete(
+        loop.create_connection(Recorder, sock=sock)
+    )
+    sock.error = error("close")
     transport.abort()
-    await iterations(3)
-    far.close()
-    (report,) = reports
-    assert isinstance(report["exception"], Broken)
-    assert report["message"].startswith("Exception in callback ")
-    assert isinstance(report["handle"], asyncio.Handle)
-    reports.clear()
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_keyboard_interrupt_from_socket_close_propagates(loop, error):
-    opened = connected_by_failing(loop)
-    transport, sock, far = loop.run_until_complete(opened)
-    sock.error = error()
-    transport.abort()
-    loop.call_later(5, loop.stop)
-    with far, pytest.raises(error):
+    loop.call_later(0.01, loop.stop)
+    with far, contextlib.ExitStack() as stack:
+        if error is KeyboardInterrupt:
+            stack.enter_context(pytest.raises(error))
         loop.run_forever()
+    if error is Broken:
+        (report,) = reports
+        assert isinstance(report["exception"], Broken)
+        assert report["message"].startswith("Exception in callback ")
+        assert isinstance(report["handle"], asyncio.Handle)
+        reports.clear()

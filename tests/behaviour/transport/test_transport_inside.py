@@ -6,15 +6,14 @@ tools wrap methods on an instance, some programs put a protocol in by hand.
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import gc
 import socket
 import sys
 
 import pytest
-from datagram_helpers import Datagrams, endpoint, stuffed
-from net_helpers import KIB, Recorder, every_kind, link
+from datagram_helpers import Datagrams, stuffed
+from net_helpers import KIB, every_kind
 
 WAITING = bytearray if sys.version_info < (3, 12) else collections.deque
 #: What an instance may be given in the place of its methods.
@@ -49,19 +48,36 @@ async def test_waiting_datagrams(tmp_path):
         assert type(waiting) is collections.deque
         assert waiting[-1] == (b"last", address)
         assert transport._buffer_size == transport.get_write_buffer_size()
+        assert transport._server is None
+        assert transport._protocol_connected is True
+        assert transport._high_water == 64 * KIB
+        transport._low_water = 5
+        assert transport.get_write_buffer_limits() == (5, 64 * KIB)
+        assert {"socket", "sockname"} <= set(transport._extra)
+        other = Datagrams()
+        transport._protocol = other
+        assert transport.get_protocol() is other
+        transport._protocol = p
+        transport.note = 1
+        assert vars(transport)["note"] == 1
         transport.abort()
         assert len(transport._buffer) == 0
 
 
-@every_kind
-async def test_protocol_set_through_the_private_attribute(transport_pair):
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_methods_replaced_on_the_instance(transport_pair):
     c = await transport_pair()
-    other = Recorder()
-    c.transport._protocol = other
-    assert c.transport.get_protocol() is other
-    await c.peer.send(b"for the other")
-    assert await other.wait_data(13) == b"for the other"
-    c.transport._protocol = c.protocol
+    for name in METHODS:
+        seen = []
+        setattr(c.transport, name, seen.append)
+        assert name in vars(c.transport)
+        getattr(c.transport, name)("called")
+        delattr(c.transport, name)
+        assert name not in vars(c.transport)
+        assert getattr(c.transport, name) is not None
+        c.transport.write(b"x")
+        assert await c.peer.recv() == b"x"
+        assert seen == ["called"]
 
 
 @every_kind
@@ -93,51 +109,6 @@ async def test_sock_fd_of_a_closed_transport(transport_pair):
     assert c.transport._sock is None
 
 
-async def test_inside_of_a_datagram_transport():
-    async with endpoint() as p:
-        transport = p.transport
-        assert transport._server is None
-        assert transport._protocol_connected is True
-        assert transport._high_water == 64 * KIB
-        transport._low_water = 5
-        assert transport.get_write_buffer_limits() == (5, 64 * KIB)
-        assert {"socket", "sockname"} <= set(transport._extra)
-        other = Datagrams()
-        transport._protocol = other
-        assert transport.get_protocol() is other
-        transport._protocol = p
-        transport.note = 1
-        assert vars(transport)["note"] == 1
-
-
-@every_kind
-@pytest.mark.parametrize("name", METHODS)
-async def test_method_replaced_on_the_instance(transport_pair, name):
-    c = await transport_pair()
-    seen = []
-    setattr(c.transport, name, seen.append)
-    assert name in vars(c.transport)
-    getattr(c.transport, name)("called")
-    delattr(c.transport, name)
-    assert name not in vars(c.transport)
-    assert getattr(c.transport, name) is not None
-    c.transport.write(b"x")
-    assert await c.peer.recv() == b"x"
-    assert seen == ["called"]
-
-
-@every_kind
-async def test_writers_use_a_replaced_write(transport_pair, loop):
-    c = await transport_pair()
-    original = c.transport.write
-    c.transport.write = lambda data: original(data.upper())
-    writer = asyncio.StreamWriter(c.transport, None, None, loop)
-    writer.write(b"loud")
-    assert await c.peer.recv_exactly(4) == b"LOUD"
-    del c.transport.write
-    writer.close()
-
-
 @every_kind
 async def test_a_replaced_close_that_raises(transport_pair, reports):
     c = await transport_pair()
@@ -152,17 +123,6 @@ async def test_a_replaced_close_that_raises(transport_pair, reports):
     await c.protocol.wait_lost()
     del c.transport.close
     assert [type(r["exception"]) for r in reports] == [LookupError]
-
-
-def test_transports_of_a_loop_by_fd(run, loop):
-    async def main():
-        async with link("tcp-client") as c, endpoint() as p:
-            for transport in (c.transport, p.transport):
-                assert loop._transports[transport._sock_fd] is transport
-
-    run(main())
-    gc.collect()
-    assert len(loop._transports) == 0
 
 
 class NoProtocol:

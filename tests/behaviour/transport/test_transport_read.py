@@ -10,7 +10,6 @@ import asyncio
 import socket
 import sys
 import time
-import weakref
 from asyncio.selector_events import _SelectorTransport
 
 import pytest
@@ -28,26 +27,19 @@ from net_helpers import (
 both_protocols = pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 
 
-@pytest.mark.parametrize("size", [1, 2, 100, 4096, 65535, 65536, 65537])
 @both_protocols
 @every_kind_and_tls
-async def test_sizes_of_messages(transport_pair, make, size):
+async def test_sizes_of_messages(transport_pair, make):
     c = await transport_pair(make())
-    for seed in range(4):
-        data = pattern(size, seed)
-        await c.peer.send(data)
-        await c.protocol.wait_data(size * (seed + 1))
-        assert c.protocol.data[-size:] == data
-
-
-@both_protocols
-@every_kind_and_tls
-async def test_a_mebibyte_at_a_time(transport_pair, make):
-    c = await transport_pair(make())
-    data = pattern(4 * MIB)
-    sending = asyncio.create_task(c.peer.send(data))
-    assert await c.protocol.wait_data(len(data)) == data
-    await sending
+    total = 0
+    for size in [1, 2, 100, 4096, 65535, 65536, 65537, 4 * MIB]:
+        for seed in range(3):
+            data = pattern(size, seed)
+            sending = asyncio.create_task(c.peer.send(data))
+            total += size
+            await c.protocol.wait_data(total)
+            assert c.protocol.data[-size:] == data
+            await sending
 
 
 @every_kind_and_tls
@@ -64,11 +56,10 @@ async def test_received_bytes_are_exact_and_independent(transport_pair):
     assert all(sys.getsizeof(k) == empty + len(k) for k in kept)
 
 
-@pytest.mark.parametrize("answer", [None, False, 0])
-@both_protocols
+@pytest.mark.parametrize("answer", [None, 0])
 @every_kind_and_tls
-async def test_eof_closes_by_default(transport_pair, make, answer):
-    c = await transport_pair(make(eof=lambda p: answer))
+async def test_eof_closes_by_default(transport_pair, answer):
+    c = await transport_pair(Recorder(eof=lambda p: answer))
     await c.peer.send(b"last")
     c.peer.send_eof()
     assert await c.protocol.wait_lost() is None
@@ -78,12 +69,9 @@ async def test_eof_closes_by_default(transport_pair, make, answer):
     assert await c.peer.recv() == b""
 
 
-@both_protocols
 @every_kind
-async def test_eof_is_delivered_again_when_reading_resumes(
-    transport_pair, make
-):
-    c = await transport_pair(make(eof=lambda p: True))
+async def test_eof_is_delivered_again_when_reading_resumes(transport_pair):
+    c = await transport_pair(Recorder(eof=lambda p: True))
     c.peer.send_eof()
     await c.protocol.wait_for("eof")
     await iterations()
@@ -98,23 +86,6 @@ async def test_eof_is_delivered_again_when_reading_resumes(
     assert await c.protocol.wait_lost() is None
 
 
-@both_protocols
-@every_kind
-async def test_the_answer_to_eof_is_released(transport_pair, make):
-    answers = []
-
-    def answer(protocol):
-        made = {"kept open"}
-        answers.append(weakref.ref(made))
-        return made
-
-    c = await transport_pair(make(eof=answer))
-    c.peer.send_eof()
-    await c.protocol.wait_for("eof")
-    await iterations(1)
-    assert answers[0]() is None
-
-
 @every_kind_and_tls
 async def test_large_write_during_eof_received_is_sent_whole(transport_pair):
     data = pattern(4 * MIB)
@@ -124,24 +95,6 @@ async def test_large_write_during_eof_received_is_sent_whole(transport_pair):
     c.peer.send_eof()
     assert await c.peer.recv_all() == data
     assert await c.protocol.wait_lost() is None
-
-
-@every_kind_and_tls
-async def test_pause_and_resume_may_be_repeated(transport_pair):
-    c = await transport_pair()
-    c.transport.resume_reading()
-    c.transport.pause_reading()
-    c.transport.pause_reading()
-    await c.peer.send(b"a")
-    await iterations(10)
-    assert c.protocol.names == ["made"]
-    c.transport.resume_reading()
-    c.transport.resume_reading()
-    assert await c.protocol.wait_data(1) == b"a"
-    c.transport.pause_reading()
-    c.transport.resume_reading()
-    await c.peer.send(b"b")
-    assert await c.protocol.wait_data(2) == b"ab"
 
 
 @both_protocols
@@ -205,8 +158,8 @@ async def test_a_connection_whose_peer_has_ended_uses_no_cpu(
     assert time.thread_time() - before < 0.05
 
 
-@pytest.mark.parametrize("before", [1, 20_000, 130_000])
-@pytest.mark.parametrize("size", [1, 100_000, 131_000, 200_000])
+@pytest.mark.parametrize("before", [1, 130_000])
+@pytest.mark.parametrize("size", [1, 131_000, 200_000])
 async def test_an_event_delivers_all_received_data(loop, size, before):
     near, far = socket.socketpair()
     for end in (near, far):

@@ -5,7 +5,6 @@ Other options, stale paths and errors are asyncio's own code.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pathlib
 import socket
@@ -58,26 +57,3 @@ async def test_abstract_name(loop, convert):
     name = f"\0fastloop-test-{os.getpid()}-{convert.__name__}"
     names = await names_of_a_visit(loop, convert(name))
     assert names == [name.encode(), "", "", name.encode()]
-
-
-async def test_a_patched_create_unix_connection_gets_the_loop(
-    path, monkeypatch
-):
-    original = asyncio.SelectorEventLoop.create_unix_connection
-    seen = []
-
-    async def create(self, *args, **kwargs):
-        seen.append(self)
-        return await original(self, *args, **kwargs)
-
-    monkeypatch.setattr(
-        asyncio.SelectorEventLoop, "create_unix_connection", create
-    )
-    server = await asyncio.start_unix_server(lambda r, w: w.close(), path)
-    reader, writer = await asyncio.open_unix_connection(path)
-    assert await reader.read() == b""
-    writer.close()
-    await writer.wait_closed()
-    server.close()
-    await server.wait_closed()
-    assert seen == [asyncio.get_running_loop()]

@@ -15,11 +15,13 @@ import os
 import socket
 import tempfile
 import threading
+import unittest.mock
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from net_helpers import iterations, spin
+from datagram_helpers import endpoint, plain
+from net_helpers import PY314, iterations, spin
 from patience import PATIENCE
 from tls_ends import contexts
 from write_helpers import Peer, in_callbacks, served
@@ -35,14 +37,6 @@ class Own(socket.socket):
         return super().sendto(*args)
 
 
-def own_pair() -> tuple[Own, socket.socket]:
-    near, far = socket.socketpair()
-    own = Own(fileno=near.detach())
-    own.setblocking(False)
-    far.settimeout(10)
-    return own, far
-
-
 @contextlib.asynccontextmanager
 async def corked() -> AsyncIterator[Peer]:
     """The peer of a connection that wrote twice in this callback."""
@@ -50,10 +44,6 @@ async def corked() -> AsyncIterator[Peer]:
         transport.write(b"1")
         transport.write(b"2")
         yield peer
-
-
-def came_first(peer: Peer) -> None:
-    assert peer.look() == b"12"
 
 
 # asyncio leaves the refused socket to the GC.
@@ -86,54 +76,35 @@ async def test_refusing_a_connection_follows_earlier_writes(tls):
     seen.clear()  # the report's frames have the refused socket
 
 
-async def opened_on(own: Own, protocol: Any = asyncio.Protocol) -> Any:
-    transport, _ = await asyncio.get_running_loop().create_connection(
-        protocol, sock=own
-    )
-    return transport
-
-
-async def test_a_datagram_to_a_host_name_leaves_in_order():
-    """The socket object sends it, as only that can resolve the name."""
+@contextlib.asynccontextmanager
+async def stream_socket(kind: Any) -> AsyncIterator[Any]:
+    near, far = socket.socketpair()
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
-        far.settimeout(10)
-        far.bind(("127.0.0.1", 0))
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-        )
-        async with corked() as peer:
-            transport.sendto(b"3", ("localhost", far.getsockname()[1]))
-            assert far.recv(10) == b"3"
-            came_first(peer)
-        transport.abort()
-        await iterations()
+    with kind(fileno=near.detach()) as sock, far:
+        sock.setblocking(False)
+        yield lambda: loop.sock_sendall(sock, b"3"), far
 
 
-async def test_sock_sendall_of_a_socket_class_of_its_own_is_in_order():
-    own, far = own_pair()
-    with own, far:
-        loop = asyncio.get_running_loop()
-        async with corked() as peer:
-            await loop.sock_sendall(own, b"3")
-            assert far.recv(10) == b"3"
-            came_first(peer)
-
-
-@pytest.mark.parametrize("kind", [socket.socket, Own])
-async def test_sock_sendto_is_in_order(kind):
+@contextlib.asynccontextmanager
+async def datagram_socket(kind: Any) -> AsyncIterator[Any]:
     loop = asyncio.get_running_loop()
-    with (
-        kind(socket.AF_INET, socket.SOCK_DGRAM) as near,
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
-    ):
-        near.setblocking(False)
-        far.settimeout(10)
-        far.bind(("127.0.0.1", 0))
-        async with corked() as peer:
-            await loop.sock_sendto(near, b"3", far.getsockname())
-            assert far.recv(10) == b"3"
-            came_first(peer)
+    with kind(socket.AF_INET, socket.SOCK_DGRAM) as sock, plain() as far:
+        sock.setblocking(False)
+        address = far.getsockname()
+        yield lambda: loop.sock_sendto(sock, b"3", address), far
+
+
+@contextlib.asynccontextmanager
+async def datagram_transport(host: str) -> AsyncIterator[Any]:
+    """To a host's name the socket object sends: only that can resolve it."""
+    async with endpoint() as p:
+        with plain() as far:
+            address = (host, far.getsockname()[1])
+
+            async def send() -> None:
+                p.transport.sendto(b"3", address)
+
+            yield send, far
 
 
 @pytest.mark.parametrize("kind", ["a socket", "a transport", "an own class"])
@@ -148,17 +119,18 @@ async def test_sendfile_follows_earlier_writes(kind, monkeypatch):
 
     send = os.sendfile
     monkeypatch.setattr(os, "sendfile", sendfile)
-    own, far = own_pair()
-    with far, tempfile.TemporaryFile() as file:
+    near, far = socket.socketpair()
+    if kind == "an own class":
+        near = Own(fileno=near.detach())
+    near.setblocking(False)
+    with near, far, tempfile.TemporaryFile() as file:
         file.write(b"3")
         file.flush()
-        near = (
-            own
-            if kind == "an own class"
-            else socket.socket(fileno=own.detach())
-        )
-        near.setblocking(False)
-        transport = None if kind == "a socket" else await opened_on(near)
+        transport = None
+        if kind != "a socket":
+            transport, _ = await loop.create_connection(
+                asyncio.Protocol, sock=near
+            )
         async with corked() as peer:
             if transport is None:
                 assert await loop.sock_sendfile(near, file) == 1
@@ -166,33 +138,9 @@ async def test_sendfile_follows_earlier_writes(kind, monkeypatch):
                 assert await loop.sendfile(transport, file) == 1
         assert seen[0] == b"12"
         assert far.recv(10) == b"3"
-        near.close()
         if transport is not None:
             transport.abort()
         await iterations()
-
-
-# --- the ways out of a callback -----------------------------------------
-
-
-def writes_then(
-    run: Callable[..., Any], ask: Callable[[Callable[[], bytes]], bytes]
-) -> None:
-    """Write twice, then have something else read that, and wait for it."""
-
-    async def main():
-        async with served() as (transport, peer):
-            got: list[bytes] = []
-
-            def work():
-                transport.write(b"one ")
-                transport.write(b"two")
-                got.append(ask(lambda: peer.receive(7)))
-
-            await in_callbacks(work)
-            assert got == [b"one two"]
-
-    run(main())
 
 
 @contextlib.contextmanager
@@ -209,38 +157,94 @@ def loop_in_thread(make: Any) -> Iterator[asyncio.AbstractEventLoop]:
         other.close()
 
 
-def test_another_loop_that_a_callback_waits_for_sees_its_writes(
-    run, loop_factory
-):
-    async def call(read: Callable[[], bytes]) -> bytes:
+def in_another_loop(read: Callable[[], bytes], make: Any) -> bytes:
+    async def call() -> bytes:
         return read()
 
-    with loop_in_thread(loop_factory) as other:
-        writes_then(
-            run,
-            lambda read: asyncio.run_coroutine_threadsafe(
-                call(read), other
-            ).result(PATIENCE),
-        )
+    with loop_in_thread(make) as other:
+        call_there = asyncio.run_coroutine_threadsafe(call(), other)
+        return call_there.result(PATIENCE)
 
 
-def test_an_executor_job_that_a_callback_waits_for_sees_its_writes(run):
-    class Executor(concurrent.futures.ThreadPoolExecutor):
-        last: Any = None
+def in_a_job(read: Callable[[], bytes], make: Any) -> bytes:
+    got: list[bytes] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(executor, lambda: got.append(read()))
+    return got[0]
 
-        def submit(self, *args: Any, **kwargs: Any) -> Any:
-            self.last = super().submit(*args, **kwargs)
-            return self.last
 
-    with Executor(1) as executor:
+def in_a_callback_that_is_cancelled(
+    read: Callable[[], bytes], make: Any
+) -> bytes:
+    """Its cancel() waits while it runs, from 3.14 on."""
+    began, got = threading.Event(), []
 
-        def ask(read: Callable[[], bytes]) -> bytes:
-            loop = asyncio.get_running_loop()
-            loop.run_in_executor(executor, read)
-            got: bytes = executor.last.result(PATIENCE)
-            return got
+    def callback() -> None:
+        began.set()
+        got.append(read())
 
-        writes_then(run, ask)
+    with loop_in_thread(make) as other:
+        handle = other.call_soon_threadsafe(callback)
+        assert began.wait(PATIENCE)
+        handle.cancel()
+    return got[0]
+
+
+@pytest.mark.parametrize(
+    "ask", [in_another_loop, in_a_job, in_a_callback_that_is_cancelled]
+)
+async def test_what_a_callback_waits_for_sees_its_writes(loop_factory, ask):
+    async with served() as (transport, peer):
+        got: list[bytes] = []
+
+        def work():
+            transport.write(b"one ")
+            transport.write(b"two")
+            got.append(ask(lambda: peer.receive(7), loop_factory))
+
+        await in_callbacks(work, work)
+        assert got == [b"one two"] * 2
+
+
+def loop_within(other: asyncio.AbstractEventLoop, coroutine: Any) -> Any:
+    """Run another loop inside a callback, as nest_asyncio does."""
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return other.run_until_complete(coroutine)
+    finally:
+        asyncio._set_running_loop(loop)
+
+
+@pytest.mark.skipif(PY314, reason="a thread runs one task from 3.14 on")
+def test_a_loop_within_a_callback_sends_in_the_order_of_the_writes(
+    loop, loop_factory
+):
+    """It writes to its own stream, then to one of the loop outside."""
+    other = loop_factory()
+
+    async def write(outer):
+        async with served() as (inner, peer):
+            inner.write(b"1")
+            outer.write(b"2")
+            return peer.look()
+
+    async def main():
+        async with served() as (outer, _):
+            seen = []
+            await in_callbacks(
+                lambda: seen.append(loop_within(other, write(outer)))
+            )
+            assert seen == [b"1"]
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        other.close()
+
+
+# --- the ways out of a callback -----------------------------------------
 
 
 @contextlib.contextmanager
@@ -279,6 +283,26 @@ async def test_a_socket_connects_after_earlier_writes(host, tmp_path):
                 await loop.sock_connect(near, address)
 
 
+def through_a_patch(transport: Any) -> Any:
+    original = asyncio.BaseTransport.get_extra_info
+    with unittest.mock.patch.object(
+        asyncio.BaseTransport,
+        "get_extra_info",
+        lambda self, name, default=None: original(self, name, default),
+    ):
+        return transport.get_extra_info("socket")
+
+
+FINDS: dict[str, Callable[[Any], Any]] = {
+    "fileno": lambda t: t.get_extra_info("socket").fileno(),
+    "dup": lambda t: t.get_extra_info("socket").dup().detach(),
+    "_sock": lambda t: t._sock.fileno(),
+    "_extra": lambda t: t._extra["socket"].fileno(),
+    "_sock_fd": lambda t: t._sock_fd,
+    "patched": lambda t: through_a_patch(t).fileno(),
+}
+
+
 async def test_a_server_closes_its_socket_after_earlier_writes():
     loop = asyncio.get_running_loop()
     async with served() as (transport, peer):
@@ -295,57 +319,45 @@ async def test_a_server_closes_its_socket_after_earlier_writes():
 # --- the descriptor in other hands --------------------------------------
 
 
-def write_and(transport: Any, then: Callable[[], object]) -> None:
-    """Write twice, then do something with the socket."""
-    transport.write(b"one ")
-    transport.write(b"two ")
-    then()
+@pytest.mark.parametrize("how", FINDS)
+async def test_sends_through_the_descriptor_follow_earlier_writes(how):
+    """In the callback that finds it, and in others."""
 
+    def first() -> None:
+        transport.write(b"one ")
+        transport.write(b"two ")
+        found = FINDS[how](transport)
+        taken.append(found if how == "dup" else os.dup(found))
+        os.write(taken[0], b"three ")
 
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_shutdown_of_the_socket_follows_earlier_writes(when):
+    def later() -> None:
+        transport.write(b"one ")
+        transport.write(b"two ")
+        os.write(taken[0], b"three ")
+
+    taken: list[int] = []
     async with served() as (transport, peer):
-        if when == "before":
-            kept = transport.get_extra_info("socket")
-
-        def shut():
-            sock = (
-                kept
-                if when == "before"
-                else transport.get_extra_info("socket")
-            )
-            write_and(transport, lambda: sock.shutdown(socket.SHUT_WR))
-
-        await in_callbacks(shut)
-        assert peer.receive(100) == b"one two "
-
-
-@pytest.mark.parametrize("how", ["fileno", "dup", "_sock", "_sock_fd"])
-async def test_sends_through_the_descriptor_follow_earlier_writes(
-    how,
-):
-    async with served() as (transport, peer):
-        shown = transport.get_extra_info("socket")
-        assert isinstance(shown, asyncio.trsock.TransportSocket)
-
-        def take() -> int:
-            if how == "fileno":
-                return os.dup(shown.fileno())
-            if how == "dup":
-                return shown.dup().detach()
-            if how == "_sock":
-                return os.dup(shown._sock.fileno())
-            return os.dup(transport._sock_fd)
-
-        def first():
-            write_and(transport, lambda: taken.append(take()))
-            with socket.socket(fileno=os.dup(taken[0])) as sock:
-                sock.send(b"three ")
-
-        def later():
-            write_and(transport, lambda: os.write(taken[0], b"three "))
-
-        taken: list[int] = []
         await in_callbacks(first, later, later, later)
         os.close(taken[0])
         assert peer.receive(56) == b"one two three " * 4
+        transport.write(b"the ")
+        transport.write(b"end")
+        transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        assert peer.receive(100) == b"the end"
+
+
+@pytest.mark.parametrize(
+    ("way", "how"),
+    [
+        (stream_socket, Own),
+        (datagram_socket, socket.socket),
+        (datagram_socket, Own),
+        (datagram_transport, "127.0.0.1"),
+        (datagram_transport, "localhost"),
+    ],
+)
+async def test_another_way_to_send_follows_earlier_writes(way, how):
+    async with way(how) as (send, far), corked() as peer:
+        await send()
+        assert far.recv(10) == b"3"
+        assert peer.look() == b"12"
