@@ -13,7 +13,6 @@ place of ``nodejs``: those of CPython know no event loop so far.
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from functools import partial
@@ -40,16 +39,18 @@ if TYPE_CHECKING:
 
 __all__ = ["instrument"]
 
+_BASE = "fastloop.eventloop"
 #: The instruments of one collection are read one after the other: all get the
 #: values that the first one got.
 _ONE_COLLECTION_S = 0.05
 
-_DELAYS: dict[str, Callable[[LoopMetrics], float]] = {
-    "max": lambda change: change.lag.max_ns / 1e9,
-    "mean": lambda change: change.lag.mean_ns / 1e9,
-    "p50": lambda change: change.lag.percentile_ns(50) / 1e9,
-    "p90": lambda change: change.lag.percentile_ns(90) / 1e9,
-    "p99": lambda change: change.lag.percentile_ns(99) / 1e9,
+_GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
+    "delay.max": ("s", lambda change: change.lag.max_ns / 1e9),
+    "delay.mean": ("s", lambda change: change.lag.mean_ns / 1e9),
+    "delay.p50": ("s", lambda change: change.lag.percentile_ns(50) / 1e9),
+    "delay.p90": ("s", lambda change: change.lag.percentile_ns(90) / 1e9),
+    "delay.p99": ("s", lambda change: change.lag.percentile_ns(99) / 1e9),
+    "utilization": ("1", lambda change: change.utilization),
 }
 
 
@@ -72,13 +73,10 @@ class _Reading:
         self._before = before
         #: The process in which the loop got its name.
         self.pid = os.getpid()
-        self.renew_lock()
-        self._now = self._change = loop.metrics()
-        self._read_s = float("-inf")
-
-    def renew_lock(self) -> None:
-        """Make the lock, or make it anew in a forked child."""
-        self._lock = threading.Lock()
+        now = loop.metrics()
+        #: When, and what was read then.  Replaced as a whole: two exporters
+        #: may read at the same time.
+        self._last = float("-inf"), now, now
 
     def loop(self) -> Loop | None:
         """Return the loop, or None when it is closed."""
@@ -88,7 +86,7 @@ class _Reading:
     def totals(self) -> _Totals:
         """Return what has been counted, also by a loop that is closed."""
         loop = self._loop()
-        return self._add(self._now if loop is None else loop.metrics())
+        return self._add(self._last[1] if loop is None else loop.metrics())
 
     def _add(self, now: LoopMetrics) -> _Totals:
         busy_ns, sleep_ns, blocked = self._before
@@ -100,47 +98,39 @@ class _Reading:
 
     def read(self) -> tuple[_Totals, LoopMetrics] | None:
         """Return both, or None when the loop is closed."""
-        with self._lock:
-            loop = self.loop()
-            if loop is None:
-                return None
-            if time.monotonic() - self._read_s > _ONE_COLLECTION_S:
-                now = loop.metrics()
-                self._change = now.since(self._now)
-                self._now = now
-                self._read_s = time.monotonic()
-            return self._add(self._now), self._change
+        loop = self.loop()
+        if loop is None:
+            return None
+        when, now, change = self._last
+        if time.monotonic() - when > _ONE_COLLECTION_S:
+            now, before = loop.metrics(), now
+            change = now.since(before)
+            self._last = time.monotonic(), now, change
+        return self._add(now), change
 
 
 class _Loops:
-    """The loops that one provider's instruments of one prefix tell of."""
+    """The loops that one provider's instruments tell of."""
 
-    def __init__(self, provider: Any, prefix: str) -> None:
+    def __init__(self, provider: Any) -> None:
         self._readings: dict[str, _Reading] = {}
-        self._base = base = f"{prefix}.eventloop"
         meter = api.get_meter("fastloop", __version__, provider)
-        for name, value in _DELAYS.items():
+        for name, (unit, value) in _GAUGES.items():
             meter.create_observable_gauge(
-                f"{base}.delay.{name}",
+                f"{_BASE}.{name}",
                 [partial(self._observe, value)],
-                "s",
-                f"Event loop {name} delay.",
+                unit,
+                f"Event loop {name}.",
             )
-        meter.create_observable_gauge(
-            f"{base}.utilization",
-            [partial(self._observe, lambda change: change.utilization)],
-            "1",
-            "Event loop utilization.",
-        )
         meter.create_observable_counter(
-            f"{base}.time",
+            f"{_BASE}.time",
             [self._observe_time],
             "s",
             "Cumulative duration of time the event loop has been in each "
             "state.",
         )
         meter.create_observable_counter(
-            f"{base}.blocked_callbacks",
+            f"{_BASE}.blocked_callbacks",
             [self._observe_blocked],
             "{callback}",
             "Callbacks that the watchdog has reported.",
@@ -162,11 +152,6 @@ class _Loops:
             before = reading.totals()
         self._readings[name] = _Reading(loop, before)
 
-    def renew_locks(self) -> None:
-        """Make the locks of the readings anew, in a forked child."""
-        for reading in self._readings.values():
-            reading.renew_lock()
-
     def _read(
         self,
     ) -> Iterator[tuple[dict[str, str], _Totals, LoopMetrics]]:
@@ -174,7 +159,7 @@ class _Loops:
         for name, reading in list(self._readings.items()):
             found = reading.read()
             if found is not None:
-                yield {f"{self._base}.name": name}, *found
+                yield {f"{_BASE}.name": name}, *found
 
     def _observe(
         self, value: Callable[[LoopMetrics], float], options: object
@@ -183,26 +168,22 @@ class _Loops:
             yield api.Observation(value(change), attributes)
 
     def _observe_time(self, options: object) -> Iterator[Any]:
-        state = f"{self._base}.state"
         for attributes, totals, _ in self._read():
-            for name, time_ns in (
+            for state, time_ns in (
                 ("active", totals.busy_ns),
                 ("idle", totals.sleep_ns),
             ):
-                yield api.Observation(
-                    time_ns / 1e9, {**attributes, state: name}
-                )
+                named = {**attributes, f"{_BASE}.state": state}
+                yield api.Observation(time_ns / 1e9, named)
 
     def _observe_blocked(self, options: object) -> Iterator[Any]:
         for attributes, totals, _ in self._read():
             yield api.Observation(totals.blocked, attributes)
 
 
-#: By prefix: a meter takes the callbacks of an instrument only once.
-_of_global: dict[str, _Loops] = {}
-_of_others: weakref.WeakKeyDictionary[object, dict[str, _Loops]]
-_of_others = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+#: By provider; by `api` that of the global one, which may be set later.
+_of_providers: weakref.WeakKeyDictionary[object, _Loops]
+_of_providers = weakref.WeakKeyDictionary()
 
 
 def instrument(
@@ -210,7 +191,6 @@ def instrument(
     *,
     name: str = "main",
     meter_provider: Any = None,
-    prefix: str = "fastloop",
 ) -> None:
     """Make observable instruments tell of a loop, by default the running one.
 
@@ -220,33 +200,17 @@ def instrument(
     ``.blocked_callbacks`` counts what the watchdog has reported; both go on
     where an earlier loop of the same name ended.  Nothing is observed of a
     loop that is closed.  name is the value of the attribute
-    ``fastloop.eventloop.name`` and tells loops of one process apart.  prefix
-    replaces ``fastloop`` in all names: ``nodejs`` fits dashboards that exist.
+    ``fastloop.eventloop.name`` and tells loops of one process apart.
     meter_provider is the global one by default.  Raises TypeError for a loop
     that is not fastloop's and for a name that is no str, ValueError for a name
     that another open loop has, RuntimeError where no loop runs and none is
     given.
     """
     loop = metered(loop, name)
-    with _lock:
-        globally = api.get_meter_provider()
-        provider = globally if meter_provider is None else meter_provider
-        if provider is globally and prefix not in _of_others.get(provider, ()):
-            instrumented = _of_global
-        else:  # also a provider that has become the global one since
-            instrumented = _of_others.setdefault(provider, {})
-        if prefix not in instrumented:
-            instrumented[prefix] = _Loops(meter_provider, prefix)
-        instrumented[prefix].add(loop, name)
-
-
-def _renew_locks() -> None:
-    """In a forked child: a thread of the parent may have had them."""
-    global _lock
-    _lock = threading.Lock()
-    for instrumented in (_of_global, *_of_others.values()):
-        for loops in instrumented.values():
-            loops.renew_locks()
-
-
-os.register_at_fork(after_in_child=_renew_locks)
+    globally = api.get_meter_provider()
+    provider: Any = meter_provider or globally
+    if provider is globally and provider not in _of_providers:
+        provider = api
+    if provider not in _of_providers:
+        _of_providers[provider] = _Loops(meter_provider)
+    _of_providers[provider].add(loop, name)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -50,14 +49,19 @@ class _Family(NamedTuple):
     """One metric: its name and help, and the field that it shows."""
 
     name: str
-    help: str
     field: str
-    state: str = ""  # the value of the label of that name, if any
-    most: bool = False  # of several processes the greatest counts, not the sum
+    help: str
+    state: str  # the value of the label of that name, if any
 
     @property
     def labels(self) -> tuple[str, ...]:
         return ("loop", "state") if self.state else ("loop",)
+
+    @property
+    def mode(self) -> str:
+        """How values of several processes become one."""
+        greatest = self.field == "busy_ns" or self.field.endswith("high_water")
+        return "livemax" if greatest else "livesum"
 
     def read(self, metrics: LoopMetrics) -> float:
         """Return the field's value; times in seconds."""
@@ -65,84 +69,51 @@ class _Family(NamedTuple):
         return value / 1e9 if self.field.endswith("_ns") else value
 
 
-def _time(state: str, field: str) -> _Family:
-    text = "Time of the loop by what it went to."
-    return _Family("fastloop_time_seconds", text, field, state)
+def _families(table: str) -> list[_Family]:
+    """Read lines of a name, a field and a help; name:state has a state."""
+    found = []
+    for line in table.strip().splitlines():
+        name, field, text = line.split(None, 2)
+        name, _, state = name.partition(":")
+        found.append(_Family(f"fastloop_{name}", field, text, state))
+    return found
 
 
-def _connections(kind: str, text: str) -> _Family:
-    name = f"connections_{kind}"
-    return _Family(f"fastloop_{name}", text, name)
-
-
-_COUNTERS = (
-    _Family("fastloop_iterations", "Iterations.", "iterations"),
-    _Family("fastloop_polls", "Looks for events.", "polls"),
-    _Family("fastloop_callbacks", "Callbacks run.", "callbacks"),
-    _time("callbacks", "callback_time_ns"),
-    _time("polls", "poll_time_ns"),
-    _time("gil_wait", "gil_wait_time_ns"),
-    _time("sleep", "sleep_time_ns"),
-    _connections("made", "Connections opened, accepted ones among them."),
-    _connections("accepted", "Connections accepted."),
-    _connections("refused", "Connections accepted and closed at once."),
-    _connections("lost", "Connections that an error ended."),
-    _Family("fastloop_received_bytes", "Bytes in.", "bytes_in"),
-    _Family("fastloop_sent_bytes", "Bytes out.", "bytes_out"),
-    _Family(
-        "fastloop_executor_calls",
-        "Calls made by thread pools.",
-        "executor_calls",
-    ),
-    _Family(
-        "fastloop_executor_wait_seconds",
-        "Time that calls waited for a thread.",
-        "executor_wait_time_ns",
-    ),
-    _Family(
-        "fastloop_executor_run_seconds",
-        "Time that calls ran in a thread.",
-        "executor_run_time_ns",
-    ),
-    _Family(
-        "fastloop_slow_callbacks",
-        "Callbacks that took slow_callback_duration or longer.",
-        "slow_callbacks",
-    ),
-    _Family(
-        "fastloop_blocked_callbacks",
-        "Callbacks that the watchdog has reported.",
-        "blocked_callbacks",
-    ),
-)
-
-
-def _gauge(field: str, text: str, most: bool = False) -> _Family:
-    return _Family(f"fastloop_{field}", text, field, most=most)
-
-
-_GAUGES = (
-    _Family(
-        "fastloop_busy_seconds",
-        "How long the loop has not looked for events now.",
-        "busy_ns",
-        most=True,
-    ),
-    _gauge("ready", "Ready callbacks."),
-    _gauge("ready_high_water", "The most ready callbacks so far.", True),
-    _gauge("timers", "Timers that wait."),
-    _gauge("timers_high_water", "The most timers so far.", True),
-    _Family("fastloop_connections", "Connections open.", "connections_open"),
-    _gauge("write_buffer_bytes", "Bytes that wait to be sent."),
-    _gauge("executor_threads", "Threads of the default executor."),
-    _gauge("executor_queue", "Calls that wait for a thread."),
-    _gauge("executor_running", "Calls that run in a thread."),
-)
-_LAG = _Family(
-    "fastloop_lag_seconds",
-    "How long the loop did not look for events, each time.",
-    "lag",
-)
+_COUNTERS = _families("""
+iterations             iterations             Iterations.
+polls                  polls                  Looks for events.
+callbacks              callbacks              Callbacks run.
+time_seconds:callbacks callback_time_ns       Time by what it went to.
+time_seconds:polls     poll_time_ns           Time by what it went to.
+time_seconds:gil_wait  gil_wait_time_ns       Time by what it went to.
+time_seconds:sleep     sleep_time_ns          Time by what it went to.
+connections_made       connections_made       Connections opened or accepted.
+connections_accepted   connections_accepted   Connections accepted.
+connections_refused    connections_refused    Those closed at once.
+connections_lost       connections_lost       Connections an error ended.
+received_bytes         bytes_in               Bytes in.
+sent_bytes             bytes_out              Bytes out.
+executor_calls         executor_calls         Calls made by thread pools.
+executor_wait_seconds  executor_wait_time_ns  Time they waited for a thread.
+executor_run_seconds   executor_run_time_ns   Time they ran in a thread.
+slow_callbacks         slow_callbacks         Over slow_callback_duration.
+blocked_callbacks      blocked_callbacks      Reported by the watchdog.
+""")
+_GAUGES = _families("""
+busy_seconds           busy_ns                Time since it looked for events.
+ready                  ready                  Ready callbacks.
+ready_high_water       ready_high_water       The most ready callbacks so far.
+timers                 timers                 Timers that wait.
+timers_high_water      timers_high_water      The most timers so far.
+connections            connections_open       Connections open.
+write_buffer_bytes     write_buffer_bytes     Bytes that wait to be sent.
+executor_threads       executor_threads       Threads of the default executor.
+executor_queue         executor_queue         Calls that wait for a thread.
+executor_running       executor_running       Calls that run in a thread.
+""")
+(_LAG,) = _families("""
+lag_seconds            lag                    How late it looked for events.
+""")
 
 
 def _bounds(lag: Lag) -> list[str]:
@@ -242,45 +213,37 @@ class _Writer:
     ) -> tuple[tuple[str, ...], Any]:
         labels = {"loop": self._name, **labels}
         key = (family.name, sample, *labels.values())
-        found = self._values.get(key)
-        if found is None:
-            found = self._values[key] = values.ValueClass(
+        if key not in self._values:
+            self._values[key] = values.ValueClass(
                 kind,
                 family.name,
                 sample,
                 tuple(labels),
                 tuple(labels.values()),
                 family.help,
-                multiprocess_mode="livemax" if family.most else "livesum",
+                multiprocess_mode=family.mode,
             )
-        return key, found
+        return key, self._values[key]
 
-    def _add(self, place: tuple[tuple[str, ...], Any], now: float) -> None:
-        key, value = place
+    def _count(
+        self, kind: str, family: _Family, end: str, now: float, **labels: str
+    ) -> None:
+        key, value = self._value(kind, family, family.name + end, **labels)
         value.inc(now - self._last.get(key, 0.0))
         self._last[key] = now
 
-    def _write_lag(self, lag: Lag) -> None:
-        for bound, count in zip(_bounds(lag), lag.counts, strict=True):
-            place = self._value(
-                "histogram", _LAG, f"{_LAG.name}_bucket", le=bound
-            )
-            self._add(place, count)
-        place = self._value("histogram", _LAG, f"{_LAG.name}_sum")
-        self._add(place, lag.sum_ns / 1e9)
-
     def _write(self, loop: Loop) -> None:
         found = loop.metrics()
-        for family in _COUNTERS:
-            state = {"state": family.state} if family.state else {}
-            place = self._value(
-                "counter", family, f"{family.name}_total", **state
-            )
-            self._add(place, family.read(found))
-        for family in _GAUGES:
-            _, value = self._value("gauge", family, family.name)
-            value.set(family.read(found))
-        self._write_lag(found.lag)
+        for one in _COUNTERS:
+            state = {"state": one.state} if one.state else {}
+            self._count("counter", one, "_total", one.read(found), **state)
+        for one in _GAUGES:
+            _, value = self._value("gauge", one, one.name)
+            value.set(one.read(found))
+        lag = found.lag
+        for bound, count in zip(_bounds(lag), lag.counts, strict=True):
+            self._count("histogram", _LAG, "_bucket", count, le=bound)
+        self._count("histogram", _LAG, "_sum", lag.sum_ns / 1e9)
 
     def _write_again(self) -> None:
         """Write, and again after the interval while the loop lives."""
@@ -299,16 +262,6 @@ _collectors: weakref.WeakKeyDictionary[CollectorRegistry, LoopCollector]
 _collectors = weakref.WeakKeyDictionary()
 #: The loops that have a writer; no registry reads it.
 _written = LoopCollector()
-_lock = threading.Lock()
-
-
-def _renew_lock() -> None:
-    """In a forked child: a thread of the parent may have held it."""
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
 
 
 def register(
@@ -330,20 +283,19 @@ def register(
     changes nothing.
     """
     loop = metered(loop, name)
-    with _lock:
-        if getattr(values.ValueClass, "_multiprocess", False):
-            if not _written._has(loop, name):
-                _Writer(loop, name, interval_s)
-            _written.add(loop, name)
-            return
-        collector = _collectors.get(registry)
-        if collector is None:
-            collector = LoopCollector()
-            collector.add(loop, name)
-            registry.register(collector)
-            _collectors[registry] = collector
-            return
+    if getattr(values.ValueClass, "_multiprocess", False):
+        if not _written._has(loop, name):
+            _Writer(loop, name, interval_s)
+        _written.add(loop, name)
+        return
+    collector = _collectors.get(registry)
+    if collector is None:
+        collector = LoopCollector()
         collector.add(loop, name)
-        # The program may have unregistered it.
-        with contextlib.suppress(ValueError):  # a duplicate of itself
-            registry.register(collector)
+        registry.register(collector)
+        _collectors[registry] = collector
+        return
+    collector.add(loop, name)
+    # The program may have unregistered it.
+    with contextlib.suppress(ValueError):  # a duplicate of itself
+        registry.register(collector)

@@ -449,33 +449,6 @@ def test_a_provider_may_become_the_global_one(loop, loop_factory, otel):
     other.close()
 
 
-def test_a_forked_child_gets_locks_of_its_own(loop, otel):
-    reader, provider = otel
-    opentelemetry.instrument(loop, meter_provider=provider)
-    (loops,) = opentelemetry._of_others[provider].values()
-    (held,) = loops._readings.values()
-    with held._lock, opentelemetry._lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some threads of the SDK run
-        pid = os.fork()
-        if not pid:
-            free = [not held._lock.locked(), not opentelemetry._lock.locked()]
-            os._exit(0 if all(free) else 1)
-    assert os.waitpid(pid, 0)[1] == 0
-
-
-def test_names_may_have_another_prefix(loop, loop_factory, otel):
-    reader, provider = otel
-    other = loop_factory()
-    opentelemetry.instrument(loop, meter_provider=provider)
-    opentelemetry.instrument(
-        other, name="node", meter_provider=provider, prefix="nodejs"
-    )
-    found = collected(reader)
-    assert set(found) == {"main", "node"}
-    assert set(found["main"]) == set(found["node"])
-    other.close()
-
-
 GLOBAL = """
 import fastloop
 from fastloop.contrib.opentelemetry import instrument
