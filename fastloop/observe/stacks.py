@@ -41,18 +41,14 @@ def stack_of(
     refers to the frames, objects that the callback drops stay alive, and this
     thread would then run their destructors.
     """
-    from fastloop.loop import Loop
-
     frame = sys._current_frames().get(loop._thread_id or 0)
     found: list[FrameSummary] = []
     outermost = None
     while frame is not None:
         code = frame.f_code
         # A callback may run another loop.
-        if (
-            code is Loop.run_forever.__code__
-            and frame.f_locals.get("self") is loop
-        ):
+        is_run = code.co_name == "run_forever"
+        if is_run and frame.f_locals.get("self") is loop:
             break
         outermost = code
         if code is not without and len(found) < _MOST_FRAMES:

@@ -34,10 +34,17 @@ from . import stacks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
-    from typing import Any
+    from typing import Any, Protocol
 
-    from fastloop.loop import Loop
     from fastloop.metrics import SlowCallback
+
+    class _Loop(Protocol):
+        """A fastloop loop, as far as it is watched."""
+
+        _thread_id: int | None
+
+        def _running_callback(self) -> tuple[int, int] | None: ...
+
 
 #: The shortest limit: a tick of the clock by which callbacks are timed.
 _LEAST_S = 0.01
@@ -74,7 +81,7 @@ def _checked(limit_s: float) -> float:
 class Watchdog:
     """The thread that watches one loop, and what it has reported."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: _Loop) -> None:
         """Make a watchdog that does not run yet."""
         self._loop = weakref.ref(loop)
         self._limit_s = _LEAST_S
@@ -201,7 +208,7 @@ class Watchdog:
                 # excepthook has raised.
                 self._forget()
 
-    def _look_safely(self, loop: Loop) -> float:
+    def _look_safely(self, loop: _Loop) -> float:
         try:
             return self._look(loop)
         except Exception:
@@ -210,7 +217,7 @@ class Watchdog:
             sys.excepthook(*sys.exc_info())
             return self._limit_s
 
-    def _look(self, loop: Loop) -> float:
+    def _look(self, loop: _Loop) -> float:
         """Report the callback if it ran too long; return the next wait."""
         running = loop._running_callback()
         if running is None:
@@ -226,7 +233,7 @@ class Watchdog:
         return self._limit_s
 
     def _describe(
-        self, loop: Loop, callback: int, ran_ns: int
+        self, loop: _Loop, callback: int, ran_ns: int
     ) -> BlockedCallback | None:
         """Return the report of a callback.
 
@@ -289,14 +296,13 @@ class Watchdog:
 
 def _has_ended(outermost: CodeType | None) -> bool:
     """Whether the callback has ended and the loop reports it as slow."""
-    from fastloop.loop import Loop
-
-    return outermost is Loop._report_slow.__code__
+    return getattr(outermost, "co_qualname", "") == "Loop._report_slow"
 
 
-def _name(loop: Loop, outermost: CodeType | None) -> str:
+def _name(loop: _Loop, outermost: CodeType | None) -> str:
     """Return what runs: the task's coroutine, or the outermost function."""
-    task: asyncio.Task[Any] | None = asyncio.current_task(loop)
+    running: Any = loop
+    task: asyncio.Task[Any] | None = asyncio.current_task(running)
     if task is None:
         return "A callback" if outermost is None else outermost.co_qualname
     try:
