@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import zipfile
 
 import pytest
@@ -194,107 +193,6 @@ else:
     )
     both("fork.py")
     both("fork.py", "raise")
-
-
-def test_a_daemon_goes_on_as_without(both):
-    """Its output ends when the last of its processes does."""
-    both.write(
-        "daemon.py",
-        """
-import asyncio, os
-if os.fork():
-    os._exit(3)
-os.setsid()
-if os.fork():
-    os._exit(0)
-asyncio.run(asyncio.sleep(0))
-print(os.getpid() != os.getpgrp() == os.getsid(0))
-""",
-    )
-    done = both("daemon.py")
-    assert (done.returncode, done.stdout) == (3, "True\n")
-
-
-def test_all_input_and_output_pass_as_without(fastloop_command):
-    """100 MB out; the process is the program's own, without a pipe between."""
-    fastloop_command.write(
-        "much.py",
-        "import sys\n"
-        "for line in sys.stdin: pass\n"
-        "for _ in range(100): sys.stdout.write('x' * 1_000_000)\n",
-    )
-    process = fastloop_command.start("run", "much.py", stdin=subprocess.PIPE)
-    writer = threading.Thread(
-        target=lambda: (
-            process.stdin.writelines(["line\n"] * 100_000),
-            process.stdin.close(),
-        )
-    )
-    writer.start()
-    size = sum(map(len, iter(lambda: process.stdout.read(1 << 20), "")))
-    writer.join(LIMIT)
-    process.stdout.close()
-    assert (process.wait(LIMIT), size) == (0, 100_000_000)
-    assert process.stderr.read() == ""
-    process.stderr.close()
-
-
-def on_a_terminal(folder, data, *words):
-    """Run words on a terminal where data is typed; return status, output."""
-    ours, theirs = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=folder,
-        env=environment(TERM="dumb"),
-        start_new_session=True,
-    )
-    os.close(theirs)
-    os.write(ours, data)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # no process has the terminal open
-            break
-    os.close(ours)
-    return process.wait(LIMIT), shown.decode()
-
-
-@pytest.fixture
-def both_on_a_terminal(fastloop_command):
-    """As `both`, on a terminal; the typed line's echo may be anywhere."""
-
-    def both(data, *words):
-        plain, run = (
-            on_a_terminal(fastloop_command.folder, data, *more, *words)
-            for more in ((), ("-m", "fastloop", "run"))
-        )
-        echo = data.decode().replace("\n", "\r\n")
-        shown, expected = (
-            without_frames(one[1].replace(echo, "", 1)) for one in (run, plain)
-        )
-        assert shown == expected
-        assert run[0] == plain[0]
-        return run
-
-    both.write = fastloop_command.write
-    return both
-
-
-def test_a_program_has_the_terminal_as_without(both_on_a_terminal):
-    both_on_a_terminal.write(
-        "ask.py",
-        "import os, sys\n"
-        "print(sys.stdin.isatty(), os.ttyname(1) == os.ttyname(0))\n"
-        "print(os.getpgrp() == os.getpid(), input('name? '))\n"
-        "1 / 0\n",
-    )
-    status, shown = both_on_a_terminal(b"bob\n", "ask.py")
-    assert status == 1
-    assert "True bob" in shown and "ZeroDivisionError" in shown
 
 
 # -- the loop -----------------------------------------------------------------
