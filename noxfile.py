@@ -122,6 +122,8 @@ THREADED = sorted(
     # They start processes, whose threads are others' to look at.
     and path.parent.name not in ("cli", "package")
 )
+#: Calls by several threads, drawn by chance.
+THREADS = "tests/fuzz/threaded.py"
 #: ThreadSanitizer takes a thread of a forked child for the parent's thread of
 #: that number, and ends the child ("dup thread with used id").
 NOT_FORKED = (
@@ -319,7 +321,7 @@ stage(
     [
         f"{PYTEST} tests/unit {NETWORK} {WITHOUT_GIL} {MANY_LOOPS} "
         f"{NOT_SLOW} {NOT_ASYNCIO}",
-        "python tests/fuzz/threaded.py --seconds 60 --seed 20250101",
+        f"python {THREADS} --seconds 60 --seed 20250101",
     ],
     "3.14t",
 )
@@ -365,15 +367,19 @@ own("3.14t-rest", "3.14t", "free-threading", f"{OWN} {rest_of_own}")
 stage(
     "threads",
     "calls in threads, 10 minutes",
-    "python tests/fuzz/threaded.py --seconds 600",
+    f"python {THREADS} --seconds 600",
     "3.14t",
     part="free-threading",
 )
-for half in (0, 1):
+for name, about, words in (
+    ("0", "half of them", f"{' '.join(THREADED[0::2])} {NOT_FORKED}"),
+    ("1", "half of them", f"{' '.join(THREADED[1::2])} {NOT_FORKED}"),
+    ("threads", "calls in threads", f"{THREADS} --seconds 600"),
+):
     stage(
-        f"tsan-{half}",
-        "ThreadSanitizer, half of them",
-        f"{JUDGED}/races-{half} 0 {' '.join(THREADED[half::2])} {NOT_FORKED}",
+        f"tsan-{name}",
+        f"ThreadSanitizer, {about}",
+        f"{JUDGED}/races-{name} 0 {words}",
         "tsan",
         part="races",
         # A test's program may take half of it (isolated_scripts.LIMIT): one

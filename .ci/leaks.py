@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs our own tests under sanitizers and judges what these report.
+"""Runs our own tests, or a program, under sanitizers and judges their reports.
 
 CPython keeps memory to its end, and a leak in an application's own objects
 passes through our frames too, because our loop calls the application.  So a
@@ -8,6 +8,7 @@ before the bytecode interpreter's.  Any other kind of report is a failure,
 also one of CPython's code.
 
     leaks.py REPORTS 0|1 PYTEST ARGUMENT...
+    leaks.py REPORTS 0|1 PROGRAM.py ARGUMENT...
 
 REPORTS is where reports go, without their ends; with 0, what leaks is not
 judged: what ends an interpreter in the middle of things leaves behind what is
@@ -74,12 +75,14 @@ def options(log: Path, leaks: bool) -> dict[str, str]:
 
 
 def run(log: Path, leaks: str, *words: str) -> tuple[int, list, list]:
-    """Run pytest; return its status, the reports and their failures."""
+    """Run it; return its status, the reports and their failures."""
     for old in log.parent.glob(log.name + ".*"):
         old.unlink()
     python = Path(os.environ.get("VENV", ".venv"), "bin", "python")
+    program = re.search(r"(^|/)(?!test_)\w+\.py$", words[0])
+    pytest = () if program else ("-m", "pytest", "-q")
     code = subprocess.call(
-        [python, "-m", "pytest", "-q", *words],
+        [python, *pytest, *words],
         env={**os.environ, **options(log, leaks == "1")},
     )
     found = sorted(log.parent.glob(log.name + ".*"))
