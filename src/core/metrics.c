@@ -163,9 +163,11 @@ metrics_new(FlLoop *loop)
        subtracted. */
     metrics->enabled_ns = fl_clock_ns();
     metrics->since_ns = metrics->lag_from_ns = metrics->enabled_ns;
-    metrics->callbacks_at_start = loop->callback_count;
-    metrics->polls_at_start = loop->poller->polls;
     /* Another thread may enable metrics while the loop runs. */
+    metrics->callbacks_at_start =
+        __atomic_load_n(&loop->callback_count, __ATOMIC_RELAXED);
+    metrics->polls_at_start =
+        __atomic_load_n(&loop->poller->polls, __ATOMIC_RELAXED);
     metrics->time_state = !fl_loop_is_running(loop) ? FL_TIME_OUTSIDE
                           : atomic_load(&loop->poller->sleeping)
                               ? FL_TIME_SLEEPING

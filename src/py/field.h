@@ -13,16 +13,6 @@
 
 #include "py/compat.h"
 
-#include <stdbool.h>
-
-/* Whether the field has an object.  Another thread may change it at any time,
-   so this reads only the pointer, without the critical section. */
-static inline bool
-fl_field_is_set(PyObject *const *field)
-{
-    return __atomic_load_n(field, __ATOMIC_RELAXED) != NULL;
-}
-
 /* The object in a field of `owner`, or NULL. */
 static inline PyObject *
 fl_field_get(void *owner, PyObject *const *field)

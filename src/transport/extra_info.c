@@ -78,26 +78,26 @@ fl_socket_detach(const FlState *state, PyObject *sock)
 PyObject *
 fl_stream_get_socket(FlStream *self)
 {
-    if (!fl_field_is_set(&self->sock) && self->fd >= 0) {
-        PyObject *sock =
-            fl_socket_from_fd(self->state, self->fd, self->accepted_protocol);
-        if (sock == NULL) {
-            return NULL;
-        }
-        bool is_late;
-        Py_BEGIN_CRITICAL_SECTION(self);
-        is_late = self->sock != NULL || self->fd < 0;
-        if (!is_late) {
-            self->sock = sock;
-        }
-        Py_END_CRITICAL_SECTION();
-        if (is_late) {
-            /* Creating the object ran Python code.  Another thread or a signal
-               handler has created the object first, or has closed the
-               stream. */
-            fl_socket_detach(self->state, sock);
-            Py_DECREF(sock);
-        }
+    PyObject *sock = fl_field_get(self, &self->sock);
+    if (sock != NULL || self->fd < 0) {
+        return sock;
+    }
+    sock = fl_socket_from_fd(self->state, self->fd, self->accepted_protocol);
+    if (sock == NULL) {
+        return NULL;
+    }
+    bool is_late;
+    Py_BEGIN_CRITICAL_SECTION(self);
+    is_late = self->sock != NULL || self->fd < 0;
+    if (!is_late) {
+        self->sock = sock;
+    }
+    Py_END_CRITICAL_SECTION();
+    if (is_late) {
+        /* Creating the object ran Python code.  Another thread or a signal
+           handler has created the object first, or has closed the stream. */
+        fl_socket_detach(self->state, sock);
+        Py_DECREF(sock);
     }
     return fl_field_get(self, &self->sock);
 }

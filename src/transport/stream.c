@@ -203,9 +203,7 @@ fl_stream_note_file(FlStream *self)
 void
 fl_stream_expose_fd(FlStream *self)
 {
-    if (self->loop != NULL && !fl_loop_on_other_thread(self->loop)) {
-        fl_stream_flush_if_corked(self);
-    }
+    fl_stream_flush_if_corked(self);
     self->exposed = true;
 }
 
