@@ -26,13 +26,13 @@ from harness import (
     counts,
     daemons,
     loops,
+    machine,
     markdown,
     report,
     schedule,
     words,
 )
 
-HERE = Path(__file__).resolve().parent
 QUICK_BUDGET = 150.0
 QUICK_LIMIT = 12.0
 
@@ -64,7 +64,6 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="everything in less than 3 minutes, with rougher figures",
     )
-    add("--python", default=sys.executable, help="the interpreter measured")
     add("--json", metavar="FILE", help="write all raw figures")
     add("--from", metavar="JSON", dest="saved", help="measure nothing: read")
     add(
@@ -98,12 +97,6 @@ def parse_arguments() -> argparse.Namespace:
         help="draw the report's chart: STEM-light.svg and STEM-dark.svg",
     )
     add("--also", metavar="JSON", help="rows of another run for the report")
-    add(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: rows that never wait count the process's CPU time",
-    )
     return parser.parse_args()
 
 
@@ -113,7 +106,7 @@ def say(text: str) -> None:
 
 
 def find_loops(
-    wanted: str | None, python: str, hint: str = ""
+    wanted: str | None, hint: str = ""
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the version of each loop that can be raced, by name, and why
     others cannot.
@@ -131,7 +124,7 @@ def find_loops(
             reason = build.problem(loops.C_SERVERS[name])
             answer = {"error": reason} if reason else {"version": "C"}
         else:
-            answer = schedule.probe(name, python)
+            answer = schedule.probe(name)
         if "error" not in answer:
             found[name] = answer["version"]
             continue
@@ -206,11 +199,9 @@ def settings_of(args: argparse.Namespace) -> schedule.Settings:
     quick = args.quick
     budget = QUICK_BUDGET if quick else None
     return schedule.Settings(
-        python=args.python,
         repeat=args.repeat or (2 if quick else 5),
         more=args.more,
         scale=args.scale or (0.5 if quick else 1.0),
-        clock=args.clock,
         budget=60 * args.minutes if args.minutes else budget,
         case_budget=args.case_seconds,
         limit=args.limit
@@ -229,9 +220,8 @@ def prepare(
     cases = case.pick_cases(known, args.cases)
     # The race itself, which writes a report, has what this Python can have.
     hint = " (`make race` has them)" if args.quick and not args.results else ""
-    found, without_loops = find_loops(args.loops, args.python, hint)
-    machine = [args.python, str(HERE / "harness" / "machine.py")]
-    facts = schedule.run_json(machine, 20.0)
+    found, without_loops = find_loops(args.loops, hint)
+    facts = machine.facts()
     facts["loops"] = found
     facts["without_loops"] = without_loops
     facts["without"] = find_missing(cases, facts)

@@ -23,7 +23,7 @@ def nothing() -> None:
     pass
 
 
-@loop_case("call_soon", "call_soon, batch", serial=True)
+@loop_case("call_soon", "call_soon, batch")
 def batch(loop: Loop, run: Run) -> Figure:
     def schedule() -> None:
         call_soon = loop.call_soon
@@ -54,12 +54,10 @@ def run_chain(loop: Loop, run: Run) -> Figure:
     return run.sample(chain, CHAIN)
 
 
-chain = loop_case("chain", "call_soon chain", serial=True)(run_chain)
+chain = loop_case("chain", "call_soon chain")(run_chain)
 
 
-@loop_case(
-    "chain_idle250", "call_soon chain, 250 idle connections", serial=True
-)
+@loop_case("chain_idle250", "call_soon chain, 250 idle connections")
 def chain_with_idle(loop: Loop, run: Run) -> Figure:
     accepted = asyncio.Semaphore(0)
 

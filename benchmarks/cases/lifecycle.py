@@ -18,7 +18,6 @@ TASKS = 100
     "run_until_complete",
     "run_until_complete, trivial coroutine",
     unit="us",
-    serial=True,
 )
 def short_run(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
     def runs() -> None:
@@ -28,7 +27,7 @@ def short_run(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
     return run.sample(runs, RUNS, unit=1_000)
 
 
-@simple_case("new_loop", "new_event_loop + close", unit="us", serial=True)
+@simple_case("new_loop", "new_event_loop + close", unit="us")
 def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
     def loops() -> None:
         for _ in range(LOOPS):
@@ -41,7 +40,6 @@ def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
     "gather_new",
     "gather of 100 in a new loop, a task",
     reach="1850",
-    serial=True,
 )
 def whole_life(new_loop: LoopFactory, run: Run) -> Figure:
     def life() -> None:

@@ -40,14 +40,16 @@ def one_way(
     limit: str = "sink",
     limits: Sequence[str] = ("c-epoll",),
 ) -> Case:
-    options = {"connections": 8, "receive": int(limit == "source")}
+    options = {
+        "connections": 8,
+        "receive" if limit == "source" else "oneway": 1,
+    }
     return served_case(
         name,
         "streams",
         "oneway.py",
         [f"--mode={mode}"],
         [Load(name, title, options, reach, bulk=True)],
-        program="bulk_load",
         limits=limits,
         mode=limit,
     )
@@ -64,7 +66,7 @@ CASES = (
             echo_load("streams", TITLE, 64, 16 * KIB, "1.9x"),
             echo_load("streams", TITLE, 8, 100 * KIB, "2.8x"),
         ],
-        limits=("c-epoll", "c-late"),
+        limits=("c-epoll",),
     ),
     by_message("readline", "1.4x"),
     by_message("readexactly", "1.25x"),

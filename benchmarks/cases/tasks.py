@@ -28,31 +28,31 @@ async def gather_trivial(count: int) -> None:
     await asyncio.gather(*[trivial() for _ in range(count)])
 
 
-@task_case("sleep0", "sleep(0), 1 task", SWITCHES, serial=True)
+@task_case("sleep0", "sleep(0), 1 task", SWITCHES)
 async def sleep_alone() -> None:
     await switches(SWITCHES)
 
 
-@task_case("sleep0_100", "sleep(0), 100 tasks", SWITCHES, serial=True)
+@task_case("sleep0_100", "sleep(0), 100 tasks", SWITCHES)
 async def sleep_hundred() -> None:
     each = SWITCHES // TASKS
     for task in [asyncio.create_task(switches(each)) for _ in range(TASKS)]:
         await task
 
 
-@task_case("create_task", "create_task + await", CREATED, serial=True)
+@task_case("create_task", "create_task + await", CREATED)
 async def create_and_await() -> None:
     create_task = asyncio.get_running_loop().create_task
     for _ in range(CREATED):
         await create_task(trivial())
 
 
-@task_case("gather_1000", "gather of 1,000", GATHERED, serial=True)
+@task_case("gather_1000", "gather of 1,000", GATHERED)
 async def gather() -> None:
     await gather_trivial(GATHERED)
 
 
-@task_case("queue", "Queue ping-pong", ITEMS, serial=True)
+@task_case("queue", "Queue ping-pong", ITEMS)
 async def ping_pong() -> None:
     pings: asyncio.Queue = asyncio.Queue()
     pongs: asyncio.Queue = asyncio.Queue()

@@ -22,8 +22,8 @@ MODES = {
     "tls": "TLS",
 }
 LIMITS = {
-    "protocol": ("c-epoll", "c-late", "c-uv"),
-    "streams": ("c-epoll", "c-late"),
+    "protocol": ("c-epoll",),
+    "streams": ("c-epoll",),
     "tls": ("c-tls",),
 }
 

@@ -30,7 +30,7 @@ ROW = 50
 Loop = asyncio.AbstractEventLoop
 
 
-@loop_case("threadsafe_same", "call_soon_threadsafe, same thread", serial=True)
+@loop_case("threadsafe_same", "call_soon_threadsafe, same thread")
 def same_thread(loop: Loop, run: Run) -> Figure:
     def schedule() -> None:
         call_soon_threadsafe = loop.call_soon_threadsafe

@@ -23,7 +23,7 @@ ROUNDS = 5_000
 Loop = asyncio.AbstractEventLoop
 
 
-@loop_case("call_later_cancel", "call_later + cancel", serial=True)
+@loop_case("call_later_cancel", "call_later + cancel")
 def cancelled(loop: Loop, run: Run) -> Figure:
     def schedule() -> None:
         for _ in range(BATCH):
@@ -32,7 +32,7 @@ def cancelled(loop: Loop, run: Run) -> Figure:
     return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-@loop_case("timers_due_heap", "10,000 timers due at once", serial=True)
+@loop_case("timers_due_heap", "10,000 timers due at once")
 def due_at_once(loop: Loop, run: Run) -> Figure:
     """Time scheduling and running, not the wait in between."""
     start = waited = 0
@@ -57,7 +57,7 @@ def due_at_once(loop: Loop, run: Run) -> Figure:
     return figure(sample() for _ in run.repeat())
 
 
-@loop_case("timer_rounds", "timer rounds", serial=True)
+@loop_case("timer_rounds", "timer rounds")
 def rounds(loop: Loop, run: Run) -> Figure:
     call_later = loop.call_later
     left = 0

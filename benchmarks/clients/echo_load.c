@@ -1,17 +1,23 @@
-/* Loads an echo server: one message in flight on every connection.
+/* Loads a server: one message in flight on every connection, or bytes that go
+ * one way as fast as they can.
  *
  *     echo_load --port P --server PID --connections N --size BYTES
  *
  * --unix PATH and --udp 1 choose other sockets than TCP's, --lines 1 makes
- * each message a line, --fresh 1 gives each a connection of its own.
+ * each message a line, --fresh 1 gives each a connection of its own.  --oneway 1 sends and expects no answer,
+ * --receive 1 only receives; these count KiB, so that a window never counts
+ * none.
  *
  * Until the first window every byte that comes back is compared with what
  * was sent; each connection sends other bytes than its neighbours.
  */
 #include "load.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 
 #define SHIFTS 251
 
@@ -86,11 +92,35 @@ step(Load *load, LoadConnection *connection)
     }
 }
 
+/* Level-triggered, one call each time: a server that keeps up would hold a
+ * generator that goes on until the socket would block. */
+static void
+step_oneway(Load *load, LoadConnection *connection)
+{
+    static uint64_t total;
+    if (load->options.receive) {
+        total += load_receive(load, connection);
+    }
+    else {
+        ssize_t count =
+            send(connection->fd, load->scratch, LOAD_SCRATCH, MSG_NOSIGNAL);
+        if (count < 0 && errno != EAGAIN) {
+            load_fail("send: %s", strerror(errno));
+        }
+        total += count > 0 ? (uint64_t)count : 0;
+    }
+    load->answered = total / 1024;
+}
+
 int
 main(int argc, char **argv)
 {
     Load load = {0};
     load_options(&load.options, argc, argv);
+    if (load.options.oneway || load.options.receive) {
+        load.events = load.options.receive ? EPOLLIN : EPOLLOUT;
+        return load_run(&load, step_oneway);
+    }
     make_pattern(load.options.size, load.options.lines);
     return load_run(&load, step);
 }

@@ -22,13 +22,11 @@ COMPILE_LIMIT = 120
 #: Each program's folder, whose shared source it needs, and its library.
 PROGRAMS = {
     "echo_load": ("clients", ""),
-    "bulk_load": ("clients", ""),
     "tail_load": ("clients", "openssl"),
     "http_load": ("clients", ""),
     "tls_load": ("clients", "openssl"),
     "c_epoll": ("limits", ""),
     "c_tls": ("limits", "openssl"),
-    "c_uv": ("limits", "libuv"),
 }
 SHARED = {"clients": "load", "limits": "limit"}
 

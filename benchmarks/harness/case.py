@@ -75,8 +75,7 @@ class Case:
 
     `loops` lists the loops it makes sense for; empty means every loop that
     is a loop of its own.  `seconds` is for how long it should measure,
-    `limit` after how many seconds it is given up.  `serial` cases never
-    wait, so their clock may be the process's own CPU time.  In each
+    `limit` after how many seconds it is given up.  In each
     repetition all loops are measured in so many `rounds`: the more, the more
     the figures spread.  `programs` are the C programs it needs, by their
     names in build.py, `packages` those of PyPI, `daemons` the servers, by
@@ -93,7 +92,6 @@ class Case:
     loops: tuple[str, ...] = ()
     seconds: float = 0.2
     limit: float = 60.0
-    serial: bool = False
     rounds: int = 1
     programs: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()

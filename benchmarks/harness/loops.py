@@ -4,7 +4,7 @@ Every loop is made the way its own documentation says.  aiofastnet is a
 library over another loop, so it only joins where there is a network: over
 asyncio's loop, and over uvloop where TLS is what counts.  Alphas do not race,
 nor what nobody keeps (zloop, talyn, loopmini, veloxloop).
-c-epoll, c-late, c-uv and c-tls are no Python loops: they are the plain C
+c-epoll and c-tls are no Python loops: they are the plain C
 servers of `limits/`, raced so that a table says how far from the floor a
 loop is.
 """
@@ -38,12 +38,7 @@ SERVER_LOOPS = tuple(
 # rloop refuses ssl=.
 TLS_LOOPS = tuple(name for name in PYTHON_LOOPS if name != "rloop")
 # The plain C servers, and the programs of build.py that they are.
-C_SERVERS = {
-    "c-epoll": "c_epoll",
-    "c-late": "c_epoll",
-    "c-uv": "c_uv",
-    "c-tls": "c_tls",
-}
+C_SERVERS = {"c-epoll": "c_epoll", "c-tls": "c_tls"}
 LOOPS = (*PYTHON_LOOPS, *C_SERVERS)
 # Not loops of their own: only the transports differ.
 TRANSPORTS_ONLY = ("aiofastnet", "aiofastnet-uvloop")

@@ -46,8 +46,7 @@ def server_command(
     """
     if run.loop in loops.C_SERVERS:
         program = build.path(loops.C_SERVERS[run.loop])
-        mode = "late" if run.loop == "c-late" else limit
-        command = [str(program), "--cpu", str(cpus()[0]), "--mode", mode]
+        command = [str(program), "--cpu", str(cpus()[0]), "--mode", limit]
     else:
         command = [
             sys.executable,

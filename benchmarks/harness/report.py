@@ -20,8 +20,8 @@ from harness.case import Case, Row
 from harness.loops import LOOPS
 from harness.schedule import Results, Settings
 
-# What is compared with; c-uv says how near the floor the TCP rows are.
-BASES = ("uvloop", "asyncio", "c-uv")
+# What is compared with.
+BASES = ("uvloop", "asyncio")
 
 
 def judged(row: Row, figures: list[dict]) -> float | None:

@@ -46,11 +46,9 @@ ALWAYS = ("asyncio", "uvloop", "fastloop", *C_SERVERS)
 class Settings:
     """How the measurements are taken, as the command line asked."""
 
-    python: str = sys.executable
     repeat: int = 5
     more: int = 0
     scale: float = 1.0
-    clock: str = "wall"
     budget: float | None = None
     case_budget: float | None = None
     limit: float | None = None
@@ -80,9 +78,9 @@ def run_json(command: list[str], limit: float) -> dict:
     return heat.run({"": command}, limit)[""]
 
 
-def probe(name: str, python: str) -> dict:
+def probe(name: str) -> dict:
     """Return {"version": ...} of the loop `name`, or {"error": ...}."""
-    command = [python, str(HARNESS / "worker.py"), name]
+    command = [sys.executable, str(HARNESS / "worker.py"), name]
     return run_json(command, PROBE_LIMIT)
 
 
@@ -252,7 +250,7 @@ def _worker(
     case: Case, loop: str, settings: Settings, *words: str
 ) -> list[str]:
     """Return the command of a worker."""
-    command = [settings.python, str(HARNESS / "worker.py"), loop, case.name]
+    command = [sys.executable, str(HARNESS / "worker.py"), loop, case.name]
     options = [f"--option={k}={v}" for k, v in settings.options.items()]
     return [*command, *words, *options]
 
@@ -306,7 +304,6 @@ def _take_heat(
             loop,
             settings,
             f"--seconds={case.seconds * settings.scale}",
-            f"--clock={settings.clock}",
             "--pause",
         )
         for loop in loops

@@ -1,6 +1,6 @@
 """Measures one case on one loop, in the fresh process it is started in.
 
-    python benchmarks/harness/worker.py LOOP CASE --seconds S [--clock cpu]
+    python benchmarks/harness/worker.py LOOP CASE --seconds S
     python benchmarks/harness/worker.py LOOP CASE --clock calls --folder F
     python benchmarks/harness/worker.py LOOP CASE --pause
     python benchmarks/harness/worker.py LOOP
@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import TextIO
@@ -25,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from harness import case, counts, first_client, heat, loops, parent  # noqa: E402
 
-CLOCKS = ("wall", "cpu", *counts.KINDS)
+CLOCKS = ("wall", *counts.KINDS)
 
 
 def _new_counter(args: argparse.Namespace) -> counts.Counter | None:
@@ -52,8 +51,6 @@ def _measure(
     if args.pause:
         run.pause = pause
     run.options = dict(part.split("=", 1) for part in args.option)
-    if args.clock == "cpu" and wanted.serial:
-        run.clock = time.process_time_ns
     if counter:
         run.counter = counter
         run.clock = counter.read

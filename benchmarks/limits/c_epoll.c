@@ -1,16 +1,13 @@
 /* A plain C server on epoll: what the kernel costs and nothing else.
  *
- *     c_epoll [--cpu N] [--mode echo|late|sink|source]
+ *     c_epoll [--cpu N] [--mode echo|sink|source]
  *
- * echo answers each read at once.  late first reads from every connection
- * that has something, then answers: where a message costs more than the
- * system calls, the peer works meanwhile.  sink reads only, source writes
- * only.  Level-triggered, three system calls a message at most.
+ * echo answers each read at once, sink reads only, source writes only.
+ * Level-triggered, three system calls a message at most.
  */
 #include "limit.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -25,12 +22,10 @@ typedef struct {
     size_t left;
     size_t done;
     char *kept;
-    bool ended;
 } Connection;
 
 static enum {
     ECHO,
-    LATE,
     SINK,
     SOURCE
 } mode;
@@ -46,13 +41,13 @@ fail(const char *what)
 static void
 set_mode(const char *name)
 {
-    static const char *const names[] = {"echo", "late", "sink", "source"};
+    static const char *const names[] = {"echo", "sink", "source"};
     for (mode = ECHO; mode <= SOURCE; mode++) {
         if (strcmp(name, names[mode]) == 0) {
             return;
         }
     }
-    limit_fail("--mode", "is echo, late, sink or source");
+    limit_fail("--mode", "is echo, sink or source");
 }
 
 static void
@@ -128,46 +123,6 @@ flush(int poll, Connection *connection)
     }
 }
 
-/* The first half of a late echo: reads into memory of the connection's. */
-static void
-read_late(Connection *connection)
-{
-    if (connection->kept == NULL) {
-        connection->kept = malloc(LIMIT_CHUNK);
-        if (connection->kept == NULL) {
-            fail("malloc");
-        }
-    }
-    ssize_t got = recv(connection->fd, connection->kept, LIMIT_CHUNK, 0);
-    connection->done = 0;
-    connection->left = got > 0 ? (size_t)got : 0;
-    connection->ended = got == 0 || (got < 0 && errno != EAGAIN);
-}
-
-/* The second half. */
-static void
-answer_late(int poll, Connection *connection)
-{
-    if (connection->ended) {
-        drop(connection);
-        return;
-    }
-    if (connection->left == 0) {
-        return;
-    }
-    ssize_t put =
-        send(connection->fd, connection->kept, connection->left, MSG_NOSIGNAL);
-    if (put < 0 && errno != EAGAIN) {
-        drop(connection);
-        return;
-    }
-    connection->done = put < 0 ? 0 : (size_t)put;
-    connection->left -= connection->done;
-    if (connection->left > 0) {
-        watch(poll, EPOLL_CTL_MOD, connection);
-    }
-}
-
 static void
 sink(Connection *connection)
 {
@@ -222,7 +177,6 @@ int
 main(int argc, char **argv)
 {
     static struct epoll_event events[MAX_EVENTS];
-    static Connection *late[MAX_EVENTS];
     set_mode(limit_prepare(argc, argv));
     int listener = limit_listen();
     int poll = epoll_create1(EPOLL_CLOEXEC);
@@ -232,22 +186,14 @@ main(int argc, char **argv)
     }
     for (;;) {
         int count = epoll_wait(poll, events, MAX_EVENTS, -1);
-        int waiting = 0;
         for (int i = 0; i < count; i++) {
             Connection *connection = events[i].data.ptr;
             if (connection == NULL) {
                 accept_all(poll, listener);
             }
-            else if (mode == LATE && connection->left == 0) {
-                read_late(connection);
-                late[waiting++] = connection;
-            }
             else {
                 handle(poll, connection);
             }
-        }
-        for (int i = 0; i < waiting; i++) {
-            answer_late(poll, late[i]);
         }
     }
 }
