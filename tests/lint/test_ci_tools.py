@@ -1,4 +1,4 @@
-"""The tools that judge find fault, and interpreters are made whole."""
+"""The tools that judge find fault, and a newcomer hears what is missing."""
 
 import importlib.util
 import os
@@ -55,12 +55,6 @@ def test_crashes_are_found(leaks):
     assert len(leaks.judge("src/a.c:3:9: runtime error: overflow")) == 1
     assert len(leaks.judge("WARNING: ThreadSanitizer: data race\n")) == 1
     assert leaks.judge("nothing to say\n") == []
-
-
-# -- interpreters -------------------------------------------------------------
-
-
-# -- a newcomer's machine -----------------------------------------------------
 
 
 def test_all_that_a_new_debian_lacks_is_named_at_once(tmp_path):

@@ -2,7 +2,6 @@
 pages say what was measured.
 """
 
-import ctypes
 import json
 import os
 import select
@@ -51,10 +50,8 @@ print(json.dumps(schedule.run_json([sys.executable, "-c", sys.argv[2]], 20)))
     ("program", "error"),
     [
         ("import os; os.abort()", "killed by signal 6: Aborted"),
-        ("import os; os.kill(os.getpid(), 40)", "killed by signal 40"),
         ("import os; os.write(1, bytes([255, 10]))", "exit 0: no output"),
         ("print(None)", "exit 0: no output"),
-        ("print([1])", "exit 0: no output"),
         ("raise SystemExit('no')", "exit 1: no"),
     ],
 )
@@ -121,7 +118,6 @@ def test_loops_alternate_sample_by_sample(tmp_path):
     ("act", "error"),
     [
         ("import os; os.abort()", "killed by signal 6: Aborted"),
-        ("raise OSError('no')", "exit 1: OSError: no"),
         ("import time; time.sleep(600)", "no answer in 2 s"),
         ("sys.exit()", "exit 0: no output"),
     ],
@@ -172,61 +168,6 @@ def test_samples_of_the_same_time_are_compared():
     assert asked(PAIRED, json.dumps([own, base])) == "2.0\n"
     few = {"figure": 90.0, "samples": [90.0]}
     assert asked(PAIRED, json.dumps([own, few])) == "3.0\n"
-
-
-MAPPED = """
-import asyncio
-import ctypes
-import sys
-sys.path.insert(0, sys.argv[1])
-from harness import first_client
-class Info(ctypes.Structure):
-    # The fourth is the number of blocks that are mapped.
-    _fields_ = [(f"field{number}", ctypes.c_size_t) for number in range(10)]
-mallinfo = ctypes.CDLL(None).mallinfo2
-mallinfo.restype = Info
-def mapped():
-    before = mallinfo().field3
-    blocks = [bytes(256 * 1024) for _ in range(64)]
-    return mallinfo().field3 - before
-print(mapped() > 0)
-"""
-
-
-def test_no_read_maps_memory_after_the_first_client_has_left():
-    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
-        pytest.skip("it needs glibc 2.33")
-    visit = "first_client.have_one(asyncio.new_event_loop)\n"
-    assert asked(MAPPED) == "True\n"
-    assert asked(MAPPED.replace("print", visit + "print")) == "False\n"
-
-
-SERVE = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/servers"]
-import serving
-serving.first_client.have_one = lambda new_loop: print("a client left")
-async def main():
-    print("it listens")
-words = ["--loop=asyncio", *sys.argv[2:]]
-serving.serve(serving.parser(None).parse_args(words), main)
-"""
-WORK = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from harness import worker
-def have_one(new_loop):
-    raise ValueError("a client left")
-worker.first_client.have_one = have_one
-sys.argv[1:] = ["asyncio", "call_soon"]
-worker.main()
-"""
-
-
-def test_a_client_leaves_each_server_and_program_first():
-    assert asked(SERVE) == "a client left\nit listens\n"
-    assert asked(SERVE, "--unvisited") == "it listens\n"
-    assert asked(WORK) == '{"error": "ValueError: a client left"}\n'
 
 
 # -- pages --------------------------------------------------------------------
@@ -298,9 +239,7 @@ print(*markdown.count_sentences([row]))
     ("own", "peer", "kind", "cell", "place"),
     [
         (2_038, 3_106, "instructions", "2,038 (rloop 3,106)", "first"),
-        (3_106, 2_038, "instructions", "3,106 (rloop 2,038)", "behind"),
         (1_000, 1_019, "instructions", "1,000 (rloop 1,019)", "even"),
-        (2.06, 2.02, "calls", "2.06 (rloop 2.02)", "even"),
         (2.12, 2.02, "calls", "2.12 (rloop 2.02)", "behind"),
     ],
 )

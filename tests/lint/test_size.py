@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 62_378
+MOST_LINES = 62_300
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
