@@ -60,7 +60,6 @@ def app_case(
     name: str,
     title: str,
     operations: int,
-    reach: str = "",
     packages: tuple[str, ...] = (),
     daemons: tuple[str, ...] = (),
     pinned: bool = True,
@@ -79,7 +78,7 @@ def app_case(
         return Case(
             name,
             "apps",
-            (Row(name, title, "1/s", better="more", reach=reach),),
+            (Row(name, title, "1/s", better="more"),),
             measure,
             loops=SERVER_LOOPS,
             seconds=1.0,
@@ -94,7 +93,6 @@ def app_case(
     "websockets",
     "websockets, echo of 100 B, 16 connections",
     FEWER * ROUNDS,
-    "1.1x",
     ("websockets",),
 )
 async def websockets_echo(run: Run) -> AsyncIterator[Work]:
@@ -133,7 +131,6 @@ async def websockets_echo(run: Run) -> AsyncIterator[Work]:
     "aiohttp_json",
     "aiohttp client and server, JSON, 16 connections",
     FEWER * ROUNDS,
-    "1.28x",
     ("aiohttp",),
 )
 async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
@@ -163,7 +160,6 @@ async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     "fastapi",
     "FastAPI under uvicorn, httpx, 16 connections",
     FEWER * ROUNDS,
-    "1.04x",
     ("fastapi", "httpx", "uvicorn"),
 )
 async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
@@ -202,10 +198,10 @@ async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
     await server.shutdown()
 
 
-def redis_get(name: str, title: str, clients: int, reach: str) -> Case:
+def redis_get(name: str, title: str, clients: int) -> Case:
     packages = daemons = ("redis",)
 
-    @app_case(name, title, clients * ROUNDS, reach, packages, daemons)
+    @app_case(name, title, clients * ROUNDS, packages, daemons)
     async def get(run: Run) -> AsyncIterator[Work]:
         import redis.asyncio as redis
 
@@ -227,7 +223,7 @@ def redis_get(name: str, title: str, clients: int, reach: str) -> Case:
 def asyncpg_select(name: str, title: str, clients: int) -> Case:
     packages, daemons = ("asyncpg",), ("postgres",)
 
-    @app_case(name, title, clients * ROUNDS, "", packages, daemons)
+    @app_case(name, title, clients * ROUNDS, packages, daemons)
     async def select(run: Run) -> AsyncIterator[Work]:
         import asyncpg
 
@@ -266,7 +262,6 @@ async def pump(
     "proxy",
     "proxy on streams, 32 connections of 1 KB",
     CLIENTS * ROUNDS,
-    "1.3x",
 )
 async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
     async def echo(
@@ -310,7 +305,6 @@ async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
     "aiofiles",
     "aiofiles, 64 reads of 4 KiB at once",
     64,
-    "1.7x",
     ("aiofiles",),
     pinned=False,
 )
@@ -332,7 +326,6 @@ async def aiofiles_reads(run: Run) -> AsyncIterator[Work]:
     "to_thread",
     "to_thread of a SHA-256 of 8 KiB, 64 at once",
     64,
-    "2.0x",
     pinned=False,
 )
 async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
@@ -350,8 +343,8 @@ CASES = (
     websockets_echo,
     aiohttp_json,
     fastapi_httpx,
-    redis_get("redis_1", "redis-py, one GET at a time", 1, "1.03x"),
-    redis_get("redis_32", "redis-py, GET, 32 clients", CLIENTS, "1.2x"),
+    redis_get("redis_1", "redis-py, one GET at a time", 1),
+    redis_get("redis_32", "redis-py, GET, 32 clients", CLIENTS),
     asyncpg_select("asyncpg_1", "asyncpg, SELECT 1, one connection", 1),
     asyncpg_select("asyncpg_32", "asyncpg, SELECT 1, 32 connections", CLIENTS),
     proxy_on_streams,

@@ -74,7 +74,6 @@ def idle_case(
     name: str,
     title: str,
     options: Sequence[str],
-    reach: str,
     tls: bool = False,
 ) -> Case:
     count, unit = (TLS_CONNECTIONS, "KiB") if tls else (CONNECTIONS, "B")
@@ -90,7 +89,7 @@ def idle_case(
     return Case(
         name,
         "memory",
-        (Row(name, title, unit, reach=reach),),
+        (Row(name, title, unit),),
         measure,
         loops=(*TLS_LOOPS, "c-tls") if tls else (*SERVER_LOOPS, "c-epoll"),
         seconds=1.0,
@@ -102,19 +101,16 @@ CASES = (
         "idle_protocol",
         "an idle connection, Protocol",
         ["--mode=protocol"],
-        "880",
     ),
     idle_case(
         "idle_streams",
         "an idle connection, streams",
         ["--mode=streams"],
-        "4400",
     ),
     idle_case(
         "idle_tls",
         "an idle connection, TLS",
         ["--mode=protocol", "--tls"],
-        "31",
         tls=True,
     ),
 )

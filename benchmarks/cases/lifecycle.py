@@ -39,7 +39,6 @@ def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
 @simple_case(
     "gather_new",
     "gather of 100 in a new loop, a task",
-    reach="1850",
 )
 def whole_life(new_loop: LoopFactory, run: Run) -> Figure:
     def life() -> None:

@@ -22,12 +22,11 @@ ORDER = 106
 KIB = 1024
 
 
-def sock_load(connections: int, size: int, reach: str) -> Load:
+def sock_load(connections: int, size: int) -> Load:
     return Load(
         f"sock_{load_key(connections, size)}",
         f"sock_recv + sock_sendall, {connections} of {size_name(size)}",
         {"connections": connections, "size": size},
-        reach,
     )
 
 
@@ -107,10 +106,10 @@ CASES = (
         "sock_echo.py",
         [],
         [
-            sock_load(64, 64, "2.0x"),
-            sock_load(64, KIB, "2.0x"),
-            sock_load(64, 16 * KIB, "1.8x"),
-            sock_load(8, 100 * KIB, "1.4x"),
+            sock_load(64, 64),
+            sock_load(64, KIB),
+            sock_load(64, 16 * KIB),
+            sock_load(8, 100 * KIB),
         ],
         limits=("c-epoll",),
     ),
@@ -119,14 +118,13 @@ CASES = (
             "connect",
             "connect, one echo of 64 B, close",
             {"connections": 32, "size": 64, "fresh": 1},
-            "1.3x",
         ),
         "echo.py",
         "--mode=protocol",
         limits=("c-epoll",),
     ),
     socket_case(
-        Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}, "1.4x"),
+        Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}),
         "udp_echo.py",
     ),
     socket_case(

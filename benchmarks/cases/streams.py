@@ -14,7 +14,7 @@ KIB = 1024
 TITLE = "TCP echo, streams"
 
 
-def by_message(name: str, reach: str) -> Case:
+def by_message(name: str) -> Case:
     return served_case(
         name,
         "streams",
@@ -25,7 +25,6 @@ def by_message(name: str, reach: str) -> Case:
                 name,
                 f"{TITLE}, {name}, 64 of 1 KiB",
                 {"size": KIB, "lines": int(name == "readline")},
-                reach,
             )
         ],
         limits=("c-epoll",),
@@ -36,7 +35,6 @@ def one_way(
     name: str,
     title: str,
     mode: str,
-    reach: str,
     limit: str = "sink",
     limits: Sequence[str] = ("c-epoll",),
 ) -> Case:
@@ -49,7 +47,7 @@ def one_way(
         "streams",
         "oneway.py",
         [f"--mode={mode}"],
-        [Load(name, title, options, reach, bulk=True)],
+        [Load(name, title, options, bulk=True)],
         limits=limits,
         mode=limit,
     )
@@ -62,20 +60,16 @@ CASES = (
         "echo.py",
         ["--mode=streams"],
         [
-            echo_load("streams", TITLE, 64, 64, "1.25x"),
-            echo_load("streams", TITLE, 64, 16 * KIB, "1.9x"),
-            echo_load("streams", TITLE, 8, 100 * KIB, "2.8x"),
+            echo_load("streams", TITLE, 64, 64),
+            echo_load("streams", TITLE, 64, 16 * KIB),
+            echo_load("streams", TITLE, 8, 100 * KIB),
         ],
         limits=("c-epoll",),
     ),
-    by_message("readline", "1.4x"),
-    by_message("readexactly", "1.25x"),
-    one_way("streams_receive", "one way, streams receive", "streams", "8x"),
-    one_way(
-        "protocol_receive", "one way, Protocol receives", "receive", "2.35x"
-    ),
-    one_way(
-        "protocol_send", "one way, Protocol sends", "send", "1.25x", "source"
-    ),
-    one_way("sendfile", "sendfile", "sendfile", "", "source", ()),
+    by_message("readline"),
+    by_message("readexactly"),
+    one_way("streams_receive", "one way, streams receive", "streams"),
+    one_way("protocol_receive", "one way, Protocol receives", "receive"),
+    one_way("protocol_send", "one way, Protocol sends", "send", "source"),
+    one_way("sendfile", "sendfile", "sendfile", "source", ()),
 )

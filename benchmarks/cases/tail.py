@@ -28,7 +28,6 @@ ROUNDS = 2
 # Of the time, the load's warm-up included, in which things are counted.
 COUNTED = 1.3
 NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
-REACH = {"tail_chain_p99": "100"}
 
 
 def late_rows(
@@ -40,7 +39,6 @@ def late_rows(
             name,
             f"{title}, {NAMES[part]}",
             "us",
-            reach=REACH.get(name, ""),
             aside=aside,
         )
         for part, name in names.items()

@@ -28,22 +28,17 @@ LIMITS = {
 }
 
 
-def echo_load(
-    mode: str, title: str, connections: int, size: int, reach: str = ""
-) -> Load:
+def echo_load(mode: str, title: str, connections: int, size: int) -> Load:
     """Return the load of `connections` that send `size` bytes."""
     return Load(
         f"echo_{mode}_{load_key(connections, size)}",
         f"{title}, {connections:,} of {size_name(size)}",
         {"connections": connections, "size": size},
-        reach,
     )
 
 
-def echo_case(mode: str, connections: int, size: int, reach: str = "") -> Case:
-    load = echo_load(
-        mode, f"TCP echo, {MODES[mode]}", connections, size, reach
-    )
+def echo_case(mode: str, connections: int, size: int) -> Case:
+    load = echo_load(mode, f"TCP echo, {MODES[mode]}", connections, size)
     tls = mode == "tls"
     return served_case(
         load.key,
@@ -66,8 +61,8 @@ CASES = (
     echo_case("buffered", 64, 64),
     echo_case("buffered", 64, KIB),
     echo_case("buffered", 64, 16 * KIB),
-    echo_case("streams", 64, KIB, "1.25x"),
-    echo_case("tls", 64, KIB, "1.1x"),
+    echo_case("streams", 64, KIB),
+    echo_case("tls", 64, KIB),
     echo_case("tls", 8, 100 * KIB),
     served_case(
         "echo_unvisited",

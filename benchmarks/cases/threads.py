@@ -50,7 +50,6 @@ async def many_in_flight() -> None:
     "run_in_executor, 10 in flight, all ten",
     FLIGHTS,
     unit="us",
-    reach="27",
 )
 async def ten_in_flight() -> None:
     await fly(FLIGHTS, 10)

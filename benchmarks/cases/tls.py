@@ -21,24 +21,22 @@ ECHOES = (
     (
         "tls_protocol",
         "protocol",
-        [echo_load("tls", "TCP echo, TLS", 64, 16 * KIB, "1.2x")],
+        [echo_load("tls", "TCP echo, TLS", 64, 16 * KIB)],
     ),
     (
         "tls_buffered",
         "buffered",
         [
-            echo_load(
-                "tls_buffered", "TLS echo, BufferedProtocol", 64, size, reach
-            )
-            for size, reach in ((KIB, "1.1x"), (16 * KIB, "1.2x"))
+            echo_load("tls_buffered", "TLS echo, BufferedProtocol", 64, size)
+            for size in (KIB, 16 * KIB)
         ],
     ),
     (
         "tls_streams",
         "streams",
         [
-            echo_load("tls_streams", "TLS echo, streams", 64, size, reach)
-            for size, reach in ((KIB, "1.2x"), (16 * KIB, "1.4x"))
+            echo_load("tls_streams", "TLS echo, streams", 64, size)
+            for size in (KIB, 16 * KIB)
         ],
     ),
 )
@@ -54,11 +52,7 @@ CASES = (
         "tls",
         "oneway.py",
         ["--mode=receive", "--tls"],
-        [
-            Load(
-                "tls_bulk", "TLS, Protocol receives from 8", BULK, "1.1x", True
-            )
-        ],
+        [Load("tls_bulk", "TLS, Protocol receives from 8", BULK, bulk=True)],
         mode="sink",
         **TLS,
     ),
@@ -72,7 +66,6 @@ CASES = (
                 "tls_handshake",
                 "TLS, full handshake and close",
                 HANDSHAKES,
-                "1.08x",
             )
         ],
         **TLS,

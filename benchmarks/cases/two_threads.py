@@ -215,21 +215,21 @@ def factor(new_loop: LoopFactory, run: Run, work: Work) -> Figure:
     return figure(samples)
 
 
-def case(key: str, what: str, work: Work, reach: str) -> Case:
+def case(key: str, what: str, work: Work) -> Case:
     """Return a case of its own: a loop that fails one may do the others."""
 
     def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
         return {key: factor(new_loop, run, work)}
 
     title = f"two threads over one, {what}"
-    row = Row(key, title, "times", "more", reach=reach)
+    row = Row(key, title, "times", "more")
     return Case(key, "core", (row,), measure, free_threaded=True)
 
 
 CASES = (
-    case("two_threads", "callbacks", callbacks, "1.9"),
-    case("two_threads_echo", "TCP echo", echoes, "1.85"),
-    case("two_threads_tls", "TLS echo", tls_echoes, "1.8"),
-    case("two_threads_streams", "streams", stream_echoes, "1.8"),
-    case("two_threads_tasks", "tasks", tasks, ""),
+    case("two_threads", "callbacks", callbacks),
+    case("two_threads_echo", "TCP echo", echoes),
+    case("two_threads_tls", "TLS echo", tls_echoes),
+    case("two_threads_streams", "streams", stream_echoes),
+    case("two_threads_tasks", "tasks", tasks),
 )

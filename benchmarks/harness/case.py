@@ -51,9 +51,8 @@ class Row:
 
     `better` says what is good: "less" or "more" (both get ratios), or
     "near 0" for how late a timer is, where less than 0 is wrong.
-    `judge` picks among the repetitions: "median" or "least".  `reach` is
-    what fastloop is meant to reach: a ratio over uvloop ("1.3x"), or a figure
-    ("105").  A row that is `aside` explains another and is no race of its own.
+    `judge` picks among the repetitions: "median" or "least".  A row
+    that is `aside` explains another and is no race of its own.
     """
 
     key: str
@@ -61,7 +60,6 @@ class Row:
     unit: str
     better: str = "less"
     judge: str = "median"
-    reach: str = ""
     aside: bool = False
 
     def is_judged(self) -> bool:
@@ -206,7 +204,6 @@ def simple_case(
     *,
     unit: str = "ns",
     group: str = "core",
-    reach: str = "",
     **rest: Any,
 ) -> Callable[[Callable[[LoopFactory, Run], Figure]], Case]:
     """Make a case with one row of a function that gives one figure."""
@@ -215,7 +212,7 @@ def simple_case(
         return Case(
             name=name,
             group=group,
-            rows=(Row(name, title, unit, reach=reach),),
+            rows=(Row(name, title, unit),),
             measure=lambda new_loop, run: {name: function(new_loop, run)},
             **rest,
         )

@@ -47,7 +47,6 @@ HEAD = (
     "plain C",
     "instructions",
     "system calls",
-    "reach",
     "place",
 )
 
@@ -140,31 +139,9 @@ def count_place(row: dict, kind: str) -> str:
     return "first" if own < peer[0] else "behind"
 
 
-def aim(row: dict) -> tuple[float, float | None]:
-    """Return what fastloop is meant to reach and what it does reach: a
-    ratio over uvloop if the row says so, else a figure."""
-    if row["reach"].endswith("x"):
-        return float(row["reach"][:-1]), ratio(row, "fastloop", "uvloop")
-    return float(row["reach"]), figure(row, "fastloop")
-
-
-def is_short(row: dict) -> bool:
-    """Say whether fastloop misses what it is meant to reach."""
-    if not row["reach"]:
-        return False
-    meant, own = aim(row)
-    if own is None:
-        return False
-    more = row["better"] == "more" or row["reach"].endswith("x")
-    return own < meant if more else own > meant
-
-
 def line(row: dict) -> list[str]:
     """Return the cells of a row."""
     peer, limit = best_peer(row), best(row, C_SERVERS)
-    reach = row["reach"].removesuffix("x")
-    if reach == row["reach"] != "":
-        reach += f" {row['unit']}"
     return [
         row["title"],
         row["unit"],
@@ -177,7 +154,6 @@ def line(row: dict) -> list[str]:
         f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
         count_cell(row, INSTRUCTIONS),
         count_cell(row, CALLS),
-        f"{reach} (short)" if is_short(row) else reach,
         place(row),
     ]
 
@@ -330,15 +306,6 @@ def summary(rows: list[dict]) -> list[str]:
         slower = [row for row in judged if place(row, peer) == "**behind**"]
         out += ["", f"Rows slower than {peer}:", ""] if slower else []
         out += [f"- {row['title']}" for row in slower]
-    short_of = list(filter(is_short, rows))
-    if short_of:
-        out += ["", "Rows short of what they are meant to reach:", ""]
-    for row in short_of:
-        _, own = aim(row)
-        meant = row["reach"].removesuffix("x")
-        found = f"{short(own)} {row['unit']}"
-        found = found if meant == row["reach"] else times(own)
-        out.append(f"- {row['title']}: {found}, meant: {meant}")
     return out
 
 
@@ -374,7 +341,7 @@ def text(data: dict, also: dict | None = None) -> str:
         "are counts for an operation (a MiB where the unit is MiB/s), of the "
         "process that is measured, with the least count of a peer: no other "
         "work on the machine changes them. Instructions are those of user "
-        "code; the kernel's time is not in them. *reach* is the aim. Rows "
+        "code; the kernel's time is not in them. Rows "
         "without a place explain the row beside them. A client has left each "
         "server and program before it was measured, but for the row that says "
         "so.",

@@ -47,7 +47,6 @@ def collect(
                 "unit": row.unit,
                 "better": row.better,
                 "judge": row.judge,
-                "reach": row.reach,
                 "aside": row.aside,
                 "seconds": results.seconds.get(case.name),
                 "loops": {},

@@ -30,7 +30,6 @@ class Load:
     key: str
     title: str
     options: dict[str, Any] = field(default_factory=dict)
-    reach: str = ""
     bulk: bool = False
     aside: bool = False
 
@@ -39,7 +38,7 @@ class Load:
         cpu, rate = f"{self.title}, server CPU", f"{self.title}, rate"
         if self.bulk:
             return (
-                Row(self.key, rate, "MiB/s", "more", reach=self.reach),
+                Row(self.key, rate, "MiB/s", "more"),
                 Row(
                     f"{self.key}_cpu", cpu, "us/MiB", judge="least", aside=True
                 ),
@@ -50,7 +49,6 @@ class Load:
                 cpu,
                 "us",
                 judge="least",
-                reach=self.reach,
                 aside=self.aside,
             ),
             Row(f"{self.key}_rate", rate, "1/s", "more", aside=True),
