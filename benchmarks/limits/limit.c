@@ -1,4 +1,4 @@
-/* The part of a plain C server that has nothing to do with serving. */
+/* A plain C server on epoll: limit.h. */
 #include "limit.h"
 
 #include <arpa/inet.h>
@@ -7,15 +7,28 @@
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define DESCRIPTORS 4096
+#define MAX_EVENTS  256
+
+static enum {
+    ECHO,
+    SINK,
+    SOURCE
+} mode;
+
+static const LimitTransport *transport;
+static int poll;
+static char scratch[LIMIT_CHUNK];
 
 void
 limit_fail(const char *what, const char *why)
@@ -24,15 +37,21 @@ limit_fail(const char *what, const char *why)
     exit(1);
 }
 
-void
-limit_announce(int port)
+static void
+set_mode(const char *name)
 {
-    printf("{\"port\": %d, \"pid\": %ld}\n", port, (long)getpid());
-    fflush(stdout);
+    static const char *const names[] = {"echo", "sink", "source"};
+    for (mode = ECHO; mode <= SOURCE; mode++) {
+        if (strcmp(name, names[mode]) == 0) {
+            return;
+        }
+    }
+    limit_fail("--mode", "is echo, sink or source");
 }
 
-const char *
-limit_prepare(int argc, char **argv)
+/* Pins the process and raises its descriptor limit. */
+static void
+prepare(int argc, char **argv)
 {
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -42,10 +61,9 @@ limit_prepare(int argc, char **argv)
         }
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    const char *mode = "echo";
     for (int i = 1; i + 1 < argc; i += 2) {
         if (strcmp(argv[i], "--mode") == 0) {
-            mode = argv[i + 1];
+            set_mode(argv[i + 1]);
             continue;
         }
         if (strcmp(argv[i], "--cpu") != 0) {
@@ -62,11 +80,11 @@ limit_prepare(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     /* Nothing else ends a server whose parent was killed. */
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    return mode;
 }
 
-int
-limit_listen(void)
+/* Returns a descriptor that listens on a port of the kernel's choice. */
+static int
+listen_somewhere(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t size = sizeof address;
@@ -78,17 +96,121 @@ limit_listen(void)
     {
         limit_fail("listen", strerror(errno));
     }
-    limit_announce(ntohs(address.sin_port));
+    printf("{\"port\": %d, \"pid\": %ld}\n", ntohs(address.sin_port),
+           (long)getpid());
+    fflush(stdout);
     return fd;
 }
 
-int
-limit_accept(int listener)
+static void
+watch(int action, int fd, uint32_t events, LimitConnection *connection)
 {
-    int one = 1;
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    struct epoll_event event = {.events = events, .data.ptr = connection};
+    if (epoll_ctl(poll, action, fd, &event) != 0) {
+        limit_fail("epoll_ctl", strerror(errno));
     }
-    return fd;
+}
+
+static void
+drop(LimitConnection *connection)
+{
+    transport->close(connection);
+    close(connection->fd);
+    free(connection->kept);
+    free(connection);
+}
+
+static void
+keep(LimitConnection *connection, const char *data, size_t size)
+{
+    if (connection->kept == NULL) {
+        connection->kept = malloc(LIMIT_CHUNK);
+        if (connection->kept == NULL) {
+            limit_fail("malloc", strerror(errno));
+        }
+    }
+    memcpy(connection->kept, data, size);
+    connection->left = size;
+    connection->done = 0;
+    watch(EPOLL_CTL_MOD, connection->fd, EPOLLOUT, connection);
+}
+
+static void
+flush(LimitConnection *connection)
+{
+    ssize_t put =
+        transport->send(connection, connection->kept + connection->done,
+                        connection->left);
+    if (put < 0) {
+        drop(connection);
+        return;
+    }
+    connection->done += (size_t)put;
+    connection->left -= (size_t)put;
+    if (connection->left == 0) {
+        watch(EPOLL_CTL_MOD, connection->fd, EPOLLIN, connection);
+    }
+}
+
+static void
+handle(LimitConnection *connection)
+{
+    if (connection->left > 0) {
+        flush(connection);
+        return;
+    }
+    ssize_t got = LIMIT_CHUNK, put = 0;
+    if (mode != SOURCE) {
+        got = transport->receive(connection, scratch, LIMIT_CHUNK);
+    }
+    if (mode != SINK && got > 0) {
+        put = transport->send(connection, scratch, (size_t)got);
+    }
+    if (got < 0 || put < 0) {
+        drop(connection);
+    }
+    else if (mode == ECHO && put < got) {
+        keep(connection, scratch + put, (size_t)(got - put));
+    }
+}
+
+static void
+accept_all(int listener)
+{
+    int fd, one = 1;
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC))
+           >= 0) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        LimitConnection *connection = calloc(1, sizeof *connection);
+        if (connection == NULL) {
+            limit_fail("calloc", strerror(errno));
+        }
+        connection->fd = fd;
+        connection->session = transport->open(fd);
+        watch(EPOLL_CTL_ADD, fd, mode == SOURCE ? EPOLLOUT : EPOLLIN,
+              connection);
+    }
+}
+
+void
+limit_serve(int argc, char **argv, const LimitTransport *of_bytes)
+{
+    static struct epoll_event events[MAX_EVENTS];
+    transport = of_bytes;
+    prepare(argc, argv);
+    poll = epoll_create1(EPOLL_CLOEXEC);
+    int listener = listen_somewhere();
+    watch(EPOLL_CTL_ADD, listener, EPOLLIN, NULL);
+    for (;;) {
+        int count = epoll_wait(poll, events, MAX_EVENTS, -1);
+        for (int i = 0; i < count; i++) {
+            LimitConnection *connection = events[i].data.ptr;
+            if (connection == NULL) {
+                accept_all(listener);
+            }
+            else {
+                handle(connection);
+            }
+        }
+    }
 }
