@@ -222,6 +222,13 @@ fl_add_one(uint64_t *number)
 #endif
 }
 
+/* Read it in another thread. */
+static inline uint64_t
+fl_read_number(const uint64_t *number)
+{
+    return __atomic_load_n(number, __ATOMIC_RELAXED);
+}
+
 /* The object of a weak reference: a new reference, NULL if it is dead.  Cannot
    fail.  3.13: PyWeakref_GetRef returns a strong reference directly; before,
    there is a borrowed one in between, which only the GIL protects. */
