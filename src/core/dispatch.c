@@ -399,7 +399,7 @@ fl_loop_run_batch(FlLoop *loop)
     }
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
-        fl_add_one(&loop->callback_count);
+        loop->callback_count++;
         loop->corking = true;
         bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)

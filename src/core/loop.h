@@ -104,8 +104,9 @@ struct FlLoop {
     int64_t empty_poll_ns; /* precise time at which the last poll ended, if
                                 it did not wait and found nothing; else 0 */
     int64_t rechecked_ns;  /* coarse: last fl_registrations_recheck */
-    int64_t timed_since_ns;  /* when the timed callback began; 0: not timed */
-    uint64_t callback_count; /* entries run so far: identifies a callback */
+    int64_t timed_since_ns; /* when the timed callback began; 0: not timed */
+    /* Entries run so far: identifies a callback. */
+    FL_ATOMIC uint64_t callback_count;
     /* The streams whose write queues are corked, in the order of their first
        corked writes, and the function that sends the queue of one.  It calls
        no protocol and preserves a raised exception; a failure queues

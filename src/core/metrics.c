@@ -164,8 +164,8 @@ metrics_new(FlLoop *loop)
     metrics->enabled_ns = fl_clock_ns();
     metrics->since_ns = metrics->lag_from_ns = metrics->enabled_ns;
     /* Another thread may enable metrics while the loop runs. */
-    metrics->callbacks_at_start = fl_read_number(&loop->callback_count);
-    metrics->polls_at_start = fl_read_number(&loop->poller->polls);
+    metrics->callbacks_at_start = loop->callback_count;
+    metrics->polls_at_start = loop->poller->polls;
     metrics->time_state = !fl_loop_is_running(loop) ? FL_TIME_OUTSIDE
                           : atomic_load(&loop->poller->sleeping)
                               ? FL_TIME_SLEEPING

@@ -380,7 +380,7 @@ fl_poller_run(FlPoller *poller, int64_t timeout_ns)
     if (timeout_ns > most_ns || (timeout_ns < 0 && !poller->is_joined)) {
         timeout_ns = most_ns;
     }
-    fl_add_one(&poller->polls);
+    poller->polls++;
     int count = fl_fd_set_wait(&table->set, table->events, timeout_ns);
     if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
         table->failure_code = count; /* invariant 3 */

@@ -42,9 +42,9 @@ typedef struct FlPoller FlPoller;
 
 struct FlPoller {
     uv_loop_t uv;
-    uv_async_t async;    /* uv and this: valid if has_uv */
-    uint64_t polls;      /* number of polls so far */
-    bool has_uv;         /* libuv's loop and handle are open */
+    uv_async_t async;         /* uv and this: valid if has_uv */
+    FL_ATOMIC uint64_t polls; /* number of polls so far */
+    bool has_uv;              /* libuv's loop and handle are open */
     bool is_joined;      /* in this run the set was found to contain libuv's
                             epoll, with its fds open */
     atomic_int sleeping; /* a blocking poll runs or is about to */

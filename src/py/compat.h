@@ -211,24 +211,6 @@ fl_object_free(void *self)
 #define FL_ATOMIC _Atomic
 #endif
 
-/* Add one to a number that one thread writes and others may read. */
-static inline void
-fl_add_one(uint64_t *number)
-{
-#if FL_HAVE_GIL
-    ++*number;
-#else
-    __atomic_store_n(number, *number + 1, __ATOMIC_RELAXED);
-#endif
-}
-
-/* Read it in another thread. */
-static inline uint64_t
-fl_read_number(const uint64_t *number)
-{
-    return __atomic_load_n(number, __ATOMIC_RELAXED);
-}
-
 /* The object of a weak reference: a new reference, NULL if it is dead.  Cannot
    fail.  3.13: PyWeakref_GetRef returns a strong reference directly; before,
    there is a borrowed one in between, which only the GIL protects. */

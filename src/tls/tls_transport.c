@@ -98,8 +98,7 @@ tls_set_paused(FlTransport *self, bool paused)
     bool resumes = connection->app_paused && !paused;
     connection->app_paused = paused;
     if (paused) {
-        connection->paused_in_callback =
-            fl_read_number(&self->loop->callback_count);
+        connection->paused_in_callback = self->loop->callback_count;
     }
     return resumes ? fl_tls_defer(connection) : 0;
 }
