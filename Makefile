@@ -95,7 +95,7 @@ docs:
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean
 
 sdist:
-	@$(SETUP) build wheel
+	@$(SETUP) build publish
 	$(PY) -m build -s .
 
 wheels:

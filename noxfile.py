@@ -374,7 +374,7 @@ stage(
 for name, about, words in (
     ("0", "half of them", f"{' '.join(THREADED[0::2])} {NOT_FORKED}"),
     ("1", "half of them", f"{' '.join(THREADED[1::2])} {NOT_FORKED}"),
-    ("threads", "calls in threads", f"{THREADS} --seconds 600"),
+    ("threads", "drawn calls", f"{THREADS} --seconds 600"),
 ):
     stage(
         f"tsan-{name}",

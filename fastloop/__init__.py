@@ -90,7 +90,8 @@ if not TYPE_CHECKING:  # a type checker would accept any name otherwise
         except (ImportError, AttributeError) as exc:
             from ._distribution import other_installed
 
-            if fault := other_installed():
+            is_unbuilt = exc.name == f"{__name__}._core"  # it says so
+            if not is_unbuilt and (fault := other_installed()):
                 raise ImportError(fault, name=__name__) from exc
             raise
         globals()[name] = value

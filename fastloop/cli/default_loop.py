@@ -35,7 +35,13 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["USUAL", "factory_of", "fault_of", "set_default_loop"]
+__all__ = [
+    "USUAL",
+    "factory_of",
+    "fault_of",
+    "set_default_loop",
+    "usual_loops",
+]
 
 #: The loops that are compared if nobody names others.
 USUAL = ("asyncio", "uvloop", "fastloop")

@@ -89,17 +89,23 @@ def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
 
 
 @pytest.mark.parametrize(
-    "text", ["import no_such_module", "class OtherLoop: pass"]
+    ("text", "told"),
+    [
+        ("import no_such_module", "the distribution `fastloop`, which"),
+        ("class OtherLoop: pass", "the distribution `fastloop`, which"),
+        ("from . import _core", "you are in the source tree of fastloop"),
+    ],
 )
-def test_files_of_the_other_fastloop_are_named(unbuilt, text):
+def test_files_of_the_other_fastloop_are_named(unbuilt, text, told):
     """PyPI's project of that name has a package of that name."""
     info = unbuilt / "fastloop-0.1.0.dist-info" / "METADATA"
     info.parent.mkdir()
     info.write_text("Metadata-Version: 2.1\nName: fastloop\nVersion: 0.1.0\n")
     (unbuilt / "fastloop" / "runner.py").write_text(text)
     last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
-    assert last.startswith("ImportError: the distribution `fastloop`, which")
-    assert last.endswith("then `pip install asyncio-fastloop`")
+    assert last.startswith(f"ImportError: {told}")
+    named = last.endswith("then `pip install asyncio-fastloop`")
+    assert named == told.startswith("the distribution")
 
 
 # -- the build ---------------------------------------------------------------

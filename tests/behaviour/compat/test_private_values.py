@@ -124,7 +124,7 @@ def test_a_ready_handle_without_other_references(loop, iterate):
 
 
 def test_ready_within_a_batch(loop, iterate):
-    """What was run is gone, what is to come is there."""
+    """_ready has the entries that have not run yet."""
     lengths = []
     for _ in range(3):
         loop.call_soon(lambda: lengths.append(len(loop._ready)))

@@ -95,25 +95,6 @@ async def test_water_marks(tmp_path, connected):
 
 
 @both
-async def test_close_sends_buffered_datagrams(tmp_path, connected):
-    async with stuffed(tmp_path, connected) as (p, peer, address):
-        p.transport.sendto(b"last", address)
-        p.transport.close()
-        p.transport.close()
-        assert p.transport.is_closing()
-        await iterations()
-        assert p.names == ["made"]
-        # asyncio takes more until the transport is lost.
-        p.transport.sendto(b"late", address)
-        got = await drain(peer, 3)
-        while got[-1] != b"late":
-            got += await drain(peer, 1)
-        await p.wait("lost")
-        assert got[-2:] == [b"last", b"late"]
-        assert p.events == [("made",), ("lost", None)]
-
-
-@both
 def test_a_peer_that_dies_while_datagrams_wait(run, tmp_path, connected):
     """Each one that waits has its error; a connected socket loses its peer."""
 

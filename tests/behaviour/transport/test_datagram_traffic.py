@@ -276,7 +276,7 @@ async def outcome_of(address, data=b"x", **how):
 
 
 async def test_system_errors_go_to_the_protocol():
-    """Which may clear the data; what it raises is the sender's."""
+    """error_received may clear the data; sendto raises its exception."""
     data = bytearray(70_000)
 
     def clear_and_fail(protocol, exc):
