@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-import math
 import socket
 import sys
 import threading
@@ -16,7 +15,7 @@ import types
 import weakref
 from asyncio import constants, sslproto, trsock
 
-from ._private import SendfileMode, check_ssl_socket, has_c_futures
+from ._private import check_ssl_socket, has_c_futures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,12 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TransportSocket",
-    "add_attributes",
     "check_socket",
     "closed_socket",
     "complete_future",
     "end_read_pipe",
+    "end_write_pipe",
     "finish_connect",
+    "get_read_buffer_limits",
     "in_daemon_thread",
     "in_main_thread",
     "log_event",
@@ -38,6 +38,7 @@ __all__ = [
     "own_socket",
     "safepoint",
     "send_rest",
+    "set_read_buffer_limits",
     "shown_buffer",
     "socket_type",
     "warn_lost",
@@ -229,11 +230,11 @@ def end_read_pipe(transport: Any) -> None:
         type(transport).close(transport)
 
 
-def _end_write_pipe(self: Any) -> None:
-    """End a write pipe whose reader is gone."""
-    _log_closed_by_peer(self)
-    waits = self.get_write_buffer_size() > 0
-    self._force_close(BrokenPipeError() if waits else None)
+def end_write_pipe(transport: Any) -> None:
+    """End a write pipe whose reader is gone, as asyncio does."""
+    _log_closed_by_peer(transport)
+    waits = transport.get_write_buffer_size() > 0
+    transport._force_close(BrokenPipeError() if waits else None)
 
 
 def _log_closed_by_peer(transport: Any) -> None:
@@ -269,77 +270,10 @@ def send_rest(sock: Any, data: Any, sent_bytes: int) -> Any:
         del view  # else an exception's traceback would keep the buffer
 
 
-# -- what the C types get -----------------------------------------------------
+# -- methods of SSLTransport --------------------------------------------------
 
 
-def add_attributes(
-    stream: Any, datagram: Any, tls: Any, read_pipe: Any, write_pipe: Any
-) -> None:
-    """Give the C types those attributes of asyncio's that are in Python."""
-    for kind in (stream, datagram, tls, write_pipe):
-        kind._high_water = _water_mark(kind._high_water, _HIGHEST_MARK)
-        kind._low_water = _water_mark(kind._low_water, _HIGHEST_MARK // 2)
-    tls._read_high_water = _water_mark(tls._read_high_water, _HIGHEST_MARK)
-    tls._read_low_water = _water_mark(tls._read_low_water, _HIGHEST_MARK // 2)
-    for kind in (stream, datagram, read_pipe):
-        # asyncio's limit of one read in bytes, which has no effect here
-        kind.max_size = 256 * 1024
-        # an attribute of the instance in asyncio, while the transport exists
-        kind._protocol_connected = True
-    for kind in (stream, datagram, read_pipe, write_pipe):
-        kind._closing = property(kind.is_closing)
-        kind._protocol = property(kind.get_protocol, kind.set_protocol)
-    datagram._buffer_size = property(datagram.get_write_buffer_size)
-    # loop.sendfile and loop.start_tls of asyncio look for these two
-    stream._sendfile_compatible = SendfileMode.TRY_NATIVE
-    tls._sendfile_compatible = SendfileMode.FALLBACK
-    stream._start_tls_compatible = tls._start_tls_compatible = True
-    # TLS closes both sides
-    stream.can_write_eof = lambda self: True
-    tls.can_write_eof = lambda self: False
-    tls._set_write_buffer_limits = _set_tls_write_buffer_limits
-    for function in (set_read_buffer_limits, get_read_buffer_limits):
-        setattr(tls, function.__name__, function)
-    for kind in (read_pipe, write_pipe):
-        kind._pipe, kind._fileno = kind._sock, kind._sock_fd
-    write_pipe._read_ready = _end_write_pipe
-    write_pipe.write_eof = write_pipe.close
-    write_pipe.can_write_eof = lambda self: True
-    for kind, names in (
-        (read_pipe, f"{_NOT_OF_PIPES} {_NOT_OF_READ_PIPES}"),
-        (write_pipe, f"{_NOT_OF_PIPES} {_NOT_OF_WRITE_PIPES}"),
-    ):
-        for name in names.split():
-            delattr(kind, name)
-
-
-#: What the C types of all transports have and asyncio's of pipes do not.
-#: get_extra_info and _extra are inherited: a pipe has only what it was given.
-_NOT_OF_PIPES = "get_extra_info _extra _server _sock _sock_fd"
-_NOT_OF_READ_PIPES = (
-    "abort get_write_buffer_size _buffer _conn_lost _force_close _high_water "
-    "_low_water _maybe_pause_protocol _protocol_paused"
-)
-_NOT_OF_WRITE_PIPES = "pause_reading resume_reading is_reading _paused"
-
-
-#: The core's numbers have 64 bits.  No buffer reaches such a mark, or the
-#: highest low one, which is half of it.
-_HIGHEST_MARK = 2**63
-
-
-def _water_mark(member: Any, most: int) -> property:
-    """A mark in bytes, which may be set to any number, as in asyncio."""
-
-    def assign(transport: Any, mark: float) -> None:
-        # Buffers are whole numbers of bytes, so a fraction changes nothing.
-        whole = math.floor(min(mark, most))
-        member.__set__(transport, max(whole, 0))
-
-    return property(member.__get__, assign)
-
-
-def _set_tls_write_buffer_limits(
+def _set_write_buffer_limits(
     self: Any, high: Any = None, low: Any = None
 ) -> None:
     """Set the marks with asyncio's defaults for TLS, which are its own."""

@@ -9,7 +9,7 @@ import os
 import sys
 
 from . import _core
-from ._private import SendfileProtocol
+from ._private import SendfileMode, SendfileProtocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def _drains_first() -> bool:
 
 
 _DRAINS_FIRST = _drains_first()
+
+_core.StreamTransport._sendfile_compatible = SendfileMode.TRY_NATIVE
+_core.SSLTransport._sendfile_compatible = SendfileMode.FALLBACK
 
 
 async def send_file(

@@ -139,6 +139,35 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+closing_get(FlStream *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(fl_stream_is_closing(self));
+}
+
+static PyObject *
+protocol_get(FlTransport *self, void *Py_UNUSED(closure))
+{
+    PyObject *protocol = self->ops->protocol(self);
+    return protocol == NULL ? Py_NewRef(Py_None) : protocol;
+}
+
+static int
+protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "_protocol stays");
+        return -1;
+    }
+    return self->ops->set_protocol(self, value);
+}
+
+static PyObject *
+buffer_size_get(FlTransport *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSize_t(self->ops->write_buffer_bytes(self));
+}
+
+static PyObject *
 fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"exc", "message", NULL};
@@ -165,71 +194,141 @@ fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
         name, type, offsetof(owner, field), Py_READONLY, NULL \
     }
 
+#define MEMBERS_END         \
+    {                       \
+        NULL, 0, 0, 0, NULL \
+    }
+#define GETSET_END                   \
+    {                                \
+        NULL, NULL, NULL, NULL, NULL \
+    }
+
 /* Without docstrings, as in asyncio.  All types share FlStream's layout. */
-static PyMethodDef common_methods[] = {
+static PyMethodDef all_methods[] = {
     FL_METHOD("_fatal_error", fatal_error, FL_KEYWORDS,
               "_fatal_error($self, exc, message='Fatal error on transport')"
               "\n--\n\n"),
     {NULL, NULL, 0, NULL},
 };
 
-static PyMemberDef common_members[] = {
+static PyGetSetDef all_getset[] = {
+    {"_closing", (getter)closing_get, NULL, NULL, NULL},
+    {"_protocol", (getter)protocol_get, (setter)protocol_set, NULL, NULL},
+    GETSET_END,
+};
+
+/* --- of those that read --- */
+
+static PyMemberDef read_members[] = {
     MEMBER("_paused", Py_T_BOOL, FlStream, paused),
-    {NULL, 0, 0, 0, NULL},
+    MEMBERS_END,
 };
 
-static PyMemberDef stream_members[] = {
-    MEMBER("_eof", Py_T_BOOL, FlStream, eof_written),
-    {NULL, 0, 0, 0, NULL},
+static PyGetSetDef read_getset[] = {
+    /* asyncio resets it when the connection is lost. */
+    {"_protocol_connected", fl_transport_true, NULL, NULL, NULL},
+    GETSET_END,
 };
 
-static PyMemberDef datagram_members[] = {
-    MEMBER("_address", FL_T_OBJECT, FlDatagram, address),
-    {NULL, 0, 0, 0, NULL},
+/* --- of those that write --- */
+
+static PyGetSetDef write_getset[] = {
+    {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
+    {"_buffer", (getter)buffer_get, NULL, NULL, NULL},
+    GETSET_END,
 };
 
-static PyGetSetDef common_getset[] = {
+/* --- of sockets --- */
+
+static PyGetSetDef socket_getset[] = {
     {"_sock", (getter)sock_get, NULL, NULL, NULL},
     {"_sock_fd", (getter)fd_get, NULL, NULL, NULL},
     {"_extra", (getter)extra_get, (setter)extra_set, NULL, NULL},
     {"_server", fl_field_attribute, NULL, NULL,
      (void *)offsetof(FlStream, server)},
-    {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
-    {"_buffer", (getter)buffer_get, NULL, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    GETSET_END,
+};
+
+static PyMemberDef stream_members[] = {
+    MEMBER("_eof", Py_T_BOOL, FlStream, eof_written),
+    MEMBERS_END,
 };
 
 static PyGetSetDef stream_getset[] = {
     {"_empty_waiter", fl_field_attribute, (setter)waiter_set, NULL,
      (void *)offsetof(FlStream, empty_waiter)},
-    {NULL, NULL, NULL, NULL, NULL},
+    /* asyncio's loop.start_tls() looks for it. */
+    {"_start_tls_compatible", fl_transport_true, NULL, NULL, NULL},
+    GETSET_END,
 };
+
+static PyMemberDef datagram_members[] = {
+    MEMBER("_address", FL_T_OBJECT, FlDatagram, address),
+    MEMBERS_END,
+};
+
+static PyGetSetDef datagram_getset[] = {
+    {"_buffer_size", (getter)buffer_size_get, NULL, NULL, NULL},
+    GETSET_END,
+};
+
+/* --- of pipes --- */
+
+static PyGetSetDef pipe_getset[] = {
+    {"_pipe", (getter)sock_get, NULL, NULL, NULL},
+    {"_fileno", (getter)fd_get, NULL, NULL, NULL},
+    GETSET_END,
+};
+
+/* asyncio's limit of one read in bytes, which has no effect here.  A program
+   may set it for one transport. */
+static int
+add_max_size(FlState *state)
+{
+    PyTypeObject *types[] = {state->stream_type, state->datagram_type,
+                             state->read_pipe_type};
+    PyObject *size = PyLong_FromLong(256 * 1024);
+    int code = size == NULL ? -1 : 0;
+    for (size_t at = 0; code == 0 && at < sizeof(types) / sizeof(types[0]);
+         at++) {
+        code = PyObject_SetAttrString((PyObject *)types[at], "max_size", size);
+    }
+    Py_XDECREF(size);
+    return code;
+}
 
 int
 fl_private_attributes_register(FlState *state)
 {
     PyTypeObject *stream = state->stream_type;
     PyTypeObject *datagram = state->datagram_type;
-    PyTypeObject *types[] = {stream, datagram, state->read_pipe_type,
-                             state->write_pipe_type};
-    for (size_t at = 0; at < sizeof(types) / sizeof(types[0]); at++) {
-        if (fl_transport_add_attributes(types[at], common_methods,
-                                        common_members, common_getset)
-            < 0)
-        {
-            return -1;
+    PyTypeObject *reads = state->read_pipe_type;
+    PyTypeObject *writes = state->write_pipe_type;
+    const struct {
+        PyTypeObject *types[5]; /* then NULL */
+        PyMethodDef *methods;
+        PyMemberDef *members;
+        PyGetSetDef *getset;
+    } rows[] = {
+        {{stream, datagram, reads, writes}, all_methods, NULL, all_getset},
+        {{stream, datagram, reads}, NULL, read_members, read_getset},
+        {{stream, datagram, writes}, NULL, NULL, write_getset},
+        {{stream, datagram}, NULL, NULL, socket_getset},
+        {{stream}, NULL, stream_members, stream_getset},
+        {{datagram}, NULL, datagram_members, datagram_getset},
+        {{reads, writes}, NULL, NULL, pipe_getset},
+    };
+    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
+        for (size_t at = 0; rows[row].types[at] != NULL; at++) {
+            if (fl_transport_add_attributes(rows[row].types[at],
+                                            rows[row].methods,
+                                            rows[row].members,
+                                            rows[row].getset)
+                < 0)
+            {
+                return -1;
+            }
         }
     }
-    if (fl_transport_add_attributes(stream, NULL, stream_members,
-                                    stream_getset)
-            < 0
-        || fl_transport_add_attributes(datagram, NULL, datagram_members, NULL)
-               < 0)
-    {
-        return -1;
-    }
-    return fl_call_done(
-        PyObject_CallMethod(state->helpers, "add_attributes", "OOOOO", stream,
-                            datagram, state->tls_transport_type,
-                            state->read_pipe_type, state->write_pipe_type));
+    return add_max_size(state);
 }

@@ -91,6 +91,7 @@ struct FlNativeProtocol;
     X(detach)                   \
     X(done)                     \
     X(end_read_pipe)            \
+    X(end_write_pipe)           \
     X(eof_received)             \
     X(error_received)           \
     X(exception)                \

@@ -141,7 +141,7 @@ typedef struct {
 struct FlTlsTransport {
     FL_TRANSPORT_HEAD(unused1, unused2, unused3, unused4)
     FlTls *connection;
-    uint64_t read_high_bytes;
+    FL_ATOMIC uint64_t read_high_bytes;
     uint64_t read_low_bytes;
     bool closed;
 };

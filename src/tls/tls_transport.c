@@ -1,9 +1,9 @@
 /* _core.SSLTransport: the operations of the methods that applications call,
    and what TLS transports alone have.
 
-   set_read_buffer_limits(), get_read_buffer_limits() and the marks that
-   set_write_buffer_limits() sets are Python, in fastloop/_core_helpers.py.
-   The marks of a new transport are set here.
+   set_read_buffer_limits(), get_read_buffer_limits() and the defaults of
+   set_write_buffer_limits() are Python, in fastloop/_core_helpers.py.  The
+   marks of a new transport are set here.
 
    1. The transport owns its FlTls until it is freed.  tp_clear does not drop
       it: the tp_clear of the FlTls breaks every cycle, and leaves a connection
@@ -244,6 +244,13 @@ get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromSize_t(engine->type->incoming(engine));
 }
 
+/* TLS closes both sides. */
+static PyObject *
+can_write_eof(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(Py_False);
+}
+
 static PyObject *
 control_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
@@ -276,20 +283,27 @@ static PyMethodDef transport_methods[] = {
     FL_METHOD("_control_reading", control_reading, METH_NOARGS,
               "_control_reading($self, /)\n--\n\n"
               "Compare the records with the read marks."),
+    FL_METHOD("can_write_eof", can_write_eof, METH_NOARGS,
+              "can_write_eof($self, /)\n--\n\n"),
     {NULL, NULL, 0, NULL},
 };
 
-#define MEMBER(name, type, field, flags)                         \
-    {                                                            \
-        name, type, offsetof(FlTlsTransport, field), flags, NULL \
-    }
-
 static PyMemberDef own_members[] = {
-    MEMBER("_ssl_protocol", FL_T_OBJECT, connection, Py_READONLY),
-    MEMBER("_closed", Py_T_BOOL, closed, Py_READONLY),
-    MEMBER("_read_high_water", Py_T_ULONGLONG, read_high_bytes, 0),
-    MEMBER("_read_low_water", Py_T_ULONGLONG, read_low_bytes, 0),
+    {"_ssl_protocol", FL_T_OBJECT, offsetof(FlTlsTransport, connection),
+     Py_READONLY, NULL},
+    {"_closed", Py_T_BOOL, offsetof(FlTlsTransport, closed), Py_READONLY,
+     NULL},
     {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef own_getset[] = {
+    {"_read_high_water", fl_water_mark_get, fl_water_mark_set, NULL,
+     (void *)offsetof(FlTlsTransport, read_high_bytes)},
+    {"_read_low_water", fl_water_mark_get, fl_water_mark_set, NULL,
+     (void *)offsetof(FlTlsTransport, read_low_bytes)},
+    /* asyncio's loop.start_tls() looks for it. */
+    {"_start_tls_compatible", fl_transport_true, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static int
@@ -370,15 +384,41 @@ fl_tls_transport_new(FlTls *connection)
     return self;
 }
 
+static const char *const python_methods[] = {
+    "_set_write_buffer_limits",
+    "set_read_buffer_limits",
+    "get_read_buffer_limits",
+    NULL,
+};
+
+/* Give the type the functions of these names of _core_helpers.py. */
+static int
+add_python_methods(PyTypeObject *type, PyObject *helpers)
+{
+    int code = 0;
+    for (const char *const *name = python_methods; code == 0 && *name; name++)
+    {
+        PyObject *function = PyObject_GetAttrString(helpers, *name);
+        code = function == NULL
+                   ? -1
+                   : PyObject_SetAttrString((PyObject *)type, *name, function);
+        Py_XDECREF(function);
+    }
+    return code;
+}
+
 int
 fl_tls_transport_register(PyObject *module, FlState *state)
 {
-    state->tls_transport_type =
+    PyTypeObject *type =
         fl_transport_type_new(module, "fastloop._core.SSLTransport",
                               sizeof(FlTlsTransport), transport_slots,
-                              state->asyncio_transport, NULL);
-    return state->tls_transport_type == NULL
+                              FL_READS | FL_WRITES | FL_TELLS_EXTRA, NULL);
+    state->tls_transport_type = type;
+    return type == NULL
+                   || fl_transport_add_attributes(type, NULL, own_members,
+                                                  own_getset)
+                          < 0
                ? -1
-               : fl_transport_add_attributes(state->tls_transport_type, NULL,
-                                             own_members, NULL);
+               : add_python_methods(type, state->helpers);
 }

@@ -634,7 +634,7 @@ fl_datagram_register(PyObject *module, FlState *state)
     state->datagram_type =
         fl_transport_type_new(module, "fastloop._core.DatagramTransport",
                               sizeof(FlDatagram), datagram_slots,
-                              state->asyncio_transport, mixin);
+                              FL_READS | FL_WRITES | FL_TELLS_EXTRA, mixin);
     if (state->datagram_type == NULL) {
         return -1;
     }

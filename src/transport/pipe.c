@@ -23,7 +23,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define READ_FAILED "Fatal read error on pipe transport"
+#define READ_FAILED  "Fatal read error on pipe transport"
+#define WRITE_FAILED "Fatal write error on pipe transport"
 
 /* --- read pipes ---------------------------------------------------------- */
 
@@ -89,17 +90,17 @@ pipe_send(FlStream *self, struct iovec *pieces, int count)
     return writev(fl_stream_pipe_fd(self), pieces, count);
 }
 
-/* A write pipe whose reader is gone becomes readable, and ends: _read_ready is
-   in fastloop/_core_helpers.py.  A pipe that is never_readable (a device, or
-   on macOS a named FIFO) does not report that. */
+/* A write pipe whose reader is gone becomes readable, and ends.  A pipe that
+   is never_readable (a device, or on macOS a named FIFO) does not report
+   that. */
 static int
 write_events(FlStream *self, int events)
 {
-    PyObject *name = self->state->names._read_ready;
-    FlLoop *loop = self->loop; /* self->loop may be NULL after the call */
     if ((events & FL_READABLE) && self->phase < FL_STREAM_LOST
-        && fl_call_done(PyObject_CallMethodNoArgs((PyObject *)self, name)) < 0
-        && fl_loop_report_call(loop, (PyObject *)self, name, NULL, NULL) < 0)
+        && fl_call_method(self->state->helpers,
+                          self->state->names.end_write_pipe, (PyObject *)self)
+               < 0
+        && fl_stream_fatal(self, WRITE_FAILED) < 0)
     {
         return -1;
     }
@@ -109,7 +110,7 @@ write_events(FlStream *self, int events)
 static const FlStreamKind write_kind = {
     .run_events = write_events,
     .send = pipe_send,
-    .write_failed = "Fatal write error on pipe transport",
+    .write_failed = WRITE_FAILED,
     .write_lost =
         "pipe closed by peer or os.write(pipe, data) raised exception.",
     /* asyncio's count begins with the loss of a connection, but not with the
@@ -219,6 +220,13 @@ static PyMethodDef read_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyObject *
+write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyObject_CallMethodNoArgs((PyObject *)self,
+                                     self->state->names.close);
+}
+
 /* writelines is inherited: it joins the data, and calls write. */
 static PyMethodDef write_methods[] = {
     FL_METHOD("write", pipe_write, FL_FASTCALL,
@@ -229,6 +237,10 @@ static PyMethodDef write_methods[] = {
               "Raises AssertionError for other types.  After close() the\n"
               "data is dropped.  Implements asyncio's\n"
               "WriteTransport.write()."),
+    FL_METHOD("write_eof", write_eof, METH_NOARGS,
+              "write_eof($self, /)\n--\n\n"),
+    FL_METHOD("can_write_eof", fl_transport_true, METH_NOARGS,
+              "can_write_eof($self, /)\n--\n\n"),
     {NULL, NULL, 0, NULL},
 };
 
@@ -238,14 +250,14 @@ fl_pipe_register(PyObject *module, FlState *state)
     state->read_pipe_type = fl_stream_type_new(
         module, "fastloop._core.ReadPipeTransport", sizeof(FlPipe),
         "An asyncio.ReadTransport for a pipe, created by the loop.",
-        read_methods, (reprfunc)pipe_repr, state->asyncio_read_transport);
+        read_methods, (reprfunc)pipe_repr, FL_READS);
     state->write_pipe_type =
         state->read_pipe_type == NULL
             ? NULL
             : fl_stream_type_new(
                 module, "fastloop._core.WritePipeTransport", sizeof(FlPipe),
                 "An asyncio.WriteTransport for a pipe, created by the loop.",
-                write_methods, (reprfunc)pipe_repr, state->asyncio_transport);
+                write_methods, (reprfunc)pipe_repr, FL_WRITES);
     return state->write_pipe_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

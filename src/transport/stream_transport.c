@@ -539,7 +539,7 @@ fl_stream_repr(FlTransport *transport)
 PyTypeObject *
 fl_stream_type_new(PyObject *module, const char *name, size_t size_bytes,
                    const char *doc, PyMethodDef *methods, reprfunc repr,
-                   PyObject *base)
+                   FlTraits traits)
 {
     PyType_Slot slots[] = {
         {Py_tp_doc, (void *)doc},
@@ -553,7 +553,8 @@ fl_stream_type_new(PyObject *module, const char *name, size_t size_bytes,
         {Py_tp_members, fl_transport_members},
         {0, NULL},
     };
-    return fl_transport_type_new(module, name, size_bytes, slots, base, NULL);
+    return fl_transport_type_new(module, name, size_bytes, slots, traits,
+                                 NULL);
 }
 
 int
@@ -563,7 +564,8 @@ fl_stream_register(PyObject *module, FlState *state)
         module, "fastloop._core.StreamTransport", sizeof(FlStream),
         "An asyncio.Transport for a TCP or Unix socket, created by "
         "the loop.",
-        fl_stream_methods, (reprfunc)fl_stream_repr, state->asyncio_transport);
+        fl_stream_methods, (reprfunc)fl_stream_repr,
+        FL_READS | FL_WRITES | FL_TELLS_EXTRA);
     return state->stream_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

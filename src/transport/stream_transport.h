@@ -49,7 +49,7 @@ PyObject *fl_stream_repr(FlTransport *self);
 PyTypeObject *fl_stream_type_new(PyObject *module, const char *name,
                                  size_t size_bytes, const char *doc,
                                  PyMethodDef *methods, reprfunc repr,
-                                 PyObject *base);
+                                 FlTraits traits);
 
 /* Add StreamTransport and the functions that connections.py connects with to
    the module.  0, or -1 with an exception set. */

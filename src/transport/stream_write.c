@@ -631,5 +631,7 @@ PyMethodDef fl_stream_methods[] = {
     /* Only the signature: help() then shows that of asyncio's class. */
     FL_METHOD("write_eof", write_eof, METH_NOARGS,
               "write_eof($self, /)\n--\n\n"),
+    FL_METHOD("can_write_eof", fl_transport_true, METH_NOARGS,
+              "can_write_eof($self, /)\n--\n\n"),
     {NULL, NULL, 0, NULL},
 };

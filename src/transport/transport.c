@@ -15,6 +15,8 @@
 #include "py/errors.h"
 #include "py/field.h"
 
+#include <math.h>
+
 /* --- threads ------------------------------------------------------------- */
 
 PyObject *
@@ -167,20 +169,32 @@ FL_ONE_ARGUMENT(FlTransport, set_protocol_one, "set_protocol", "protocol",
 
 static PyMethodDef common_methods[] = {
     METHOD("close", "($self, /)", transport_close, METH_NOARGS),
-    METHOD("abort", "($self, /)", transport_abort, METH_NOARGS),
     METHOD("is_closing", "($self, /)", is_closing, METH_NOARGS),
+    METHOD("set_protocol", "($self, protocol)", set_protocol_one, FL_FASTCALL),
+    METHOD("get_protocol", "($self, /)", get_protocol, METH_NOARGS),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef read_methods[] = {
     METHOD("pause_reading", "($self, /)", transport_pause_reading,
            METH_NOARGS),
     METHOD("resume_reading", "($self, /)", transport_resume_reading,
            METH_NOARGS),
     METHOD("is_reading", "($self, /)", is_reading, METH_NOARGS),
-    METHOD("set_protocol", "($self, protocol)", set_protocol_one, FL_FASTCALL),
-    METHOD("get_protocol", "($self, /)", get_protocol, METH_NOARGS),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef write_methods[] = {
+    METHOD("abort", "($self, /)", transport_abort, METH_NOARGS),
     METHOD("get_write_buffer_size", "($self, /)", get_buffer_size,
            METH_NOARGS),
     METHOD("_force_close", "($self, exc)", force_close_one, FL_FASTCALL),
     METHOD("_maybe_pause_protocol", "($self, /)", maybe_pause_protocol,
            METH_NOARGS),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef extra_methods[] = {
     FL_METHOD("get_extra_info", get_extra_info, FL_KEYWORDS,
               "get_extra_info($self, name, default=None)\n--\n\n"
               "Return information about the transport: 'socket', 'sockname',\n"
@@ -303,6 +317,47 @@ fl_transport_warn_unclosed(FlTransport *self)
     }
 }
 
+/* --- attributes ---------------------------------------------------------- */
+
+PyObject *
+fl_transport_true(PyObject *Py_UNUSED(self), void *Py_UNUSED(ignored))
+{
+    return Py_NewRef(Py_True);
+}
+
+PyObject *
+fl_water_mark_get(PyObject *owner, void *offset)
+{
+    const FL_ATOMIC uint64_t *mark =
+        (const FL_ATOMIC uint64_t *)((char *)owner + (size_t)offset);
+    return PyLong_FromUnsignedLongLong(*mark);
+}
+
+int
+fl_water_mark_set(PyObject *owner, PyObject *value, void *offset)
+{
+    FL_ATOMIC uint64_t *mark =
+        (FL_ATOMIC uint64_t *)((char *)owner + (size_t)offset);
+    if (value == NULL) {
+        PyErr_SetString(PyExc_AttributeError, "a water mark is a number");
+        return -1;
+    }
+    /* Buffers are whole numbers of bytes, so a fraction changes nothing.  A
+       double has fewer bits than a mark, but no buffer is so large. */
+    double number = PyFloat_AsDouble(value);
+    if (number == -1.0 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return -1;
+        }
+        PyErr_Clear(); /* an int above all doubles */
+        number = HUGE_VAL;
+    }
+    *mark = number >= (double)INT64_MAX ? (uint64_t)INT64_MAX
+            : number > 0                ? (uint64_t)number
+                                        : 0;
+    return 0;
+}
+
 /* --- types --------------------------------------------------------------- */
 
 PyGetSetDef fl_transport_getset[] = {
@@ -321,13 +376,21 @@ PyMemberDef fl_transport_members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs),
      READONLY, NULL},
 #endif
-    {"_high_water", Py_T_ULONGLONG, offsetof(FlTransport, high_water_bytes), 0,
-     NULL},
-    {"_low_water", Py_T_ULONGLONG, offsetof(FlTransport, low_water_bytes), 0,
-     NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMemberDef write_members[] = {
     {"_protocol_paused", Py_T_BOOL, offsetof(FlTransport, protocol_paused), 0,
      NULL},
     {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef write_getset[] = {
+    {"_high_water", fl_water_mark_get, fl_water_mark_set, NULL,
+     (void *)offsetof(FlTransport, high_water_bytes)},
+    {"_low_water", fl_water_mark_get, fl_water_mark_set, NULL,
+     (void *)offsetof(FlTransport, low_water_bytes)},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 /* The base class's slots: see fl_type_derive. */
@@ -377,20 +440,38 @@ fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
     return code;
 }
 
+static int
+add_methods(PyTypeObject *type, FlTraits traits)
+{
+    if (fl_transport_add_attributes(type, common_methods, NULL, NULL) < 0
+        || ((traits & FL_READS)
+            && fl_transport_add_attributes(type, read_methods, NULL, NULL) < 0)
+        || ((traits & FL_WRITES)
+            && fl_transport_add_attributes(type, write_methods, write_members,
+                                           write_getset)
+                   < 0))
+    {
+        return -1;
+    }
+    return traits & FL_TELLS_EXTRA
+               ? fl_transport_add_attributes(type, extra_methods, NULL, NULL)
+               : 0;
+}
+
 PyTypeObject *
 fl_transport_type_new(PyObject *module, const char *name, size_t size_bytes,
-                      PyType_Slot *slots, PyObject *base, PyObject *mixin)
+                      PyType_Slot *slots, FlTraits traits, PyObject *mixin)
 {
     PyType_Spec spec = {name, (int)size_bytes, 0,
                         FL_TYPE_FLAGS | FL_DICT_FLAGS, slots};
     FlState *state = fl_state_get(module);
     PyTypeObject *type =
-        fl_type_derive(module, &spec, base, mixin,
-                       base == state->asyncio_transport ? base_slots
-                                                        : read_base_slots);
-    if (type != NULL
-        && fl_transport_add_attributes(type, common_methods, NULL, NULL) < 0)
-    {
+        traits & FL_WRITES
+            ? fl_type_derive(module, &spec, state->asyncio_transport, mixin,
+                             base_slots)
+            : fl_type_derive(module, &spec, state->asyncio_read_transport,
+                             mixin, read_base_slots);
+    if (type != NULL && add_methods(type, traits) < 0) {
         Py_CLEAR(type);
     }
     return type;

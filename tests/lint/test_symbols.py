@@ -19,7 +19,7 @@ BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
     r"fl_\w+_register|import_\w+|find_c_kwnames|module_exec|check_layout"
-    r"|add_descriptor"
+    r"|add_\w+"
 )
 
 #: Tables that CPython declares without const and never writes, and what the
