@@ -10,7 +10,7 @@ fl_loop_flush_corked_now(FlLoop *loop)
     FlList *link;
     /* One at a time: what reports a failed send may run Python, which finds
        the other streams corked and may flush them, or cork others. */
-    while ((link = fl_list_pop(&loop->corked)) != NULL) {
-        loop->send_corked(link);
+    while ((link = fl_list_pop(&loop->cork.streams)) != NULL) {
+        loop->cork.send(link);
     }
 }

@@ -48,8 +48,8 @@ call_in_context(PyObject *callback, PyObject *args, PyObject *context)
 static void
 set_current(FlLoop *loop, PyObject *handle, PyObject *callback)
 {
-    PyObject *before = loop->current_callback;
-    loop->current_callback = Py_XNewRef(callback);
+    PyObject *before = loop->timing.callback;
+    loop->timing.callback = Py_XNewRef(callback);
     fl_field_set(loop, &loop->current_handle, handle);
     Py_XDECREF(before);
 }
@@ -60,8 +60,8 @@ set_current(FlLoop *loop, PyObject *handle, PyObject *callback)
 static inline void
 note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 {
-    if (FL_UNLIKELY(loop->timed_since_ns != 0) && loop->current_handle == NULL)
-    {
+    if (FL_UNLIKELY(loop->timing.since_ns != 0)
+        && loop->current_handle == NULL) {
         set_current(loop, (PyObject *)self, callback);
     }
 }
@@ -333,7 +333,7 @@ subject_of(FlLoop *loop, const FlReady *entry)
 static int64_t
 timing_ns(const FlLoop *loop)
 {
-    double slow_ns = loop->slow_callback_duration * 1e9;
+    double slow_ns = loop->timing.slow_s * 1e9;
     return !loop->debug && slow_ns >= 4.0 * FL_COARSE_LAG_NS
                ? fl_clock_coarse_ns()
                : fl_clock_ns();
@@ -344,7 +344,7 @@ timing_ns(const FlLoop *loop)
 static int
 end_timed(FlLoop *loop, PyObject *subject, int code)
 {
-    int64_t took_ns = timing_ns(loop) - loop->timed_since_ns;
+    int64_t took_ns = timing_ns(loop) - loop->timing.since_ns;
     code = fl_loop_report_slow(loop, subject, took_ns, code);
     set_current(loop, NULL, NULL);
     return code;
@@ -353,9 +353,9 @@ end_timed(FlLoop *loop, PyObject *subject, int code)
 int
 fl_loop_time_rest(FlLoop *loop, PyObject *subject, int code)
 {
-    if (FL_UNLIKELY(loop->timed_since_ns != 0)) {
+    if (FL_UNLIKELY(loop->timing.since_ns != 0)) {
         code = end_timed(loop, subject, code);
-        loop->timed_since_ns = timing_ns(loop);
+        loop->timing.since_ns = timing_ns(loop);
     }
     return code;
 }
@@ -370,10 +370,10 @@ run_timed(FlLoop *loop, FlReady *entry)
     if (metrics != NULL) {
         fl_metrics_callback_begins(metrics, began_ns);
     }
-    loop->timed_since_ns = began_ns;
+    loop->timing.since_ns = began_ns;
     int code = run_entry(loop, entry);
     code = end_timed(loop, subject, code);
-    loop->timed_since_ns = 0;
+    loop->timing.since_ns = 0;
     if (metrics != NULL) {
         /* Not before the report, which asks for this callback's number. */
         fl_count_set(&metrics->callback_began_ns, 0);
@@ -400,18 +400,18 @@ fl_loop_run_batch(FlLoop *loop)
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
         loop->callback_count++;
-        loop->corking = true;
+        loop->cork.active = true;
         bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);
-        if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))
-            && (is_event || loop->corked_ns != fl_clock_coarse_ns()))
+        if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))
+            && (is_event || loop->cork.since_ns != fl_clock_coarse_ns()))
         {
             fl_loop_flush_corked_now(loop);
         }
     }
-    loop->corking = false;
+    loop->cork.active = false;
     fl_loop_flush_corked(loop);
     return code;
 }

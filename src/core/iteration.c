@@ -153,22 +153,22 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
 static void
 allow_skips(FlLoop *loop, Found found, int64_t began_ns)
 {
-    unsigned allowance = loop->skip_allowance;
-    int64_t last_ns = loop->empty_poll_ns;
-    loop->skip_allowance = loop->skips_left = 0;
-    loop->empty_poll_ns = 0;
+    unsigned allowance = loop->polls.skip_allowance;
+    int64_t last_ns = loop->polls.empty_ns;
+    loop->polls.skip_allowance = loop->polls.skips_left = 0;
+    loop->polls.empty_ns = 0;
     if (loop->off & FL_OFF_POLL_SKIP) {
         return;
     }
     if (found.any || began_ns == 0) {
-        loop->skips_left = found.any && !found.other ? EVENT_SKIPS : 0;
+        loop->polls.skips_left = found.any && !found.other ? EVENT_SKIPS : 0;
         return;
     }
     /* The busy time between two empty polls: from the end of the first to the
        beginning of this one. */
     int64_t apart_ns = began_ns - last_ns;
-    loop->empty_poll_ns = fl_clock_ns();
-    int64_t limit_ns = POLL_SHARE * (loop->empty_poll_ns - began_ns);
+    loop->polls.empty_ns = fl_clock_ns();
+    int64_t limit_ns = POLL_SHARE * (loop->polls.empty_ns - began_ns);
     limit_ns = Py_MIN(Py_MAX(limit_ns, LEAST_LIMIT_NS), MOST_LIMIT_NS);
     if (apart_ns > limit_ns) {
         allowance = (unsigned)(allowance * limit_ns / apart_ns);
@@ -176,8 +176,8 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
     else if (apart_ns < limit_ns / 2) {
         allowance = allowance == 0 ? 1 : allowance * 2;
     }
-    loop->skip_allowance = allowance < MAX_SKIPS ? allowance : MAX_SKIPS;
-    loop->skips_left = loop->skip_allowance;
+    loop->polls.skip_allowance = allowance < MAX_SKIPS ? allowance : MAX_SKIPS;
+    loop->polls.skips_left = loop->polls.skip_allowance;
 }
 
 /* Poll once.  Returns when that began, 0 if it may have waited. */
@@ -205,11 +205,11 @@ poll(FlLoop *loop, int64_t timeout_ns)
         fl_metrics_poll_ended(loop);
     }
     fl_poller_collect(loop->poller);
-    loop->polled_ns = fl_clock_coarse_ns();
+    loop->polls.last_ns = fl_clock_coarse_ns();
     if (loop->poller->table.recheck
-        && loop->polled_ns - loop->rechecked_ns >= RECHECK_NS)
+        && loop->polls.last_ns - loop->polls.rechecked_ns >= RECHECK_NS)
     {
-        loop->rechecked_ns = loop->polled_ns;
+        loop->polls.rechecked_ns = loop->polls.last_ns;
         fl_registrations_recheck(&loop->poller->table);
     }
     return began_ns;
@@ -220,7 +220,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
 static int
 reach_safepoint(FlLoop *loop, int64_t timeout_ns)
 {
-    if (timeout_ns != 0 || fl_clock_coarse_ns() == loop->polled_ns) {
+    if (timeout_ns != 0 || fl_clock_coarse_ns() == loop->polls.last_ns) {
         return 0;
     }
     int code = fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
@@ -233,7 +233,7 @@ static bool
 may_skip_poll(FlLoop *loop)
 {
     /* Read once: without a GIL another thread may set it to 0. */
-    unsigned left = loop->skips_left;
+    unsigned left = loop->polls.skips_left;
     if (left == 0 || fl_overrides(loop, FL_OVERRIDES_TIME)) {
         return false;
     }
@@ -244,8 +244,8 @@ may_skip_poll(FlLoop *loop)
     {
         return false;
     }
-    loop->skips_left = left - 1;
-    return fl_clock_coarse_ns() == loop->polled_ns;
+    loop->polls.skips_left = left - 1;
+    return fl_clock_coarse_ns() == loop->polls.last_ns;
 }
 
 /* --- time and timers ----------------------------------------------------- */
@@ -361,7 +361,7 @@ queue_due(FlLoop *loop)
     }
     /* A new tick is always polled first (may_skip_poll), so the present is at
        most FL_COARSE_LAG_NS after the last poll's tick. */
-    double latest_ns = (double)(loop->polled_ns + FL_COARSE_LAG_NS);
+    double latest_ns = (double)(loop->polls.last_ns + FL_COARSE_LAG_NS);
     return fl_timer_queue_next_s(&loop->timers) * 1e9 > latest_ns
                ? 0
                : queue_due_at(loop, fl_clock_s());

@@ -10,11 +10,26 @@
 #ifndef FL_CORE_ITERATION_H
 #define FL_CORE_ITERATION_H
 
-#include "core/loop.h"
+#include "py/compat.h"
+
+struct FlLoop;
+
+/* When the loop polled, and how often it may run callbacks without a poll. */
+typedef struct {
+    int64_t last_ns;  /* coarse time of the last poll */
+    int64_t empty_ns; /* precise time at which the last poll ended, if it did
+                         not wait and found nothing; else 0 */
+    int64_t rechecked_ns; /* coarse: last fl_registrations_recheck */
+    /* Polls that may still be skipped.  Any thread may set it to 0.  Without a
+       GIL the loop's own store may undo that: then its next poll is at a tick
+       of the coarse clock at the latest. */
+    FL_ATOMIC unsigned skips_left;
+    unsigned skip_allowance; /* adapted at each empty poll */
+} FlPolls;
 
 /* Run one iteration.  The caller has checked that none of this loop runs on
    this thread, and has called fl_fd_table_begin_iterations.  0, or -1 with an
    exception that ends the run. */
-int fl_loop_iterate(FlLoop *loop);
+int fl_loop_iterate(struct FlLoop *loop);
 
 #endif

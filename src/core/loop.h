@@ -24,8 +24,10 @@
 #include "base/timer_queue.h"
 #include "core/cork.h"
 #include "core/handle.h"
+#include "core/iteration.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/report.h"
 #include "core/thread_queue.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -99,37 +101,16 @@ struct FlLoop {
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
 
-    double now_s;          /* the last reading of poll_timeout or call_later */
-    int64_t polled_ns;     /* coarse time of the last poll */
-    int64_t empty_poll_ns; /* precise time at which the last poll ended, if
-                                it did not wait and found nothing; else 0 */
-    int64_t rechecked_ns;  /* coarse: last fl_registrations_recheck */
-    int64_t timed_since_ns; /* when the timed callback began; 0: not timed */
+    double now_s; /* the last reading of poll_timeout or call_later */
+    FlPolls polls;
+    FlTiming timing;
     /* Entries run so far: identifies a callback. */
     FL_ATOMIC uint64_t callback_count;
-    /* The streams whose write queues are corked, in the order of their first
-       corked writes, and the function that sends the queue of one.  It calls
-       no protocol and preserves a raised exception; a failure queues
-       connection_lost. */
-    FlList corked;
-    void (*send_corked)(FlList *link);
-    int64_t corked_ns; /* coarse time at which the first of them was corked */
-    bool corks;        /* this run corks writes, where a callback may */
-    bool corking;      /* the running callback corks; unused without a GIL */
-    atomic_bool wake_queued; /* an entry of _write_to_self() waits for the
+    FlCork cork;
+    atomic_bool wake_queued;    /* an entry of _write_to_self() waits for the
                                 next batch */
-    /* Polls that may still be skipped.  Any thread may set it to 0.  Without a
-       GIL the loop's own store may undo that: then its next poll is at a tick
-       of the coarse clock at the latest. */
-    FL_ATOMIC unsigned skips_left;
-    unsigned skip_allowance;    /* adapted at each empty poll */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 2 */
-    /* The ident of the thread that has the claim, or 0, and that of the thread
-       that had it last: see fl_loop_claim.  thread_id is 0 for a part of the
-       claim: while a run begins or ends, and in close() and in a _run_once()
-       outside a run.  is_running() is false then. */
-    _Atomic unsigned long claimed_by;
-    FL_ATOMIC unsigned long last_claimed_by;
+    FlClaim claim;
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
@@ -153,13 +134,11 @@ struct FlLoop {
     PyObject *task_factory;
     PyObject *exception_handler;
     PyObject *slow_callback_hook;
-    PyObject *current_handle;   /* while timed: what runs, or NULL */
-    PyObject *current_callback; /* its callback, or itself */
+    PyObject *current_handle; /* while timed: what runs, or NULL */
     PyObject *default_executor;
     PyObject *signal_handlers;
     PyObject *python_transports; /* fd -> asyncio's own transport, or NULL */
     PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
-    double slow_callback_duration;
 };
 
 #define FL_LOOP(object) ((FlLoop *)(object))
@@ -203,7 +182,7 @@ fl_loop_on_other_thread(const FlLoop *loop)
 static inline bool
 fl_loop_is_claimed_here(const FlLoop *loop)
 {
-    return atomic_load_explicit(&loop->claimed_by, memory_order_relaxed)
+    return atomic_load_explicit(&loop->claim.thread, memory_order_relaxed)
            == PyThread_get_thread_ident();
 }
 
@@ -220,7 +199,7 @@ fl_loop_needs_lock(const FlLoop *loop)
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
 {
-    if (FL_UNLIKELY(!fl_list_is_empty(&loop->corked))) {
+    if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))) {
         fl_loop_flush_corked_now(loop);
     }
 }
@@ -261,12 +240,12 @@ fl_loop_flush_corked_here(FlState *state)
 static inline void
 fl_loop_before_io(FlLoop *loop)
 {
-    if (FL_HAVE_GIL && FL_UNLIKELY(!loop->corking)) {
+    if (FL_HAVE_GIL && FL_UNLIKELY(!loop->cork.active)) {
         fl_loop_flush_corked_here(loop->state);
     }
     if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
         fl_loop_flush_corked(loop);
-        loop->skips_left = 0;
+        loop->polls.skips_left = 0;
     }
 }
 

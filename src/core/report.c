@@ -51,9 +51,9 @@ int
 fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
 {
     PyObject *handle = loop->current_handle;
-    PyObject *callback = loop->current_callback;
+    PyObject *callback = loop->timing.callback;
     /* asyncio's comparison: nothing is slow if the limit is NaN. */
-    bool slow = (double)took_ns / 1e9 >= loop->slow_callback_duration;
+    bool slow = (double)took_ns / 1e9 >= loop->timing.slow_s;
     if (!slow || (handle == NULL && subject == NULL)) {
         return code;
     }

@@ -9,19 +9,27 @@
 #ifndef FL_CORE_REPORT_H
 #define FL_CORE_REPORT_H
 
-#include "core/loop.h"
 #include "py/compat.h"
+
+struct FlLoop;
+
+/* The timing of the callback that runs, for reports of slow ones. */
+typedef struct {
+    int64_t since_ns;   /* when it began; 0: it is not timed */
+    PyObject *callback; /* owned: that of loop->current_handle, or itself */
+    double slow_s;      /* loop.slow_callback_duration */
+} FlTiming;
 
 /* Report the raised exception: call loop.method(exc, first, ...) as in an
    except block.  The first NULL ends the arguments.  An exception that ends
    the run stays set.  0 or -1. */
-int fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
+int fl_loop_report_by(struct FlLoop *loop, PyObject *method, PyObject *first,
                       PyObject *second, PyObject *third, PyObject *fourth);
 
 /* Report the raised exception as one of object.name(argument), a call that the
    loop made without a handle.  `argument` may be NULL: no argument.  `source`
    is the stack of the code that queued the call, or NULL.  0 or -1. */
-int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
+int fl_loop_report_call(struct FlLoop *loop, PyObject *object, PyObject *name,
                         PyObject *argument, PyObject *source);
 
 /* If an entry that returned `code` took at least slow_callback_duration: log
@@ -29,11 +37,11 @@ int fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
    an entry that ran no handle; NULL: nothing does, and it is not reported.
    What these calls raise ends the run, as in asyncio.  Returns `code`, or
    -1. */
-int fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns,
-                        int code);
+int fl_loop_report_slow(struct FlLoop *loop, PyObject *subject,
+                        int64_t took_ns, int code);
 
 /* Report the raised exception as one of a handle's callback.  `handle` may be
    NULL: then the report names no callback.  0 or -1. */
-int fl_loop_report_callback(FlLoop *loop, PyObject *handle);
+int fl_loop_report_callback(struct FlLoop *loop, PyObject *handle);
 
 #endif

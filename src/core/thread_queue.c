@@ -100,7 +100,7 @@ bool
 fl_thread_queue_lock_idle(FlLoop *loop)
 {
     fl_thread_queue_lock(&loop->thread_queue);
-    if (!loop->closed && atomic_load(&loop->claimed_by) == 0) {
+    if (!loop->closed && atomic_load(&loop->claim.thread) == 0) {
         return true;
     }
     fl_thread_queue_unlock(&loop->thread_queue);
@@ -111,7 +111,7 @@ bool
 fl_loop_claim(FlLoop *loop)
 {
     unsigned long nobody = 0;
-    if (!atomic_compare_exchange_strong(&loop->claimed_by, &nobody,
+    if (!atomic_compare_exchange_strong(&loop->claim.thread, &nobody,
                                         PyThread_get_thread_ident()))
     {
         return false;
@@ -121,21 +121,21 @@ fl_loop_claim(FlLoop *loop)
         fl_thread_queue_lock(&loop->thread_queue);
         fl_thread_queue_unlock(&loop->thread_queue);
     }
-    loop->last_claimed_by = PyThread_get_thread_ident();
+    loop->claim.last_thread = PyThread_get_thread_ident();
     return true;
 }
 
 bool
 fl_loop_claim_again(FlLoop *loop)
 {
-    return loop->last_claimed_by == PyThread_get_thread_ident()
+    return loop->claim.last_thread == PyThread_get_thread_ident()
            && fl_loop_claim(loop);
 }
 
 void
 fl_loop_unclaim(FlLoop *loop)
 {
-    atomic_store(&loop->claimed_by, 0);
+    atomic_store(&loop->claim.thread, 0);
 }
 
 int

@@ -40,6 +40,14 @@ typedef struct {
     unsigned long running_thread; /* the thread that runs it */
 } FlThreadQueue;
 
+/* Who may run, iterate or close the loop: see fl_loop_claim.  The loop's
+   thread_id is 0 for a part of the claim: while a run begins or ends, and in
+   close() and in a _run_once() outside a run.  is_running() is false then. */
+typedef struct {
+    _Atomic unsigned long thread;        /* its ident, or 0 */
+    FL_ATOMIC unsigned long last_thread; /* that had the claim last */
+} FlClaim;
+
 /* Take and release the lock.  Any thread.  In a forked child the lock and its
    condition are initialized again first.  Threads of the parent, which do not
    exist here, may have had the lock or waited on the condition, and glibc up

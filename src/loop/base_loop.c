@@ -69,9 +69,9 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     Py_INCREF(module);
     loop->state = fl_state_get(module);
     loop->forks = fl_forks_count();
-    loop->slow_callback_duration = 0.1;
+    loop->timing.slow_s = 0.1;
     fl_list_init(&loop->transports);
-    fl_list_init(&loop->corked);
+    fl_list_init(&loop->cork.streams);
     fl_timer_queue_init(&loop->timers);
     /* Until everything is initialized the object counts as closed: if an
        initialization fails, loop_dealloc runs and must accept it. */
@@ -246,7 +246,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(loop));
     Py_VISIT(loop->state->module);
     LOOP_ATTRIBUTES(VISIT)
-    Py_VISIT(loop->current_callback);
+    Py_VISIT(loop->timing.callback);
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->patched_run);
     Py_VISIT(loop->dict);
@@ -416,7 +416,7 @@ object_set(FlLoop *loop, PyObject *value, void *offset)
 static PyObject *
 slow_callback_get(FlLoop *loop, void *Py_UNUSED(closure))
 {
-    return PyFloat_FromDouble(loop->slow_callback_duration);
+    return PyFloat_FromDouble(loop->timing.slow_s);
 }
 
 /* Not a Py_T_DOUBLE, which stores -1.0 for what is not a number. */
@@ -432,7 +432,7 @@ slow_callback_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
     if (seconds == -1.0 && PyErr_Occurred()) {
         return -1;
     }
-    loop->slow_callback_duration = seconds;
+    loop->timing.slow_s = seconds;
     return 0;
 }
 

@@ -80,11 +80,11 @@ begin_corking(FlLoop *loop)
     /* The loop that runs this one in a callback.  A forked child may still
        have the parent's there, which corks nothing. */
     const FlLoop *outer = fl_loop_of_thread(loop->state);
-    loop->corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
-                  && (outer == NULL || fl_loop_is_inherited(outer));
-    if (loop->corks) {
+    loop->cork.enabled = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
+                         && (outer == NULL || fl_loop_is_inherited(outer));
+    if (loop->cork.enabled) {
         int daemon = in_daemon_thread(loop->state);
-        loop->corks = daemon == 0;
+        loop->cork.enabled = daemon == 0;
         return daemon < 0 ? -1 : 0;
     }
     return 0;
@@ -100,7 +100,7 @@ begin(FlLoop *loop, unsigned long thread)
         return -1;
     }
     loop->thread_id = thread;
-    loop->skips_left = 0; /* the first iteration polls */
+    loop->polls.skips_left = 0; /* the first iteration polls */
     fl_poller_begin_run(loop->poller);
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);

@@ -403,7 +403,7 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, int event, PyObject *callback,
     int code = fl_registration_renew(reg, wanted, renewed);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
-        loop->skips_left = 0;
+        loop->polls.skips_left = 0;
     }
     if (code == 0) {
         *refs_slot(left, event) = *refs_slot(&before, event);

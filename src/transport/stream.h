@@ -123,7 +123,7 @@ struct FlStream {
     FlProtocol protocol;
     PyObject *context;        /* events and connection_* run in it */
     const char *lost_message; /* see fl_stream_fail; or NULL */
-    FlList cork_link;         /* in loop->corked while corked */
+    FlList cork_link;         /* in loop->cork.streams while corked */
     FlWriteQueue write_queue; /* corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */
     FlName *sockname;         /* saved when the fd is closed */
@@ -165,8 +165,8 @@ fl_stream_is_corked(const FlStream *self)
            && !fl_list_is_empty(&self->cork_link);
 }
 
-/* Take the stream out of loop->corked.  What its queue still has is dropped,
-   not sent. */
+/* Take the stream out of loop->cork.streams.  What its queue still has is
+   dropped, not sent. */
 static inline void
 fl_stream_cancel_flush(FlStream *self)
 {

@@ -35,8 +35,8 @@
       does, unless it queues the stream (8), and every operation handles that
       phase.
    10. Only a stream that may still write is corked (fl_stream_set_phase), and
-      the loop has a reference to each such stream.  So loop->corked never has
-      a freed stream. */
+      the loop has a reference to each such stream.  So loop->cork.streams
+      never has a freed stream. */
 #include "transport/stream_close.h"
 
 #include "base/list.h"
@@ -656,7 +656,7 @@ fl_stream_free(FlStream *self)
     PyObject *module = self->state->module;
     PyObject_ClearWeakRefs((PyObject *)self);
     FL_CHECK(self->reg == NULL, "a freed stream has no registration");
-    FL_CHECK(!fl_stream_is_corked(self), "loop->corked would dangle");
+    FL_CHECK(!fl_stream_is_corked(self), "loop->cork.streams would dangle");
     (void)fl_stream_clear(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);

@@ -119,7 +119,8 @@ stream_set_paused(FlTransport *transport, bool paused)
         return -1;
     }
     if (!paused) {
-        self->loop->skips_left = 0; /* it may be ready already: poll next */
+        self->loop->polls.skips_left =
+            0; /* it may be ready already: poll next */
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */

@@ -9,12 +9,12 @@
    callback corks no more.  The rule has no memory: whether a write is corked
    does not depend on what earlier callbacks did.
 
-   1. loop->corked has the corked streams in the order of their first corked
-      writes, and a flush sends them in that order.  Every write that is not
-      corked first flushes all, and so does the loop before it sends anything
-      else.  So a corked write may overtake only other corked writes.  Every
-      send in C first calls fl_loop_before_io.  Our sends in Python, and our
-      ways to hand control to another loop, thread or process, call
+   1. loop->cork.streams has the corked streams in the order of their first
+      corked writes, and a flush sends them in that order.  Every write that
+      is not corked first flushes all, and so does the loop before it sends
+      anything else.  So a corked write may overtake only other corked writes.
+      Every send in C first calls fl_loop_before_io.  Our sends in Python, and
+      our ways to hand control to another loop, thread or process, call
       fl_loop_flush_corked_here.  asyncio's own transports call neither.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
@@ -181,12 +181,12 @@ send_queue(FlStream *self)
 static bool
 update_corking(FlLoop *loop)
 {
-    if (loop->corking && !fl_list_is_empty(&loop->corked)
-        && loop->corked_ns != fl_clock_coarse_ns())
+    if (loop->cork.active && !fl_list_is_empty(&loop->cork.streams)
+        && loop->cork.since_ns != fl_clock_coarse_ns())
     {
-        loop->corking = false;
+        loop->cork.active = false;
     }
-    return loop->corking;
+    return loop->cork.active;
 }
 
 /* Whether this write, of this size, may be corked with the queue.  Not
@@ -197,7 +197,7 @@ may_cork(const FlStream *self, size_t size_bytes)
 {
     FlLoop *loop = self->loop;
     uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
-    return FL_HAVE_GIL && loop->corks && !self->exposed
+    return FL_HAVE_GIL && loop->cork.enabled && !self->exposed
            && fl_loop_of_thread(loop->state) == loop && update_corking(loop)
            && queued_bytes <= CORKED_BYTES
            && queued_bytes <= self->high_water_bytes
@@ -213,7 +213,7 @@ send_corked(FlList *link)
         fl_write_queue_clear(&self->write_queue); /* the parent sends them */
         return;
     }
-    self->loop->skips_left = 0; /* as fl_loop_before_io */
+    self->loop->polls.skips_left = 0; /* as fl_loop_before_io */
     Py_INCREF(self); /* a failure runs the GC, which may find it unused */
     send_queue(self);
     Py_DECREF(self);
@@ -224,13 +224,13 @@ static void
 cork_queue(FlStream *self)
 {
     FlLoop *loop = self->loop;
-    if (fl_list_is_empty(&loop->corked)) {
-        loop->corked_ns = fl_clock_coarse_ns();
-        loop->send_corked = send_corked;
+    if (fl_list_is_empty(&loop->cork.streams)) {
+        loop->cork.since_ns = fl_clock_coarse_ns();
+        loop->cork.send = send_corked;
     }
     if (!fl_stream_is_corked(self)) {
         FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
-        fl_list_append(&loop->corked, &self->cork_link);
+        fl_list_append(&loop->cork.streams, &self->cork_link);
     }
 }
 
