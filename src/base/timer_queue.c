@@ -32,6 +32,13 @@
 /* An empty queue frees its arrays if they have more slots than this. */
 #define MAX_IDLE_SLOTS 16384
 
+/* Relaxed: another thread may ask fl_timer_node_is_queued(). */
+static inline void
+set_place(FlTimerNode *node, uint64_t place)
+{
+    __atomic_store_n(&node->place, place, __ATOMIC_RELAXED);
+}
+
 /* Invariant 1. */
 static inline uint64_t
 line_place(uint64_t position)
@@ -77,7 +84,7 @@ static inline void
 heap_put(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
 {
     queue->heap[index] = slot;
-    slot.node->place = (index << 1) | 1;
+    set_place(slot.node, (index << 1) | 1);
 }
 
 /* Put `slot` at `index` or at an ancestor's place.  The slot at `index` is
@@ -148,7 +155,7 @@ heap_push(FlTimerQueue *queue, FlTimerSlot slot)
 static void
 heap_remove(FlTimerQueue *queue, size_t index)
 {
-    queue->heap[index].node->place = 0;
+    set_place(queue->heap[index].node, 0);
     FlTimerSlot last = queue->heap[--queue->heap_size];
     if (index == queue->heap_size) {
         return; /* it was the last one itself */
@@ -175,7 +182,7 @@ line_move(FlTimerQueue *queue, FlTimerSlot *line, size_t capacity)
     for (uint64_t at = queue->line_head; at != queue->line_tail; at++) {
         FlTimerSlot slot = *line_slot(queue, at);
         if (slot.node != NULL) {
-            slot.node->place = line_place(to);
+            set_place(slot.node, line_place(to));
             line[to++ & (capacity - 1)] = slot;
         }
     }
@@ -224,7 +231,7 @@ static void
 line_remove(FlTimerQueue *queue, uint64_t position)
 {
     FlTimerSlot *slot = line_slot(queue, position);
-    slot->node->place = 0;
+    set_place(slot->node, 0);
     slot->node = NULL;
     queue->line_removed++;
     line_trim(queue);
@@ -274,7 +281,7 @@ fl_timer_queue_push(FlTimerQueue *queue, FlTimerNode *node, double deadline_s)
             code = line_grow(queue);
         }
         if (code == 0) {
-            node->place = line_place(queue->line_tail);
+            set_place(node, line_place(queue->line_tail));
             *line_slot(queue, queue->line_tail++) = slot;
         }
     }
@@ -324,7 +331,7 @@ fl_timer_queue_pop(FlTimerQueue *queue)
         heap_remove(queue, 0);
     }
     else {
-        node->place = 0;
+        set_place(node, 0);
         queue->line_head++;
         line_trim(queue);
     }

@@ -23,6 +23,7 @@
 #define FL_BASE_TIMER_QUEUE_H
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct FlTimerNode {
@@ -51,6 +52,13 @@ typedef struct {
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);
+
+/* Whether the node is in a queue.  Any thread. */
+static inline bool
+fl_timer_node_is_queued(const FlTimerNode *node)
+{
+    return __atomic_load_n(&node->place, __ATOMIC_RELAXED) != 0;
+}
 
 /* Free the queue's memory.  Nodes still in it keep a stale place, so they must
    not be used with a queue again. */

@@ -87,7 +87,7 @@ get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 static PyObject *
 get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->node.place != 0);
+    return PyBool_FromLong(fl_timer_node_is_queued(&self->node));
 }
 
 #define SLOT(name)                                           \

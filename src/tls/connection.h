@@ -110,7 +110,7 @@ typedef struct {
     size_t reply_bytes;          /* unsent records that reading has produced */
     size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
-    Py_ssize_t writes_after_loss;
+    FL_ATOMIC Py_ssize_t writes_after_loss;
     unsigned hold_iterations; /* until input is delivered: lifecycle.c, 5 */
     FlTlsPhase phase;
     FlTlsAppState app_state;

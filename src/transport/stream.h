@@ -109,8 +109,8 @@ struct FlStream {
     bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
                          write pipe that is never_readable */
     bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
-    uint8_t read_halvings;     /* how often the read size was halved */
-    uint8_t writes_after_loss; /* stays at UINT8_MAX */
+    uint8_t read_halvings; /* how often the read size was halved */
+    FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
     uint32_t last_read_bytes;  /* size of the last read */
     FL_ATOMIC int fd;          /* -1 once it is closed */
