@@ -30,6 +30,10 @@ from typing import Any
 
 import pytest
 
+_MARK = "fastloop(virtual_time=True)"
+_MARK_MEANS = (
+    "the loops that this test makes have virtual time; False: they have not"
+)
 _NO_LOOP = (
     "fastloop was asked for, and no test of this run made an event loop on "
     "it. Are its async tests run by pytest-asyncio or anyio? --no-fastloop "
@@ -53,6 +57,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         dest="fastloop",
         help="ignore the ini option fastloop",
     )
+    group.addoption(
+        "--fastloop-virtual-time",
+        action="store_true",
+        help="as --fastloop, and each loop's clock jumps to its next timer "
+        "when nothing else can happen",
+    )
     parser.addini(
         "fastloop",
         "run asyncio tests on fastloop (as --fastloop does, but a run that "
@@ -67,9 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Raises pytest.UsageError if fastloop's extension cannot be imported.
     """
+    config.addinivalue_line("markers", f"{_MARK}: {_MARK_MEANS}")
     asked = config.getoption("fastloop")
     if asked is None:
-        asked = config.getini("fastloop")
+        asked = config.getoption("fastloop_virtual_time")
+        asked = asked or config.getini("fastloop")
     if not asked:
         return
     try:
@@ -80,6 +92,39 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
     run = _FastloopRun(config)
     config.pluginmanager.register(run, "fastloop-run")
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Refuse to run tests that need virtual time on a loop without it.
+
+    Raises pytest.UsageError, also for a mark that is misspelt.
+    """
+    marked = [item.nodeid for item in items if _wants_virtual_time(item)]
+    asked = config.getoption("fastloop")
+    is_on = config.pluginmanager.has_plugin("fastloop-run")
+    if marked and asked is None and not is_on:
+        raise pytest.UsageError(
+            f"{marked[0]} is marked {_MARK}: run pytest with --fastloop, or "
+            "set fastloop = true in the ini file"
+        )
+
+
+def _wants_virtual_time(item: pytest.Item) -> bool | None:
+    """What the test's mark says; None: it has none.
+
+    Raises pytest.UsageError for other arguments.
+    """
+    mark = item.get_closest_marker("fastloop")
+    if mark is None:
+        return None
+    if mark.args or set(mark.kwargs) != {"virtual_time"}:
+        raise pytest.UsageError(
+            f"{item.nodeid}: the mark fastloop takes virtual_time=True or "
+            "=False, and nothing else"
+        )
+    return bool(mark.kwargs["virtual_time"])
 
 
 @contextlib.contextmanager
@@ -101,12 +146,19 @@ class _Factory:
         #: A file that is there once a loop was made, here or in a child.
         self.mark = mark
         self.made = 0
+        self.virtual_time = False
 
     def __call__(self) -> Any:
         """Make a loop."""
         import fastloop
 
-        loop = fastloop.new_event_loop()
+        loop: Any
+        if self.virtual_time:
+            from . import VirtualTimeLoop
+
+            loop = VirtualTimeLoop()
+        else:
+            loop = fastloop.new_event_loop()
         if not self.made:
             with contextlib.suppress(OSError), open(self.mark, "a"):
                 pass
@@ -137,11 +189,13 @@ class _FastloopRun:
         self._config = config
         self._folder = TemporaryDirectory(prefix="fastloop-")
         self._factory = _Factory(os.path.join(self._folder.name, "made"))
+        self._virtual_time = bool(config.option.fastloop_virtual_time)
+        self._factory.virtual_time = self._virtual_time
         #: Whether a run without a loop fails.
         self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)
         self._previous_policy: Any = None
-        self._made_in_workers = 0
+        self._made_in_workers = self._made_before = 0
         self._ran = self._loopless = self._crashed = False
         self._patches = pytest.MonkeyPatch()
         if self._policy is None:
@@ -226,6 +280,36 @@ class _FastloopRun:
         options = {k: v for k, v in backend[1].items() if k not in loops}
         return backend[0], options
 
+    # -- virtual time ------------------------------------------------------
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Make the loops of a marked test as its mark says."""
+        wanted = _wants_virtual_time(item)
+        if wanted is not None:
+            self._factory.virtual_time = wanted
+        self._made_before = self._factory.made
+        yield
+        self._factory.virtual_time = self._virtual_time
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        """Fail a marked test that ran on the loop of earlier tests."""
+        outcome: Any = yield
+        if (
+            _wants_virtual_time(item) not in (None, self._virtual_time)
+            and self._factory.made == self._made_before
+            and outcome.excinfo is None
+        ):
+            outcome.force_exception(
+                pytest.fail.Exception(
+                    "the mark fastloop(virtual_time=...) needs a loop that is "
+                    "made for this test: it made none (a loop of a wider "
+                    "scope keeps its clock)",
+                    pytrace=False,
+                )
+            )
+
     # -- the verdict -------------------------------------------------------
 
     @property
@@ -241,9 +325,10 @@ class _FastloopRun:
         """Name the loop of the run."""
         import fastloop
 
+        clock = ", virtual time" if self._virtual_time else ""
         return (
             f"fastloop: {fastloop.__version__}, "
-            f"libuv {fastloop.libuv_version()}"
+            f"libuv {fastloop.libuv_version()}{clock}"
         )
 
     @pytest.hookimpl(optionalhook=True)

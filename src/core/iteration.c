@@ -94,7 +94,7 @@ typedef struct {
 } Found;
 
 /* Queue an EVENT entry for each registration that fired. */
-static Found
+FL_INLINE Found
 queue_fired(FlLoop *loop)
 {
     Found found = {false, false};
@@ -181,7 +181,7 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
 }
 
 /* Poll once.  Returns when that began, 0 if it may have waited. */
-static int64_t
+FL_INLINE int64_t
 poll(FlLoop *loop, int64_t timeout_ns)
 {
     /* No callback is running, so no function on this thread's stack uses a
@@ -346,7 +346,7 @@ queue_due_at(FlLoop *loop, double now_s)
 
 /* Move the due timers to the ready queue: see invariant 3.  0, or -1 with
    MemoryError or an exception of time(). */
-static int
+FL_INLINE int
 queue_due(FlLoop *loop)
 {
     if (fl_timer_queue_next_s(&loop->timers) == INFINITY) {
@@ -372,7 +372,7 @@ queue_due(FlLoop *loop)
 /* Before the poll: fail if the set's fd or libuv's were closed.  In a forked
    child (a callback may have forked) replace what is shared with the parent.
    0, or -1 with OSError, or with what _leave_parent() raised. */
-static inline int
+FL_INLINE int
 leave_parent(FlLoop *loop)
 {
     bool inherited = fl_poller_is_inherited(loop->poller);
@@ -409,4 +409,34 @@ fl_loop_iterate(FlLoop *loop)
         allow_skips(loop, queue_fired(loop), began_ns);
     }
     return queue_due(loop) < 0 ? -1 : fl_loop_run_batch(loop);
+}
+
+int
+fl_loop_run_ready(FlLoop *loop)
+{
+    return queue_due(loop) < 0 ? -1 : fl_loop_run_batch(loop);
+}
+
+int
+fl_loop_poll(FlLoop *loop, int64_t timeout_ns)
+{
+    if (leave_parent(loop) < 0) {
+        return -1;
+    }
+    bool waits = timeout_ns > 0;
+    if (waits) {
+        fl_poller_prepare_wait(loop->poller);
+    }
+    if (must_not_wait(loop)) {
+        timeout_ns = 0;
+    }
+    (void)poll(loop, timeout_ns);
+    if (waits) {
+        fl_poller_end_wait(loop->poller);
+    }
+    if (fl_thread_queue_drain(loop) < 0) {
+        return -1;
+    }
+    (void)queue_fired(loop);
+    return must_not_wait(loop);
 }

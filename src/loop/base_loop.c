@@ -485,6 +485,8 @@ static PyMethodDef loop_methods[] = {
     PLAIN("_iterate_until_stopped", fl_loop_iterate_until_stopped,
           METH_NOARGS),
     PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),
+    PLAIN("_poll_for", fl_loop_poll_for, METH_O),
+    PLAIN("_run_ready", fl_loop_run_ready_once, METH_NOARGS),
     PLAIN("create_future", fl_loop_create_future, METH_NOARGS),
     FAST_KW("create_task", fl_loop_create_task),
     FAST_KW("add_reader", fl_loop_add_reader),

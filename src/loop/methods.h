@@ -9,7 +9,7 @@
 #include "core/loop.h"
 #include "py/args.h"
 
-/* METH_FASTCALL | METH_KEYWORDS and METH_NOARGS; and the method's
+/* METH_FASTCALL | METH_KEYWORDS, METH_NOARGS and METH_O; and the method's
    docstring. */
 #define FL_FAST_KW(name)                                                  \
     extern const char name##_doc[];                                       \
@@ -18,5 +18,8 @@
 #define FL_NOARGS(name)             \
     extern const char name##_doc[]; \
     PyObject *name(FlLoop *loop, PyObject *ignored)
+#define FL_ONE(name)                \
+    extern const char name##_doc[]; \
+    PyObject *name(FlLoop *loop, PyObject *argument)
 
 #endif

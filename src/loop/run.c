@@ -166,14 +166,14 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 
 /* --- iterations ---------------------------------------------------------- */
 
-/* Run one iteration, or iterate until stop() is called or an exception leaves
-   an iteration; fl_loop_of_thread() returns this loop meanwhile.  If
+/* Call a part of iteration.c, once or until stop() is called or an exception
+   leaves it; fl_loop_of_thread() returns this loop meanwhile.  If
    PyThread_tss_set fails for lack of memory, this loop corks no writes.  If a
    callback of another loop iterates this one, that loop's corked writes are
    flushed first, because the callback returns only after this function does.
-   0 or -1. */
-static int
-iterate(FlLoop *loop, bool once)
+   0 or -1.  Inline, so that `part` is called directly. */
+FL_INLINE int
+iterate(FlLoop *loop, int (*part)(FlLoop *loop), bool once)
 {
     if (fl_fd_table_iterates_here(&loop->poller->table)) {
         return raise_already_running();
@@ -185,7 +185,7 @@ iterate(FlLoop *loop, bool once)
     int code;
     fl_fd_table_begin_iterations(&loop->poller->table);
     do {
-        code = fl_loop_iterate(loop);
+        code = part(loop);
         /* Checked after the iteration: a run after stop() still makes one. */
     } while (code == 0 && !once && !loop->stopping);
     fl_fd_table_end_iterations(&loop->poller->table);
@@ -204,7 +204,7 @@ fl_loop_iterate_until_stopped(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "This event loop is not running");
         return NULL;
     }
-    return fl_call_none(iterate(loop, false));
+    return fl_call_none(iterate(loop, fl_loop_iterate, false));
 }
 
 const char fl_loop_run_once_doc[] =
@@ -215,14 +215,60 @@ PyObject *
 fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     if (fl_loop_on_own_thread(loop)) {
-        return fl_call_none(iterate(loop, true));
+        return fl_call_none(iterate(loop, fl_loop_iterate, true));
     }
     if (!fl_loop_claim(loop)) {
         return fl_call_none(raise_already_running());
     }
     int code = begin(loop, 0);
     if (code == 0) {
-        code = iterate(loop, true);
+        code = iterate(loop, fl_loop_iterate, true);
     }
     return fl_call_none(end_after(loop, code));
+}
+
+/* --- the halves of an iteration ------------------------------------------ */
+
+static bool
+may_run_half(FlLoop *loop)
+{
+    bool may = fl_loop_on_own_thread(loop)
+               && !fl_fd_table_iterates_here(&loop->poller->table);
+    if (!may) {
+        PyErr_SetString(PyExc_RuntimeError, "only for overrides of _run_once");
+    }
+    return may;
+}
+
+const char fl_loop_poll_for_doc[] =
+    "_poll_for($self, seconds, /)\n--\n\n"
+    "Poll for at most so many seconds, unless something is ready; return\n"
+    "whether something is ready then.  It ignores timers and runs nothing.\n"
+    "For an override of _run_once.";
+
+PyObject *
+fl_loop_poll_for(FlLoop *loop, PyObject *seconds)
+{
+    double wait_s = PyFloat_AsDouble(seconds);
+    if ((wait_s == -1.0 && PyErr_Occurred()) || !may_run_half(loop)) {
+        return NULL;
+    }
+    int64_t wait_ns = wait_s > 0 ? (int64_t)(Py_MIN(wait_s, 1e6) * 1e9) : 0;
+    fl_fd_table_begin_iterations(&loop->poller->table);
+    int ready = fl_loop_poll(loop, wait_ns);
+    fl_fd_table_end_iterations(&loop->poller->table);
+    return ready < 0 ? NULL : PyBool_FromLong(ready);
+}
+
+const char fl_loop_run_ready_once_doc[] =
+    "_run_ready($self, /)\n--\n\n"
+    "Run what is ready and the timers that are due, without a poll.  For an\n"
+    "override of _run_once.";
+
+PyObject *
+fl_loop_run_ready_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return may_run_half(loop)
+               ? fl_call_none(iterate(loop, fl_loop_run_ready, true))
+               : NULL;
 }

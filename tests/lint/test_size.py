@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 53_874
+MOST_LINES = 54_214
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

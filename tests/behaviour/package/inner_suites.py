@@ -72,3 +72,50 @@ async def test_it(kind):
 """
 
 SYNC = "def test_sync():\n    pass\n"
+
+#: Marks for virtual time.
+VIRTUAL_TIME = """
+import asyncio
+import pytest
+
+virtual = pytest.mark.fastloop(virtual_time=True)
+
+async def sleep(seconds):
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.sleep(seconds)
+    return loop.time() - began
+
+@virtual
+@pytest.mark.asyncio
+async def test_marked():
+    assert await sleep(1000) == 1000
+
+@virtual
+def test_loop_of_its_own():
+    assert asyncio.run(sleep(1000)) == 1000
+
+@pytest.mark.fastloop(virtual_time=False)
+@pytest.mark.asyncio
+async def test_real_time():
+    assert await sleep(0.001) < 60
+    assert type(asyncio.get_running_loop()).__name__ == "Loop"
+
+@virtual
+@pytest.mark.asyncio
+async def test_deadlock():
+    await asyncio.Event().wait()
+
+@pytest.fixture(scope="module")
+def loop_of_the_module():
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+def test_earlier(loop_of_the_module):
+    loop_of_the_module.run_until_complete(sleep(0))
+
+@virtual
+def test_wider_scope(loop_of_the_module):
+    loop_of_the_module.run_until_complete(sleep(0.001))
+"""

@@ -1,0 +1,293 @@
+"""Virtual time: when the clock jumps, what it waits for, what deadlocks.
+
+asyncio has no such loop.  What the tests compare with is real time: the same
+coroutine gives the same outcome there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import threading
+import time
+
+import pytest
+from inner_suites import VIRTUAL_TIME
+
+from fastloop import testing
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture
+def virtual():
+    """Return a function that runs a coroutine on a loop with virtual time."""
+
+    def run(main, **options):
+        def factory():
+            return testing.VirtualTimeLoop(**options)
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(main)
+
+    return run
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+# -- what programs wait by ----------------------------------------------------
+
+
+async def sleeps_in_turn():
+    for seconds in (30, 0, 3600):
+        await asyncio.sleep(seconds)
+
+
+async def sleeps_at_once():
+    order = []
+
+    async def one(seconds):
+        await asyncio.sleep(seconds)
+        order.append(seconds)
+
+    await asyncio.gather(*map(one, (300, 100, 200)))
+    assert order == [100, 200, 300]
+
+
+async def times_out():
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(60):
+            await asyncio.sleep(61)
+
+
+async def nested_timeouts():
+    """The inner one is later, so the outer one fires."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            async with asyncio.timeout(9):
+                await asyncio.Event().wait()
+
+
+async def is_in_time():
+    assert await asyncio.wait_for(asyncio.sleep(9, "done"), 10) == "done"
+
+
+async def retries_with_backoff():
+    for attempt in range(5):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 1)
+        await asyncio.sleep(2**attempt)
+
+
+async def limits_a_rate():
+    """Two tokens a second for ten jobs."""
+    for job in range(10):
+        if job % 2 == 0 and job:
+            await asyncio.sleep(1)
+
+
+async def calls_later():
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    late = loop.call_later(50, done.set)
+    loop.call_at(loop.time() + 20, late.cancel)
+    loop.call_later(70, done.set)
+    await done.wait()
+
+
+@pytest.mark.parametrize(
+    ("main", "seconds"),
+    [
+        (sleeps_in_turn, 3630),
+        (sleeps_at_once, 300),
+        (times_out, 60),
+        (nested_timeouts, 5),
+        (is_in_time, 9),
+        (retries_with_backoff, 5 + 31),
+        (limits_a_rate, 4),
+        (calls_later, 70),
+    ],
+)
+def test_a_wait_takes_its_time_on_the_clock_alone(virtual, main, seconds):
+    async def timed():
+        began = now(), time.monotonic()
+        await main()
+        return now() - began[0], time.monotonic() - began[1]
+
+    took_s, real_s = virtual(timed(), start=1000.0)
+    assert took_s == pytest.approx(seconds)
+    assert real_s < seconds / 2
+
+
+async def get_time():
+    return now()
+
+
+@pytest.mark.parametrize("start", [0.0, 1e6, -5.0])
+def test_the_clock_begins_where_it_is_told_to(virtual, start):
+    assert virtual(get_time(), start=start) == start
+    assert testing.run(get_time(), virtual_time=True, start=start) == start
+
+
+def test_without_virtual_time_run_uses_the_system_clock():
+    assert testing.run(get_time()) == pytest.approx(time.monotonic(), abs=60)
+
+
+def test_the_clock_stands_still_while_a_callback_runs(virtual):
+    async def main():
+        began = now()
+        time.sleep(0.01)
+        return now() - began
+
+    assert virtual(main()) == 0
+
+
+# -- what the clock waits for -------------------------------------------------
+
+
+async def executor_job():
+    released = threading.Event()
+    threading.Timer(0.05, released.set).start()
+    return await asyncio.to_thread(released.wait, 10)
+
+
+async def call_of_a_thread():
+    future = asyncio.get_running_loop().create_future()
+    loop = future.get_loop()
+
+    def call():
+        loop.call_soon_threadsafe(future.set_result, True)
+
+    threading.Timer(0.01, call).start()
+    return await future
+
+
+async def socket_data():
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        threading.Timer(0.01, far.send, [b"x"]).start()
+        loop = asyncio.get_running_loop()
+        return await loop.sock_recv(near, 9) == b"x"
+
+
+@pytest.mark.parametrize(
+    "event", [executor_job, call_of_a_thread, socket_data]
+)
+def test_real_events_come_before_a_jump(virtual, event):
+    """A timer an hour away does not make the clock jump over them."""
+
+    async def main():
+        return await asyncio.wait_for(event(), 3600), now()
+
+    assert virtual(main(), idle_s=1.0) == (True, 0.0)
+
+
+def test_the_clock_jumps_while_a_socket_is_silent(virtual):
+    async def main():
+        server = await asyncio.start_server(print, "127.0.0.1", 0)
+        async with server:
+            await asyncio.sleep(1000)
+            return now()
+
+    assert virtual(main()) == 1000
+
+
+# -- what would wait for ever -------------------------------------------------
+
+
+async def two_tasks_wait():
+    event = asyncio.Event()
+    await asyncio.gather(event.wait(), event.wait())
+
+
+async def a_socket_is_silent():
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        await asyncio.get_running_loop().sock_recv(near, 1)
+
+
+async def a_thread_does_not_end():
+    released = threading.Event()
+    try:
+        async with asyncio.timeout(60):
+            await asyncio.to_thread(released.wait)
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize(
+    ("main", "patience_s", "text"),
+    [
+        (
+            two_tasks_wait,
+            10,
+            r"deadlock: 3 tasks wait, no timer is set, nothing is registered\n"
+            r"(  Task-\d+ waits in \w+, .*:\d+(\n|$)){3}",
+        ),
+        (
+            a_socket_is_silent,
+            0.1,
+            "deadlock: 1 task waits, no timer is set, 1 descriptor had no "
+            "event in 0.1 s of real time\n.* waits in a_socket_is_silent, ",
+        ),
+        (
+            a_thread_does_not_end,
+            0.1,
+            "deadlock: 1 task waits, a timer is set, nothing is registered, "
+            "1 executor job did not end in 0.1 s of real time",
+        ),
+    ],
+)
+def test_a_deadlock_names_the_tasks(virtual, main, patience_s, text):
+    began = time.monotonic()
+    with pytest.raises(testing.DeadlockError, match=text) as caught:
+        virtual(main(), patience_s=patience_s)
+    assert time.monotonic() - began < 5
+    assert re.match("deadlock: ", str(caught.value))
+
+
+# -- pytest -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "passed", "failed"),
+    [
+        (["--fastloop"], 4, {"deadlock", "wider_scope"}),
+        (["--fastloop-virtual-time"], 5, {"deadlock"}),
+    ],
+)
+def test_a_mark_gives_a_test_virtual_time(suite, options, passed, failed):
+    result = suite(VIRTUAL_TIME, *options)
+    result.assert_outcomes(passed=passed, failed=len(failed))
+    for name in failed:
+        result.stdout.fnmatch_lines([f"FAILED *::test_{name} *"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "options", "text"),
+    [
+        ("virtual_time=True", [], "*run pytest with --fastloop, or *"),
+        (
+            "virtual=True",
+            ["--fastloop"],
+            "*takes virtual_time=True or =False*",
+        ),
+        ("True", ["--fastloop"], "*takes virtual_time=True or =False*"),
+    ],
+)
+def test_a_mark_that_cannot_hold_ends_the_run(suite, mark, options, text):
+    source = f"""
+        import pytest
+
+        @pytest.mark.fastloop({mark})
+        def test_it():
+            pass
+        """
+    result = suite(source, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([text])
