@@ -8,9 +8,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .seeded import SeededLoop
     from .virtual_time import DeadlockError, VirtualTimeLoop, run
 
-__all__ = ["DeadlockError", "VirtualTimeLoop", "run"]
+__all__ = ["DeadlockError", "SeededLoop", "VirtualTimeLoop", "run"]
 
 if not TYPE_CHECKING:
 
@@ -19,6 +20,6 @@ if not TYPE_CHECKING:
             raise AttributeError(
                 f"module {__name__!r} has no attribute {name!r}"
             )
-        from . import virtual_time
+        from . import seeded, virtual_time
 
-        return getattr(virtual_time, name)
+        return getattr(seeded if name == "SeededLoop" else virtual_time, name)

@@ -63,6 +63,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="as --fastloop, and each loop's clock jumps to its next timer "
         "when nothing else can happen",
     )
+    group.addoption(
+        "--fastloop-seed",
+        type=int,
+        metavar="N",
+        help="as --fastloop, and each loop draws from N the order of events "
+        "that asyncio leaves open",
+    )
     parser.addini(
         "fastloop",
         "run asyncio tests on fastloop (as --fastloop does, but a run that "
@@ -80,8 +87,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{_MARK}: {_MARK_MEANS}")
     asked = config.getoption("fastloop")
     if asked is None:
-        asked = config.getoption("fastloop_virtual_time")
-        asked = asked or config.getini("fastloop")
+        asked = (
+            config.getoption("fastloop_virtual_time")
+            or config.getoption("fastloop_seed") is not None
+            or config.getini("fastloop")
+        )
     if not asked:
         return
     try:
@@ -147,16 +157,18 @@ class _Factory:
         self.mark = mark
         self.made = 0
         self.virtual_time = False
+        self.seed: int | None = None
 
     def __call__(self) -> Any:
         """Make a loop."""
         import fastloop
+        from fastloop import testing
 
         loop: Any
         if self.virtual_time:
-            from . import VirtualTimeLoop
-
-            loop = VirtualTimeLoop()
+            loop = testing.VirtualTimeLoop(seed=self.seed)
+        elif self.seed is not None:
+            loop = testing.SeededLoop(seed=self.seed)
         else:
             loop = fastloop.new_event_loop()
         if not self.made:
@@ -191,6 +203,7 @@ class _FastloopRun:
         self._factory = _Factory(os.path.join(self._folder.name, "made"))
         self._virtual_time = bool(config.option.fastloop_virtual_time)
         self._factory.virtual_time = self._virtual_time
+        self._seed = self._factory.seed = config.option.fastloop_seed
         #: Whether a run without a loop fails.
         self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)
@@ -310,6 +323,15 @@ class _FastloopRun:
                 )
             )
 
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        """Show the seed beside a failure."""
+        outcome: Any = yield
+        report = outcome.get_result()
+        if report.failed and self._seed is not None:
+            text = f"--fastloop-seed={self._seed}"
+            report.sections.append(("fastloop", text))
+
     # -- the verdict -------------------------------------------------------
 
     @property
@@ -325,11 +347,11 @@ class _FastloopRun:
         """Name the loop of the run."""
         import fastloop
 
-        clock = ", virtual time" if self._virtual_time else ""
-        return (
-            f"fastloop: {fastloop.__version__}, "
-            f"libuv {fastloop.libuv_version()}{clock}"
-        )
+        text = f"fastloop: {fastloop.__version__}, "
+        text += f"libuv {fastloop.libuv_version()}"
+        if self._virtual_time:
+            text += ", virtual time"
+        return text if self._seed is None else f"{text}, seed {self._seed}"
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

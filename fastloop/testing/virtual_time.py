@@ -6,8 +6,8 @@ of real time.  If no descriptor has an event by then, no executor job is in
 flight and no other thread has called, the clock jumps to the next timer.  So
 time-outs fire in order, and real sockets and threads still get real time.
 
-It overrides ``time()`` and ``_run_once()``; a loop without virtual time does
-not execute one instruction more for it.
+It overrides ``time()`` and a half of ``_run_once()``; a loop without virtual
+time does not execute one instruction more for it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from time import monotonic
 
 from fastloop import _core
 from fastloop.loop import Loop
+
+from .seeded import SeededLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,14 +45,15 @@ class DeadlockError(RuntimeError):
     """The loop would wait for ever; the text says which tasks wait where."""
 
 
-class VirtualTimeLoop(Loop):
+class VirtualTimeLoop(SeededLoop):
     """A ``fastloop.Loop`` with virtual time, for tests.
 
     start is what ``time()`` returns first, in seconds.  idle_s is how much
     real time must pass without an event before the clock jumps; 1 ms by
     default.  patience_s is how much real time the loop waits for a descriptor,
-    a thread or an executor job before it raises ``DeadlockError``.  The
-    system's clocks (``time.monotonic()``, ``time.time()``) are not changed.
+    a thread or an executor job before it raises ``DeadlockError``.  seed is
+    that of ``SeededLoop``.  The system's clocks (``time.monotonic()``,
+    ``time.time()``) are not changed.
     """
 
     def __init__(
@@ -59,8 +62,9 @@ class VirtualTimeLoop(Loop):
         start: float = 0.0,
         idle_s: float = 0.001,
         patience_s: float = 10.0,
+        seed: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(seed=seed)
         self._now = float(start)
         self._idle_s = idle_s
         self._patience_s = patience_s
@@ -126,25 +130,17 @@ class VirtualTimeLoop(Loop):
 
     # -- iterations -----------------------------------------------------------
 
-    def _run_once(self) -> None:
-        if not self._poll_for(0) and self._next_timer() > self._now:
-            self._wait()
-        self._run_ready()
-
-    def _next_timer(self) -> float:
-        timers = _core.scheduled_handles(self)
-        whens = (timer.when() for timer in timers if not timer.cancelled())
-        return min(whens, default=math.inf)
-
     def _wait(self) -> None:
         """Wait until something is ready, or let the clock jump."""
+        if self._next_timer() <= self._now:
+            return
         began = monotonic()
         while True:
             registered = len(_core.fd_users(self))
             patience_s = self._patience(registered)
             may_jump = self._next_timer() < math.inf and not self._in_flight
             poll_s = self._idle_s if may_jump else _POLL_S
-            if patience_s and self._poll_for(poll_s):
+            if patience_s and self._poll(poll_s):
                 return
             # Again: a signal handler may have set or cancelled one.
             next_timer = self._next_timer()
@@ -190,17 +186,21 @@ def run(
     *,
     virtual_time: bool = False,
     start: float = 0.0,
+    seed: int | None = None,
     debug: bool | None = None,
 ) -> _T:
     """Run a coroutine as ``fastloop.run()`` does, or with virtual time.
 
-    start is what ``loop.time()`` then returns first.  Returns the coroutine's
+    start is what ``loop.time()`` then returns first.  seed is that of
+    ``SeededLoop``, for either.  Returns the coroutine's
     result, or raises its exception; ``DeadlockError`` if with virtual time it
     would wait for ever.
     """
 
     def factory() -> Loop:
-        return VirtualTimeLoop(start=start) if virtual_time else Loop()
+        if virtual_time:
+            return VirtualTimeLoop(start=start, seed=seed)
+        return Loop() if seed is None else SeededLoop(seed=seed)
 
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)

@@ -39,6 +39,7 @@
 #include "base/clock.h"
 #include "base/timer_queue.h"
 #include "core/dispatch.h"
+#include "core/drawn_order.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -412,31 +413,50 @@ fl_loop_iterate(FlLoop *loop)
 }
 
 int
-fl_loop_run_ready(FlLoop *loop)
-{
-    return queue_due(loop) < 0 ? -1 : fl_loop_run_batch(loop);
-}
-
-int
-fl_loop_poll(FlLoop *loop, int64_t timeout_ns)
+fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
 {
     if (leave_parent(loop) < 0) {
         return -1;
     }
+    FlFdTable *table = &loop->poller->table;
+    FlList late, *link;
+    fl_list_init(&late);
     bool waits = timeout_ns > 0;
     if (waits) {
         fl_poller_prepare_wait(loop->poller);
     }
-    if (must_not_wait(loop)) {
-        timeout_ns = 0;
-    }
-    (void)poll(loop, timeout_ns);
+    fl_fd_table_lock(table);
+    bool is_late = !fl_list_is_empty(&table->fired);
+    fl_fd_table_unlock(table);
+    (void)poll(loop, is_late || must_not_wait(loop) ? 0 : timeout_ns);
     if (waits) {
         fl_poller_end_wait(loop->poller);
     }
     if (fl_thread_queue_drain(loop) < 0) {
         return -1;
     }
+    if (bits != 0) {
+        fl_drawn_events(loop, bits, puts_off, &late);
+    }
     (void)queue_fired(loop);
-    return must_not_wait(loop);
+    fl_fd_table_lock(table);
+    is_late = !fl_list_is_empty(&late);
+    while ((link = fl_list_pop(&late)) != NULL) {
+        fl_list_append(&table->fired, link);
+    }
+    fl_fd_table_unlock(table);
+    return is_late || must_not_wait(loop);
+}
+
+int
+fl_loop_run_ready(FlLoop *loop, uint64_t bits)
+{
+    uint64_t position = loop->ready.tail;
+    if (queue_due(loop) < 0) {
+        return -1;
+    }
+    if (bits != 0) {
+        fl_drawn_timers(loop, bits, position);
+    }
+    return fl_loop_run_batch(loop);
 }

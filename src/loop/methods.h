@@ -9,8 +9,8 @@
 #include "core/loop.h"
 #include "py/args.h"
 
-/* METH_FASTCALL | METH_KEYWORDS, METH_NOARGS and METH_O; and the method's
-   docstring. */
+/* METH_FASTCALL | METH_KEYWORDS, METH_NOARGS, and METH_O or METH_VARARGS;
+   and the method's docstring. */
 #define FL_FAST_KW(name)                                                  \
     extern const char name##_doc[];                                       \
     PyObject *name(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs, \

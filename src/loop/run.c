@@ -166,30 +166,47 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 
 /* --- iterations ---------------------------------------------------------- */
 
-/* Call a part of iteration.c, once or until stop() is called or an exception
-   leaves it; fl_loop_of_thread() returns this loop meanwhile.  If
-   PyThread_tss_set fails for lack of memory, this loop corks no writes.  If a
-   callback of another loop iterates this one, that loop's corked writes are
-   flushed first, because the callback returns only after this function does.
-   0 or -1.  Inline, so that `part` is called directly. */
+/* Begin iterations of this thread; fl_loop_of_thread() returns this loop until
+   they end.  If PyThread_tss_set fails for lack of memory, this loop corks no
+   writes.  If a callback of another loop iterates this one, that loop's corked
+   writes are flushed first, because the callback returns only after this.
+   Sets *previous, for end_iterations.  0 or -1. */
 FL_INLINE int
-iterate(FlLoop *loop, int (*part)(FlLoop *loop), bool once)
+begin_iterations(FlLoop *loop, void **previous)
 {
     if (fl_fd_table_iterates_here(&loop->poller->table)) {
         return raise_already_running();
     }
     Py_tss_t *running = &loop->state->running;
-    void *previous = PyThread_tss_get(running);
+    *previous = PyThread_tss_get(running);
     fl_loop_flush_corked_here(loop->state);
     (void)PyThread_tss_set(running, loop);
-    int code;
     fl_fd_table_begin_iterations(&loop->poller->table);
+    return 0;
+}
+
+FL_INLINE void
+end_iterations(FlLoop *loop, void *previous)
+{
+    fl_fd_table_end_iterations(&loop->poller->table);
+    (void)PyThread_tss_set(&loop->state->running, previous);
+}
+
+/* Run one iteration, or iterate until stop() is called or an exception leaves
+   an iteration.  0 or -1. */
+static int
+iterate(FlLoop *loop, bool once)
+{
+    void *previous;
+    if (begin_iterations(loop, &previous) < 0) {
+        return -1;
+    }
+    int code;
     do {
-        code = part(loop);
+        code = fl_loop_iterate(loop);
         /* Checked after the iteration: a run after stop() still makes one. */
     } while (code == 0 && !once && !loop->stopping);
-    fl_fd_table_end_iterations(&loop->poller->table);
-    (void)PyThread_tss_set(running, previous);
+    end_iterations(loop, previous);
     return code;
 }
 
@@ -204,7 +221,7 @@ fl_loop_iterate_until_stopped(FlLoop *loop, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "This event loop is not running");
         return NULL;
     }
-    return fl_call_none(iterate(loop, fl_loop_iterate, false));
+    return fl_call_none(iterate(loop, false));
 }
 
 const char fl_loop_run_once_doc[] =
@@ -215,60 +232,71 @@ PyObject *
 fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     if (fl_loop_on_own_thread(loop)) {
-        return fl_call_none(iterate(loop, fl_loop_iterate, true));
+        return fl_call_none(iterate(loop, true));
     }
     if (!fl_loop_claim(loop)) {
         return fl_call_none(raise_already_running());
     }
     int code = begin(loop, 0);
     if (code == 0) {
-        code = iterate(loop, fl_loop_iterate, true);
+        code = iterate(loop, true);
     }
     return fl_call_none(end_after(loop, code));
 }
 
 /* --- the halves of an iteration ------------------------------------------ */
 
-static bool
-may_run_half(FlLoop *loop)
+/* As begin_iterations, in a run of this thread. */
+static int
+begin_half(FlLoop *loop, void **previous)
 {
-    bool may = fl_loop_on_own_thread(loop)
-               && !fl_fd_table_iterates_here(&loop->poller->table);
-    if (!may) {
+    if (!fl_loop_on_own_thread(loop)) {
         PyErr_SetString(PyExc_RuntimeError, "only for overrides of _run_once");
+        return -1;
     }
-    return may;
+    return begin_iterations(loop, previous);
 }
 
 const char fl_loop_poll_for_doc[] =
-    "_poll_for($self, seconds, /)\n--\n\n"
+    "_poll_for($self, seconds, bits, puts_off, /)\n--\n\n"
     "Poll for at most so many seconds, unless something is ready; return\n"
     "whether something is ready then.  It ignores timers and runs nothing.\n"
-    "For an override of _run_once.";
+    "For an override of _run_once.  Random bits other than 0 draw the order\n"
+    "of events; puts_off: some of them wait for a later iteration.";
 
 PyObject *
-fl_loop_poll_for(FlLoop *loop, PyObject *seconds)
+fl_loop_poll_for(FlLoop *loop, PyObject *args)
 {
-    double wait_s = PyFloat_AsDouble(seconds);
-    if ((wait_s == -1.0 && PyErr_Occurred()) || !may_run_half(loop)) {
+    double wait_s;
+    unsigned long long bits;
+    int puts_off;
+    void *previous;
+    if (!PyArg_ParseTuple(args, "dKp:_poll_for", &wait_s, &bits, &puts_off)
+        || begin_half(loop, &previous) < 0)
+    {
         return NULL;
     }
     int64_t wait_ns = wait_s > 0 ? (int64_t)(Py_MIN(wait_s, 1e6) * 1e9) : 0;
-    fl_fd_table_begin_iterations(&loop->poller->table);
-    int ready = fl_loop_poll(loop, wait_ns);
-    fl_fd_table_end_iterations(&loop->poller->table);
+    int ready = fl_loop_poll(loop, wait_ns, bits, puts_off);
+    end_iterations(loop, previous);
     return ready < 0 ? NULL : PyBool_FromLong(ready);
 }
 
 const char fl_loop_run_ready_once_doc[] =
-    "_run_ready($self, /)\n--\n\n"
+    "_run_ready($self, bits, /)\n--\n\n"
     "Run what is ready and the timers that are due, without a poll.  For an\n"
-    "override of _run_once.";
+    "override of _run_once.  Random bits other than 0 draw the order of\n"
+    "timers with one deadline.";
 
 PyObject *
-fl_loop_run_ready_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+fl_loop_run_ready_once(FlLoop *loop, PyObject *number)
 {
-    return may_run_half(loop)
-               ? fl_call_none(iterate(loop, fl_loop_run_ready, true))
-               : NULL;
+    uint64_t bits = PyLong_AsUnsignedLongLongMask(number);
+    void *previous;
+    if (PyErr_Occurred() || begin_half(loop, &previous) < 0) {
+        return NULL;
+    }
+    int code = fl_loop_run_ready(loop, bits);
+    end_iterations(loop, previous);
+    return fl_call_none(code);
 }
