@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fastloop.loop import Loop
+
+
+class NamedLoops:
+    """Loops of which an adapter tells, by name.  Keeps no loop alive."""
+
+    def __init__(self) -> None:
+        #: Each loop, and the process in which it got its name.
+        self._by_name: dict[str, tuple[weakref.ref[Loop], int]] = {}
+
+    def add(self, loop: Loop, name: str) -> bool:
+        """Add a loop; return False if it has this name already.
+
+        Raises ValueError if another open loop has it.  A forked child may
+        give its parent's names to its own loops.
+        """
+        reference, pid = self._by_name.get(name, (None, 0))
+        known = None if reference is None else reference()
+        if known is not None and known is not loop and pid == os.getpid():
+            if not known.is_closed():
+                raise ValueError(f"another loop has the name {name!r}")
+        self._by_name[name] = weakref.ref(loop), os.getpid()
+        return known is not loop
+
+    def __iter__(self) -> Iterator[tuple[str, Loop]]:
+        """Yield the names and loops that are not closed."""
+        for name, (reference, _) in list(self._by_name.items()):
+            loop = reference()
+            if loop is not None and not loop.is_closed():
+                yield name, loop
 
 
 def metered(loop: Loop | None, name: str) -> Loop:

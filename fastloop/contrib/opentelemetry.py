@@ -12,11 +12,10 @@ place of ``nodejs``: those of CPython know no event loop so far.
 
 from __future__ import annotations
 
-import os
-import time
+import collections
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 try:
     from opentelemetry import metrics as api
@@ -28,7 +27,7 @@ except ImportError as _exc:
 
 from fastloop import __version__
 
-from . import metered
+from . import NamedLoops, metered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["instrument"]
 
 _BASE = "fastloop.eventloop"
-#: The instruments of one collection are read one after the other: all get the
-#: values that the first one got.
-_ONE_COLLECTION_S = 0.05
 
 _GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
     "delay.max": ("s", lambda change: change.lag.max_ns / 1e9),
@@ -54,135 +50,66 @@ _GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
 }
 
 
-class _Totals(NamedTuple):
-    """What only grows: of a loop, and of earlier loops of its name."""
-
-    busy_ns: int = 0
-    sleep_ns: int = 0
-    blocked: int = 0
-
-
-class _Reading:
-    """A loop's metrics at a collection, and since the one before.
-
-    before is what earlier loops of the same name have counted.
-    """
-
-    def __init__(self, loop: Loop, before: _Totals) -> None:
-        self._loop = weakref.ref(loop)
-        self._before = before
-        #: The process in which the loop got its name.
-        self.pid = os.getpid()
-        now = loop.metrics()
-        #: When, and what was read then.  Replaced as a whole: two exporters
-        #: may read at the same time.
-        self._last = float("-inf"), now, now
-
-    def loop(self) -> Loop | None:
-        """Return the loop, or None when it is closed."""
-        loop = self._loop()
-        return None if loop is None or loop.is_closed() else loop
-
-    def totals(self) -> _Totals:
-        """Return what has been counted, also by a loop that is closed."""
-        loop = self._loop()
-        return self._add(self._last[1] if loop is None else loop.metrics())
-
-    def _add(self, now: LoopMetrics) -> _Totals:
-        busy_ns, sleep_ns, blocked = self._before
-        return _Totals(
-            busy_ns + now.busy_time_ns,
-            sleep_ns + now.sleep_time_ns,
-            blocked + now.blocked_callbacks,
-        )
-
-    def read(self) -> tuple[_Totals, LoopMetrics] | None:
-        """Return both, or None when the loop is closed."""
-        loop = self.loop()
-        if loop is None:
-            return None
-        when, now, change = self._last
-        if time.monotonic() - when > _ONE_COLLECTION_S:
-            now, before = loop.metrics(), now
-            change = now.since(before)
-            self._last = time.monotonic(), now, change
-        return self._add(now), change
-
-
-class _Loops:
-    """The loops that one provider's instruments tell of."""
+class _Instruments:
+    """One provider's instruments, and the loops that they tell of."""
 
     def __init__(self, provider: Any) -> None:
-        self._readings: dict[str, _Reading] = {}
+        self.loops = NamedLoops()
         meter = api.get_meter("fastloop", __version__, provider)
         for name, (unit, value) in _GAUGES.items():
             meter.create_observable_gauge(
                 f"{_BASE}.{name}",
-                [partial(self._observe, value)],
+                [self._observer(value)],
                 unit,
                 f"Event loop {name}.",
             )
+        counter = partial(self._observer, counts=True)
         meter.create_observable_counter(
             f"{_BASE}.time",
-            [self._observe_time],
+            [
+                counter(lambda change: change.busy_time_ns / 1e9, "active"),
+                counter(lambda change: change.sleep_time_ns / 1e9, "idle"),
+            ],
             "s",
             "Cumulative duration of time the event loop has been in each "
             "state.",
         )
         meter.create_observable_counter(
             f"{_BASE}.blocked_callbacks",
-            [self._observe_blocked],
+            [counter(lambda change: change.blocked_callbacks)],
             "{callback}",
             "Callbacks that the watchdog has reported.",
         )
 
-    def add(self, loop: Loop, name: str) -> None:
-        """Tell of a loop from now on; ValueError if its name is taken.
-
-        A forked child may give its parent's names to its own loops.
-        """
-        before = _Totals()
-        reading = self._readings.get(name)
-        if reading is not None and reading.pid == os.getpid():
-            known = reading.loop()
-            if known is loop:
-                return
-            if known is not None:
-                raise ValueError(f"another loop is instrumented as {name!r}")
-            before = reading.totals()
-        self._readings[name] = _Reading(loop, before)
-
-    def _read(
+    def _observer(
         self,
-    ) -> Iterator[tuple[dict[str, str], _Totals, LoopMetrics]]:
-        """Yield each open loop's attributes, totals and last changes."""
-        for name, reading in list(self._readings.items()):
-            found = reading.read()
-            if found is not None:
-                yield {f"{_BASE}.name": name}, *found
+        value: Callable[[LoopMetrics], float],
+        state: str = "",
+        counts: bool = False,
+    ) -> Callable[[object], Iterator[Any]]:
+        """Return what observes a value of the time since it was called.
 
-    def _observe(
-        self, value: Callable[[LoopMetrics], float], options: object
-    ) -> Iterator[Any]:
-        for attributes, _, change in self._read():
-            yield api.Observation(value(change), attributes)
+        Where it counts, the sum is observed, over all loops of a name.
+        """
+        last: weakref.WeakKeyDictionary[Loop, LoopMetrics]
+        last = weakref.WeakKeyDictionary()
+        sums: dict[str, float] = collections.defaultdict(int)
+        more = {f"{_BASE}.state": state} if state else {}
 
-    def _observe_time(self, options: object) -> Iterator[Any]:
-        for attributes, totals, _ in self._read():
-            for state, time_ns in (
-                ("active", totals.busy_ns),
-                ("idle", totals.sleep_ns),
-            ):
-                named = {**attributes, f"{_BASE}.state": state}
-                yield api.Observation(time_ns / 1e9, named)
+        def observe(options: object) -> Iterator[Any]:
+            for name, loop in self.loops:
+                now, before = loop.metrics(), last.get(loop)
+                last[loop] = now
+                seen = value(now if before is None else now.since(before))
+                if counts:
+                    seen = sums[name] = sums[name] + seen
+                yield api.Observation(seen, {f"{_BASE}.name": name, **more})
 
-    def _observe_blocked(self, options: object) -> Iterator[Any]:
-        for attributes, totals, _ in self._read():
-            yield api.Observation(totals.blocked, attributes)
+        return observe
 
 
 #: By provider; by `api` that of the global one, which may be set later.
-_of_providers: weakref.WeakKeyDictionary[object, _Loops]
+_of_providers: weakref.WeakKeyDictionary[object, _Instruments]
 _of_providers = weakref.WeakKeyDictionary()
 
 
@@ -198,8 +125,8 @@ def instrument(
     are of the time since the last collection, ``.time`` counts seconds by the
     attribute ``fastloop.eventloop.state``, ``active`` or ``idle``,
     ``.blocked_callbacks`` counts what the watchdog has reported; both go on
-    where an earlier loop of the same name ended.  Nothing is observed of a
-    loop that is closed.  name is the value of the attribute
+    where an earlier loop of the same name was collected last.  Nothing is
+    observed of a loop that is closed.  name is the value of the attribute
     ``fastloop.eventloop.name`` and tells loops of one process apart.
     meter_provider is the global one by default.  Raises TypeError for a loop
     that is not fastloop's and for a name that is no str, ValueError for a name
@@ -207,10 +134,7 @@ def instrument(
     given.
     """
     loop = metered(loop, name)
-    globally = api.get_meter_provider()
-    provider: Any = meter_provider or globally
-    if provider is globally and provider not in _of_providers:
-        provider = api
-    if provider not in _of_providers:
-        _of_providers[provider] = _Loops(meter_provider)
-    _of_providers[provider].add(loop, name)
+    key = meter_provider or api
+    if key not in _of_providers:
+        _of_providers[key] = _Instruments(meter_provider)
+    _of_providers[key].loops.add(loop, name)

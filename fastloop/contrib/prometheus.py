@@ -12,18 +12,13 @@ writes them to its process's files each second, and any process can answer.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import weakref
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+import functools
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 try:
-    from prometheus_client import REGISTRY, values
-    from prometheus_client.metrics_core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
+    from prometheus_client import REGISTRY, Metric, values
+    from prometheus_client.metrics_core import HistogramMetricFamily
     from prometheus_client.utils import floatToGoString
 except ImportError as _exc:
     raise ImportError(
@@ -31,37 +26,37 @@ except ImportError as _exc:
         "pip install prometheus-client"
     ) from _exc
 
-from . import metered
+from . import NamedLoops, metered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client import CollectorRegistry
-    from prometheus_client.metrics_core import Metric
 
     from fastloop.loop import Loop
     from fastloop.metrics import Lag, LoopMetrics
 
-__all__ = ["LoopCollector", "register"]
+__all__ = ["register"]
 
 
-class _Family(NamedTuple):
-    """One metric: its name and help, and the field that it shows."""
+class _Sample(NamedTuple):
+    """A value that is shown: its metric, its name, and where it is from."""
 
-    name: str
-    field: str
+    kind: str
+    metric: str
     help: str
+    field: str
     state: str  # the value of the label of that name, if any
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        return ("loop", "state") if self.state else ("loop",)
+    def name(self) -> str:
+        return (
+            f"{self.metric}_total" if self.kind == "counter" else self.metric
+        )
 
-    @property
-    def mode(self) -> str:
-        """How values of several processes become one."""
-        greatest = self.field == "busy_ns" or self.field.endswith("high_water")
-        return "livemax" if greatest else "livesum"
+    def labels(self, loop: str) -> dict[str, str]:
+        """Return the sample's labels for a loop of this name."""
+        return {"loop": loop, **({"state": self.state} if self.state else {})}
 
     def read(self, metrics: LoopMetrics) -> float:
         """Return the field's value; times in seconds."""
@@ -69,17 +64,15 @@ class _Family(NamedTuple):
         return value / 1e9 if self.field.endswith("_ns") else value
 
 
-def _families(table: str) -> list[_Family]:
+def _samples(kind: str, table: str) -> Iterator[_Sample]:
     """Read lines of a name, a field and a help; name:state has a state."""
-    found = []
     for line in table.strip().splitlines():
         name, field, text = line.split(None, 2)
         name, _, state = name.partition(":")
-        found.append(_Family(f"fastloop_{name}", field, text, state))
-    return found
+        yield _Sample(kind, f"fastloop_{name}", text, field, state)
 
 
-_COUNTERS = _families("""
+_COUNTERS = """
 iterations             iterations             Iterations.
 polls                  polls                  Looks for events.
 callbacks              callbacks              Callbacks run.
@@ -98,8 +91,8 @@ executor_wait_seconds  executor_wait_time_ns  Time they waited for a thread.
 executor_run_seconds   executor_run_time_ns   Time they ran in a thread.
 slow_callbacks         slow_callbacks         Over slow_callback_duration.
 blocked_callbacks      blocked_callbacks      Reported by the watchdog.
-""")
-_GAUGES = _families("""
+"""
+_GAUGES = """
 busy_seconds           busy_ns                Time since it looked for events.
 ready                  ready                  Ready callbacks.
 ready_high_water       ready_high_water       The most ready callbacks so far.
@@ -110,10 +103,10 @@ write_buffer_bytes     write_buffer_bytes     Bytes that wait to be sent.
 executor_threads       executor_threads       Threads of the default executor.
 executor_queue         executor_queue         Calls that wait for a thread.
 executor_running       executor_running       Calls that run in a thread.
-""")
-(_LAG,) = _families("""
-lag_seconds            lag                    How late it looked for events.
-""")
+"""
+_SAMPLES = [*_samples("counter", _COUNTERS), *_samples("gauge", _GAUGES)]
+_LAG = "fastloop_lag_seconds"
+_LAG_HELP = "How late it looked for events."
 
 
 def _bounds(lag: Lag) -> list[str]:
@@ -121,147 +114,96 @@ def _bounds(lag: Lag) -> list[str]:
     return [*bounds, "+Inf"]
 
 
-# -- one process --------------------------------------------------------------
-
-
-class LoopCollector:
-    """Reports loops to a registry, each by a name, the label ``loop``.
-
-    It keeps no loop alive, and reports no closed one.
-    """
+class _Collector:
+    """Tells a registry of the loops that are open when it is read."""
 
     def __init__(self) -> None:
-        self._loops: dict[str, tuple[weakref.ref[Loop], int]] = {}
-
-    def _has(self, loop: Loop, name: str) -> bool:
-        """Return whether a loop has this name; ValueError if another has.
-
-        A forked child may give its parent's names to its own loops.
-        """
-        reference, pid = self._loops.get(name, (None, 0))
-        other = None if reference is None else reference()
-        if other is loop:
-            return True
-        if other is not None and pid == os.getpid() and not other.is_closed():
-            raise ValueError(f"another loop is registered as {name!r}")
-        return False
-
-    def add(self, loop: Loop, name: str) -> None:
-        """Report a loop from now on; ValueError if its name is taken."""
-        self._has(loop, name)
-        self._loops[name] = weakref.ref(loop), os.getpid()
-
-    def _read(self) -> Iterator[tuple[str, LoopMetrics]]:
-        for name, (reference, _) in list(self._loops.items()):
-            loop = reference()
-            if loop is not None and not loop.is_closed():
-                yield name, loop.metrics()
+        self.loops = NamedLoops()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of all loops, when the registry is read."""
-        found = list(self._read())
-        for families, kind in (
-            (_COUNTERS, CounterMetricFamily),
-            (_GAUGES, GaugeMetricFamily),
-        ):
-            made: dict[str, Any] = {}
-            for family in families:
-                metric = made.setdefault(
-                    family.name,
-                    kind(family.name, family.help, labels=family.labels),
-                )
-                for name, at in found:
-                    labels = [name, family.state][: len(family.labels)]
-                    metric.add_metric(labels, family.read(at))
-            yield from made.values()
-        lag = HistogramMetricFamily(_LAG.name, _LAG.help, labels=["loop"])
-        for name, at in found:
-            below, buckets = 0, []
-            for bound, count in zip(
-                _bounds(at.lag), at.lag.counts, strict=True
-            ):
-                below += count
-                buckets.append((bound, below))
-            lag.add_metric([name], buckets, at.lag.sum_ns / 1e9)
+        """Yield the metrics of all loops."""
+        found = [(name, loop.metrics()) for name, loop in self.loops]
+        made: dict[str, Metric] = {}
+        for one in _SAMPLES:
+            metric = made.setdefault(
+                one.metric, Metric(one.metric, one.help, one.kind)
+            )
+            for loop, now in found:
+                metric.add_sample(one.name, one.labels(loop), one.read(now))
+        yield from made.values()
+        lag = HistogramMetricFamily(_LAG, _LAG_HELP, labels=["loop"])
+        for loop, now in found:
+            buckets = zip(
+                _bounds(now.lag), accumulate(now.lag.counts), strict=True
+            )
+            lag.add_metric([loop], list(buckets), now.lag.sum_ns / 1e9)
         yield lag
 
 
 # -- several processes --------------------------------------------------------
 
+#: The loops that are written in the library's multiprocess mode.
+_written = NamedLoops()
 
-class _Writer:
-    """Writes a loop's metrics to the values that the library stores in files.
+
+@functools.cache  # two values of one key would each write what they remember
+def _value(
+    kind: str, metric: str, help: str, name: str, mode: str, **labels: str
+) -> Any:
+    """Return a value that the library stores in this process's files."""
+    return values.ValueClass(
+        kind,
+        metric,
+        name,
+        tuple(labels),
+        tuple(labels.values()),
+        help,
+        multiprocess_mode=mode,
+    )
+
+
+def _write(
+    loop: Loop, name: str, interval_s: float, last: dict[Any, float]
+) -> None:
+    """Write a loop's metrics, and again after the interval.
 
     The counts outlive the process; gauges are removed when the server tells
-    the library that the process is dead.
+    the library that the process is dead.  last has the counts of the time
+    before.
     """
 
-    #: By metric, sample and labels: of the process, for two with one key
-    #: would each write what it remembers.
-    _values: ClassVar[dict[tuple[str, ...], Any]] = {}
+    def count(value: Any, now: float) -> None:
+        value.inc(now - last.get(value, 0.0))
+        last[value] = now
 
-    def __init__(self, loop: Loop, name: str, interval_s: float) -> None:
-        self._loop = weakref.ref(loop)
-        self._name = name
-        self._interval_s = interval_s
-        self._last: dict[tuple[str, ...], float] = {}
-        self._write(loop)
-        loop.call_later(interval_s, self._write_again)
-
-    def _value(
-        self, kind: str, family: _Family, sample: str, **labels: str
-    ) -> tuple[tuple[str, ...], Any]:
-        labels = {"loop": self._name, **labels}
-        key = (family.name, sample, *labels.values())
-        if key not in self._values:
-            self._values[key] = values.ValueClass(
-                kind,
-                family.name,
-                sample,
-                tuple(labels),
-                tuple(labels.values()),
-                family.help,
-                multiprocess_mode=family.mode,
-            )
-        return key, self._values[key]
-
-    def _count(
-        self, kind: str, family: _Family, end: str, now: float, **labels: str
-    ) -> None:
-        key, value = self._value(kind, family, family.name + end, **labels)
-        value.inc(now - self._last.get(key, 0.0))
-        self._last[key] = now
-
-    def _write(self, loop: Loop) -> None:
+    try:
         found = loop.metrics()
-        for one in _COUNTERS:
-            state = {"state": one.state} if one.state else {}
-            self._count("counter", one, "_total", one.read(found), **state)
-        for one in _GAUGES:
-            _, value = self._value("gauge", one, one.name)
-            value.set(one.read(found))
-        lag = found.lag
-        for bound, count in zip(_bounds(lag), lag.counts, strict=True):
-            self._count("histogram", _LAG, "_bucket", count, le=bound)
-        self._count("histogram", _LAG, "_sum", lag.sum_ns / 1e9)
-
-    def _write_again(self) -> None:
-        """Write, and again after the interval while the loop lives."""
-        loop = self._loop()
-        if loop is None or loop.is_closed():
-            return
-        try:
-            self._write(loop)
-        finally:  # the disk may be full for a while
-            loop.call_later(self._interval_s, self._write_again)
+        for one in _SAMPLES:
+            is_most = one.field == "busy_ns" or one.field.endswith(
+                "high_water"
+            )
+            mode = "livemax" if is_most else "livesum"
+            value = _value(
+                one.kind,
+                one.metric,
+                one.help,
+                one.name,
+                mode,
+                **one.labels(name),
+            )
+            if one.kind == "gauge":
+                value.set(one.read(found))
+            else:
+                count(value, one.read(found))
+        lag = functools.partial(_value, "histogram", _LAG, _LAG_HELP)
+        for bound, n in zip(_bounds(found.lag), found.lag.counts, strict=True):
+            count(lag(f"{_LAG}_bucket", "", loop=name, le=bound), n)
+        count(lag(f"{_LAG}_sum", "", loop=name), found.lag.sum_ns / 1e9)
+    finally:  # the disk may be full for a while
+        loop.call_later(interval_s, _write, loop, name, interval_s, last)
 
 
 # -- both ---------------------------------------------------------------------
-
-_collectors: weakref.WeakKeyDictionary[CollectorRegistry, LoopCollector]
-_collectors = weakref.WeakKeyDictionary()
-#: The loops that have a writer; no registry reads it.
-_written = LoopCollector()
 
 
 def register(
@@ -284,18 +226,14 @@ def register(
     """
     loop = metered(loop, name)
     if getattr(values.ValueClass, "_multiprocess", False):
-        if not _written._has(loop, name):
-            _Writer(loop, name, interval_s)
-        _written.add(loop, name)
+        if _written.add(loop, name):
+            loop.call_soon(_write, loop, name, interval_s, {})
         return
-    collector = _collectors.get(registry)
-    if collector is None:
-        collector = LoopCollector()
-        collector.add(loop, name)
+    # The registry is asked, as the program may have unregistered ours.
+    for collector in registry._collector_to_names:
+        if isinstance(collector, _Collector):
+            break
+    else:
+        collector = _Collector()
         registry.register(collector)
-        _collectors[registry] = collector
-        return
-    collector.add(loop, name)
-    # The program may have unregistered it.
-    with contextlib.suppress(ValueError):  # a duplicate of itself
-        registry.register(collector)
+    collector.loops.add(loop, name)

@@ -87,7 +87,7 @@ def test_a_collector_that_was_unregistered_is_registered_again(loop):
     for _ in range(2):
         prometheus.register(loop, registry=registry)
         assert 'fastloop_iterations_total{loop="main"}' in scrape(registry)
-        registry.unregister(prometheus._collectors[registry])
+        registry.unregister(*registry._collector_to_names)
         assert not scrape(registry)
 
 
@@ -238,21 +238,16 @@ if not pid:
     before = shown()
     loop.run_until_complete(spin())
     assert before + 90 < shown() <= loop.metrics().iterations
-    try:
-        prometheus.register(fastloop.new_event_loop())
-    except ValueError:
-        os._exit(0)
-    os._exit(2)
+    os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 loop.close()
 """)
 
 
-@pytest.mark.parametrize("calls", ["the first", "a later one"])
-def test_a_write_that_fails_is_not_the_last(loop_kind, multiprocess, calls):
-    multiprocess(f"""
+def test_a_write_that_fails_is_not_the_last(loop_kind, multiprocess):
+    multiprocess("""
 class Loop(fastloop.Loop):
-    fails = {calls == "the first"}
+    fails = True
 
     def metrics(self):
         if self.fails:
@@ -263,18 +258,10 @@ async def main():
     loop = asyncio.get_running_loop()
     reports = []
     loop.set_exception_handler(lambda loop, found: reports.append(found))
-    try:
-        prometheus.register(interval_s=0)
-    except OSError:
-        assert loop.fails
-        loop.fails = False
-        prometheus.register(interval_s=0)
-    else:
-        loop.fails = True
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        loop.fails = False
-        assert reports
+    prometheus.register(interval_s=0)
+    await asyncio.sleep(0)
+    loop.fails = False
+    assert reports
     await spin()
     assert 90 < shown() <= loop.metrics().iterations
 
@@ -429,22 +416,9 @@ def test_two_loops_cannot_have_one_name(loop, loop_factory, otel):
     reader, provider = otel
     opentelemetry.instrument(loop, meter_provider=provider)
     other = loop_factory()
-    with pytest.raises(ValueError, match="another loop is instrumented as"):
+    with pytest.raises(ValueError, match="another loop has the name"):
         opentelemetry.instrument(other, meter_provider=provider)
     opentelemetry.instrument(other, name="other", meter_provider=provider)
-    assert set(collected(reader)) == {"main", "other"}
-    other.close()
-
-
-def test_a_provider_may_become_the_global_one(loop, loop_factory, otel):
-    reader, provider = otel
-    opentelemetry.instrument(loop, meter_provider=provider)
-    other = loop_factory()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            opentelemetry.api, "get_meter_provider", lambda: provider
-        )
-        opentelemetry.instrument(other, name="other")
     assert set(collected(reader)) == {"main", "other"}
     other.close()
 
@@ -456,12 +430,11 @@ from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-loops = [fastloop.new_event_loop() for _ in range(3)]
+loops = [fastloop.new_event_loop() for _ in range(2)]
 instrument(loops[0], name="before")
 reader = InMemoryMetricReader()
 metrics.set_meter_provider(MeterProvider([reader]))
 instrument(loops[1], name="after")
-instrument(loops[2], name="given", meter_provider=metrics.get_meter_provider())
 [found] = reader.get_metrics_data().resource_metrics
 for metric in found.scope_metrics[0].metrics:
     if metric.name == "fastloop.eventloop.utilization":
@@ -481,7 +454,7 @@ def test_the_global_provider_tells_of_every_loop(loop_kind):
         timeout=PATIENCE,
     )
     assert done.stderr == ""
-    assert done.stdout.split() == ["before", "after", "given"]
+    assert done.stdout.split() == ["before", "after"]
 
 
 @pytest.mark.parametrize("adapter", [prometheus, opentelemetry])
