@@ -1,8 +1,9 @@
 """The names and types of fastloop._core, the C part; see src/README.md.
 
-The signatures are as strict as the built module: a parameter that C takes by
-position only is so here.  What asyncio's own classes expect of a name without
-a leading underscore is met, except for that.
+The texts of the methods are in C, for help().  The signatures are as strict as
+the built module: a parameter that C takes by position only is so here.  What
+asyncio's own classes expect of a name without a leading underscore is met,
+except for that.
 """
 
 import sys
@@ -114,57 +115,28 @@ class BaseLoop:
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> Handle:
-        """Call callback(*args) in the loop's next iteration.
-
-        context is the contextvars.Context to run in; a copy of the current
-        one by default.  Returns an asyncio.Handle.  Raises RuntimeError when
-        the loop is closed.  Implements asyncio's loop.call_soon(); the calls
-        of asyncio's C code, which ignores the result, get None.
-        """
+    ) -> Handle: ...
     def call_soon_threadsafe(
         self,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> Handle:
-        """Call callback(*args) in the loop's next iteration, from any thread.
-
-        Wakes the loop if it sleeps.  Returns an asyncio.Handle.  Raises
-        RuntimeError when the loop is closed.  Implements asyncio's
-        loop.call_soon_threadsafe().
-        """
+    ) -> Handle: ...
     def call_later(
         self,
         delay: float,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> TimerHandle:
-        """Call callback(*args) after delay seconds; never earlier.
-
-        Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or
-        not a number, RuntimeError when the loop is closed.  Implements
-        asyncio's loop.call_later().
-        """
+    ) -> TimerHandle: ...
     def call_at(
         self,
         when: float,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
         context: Context | None = None,
-    ) -> TimerHandle:
-        """Call callback(*args) when loop.time() reaches `when` seconds.
-
-        Returns an asyncio.TimerHandle.  Raises TypeError when `when` is None
-        or not a number, RuntimeError when the loop is closed.  Implements
-        asyncio's loop.call_at().
-        """
-    def time(self, /) -> float:
-        """Return the loop's time in seconds: time.monotonic().
-
-        Implements asyncio's loop.time().
-        """
+    ) -> TimerHandle: ...
+    def time(self, /) -> float: ...
     def _add_callback(self, handle: _AsyncioHandle) -> None: ...
     def _iterate_until_stopped(self, /) -> None: ...
     def _run_once(self, /) -> None: ...
@@ -172,35 +144,20 @@ class BaseLoop:
         self, seconds: float, bits: int, puts_off: bool, /
     ) -> bool: ...
     def _run_ready(self, bits: int, /) -> None: ...
-    def get_debug(self, /) -> bool:
-        """Return True in debug mode.
-
-        Implements asyncio's loop.get_debug().
-        """
+    def get_debug(self, /) -> bool: ...
     def _ensure_fd_no_transport(self, fd: _Descriptor) -> None: ...
     def _enable_metrics(self, /) -> None: ...
     def _read_metrics(self, /) -> list[int] | None: ...
     def _running_callback(self, /) -> tuple[int, int] | None: ...
     def _close(self, /) -> None: ...
     def _write_to_self(self, /) -> None: ...
-    def create_future(self, /) -> Future[Any]:
-        """Return a new asyncio.Future of this loop.
-
-        Implements asyncio's loop.create_future().
-        """
+    def create_future(self, /) -> Future[Any]: ...
     if sys.version_info >= (3, 14):
         def create_task(
             self,
             coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
             **kwargs: Any,
-        ) -> Task[_T]:
-            """Schedule a coroutine; return its task.
-
-            The keywords (name, context; from 3.13.3 any) are passed unchanged
-            to the task or to the task factory.  Raises TypeError if coro is
-            not a coroutine, RuntimeError if the loop is closed.  Implements
-            asyncio's loop.create_task().
-            """
+        ) -> Task[_T]: ...
     elif sys.version_info >= (3, 13):  # keywords of any name: 3.13.3
         def create_task(
             self,
@@ -209,14 +166,7 @@ class BaseLoop:
             name: str | None = None,
             context: Context | None = None,
             **kwargs: Any,
-        ) -> Task[_T]:
-            """Schedule a coroutine; return its task.
-
-            The keywords (name, context; from 3.13.3 any) are passed unchanged
-            to the task or to the task factory.  Raises TypeError if coro is
-            not a coroutine, RuntimeError if the loop is closed.  Implements
-            asyncio's loop.create_task().
-            """
+        ) -> Task[_T]: ...
     else:
         def create_task(
             self,
@@ -224,56 +174,21 @@ class BaseLoop:
             *,
             name: str | None = None,
             context: Context | None = None,
-        ) -> Task[_T]:
-            """Schedule a coroutine; return its task.
-
-            The keywords (name, context; from 3.13.3 any) are passed unchanged
-            to the task or to the task factory.  Raises TypeError if coro is
-            not a coroutine, RuntimeError if the loop is closed.  Implements
-            asyncio's loop.create_task().
-            """
+        ) -> Task[_T]: ...
     def add_reader(
         self,
         fd: _Descriptor,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
-    ) -> None:
-        """Call callback(*args) whenever fd is readable.
-
-        fd is an int or an object with fileno().  Replaces an earlier
-        callback.  Returns None.  Raises ValueError if fd is not a file
-        descriptor, RuntimeError if a transport uses it or the loop is
-        closed, OSError if the system refuses to poll it.  Implements
-        asyncio's loop.add_reader().  The descriptor's flags do not change.
-        """
+    ) -> None: ...
     def add_writer(
         self,
         fd: _Descriptor,
         callback: Callable[[*_Ts], object],
         *args: *_Ts,
-    ) -> None:
-        """Call callback(*args) whenever fd is writable.
-
-        fd is an int or an object with fileno().  Replaces an earlier
-        callback.  Returns None.  Raises ValueError if fd is not a file
-        descriptor, RuntimeError if a transport uses it or the loop is
-        closed, OSError if the system refuses to poll it.  Implements
-        asyncio's loop.add_writer().  The descriptor's flags do not change.
-        """
-    def remove_reader(self, fd: _Descriptor) -> bool:
-        """Stop calling back when fd is readable.
-
-        Returns True if there was a callback, else False.  Raises
-        ValueError if fd is not a file descriptor, RuntimeError if
-        a transport uses it.  Implements asyncio's loop.remove_reader().
-        """
-    def remove_writer(self, fd: _Descriptor) -> bool:
-        """Stop calling back when fd is writable.
-
-        Returns True if there was a callback, else False.  Raises
-        ValueError if fd is not a file descriptor, RuntimeError if
-        a transport uses it.  Implements asyncio's loop.remove_writer().
-        """
+    ) -> None: ...
+    def remove_reader(self, fd: _Descriptor) -> bool: ...
+    def remove_writer(self, fd: _Descriptor) -> bool: ...
     def _add_reader(
         self,
         fd: _Descriptor,

@@ -146,20 +146,26 @@ class _Collector:
 _written = NamedLoops()
 
 
-@functools.cache  # two values of one key would each write what they remember
+#: By name and labels: two for one key would each write what they remember.
+_values: dict[tuple[str, ...], Any] = {}
+
+
 def _value(
     kind: str, metric: str, help: str, name: str, mode: str, **labels: str
 ) -> Any:
     """Return a value that the library stores in this process's files."""
-    return values.ValueClass(
-        kind,
-        metric,
-        name,
-        tuple(labels),
-        tuple(labels.values()),
-        help,
-        multiprocess_mode=mode,
-    )
+    key = (name, *labels.values())
+    if key not in _values:
+        _values[key] = values.ValueClass(
+            kind,
+            metric,
+            name,
+            tuple(labels),
+            tuple(labels.values()),
+            help,
+            multiprocess_mode=mode,
+        )
+    return _values[key]
 
 
 def _write(
