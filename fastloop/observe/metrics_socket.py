@@ -29,7 +29,7 @@ from . import stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import Any, Protocol
 
     from .watchdog import Watchdog
@@ -54,25 +54,8 @@ _BLOCKED_NS = 50_000_000
 
 def default_path(pid: int, uid: int) -> str:
     """Return the socket's path for a process and user if none is given."""
-    return os.path.join(tempfile.gettempdir(), socket_name(pid, uid))
-
-
-def socket_name(pid: int, uid: int) -> str:
-    """Return the default path's part below the temporary folder."""
-    return f"fastloop-{uid}/{pid}.sock"
-
-
-@contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Raise an OSError that names the path: bind() and connect() do not."""
-    try:
-        yield
-    except OSError as exc:
-        if exc.filename is not None:
-            raise
-        # Of a path that is too long Python gives no number.
-        number, text = exc.errno or errno.ENAMETOOLONG, exc.strerror
-        raise OSError(number, text or str(exc), path) from exc
+    folder = tempfile.gettempdir()
+    return os.path.join(folder, f"fastloop-{uid}", f"{pid}.sock")
 
 
 def _make_folder(path: str) -> None:
@@ -139,6 +122,16 @@ def _places(stack: Iterable[traceback.FrameSummary]) -> list[str]:
     return [f"{at.filename}:{at.lineno} {at.name}" for at in stack]
 
 
+def _shown(
+    one: metrics.SlowCallback | metrics.BlockedCallback,
+) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "duration_ns": one.duration_ns,
+        "stack": _places(one.stack),
+    }
+
+
 def describe_loop(loop: _Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
@@ -148,22 +141,9 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
         "running": loop.is_running(),
         "metrics": found.to_dict(),
         "blocked_in": _blocked_in(loop, found.busy_ns),
-        "slow": [
-            {
-                "name": slow.name,
-                "duration_ns": slow.duration_ns,
-                "stack": _places(slow.stack),
-            }
-            for slow in loop._recent_slow
-        ],
+        "slow": [_shown(one) for one in loop._recent_slow],
         "blocked": [
-            {
-                "name": one.name,
-                "duration_ns": one.duration_ns,
-                "gc_time_ns": one.gc_time_ns,
-                "stack": _places(one.stack),
-            }
-            for one in blocked
+            {**_shown(one), "gc_time_ns": one.gc_time_ns} for one in blocked
         ],
     }
 
@@ -171,18 +151,18 @@ def describe_loop(loop: _Loop) -> dict[str, Any]:
 class _Server:
     """One socket, its thread, and the loops that it shows.
 
-    The thread closes the descriptors that it uses.  A loop's destructor may
-    run in any thread, also in the server's, and calls forget(), which takes
-    the lock.  So no thread joins the server's thread while it owns the lock.
-
-    Loops that begin at the same time may each start a thread, because the
-    thread of another loop may fail to start.  The first one serves.
+    A loop's destructor may run in any thread, also in the server's, and calls
+    forget(), which takes the lock.  So no thread starts or joins the server's
+    while it owns the lock.
     """
 
     def __init__(self, path: str, loop: _Loop) -> None:
         self.path = path
         # Always replaced as a whole: the thread reads it without a lock.
         self._loops: tuple[weakref.ref[_Loop], ...] = (weakref.ref(loop),)
+        self._thread = threading.Thread(
+            target=self._serve, name="fastloop-metrics", daemon=True
+        )
         with contextlib.ExitStack() as undo:
             self._sock = undo.enter_context(_listen(path))
             undo.callback(os.unlink, path)
@@ -191,27 +171,17 @@ class _Server:
             undo.enter_context(self._stop)
             undo.enter_context(self._stopped)
             undo.pop_all()
-        self._threads: list[threading.Thread] = []
-        self._serving = threading.Lock()
 
-    def start(self, loop: _Loop) -> None:
-        """Start a thread, unless one has started.
-
-        Raises OSError if that fails; the loop is then not shown.
-        """
-        if self._threads:
-            return
-        thread = threading.Thread(
-            target=self._serve, name="fastloop-metrics", daemon=True
-        )
+    def start(self) -> None:
+        """Start the thread; OSError if that fails."""
         try:
-            thread.start()
+            self._thread.start()
         except RuntimeError as exc:  # too many threads, or Python exits
             with _lock:
-                if self.end_without(loop):
-                    self.close()
+                _servers.pop(self.path, None)
+                self.stop()
+            self.close()
             raise OSError(errno.EAGAIN, str(exc)) from exc
-        self._threads.append(thread)
 
     def loops(self) -> list[_Loop]:
         """Return the loops that are still alive."""
@@ -221,31 +191,13 @@ class _Server:
     def add(self, loop: _Loop) -> None:
         """Show a loop, unless it is shown already."""
         if loop not in self.loops():
-            reference = weakref.ref(loop)  # may run the GC: discard()
-            self._loops = (*self._loops, reference)
+            self._loops = (*self._loops, weakref.ref(loop))
 
-    def discard(self, loop: _Loop) -> None:
-        """Stop showing a loop; drop references to loops that are dead."""
-        self._loops = tuple(
-            reference
-            for reference in self._loops
-            if reference() is not None and reference() is not loop
-        )
-
-    def end_without(self, loop: _Loop) -> bool:
-        """Stop showing a loop; stop the server if that was the last one.
-
-        The caller holds the lock.  Returns whether the server was stopped.
-        """
-        self.discard(loop)
-        # The GC may close another of its loops in here, and end it.
-        if self.loops() or _servers.get(self.path) is not self:
-            return False
-        del _servers[self.path]
-        # Under the lock: show() may use the path for a new socket as soon as
-        # the lock is released.
-        self.stop()
-        return True
+    def discard(self, loop: _Loop) -> bool:
+        """Stop showing a loop; return whether others are left."""
+        left = [one for one in self.loops() if one is not loop]
+        self._loops = tuple(map(weakref.ref, left))
+        return bool(left)
 
     def _describe(self) -> dict[str, Any]:
         loops = [loop for loop in self.loops() if not loop.is_closed()]
@@ -271,10 +223,8 @@ class _Server:
             try:
                 answer = json.dumps(self._describe()).encode() + b"\n"
             except Exception:
-                # A program's own metrics() may raise anything; the thread
-                # must survive to serve the next client.
-                with contextlib.suppress(BaseException):  # the program's, too
-                    sys.excepthook(*sys.exc_info())
+                # Of a program's own metrics(); the next client is served.
+                traceback.print_exc()
                 return
             # A client may disconnect before the end.
             with contextlib.suppress(OSError):
@@ -284,8 +234,6 @@ class _Server:
                 peer.shutdown(socket.SHUT_WR)
 
     def _serve(self) -> None:
-        if not self._serving.acquire(blocking=False):
-            return  # another loop's thread serves
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.register(self._stopped, select.POLLIN)
@@ -308,19 +256,12 @@ class _Server:
             self._stop.shutdown(socket.SHUT_WR)
 
     def join(self) -> None:
-        """Wait for the thread, for a limited time: it ends by itself.
-
-        One that show() has not started yet ends as soon as it starts.
-        """
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(2 * _SEND_SECONDS)
+        """Wait for the thread, for a limited time: it ends by itself."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(2 * _SEND_SECONDS)
 
     def close(self) -> None:
-        """Close the descriptors of a server whose thread does not run.
-
-        It failed to start, or stayed in the parent of a fork.
-        """
+        """Close the descriptors of a server whose thread does not run."""
         self._sock.close()
         self._stop.close()
         self._stopped.close()
@@ -330,8 +271,8 @@ _lock = threading.RLock()
 _servers: dict[str, _Server] = {}
 
 
-def show(loop: _Loop, path: str | None) -> str:
-    """Show a loop on the socket of a path; return the path.
+def show(loop: _Loop, path: str | None) -> None:
+    """Show a loop on the socket of a path.
 
     None selects the default path.  Raises OSError if it cannot be opened.
     """
@@ -341,28 +282,26 @@ def show(loop: _Loop, path: str | None) -> str:
         where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
     with _lock:
         server = _servers.get(where)
-        if server is not None:
-            server.add(loop)
-            # The GC may have closed the server's last loop before add() did
-            # its work, and that stopped the server.
-            server = _servers.get(where)
+        is_new = server is None
         if server is None:
             if path is None:
                 _make_folder(where)
-            with _naming(where):
-                _remove_stale(where)
-                server = _servers[where] = _Server(where, loop)
-    # Not under the lock: the GC in the new thread may close a loop.
-    server.start(loop)
-    return where
+            _remove_stale(where)
+            server = _servers[where] = _Server(where, loop)
+        server.add(loop)
+    if is_new:
+        server.start()
 
 
 def forget(loop: _Loop) -> None:
     """Stop showing a loop; stop the servers of which it was the last loop."""
     ended = []
     with _lock:
-        for server in list(_servers.values()):
-            if server.end_without(loop):
+        for path, server in list(_servers.items()):
+            if not server.discard(loop) and path in _servers:
+                del _servers[path]
+                # Under the lock: show() may use the path as soon as it has it.
+                server.stop()
                 ended.append(server)
     # Not under the lock: the thread may run a destructor that calls forget().
     for server in ended:

@@ -1,9 +1,8 @@
 """Finds the metrics socket of a process, and reads it.
 
-A process may have another temporary folder (TMPDIR), other mounts (systemd's
-PrivateTmp, a container) and another pid and user there.  /proc tells of all of
-them.  What a socket sends is used only if the process that was asked for
-listens on it: anybody may make files in a temporary folder.
+Linux tells on which sockets a process listens: /proc names the file also of a
+process that has another temporary folder, other mounts or another pid, as
+under systemd and in containers.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
-import stat
-import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastloop import __version__
 from fastloop.cli.commands import Refused
 from fastloop.cli.options import printable
 from fastloop.metrics import LoopMetrics
 
-from .metrics_socket import default_path, socket_name
+from .metrics_socket import default_path
 
 __all__ = ["HOW", "find", "read"]
 
@@ -32,25 +30,16 @@ HOW = (
     "loop.enable_metrics(socket=True)"
 )
 _TIMEOUT_S = 5.0
-#: The longest path of a socket, in bytes.
-_LONGEST_PATH = 103
-_VARIABLE = "FASTLOOP_METRICS_SOCKET"
+_IS_LINUX = os.path.exists("/proc/self/net/unix")
+#: The end of the paths that default_path() gives.
+_DEFAULT = re.compile(r"/fastloop-\d+/\d+\.sock$")
 
 
 # -- finding ------------------------------------------------------------------
 
 
-class _Process(NamedTuple):
-    """A process: its pid here and where it runs, and its users there."""
-
-    pid: int
-    inner_pid: int
-    users: set[int]
-    inner_users: set[int]
-
-
-def _process(pid: int) -> _Process:
-    """Look at a process; Refused if there is none, or it is out of reach."""
+def _check_process(pid: int) -> None:
+    """Raise Refused if there is no such process, or it is out of reach."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -59,189 +48,115 @@ def _process(pid: int) -> _Process:
         raise Refused(
             f"process {pid} is another user's: its metrics are for that user"
         ) from None
-    if not os.path.exists("/proc/self/status"):
-        users = {os.geteuid()}
-        return _Process(pid, pid, users, users)
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            fields = dict(line.partition(":")[::2] for line in file)
-        # A process may have been root's when it opened the socket.
-        users = {0, *map(int, fields["Uid"].split())}
-        inner_users = set(_inner_users(pid, users))
-    except (FileNotFoundError, ProcessLookupError):
-        raise Refused(f"there is no process {pid}") from None
-    inner_pid = int(fields.get("NSpid", str(pid)).split()[-1])
-    return _Process(pid, inner_pid, users, inner_users)
 
 
-def _inner_users(pid: int, users: set[int]) -> Iterator[int]:
-    """Yield the numbers that users have in the process's namespace."""
-    with open(f"/proc/{pid}/uid_map") as file:
-        for line in file:
-            inner, outer, count = map(int, line.split())
-            for user in users:
-                if outer <= user < outer + count:
-                    yield inner + user - outer
-
-
-def _places(process: _Process) -> Iterator[str]:
-    """Yield the paths at which the socket of a process may be.
+def _listening(pid: int) -> Iterator[str]:
+    """Yield the paths, as we see them, on which a process listens.
 
     Raises PermissionError if this user may not look at its files.
     """
-    with contextlib.suppress(FileNotFoundError):  # no temporary folder here
-        for user in process.users:
-            yield default_path(process.pid, user)
-    if not os.path.exists("/proc/self/environ"):
-        return
-    own = f"/proc/{process.pid}"
-    with open(f"{own}/environ", "rb") as file:
-        entries = os.fsdecode(file.read()).split("\0")
-    variables = dict(entry.partition("=")[::2] for entry in entries)
-    os.stat(f"{own}/root")
-
-    def seen_by_it(path: str) -> str:
-        return f"{own}/root{path}" if path[:1] == "/" else f"{own}/cwd/{path}"
-
-    path = variables.get(_VARIABLE, "")
-    if "/" in path:
-        yield seen_by_it(path.replace("{pid}", str(process.inner_pid)))
-    # As tempfile looks for its folder.
-    named = [variables.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
-    usual = ["/tmp", "/var/tmp", "/usr/tmp", "."]
-    for folder in filter(None, named + usual):
-        for user in process.inner_users:
-            name = socket_name(process.inner_pid, user)
-            yield seen_by_it(os.path.join(folder, name))
+    own = f"/proc/{pid}"
+    files = set()
+    for fd in os.listdir(f"{own}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            files.add(os.readlink(f"{own}/fd/{fd}"))
+    with open(f"{own}/net/unix") as table:
+        for line in table:
+            *_, inode, path = line.rstrip("\n").split(None, 7)
+            if f"socket:[{inode}]" in files and path.startswith("/"):
+                yield f"{own}/root{path}"
 
 
-def _socket_of(process: _Process) -> str | None:
-    """Return the path of a process's socket, or None.
-
-    Raises Refused if this user may not look for it, or if somebody else's
-    file is there.
-    """
-    strange = None
+def _socket_of(pid: int) -> str | None:
+    """Return the path of a process's socket, or None; Refused as _check."""
+    _check_process(pid)
+    if not _IS_LINUX:
+        path = default_path(pid, os.geteuid())
+        return path if os.path.exists(path) else None
     try:
-        for path in _places(process):
+        for path in filter(_DEFAULT.search, _listening(pid)):
+            plain = os.path.realpath(path)  # without /proc, if it is the same
             with contextlib.suppress(OSError):
-                found = os.lstat(path)
-                if stat.S_ISSOCK(found.st_mode) and (
-                    found.st_uid in process.users
-                ):
-                    return _shortest(path)
-                strange = path
+                if os.path.samefile(plain, path):
+                    return plain
+            return path
     except PermissionError:
-        as_root = "" if os.geteuid() == 0 else "run top as root, or "
         raise Refused(
-            f"process {process.pid} does not let this user look at its files: "
-            f"{as_root}name the path of its socket"
+            f"process {pid} does not let this user look at its files: run top "
+            "as root, or name the path of its socket"
         ) from None
     except (FileNotFoundError, ProcessLookupError):
-        raise Refused(f"there is no process {process.pid}") from None
-    if strange is not None:
-        raise Refused(f"{strange} is not a socket of process {process.pid}")
+        raise Refused(f"there is no process {pid}") from None
     return None
-
-
-def _shortest(path: str) -> str:
-    """Return the path without /proc, if that leads to the same file."""
-    plain = os.path.realpath(path)
-    with contextlib.suppress(OSError):
-        if os.path.samefile(plain, path):
-            return plain
-    return path
 
 
 def _own_pids() -> Iterator[int]:
     """Yield the processes of this user that may show their metrics."""
     user = os.geteuid()
-    if os.path.exists("/proc/self"):
-        for name in filter(str.isdecimal, os.listdir("/proc")):
-            with contextlib.suppress(OSError):  # it has ended
-                if os.stat(f"/proc/{name}").st_uid == user:
-                    yield int(name)
-        return
-    with contextlib.suppress(OSError):
-        for name in os.listdir(os.path.dirname(default_path(0, user))):
+    folder = "/proc" if _IS_LINUX else os.path.dirname(default_path(0, user))
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
             pid = name.removesuffix(".sock")
-            if pid.isdecimal():
-                yield int(pid)
+            with contextlib.suppress(OSError):  # it has ended
+                if pid.isdecimal() and (
+                    os.stat(f"{folder}/{name}").st_uid == user
+                ):
+                    yield int(pid)
 
 
-def _only_one() -> tuple[str, int]:
-    found = []
+def _only_one() -> str:
+    found = {}
     for pid in _own_pids():
-        with contextlib.suppress(Refused, OSError):
-            path = _socket_of(_process(pid))
-            if path is not None:
-                with _connected(path, pid):
-                    found.append((path, pid))
+        with contextlib.suppress(Refused):
+            if path := _socket_of(pid):
+                found[pid] = path
     if not found:
         raise Refused(f"no process of this user shows its metrics: {HOW}")
     if len(found) > 1:
-        pids = " ".join(str(pid) for _, pid in sorted(found))
+        pids = " ".join(map(str, sorted(found)))
         raise Refused(
             f"several processes show their metrics; name one: {pids}"
         )
-    return found[0]
+    (path,) = found.values()
+    return path
 
 
-def _may_be_socket(path: str) -> bool:
-    """Whether a path is a socket's, or connecting tells what is wrong."""
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return "/" in path
+def find(target: str | None) -> str:
+    """Return the path of the socket of a pid, a path or None.
 
-
-def find(target: str | None) -> tuple[str, int | None]:
-    """Return a socket's path and its process, for a pid, a path or None.
-
-    A path is returned with None, for it may be any process's.  None selects
-    the only process of this user that shows its metrics.  Raises Refused if
-    there is no such socket, if it is out of reach, or if there is more than
-    one for None.
+    None selects the only process of this user that shows its metrics.  Raises
+    Refused if there is no such socket, if it is out of reach, or if there is
+    more than one for None.
     """
     if target is None:
         return _only_one()
     if not target.isdecimal():
-        if not _may_be_socket(target):
-            raise Refused(f"{target} is neither a pid nor a socket")
-        return target, None
-    try:
-        pid = int(target)
-    except ValueError:  # more digits than Python reads
-        raise Refused(f"there is no process {target}") from None
-    process = _process(pid)
-    path = _socket_of(process)
+        return target
+    path = _socket_of(int(target))
     if path is None:
         raise Refused(
-            f"process {process.pid} has no socket where top looks: name the "
-            f"path of its socket, or {HOW}"
+            f"process {target} has no socket of the usual name: name the path "
+            f"of its socket, or {HOW}"
         )
-    return path, process.pid
+    return path
 
 
 # -- reading ------------------------------------------------------------------
 
-#: The most that is read of a document; a loop takes a few kilobytes.
-_MOST_BYTES = 1 << 24
 
-
-def read(path: str, pid: int | None = None) -> dict[str, Any]:
+def read(path: str) -> dict[str, Any]:
     """Return the document that a process sends on its socket.
 
-    Raises Refused if it cannot be read, is no document of this version of
-    fastloop, or if a process other than that of the pid listens.
+    Raises Refused if it cannot be read, or is no document of this version of
+    fastloop.
     """
     document = bytearray()
     try:
-        with _connected(path, pid) as sock:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_TIMEOUT_S)
+            sock.connect(path)
             while part := sock.recv(1 << 16):
                 document += part
-                if len(document) > _MOST_BYTES:
-                    raise ValueError
         answer: dict[str, Any] = json.loads(document)
         version = printable(str(answer["fastloop"]))
         if version != __version__:
@@ -258,40 +173,6 @@ def read(path: str, pid: int | None = None) -> dict[str, Any]:
         ) from exc
     except OSError as exc:
         raise Refused(f"{path}: {exc.strerror or exc}") from exc
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise Refused(f"{path}: no metrics of fastloop's") from None
     return answer
-
-
-@contextlib.contextmanager
-def _connected(path: str, pid: int | None) -> Iterator[socket.socket]:
-    """Give a socket that is connected to a path; Refused as for `read`."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(_TIMEOUT_S)
-        _connect(sock, path)
-        if pid is not None and _listener(sock) not in (pid, None):
-            raise Refused(f"{path}: a process other than {pid} listens there")
-        yield sock
-
-
-def _connect(sock: socket.socket, path: str) -> None:
-    """Connect to a path of any length, where the system has O_PATH."""
-    if len(os.fsencode(path)) <= _LONGEST_PATH or not hasattr(os, "O_PATH"):
-        sock.connect(path)
-        return
-    folder, name = os.path.split(path)
-    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY)
-    try:
-        sock.connect(f"/proc/self/fd/{fd}/{name}")
-    finally:
-        os.close(fd)
-
-
-def _listener(sock: socket.socket) -> int | None:
-    """Return the pid of the process at the other end, if the system says."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return None
-    form = struct.Struct("iII")
-    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, form.size)
-    pid: int = form.unpack(found)[0]
-    return pid

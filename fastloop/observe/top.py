@@ -1,14 +1,13 @@
 """`top`: what the loops of a running process do, once or again and again.
 
 It polls the socket that ``loop.enable_metrics(socket=...)`` opens, and shows
-what changed between two reads, in colours on a terminal.
+what changed between two reads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import sys
 import threading
@@ -23,10 +22,6 @@ from fastloop.metrics import LoopMetrics
 from .reading import find, read
 
 __all__ = ["main"]
-
-#: A terminal's bold, yellow and normal text.
-_COLOURS = ("\x1b[1m", "\x1b[33m", "\x1b[m")
-_COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 
 # -- showing ------------------------------------------------------------------
 
@@ -162,19 +157,15 @@ def _title(found: dict[str, Any]) -> str:
 
 
 def _text(
-    now: dict[str, Any], before: dict[str, Any] | None, colours: bool
+    now: dict[str, Any], before: dict[str, Any] | None, columns: int = 0
 ) -> str:
-    bold, yellow, end = _COLOURS if colours else ("", "", "")
-    columns = shutil.get_terminal_size().columns if colours else 0
     lines = wrapped(_title(now)).split("\n")
     for loop, change in _changes(now, before):
         lines.append("")
-        lines += [
-            f"{bold}{name:>14}{end}  {value}"
-            for name, value in _rows(loop["metrics"], change)
-        ]
+        for name, value in _rows(loop["metrics"], change):
+            lines.append(f"{name:>14}  {value}")
         if notes := _notes(loop, columns):
-            lines += ["", yellow + "\n".join(notes) + end]
+            lines += ["", *notes]
     if not now["loops"]:
         lines.append("no loop is open")
     return "\n".join(lines)
@@ -186,44 +177,21 @@ def _fitted(text: str, columns: int, rows: int) -> str:
     if len(lines) >= rows:
         kept = max(rows - 2, 0)
         lines[kept:] = [f"and {len(lines) - kept} more lines"]
-    cut = []
-    for line in lines:
-        room, shown = columns, ""
-        for part in _COLOUR.split(line):
-            if _COLOUR.match(part):
-                shown += part
-                continue
-            shown += part[:room]
-            room -= len(part[:room])
-        cut.append(shown)
-    return "\n".join(cut)
+    return "\n".join(line[:columns] for line in lines)
 
 
-def _read_again(
-    path: str, pid: int | None, before: dict[str, Any]
-) -> dict[str, Any]:
-    """Read the socket again; Refused says that the process has ended."""
-    try:
-        return read(path, pid)
-    except Refused as exc:
-        if not isinstance(exc.__cause__, (FileNotFoundError, ConnectionError)):
-            raise
-        raise Refused(
-            f"process {before['pid']} has ended, or has closed {path}"
-        ) from None
-
-
-def _watch(path: str, pid: int | None, interval_s: float) -> None:
-    now, before = read(path, pid), None
-    terminal = sys.stdout.isatty()
-    clear = "\x1b[H\x1b[2J" if terminal else ""
+def _watch(path: str, interval_s: float) -> None:
+    before = None
     while True:
-        text = _text(now, before, terminal)
-        if terminal:
-            text = _fitted(text, *shutil.get_terminal_size())
-        print(f"{clear}{text}", flush=True)
+        now = read(path)
+        if sys.stdout.isatty():
+            columns, rows = shutil.get_terminal_size()
+            text = _fitted(_text(now, before, columns), columns, rows)
+            print(f"\x1b[H\x1b[2J{text}", flush=True)
+        else:
+            print(_text(now, before), flush=True)
+        before = now
         time.sleep(interval_s)
-        before, now = now, _read_again(path, pid, now)
 
 
 # -- the command --------------------------------------------------------------
@@ -254,14 +222,14 @@ def main(words: list[str]) -> int:
     args = parser.parse_args(words)
     if not 0 < args.interval <= threading.TIMEOUT_MAX:
         raise Refused("--interval is a number of seconds above 0")
-    path, pid = find(args.target)
+    path = find(args.target)
     try:
         if args.json:
-            _print_json(path, pid, args.interval, args.once)
+            _print_json(path, args.interval, args.once)
         elif args.once:
-            print(_text(read(path, pid), None, sys.stdout.isatty()))
+            print(_text(read(path), None))
         else:
-            _watch(path, pid, args.interval)
+            _watch(path, args.interval)
     except (KeyboardInterrupt, BrokenPipeError):
         # The normal end: the user pressed Ctrl-C or closed the pipe.
         with contextlib.suppress(OSError):
@@ -269,15 +237,12 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _print_json(
-    path: str, pid: int | None, interval_s: float, once: bool
-) -> None:
-    found = read(path, pid)
+def _print_json(path: str, interval_s: float, once: bool) -> None:
     while True:
+        found = read(path)
         for loop in found["loops"]:
             loop["metrics"] = loop["metrics"].to_dict()
         print(json.dumps(found), flush=True)
         if once:
             return
         time.sleep(interval_s)
-        found = _read_again(path, pid, found)

@@ -12,20 +12,13 @@ from fastloop.metrics import LoopMetrics
 from fastloop.observe.metrics_socket import describe_loop
 from fastloop.observe.top import _fitted, _text
 
-TEXT = "\x1b[1m  name\x1b[m  value\nshort\nthird\n\x1b[33mlast\x1b[m"
+TEXT = "  name  value\nshort\nthird\nlast"
 PATH = f"/srv/{'a-long-folder/' * 6}app.py"
 
 
-def test_lines_are_cut_but_for_their_colours():
-    assert _fitted(TEXT, 8, 5) == (
-        "\x1b[1m  name\x1b[m  \nshort\nthird\n\x1b[33mlast\x1b[m"
-    )
-
-
-def test_the_lines_that_are_left_out_are_counted():
-    assert _fitted(TEXT, 80, 4) == (
-        "\x1b[1m  name\x1b[m  value\nshort\nand 2 more lines"
-    )
+def test_a_text_is_cut_to_the_terminal():
+    assert _fitted(TEXT, 8, 5) == "  name  \nshort\nthird\nlast"
+    assert _fitted(TEXT, 80, 4) == "  name  value\nshort\nand 2 more lines"
     assert _fitted(TEXT, 3, 1) == "and"
 
 
@@ -50,16 +43,15 @@ def found():
     return {"program": "serve.py", **about, "loops": [one]}
 
 
-def test_the_line_of_code_stays_at_80_columns(found, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    shown = _fitted(_text(found, None, True), 80, 100)
+def test_the_line_of_code_stays_at_80_columns(found):
+    shown = _fitted(_text(found, None, 80), 80, 100)
     for text in ("17 work", "18 handle: 123 ms, Server", "19 handle: 123 ms"):
         assert f"/app.py:{text}" in shown
-    piped = _text(found, None, False)
+    piped = _text(found, None)
     assert all(f"{PATH}:{line} " in piped for line in (17, 18, 19))
 
 
 def test_figures_fit_80_columns(found):
     found["loops"][0] |= {"blocked_in": [], "slow": [], "blocked": []}
-    lines = _text(found, None, False).split("\n")
+    lines = _text(found, None).split("\n")
     assert [line for line in lines if len(line) > 80] == []

@@ -27,7 +27,7 @@ from fastloop import cli
 from fastloop.cli.commands import Refused
 from fastloop.observe import metrics_socket
 from fastloop.observe import reading as reader
-from fastloop.observe.top import _read_again, _text
+from fastloop.observe.top import _text
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -240,11 +240,9 @@ def test_files_and_sockets_in_use_are_not_removed(loop, tmp_path, path):
     assert loop.metrics().iterations == 0
 
 
-@pytest.mark.parametrize("name", ["none/x.sock", "long" * 30])
-def test_a_path_that_cannot_be_bound_is_named(loop, tmp_path, name):
-    path = str(tmp_path / name)
-    with pytest.raises(OSError, match=re.escape(repr(path))):
-        loop.enable_metrics(socket=path)
+def test_a_path_that_cannot_be_bound_is_an_error(loop, tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        loop.enable_metrics(socket=str(tmp_path / "none" / "x.sock"))
 
 
 def test_the_default_folder_must_be_the_users_alone(
@@ -259,7 +257,7 @@ def test_the_default_folder_must_be_the_users_alone(
     folder.chmod(0o700)
     loop.enable_metrics(socket=True)
     own = os.getpid()
-    assert reader.find(str(own)) == (f"{folder}/{own}.sock", own)
+    assert reader.find(str(own)) == f"{folder}/{own}.sock"
 
 
 def test_a_client_that_does_not_read_blocks_no_other(shown, in_thread):
@@ -368,13 +366,13 @@ async def test_once_as_text(shown, top):
 
 def test_figures_tell_the_time_that_they_count(loop, shown):
     first, later = reader.read(shown), reader.read(shown)
-    assert "period  since metrics were enabled" in _text(first, None, False)
-    assert "period  the last " in _text(later, first, False)
+    assert "period  since metrics were enabled" in _text(first, None)
+    assert "period  the last " in _text(later, first)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_top_ends_with_ctrl_c(shown, terminal):
-    """Without a traceback; on a terminal there are colours."""
+    """Without a traceback."""
     code = (
         "import sys\n"
         "from fastloop.cli import main\n"
@@ -388,7 +386,6 @@ def test_top_ends_with_ctrl_c(shown, terminal):
     seen = 0
     with open(ours, encoding="utf-8") as out:
         for line in out:
-            assert ("\x1b[1m" in line) >= (terminal and "utilization" in line)
             assert terminal or "\x1b" not in line
             seen += "utilization" in line
             if seen == 3:
@@ -413,15 +410,14 @@ def test_the_end_of_the_process_is_a_one_line_error(
     code, out, err = top(shown, "--interval", "0.02", *options)
     assert code == 2
     assert "utilization" in out
-    assert shown in err and err.count("\n") == 1
-    assert f"process {os.getpid()} has ended, or has closed" in err
+    assert err == f"fastloop: {shown}: No such file or directory\n"
 
 
 def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
     own = str(os.getpid())
     assert top(own, "--once")[0::2] == (
         2,
-        f"fastloop: process {own} has no socket where top looks: name the "
+        f"fastloop: process {own} has no socket of the usual name: name the "
         f"path of its socket, or {reader.HOW}\n",
     )
     code, out, err = top(str(tmp_path / "none"), "--once")
@@ -430,8 +426,6 @@ def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
     assert (code, out) == (2, "") and "no process 4194305" in err
     code, out, err = top(f"1{'0' * 30}", "--once")
     assert (code, out) == (2, "") and "no process 1000" in err
-    code, out, err = top("1" * 5000, "--once")
-    assert (code, out) == (2, "") and "no process 1111" in err
     for interval in ("0", "nan", "inf"):
         code, out, err = top(own, "--interval", interval)
         assert (code, out) == (2, "") and "--interval" in err
@@ -460,22 +454,11 @@ def test_an_answer_of_another_version_names_that(loop, path, top, in_thread):
     assert err == f"fastloop: {path}: {says}\n"
 
 
-@pytest.mark.parametrize(
-    "text", [b"220 hello\r\n", b"[" * 100_000, b"[]", b"{}"]
-)
+@pytest.mark.parametrize("text", [b"220 hello\r\n", b"[]", b"{}"])
 def test_another_programs_socket_is_a_sentence(
     loop, path, top, in_thread, text
 ):
     code, out, err = answered(path, top, in_thread, text)
-    assert (code, out) == (2, "")
-    assert "no metrics of fastloop's" in err
-
-
-def test_an_answer_without_an_end_is_a_sentence(
-    loop, path, top, in_thread, monkeypatch
-):
-    monkeypatch.setattr(reader, "_MOST_BYTES", 1000)
-    code, out, err = answered(path, top, in_thread, b"[" * 2000)
     assert (code, out) == (2, "")
     assert "no metrics of fastloop's" in err
 
@@ -509,6 +492,4 @@ def test_a_process_that_does_not_answer_has_not_ended(
         silent.bind(path)
         silent.listen()
         with pytest.raises(Refused, match=r"no answer in 0\.2 s: the process"):
-            _read_again(path, None, {"pid": os.getpid()})
-    with pytest.raises(Refused, match="has ended, or has closed"):
-        _read_again(path, None, {"pid": os.getpid()})
+            reader.read(path)
