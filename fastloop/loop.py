@@ -524,10 +524,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
             except OSError as exc:
                 wrong.append(f"FASTLOOP_METRICS_SOCKET={path}: {exc}")
         if limit := _variable("FASTLOOP_WATCHDOG"):
-            from .observe.watchdog import limit_of
-
             try:
-                self.enable_metrics(watchdog_s=limit_of(limit))
+                self.enable_metrics(watchdog_s=float(limit))
             except (RuntimeError, ValueError) as exc:
                 wrong.append(f"FASTLOOP_WATCHDOG: {exc}")
         for text in wrong:

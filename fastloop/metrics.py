@@ -215,14 +215,11 @@ class LoopMetrics:
     def from_dict(cls, found: dict[str, Any]) -> LoopMetrics:
         """Make an object from the result of ``to_dict``, also after JSON.
 
-        Raises KeyError for a missing field, ValueError if the lag has another
-        number of counts.
+        Raises KeyError for a missing field.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         values = {name: found[name] for name in names}
         lag = found["lag"]
-        if len(lag["counts"]) != _LAG_BUCKETS:
-            raise ValueError("these counts of lag are another version's")
         values["lag"] = Lag(tuple(lag["counts"]), lag["sum_ns"], lag["max_ns"])
         return cls(**values)
 
@@ -234,39 +231,36 @@ def from_core(
 
     ``blocked`` is the watchdog's count.
     """
-    lag_counts = tuple(values[len(_CORE_NAMES) :])
-    raw = dict(zip(_CORE_NAMES, values))  # noqa: B905
+    counts = dict(zip(_CORE_NAMES, values))  # noqa: B905
+    del counts["outside_time_ns"]
     return LoopMetrics(
-        lag=Lag(lag_counts, raw["lag_sum_ns"], raw["lag_max_ns"]),
-        busy_ns=raw["away_ns"],
-        ready_high_water=raw["ready_most"],
-        timers_high_water=raw["timers_most"],
-        write_buffer_bytes=raw["bytes_waiting"],
+        lag=Lag(
+            tuple(values[len(_CORE_NAMES) :]),
+            counts.pop("lag_sum_ns"),
+            counts.pop("lag_max_ns"),
+        ),
         executor_threads=len(getattr(executor, "_threads", ())),
-        executor_queue=max(0, raw["jobs_queued"] - raw["jobs_taken"]),
-        executor_running=raw["jobs_running"],
-        executor_calls=raw["jobs_done"],
-        executor_wait_time_ns=raw["job_wait_ns"],
-        executor_run_time_ns=raw["job_run_ns"],
+        executor_queue=max(
+            0, counts.pop("executor_queued") - counts.pop("executor_taken")
+        ),
         blocked_callbacks=blocked,
-        **{name: raw[name] for name in _SAME_NAMES},
+        **counts,
     )
 
 
 #: What the core's list begins with: two times, the time of each state, and the
 #: counters, as in ``src/core/metrics.h``.  The histogram of lags follows.
 _CORE_NAMES = """
-    elapsed_ns away_ns
+    elapsed_ns busy_ns
     outside_time_ns callback_time_ns poll_time_ns sleep_time_ns
     gil_wait_time_ns
     iterations polls callbacks lag_sum_ns lag_max_ns slow_callbacks
-    ready ready_most timers timers_most
+    ready ready_high_water timers timers_high_water
     connections_open connections_made connections_accepted connections_refused
-    connections_lost bytes_in bytes_out bytes_waiting
-    jobs_queued jobs_taken jobs_running jobs_done job_wait_ns job_run_ns
+    connections_lost bytes_in bytes_out write_buffer_bytes
+    executor_queued executor_taken executor_running executor_calls
+    executor_wait_time_ns executor_run_time_ns
 """.split()
-
-_SAME_NAMES = set(_CORE_NAMES) & set(LoopMetrics.__dataclass_fields__)
 
 
 # -- slow callbacks -----------------------------------------------------------

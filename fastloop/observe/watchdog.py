@@ -54,27 +54,13 @@ _JOIN_S = 2.0
 _RECENT = 16
 
 
-def limit_of(text: str) -> float:
-    """Return the seconds that FASTLOOP_WATCHDOG gives; ValueError if bad."""
-    try:
-        return _checked(float(text))
-    except ValueError:
-        raise ValueError(_bad(text)) from None
-
-
-def _bad(limit: object) -> str:
-    return (
-        f"the watchdog's limit is a number of seconds from {_LEAST_S} on, "
-        f"not {limit!r}"
-    )
-
-
 def _checked(limit_s: float) -> float:
     """Return a limit; raise ValueError or TypeError for a bad one."""
+    text = f"the watchdog's limit is a number of seconds from {_LEAST_S} on"
     if not isinstance(limit_s, (int, float)):
-        raise TypeError(_bad(limit_s))
+        raise TypeError(f"{text}, not {limit_s!r}")
     if not _LEAST_S <= limit_s <= threading.TIMEOUT_MAX:
-        raise ValueError(_bad(limit_s))
+        raise ValueError(f"{text}, not {limit_s!r}")
     return limit_s
 
 

@@ -154,12 +154,14 @@ loop.close()
     assert done.stdout == f"{0 if limit is None else 1} {limit}\n"
 
 
-@pytest.mark.parametrize("value", ["half", "0.001", "-1", "nan", "1e400"])
-def test_a_bad_value_is_a_warning(fast_script, value):
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("half", "float: 'half'"), ("0.001", "from 0.01 on, not 0.001")]
+    + [("nan", "from 0.01 on, not nan")],
+)
+def test_a_bad_value_is_a_warning(fast_script, value, text):
     code = "loop = new_loop()\nprint(watchdogs())\nloop.close()"
     done = fast_script(code, quiet=False, FASTLOOP_WATCHDOG=value)
     assert done.stdout == "0\n"
-    assert (
-        "RuntimeWarning: FASTLOOP_WATCHDOG: the watchdog's limit is a number "
-        f"of seconds from 0.01 on, not {value!r}" in done.stderr
-    )
+    assert "RuntimeWarning: FASTLOOP_WATCHDOG: " in done.stderr
+    assert text in done.stderr
