@@ -31,16 +31,6 @@ def _usage() -> str:
     )
 
 
-def _unknown(word: str) -> int:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, COMMANDS, 1)
-    kind = "option" if word.startswith("-") else "command"
-    hint = f"did you mean {near[0]}?" if near else "--help lists the commands."
-    tell(f"there is no {kind} {word!r}; {hint}")
-    return 2
-
-
 def main(words: list[str] | None = None) -> int:
     """Run one command; return the exit status of the process.
 
@@ -63,7 +53,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"fastloop {__version__}")
         return 0
     if first not in COMMANDS:
-        return _unknown(first)
+        tell(f"there is no command {first!r}; --help lists the commands.")
+        return 2
     return _command(first, rest)
 
 

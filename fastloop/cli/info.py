@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import resource
 import sys
-from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Any
 
 from fastloop._distribution import NAME, other_installed
 
 from .commands import Refused
-from .machine import machine, processors, text_of
+from .machine import machine, processors
 from .options import aligned, as_text, parser_of
 
 __all__ = ["facts", "installed_loops", "limits", "main", "tls_engine"]
 
 #: Packages that have a loop of this kind, besides fastloop.
-OTHER_LOOPS = ("uvloop", "rloop", "rsloop", "zuvloop", "winloop")
+OTHER_LOOPS = ("uvloop", "rloop", "rsloop", "zuvloop")
 
 
 def main(words: list[str]) -> int:
@@ -78,16 +75,12 @@ def _build(gil: bool) -> str:
 
 def tls_engine() -> str:
     """Return how a loop does TLS: the engine's name, and what it calls."""
-    import asyncio
-
     import fastloop
 
-    async def native() -> bool:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, fastloop.Loop)
-        return loop._has_native_tls
-
-    if not fastloop.run(native()):
+    loop = fastloop.new_event_loop()
+    is_native = loop._has_native_tls
+    loop.close()
+    if not is_native:
         return "asyncio's, in Python"
     from fastloop._tls import _library
 
@@ -115,41 +108,17 @@ def installed_loops() -> dict[str, str]:
 def limits() -> dict[str, str]:
     """Return what the system and the environment limit a server by."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    quota = min(_cgroup_quotas(), default=None)
-    cpus = f"{len(processors())}"
+    is_unlimited = soft == resource.RLIM_INFINITY
     found = {
         "descriptors": "any number"
-        if soft == resource.RLIM_INFINITY
+        if is_unlimited
         else f"{soft:,} may be open",
-        "CPUs": cpus if quota is None else f"{cpus}, a quota of {quota:g}",
+        "CPUs": f"{len(processors())}",
     }
-    if backlog := text_of("/proc/sys/net/core/somaxconn"):
-        found["backlog"] = f"{int(backlog):,} connections at most"
-    if re.search(r"^Seccomp:\s*2$", text_of("/proc/self/status"), re.M):
-        found["seccomp"] = "a filter is active"
     for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
         if os.environ.get(name):
             found["debug mode"] = f"on, by {name}: every loop is slow"
     return found
-
-
-def _cgroup_quotas() -> Iterator[float]:
-    """Yield the CPUs that a control group and the groups above it allow."""
-    for line in text_of("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            top, files = "/sys/fs/cgroup", ["cpu.max"]
-        elif "cpu" in controllers.split(","):
-            top = "/sys/fs/cgroup/cpu"
-            files = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-        else:
-            continue
-        group = PurePosixPath(top + path)
-        for folder in (group, *group.parents):
-            texts = [text_of(f"{folder}/{name}") for name in files]
-            match " ".join(texts).split():
-                case [quota, period] if quota.isdecimal():  # not max, not -1
-                    yield int(quota) / int(period)
 
 
 def _default_loop() -> str:

@@ -21,11 +21,9 @@ one of synchronous tests alone, and so it only warns.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -152,12 +150,9 @@ class _Factory:
     loop_factory) it must not become a bound method.
     """
 
-    def __init__(self, mark: str) -> None:
-        #: A file that is there once a loop was made, here or in a child.
-        self.mark = mark
-        self.made = 0
-        self.virtual_time = False
-        self.seed: int | None = None
+    made = 0
+    virtual_time = False
+    seed: int | None = None
 
     def __call__(self) -> Any:
         """Make a loop."""
@@ -171,9 +166,6 @@ class _Factory:
             loop = testing.SeededLoop(seed=self.seed)
         else:
             loop = fastloop.new_event_loop()
-        if not self.made:
-            with contextlib.suppress(OSError), open(self.mark, "a"):
-                pass
         self.made += 1
         return loop
 
@@ -199,8 +191,7 @@ class _FastloopRun:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._folder = TemporaryDirectory(prefix="fastloop-")
-        self._factory = _Factory(os.path.join(self._folder.name, "made"))
+        self._factory = _Factory()
         self._virtual_time = bool(config.option.fastloop_virtual_time)
         self._factory.virtual_time = self._virtual_time
         self._seed = self._factory.seed = config.option.fastloop_seed
@@ -209,7 +200,7 @@ class _FastloopRun:
         self._policy = _make_policy(self._factory)
         self._previous_policy: Any = None
         self._made_in_workers = self._made_before = 0
-        self._ran = self._loopless = self._crashed = False
+        self._ran = self._loopless = False
         self._patches = pytest.MonkeyPatch()
         if self._policy is None:
             for name in ("asyncio", "asyncio.unix_events"):
@@ -336,12 +327,8 @@ class _FastloopRun:
 
     @property
     def made(self) -> int:
-        """The number of loops made by the tests, here and in workers.
-
-        All those of forked children, as pytest-forked has, count as one.
-        """
-        own = self._factory.made or os.path.exists(self._factory.mark)
-        return own + self._made_in_workers
+        """The number of loops made by the tests, here and in workers."""
+        return self._factory.made + self._made_in_workers
 
     def pytest_report_header(self) -> str:
         """Name the loop of the run."""
@@ -356,10 +343,8 @@ class _FastloopRun:
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Add the loops made by a pytest-xdist worker, unless it crashed."""
-        if hasattr(node, "workeroutput"):
-            self._made_in_workers += node.workeroutput.get("fastloop_made", 0)
-        else:
-            self._crashed = True
+        told = getattr(node, "workeroutput", {})
+        self._made_in_workers += told.get("fastloop_made", 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note that a test ran: some were only collected, or set up."""
@@ -371,7 +356,7 @@ class _FastloopRun:
         if worker is not None:
             worker["fastloop_made"] = self.made
             return
-        if self.made == 0 and self._ran and not self._crashed:
+        if self.made == 0 and self._ran:
             self._loopless = True
             if session.exitstatus == pytest.ExitCode.OK and self._must:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -390,7 +375,6 @@ class _FastloopRun:
 
     def pytest_unconfigure(self) -> None:
         """Restore the policy and the patched attributes."""
-        self._folder.cleanup()
         self._patches.undo()
         if self._previous_policy is not None:
             asyncio = sys.modules["asyncio"]

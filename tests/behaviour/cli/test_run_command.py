@@ -419,9 +419,8 @@ def test_no_program_is_one_sentence(fastloop_command, words, sentence):
 
 
 def test_an_unknown_command_is_one_sentence(fastloop_command):
-    assert "did you mean bench?" in fastloop_command.refused("bnech")
-    assert fastloop_command.refused("--nope") == (
-        "there is no option '--nope'; --help lists the commands."
+    assert fastloop_command.refused("bnech") == (
+        "there is no command 'bnech'; --help lists the commands."
     )
     shown = fastloop_command("--help").stdout
     for name in COMMANDS:

@@ -334,53 +334,6 @@ def test_core_that_cannot_be_imported_is_a_usage_error(suite, pytester):
     result.stderr.fnmatch_lines(["*fastloop cannot be used:*"])
 
 
-FORKED = """
-import asyncio
-import os
-
-def test_it(kind):
-    async def main():
-        assert kind() == "fastloop"
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            asyncio.run(main())
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
-"""
-
-
-def test_loops_of_forked_children_count(suite):
-    result = suite(FORKED, "--fastloop")
-    assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["fastloop: 1 loop made"])
-
-
-CRASHES = """
-import asyncio
-import os
-
-def test_sync():
-    pass
-
-def test_crash():
-    asyncio.new_event_loop().close()
-    os.abort()
-"""
-
-
-def test_a_worker_that_crashed_is_not_blamed(suite):
-    """Its loops are not known."""
-    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    result = suite(CRASHES, "--fastloop", "-n", "1", "-p", "no:faulthandler")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*worker 'gw0' crashed*"])
-    result.stdout.no_fnmatch_line("*made an event loop*")
-
-
 #: What asyncio is like on Python 3.16, as far as fastloop uses it.
 NO_POLICIES = """
 import asyncio
