@@ -19,23 +19,6 @@ if TYPE_CHECKING:
 _MOST_BYTES = sys.maxsize // 2 + 1
 #: Each block costs a hop through the executor.  asyncio's have 16 KiB.
 _BLOCK_BYTES = 256 * 1024
-_ASYNCIO_BLOCK_BYTES = 16 * 1024
-
-
-def _drains_first() -> bool:
-    """Return whether asyncio drains before each block that it writes.
-
-    Such a version does not drain after the last block.  Patch releases of 3.12
-    and 3.13 differ, so this inspects the names in the code.
-    """
-    function = getattr(asyncio.BaseEventLoop, "_sendfile_fallback", None)
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    if not {"drain", "write"} <= set(names):
-        return False
-    return bool(names.index("drain") < names.index("write"))
-
-
-_DRAINS_FIRST = _drains_first()
 
 _core.StreamTransport._sendfile_compatible = SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = SendfileMode.FALLBACK
@@ -123,7 +106,7 @@ async def send_blocks(
         file.seek(offset)
     size = min(count or _BLOCK_BYTES, _BLOCK_BYTES)
     block = memoryview(bytearray(size))
-    total = last = 0
+    total = 0
     protocol = SendfileProtocol(transp)
     try:
         while size > 0:
@@ -131,18 +114,11 @@ async def send_blocks(
             read = await loop.run_in_executor(None, file.readinto, fill)
             if not read:
                 break
-            if _DRAINS_FIRST:
-                await protocol.drain()
             transp.write(bytes(block[:read]))
-            if not _DRAINS_FIRST:
-                await protocol.drain()
-            last = read
+            await protocol.drain()
             total += read
             if count:
                 size = min(size, count - total)
-        # Such an asyncio leaves at most one of its blocks undrained.
-        if _DRAINS_FIRST and last > _ASYNCIO_BLOCK_BYTES:
-            await protocol.drain()
     finally:
         if total and hasattr(file, "seek"):
             file.seek(offset + total)
