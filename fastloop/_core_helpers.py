@@ -172,18 +172,9 @@ def own_socket(fd: int, protocol: int) -> socket.socket:
 
 
 def closed_socket(family: int) -> trsock.TransportSocket:
-    """Return a closed socket, for a closed transport that never made one.
-
-    If no fd is free to make it with, its family and type are 0.
-    """
-    try:
-        sock = socket_type(family)
-    except OSError:
-        sock = socket_type.__new__(socket_type)
-        sock._io_refs = 0  # type: ignore[attr-defined]
-        sock.detach()
-    else:
-        sock.close()
+    """Return a closed socket, for a closed transport that never made one."""
+    sock = socket_type(family)
+    sock.close()
     return trsock.TransportSocket(sock)
 
 

@@ -28,8 +28,6 @@ from asyncio import (
     unix_events,
 )
 
-from . import _originals
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,13 +62,6 @@ is_coroutine_function = (
     getattr(coroutines, "_iscoroutinefunction", None)
     or coroutines.iscoroutinefunction
 )
-#: What asyncio calls around a run of a loop; it has them from 3.13 on.  None
-#: is one that was replaced before this module was imported.
-_RUN_METHODS = {
-    name: method if _originals.is_defined_in(base_events, method) else None
-    for name in ("_run_forever_setup", "_run_forever_cleanup")
-    if (method := getattr(base_events.BaseEventLoop, name, None))
-}
 if sys.version_info < (3, 16):
     #: The class of policies.  From 3.14 on its public name warns at each use.
     DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
@@ -105,15 +96,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     """Set the running loop of this thread."""
     events._set_running_loop(loop)
-
-
-def replaces_run_setup(kind: type) -> bool:
-    """Whether a loop's class replaces asyncio's setup or cleanup of a run."""
-    # No generator: CPython 3.12 and 3.13 crash if they cannot allocate it.
-    for name, method in _RUN_METHODS.items():
-        if getattr(kind, name) is not method:
-            return True
-    return False
 
 
 def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:

@@ -231,9 +231,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         KeyboardInterrupt and SystemExit of a callback leave it.  Implements
         asyncio's ``loop.run_forever()``.
         """
-        if _private.replaces_run_setup(type(self)):
-            super().run_forever()  # which calls these methods
-            return
         self._check_closed()
         self._check_running()
         hooks = sys.get_asyncgen_hooks()
@@ -509,16 +506,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _metrics_from_environment(self) -> None:
         # The program itself did not request these: warn, and go on.
         wrong = []
-        on = _variable("FASTLOOP_METRICS")
-        if on not in ("", "1"):
-            wrong.append(f"FASTLOOP_METRICS={on}: 1 turns metrics on")
         path = _variable("FASTLOOP_METRICS_SOCKET")
         if path not in ("", "1") and "/" not in path:
             wrong.append(
                 f"FASTLOOP_METRICS_SOCKET={path}: it is 1 or a path with a /"
             )
             path = ""
-        if path or on == "1":
+        if path or _variable("FASTLOOP_METRICS"):
             try:
                 self.enable_metrics(socket=True if path == "1" else path)
             except OSError as exc:

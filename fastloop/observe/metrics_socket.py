@@ -97,15 +97,16 @@ def _remove_stale(path: str) -> None:
 
 
 def _listen(path: str) -> socket.socket:
-    with contextlib.ExitStack() as undo:
-        sock = undo.enter_context(socket.socket(socket.AF_UNIX))
+    sock = socket.socket(socket.AF_UNIX)
+    try:
         sock.bind(path)
-        undo.callback(os.unlink, path)
         # No client can connect before listen(), so none precedes the chmod.
         os.chmod(path, 0o600)
         sock.listen(8)
-        sock.setblocking(False)
-        undo.pop_all()
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
     return sock
 
 
@@ -163,14 +164,8 @@ class _Server:
         self._thread = threading.Thread(
             target=self._serve, name="fastloop-metrics", daemon=True
         )
-        with contextlib.ExitStack() as undo:
-            self._sock = undo.enter_context(_listen(path))
-            undo.callback(os.unlink, path)
-            self._inode = os.lstat(path).st_ino
-            self._stop, self._stopped = socket.socketpair()
-            undo.enter_context(self._stop)
-            undo.enter_context(self._stopped)
-            undo.pop_all()
+        self._sock = _listen(path)
+        self._stop, self._stopped = socket.socketpair()
 
     def start(self) -> None:
         """Start the thread; OSError if that fails."""
@@ -248,8 +243,7 @@ class _Server:
     def stop(self) -> None:
         """Remove the socket and tell the thread to end; do not wait for it."""
         with contextlib.suppress(OSError):
-            if os.lstat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
+            os.unlink(self.path)
         # close() alone would not wake the thread if a child was forked
         # meanwhile: it has the descriptor too.
         with contextlib.suppress(OSError), self._stop:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import unittest.mock
 
@@ -13,7 +12,6 @@ from net_helpers import (
     every_kind,
     every_tcp_kind,
     link,
-    no_free_fd,
     tcp_socketpair,
 )
 
@@ -137,20 +135,16 @@ async def test_a_patched_base_class_answers(transport_pair, patched):
     assert c.transport.get_extra_info("sockname") == sock.getsockname()
 
 
-@pytest.mark.parametrize("free", [False, True])
 @every_kind
-async def test_the_socket_of_a_closed_transport(transport_pair, kind, free):
-    """Also when no fd is free to make it with."""
+async def test_the_socket_of_a_closed_transport(transport_pair, kind):
     c = await transport_pair()
     c.transport.abort()
     await c.protocol.wait_lost()
-    with contextlib.nullcontext() if free else no_free_fd():
-        sock = c.transport.get_extra_info("socket")
+    sock = c.transport.get_extra_info("socket")
     assert sock.fileno() == -1
-    if free:
-        unix = kind == "unix"
-        assert sock.family == (socket.AF_UNIX if unix else socket.AF_INET)
-        assert sock.type == socket.SOCK_STREAM
+    unix = kind == "unix"
+    assert sock.family == (socket.AF_UNIX if unix else socket.AF_INET)
+    assert sock.type == socket.SOCK_STREAM
     assert sock is c.transport.get_extra_info("socket")
     assert "fd=-1" in repr(sock)
     assert not hasattr(sock, "nothing")
