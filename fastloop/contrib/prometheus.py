@@ -12,13 +12,11 @@ writes them to its process's files each second, and any process can answer.
 
 from __future__ import annotations
 
-import functools
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 try:
     from prometheus_client import REGISTRY, Metric, values
-    from prometheus_client.metrics_core import HistogramMetricFamily
     from prometheus_client.utils import floatToGoString
 except ImportError as _exc:
     raise ImportError(
@@ -34,44 +32,13 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from fastloop.loop import Loop
-    from fastloop.metrics import Lag, LoopMetrics
+    from fastloop.metrics import LoopMetrics
 
 __all__ = ["register"]
 
 
-class _Sample(NamedTuple):
-    """A value that is shown: its metric, its name, and where it is from."""
-
-    kind: str
-    metric: str
-    help: str
-    field: str
-    state: str  # the value of the label of that name, if any
-
-    @property
-    def name(self) -> str:
-        return (
-            f"{self.metric}_total" if self.kind == "counter" else self.metric
-        )
-
-    def labels(self, loop: str) -> dict[str, str]:
-        """Return the sample's labels for a loop of this name."""
-        return {"loop": loop, **({"state": self.state} if self.state else {})}
-
-    def read(self, metrics: LoopMetrics) -> float:
-        """Return the field's value; times in seconds."""
-        value: float = getattr(metrics, self.field)
-        return value / 1e9 if self.field.endswith("_ns") else value
-
-
-def _samples(kind: str, table: str) -> Iterator[_Sample]:
-    """Read lines of a name, a field and a help; name:state has a state."""
-    for line in table.strip().splitlines():
-        name, field, text = line.split(None, 2)
-        name, _, state = name.partition(":")
-        yield _Sample(kind, f"fastloop_{name}", text, field, state)
-
-
+#: The name of a metric and, after a colon, the value of its label `state`; the
+#: field of LoopMetrics; and the help.
 _COUNTERS = """
 iterations             iterations             Iterations.
 polls                  polls                  Looks for events.
@@ -104,14 +71,47 @@ executor_threads       executor_threads       Threads of the default executor.
 executor_queue         executor_queue         Calls that wait for a thread.
 executor_running       executor_running       Calls that run in a thread.
 """
-_SAMPLES = [*_samples("counter", _COUNTERS), *_samples("gauge", _GAUGES)]
-_LAG = "fastloop_lag_seconds"
-_LAG_HELP = "How late it looked for events."
 
 
-def _bounds(lag: Lag) -> list[str]:
-    bounds = [floatToGoString(ns / 1e9) for ns in lag.bounds_ns]
-    return [*bounds, "+Inf"]
+class _Sample(NamedTuple):
+    """A value, with what both ways of showing it need to know."""
+
+    kind: str
+    metric: str
+    help: str
+    name: str
+    value: float
+    labels: dict[str, str]
+
+
+def _samples(now: LoopMetrics, loop: str, adds_up: bool) -> Iterator[_Sample]:
+    """Yield the values of a loop of this name; times in seconds.
+
+    A bucket of the histogram adds up those before it for a registry, but not
+    in the files of the multiprocess mode.
+    """
+    for kind, table, end in (
+        ("counter", _COUNTERS, "_total"),
+        ("gauge", _GAUGES, ""),
+    ):
+        for line in table.strip().splitlines():
+            name, field, text = line.split(None, 2)
+            name, _, state = name.partition(":")
+            value = getattr(now, field)
+            if field.endswith("_ns"):
+                value /= 1e9
+            metric = f"fastloop_{name}"
+            labels = {"loop": loop, **({"state": state} if state else {})}
+            yield _Sample(kind, metric, text, metric + end, value, labels)
+    lag = "histogram", "fastloop_lag_seconds", "How late it looked for events."
+    name, labels = lag[1], {"loop": loop}
+    bounds = [floatToGoString(ns / 1e9) for ns in now.lag.bounds_ns]
+    counts = accumulate(now.lag.counts) if adds_up else now.lag.counts
+    for bound, count in zip([*bounds, "+Inf"], counts, strict=True):
+        yield _Sample(*lag, f"{name}_bucket", count, {**labels, "le": bound})
+    if adds_up:
+        yield _Sample(*lag, f"{name}_count", now.lag.count, labels)
+    yield _Sample(*lag, f"{name}_sum", now.lag.sum_ns / 1e9, labels)
 
 
 class _Collector:
@@ -122,48 +122,37 @@ class _Collector:
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all loops."""
-        found = [(name, loop.metrics()) for name, loop in self.loops]
         made: dict[str, Metric] = {}
-        for one in _SAMPLES:
-            metric = made.setdefault(
-                one.metric, Metric(one.metric, one.help, one.kind)
-            )
-            for loop, now in found:
-                metric.add_sample(one.name, one.labels(loop), one.read(now))
+        for loop_name, loop in self.loops:
+            for kind, metric, text, name, value, labels in _samples(
+                loop.metrics(), loop_name, True
+            ):
+                made.setdefault(metric, Metric(metric, text, kind)).add_sample(
+                    name, labels, value
+                )
         yield from made.values()
-        lag = HistogramMetricFamily(_LAG, _LAG_HELP, labels=["loop"])
-        for loop, now in found:
-            buckets = zip(
-                _bounds(now.lag), accumulate(now.lag.counts), strict=True
-            )
-            lag.add_metric([loop], list(buckets), now.lag.sum_ns / 1e9)
-        yield lag
 
-
-# -- several processes --------------------------------------------------------
 
 #: The loops that are written in the library's multiprocess mode.
 _written = NamedLoops()
-
-
-#: By name and labels: two for one key would each write what they remember.
+#: The values that the library stores in this process's files, by their names
+#: and labels: two for one key would each write what they remember.
 _values: dict[tuple[str, ...], Any] = {}
 
 
-def _value(
-    kind: str, metric: str, help: str, name: str, mode: str, **labels: str
-) -> Any:
-    """Return a value that the library stores in this process's files."""
+def _stored(sample: _Sample) -> Any:
+    kind, metric, text, name, _, labels = sample
     key = (name, *labels.values())
     if key not in _values:
+        is_most = name.endswith(("busy_seconds", "high_water"))
         _values[key] = values.ValueClass(
             kind,
             metric,
             name,
             tuple(labels),
             tuple(labels.values()),
-            help,
-            multiprocess_mode=mode,
+            text,
+            multiprocess_mode="livemax" if is_most else "livesum",
         )
     return _values[key]
 
@@ -177,39 +166,16 @@ def _write(
     the library that the process is dead.  last has the counts of the time
     before.
     """
-
-    def count(value: Any, now: float) -> None:
-        value.inc(now - last.get(value, 0.0))
-        last[value] = now
-
     try:
-        found = loop.metrics()
-        for one in _SAMPLES:
-            is_most = one.field == "busy_ns" or one.field.endswith(
-                "high_water"
-            )
-            mode = "livemax" if is_most else "livesum"
-            value = _value(
-                one.kind,
-                one.metric,
-                one.help,
-                one.name,
-                mode,
-                **one.labels(name),
-            )
-            if one.kind == "gauge":
-                value.set(one.read(found))
+        for sample in _samples(loop.metrics(), name, False):
+            stored, value = _stored(sample), sample.value
+            if sample.kind == "gauge":
+                stored.set(value)
             else:
-                count(value, one.read(found))
-        lag = functools.partial(_value, "histogram", _LAG, _LAG_HELP)
-        for bound, n in zip(_bounds(found.lag), found.lag.counts, strict=True):
-            count(lag(f"{_LAG}_bucket", "", loop=name, le=bound), n)
-        count(lag(f"{_LAG}_sum", "", loop=name), found.lag.sum_ns / 1e9)
+                stored.inc(value - last.get(stored, 0.0))
+                last[stored] = value
     finally:  # the disk may be full for a while
         loop.call_later(interval_s, _write, loop, name, interval_s, last)
-
-
-# -- both ---------------------------------------------------------------------
 
 
 def register(
@@ -238,8 +204,8 @@ def register(
     # The registry is asked, as the program may have unregistered ours.
     for collector in registry._collector_to_names:
         if isinstance(collector, _Collector):
-            break
-    else:
-        collector = _Collector()
-        registry.register(collector)
+            collector.loops.add(loop, name)
+            return
+    collector = _Collector()
     collector.loops.add(loop, name)
+    registry.register(collector)
