@@ -11,7 +11,7 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, NoReturn, Protocol
+    from typing import Any, Protocol
 
     class _HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["RegisteredDescriptors"]
 
 
-class RegisteredDescriptors(selectors.BaseSelector):
+class RegisteredDescriptors:
     """The descriptors of add_reader and add_writer, as a selector's map.
 
-    Read-only: only the loop's methods change what is registered.
+    asyncio's own transports look into it for their repr().
     """
 
     def __init__(self, loop: BaseLoop) -> None:
@@ -52,15 +52,6 @@ class RegisteredDescriptors(selectors.BaseSelector):
         """Return one descriptor's key; KeyError if it is not registered."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[fd]
-
-    def _refuse(self, *args: object) -> NoReturn:
-        raise RuntimeError(
-            "a fastloop loop has no selector to change or wait on; use "
-            "add_reader(), add_writer() and their kin"
-        )
-
-    register = unregister = modify = _refuse  # type: ignore[assignment]
-    select = _refuse  # type: ignore[assignment]
 
 
 def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:

@@ -143,24 +143,6 @@ class StreamReader(_core.NativeReader):
             waited = True
         return got
 
-    # copy and pickle need the attributes in the __dict__, and a shallow copy
-    # shares the _buffer.  vars() makes this reader plain.
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Return what copies a plain reader."""
-        vars(self)
-        return asyncio.StreamReader.__reduce_ex__(self, protocol)
-
-    def __reduce__(self) -> Any:
-        """Return what copies a plain reader."""
-        vars(self)
-        return asyncio.StreamReader.__reduce__(self)
-
-    def __getstate__(self) -> Any:
-        """Return the attributes of a plain reader."""
-        vars(self)
-        return object.__getstate__(self)
-
 
 # type(reader) then reads as asyncio's class does, for logs and messages.
 StreamReader.__module__ = asyncio.StreamReader.__module__

@@ -219,13 +219,11 @@ def test_fastloops_are_read_only(loop, loop_kind):
     """A change that would be lost is refused."""
     if loop_kind == "asyncio":
         loop._ready.clear()
-        assert loop._selector.select(0) == []
         return
     with pytest.raises(AttributeError):
         loop._ready.clear()
     for name in ("register", "unregister", "modify", "select"):
-        with pytest.raises(RuntimeError, match="only to look|no selector"):
-            getattr(loop._selector, name)(0)
+        assert not hasattr(loop._selector, name)
 
 
 def test_scheduled_has_no_timers_that_have_run(loop, run):
