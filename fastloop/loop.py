@@ -72,6 +72,11 @@ _RECENT_SLOW = 16
 _NO = ("0", "false", "no", "off")
 
 
+def disabled_names() -> set[str]:
+    """Return the names in FASTLOOP_DISABLE; ``loop`` is read by runner.py."""
+    return {*os.environ.get("FASTLOOP_DISABLE", "").replace(",", " ").split()}
+
+
 def _variable(name: str) -> str:
     """Return the text of an environment variable; "" if it says no."""
     value = os.environ.get(name, "")
@@ -127,12 +132,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def _read_switches(self) -> None:
         """Turn off the fast paths that the environment names."""
-        names = os.environ.get("FASTLOOP_DISABLE", "")
-        off = {*names.replace(",", " ").split()}
+        off = disabled_names()
         self._off = sum(1 << _PATHS.index(n) for n in off & {*_PATHS})
-        if unknown := ", ".join(sorted(off - {*_PATHS})):
+        if unknown := ", ".join(sorted(off - {*_PATHS, "loop"})):
             text = f"FASTLOOP_DISABLE names {unknown}, which is none of "
-            text += ", ".join(_PATHS)
+            text += ", ".join((*_PATHS, "loop"))
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 
     def __repr__(self) -> str:

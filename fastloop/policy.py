@@ -12,7 +12,11 @@ import sys
 import warnings
 
 from . import _private
-from .loop import Loop
+from .runner import new_event_loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .loop import Loop
 
 __all__ = ["EventLoopPolicy", "install"]
 
@@ -24,7 +28,8 @@ class EventLoopPolicy(_private.DefaultPolicy):
     up to 3.13.
     """
 
-    _loop_factory = Loop
+    def _loop_factory(self) -> Loop:
+        return new_event_loop()
 
 
 def install() -> None:

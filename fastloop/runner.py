@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from . import _private
-from .loop import Loop
+from . import _core, _private
+from .loop import Loop, disabled_names
 
 # Importing typing would take a quarter of the time allowed for fastloop.
 TYPE_CHECKING = False
@@ -15,16 +15,25 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["new_event_loop", "run"]
+__all__ = ["is_off", "new_event_loop", "run"]
+
+
+def is_off() -> bool:
+    """Whether FASTLOOP_DISABLE=loop gives programs asyncio's own loop."""
+    return _core.has_switches() and "loop" in disabled_names()
 
 
 def new_event_loop() -> Loop:
     """Return a new ``fastloop.Loop``, not running and not set as current.
 
     For ``loop_factory`` arguments, as in ``asyncio.Runner``, for
-    ``uvicorn --loop fastloop:new_event_loop`` and for pytest-asyncio.  Raises
-    OSError if the system has no file descriptors left.
+    ``uvicorn --loop fastloop:new_event_loop`` and for pytest-asyncio.  With
+    ``FASTLOOP_DISABLE=loop`` in the environment it is asyncio's own loop, so
+    that a deployment can go back without a change of code.  Raises OSError if
+    the system has no file descriptors left.
     """
+    if is_off():
+        return asyncio.SelectorEventLoop()  # type: ignore[return-value]
     return Loop()
 
 
@@ -52,7 +61,7 @@ def run(
             "fastloop.run() cannot be called from a running event loop"
         )
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
-        if metrics:
+        if metrics and not is_off():
             loop = runner.get_loop()
             if not isinstance(loop, Loop):
                 if asyncio.iscoroutine(main):

@@ -190,8 +190,13 @@ def main(words: list[str]) -> int:
 
 def _take_fastloop() -> None:
     try:
+        from fastloop.runner import is_off
+
         from .default_loop import set_default_loop
 
-        set_default_loop("fastloop")
+        if is_off():
+            tell("FASTLOOP_DISABLE=loop: this is asyncio's own loop")
+        else:
+            set_default_loop("fastloop")
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc

@@ -333,7 +333,10 @@ class _FastloopRun:
     def pytest_report_header(self) -> str:
         """Name the loop of the run."""
         import fastloop
+        from fastloop.runner import is_off
 
+        if is_off():
+            return "fastloop: off, by FASTLOOP_DISABLE=loop"
         text = f"fastloop: {fastloop.__version__}, "
         text += f"libuv {fastloop.libuv_version()}"
         if self._virtual_time:

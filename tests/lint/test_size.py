@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 54_390
+MOST_LINES = 54_083
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
