@@ -120,11 +120,7 @@ def find_loops(
             raise ValueError(f"no loop is named {name!r}")
     found, without, absent = {}, {}, []
     for name in names or loops.LOOPS:
-        if name in loops.C_SERVERS:
-            reason = build.problem(loops.C_SERVERS[name])
-            answer = {"error": reason} if reason else {"version": "C"}
-        else:
-            answer = schedule.probe(name)
+        answer = schedule.probe(name)
         if "error" not in answer:
             found[name] = answer["version"]
             continue

@@ -91,7 +91,7 @@ def idle_case(
         "memory",
         (Row(name, title, unit),),
         measure,
-        loops=(*TLS_LOOPS, "c-tls") if tls else (*SERVER_LOOPS, "c-epoll"),
+        loops=TLS_LOOPS if tls else SERVER_LOOPS,
         seconds=1.0,
     )
 

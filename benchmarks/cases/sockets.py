@@ -111,7 +111,6 @@ CASES = (
             sock_load(64, 16 * KIB),
             sock_load(8, 100 * KIB),
         ],
-        limits=("c-epoll",),
     ),
     socket_case(
         Load(
@@ -121,7 +120,6 @@ CASES = (
         ),
         "echo.py",
         "--mode=protocol",
-        limits=("c-epoll",),
     ),
     socket_case(
         Load("udp", "UDP echo, 512 B", {"size": 512, "udp": 1}),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from harness.case import Case
 from harness.served import Load, served_case
 
@@ -27,7 +25,6 @@ def by_message(name: str) -> Case:
                 {"size": KIB, "lines": int(name == "readline")},
             )
         ],
-        limits=("c-epoll",),
     )
 
 
@@ -35,21 +32,15 @@ def one_way(
     name: str,
     title: str,
     mode: str,
-    limit: str = "sink",
-    limits: Sequence[str] = ("c-epoll",),
+    way: str = "oneway",
 ) -> Case:
-    options = {
-        "connections": 8,
-        "receive" if limit == "source" else "oneway": 1,
-    }
+    options = {"connections": 8, way: 1}
     return served_case(
         name,
         "streams",
         "oneway.py",
         [f"--mode={mode}"],
         [Load(name, title, options, bulk=True)],
-        limits=limits,
-        mode=limit,
     )
 
 
@@ -64,12 +55,11 @@ CASES = (
             echo_load("streams", TITLE, 64, 16 * KIB),
             echo_load("streams", TITLE, 8, 100 * KIB),
         ],
-        limits=("c-epoll",),
     ),
     by_message("readline"),
     by_message("readexactly"),
     one_way("streams_receive", "one way, streams receive", "streams"),
     one_way("protocol_receive", "one way, Protocol receives", "receive"),
-    one_way("protocol_send", "one way, Protocol sends", "send", "source"),
-    one_way("sendfile", "sendfile", "sendfile", "source", ()),
+    one_way("protocol_send", "one way, Protocol sends", "send", "receive"),
+    one_way("sendfile", "sendfile", "sendfile", "receive"),
 )

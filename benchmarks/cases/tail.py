@@ -54,7 +54,6 @@ def tail_case(
     *,
     beside: tuple[str, Row] | None = None,
     baseline: dict[str, Any] | None = None,
-    limits: Sequence[str] = (),
 ) -> Case:
     """Return the case of one open loop.
 
@@ -110,7 +109,7 @@ def tail_case(
         "tail",
         tuple(rows),
         measure,
-        loops=(*(TLS_LOOPS if load.get("tls") else SERVER_LOOPS), *limits),
+        loops=TLS_LOOPS if load.get("tls") else SERVER_LOOPS,
         seconds=3.0,
         rounds=ROUNDS,
         programs=("tail_load", "echo_load"),
@@ -124,7 +123,6 @@ CASES = (
         ["--mode=protocol"],
         {"connections": 64, "size": KIB, "rate": 0},
         ("p50", "p99", "p999"),
-        limits=("c-epoll",),
     ),
     tail_case(
         "tail_chain",
@@ -148,7 +146,6 @@ CASES = (
             ),
         ),
         baseline={"bulky": 0},
-        limits=("c-epoll",),
     ),
     tail_case(
         "tail_storm",
@@ -172,6 +169,5 @@ CASES = (
             ),
         ),
         baseline={"storm": 0},
-        limits=("c-tls",),
     ),
 )

@@ -1,6 +1,6 @@
 """TCP echo: what a message costs the server, with the rate beside it.
 
-With one connection every loop and plain C are equal, for that measures how
+With one connection every loop is equal, for that measures how
 a CPU is woken.  With 64 the generator is as busy as the server, so rates
 say little: the least CPU time the server spent on a message is the judge.
 
@@ -20,11 +20,6 @@ MODES = {
     "buffered": "BufferedProtocol",
     "streams": "streams",
     "tls": "TLS",
-}
-LIMITS = {
-    "protocol": ("c-epoll",),
-    "streams": ("c-epoll",),
-    "tls": ("c-tls",),
 }
 
 
@@ -47,7 +42,6 @@ def echo_case(mode: str, connections: int, size: int) -> Case:
         ["--mode=protocol", "--tls"] if tls else [f"--mode={mode}"],
         [load],
         program="tls_load" if tls else "echo_load",
-        limits=LIMITS.get(mode, ()),
         tls=tls,
     )
 

@@ -1,8 +1,4 @@
-"""TLS: echoes by kind of protocol, bulk, handshakes.
-
-The plain C server drives OpenSSL on
-epoll, with the modes that CPython sets.
-"""
+"""TLS: echoes by kind of protocol, bulk, handshakes."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from cases.tcp import echo_load
 
 ORDER = 102
 KIB = 1024
-TLS = {"program": "tls_load", "limits": ("c-tls",), "tls": True}
+TLS = {"program": "tls_load", "tls": True}
 BULK = {"connections": 8, "size": 256 * KIB, "oneway": 1}
 HANDSHAKES = {"connections": 32, "fresh": 1}
 
@@ -53,7 +49,6 @@ CASES = (
         "oneway.py",
         ["--mode=receive", "--tls"],
         [Load("tls_bulk", "TLS, Protocol receives from 8", BULK, bulk=True)],
-        mode="sink",
         **TLS,
     ),
     served_case(

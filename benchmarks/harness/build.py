@@ -19,16 +19,13 @@ HERE = Path(__file__).resolve().parents[1]
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra")
 COMPILE_LIMIT = 120
 
-#: Each program's folder, whose shared source it needs, and its library.
+#: Each program and its library.
 PROGRAMS = {
-    "echo_load": ("clients", ""),
-    "tail_load": ("clients", "openssl"),
-    "http_load": ("clients", ""),
-    "tls_load": ("clients", "openssl"),
-    "c_epoll": ("limits", ""),
-    "c_tls": ("limits", "openssl"),
+    "echo_load": "",
+    "tail_load": "openssl",
+    "http_load": "",
+    "tls_load": "openssl",
 }
-SHARED = {"clients": "load", "limits": "limit"}
 
 
 class BuildError(Exception):
@@ -74,10 +71,9 @@ def build(name: str) -> Path:
 
     Raises BuildError when that cannot be done.
     """
-    folder, package = PROGRAMS[name]
-    target = path(name)
-    shared = HERE / folder / SHARED[folder]
-    sources = [HERE / folder / f"{name}.c", shared.with_suffix(".c")]
+    package, target = PROGRAMS[name], path(name)
+    shared = HERE / "clients" / "load"
+    sources = [shared.with_name(f"{name}.c"), shared.with_suffix(".c")]
     if target.exists():
         age = target.stat().st_mtime
         inputs = [*sources, shared.with_suffix(".h")]

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fastloop.cli.charts import COLOURS, THEMES, label_right, new_figure
-from harness.loops import LOOPS, PYTHON_LOOPS
+from harness.loops import LOOPS
 from harness.report import best, figure, ratio
 
 #: The rows of the chart for a README.
@@ -26,9 +26,7 @@ ROWS = {
     "gather_1000": "gather of 1,000 tasks",
 }
 OTHERS = tuple(
-    loop
-    for loop in PYTHON_LOOPS
-    if loop not in ("asyncio", "uvloop", "fastloop")
+    loop for loop in LOOPS if loop not in ("asyncio", "uvloop", "fastloop")
 )
 HEIGHT = 0.26  # inches, of a bar
 #: The title of a row, and its bars: a loop and how many times as good it is.

@@ -10,7 +10,7 @@ from fastloop.cli.machine import machine
 from harness import loops
 
 PACKAGES = (
-    *(name for name in loops.PYTHON_LOOPS if name != "asyncio"),
+    *(name for name in loops.LOOPS if name != "asyncio"),
     "uvicorn",
     "httptools",
     "aiohttp",

@@ -12,7 +12,7 @@ from collections import Counter
 from fastloop.cli.options import listed
 from harness.case import GROUPS
 from harness.counts import CALLS, INSTRUCTIONS, KINDS
-from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS
+from harness.loops import LOOPS
 from harness.report import (
     about_median,
     against,
@@ -44,7 +44,6 @@ HEAD = (
     "over zuvloop",
     "best peer",
     "over the best",
-    "plain C",
     "instructions",
     "system calls",
     "place",
@@ -56,7 +55,7 @@ HEAD = (
 
 def best_peer(row: dict) -> str:
     """Return the best loop that is not fastloop."""
-    return best(row, [loop for loop in PYTHON_LOOPS if loop != "fastloop"])
+    return best(row, [loop for loop in LOOPS if loop != "fastloop"])
 
 
 def with_spread(row: dict, loop: str) -> str:
@@ -112,7 +111,7 @@ def count_of(row: dict, loop: str, kind: str) -> float | None:
 
 def least_peer(row: dict, kind: str) -> tuple[float, str] | None:
     """Return the least count of a peer, and whose it is."""
-    found = ((count_of(row, loop, kind), loop) for loop in PYTHON_LOOPS)
+    found = ((count_of(row, loop, kind), loop) for loop in LOOPS)
     peers = [
         (count, loop)
         for count, loop in found
@@ -141,7 +140,7 @@ def count_place(row: dict, kind: str) -> str:
 
 def line(row: dict) -> list[str]:
     """Return the cells of a row."""
-    peer, limit = best_peer(row), best(row, C_SERVERS)
+    peer = best_peer(row)
     return [
         row["title"],
         row["unit"],
@@ -151,7 +150,6 @@ def line(row: dict) -> list[str]:
         times(ratio(row, "fastloop", "zuvloop")),
         f"{peer} {times(ratio(row, peer, 'uvloop'))}".strip(),
         over_best(row),
-        f"{limit} {times(ratio(row, limit, 'uvloop'))}".strip(),
         count_cell(row, INSTRUCTIONS),
         count_cell(row, CALLS),
         place(row),
@@ -216,7 +214,7 @@ def described(data: dict) -> list[str]:
     versions = [
         f"{name} {version}"
         for name, version in names.items()
-        if version != "C" and name != "asyncio"
+        if name != "asyncio"
     ]
     more = settings.get("more")  # None in a run that was saved before
     load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
@@ -235,7 +233,7 @@ def sentences(rows: list[dict]) -> list[str]:
     """Return the places against asyncio, uvloop and the best of all peers."""
     loops = {loop for row in rows for loop in row["loops"]}
     # aiofastnet is one peer, over asyncio's loop and over uvloop.
-    peers = {loop.removesuffix("-uvloop") for loop in loops} & {*PYTHON_LOOPS}
+    peers = {loop.removesuffix("-uvloop") for loop in loops} & {*LOOPS}
     best_of_all = (
         "the best peer of a row, which is whichever of the "
         f"{len(peers - {'fastloop'})} others did best there"
@@ -330,8 +328,8 @@ def text(data: dict, also: dict | None = None) -> str:
         *described(data),
         "",
         "A ratio is times as good, above 1 is better. *over uvloop*, *over "
-        "asyncio* and *over zuvloop* are fastloop's; *best peer* and *plain "
-        "C* are over uvloop of the same run. *over the best* is fastloop's "
+        "asyncio* and *over zuvloop* are fastloop's; *best peer* is over "
+        "uvloop of the same run. *over the best* is fastloop's "
         "mean ratio of the repetitions over the best peer's, with its 95 % "
         "interval. A row is *first* or *behind* where the interval leaves out "
         f"1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "

@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness import build, loops
+from harness import build
 from harness.case import Figure, Run, figure
-from harness.tls import CERTIFICATES
 
 SERVERS = Path(__file__).resolve().parents[1] / "servers"
 # That a server or a generator hangs; a busy machine needs a part of it.
@@ -36,25 +35,18 @@ def cpus() -> tuple[int, int]:
     return usable[-1], usable[0]
 
 
-def server_command(
-    run: Run, script: str, options: Sequence[str], limit: str = "echo"
-) -> list[str]:
+def server_command(run: Run, script: str, options: Sequence[str]) -> list[str]:
     """Return the command that starts the server `script` on a run's loop.
 
-    For the plain C servers that is the server of that name instead, in its
-    mode `limit`.  Where the run counts, the command counts the server.
+    Where the run counts, the command counts the server.
     """
-    if run.loop in loops.C_SERVERS:
-        program = build.path(loops.C_SERVERS[run.loop])
-        command = [str(program), "--cpu", str(cpus()[0]), "--mode", limit]
-    else:
-        command = [
-            sys.executable,
-            str(SERVERS / script),
-            f"--loop={run.loop}",
-            f"--cpu={cpus()[0]}",
-            *options,
-        ]
+    command = [
+        sys.executable,
+        str(SERVERS / script),
+        f"--loop={run.loop}",
+        f"--cpu={cpus()[0]}",
+        *options,
+    ]
     return run.counter.command(command) if run.counter else command
 
 
@@ -101,12 +93,7 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
     """
     with (
         tempfile.TemporaryFile() as said,
-        running(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=said,
-            env={**os.environ, "CERTIFICATES": str(CERTIFICATES)},
-        ) as process,
+        running(command, stdout=subprocess.PIPE, stderr=said) as process,
     ):
         try:
             yield json.loads(_first_line(process))

@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 from fastloop.cli.compare import mean, of_ratios, times_as_good
 from harness import counts, heat
 from harness.case import Case, Row, whole
-from harness.loops import C_SERVERS, LOOPS, PYTHON_LOOPS, TRANSPORTS_ONLY
+from harness.loops import LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
 PROBE_LIMIT = 20.0
@@ -38,8 +38,8 @@ FAR_AFTER_ONE, FAR = 3.0, 1.5
 # A ratio over the best peer from which on the two are called even: so far do
 # runs differ.
 EVEN = 0.97
-# Ratios are over these, and the limits are few.
-ALWAYS = ("asyncio", "uvloop", "fastloop", *C_SERVERS)
+# Ratios are over these.
+ALWAYS = ("asyncio", "uvloop", "fastloop")
 
 
 @dataclass
@@ -88,7 +88,7 @@ def plays(case: Case, loop: str) -> bool:
     """Say whether `case` is measured on `loop`."""
     if case.loops:
         return loop in case.loops
-    return loop not in (*C_SERVERS, *TRANSPORTS_ONLY)
+    return loop not in TRANSPORTS_ONLY
 
 
 def take(
@@ -157,7 +157,7 @@ def _goes_on(case: Case, loop: str, is_more: bool, results: Results) -> bool:
     fastloop's place needs."""
     if loop == "fastloop" or (loop in ALWAYS and not is_more):
         return True
-    return loop in PYTHON_LOOPS and not is_far(case, loop, results)
+    return not is_far(case, loop, results)
 
 
 def is_far(case: Case, loop: str, results: Results) -> bool:
@@ -226,14 +226,12 @@ def _is_certain(case: Case, row: Row, results: Results) -> bool:
 
 
 def _figures(case: Case, row: Row, results: Results) -> dict[str, list[dict]]:
-    """Return the figures of each loop of Python that did not fail: few may
-    have been lucky."""
+    """Return the figures of each loop that did not fail: few may have been
+    lucky."""
     return {
         name: figures
         for (key, name), figures in results.figures.items()
-        if key == row.key
-        and name not in C_SERVERS
-        and (case.name, name) not in results.errors
+        if key == row.key and (case.name, name) not in results.errors
     }
 
 

@@ -90,17 +90,12 @@ def served_case(
     loads: Sequence[Load],
     *,
     program: str = "echo_load",
-    limits: Sequence[str] = (),
-    mode: str = "echo",
     unix: bool = False,
     seconds: float = 1.0,
     tls: bool = False,
     packages: tuple[str, ...] = (),
 ) -> Case:
-    """Return the case of `script`, started with `options` on each loop.
-
-    `limits` are the plain C servers that play too, in their mode `mode`.
-    """
+    """Return the case of `script`, started with `options` on each loop."""
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +103,7 @@ def served_case(
             if unix:
                 given["unix"] = str(Path(folder) / "socket")
                 more.append(f"--unix={given['unix']}")
-            command = network.server_command(run, script, more, mode)
+            command = network.server_command(run, script, more)
             found: dict[str, Figure] = {}
             with network.serving(command) as server:
                 for load in loads:
@@ -123,7 +118,7 @@ def served_case(
         group,
         tuple(row for load in loads for row in load.rows()),
         measure,
-        loops=(*(TLS_LOOPS if tls else SERVER_LOOPS), *limits),
+        loops=TLS_LOOPS if tls else SERVER_LOOPS,
         seconds=seconds,
         programs=(program,),
         packages=packages,

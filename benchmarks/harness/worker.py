@@ -56,8 +56,7 @@ def _measure(
         run.clock = counter.read
         run.seconds = counter.seconds(bool(wanted.programs))
     factory = loops.loop_factory(args.loop)
-    if args.loop in loops.PYTHON_LOOPS:
-        first_client.have_one(factory)
+    first_client.have_one(factory)
     if args.pause:
         pause()
     found = wanted.measure(factory, run)

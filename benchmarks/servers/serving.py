@@ -30,7 +30,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    new.add_argument("--loop", choices=loops.PYTHON_LOOPS, required=True)
+    new.add_argument("--loop", choices=loops.LOOPS, required=True)
     new.add_argument("--cpu", type=int, help="the one CPU to run on")
     new.add_argument("--tls", action="store_true")
     new.add_argument(
