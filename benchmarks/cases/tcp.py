@@ -3,9 +3,6 @@
 With one connection every loop is equal, for that measures how
 a CPU is woken.  With 64 the generator is as busy as the server, so rates
 say little: the least CPU time the server spent on a message is the judge.
-
-One row is of a server that no client has left before: `first_client.py` says
-how that differs, and for how long.
 """
 
 from __future__ import annotations
@@ -58,18 +55,4 @@ CASES = (
     echo_case("streams", 64, KIB),
     echo_case("tls", 64, KIB),
     echo_case("tls", 8, 100 * KIB),
-    served_case(
-        "echo_unvisited",
-        "first",
-        "echo.py",
-        ["--mode=protocol", "--unvisited"],
-        [
-            Load(
-                "echo_unvisited",
-                "TCP echo of 1 KiB before any client has left",
-                {"size": KIB},
-                aside=True,
-            )
-        ],
-    ),
 )

@@ -2,7 +2,7 @@
 
 A cancelled timer is the fate of most time-outs.  10,000 due timers are what
 a program meets after something blocked it.  Waiting is not part of any
-figure here: how late a timer comes is measured by lateness.py.
+figure here.
 """
 
 from __future__ import annotations

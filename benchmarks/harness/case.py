@@ -26,7 +26,6 @@ CASES_FOLDER = Path(__file__).resolve().parents[1] / "cases"
 GROUPS = {
     "core": "The loop itself",
     "tcp": "TCP and TLS echo, 1 to 1,000 connections",
-    "first": "A process that no client has left yet",
     "tls": "TLS",
     "streams": "Streams, and bytes one way",
     "sockets": "sock_*, connections, UDP, Unix, pipes, processes",
@@ -39,7 +38,7 @@ GROUPS = {
 }
 # Groups and cases that are not counted: what is no time of a process, or
 # waits for one; and handshakes, of which a sample has too few whole ones.
-UNCOUNTED = {"first", "memory", "tail", "startup", "tls_handshake"}
+UNCOUNTED = {"memory", "tail", "startup", "tls_handshake"}
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # A figure, and the samples it was taken from.
 Figure = dict[str, Any]
@@ -49,10 +48,9 @@ Figure = dict[str, Any]
 class Row:
     """One line of the table.
 
-    `better` says what is good: "less" or "more" (both get ratios), or
-    "near 0" for how late a timer is, where less than 0 is wrong.
-    `judge` picks among the repetitions: "median" or "least".  A row
-    that is `aside` explains another and is no race of its own.
+    `better` says what is good: "less" or "more".  `judge` picks among the
+    repetitions: "median" or "least".  A row that is `aside` explains
+    another and is no race of its own.
     """
 
     key: str
@@ -61,10 +59,6 @@ class Row:
     better: str = "less"
     judge: str = "median"
     aside: bool = False
-
-    def is_judged(self) -> bool:
-        """Say whether loops are compared in it."""
-        return not self.aside and self.better != "near 0"
 
 
 @dataclass(frozen=True)

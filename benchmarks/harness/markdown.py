@@ -78,7 +78,7 @@ def place(row: dict, peer: str = "") -> str:
     "" stands for a row in which loops do not race, or the peer is missing.
     """
     peer = peer or best_peer(row)
-    if row["aside"] or row["better"] == "near 0" or not is_measured(row, peer):
+    if row["aside"] or not is_measured(row, peer):
         return ""
     if not is_measured(row, "fastloop"):
         return "not measured"
@@ -341,8 +341,7 @@ def text(data: dict, also: dict | None = None) -> str:
         "work on the machine changes them. Instructions are those of user "
         "code; the kernel's time is not in them. Rows "
         "without a place explain the row beside them. A client has left each "
-        "server and program before it was measured, but for the row that says "
-        "so.",
+        "server and program before it was measured.",
         "",
         "## In short",
         "",

@@ -1,8 +1,7 @@
 """The figures of a run as rows of JSON, and what they say.
 
 A ratio is always "times as good as the other": above 1 is faster, smaller
-or more a second, whichever the row counts.  How late timers come has no
-ratio, for a figure of 0 is the aim.
+or more a second, whichever the row counts.
 """
 
 from __future__ import annotations
@@ -88,8 +87,6 @@ def ratios(row: dict, loop: str, base: str) -> list[float]:
 
 def ratio(row: dict, loop: str, base: str) -> float | None:
     """Return how many times as good as `base` the `loop` is: the mean."""
-    if row["better"] == "near 0":
-        return None
     return mean(ratios(row, loop, base)) or None
 
 
@@ -133,7 +130,7 @@ def best(row: dict, loops: Iterable[str]) -> str:
     same time.  One that failed is not: few figures may have been lucky.
     """
     found = [loop for loop in loops if is_measured(row, loop)]
-    if not found or row["better"] == "near 0":
+    if not found:
         return ""
     if figure(row, "fastloop"):
         return max(found, key=lambda loop: ratio(row, loop, "fastloop") or 0.0)

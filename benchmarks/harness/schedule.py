@@ -162,7 +162,7 @@ def _goes_on(case: Case, loop: str, is_more: bool, results: Results) -> bool:
 
 def is_far(case: Case, loop: str, results: Results) -> bool:
     """Say whether `loop` is far behind in all rows of `case`."""
-    judged = [row for row in case.rows if row.is_judged()]
+    judged = [row for row in case.rows if not row.aside]
     if not judged:
         return False
     taken = len(results.figures.get((judged[0].key, loop), ()))
@@ -210,7 +210,7 @@ def ratios(
 
 def is_certain(case: Case, results: Results) -> bool:
     """Say whether the result of each row of `case` is conclusive."""
-    judged = [row for row in case.rows if row.is_judged()]
+    judged = [row for row in case.rows if not row.aside]
     return all(_is_certain(case, row, results) for row in judged)
 
 
@@ -267,7 +267,7 @@ def count(
     found: dict[str, dict[str, dict[str, float]]] = {}
 
     def one(case: Case) -> None:
-        rows = {row.key: row for row in case.rows if row.is_judged()}
+        rows = {row.key: row for row in case.rows if not row.aside}
         players = [loop for loop in loops if plays(case, loop)]
         for loop, kind in product(players, counts.KINDS):
             with TemporaryDirectory() as folder:

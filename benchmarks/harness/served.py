@@ -24,14 +24,13 @@ KIB_A_MIB = 1024
 class Load:
     """A load: the key and the title of its rows, and the options of the
     generator.  `bulk` ones are judged by MiB a second, others by the
-    server's CPU time for an answer, and those that are `aside` not at all.
+    server's CPU time for an answer.
     """
 
     key: str
     title: str
     options: dict[str, Any] = field(default_factory=dict)
     bulk: bool = False
-    aside: bool = False
 
     def rows(self) -> tuple[Row, Row]:
         """Return the row that is judged, and the one beside it."""
@@ -44,13 +43,7 @@ class Load:
                 ),
             )
         return (
-            Row(
-                self.key,
-                cpu,
-                "us",
-                judge="least",
-                aside=self.aside,
-            ),
+            Row(self.key, cpu, "us", judge="least"),
             Row(f"{self.key}_rate", rate, "1/s", "more", aside=True),
         )
 
