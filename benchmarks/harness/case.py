@@ -31,7 +31,7 @@ GROUPS = {
     "sockets": "sock_*, connections, UDP, Unix, pipes, processes",
     "memory": "Memory",
     "http": "HTTP servers",
-    "web": "Web applications, and a server behind nginx",
+    "web": "Web applications",
     "apps": "Applications",
     "tail": "Tail latency and fairness",
     "startup": "Start",
@@ -72,9 +72,7 @@ class Case:
     the figures spread.  `programs` are the C programs it needs, by their
     names in build.py, `packages` those of PyPI, `daemons` the servers, by
     their names in daemons.py, which it finds at the port in `Run.options`;
-    in an `alone` case the servers of all loops have the same address, so the
-    loops do not alternate by sample; `free_threaded` ones need an interpreter
-    that has no GIL, and two CPUs.
+    `free_threaded` ones need an interpreter that has no GIL, and two CPUs.
     """
 
     name: str
@@ -89,7 +87,6 @@ class Case:
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
     free_threaded: bool = False
-    alone: bool = False
 
     def is_counted(self) -> bool:
         """Say whether its figures can be counts in place of times."""

@@ -1,8 +1,7 @@
-"""Servers of other projects that some cases need: Redis, PostgreSQL, nginx.
+"""Servers of other projects that some cases need: Redis and PostgreSQL.
 
 Each is started once for a run, on the load generator's CPU, with a folder of
-its own that goes with it; cases get its address among their options.  nginx
-stands before servers that come and go, so its address has theirs in it.
+its own that goes with it; cases get its port among their options.
 """
 
 from __future__ import annotations
@@ -22,42 +21,6 @@ from harness import network
 
 START_LIMIT = 30.0
 
-# nginx before a server at a port, and before one at a Unix socket.  A server
-# that was gone for a moment is asked again at once.
-NGINX = """
-daemon off;
-worker_processes 1;
-pid nginx.pid;
-error_log stderr crit;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path client;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    keepalive_requests 100000000;
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    upstream tcp {{
-        server 127.0.0.1:{behind} max_fails=0;
-        keepalive 64;
-        keepalive_requests 100000000;
-    }}
-    upstream unix {{
-        server unix:{folder}/behind max_fails=0;
-        keepalive 64;
-        keepalive_requests 100000000;
-    }}
-    server {{
-        listen 127.0.0.1:{port};
-        location /tcp {{ proxy_pass http://tcp; }}
-        location /unix {{ proxy_pass http://unix; }}
-    }}
-}}
-"""
-
 
 def _program(name: str) -> str:
     """Return the path of a server's program, or "" without it."""
@@ -65,8 +28,6 @@ def _program(name: str) -> str:
         return (
             shutil.which("redis-server") or shutil.which("valkey-server") or ""
         )
-    if name == "nginx":
-        return shutil.which("nginx") or shutil.which("/usr/sbin/nginx") or ""
     if path := shutil.which("postgres"):
         return os.path.realpath(path)  # its own tools lie there
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -172,26 +133,7 @@ def postgres() -> Iterator[str]:
             yield str(port)
 
 
-@contextmanager
-def nginx() -> Iterator[str]:
-    """Run nginx; give its port, that of a server behind it, and the path of
-    the Unix socket of another, with commas between them."""
-    port, behind = _free_port(), _free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        # Its worker is another user's.
-        os.chmod(folder, 0o755)
-        config = Path(folder, "nginx.conf")
-        config.write_text(
-            NGINX.format(port=port, behind=behind, folder=folder)
-        )
-        command = [_program("nginx"), "-p", folder, "-c", str(config)]
-        command += ["-e", "stderr"]
-        with _running(command, port, folder):
-            yield f"{port},{behind},{folder}/behind"
-
-
 DAEMONS: dict[str, Callable[[], AbstractContextManager[str]]] = {
     "redis": redis,
     "postgres": postgres,
-    "nginx": nginx,
 }

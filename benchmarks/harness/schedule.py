@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 
 from fastloop.cli.compare import mean, of_ratios, times_as_good
 from harness import counts, heat
-from harness.case import Case, Row, whole
+from harness.case import Case, Row
 from harness.loops import LOOPS, TRANSPORTS_ONLY
 
 HARNESS = Path(__file__).resolve().parent
@@ -307,16 +307,11 @@ def _take_heat(
         for loop in loops
         if loop not in answers
     }
-    heats = [commands]
-    if case.alone:
-        heats = [{loop: command} for loop, command in commands.items()]
     start = time.monotonic()
-    found = {}
-    for one in heats:
-        try:
-            found |= heat.run(one, limit)
-        except OSError as error:  # no process could be started
-            found |= {loop: {"error": str(error)} for loop in one}
+    try:
+        found = heat.run(commands, limit)
+    except OSError as error:  # no process could be started
+        found = {loop: {"error": str(error)} for loop in commands}
     spent = results.seconds.get(case.name, 0.0)
     results.seconds[case.name] = spent + time.monotonic() - start
     results.turns[case.name] += 1
@@ -325,7 +320,6 @@ def _take_heat(
             line = " ".join(answer["error"].split())
             results.errors[case.name, loop] = line.removesuffix(":")
         for key, figure in answer.get("figures", {}).items():
-            kept = whole(figure) if case.alone else figure
-            kept["turn"] = results.turns[case.name]
-            results.figures.setdefault((key, loop), []).append(kept)
+            figure["turn"] = results.turns[case.name]
+            results.figures.setdefault((key, loop), []).append(figure)
     return answers | found

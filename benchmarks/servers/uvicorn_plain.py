@@ -4,8 +4,7 @@
 
 It is uvicorn's own Server on a loop of the wanted kind, as `uvicorn --loop`
 makes one; without access log, as under load.  It binds its own socket:
-asyncio sets TCP_NODELAY only then.  With --port or --unix it listens there,
-behind a proxy.
+asyncio sets TCP_NODELAY only then.
 """
 
 from __future__ import annotations
@@ -34,25 +33,20 @@ async def app(scope: dict, receive: Any, send: Any) -> None:
 
 
 class Server(uvicorn.Server):
-    """Announces its port once it listens, or 0 on a Unix socket."""
+    """Announces its port once it listens."""
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            address = self.servers[0].sockets[0].getsockname()
-            serving.announce(0 if self.config.uds else address[1])
+            serving.announce(serving.port_of(self.servers[0]))
 
 
 if __name__ == "__main__":
-    parser = serving.parser(__doc__)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--unix", metavar="PATH")
-    args = parser.parse_args()
+    args = serving.parser(__doc__).parse_args()
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
-        port=args.port,
-        uds=args.unix,
+        port=0,
         http="httptools",
         timeout_keep_alive=600,  # it may be stopped meanwhile
         ws="none",
