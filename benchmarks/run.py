@@ -136,14 +136,14 @@ def find_loops(
 
 def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
     """Return why cases cannot be measured, by their names; say it too."""
-    wanted = sorted({program for one in cases for program in one.programs})
-    reasons = {program: build.problem(program) for program in wanted}
+    loads = any(one.loaded for one in cases)
+    no_load = build.problem() if loads else ""
     one_cpu = len(facts.get("cpus", ())) == 1
-    if wanted and one_cpu:
+    if loads and one_cpu:
         say("only one CPU: server and load generator share it")
     without = {}
     for one in cases:
-        why = [reasons[name] for name in one.programs]
+        why = [no_load] if one.loaded else []
         why += map(daemons.missing, one.daemons)
         why += [
             f"{package} is not installed"

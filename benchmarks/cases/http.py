@@ -32,9 +32,7 @@ def http_case(
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         command = network.server_command(run, script, words(run))
         with network.serving(command) as server:
-            found = network.load(
-                "http_load", server, run, connections=CONNECTIONS
-            )
+            found = network.load(server, run, http=1, connections=CONNECTIONS)
         return {name: found["rate"], f"{name}_cpu": found["cpu"]}
 
     rate = Row(name, f"{title}, rate", "1/s", better="more")
@@ -46,7 +44,7 @@ def http_case(
         measure,
         loops=SERVER_LOOPS,
         seconds=1.5,
-        programs=("http_load",),
+        loaded=True,
         packages=packages,
         daemons=daemons,
     )

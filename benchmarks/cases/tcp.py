@@ -38,7 +38,6 @@ def echo_case(mode: str, connections: int, size: int) -> Case:
         "echo.py",
         ["--mode=protocol", "--tls"] if tls else [f"--mode={mode}"],
         [load],
-        program="tls_load" if tls else "echo_load",
         tls=tls,
     )
 

@@ -1,4 +1,9 @@
-/* The part of a load generator that does not know what it sends: load.h. */
+/* The load generator: options, connections, windows.
+ *
+ *     load --port P --server PID --connections N --size BYTES
+ *
+ * load.h has the other options.
+ */
 #include "load.h"
 
 #include <arpa/inet.h>
@@ -6,6 +11,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -90,18 +96,15 @@ static const Option known[] = {
     OPTION("--size", SIZE, size),
     OPTION("--warmup", DOUBLE, warmup),
     OPTION("--seconds", DOUBLE, seconds),
-    OPTION("--paced", INT, paced),
-    OPTION("--path", TEXT, path),
     OPTION("--unix", TEXT, unix_path),
     OPTION("--udp", INT, udp),
+    OPTION("--tls", INT, tls),
+    OPTION("--http", INT, http),
     OPTION("--lines", INT, lines),
     OPTION("--fresh", INT, fresh),
     OPTION("--receive", INT, receive),
     OPTION("--oneway", INT, oneway),
     OPTION("--rate", DOUBLE, rate),
-    OPTION("--storm", DOUBLE, storm),
-    OPTION("--bulky", INT, bulky),
-    OPTION("--tls", INT, tls),
 };
 
 static void
@@ -133,15 +136,15 @@ set_option(LoadOptions *options, const char *name, const char *value)
     load_fail("unknown option %s", name);
 }
 
-void
-load_options(LoadOptions *options, int argc, char **argv)
+/* Parses the command line; exits with a message if it is wrong. */
+static void
+parse_options(LoadOptions *options, int argc, char **argv)
 {
     *options = (LoadOptions){.connections = 64,
                              .cpu = -1,
                              .size = 1024,
                              .warmup = 0.3,
-                             .seconds = 1.0,
-                             .path = "/"};
+                             .seconds = 1.0};
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 == argc) {
             load_fail("%s wants a value", argv[i]);
@@ -158,8 +161,10 @@ load_options(LoadOptions *options, int argc, char **argv)
     }
 }
 
-void
-load_prepare(const LoadOptions *options)
+/* Raises the limit of descriptors, pins the process and has it end with its
+ * parent. */
+static void
+set_up_process(const LoadOptions *options)
 {
     struct rlimit files;
     rlim_t wanted = (rlim_t)options->connections + 64;
@@ -225,40 +230,94 @@ load_connect(Load *load, LoadConnection *connection)
     const LoadOptions *options = &load->options;
     connection->fd = options->unix_path ? connect_to_path(options->unix_path)
                                         : connect_to_port(options);
-    fcntl(connection->fd, F_SETFL, O_NONBLOCK);
     connection->sent = connection->received = 0;
+    connection->session = NULL;
+    if (options->tls) {
+        connection->session = SSL_new(load->context);
+        if (connection->session == NULL
+            || SSL_set_fd(connection->session, connection->fd) != 1)
+        {
+            load_fail("no TLS session");
+        }
+        SSL_set_connect_state(connection->session);
+    }
+}
+
+void
+load_watch(Load *load, LoadConnection *connection)
+{
     struct epoll_event event = {.events = load->events,
                                 .data.ptr = connection};
     if (event.events == 0) {
         event.events = EPOLLIN | EPOLLOUT | EPOLLET;
     }
+    fcntl(connection->fd, F_SETFL, O_NONBLOCK);
     if (epoll_ctl(load->poll, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
         load_fail("epoll_ctl: %s", strerror(errno));
     }
 }
 
 void
+load_close(LoadConnection *connection)
+{
+    if (connection->session != NULL) {
+        SSL_shutdown(connection->session);
+        SSL_free(connection->session);
+        ERR_clear_error();
+    }
+    close(connection->fd);
+}
+
+void
 load_reconnect(Load *load, LoadConnection *connection)
 {
-    close(connection->fd);
+    load_close(connection);
     load_connect(load, connection);
+    load_watch(load, connection);
+}
+
+/* Says that the call may be made again; ends the program otherwise. */
+static void
+wants_again(SSL *session, int result)
+{
+    int error = SSL_get_error(session, result);
+    if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
+        load_fail("TLS: %s", ERR_error_string(ERR_get_error(), NULL));
+    }
+}
+
+/* Sends once; returns how much went, 0 if it would block. */
+static size_t
+send_some(LoadConnection *connection, const char *data, size_t size)
+{
+    if (connection->session != NULL) {
+        size_t sent = 0;
+        int result = SSL_write_ex(connection->session, data, size, &sent);
+        if (result != 1) {
+            wants_again(connection->session, result);
+        }
+        return sent;
+    }
+    ssize_t count;
+    do {
+        count = send(connection->fd, data, size, MSG_NOSIGNAL);
+    } while (count < 0 && errno == EINTR);
+    if (count < 0 && errno != EAGAIN) {
+        load_fail("send: %s", strerror(errno));
+    }
+    return count > 0 ? (size_t)count : 0;
 }
 
 bool
 load_send(LoadConnection *connection, const char *message, size_t size)
 {
     while (connection->sent < size) {
-        ssize_t count = send(connection->fd, message + connection->sent,
-                             size - connection->sent, MSG_NOSIGNAL);
-        if (count >= 0) {
-            connection->sent += (size_t)count;
-        }
-        else if (errno == EAGAIN) {
+        size_t count = send_some(connection, message + connection->sent,
+                                 size - connection->sent);
+        if (count == 0) {
             return false;
         }
-        else if (errno != EINTR) {
-            load_fail("send: %s", strerror(errno));
-        }
+        connection->sent += count;
     }
     return true;
 }
@@ -266,21 +325,26 @@ load_send(LoadConnection *connection, const char *message, size_t size)
 size_t
 load_receive(Load *load, LoadConnection *connection)
 {
-    for (;;) {
-        ssize_t count = recv(connection->fd, load->scratch, LOAD_SCRATCH, 0);
-        if (count > 0) {
-            return (size_t)count;
+    if (connection->session != NULL) {
+        size_t received = 0;
+        int result = SSL_read_ex(connection->session, load->scratch,
+                                 LOAD_SCRATCH, &received);
+        if (result != 1) {
+            wants_again(connection->session, result);
         }
-        if (count == 0) {
-            load_fail("the server closed connection %d", connection->number);
-        }
-        if (errno == EAGAIN) {
-            return 0;
-        }
-        if (errno != EINTR) {
-            load_fail("recv: %s", strerror(errno));
-        }
+        return received;
     }
+    ssize_t count;
+    do {
+        count = recv(connection->fd, load->scratch, LOAD_SCRATCH, 0);
+    } while (count < 0 && errno == EINTR);
+    if (count == 0) {
+        load_fail("the server closed connection %d", connection->number);
+    }
+    if (count < 0 && errno != EAGAIN) {
+        load_fail("recv: %s", strerror(errno));
+    }
+    return count > 0 ? (size_t)count : 0;
 }
 
 static Mark
@@ -324,30 +388,47 @@ run_window(Load *load, LoadStep step)
     fflush(stdout);
 }
 
-int
-load_run(Load *load, LoadStep step)
+/* Returns a load whose connections are open and watched; sets its step. */
+static Load
+prepare(int argc, char **argv, LoadStep *step)
 {
-    const LoadOptions *options = &load->options;
-    load_prepare(options);
-    load->scratch = malloc(LOAD_SCRATCH);
-    LoadConnection *connections =
-        calloc((size_t)options->connections, sizeof *connections);
-    load->poll = epoll_create1(EPOLL_CLOEXEC);
-    if (load->scratch == NULL || connections == NULL || load->poll < 0) {
+    Load load = {0};
+    const LoadOptions *options = &load.options;
+    parse_options(&load.options, argc, argv);
+    set_up_process(options);
+    load.scratch = calloc(1, LOAD_SCRATCH);
+    load.connections =
+        calloc((size_t)options->connections, sizeof *load.connections);
+    load.poll = epoll_create1(EPOLL_CLOEXEC);
+    load.context = SSL_CTX_new(TLS_client_method());
+    if (load.scratch == NULL || load.connections == NULL || load.poll < 0
+        || load.context == NULL)
+    {
         load_fail("no memory");
     }
+    SSL_CTX_set_mode(load.context, SSL_MODE_ENABLE_PARTIAL_WRITE);
+    *step = load_exchange(&load);
     for (int i = 0; i < options->connections; i++) {
-        connections[i].number = i;
-        load_connect(load, &connections[i]);
+        load.connections[i].number = i;
+        load_connect(&load, &load.connections[i]);
+        load_watch(&load, &load.connections[i]);
     }
-    /* Not before each connection was answered: it may be shaking hands. */
-    run_until(load, step, 0, (uint64_t)options->connections - 1);
-    if (!options->paced) {
-        run_window(load, step);
+    return load;
+}
+
+int
+main(int argc, char **argv)
+{
+    LoadStep step;
+    Load load = prepare(argc, argv, &step);
+    if (load.options.rate > 0) {
+        load_tail(&load);
         return 0;
     }
+    /* Not before each connection was answered: it may be shaking hands. */
+    run_until(&load, step, 0, (uint64_t)load.options.connections - 1);
     while (getchar() != EOF) {
-        run_window(load, step);
+        run_window(&load, step);
     }
     return 0;
 }

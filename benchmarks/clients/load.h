@@ -1,7 +1,8 @@
-/* What the load generators share: connections, windows and the answer.
+/* What the parts of the load generator share.
  *
- * A generator opens its connections, keeps one message (or request) in
- * flight on each, and prints a line of JSON for each window: how many were
+ * The generator opens its connections and keeps one message in flight on each
+ * (exchange.c), or sends messages by the clock (tail.c).  For each line on its
+ * stdin it measures a window and prints a line of JSON: how many messages were
  * answered, and how much CPU time the server's process spent on them.  That
  * time is read from the server's CPU clock when the window begins and ends, so
  * starting and warming up cost nothing.
@@ -12,6 +13,7 @@
 #ifndef LOAD_H
 #define LOAD_H
 
+#include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,26 +26,23 @@ typedef struct {
     size_t size;           /* of a message, in bytes */
     double warmup;         /* seconds before a window */
     double seconds;        /* of a window */
-    int paced;             /* a window for each byte on stdin, not only one */
-    const char *path;      /* of an HTTP request */
     const char *unix_path; /* connect to this Unix socket, not to a port */
     int udp;               /* datagrams, not TCP */
+    int tls;               /* TLS; the certificate is not verified */
+    int http;              /* a message is a request of HTTP/1.1 */
     int lines;             /* a message is a line and ends with one */
     int fresh;             /* each message has a connection of its own */
     int receive;           /* one way: receive, do not send */
-    int oneway;            /* send and expect no answer */
-    double rate;           /* of an open loop: messages a second */
-    double storm;          /* handshakes a second beside it */
-    int bulky;             /* one more connection that never rests */
-    int tls;               /* of an open loop: over TLS */
+    int oneway;            /* one way: send, expect no answer */
+    double rate;           /* messages a second, by the clock */
 } LoadOptions;
 
-typedef struct LoadConnection {
+typedef struct {
     int fd;
     int number;
+    SSL *session; /* NULL without TLS */
     size_t sent;
     size_t received;
-    void *more; /* the generator's own */
 } LoadConnection;
 
 typedef struct {
@@ -53,6 +52,8 @@ typedef struct {
     uint32_t events; /* that a connection is watched for; 0: all, by edge */
     uint64_t answered;
     char *scratch; /* for reads, LOAD_SCRATCH bytes */
+    LoadConnection *connections;
+    SSL_CTX *context;
 } Load;
 
 #define LOAD_SCRATCH (256 * 1024)
@@ -61,23 +62,25 @@ typedef struct {
  * Edge-triggered: goes on until the socket would block, or nothing is due. */
 typedef void (*LoadStep)(Load *load, LoadConnection *connection);
 
-/* Parses the command line, which is the same for all generators; exits with
- * a message if it is wrong. */
-void load_options(LoadOptions *options, int argc, char **argv);
+/* Returns the step of the exchange that the options name, and sets what it
+ * sends and which events it waits for. */
+LoadStep load_exchange(Load *load);
 
-/* Connects, calls `step` until the measured time is over, and prints the
- * answer.  Returns the exit status. */
-int load_run(Load *load, LoadStep step);
+/* Sends messages at the rate of the options, for their seconds, and prints the
+ * percentiles of their latencies. */
+void load_tail(Load *load);
 
-/* Opens a connection and watches it. */
+/* Connects, with a socket that blocks until load_watch(). */
 void load_connect(Load *load, LoadConnection *connection);
 
-/* Closes a connection and opens another in its place. */
+/* Has load->poll report the connection. */
+void load_watch(Load *load, LoadConnection *connection);
+
+/* Closes a connection and opens and watches another in its place. */
 void load_reconnect(Load *load, LoadConnection *connection);
 
-/* Raises the limit of descriptors, pins the process and has it end with its
- * parent: the part of load_run() for generators that do not use it. */
-void load_prepare(const LoadOptions *options);
+/* Closes a connection. */
+void load_close(LoadConnection *connection);
 
 /* Returns CLOCK_MONOTONIC in seconds. */
 double load_now(void);

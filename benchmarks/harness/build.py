@@ -1,8 +1,8 @@
-"""Compiles the C programs of the benchmarks when they are missing or old.
+"""Compiles the load generator when it is missing or old.
 
-They go to `build/`, into a folder of this system's and C library's own: one
-checkout may be used from several systems.  What cannot be compiled is left
-out of the race, with the reason.
+It goes to `build/`, into a folder of this system's and C library's own: one
+checkout may be used from several systems.  Without it, servers are left out of
+the race, with the reason.
 """
 
 from __future__ import annotations
@@ -15,31 +15,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parents[1]
+CLIENTS = Path(__file__).resolve().parents[1] / "clients"
 FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra")
 COMPILE_LIMIT = 120
 
-#: Each program and its library.
-PROGRAMS = {
-    "echo_load": "",
-    "tail_load": "openssl",
-    "http_load": "",
-    "tls_load": "openssl",
-}
-
 
 class BuildError(Exception):
-    """A program cannot be compiled; the text says why, in one line."""
+    """The generator cannot be compiled; the text says why, in one line."""
 
 
-def path(name: str) -> Path:
-    """Return where the program `name` is, or will be, on this system."""
+def path() -> Path:
+    """Return where the generator is, or will be, on this system."""
     try:
         libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
     except (AttributeError, ValueError, OSError):
         libc = ""
     parts = [platform.system(), platform.machine(), *libc.split()]
-    return HERE / "build" / "-".join(parts).lower() / name
+    return CLIENTS.parent / "build" / "-".join(parts).lower() / "load"
 
 
 def _compiler() -> list[str]:
@@ -55,50 +47,44 @@ def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _package_flags(package: str) -> list[str]:
-    if not package:
-        return []
+def _openssl_flags() -> list[str]:
     if not shutil.which("pkg-config"):
         raise BuildError("pkg-config was not found")
-    asked = _run(["pkg-config", "--cflags", "--libs", package])
+    asked = _run(["pkg-config", "--cflags", "--libs", "openssl"])
     if asked.returncode:
-        raise BuildError(f"pkg-config does not know {package}")
+        raise BuildError("pkg-config does not know openssl")
     return shlex.split(asked.stdout)
 
 
-def build(name: str) -> Path:
-    """Compile the program `name` if it is stale; return its path.
+def build() -> None:
+    """Compile the generator if it is stale.
 
     Raises BuildError when that cannot be done.
     """
-    package, target = PROGRAMS[name], path(name)
-    shared = HERE / "clients" / "load"
-    sources = [shared.with_name(f"{name}.c"), shared.with_suffix(".c")]
+    target = path()
     if target.exists():
         age = target.stat().st_mtime
-        inputs = [*sources, shared.with_suffix(".h")]
-        if all(part.stat().st_mtime <= age for part in inputs):
-            return target
+        if all(part.stat().st_mtime <= age for part in CLIENTS.iterdir()):
+            return
     target.parent.mkdir(parents=True, exist_ok=True)
     # Another run may be using the old program: it is replaced, not changed.
     fresh = target.with_suffix(f".{os.getpid()}")
     flags = [*FLAGS, *shlex.split(os.environ.get("CFLAGS", ""))]
-    files = [*map(str, sources), "-o", str(fresh)]
-    made = _run([*_compiler(), *flags, *files, *_package_flags(package)])
+    files = [*map(str, CLIENTS.glob("*.c")), "-o", str(fresh)]
+    made = _run([*_compiler(), *flags, *files, *_openssl_flags()])
     if made.returncode:
         lines = made.stderr.strip().splitlines() or ["no message"]
         first = next((line for line in lines if "error" in line), lines[0])
-        raise BuildError(f"{name} does not compile: {first}")
+        raise BuildError(f"the load generator does not compile: {first}")
     fresh.replace(target)
-    return target
 
 
-def problem(name: str) -> str:
-    """Compile the program `name` if it is stale; return why that fails."""
+def problem() -> str:
+    """Compile the generator if it is stale; return why that fails."""
     if sys.platform != "linux":
         return "it needs Linux"
     try:
-        build(name)
+        build()
     except BuildError as error:
         return str(error)
     return ""

@@ -33,11 +33,11 @@ GROUPS = {
     "http": "HTTP servers",
     "web": "Web applications",
     "apps": "Applications",
-    "tail": "Tail latency and fairness",
+    "tail": "Tail latency",
     "startup": "Start",
 }
 # Groups and cases that are not counted: what is no time of a process, or
-# waits for one; and handshakes, of which a sample has too few whole ones.
+# waits for one; and handshakes, of which a sample has few.
 UNCOUNTED = {"memory", "tail", "startup", "tls_handshake"}
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # A figure, and the samples it was taken from.
@@ -69,10 +69,11 @@ class Case:
     is a loop of its own.  `seconds` is for how long it should measure,
     `limit` after how many seconds it is given up.  In each
     repetition all loops are measured in so many `rounds`: the more, the more
-    the figures spread.  `programs` are the C programs it needs, by their
-    names in build.py, `packages` those of PyPI, `daemons` the servers, by
-    their names in daemons.py, which it finds at the port in `Run.options`;
-    `free_threaded` ones need an interpreter that has no GIL, and two CPUs.
+    the figures spread.  A `loaded` case is one of a server that the load
+    generator loads.  `packages` are those it needs of PyPI, `daemons` the
+    servers, by their names in daemons.py, which it finds at the port in
+    `Run.options`; `free_threaded` ones need an interpreter that has no GIL,
+    and two CPUs.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Case:
     seconds: float = 0.2
     limit: float = 60.0
     rounds: int = 1
-    programs: tuple[str, ...] = ()
+    loaded: bool = False
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
     free_threaded: bool = False

@@ -110,8 +110,8 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
             raise RuntimeError(f"{error}; it said: {last}") from error
 
 
-def _words(
-    program: str, server: dict[str, Any], run: Run, options: dict[str, Any]
+def _command(
+    server: dict[str, Any], run: Run, options: dict[str, Any]
 ) -> list[str]:
     given = {
         "port": server["port"],
@@ -122,7 +122,7 @@ def _words(
         **options,
     }
     words = (str(word) for key in given for word in (f"--{key}", given[key]))
-    return [str(build.path(program)), *words]
+    return [str(build.path()), *words]
 
 
 def _read(line: bytes) -> dict[str, Any]:
@@ -132,26 +132,26 @@ def _read(line: bytes) -> dict[str, Any]:
     return answer
 
 
-def generate(
-    program: str, server: dict[str, Any], run: Run, **options: Any
-) -> dict[str, Any]:
-    """Load a server; return what the generator printed."""
+def late(server: dict[str, Any], run: Run, **options: Any) -> dict[str, Any]:
+    """Load a server by the clock; return the percentiles of the latencies."""
     try:
         done = subprocess.run(
-            _words(program, server, run, options),
+            _command(server, run, options),
             capture_output=True,
             timeout=START_LIMIT + 2 * run.seconds,
         )
     except subprocess.TimeoutExpired:
         # Its own words have the command's paths.
-        raise RuntimeError(f"{program} did not end") from None
+        raise RuntimeError("the load generator did not end") from None
     if done.returncode:
-        raise RuntimeError(done.stderr.decode().strip() or f"{program} failed")
+        raise RuntimeError(
+            done.stderr.decode().strip() or "the load generator failed"
+        )
     return _read(done.stdout)
 
 
 def load(
-    program: str, server: dict[str, Any], run: Run, **options: Any
+    server: dict[str, Any], run: Run, **options: Any
 ) -> dict[str, Figure]:
     """Load a server; return its CPU time per answer and answers a second.
 
@@ -166,7 +166,7 @@ def load(
         options["warmup"] = 0  # its messages would be counted
     windows = []
     with subprocess.Popen(
-        _words(program, server, window, {**options, "paced": 1}),
+        _command(server, window, options),
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -184,7 +184,7 @@ def load(
                 del windows[0]  # the connections were made meanwhile
         except (OSError, ValueError):  # it has ended
             said = process.stderr.read().decode().strip()
-            raise RuntimeError(said or f"{program} failed") from None
+            raise RuntimeError(said or "the load generator failed") from None
     cpu = figure(one["cpu"] / one["answered"] * 1e6 for one in windows)
     rate = figure(one["answered"] / one["seconds"] for one in windows)
     return {"cpu": cpu, "rate": rate}

@@ -82,7 +82,6 @@ def served_case(
     options: Sequence[str],
     loads: Sequence[Load],
     *,
-    program: str = "echo_load",
     unix: bool = False,
     seconds: float = 1.0,
     tls: bool = False,
@@ -92,7 +91,7 @@ def served_case(
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         with tempfile.TemporaryDirectory() as folder:
-            more, given = list(options), {}
+            more, given = list(options), {"tls": int(tls)}
             if unix:
                 given["unix"] = str(Path(folder) / "socket")
                 more.append(f"--unix={given['unix']}")
@@ -100,9 +99,7 @@ def served_case(
             found: dict[str, Figure] = {}
             with network.serving(command) as server:
                 for load in loads:
-                    answer = network.load(
-                        program, server, run, **given, **load.options
-                    )
+                    answer = network.load(server, run, **given, **load.options)
                     found |= load.figures(answer)
             return found
 
@@ -113,6 +110,6 @@ def served_case(
         measure,
         loops=TLS_LOOPS if tls else SERVER_LOOPS,
         seconds=seconds,
-        programs=(program,),
+        loaded=True,
         packages=packages,
     )

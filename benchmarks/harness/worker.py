@@ -33,7 +33,7 @@ def _new_counter(args: argparse.Namespace) -> counts.Counter | None:
     if args.clock not in counts.KINDS:
         return None
     counter = counts.Counter(args.clock, args.folder)
-    if not case.all_cases()[args.case].programs:
+    if not case.all_cases()[args.case].loaded:
         counter.count_this_process()
     return counter
 
@@ -54,7 +54,7 @@ def _measure(
     if counter:
         run.counter = counter
         run.clock = counter.read
-        run.seconds = counter.seconds(bool(wanted.programs))
+        run.seconds = counter.seconds(wanted.loaded)
     factory = loops.loop_factory(args.loop)
     first_client.have_one(factory)
     if args.pause:

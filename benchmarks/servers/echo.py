@@ -6,14 +6,13 @@ The modes are Protocol, BufferedProtocol and streams, the last also by lines
 and by messages of --size bytes; with --tls over TLS, with --unix on a Unix
 socket.  BufferedProtocol has one buffer a connection and writes a copy of
 what came: the next read may overwrite the buffer before a slow peer has
-taken the last.  With --chain a chain of callbacks keeps the CPU busy.
+taken the last.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 
 import serving
@@ -95,18 +94,6 @@ async def start(args: argparse.Namespace) -> asyncio.AbstractServer:
     return await loop.create_server(protocol, "127.0.0.1", 0, **options)
 
 
-def keep_busy(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a chain of callbacks that never ends, 10 us of work each."""
-
-    def link() -> None:
-        end = time.perf_counter() + 10e-6
-        while time.perf_counter() < end:
-            pass
-        loop.call_soon(link)
-
-    loop.call_soon(link)
-
-
 def main() -> None:
     """Serve as the command line says."""
     parser = serving.parser(__doc__)
@@ -115,16 +102,12 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--unix", metavar="PATH")
-    parser.add_argument("--chain", action="store_true")
     args = parser.parse_args()
 
     async def forever() -> None:
         server = await start(args)
         serving.announce(0 if args.unix else serving.port_of(server))
-        loop = asyncio.get_running_loop()
-        if args.chain:
-            keep_busy(loop)
-        await loop.create_future()
+        await asyncio.get_running_loop().create_future()
 
     serving.serve(args, forever)
 
