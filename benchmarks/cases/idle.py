@@ -81,7 +81,7 @@ def idle_case(
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         # Clients leave it below; a loop that was closed would leave memory.
         words = [*options, "--unvisited"]
-        command = network.server_command(run, "echo.py", words)
+        command = network.server_command(run, "plain.py", words)
         many = count if run.seconds >= 0.1 else count // 10
         grown = grown_bytes(command, many, tls)
         return {name: figure([grown / 1024 if tls else grown])}

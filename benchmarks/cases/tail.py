@@ -25,7 +25,7 @@ TITLE = "TCP echo of 1 KiB, 70 % of the saturating load"
 
 
 def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
-    command = network.server_command(run, "echo.py", ["--mode=protocol"])
+    command = network.server_command(run, "plain.py", ["--mode=protocol"])
     short = Run(run.loop, run.seconds / TAKES)
     with network.serving(command) as server:
         most = network.load(server, short, **LOAD)

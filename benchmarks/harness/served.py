@@ -1,14 +1,9 @@
-"""Cases of a server that is loaded: one server, one or more loads of it.
-
-A server process is started once for a measurement and loaded once for each
-of the case's loads, so that the start is not paid for each.
-"""
+"""Cases of a server that is loaded: a row that is judged, one beside it."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,100 +11,77 @@ from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
 from harness.loops import SERVER_LOOPS, TLS_LOOPS
 
-# A generator of bytes counts KiB, its rows are in MiB.
+# The generator counts bytes that go one way in KiB, their rows are in MiB.
 KIB_A_MIB = 1024
 
 
-@dataclass(frozen=True)
-class Load:
-    """A load: the key and the title of its rows, and the options of the
-    generator.  `bulk` ones are judged by MiB a second, others by the
-    server's CPU time for an answer.
-    """
-
-    key: str
-    title: str
-    options: dict[str, Any] = field(default_factory=dict)
-    bulk: bool = False
-
-    def rows(self) -> tuple[Row, Row]:
-        """Return the row that is judged, and the one beside it."""
-        cpu, rate = f"{self.title}, server CPU", f"{self.title}, rate"
-        if self.bulk:
-            return (
-                Row(self.key, rate, "MiB/s", "more"),
-                Row(
-                    f"{self.key}_cpu", cpu, "us/MiB", judge="least", aside=True
-                ),
-            )
-        return (
-            Row(self.key, cpu, "us", judge="least"),
-            Row(f"{self.key}_rate", rate, "1/s", "more", aside=True),
-        )
-
-    def figures(self, found: dict[str, Figure]) -> dict[str, Figure]:
-        """Return the figures of the rows."""
-        first, second = self.rows()
-        cpu, rate = found["cpu"], found["rate"]
-        if self.bulk:
-            rate = times(rate, 1 / KIB_A_MIB)
-            return {first.key: rate, second.key: times(cpu, KIB_A_MIB)}
-        return {first.key: cpu, second.key: rate}
-
-
-def times(one: Figure, factor: float) -> Figure:
+def scaled(one: Figure, factor: float) -> Figure:
     """Return a figure in another unit."""
-    new = figure(sample * factor for sample in one["samples"])
-    new["figure"] = one["figure"] * factor
-    return new
+    return figure(sample * factor for sample in one["samples"])
 
 
-def size_name(size: int) -> str:
-    """Return a size for a title."""
-    return f"{size // 1024} KiB" if size >= 1024 else f"{size} B"
+def rows_of(key: str, title: str, by: str) -> tuple[Row, Row]:
+    """Return the row that is judged, and the one beside it."""
+    cpu, rate = f"{title}, server CPU", f"{title}, rate"
+    if by == "cpu":
+        return (
+            Row(key, cpu, "us", judge="least"),
+            Row(f"{key}_rate", rate, "1/s", "more", aside=True),
+        )
+    units = ("MiB/s", "us/MiB") if by == "bytes" else ("1/s", "us")
+    return (
+        Row(key, rate, units[0], "more"),
+        Row(f"{key}_cpu", cpu, units[1], judge="least", aside=True),
+    )
 
 
-def load_key(connections: int, size: int) -> str:
-    """Return the part of a key that says what the load is."""
-    short = f"{size // 1024}k" if size >= 1024 else f"{size}b"
-    return f"{connections}x{short}"
-
-
-def served_case(
-    name: str,
+def served(
+    key: str,
     group: str,
+    title: str,
     script: str,
-    options: Sequence[str],
-    loads: Sequence[Load],
+    words: Sequence[str],
+    load: dict[str, Any],
     *,
-    unix: bool = False,
-    seconds: float = 1.0,
+    by: str = "cpu",
     tls: bool = False,
+    unix: bool = False,
     packages: tuple[str, ...] = (),
+    daemons: tuple[str, ...] = (),
 ) -> Case:
-    """Return the case of `script`, started with `options` on each loop."""
+    """Return the case of `script`, started with `words` on each loop.
+
+    It is judged `by` the server's CPU time for an answer ("cpu"), the "rate"
+    of answers, or the rate of "bytes" that go one way.  A word may have the
+    place of a daemon, such as {postgres}.  `load` are the generator's options.
+    """
+    first, second = rows_of(key, title, by)
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         with tempfile.TemporaryDirectory() as folder:
-            more, given = list(options), {"tls": int(tls)}
+            given, more = {"tls": int(tls), **load}, ["--tls"] * tls
             if unix:
                 given["unix"] = str(Path(folder) / "socket")
                 more.append(f"--unix={given['unix']}")
+            more += [word.format(**run.options) for word in words]
             command = network.server_command(run, script, more)
-            found: dict[str, Figure] = {}
             with network.serving(command) as server:
-                for load in loads:
-                    answer = network.load(server, run, **given, **load.options)
-                    found |= load.figures(answer)
-            return found
+                found = network.load(server, run, **given)
+        cpu, rate = found["cpu"], found["rate"]
+        if by == "cpu":
+            return {first.key: cpu, second.key: rate}
+        if by == "bytes":
+            cpu, rate = scaled(cpu, KIB_A_MIB), scaled(rate, 1 / KIB_A_MIB)
+        return {first.key: rate, second.key: cpu}
 
     return Case(
-        name,
+        key,
         group,
-        tuple(row for load in loads for row in load.rows()),
+        (first, second),
         measure,
         loops=TLS_LOOPS if tls else SERVER_LOOPS,
-        seconds=seconds,
+        seconds=1.5 if by == "rate" else 1.0,
         loaded=True,
         packages=packages,
+        daemons=daemons,
     )

@@ -56,6 +56,19 @@ def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
     return tls.server_context() if args.tls else None
 
 
+def failure() -> asyncio.Future[None]:
+    """Return what a server waits for: what `fail` is called with."""
+    global _failure
+    _failure = asyncio.get_running_loop().create_future()
+    return _failure
+
+
+def fail(error: Exception) -> None:
+    """End the server by an error: its loop cannot do this."""
+    if not _failure.done():
+        _failure.set_exception(error)
+
+
 def serve(
     args: argparse.Namespace,
     main: Callable[[], Coroutine[Any, Any, None]],

@@ -1,25 +1,47 @@
-"""uvicorn with httptools and an application of a framework.
+"""Servers of HTTP, as people run them.
 
-    python benchmarks/servers/uvicorn_apps.py --loop NAME --app def
+    python benchmarks/servers/web.py --loop NAME --app plain
 
-The applications are a plain function of FastAPI, which runs in a thread (def),
-a row of a table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy, which
-wants --postgres PORT), and an asynchronous view of Django (django).
+uvicorn with httptools has an application that answers with a few words
+(plain), a plain function of FastAPI, which runs in a thread (def), a row of a
+table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy, which wants
+--postgres PORT), or an asynchronous view of Django (django).  It is uvicorn's
+own Server, without access log, as under load.  It binds its own socket:
+asyncio sets TCP_NODELAY only then.  aiohttp has its own server (aiohttp).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import serving
-import uvicorn
-from uvicorn_plain import Server
 
 WORDS = {"message": "Hello, world!"}
+BODY = b"Hello, world!"
+START = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [
+        (b"content-type", b"text/plain"),
+        (b"content-length", str(len(BODY)).encode()),
+    ],
+}
+END = {"type": "http.response.body", "body": BODY}
+
+
+def plain_text(args: argparse.Namespace) -> Any:
+    """Return an ASGI application that answers with a few words."""
+
+    async def app(scope: dict, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(END)
+
+    return app
 
 
 def plain_function(args: argparse.Namespace) -> Any:
@@ -96,17 +118,16 @@ def django_view(args: argparse.Namespace) -> Any:
 
 
 APPS: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "plain": plain_text,
     "def": plain_function,
     "sqlalchemy": sqlalchemy_row,
     "django": django_view,
 }
 
 
-if __name__ == "__main__":
-    parser = serving.parser(__doc__)
-    parser.add_argument("--app", choices=APPS, required=True)
-    parser.add_argument("--postgres", metavar="PORT")
-    args = parser.parse_args()
+async def serve_uvicorn(args: argparse.Namespace) -> None:
+    import uvicorn
+
     config = uvicorn.Config(
         APPS[args.app](args),
         host="127.0.0.1",
@@ -118,4 +139,37 @@ if __name__ == "__main__":
         log_level="warning",
         access_log=False,
     )
-    serving.serve(args, Server(config).serve)
+
+    class Server(uvicorn.Server):
+        """Announces its port once it listens."""
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                serving.announce(serving.port_of(self.servers[0]))
+
+    await Server(config).serve()
+
+
+async def serve_aiohttp(args: argparse.Namespace) -> None:
+    from aiohttp import web
+
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(text="Hello, world!")
+
+    app = web.Application()
+    app.router.add_get("/", hello)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    serving.announce(runner.addresses[0][1])
+    await asyncio.get_running_loop().create_future()
+
+
+if __name__ == "__main__":
+    parser = serving.parser(__doc__)
+    parser.add_argument("--app", choices=(*APPS, "aiohttp"), required=True)
+    parser.add_argument("--postgres", metavar="PORT")
+    args = parser.parse_args()
+    main = serve_aiohttp if args.app == "aiohttp" else serve_uvicorn
+    serving.serve(args, lambda: main(args))

@@ -1,0 +1,81 @@
+"""Pipes and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from harness.case import (
+    Figure,
+    LoopFactory,
+    Run,
+    figure,
+    loop_case,
+    simple_case,
+)
+
+ORDER = 106
+SIZE = 1024
+PIPED = 2_000
+
+
+@loop_case("pipe", "pipe read, 1 KiB", unit="us", group="sockets")
+def pipe_read(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
+    """Time messages through a pipe, their writes included."""
+    read, write = os.pipe()
+    message = bytes(SIZE)
+
+    class Reader(asyncio.Protocol):
+        left = 0
+        received = 0
+
+        def data_received(self, data: bytes) -> None:
+            self.received += len(data)
+            if self.received == SIZE:
+                self.received = 0
+                self.left -= 1
+                if self.left:
+                    os.write(write, message)
+                else:
+                    loop.stop()
+
+    with open(read, "rb", 0) as file:
+        transport, reader = loop.run_until_complete(
+            loop.connect_read_pipe(Reader, file)
+        )
+
+        def messages() -> None:
+            reader.left = PIPED
+            os.write(write, message)
+            loop.run_forever()
+
+        found = run.sample(messages, PIPED, unit=1_000)
+        transport.close()
+        loop.run_until_complete(asyncio.sleep(0))
+    os.close(write)
+    return found
+
+
+@simple_case("spawn", "spawn /bin/true and wait", unit="us", group="sockets")
+def spawn(new_loop: LoopFactory, run: Run) -> Figure:
+    """Time a program that does nothing, from its start to its end."""
+
+    async def once() -> None:
+        process = await asyncio.create_subprocess_exec("/bin/true")
+        await process.wait()
+
+    async def main() -> Figure:
+        samples = []
+        await once()
+        clock = run.clock
+        for _ in run.repeat(5):
+            start = clock()
+            await once()
+            samples.append((clock() - start) / 1e3)
+        return figure(samples)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main())
+
+
+CASES = (pipe_read, spawn)

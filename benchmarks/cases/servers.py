@@ -1,0 +1,205 @@
+"""Servers under load: what a message costs the server, with the rate beside
+it, or the rate where bytes go one way or most of the time is a framework's.
+
+With one connection every loop is equal, for that measures how a CPU is woken.
+With 64 the generator is as busy as the server, so rates say little: the least
+CPU time the server spent on a message is the judge.  Of a request of HTTP most
+of the time goes into the framework's Python, which no loop makes faster; what
+is left is how the loop reads, writes and wakes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.case import Case
+from harness.served import served
+
+ORDER = 100
+KIB = 1024
+FEW, MANY = 8, 64
+UVICORN = ("uvicorn", "httptools")
+
+
+def size_name(size: int) -> str:
+    """Return a size for a title."""
+    return f"{size // KIB} KiB" if size >= KIB else f"{size} B"
+
+
+def echo(
+    key: str,
+    group: str,
+    title: str,
+    mode: str,
+    connections: int,
+    size: int,
+    **more: Any,
+) -> Case:
+    """Return the case of so many connections that send messages of a size."""
+    short = f"{size // KIB}k" if size >= KIB else f"{size}b"
+    load = {"connections": connections, "size": size}
+    if mode == "readline":
+        load["lines"] = 1
+    return served(
+        f"{key}_{connections}x{short}",
+        group,
+        f"{title}, {connections:,} of {size_name(size)}",
+        "plain.py",
+        [f"--mode={mode}", f"--size={size}"],
+        load,
+        **more,
+    )
+
+
+def one_way(
+    key: str, group: str, title: str, mode: str, way: str, **more: Any
+) -> Case:
+    """Return the case of bytes that a server gets, or sends ("receive")."""
+    load = {"connections": FEW, way: 1}
+    words = [f"--mode={mode}"]
+    return served(
+        key, group, title, "plain.py", words, load, by="bytes", **more
+    )
+
+
+def connect(key: str, group: str, title: str, **more: Any) -> Case:
+    """Return the case of connections that are closed after one echo."""
+    load = {"connections": 32, "size": 64, "fresh": 1}
+    title = f"{title}connect, one echo of 64 B, close"
+    words = ["--mode=protocol"]
+    return served(key, group, title, "plain.py", words, load, **more)
+
+
+def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
+    """Return the case of a server of HTTP."""
+    words, daemons = [f"--app={app}"], ()
+    if "asyncpg" in packages:
+        words, daemons = [*words, "--postgres={postgres}"], ("postgres",)
+    return served(
+        key,
+        group,
+        title,
+        "web.py",
+        words,
+        {"connections": MANY, "http": 1},
+        by="rate",
+        packages=packages,
+        daemons=daemons,
+    )
+
+
+PROTOCOL = ("echo_protocol", "tcp", "TCP echo, Protocol", "protocol")
+BUFFERED = ("echo_buffered", "tcp", "TCP echo, BufferedProtocol", "buffered")
+STREAMS = ("streams", "TCP echo, streams", "streams")
+TLS = ("echo_tls", "TCP echo, TLS", "protocol")
+TLS_STREAMS = ("echo_tls_streams", "tls", "TLS echo, streams", "streams")
+SOCK = ("sock", "sockets", "sock_recv + sock_sendall", "sock")
+
+CASES = (
+    echo(*PROTOCOL, MANY, 64),
+    echo(*PROTOCOL, MANY, KIB),
+    echo(*PROTOCOL, MANY, 16 * KIB),
+    echo(*PROTOCOL, FEW, 100 * KIB),
+    echo(*PROTOCOL, 1_000, KIB),
+    echo(*BUFFERED, MANY, KIB),
+    echo("echo_streams", "tcp", *STREAMS[1:], MANY, KIB),
+    echo("echo_tls", "tcp", *TLS[1:], MANY, KIB, tls=True),
+    echo("echo_tls", "tls", *TLS[1:], MANY, 16 * KIB, tls=True),
+    echo(*TLS_STREAMS, MANY, KIB, tls=True),
+    echo(*TLS_STREAMS, MANY, 16 * KIB, tls=True),
+    one_way(
+        "tls_bulk",
+        "tls",
+        "TLS, Protocol receives from 8",
+        "receive",
+        "oneway",
+        tls=True,
+    ),
+    connect("tls_handshake", "tls", "TLS, ", tls=True),
+    echo("echo_streams", *STREAMS, MANY, 16 * KIB),
+    echo("echo_streams", *STREAMS, FEW, 100 * KIB),
+    echo(
+        "readline",
+        "streams",
+        "TCP echo, streams, readline",
+        "readline",
+        MANY,
+        KIB,
+    ),
+    echo(
+        "readexactly",
+        "streams",
+        "TCP echo, streams, readexactly",
+        "readexactly",
+        MANY,
+        KIB,
+    ),
+    one_way(
+        "streams_receive",
+        "streams",
+        "one way, streams receive",
+        "sink",
+        "oneway",
+    ),
+    one_way(
+        "protocol_send",
+        "streams",
+        "one way, Protocol sends",
+        "send",
+        "receive",
+    ),
+    one_way("sendfile", "streams", "sendfile", "sendfile", "receive"),
+    echo(*SOCK, MANY, KIB),
+    echo(*SOCK, FEW, 100 * KIB),
+    connect("connect", "sockets", ""),
+    served(
+        "udp",
+        "sockets",
+        "UDP echo, 512 B",
+        "plain.py",
+        ["--mode=udp"],
+        {"size": 512, "udp": 1},
+    ),
+    served(
+        "unix",
+        "sockets",
+        "Unix echo, Protocol, 64 of 1 KiB",
+        "plain.py",
+        ["--mode=protocol"],
+        {},
+        unix=True,
+    ),
+    http(
+        "uvicorn", "http", "uvicorn (httptools), plain text", "plain", *UVICORN
+    ),
+    http(
+        "aiohttp", "http", "aiohttp server, plain text", "aiohttp", "aiohttp"
+    ),
+    http(
+        "fastapi_def",
+        "web",
+        "FastAPI, an endpoint in a thread",
+        "def",
+        *UVICORN,
+        "fastapi",
+    ),
+    http(
+        "fastapi_sqlalchemy",
+        "web",
+        "FastAPI, a row by SQLAlchemy and asyncpg",
+        "sqlalchemy",
+        *UVICORN,
+        "fastapi",
+        "sqlalchemy",
+        "greenlet",
+        "asyncpg",
+    ),
+    http(
+        "django",
+        "web",
+        "Django under uvicorn, an asynchronous view",
+        "django",
+        *UVICORN,
+        "django",
+    ),
+)

@@ -1,0 +1,224 @@
+"""Servers of asyncio alone, written the way a program that cares would.
+
+    python benchmarks/servers/plain.py --loop NAME --mode protocol
+
+They echo: a Protocol, a BufferedProtocol, streams (also by lines and by
+messages of --size bytes), sock_* calls, UDP.  Or bytes go one way: receive and
+sink read, send and sendfile write.  With --tls over TLS, with --unix on a Unix
+socket.
+
+BufferedProtocol has one buffer a connection and writes a copy of what came:
+the next read may overwrite the buffer before a slow peer has taken the last.
+The sender writes 64 KiB an iteration until it is paused: a loop may put off
+what it writes, and with it the call that says so, to the end of the turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable
+
+import serving
+
+BUFFER_SIZE = 64 * 1024
+CHUNK = bytes(BUFFER_SIZE)
+FILE_SIZE = 1024 * 1024
+
+
+class Echo(asyncio.Protocol):
+    """Writes what it is given."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class BufferedEcho(asyncio.BufferedProtocol):
+    """Writes a copy of what it was read into its own buffer."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.transport.write(bytes(self.buffer[:nbytes]))
+
+
+class Receiver(asyncio.Protocol):
+    """Counts what comes."""
+
+    count = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.count += len(data)
+
+
+class Sender(asyncio.Protocol):
+    """Sends for as long as the other end takes it."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.loop = asyncio.get_running_loop()
+        self.next = self.loop.call_soon(self.send)
+
+    def send(self) -> None:
+        # First: a write may say that this one is one too many.
+        self.next = self.loop.call_soon(self.send)
+        self.transport.write(CHUNK)
+
+    def pause_writing(self) -> None:
+        self.next.cancel()
+
+    def resume_writing(self) -> None:
+        self.next.cancel()
+        self.next = self.loop.call_soon(self.send)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.next.cancel()
+
+
+class FileSender(asyncio.Protocol):
+    """Sends one file again and again."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.task = asyncio.ensure_future(self.send(transport))
+
+    async def send(self, transport: asyncio.BaseTransport) -> None:
+        loop = asyncio.get_running_loop()
+        with tempfile.TemporaryFile() as file:
+            file.truncate(FILE_SIZE)
+            while not transport.is_closing():
+                try:
+                    await loop.sendfile(transport, file, 0)
+                except NotImplementedError as error:
+                    serving.fail(error)
+                    break
+                except (ConnectionError, RuntimeError):
+                    break
+        transport.abort()
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Sends each datagram back to its sender."""
+
+    transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple) -> None:
+        self.transport.sendto(data, addr)
+
+
+def on_streams(
+    read: Callable[[asyncio.StreamReader], Awaitable[bytes]],
+    echoes: bool = True,
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return a client's coroutine function that reads by `read`."""
+
+    async def serve(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while data := await read(reader):
+                if echoes:
+                    writer.write(data)
+                    await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    return serve
+
+
+async def serve_sockets(args: argparse.Namespace) -> None:
+    """Echo by sock_accept, sock_recv and sock_sendall."""
+    loop = asyncio.get_running_loop()
+
+    async def echo(sock: socket.socket) -> None:
+        with sock:
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while data := await loop.sock_recv(sock, BUFFER_SIZE):
+                    await loop.sock_sendall(sock, data)
+            except ConnectionError:
+                pass
+
+    tasks = set()
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        listener.setblocking(False)
+        serving.announce(listener.getsockname()[1])
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            sock.setblocking(False)
+            task = loop.create_task(echo(sock))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+
+async def serve_datagrams(args: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        Datagrams, local_addr=("127.0.0.1", 0)
+    )
+    serving.announce(transport.get_extra_info("sockname")[1])
+    await serving.failure()
+
+
+PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
+    "protocol": Echo,
+    "buffered": BufferedEcho,
+    "receive": Receiver,
+    "send": Sender,
+    "sendfile": FileSender,
+}
+STREAMS: dict[str, Callable[[int], Callable[..., Awaitable[None]]]] = {
+    "streams": lambda size: on_streams(lambda it: it.read(BUFFER_SIZE)),
+    "sink": lambda size: on_streams(lambda it: it.read(BUFFER_SIZE), False),
+    "readline": lambda size: on_streams(lambda it: it.readline()),
+    "readexactly": lambda size: on_streams(lambda it: it.readexactly(size)),
+}
+OTHERS = {"sock": serve_sockets, "udp": serve_datagrams}
+
+
+async def serve_connections(args: argparse.Namespace) -> None:
+    """Serve connections to a Protocol or streams."""
+    options = {"backlog": 1024, "ssl": serving.tls_context(args)}
+    loop = asyncio.get_running_loop()
+    where = (args.unix,) if args.unix else ("127.0.0.1", 0)
+    if args.mode in STREAMS:
+        client = STREAMS[args.mode](args.size)
+        start = (
+            asyncio.start_unix_server if args.unix else asyncio.start_server
+        )
+    else:
+        client = PROTOCOLS[args.mode]
+        start = loop.create_unix_server if args.unix else loop.create_server
+    server = await start(client, *where, **options)
+    serving.announce(0 if args.unix else serving.port_of(server))
+    await serving.failure()
+
+
+if __name__ == "__main__":
+    parser = serving.parser(__doc__)
+    parser.add_argument("--mode", choices=(*PROTOCOLS, *STREAMS, *OTHERS))
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--unix", metavar="PATH")
+    args = parser.parse_args()
+    main = OTHERS.get(args.mode, serve_connections)
+    serving.serve(args, lambda: main(args))
