@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 from asyncio import sslproto
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -314,22 +314,39 @@ async def _open_server(
     return protocol.transport, protocol, peer
 
 
+async def open_plain(protocol: Any) -> tuple[Any, socket.socket]:
+    """A plain transport of *protocol*, and its peer's socket."""
+    near, far = tcp_socketpair()
+    near.setblocking(False)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    return transport, far
+
+
+def start_tls(
+    transport: Any, protocol: Any, side: str, near: Any = None, **options: Any
+) -> Coroutine[Any, Any, Any]:
+    """The call of start_tls that makes *transport* TLS's *side*."""
+    server_side = side.endswith("server")
+    if not server_side:
+        options = {"server_hostname": "localhost", **options}
+    return asyncio.get_running_loop().start_tls(
+        transport,
+        protocol,
+        near or contexts(side)[0],
+        server_side=server_side,
+        **options,
+    )
+
+
 async def _upgrade(
     protocol: Any, side: str, near: Any, far: Any, options: Any
 ) -> tuple[Any, Any, WirePeer]:
-    loop = asyncio.get_running_loop()
-    a, b = tcp_socketpair()
-    a.setblocking(False)
-    plain, _ = await loop.create_connection(lambda: protocol, sock=a)
-    server_side = side == "start-tls-server"
-    if not server_side:
-        options = {"server_hostname": "localhost", **options}
-    task = loop.create_task(
-        loop.start_tls(
-            plain, protocol, near, server_side=server_side, **options
-        )
+    plain, sock = await open_plain(protocol)
+    task = asyncio.ensure_future(
+        start_tls(plain, protocol, side, near, **options)
     )
-    peer = WirePeer(b, far, not server_side)
+    peer = WirePeer(sock, far, side == "start-tls-client")
     await peer.handshake()
     protocol.transport = await task
     return protocol.transport, protocol, peer

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 
 import pytest
 from net_helpers import (
@@ -17,10 +16,8 @@ from net_helpers import (
     BufferedRecorder,
     iterations,
     pattern,
-    server_context,
-    tcp_socketpair,
 )
-from tls_ends import WirePeer, contexts, every_side, every_version
+from tls_ends import every_side, every_version
 
 pytestmark = pytest.mark.native_tls
 
@@ -98,35 +95,6 @@ async def test_a_buffer_that_is_a_bytearray(tls_pair, side, size):
     )
 
 
-async def test_client_hello_in_the_same_segment_as_the_request(run, loop):
-    """The reader has read it as plain text: it is TLS's, on each version."""
-    a, b = tcp_socketpair()
-    a.setblocking(False)
-    ready = loop.create_future()
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(
-        reader, lambda r, w: ready.set_result(w)
-    )
-    await loop.connect_accepted_socket(lambda: protocol, a)
-    writer = await ready
-    _, far = contexts("server")
-    peer = WirePeer(b, far, False)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        peer.tls.do_handshake()
-    await peer.send(b"STARTTLS\n" + peer.outgoing.read())
-    assert await reader.readline() == b"STARTTLS\n"
-    task = loop.create_task(writer.start_tls(server_context()))
-    await peer.handshake()
-    await task
-    await peer.write(b"secret\n")
-    assert await reader.readline() == b"secret\n"
-    writer.write(b"answer\n")
-    assert await peer.read_exactly(7) == b"answer\n"
-    peer.close()
-    writer.close()
-    await writer.wait_closed()
-
-
 @every_side
 async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
     """asyncio's forgets its SSLProtocol, and each later call fails.
@@ -150,33 +118,6 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
         [None] * 3
     )
     assert c.transport.get_read_buffer_size() == 0
-
-
-@every_side
-async def test_a_failed_inner_handshake_ends_the_outer_connection(
-    tls_pair, loop, side, reports
-):
-    """start_tls raises OpenSSL's error and not a TypeError of asyncio's."""
-    c = await tls_pair(side=side)
-    near, _ = contexts(side)
-    hostname = "localhost" if side == "client" else None
-    task = loop.create_task(
-        loop.start_tls(
-            c.transport,
-            c.protocol,
-            near,
-            server_side=side == "server",
-            server_hostname=hostname,
-        )
-    )
-    await c.peer.write(b"not TLS at all, and long enough to see that")
-    with pytest.raises(ssl.SSLError):
-        await task
-    assert c.transport.is_closing()
-    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
-    await c.peer.expect_end()
-    assert c.protocol.names == ["made", "lost"]
-    assert reports == []
 
 
 @every_side

@@ -14,15 +14,13 @@ from net_helpers import (
     iterations,
     listening_socket,
     server_context,
-    tcp_socketpair,
 )
 from tls_ends import (
-    HANDSHAKE,
     PlainPeer,
-    WirePeer,
     calling,
     connect_tls,
     contexts,
+    echo,
     every_side,
     every_version,
     meet_client,
@@ -31,61 +29,12 @@ from tls_ends import (
 )
 
 
-async def arriving(loop, near, context, **options):
-    """A client of the loop that has said hello: (task, the peer's socket)."""
-    with listening_socket() as listener:
-        task = connect_tls(listener, lambda: near, context, **options)
-        sock, _ = await loop.sock_accept(listener)
-    return task, sock
-
-
-async def be_served(loop, address):
-    """Connect to a server, and leave it."""
-    _, near = await loop.create_connection(
-        Recorder,
-        *address,
-        ssl=client_context(),
-        server_hostname="localhost",
-    )
-    near.transport.close()
-    assert await near.wait_lost() is None
-
-
-#: Where the peer has the last word of the handshake.
-every_last_word = pytest.mark.parametrize(
-    ("side", "version"), [("client", "1.2"), ("server", "1.3")]
-)
-
-
-@every_last_word
-async def test_data_in_the_segment_of_the_handshake(run, loop, side, version):
-    """Nothing of it is lost; whether the waiter is first, the loops differ."""
-    near = Recorder()
-    task = None
+async def meet(side, factory, near, far, **options):
+    """The peer of a connection that begins, and a client's task."""
     if side == "client":
-        task, peer = await meet_client(lambda: near, *contexts(side, version))
-    else:
-        peer = await meet_server(lambda: near, *contexts(side, version))
-    await peer.attempt(peer.tls.do_handshake)
-    flight = peer.outgoing.read()
-    assert flight
-    await peer.send(flight + peer.seal(b"early") + peer.seal_close())
-    if task is not None:
-        await task
-    assert await near.wait_lost() is None
-    assert near.data == b"early"
-    assert near.names == ["made", "data", "eof", "lost"]
-    near.check()
-    await peer.expect_end()
-    peer.close()
-
-
-class Replies(Recorder):
-    """Replies when it gets the data."""
-
-    def data_received(self, data):
-        super().data_received(data)
-        self.transport.write(b"reply to " + data)
+        task, peer = await meet_client(factory, near, far, **options)
+        return peer, task
+    return await meet_server(factory, near, far, **options), None
 
 
 class StreamReplies(asyncio.StreamReaderProtocol):
@@ -96,7 +45,7 @@ class StreamReplies(asyncio.StreamReaderProtocol):
         self.over = asyncio.Event()
 
     async def reply(self, reader, writer):
-        writer.write(b"reply to " + await reader.read(100))
+        writer.write(await reader.read(100))
         writer.close()
 
     def connection_lost(self, exc):
@@ -109,23 +58,20 @@ class StreamReplies(asyncio.StreamReaderProtocol):
 
 #: The second request's records have 64 KiB: as much as is read at once.
 @pytest.mark.parametrize("request_", [b"request", bytes(65_448)])
-@every_last_word
-@pytest.mark.parametrize("kind", [Replies, StreamReplies])
+@pytest.mark.parametrize(
+    ("side", "version"), [("client", "1.2"), ("server", "1.3")]
+)
+@pytest.mark.parametrize("kind", ["plain", "stream"])
 async def test_a_request_with_eof_behind_it_gets_its_reply(
-    loop, side, version, kind, request_
+    run, side, version, kind, request_
 ):
-    """It is in the segment of the handshake, too."""
-    protocol = kind()
-    near, far = contexts(side, version)
-    task = None
-    if side == "client":
-        task, peer = await meet_client(lambda: protocol, near, far)
-    else:
-        peer = await meet_server(lambda: protocol, near, far)
+    """It is in the segment of the handshake's last flight, too."""
+    protocol = Recorder(data=echo) if kind == "plain" else StreamReplies()
+    peer, task = await meet(side, lambda: protocol, *contexts(side, version))
     await peer.attempt(peer.tls.do_handshake)
     await peer.send(peer.outgoing.read() + peer.seal(request_))
     peer.send_eof()
-    assert await peer.read_exactly(9) == b"reply to "
+    assert await peer.read_exactly(7) == request_[:7]
     await protocol.wait_lost()
     if task is not None:
         await task
@@ -150,8 +96,7 @@ async def test_the_order_at_the_end_of_a_handshake(run, loop):
         loop.call_soon(lambda: known["done"].append(task.done()))
 
     near = Recorder(made=made)
-    task, sock = await arriving(loop, near, client_context())
-    peer = WirePeer(sock, server_context(), True)
+    task, peer = await meet_client(lambda: near, *contexts("client"))
     await peer.handshake()
     transport, protocol = await task
     assert protocol is near and transport is near.transport
@@ -159,7 +104,7 @@ async def test_the_order_at_the_end_of_a_handshake(run, loop):
     assert known["done"] == [False, False]
     assert known["cipher"] and known["peercert"]["subject"]
     assert known["version"] == "TLSv1.3"
-    assert known["peername"] == sock.getsockname()
+    assert known["peername"] == peer.sock.getsockname()
     assert known["closing"] is False
     transport.abort()
     await near.wait_lost()
@@ -179,60 +124,58 @@ GARBAGE = {
 async def test_a_server_receives_something_else_than_tls(
     run, loop, garbage, reports
 ):
-    """The connection ends without a report, the server goes on."""
+    """The connection ends, the server goes on; debug mode alone reports it,
+    in asyncio's words.
+    """
     async with tls_server() as (address, seen):
-        peer = PlainPeer(await calling(loop, address))
-        with contextlib.suppress(ConnectionError):
-            await peer.send(GARBAGE[garbage])
-            await peer.recv_all()
-        peer.close()
-        await iterations(5)
-        assert seen[0].names == []
-        await be_served(loop, address)
-    assert reports == []
-
-
-@pytest.mark.reports
-async def test_a_failure_is_reported_in_debug_mode(run, debug, reports):
-    """asyncio's words, with the exception and the protocol."""
-    async with tls_server() as (address, seen):
-        peer = PlainPeer(await calling(debug, address))
-        await peer.send(GARBAGE["http"])
-        with contextlib.suppress(ConnectionError):
-            await peer.recv_all()
-        peer.close()
-        await iterations(5)
+        for debug in (True, False):
+            loop.set_debug(debug)
+            peer = PlainPeer(await calling(loop, address))
+            with contextlib.suppress(ConnectionError):
+                await peer.send(GARBAGE[garbage])
+                await peer.recv_all()
+            peer.close()
+            await iterations(5)
+        _, near = await loop.create_connection(
+            Recorder,
+            *address,
+            ssl=client_context(),
+            server_hostname="localhost",
+        )
+        near.transport.close()
+        assert await near.wait_lost() is None
+    assert seen[0].names == seen[1].names == []
     (report,) = reports
     assert report["message"] == (
         "Error on transport creation for incoming connection"
     )
-    assert isinstance(report["exception"], ssl.SSLError)
+    assert isinstance(report["exception"], (ssl.SSLError, ConnectionError))
     assert report["protocol"] is seen[0]
+    reports.clear()
 
 
 @pytest.mark.native_tls
 @every_side
 @every_version
 async def test_the_peer_that_we_refuse_gets_an_alert(
-    run, loop, side, version, reports
+    run, side, version, reports
 ):
     """As from CPython after gh-98078."""
     near = Recorder()
     context, far = contexts(side, version)
     if side == "client":
-        untrusting = ssl.create_default_context()
-        task, peer = await meet_client(lambda: near, untrusting, far)
+        context = ssl.create_default_context()
         alert = "ALERT_UNKNOWN_CA"
     else:
         context.verify_mode = ssl.CERT_REQUIRED
-        peer = await meet_server(lambda: near, context, far)
         alert = "ALERT_(CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE)"
+    peer, task = await meet(side, lambda: near, context, far)
     with pytest.raises(ssl.SSLError, match=alert):
         await peer.drive(peer.tls.do_handshake)
         await peer.read()  # in 1.3 a client is done before it is judged
     assert await peer.expect_end() == b""
     peer.close()
-    if side == "client":
+    if task is not None:
         with pytest.raises(ssl.SSLCertVerificationError):
             await task
     await iterations(10)
@@ -243,30 +186,23 @@ async def test_the_peer_that_we_refuse_gets_an_alert(
 @every_side
 async def test_a_silent_peer_is_left(run, loop, side, reports):
     """The words of the timeout are asyncio's."""
-    if side == "client":
-        near = Recorder()
-        started = loop.time()
-        task, sock = await arriving(
-            loop, near, client_context(), ssl_handshake_timeout=0.03
-        )
-        peer = PlainPeer(sock)
+    near = Recorder()
+    started = loop.time()
+    peer, task = await meet(
+        side, lambda: near, *contexts(side), ssl_handshake_timeout=0.03
+    )
+    assert (await peer.expect_end() == b"") is (side == "server")
+    assert loop.time() - started >= 0.029
+    if task is not None:
         with pytest.raises(ConnectionAbortedError) as caught:
             await task
-        assert loop.time() - started >= 0.029
         assert str(caught.value) == (
             "SSL handshake is taking longer than 0.03 seconds: "
             "aborting the connection"
         )
-        assert near.names == []
-        await peer.expect_end()
-        peer.close()
-    else:
-        async with tls_server(ssl_handshake_timeout=0.03) as (address, seen):
-            peer = PlainPeer(await calling(loop, address))
-            assert await peer.expect_end() == b""
-            peer.close()
-            await iterations(5)
-            assert seen[0].names == []
+    peer.close()
+    await iterations(5)
+    assert near.names == []
     assert reports == []
 
 
@@ -283,16 +219,16 @@ async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair, loop):
 async def test_create_connection_is_cancelled(run, loop, stage, reports):
     """The peer sees the end; no protocol method was called."""
     near = Recorder()
-    with listening_socket() as listener:
-        task = connect_tls(listener, lambda: near, client_context())
-        if stage == "connect":
+    if stage == "connect":
+        with listening_socket() as listener:
+            task = connect_tls(listener, lambda: near, client_context())
             await iterations(1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            return
-        sock, _ = await loop.sock_accept(listener)
-    peer = WirePeer(sock, server_context(), True)
+        return
+    context = server_context()
+    task, peer = await meet_client(lambda: near, client_context(), context)
     await peer._pull()
     if stage != "hello":
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -311,32 +247,4 @@ async def test_create_connection_is_cancelled(run, loop, stage, reports):
         assert stage == "iterations"
         await near.wait_lost()
     await iterations(5)
-    assert reports == []
-
-
-@pytest.mark.parametrize("call", ["close", "abort"])
-async def test_the_plain_transport_ends_in_the_handshake(
-    run, loop, call, reports
-):
-    """start_tls does not wait for a peer that is gone."""
-    a, b = tcp_socketpair()
-    a.setblocking(False)
-    protocol = Recorder()
-    plain, _ = await loop.create_connection(lambda: protocol, sock=a)
-    task = loop.create_task(
-        loop.start_tls(
-            plain, protocol, client_context(), server_hostname="localhost"
-        )
-    )
-    peer = PlainPeer(b)
-    assert (await peer.recv())[0] == HANDSHAKE
-    getattr(plain, call)()
-    await peer.expect_end()
-    await asyncio.wait([task])
-    assert task.exception() is None or isinstance(
-        task.exception(), (ConnectionError, ssl.SSLError)
-    )
-    peer.close()
-    await iterations(5)
-    assert plain.is_closing()
     assert reports == []

@@ -1,4 +1,10 @@
-"""start_tls: a plain connection becomes a TLS one in mid-stream."""
+"""start_tls: a plain connection becomes a TLS one in mid-stream.
+
+The task that awaits start_tls has the new transport only when it returns, so
+a protocol that answers earlier answers in plain text on an encrypted
+connection.  asyncio delivers data that comes with the end of the handshake
+early; fastloop reads nothing for some iterations.
+"""
 
 from __future__ import annotations
 
@@ -6,110 +12,405 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from net_helpers import (
     BufferedRecorder,
     Recorder,
-    client_context,
     digest,
     iterations,
     pattern,
     tcp_socketpair,
 )
+from patience import PATIENCE
 from tls_ends import (
-    HANDSHAKE,
+    WAYS,
     InnerPeer,
     PlainPeer,
     WirePeer,
     contexts,
-    every_version,
+    open_plain,
+    start_tls,
 )
 
-UPGRADES = ("start-tls-client", "start-tls-server")
-every_upgrade = pytest.mark.parametrize("side", UPGRADES)
+every_upgrade = pytest.mark.parametrize("side", WAYS[2:])
 
 
-async def plain(loop, protocol):
-    """A plain transport with its peer's socket."""
-    a, b = tcp_socketpair()
-    a.setblocking(False)
-    transport, _ = await loop.create_connection(lambda: protocol, sock=a)
-    return transport, b
+def every_last_word(test):
+    """Mark a test of data that is behind the handshake.
+
+    Its parameters say where the peer has the last word of the handshake.
+    """
+    ends = [("start-tls-client", "1.2"), ("start-tls-server", "1.3")]
+    each = pytest.mark.parametrize(("side", "version"), ends)
+    return pytest.mark.native_tls(each(test))
 
 
-def upgrading(loop, transport, protocol, side, **options):
-    """The task of start_tls."""
-    near, _ = contexts(side)
-    server_side = side == "start-tls-server"
-    if not server_side:
-        options.setdefault("server_hostname", "localhost")
-    return loop.create_task(
-        loop.start_tls(
-            transport, protocol, near, server_side=server_side, **options
+async def direct(call):
+    return await call
+
+
+async def within_time(call):
+    return await asyncio.wait_for(call, 20)
+
+
+async def in_a_task(call):
+    return await asyncio.create_task(call)
+
+
+async def gathered(call):
+    (result,) = await asyncio.gather(call)
+    return result
+
+
+async def shielded(call):
+    return await asyncio.shield(call)
+
+
+async def in_a_group(call):
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(call)
+    return task.result()
+
+
+class Upgrade:
+    """A plain connection that becomes one of TLS, and its peer.
+
+    `protocol.transport` is what the protocol knows: the plain transport until
+    start_tls has returned.
+    """
+
+    def __init__(self, protocol, side, version, way):
+        self.protocol, self.side, self.way = protocol, side, way
+        self.near, self.far = contexts(side, version)
+        self.secure = None
+
+    async def begin(self, queued):
+        self.plain, sock = await open_plain(self.protocol)
+        self.plain.write(queued)
+        self.peer = WirePeer(sock, self.far, self.side == "start-tls-client")
+        self.task = asyncio.create_task(self.upgrade())
+        await iterations(3)  # a server's hello is not for the plain protocol
+
+    async def upgrade(self):
+        self.secure = await self.way(
+            start_tls(self.plain, self.protocol, self.side, self.near)
         )
+        self.protocol.events.append(("upgraded", None))
+        self.protocol.transport = self.secure
+        return self.secure
+
+    async def last_flight(self):
+        """Shake hands but for the peer's last word, which is returned."""
+        await self.peer.attempt(self.peer.tls.do_handshake)
+        flight = self.peer.outgoing.read()
+        assert flight
+        return flight
+
+    async def finish(self):
+        self.plain.abort()
+        if self.secure is not None:
+            await self.protocol.wait_lost()
+        await iterations(3)
+        self.peer.close()
+
+
+@pytest.fixture
+def upgrading(run, side, version):
+    """Return what begins an upgrade, which is ended after the test."""
+    begun = []
+
+    async def begin(protocol, way=direct, queued=b""):
+        begun.append(Upgrade(protocol, side, version, way))
+        await begun[-1].begin(queued)
+        return begun[-1]
+
+    yield begin
+    run(begun[0].finish())
+
+
+# -- what is behind the handshake ---------------------------------------------
+
+
+@every_last_word
+@pytest.mark.parametrize(
+    ("make", "way"),
+    [
+        (Recorder, direct),
+        (BufferedRecorder, direct),
+        (Recorder, within_time),
+        (Recorder, in_a_task),
+        (Recorder, gathered),
+        (Recorder, shielded),
+        (Recorder, in_a_group),
+    ],
+)
+async def test_an_answer_to_the_first_data_is_encrypted(upgrading, make, way):
+    """The protocol answers by the transport that it knows."""
+    protocol = make(data=lambda p, data: p.transport.write(b"answer"))
+    c = await upgrading(protocol, way)
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    assert await c.peer.read_exactly(6) == b"answer"
+    assert protocol.names == ["made", "upgraded", "data"]
+    assert protocol.data == b"early"
+
+
+@every_last_word
+async def test_first_data_arrives_whole_and_in_order(upgrading):
+    """Also more than a connection that is paused takes."""
+    data = pattern(900_000)
+    c = await upgrading(Recorder())
+    flight = await c.last_flight()
+    sending = asyncio.ensure_future(c.peer.send(flight + c.peer.seal(data)))
+    await c.protocol.wait_data(len(data))
+    await sending
+    assert digest(c.protocol.data) == digest(data)
+    assert c.protocol.names == ["made", "upgraded", "data"]
+
+
+@every_last_word
+@pytest.mark.parametrize(
+    "end", ["close_notify", "fin", "both", "reset", "a bad record"]
+)
+async def test_an_end_right_behind_it(upgrading, end):
+    """Comes after it, and takes nothing away: the peer gets the answer, and
+    a close_notify for its own.
+    """
+    c = await upgrading(
+        Recorder(data=lambda p, data: p.transport.write(b"answer"))
     )
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    if end in ("close_notify", "both"):
+        flight += c.peer.seal_close()
+    if end == "a bad record":
+        bad = c.peer.seal(b"bad")
+        flight += bad[:-1] + bytes([bad[-1] ^ 1])
+    await c.peer.send(flight)
+    if end == "reset":
+        c.peer.reset()
+    elif end in ("fin", "both"):
+        c.peer.send_eof()
+    if end not in ("reset", "a bad record"):
+        assert await c.peer.read_exactly(6) == b"answer"
+    if end in ("close_notify", "both"):
+        assert await c.peer.read() == b""
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, ssl.SSLError) == (end == "a bad record")
+    assert c.protocol.data == b"early"
+    assert c.protocol.names[:3] == ["made", "upgraded", "data"]
 
 
-def wire_peer(sock, side, context=None):
-    _, far = contexts(side)
-    return WirePeer(sock, context or far, side == "start-tls-client")
+class Odd(BaseException):
+    """No Exception, and nothing that ends a program."""
+
+
+@every_last_word
+@pytest.mark.parametrize("kind", [Odd, asyncio.CancelledError])
+async def test_exceptions_of_data_received_close_the_connection(
+    upgrading, kind, reports
+):
+    """As what later data raises does."""
+
+    def fail(*args):
+        raise kind("on purpose")
+
+    c = await upgrading(Recorder(data=fail))
+    flight = await c.last_flight()
+    await c.peer.send(flight + c.peer.seal(b"early"))
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, kind)
+    assert [report["exception"] for report in reports] == [exc]
+    assert c.protocol.names == ["made", "upgraded", "data", "lost"]
+    reports.clear()
+
+
+@every_last_word
+@pytest.mark.parametrize(
+    ("method", "behind", "after"),
+    [
+        ("pause_reading", "", 0),
+        ("close", "", 0),
+        ("abort", "", 0),
+        ("abort", "close_notify", 1),
+        ("abort", "fin", 1),
+    ],
+)
+async def test_calls_right_after_start_tls(upgrading, method, behind, after):
+    """They come before the first data; close() waits for the peer's."""
+    c = await upgrading(Recorder())
+
+    async def upgrade_and_call():
+        secure = await c.task
+        await iterations(after)
+        getattr(secure, method)()
+
+    calling = asyncio.create_task(upgrade_and_call())
+    flight = await c.last_flight() + c.peer.seal(b"early")
+    if behind == "close_notify":
+        flight += c.peer.seal_close()
+    await c.peer.send(flight)
+    if behind == "fin":
+        c.peer.send_eof()
+    await calling
+    if method == "pause_reading":
+        await iterations(20)
+        assert c.protocol.data == b""
+        c.secure.resume_reading()
+        assert await c.protocol.wait_data(5) == b"early"
+        return
+    if method == "close":
+        assert await c.peer.read() == b""
+        await c.peer.close_notify()
+        assert c.protocol.data == b"early"
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.data in (b"", b"early")
+    assert method == "close" or "eof" not in c.protocol.names
 
 
 @every_upgrade
-@every_version
-async def test_plain_text_precedes_tls(run, loop, side, version):
-    """connection_made is called once, when the connection was plain."""
-    protocol = Recorder()
-    transport, sock = await plain(loop, protocol)
-    peer = wire_peer(sock, side, contexts(side, version)[1])
-    transport.write(b"STARTTLS")
-    assert await peer.recv() == b"STARTTLS"
-    await peer.send(b"OK")
-    assert await protocol.wait_data(2) == b"OK"
-    task = upgrading(loop, transport, protocol, side)
-    await peer.handshake()
-    secure = await task
-    assert secure is not transport
-    assert secure.get_protocol() is protocol
-    assert protocol.transport is transport
-    secure.write(b"secret")
-    assert await peer.read_exactly(6) == b"secret"
-    await peer.write(b"answer")
-    assert await protocol.wait_data(8) == b"OKanswer"
-    secure.close()
+def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
+    """The run ends with the task that has called start_tls and close."""
+    near, far = contexts(side)
+    server = side == "start-tls-server"
+    a, b = tcp_socketpair()
+    b.settimeout(PATIENCE)
+
+    def receive():
+        tls = far.wrap_socket(
+            b,
+            server_side=not server,
+            server_hostname="localhost" if server else None,
+            suppress_ragged_eofs=False,
+        )
+        with tls:
+            return [tls.recv(9), tls.recv(9)]
+
+    async def main():
+        plain, protocol = await loop.create_connection(Recorder, sock=a)
+        secure = await start_tls(plain, protocol, side, near)
+        secure.write(b"all")
+        secure.close()
+        return protocol
+
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(receive)
+        protocol = loop.run_until_complete(main())
+        assert received.result() == [b"all", b""]
+    loop.run_until_complete(protocol.wait_lost())
+
+
+@every_last_word
+@pytest.mark.parametrize(
+    ("stage", "after", "queued"),
+    [
+        ("the hello", 0, 0),
+        ("all but the last flight", 0, 0),
+        ("the last flight", 0, 0),
+        ("the last flight", 1, 0),
+        ("the last flight", 2, 0),
+        ("the last flight", 4, 0),
+        ("the last flight", 6, 0),
+        ("the last flight", 1, 1 << 23),
+        ("the last flight", 4, 1 << 23),
+    ],
+)
+async def test_a_cancelled_start_tls(
+    upgrading, stage, after, queued, reports
+):
+    """Whenever it is cancelled, nothing is delivered behind its end, also
+    while the transport below is closing for as long as its bytes wait.
+    """
+    c = await upgrading(Recorder())
+    if stage != "the hello":
+        flight = await c.last_flight()
+    if stage == "the last flight":
+        c.plain.write(bytes(queued))
+        c.peer.sock.send(flight + c.peer.seal(b"early"))
+    await iterations(after)
+    cancelled = c.task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await c.task
+    assert cancelled or c.secure is not None
+    if c.secure is not None:
+        assert await c.protocol.wait_data(5) == b"early"
+        c.secure.abort()
+    await iterations(15)
+    assert c.plain.is_closing()
+    assert c.protocol.count("data") <= (c.secure is not None)
+    if not queued:
+        await c.peer.expect_end()
+    assert reports == []
+
+
+@every_last_word
+async def test_writing_paused_before_start_tls_is_resumed_after_it(upgrading):
+    """And what it writes then is encrypted: it waits for the transport."""
+    protocol = Recorder(resume=lambda p: p.transport.write(b"resumed"))
+    data = pattern(6_000_000)
+    c = await upgrading(protocol, queued=data)
+    assert protocol.names == ["made", "pause"]
+    assert digest(await c.peer.recv_exactly(len(data))) == digest(data)
+    await c.peer.handshake()
+    assert await c.peer.read_exactly(7) == b"resumed"
+    assert protocol.names == ["made", "pause", "upgraded", "resume"]
+
+
+@every_last_word
+async def test_a_stream_is_upgraded_before_it_is_fed(loop, side, version):
+    """StreamWriter.start_tls.  The hello may be in the segment of a request:
+    the reader has read it as plain text, and it is TLS's.
+    """
+    near, far = contexts(side, version)
+    server = side == "start-tls-server"
+    ready, reader = loop.create_future(), asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(
+        reader, (lambda r, w: ready.set_result(w)) if server else None
+    )
+    transport, sock = await open_plain(protocol)
+    if not server:
+        ready.set_result(
+            asyncio.StreamWriter(transport, protocol, reader, loop)
+        )
+    writer = await ready
+    peer = WirePeer(sock, far, not server)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        peer.tls.do_handshake()
+    await peer.send(b"STARTTLS\n" + peer.outgoing.read())
+    assert await reader.readline() == b"STARTTLS\n"
+    hostname = None if server else "localhost"
+    task = asyncio.create_task(
+        writer.start_tls(near, server_hostname=hostname)
+    )
+    await peer.attempt(peer.tls.do_handshake)
+    early = peer.outgoing.read() + peer.seal(b"early\n") + peer.seal_close()
+    await peer.send(early)
+    await task
+    assert not reader._buffer
+    assert await reader.read() == b"early\n"
     assert await peer.read() == b""
     peer.close()
-    assert await protocol.wait_lost() is None
-    assert protocol.names == ["made", "data", "eof", "lost"]
-    protocol.check()
+    writer.close()
+    await writer.wait_closed()
 
 
-@every_upgrade
-async def test_the_upgrade_of_a_connection_at_eof_fails_at_once(loop, side):
-    """The peer ends after its go-ahead; the protocol has kept it open."""
-    protocol = Recorder(eof=lambda p: True)
-    transport, sock = await plain(loop, protocol)
-    with sock:
-        sock.shutdown(socket.SHUT_WR)
-        await protocol.wait_for("eof")
-        await iterations()
-        with pytest.raises(ConnectionResetError):
-            await upgrading(loop, transport, protocol, side)
+# -- upgrades as asyncio does them --------------------------------------------
 
 
-async def test_the_hello_arrives_in_the_iteration_of_start_tls(run, loop):
+async def test_the_hello_arrives_in_the_iteration_of_start_tls(run):
     """An event of the plain transport is due when the protocol changes."""
+    side = "start-tls-server"
     for count in range(6):
         protocol = Recorder()
-        transport, sock = await plain(loop, protocol)
+        plain, sock = await open_plain(protocol)
         await iterations(count)
-        peer = wire_peer(sock, "start-tls-server")
+        peer = WirePeer(sock, contexts(side)[1], False)
         with contextlib.suppress(ssl.SSLWantReadError):
             peer.tls.do_handshake()
         # No iteration is between the two.
         sock.send(peer.outgoing.read())
-        task = upgrading(loop, transport, protocol, "start-tls-server")
+        task = asyncio.ensure_future(start_tls(plain, protocol, side))
         await peer.handshake()
         secure = await task
         assert protocol.data == b""
@@ -118,102 +419,95 @@ async def test_the_hello_arrives_in_the_iteration_of_start_tls(run, loop):
         peer.close()
 
 
-@every_upgrade
-@pytest.mark.parametrize("after", [0, 2, None])
-async def test_a_cancelled_start_tls_closes(run, loop, side, after, reports):
-    """At each stage; None: in the middle of the handshake."""
-    protocol = Recorder()
-    transport, sock = await plain(loop, protocol)
-    peer = wire_peer(sock, side)
-    task = upgrading(loop, transport, protocol, side)
-    if after is None:
-        if side == "start-tls-client":
-            await peer._pull()
-        with contextlib.suppress(ssl.SSLWantReadError):
-            peer.tls.do_handshake()
-        await peer.flush()
-        if side == "start-tls-server":
-            await peer._pull()
-    else:
-        await iterations(after)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    if after == 0:
-        # It had not begun: the connection is plain, and good.
-        transport.write(b"plain")
-        assert await peer.recv() == b"plain"
-        transport.close()
-    await peer.expect_end()
-    peer.close()
-    await iterations(5)
-    assert transport.is_closing()
-    assert reports == []
-
-
-@pytest.mark.native_tls
-@every_upgrade
-async def test_start_tls_of_a_lost_connection_times_out(
-    run, loop, side, reports
-):
-    """Nobody is left to tell that it is lost; asyncio waits for ever."""
-    protocol = Recorder()
-    transport, sock = await plain(loop, protocol)
-    transport.abort()
-    await protocol.wait_lost()
-    with pytest.raises(ConnectionAbortedError):
-        await upgrading(
-            loop, transport, protocol, side, ssl_handshake_timeout=0.02
-        )
-    sock.close()
-    await iterations(5)
-    assert protocol.names == ["made", "lost"]
-    assert reports == []
+# -- connections that end -----------------------------------------------------
 
 
 @every_upgrade
+async def test_the_upgrade_of_a_connection_at_eof_fails_at_once(run, side):
+    """The peer ends after its go-ahead; the protocol has kept it open."""
+    protocol = Recorder(eof=lambda p: True)
+    plain, sock = await open_plain(protocol)
+    with sock:
+        sock.shutdown(socket.SHUT_WR)
+        await protocol.wait_for("eof")
+        await iterations()
+        with pytest.raises(ConnectionResetError):
+            await start_tls(plain, protocol, side)
+
+
+#: asyncio waits for ever: nobody is left to tell that it is lost.
+lost_before = pytest.param("before", marks=pytest.mark.native_tls)
+
+
+@every_upgrade
+@pytest.mark.parametrize("when", [lost_before, "soon", "in the handshake"])
 @pytest.mark.parametrize("how", ["abort", "close"])
-async def test_start_tls_of_a_connection_that_is_about_to_be_lost(
-    run, loop, side, how, reports
+async def test_start_tls_does_not_wait_for_a_peer_that_is_gone(
+    run, loop, side, when, how, reports
 ):
-    """TLS hears of the end before it has begun."""
     protocol = Recorder()
-    transport, sock = await plain(loop, protocol)
-    loop.call_soon(getattr(transport, how))
-    assert await upgrading(loop, transport, protocol, side) is None
-    await protocol.wait_lost()
+    plain, sock = await open_plain(protocol)
+    end = getattr(plain, how)
+    if when == "before":
+        end()
+        await protocol.wait_lost()
+    elif when == "soon":
+        loop.call_soon(end)
+    timeout = 0.02 if when == "before" else None
+    task = asyncio.ensure_future(
+        start_tls(plain, protocol, side, ssl_handshake_timeout=timeout)
+    )
+    if when == "in the handshake":
+        await iterations(5)
+        end()
+    await asyncio.wait([task])
+    if when == "before":
+        assert isinstance(task.exception(), ConnectionAbortedError)
+    elif when == "soon":
+        assert task.result() is None
+    else:
+        kinds = (type(None), ConnectionError, ssl.SSLError)
+        assert isinstance(task.exception(), kinds)
     sock.close()
     await iterations(5)
-    assert protocol.names == ["made", "lost"]
+    assert plain.is_closing()
+    assert when == "in the handshake" or protocol.names == ["made", "lost"]
     assert reports == []
 
 
-@pytest.mark.parametrize("context", [None, object()])
-async def test_a_context_that_is_none(run, loop, context):
-    """It is refused before the connection is touched."""
-    protocol = Recorder()
-    transport, sock = await plain(loop, protocol)
-    with pytest.raises(TypeError) as caught:
-        await loop.start_tls(transport, protocol, context)
-    assert str(caught.value) == (
-        "sslcontext is expected to be an instance of ssl.SSLContext, "
-        f"got {context!r}"
-    )
-    peer = PlainPeer(sock)
-    transport.write(b"plain")
-    assert await peer.recv() == b"plain"
-    transport.abort()
-    await protocol.wait_lost()
+#: asyncio raises a TypeError where the outer connection is of TLS, too.
+in_tls = pytest.param("tls", marks=pytest.mark.native_tls)
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("outer", ["plain", in_tls])
+async def test_a_failed_handshake_ends_the_connection(
+    run, tls_pair, side, outer, reports
+):
+    """start_tls raises OpenSSL's error."""
+    if outer == "tls":
+        c = await tls_pair(side=side)
+        peer, protocol, transport = c.peer, c.protocol, c.transport
+    else:
+        protocol = Recorder()
+        transport, sock = await open_plain(protocol)
+        peer = PlainPeer(sock)
+    task = asyncio.ensure_future(start_tls(transport, protocol, side))
+    await iterations(5)  # it is not for the plain protocol
+    text = b"not TLS at all, and long enough to see that"
+    await (peer.write if outer == "tls" else peer.send)(text)
+    with pytest.raises(ssl.SSLError):
+        await task
+    assert transport.is_closing()
+    await peer.expect_end()
+    if outer == "tls":
+        assert isinstance(await protocol.wait_lost(), ssl.SSLError)
+        assert protocol.names == ["made", "lost"]
     peer.close()
+    assert reports == []
 
 
-async def test_a_transport_that_cannot(run, loop):
-    transport = asyncio.Transport()
-    with pytest.raises(TypeError) as caught:
-        await loop.start_tls(transport, Recorder(), client_context())
-    assert str(caught.value) == (
-        f"transport {transport!r} is not supported by start_tls()"
-    )
+# -- TLS in TLS ---------------------------------------------------------------
 
 
 #: With a mark of 0 asyncio's outer transport pauses the inner one twice.
@@ -223,24 +517,20 @@ async def test_a_transport_that_cannot(run, loop):
 @pytest.mark.parametrize(
     ("side", "make"), [("client", BufferedRecorder), ("server", Recorder)]
 )
-async def test_tls_in_tls(tls_pair, loop, side, make, high):
+async def test_tls_in_tls(tls_pair, side, make, high):
     """Inside and outside each have a handshake, records and an end."""
     protocol = make()
     c = await tls_pair(protocol, side=side)
     outer = c.transport
     outer.set_write_buffer_limits(high)
-    task = upgrading(loop, outer, protocol, f"start-tls-{side}")
-    _, far = contexts(side)
-    peer = InnerPeer(c.peer, far, side == "client")
+    task = asyncio.ensure_future(start_tls(outer, protocol, side))
+    peer = InnerPeer(c.peer, contexts(side)[1], side == "client")
     await peer.handshake()
     inner = await task
+    ours, theirs = inner.get_extra_info, outer.get_extra_info
     assert inner is not outer
-    assert inner.get_extra_info("ssl_object") is not (
-        outer.get_extra_info("ssl_object")
-    )
-    assert inner.get_extra_info("peername") == (
-        outer.get_extra_info("peername")
-    )
+    assert ours("ssl_object") is not theirs("ssl_object")
+    assert ours("peername") == theirs("peername")
     data = pattern(300_000)
     inner.write(data)
     assert digest(await peer.read_exactly(len(data))) == digest(data)
@@ -257,15 +547,13 @@ async def test_tls_in_tls(tls_pair, loop, side, make, high):
 
 
 @pytest.mark.parametrize("end", ["close_notify", "fin", "both"])
-async def test_tls_in_tls_ends_right_behind_its_first_data(
-    tls_pair, loop, end
-):
+async def test_tls_in_tls_ends_right_behind_its_first_data(tls_pair, end):
     """The outer transport closes, for TLS has no half-close.  The application
     has not closed the inner one.
     """
     protocol = Recorder()
     c = await tls_pair(protocol, side="server")
-    task = upgrading(loop, c.transport, protocol, "start-tls-server")
+    task = asyncio.ensure_future(start_tls(c.transport, protocol, "server"))
     peer = InnerPeer(c.peer, contexts("server")[1], False)
     await peer.attempt(peer.tls.do_handshake)
     flight = c.peer.seal(peer.outgoing.read() + peer.seal(b"early"))
@@ -278,25 +566,3 @@ async def test_tls_in_tls_ends_right_behind_its_first_data(
     assert await protocol.wait_lost() is None
     assert protocol.data == b"early"
     assert protocol.names == ["made", "data", "eof", "lost"]
-
-
-async def test_a_stream_that_fails_to_upgrade(run, loop):
-    a, b = tcp_socketpair()
-    a.setblocking(False)
-    reader, writer = await asyncio.open_connection(sock=a)
-    transport = writer.transport
-    peer = PlainPeer(b)
-    task = loop.create_task(
-        writer.start_tls(client_context(), server_hostname="localhost")
-    )
-    assert (await peer.recv())[0] == HANDSHAKE
-    await peer.send(b"not TLS at all, and long enough to see that")
-    with pytest.raises(ssl.SSLError):
-        await task
-    await peer.expect_end()
-    assert transport.is_closing()
-    peer.close()
-    writer.close()
-    # Else the GC may report its exception: without a GIL in another order.
-    with contextlib.suppress(ssl.SSLError):
-        await writer.wait_closed()
