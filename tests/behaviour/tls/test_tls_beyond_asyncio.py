@@ -7,13 +7,13 @@ it does TLS, and are skipped where asyncio's SSLProtocol does it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from net_helpers import (
     KIB,
     MIB,
     BufferedRecorder,
+    Recorder,
     iterations,
     pattern,
 )
@@ -45,21 +45,6 @@ async def test_data_that_crosses_our_close_notify(
     assert c.protocol.data == b""
     assert c.protocol.names == ["made", "eof", "lost"]
     await c.peer.expect_end()
-
-
-@every_side
-async def test_a_peer_that_talks_on_is_cut_off(tls_pair, side):
-    """The time limit of the shutdown holds while data is dropped."""
-    c = await tls_pair(side=side, ssl_shutdown_timeout=0.1)
-    await c.settle()
-    c.transport.close()
-    with contextlib.suppress(ConnectionError):
-        while not c.protocol.lost:
-            await c.peer.write(bytes(1000))
-            await iterations(1)
-    exc = await c.protocol.wait_lost()
-    assert type(exc) is TimeoutError
-    assert str(exc) == "SSL shutdown timed out"
 
 
 @every_side
@@ -145,3 +130,29 @@ async def test_read_marks_of_0_do_not_stop_the_wire(settled_pair, side):
     c.transport.set_read_buffer_limits(0)
     await c.peer.write(b"heard")
     assert await c.protocol.wait_data(5) == b"heard"
+
+
+@every_side
+@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
+async def test_set_protocol_inside_get_buffer(tls_pair, side, kind, ends):
+    """The new protocol reads.
+
+    asyncio tells it of what was read into the old one's buffer.
+    """
+
+    def change(protocol, hint):
+        if not second.events:
+            protocol.transport.set_protocol(second)
+        return protocol.buffer
+
+    first = BufferedRecorder(get_buffer=change)
+    second = kind(eof=lambda p: c.transport.set_protocol(first))
+    c = await tls_pair(first, side=side)
+    await c.peer.send(
+        c.peer.seal(b"data") + (c.peer.seal_close() if ends else b"")
+    )
+    assert await second.wait_data(4) == b"data"
+    assert first.data == b""
+    if not ends:
+        c.transport.set_protocol(first)

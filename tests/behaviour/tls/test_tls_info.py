@@ -12,13 +12,8 @@ import weakref
 from asyncio import constants
 
 import pytest
-from net_helpers import (
-    client_context,
-    listening_socket,
-    pattern,
-    server_context,
-)
-from tls_ends import WirePeer, connect_tls, contexts, every_side, every_way
+from net_helpers import pattern
+from tls_ends import contexts, every_side, every_way, meet_client
 
 
 @every_way
@@ -114,11 +109,7 @@ def unclosed(loop_factory):
     peers = []
 
     async def main():
-        with listening_socket() as listener:
-            task = connect_tls(listener, asyncio.Protocol, client_context())
-            running = asyncio.get_running_loop()
-            sock, _ = await running.sock_accept(listener)
-        peer = WirePeer(sock, server_context(), True)
+        task, peer = await meet_client(asyncio.Protocol, *contexts("client"))
         peers.append(peer)
         await peer.handshake()
         transport, _ = await task

@@ -25,7 +25,7 @@ from net_helpers import (
     iterations,
     pattern,
 )
-from tls_ends import InnerPeer, contexts, echo, every_side
+from tls_ends import InnerPeer, contexts, echo, every_side, start_tls
 
 #: What waits to be sent in a TLS transport and the one below it, at most.
 BOUND = 512 * KIB
@@ -34,20 +34,10 @@ KEY_UPDATE = 27
 
 #: The sides differ in nothing here, and a flood takes long.
 one_side = pytest.mark.parametrize("side", ["server"])
-either_kind = pytest.mark.parametrize(
-    "asking", [False, True], ids=["telling", "asking"]
-)
-
-
-def narrow(c):
-    """Keep the kernel's buffers small: answers soon wait in ours."""
-    for sock in (c.socket, c.peer.sock):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
 
 
 @one_side
-@either_kind
+@pytest.mark.parametrize("asking", [False, True])
 async def test_new_keys_do_not_make_the_loop_spin(
     settled_pair, side, asking, loop
 ):
@@ -77,7 +67,10 @@ class Flood:
         self.below = c.transport._ssl_protocol._transport
         self.wire = b""
         self.sent_bytes = 0
-        narrow(c)
+        # The kernel's buffers are small: answers soon wait in ours.
+        for sock in (c.socket, c.peer.sock):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
 
     async def go_on(self):
         """Until we do not read it any more."""
@@ -110,32 +103,29 @@ def key_flood(c):
 
 @pytest.mark.native_tls
 @every_side
-async def test_a_peer_that_takes_no_answer_is_not_read(settled_pair, side):
-    """What it costs is bounded; all goes on once it reads."""
+@pytest.mark.parametrize("closing", ["not at all", "after", "before"])
+async def test_a_peer_that_takes_no_answer_is_not_read(
+    settled_pair, side, closing
+):
+    """What it costs is bounded; all goes on once it reads.  The shutdown does
+    not read it either, and ends well if it reads.
+    """
     c = await settled_pair(side=side, version="1.3")
     flood = key_flood(c)
-    await flood.go_on()
-    reading = asyncio.ensure_future(c.peer.read_exactly(6))
-    await flood.relent()
-    await c.peer.write(b"behind")
-    assert await c.protocol.wait_data(6) == b"behind"
-    c.transport.write(b"answer")
-    assert await reading == b"answer"
-    assert flood.below.is_reading()
-    assert c.protocol.count("pause") == c.protocol.count("resume")
-
-
-@pytest.mark.native_tls
-@one_side
-@pytest.mark.parametrize("when", ["before", "after"])
-async def test_nor_after_close(settled_pair, side, when):
-    """The shutdown does not read it either, and ends well if it reads."""
-    c = await settled_pair(side=side, version="1.3")
-    flood = key_flood(c)
-    if when == "after":
+    if closing == "before":
         await flood.send_some()
         c.transport.close()
     await flood.go_on()
+    if closing == "not at all":
+        reading = asyncio.ensure_future(c.peer.read_exactly(6))
+        await flood.relent()
+        await c.peer.write(b"behind")
+        assert await c.protocol.wait_data(6) == b"behind"
+        c.transport.write(b"answer")
+        assert await reading == b"answer"
+        assert flood.below.is_reading()
+        assert c.protocol.count("pause") == c.protocol.count("resume")
+        return
     c.transport.close()
     for _ in range(50):
         await flood.send_some()
@@ -169,18 +159,31 @@ async def test_renegotiations_that_a_server_requests_are_refused(settled_pair):
 
 @pytest.mark.native_tls
 @one_side
-@either_kind
+@pytest.mark.parametrize("kind", ["telling", "asking", "in a tunnel"])
 async def test_others_are_answered_meanwhile(
-    tls_pair, settled_pair, side, asking
+    tls_pair, settled_pair, side, kind
 ):
-    """Many new keys take long: few of them are read at a time."""
+    """Many new keys take long: few of them are read at a time.
+
+    In a tunnel the outer TLS has data alone, the inner one has new keys
+    alone: an outer record is 16 KiB and comes whole, with 600 new keys.
+    """
     c = await settled_pair(side=side, version="1.3")
+    peer, wants = c.peer, 20
+    if kind == "in a tunnel":
+        near, far = contexts(side, "1.3")
+        upgrading = asyncio.ensure_future(
+            start_tls(c.transport, c.protocol, side, near)
+        )
+        peer, wants = InnerPeer(c.peer, far, side == "client"), 5
+        await peer.handshake()
+        await upgrading
     near, far = contexts(side)
     other = await tls_pair(Recorder(data=echo), side=side, near=near, far=far)
-    wire = LibsslCalls(c.peer).seal_key_updates(20_000, asking)
-    wire += c.peer.seal(b"end")
+    wire = LibsslCalls(peer).seal_key_updates(20_000, kind == "asking")
+    wire += peer.seal(b"end")
     reading = asyncio.ensure_future(c.peer.recv_all())
-    sending = asyncio.ensure_future(c.peer.send(wire))
+    sending = asyncio.ensure_future(peer.send(wire))
     answers = 0
     while c.protocol.data != b"end":
         await other.peer.write(b"ping")
@@ -189,46 +192,7 @@ async def test_others_are_answered_meanwhile(
     await sending
     c.transport.abort()
     await reading
-    assert answers > 20
-
-
-@pytest.mark.native_tls
-@one_side
-async def test_also_while_new_keys_come_within_a_tunnel(
-    tls_pair, settled_pair, loop, side
-):
-    """The outer TLS has data alone, the inner one has new keys alone.
-
-    An outer record is 16 KiB and comes whole: each holds 600 new keys.
-    """
-    c = await settled_pair(side=side, version="1.3")
-    near, far = contexts(side, "1.3")
-    server = side == "server"
-    upgrading = loop.create_task(
-        loop.start_tls(
-            c.transport,
-            c.protocol,
-            near,
-            server_side=server,
-            server_hostname=None if server else "localhost",
-        )
-    )
-    peer = InnerPeer(c.peer, far, not server)
-    await peer.handshake()
-    secure = await upgrading
-    near, far = contexts(side)
-    other = await tls_pair(Recorder(data=echo), side=side, near=near, far=far)
-    wire = LibsslCalls(peer).seal_key_updates(20_000, False)
-    wire += peer.seal(b"end")
-    sending = asyncio.ensure_future(peer.send(wire))
-    answers = 0
-    while c.protocol.data != b"end":
-        await other.peer.write(b"ping")
-        assert await other.peer.read_exactly(4) == b"ping"
-        answers += 1
-    await sending
-    secure.abort()
-    assert answers > 5
+    assert answers > wants
 
 
 @pytest.mark.native_tls

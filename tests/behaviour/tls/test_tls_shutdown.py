@@ -14,17 +14,15 @@ from net_helpers import (
     Recorder,
     client_context,
     iterations,
-    listening_socket,
     server_context,
 )
 from tls_ends import (
-    WirePeer,
     closes_with_raw,
-    connect_tls,
     contexts,
     every_side,
     every_version,
     every_way,
+    meet_client,
 )
 
 
@@ -64,13 +62,21 @@ async def test_close_notify_of_the_peer(settled_pair, side, version):
 
 
 @every_side
-async def test_half_a_record_before_a_ragged_end(settled_pair, side):
+@pytest.mark.parametrize("paused", [False, True])
+async def test_half_a_record_before_a_ragged_end(settled_pair, side, paused):
     """What was not whole is not delivered."""
     c = await settled_pair(side=side)
+    if paused:
+        c.transport.pause_reading()
     await c.peer.send(c.peer.seal(b"whole") + c.peer.seal(b"half")[:-2])
     c.peer.send_eof()
+    if paused:
+        await iterations(20)
+        assert c.protocol.names == ["made"]
+        c.transport.resume_reading()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.data == b"whole"
+    assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
 @every_way
@@ -98,18 +104,14 @@ async def test_abort_ends_at_once(settled_pair, side):
 
 @every_version
 @pytest.mark.parametrize("call", ["close", "abort"])
-async def test_an_end_inside_connection_made(run, loop, call, version):
+async def test_an_end_inside_connection_made(run, call, version):
     """create_connection returns a transport that is closing."""
 
     def end(protocol, *args):
         getattr(protocol.transport, call)()
 
     near = Recorder(made=end)
-    client, server = contexts("client", version)
-    with listening_socket() as listener:
-        task = connect_tls(listener, lambda: near, client)
-        sock, _ = await loop.sock_accept(listener)
-    peer = WirePeer(sock, server, True)
+    task, peer = await meet_client(lambda: near, *contexts("client", version))
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         await peer.handshake()
         assert await peer.read() == b""
@@ -165,9 +167,17 @@ async def test_writes_before_the_close_notify_of_the_peer_arrive(
 
 
 @every_side
-async def test_a_shutdown_that_takes_too_long(settled_pair, side):
-    c = await settled_pair(side=side, ssl_shutdown_timeout=0.03)
+@pytest.mark.parametrize(
+    "talks_on", [False, pytest.param(True, marks=pytest.mark.native_tls)]
+)
+async def test_a_shutdown_that_takes_too_long(settled_pair, side, talks_on):
+    """The limit holds while data is dropped; asyncio waits on for that."""
+    c = await settled_pair(side=side, ssl_shutdown_timeout=0.05)
     c.transport.close()
+    with contextlib.suppress(ConnectionError):
+        while talks_on and not c.protocol.lost:
+            await c.peer.write(bytes(1000))
+            await iterations(1)
     exc = await c.protocol.wait_lost()
     assert type(exc) is TimeoutError
     assert str(exc) == "SSL shutdown timed out"
@@ -203,11 +213,9 @@ async def test_a_server_ends_its_connections(run, loop, call):
     server = await loop.create_server(
         lambda: far, "127.0.0.1", 0, ssl=server_context()
     )
+    address = server.sockets[0].getsockname()
     _, near = await loop.create_connection(
-        Recorder,
-        *server.sockets[0].getsockname(),
-        ssl=client_context(),
-        server_hostname="localhost",
+        Recorder, *address, ssl=client_context(), server_hostname="localhost"
     )
     await far.wait_for("made")
     server.close()

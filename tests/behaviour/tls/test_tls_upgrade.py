@@ -316,9 +316,7 @@ def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
         ("the last flight", 4, 1 << 23),
     ],
 )
-async def test_a_cancelled_start_tls(
-    upgrading, stage, after, queued, reports
-):
+async def test_a_cancelled_start_tls(upgrading, stage, after, queued, reports):
     """Whenever it is cancelled, nothing is delivered behind its end, also
     while the transport below is closing for as long as its bytes wait.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 
@@ -13,10 +14,11 @@ from net_helpers import (
     MIB,
     Recorder,
     client_context,
+    digest,
     iterations,
     pattern,
 )
-from tls_ends import contexts, every_side
+from tls_ends import closes_with_raw, contexts, every_side, meet_client
 
 #: Asyncio's marks for what TLS has not yet given to the wire.
 LOW, HIGH = 128 * KIB, 512 * KIB
@@ -32,50 +34,30 @@ def fill(c, chunk=bytes(64 * KIB)):
     return total
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-async def test_writes_that_the_engine_refuses_are_buffered(tls_pair, kind):
-    """It may take a part, and the rest only after the peer has sent."""
-    taken = [KIB // 2]
-
-    class Slow(ssl.SSLObject):
-        def write(self, data):
-            if not taken:
-                raise ssl.SSLWantReadError
-            return super().write(bytes(data)[: taken.pop()])
-
-    context = client_context()
-    context.sslobject_class = Slow
-    c = await tls_pair(near=context)
-    data = pattern(2 * KIB)
-    c.transport.write(kind(data))
-    assert await c.peer.read_exactly(KIB // 2) == data[: KIB // 2]
-    taken += [MIB] * 8
-    await c.peer.write(b"now")
-    assert await c.protocol.wait_data(3) == b"now"
-    assert await c.peer.read_exactly(3 * KIB // 2) == data[KIB // 2 :]
-    c.transport.write(b"end")
-    assert await c.peer.read_exactly(3) == b"end"
-
-
 class Interrupted(BaseException):
     """What a signal handler raises."""
 
 
 @pytest.mark.parametrize(
-    ("kind", "call"),
+    ("make", "kind", "call"),
     [
-        (Interrupted, "write"),
-        (KeyboardInterrupt, "writelines"),
-        (asyncio.CancelledError, "write"),
+        (bytes, ssl.SSLWantReadError, "write"),
+        (bytearray, ssl.SSLWantReadError, "write"),
+        (memoryview, ssl.SSLWantReadError, "write"),
+        (bytes, Interrupted, "write"),
+        (bytes, KeyboardInterrupt, "writelines"),
+        (bytes, asyncio.CancelledError, "write"),
     ],
 )
-async def test_an_interrupted_write_is_finished_by_the_next(
-    tls_pair, kind, call
+async def test_writes_that_the_engine_refuses_are_finished(
+    tls_pair, make, kind, call
 ):
-    """It raises; no byte is lost, and the connection is still read."""
+    """It may take a part, and the rest only after the peer has sent.  What
+    interrupts a write is raised, and the next write finishes it.
+    """
     answers = []
 
-    class Raises(ssl.SSLObject):
+    class Refuses(ssl.SSLObject):
         def write(self, data):
             answer = answers.pop(0) if answers else MIB
             if answer is kind:
@@ -83,21 +65,29 @@ async def test_an_interrupted_write_is_finished_by_the_next(
             return super().write(bytes(data)[:answer])
 
     context = client_context()
-    context.sslobject_class = Raises
+    context.sslobject_class = Refuses
     c = await tls_pair(near=context)
     lines = [pattern(40 * KIB), pattern(40 * KIB, seed=2)]
     data = b"".join(lines)
-    answers += [40 * KIB, KIB // 2, kind]
-    with pytest.raises(kind):
+    waits = kind is ssl.SSLWantReadError
+    answers += [40 * KIB, KIB // 2, *[kind] * (9 if waits else 1)]
+    with contextlib.nullcontext() if waits else pytest.raises(kind):
         if call == "write":
-            c.transport.write(data)
+            c.transport.write(make(data))
         else:
             c.transport.writelines(lines)
     assert not c.transport.is_closing()
+    if waits:
+        assert c.transport.get_write_buffer_size()
+        answers.clear()
+        await c.peer.write(b"now")
+        await c.protocol.wait_data(3)
+        assert c.transport.get_write_buffer_size() == 0
     c.transport.write(b"end")
     assert await c.peer.read_exactly(len(data) + 3) == data + b"end"
     await c.peer.write(b"answer")
-    assert await c.protocol.wait_data(6) == b"answer"
+    await c.protocol.wait_for("data", 2 if waits else 1)
+    assert c.protocol.data == (b"nowanswer" if waits else b"answer")
     assert c.protocol.names == ["made", "data"]
 
 
@@ -154,11 +144,16 @@ async def test_a_short_write_is_one_segment_at_once(tls_pair, side):
     assert c.peer.tls.read() == b"now"
 
 
-async def test_limits_are_asyncios(tls_pair):
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [("write", (LOW, HIGH)), ("read", (64 * KIB, 256 * KIB))],
+)
+async def test_limits_are_asyncios(tls_pair, name, marks):
+    """TLS transports alone have those of reading."""
     c = await tls_pair()
-    limits = c.transport.get_write_buffer_limits
-    set_limits = c.transport.set_write_buffer_limits
-    assert limits() == (LOW, HIGH)
+    limits = getattr(c.transport, f"get_{name}_buffer_limits")
+    set_limits = getattr(c.transport, f"set_{name}_buffer_limits")
+    assert limits() == marks
     set_limits(high=1000)
     assert limits() == (250, 1000)
     set_limits(low=100)
@@ -170,12 +165,16 @@ async def test_limits_are_asyncios(tls_pair):
             set_limits(high=high, low=low)
     assert limits() == (1000, 1000)
     set_limits()
-    assert limits() == (LOW, HIGH)
+    assert limits() == marks
+    assert c.transport.get_read_buffer_size() == 0
 
 
 @every_side
 async def test_pause_and_resume(tls_pair, side):
-    """One call each: at the high mark inside write(), at the low later."""
+    """One call each: at the high mark inside write(), at the low later.
+
+    What waits for a peer that does not read is bounded by the marks.
+    """
     sizes = {}
 
     def note(name):
@@ -189,9 +188,15 @@ async def test_pause_and_resume(tls_pair, side):
     )
     await c.settle()
     c.clear()
+    c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
     total = fill(c)
+    await iterations(20)
     assert c.protocol.names == ["made", "pause"]
     assert sizes["pause"] >= HIGH
+    # The mark, the write that crossed it, and what makes records of it.
+    assert c.transport.get_write_buffer_size() < HIGH + 3 * 64 * KIB
+    below = c.transport._ssl_protocol._transport
+    assert below.get_write_buffer_size() < 3 * 64 * KIB
     c.transport.write(b"x")
     assert c.protocol.names == ["made", "pause"]
     await c.peer.read_exactly(total + 1)
@@ -200,20 +205,6 @@ async def test_pause_and_resume(tls_pair, side):
     assert c.transport.get_write_buffer_size() == 0
     await c.settle()
     assert c.protocol.names == ["made", "pause", "resume", "data"]
-
-
-@every_side
-async def test_an_obedient_program_needs_little_memory(tls_pair, side):
-    """A peer that never reads: what waits is bounded by the marks."""
-    c = await tls_pair(side=side)
-    c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
-    fill(c)
-    await iterations(20)
-    assert c.protocol.names == ["made", "pause"]
-    # The mark, the write that crossed it, and what makes records of it.
-    assert c.transport.get_write_buffer_size() < HIGH + 3 * 64 * KIB
-    below = c.transport._ssl_protocol._transport.get_write_buffer_size()
-    assert below < 3 * 64 * KIB
 
 
 @every_side
@@ -299,3 +290,54 @@ async def test_writes_after_the_end_are_dropped(tls_pair, side, end, caplog):
         assert await c.peer.read() == b""
         await c.peer.close_notify()
         assert await c.protocol.wait_lost() is None
+
+
+# -- streams ------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def stream_to_peer(loop):
+    """A reader and a writer of a client, and the wire's other end."""
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    task, peer = await meet_client(lambda: protocol, *contexts("client"))
+    await peer.handshake()
+    transport, _ = await task
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    yield reader, writer, peer
+    peer.close()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    await iterations(2)
+
+
+async def test_a_reader_that_does_not_read_holds_the_peer(run, loop):
+    """The limit of the reader pauses TLS, which pauses the wire."""
+    data = pattern(8 * MIB)
+    async with stream_to_peer(loop) as (reader, _writer, peer):
+        # Or the kernel's two buffers may grow enough to take all.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+        sending = asyncio.ensure_future(peer.write(data))
+        while len(reader._buffer) <= 128 * KIB:
+            await iterations(1)
+        await iterations(50)
+        assert not sending.done()
+        assert len(reader._buffer) < 2 * MIB
+        got = await reader.readexactly(len(data))
+        assert digest(got) == digest(data)
+        await sending
+
+
+@closes_with_raw
+async def test_a_task_that_goes_on_writing_learns_of_a_reset(run, loop):
+    """drain() yields once the transport is closing, and then raises.
+
+    fastloop sends when 64 KiB have been written, or sooner.
+    """
+    async with stream_to_peer(loop) as (_reader, writer, peer):
+        peer.reset()
+        with pytest.raises(ConnectionError):
+            for _ in range(10_000):
+                writer.write(b"into the void")
+                await writer.drain()
