@@ -84,8 +84,6 @@ class WirePeer(PlainPeer):
         sock: socket.socket,
         context: ssl.SSLContext,
         server_side: bool,
-        hostname: str = "localhost",
-        session: Any = None,
     ) -> None:
         super().__init__(sock)
         self.incoming = ssl.MemoryBIO()
@@ -96,8 +94,7 @@ class WirePeer(PlainPeer):
             self.incoming,
             self.outgoing,
             server_side,
-            None if server_side else hostname,
-            session,
+            None if server_side else "localhost",
         )
 
     async def flush(self) -> None:

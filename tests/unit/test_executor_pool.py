@@ -67,10 +67,6 @@ class Gate:
         return result
 
 
-class Token:
-    """Something a weak reference can be made to."""
-
-
 def wait_for(event: threading.Event) -> None:
     assert event.wait(PATIENCE), "the other thread did not come that far"
 
@@ -100,44 +96,6 @@ def test_without_a_thread_the_call_is_refused_and_never_runs(
 
 
 # -- the queue ----------------------------------------------------------------
-
-
-def test_a_cancelled_job_never_runs_and_is_forgotten(loop, pools):
-    pool = pools(1)
-    gate = Gate()
-    token = Token()
-    ref = weakref.ref(token)
-    ran: list[Any] = []
-    first = loop.run_in_executor(pool, gate)
-    wait_for(gate.begun)
-    cancelled = loop.run_in_executor(pool, ran.append, token)
-    last = loop.run_in_executor(pool, name)
-    del token
-    cancelled.cancel()
-    gate.go.set()
-    loop.run_until_complete(asyncio.gather(first, last))
-    assert cancelled.cancelled()
-    assert ran == []
-    gc.collect()
-    assert ref() is None
-
-
-def test_function_and_arguments_are_free_when_the_task_runs(loop):
-    class Job(Token):
-        def __call__(self, token: Token) -> int:
-            return 1
-
-    async def main():
-        job, token = Job(), Token()
-        refs = weakref.ref(job), weakref.ref(token)
-        future = loop.run_in_executor(None, job, token)
-        del job, token
-        assert await future == 1
-        if not HAS_GIL:
-            gc.collect()  # merges the counts that other threads kept
-        return [ref() for ref in refs]
-
-    assert loop.run_until_complete(main()) == [None, None]
 
 
 def jobs_in_c_before_the_loop_came(loop, pool):

@@ -90,24 +90,23 @@ class Timers:
         at = bisect.bisect_left(self.model, entry)
         assert self.model.pop(at) == entry
 
-    def pop_due(self, now_s: float) -> int | None:
-        if self.queue.next_s > now_s:
-            assert not self.due(now_s)
-            return None
-        found = self.c.fl_timer_queue_pop(ctypes.byref(self.queue))
-        if not self.model:
-            assert not found
-            return None
-        _, name = self.model.pop(0)
-        del self.deadlines[name]
-        node = self.nodes.pop(name)
-        assert ctypes.addressof(found.contents) == ctypes.addressof(node)
-        assert node.place == 0
-        return name
-
-    def due(self, now_s: float) -> list[tuple[float, int]]:
-        """Entries of the model that are due, in their order."""
-        return self.model[: bisect.bisect_right(self.model, (now_s, NEVER))]
+    def pop_due(self, now_s: float) -> list[int]:
+        """Pop all that is due, and compare it with the model once."""
+        at = bisect.bisect_right(self.model, (now_s, NEVER))
+        names = [name for _, name in self.model[:at]]
+        del self.model[:at]
+        for name in names:
+            del self.deadlines[name]
+        popped = []
+        while self.queue.next_s <= now_s and (
+            found := self.c.fl_timer_queue_pop(ctypes.byref(self.queue))
+        ):
+            popped.append(ctypes.addressof(found.contents))
+            assert found.contents.place == 0
+        nodes = [self.nodes.pop(name) for name in names]
+        assert popped == [ctypes.addressof(node) for node in nodes]
+        self.check()
+        return names
 
     def check(self) -> None:
         first = self.model[0][0] if self.model else NEVER
@@ -172,28 +171,7 @@ def test_against_a_sorted_list(timers: Timers, seed: int) -> None:
             now += chance.randrange(20)
             timers.pop_due(now)
         timers.check()
-    while timers.model:
-        timers.pop_due(NEVER)
-        timers.check()
-
-
-def drained(timers: Timers, now_s: float) -> list[int | None]:
-    """Pop all that is due, and compare it with the model once."""
-    due = timers.due(now_s)
-    del timers.model[: len(due)]
-    for _, name in due:
-        del timers.deadlines[name]
-    popped = []
-    while timers.queue.next_s <= now_s and (
-        found := timers.c.fl_timer_queue_pop(ctypes.byref(timers.queue))
-    ):
-        popped.append(ctypes.addressof(found.contents))
-        assert found.contents.place == 0
-    assert popped == [
-        ctypes.addressof(timers.nodes.pop(name)) for _, name in due
-    ]
-    timers.check()
-    return [name for _, name in due]
+    timers.pop_due(NEVER)
 
 
 @pytest.mark.parametrize("spread", [1, 300, 10**15])
@@ -209,12 +187,12 @@ def test_a_flood_leaves_the_heap_in_order(
     assert timers.queue.heap_size > 3000
     for name in numbers.sample(names, 500):
         timers.remove(name)
-    drained(timers, int(spread * part))
+    timers.pop_due(int(spread * part))
     more = [timers.push(numbers.randrange(2 * spread)) for _ in range(500)]
     for name in numbers.sample(more, 100):
         timers.remove(name)
-    drained(timers, int(spread * 1.5))
-    drained(timers, 2 * 10**18)
+    timers.pop_due(int(spread * 1.5))
+    timers.pop_due(2 * 10**18)
     assert not timers.nodes
 
 
@@ -224,11 +202,11 @@ def test_a_flood_gives_its_memory_back(timers: Timers) -> None:
         timers.push(30_000 - at)
     assert timers.queue.line_capacity > 16384
     assert timers.queue.heap_capacity > 16384
-    drained(timers, 10**6)
+    timers.pop_due(10**6)
     assert timers.queue.line_capacity <= 16384
     assert timers.queue.heap_capacity <= 16384
-    timers.push(5)
-    assert timers.pop_due(5) is not None
+    name = timers.push(5)
+    assert timers.pop_due(5) == [name]
 
 
 @pytest.mark.parametrize("bits", [31, 32])
@@ -238,6 +216,4 @@ def test_a_position_may_need_more_than_32_bits(timers, bits):
     names = [timers.push(float(number)) for number in range(5)]
     timers.remove(names[1])
     timers.check()
-    assert [timers.pop_due(NEVER) for _ in range(4)] == [
-        names[at] for at in (0, 2, 3, 4)
-    ]
+    assert timers.pop_due(NEVER) == [names[at] for at in (0, 2, 3, 4)]

@@ -25,74 +25,52 @@ def spoiled_record(link, before=b""):
     return record
 
 
-def lose(end, exc=None):
-    """The transport below is lost before its write() returns."""
-
-    def write(data):
-        if end.raw.write is write:
-            del end.raw.write
-        end.tls.connection_lost(exc)
-
-    end.raw.write = write
-
-
 def keep_the_loss(protocol):
     losses = []
     protocol.connection_lost = losses.append
     return losses
 
 
-def test_ctrl_c_while_an_alert_is_sent_propagates(link, fast_loop):
-    """And the connection has ended."""
-
-    def interrupt(data):
-        raise KeyboardInterrupt
-
-    record = spoiled_record(link)
-    link.server.raw.write = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        link.server.give(record)
-    (exc,) = link.server.raw.calls
-    assert exc.reason in BAD_RECORD
-    del link.server.raw.write
-    link.server.give(record)
-    one_iteration(fast_loop)
-    assert link.server.raw.calls == [exc]
-
-
-def test_ctrl_c_while_a_handshakes_alert_is_sent_ends_it(new_link, fast_loop):
-    def interrupt(data):
-        raise KeyboardInterrupt
-
-    link = new_link
-    waiter = link.server.tls._waiter = fast_loop.create_future()
-    link.server.raw.write = interrupt
-    with pytest.raises(KeyboardInterrupt):
-        link.server.give(NO_HELLO)
-    assert isinstance(waiter.exception(), ssl.SSLError)
-    assert waiter.exception() in link.server.raw.calls
-
-
-@pytest.mark.parametrize("error", [None, BrokenPipeError("gone")])
-def test_a_bad_record_is_the_reason_though_its_alert_is_lost(
-    link, fast_loop, error
+@pytest.mark.parametrize(
+    "error", [None, BrokenPipeError("gone"), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize("stage", ["handshake", "data"])
+def test_a_bad_record_is_the_reason_though_its_alert_is_not_sent(
+    new_link, fast_loop, stage, error
 ):
-    losses = keep_the_loss(link.server.protocol)
-    record = spoiled_record(link)
-    lose(link.server, error)
-    link.server.give(record)
+    """The transport below is lost, or Ctrl-C comes, before write() returns:
+    Ctrl-C propagates, and the connection has ended.
+    """
+    end = new_link.server
+
+    def write(data):
+        del end.raw.write
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        end.tls.connection_lost(error)
+
+    if stage == "data":
+        new_link.carry()
+    record = NO_HELLO if stage == "handshake" else spoiled_record(new_link)
+    losses = keep_the_loss(end.protocol)
+    waiter = end.tls._waiter = fast_loop.create_future()
+    end.raw.write = write
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            end.give(record)
+        (exc,) = end.raw.calls
+        end.give(record)
+        assert end.raw.calls == [exc]
+        end.tls.connection_lost(None)
+    else:
+        end.give(record)
     one_iteration(fast_loop)
-    (exc,) = losses
-    assert exc.reason in BAD_RECORD
-
-
-def test_a_failed_handshake_is_the_reason_though_its_alert_is_lost(
-    new_link, fast_loop
-):
-    waiter = new_link.server.tls._waiter = fast_loop.create_future()
-    lose(new_link.server)
-    new_link.server.give(NO_HELLO)
-    assert isinstance(waiter.exception(), ssl.SSLError)
+    if stage == "handshake":
+        assert isinstance(waiter.exception(), ssl.SSLError)
+        assert losses == []
+    else:
+        (exc,) = losses
+        assert exc.reason in BAD_RECORD
 
 
 @pytest.mark.parametrize(
@@ -124,33 +102,39 @@ def test_a_call_while_an_alert_is_sent_does_nothing(link, fast_loop, call):
     assert end.tls._timer is None
 
 
-@pytest.mark.parametrize("answer", ["write", "close", "pause_reading"])
-def test_an_answer_to_data_before_a_bad_record(link, fast_loop, answer):
-    """The engine has failed by then: the bad record remains the reason."""
+@pytest.mark.parametrize(
+    "answer", ["nothing", "write", "close", "pause_reading", "abort"]
+)
+@pytest.mark.parametrize("paused", [False, True])
+def test_an_answer_to_data_before_a_bad_record(
+    link, fast_loop, answer, paused
+):
+    """The data arrives first.  The engine has failed by then: the bad record
+    remains the reason but for abort(), also while a peer takes nothing.
+    """
     end = link.server
-    losses = keep_the_loss(end.protocol)
-    end.protocol.data_received = lambda data: (
-        end.protocol.transport.write(b"answer")
-        if answer == "write"
-        else getattr(end.protocol.transport, answer)()
-    )
+    losses, got = keep_the_loss(end.protocol), []
+
+    def received(data):
+        got.append(data)
+        if answer == "write":
+            end.protocol.transport.write(b"answer")
+        elif answer != "nothing":
+            getattr(end.protocol.transport, answer)()
+
+    end.protocol.data_received = received
+    if paused:
+        end.tls.pause_writing()
     end.give(spoiled_record(link, before=b"good"))
     (exc,) = end.raw.calls
-    assert exc.reason in BAD_RECORD
     end.tls.connection_lost(None)
     one_iteration(fast_loop)
-    assert losses == [exc]
-
-
-def test_an_abort_in_data_before_a_bad_record_is_the_reason(link, fast_loop):
-    end = link.server
-    losses = keep_the_loss(end.protocol)
-    end.protocol.data_received = lambda data: end.protocol.transport.abort()
-    end.give(spoiled_record(link, before=b"good"))
-    assert end.raw.calls == ["abort"]
-    end.tls.connection_lost(None)
-    one_iteration(fast_loop)
-    assert losses == [None]
+    assert got == [b"good"]
+    if answer == "abort":
+        assert (exc, losses) == ("abort", [None])
+    else:
+        assert exc.reason in BAD_RECORD
+        assert losses == [exc]
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])

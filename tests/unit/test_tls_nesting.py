@@ -176,7 +176,7 @@ class Program:
         self.rng = random.Random(seed)
         self.budget = self.depth = 0
         self.written, self.sent, self.got = b"", b"", b""
-        self.events, self.buffers = [], []
+        self.events = []
         self.wire = bytearray()
         self.cut = self.lost = self.closed = self.ended = False
         self.raw_paused = self.at_eof = self.deaf = self.may_flush = False
@@ -208,7 +208,7 @@ class Program:
             *[self.write, self.writelines, self.give, self.peer_writes] * 6,
             *[self.pause_raw, self.resume_raw, self.pump] * 2,
             *[self.pause_reading, self.transport.resume_reading],
-            *[self.collect, self.grow, self.set_protocol, self.ask],
+            *[self.collect, self.set_protocol],
         ]
         self.ends = self.rng.random() < 0.5
         if self.ends:
@@ -262,15 +262,7 @@ class Program:
         if part and not self.lost:
             with self.tls.get_buffer(-1) as view:
                 view[: len(part)] = part
-                self.buffers.append(view.obj)
             self.tls.buffer_updated(len(part))
-
-    def grow(self):
-        """Any code that has the memory that was read to may do so."""
-        for buffer in self.buffers:
-            with contextlib.suppress(BufferError):
-                buffer.extend(bytes(200_000))
-        self.buffers.clear()
 
     def peer_writes(self):
         if self.peer.ready and not self.peer.closed and not self.at_eof:
@@ -307,16 +299,6 @@ class Program:
     def set_protocol(self):
         if not self.lost:
             self.transport.set_protocol(Protocol(self))
-
-    def ask(self):
-        self.transport.get_extra_info("ssl_object")
-        self.transport.get_write_buffer_size()
-        self.transport.set_write_buffer_limits(
-            self.rng.choice([0, 1000, 500_000])
-        )
-        self.transport.set_read_buffer_limits(
-            self.rng.choice([0, 1000, 500_000])
-        )
 
     def close(self):
         if self.tls._state.name in ("UNWRAPPED", "DO_HANDSHAKE"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 
 import pytest
@@ -14,9 +13,6 @@ from net_helpers import (
     server_context,
 )
 from tls_ends import (
-    VERSIONS,
-    WirePeer,
-    calling,
     contexts,
     every_side,
     every_version,
@@ -27,11 +23,6 @@ from tracers import Proxy, trace
 
 def tls_of(protocol):
     return protocol.transport.get_extra_info("ssl_object")
-
-
-def version(client, server):
-    server.maximum_version = ssl.TLSVersion.TLSv1_2
-    return (lambda tls: tls.version()), "TLSv1.2"
 
 
 def cipher(client, server):
@@ -50,7 +41,7 @@ def alpn(client, server):
 
 
 @every_side
-@pytest.mark.parametrize("setting", [version, cipher, alpn])
+@pytest.mark.parametrize("setting", [cipher, alpn])
 async def test_settings(tls_pair, side, setting):
     """Both ends say what was agreed on, and bytes go both ways."""
     near, far = contexts(side)
@@ -83,38 +74,6 @@ async def test_sni_callback_may_choose_another_context(tls_pair, run):
     assert names == (("DNS", "other.test"),)
     assert c.transport.get_extra_info("sslcontext") is near
     assert tls_of(c).context is other
-
-
-@pytest.mark.reports
-@pytest.mark.parametrize("answer", ["alert", "raise", "text"])
-async def test_sni_callback_may_refuse(run, answer, monkeypatch):
-    """An alert is sent for what it answers; what it raises is printed."""
-    unraisable = []
-    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
-    near = server_context()
-
-    def refuse(tls, name, context):
-        if answer == "raise":
-            raise ZeroDivisionError
-        if answer == "text":
-            return "no"
-        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-
-    near.sni_callback = refuse
-    async with tls_server(context=near) as (address, protocols):
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            await asyncio.get_running_loop().create_connection(
-                Recorder,
-                *address,
-                ssl=client_context(),
-                server_hostname="localhost",
-            )
-        await iterations(20)
-        assert protocols[0].count("made") == 0
-    kinds = [u.exc_type for u in unraisable]
-    expected = {"alert": [], "raise": [ZeroDivisionError], "text": [TypeError]}
-    assert kinds == expected[answer]
-    unraisable.clear()
 
 
 @pytest.mark.parametrize("side", ["client", "server", "start-tls-server"])
@@ -200,34 +159,6 @@ async def test_keylog_and_msg_callback(tls_pair, tmp_path, version):
     assert await c.peer.read() == b""
     assert "ALERT" in {content for _, _, content in seen}
     near._msg_callback = None
-
-
-@every_version
-async def test_a_session_is_used_again(loop, version):
-    """A server of the loop hands out tickets; a client returns with one."""
-    context = client_context()
-    context.maximum_version = VERSIONS[version]
-    async with tls_server() as (address, protocols):
-
-        async def visit(session):
-            sock = await calling(loop, address)
-            peer = WirePeer(sock, context, False, session=session)
-            await peer.handshake()
-            protocol = protocols[-1]
-            await protocol.wait_for("made")
-            protocol.transport.write(b"x")
-            assert await peer.read_exactly(1) == b"x"
-            got = peer.tls.session, peer.tls.session_reused
-            assert tls_of(protocol).session_reused is got[1]
-            await peer.close_notify()
-            await peer.expect_end()
-            peer.close()
-            return got
-
-        session, reused = await visit(None)
-        assert not reused and session.has_ticket
-        session, reused = await visit(session)
-        assert reused
 
 
 @every_side

@@ -8,7 +8,6 @@ import ssl
 import sys
 import threading
 import warnings
-import weakref
 from asyncio import constants
 
 import pytest
@@ -127,24 +126,9 @@ def unclosed(loop_factory):
     peers[0].close()
 
 
-lives_on = pytest.mark.skipif(
+@pytest.mark.skipif(
     sys.version_info >= (3, 15), reason="asyncio's own lives on as well"
 )
-
-
-@lives_on
-def test_an_unclosed_transport_warns(unclosed):
-    """As each unclosed transport does; its descriptor is closed."""
-    ref = weakref.ref(unclosed.pop())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        gc.collect()
-    assert ref() is None
-    texts = [str(w.message) for w in caught if w.category is ResourceWarning]
-    assert any(text.startswith("unclosed transport <") for text in texts)
-
-
-@lives_on
 @pytest.mark.parametrize("method", ["close", "abort", "resume_reading"])
 def test_it_raises_one_error_once_the_loop_is_closed(
     unclosed, method, monkeypatch

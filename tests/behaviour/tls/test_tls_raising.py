@@ -136,18 +136,6 @@ async def test_exceptions_of_connection_made_are_reported(run, loop, reports):
 
 
 @every_side
-async def test_connection_lost(tls_pair, side, reports):
-    c = await tls_pair(Recorder(lost=fail), side=side)
-    c.transport.abort()
-    await c.protocol.wait_lost()
-    await iterations(2)
-    (report,) = reports
-    assert report["message"].startswith("Exception in callback")
-    assert isinstance(report["exception"], ZeroDivisionError)
-    reports.clear()
-
-
-@every_side
 async def test_lines_that_are_no_bytes(tls_pair, side, reports):
     """writelines() of text ends the connection, as asyncio has it."""
     c = await tls_pair(side=side)

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import socket
 import ssl
 
 import pytest
-from net_helpers import (
-    KIB,
-    PY313,
-    Recorder,
-    client_context,
-    iterations,
-    server_context,
-)
+from net_helpers import KIB, Recorder, iterations
 from tls_ends import (
     closes_with_raw,
-    contexts,
     every_side,
     every_version,
     every_way,
-    meet_client,
+    open_plain,
+    start_tls,
 )
 
 
@@ -102,29 +93,6 @@ async def test_abort_ends_at_once(settled_pair, side):
         await c.peer.read()
 
 
-@every_version
-@pytest.mark.parametrize("call", ["close", "abort"])
-async def test_an_end_inside_connection_made(run, call, version):
-    """create_connection returns a transport that is closing."""
-
-    def end(protocol, *args):
-        getattr(protocol.transport, call)()
-
-    near = Recorder(made=end)
-    task, peer = await meet_client(lambda: near, *contexts("client", version))
-    with contextlib.suppress(ssl.SSLError, ConnectionError):
-        await peer.handshake()
-        assert await peer.read() == b""
-        await peer.close_notify()
-    transport, _ = await task
-    assert transport.is_closing()
-    assert await near.wait_lost() is None
-    assert near.names[0] == "made" and near.names[-1] == "lost"
-    assert near.data == b""
-    near.check()
-    peer.close()
-
-
 @every_side
 @pytest.mark.parametrize("end", ["close_notify", "ragged"])
 async def test_a_true_answer_of_eof_received_only_warns(
@@ -184,47 +152,6 @@ async def test_a_shutdown_that_takes_too_long(settled_pair, side, talks_on):
     assert c.protocol.names == ["made", "lost"]
 
 
-@pytest.mark.parametrize("value", [0, -1])
-@pytest.mark.parametrize("name", ["handshake", "shutdown"])
-async def test_timeouts_are_positive(run, loop, name, value, monkeypatch):
-    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: None)
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    with far, near, pytest.raises(ValueError) as caught:
-        await loop.create_unix_connection(
-            Recorder,
-            sock=near,
-            ssl=client_context(),
-            server_hostname="localhost",
-            **{f"ssl_{name}_timeout": value},
-        )
-    assert str(caught.value) == (
-        f"ssl_{name}_timeout should be a positive number, got {value}"
-    )
-    del caught
-    gc.collect()
-
-
-@pytest.mark.skipif(not PY313, reason="it came with 3.13")
-@pytest.mark.parametrize("call", ["close_clients", "abort_clients"])
-async def test_a_server_ends_its_connections(run, loop, call):
-    """They are ended as plain ones are: at the level of the wire."""
-    far = Recorder()
-    server = await loop.create_server(
-        lambda: far, "127.0.0.1", 0, ssl=server_context()
-    )
-    address = server.sockets[0].getsockname()
-    _, near = await loop.create_connection(
-        Recorder, *address, ssl=client_context(), server_hostname="localhost"
-    )
-    await far.wait_for("made")
-    server.close()
-    getattr(server, call)()
-    assert await far.wait_lost() is None
-    await server.wait_closed()
-    await near.wait_lost()
-
-
 @closes_with_raw
 async def test_is_closing_includes_the_underlying_transport(tls_pair):
     """The plain transport below may be closing, the TLS one not yet."""
@@ -234,3 +161,14 @@ async def test_is_closing_includes_the_underlying_transport(tls_pair):
     c.transport._ssl_protocol._transport.abort()
     assert c.transport.is_closing()
     await c.protocol.wait_lost()
+
+
+@pytest.mark.parametrize("name", ["handshake", "shutdown"])
+async def test_timeouts_are_positive(run, name):
+    plain, sock = await open_plain(protocol := Recorder())
+    name = f"ssl_{name}_timeout"
+    with sock, pytest.raises(ValueError) as caught:
+        await start_tls(plain, protocol, "client", **{name: 0})
+    assert str(caught.value) == f"{name} should be a positive number, got 0"
+    plain.abort()
+    await protocol.wait_lost()

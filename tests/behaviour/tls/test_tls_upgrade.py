@@ -51,14 +51,6 @@ async def direct(call):
     return await call
 
 
-async def within_time(call):
-    return await asyncio.wait_for(call, 20)
-
-
-async def in_a_task(call):
-    return await asyncio.create_task(call)
-
-
 async def gathered(call):
     (result,) = await asyncio.gather(call)
     return result
@@ -139,8 +131,6 @@ def upgrading(run, side, version):
     [
         (Recorder, direct),
         (BufferedRecorder, direct),
-        (Recorder, within_time),
-        (Recorder, in_a_task),
         (Recorder, gathered),
         (Recorder, shielded),
         (Recorder, in_a_group),

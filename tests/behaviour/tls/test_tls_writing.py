@@ -208,22 +208,6 @@ async def test_pause_and_resume(tls_pair, side):
 
 
 @every_side
-async def test_lower_marks_pause_at_once(tls_pair, side):
-    """Buffered data is compared with new marks when they are set."""
-    c = await tls_pair(side=side)
-    total = 0
-    while c.transport.get_write_buffer_size() < 100_000:
-        c.transport.write(bytes(32 * KIB))
-        total += 32 * KIB
-    assert not c.protocol.count("pause")
-    c.transport.set_write_buffer_limits(high=50_000)
-    assert c.protocol.count("pause") == 1
-    c.transport.set_write_buffer_limits(high=20 * MIB, low=10 * MIB)
-    assert c.protocol.count("resume") == 1
-    await c.peer.read_exactly(total)
-
-
-@every_side
 async def test_a_peer_that_never_reads_and_sends(settled_pair, side):
     """We get its bytes: one direction does not block the other."""
     c = await settled_pair(side=side)
@@ -245,25 +229,6 @@ async def test_a_half_close_is_not_for_tls(tls_pair, side):
     with pytest.raises(NotImplementedError):
         c.transport.write_eof()
     await c.settle()
-
-
-@every_side
-@pytest.mark.parametrize("call", ["close", "abort"])
-async def test_an_end_inside_pause_writing(tls_pair, side, call):
-    """Nothing is called after that but the loss."""
-
-    def end(protocol):
-        getattr(protocol.transport, call)()
-
-    c = await tls_pair(Recorder(pause=end), side=side)
-    total = fill(c)
-    if call == "close":
-        got = await c.peer.read_to_end()
-        assert len(got) == total
-        await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names[:2] == ["made", "pause"]
-    assert c.protocol.names[-1] == "lost"
 
 
 @every_side
