@@ -255,62 +255,6 @@ class TlsLink:
         events[:] = [event for event in events if event[0] != "data"]
 
 
-def connect_tls(
-    listener: socket.socket, factory: Any, context: Any, **options: Any
-) -> asyncio.Task[Any]:
-    """A task that connects to *listener* with TLS."""
-    loop = asyncio.get_running_loop()
-    options.setdefault("server_hostname", "localhost")
-    return loop.create_task(
-        loop.create_connection(
-            factory, *listener.getsockname(), ssl=context, **options
-        )
-    )
-
-
-async def meet_client(
-    factory: Any, near: Any, far: Any, **options: Any
-) -> tuple[asyncio.Task[Any], WirePeer]:
-    """The task of a client that connects, and its peer; no handshake yet."""
-    with listening_socket() as listener:
-        task = connect_tls(listener, factory, near, **options)
-        loop = asyncio.get_running_loop()
-        sock, _ = await loop.sock_accept(listener)
-    return task, WirePeer(sock, far, True)
-
-
-async def meet_server(
-    factory: Any, near: Any, far: Any, **options: Any
-) -> WirePeer:
-    """The peer of a server's connection; no handshake yet."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        factory, "127.0.0.1", 0, ssl=near, **options
-    )
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, server.sockets[0].getsockname())
-    server.close()
-    return WirePeer(sock, far, False)
-
-
-async def _open_client(
-    protocol: Any, near: Any, far: Any, options: Any
-) -> tuple[Any, Any, WirePeer]:
-    task, peer = await meet_client(lambda: protocol, near, far, **options)
-    await peer.handshake()
-    return *await task, peer
-
-
-async def _open_server(
-    protocol: Any, near: Any, far: Any, options: Any
-) -> tuple[Any, Any, WirePeer]:
-    peer = await meet_server(lambda: protocol, near, far, **options)
-    await peer.handshake()
-    await protocol.wait_for("made")
-    return protocol.transport, protocol, peer
-
-
 async def open_plain(protocol: Any) -> tuple[Any, socket.socket]:
     """A plain transport of *protocol*, and its peer's socket."""
     near, far = tcp_socketpair()
@@ -336,17 +280,45 @@ def start_tls(
     )
 
 
-async def _upgrade(
-    protocol: Any, side: str, near: Any, far: Any, options: Any
-) -> tuple[Any, Any, WirePeer]:
-    plain, sock = await open_plain(protocol)
-    task = asyncio.ensure_future(
-        start_tls(plain, protocol, side, near, **options)
-    )
-    peer = WirePeer(sock, far, side == "start-tls-client")
-    await peer.handshake()
-    protocol.transport = await task
-    return protocol.transport, protocol, peer
+async def calling(
+    loop: asyncio.AbstractEventLoop, address: Any
+) -> socket.socket:
+    """A plain socket that is connected to *address*."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    await loop.sock_connect(sock, address)
+    return sock
+
+
+async def meet(
+    side: str, protocol: Any, near: Any, far: Any, **options: Any
+) -> tuple[Any, WirePeer]:
+    """The task of what connects, and the peer; no handshake yet.
+
+    A server has no task: connection_made says when it is connected.
+    """
+    loop, task = asyncio.get_running_loop(), None
+    if side == "client":
+        options = {"server_hostname": "localhost", **options}
+        with listening_socket() as listener:
+            address = listener.getsockname()
+            connecting = loop.create_connection(
+                lambda: protocol, *address, ssl=near, **options
+            )
+            task = loop.create_task(connecting)
+            sock, _ = await loop.sock_accept(listener)
+    elif side == "server":
+        server = await loop.create_server(
+            lambda: protocol, "127.0.0.1", 0, ssl=near, **options
+        )
+        sock = await calling(loop, server.sockets[0].getsockname())
+        server.close()
+    else:
+        plain, sock = await open_plain(protocol)
+        task = loop.create_task(
+            start_tls(plain, protocol, side, near, **options)
+        )
+    return task, WirePeer(sock, far, side.endswith("client"))
 
 
 @contextlib.asynccontextmanager
@@ -368,13 +340,15 @@ async def tls_link(
     protocol = protocol or Recorder()
     contexts_ = contexts(side, version)
     near, far = near or contexts_[0], far or contexts_[1]
-    if side == "client":
-        opened = await _open_client(protocol, near, far, options)
-    elif side == "server":
-        opened = await _open_server(protocol, near, far, options)
+    task, peer = await meet(side, protocol, near, far, **options)
+    await peer.handshake()
+    if task is None:
+        await protocol.wait_for("made")
+    elif side == "client":
+        await task
     else:
-        opened = await _upgrade(protocol, side, near, far, options)
-    link = TlsLink(*opened)
+        protocol.transport = await task
+    link = TlsLink(protocol.transport, protocol, peer)
     try:
         yield link
         if not protocol.lost:
@@ -392,16 +366,6 @@ async def tls_link(
 def echo(protocol: Any, data: bytes) -> None:
     """A hook that sends data back."""
     protocol.transport.write(data)
-
-
-async def calling(
-    loop: asyncio.AbstractEventLoop, address: Any
-) -> socket.socket:
-    """A plain socket that is connected to *address*."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, address)
-    return sock
 
 
 @contextlib.asynccontextmanager

@@ -50,32 +50,24 @@ class LibsslCalls:
         # And there CPython stores its object in the SSL.
         assert self.library.SSL_get_ex_data(self.ssl, 0) == id(owner)
 
+    def _seal(self, count: int, call: Any, *args: Any) -> bytes:
+        assert not self.peer.outgoing.pending
+        for _ in range(count):
+            assert call(self.ssl, *args) == 1
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.peer.tls.do_handshake()
+        return bytes(self.peer.outgoing.read())
+
     def seal_key_updates(self, count: int, asking: bool) -> bytes:
         """So many KeyUpdate messages, not sent.
 
         *asking* says whether each wants one of the other side's in return.
         """
-        assert not self.peer.outgoing.pending
-        for _ in range(count):
-            assert self.library.SSL_key_update(self.ssl, asking) == 1
-            self.peer.tls.do_handshake()
-        return bytes(self.peer.outgoing.read())
+        return self._seal(count, self.library.SSL_key_update, asking)
 
-    def seal_hello_requests(self, count: int) -> bytes:
-        """So many HelloRequest messages of a server, not sent."""
-        assert not self.peer.outgoing.pending
-        for _ in range(count):
-            assert self.library.SSL_renegotiate(self.ssl) == 1
-            self.peer.tls.do_handshake()
-        return bytes(self.peer.outgoing.read())
-
-    def seal_renegotiation(self) -> bytes:
-        """What asks the other side for a new handshake, not sent."""
-        assert not self.peer.outgoing.pending
-        assert self.library.SSL_renegotiate(self.ssl) == 1
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self.peer.tls.do_handshake()
-        return bytes(self.peer.outgoing.read())
+    def seal_renegotiations(self, count: int) -> bytes:
+        """So many times what asks for a new handshake, not sent."""
+        return self._seal(count, self.library.SSL_renegotiate)
 
     def count_renegotiations(self) -> int:
         """How many handshakes there were after the first one."""

@@ -64,23 +64,6 @@ async def test_close_while_reading_is_paused(settled_pair, side, waiting):
 
 
 @every_side
-@pytest.mark.parametrize("size", [10, 100_000])
-async def test_a_buffer_that_is_a_bytearray(tls_pair, side, size):
-    """asyncio slices it and so writes the second record into a copy."""
-    c = await tls_pair(BufferedRecorder(size), side=side)
-    expected = b"".join(pattern(n + 1, n) for n in range(50))
-    await c.peer.send(
-        b"".join(c.peer.seal(pattern(n + 1, n)) for n in range(50))
-    )
-    assert await c.protocol.wait_data(len(expected)) == expected
-    large = pattern(200_000)
-    await c.peer.write(large)
-    assert await c.protocol.wait_data(len(expected) + len(large)) == (
-        expected + large
-    )
-
-
-@every_side
 async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
     """asyncio's forgets its SSLProtocol, and each later call fails.
 

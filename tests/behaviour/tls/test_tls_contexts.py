@@ -25,36 +25,6 @@ def tls_of(protocol):
     return protocol.transport.get_extra_info("ssl_object")
 
 
-def cipher(client, server):
-    """One that is not of the AEAD kind: its records differ."""
-    server.maximum_version = ssl.TLSVersion.TLSv1_2
-    name = "ECDHE-ECDSA-AES128-SHA256"
-    for context in (client, server):
-        context.set_ciphers(f"{name}:@SECLEVEL=0")
-    return (lambda tls: tls.cipher()[0]), name
-
-
-def alpn(client, server):
-    client.set_alpn_protocols(["h2", "http/1.1"])
-    server.set_alpn_protocols(["http/1.1"])
-    return (lambda tls: tls.selected_alpn_protocol()), "http/1.1"
-
-
-@every_side
-@pytest.mark.parametrize("setting", [cipher, alpn])
-async def test_settings(tls_pair, side, setting):
-    """Both ends say what was agreed on, and bytes go both ways."""
-    near, far = contexts(side)
-    client, server = (near, far) if side == "client" else (far, near)
-    say, expected = setting(client, server)
-    c = await tls_pair(side=side, near=near, far=far)
-    assert say(tls_of(c)) == say(c.peer.tls) == expected
-    c.transport.write(b"x" * 100_000)
-    assert await c.peer.read_exactly(100_000) == b"x" * 100_000
-    await c.peer.write(b"y" * 100_000)
-    assert await c.protocol.wait_data(100_000) == b"y" * 100_000
-
-
 async def test_sni_callback_may_choose_another_context(tls_pair, run):
     near, other = server_context(), server_context("other")
     asked = []

@@ -20,18 +20,9 @@ from tls_ends import (
     echo,
     every_side,
     every_version,
-    meet_client,
-    meet_server,
+    meet,
     tls_server,
 )
-
-
-async def meet(side, factory, near, far, **options):
-    """The peer of a connection that begins, and a client's task."""
-    if side == "client":
-        task, peer = await meet_client(factory, near, far, **options)
-        return peer, task
-    return await meet_server(factory, near, far, **options), None
 
 
 class StreamReplies(asyncio.StreamReaderProtocol):
@@ -64,7 +55,7 @@ async def test_a_request_with_eof_behind_it_gets_its_reply(
 ):
     """It is in the segment of the handshake's last flight, too."""
     protocol = Recorder(data=echo) if kind == "plain" else StreamReplies()
-    peer, task = await meet(side, lambda: protocol, *contexts(side, version))
+    task, peer = await meet(side, protocol, *contexts(side, version))
     await peer.attempt(peer.tls.do_handshake)
     await peer.send(peer.outgoing.read() + peer.seal(request_))
     peer.send_eof()
@@ -93,7 +84,7 @@ async def test_the_order_at_the_end_of_a_handshake(run, loop):
         loop.call_soon(lambda: known["done"].append(task.done()))
 
     near = Recorder(made=made)
-    task, peer = await meet_client(lambda: near, *contexts("client"))
+    task, peer = await meet("client", near, *contexts("client"))
     await peer.handshake()
     transport, protocol = await task
     assert protocol is near and transport is near.transport
@@ -166,7 +157,7 @@ async def test_the_peer_that_we_refuse_gets_an_alert(
     else:
         context.verify_mode = ssl.CERT_REQUIRED
         alert = "ALERT_(CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE)"
-    peer, task = await meet(side, lambda: near, context, far)
+    task, peer = await meet(side, near, context, far)
     with pytest.raises(ssl.SSLError, match=alert):
         await peer.drive(peer.tls.do_handshake)
         await peer.read()  # in 1.3 a client is done before it is judged
@@ -185,8 +176,8 @@ async def test_a_silent_peer_is_left(run, loop, side, reports):
     """The words of the timeout are asyncio's."""
     near = Recorder()
     started = loop.time()
-    peer, task = await meet(
-        side, lambda: near, *contexts(side), ssl_handshake_timeout=0.03
+    task, peer = await meet(
+        side, near, *contexts(side), ssl_handshake_timeout=0.03
     )
     assert (await peer.expect_end() == b"") is (side == "server")
     assert loop.time() - started >= 0.029
@@ -216,7 +207,7 @@ async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair, loop):
 async def test_create_connection_is_cancelled(run, loop, stage, reports):
     """The peer sees the end; no protocol method was called."""
     near = Recorder()
-    task, peer = await meet_client(lambda: near, *contexts("client"))
+    task, peer = await meet("client", near, *contexts("client"))
     await peer._pull()
     if stage != "hello":
         with contextlib.suppress(ssl.SSLWantReadError):

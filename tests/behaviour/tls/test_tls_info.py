@@ -7,18 +7,19 @@ import gc
 import ssl
 import sys
 import threading
-import warnings
 from asyncio import constants
 
 import pytest
 from net_helpers import pattern
-from tls_ends import contexts, every_side, every_way, meet_client
+from tls_ends import contexts, every_side, every_way, meet
 
 
 @every_way
 async def test_extra_info(tls_pair, side):
     """After the end what TLS knew stays known; the wire's part is gone."""
     near, far = contexts(side)
+    near.set_alpn_protocols(["h2", "http/1.1"])
+    far.set_alpn_protocols(["http/1.1"])
     c = await tls_pair(side=side, near=near, far=far)
     info = c.transport.get_extra_info
     tls = info("ssl_object")
@@ -26,6 +27,7 @@ async def test_extra_info(tls_pair, side):
     assert info("sslcontext") is near
     assert info("cipher") == tls.cipher()
     assert info("compression") is None
+    assert tls.selected_alpn_protocol() == "http/1.1"
     assert info("peercert") == tls.getpeercert()
     assert tls.server_side is (not side.endswith("client"))
     assert tls.server_hostname == (
@@ -101,40 +103,31 @@ async def test_the_ssl_object_is_used_from_threads(tls_pair, side, in_thread):
     assert len(seen - {None}) == 1
 
 
-@pytest.fixture
-def unclosed(loop_factory):
-    """Return a transport of a closed loop, in a list: it is freed after."""
-    loop = loop_factory()
-    peers = []
-
-    async def main():
-        task, peer = await meet_client(asyncio.Protocol, *contexts("client"))
-        peers.append(peer)
-        await peer.handshake()
-        transport, _ = await task
-        transport.pause_reading()
-        return transport
-
-    made = [loop.run_until_complete(main())]
-    loop.close()
-    del loop
-    yield made
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        made.clear()
-        gc.collect()
-    peers[0].close()
-
-
 @pytest.mark.skipif(
     sys.version_info >= (3, 15), reason="asyncio's own lives on as well"
 )
 @pytest.mark.parametrize("method", ["close", "abort", "resume_reading"])
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_it_raises_one_error_once_the_loop_is_closed(
-    unclosed, method, monkeypatch
+    loop_factory, method, monkeypatch
 ):
     unraisable = []
     monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    loop = loop_factory()
+
+    async def main():
+        protocol = asyncio.Protocol()
+        task, peer = await meet("client", protocol, *contexts("client"))
+        await peer.handshake()
+        transport, _ = await task
+        transport.pause_reading()
+        return transport, peer
+
+    transport, peer = loop.run_until_complete(main())
+    loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
-        getattr(unclosed[0], method)()
+        getattr(transport, method)()
     assert unraisable == []
+    peer.close()
+    del transport, loop
+    gc.collect()

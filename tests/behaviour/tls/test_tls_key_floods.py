@@ -145,7 +145,7 @@ async def test_renegotiations_that_a_server_requests_are_refused(settled_pair):
     near.options |= ssl.OP_NO_RENEGOTIATION
     c = await settled_pair(side="client", version="1.2", near=near)
     calls = LibsslCalls(c.peer)
-    flood = Flood(c, lambda: calls.seal_hello_requests(1000))
+    flood = Flood(c, lambda: calls.seal_renegotiations(1000))
     await flood.go_on()
     # To the peer's OpenSSL a refusal is an error: its socket takes them.
     taking = asyncio.ensure_future(c.peer.recv_all())

@@ -13,7 +13,7 @@ from tls_ends import (
     contexts,
     every_side,
     every_version,
-    meet_client,
+    meet,
     tls_server,
 )
 
@@ -98,7 +98,7 @@ async def test_an_exception_while_reading_ends_the_connection(
 async def test_connection_made_of_a_client(run, version, reports):
     """create_connection raises it, and the connection is lost with it."""
     near = Recorder(made=fail)
-    task, peer = await meet_client(lambda: near, *contexts("client", version))
+    task, peer = await meet("client", near, *contexts("client", version))
     with contextlib.suppress(ssl.SSLError, ConnectionError):
         await peer.handshake()
     with pytest.raises(ZeroDivisionError):

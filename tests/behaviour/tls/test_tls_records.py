@@ -55,21 +55,6 @@ async def test_a_record_cut_at_each_place(settled_pair, side):
 
 
 @every_side
-async def test_records_of_all_sizes(tls_pair, side):
-    """Around the limit of a record and around powers of two."""
-    sizes = [1, 2, 15, 16, 17, 255, 256, 257, 4095, 4096, 4097]
-    sizes += [RECORD - 1, RECORD, RECORD + 1, 2 * RECORD, 2 * RECORD + 1]
-    c = await tls_pair(side=side)
-    data = b"".join(pattern(size, size) for size in sizes)
-    for size in sizes:
-        await c.peer.write(pattern(size, size))
-    assert await c.protocol.wait_data(len(data)) == data
-    for size in sizes:
-        c.transport.write(pattern(size, size))
-    assert await c.peer.read_exactly(len(data)) == data
-
-
-@every_side
 @every_version
 async def test_writes_are_in_records_of_the_largest_size(
     tls_pair, side, version

@@ -18,7 +18,7 @@ from net_helpers import (
     iterations,
     pattern,
 )
-from tls_ends import closes_with_raw, contexts, every_side, meet_client
+from tls_ends import closes_with_raw, contexts, every_side, meet
 
 #: Asyncio's marks for what TLS has not yet given to the wire.
 LOW, HIGH = 128 * KIB, 512 * KIB
@@ -104,7 +104,7 @@ async def test_writes_while_the_peer_renegotiates(settled_pair, side):
     calls = LibsslCalls(c.peer)
     expected = b""
     for number in range(1, 4):
-        await c.peer.send(calls.seal_renegotiation())
+        await c.peer.send(calls.seal_renegotiations(1))
         for piece in range(200):
             lines = b"<%d %d>\n" % (number, piece) * (1 + piece * 10)
             c.transport.write(lines)
@@ -265,7 +265,7 @@ async def stream_to_peer(loop):
     """A reader and a writer of a client, and the wire's other end."""
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
-    task, peer = await meet_client(lambda: protocol, *contexts("client"))
+    task, peer = await meet("client", protocol, *contexts("client"))
     await peer.handshake()
     transport, _ = await task
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
