@@ -1,8 +1,8 @@
 """run_in_executor of fastloop: what asyncio's does not promise, or not do.
 
 Behaviour that both share is in behaviour/executor/test_executor.py; here are
-jobs in the queue of a standard thread pool, their references and threads that
-cannot be started.  Jobs wait for events, never for time.
+jobs in the queue of a standard thread pool, and threads that cannot be
+started.  Jobs wait for events, never for time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gc
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
@@ -21,10 +21,7 @@ import pytest
 from builds import HAS_GIL
 from patience import PATIENCE
 
-NOT_BUILT = "the fastloop package is not built"
-fastloop = pytest.importorskip(
-    "fastloop", reason=NOT_BUILT, exc_type=ImportError
-)
+import fastloop
 
 
 @pytest.fixture
@@ -32,26 +29,8 @@ def loop() -> Iterator[Any]:
     """Return a fastloop loop; its default executor is shut down after."""
     loop = fastloop.new_event_loop()
     yield loop
-    if not loop.is_closed():
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-@pytest.fixture
-def pools() -> Iterator[Callable[..., Any]]:
-    """Return a function that makes executors, which are joined after."""
-    made: list[Any] = []
-
-    def make(max_workers: int | None = None) -> Any:
-        pool = ThreadPoolExecutor(max_workers, "asyncio")
-        made.append(weakref.ref(pool))
-        return pool
-
-    yield make
-    for ref in made:
-        pool = ref()
-        if pool is not None:
-            pool.shutdown()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 class Gate:
@@ -75,9 +54,6 @@ def name() -> str:
     return threading.current_thread().name
 
 
-# -- threads ------------------------------------------------------------------
-
-
 def test_without_a_thread_the_call_is_refused_and_never_runs(
     loop, monkeypatch
 ):
@@ -93,9 +69,6 @@ def test_without_a_thread_the_call_is_refused_and_never_runs(
     future = loop.run_in_executor(None, name)
     assert loop.run_until_complete(future) == "asyncio_0"
     assert ran == []
-
-
-# -- the queue ----------------------------------------------------------------
 
 
 def jobs_in_c_before_the_loop_came(loop, pool):
@@ -119,21 +92,19 @@ def jobs_in_c_before_the_loop_came(loop, pool):
 
 
 @pytest.mark.skipif(not HAS_GIL, reason="there is no GIL to yield")
-def test_jobs_in_c_do_not_block_the_loop(loop, pools):
+def test_jobs_in_c_do_not_block_the_loop(loop):
     """A worker that never enters the interpreter still yields the GIL."""
-    pool = pools(1)
     # One that does not has run all of them or, before the kernel let it
     # begin, none; on a busy machine this may be so once and again.
-    assert any(
-        0 < jobs_in_c_before_the_loop_came(loop, pool) < 500 for _ in range(20)
-    )
+    with ThreadPoolExecutor(1) as pool:
+        assert any(
+            0 < jobs_in_c_before_the_loop_came(loop, pool) < 500
+            for _ in range(20)
+        )
 
 
-# -- shutdown, and initializers that fail -------------------------------------
-
-
-def test_shutdown_can_cancel_waiting_jobs(loop, pools):
-    pool = pools(1)
+def test_shutdown_can_cancel_waiting_jobs(loop):
+    pool = ThreadPoolExecutor(1)
     gate = Gate()
     ran: list[int] = []
     first = loop.run_in_executor(pool, gate, 1)
@@ -147,6 +118,7 @@ def test_shutdown_can_cancel_waiting_jobs(loop, pools):
         loop.run_until_complete(ours)
     assert loop.run_until_complete(first) == 1
     assert ran == []
+    pool.shutdown()
 
 
 def test_an_initializer_that_fails_fails_the_jobs_that_wait(loop):
@@ -166,9 +138,6 @@ def test_an_initializer_that_fails_fails_the_jobs_that_wait(loop):
                 loop.run_until_complete(future)
         with pytest.raises(BrokenThreadPool):
             loop.run_in_executor(pool, name)
-
-
-# -- collection ---------------------------------------------------------------
 
 
 def test_an_unreferenced_loop_is_collected_and_its_threads_end():

@@ -1,0 +1,50 @@
+"""TLS connections that are called from within their own calls.
+
+Protocols, transports below and classes in place of ssl.SSLObject write, bring
+records or end in the midst of any call: fuzz/fuzz_tls.py has what they do and
+what may not happen.  Here are the inputs of its corpus, and inputs by chance.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).parent.parent / "fuzz"
+CORPUS = (FUZZ / "corpus" / "tls.txt").read_text().split()
+BLOCKS, PROGRAMS = 12, 100
+#: Spoiled records, lost transports and ends are rare: else most end at once.
+WEIGHTS = [1 if byte >> 1 & 15 in (7, 8, 9) else 8 for byte in range(256)]
+
+
+@pytest.fixture(scope="module")
+def run_input():
+    """Return what runs an input."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(FUZZ)
+        fuzz, harness = map(importlib.import_module, ("fuzz_tls", "harness"))
+    loops = fuzz.loops()
+    run = fuzz.runner(loops)
+    yield lambda data: run(harness.Tape(data))
+    for loop in loops:
+        loop.close()
+
+
+def test_the_corpus(run_input):
+    for line in CORPUS:
+        run_input(bytes.fromhex(line))
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_programs_by_chance(run_input, block):
+    for seed in range(block * PROGRAMS, (block + 1) * PROGRAMS):
+        chance = random.Random(seed)
+        data = bytes(chance.choices(range(256), WEIGHTS, k=400))
+        try:
+            run_input(data)
+        except BaseException as exc:
+            exc.add_note(f"seed {seed}")
+            raise
