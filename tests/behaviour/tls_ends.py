@@ -38,7 +38,7 @@ every_way = pytest.mark.parametrize("side", WAYS)
 every_version = pytest.mark.parametrize("version", VERSIONS)
 
 #: The first byte of a record says what it holds.
-HANDSHAKE, APPLICATION_DATA = 22, 23
+APPLICATION_DATA = 23
 #: How much plain text a record takes.
 RECORD = 16384
 

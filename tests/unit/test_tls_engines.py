@@ -283,14 +283,13 @@ sys.path.insert(0, {folder!r})
 import fastloop
 from fastloop import _tls
 _tls._library = {library!r}
-from tls_memory_link import CERTS, Link, Raw, contexts, one_iteration
+from tls_memory_link import Link, contexts
 loop = fastloop.new_event_loop()
 link = Link(loop, *contexts())
 link.begin()
 link.carry()
 print(link.client.engine)
-for end in (link.client, link.server):
-    end.tls.connection_lost(None)
+link.end()
 loop.close()
 """
 

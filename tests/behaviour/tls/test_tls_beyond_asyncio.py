@@ -65,10 +65,7 @@ async def test_close_while_reading_is_paused(settled_pair, side, waiting):
 
 @every_side
 async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
-    """asyncio's forgets its SSLProtocol, and each later call fails.
-
-    Its context is dropped in the end: CPython's tests look for that.
-    """
+    """asyncio's forgets its SSLProtocol, and each later call fails."""
     c = await tls_pair(side=side)
     await c.settle()
     for _ in range(3):
@@ -82,10 +79,6 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
     c.transport.write(b"dropped")
     c.transport.abort()
     assert await c.protocol.wait_lost() is None
-    assert [info(n) for n in ("ssl_object", "sslcontext", "cipher")] == (
-        [None] * 3
-    )
-    assert c.transport.get_read_buffer_size() == 0
 
 
 @every_side

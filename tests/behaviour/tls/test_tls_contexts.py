@@ -15,7 +15,6 @@ from net_helpers import (
 from tls_ends import (
     contexts,
     every_side,
-    every_version,
     tls_server,
 )
 from tracers import Proxy, trace
@@ -104,31 +103,6 @@ async def test_the_server_hostname_defaults_to_the_host(loop):
         transport.close()
         await near.wait_lost()
         await protocols[0].wait_lost()
-
-
-@every_version
-async def test_keylog_and_msg_callback(tls_pair, tmp_path, version):
-    """Both are called in the handshake and for later records."""
-    near, far = contexts("client", version)
-    near.keylog_filename = str(tmp_path / "keys")
-    seen = []
-
-    def note(tls, direction, number, content, message, data):
-        seen.append((type(tls), direction, content.name))
-
-    near._msg_callback = note
-    c = await tls_pair(near=near, far=far)
-    await c.settle()
-    keys = (tmp_path / "keys").read_text()
-    secret = "CLIENT_RANDOM" if version == "1.2" else "CLIENT_TRAFFIC_SECRET_0"
-    assert secret in keys
-    assert {kind for kind, _, _ in seen} == {ssl.SSLObject}
-    assert {way for _, way, _ in seen} == {"read", "write"}
-    seen.clear()
-    c.transport.close()
-    assert await c.peer.read() == b""
-    assert "ALERT" in {content for _, _, content in seen}
-    near._msg_callback = None
 
 
 @every_side

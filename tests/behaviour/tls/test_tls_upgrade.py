@@ -27,9 +27,9 @@ from patience import PATIENCE
 from tls_ends import (
     WAYS,
     InnerPeer,
-    PlainPeer,
     WirePeer,
     contexts,
+    every_side,
     open_plain,
     start_tls,
 )
@@ -463,39 +463,25 @@ async def test_start_tls_does_not_wait_for_a_peer_that_is_gone(
     assert reports == []
 
 
-#: asyncio raises a TypeError where the outer connection is of TLS, too.
-in_tls = pytest.param("tls", marks=pytest.mark.native_tls)
+# -- TLS in TLS ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("side", ["client", "server"])
-@pytest.mark.parametrize("outer", ["plain", in_tls])
-async def test_a_failed_handshake_ends_the_connection(
-    run, tls_pair, side, outer, reports
+@pytest.mark.native_tls
+@every_side
+async def test_a_failed_inner_handshake_ends_the_outer_connection(
+    tls_pair, side, reports
 ):
-    """start_tls raises OpenSSL's error."""
-    if outer == "tls":
-        c = await tls_pair(side=side)
-        peer, protocol, transport = c.peer, c.protocol, c.transport
-    else:
-        protocol = Recorder()
-        transport, sock = await open_plain(protocol)
-        peer = PlainPeer(sock)
-    task = asyncio.ensure_future(start_tls(transport, protocol, side))
-    await iterations(5)  # it is not for the plain protocol
-    text = b"not TLS at all, and long enough to see that"
-    await (peer.write if outer == "tls" else peer.send)(text)
+    """start_tls raises OpenSSL's error and not a TypeError of asyncio's."""
+    c = await tls_pair(side=side)
+    task = asyncio.ensure_future(start_tls(c.transport, c.protocol, side))
+    await c.peer.write(b"not TLS at all, and long enough to see that")
     with pytest.raises(ssl.SSLError):
         await task
-    assert transport.is_closing()
-    await peer.expect_end()
-    if outer == "tls":
-        assert isinstance(await protocol.wait_lost(), ssl.SSLError)
-        assert protocol.names == ["made", "lost"]
-    peer.close()
+    assert c.transport.is_closing()
+    assert isinstance(await c.protocol.wait_lost(), ssl.SSLError)
+    await c.peer.expect_end()
+    assert c.protocol.names == ["made", "lost"]
     assert reports == []
-
-
-# -- TLS in TLS ---------------------------------------------------------------
 
 
 #: With a mark of 0 asyncio's outer transport pauses the inner one twice.
