@@ -41,20 +41,6 @@ async def test_records_of_one_segment_are_one_call(
 
 
 @every_side
-async def test_a_record_cut_at_each_place(settled_pair, side):
-    """Two records, cut in two: the cut may be in a header too."""
-    c = await settled_pair(side=side)
-    expected = b""
-    for cut in range(1, 2 * (5 + 1 + 17)):
-        wire = c.peer.seal(b"a") + c.peer.seal(b"b")
-        await c.peer.send(wire[:cut])
-        await iterations(2)
-        await c.peer.send(wire[cut:])
-        expected += b"ab"
-        assert await c.protocol.wait_data(len(expected)) == expected
-
-
-@every_side
 @every_version
 async def test_writes_are_in_records_of_the_largest_size(
     tls_pair, side, version

@@ -71,14 +71,6 @@ async def test_half_a_record_before_a_ragged_end(settled_pair, side, paused):
 
 
 @every_way
-async def test_a_reset_is_reported_to_connection_lost(settled_pair, side):
-    c = await settled_pair(side=side)
-    c.peer.reset()
-    assert isinstance(await c.protocol.wait_lost(), ConnectionResetError)
-    assert c.protocol.names == ["made", "lost"]
-
-
-@every_way
 async def test_abort_ends_at_once(settled_pair, side):
     """Without close_notify: the peer sees a ragged end."""
     c = await settled_pair(side=side)

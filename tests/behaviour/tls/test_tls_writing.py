@@ -14,11 +14,10 @@ from net_helpers import (
     MIB,
     Recorder,
     client_context,
-    digest,
     iterations,
     pattern,
 )
-from tls_ends import closes_with_raw, contexts, every_side, meet
+from tls_ends import contexts, every_side
 
 #: Asyncio's marks for what TLS has not yet given to the wire.
 LOW, HIGH = 128 * KIB, 512 * KIB
@@ -255,54 +254,3 @@ async def test_writes_after_the_end_are_dropped(tls_pair, side, end, caplog):
         assert await c.peer.read() == b""
         await c.peer.close_notify()
         assert await c.protocol.wait_lost() is None
-
-
-# -- streams ------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def stream_to_peer(loop):
-    """A reader and a writer of a client, and the wire's other end."""
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    task, peer = await meet("client", protocol, *contexts("client"))
-    await peer.handshake()
-    transport, _ = await task
-    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-    yield reader, writer, peer
-    peer.close()
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    await iterations(2)
-
-
-async def test_a_reader_that_does_not_read_holds_the_peer(run, loop):
-    """The limit of the reader pauses TLS, which pauses the wire."""
-    data = pattern(8 * MIB)
-    async with stream_to_peer(loop) as (reader, _writer, peer):
-        # Or the kernel's two buffers may grow enough to take all.
-        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
-        sending = asyncio.ensure_future(peer.write(data))
-        while len(reader._buffer) <= 128 * KIB:
-            await iterations(1)
-        await iterations(50)
-        assert not sending.done()
-        assert len(reader._buffer) < 2 * MIB
-        got = await reader.readexactly(len(data))
-        assert digest(got) == digest(data)
-        await sending
-
-
-@closes_with_raw
-async def test_a_task_that_goes_on_writing_learns_of_a_reset(run, loop):
-    """drain() yields once the transport is closing, and then raises.
-
-    fastloop sends when 64 KiB have been written, or sooner.
-    """
-    async with stream_to_peer(loop) as (_reader, writer, peer):
-        peer.reset()
-        with pytest.raises(ConnectionError):
-            for _ in range(10_000):
-                writer.write(b"into the void")
-                await writer.drain()
