@@ -60,21 +60,24 @@ EOF = "Error calling eof_received()"
         (BufferedRecorder, "get_buffer", lambda p, n: 5, TypeError, FATAL),
         (Recorder, "close_notify", fail, ZeroDivisionError, EOF),
         (Recorder, "ragged end", fail, ZeroDivisionError, EOF),
+        (Recorder, "writelines of text", None, TypeError, FATAL),
     ],
 )
-async def test_an_exception_while_reading_ends_the_connection(
+async def test_an_exception_ends_the_connection(
     settled_pair, side, make, method, hook, error, message, reports
 ):
     """Nothing is received behind it, though the protocol has asked for it."""
     c = await settled_pair(make(), side=side)
     above = c.transport._ssl_protocol
     below = above._transport
-    event = method if method in ("data", "get_buffer") else "eof"
+    event = "eof" if method in ("close_notify", "ragged end") else method
     c.protocol._hooks[event] = hook
     if method == "ragged end":
         c.peer.send_eof()
     elif method == "close_notify":
         await c.peer.close_notify()
+    elif hook is None:
+        c.transport.writelines(["text"])
     else:
         c.transport.pause_reading()
         # asyncio reports twice where the protocol's buffer is too small.
@@ -88,7 +91,7 @@ async def test_an_exception_while_reading_ends_the_connection(
     if event != "eof":
         assert report["transport"] is below
         assert report["protocol"] is above
-    if event != "get_buffer":
+    if event in ("data", "eof"):
         assert c.protocol.names == ["made", event, "lost"]
         assert c.protocol.count(event) == 1 + (event == "data")
     reports.clear()
@@ -132,18 +135,6 @@ async def test_exceptions_of_connection_made_are_reported(run, loop, reports):
         "Fatal error: protocol.connection_made() call failed."
     )
     assert report["protocol"] is seen[0].transport._ssl_protocol
-    reports.clear()
-
-
-@every_side
-async def test_lines_that_are_no_bytes(tls_pair, side, reports):
-    """writelines() of text ends the connection, as asyncio has it."""
-    c = await tls_pair(side=side)
-    c.transport.writelines(["text"])
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, TypeError)
-    (report,) = reports
-    assert report["message"] == FATAL
     reports.clear()
 
 
