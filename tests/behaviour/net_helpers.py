@@ -335,6 +335,27 @@ def no_free_fd() -> Iterator[None]:
             os.close(fd)
 
 
+#: The methods that open a transport on a given socket.
+OPENINGS = {
+    "stream": "create_connection",
+    "datagrams": "create_datagram_endpoint",
+    "read pipe": "connect_read_pipe",
+    "write pipe": "connect_write_pipe",
+}
+
+
+def open_on_pair(loop: Any, kind: str, factory: Any) -> tuple[Any, Any, Any]:
+    """A coroutine that opens a transport on one of a pair, and the pair."""
+    near, far = socket.socketpair(
+        type=socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM
+    )
+    near.setblocking(False)
+    make = getattr(loop, OPENINGS[kind])
+    if "pipe" in kind:
+        return make(factory, near), near, far
+    return make(factory, sock=near), near, far
+
+
 def moved_to(fd: int, sock: socket.socket) -> socket.socket:
     """The same non-blocking socket under another fd, which it closes first."""
     old = sock.detach()

@@ -166,15 +166,3 @@ def test_a_literal_address_takes_no_thread(loop, loop_kind, run):
         run(main())
     finally:
         loop.run_in_executor = run_in_executor
-
-
-def test_each_answer_is_a_list_of_its_own(loop, run):
-    async def main():
-        answers = []
-        for _ in range(3):
-            answers.append(await loop.getaddrinfo("127.0.0.1", 80))
-            answers[-1].append(None)
-        return answers
-
-    expected = [*socket.getaddrinfo("127.0.0.1", 80), None]
-    assert run(main()) == [expected] * 3

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import select
 import socket
 
 import pytest
-from builds import FREE_THREADED
 from net_helpers import (
-    MIB,
     Recorder,
-    fill_socket,
     iterations,
     moved_to,
     spin,
     tcp_socketpair,
     waiting,
 )
-from patience import PATIENCE
 
 
 @pytest.fixture
@@ -103,66 +97,6 @@ async def test_other_readers(loop, tcp):
             assert await loop.sock_recv(near, 100) == b"cd"
 
 
-async def test_a_writer_beside_a_waiting_call(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(near, 100))
-    writable = loop.create_future()
-    loop.add_writer(near, lambda: writable.done() or writable.set_result(1))
-    await writable
-    far.send(b"data")
-    assert await task == b"data"
-    await exchange(loop, near, far)
-    assert loop.remove_writer(near)
-    await exchange(loop, near, far)
-
-
-def become_ready(near, far):
-    """Make a full socket writable and readable, without the loop."""
-    far.setblocking(True)
-    far.send(b"x")
-    readable = writable = []
-    while not (readable and writable):
-        far.recv(65536)
-        readable, writable, _ = select.select([near], [near], [], PATIENCE)
-
-
-async def test_a_call_that_a_reader_has_removed_is_not_tried(loop, tcp):
-    """One event is for both directions."""
-
-    def on_readable():
-        loop.remove_reader(near)
-        removed.append(loop.remove_writer(near))
-
-    removed = []
-    # fastloop may try a new call at once, before the reader can remove it.
-    while True not in removed and len(removed) < 20:
-        near, far = tcp()
-        fill_socket(near)
-        task = await waiting(loop.sock_sendall(near, b"end"))
-        loop.add_reader(near, on_readable)
-        become_ready(near, far)
-        await iterations()
-    assert True in removed
-    assert not task.done()
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def test_a_waiting_call_is_seen_in_the_selector(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    assert near.fileno() not in loop._selector.get_map()
-    task = await waiting(loop.sock_recv(near, 100))
-    reader, writer = loop._selector.get_map()[near.fileno()].data
-    assert isinstance(reader, asyncio.Handle)
-    assert writer is None
-    far.send(b"x")
-    await task
-
-
 async def test_a_transport_takes_the_socket(loop, tcp):
     near, far = tcp()
 
@@ -190,27 +124,6 @@ async def test_the_number_is_another_sockets(loop, tcp):
         two.send(b"there")
         assert await loop.sock_recv(one, 100) == b"there"
         await exchange(loop, one, two)
-
-
-@pytest.mark.skipif(
-    FREE_THREADED,
-    reason="no registration is kept",
-)
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-async def test_another_file_is_put_under_a_socket_that_waits(loop, tcp):
-    """The next wait, of the other direction, notices it."""
-    loop.set_debug(False)  # which keeps no registration
-    near, far = tcp()
-    other, end = tcp()
-
-    await exchange(loop, near, far)
-    task = await waiting(loop.sock_recv(near, 100))
-    os.dup2(other.fileno(), near.fileno())
-    sender = await waiting(loop.sock_sendall(near, bytes(16 * MIB)))
-    end.send(b"of another")
-    assert await task == b"of another"
-    sender.cancel()
-    await asyncio.wait([sender])
 
 
 async def test_a_pipe_gets_the_fd_of_a_closed_socket(loop, tcp):

@@ -123,18 +123,6 @@ async def test_methods_set_on_the_class_are_called(
     assert not counted
 
 
-async def test_a_method_set_while_a_call_waits_is_called(
-    loop, counted, joined
-):
-    near, far = joined
-    waiting = asyncio.ensure_future(loop.sock_recv(far, 10))
-    await asyncio.sleep(0)
-    counted.replace()
-    near.send(b"word")
-    assert await waiting == b"word"
-    assert counted["recv"] == 1
-
-
 async def test_datagram_calls_set_on_the_class_are_called(loop, counted):
     counted.replace()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -164,27 +152,3 @@ async def test_transports_made_then_call_the_methods_of_the_class(counted):
     # Both ends; newer versions write by sendmsg as well.
     assert counted["send"] >= 2
     assert counted["recv"] >= 2
-
-
-async def test_accepted_sockets_are_of_the_class_that_the_module_has(
-    monkeypatch,
-):
-    class Sock(socket.socket):
-        received = 0
-
-        def recv(self, *args):
-            type(self).received += 1
-            return super().recv(*args)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        monkeypatch.setattr(socket, "socket", Sock)
-        server = await asyncio.start_server(echo_once, sock=listener)
-        reader, writer = await asyncio.open_connection(sock=near)
-        writer.write(b"12345")
-        assert await reader.read() == b"12345"
-        assert Sock.received > 0
-        writer.close()
-        await writer.wait_closed()
-        server.close()
-        await server.wait_closed()

@@ -9,102 +9,12 @@ from __future__ import annotations
 import array
 import asyncio
 import socket
-from collections import Counter
 
 import pytest
 from datagram_helpers import Datagrams
 from net_helpers import (
-    client_context,
-    iterations,
     listening_socket,
-    server_context,
 )
-
-
-class Counting(socket.socket):
-    """Counts the calls that move bytes or accept."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.calls = Counter()
-
-    def recv(self, *args):
-        self.calls["in"] += 1
-        return super().recv(*args)
-
-    def recv_into(self, *args):
-        self.calls["in"] += 1
-        return super().recv_into(*args)
-
-    def send(self, *args):
-        self.calls["out"] += 1
-        return super().send(*args)
-
-    def sendmsg(self, *args):
-        self.calls["out"] += 1
-        return super().sendmsg(*args)
-
-    def accept(self):
-        self.calls["accept"] += 1
-        return super().accept()
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
-
-
-async def echo_by_streams(loop, server_tls=None, **tls):
-    """A line there and back goes by the calls of the socket's class."""
-    listener, sock = (
-        Counting(socket.AF_INET, socket.SOCK_STREAM) for _ in range(2)
-    )
-    listener.bind(("127.0.0.1", 0))
-    server = await loop.create_server(Echo, sock=listener, ssl=server_tls)
-    sock.connect(listener.getsockname())
-    reader, writer = await asyncio.open_connection(sock=sock, **tls)
-    writer.write(b"hello")
-    assert await reader.readexactly(5) == b"hello"
-    assert sock.calls["in"] > 0
-    assert sock.calls["out"] > 0
-    assert listener.calls["accept"] > 0
-    writer.close()
-    await writer.wait_closed()
-    server.close()
-    await iterations(3)
-
-
-def test_calls_of_a_connected_socket(run, loop):
-    run(echo_by_streams(loop))
-
-
-def test_calls_under_tls(run, loop):
-    run(
-        echo_by_streams(
-            loop,
-            server_context(),
-            ssl=client_context(),
-            server_hostname="localhost",
-        )
-    )
-
-
-async def test_sock_accept_calls_an_accept_that_has_a_connection(loop):
-    """No other connection arrives at the listening socket."""
-    near, far = socket.socketpair()
-
-    class Prepared(socket.socket):
-        def accept(self):
-            return near, "address"
-
-    with near, far, listening_socket() as plain:
-        with Prepared(fileno=plain.detach()) as listener:
-            listener.setblocking(False)
-            accepted = await loop.sock_accept(listener)
-    assert accepted == (near, "address")
 
 
 @pytest.mark.parametrize("call", ["accept", "connect"])

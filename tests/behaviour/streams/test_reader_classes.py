@@ -43,15 +43,3 @@ async def test_a_class_above_its_own(part_read):
     reader.__class__ = Upper
     reader.feed_data(b"a")
     assert await reader.readexactly(2) == b"tA"
-
-
-async def test_vars(part_read):
-    reader, _, _ = await part_read(limit=77)
-    reader.note = "mine"
-    plain = asyncio.StreamReader(loop=reader._loop)
-    assert set(vars(reader)) == {*vars(plain), "note"}
-    assert vars(reader)["_limit"] == 77
-    assert vars(reader)["_buffer"] == b"rest"
-    vars(reader)["_limit"] = 3
-    with pytest.raises(asyncio.LimitOverrunError):
-        await reader.readuntil(b"\n")

@@ -135,22 +135,6 @@ async def test_patched_protocol(monkeypatch, name, target):
     await close(writer, peer)
 
 
-async def test_the_patch_is_taken_away(monkeypatch):
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            asyncio.StreamReader,
-            "read",
-            noting(asyncio.StreamReader.read, set(), "read"),
-        )
-        reader, writer, peer = await connect()
-        await use(reader, writer, peer)
-    await use(reader, writer, peer)
-    await close(writer, peer)
-    reader, writer, peer = await connect()
-    await use(reader, writer, peer)
-    await close(writer, peer)
-
-
 async def test_the_class_of_a_protocol_is_changed():
     class Loud(asyncio.StreamReaderProtocol):
         def data_received(self, data):

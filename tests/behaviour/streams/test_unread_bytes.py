@@ -20,7 +20,6 @@ from net_helpers import (
     listening_socket,
     pattern,
     server_context,
-    spin,
 )
 
 DATA = pattern(40 * KIB)
@@ -127,16 +126,6 @@ async def test_an_answer_to_part_of_an_upload_arrives_whole(
     await ends.send(pattern(size))
     assert await ends.peer_reader.read() == answer
     await handling
-
-
-async def test_the_end_is_seen_after_the_rest(part_read):
-    ends, rest = await part_read(limit=MIB)
-    ends.peer_writer.close()
-    await spin(lambda: ends.reader._eof)
-    assert not ends.reader.at_eof()
-    assert await ends.reader.read(len(rest)) == rest
-    assert ends.reader.at_eof()
-    assert await ends.reader.read(1) == b""
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import gc
 import os
-import random
 import socket
 
 import pytest
@@ -20,48 +19,7 @@ from net_helpers import (
     Recorder,
     iterations,
     listening_socket,
-    tcp_socketpair,
 )
-
-
-def closed_port():
-    """A port of the loopback address without a listener.
-
-    Below those that the kernel gives away: no other process listens there in
-    the meantime, and no connect finds itself.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError):
-            with socket.create_server(("127.0.0.1", port)):
-                return port
-
-
-class Equal(socket.socket):
-    """Like others of the same fd, and so without a hash."""
-
-    def __eq__(self, other):
-        return self.fileno() == other.fileno()
-
-
-async def test_a_given_socket_need_not_have_a_hash(loop):
-    near, far = tcp_socketpair()
-    near = Equal(fileno=near.detach())
-    transport, protocol = await loop.create_connection(Recorder, sock=near)
-    with far:
-        far.send(b"data")
-        assert await protocol.wait_data(4) == b"data"
-        transport.abort()
-        await protocol.wait_lost()
-    protocol.check()
-
-
-async def test_a_refused_connect_raises(loop):
-    port = closed_port()
-    with pytest.raises(ConnectionRefusedError) as caught:
-        await loop.create_connection(Recorder, "127.0.0.1", port)
-    assert caught.value.errno == errno.ECONNREFUSED
-    assert f"('127.0.0.1', {port})" in str(caught.value)
 
 
 async def test_a_given_socket_is_the_programs_after_one_that_was_made(loop):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import select
 import socket
@@ -19,7 +18,7 @@ import textwrap
 import threading
 
 import pytest
-from net_helpers import Recorder, iterations, spin
+from net_helpers import Recorder, iterations
 from patience import PATIENCE
 from write_helpers import (
     HOLDS,
@@ -28,7 +27,6 @@ from write_helpers import (
     between_ticks,
     end,
     given,
-    in_callbacks,
     in_one_iteration,
     served,
     two_served,
@@ -128,22 +126,6 @@ async def test_what_a_callback_writes_leaves_when_the_iteration_ends(
             assert peer.look() == b"123"
         else:
             assert seen == [b"1", b"23", b""]
-
-
-async def test_messages_stay_apart_on_a_socket_of_messages():
-    """Programs pass what asyncio's public methods refuse to a private one."""
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    near.setblocking(False)
-    with far:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop._create_connection_transport(
-            near, Recorder, None, None
-        )
-        await in_callbacks(
-            lambda: [transport.write(b"%d" % n) for n in (1, 2)]
-        )
-        assert [far.recv(9), far.recv(9)] == [b"1", b"2"]
-        await end(transport)
 
 
 async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
@@ -322,22 +304,6 @@ def test_writes_from_outside_wait_for_no_callback(loop):
             left -= len(far.recv(left))
 
 
-async def test_a_thread_that_a_callback_waits_for_writes_at_once():
-    """Also what the callback itself wrote before, and in its order."""
-    async with served() as (transport, peer):
-
-        def work() -> None:
-            transport.writelines([b"1", b"2"])
-            thread = threading.Thread(target=transport.write, args=(b"3",))
-            thread.start()
-            thread.join()
-            seen.append(peer.receive(3))
-
-        seen: list[bytes] = []
-        await in_callbacks(work, work)
-        assert seen == [b"123"] * 2
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_corked_writes_are_sent_when_the_run_ends(loop, error):
     """An exception of the callback that wrote them does not delay them."""
@@ -365,68 +331,6 @@ def test_corked_writes_are_sent_when_the_run_ends(loop, error):
 
 
 # --- what may happen inside a flush ------------------------------------
-
-
-class AtCollection:
-    """A cycle: runs a function when the GC finds it."""
-
-    def __init__(self, function):
-        self.function, self.cycle = function, self
-
-    def __del__(self):
-        self.function()
-
-
-@pytest.fixture
-def collect_soon():
-    """Return a function that has the next allocation of objects run the GC."""
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-
-    def begin():
-        gc.enable()
-        gc.set_threshold(1)
-
-    yield begin
-    gc.set_threshold(*before)
-    gc.enable()
-    gc.unfreeze()
-
-
-@pytest.mark.skipif(not HOLDS, reason="without a GIL nothing is corked")
-@pytest.mark.parametrize("way", ["close", "write_eof", "write"])
-async def test_a_failed_send_may_use_the_streams_that_are_corked(
-    collect_soon, way
-):
-    """The exception of the failure runs the GC, and that a finalizer."""
-    async with two_served() as (one, first, two, second):
-        one.pause_reading()
-        first.sock.close()
-        await iterations()
-        ran = []
-
-        def use():
-            gc.set_threshold(100_000)
-            ran.append(way)
-            two.write(b"2") if way == "write" else getattr(two, way)()
-
-        def prepare():
-            AtCollection(use)
-            collect_soon()
-
-        await in_one_iteration(
-            lambda: one.write(b"1"),
-            lambda: two.write(b"1"),
-            prepare,
-            lambda: None,
-        )
-        await spin(lambda: ran)
-        await iterations()
-        expected = b"12" if way == "write" else b"1"
-        assert second.receive(len(expected)) == expected
-        assert way == "write" or second.receive(1) == b""
 
 
 @pytest.mark.skipif(

@@ -8,7 +8,7 @@ import errno
 import socket
 
 import pytest
-from datagram_helpers import drain, endpoint, plain
+from datagram_helpers import endpoint, plain
 from net_helpers import PY312, iterations, listening_socket, moved_to
 from patience import PATIENCE
 
@@ -122,18 +122,6 @@ async def test_one_of_a_pair_sends_to_the_other_without_an_address(loop_kind):
         p.transport.sendto(b"out")
         p.transport.sendto(bytearray(b"more"), None)
         assert [right.recv(9) for _ in range(2)] == [b"out", b"more"]
-
-
-async def test_datagrams_that_a_full_pair_refuses_are_sent_later_in_order(
-    loop_kind,
-):
-    async with nameless_pair(loop_kind) as (p, right):
-        count = 0
-        while p.transport.get_write_buffer_size() < 100:
-            p.transport.sendto(b"%04d" % count)
-            count += 1
-        got = await drain(right, count)
-        assert got == [b"%04d" % number for number in range(count)]
 
 
 @pytest.mark.parametrize("queued", [False, True])

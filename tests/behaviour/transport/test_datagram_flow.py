@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 
 import pytest
@@ -94,25 +93,6 @@ async def test_water_marks(tmp_path, connected):
         assert p.names == ["made", "pause", "resume", "pause"]
 
 
-@both
-def test_a_peer_that_dies_while_datagrams_wait(run, tmp_path, connected):
-    """Each one that waits has its error; a connected socket loses its peer."""
-
-    async def main():
-        async with stuffed(tmp_path, connected) as (p, peer, address):
-            p.transport.sendto(b"a", address)
-            p.transport.sendto(b"b", address)
-            peer.close()
-            await p.wait("error", 3)
-            await iterations()
-            assert p.transport.get_write_buffer_size() in (0, 3 * HEADER)
-            return [e[1].errno for e in p.events if e[0] == "error"]
-
-    refused = errno.ECONNREFUSED
-    after = errno.ENOTCONN if connected else refused
-    assert run(main())[:3] == [refused, after, after]
-
-
 async def test_aborting_in_error_received(tmp_path):
     def abort(p, exc):
         p.transport.abort()
@@ -164,11 +144,3 @@ async def test_sending_to_the_remote_after_close_warns(caplog):
             with pytest.raises(BlockingIOError):
                 peer.recv(9)
     assert caplog.messages.count("socket.send() raised exception.") >= 3
-
-
-async def test_an_exception_class_of_the_program(reports):
-    async with endpoint() as p:
-        error = RuntimeError("own")
-        p.transport._fatal_error(error, "message")
-        assert await p.wait("lost") is error
-    assert reports[0]["message"] == "message"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import itertools
-import socket
 import sys
 
 import pytest
@@ -17,7 +16,7 @@ from datagram_helpers import (
     plain,
     refusing,
 )
-from net_helpers import PY313, iterations
+from net_helpers import iterations
 
 
 def own_name(protocol):
@@ -48,18 +47,6 @@ async def test_datagrams_arrive_in_order(sizes):
             assert all(type(data) is bytes for data in p.data)
             names = [peer.getsockname() for peer in senders]
             assert [e[2] for e in p.events[1:]] == names
-
-
-async def test_large_unix_datagrams(tmp_path):
-    path = str(tmp_path / "own")
-    async with endpoint(family=socket.AF_UNIX, local_addr=path) as p:
-        with plain(socket.AF_UNIX, None) as peer:
-            sizes = [100_000, 3, 90_000, 5, 6]
-            for number, size in enumerate(sizes):
-                peer.sendto(bytes([size % 251]) * size, path)
-                if number != 3:
-                    await p.wait("datagram", number + 1)
-            assert p.data == [bytes([n % 251]) * n for n in sizes]
 
 
 async def test_datagrams_that_arrive_in_a_read_wait_for_the_next_iteration():
@@ -241,17 +228,6 @@ async def test_types_that_may_not_be_sent(data):
         assert p.names == ["made"]
 
 
-async def test_an_empty_datagram_is_sent_from_313_on():
-    with plain() as peer:
-        async with endpoint() as p:
-            for data in (b"", bytearray(), memoryview(b""), b"end"):
-                p.transport.sendto(data, peer.getsockname())
-            got = [peer.recv(9)]
-            while got[-1] != b"end":
-                got.append(peer.recv(9))
-            assert got == [b"", b"", b"", b"end"][0 if PY313 else 3 :]
-
-
 async def test_only_the_remote_address():
     with plain() as peer:
         address = peer.getsockname()
@@ -290,17 +266,6 @@ async def test_system_errors_go_to_the_protocol():
         assert p.names == ["made", "error"]
         assert str(p.events[-1][1]) == "[Errno 90] Message too long"
     assert data == b""
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "no.such.host.invalid"])
-async def test_error_received_runs_as_in_an_except_block(address):
-    handled = []
-    protocol = Datagrams(
-        error=lambda protocol, exc: handled.append(sys.exc_info()[1] is exc)
-    )
-    async with endpoint(protocol) as p:
-        p.transport.sendto(bytes(70_000), (address, 9))
-    assert handled == [True]
 
 
 async def test_error_received_leaves_the_coroutine_no_exception():

@@ -110,13 +110,6 @@ async def test_connection_made_must_be_a_function(debug, kind, protocol, text):
             pass
 
 
-async def test_connection_made_of_a_process_must_be_a_function(debug):
-    with pytest.raises(TypeError, match="coroutines cannot be used"):
-        await debug.subprocess_exec(
-            Coroutine, "true", stdin=None, stdout=None, stderr=None
-        )
-
-
 @needs_gil
 async def test_a_close_that_schedules_nothing_is_not_checked(debug):
     """An abort() then schedules the end of the transport."""
@@ -141,17 +134,3 @@ async def test_each_end_of_a_tls_transport_is_checked(debug):
             with pytest.raises(RuntimeError, match="Non-thread-safe"):
                 await debug.run_in_executor(None, end)
             assert not transport.is_closing()
-
-
-@needs_gil
-@each_transport
-@pytest.mark.parametrize("closing", [False, True])
-async def test_what_another_thread_may_close(loop, kind, closing):
-    """A transport that is closing, and any where debug mode is off."""
-    loop.set_debug(closing)
-    async with opened(loop, kind, Recorder()) as transport:
-        if closing:
-            transport.close()
-        await loop.run_in_executor(None, transport.close)
-        assert transport.is_closing()
-    loop.set_debug(False)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
-import io
 import logging
 import os
 import pty
@@ -14,8 +12,6 @@ import re
 import socket
 import tempfile
 import tty
-import warnings
-import weakref
 
 import pytest
 from net_helpers import Recorder, iterations
@@ -63,34 +59,6 @@ async def test_a_regular_file_is_refused_with_asyncios_text(loop, way, text):
 
 
 # -- reading -----------------------------------------------------------------
-
-
-async def test_a_protocol_that_pauses_gets_no_more(loop, loop_kind):
-    asyncios = asyncio.unix_events._UnixReadPipeTransport
-    if loop_kind == "asyncio" and "is_reading" not in vars(asyncios):
-        pytest.skip("asyncio has no is_reading() of pipes before 3.11.3")
-
-    class Pauses(Recorder):
-        def data_received(self, data):
-            super().data_received(data)
-            self.transport.pause_reading()
-
-    transport, protocol, write = await reading(loop, Pauses)
-    with write:
-        write.write(b"x")
-        assert await protocol.wait_data(1) == b"x"
-        assert not transport.is_reading()
-        write.write(b"y")
-        await iterations()
-        assert protocol.data == b"x"
-        transport.resume_reading()
-        assert transport.is_reading()
-        assert await protocol.wait_data(2) == b"xy"
-        transport.close()
-        assert not transport.is_reading()
-        transport.resume_reading()
-        transport.pause_reading()
-        assert await protocol.wait_lost() is None
 
 
 @pytest.mark.reports
@@ -142,25 +110,6 @@ async def test_a_terminal_that_is_hung_up_is_not_reported(loop, reports):
 
 
 # -- writing -----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("data", ["text", 1, None])
-async def test_only_bytes_are_written(loop, data):
-    transport, protocol, read = await writing(loop)
-    with read:
-        with pytest.raises(AssertionError, match=repr(data)):
-            transport.write(data)
-        transport.write(b"a")
-        transport.write(bytearray(b"b"))
-        transport.write(memoryview(b"cd"))
-        transport.write(b"")
-        transport.writelines([b"e", bytearray(b"f")])
-        with pytest.raises(TypeError, match="sequence item 1"):
-            transport.writelines([b"g", data])
-        assert read.read(99) == b"abcdef"
-        assert transport.can_write_eof()
-        transport.close()
-        assert await protocol.wait_lost() is None
 
 
 async def test_writes_after_close_are_dropped_with_a_warning(loop, caplog):
@@ -240,27 +189,6 @@ async def test_a_callback_and_a_write_pipe_share_a_terminal(loop, first):
     os.close(far)
 
 
-async def test_a_new_pipe_gets_the_fd_of_a_closed_one(loop, loop_kind):
-    """The application closed the first behind its transport's back."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio never polls the second")
-    transport, first, write = await reading(loop)
-    number = transport._fileno
-    transport._pipe.close()
-    write.close()
-    read, write = pipe_files()
-    assert read.fileno() == number
-    with write:
-        second, protocol = await loop.connect_read_pipe(Recorder, read)
-        write.write(b"x")
-        assert await protocol.wait_data(1) == b"x"
-        assert first.data == b""
-        second.close()
-        assert await protocol.wait_lost() is None
-    transport.close()
-    await first.wait_lost()
-
-
 # -- ends --------------------------------------------------------------------
 
 
@@ -309,31 +237,6 @@ async def test_the_parts_of_a_write_transport(loop):
     read.close()
 
 
-async def test_a_paused_pipe_that_nobody_has_is_collected(loop, loop_kind):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's loop keeps it for a while")
-
-    class Ignores(asyncio.Protocol):
-        pass
-
-    transport, _, write = await reading(loop, Ignores)
-    pipe = transport._pipe
-    transport.pause_reading()
-    gone = weakref.ref(transport)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        del transport
-        await iterations()
-        gc.collect()
-        await iterations()
-    texts = "\n".join(str(warning.message) for warning in caught)
-    assert re.search(r"unclosed transport <\w+ fd=\d+ idle>", texts)
-    caught.clear()  # a warning refers to its source
-    assert gone() is None
-    assert pipe.closed
-    write.close()
-
-
 async def test_debug_mode_tells_that_the_peer_closed(loop, caplog):
     caplog.set_level(logging.INFO, logger="asyncio")
     loop.set_debug(True)
@@ -349,38 +252,3 @@ async def test_debug_mode_tells_that_the_peer_closed(loop, caplog):
 
 
 # -- subprocesses ------------------------------------------------------------
-
-
-class Asked(io.FileIO):
-    """Runs a function of the test in fileno(), once."""
-
-    asked = staticmethod(lambda: None)
-
-    def fileno(self):
-        asked, self.asked = self.asked, lambda: None
-        asked()
-        return super().fileno()
-
-
-@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-@pytest.mark.parametrize("end", ["loop.close()", "transport.__del__()"])
-def test_the_end_of_a_pipe_whose_fd_is_shared(loop, end):
-    """In the file's fileno(), which fastloop asks for the fd there."""
-    read, write = os.pipe()
-    pipe = Asked(read, "rb")
-    transport, protocol = loop.run_until_complete(
-        loop.connect_read_pipe(Recorder, pipe)
-    )
-    loop.run_until_complete(iterations())
-    pipe.asked = transport.__del__ if end[0] == "t" else loop.close
-    kind, text = (
-        (OSError, "Bad file") if end[0] == "t" else (RuntimeError, "closed")
-    )
-    with os.fdopen(write, "wb", 0):
-        with pytest.raises(kind, match=text):
-            loop.add_reader(transport._fileno, print)
-        assert protocol.names == ["made"]
-        del transport, pipe.asked, protocol
-        gc.collect()
-    assert pipe.closed

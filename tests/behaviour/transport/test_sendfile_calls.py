@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import select
-import socket
-import sys
 
 import pytest
 from net_helpers import (
@@ -62,33 +59,6 @@ async def test_on_a_transport(transport_pair, loop, file, how, meant):
     check_position(file, meant, sent)
 
 
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_offset_0_is_the_start_of_the_file_from_3_14_on(
-    transport_pair, loop
-):
-    """Before, a file that only Python can read is sent from its position."""
-    c = await transport_pair()
-    file = io.BytesIO(DATA)
-    file.seek(299_000)
-    meant = DATA if PY314 else DATA[299_000:]
-    task = loop.create_task(c.peer.recv_exactly(len(meant)))
-    assert await loop.sendfile(c.transport, file) == len(meant)
-    assert await task == meant
-
-
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_a_fileno_that_raises(transport_pair, loop):
-    """AttributeError and io.UnsupportedOperation alone mean: no fd."""
-
-    class Fails(io.BytesIO):
-        def fileno(self):
-            raise OSError("not today")
-
-    c = await transport_pair()
-    with pytest.raises(OSError, match="not today"):
-        await loop.sendfile(c.transport, Fails(DATA))
-
-
 async def test_it_ends_when_the_socket_has_all(loop, loop_kind, tmp_path):
     """The peer reads nothing, and the socket has too little room for more.
 
@@ -128,33 +98,3 @@ async def test_nothing_is_written_meanwhile(transport_pair, loop, tmp_path):
         rest = await c.peer.recv_exactly(len(DATA) * 20 - 1000)
         assert rest == (DATA * 20)[1000:]
         assert await task == len(DATA) * 20
-
-
-async def test_a_file_in_memory_over_a_transport_that_keeps_views(
-    loop, loop_kind
-):
-    """From 3.12 on asyncio's transports queue the view that they are given."""
-    if loop_kind == "asyncio" and sys.version_info >= (3, 12):
-        pytest.skip("asyncio reads the next block into what is queued")
-
-    class Own(socket.socket):
-        def send(self, *args):
-            return super().send(*args)
-
-    size = 4 << 20
-    content = b"".join(i.to_bytes(4, "big") for i in range(size // 4))
-    near, far = socket.socketpair()
-    own = Own(fileno=near.detach())
-    transport, _ = await loop.create_connection(asyncio.Protocol, sock=own)
-
-    def receive():
-        got = bytearray()
-        while part := far.recv(1 << 16):
-            got += part
-        return bytes(got)
-
-    with far:
-        received = loop.run_in_executor(None, receive)
-        assert await loop.sendfile(transport, io.BytesIO(content)) == size
-        transport.close()
-        assert await received == content

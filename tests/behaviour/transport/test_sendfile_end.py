@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
-import os
 import socket
 
 import pytest
@@ -64,49 +62,6 @@ async def test_the_connection_ends_at_once(loop_kind, file, end, reports):
     with pytest.raises(ConnectionError):
         await task
     assert reports == []
-
-
-async def test_a_peer_that_the_system_lost_is_a_connection_error(
-    file, monkeypatch
-):
-    """The system may raise a plain OSError for a connection that has ended."""
-    send, sizes = os.sendfile, []
-
-    def send_once(out, source, offset, size):
-        if sizes:
-            raise OSError(errno.ENOTCONN, "not connected")
-        sizes.append(send(out, source, offset, KIB))
-        return sizes[0]
-
-    monkeypatch.setattr(os, "sendfile", send_once)
-    transport, protocol, far, task = await began(file)
-    with pytest.raises(ConnectionError, match="socket is not connected"):
-        await task
-    far.close()
-    transport.abort()
-    await protocol.wait_lost()
-
-
-async def test_a_socket_closed_under_it_affects_no_other(loop_kind, file):
-    """The fd may be another connection's by then."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio waits for ever")
-
-    transport, protocol, far, task = await began(file)
-    number = transport.get_extra_info("socket").fileno()
-    transport._sock.close()
-    others = socket.socketpair()
-    assert number in [other.fileno() for other in others]
-    transport.abort()
-    assert await protocol.wait_lost() is None
-    for one, two in (others, others[::-1]):
-        one.send(b"works")
-        assert two.recv(5) == b"works"
-    for other in others:
-        other.close()
-    assert await rest_of(far) < SIZE
-    with pytest.raises(ConnectionError):
-        await task
 
 
 @pytest.mark.reports  # asyncio sets the waiter's exception a second time

@@ -6,7 +6,6 @@ import socket
 
 import pytest
 from net_helpers import listening_socket, moved_to
-from patience import PATIENCE
 
 
 async def serve(loop):
@@ -21,11 +20,6 @@ async def serve(loop):
     listener.setblocking(False)
     server = await loop.create_server(Serves, sock=listener)
     return server, listener, accepted
-
-
-async def end(server):
-    server.close()
-    await server.wait_closed()
 
 
 @pytest.mark.parametrize("in_the_same_batch", [False, True])
@@ -70,41 +64,3 @@ async def test_the_next_file_of_its_fd_keeps_its_connections(
     loop.remove_reader(fd)
     with pytest.raises(ValueError, match="-1"):
         server.close()
-
-
-@pytest.mark.reports
-async def test_a_fileno_that_fails_once_does_not_stop_the_server(
-    loop, loop_kind, reports
-):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's accept does not call it")
-
-    class Fails:
-        """A wrapper, as gunicorn's."""
-
-        def __init__(self, sock):
-            self.sock, self.fails = sock, False
-
-        def __getattr__(self, name):
-            return getattr(self.sock, name)
-
-        def fileno(self):
-            if self.fails:
-                self.fails = False
-                raise MemoryError
-            return self.sock.fileno()
-
-    listener = Fails(listening_socket())
-    served = loop.create_future()
-
-    class Serves(asyncio.Protocol):
-        def connection_made(self, transport):
-            transport.abort()
-            served.set_result(None)
-
-    server = await loop.create_server(Serves, sock=listener)
-    listener.fails = True
-    with socket.create_connection(listener.getsockname()):
-        await asyncio.wait_for(served, PATIENCE)
-    assert [type(info["exception"]) for info in reports] == [MemoryError]
-    await end(server)

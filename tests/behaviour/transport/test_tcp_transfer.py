@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 
 import pytest
 from net_helpers import (
@@ -66,32 +65,6 @@ async def test_ten_mebibytes_both_ways(piece):
         await far.wait_for("eof")
         assert far.got.hexdigest() == digest(there)
         assert near.got.hexdigest() == digest(back)
-
-
-async def test_ten_mebibytes_to_a_slow_reader(loop):
-    """The reader pauses after each piece, for up to three iterations."""
-    data = pattern(10 * MIB)
-    chance = random.Random(7)
-
-    def slow(protocol, chunk):
-        protocol.transport.pause_reading()
-        left = [chance.randrange(4)]
-
-        def later():
-            if left[0]:
-                left[0] -= 1
-                loop.call_soon(later)
-            else:
-                protocol.transport.resume_reading()
-
-        later()
-
-    near, far = Sender(data), Sender(data=slow)
-    async with both_ends(near, far):
-        near.go_on()
-        await far.wait_for("eof")
-        assert far.got.hexdigest() == digest(data)
-        assert near.count("pause") == near.count("resume") > 0
 
 
 @pytest.mark.parametrize("kind", ["tcp-client"])

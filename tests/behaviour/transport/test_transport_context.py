@@ -16,7 +16,6 @@ import weakref
 import pytest
 from datagram_helpers import Datagrams
 from net_helpers import (
-    MIB,
     BufferedRecorder,
     Recorder,
     client_context,
@@ -80,17 +79,6 @@ async def test_connections_of_one_server_share_nothing(host):
     for protocol in host.made:
         await protocol.wait_lost()
         assert protocol.names == ["made", "data", "eof", "lost"]
-
-
-@every_kind
-async def test_flow_calls_run_in_the_context_of_the_writer(transport_pair):
-    seen = []
-    protocol = Recorder(pause=lambda p: seen.append(var.get()))
-    c = await transport_pair(protocol)
-    c.shrink()
-    var.set("writer")
-    c.transport.write(bytes(2 * MIB))
-    assert seen == ["writer"]
 
 
 async def served(factory, **how):

@@ -81,15 +81,6 @@ async def test_repr_shows_the_state(transport_pair):
     assert "closed" in repr(c.transport)
 
 
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_transports_are_not_made_by_hand(transport_pair):
-    """Nobody gets a transport in a half-made state."""
-    c = await transport_pair()
-    cls = type(c.transport)
-    with pytest.raises(TypeError):
-        cls(1, 2, 3, 4, 5, 6, 7, 8, 9)
-
-
 @every_kind
 async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
     """Tests of frameworks replace data_received on a live protocol."""

@@ -12,8 +12,7 @@ import socket
 import sys
 
 import pytest
-from datagram_helpers import Datagrams, stuffed
-from net_helpers import KIB, every_kind
+from net_helpers import every_kind
 
 WAITING = bytearray if sys.version_info < (3, 12) else collections.deque
 #: What an instance may be given in the place of its methods.
@@ -38,30 +37,6 @@ async def test_the_buffer_attribute_has_the_unsent_bytes(transport_pair):
     arrived = await c.peer.recv_exactly(total + 4)
     assert arrived.endswith(data)
     assert not c.transport._buffer
-
-
-async def test_waiting_datagrams(tmp_path):
-    async with stuffed(tmp_path, connected=False) as (p, peer, address):
-        transport = p.transport
-        transport.sendto(b"last", address)
-        waiting = transport._buffer
-        assert type(waiting) is collections.deque
-        assert waiting[-1] == (b"last", address)
-        assert transport._buffer_size == transport.get_write_buffer_size()
-        assert transport._server is None
-        assert transport._protocol_connected is True
-        assert transport._high_water == 64 * KIB
-        transport._low_water = 5
-        assert transport.get_write_buffer_limits() == (5, 64 * KIB)
-        assert {"socket", "sockname"} <= set(transport._extra)
-        other = Datagrams()
-        transport._protocol = other
-        assert transport.get_protocol() is other
-        transport._protocol = p
-        transport.note = 1
-        assert vars(transport)["note"] == 1
-        transport.abort()
-        assert len(transport._buffer) == 0
 
 
 @pytest.mark.parametrize("kind", ["unix"])
@@ -107,22 +82,6 @@ async def test_sock_fd_of_a_closed_transport(transport_pair):
     assert c.transport._sock_fd == number
     assert f"closed fd={number}>" in repr(c.transport)
     assert c.transport._sock is None
-
-
-@every_kind
-async def test_a_replaced_close_that_raises(transport_pair, reports):
-    c = await transport_pair()
-    original = c.transport.close
-
-    def close():
-        original()
-        raise LookupError("after closing")
-
-    c.transport.close = close
-    c.peer.send_eof()
-    await c.protocol.wait_lost()
-    del c.transport.close
-    assert [type(r["exception"]) for r in reports] == [LookupError]
 
 
 class NoProtocol:

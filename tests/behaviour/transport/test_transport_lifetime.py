@@ -7,71 +7,81 @@ closed is warned about when it is collected, and its descriptor closed then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import threading
 import warnings
 import weakref
+from functools import partial
 
 import pytest
-from net_helpers import (
-    MIB,
-    Recorder,
-    tcp_socketpair,
-)
+from net_helpers import MIB, Peer, Recorder, iterations, open_on_pair
 from patience import PATIENCE
 
+closed = partial(pytest.raises, RuntimeError, match="Event loop is closed")
+fine = contextlib.nullcontext
 
-def unclosed(caught):
-    """How many unclosed transports were warned about; forgets them.
 
-    A recorded warning keeps the transport it is about alive.
+@pytest.fixture
+def warned():
+    """Return what tells how many transports were warned about so far.
+
+    It forgets them: a recorded warning keeps the transport it is about alive.
     """
-    texts = [str(w.message) for w in caught if w.category is ResourceWarning]
-    caught.clear()
-    return sum(text.startswith("unclosed transport <") for text in texts)
 
+    def unclosed():
+        texts = [str(warning.message) for warning in caught]
+        caught.clear()
+        return sum(text.startswith("unclosed transport <") for text in texts)
 
-def open_on(loop, protocol):
-    """A transport of *loop* and the far end, a blocking socket."""
-    near, far = tcp_socketpair()
-    near.setblocking(False)
-    connect = loop.create_connection(lambda: protocol, sock=near)
-    transport, _ = loop.run_until_complete(connect)
-    far.settimeout(PATIENCE)
-    return transport, far
-
-
-def closed_socket(loop, sock):
-    sock.close()
-    loop._start_serving(Recorder, sock)
-
-
-@pytest.mark.parametrize("state", ["idle", "paused", "unread", "full"])
-def test_loop_closed_with_an_open_transport(loop_factory, state):
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        loop = loop_factory()
-        protocol = Recorder()
-        transport, far = open_on(loop, protocol)
-        if state == "paused":
-            transport.pause_reading()
-        elif state == "unread":
-            far.send(b"never read")
-        elif state == "full":
-            transport.write(bytes(16 * MIB))
-        calls = list(protocol.names)
-        loop.close()
-        assert protocol.names == calls
-        ref = weakref.ref(transport)
-        protocol.events.clear()
-        protocol.transport = None
-        del transport, protocol, loop
-        gc.collect()
-        assert unclosed(caught) == 1
-        gc.collect()
-        assert ref() is None
-    far.close()
+        warnings.simplefilter("always", ResourceWarning)
+        yield unclosed
+
+
+@pytest.fixture
+def opened(warned):
+    """Return what opens a transport of a loop: it and the far end."""
+    with contextlib.ExitStack() as stack:
+
+        def open_one(loop, kind="stream", **hooks):
+            opening, _, far = open_on_pair(
+                loop, kind, lambda: Recorder(**hooks)
+            )
+            far.settimeout(PATIENCE)
+            stack.enter_context(far)
+            return loop.run_until_complete(opening)[0], far
+
+        yield open_one
+    gc.collect()
+
+
+def forget(transport):
+    """Let the protocol have no reference to its transport."""
+    protocol = transport.get_protocol()
+    protocol.events.clear()
+    protocol.transport = None
+    return weakref.ref(transport)
+
+
+def write_much(transport, far):
+    transport.write(bytes(64 * MIB))
+
+
+def pause(transport, far):
+    transport.pause_reading()
+
+
+def close(transport, far):
+    transport.close()
+
+
+def send(transport, far):
+    far.send(b"never read")
+
+
+# --- dropped ----------------------------------------------------------------
 
 
 def collect(elsewhere):
@@ -87,97 +97,242 @@ def collect(elsewhere):
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("state", ["paused", "eof", "read again"])
 def test_a_transport_that_waits_for_nothing_is_collected(
-    loop_factory, state, elsewhere
+    loop_factory, opened, warned, state, elsewhere
 ):
     """Nobody has it and no event can come of it: the peer sees its end."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        loop = loop_factory()
-        losses = []
-        protocol = Recorder(
-            eof=lambda p: True, lost=lambda p, exc: losses.append(exc)
-        )
-        transport, far = open_on(loop, protocol)
-        if state == "eof":
-            far.shutdown(socket.SHUT_WR)
-            loop.run_until_complete(protocol.wait_for("eof"))
-        else:
-            transport.pause_reading()
-        if state == "read again":
-            transport.resume_reading()
+    loop = loop_factory()
+    losses = []
+    transport, far = opened(
+        loop, eof=lambda p: True, lost=lambda p, exc: losses.append(exc)
+    )
+    if state == "eof":
+        far.shutdown(socket.SHUT_WR)
+        got_eof = transport.get_protocol().wait_for("eof")
+        loop.run_until_complete(got_eof)
+        del got_eof
+    else:
+        transport.pause_reading()
+    if state == "read again":
+        transport.resume_reading()
+    loop.run_until_complete(asyncio.sleep(0))
+    ref = forget(transport)
+    del transport
+    collect(elsewhere)
+    loop.run_until_complete(asyncio.sleep(0))
+    gc.collect()
+    if state == "read again":
+        assert warned() == 0
+        ref().abort()
         loop.run_until_complete(asyncio.sleep(0))
-        ref = weakref.ref(transport)
-        protocol.events.clear()
-        protocol.transport = None
-        del transport, protocol
-        collect(elsewhere)
-        loop.run_until_complete(asyncio.sleep(0))
+        assert losses == [None]
+    else:
+        assert warned() == 1
         gc.collect()
-        if state == "read again":
-            assert unclosed(caught) == 0
-            assert ref() is not None
-            ref().abort()
-            loop.run_until_complete(asyncio.sleep(0))
-            assert losses == [None]
-        else:
-            assert unclosed(caught) == 1
-            gc.collect()
-            assert ref() is None
-            assert losses == []
-            assert far.recv(1) == b""
-        loop.close()
-    far.close()
+        assert ref() is None
+        assert losses == []
+        assert far.recv(1) == b""
+    loop.close()
 
 
 def test_a_paused_transport_sends_its_write_buffer_before_it_is_collected(
-    loop_factory,
+    loop_factory, opened
 ):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        loop = loop_factory()
-        protocol = Recorder()
-        transport, far = open_on(loop, protocol)
-        transport.pause_reading()
-        transport.write(bytes(4 * MIB))
-        protocol.events.clear()
-        protocol.transport = None
-        del transport, protocol
+    loop = loop_factory()
+    transport, far = opened(loop)
+    transport.pause_reading()
+    transport.write(bytes(4 * MIB))
+    forget(transport)
+    del transport
+    gc.collect()
+
+    async def receive_all():
+        peer, size = Peer(far), 0
+        while data := await peer.recv(MIB):
+            size += len(data)
+            gc.collect()
+        return size
+
+    assert loop.run_until_complete(receive_all()) == 4 * MIB
+    loop.close()
+
+
+OPERATIONS = {
+    "write": lambda t: t.write(b"x"),
+    "writelines": lambda t: t.writelines([b"x", b"x"]),
+    "write_eof": lambda t: (t.write(b"x"), t.write_eof()),
+    "close": lambda t: (t.write(b"x"), t.close()),
+    "abort": lambda t: (t.write(b"x"), t.abort()),
+    "resume_reading": lambda t: (t.pause_reading(), t.resume_reading()),
+    "set_protocol": lambda t: t.set_protocol(asyncio.Protocol()),
+    "limits": lambda t: t.set_write_buffer_limits(0),
+    "the socket": lambda t: t.get_extra_info("socket").fileno(),
+    "names": lambda t: [
+        t.get_extra_info(f"{n}name") for n in ("sock", "peer")
+    ],
+    "repr": lambda t: (repr(t), t.is_reading(), t.get_write_buffer_size()),
+}
+
+
+class User:
+    """Has the transport, and uses it in its finalizer."""
+
+    def __init__(self, transport, use):
+        self.transport, self.use = transport, use
+
+    def __del__(self):
+        self.use(self.transport)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_a_collected_stream_ends_whatever_a_finalizer_does_with_it(
+    loop, loop_kind, warned, name
+):
+    """It is used in the finalizer, and again later: that kept it."""
+    kept, raised = [], []
+
+    def use(transport):
+        kept.append(transport)
+        for _ in range(3):
+            try:
+                OPERATIONS[name](transport)
+            except Exception as exc:
+                raised.append(repr(exc))
+
+    def collect():
         gc.collect()
-        far.setblocking(False)
+        # What was freed is overwritten.
+        assert len([bytearray(size) for size in range(2000)]) == 2000
 
-        async def receive_all():
-            size = 0
-            while data := await loop.sock_recv(far, MIB):
-                size += len(data)
-                gc.collect()
-            return size
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        transport, protocol = await loop.create_connection(Recorder, *address)
+        far, _ = listener.accept()
+    transport.pause_reading()
+    await iterations()
+    protocol.user = User(transport, use)  # the last one to be finalized
+    del transport, protocol
+    with far:
+        far.settimeout(PATIENCE)
+        loop.call_soon(collect)
+        await iterations()
+        while part := far.recv(100):
+            assert part.strip(b"x") == b""  # where its user was first
+        loop.call_soon(use, kept[0])
+        loop.call_soon(use, kept[0])
+        await iterations()
+        assert len(kept) == 3
+        if loop_kind == "fastloop":
+            assert raised == []
+            assert kept[0].is_closing()
+        kept.clear()
+        warned()
+        gc.collect()
 
-        assert loop.run_until_complete(receive_all()) == 4 * MIB
-        loop.close()
+
+def test_an_unreachable_loop_is_collected_with_its_transports(
+    loop_factory, opened, warned
+):
+    loop = loop_factory()
+    transport, far = opened(loop)
+    objects = loop, transport, transport.get_protocol()
+    refs = [weakref.ref(thing) for thing in objects]
+    del loop, transport, objects
+    gc.collect()
+    gc.collect()
+    assert warned() == 1
+    gc.collect()
+    assert [ref() for ref in refs] == [None, None, None]
+    assert far.recv(1) == b""
+
+
+# --- a closed loop ----------------------------------------------------------
+
+STATES = {"idle": None, "paused": pause, "unread": send, "full": write_much}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_loop_closed_with_an_open_transport(
+    loop_factory, opened, warned, state
+):
+    loop = loop_factory()
+    transport, far = opened(loop)
+    if STATES[state]:
+        STATES[state](transport, far)
+    protocol = transport.get_protocol()
+    calls = list(protocol.names)
+    loop.close()
+    assert protocol.names == calls
+    ref = forget(transport)
+    del transport, protocol, loop
+    gc.collect()
+    assert warned() == 1
+    gc.collect()
+    assert ref() is None
+
+
+CALLS = [
+    # kind, what was done before, the call, what it raises, closing after it
+    ("stream", None, "close", (), closed, True),
+    ("stream", None, "abort", (), closed, True),
+    ("stream", write_much, "close", (), fine, True),
+    ("stream", write_much, "abort", (), closed, True),
+    ("datagrams", None, "close", (), closed, True),
+    ("datagrams", None, "abort", (), closed, True),
+    ("read pipe", None, "close", (), closed, True),
+    ("write pipe", None, "close", (), closed, True),
+    ("write pipe", None, "abort", (), closed, True),
+    ("stream", pause, "resume_reading", (), closed, False),
+    ("stream", None, "write", (bytes(64 * MIB),), closed, False),
+    ("stream", None, "writelines", ([bytes(64 * MIB)],), closed, False),
+    ("stream", write_much, "write", (b"abc",), fine, False),
+    ("stream", close, "write", (b"abc",), fine, True),
+    ("stream", None, "write", (b"data",), fine, False),
+    ("stream", None, "is_reading", (), fine, False),
+    ("stream", None, "__repr__", (), fine, False),
+    ("stream", None, "get_extra_info", ("peername",), fine, False),
+    ("stream", None, "get_write_buffer_size", (), fine, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "method", "args", "raises", "closing"), CALLS
+)
+def test_calls_in_a_closed_loop(
+    loop_factory, opened, kind, before, method, args, raises, closing
+):
+    loop = loop_factory()
+    transport, far = opened(loop, kind)
+    if before:
+        before(transport, far)
+    loop.close()
+    with raises():
+        getattr(transport, method)(*args)
+    assert transport.is_closing() == closing
+    if kind == "stream":
+        assert transport.get_protocol().names == ["made"] + (
+            ["pause"] if before is write_much else []
+        )
+        if method == "abort":
+            assert transport.get_write_buffer_size() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "data"), [("write", b"x"), ("writelines", [b"x"])]
+)
+def test_a_write_that_fails_in_a_closed_loop(
+    loop_factory, opened, method, data
+):
+    loop = loop_factory()
+    transport, far = opened(loop)
     far.close()
+    loop.close()
+    with closed():
+        getattr(transport, method)(data)
 
 
-def test_a_finalizer_may_close_a_transport_that_is_collected(loop_factory):
-    class Closes(Recorder):
-        def __del__(self):
-            self.transport.close()
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        loop = loop_factory()
-        protocol = Closes()
-        transport, far = open_on(loop, protocol)
-        transport.pause_reading()
-        ref = weakref.ref(protocol)
-        del transport, protocol
-        gc.collect()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(asyncio.sleep(0))
-        gc.collect()
-        assert ref() is None
-        assert far.recv(1) == b""
-        loop.close()
-    far.close()
+def closed_socket(loop, sock):
+    sock.close()
+    loop._start_serving(Recorder, sock)
 
 
 OPENINGS = {
@@ -197,35 +352,15 @@ OPENINGS = {
 
 
 @pytest.mark.parametrize("kind", OPENINGS)
-def test_nothing_opens_in_a_closed_loop(loop_factory, loop_kind, kind):
+def test_nothing_opens_in_a_closed_loop(loop_factory, loop_kind, warned, kind):
     """asyncio's transport is half made then, and closes the socket."""
-    with warnings.catch_warnings(), socket.socket() as sock:
-        warnings.simplefilter("ignore", ResourceWarning)
+    with socket.socket() as sock:
         sock.setblocking(False)
         loop = loop_factory()
         loop.close()
-        with pytest.raises(RuntimeError, match="Event loop is closed") as got:
+        with closed() as got:
             OPENINGS[kind](loop, sock)
         del got
         gc.collect()
         if loop_kind == "fastloop" and kind != "closed listener":
             assert sock.fileno() >= 0
-
-
-def test_an_unreachable_loop_is_collected_with_its_transports(loop_factory):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        loop = loop_factory()
-        protocol = Recorder()
-        transport, far = open_on(loop, protocol)
-        refs = [weakref.ref(x) for x in (loop, transport, protocol)]
-        del loop, transport, protocol
-        gc.collect()
-        gc.collect()
-        texts = [str(w.message) for w in caught]
-        assert any(text.startswith("unclosed event loop") for text in texts)
-        assert unclosed(caught) == 1
-        gc.collect()
-        assert [ref() for ref in refs] == [None, None, None]
-        assert far.recv(1) == b""
-    far.close()

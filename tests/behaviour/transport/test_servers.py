@@ -13,7 +13,7 @@ import socket
 import pytest
 from few_descriptors import few_descriptors
 from hosts import only_tcp
-from net_helpers import Peer, end, iterations, server_context, spin
+from net_helpers import end, iterations, server_context, spin
 from patience import PATIENCE
 
 
@@ -37,21 +37,6 @@ async def test_each_client_of_a_burst_is_served_once(host, count):
         assert await protocol.wait_lost() is None
     await iterations(5)
     assert len(host.made) == count
-
-
-@only_tcp
-async def test_client_gone_before_accept(host):
-    """It is accepted all the same: made, then lost."""
-    await host.serve()
-    sock = host.plain()
-    name = sock.getsockname()
-    sock.close()
-    await spin(lambda: host.made)
-    assert await host.made[0].wait_lost() is None
-    assert host.made[0].transport.get_extra_info("peername") == name
-    Peer(host.plain()).reset()
-    await spin(lambda: len(host.made) == 2)
-    assert isinstance(await host.made[1].wait_lost(), ConnectionResetError)
 
 
 @only_tcp

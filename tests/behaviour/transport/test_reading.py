@@ -1,16 +1,23 @@
-"""BufferedProtocol: get_buffer and buffer_updated.
+"""Reading: data_received, get_buffer and buffer_updated, the end.
 
-Data is read straight into the protocol's buffer; get_buffer may do anything,
-also end or pause the connection, and its mistakes end it with an error.
+Everything that arrives is delivered once, in order.  A BufferedProtocol's
+data is read straight into its buffer; get_buffer may do anything, also end
+the connection, and its mistakes end it with an error.
 """
 
 from __future__ import annotations
 
 import array
+import asyncio
+import socket
+import sys
+import time
 
 import pytest
 from net_helpers import (
+    MIB,
     BufferedRecorder,
+    Peer,
     Recorder,
     every_kind,
     every_kind_and_tls,
@@ -20,20 +27,104 @@ from net_helpers import (
 )
 
 
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@every_kind_and_tls
+async def test_sizes_of_messages(transport_pair, make):
+    c = await transport_pair(make())
+    total = 0
+    for size in [1, 2, 100, 4096, 65535, 65536, 65537, 4 * MIB]:
+        for seed in range(3):
+            data = pattern(size, seed)
+            sending = asyncio.create_task(c.peer.send(data))
+            total += size
+            await c.protocol.wait_data(total)
+            assert c.protocol.data[-size:] == data
+            await sending
+
+
+@every_kind_and_tls
+async def test_received_bytes_are_exact_and_independent(transport_pair):
+    """No spare room behind the bytes, none of them shared."""
+    kept = []
+    protocol = Recorder(data=lambda p, data: kept.append(data))
+    c = await transport_pair(protocol)
+    for i in range(20):
+        await c.peer.send(b"%04d" % i)
+        await c.protocol.wait_data(4 * (i + 1))
+    assert b"".join(kept) == b"".join(b"%04d" % i for i in range(20))
+    empty = sys.getsizeof(b"")
+    assert all(sys.getsizeof(k) == empty + len(k) for k in kept)
+
+
 @every_kind
-async def test_what_the_last_data_schedules_runs_before_eof(
-    transport_pair, loop
-):
-    """Also if the data fills the buffer, and more is looked for."""
-
-    def reply_soon(protocol, size):
-        loop.call_soon(protocol.transport.write, b"reply")
-
-    c = await transport_pair(BufferedRecorder(4, data=reply_soon))
-    await c.peer.send(b"data")
+async def test_eof_is_delivered_again_when_reading_resumes(transport_pair):
+    c = await transport_pair(Recorder(eof=lambda p: True))
     c.peer.send_eof()
-    assert await c.peer.recv_exactly(5) == b"reply"
-    await c.protocol.wait_lost()
+    await c.protocol.wait_for("eof")
+    await iterations()
+    for _ in range(2):
+        await iterations(30)
+        c.transport.pause_reading()
+        c.transport.resume_reading()
+        await iterations(3)
+    assert c.protocol.names == ["made", "eof", "eof", "eof"]
+    c.protocol.faults.clear()  # it expects one
+    c.transport.abort()
+    assert await c.protocol.wait_lost() is None
+
+
+@pytest.mark.parametrize("state", ["open after EOF", "paused"])
+@every_kind
+async def test_a_connection_whose_peer_has_ended_uses_no_cpu(
+    transport_pair, loop, kind, state
+):
+    """It must not make the poll return at once."""
+    c = await transport_pair(Recorder(eof=lambda p: True))
+    if state == "open after EOF":
+        c.peer.send_eof()
+        await c.protocol.wait_for("eof")
+    else:
+        c.transport.pause_reading()
+        if kind == "unix":
+            c.peer.close()
+        else:
+            c.peer.reset()
+    before = time.thread_time()
+    alarm = loop.create_future()
+    loop.call_later(0.1, alarm.set_result, None)
+    await alarm
+    assert time.thread_time() - before < 0.05
+
+
+@pytest.mark.parametrize("before", [1, 130_000])
+@pytest.mark.parametrize("size", [1, 131_000, 200_000])
+async def test_an_event_delivers_all_received_data(loop, size, before):
+    near, far = socket.socketpair()
+    for end in (near, far):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    peer = Peer(far)
+    await peer.send(pattern(before))
+    await protocol.wait_data(before)
+    transport.pause_reading()
+    sizes = []
+    protocol.data_received = lambda data: sizes.append(len(data))
+    assert far.send(pattern(size)) == size
+    transport.resume_reading()
+    await iterations(5)
+    assert sizes == [size]
+    transport.close()
+    peer.close()
+
+
+# --- BufferedProtocol -------------------------------------------------------
+
+BUFFERS = {
+    "bytearray": bytearray,
+    "memoryview": lambda size: memoryview(bytearray(size)),
+    "slice": lambda size: memoryview(bytearray(2 * size))[size:],
+    "array": lambda size: array.array("B", bytes(size)),
+}
 
 
 @every_kind_and_tls
@@ -82,12 +173,11 @@ EMPTY = "get_buffer() returned an empty buffer"
         (lambda: None, TypeError, NO_BUFFER),
         (lambda: 5, TypeError, NO_BUFFER),
         (lambda: b"read-only", "bytes", NOT_WRITABLE),
-        (lambda: memoryview(b"read-only"), "memoryview", NOT_WRITABLE),
         (lambda: memoryview(bytearray(10))[::2], "memoryview", NOT_WRITABLE),
         (lambda: "text", "str", NOT_WRITABLE),
         (lambda: [0] * 10, "list", NOT_WRITABLE),
     ],
-    ids="empty empty-view raises None int bytes view step str list".split(),
+    ids="empty empty-view raises None int bytes step str list".split(),
 )
 @every_kind
 async def test_wrong_buffers_end_the_connection(
@@ -126,10 +216,7 @@ async def test_ending_the_connection_inside_get_buffer(transport_pair, how):
     c = await transport_pair(BufferedRecorder(get_buffer=end))
     await c.peer.send(b"data")
     assert await c.protocol.wait_lost() is None
-    assert c.protocol.names in (
-        ["made", "lost"],
-        ["made", "data", "lost"],
-    )
+    assert c.protocol.names in (["made", "lost"], ["made", "data", "lost"])
 
 
 @every_kind
@@ -143,8 +230,7 @@ async def test_pausing_inside_get_buffer(transport_pair):
             protocol.transport.pause_reading()
         return protocol.buffer
 
-    protocol = BufferedRecorder(16, get_buffer=stop)
-    c = await transport_pair(protocol)
+    c = await transport_pair(BufferedRecorder(16, get_buffer=stop))
     data = pattern(100)
     await c.peer.send(data)
     await spin(lambda: not pause)
@@ -177,11 +263,3 @@ async def test_switching_the_protocol_inside_get_buffer(
     assert await second.wait_data(8) == b"datamore"
     assert first.data == b""
     c.transport.set_protocol(first)
-
-
-BUFFERS = {
-    "bytearray": bytearray,
-    "memoryview": lambda size: memoryview(bytearray(size)),
-    "slice": lambda size: memoryview(bytearray(2 * size))[size:],
-    "array": lambda size: array.array("B", bytes(size)),
-}

@@ -1,0 +1,310 @@
+"""How a connection ends: close, abort, a protocol that raises.
+
+connection_lost comes exactly once, in an iteration of its own, after all
+buffered data was sent (close) or dropped (abort).  An exception of
+data_received, eof_received or a buffer method ends its connection with that
+exception; one of connection_made or connection_lost is reported and ends
+nothing.  KeyboardInterrupt and SystemExit leave the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+
+import pytest
+from net_helpers import (
+    MIB,
+    OPENINGS,
+    BufferedRecorder,
+    Recorder,
+    every_kind,
+    every_kind_and_tls,
+    iterations,
+    link,
+    open_on_pair,
+    pattern,
+    tcp_socketpair,
+)
+
+leaving = pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+
+
+@pytest.mark.parametrize("ending", ["close", "abort"])
+@every_kind
+async def test_lost_comes_later_and_once(transport_pair, ending):
+    """The descriptor is open until then."""
+    seen = []
+    c = await transport_pair(Recorder(lost=lambda *_: seen.append(number())))
+    number = c.transport.get_extra_info("socket").fileno
+    fd = number()
+    assert not c.transport.is_closing()
+    assert getattr(c.transport, ending)() is None
+    assert c.transport.is_closing()
+    assert c.protocol.names == ["made"]
+    await iterations(1)
+    assert c.protocol.names == ["made", "lost"]
+    assert c.protocol.exc is None
+    await iterations(5)
+    assert c.protocol.count("lost") == 1
+    assert (seen, number()) == ([fd], -1)
+    assert await c.peer.recv() == b""
+
+
+@every_kind_and_tls
+async def test_close_sends_the_write_buffer(transport_pair):
+    c = await transport_pair()
+    c.shrink()
+    data = pattern(4 * MIB)
+    c.transport.write(data)
+    c.transport.close()
+    assert c.transport.is_closing()
+    await iterations(5)
+    assert not c.protocol.lost
+    assert await c.peer.recv_all() == data
+    assert await c.protocol.wait_lost() is None
+
+
+@every_kind
+async def test_connection_lost_in_the_iteration_of_the_last_byte(
+    transport_pair,
+):
+    """Before what resume_writing scheduled, which asyncio's users can see."""
+    seen = []
+
+    def resumed(protocol):
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.append(list(protocol.names)))
+
+    c = await transport_pair(Recorder(resume=resumed))
+    c.shrink()
+    c.transport.set_write_buffer_limits(high=0)
+    c.fill()
+    c.transport.close()
+    while await c.peer.recv():
+        pass
+    assert await c.protocol.wait_lost() is None
+    assert seen == [["made", "pause", "resume", "lost"]]
+
+
+# --- protocols that raise ---------------------------------------------------
+
+
+class Broken(Exception):
+    """What the protocols here raise."""
+
+
+def fail(protocol, *args):
+    raise Broken(protocol.events[-1][0])
+
+
+@pytest.mark.parametrize(
+    ("make", "event", "call"),
+    [
+        (Recorder, "data", "data_received"),
+        (BufferedRecorder, "data", "buffer_updated"),
+        (Recorder, "eof", "eof_received"),
+        (BufferedRecorder, "eof", "eof_received"),
+    ],
+)
+@every_kind
+async def test_fatal_errors(transport_pair, reports, make, event, call):
+    c = await transport_pair(make(**{event: fail}))
+    if event == "data":
+        await c.peer.send(b"data")
+    else:
+        c.peer.send_eof()
+    exc = await c.protocol.wait_lost()
+    assert isinstance(exc, Broken)
+    assert c.protocol.names == ["made", event, "lost"]
+    (report,) = reports
+    assert report["message"] == f"Fatal error: protocol.{call}() call failed."
+    assert report["exception"] is exc
+    assert report["transport"] is c.transport
+    assert report["protocol"] is c.protocol
+    reports.clear()
+    with contextlib.suppress(ConnectionResetError):
+        assert await c.peer.recv() == b""
+
+
+@every_kind
+async def test_connection_made_raises(transport_pair, reports):
+    """It is reported; the connection stays and goes on reading."""
+    c = await transport_pair(Recorder(made=fail))
+    (report,) = reports
+    assert isinstance(report["exception"], Broken)
+    assert report["message"].startswith("Exception in callback")
+    reports.clear()
+    assert not c.transport.is_closing()
+    await c.peer.send(b"data")
+    assert await c.protocol.wait_data(4) == b"data"
+
+
+@pytest.mark.parametrize("kind", OPENINGS)
+async def test_connection_lost_raises(loop, reports, kind):
+    """It is reported; the descriptor is closed all the same."""
+    protocol = Recorder(lost=fail)
+    opening, near, far = open_on_pair(loop, kind, lambda: protocol)
+    with far:
+        transport, _ = await opening
+        transport.close()
+        await protocol.wait_lost()
+        await iterations(2)
+    (report,) = reports
+    assert isinstance(report["exception"], Broken)
+    reports.clear()
+    assert near.fileno() == -1
+
+
+@every_kind
+async def test_raising_after_close_in_the_same_callback(
+    transport_pair, reports
+):
+    """close() was first, so connection_lost is a clean one."""
+
+    def bad(protocol, data):
+        protocol.transport.close()
+        raise Broken
+
+    c = await transport_pair(Recorder(data=bad))
+    await c.peer.send(b"data")
+    assert await c.protocol.wait_lost() is None
+    assert isinstance(reports.pop()["exception"], Broken)
+    assert reports == []
+
+
+@pytest.mark.parametrize("event", ["made", "data", "eof", "lost", "pause"])
+async def test_the_handler_runs_as_in_an_except_block(loop, event):
+    handled = []
+
+    def handler(lo, context):
+        handled.append(sys.exc_info()[1] is context["exception"])
+
+    loop.set_exception_handler(handler)
+    a, b = tcp_socketpair()
+    with b:
+        protocol = Recorder(**{event: fail})
+        await loop.create_connection(lambda: protocol, sock=a)
+        b.send(b"data")
+        await iterations(5)
+        if event == "pause":
+            protocol.transport.write(bytes(1 << 24))
+        b.close()
+        await protocol.wait_lost()
+    assert handled == [True]
+
+
+@pytest.mark.reports
+@pytest.mark.parametrize("kind", ["unix"])
+@pytest.mark.parametrize("call", [None, "_fatal_error", "_force_close"])
+async def test_data_written_before_an_error_is_sent(transport_pair, call):
+    """A server's last words, header and body, and then its exception."""
+
+    def answer(protocol, data):
+        protocol.transport.write(b"header, ")
+        protocol.transport.write(b"body")
+        if call is None:
+            raise Broken
+        getattr(protocol.transport, call)(Broken())
+
+    c = await transport_pair(Recorder(data=answer))
+    await c.peer.send(b"request")
+    assert await c.peer.recv_all() == b"header, body"
+
+
+# --- exceptions that leave the loop -----------------------------------------
+
+
+@pytest.mark.parametrize("name", ["data", "eof", "made", "lost"])
+@leaving
+def test_exit_exceptions_leave_the_loop(loop, name, error):
+    """run_forever ends with the exception and may be called again."""
+
+    def leave(protocol, *args):
+        if protocol.count(name) == 1:
+            raise error(name)
+
+    near, far = tcp_socketpair()
+    protocol = Recorder(**{name: leave})
+    connect = loop.create_task(
+        loop.create_connection(lambda: protocol, sock=near)
+    )
+    far.send(b"data")
+    far.shutdown(1)
+    with far:
+        with pytest.raises(error):
+            loop.run_forever()
+        # asyncio wakes tasks that wait for it in this iteration or later.
+        loop.run_until_complete(connect)
+        if not protocol.lost:
+            protocol.transport.abort()
+            loop.run_until_complete(protocol.wait_lost())
+        loop.run_until_complete(iterations(2))
+        sock = protocol.transport.get_extra_info("socket")
+        assert sock.fileno() == -1
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+@pytest.mark.parametrize("end", ["close", "write_eof", "nothing"])
+def test_resume_writing_may_leave_the_loop(loop, end):
+    """asyncio's own transport fails an assertion in every iteration then."""
+
+    def interrupt(protocol):
+        raise KeyboardInterrupt
+
+    async def main():
+        async with link("unix", Recorder(resume=interrupt)) as c:
+            c.transport.write(bytes(4 * MIB))
+            if end != "nothing":
+                getattr(c.transport, end)()
+            await c.peer.recv_exactly(4 * MIB)
+            await iterations()
+            assert "write=<polling" not in repr(c.transport)
+            assert c.protocol.lost == (end == "close")
+            if end != "nothing":
+                assert await c.peer.recv() == b""
+
+    task = loop.create_task(main())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(task)
+    loop.run_until_complete(task)
+
+
+class Own(socket.socket):
+    """Takes attributes, other than socket.socket."""
+
+
+@leaving
+def test_an_interrupt_in_fileno_ends_the_run_and_not_the_connection(
+    loop, loop_kind, error
+):
+    """As of a signal handler there; asyncio's transport does not call it."""
+
+    def interrupt():
+        del sock.fileno
+        raise error(3)
+
+    near, far = socket.socketpair()
+    sock = Own(fileno=near.detach())
+
+    async def write_and_wait():
+        transport, protocol = await loop.create_connection(Recorder, sock=sock)
+        await iterations()
+        far.setblocking(False)
+        with far:
+            sock.fileno = interrupt
+            transport.write(b"x")
+            assert await loop.sock_recv(far, 9) == b"x"
+            await iterations()
+            assert not protocol.lost
+            vars(sock).pop("fileno", None)
+            transport.abort()
+            await protocol.wait_lost()
+
+    task = loop.create_task(write_and_wait())
+    if loop_kind == "fastloop":
+        with pytest.raises(error):
+            loop.run_until_complete(task)
+    loop.run_until_complete(task)
