@@ -428,31 +428,6 @@ async def end(*protocols: Any) -> None:
         protocol.check()
 
 
-@contextlib.asynccontextmanager
-async def both_ends(
-    near: Any, far: Any, **server_options: Any
-) -> AsyncIterator[tuple[Any, Any]]:
-    """Two protocols of the loop joined by TCP: (client's, server's)."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: far, "127.0.0.1", 0, **server_options
-    )
-    address = server.sockets[0].getsockname()
-    await loop.create_connection(lambda: near, *address)
-    await far.wait_for("made")
-    try:
-        yield near, far
-    finally:
-        server.close()
-        for protocol in (near, far):
-            if not protocol.lost:
-                protocol.transport.abort()
-    await near.wait_lost()
-    await far.wait_lost()
-    near.check()
-    far.check()
-
-
 def pattern(size: int, seed: int = 1) -> bytes:
     """*size* bytes in which any loss, doubling or exchange shows."""
     return random.Random(seed).randbytes(size)

@@ -10,7 +10,6 @@ import ssl
 import pytest
 from net_helpers import fill_socket, iterations, waiting
 
-
 CALLS = {
     "sock_recv": (5,),
     "sock_recv_into": (bytearray(5),),

@@ -9,6 +9,7 @@ import socket
 import time
 
 import pytest
+from net_helpers import MIB, link
 
 #: How long each callback works, in us, and in how many I/O is looked at.
 SLOW = {10: 6, 100: 2, 2000: 2}
@@ -137,3 +138,16 @@ async def test_a_flood_into_a_small_buffer_cannot_starve_callbacks(loop):
         transport.abort()
     pairs = zip(step_counts, step_counts[1:], strict=False)
     assert max(after - before for before, after in pairs) <= 32
+
+
+async def test_a_flooding_peer_does_not_starve_callbacks(loop):
+    async with link("tcp-client") as c:
+        flood = loop.create_task(c.peer.send(bytes(20 * MIB)))
+        step_counts = []
+        while not flood.done():
+            step_counts.append(len(c.protocol.data))
+            await asyncio.sleep(0)
+        await flood
+    pairs = zip(step_counts, step_counts[1:], strict=False)
+    assert len(step_counts) > 10
+    assert max(after - before for before, after in pairs) <= 2 * MIB

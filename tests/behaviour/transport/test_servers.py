@@ -1,4 +1,4 @@
-"""Accepting: bursts, failing factories, exhausted descriptors.
+"""Servers: bursts, failing factories, exhausted descriptors, odd ends.
 
 Whatever goes wrong with one connection, the listener stays alive.
 """
@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.constants
+import contextlib
 import errno
+import gc
 import socket
+import weakref
 
 import pytest
 from few_descriptors import few_descriptors
-from hosts import only_tcp
-from net_helpers import end, iterations, server_context, spin
+from hosts import CLOSED, Host, only_tcp
+from net_helpers import (
+    PY313,
+    end,
+    iterations,
+    listening_socket,
+    moved_to,
+    server_context,
+    spin,
+)
 from patience import PATIENCE
 
 
@@ -188,3 +199,132 @@ async def test_a_bad_factory(
         await end(*host.made)
         second.close()
     assert reports == []
+
+
+@only_tcp
+@pytest.mark.parametrize("in_the_same_batch", [False, True])
+async def test_the_next_file_of_its_fd_keeps_its_connections(
+    loop, host, reports, in_the_same_batch
+):
+    """The old file's event is queued already, or a duplicate is open."""
+    listener = host.bound()
+    server = await host.serve(sock=listener)
+    old, fd = listener.dup(), listener.fileno()
+    near, far = socket.socketpair()
+    new = []
+
+    def reuse():
+        loop.remove_reader(near)
+        listener.close()
+        new.append(moved_to(fd, listening_socket()))
+        if in_the_same_batch:
+            old.close()
+
+    loop.add_reader(near, reuse)
+    far.send(b"x")
+    if not in_the_same_batch:
+        await spin(lambda: new)
+    # Its event follows that of `near`.
+    with host.plain():
+        await spin(lambda: reports)
+    host.address = new[0].getsockname()
+    with near, far, old, new[0], host.plain() as client:
+        await asyncio.sleep(0.01)
+        assert host.made == []
+        peer, address = new[0].accept()
+        with peer:
+            assert address == client.getsockname()
+    assert {info["exception"].errno for info in reports} == {errno.EBADF}
+    loop.remove_reader(fd)
+    with pytest.raises(ValueError, match="-1"):
+        server.close()
+
+
+async def test_an_unreferenced_server_goes_on(loop, host):
+    """Its listeners belong to the loop, not to the object."""
+    server = weakref.ref(await host.serve())
+    for _ in range(3):
+        gc.collect()
+        await iterations(1)
+    near, far = await host.visit()
+    near.transport.write(b"served")
+    assert await far.wait_data(6) == b"served"
+    await end(near, far)
+    server().close()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("served", [False, True])
+def test_a_closed_loop_leaves_no_dropped_server(loop_factory, served):
+    """Its address is free for the next loop, without a garbage collection."""
+
+    async def main(host):
+        await host.serve()
+        if served:
+            near, far = await host.visit()
+            await end(near, far)
+            host.made.clear()
+
+    gc.collect()
+    gc.disable()
+    try:
+        host = Host(None)
+        for _ in range(2):
+            host.loop = loop_factory()
+            host.loop.run_until_complete(main(host))
+            host.loop.close()
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_wait_closed_of_a_server_of_a_closed_loop(
+    loop_factory, loop_kind, monkeypatch
+):
+    """Nobody can tell them that its last connection is gone."""
+    if loop_kind == "asyncio" and PY313:
+        pytest.skip("asyncio's transport fails in its __del__, unraisably")
+    failed = []
+    monkeypatch.setattr("sys.unraisablehook", failed.append)
+    loop = loop_factory()
+    host = Host(loop)
+    server = loop.run_until_complete(host.serve())
+    client = host.plain()
+    loop.run_until_complete(spin(lambda: host.made))
+    waiting = server.wait_closed()
+    waiting.send(None).add_done_callback(print)
+    server.close()
+    loop.close()
+    host.made.clear()
+    gc.collect()
+    client.close()
+    waiting.close()
+    assert failed == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.reports
+async def test_server_closed_in_a_factory(host, loop_kind):
+    """The connection being made is served or dropped, and all is closed."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's Server fails in _attach or _detach, unraisably")
+
+    def factory():
+        host.close()
+        return host.made()
+
+    await host.serve(factory)
+    with host.plain() as near:
+        near.settimeout(PATIENCE)
+        await spin(lambda: host.made)
+        await iterations(5)
+        if host.made[0].count("made"):
+            await end(host.made[0])
+        gc.collect()
+        # A reset where asyncio drops the connection with its data.
+        with contextlib.suppress(ConnectionResetError):
+            assert near.recv(1) == b""
+    with pytest.raises(CLOSED):
+        host.plain()

@@ -1,71 +1,31 @@
-"""What a stream transport says about itself: names, its socket, its repr."""
+"""What a stream transport says about itself, and private parts of it.
+
+asyncio's transports are Python objects: tests count what waits in _buffer,
+tools wrap methods on an instance, some programs change what is in _extra.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import socket
+import sys
 import unittest.mock
 
 import pytest
-from net_helpers import (
-    Recorder,
-    every_kind,
-    every_tcp_kind,
-    link,
-    tcp_socketpair,
-)
+from net_helpers import every_kind, every_tcp_kind
+
+WAITING = bytearray if sys.version_info < (3, 12) else collections.deque
 
 
 @every_kind
-async def test_unknown_key_gives_the_default(transport_pair):
+async def test_repr_and_state(transport_pair):
     c = await transport_pair()
-    assert c.transport.get_extra_info("nothing") is None
-    assert c.transport.get_extra_info("nothing", 7) == 7
-    assert c.transport.get_extra_info("x", default="d") == "d"
-    assert c.transport.get_extra_info("sslcontext") is None
-    assert c.transport.get_extra_info("ssl_object") is None
-
-
-@every_tcp_kind
-async def test_peername_of_a_peer_that_left(transport_pair):
-    c = await transport_pair()
-    expected = c.peer.sock.getsockname()
-    c.peer.reset()
-    await c.protocol.wait_lost()
-    assert c.transport.get_extra_info("peername") == expected
-
-
-@pytest.mark.parametrize("made_by", ["client", "sock", "server", "accepted"])
-async def test_nodelay_on_sockets_of_every_origin(loop, loop_kind, made_by):
-    """asyncio passes over sockets whose proto is 0; fastloop does not."""
-    if loop_kind == "asyncio" and made_by in ("sock", "accepted"):
-        pytest.skip("asyncio sets no TCP_NODELAY where sock.proto is 0")
-    if made_by in ("client", "server"):
-        async with link(f"tcp-{made_by}") as c:
-            sock = c.transport.get_extra_info("socket")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        return
-    near, peer = tcp_socketpair()
-    assert near.proto == 0
-    near.setblocking(False)
-    if made_by == "sock":
-        connect = loop.create_connection(Recorder, sock=near)
-    else:
-        connect = loop.connect_accepted_socket(Recorder, near)
-    with peer:
-        transport, protocol = await connect
-        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        transport.abort()
-        await protocol.wait_lost()
-
-
-@every_kind
-async def test_repr_shows_the_state(transport_pair):
-    c = await transport_pair()
-    fd = c.transport.get_extra_info("socket").fileno()
+    number = c.transport._sock_fd
+    assert number == c.transport.get_extra_info("socket").fileno()
     text = repr(c.transport)
     assert text.startswith("<") and text.endswith(">")
-    assert f"fd={fd}" in text
+    assert f"fd={number}" in text
     assert "read=polling" in text
     assert "write=<idle, bufsize=0>" in text
     c.transport.pause_reading()
@@ -78,22 +38,55 @@ async def test_repr_shows_the_state(transport_pair):
     assert "closing" in repr(c.transport)
     c.transport.abort()
     await c.protocol.wait_lost()
-    assert "closed" in repr(c.transport)
+    assert f"closed fd={number}>" in repr(c.transport)
+    assert c.transport._sock_fd == number
+    assert c.transport._sock is None
+
+
+@every_tcp_kind
+async def test_peername_of_a_peer_that_left(transport_pair):
+    c = await transport_pair()
+    expected = c.peer.sock.getsockname()
+    c.peer.reset()
+    await c.protocol.wait_lost()
+    assert c.transport.get_extra_info("peername") == expected
 
 
 @every_kind
-async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
-    """Tests of frameworks replace data_received on a live protocol."""
+async def test_the_socket_of_a_closed_transport(transport_pair, kind):
     c = await transport_pair()
-    await c.peer.send(b"a")
-    await c.protocol.wait_data(1)
-    seen = asyncio.get_running_loop().create_future()
-    c.protocol.data_received = seen.set_result
-    await c.peer.send(b"b")
-    assert await seen == b"b"
-    del c.protocol.data_received
-    await c.peer.send(b"c")
-    assert await c.protocol.wait_data(2) == b"ac"
+    c.transport.abort()
+    await c.protocol.wait_lost()
+    sock = c.transport.get_extra_info("socket")
+    unix = kind == "unix"
+    assert sock.family == (socket.AF_UNIX if unix else socket.AF_INET)
+    assert sock.type == socket.SOCK_STREAM
+    assert sock is c.transport.get_extra_info("socket")
+    assert sock.fileno() == -1
+    assert "fd=-1" in repr(sock)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sock.shutdown(socket.SHUT_RD)
+
+
+@every_kind
+async def test_extra_info(transport_pair):
+    """Its dict may be changed, and another one put in its place."""
+    c = await transport_pair()
+    info, extra = c.transport.get_extra_info, c.transport._extra
+    assert info("nothing") is None
+    assert info("nothing", 7) == 7
+    assert info("x", default="d") == "d"
+    assert info("sslcontext") is None
+    assert {"socket", "sockname", "peername"} <= set(extra)
+    assert extra["socket"] is info("socket")
+    assert extra["sockname"] == info("socket").getsockname()
+    extra["peername"] = "someone"
+    extra["more"] = 5
+    assert info("peername") == "someone"
+    assert info("more") == 5
+    c.transport._extra = {"peername": "another"}
+    assert info("peername") == "another"
+    assert info("more") is None
 
 
 @pytest.mark.parametrize("patched", [asyncio.Transport, asyncio.BaseTransport])
@@ -127,17 +120,55 @@ async def test_a_patched_base_class_answers(transport_pair, patched):
 
 
 @every_kind
-async def test_the_socket_of_a_closed_transport(transport_pair, kind):
+async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
+    """Tests of frameworks replace data_received on a live protocol."""
     c = await transport_pair()
-    c.transport.abort()
-    await c.protocol.wait_lost()
-    sock = c.transport.get_extra_info("socket")
-    assert sock.fileno() == -1
-    unix = kind == "unix"
-    assert sock.family == (socket.AF_UNIX if unix else socket.AF_INET)
-    assert sock.type == socket.SOCK_STREAM
-    assert sock is c.transport.get_extra_info("socket")
-    assert "fd=-1" in repr(sock)
-    assert not hasattr(sock, "nothing")
-    with pytest.raises(OSError, match="Bad file descriptor"):
-        sock.shutdown(socket.SHUT_RD)
+    await c.peer.send(b"a")
+    await c.protocol.wait_data(1)
+    seen = asyncio.get_running_loop().create_future()
+    c.protocol.data_received = seen.set_result
+    await c.peer.send(b"b")
+    assert await seen == b"b"
+    del c.protocol.data_received
+    await c.peer.send(b"c")
+    assert await c.protocol.wait_data(2) == b"ac"
+
+
+#: What an instance may be given in the place of its methods.
+METHODS = """
+    write writelines write_eof close abort is_closing get_extra_info
+    pause_reading resume_reading set_protocol get_write_buffer_size
+""".split()
+
+
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_methods_replaced_on_the_instance(transport_pair):
+    c = await transport_pair()
+    for name in METHODS:
+        seen = []
+        setattr(c.transport, name, seen.append)
+        assert name in vars(c.transport)
+        getattr(c.transport, name)("called")
+        delattr(c.transport, name)
+        assert name not in vars(c.transport)
+        assert getattr(c.transport, name) is not None
+        c.transport.write(b"x")
+        assert await c.peer.recv() == b"x"
+        assert seen == ["called"]
+
+
+@every_kind
+async def test_the_buffer_attribute_has_the_unsent_bytes(transport_pair):
+    c = await transport_pair()
+    assert type(c.transport._buffer) is WAITING
+    assert len(c.transport._buffer) == 0
+    c.shrink()
+    total = c.fill(bytes(range(256)) * 100)
+    c.transport.write(b"last")
+    waiting = c.transport._buffer
+    data = b"".join([waiting] if WAITING is bytearray else waiting)
+    assert len(data) == c.transport.get_write_buffer_size()
+    assert data.endswith(bytes(range(200, 256)) + b"last")
+    arrived = await c.peer.recv_exactly(total + 4)
+    assert arrived.endswith(data)
+    assert not c.transport._buffer
