@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from asyncio.selector_events import (
-    _SelectorDatagramTransport,
-    _SelectorTransport,
-)
+from asyncio.selector_events import _SelectorTransport
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -25,13 +22,6 @@ def must_pause(loop_kind: str) -> None:
     can = "is_reading" in vars(_SelectorTransport)
     if loop_kind == "asyncio" and not can:
         pytest.skip("this asyncio's datagrams cannot be paused (3.11.2)")
-
-
-def skip_if_miscounted(loop_kind: str) -> None:
-    """Skip on an asyncio that adds a header's size and never subtracts it."""
-    names = _SelectorDatagramTransport._sendto_ready.__code__.co_names
-    if loop_kind == "asyncio" and PY313 and "_header_size" not in names:
-        pytest.skip("this asyncio's datagrams are miscounted (3.13.0)")
 
 
 class Datagrams(asyncio.DatagramProtocol):

@@ -1,0 +1,615 @@
+"""When what a callback writes leaves, and before what else.
+
+asyncio sends each write at once. fastloop sends it when the callback returns,
+if that is an event, or else when the iteration ends; and sooner if the coarse
+clock ticks.  A connection's corked writes come before what the same callback
+sends by anything else of its loop, except by a transport on a socket of the
+program's own class.  They also leave before anything that could miss them:
+another loop, a job, code that has the socket itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import unittest.mock
+from functools import partial
+
+import pytest
+from datagram_helpers import endpoint, plain
+from net_helpers import PY314, Recorder, iterations, open_on_pair, spin
+from patience import PATIENCE
+from write_helpers import (
+    HOLDS,
+    Peer,
+    await_tick,
+    between_ticks,
+    end,
+    given,
+    in_callbacks,
+    in_one_iteration,
+    served,
+    two_served,
+)
+
+
+def corks(loop_kind):
+    return HOLDS and loop_kind == "fastloop"
+
+
+# --- what is corked, and for how long -----------------------------------
+
+
+@contextlib.asynccontextmanager
+async def client(family, address):
+    """A client's transport, whose socket the loop makes, and its peer."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(family) as listener:
+        listener.bind(address)
+        listener.listen()
+        address = listener.getsockname()
+        if family == socket.AF_INET:
+            making = loop.create_connection(Recorder, *address)
+        else:
+            making = loop.create_unix_connection(Recorder, address)
+        transport, _ = await making
+        far, _ = listener.accept()
+    with far:
+        yield transport, Peer(far)
+        await end(transport)
+
+
+@contextlib.asynccontextmanager
+async def shown(path):
+    """The program has asked the socket for its descriptor."""
+    async with served() as (transport, peer):
+        transport.get_extra_info("socket").fileno()
+        yield transport, peer
+
+
+@contextlib.asynccontextmanager
+async def queried(path):
+    """The program has asked for names and options, as HTTP servers do."""
+    async with served() as (transport, peer):
+        sock = transport.get_extra_info("socket")
+        assert (sock.family, sock.type) == (
+            socket.AF_INET,
+            socket.SOCK_STREAM,
+        )
+        assert sock.proto in (0, socket.IPPROTO_TCP)
+        assert sock.getpeername() == peer.sock.getsockname()
+        assert sock.getsockname() == peer.sock.getpeername()
+        assert not sock.get_inheritable()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert repr(sock).startswith("<asyncio.TransportSocket fd=")
+        yield transport, peer
+
+
+TCP = (socket.AF_INET, ("127.0.0.1", 0))
+WAYS = [  # how the transport came to be, and whether it corks
+    ("server", lambda path: served(), True),
+    ("tcp client", lambda path: client(*TCP), True),
+    ("unix client", lambda path: client(socket.AF_UNIX, path), True),
+    ("socket queried", queried, True),
+    ("create_connection", given, False),
+    ("create_unix_connection", given, False),
+    ("connect_accepted_socket", given, False),
+    ("descriptor shown", shown, False),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "may_cork"), WAYS)
+async def test_what_a_callback_writes_leaves_when_the_iteration_ends(
+    loop_kind, name, make, may_cork, tmp_path
+):
+    how = {"method": name} if make is given else {"path": str(tmp_path / "s")}
+    async with make(**how) as (transport, peer):
+        seen = await between_ticks(
+            lambda: (transport.write(b"1"), peer.look())[1],
+            lambda: (transport.writelines([b"2", b"3"]), peer.look())[1],
+            peer.look,
+            peers=[peer],
+        )
+        if may_cork and corks(loop_kind):
+            assert seen == [b"", b"", b""]
+            assert peer.look() == b"123"
+        else:
+            assert seen == [b"1", b"23", b""]
+
+
+async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
+    """A header and a body of data_received, before the next event."""
+
+    class Answers(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"header ")
+            inside.append(mine.look())
+            self.transport.write(b"body")
+
+    class Looks(Recorder):
+        def data_received(self, data):
+            after.append(mine.look())
+
+    inside, after = [], []
+    async with served(Answers) as (_, mine), served(Looks) as (_, other):
+        mine.sock.sendall(b"x")
+        other.sock.sendall(b"x")
+        await iterations()
+        assert inside == [b"" if corks(loop_kind) else b"header "]
+        assert after == [b"header body" if corks(loop_kind) else b"body"]
+
+
+async def test_each_piece_leaves_with_the_next_write_at_the_latest():
+    """A coroutine writes a piece and computes the next one, again and again,
+    as a server that streams a model's answer does; drain() does not suspend.
+    """
+    async with served() as (transport, peer):
+        for number in range(6):
+            transport.write(b"%d" % number)
+            if number:  # with the piece before it
+                size = 2 if number == 1 else 1
+                assert peer.receive(size)[-1:] == b"%d" % number
+            await_tick()
+
+
+async def test_a_tick_of_the_clock_sends_what_an_earlier_callback_wrote():
+    """A long iteration makes no answer wait for its end."""
+    async with served() as (transport, peer):
+        seen = await in_one_iteration(
+            lambda: transport.write(b"a"), await_tick, peer.look, lambda: None
+        )
+        assert seen[2] == b"a"
+
+
+@pytest.mark.parametrize("way", ["close", "write_eof", "abort"])
+async def test_the_end_of_a_connection_sends_what_waits(way):
+    async with two_served() as (one, first, two, second):
+        await in_one_iteration(
+            lambda: one.write(b"a"),
+            lambda: two.write(b"b"),
+            lambda: getattr(two, way)(),
+            lambda: None,
+        )
+        assert first.receive(1) + second.receive(1) == b"ab"
+
+
+# --- order ---------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not hasattr(select, "epoll"), reason="tells the order of the bytes"
+)
+@pytest.mark.parametrize("order", ["aba", "bab", "ab", "ba"])
+async def test_connections_are_sent_in_the_order_of_their_first_writes(order):
+    async with two_served() as (one, first, two, second):
+        ends = {"a": (one, first), "b": (two, second)}
+        with contextlib.closing(select.epoll()) as ready:
+            for peer in (first, second):
+                ready.register(peer.sock, select.EPOLLIN)
+            await in_one_iteration(
+                *(lambda end=end: ends[end][0].write(b"x") for end in order)
+            )
+            await asyncio.sleep(0)
+            found = [fd for fd, _ in ready.poll(PATIENCE)]
+        assert found == [ends[end][1].sock.fileno() for end in order[:2]]
+        for end in "ab":
+            assert ends[end][1].look() == b"x" * order.count(end)
+
+
+@contextlib.asynccontextmanager
+async def sending(loop, kind):
+    near, far = socket.socketpair()
+    with kind(fileno=near.detach()) as sock, far:
+        sock.setblocking(False)
+        yield lambda: loop.sock_sendall(sock, b"3")
+
+
+@contextlib.asynccontextmanager
+async def sending_a_datagram(loop, kind):
+    with kind(socket.AF_INET, socket.SOCK_DGRAM) as sock, plain() as far:
+        sock.setblocking(False)
+        yield lambda: loop.sock_sendto(sock, b"3", far.getsockname())
+
+
+@contextlib.asynccontextmanager
+async def connecting(loop, kind, family=socket.AF_INET, host="127.0.0.1"):
+    """Also where asyncio's method connects it, as it does to 127.1."""
+    with socket.socket(family) as listener, kind(family) as near:
+        if family == socket.AF_UNIX:
+            listener.bind("\0" + host)
+            address = listener.getsockname()
+        else:
+            listener.bind(("::1" if ":" in host else "127.0.0.1", 0))
+            address = (host, listener.getsockname()[1])
+        listener.listen()
+        near.setblocking(False)
+        yield lambda: loop.sock_connect(near, address)
+
+
+@contextlib.asynccontextmanager
+async def closing_a_server(loop, kind):
+    sock = kind()
+    sock.bind(("127.0.0.1", 0))
+    server = await loop.create_server(asyncio.Protocol, sock=sock)
+
+    async def close():
+        server.close()
+        await server.wait_closed()
+
+    yield close
+
+
+@pytest.mark.parametrize(
+    ("method", "doing"),
+    [
+        ("send", sending),
+        ("sendto", sending_a_datagram),
+        ("connect", connecting),
+        ("connect", partial(connecting, host="127.1")),
+        ("connect", partial(connecting, family=socket.AF_INET6, host="::1")),
+        ("connect", partial(connecting, family=socket.AF_UNIX, host="a")),
+        ("close", closing_a_server),
+    ],
+)
+async def test_calls_of_a_socket_follow_earlier_writes(loop, method, doing):
+    """The socket's method looks whether a peer has the writes."""
+    seen = []
+
+    def look(sock, *args):
+        if not seen:
+            seen.append(peer.receive(7))
+        return getattr(super(kind, sock), method)(*args)
+
+    kind = type("Looking", (socket.socket,), {method: look})
+    async with served() as (transport, peer), doing(loop, kind) as do:
+        transport.write(b"one ")
+        transport.write(b"two")
+        await do()
+        assert seen == [b"one two"]
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1", "localhost"])
+async def test_datagrams_follow_earlier_writes(loop, host):
+    """By a plain socket, or by a transport to an address or a host's name."""
+    with plain() as far, plain() as near:
+        near.setblocking(False)
+        port = far.getsockname()[1]
+        async with endpoint() as p, served() as (transport, peer):
+            transport.write(b"1")
+            transport.write(b"2")
+            if host:
+                p.transport.sendto(b"3", (host, port))
+            else:
+                await loop.sock_sendto(near, b"3", ("127.0.0.1", port))
+            assert far.recv(10) == b"3"
+            assert peer.look() == b"12"
+
+
+@pytest.mark.parametrize("kind", ["a socket", "a transport"])
+async def test_sendfile_follows_earlier_writes(loop, kind, monkeypatch):
+    """The system's call is the first thing that a peer could notice."""
+    seen = []
+
+    def sendfile(*args):
+        seen.append(peer.look())
+        return send(*args)
+
+    send = os.sendfile
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    with tempfile.TemporaryFile() as file:
+        file.write(b"3")
+        file.flush()
+        async with served() as (transport, peer), given() as (other, far):
+            transport.write(b"1")
+            transport.write(b"2")
+            if kind == "a socket":
+                near, far.sock = socket.socketpair()
+                with near, far.sock:
+                    near.setblocking(False)
+                    assert await loop.sock_sendfile(near, file) == 1
+                    assert far.receive(1) == b"3"
+            else:
+                assert await loop.sendfile(other, file) == 1
+                assert far.receive(1) == b"3"
+            assert seen[0] == b"12"
+
+
+# asyncio leaves the refused socket to the GC.
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_refusing_a_connection_follows_earlier_writes(loop):
+    """Its peer may look for them as soon as it gets the end of file."""
+    seen = []
+
+    def refuse():
+        connection.write(b"1")
+        connection.write(b"2")
+        raise ZeroDivisionError
+
+    loop.set_exception_handler(lambda loop, context: seen.append(peer.look()))
+    async with served() as (connection, peer):
+        server = await loop.create_server(refuse, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await spin(lambda: seen)
+        server.close()
+        await server.wait_closed()
+    assert seen == [b"12"]
+
+
+# --- the descriptor in other hands --------------------------------------
+
+
+def through_a_patch(transport):
+    original = asyncio.BaseTransport.get_extra_info
+    with unittest.mock.patch.object(
+        asyncio.BaseTransport,
+        "get_extra_info",
+        lambda self, name, default=None: original(self, name, default),
+    ):
+        return transport.get_extra_info("socket")
+
+
+FINDS = {
+    "fileno": lambda t: t.get_extra_info("socket").fileno(),
+    "dup": lambda t: t.get_extra_info("socket").dup().detach(),
+    "_sock": lambda t: t._sock.fileno(),
+    "_extra": lambda t: t._extra["socket"].fileno(),
+    "_sock_fd": lambda t: t._sock_fd,
+    "patched": lambda t: through_a_patch(t).fileno(),
+}
+
+
+@pytest.mark.parametrize("how", FINDS)
+async def test_sends_through_the_descriptor_follow_earlier_writes(how):
+    """In the callback that finds it, and in others."""
+
+    def write():
+        transport.write(b"one ")
+        transport.write(b"two ")
+        if not taken:
+            found = FINDS[how](transport)
+            taken.append(found if how == "dup" else os.dup(found))
+        os.write(taken[0], b"three ")
+
+    taken = []
+    async with served() as (transport, peer):
+        await in_callbacks(write, write, write, write)
+        os.close(taken[0])
+        assert peer.receive(56) == b"one two three " * 4
+        transport.write(b"the ")
+        transport.write(b"end")
+        transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        assert peer.receive(100) == b"the end"
+
+
+# --- other threads, loops and the end of the run ------------------------
+
+
+@contextlib.contextmanager
+def loop_in_thread(make):
+    """A loop that runs in another thread."""
+    other = make()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        yield other
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
+
+
+async def call(function):
+    return function()
+
+
+def in_another_loop(read, make):
+    with loop_in_thread(make) as other:
+        call_there = asyncio.run_coroutine_threadsafe(call(read), other)
+        return call_there.result(PATIENCE)
+
+
+def in_a_loop_within(read, make):
+    """As nest_asyncio runs one."""
+    loop = asyncio.get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        with contextlib.closing(make()) as other:
+            return other.run_until_complete(call(read))
+    finally:
+        asyncio._set_running_loop(loop)
+
+
+def in_a_job(read, make):
+    got = []
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(executor, lambda: got.append(read()))
+    return got[0]
+
+
+def in_a_callback_that_is_cancelled(read, make):
+    """Its cancel() waits while it runs, from 3.14 on."""
+    began, got = threading.Event(), []
+
+    def callback():
+        began.set()
+        got.append(read())
+
+    with loop_in_thread(make) as other:
+        handle = other.call_soon_threadsafe(callback)
+        assert began.wait(PATIENCE)
+        handle.cancel()
+    return got[0]
+
+
+within = pytest.param(
+    in_a_loop_within,
+    marks=pytest.mark.skipif(PY314, reason="a thread runs one task then"),
+)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [in_another_loop, within, in_a_job, in_a_callback_that_is_cancelled],
+)
+async def test_what_a_callback_waits_for_sees_its_writes(loop_factory, ask):
+    async with served() as (transport, peer):
+        got = []
+
+        def work():
+            transport.write(b"one ")
+            transport.write(b"two")
+            got.append(ask(lambda: peer.receive(7), loop_factory))
+
+        await in_callbacks(work, work)
+        assert got == [b"one two"] * 2
+
+
+def test_writes_from_outside_wait_for_no_callback(loop):
+    """asyncio's documents forbid them, but its transports send them."""
+    opening, _, far = open_on_pair(loop, "stream", Recorder)
+    transport, _ = loop.run_until_complete(opening)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    with far:
+        far.settimeout(PATIENCE)
+        peer = Peer(far)
+        try:
+            for _ in range(50):
+                transport.write(b"head ")
+                transport.writelines([b"body ", b"more "])
+                transport.write(b"end")
+                assert peer.receive(18) == b"head body more end"
+            size = 4_000_000  # more than is sent at once
+            transport.write(bytes(size))
+            assert peer.receive(size) == bytes(size)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+        loop.run_until_complete(end(transport))
+
+
+#: What an asyncio without its fix for it cannot do.
+closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
+
+
+@pytest.mark.parametrize("then", ["", "close", "abort"])
+async def test_writes_of_resume_writing_are_sent_before_the_close(
+    loop, loop_kind, then
+):
+    aborts = then == "abort"
+    if loop_kind == "asyncio" and (aborts or not closing_transports_write):
+        pytest.skip("asyncio fails there, or calls connection_lost twice")
+
+    def write(protocol):
+        if protocol.count("resume") > 1:
+            return
+        protocol.transport.write(b"1")
+        protocol.transport.write(b"2")
+        if not aborts:
+            protocol.transport.write(bytes(100_001))
+        if then:
+            getattr(protocol.transport, then)()
+
+    protocol = Recorder(resume=write)
+    async with served(lambda: protocol) as (transport, peer):
+        size = 0
+        while not protocol.count("pause"):
+            transport.write(bytes(1 << 16))
+            size += 1 << 16
+        transport.close()
+        got = await loop.run_in_executor(None, peer.receive, 1 << 30)
+        assert len(got) == size + (2 if aborts else 100_003)
+        assert got[size : size + 2] == b"12"
+        assert protocol.count("resume")
+        await protocol.wait_lost()
+        protocol.check()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_corked_writes_are_sent_when_the_run_ends(loop, error):
+    """An exception of the callback that wrote them does not delay them."""
+    peers = []
+    ended = loop.create_future()
+
+    async def serve():
+        async with served() as (transport, peer):
+
+            def write():
+                transport.write(b"the ")
+                transport.write(b"last")
+                raise error
+
+            peers.append(peer)
+            loop.call_soon(write)
+            await ended
+
+    serving = loop.create_task(serve())
+    with pytest.raises(error):
+        loop.run_until_complete(serving)
+    assert peers[0].receive(8) == b"the last"
+    ended.set_result(None)
+    loop.run_until_complete(serving)
+
+
+PROGRAM = """
+    import asyncio, fastloop, os, socket, threading, time
+
+    loop = {module}.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+    async def serve():
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+        peer = socket.create_connection(server.sockets[0].getsockname())
+        while not hasattr(protocol, "transport"):
+            await asyncio.sleep(0)
+        return server, peer
+
+    def write():
+        protocol.transport.write(b"goodbye")
+        written.set()
+
+    def both():
+        loop.call_soon(write)
+        loop.call_soon(time.sleep, 60)
+
+    protocol, written = Server(), threading.Event()
+    server, peer = asyncio.run_coroutine_threadsafe(serve(), loop).result()
+    if os.fork():
+        peer.close()
+        loop.call_soon_threadsafe(both)
+        written.wait()
+    else:
+        peer.settimeout(10)
+        os.write(1, peer.recv(100))
+        os._exit(0)
+"""
+
+
+@pytest.mark.skipif(
+    "ASAN_OPTIONS" in os.environ,
+    reason="CPython 3.13 uses a freed thread state when it ends such threads",
+)
+def test_a_daemon_thread_loses_no_bytes_at_exit(loop_kind):
+    """The main thread ends while a callback of the loop still runs."""
+    program = textwrap.dedent(PROGRAM.format(module=loop_kind))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        stdout=subprocess.PIPE,
+        timeout=60,
+    )
+    assert done.stdout == b"goodbye"
