@@ -128,7 +128,7 @@ THREADS = "tests/fuzz/threaded.py"
 #: that number, and ends the child ("dup thread with used id").
 NOT_FORKED = (
     "-k 'not [asyncio and not forked_child_starts and not fastloop-fork "
-    "and not child_leaves_the_parents_run and not also_in_the_child'"
+    "and not child_leaves_the_parents_run'"
 )
 PYTEST = "python -m pytest -q"
 #: Judges the reports of sanitizers, of which the name follows.

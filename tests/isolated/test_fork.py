@@ -1,7 +1,9 @@
 """After a fork: the child's loops, new or the parent's, are its own."""
 
+import itertools
 import sys
 import sysconfig
+from pathlib import Path
 
 import pytest
 
@@ -35,27 +37,6 @@ FLAGS = ("-W", "ignore::DeprecationWarning")
 
 
 PROGRAMS = {
-    "a_new_loop_works_in_the_child": """
-new_loop().close()
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0.001))
-
-def run():
-    own = new_loop()
-    left, right = socket.socketpair()
-    own.add_reader(left, own.stop)
-    right.send(b"x")
-    own.run_forever()
-    own.remove_reader(left)
-    assert own.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-    own.close()
-
-for _ in range(3):
-    assert child(run) == 0
-assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-loop.close()
-assert child(run) == 0
-""",
     # libuv notes a wake-up that is on its way; the child must forget it.
     "a_wake_up_on_its_way_at_the_fork": """
 loop = new_loop()
@@ -112,20 +93,6 @@ async def main():
 
 loop = new_loop()
 loop.run_until_complete(main())
-loop.close()
-""",
-    "numbers_of_readers_that_were_closed_near_the_limit": """
-import resource
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-pipes = [os.pipe() for _ in range(12)]
-loop = new_loop()
-loop.run_until_complete(asyncio.sleep(0.001))
-for end in sum(pipes, ()):
-    loop.add_reader(end, int)
-for end in sum(pipes, ()):
-    os.close(end)
-assert child(lambda: loop.run_until_complete(asyncio.sleep(0.001))) == 0
 loop.close()
 """,
     # A child has a copy of it, sends what it writes itself, and ends its
@@ -231,30 +198,6 @@ loop.run_forever()
 assert (seen, codes) == ([1], [0]), (seen, codes)
 loop.close()
 """,
-    # Another part of the loop notices the fork before the next iteration.
-    "ctrl_c_ends_the_run_of_a_child_that_changed_handlers": """
-def fork():
-    pid = os.fork()
-    if pid:
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-        loop.stop()
-        return
-    loop.add_signal_handler(signal.SIGUSR2, int)
-    loop.remove_signal_handler(signal.SIGUSR2)
-    # The run goes on in this process, and waits.
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    signal.alarm(20)  # ends a child that waits for ever
-
-loop = new_loop()
-codes = []
-loop.call_soon(fork)
-try:
-    loop.run_forever()
-except KeyboardInterrupt:
-    os._exit(5)
-assert codes == [5], codes
-loop.close()
-""",
     # What the parent learned of a socket is no knowledge of the child's.
     "a_child_waits_for_its_parents_sockets": """
 loop = new_loop()
@@ -304,6 +247,79 @@ loop.remove_reader(near)
 loop.close()
 near.close()
 far.close()
+""",
+    "a_childs_signal_is_not_its_parents": """
+seen = []
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, seen.append, "signal")
+
+def kill():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+async def main():
+    await asyncio.sleep(0)
+    assert child(kill) == 0
+    await asyncio.sleep(0.01)
+
+loop.run_until_complete(main())
+assert child(kill) == 0
+loop.run_until_complete(asyncio.sleep(0.01))
+assert seen == []
+loop.call_soon(kill)
+loop.run_until_complete(asyncio.sleep(0.01))
+assert seen == ["signal"]
+loop.close()
+""",
+    "a_child_waits_for_no_work_of_its_parent": """
+started, gate = threading.Event(), threading.Event()
+def job():
+    started.set()
+    gate.wait()
+loop = new_loop()
+jobs = [loop.run_in_executor(None, job) for _ in range(40)]
+started.wait()
+pid = os.fork()
+if not pid:
+    sys.exit(3)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+gate.set()
+loop.run_until_complete(asyncio.gather(*jobs))
+loop.run_until_complete(loop.shutdown_default_executor())
+loop.close()
+""",
+    # asyncio takes the wake-up fd from a child from 3.12 on.
+    "a_daemon_gets_the_signals_whose_handlers_it_added_before": """
+seen = []
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, lambda: (seen.append(1), loop.stop()))
+loop.run_until_complete(asyncio.sleep(0.001))
+
+def run():
+    loop.call_later(0.01, os.kill, os.getpid(), signal.SIGUSR1)
+    loop.run_forever()
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+    loop.close()
+    return not seen
+
+assert child(run) == 0
+assert seen == []
+loop.close()
+""",
+    "a_child_waits_whatever_is_in_its_parents_pipe": """
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, print)
+loop.remove_signal_handler(signal.SIGUSR1)
+near, far = os.pipe()
+pid = os.fork()
+if not pid:
+    os.read(near, 1)
+    loop.run_until_complete(asyncio.sleep(0.2))
+    os._exit(time.process_time() > 0.15)
+loop.add_signal_handler(signal.SIGUSR1, print)
+signal.raise_signal(signal.SIGUSR1)
+os.write(far, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+loop.close()
 """,
 }
 
@@ -420,51 +436,82 @@ def test_a_child_leaves_the_parents_run(
     assert "During handling" not in done.stderr
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 14), reason="threads wait for a handle from 3.14 on"
+#: A StreamWriter that is collected closes its transport, on asyncio as well:
+#: over TLS that sends an end, unless the loop is closed.
+ENDS = {
+    "leaves": "os._exit(3)",
+    "exits": "sys.exit(3)",
+    "collects": "del loop, joined; gc.collect(); sys.exit(3)",
+    "closes": "loop.close(); assert loop.is_closed(); sys.exit(3)",
+    "closes, collects": "loop.close(); del joined; gc.collect(); sys.exit(3)",
+}
+
+
+@pytest.mark.parametrize(
+    ("end", "secure"),
+    sorted({*itertools.product(ENDS, [False, True])} - {("collects", True)}),
 )
-def test_threads_wait_for_handles_also_in_the_child(script):
-    """The parent's thread that waited at the fork is not there any more."""
-    done = script("""
+def test_a_child_leaves_its_parents_connections(fast_script, end, secure):
+    """The parent's loop, its sockets and its executor's idle threads: nothing
+    that the child does with them is seen on the wire.
+    """
+    certs = Path(__file__).parent.parent / "certs"
+    fast_script(
+        f"""
+import ssl, warnings
+
+CERTS, SECURE = {str(certs)!r}, {secure}
+server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+server_tls.load_cert_chain(CERTS + "/localhost.pem", CERTS + "/localhost.key")
+client_tls = ssl.create_default_context(cafile=CERTS + "/ca.pem")
+"""
+        + """
+async def connect():
+    sides = []
+    server = await asyncio.start_server(
+        lambda *pair: sides.append(pair),
+        "127.0.0.1",
+        0,
+        ssl=server_tls if SECURE else None,
+    )
+    reader, writer = await asyncio.open_connection(
+        *server.sockets[0].getsockname(),
+        ssl=client_tls if SECURE else None,
+        server_hostname="localhost" if SECURE else None,
+    )
+    server.close()
+    await exchange(reader, writer, sides)
+    await asyncio.to_thread(int)
+    return reader, writer, sides
+
+async def exchange(reader, writer, sides):
+    writer.write(b"hello" * 10_000)
+    while not sides:
+        await asyncio.sleep(0)
+    far_reader, far_writer = sides[0]
+    far_writer.write(await far_reader.readexactly(50_000))
+    assert await reader.readexactly(50_000) == b"hello" * 10_000
+
+async def finish(reader, writer, sides):
+    await exchange(reader, writer, sides)
+    writer.close()
+    assert await sides[0][0].read() == b""
+    sides[0][1].close()
+    await writer.wait_closed()
+    await connect()
+
 loop = new_loop()
-left = [4]
-child = []
-
-def start(body):
-    entered, asking, asked = (threading.Event() for _ in range(3))
-    handles = []
-    def ask():
-        entered.wait()
-        asking.set()
-        handles[0].cancelled()
-        asked.set()
-    def callback():
-        entered.set()
-        asking.wait()
-        assert not asked.wait(0.05)
-        body()
-    threading.Thread(target=ask, daemon=True).start()
-    handles.append(loop.call_soon_threadsafe(callback))
-
-def again():
-    left[0] -= 1
-    if left[0]:
-        start(again)
-    else:
-        loop.stop()
-
-def fork():
-    child.append(os.fork())
-    if child[0]:
-        loop.stop()
-    else:
-        start(again)
-
-start(fork)
+joined = list(loop.run_until_complete(connect()))
+pid = os.fork()
+if not pid:
+    warnings.simplefilter("ignore")
+"""
+        + f"    {ENDS[end]}"
+        + """
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+loop.run_until_complete(finish(*joined))
+loop.call_soon_threadsafe(loop.stop)
 loop.run_forever()
-if not child[0]:
-    os._exit(3)
-print(os.waitstatus_to_exitcode(os.waitpid(child[0], 0)[1]))
-loop.close()
-""")
-    assert done.stdout == "3\n"
+os._exit(0)
+"""
+    )

@@ -217,26 +217,6 @@ loop.close()
 """)
 
 
-@linux
-def test_a_childs_socket_leaves_its_epoll_while_the_parent_has_it(script):
-    script("""
-loop = new_loop()
-near, far = pair()
-loop.run_until_complete(receive(loop, near, far))
-pid = os.fork()
-if pid == 0:
-    loop.run_until_complete(receive(loop, near, far))
-    count = registered()
-    loop.remove_reader(near)
-    assert registered() == count
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-near.close()
-far.close()
-loop.close()
-""")
-
-
 def test_an_fd_is_registered_anew_while_a_child_has_its_old_file(script):
     """Events of the old connection are stale: the new one has none of them."""
     script("""
@@ -266,44 +246,6 @@ async def main():
     await made[1].lost
     server.close()
     for sock in old, new:
-        sock.close()
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-""")
-
-
-def test_a_closed_sockets_events_end_while_a_child_has_it(script):
-    """They have the parent's epoll instance replaced, which the child has too:
-    what waits goes on, and nothing polls the old instance any more.
-    """
-    script("""
-async def main():
-    loop = asyncio.get_running_loop()
-    near, far = pair()
-    other, end = pair()
-    for sock, peer in ((near, far), (other, end)):
-        await receive(loop, sock, peer)
-    dup = near.dup()
-    end_child = fork_holder()
-    near.close()
-    for _ in range(400):
-        far.send(b"x")
-        task = loop.create_task(loop.sock_recv(other, 9))
-        await asyncio.sleep(0)
-        end.send(b"more")
-        assert await task == b"more"
-        dup.recv(1)
-    far.send(b"x")
-    task = loop.create_task(loop.sock_recv(other, 9))
-    used = time.process_time()
-    await asyncio.sleep(0.5)
-    assert time.process_time() - used < 0.01
-    end.send(b"data")
-    assert await task == b"data"
-    end_child()
-    for sock in far, other, end, dup:
         sock.close()
 
 loop = new_loop()

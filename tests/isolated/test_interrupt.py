@@ -27,6 +27,11 @@ def tick():
 loop.call_soon(print, 'ready')
 tick()
 """,
+    "the wake-up fd replaced": """
+loop.call_soon(signal.set_wakeup_fd, -1)
+# So late that the loop has begun to wait.
+threading.Timer(0.2, print, ["ready"]).start()
+""",
     "executor": """
 gate = threading.Event()
 future = loop.run_in_executor(None, gate.wait)
