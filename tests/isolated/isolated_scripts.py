@@ -70,33 +70,6 @@ import asyncio, gc, os, signal, socket, sys, threading, time
 {imports}
 new_loop = {factory}
 """
-#: What a program begins with that changes what other threads use.
-REPEATED = """\
-import contextlib
-failures = []
-
-@contextlib.contextmanager
-def repeated(count, function):
-    '''Repeat function() in so many threads during the with block.'''
-    over = threading.Event()
-    def body():
-        try:
-            while not over.is_set():
-                function()
-        except BaseException as exc:
-            failures.append(repr(exc))
-            raise
-    threads = [threading.Thread(target=body) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    assert not failures, failures
-"""
 FACTORIES = {
     "asyncio": ("", "asyncio.SelectorEventLoop"),
     "fastloop": ("import fastloop", "fastloop.new_event_loop"),

@@ -80,95 +80,6 @@ with Running() as loop:
         else:
             raise AssertionError(name)
 """,
-    # asyncio's loop never does: its error is the same.
-    "only_the_loops_thread_takes_an_fd_from_a_transport": """
-def call(coroutine):
-    return asyncio.run_coroutine_threadsafe(coroutine, loop).result(100)
-
-async def add_and_remove(fd):
-    loop.add_reader(fd, int)
-    return loop.remove_reader(fd)
-
-near, far = socket.socketpair()
-other, peer = socket.socketpair()
-with Running() as loop:
-    call(loop.create_connection(asyncio.Protocol, sock=near))
-    fd = near.fileno()
-    near.close()
-    os.dup2(other.fileno(), fd)
-    try:
-        loop.add_reader(fd, int)
-    except RuntimeError as exc:
-        assert "is used by transport" in str(exc), exc
-    else:
-        raise AssertionError("another thread took the fd")
-    assert call(add_and_remove(fd))
-""",
-    # The loop's own thread closes unreferenced transports.
-    "another_thread_collects_while_the_loop_schedules": """
-import warnings
-
-class Paused(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-        transport.pause_reading()
-
-def collect():
-    while True:
-        collecting.acquire()
-        if over:
-            return
-        gc.collect()
-        collected.set()
-
-def count():
-    global ran
-    ran += 1
-
-async def leave(count):
-    '''Connections that nobody has; return their far ends.'''
-    fars = []
-    for _ in range(count):
-        near, far = socket.socketpair()
-        await loop.create_connection(Paused, sock=near)
-        fars.append(far)
-    return fars
-
-async def main():
-    scheduled = 0
-    for _ in range(20):
-        fars = await leave(400)
-        await asyncio.sleep(0)
-        collected.clear()
-        collecting.release()
-        while not collected.is_set():
-            for _ in range(100):
-                loop.call_soon(count)
-            scheduled += 100
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert ran == scheduled, (ran, scheduled)
-        for far in fars:
-            far.setblocking(False)
-            assert await asyncio.wait_for(loop.sock_recv(far, 1), 100) == b""
-            far.close()
-
-over = False
-ran = 0
-gc.disable()
-warnings.simplefilter("ignore", ResourceWarning)
-collecting, collected = threading.Semaphore(0), threading.Event()
-collector = threading.Thread(target=collect)
-collector.start()
-loop = new_loop()
-try:
-    loop.run_until_complete(main())
-finally:
-    over = True
-    collecting.release()
-    collector.join()
-    loop.close()
-""",
     # Each write arrives whole, and those of one thread in order.
     "two_threads_write_to_one_stream": """
 import collections
@@ -216,42 +127,6 @@ for _ in range(3):
     loop.run_until_complete(main())
 loop.close()
 """,
-    "two_threads_send_by_one_datagram_endpoint": """
-class Receiver(asyncio.DatagramProtocol):
-    def datagram_received(self, data, addr):
-        seen.append(data)
-
-async def main():
-    loop = asyncio.get_running_loop()
-    receiver, _ = await loop.create_datagram_endpoint(
-        Receiver, local_addr=("127.0.0.1", 0)
-    )
-    address = receiver.get_extra_info("sockname")
-    sender, _ = await loop.create_datagram_endpoint(
-        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-    )
-    gate = threading.Barrier(2)
-    def send(letter):
-        gate.wait()
-        for _ in range(40):
-            sender.sendto(bytearray(letter * 100), address)
-    thread = threading.Thread(target=send, args=(b"o",))
-    thread.start()
-    send(b"m")
-    while len(seen) < 80:
-        await asyncio.sleep(0.001)
-    thread.join()
-    sender.close()
-    receiver.close()
-    await asyncio.sleep(0)
-
-loop = new_loop()
-for _ in range(20):
-    seen = []
-    loop.run_until_complete(main())
-    assert sorted(seen) == [b"m" * 100] * 40 + [b"o" * 100] * 40
-loop.close()
-""",
 }
 
 
@@ -261,110 +136,81 @@ def test_without_a_gil(fast_script, name):
     fast_script(WITHOUT_A_GIL[name])
 
 
+#: One loop after the other is closed while threads make a call of it: each is
+#: done or refused.
+CLOSING = """
+import contextlib
+with contextlib.ExitStack() as stack:
+    pairs = [map(stack.enter_context, socket.socketpair()) for _ in range(3)]
+    ends = [near for near, far in pairs]
+    for _ in range(ROUNDS):
+        loop = new_loop()
+        gate = threading.Barrier(4)
+        def calls(near):
+            gate.wait()
+            try:
+                while True:
+                    CALL
+            except RuntimeError as exc:
+                if str(exc) != "Event loop is closed":
+                    failures.append(exc)
+            except Exception as exc:
+                failures.append(exc)
+        threads = [threading.Thread(target=calls, args=(n,)) for n in ends]
+        for thread in threads:
+            thread.start()
+        gate.wait()
+        loop.run_until_complete(asyncio.sleep(0.0005))
+        loop.close()
+        for thread in threads:
+            thread.join()
+assert not failures, failures
+"""
 #: With and without, on both loops.
 PROGRAMS = {
-    # None is lost, and those of one thread stay in order.
+    # Each runs unless it was cancelled, and those of one thread in order.
     "calls_from_eight_threads": """
-seen = [[] for _ in range(8)]
-with Running() as loop:
-    def calls(number):
-        for n in range(1000):
-            loop.call_soon_threadsafe(seen[number].append, n)
-            if n % 250 == 0:
-                time.sleep(0.0005)
-    in_threads(8, calls)
-assert all(numbers == list(range(1000)) for numbers in seen)
-""",
-    # A callback runs unless it was cancelled, and once at most.
-    "cancelled_by_eight_threads": """
 ran = [[] for _ in range(8)]
 with Running() as loop:
     def calls(number):
-        for n in range(500):
+        for n in range(1000):
             handle = loop.call_soon_threadsafe(ran[number].append, n)
             if n % 2:
                 handle.cancel()
                 assert handle.cancelled()
+            if n % 250 == 0:
+                time.sleep(0.0005)
     in_threads(8, calls)
 for numbers in ran:
     assert numbers == sorted(set(numbers))
-    assert set(range(0, 500, 2)) <= set(numbers)
+    assert set(range(0, 1000, 2)) <= set(numbers)
 """,
-    # A call is queued or refused, and never lost in between.
-    "closing_while_others_call": """
-for _ in range(30):
-    loop = new_loop()
-    gate = threading.Barrier(4)
-    def calls():
-        gate.wait()
-        try:
-            while True:
-                loop.call_soon_threadsafe(int)
-        except RuntimeError as exc:
-            if str(exc) != "Event loop is closed":
-                failures.append(exc)
-    threads = [threading.Thread(target=calls) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    gate.wait()
-    loop.run_until_complete(asyncio.sleep(0.0005))
-    loop.close()
-    for thread in threads:
-        thread.join()
-assert not failures, failures
-""",
-    # Each loop's own, and one that they share.
+    "closing_while_others_call": CLOSING.replace("ROUNDS", "30").replace(
+        "CALL", "loop.call_soon_threadsafe(int)"
+    ),
+    # Each loop's own, and one that they share.  A job's end and its future's
+    # cancellation cross each other.
     "executors_of_many_loops": """
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(3) as shared:
     def jobs(number):
         loop = new_loop()
         async def main():
-            for n in range(20):
-                results = await asyncio.gather(
-                    *(loop.run_in_executor(None, pow, n, 2) for _ in "123"),
-                    *(loop.run_in_executor(shared, pow, n, 2) for _ in "12"),
-                )
-                assert results == [n * n] * 5, results
+            for n in range(50):
+                futures = [
+                    loop.run_in_executor(pool, pow, n, 2)
+                    for pool in (None, shared, None, shared, None)
+                ]
+                if n % 3:
+                    await asyncio.sleep(0)
+                for future in futures[:2]:
+                    future.cancel()
+                results = await asyncio.gather(*futures[2:])
+                assert results == [n * n] * 3, results
         loop.run_until_complete(main())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
     in_threads(6, jobs)
-""",
-    # A job's end and its future's cancellation cross each other.
-    "cancelled_jobs": """
-def jobs(number):
-    loop = new_loop()
-    async def main():
-        for n in range(100):
-            futures = [loop.run_in_executor(None, int) for _ in range(4)]
-            if n % 3:
-                await asyncio.sleep(0)
-            for future in futures[::2]:
-                future.cancel()
-            assert await asyncio.gather(*futures[1::2]) == [0, 0]
-    loop.run_until_complete(main())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-in_threads(4, jobs)
-""",
-    # run_coroutine_threadsafe in a ring of loops.
-    "coroutines_for_each_other": """
-with contextlib.ExitStack() as stack:
-    loops = [stack.enter_context(Running()) for _ in range(4)]
-    async def passed_on(left):
-        if not left:
-            return 0
-        there = loops[left % 4]
-        future = asyncio.run_coroutine_threadsafe(passed_on(left - 1), there)
-        return 1 + await asyncio.wrap_future(future)
-    def ask(number):
-        for _ in range(10):
-            future = asyncio.run_coroutine_threadsafe(
-                passed_on(12), loops[number]
-            )
-            assert future.result(100) == 12
-    in_threads(4, ask)
 """,
 }
 
@@ -372,6 +218,18 @@ with contextlib.ExitStack() as stack:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_in_many_threads(script, name):
     script(PROGRAMS[name])
+
+
+def test_closing_while_others_add_and_remove_readers(fast_script):
+    """What close() frees is overwritten, so that a use of it is noticed.
+
+    asyncio forbids it, and raises other errors.
+    """
+    calls = "loop.add_reader(near, int), loop.remove_reader(near)"
+    fast_script(
+        CLOSING.replace("ROUNDS", "200").replace("CALL", calls),
+        MALLOC_PERTURB_="165",
+    )
 
 
 def test_calls_that_are_not_for_other_threads(fast_script):
@@ -404,3 +262,47 @@ with Running() as loop:
 for numbers in ran:
     assert sorted(numbers) == sorted([*range(400)] * 3)
 """)
+
+
+#: How a thread runs the loop meanwhile, if one does.
+DRIVERS = {
+    "before the first run": "in_threads(2, calls)",
+    "between short runs": """
+def drive():
+    while calling:
+        loop.run_until_complete(asyncio.sleep(0))
+in_threads(3, lambda number: calls(number) if number < 2 else drive())
+""",
+}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_calls_while_no_thread_runs_the_loop(fast_script, driver):
+    """Any thread may begin a run.  asyncio's heap of timers is not made for
+    other threads.
+    """
+    fast_script(
+        """
+loop = new_loop()
+ran, timed = [[], []], [[], []]
+calling = [0, 1]
+
+def calls(number):
+    for n in range(1000):
+        loop.call_soon(ran[number].append, n)
+        timer = loop.call_later(0, timed[number].append, n)
+        if n % 2:
+            timer.cancel()
+    calling.remove(number)
+"""
+        + DRIVERS[driver]
+        + """
+loop.run_until_complete(asyncio.sleep(0.001))
+assert not loop._scheduled
+loop.close()
+for number in range(2):
+    assert ran[number] == list(range(1000))
+    assert len(timed[number]) == len(set(timed[number]))
+    assert set(timed[number]) >= set(range(0, 1000, 2))
+"""
+    )

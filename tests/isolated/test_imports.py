@@ -9,18 +9,6 @@ import pytest
 from isolated_scripts import LIMIT, environment
 
 
-def test_the_first_task_is_number_one(script):
-    done = script("""
-async def main():
-    return asyncio.current_task().get_name()
-
-new_loop().close()
-with asyncio.Runner(loop_factory=new_loop) as runner:
-    print(runner.run(main()))
-""")
-    assert done.stdout == "Task-1\n"
-
-
 def test_fastloop_imported_before_pytest(tmp_path):
     """pytest warns of a plugin whose assertions it cannot rewrite any more.
 
@@ -117,32 +105,3 @@ for _ in range(3):
     os.close(read_end)
 """
     )
-
-
-def test_loops_transports_and_readers_own_the_module(fast_script):
-    """A transport loses its loop when it ends; other objects keep theirs."""
-    fast_script("""
-import sysconfig
-from fastloop import _core
-
-async def main():
-    loop = asyncio.get_running_loop()
-    near, far = socket.socketpair()
-    _, writer = await asyncio.open_connection(sock=near)
-    owners = [
-        thing for thing in gc.get_objects()
-        if type(thing).__name__ == "StreamState"
-    ]
-    # Without a GIL no reader is native.
-    assert sysconfig.get_config_var("Py_GIL_DISABLED") or len(owners) == 1
-    far.close()
-    writer.close()
-    await writer.wait_closed()
-    assert writer.transport._loop is None
-    for owner in (loop, writer.transport, *owners):
-        assert _core in gc.get_referents(owner), owner
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-""")

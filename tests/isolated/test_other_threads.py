@@ -119,48 +119,6 @@ loop.close()
     )
 
 
-def test_a_transport_closed_by_another_thread_ends_at_once(fast_script):
-    """asyncio's loop sleeps on until something else happens."""
-    fast_script("""
-class Serves(asyncio.Protocol):
-    def connection_made(self, transport):
-        made.set_result(transport)
-
-async def main():
-    global made
-    loop = asyncio.get_running_loop()
-    for method in ("close", "abort"):
-        for paused in (False, True):
-            made = loop.create_future()
-            server = await loop.create_server(Serves, "127.0.0.1", 0)
-            name = server.sockets[0].getsockname()
-            peer = socket.create_connection(name, timeout=100)
-            transport = await made
-            if paused:
-                transport.pause_reading()
-            def end():
-                time.sleep(0.02)
-                getattr(transport, method)()
-                assert peer.recv(1) == b""
-                ended.append(method)
-                loop.call_soon_threadsafe(done.set)
-            done = asyncio.Event()
-            ended = []
-            thread = threading.Thread(target=end)
-            thread.start()
-            await done.wait()
-            thread.join()
-            assert ended == [method]
-            peer.close()
-            server.close()
-            await server.wait_closed()
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-""")
-
-
 def test_a_reader_added_by_another_thread_gets_events(script):
     script("""
 loop = new_loop()
@@ -260,44 +218,4 @@ assert not failures, failures
 """,
         "-W",
         "ignore",
-    )
-
-
-def test_closing_while_others_add_and_remove_readers(fast_script):
-    """What close() frees is overwritten, so that a use of it is noticed.
-
-    A race: it need not come, even where it is possible.
-    """
-    fast_script(
-        """
-failures = []
-pairs = [socket.socketpair() for _ in range(3)]
-for _ in range(200):
-    loop = new_loop()
-    gate = threading.Barrier(4)
-    def calls(number):
-        gate.wait()
-        try:
-            while True:
-                loop.add_reader(pairs[number][0], int)
-                loop.remove_reader(pairs[number][0])
-        except RuntimeError as exc:
-            if str(exc) != "Event loop is closed":
-                failures.append(exc)
-        except Exception as exc:
-            failures.append(exc)
-    threads = [threading.Thread(target=calls, args=(n,)) for n in range(3)]
-    for thread in threads:
-        thread.start()
-    gate.wait()
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
-    for thread in threads:
-        thread.join()
-for near, far in pairs:
-    near.close()
-    far.close()
-assert not failures, failures
-""",
-        MALLOC_PERTURB_="165",
     )

@@ -116,54 +116,6 @@ except OSError:
 """)
 
 
-def test_an_iteration_without_descriptors_ends_no_process(script):
-    """One that a program makes by hand, outside a run."""
-    script("""
-loop, own = waited()
-os.closerange(3, 1024)
-loop.call_later(10, print)
-try:
-    for _ in range(3):
-        loop._run_once()
-except OSError:
-    os._exit(0)
-os._exit(1)
-""")
-
-
-def test_another_epoll_with_the_number_of_the_loops_own(fast_script):
-    """Its events are not the loop's, and it stays as it is."""
-    fast_script("""
-import resource, select
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-before = opened()
-loop = new_loop()
-own = min(opened() - before)
-assert "eventpoll" in os.readlink(f"/proc/self/fd/{own}")
-reader, writer = os.pipe()
-os.write(writer, b"x")
-large = min(hard, 1 << 20) - 2
-os.dup2(reader, large)
-
-async def main():
-    os.close(own)
-    kept.append(select.epoll())
-    assert kept[-1].fileno() == own
-    kept[-1].register(large, select.EPOLLIN)
-    for _ in range(2000):
-        await asyncio.sleep(0)
-
-try:
-    loop.run_until_complete(main())
-except OSError:
-    pass
-else:
-    raise AssertionError("the loop did not notice")
-assert kept[-1].poll(0) == [(large, select.EPOLLIN)]
-""")
-
-
 @pytest.mark.parametrize("spare", range(10))
 def test_a_first_loop_with_few_descriptors_raises_or_runs(fast_script, spare):
     """libuv ends the process if none are left for what it makes once."""

@@ -6,12 +6,8 @@ can keep a loop busy for ever, hence interpreters of their own.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from isolated_scripts import SERVED
-
-TESTS = str(Path(__file__).parent.parent)
 
 BEFORE = (
     SERVED
@@ -145,48 +141,4 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-""")
-
-
-@pytest.mark.parametrize("stale", [1, 3])
-def test_stale_events_without_a_free_fd_hide_no_others(script, stale):
-    """With a free descriptor the loop gets rid of what is stale."""
-    if script.kind == "asyncio":
-        pytest.skip("asyncio spins")
-    script(f"""
-sys.path.append({TESTS!r})
-from few_descriptors import few_descriptors
-
-async def polls():
-    "How often the loop polls in 0.2 s."
-    await asyncio.sleep(0.05)
-    before = loop.metrics().polls
-    await asyncio.sleep(0.2)
-    return loop.metrics().polls - before
-
-async def main():
-    loop.enable_metrics()
-    loop.set_exception_handler(lambda *args: None)  # of the sockets' close()
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    kept = []
-    for _ in range({stale}):
-        server, client, transport = await accepted(loop)
-        made.clear()
-        fd = fd_of(transport)
-        kept += [server, client, transport, os.dup(fd)]
-        with open(os.devnull) as file:
-            os.dup2(file.fileno(), fd)
-        client.send(b"stale")
-    with few_descriptors():
-        loop.call_later(0.01, far.send, b"data")
-        assert await loop.sock_recv(near, 9) == b"data"
-        threading.Timer(0.01, loop.call_soon_threadsafe,
-                        (far.send, b"more")).start()
-        assert await loop.sock_recv(near, 9) == b"more"
-    assert await polls() < 10
-    os._exit(0)
-
-loop = new_loop()
-loop.run_until_complete(main())
 """)

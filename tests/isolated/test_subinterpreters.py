@@ -163,37 +163,6 @@ finish()
 """)
 
 
-def test_threads_inside(script, inside):
-    """Loops in the threads that an interpreter starts for itself."""
-    code = inside("""
-totals = []
-def runner():
-    loop = new_loop()
-    async def main():
-        for _ in range(50):
-            await asyncio.sleep(0)
-        return await asyncio.to_thread(pow, 3, 2)
-    totals.append(loop.run_until_complete(main()))
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
-threads = [threading.Thread(target=runner, daemon=False) for _ in range(3)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-assert totals == [9, 9, 9]
-""")
-    script(f"""
-first, second = create(), create()
-for _ in range(2):
-    at_once(lambda: run(first, {code!r}), lambda: run(second, {code!r}))
-run(first, {code!r})
-destroy(first)
-destroy(second)
-finish()
-""")
-
-
 def test_signals_are_the_main_interpreters(script, inside):
     """A loop inside gets none, takes none away, and says so."""
     code = inside("""

@@ -5,7 +5,6 @@ it sees.  That is the same whatever FASTLOOP_DISABLE names, in a sandbox that
 refuses io_uring, pidfd or epoll_pwait2, and on asyncio.
 """
 
-import platform
 import sys
 
 import pytest
@@ -200,20 +199,9 @@ def test_one_turned_off(said, switch):
 
 # -- system calls -------------------------------------------------------------
 
-NUMBERS = {
-    # name: (x86-64, the numbers every newer architecture shares)
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "pidfd_open": (434, 434),
-    "epoll_pwait2": (441, 441),
-}
-GROUPS = {
-    "io_uring": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
-    "pidfd": ["pidfd_open"],
-    "epoll_pwait2": ["epoll_pwait2"],
-    "all": list(NUMBERS),
-}
+# io_uring_setup, _enter and _register, pidfd_open, epoll_pwait2: these have
+# the same numbers on every architecture.
+NUMBERS = [425, 426, 427, 434, 441]
 FILTER = """
 import ctypes, errno
 
@@ -247,20 +235,10 @@ def refuse(numbers, code):
 """
 
 
-def numbers_of(group):
-    column = 0 if platform.machine() in ("x86_64", "AMD64") else 1
-    return [NUMBERS[name][column] for name in GROUPS[group]]
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
-@pytest.mark.parametrize(
-    ("group", "code"),
-    [*((group, "EPERM") for group in GROUPS), ("all", "ENOSYS")],
-)
-def test_refused(said, group, code):
-    found = said(
-        "fastloop", FILTER + f"refuse({numbers_of(group)}, errno.{code})\n"
-    )
+@pytest.mark.parametrize("code", ["EPERM", "ENOSYS"])
+def test_refused(said, code):
+    found = said("fastloop", FILTER + f"refuse({NUMBERS}, errno.{code})\n")
     if found.startswith("no seccomp"):
         pytest.skip(found)
     assert found == said("fastloop")
@@ -283,13 +261,9 @@ def test_an_unknown_name_is_a_warning(fast_script):
     ("names", "off"),
     [
         ("", False),
-        ("native_tls", True),
-        ("poll_skip,native_tls", True),
-        ("native_tls, libssl", True),
         ("native_tls,", True),
-        ("no_native_tls", False),
-        ("native_tls2,native", False),
-        ("poll_skip,libssl", False),
+        ("poll_skip, native_tls, libssl", True),
+        ("no_native_tls,native_tls2,native", False),
     ],
 )
 def test_a_switch_is_known_by_its_whole_name(fast_script, names, off):

@@ -78,34 +78,6 @@ print(watchdogs())
 
 
 @needs_gil
-def test_a_fork_inside_a_callback_that_blocks(fast_script):
-    """The child goes on in a callback that the parent's thread reported."""
-    done = fast_script("""
-loop = new_loop()
-loop.slow_callback_hook = lambda slow: None
-loop.slow_callback_duration = 0.02
-loop.enable_metrics(watchdog_s=0.02)
-
-def fork():
-    assert came.wait(60)
-    pid = os.fork()
-    if pid:
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    loop.pid = pid
-    loop.stop()
-
-loop.call_soon(fork)
-loop.run_forever()
-if not loop.pid:
-    assert watchdogs() == 0
-    loop.close()
-    os._exit(3)
-loop.close()
-""")
-    assert done.stdout == "3\n"
-
-
-@needs_gil
 @pytest.mark.parametrize("end", ["", "sys.exit()", "loop.close()"])
 def test_it_keeps_no_process_alive(fast_script, end):
     fast_script(f"""
