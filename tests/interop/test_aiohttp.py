@@ -7,10 +7,11 @@ import contextlib
 import hashlib
 import io
 import signal
+import ssl
 import urllib.request
 
 import pytest
-from interop_process import child_env
+from interop_process import CERTS, child_env
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 
@@ -166,6 +167,70 @@ async def test_websocket(tls):
             for i in range(200):
                 assert await ws.receive_str() == f"N{i}"
         assert ws.close_code == 1000
+
+
+async def test_a_certificate_of_another_name_is_refused(client_tls):
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.load_cert_chain(CERTS / "other.pem", CERTS / "other.key")
+    async with serving(other) as url, client(client_tls) as session:
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(url)
+        async with session.get(url, server_hostname="other.test") as got:
+            assert (await got.json())["secure"]
+
+
+@contextlib.asynccontextmanager
+async def connect_proxy(tls):
+    """A proxy whose clients use TLS; gives its URL, and whom it served."""
+    served, tasks = [], []
+
+    async def pipe(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader, writer):
+        line = await reader.readuntil(b"\r\n\r\n")
+        method, where, _ = line.split(b" ", 2)
+        assert method == b"CONNECT"
+        served.append(where.decode())
+        port = int(where.rpartition(b":")[2])
+        there = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer))
+        for one in (writer, there[1]):
+            with contextlib.suppress(OSError):
+                await one.wait_closed()
+
+    server = await asyncio.start_server(
+        lambda *ends: tasks.append(asyncio.ensure_future(serve(*ends))),
+        *("127.0.0.1", 0),
+        ssl=tls,
+    )
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield f"https://localhost:{port}", served
+    finally:
+        server.close()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_proxy_over_tls_is_tls_in_tls(server_tls, client_tls):
+    """aiohttp looks at _start_tls_compatible and calls start_tls."""
+    async with (
+        serving(server_tls) as url,
+        connect_proxy(server_tls) as (proxy, served),
+        client(client_tls) as session,
+    ):
+        for size in (1, 1000, 3_000_000):
+            body = b"x" * size
+            async with session.post(
+                url + "/digest", data=io.BytesIO(body), proxy=proxy
+            ) as got:
+                assert await got.text() == hashlib.sha256(body).hexdigest()
+        assert set(served) == {url.removeprefix("https://")}
 
 
 def test_file_by_sendfile(run, tls, tmp_path):

@@ -266,12 +266,15 @@ def commands(server, port, tmp_path):
         loop = ("--loop", LOOPS["fastloop"])
         words = ["-m", "uvicorn", "holding:app", "--workers", "2", *loop]
         return [*words, "--port", str(port)]
+    if server == "hypercorn":
+        words = ["-m", "hypercorn", "hypercorn_app:app", "--workers", "2"]
+        return [*words, "-k", "asyncio", "--bind", f"127.0.0.1:{port}"]
     file = tmp_path / "serve_granian.py"
     file.write_text(named("serve_granian.py"), encoding="utf-8")
     return [str(file), "holding:app", str(port)]
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "granian"])
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
 def test_workers_of_a_server(start, server, tmp_path):
     pytest.importorskip(server, reason=f"{server} is not installed")
     port = free_port()

@@ -93,24 +93,6 @@ async def test_blocking_pop(redis_server):
         assert await client.ping()
 
 
-async def test_publish_and_subscribe(redis_server):
-    async with connected(redis_server, decode_responses=True) as client:
-        async with client.pubsub() as pubsub:
-            await pubsub.subscribe("one")
-            await pubsub.psubscribe("tw*")
-            kinds = [(await anext(pubsub.listen()))["type"]]
-            kinds.append((await anext(pubsub.listen()))["type"])
-            assert kinds == ["subscribe", "psubscribe"]
-            for i in range(100):
-                await client.publish("one" if i % 2 else "two", str(i))
-            got = []
-            async for message in pubsub.listen():
-                got.append(message["data"])
-                if len(got) == 100:
-                    break
-            assert got == [str(i) for i in range(100)]
-
-
 async def test_server_that_hangs_up(redis_server):
     """A killed connection is made again; a closed port is refused."""
     async with connected(redis_server) as client:
