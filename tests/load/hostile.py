@@ -35,12 +35,12 @@ import fastloop
 
 HERE = Path(__file__).parent
 RESET = struct.pack("ii", 1, 0)
-#: How much later the friendly client's p99 may be.
-LATER_MS = 2.0
 #: What is allocated once, whatever the peers do.
 BASE_KIB = 8 * 1024
 #: Share of a CPU that peers which only wait may cost.
 IDLE_SHARE = 0.1
+#: Peers that begin at the same time, and seconds until the next ones.
+AT_ONCE, LATER_S = 50, 0.02
 
 Ports = dict[str, int]
 
@@ -57,6 +57,9 @@ def client_hello() -> bytes:
     return outgoing.read()
 
 
+HELLO = client_hello()
+
+
 async def connect(port: int) -> socket.socket:
     sock = socket.socket()
     sock.setblocking(False)
@@ -64,150 +67,85 @@ async def connect(port: int) -> socket.socket:
     return sock
 
 
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    sock.close()
+# -- peers: each goes on until it is cancelled -------------------------------
 
 
-async def crowd(
-    count: int, one: Callable[[int], Awaitable[None]], at_once: int = 200
-) -> None:
-    """Run so many peers; few begin at the same time."""
-    tasks = []
-    for n in range(count):
-        tasks.append(asyncio.ensure_future(one(n)))
-        if n % at_once == at_once - 1:
-            await asyncio.sleep(0.02)
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-# -- cases: each runs until it is cancelled ----------------------------------
-
-
-async def slow(ports: Ports) -> None:
-    """5,000 peers that write a byte a few seconds and read it late."""
+async def slow(ports: Ports, n: int) -> None:
+    """Write a byte a few seconds and read it late."""
     loop = asyncio.get_running_loop()
-
-    async def one(n: int) -> None:
-        kind = ("protocol", "streams", "sock", "buffered")[n % 4]
-        with await connect(ports[kind]) as sock:
-            while True:
-                await loop.sock_sendall(sock, b"x")
-                await asyncio.sleep(2 + 4 * random.random())
-                await loop.sock_recv(sock, 1)
-
-    await crowd(5000, one)
-
-
-async def bytewise(ports: Ports) -> None:
-    """200 peers that write 16 KiB byte by byte, as fast as they can."""
-    loop = asyncio.get_running_loop()
-
-    async def one(n: int) -> None:
-        with await connect(ports[("protocol", "streams")[n % 2]]) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while True:
-                for _ in range(64):
-                    await loop.sock_sendall(sock, b"y")
-                await loop.sock_recv(sock, 4096)
-                await asyncio.sleep(0.2)
-
-    await crowd(200, one)
-
-
-async def unread(ports: Ports) -> None:
-    """500 peers that write without end and never read."""
-    loop = asyncio.get_running_loop()
-
-    async def one(n: int) -> None:
-        kind = ("protocol", "streams", "sock", "buffered")[n % 4]
-        with await connect(ports[kind]) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            await loop.sock_sendall(sock, bytes(1 << 30))
-
-    await crowd(500, one)
-
-
-async def resets(ports: Ports) -> None:
-    """Peers that reset at once, after data, half closed, in a handshake."""
-    loop = asyncio.get_running_loop()
-    hello = client_hello()
-
-    async def one(n: int) -> None:
+    kind = ("protocol", "streams", "sock", "buffered")[n % 4]
+    with await connect(ports[kind]) as sock:
         while True:
-            kind = ("protocol", "streams", "sock", "tls", "upgrade")[n % 5]
-            with contextlib.suppress(OSError):
-                sock = await connect(ports[kind])
-                if n % 4 == 1:
-                    await loop.sock_sendall(sock, bytes(5000))
-                elif n % 4 == 2:
-                    await loop.sock_sendall(sock, b"upgrade\n")
-                    sock.shutdown(socket.SHUT_WR)
-                elif n % 4 == 3:
-                    await loop.sock_sendall(sock, hello[: n % len(hello)])
-                await asyncio.sleep(0)
-                reset(sock)
-            await asyncio.sleep(random.random() / 2)
-
-    await crowd(200, one)
+            await loop.sock_sendall(sock, b"x")
+            await asyncio.sleep(2 + 4 * random.random())
+            await loop.sock_recv(sock, 1)
 
 
-async def handshakes(ports: Ports) -> None:
-    """1,000 peers that begin a handshake and fall silent."""
+async def unread(ports: Ports, n: int) -> None:
+    """Write without end and never read."""
+    kind = ("protocol", "streams", "sock", "buffered")[n % 4]
+    with await connect(ports[kind]) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await asyncio.get_running_loop().sock_sendall(sock, bytes(1 << 30))
+
+
+async def resets(ports: Ports, n: int) -> None:
+    """Reset at once, after data or garbage, half closed, in a handshake."""
     loop = asyncio.get_running_loop()
-    hello = client_hello()
+    kind = ("protocol", "streams", "sock", "tls", "upgrade")[n % 5]
+    while True:
+        with contextlib.suppress(OSError):
+            sock = await connect(ports[kind])
+            if n % 4 == 1:
+                await loop.sock_sendall(sock, random.randbytes(5000))
+            elif n % 4 == 2:
+                await loop.sock_sendall(sock, b"upgrade\n")
+                sock.shutdown(socket.SHUT_WR)
+            elif n % 4 == 3:
+                await loop.sock_sendall(sock, HELLO[: n % len(HELLO)])
+            await asyncio.sleep(0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.close()
+        await asyncio.sleep(random.random() / 2)
 
-    async def one(n: int) -> None:
-        with await connect(ports["tls"]) as sock:
-            await loop.sock_sendall(sock, hello[: 1 + n % len(hello)])
-            await asyncio.Event().wait()
 
-    await crowd(1000, one, 50)
-
-
-async def garbage(ports: Ports) -> None:
-    """Peers that send no TLS where TLS is expected."""
-    loop = asyncio.get_running_loop()
-
-    async def one(n: int) -> None:
-        rng = random.Random(n)
-        while True:
-            with contextlib.suppress(OSError):
-                with await connect(ports["tls"]) as sock:
-                    await loop.sock_sendall(sock, rng.randbytes(3000))
-                    await loop.sock_recv(sock, 4096)
-            await asyncio.sleep(rng.random())
-
-    await crowd(100, one)
+async def handshakes(ports: Ports, n: int) -> None:
+    """Begin a handshake and fall silent."""
+    with await connect(ports["tls"]) as sock:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(sock, HELLO[: 1 + n % len(HELLO)])
+        await asyncio.Event().wait()
 
 
 @dataclass
 class Case:
-    run: Callable[[Ports], Awaitable[None]]
-    #: What a peer may cost, by docs/memory.md, and how many there are.
+    """Peers, and what docs/memory.md says that each may cost."""
+
+    peer: Callable[[Ports, int], Awaitable[None]]
     peers: int
     each_kib: int
     #: Peers that wait cost the server no CPU.
     idle: bool = False
-    #: Peers whose bytes the server must handle may delay others by that.
-    later_ms: float = LATER_MS
+    #: How much later the friendly client's p99 may be.
+    later_ms: float = 2.0
+
+    async def run(self, ports: Ports) -> None:
+        tasks = []
+        for n in range(self.peers):
+            tasks.append(asyncio.ensure_future(self.peer(ports, n)))
+            if n % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(LATER_S)
+        await asyncio.gather(*tasks)
 
 
 CASES = {
     # 1 KiB of objects, and a task and a socket object for streams and sock_*.
     "slow": Case(slow, 5000, 12),
-    "bytewise": Case(bytewise, 200, 12, later_ms=10),
     # The mark, the event that crossed it, and a reader's limit of 128 KiB.
     "unread": Case(unread, 500, 64 + 256 + 128, idle=True, later_ms=50),
     "resets": Case(resets, 200, 64),
     # OpenSSL's state and a context of the handshake.
     "handshakes": Case(handshakes, 1000, 100, idle=True),
-    "garbage": Case(garbage, 100, 100),
 }
 
 
@@ -226,7 +164,7 @@ async def friendly(port: int, seconds: float) -> float:
     return times[len(times) * 99 // 100] * 1e3
 
 
-def peers_process(case: Case, ports: Ports) -> int:
+def start_peers(case: Case, ports: Ports) -> int:
     """Start the peers in a process of their own; return its pid."""
     pid = os.fork()
     if pid:
@@ -239,8 +177,9 @@ def peers_process(case: Case, ports: Ports) -> int:
         os._exit(1)
 
 
-def judge(case: Case, seen: dict[str, Any], wrong: list[str]) -> None:
-    """Compare what was measured with the bounds."""
+def judge(case: Case, seen: dict[str, Any]) -> list[str]:
+    """Compare what was measured with the bounds; return what is wrong."""
+    wrong = []
     most = case.peers * case.each_kib + BASE_KIB
     if seen["grown_kib"] > most:
         wrong.append(f"memory grew by {seen['grown_kib']} KiB, of {most}")
@@ -250,6 +189,7 @@ def judge(case: Case, seen: dict[str, Any], wrong: list[str]) -> None:
         wrong.append(f"idle peers cost {seen['idle_share']:.0%} of a CPU")
     if seen["beside_ms"] > seen["alone_ms"] + case.later_ms:
         wrong.append(f"the friendly client waits {seen['beside_ms']:.1f} ms")
+    return wrong
 
 
 def run_case(name: str, seconds: float, folder: str) -> list[str]:
@@ -257,7 +197,6 @@ def run_case(name: str, seconds: float, folder: str) -> list[str]:
     server = Child(str(HERE / "soak_server.py"), folder)
     server.first.wait(60)
     ports = server.last
-    wrong: list[str] = []
     peers = 0
 
     def state() -> dict[str, Any]:
@@ -272,7 +211,7 @@ def run_case(name: str, seconds: float, folder: str) -> list[str]:
     try:
         alone = echo()
         before = state()
-        peers = peers_process(case, ports)
+        peers = start_peers(case, ports)
         time.sleep(seconds / 2)
         beside = echo()
         first = state()
@@ -295,20 +234,17 @@ def run_case(name: str, seconds: float, folder: str) -> list[str]:
             "fds_during": during["fds"],
             "fds_after": after["fds"],
         }
-        judge(case, seen, wrong)
+        wrong = judge(case, seen)
         wrong += [text for text in after["reports"] if "SSL" not in text]
         server.say("end ")
         if server.finish(60):
             wrong.append("the server failed")
-        words = " ".join(
-            f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}"
-            for k, v in seen.items()
-        )
-        print(f"hostile: {name}: {words}", flush=True)
     finally:
         if peers:
             os.kill(peers, 9)
         server.process.kill()
+    words = " ".join(f"{k}={v:.4g}" for k, v in seen.items())
+    print(f"hostile: {name}: {words}", flush=True)
     return wrong
 
 
