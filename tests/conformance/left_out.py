@@ -1,65 +1,49 @@
 """Reads left_out.toml and checks each of its entries against the test.
 
-An entry is a test's id and the private attribute of asyncio's own loop that
-the test reads or replaces.  The source of the test, of its set-up or of a
-private helper of its class must name that attribute in every version that
-has the test: when it no longer does, the entry is wrong and the run fails.
+An entry is a private attribute of asyncio's own loop and the tests that read
+or replace it.  The source of a test, of its set-up or of a private helper of
+its class must name that attribute in every version that has the test: when it
+no longer does, the entry is wrong and the run fails.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-import sys
 import tomllib
 import unittest
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 LIST = Path(__file__).resolve().parent / "left_out.toml"
 #: What is private to asyncio's own loop: a name that begins so, or a name
 #: that one of asyncio's modules has imported and a test replaces there.
 PRIVATE = re.compile(r"_\w+|asyncio\.\w+\.\w+")
 ID = re.compile(r"test_\w+\.\w+\.test_\w+")
-NEEDED = {"test", "attribute", "why"}
-KEYS = {*NEEDED, "since", "until"}
 
 
-def entries() -> list[dict[str, Any]]:
-    """Return the list as it is written."""
-    return tomllib.loads(LIST.read_text())["left_out"]
+def entries() -> list[tuple[str, str, str]]:
+    """Return each test that is left out, its attribute and the reason."""
+    return [
+        (test, entry["attribute"], entry["why"])
+        for entry in tomllib.loads(LIST.read_text())["left_out"]
+        for test in entry["tests"]
+    ]
 
 
-def mistakes(found: list[dict[str, Any]]) -> list[str]:
+def mistakes() -> list[str]:
     """Return what is wrong with the list's form, a line each."""
     wrong = []
-    seen = set()
-    for entry in found:
-        test = str(entry.get("test"))
-        if entry.keys() - KEYS or NEEDED - entry.keys():
-            wrong.append(f"{test}: keys {sorted(entry)}")
+    for test, attribute, why in entries():
         if not ID.fullmatch(test):
             wrong.append(f"{test} is not module.Class.test")
-        if not PRIVATE.fullmatch(str(entry.get("attribute"))):
-            wrong.append(f"{test}: {entry.get('attribute')} is not private")
-        if not entry.get("why"):
+        if not PRIVATE.fullmatch(attribute):
+            wrong.append(f"{test}: {attribute} is not private")
+        if not why:
             wrong.append(f"{test} has no reason")
-        if test in seen:
-            wrong.append(f"{test} is listed twice")
-        seen.add(test)
-    return wrong
-
-
-def applies(entry: Mapping[str, Any]) -> bool:
-    """Return whether the entry is about this interpreter's version."""
-
-    def number(text: str) -> tuple[int, ...]:
-        return tuple(map(int, text.split(".")))
-
-    here = sys.version_info[:2]
-    since = number(entry.get("since", "3.0"))
-    return since <= here <= number(entry.get("until", "4.0"))
+    times = Counter(test for test, _, _ in entries())
+    return wrong + [f"{t} is listed twice" for t, n in times.items() if n > 1]
 
 
 def source_of(test: unittest.TestCase) -> str:
@@ -80,12 +64,10 @@ def divide(
     """Return which of these tests are left out, and what is wrong with it."""
     away = set()
     wrong = []
-    for entry in entries():
-        test = tests.get(entry["test"])
-        if test is None or not applies(entry):
+    for name, attribute, _ in entries():
+        if (test := tests.get(name)) is None:
             continue
-        away.add(entry["test"])
-        word = rf"\b{re.escape(entry['attribute'])}\b"
-        if not re.search(word, source_of(test)):
-            wrong.append(f"{entry['test']} does not name {entry['attribute']}")
+        away.add(name)
+        if not re.search(rf"\b{re.escape(attribute)}\b", source_of(test)):
+            wrong.append(f"{name} does not name {attribute}")
     return away, wrong

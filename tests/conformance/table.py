@@ -31,19 +31,13 @@ import upstream_suites
 from run import COUNTS, OUT
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15", "3.14t")
-COLUMNS = {
-    "passed": "passed",
-    "failed": "failed",
-    "hung": "hung",
-    "skipped": "skipped",
-    "left_out": "left out",
-    "not_run": "loop not run",
-    "other": "other loop",
-    "none": "no loop",
-}
+HEAD = """\
+| CPython | passed | failed or hung | skipped | left out \
+| other loop or none | passed on asyncio's own loop |
+|---|---|---|---|---|---|---|
+"""
 #: Names of other projects' suites.
 SUITES = [suite.name for suite in upstream_suites.SUITES]
-OWN = ("passed", "failed", "skipped")
 BETWEEN = r"(?<=<!-- {0}: begin -->\n).*(?=<!-- {0}: end -->)"
 
 
@@ -57,30 +51,27 @@ def results() -> dict[str, dict[str, Any]]:
     return found
 
 
-def row(name: str, found: dict[str, Any] | None, own: dict[str, Any]) -> str:
-    if found is None:
-        return f"{name:<10}not run"
-    cells = [f"{found['version']:<10}"]
-    for key, title in COLUMNS.items():
-        cells.append(f"{found['counts'][key]:>{len(title) + 2}}")
-    counts = own.get(found["version"])
-    if counts is None:
-        cells.append("   not counted for this version")
-    else:
-        cells.append("   " + " / ".join(str(counts[key]) for key in OWN))
-    return "".join(cells)
+def table(found: dict[str, Any], own: dict[str, int]) -> str:
+    """Return the table of CPython's tests."""
+    lines = []
+    for name in VERSIONS:
+        cells: list[Any] = [name, "not run"]
+        if name in found:
+            version, counts = found[name]["version"], found[name]["counts"]
+            cells = [
+                version,
+                counts["passed"],
+                counts["failed"] + counts["hung"],
+                counts["skipped"],
+                counts["left_out"],
+                counts["not_run"] + counts["other"] + counts["none"],
+                own.get(version, "not counted"),
+            ]
+        lines.append(f"| {' | '.join(map(str, cells))} |\n")
+    return HEAD + "".join(lines)
 
 
-def table(found: dict[str, Any], own: dict[str, Any]) -> str:
-    head = f"{'python':<10}"
-    head += "".join(f"{title:>{len(title) + 2}}" for title in COLUMNS.values())
-    head += "   asyncio's own: " + " / ".join(OWN)
-    lines = [head, "-" * len(head)]
-    lines += [row(name, found.get(name), own) for name in VERSIONS]
-    return "\n".join(lines)
-
-
-def notes(found: dict[str, Any], own: dict[str, Any]) -> list[str]:
+def notes(found: dict[str, Any], own: dict[str, int]) -> list[str]:
     """Return what is wrong, a line each."""
     wrong = []
     for result in found.values():
@@ -88,41 +79,19 @@ def notes(found: dict[str, Any], own: dict[str, Any]) -> list[str]:
         for test, (outcome, _) in result["failures"].items():
             wrong.append(f"{version}: {test} {outcome}")
         wrong += [f"{version}: {line}" for line in result["wrong"]]
-        counts = own.get(version, result["counts"])
-        less = counts["passed"] - result["counts"]["passed"]
+        passed = result["counts"]["passed"]
+        less = own.get(version, passed) - passed
         if less > 0:
             wrong.append(f"{version}: counts {less} tests fewer than asyncio")
     if len(found) == len(VERSIONS):
         known = {t for result in found.values() for t in result["left_out"]}
-        for entry in left_out.entries():
-            if entry["test"] not in known:
-                wrong.append(f"left_out.toml: no {entry['test']} anywhere")
+        for test, _, _ in left_out.entries():
+            if test not in known:
+                wrong.append(f"left_out.toml: no {test} anywhere")
     return wrong
 
 
-def cpython_block(found: dict[str, dict[str, Any]], own: dict) -> str:
-    """Return the table of CPython's tests; KeyError if a version lacks."""
-    lines = [
-        "| CPython | passed | failed or hung | skipped | left out "
-        "| other loop or none | passed on asyncio's own loop |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in VERSIONS:
-        counts = found[name]["counts"]
-        cells = (
-            found[name]["version"],
-            counts["passed"],
-            counts["failed"] + counts["hung"],
-            counts["skipped"],
-            counts["left_out"],
-            counts["not_run"] + counts["other"] + counts["none"],
-            own[found[name]["version"]]["passed"],
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(["", *lines, "", ""])
-
-
-def suites_block() -> str:
+def suites_table() -> str:
     """Return the table of other projects' suites."""
     lines = [
         "| suite | passed on asyncio | passed on fastloop | passed on asyncio "
@@ -138,42 +107,33 @@ def suites_block() -> str:
         alone = (len(found[k]) for k in ("only_on_asyncio", "not_judged"))
         cells = (f"{found['name']} {found['version']}", *passed, *alone)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(["", *lines, "", ""])
+    return "".join(f"{line}\n" for line in lines)
 
 
-def write_page(path: Path, found: dict[str, Any], own: dict) -> None:
+def write_page(path: Path, cpython: str) -> None:
     """Write both tables between their marks; ValueError if one is missing."""
-    blocks = {
-        "cpython": cpython_block(found, own),
-        "suites": suites_block(),
-    }
+    blocks = {"cpython": cpython, "suites": suites_table()}
     page = path.read_text()
     for name, block in blocks.items():
         pattern = re.compile(BETWEEN.format(name), re.DOTALL)
         if len(pattern.findall(page)) != 1:
             raise ValueError(f"{path} has no section {name}")
-        page = pattern.sub(lambda _, block=block: block, page)
+        page = pattern.sub(lambda _, block=block: f"\n{block}\n", page)
     path.write_text(page)
 
 
-def parse_arguments() -> argparse.Namespace:
+def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--page", type=Path, metavar="FILE")
-    return parser.parse_args()
-
-
-def main() -> int:
-    options = parse_arguments()
+    options = parser.parse_args()
     found = results()
     own = json.loads(COUNTS.read_text())
     wrong = notes(found, own)
     print("CPython's own test.test_asyncio on fastloop\n")
     print(table(found, own))
-    print(
-        "\nleft out on both, for what it reads or replaces of asyncio's own:"
-    )
-    for entry in left_out.entries():
-        print(f"  {entry['test']}\n    {entry['attribute']}: {entry['why']}")
+    print("left out on both, for what it reads or replaces of asyncio's own:")
+    for test, attribute, why in left_out.entries():
+        print(f"  {test}\n    {attribute}: {why}")
     for result in found.values():
         for test in result["again"]:
             print(f"{result['version']}: passed when run once more: {test}")
@@ -182,7 +142,7 @@ def main() -> int:
     if options.page and missing:
         wrong.append(f"{options.page} is left as it is: no {missing[0]}")
     elif options.page:
-        write_page(options.page, found, own)
+        write_page(options.page, table(found, own))
     for line in wrong:
         print(f"WRONG: {line}")
     return 1 if wrong else 0
