@@ -1,119 +1,103 @@
-"""Readies a tree for wheels that carry libuv; cibuildwheel calls it.
+"""The libuv that wheels carry, which libuv.cdx.json pins.
 
-    python tools/carry_libuv.py --pinned LICENSE
-    python tools/carry_libuv.py --source ADDRESS SHA256 LICENSE
+    python tools/carry_libuv.py PREFIX
 
-LICENSE is the file of libuv's licences.  The wheels that are built afterwards
-have it, and name those licences beside fastloop's own.  With --pinned the
-libuv is the one that tools/build-libuv builds, with --source the one of that
-archive, and the wheels have a bill of materials that says so (CycloneDX 1.6,
-where PEP 770 wants it).
+This builds it into PREFIX.  cibuildwheel calls it once in each image, and
+auditwheel (delocate on macOS) then bundles the library.  tools/wheels, which
+links libuv in, uses the functions.
+
+The wheels that are built afterwards in this tree have libuv's licences beside
+fastloop's own, and libuv.cdx.json as their bill of materials, where PEP 770
+wants it.
 """
 
-import argparse
+import hashlib
 import json
-import re
+import os
 import shutil
+import subprocess
 import sys
-import tomllib
-import uuid
+import tarfile
+import tempfile
+import urllib.request
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
+BILL = TOP / "tools" / "libuv.cdx.json"
+DEBIAN = "http://deb.debian.org/debian"
+MIRROR = os.environ.get("DEBIAN_MIRROR", DEBIAN)
 OWN = "MIT OR Apache-2.0"
-#: Its own, tree.h's, and that of inet.c and a few more files.
-LIBUV = "MIT AND BSD-2-Clause AND ISC"
+#: They have notices of their own; libuv's LICENSE-extra only names them.
+NOTICES = ("include/uv/tree.h", "src/inet.c", "src/heap-inl.h", "src/idna.c")
 
 
-def pinned(name: str) -> str:
-    """A variable of tools/build-libuv."""
-    text = (TOP / "tools" / "build-libuv").read_text(encoding="utf-8")
-    return re.search(rf"^{name}=(\S+)$", text, re.M)[1]
+def fetched(path: str, sha256: str = "") -> bytes:
+    """Return a file of Debian's mirror, after checking its hash."""
+    with urllib.request.urlopen(f"{MIRROR}/{path}", timeout=120) as answer:
+        data: bytes = answer.read()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        sys.exit(f"{MIRROR}/{path} is not the pinned file")
+    return data
 
 
-def fastloop() -> dict:
-    project = tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))
-    text = (TOP / "fastloop" / "__init__.py").read_text(encoding="utf-8")
-    version = re.search(r'^__version__ = "(.+)"$', text, re.M)[1]
-    return {
-        "type": "library",
-        "bom-ref": "fastloop",
-        "name": "asyncio-fastloop",
-        "version": version,
-        "description": project["project"]["description"],
-        "licenses": [{"expression": OWN}],
-        "purl": f"pkg:pypi/asyncio-fastloop@{version}",
-    }
+def fetch_source(folder: Path) -> None:
+    """Unpack libuv's source into a folder that is not there yet."""
+    (libuv,) = json.loads(BILL.read_text("utf-8"))["components"]
+    (pinned,) = libuv["externalReferences"]
+    path = pinned["url"].removeprefix(f"{DEBIAN}/")
+    data = fetched(path, pinned["hashes"][0]["content"])
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        file = Path(work, "libuv.tar.gz")
+        file.write_bytes(data)
+        with tarfile.open(file) as archive:
+            archive.extractall(work, filter="data")
+        (unpacked,) = Path(work).glob("libuv*/")
+        unpacked.rename(folder)
 
 
-def pinned_source() -> tuple[str, str]:
-    """The address and the hash of the archive that tools/build-libuv has."""
-    version = pinned("version")
-    folder = f"https://dist.libuv.org/dist/v{version}"
-    return f"{folder}/libuv-v{version}.tar.gz", pinned("sha256")
-
-
-def libuv(address: str, digest: str) -> dict:
-    version = re.findall(r"\d+\.\d+\.\d+", address)[-1]
-    return {
-        "type": "library",
-        "bom-ref": "libuv",
-        "name": "libuv",
-        "version": version,
-        "licenses": [{"expression": LIBUV}],
-        "purl": f"pkg:github/libuv/libuv@v{version}",
-        "externalReferences": [
-            {
-                "type": "distribution",
-                "url": address,
-                "hashes": [{"alg": "SHA-256", "content": digest}],
-            }
-        ],
-    }
-
-
-def bill(address: str, digest: str) -> dict:
-    """The bill of materials; the same sources give the same."""
-    own, library = fastloop(), libuv(address, digest)
-    seed = f"{own['purl']} {library['purl']}"
-    return {
-        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "serialNumber": uuid.uuid5(uuid.NAMESPACE_URL, seed).urn,
-        "version": 1,
-        "metadata": {"component": own},
-        "components": [library],
-        "dependencies": [
-            {"ref": "fastloop", "dependsOn": ["libuv"]},
-            {"ref": "libuv"},
-        ],
-    }
-
-
-def name_licences() -> None:
-    """Write libuv's licences into pyproject.toml, once."""
-    path = TOP / "pyproject.toml"
-    old, new = f'license = "{OWN}"', f'license = "({OWN}) AND {LIBUV}"'
-    text = path.read_text("utf-8").replace(old, new)
+def ready(tree: Path, source: Path) -> None:
+    """Let the wheels of a tree have libuv's licences and the bill."""
+    terms = [
+        (source / name).read_text("utf-8")
+        for name in ("LICENSE", "LICENSE-extra")
+    ]
+    for name in NOTICES:
+        notice, end, _ = (source / name).read_text("utf-8").partition("*/\n")
+        terms.append(f"{name}:\n\n{notice}{end}")
+    (tree / "LICENSE.libuv").write_text("\n".join(terms), "utf-8")
+    shutil.copy(BILL, tree)
+    (libuv,) = json.loads(BILL.read_text("utf-8"))["components"]
+    (licence,) = libuv["licenses"]
+    old = f'license = "{OWN}"'
+    new = f'license = "({OWN}) AND {licence["expression"]}"'
+    project = tree / "pyproject.toml"
+    text = project.read_text("utf-8").replace(old, new)
     if new not in text:
-        sys.exit(f"carry_libuv: {path} has no line {old}")
-    path.write_text(text, "utf-8")
+        sys.exit(f"{project} has no line {old}")
+    project.write_text(text, "utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--pinned", action="store_true")
-    which.add_argument("--source", nargs=2, metavar=("ADDRESS", "SHA256"))
-    parser.add_argument("license", type=Path, metavar="LICENSE")
-    options = parser.parse_args()
-    name_licences()
-    shutil.copy(options.license, TOP / "LICENSE.libuv")
-    source = pinned_source() if options.pinned else options.source
-    text = json.dumps(bill(*source), indent=2)
-    (TOP / "libuv.cdx.json").write_text(text + "\n", "utf-8")
+def main(prefix: str) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        source, built = Path(work, "source"), Path(work, "build")
+        fetch_source(source)
+        # On macOS the library is named by its path (elsewhere that says
+        # nothing): delocate finds it by that.
+        for command in (
+            [
+                *("cmake", "-S", source, "-B", built),
+                "-DCMAKE_BUILD_TYPE=Release",
+                "-DBUILD_TESTING=OFF",
+                f"-DCMAKE_INSTALL_PREFIX={prefix}",
+                "-DCMAKE_INSTALL_LIBDIR=lib",
+                f"-DCMAKE_INSTALL_NAME_DIR={prefix}/lib",
+            ],
+            ["cmake", "--build", built, "-j", "4"],
+            ["cmake", "--install", built],
+        ):
+            subprocess.run(command, check=True)
+        ready(TOP, source)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
