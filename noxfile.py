@@ -46,7 +46,7 @@ MADE = {
 #: Those of the Debian tree.
 IN_TREE = ("3.14", "3.14d", "3.15")
 #: What makes the extension another one.
-SWITCHES = ("CC", "FASTLOOP_DEBUG", "FASTLOOP_LTO", "FASTLOOP_SANITIZE")
+SWITCHES = ("CC", "FASTLOOP_DEBUG", "FASTLOOP_SANITIZE")
 #: The switches of a part's builds for one Python.
 BUILDS: dict[tuple[str, str], dict[str, str]] = {}
 
@@ -103,13 +103,6 @@ WITHOUT_GIL = " ".join(
 )
 WHEELS = ("3.11", "3.13", "3.14", "3.14t", "3.15")
 MANY_LOOPS = "tests/interop/test_one_process_many_loops.py"
-#: What depends on sizes, alignment and byte order: each test takes several
-#: times as long there.
-ON_QEMU = "tests/unit " + behaviour(
-    """datagram_endpoint datagram_traffic dns executor metrics scheduling
-    socket_calls tcp_transfer threadsafe timer_order timers transport_info
-    transport_read transport_write"""
-)
 #: Compiled by clang once; the gate has both compilers and clang-tidy.
 SHORT_LINT = """--ignore=tests/lint/test_analysis.py
 -k 'not gcc and not clang-release and not two_wheels'"""
@@ -223,6 +216,9 @@ def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
     if name in IN_TREE:
         tree = make("forky", "forky")
         return [".ci/pythons", "enter", str(tree)], f"python{name}"
+    if name == "i386":
+        tree = make("i386", "i386")
+        return [".ci/pythons", "enter", str(tree), "linux32"], "python3"
     if name == "3.11":
         return [], shutil.which("python3.11") or "python3"
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -476,9 +472,6 @@ stage(
     "python tests/interop/upstream_suites.py",
     part="interop",
 )
-own("debug", "3.11", "compilers", about="asserts on", FASTLOOP_DEBUG="1")
-own("clang", "3.12", "compilers", about="built by clang", CC="clang")
-own("lto", "3.13", "compilers", about="link-time build", FASTLOOP_LTO="1")
 stage(
     "lint-all",
     "two compilers, clang-tidy",
@@ -518,16 +511,18 @@ stage(
     needs="",
     part="platforms",
 )
-for name, tests in (
-    ("i386", "tests/unit tests/behaviour tests/fault"),
-    ("arm64", ON_QEMU),
-    ("s390x", ON_QEMU),
-):
-    stage(
-        name,
-        "another processor, " + ("on qemu" if tests == ON_QEMU else "32 bits"),
-        f".ci/platforms {name} {tests} {NOT_ASYNCIO}",
-        needs="",
-        part="platforms",
-        limit=600,
-    )
+stage(
+    "i386",
+    "32 bits",
+    f"{PYTEST} tests/unit tests/behaviour tests/fault {NOT_ASYNCIO}",
+    "i386",
+    part="platforms",
+    limit=600,
+)
+stage(
+    "arm64",
+    "a wheel on qemu",
+    "tools/wheels --try 3.13-aarch64",
+    needs="",
+    part="platforms",
+)

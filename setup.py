@@ -6,7 +6,6 @@ Switches are environment variables, so that they reach a build started by pip:
 
     FASTLOOP_DEBUG=1          asserts, -O0 -g3
     FASTLOOP_SANITIZE=LIST    address,undefined or thread; asserts stay on
-    FASTLOOP_LTO=1            link-time optimisation; measured: no gain
     FASTLOOP_WERROR=1         warnings are errors; for developers and CI
 
 ninja compiles side by side, and only what changed or whose command changed;
@@ -156,9 +155,7 @@ def flavour() -> tuple[str, list[str], list[str]]:
     elif switch("FASTLOOP_DEBUG"):
         name, both, extra = "debug", [], ["-O0", "-g3", *ASSERTS]
     else:
-        lto = switch("FASTLOOP_LTO")
-        name = "release-lto" if lto else "release"
-        both = ["-flto", "-O3"] if lto else []
+        name, both = "release", []
         extra = ["-O3", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
     if switch("FASTLOOP_WERROR"):
         extra += ["-Werror"]
@@ -241,7 +238,7 @@ class Build(build_ext):
 
 
 class Metadata(egg_info):
-    """egg_info with the bill of materials that tools/carry_libuv.py wrote."""
+    """egg_info with the bill of materials of tools/carry_libuv.py."""
 
     def run(self) -> None:
         super().run()
