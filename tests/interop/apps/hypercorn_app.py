@@ -1,4 +1,4 @@
-"""An application for hypercorn, whose workers import it and then make a loop."""
+"""An application for hypercorn: workers import it, then make a loop."""
 
 import warnings
 
