@@ -1,8 +1,8 @@
 /* The fork counter: see forks.h.
 
-   1. The handlers do nothing but atomic additions.  After a fork of a threaded
-      process POSIX allows the child only async-signal-safe calls: a lock or an
-      allocation could deadlock there. */
+   The handlers do nothing but atomic additions.  After a fork of a threaded
+   process POSIX allows the child only async-signal-safe calls: a lock or an
+   allocation could deadlock there. */
 #include "base/forks.h"
 
 #include <pthread.h>

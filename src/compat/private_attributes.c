@@ -6,9 +6,9 @@
    connected.  UDP tunnels read the peer from _address.  asyncio's own sendfile
    reads _loop, _sock_fd and _protocol_paused.
 
-   1. Reading _sock or _sock_fd exposes the fd: the application may now write
-      to it without our knowledge, so the transport stops corking and sends at
-      once.  Otherwise the two writers' bytes could leave in another order. */
+   Reading _sock or _sock_fd exposes the fd: the application may now write to
+   it without our knowledge, so the transport stops corking and sends at once.
+   Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"
 
 #include "py/call.h"

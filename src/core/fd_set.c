@@ -1,7 +1,7 @@
 /* epoll, or kqueue: see fd_set.h.
 
-   1. The set's own fd stays the same when the set is replaced.  A new one
-      could be an fd that the application has closed, and may close again. */
+   The set's own fd stays the same when the set is replaced.  A new one could
+   be an fd that the application has closed, and may close again. */
 #include "core/fd_set.h"
 
 #include "base/clock.h"

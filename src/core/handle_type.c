@@ -1,13 +1,9 @@
 /* The types Handle and TimerHandle: see handle_type.h.
 
-   1. A handle is filled before one of its slots is read or set.  Otherwise the
-      entry would run its own callback and ignore the new value.  Any object
-      may be set: run_handle in dispatch.c checks the types of args and
-      context when the handle runs.
-   2. The storage is asyncio's own slots.  fl_handle_register checks asyncio's
-      slot descriptors: each slot lies where our structs have it, and there is
-      none that our structs lack.  Otherwise a slot and a field of ours would
-      share memory. */
+   A handle is filled before one of its slots is read or set.  Otherwise the
+   entry would run its own callback and ignore the new value.  Any object may
+   be set: run_handle in dispatch.c checks the types of args and context when
+   the handle runs. */
 #include "core/handle_type.h"
 
 #include "core/dispatch.h"

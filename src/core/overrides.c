@@ -1,7 +1,7 @@
 /* Methods that the application has replaced: see overrides.h.
 
-   1. If a check fails, the answer is "replaced".  The slow path then makes the
-      same lookup, and raises the error where asyncio would. */
+   If a check fails, the answer is "replaced".  The slow path then makes the
+   same lookup, and raises the error where asyncio would. */
 #include "core/overrides.h"
 
 #include "core/loop.h"
@@ -84,7 +84,7 @@ socket_is_plain(const FlState *state)
                         methods[at])
             != 0)
         {
-            PyErr_Clear(); /* invariant 1 */
+            PyErr_Clear(); /* the slow path raises it again */
             return false;
         }
     }
@@ -106,7 +106,7 @@ fl_overrides_in_dict(FlLoop *loop, FlOverride method)
     int found = PyDict_GetItemRef(loop->dict,
                                   fl_name_at(state, methods[method]), &value);
     if (found < 0) {
-        /* A key of the dict cannot be compared: invariant 1. */
+        /* A key of the dict cannot be compared: the slow path raises. */
         PyErr_Clear();
         return true;
     }

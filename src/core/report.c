@@ -1,8 +1,8 @@
 /* Error reports: how a callback's exception reaches the application.
 
-   1. Each function starts with an exception set, or with the `code` of a call,
-      and returns with an exception set exactly if it returns -1.  Otherwise a
-      later, unrelated call would find that exception. */
+   Each function starts with an exception set, or with the `code` of a call,
+   and returns with an exception set exactly if it returns -1.  Otherwise a
+   later, unrelated call would find that exception. */
 #include "core/report.h"
 
 #include "core/loop.h"

@@ -1,13 +1,14 @@
 /* _core.TlsAdapter: the protocol methods that a raw transport calls, asyncio's
    private names of SSLProtocol, and the creation of a TLS connection.
 
-   1. Our stream transports deliver data and EOF through the native protocol
-      (fl_tls_native of lifecycle.c).  get_buffer(), buffer_updated() and
-      eof_received() serve all other raw transports.
-   2. A connection's engine is chosen when the connection is created, and stays
-      until the connection has ended (fl_tls_drop_engine): libssl's if all its
-      conditions hold (make_engine), else the SSLObject's.  Records in flight
-      could not move from one to the other. */
+   Our stream transports deliver data and EOF through the native protocol
+   (fl_tls_native of lifecycle.c).  get_buffer(), buffer_updated() and
+   eof_received() serve all other raw transports.
+
+   A connection's engine is chosen when the connection is created, and stays
+   until the connection has ended (fl_tls_drop_engine): libssl's if all its
+   conditions hold (make_engine), else the SSLObject's.  Records in flight
+   could not move from one to the other. */
 #include "tls/adapter.h"
 
 #include "core/loop.h"

@@ -1,29 +1,26 @@
 /* DatagramTransport: sending, events, opening, the Python type.
 
-   1. Opening is that of a stream, in asyncio's order: connection_made, then
-      reading begins, then the waiter is done.
-   2. The socket object is passed in by the caller and owns the fd from
-      the start.  C code never closes this fd itself: the object would close it
-      again.
-   3. The socket's class does not override fileno() or socket I/O, and
-      sockaddr.c can format its family's addresses.  Otherwise
-      _make_datagram_transport in fastloop/connections.py creates asyncio's
-      transport: C code would bypass the overridden methods, and could not
-      format a sender's address.
-   4. sendto tries a datagram exactly once, with the system call that asyncio
+   Opening is that of a stream.  The caller passes in the socket object, which
+   owns the fd from the start: C code never closes it.  The socket's class does
+   not override fileno() or socket I/O, and sockaddr.c can format its family's
+   addresses.  Otherwise _make_datagram_transport in fastloop/connections.py
+   creates asyncio's transport: C code would bypass the overridden methods, and
+   could not format a sender's address.
+
+   1. sendto tries a datagram exactly once, with the system call that asyncio
       makes, and only if the queue is empty.  If the call would block, the
       datagram is queued, and later ones are queued behind it.  Otherwise they
       would be reordered.
-   5. C code parses a numeric address, and recognizes the last sender's
+   2. C code parses a numeric address, and recognizes the last sender's
       address by the identity of its object.  Any other address goes to the
       socket object's sendto, which resolves host names and raises for invalid
       addresses.
-   6. A queued datagram whose send failed is dropped, error_received is called,
+   3. A queued datagram whose send failed is dropped, error_received is called,
       and the rest waits for the next event, as in asyncio.
-   7. A datagram without an address goes to the socket's peer.  The peer may be
+   4. A datagram without an address goes to the socket's peer.  The peer may be
       unnamed: each end of a socketpair is.  asyncio's transports fail there,
       since they take an empty peername for none.
-   8. A datagram is not in the queue while it is sent, as in asyncio: Python
+   5. A datagram is not in the queue while it is sent, as in asyncio: Python
       code that the send runs may change the queue, but not this datagram.
 
    Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
@@ -94,7 +91,7 @@ exception_outcome(FlDatagram *self)
                                                             : ERROR_REPORTED;
 }
 
-/* Call the socket object's sendto: invariant 5.  The outcome. */
+/* Call the socket object's sendto: invariant 2.  The outcome. */
 static int
 send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 {
@@ -119,7 +116,7 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 }
 
 /* True if the datagram is sent without an address: the socket is connected,
-   and the kernel knows the destination (invariant 7). */
+   and the kernel knows the destination (invariant 4). */
 static bool
 is_for_peer(const FlDatagram *self, PyObject *address)
 {
@@ -306,7 +303,7 @@ check_lost(FlDatagram *self)
     return -1;
 }
 
-/* Invariant 4, in a critical section.  0, or -1 with an exception set. */
+/* Invariant 1, in a critical section.  0, or -1 with an exception set. */
 static int
 send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
 {
@@ -386,7 +383,7 @@ put_back(FlDatagram *self, PyObject *datagram)
     return fl_stream_fatal(stream, WRITE_FAILED) < 0 ? -1 : ERROR_REPORTED;
 }
 
-/* Send the first datagram of the queue: invariant 8.  The outcome. */
+/* Send the first datagram of the queue: invariant 5.  The outcome. */
 static int
 send_first(FlDatagram *self)
 {
@@ -426,7 +423,7 @@ write_ready(FlDatagram *self)
     {
         return -1;
     }
-    /* After a failure the rest waits for the next event (invariant 6).  If the
+    /* After a failure the rest waits for the next event (invariant 3).  If the
        queue is empty, resume_writing and a close are due now. */
     bool failed = result < 0 || result == ERROR_REPORTED;
     if (failed && !is_empty) {

@@ -3,31 +3,27 @@
    A listener is a callable registered with the loop's add_reader.  asyncio's
    servers register their sockets the same way.  So remove_reader, add_reader
    and sock_accept on a serving socket have the same effect as in asyncio.
+   Each connection has a context of its own, a copy of the server's.
 
    1. An event accepts up to a limit, which starts at one.  The limit doubles
       when an event reached it and the next poll reports the socket again;
       otherwise it starts at one again.  It does not double beyond MAX_ACCEPTS,
       nor once it is above the backlog.  A single connection then costs one
       accept call, without a second one that only fails with EAGAIN.
-   2. Each connection has its own context, a copy of the server's.  The
-      protocol factory and every callback of the connection run in it.  With a
-      shared context one connection would see the context variables of another.
-   3. An exception from the protocol factory closes that connection only.  The
-      listener goes on, and so do the other connections of the same event.
-   4. accept has no MSG_DONTWAIT, and any process that shares the socket can
+   2. accept has no MSG_DONTWAIT, and any process that shares the socket can
       clear O_NONBLOCK.  So an event releases the GIL to accept, and sets
       O_NONBLOCK before it accepts more than the one connection that the poll
       reported.  If another process clears O_NONBLOCK and also takes that one
       connection, accept blocks the loop until the next connection arrives.
       Other threads continue.
-   5. When accept fails for lack of fds or memory, the error is
+   3. When accept fails for lack of fds or memory, the error is
       reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
       Otherwise the loop would run without pause, because the socket stays
       readable.
       Loop._accept_exhausted sets a timer, which resumes the listener unless
       its socket has been closed.  Any other failure is raised, as in asyncio:
       the loop reports it as the callback's.
-   6. The application may close the socket object itself, and the system may
+   4. The application may close the socket object itself, and the system may
       give its fd to another file.  So each event asks the object for its fd,
       and a listener without one stops with EBADF.  Where another thread
       closes it while accept runs, nothing can be noticed. */
@@ -115,7 +111,7 @@ typedef struct {
 } Accepted;
 
 /* Accept one connection with O_NONBLOCK and FD_CLOEXEC set.  0 or a negative
-   errno.  May block: invariant 4. */
+   errno.  May block: invariant 2. */
 static int
 accept_one(int listener_fd, Accepted *accepted)
 {
@@ -261,7 +257,7 @@ is_accepting(const Listener *self)
     return accepts;
 }
 
-/* Whether the socket object still has the fd: invariant 6.  May run Python.  1
+/* Whether the socket object still has the fd: invariant 4.  May run Python.  1
    or 0, or -1 with an exception of fileno() other than a closed socket's. */
 static int
 has_fd(const Listener *self)
@@ -308,12 +304,12 @@ listener_start(Listener *self)
     return handle_ref == NULL ? -1 : 0;
 }
 
-/* accept failed: pause or stop if invariant 5 or 6 applies.  0 if the failure
+/* accept failed: pause or stop if invariant 3 or 4 applies.  0 if the failure
    is reported, or -1 with an exception set. */
 static int
 handle_accept_error(Listener *self, int code)
 {
-    /* asyncio's list of errors after which it pauses: invariant 5. */
+    /* asyncio's list of errors after which it pauses: invariant 3. */
     bool exhausted = code == -EMFILE || code == -ENFILE || code == -ENOBUFS
                      || code == -ENOMEM;
     if (exhausted || code == -EBADF) {

@@ -1,7 +1,4 @@
-/* Calls of protocols: see native_protocol.h.
-
-   1. The native protocols are in the module state, because the types belong
-      to one interpreter. */
+/* Calls of protocols: see native_protocol.h. */
 #include "transport/native_protocol.h"
 
 #include "py/call.h"

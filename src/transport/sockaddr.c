@@ -1,10 +1,9 @@
 /* Conversion between socket addresses and Python's address objects.
 
    1. The text of an address is exactly the socket module's.  Programs compare
-      addresses from get_extra_info with addresses from socket objects.
-   2. The scope of a link-local IPv6 address is the fourth item of the tuple, a
-      number, as in getsockname().  It is not appended to the host text.
-   3. Parsing accepts only numeric addresses of exact built-in types.  A host
+      addresses from get_extra_info with addresses from socket objects.  So the
+      scope of an IPv6 address is the fourth item, and not in the host's text.
+   2. Parsing accepts only numeric addresses of exact built-in types.  A host
       name needs a resolver, and only the socket module knows the right
       exception for an invalid address.  The caller passes any address that is
       not accepted here to the socket object.  So parsing never raises, and

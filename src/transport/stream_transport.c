@@ -11,11 +11,7 @@
       check connection_lost would be queued to a loop that never runs it.
    2. Corked bytes count as sent, since asyncio has sent them by then.  So a
       method that ends the stream, or whose result depends on the write queue,
-      flushes them first; get_write_buffer_size does not count them.
-   3. connection_made is called once, from the ready queue, so never inside
-      another callback of the protocol, and before connection_lost.
-   4. A loop that is closed abandons its streams: it calls no protocol, and the
-      finalizer warns about each stream that is still open (stream_close.c). */
+      flushes them first; get_write_buffer_size does not count them. */
 #include "transport/stream_transport.h"
 
 #include "base/list.h"
