@@ -30,20 +30,9 @@ from . import stacks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, Protocol
+    from typing import Any
 
-    from .watchdog import Watchdog
-
-    class _Loop(Protocol):
-        """A fastloop loop, as far as it is shown here."""
-
-        _thread_id: int | None
-        _watchdog: Watchdog | None
-        _recent_slow: tuple[metrics.SlowCallback, ...]
-
-        def metrics(self) -> metrics.LoopMetrics: ...
-        def is_running(self) -> bool: ...
-        def is_closed(self) -> bool: ...
+    from fastloop.loop import Loop
 
 
 #: How long a slow client may keep the others waiting.
@@ -110,7 +99,7 @@ def _listen(path: str) -> socket.socket:
     return sock
 
 
-def _blocked_in(loop: _Loop, busy_ns: int) -> list[str]:
+def _blocked_in(loop: Loop, busy_ns: int) -> list[str]:
     """Return where the loop's thread is, outermost first, if it blocks."""
     if busy_ns < _BLOCKED_NS:
         return []
@@ -133,7 +122,7 @@ def _shown(
     }
 
 
-def describe_loop(loop: _Loop) -> dict[str, Any]:
+def describe_loop(loop: Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
     watchdog = loop._watchdog
@@ -157,10 +146,10 @@ class _Server:
     while it owns the lock.
     """
 
-    def __init__(self, path: str, loop: _Loop) -> None:
+    def __init__(self, path: str, loop: Loop) -> None:
         self.path = path
         # Always replaced as a whole: the thread reads it without a lock.
-        self._loops: tuple[weakref.ref[_Loop], ...] = (weakref.ref(loop),)
+        self._loops: tuple[weakref.ref[Loop], ...] = (weakref.ref(loop),)
         self._thread = threading.Thread(
             target=self._serve, name="fastloop-metrics", daemon=True
         )
@@ -178,17 +167,17 @@ class _Server:
             self.close()
             raise OSError(errno.EAGAIN, str(exc)) from exc
 
-    def loops(self) -> list[_Loop]:
+    def loops(self) -> list[Loop]:
         """Return the loops that are still alive."""
         found = [reference() for reference in self._loops]
         return [loop for loop in found if loop is not None]
 
-    def add(self, loop: _Loop) -> None:
+    def add(self, loop: Loop) -> None:
         """Show a loop, unless it is shown already."""
         if loop not in self.loops():
             self._loops = (*self._loops, weakref.ref(loop))
 
-    def discard(self, loop: _Loop) -> bool:
+    def discard(self, loop: Loop) -> bool:
         """Stop showing a loop; return whether others are left."""
         left = [one for one in self.loops() if one is not loop]
         self._loops = tuple(map(weakref.ref, left))
@@ -265,7 +254,7 @@ _lock = threading.RLock()
 _servers: dict[str, _Server] = {}
 
 
-def show(loop: _Loop, path: str | None) -> None:
+def show(loop: Loop, path: str | None) -> None:
     """Show a loop on the socket of a path.
 
     None selects the default path.  Raises OSError if it cannot be opened.
@@ -287,7 +276,7 @@ def show(loop: _Loop, path: str | None) -> None:
         server.start()
 
 
-def forget(loop: _Loop) -> None:
+def forget(loop: Loop) -> None:
     """Stop showing a loop; stop the servers of which it was the last loop."""
     ended = []
     with _lock:

@@ -38,18 +38,6 @@ _DEFAULT = re.compile(r"/fastloop-\d+/\d+\.sock$")
 # -- finding ------------------------------------------------------------------
 
 
-def _check_process(pid: int) -> None:
-    """Raise Refused if there is no such process, or it is out of reach."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        raise Refused(f"there is no process {pid}") from None
-    except PermissionError:
-        raise Refused(
-            f"process {pid} is another user's: its metrics are for that user"
-        ) from None
-
-
 def _listening(pid: int) -> Iterator[str]:
     """Yield the paths, as we see them, on which a process listens.
 
@@ -68,71 +56,40 @@ def _listening(pid: int) -> Iterator[str]:
 
 
 def _socket_of(pid: int) -> str | None:
-    """Return the path of a process's socket, or None; Refused as _check."""
-    _check_process(pid)
+    """Return the path of a process's socket, or None.
+
+    Raises what the system does if there is no such process, or if it is
+    another user's.
+    """
+    os.kill(pid, 0)
     if not _IS_LINUX:
         path = default_path(pid, os.geteuid())
         return path if os.path.exists(path) else None
-    try:
-        for path in filter(_DEFAULT.search, _listening(pid)):
-            plain = os.path.realpath(path)  # without /proc, if it is the same
-            with contextlib.suppress(OSError):
-                if os.path.samefile(plain, path):
-                    return plain
-            return path
-    except PermissionError:
-        raise Refused(
-            f"process {pid} does not let this user look at its files: run top "
-            "as root, or name the path of its socket"
-        ) from None
-    except (FileNotFoundError, ProcessLookupError):
-        raise Refused(f"there is no process {pid}") from None
+    for path in filter(_DEFAULT.search, _listening(pid)):
+        plain = os.path.realpath(path)  # without /proc, if it is the same
+        with contextlib.suppress(OSError):
+            if os.path.samefile(plain, path):
+                return plain
+        return path
     return None
 
 
-def _own_pids() -> Iterator[int]:
-    """Yield the processes of this user that may show their metrics."""
-    user = os.geteuid()
-    folder = "/proc" if _IS_LINUX else os.path.dirname(default_path(0, user))
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            pid = name.removesuffix(".sock")
-            with contextlib.suppress(OSError):  # it has ended
-                if pid.isdecimal() and (
-                    os.stat(f"{folder}/{name}").st_uid == user
-                ):
-                    yield int(pid)
+def find(target: str) -> str:
+    """Return the path of the socket of a pid, or the path that is given.
 
-
-def _only_one() -> str:
-    found = {}
-    for pid in _own_pids():
-        with contextlib.suppress(Refused):
-            if path := _socket_of(pid):
-                found[pid] = path
-    if not found:
-        raise Refused(f"no process of this user shows its metrics: {HOW}")
-    if len(found) > 1:
-        pids = " ".join(map(str, sorted(found)))
-        raise Refused(
-            f"several processes show their metrics; name one: {pids}"
-        )
-    (path,) = found.values()
-    return path
-
-
-def find(target: str | None) -> str:
-    """Return the path of the socket of a pid, a path or None.
-
-    None selects the only process of this user that shows its metrics.  Raises
-    Refused if there is no such socket, if it is out of reach, or if there is
-    more than one for None.
+    Raises Refused if the process has no socket, or it is out of reach.
     """
-    if target is None:
-        return _only_one()
     if not target.isdecimal():
         return target
-    path = _socket_of(int(target))
+    try:
+        path = _socket_of(int(target))
+    except (FileNotFoundError, ProcessLookupError, OverflowError):
+        raise Refused(f"there is no process {target}") from None
+    except PermissionError:
+        raise Refused(
+            f"process {target} does not let this user look at its files: run "
+            "top as root, or name the path of its socket"
+        ) from None
     if path is None:
         raise Refused(
             f"process {target} has no socket of the usual name: name the path "

@@ -11,10 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from traceback import FrameSummary
     from types import CodeType
-    from typing import Protocol
 
-    class _Loop(Protocol):
-        _thread_id: int | None
+    from fastloop.loop import Loop
 
 
 _MOST_FRAMES = 40
@@ -31,7 +29,7 @@ def readable() -> bool:
 
 
 def stack_of(
-    loop: _Loop, without: CodeType | None = None
+    loop: Loop, without: CodeType | None = None
 ) -> tuple[list[FrameSummary], CodeType | None]:
     """Return where a loop's callback is, outer first, and its outermost code.
 

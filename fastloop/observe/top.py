@@ -204,12 +204,7 @@ def main(words: list[str]) -> int:
         "The process must have a metrics socket: docs/seeing-inside.md.",
     )
     add = parser.add_argument
-    add(
-        "target",
-        nargs="?",
-        help="the pid of a process, or the path of its socket; by "
-        "default the only process that has one",
-    )
+    add("target", help="the pid of a process, or the path of its socket")
     add("--once", action="store_true", help="show it once and end")
     add("--json", action="store_true", help="as JSON, times in nanoseconds")
     add(

@@ -34,16 +34,10 @@ from . import stacks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
-    from typing import Any, Protocol
+    from typing import Any
 
+    from fastloop.loop import Loop
     from fastloop.metrics import SlowCallback
-
-    class _Loop(Protocol):
-        """A fastloop loop, as far as it is watched."""
-
-        _thread_id: int | None
-
-        def _running_callback(self) -> tuple[int, int] | None: ...
 
 
 #: The shortest limit: a tick of the clock by which callbacks are timed.
@@ -67,7 +61,7 @@ def _checked(limit_s: float) -> float:
 class Watchdog:
     """The thread that watches one loop, and what it has reported."""
 
-    def __init__(self, loop: _Loop) -> None:
+    def __init__(self, loop: Loop) -> None:
         """Make a watchdog that does not run yet."""
         self._loop = weakref.ref(loop)
         self._limit_s = _LEAST_S
@@ -194,7 +188,7 @@ class Watchdog:
                 # excepthook has raised.
                 self._forget()
 
-    def _look_safely(self, loop: _Loop) -> float:
+    def _look_safely(self, loop: Loop) -> float:
         try:
             return self._look(loop)
         except Exception:
@@ -203,7 +197,7 @@ class Watchdog:
             sys.excepthook(*sys.exc_info())
             return self._limit_s
 
-    def _look(self, loop: _Loop) -> float:
+    def _look(self, loop: Loop) -> float:
         """Report the callback if it ran too long; return the next wait."""
         running = loop._running_callback()
         if running is None:
@@ -219,7 +213,7 @@ class Watchdog:
         return self._limit_s
 
     def _describe(
-        self, loop: _Loop, callback: int, ran_ns: int
+        self, loop: Loop, callback: int, ran_ns: int
     ) -> BlockedCallback | None:
         """Return the report of a callback.
 
@@ -285,10 +279,9 @@ def _has_ended(outermost: CodeType | None) -> bool:
     return getattr(outermost, "co_qualname", "") == "Loop._report_slow"
 
 
-def _name(loop: _Loop, outermost: CodeType | None) -> str:
+def _name(loop: Loop, outermost: CodeType | None) -> str:
     """Return what runs: the task's coroutine, or the outermost function."""
-    running: Any = loop
-    task: asyncio.Task[Any] | None = asyncio.current_task(running)
+    task: asyncio.Task[Any] | None = asyncio.current_task(loop)
     if task is None:
         return "A callback" if outermost is None else outermost.co_qualname
     try:

@@ -125,24 +125,6 @@ def test_a_process_may_have_another_pid_in_a_container(short_path):
         assert "process 1," in top(pid)
 
 
-def test_without_a_name_the_only_process_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        reading, "_own_pids", lambda: iter([os.getpid(), *pids])
-    )
-    pids = []
-    with pytest.raises(Refused, match="no process of this user shows"):
-        reading.find(None)
-    with shown(TMPDIR=str(tmp_path)) as (pid, _):
-        pids.append(pid)
-        assert reading.find(None).endswith(f"/{pid}.sock")
-        with shown(TMPDIR=str(tmp_path)) as (other, _):
-            pids.append(other)
-            first, second = sorted(pids)
-            says = f"processes show their metrics; name one: {first} {second}$"
-            with pytest.raises(Refused, match=says):
-                reading.find(None)
-
-
 def test_a_process_that_hides_its_files_is_a_sentence(tmp_path):
     """As one does that has changed its user, or was given capabilities."""
     prefix = []

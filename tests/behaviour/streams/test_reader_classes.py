@@ -1,8 +1,4 @@
-"""A StreamReader that is given another class, or whose state is asked for.
-
-copy.copy() makes a reader with the attributes of the first: both have one
-_buffer, and each its own _eof and _paused from then on.
-"""
+"""A StreamReader that is given another class, or whose state is asked for."""
 
 from __future__ import annotations
 
