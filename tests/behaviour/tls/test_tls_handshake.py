@@ -179,6 +179,7 @@ async def test_a_silent_peer_is_left(run, loop, side, reports):
     task, peer = await meet(
         side, near, *contexts(side), ssl_handshake_timeout=0.03
     )
+    # All that comes is a client's hello.
     assert (await peer.expect_end() == b"") is (side == "server")
     assert loop.time() - started >= 0.029
     if task is not None:

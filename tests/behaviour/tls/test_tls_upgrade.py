@@ -430,7 +430,7 @@ lost_before = pytest.param("before", marks=pytest.mark.native_tls)
 @every_upgrade
 @pytest.mark.parametrize("when", [lost_before, "soon", "in the handshake"])
 @pytest.mark.parametrize("how", ["abort", "close"])
-async def test_start_tls_does_not_wait_for_a_peer_that_is_gone(
+async def test_start_tls_ends_with_its_connection(
     run, loop, side, when, how, reports
 ):
     protocol = Recorder()
