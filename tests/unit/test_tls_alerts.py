@@ -32,7 +32,7 @@ def keep_the_loss(protocol):
 
 
 @pytest.mark.parametrize(
-    "error", [None, BrokenPipeError("gone"), KeyboardInterrupt()]
+    "error", [None, BrokenPipeError("gone"), KeyboardInterrupt]
 )
 @pytest.mark.parametrize("stage", ["handshake", "data"])
 def test_a_bad_record_is_the_reason_though_its_alert_is_not_sent(
@@ -45,7 +45,7 @@ def test_a_bad_record_is_the_reason_though_its_alert_is_not_sent(
 
     def write(data):
         del end.raw.write
-        if isinstance(error, KeyboardInterrupt):
+        if error is KeyboardInterrupt:
             raise error
         end.tls.connection_lost(error)
 
@@ -55,7 +55,7 @@ def test_a_bad_record_is_the_reason_though_its_alert_is_not_sent(
     losses = keep_the_loss(end.protocol)
     waiter = end.tls._waiter = fast_loop.create_future()
     end.raw.write = write
-    if isinstance(error, KeyboardInterrupt):
+    if error is KeyboardInterrupt:
         with pytest.raises(KeyboardInterrupt):
             end.give(record)
         (exc,) = end.raw.calls
