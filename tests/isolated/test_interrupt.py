@@ -60,12 +60,11 @@ def test_ctrl_c_leaves_run_forever(script, finish, where):
     assert (status, out) == (0, "interrupted False\nusable\n"), err
 
 
-RUNNER = """
-
+CANCELLED = """
 async def main():
     try:
         print("ready")
-        {body}
+        {}
     except asyncio.CancelledError:
         print("cancelled")
         raise
@@ -76,54 +75,8 @@ async def main():
 with asyncio.Runner(loop_factory=new_loop) as runner:
     runner.run(main())
 """
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        "await asyncio.sleep(1000)",
-        """
-        while True:
-            await asyncio.sleep(0)
-        """,
-        """
-        while True:
-            await asyncio.to_thread(int)
-        """,
-    ],
-    ids=["sleep", "busy", "threads"],
-)
-def test_ctrl_c_cancels_the_main_task(script, finish, body):
-    process = script.start(RUNNER.format(body=body.strip()))
-    process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
-    assert out == "cancelled\ncleaned up\n"
-    assert status == -signal.SIGINT
-    assert err.rstrip().endswith("KeyboardInterrupt")
-
-
-def test_ctrl_c_twice(script, finish):
-    process = script.start("""
-
-async def main():
-    print("ready")
-    try:
-        await asyncio.sleep(1000)
-    except asyncio.CancelledError:
-        print("stubborn")
-        await asyncio.sleep(1000)
-
-with asyncio.Runner(loop_factory=new_loop) as runner:
-    runner.run(main())
-""")
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "stubborn\n"
-    process.send_signal(signal.SIGINT)
-    status, _, err = finish(process)
-    assert status == -signal.SIGINT
-    assert "KeyboardInterrupt" in err
-
-
+SLEEPS = CANCELLED.format("await asyncio.sleep(1000)")
+SPINS = CANCELLED.format("while True: await asyncio.sleep(0)")
 GRACEFUL = """
 async def worker(number):
     try:
@@ -194,8 +147,10 @@ with asyncio.Runner(loop_factory=new_loop) as runner:
         (IGNORED, ["INT", "TERM"], 0, "still here\n"),
         (ASLEEP, ["STOP", "CONT"] * 5, 0, "True\n"),
         (WITH_A_CHILD, ["INT"], -signal.SIGINT, "reaped -9\n"),
+        (SLEEPS, ["INT"], -signal.SIGINT, "cancelled\ncleaned up\n"),
+        (SPINS, ["INT"], -signal.SIGINT, "cancelled\ncleaned up\n"),
     ],
-    ids="default graceful ignored stop child".split(),
+    ids="default graceful ignored stop child sleeps spins".split(),
 )
 def test_signals_from_outside(script, finish, program, signals, status, says):
     process = script.start(program)

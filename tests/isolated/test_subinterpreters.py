@@ -63,43 +63,30 @@ def finish():
 """
 
 ECHOES = """
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-    def data_received(self, data):
-        self.transport.write(data)
+async def serve(reader, writer):
+    while data := await reader.read(1000):
+        writer.write(data)
+    writer.close()
 
-class Client(Echo):
-    def __init__(self, done, count):
-        self.done, self.left = done, count
-    def connection_made(self, transport):
-        super().connection_made(transport)
-        transport.write(b"%064d" % self.left)
-    def data_received(self, data):
-        assert data == b"%064d" % self.left
-        self.left -= 1
-        if self.left:
-            self.transport.write(b"%064d" % self.left)
-        else:
-            self.transport.close()
-            self.done.set_result(None)
+async def client(address):
+    reader, writer = await asyncio.open_connection(*address)
+    for number in range(500):
+        writer.write(b"%064d" % number)
+        assert await reader.readexactly(64) == b"%064d" % number
+    writer.close()
+    await writer.wait_closed()
 
-async def echoes(connections, each):
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
-    waiting = [loop.create_future() for _ in range(connections)]
-    for done in waiting:
-        await loop.create_connection(lambda: Client(done, each), *address)
-    await asyncio.gather(*waiting)
+    await asyncio.gather(*(client(address) for _ in range(20)))
     server.close()
     await server.wait_closed()
     assert await asyncio.to_thread(pow, 2, 5) == 32
-    return connections * each
 
-def serve():
+def run_echoes():
     loop = new_loop()
-    assert loop.run_until_complete(echoes(20, 500)) == 10_000
+    loop.run_until_complete(main())
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 """
@@ -118,15 +105,17 @@ def inside(script):
 
 def test_ten_thousand_echoes_in_each_at_once(script, inside):
     """Two interpreters with a GIL each, and the main one."""
-    code = inside(ECHOES + "serve()\n")
+    code = inside(ECHOES + "run_echoes()\n")
     script(
         ECHOES
         + f"""
 first, second = create(), create()
-at_once(serve, lambda: run(first, {code!r}), lambda: run(second, {code!r}))
+at_once(
+    run_echoes, lambda: run(first, {code!r}), lambda: run(second, {code!r})
+)
 destroy(first)
 destroy(second)
-serve()
+run_echoes()
 finish()
 """
     )
@@ -138,7 +127,7 @@ def test_a_subinterpreter_leaves_nothing(script, inside):
     So does the module: each has one of the 1,024 thread-specific data keys of
     a process.
     """
-    code = inside(ECHOES + "serve = new_loop().close\nserve()\nserve()\n")
+    code = inside("new_loop().close()\nnew_loop().close()\n")
     script(f"""
 import ctypes
 
@@ -210,13 +199,12 @@ loop.me = loop
         "",
     ),
     "an open server and connection": (
-        ECHOES
-        + """
+        """
 async def main():
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
-    transport, _ = await loop.create_connection(Echo, *address)
+    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
     transport.write(b"x")
     sys.kept = server, transport, loop
     await asyncio.sleep(0)
