@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -67,41 +66,3 @@ new_loop().close()
 """
     )
     assert done.stdout.count("gevent's monkey.patch_all()") == 3
-
-
-@pytest.mark.skipif(
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-    reason="without a GIL the types are immortal, and with them the module",
-)
-def test_a_module_is_collected_together_with_its_loops(fast_script):
-    """The GC clears the types, and what they refer to, before the loops.
-
-    ASan reports a loop that then uses the module's state.
-    """
-    fast_script(
-        """
-import gc, importlib.util, weakref
-spec = importlib.util.find_spec("fastloop._core")
-
-def import_again():
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    class Loop(module.BaseLoop, asyncio.AbstractEventLoop):
-        pass
-    gc.collect()  # so that the GC clears the types before newer objects
-    loop = Loop()
-    read_end, write_end = os.pipe()
-    os.close(write_end)
-    loop.add_reader(read_end, os.close, read_end)
-    handles = loop.call_soon(print), loop.call_later(100, print)
-    cycle = [loop, handles]
-    cycle.append(cycle)
-    return weakref.ref(module), weakref.ref(loop), read_end
-
-for _ in range(3):
-    module, loop, read_end = import_again()
-    gc.collect()
-    assert module() is loop() is None
-    os.close(read_end)
-"""
-    )

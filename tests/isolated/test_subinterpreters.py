@@ -5,11 +5,11 @@ import sys
 import pytest
 
 pytestmark = pytest.mark.skipif(
-    sys.version_info < (3, 12),
-    reason="before 3.12 all interpreters share one GIL",
+    sys.version_info < (3, 13),
+    reason="before 3.12 all share one GIL, and 3.12 itself ends badly",
 )
 
-#: What each version has to make an isolated interpreter and run code in it.
+#: How a version makes an isolated interpreter and runs code in it.
 BEFORE = """
 if sys.version_info >= (3, 14):
     from concurrent import interpreters
@@ -19,19 +19,9 @@ if sys.version_info >= (3, 14):
     def destroy(interpreter):
         interpreter.close()
 else:
-    if sys.version_info >= (3, 13):
-        import _interpreters
-        create = lambda: _interpreters.create("isolated")
-        destroy = _interpreters.destroy
-    else:
-        import _xxsubinterpreters as _interpreters
-        def create():
-            interpreter = _interpreters.create(isolated=True)
-            # The thread that imports this is waited for at the end, and must
-            # be the one that ends the interpreter.
-            run(interpreter, "import threading")
-            return interpreter
-        destroy = _interpreters.destroy
+    import _interpreters
+    create = lambda: _interpreters.create("isolated")
+    destroy = _interpreters.destroy
     def run(interpreter, code):
         failed = _interpreters.run_string(interpreter, code)
         assert failed is None, failed
@@ -53,13 +43,6 @@ def at_once(*functions):
 
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
-
-def finish():
-    '''End well.  3.12 gives one interpreter's tuples to another that frees
-    them in the very end, and dies of it: with asyncio alone too.'''
-    if sys.version_info < (3, 13):
-        sys.stdout.flush()
-        os._exit(0)
 """
 
 ECHOES = """
@@ -116,7 +99,6 @@ at_once(
 destroy(first)
 destroy(second)
 run_echoes()
-finish()
 """
     )
 
@@ -148,7 +130,6 @@ before = descriptors(), free_key()
 for _ in range(5):
     cycle()
 assert (descriptors(), free_key()) == before
-finish()
 """)
 
 
@@ -177,7 +158,6 @@ loop.run_forever()
 loop.run_until_complete(loop.shutdown_default_executor())
 loop.close()
 destroy(interpreter)
-finish()
 """)
 
 
@@ -257,16 +237,12 @@ loop = new_loop()
 assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
 loop.close()
 print("main", flush=True)
-finish()
 """,
         quiet="server" not in name,
     )
     assert done.stdout == 2 * says + "main\n"
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 13), reason="3.12 itself ends badly: see finish()"
-)
 def test_left_to_the_end_of_the_process(script, inside):
     """Nobody destroys it: the main interpreter does when it exits."""
     code = inside("""
