@@ -44,7 +44,7 @@ def load(path: str | Path) -> ctypes.CDLL:
         ctypes.c_long,
         ctypes.c_int,
     ]
-    for name in ("hits", "hits_last", "seen"):
+    for name in ("hits", "seen"):
         getattr(shim, f"fault_{name}").restype = ctypes.c_long
     shim.fault_count.restype = ctypes.c_long
     shim.fault_place.restype = ctypes.c_size_t

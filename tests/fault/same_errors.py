@@ -48,15 +48,20 @@ raw_read, raw_write = os.read, os.write
 
 
 class Patches:
-    """Makes the next call of one of these Python functions fail."""
+    """Makes the next call of one of these Python functions fail.
 
-    def __init__(self, targets):
-        self.targets = targets
+    They are methods of sockets, or functions of os.
+    """
+
+    def __init__(self, names):
+        self.names = names
         self.code = self.hits = 0
         self.stack = contextlib.ExitStack()
 
     def install(self):
-        for owner, name in self.targets:
+        for name in self.names:
+            owner = os if name.startswith("os.") else socket.socket
+            name = name.removeprefix("os.")
             failing = self.failing(getattr(owner, name))
             patch = unittest.mock.patch.object(owner, name, failing)
             self.stack.enter_context(patch)
@@ -251,7 +256,7 @@ async def writes(trace, how, data=None):
         trace.note("peer", received(far).decode())
 
 
-async def flushes(trace, then):
+async def flushes(trace, then=None):
     """A write that waits for room fails once there is some."""
     protocol = helpers.Recorder()
     async with connected(protocol) as (transport, far):
@@ -448,9 +453,11 @@ async def writes_a_pipe(trace, waits):
         await abort_and_wait(transport)
 
 
-async def calls_sock_method(trace, how, value):
+async def calls_socket(trace, how, value):
     """Call one sock_* method; the peer has sent data already."""
     loop = asyncio.get_running_loop()
+    if how == "sock_recv_into":
+        value = bytearray(value)
     near, far = socket.socketpair()
     near.setblocking(False)
     with near, far:
@@ -483,138 +490,43 @@ async def connects(trace, how):
         await trace.outcome(making)
 
 
-def methods(*names):
-    """Return patch targets for these methods of sockets."""
-    return [(socket.socket, name) for name in names]
-
-
-#: The C function that fails, or None if fastloop calls the Python function,
-#: too; the Python functions; and the action.  sock_sendall() calls send()
+SENDS = "send sendmsg"
+LINES = [b"one", b"two", b"three"]
+#: The C function that fails, or "" if fastloop calls the Python functions as
+#: well; these; the action, and its arguments.  sock_sendall() calls send()
 #: itself unless the socket's method is patched: both ways are here.
 ACTIONS = {
-    "read": ("recv", methods("recv"), reads),
-    "read-buffered": (
-        "recv",
-        methods("recv_into"),
-        partial(reads, kind="BufferedRecorder"),
-    ),
-    "read-stream": ("recv", methods("recv"), reads_a_stream),
-    "write": (
-        "send",
-        methods("send"),
-        partial(writes, how="write", data=b"one"),
-    ),
-    "writelines": (
-        "sendmsg",
-        methods("send", "sendmsg"),
-        partial(writes, how="writelines", data=[b"one", b"two", b"three"]),
-    ),
-    "write-eof": (
-        "shutdown",
-        methods("shutdown"),
-        partial(writes, how="write_eof"),
-    ),
-    "flush": (
-        "send",
-        methods("send", "sendmsg"),
-        partial(flushes, then=None),
-    ),
-    "flush-close": (
-        "send",
-        methods("send", "sendmsg"),
-        partial(flushes, then="close"),
-    ),
-    "flush-eof": (
-        "send",
-        methods("send", "sendmsg"),
-        partial(flushes, then="write_eof"),
-    ),
-    "tls-connect-read": ("recv", methods("recv_into"), connects_by_tls),
-    "tls-connect-write": ("send", methods("send"), connects_by_tls),
-    "tls-read": (
-        "recv",
-        methods("recv_into"),
-        partial(reads_tls, kind="Recorder"),
-    ),
-    "tls-read-buffered": (
-        "recv",
-        methods("recv_into"),
-        partial(reads_tls, kind="BufferedRecorder"),
-    ),
-    "tls-write": (
-        "send",
-        methods("send", "sendmsg"),
-        partial(writes_tls, then="write"),
-    ),
-    "tls-close": (
-        "send",
-        methods("send", "sendmsg"),
-        partial(writes_tls, then="close"),
-    ),
-    "accept": ("accept4", methods("accept"), accepts),
-    "datagram-read": (
-        "recvmmsg",
-        methods("recvfrom"),
-        receives_datagrams,
-    ),
-    "datagram-send": (
-        "sendto",
-        methods("sendto"),
-        partial(sends_datagrams, has_peer=False),
-    ),
-    "datagram-send-connected": (
-        "send",
-        methods("send"),
-        partial(sends_datagrams, has_peer=True),
-    ),
-    "datagram-flush": ("send", methods("send"), flushes_datagrams),
-    "pipe-read": ("read", [(os, "read")], reads_a_pipe),
-    "pipe-write": (
-        "writev",
-        [(os, "write")],
-        partial(writes_a_pipe, waits=False),
-    ),
-    "pipe-flush": (
-        "writev",
-        [(os, "write")],
-        partial(writes_a_pipe, waits=True),
-    ),
-    "sock-recv": (
-        None,
-        methods("recv"),
-        partial(calls_sock_method, how="sock_recv", value=10),
-    ),
-    "sock-recv-into": (
-        None,
-        methods("recv_into"),
-        partial(calls_sock_method, how="sock_recv_into", value=bytearray(10)),
-    ),
-    "sock-recvfrom": (
-        None,
-        methods("recvfrom"),
-        partial(calls_sock_method, how="sock_recvfrom", value=10),
-    ),
-    "sock-sendall": (
-        None,
-        methods("send"),
-        partial(calls_sock_method, how="sock_sendall", value=b"data"),
-    ),
-    "sock-sendall-native": (
-        "send",
-        methods("send"),
-        partial(calls_sock_method, how="sock_sendall", value=b"data"),
-    ),
-    "sock-accept": (None, methods("accept"), accepts_by_a_socket),
-    "sock-connect": (
-        None,
-        methods("connect"),
-        partial(connects, how="sock_connect"),
-    ),
-    "connect": (
-        None,
-        methods("connect"),
-        partial(connects, how="create_connection"),
-    ),
+    "read": ("recv", "recv", reads),
+    "read-buffered": ("recv", "recv_into", reads, "BufferedRecorder"),
+    "read-stream": ("recv", "recv", reads_a_stream),
+    "write": ("send", "send", writes, "write", b"one"),
+    "writelines": ("sendmsg", SENDS, writes, "writelines", LINES),
+    "write-eof": ("shutdown", "shutdown", writes, "write_eof"),
+    "flush": ("send", SENDS, flushes),
+    "flush-close": ("send", SENDS, flushes, "close"),
+    "flush-eof": ("send", SENDS, flushes, "write_eof"),
+    "tls-connect-read": ("recv", "recv_into", connects_by_tls),
+    "tls-connect-write": ("send", "send", connects_by_tls),
+    "tls-read": ("recv", "recv_into", reads_tls, "Recorder"),
+    "tls-read-buffered": ("recv", "recv_into", reads_tls, "BufferedRecorder"),
+    "tls-write": ("send", SENDS, writes_tls, "write"),
+    "tls-close": ("send", SENDS, writes_tls, "close"),
+    "accept": ("accept4", "accept", accepts),
+    "datagram-read": ("recvmmsg", "recvfrom", receives_datagrams),
+    "datagram-send": ("sendto", "sendto", sends_datagrams, False),
+    "datagram-send-connected": ("send", "send", sends_datagrams, True),
+    "datagram-flush": ("send", "send", flushes_datagrams),
+    "pipe-read": ("read", "os.read", reads_a_pipe),
+    "pipe-write": ("writev", "os.write", writes_a_pipe, False),
+    "pipe-flush": ("writev", "os.write", writes_a_pipe, True),
+    "sock-recv": ("", "recv", calls_socket, "sock_recv", 10),
+    "sock-recv-into": ("", "recv_into", calls_socket, "sock_recv_into", 10),
+    "sock-recvfrom": ("", "recvfrom", calls_socket, "sock_recvfrom", 10),
+    "sock-sendall": ("", "send", calls_socket, "sock_sendall", b"data"),
+    "sock-sendall-c": ("send", "send", calls_socket, "sock_sendall", b"data"),
+    "sock-accept": ("", "accept", accepts_by_a_socket),
+    "sock-connect": ("", "connect", connects, "sock_connect"),
+    "connect": ("", "connect", connects, "create_connection"),
 }
 
 
@@ -624,9 +536,9 @@ DIFFERENCES = {("accept", "EBADF")}
 
 def run(make_loop, name, code, debug):
     """Run an action once; return its trace."""
-    call, targets, act = ACTIONS[name]
-    native = call if make_loop is not asyncio.new_event_loop else None
-    fault = Shim(native) if native else Patches(targets)
+    call, names, act, *args = ACTIONS[name]
+    native = call if make_loop is not asyncio.new_event_loop else ""
+    fault = Shim(native) if native else Patches(names.split())
     trace = Trace(fault, code)
     loop = make_loop()
     loop.set_debug(debug)
@@ -636,7 +548,7 @@ def run(make_loop, name, code, debug):
     logger.addHandler(trace)
     fault.install()
     try:
-        loop.run_until_complete(act(trace))
+        loop.run_until_complete(act(trace, *args))
     finally:
         hits = fault.end()
         logger.removeHandler(trace)

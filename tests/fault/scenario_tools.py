@@ -16,8 +16,6 @@ FAILURES = (OSError, MemoryError, EOFError)
 LOCAL = "127.0.0.1"
 
 reported: list[BaseException] = []
-#: To be killed at the end: the task that would do it may have been lost.
-processes: list[Any] = []
 
 
 class Early(Exception):

@@ -13,7 +13,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import tty
@@ -33,7 +32,6 @@ from scenario_tools import (
     connected,
     enough,
     note,
-    processes,
     reported,
     same,
     settle,
@@ -392,38 +390,6 @@ async def terminal() -> None:
             file.close()
 
 
-async def child_process() -> None:
-    if sys.version_info < (3, 12):
-        asyncio.set_child_watcher(asyncio.ThreadedChildWatcher())
-    try:
-        # asyncio waits for ever for a child whose pipe could not be connected,
-        # on its own loop as well: a connect_write_pipe() that raises shows it.
-        async with asyncio.timeout(1):
-            process = await asyncio.create_subprocess_exec(
-                "/bin/cat", stdin=asyncio.subprocess.PIPE, stdout=-1
-            )
-    except TimeoutError:
-        raise MemoryError("a pipe was not connected") from None
-    processes.append(process)
-    try:
-        out, _ = await process.communicate(b"hello" * 1000)
-        # communicate() ignores why the child's input ended.
-        ended = process.stdin._protocol._stdin_closed
-        if ended.done():
-            note(ended.exception())
-        same(out, b"hello" * 1000)
-        assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-        process._transport.close()
-        await settle()
-        if sys.version_info < (3, 12):
-            asyncio.set_child_watcher(None)
-
-
 async def executor() -> None:
     loop = asyncio.get_running_loop()
     assert await loop.run_in_executor(None, pow, 2, 5) == 32
@@ -620,7 +586,6 @@ SCENARIOS = (
     datagrams,
     pipes,
     terminal,
-    child_process,
     executor,
     signals,
     two_threads,
@@ -636,9 +601,6 @@ SCENARIOS = (
 LEFT_OUT = {
     # What is done 3,000 times: `two_threads` does all of it as well.
     "burst": "python",
-    # Where its own call_soon() or create_task() fails asyncio waits for ever
-    # for the child, on its own loop as well: overrides that raise show it.
-    "child_process": "python",
     # No system says again and again of what is ready that it would block: a
     # registration by edges is looked at after a second only, each time.
     "sock_connect": "lasting",

@@ -66,7 +66,7 @@ enum {
 static struct hook hooks[HOOKS];
 
 static char armed[32];
-static long skip_left, fail_left, hits, hits_last, seen;
+static long skip_left, fail_left, hits, seen;
 static int fail_errno;
 static void *fail_caller;
 enum {
@@ -85,7 +85,6 @@ void
 fault_arm(const char *name, long skip, long count, int code)
 {
     strncpy(armed, name, sizeof(armed) - 1);
-    hits_last = hits;
     skip_left = skip;
     fail_left = count;
     fail_errno = code;
@@ -119,13 +118,6 @@ long
 fault_hits(void)
 {
     return hits;
-}
-
-/* Of the arming before the present one. */
-long
-fault_hits_last(void)
-{
-    return hits_last;
 }
 
 long

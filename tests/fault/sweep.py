@@ -203,10 +203,7 @@ def descriptors() -> collections.Counter[str]:
             path = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # the one of this folder
-        # asyncio leaves a child's pidfd open where an add_reader() fails, its
-        # own loop's as well.
-        if "pidfd" not in path:
-            found[path.partition(":[")[0]] += 1
+        found[path.partition(":[")[0]] += 1
     return found
 
 
@@ -319,10 +316,6 @@ class Run:
             if isinstance(exc, AssertionError) and is_scenarios(exc):
                 raise
             self.raised.append(exc)
-        for process in scenario_tools.processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        scenario_tools.processes.clear()
         # What asyncio.Runner does at its end.
         self.attempt(self.cancel_tasks)
         self.attempt(self.until, self.loop.shutdown_asyncgens)

@@ -10,51 +10,19 @@ and hangs.  Run as a script this file is the program of its own tests:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
 import sys
 import threading
-import traceback
 
 from builds import FREE_THREADED, SANITIZED
 from fault_shim import SHIM, arm, hits
 
-#: A native reader's memory and the loop's are filled by one call; without a
-#: GIL the reader is asyncio's.
-READ = "recv" if FREE_THREADED else "recvmsg"
-
-
 # --- the program -----------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def reading(helpers):
-    """A reader, the peer of its transport, and a task that reads much."""
-    near, far = socket.socketpair()
-    reader, writer = await asyncio.open_unix_connection(sock=near)
-    peer = helpers.Peer(far)
-    await peer.send(bytes(20_000))  # from now on large reads are expected
-    await reader.readexactly(20_000)
-    yield reader, peer, await helpers.waiting(reader.readexactly(100_000))
-    peer.close()
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-async def reader_error(code, helpers, reports):
-    """The reader has the error, and no bytes of the memory it was to fill."""
-    async with reading(helpers) as (reader, peer, task):
-        arm(READ, code)
-        await peer.send(b"data")
-        await asyncio.wait([task])
-        assert task.exception().errno == code
-        assert reader.exception() is task.exception()
-
-
-async def count_writes(most, helpers, reports):
+async def count_writes(most, helpers):
     """A header and a body a response: how many system calls they take."""
 
     def answer(protocol, data):
@@ -77,7 +45,7 @@ async def count_writes(most, helpers, reports):
     assert sum(seen.values()) == most, seen
 
 
-async def renewal_error(code, helpers, reports):
+async def renewal_error(code, helpers):
     """A renewed set has no room for libuv: the loop polls at intervals until
     there is some.
     """
@@ -101,7 +69,7 @@ async def renewal_error(code, helpers, reports):
         sock.close()
 
 
-async def first_wait_error(code, helpers, reports):
+async def first_wait_error(code, helpers):
     """There is no room for what libuv polls when a loop first waits: the loop
     looks at it itself until there is some, also for other threads.  One that
     is closed meanwhile closes all it has.
@@ -134,63 +102,13 @@ async def first_wait_error(code, helpers, reports):
     await asyncio.to_thread(use, [new_loop(), new_loop()])
 
 
-async def pass_in_child(part):
-    """Fork; the child ends with what it runs, which has to pass there."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            await part()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
-
-
-async def fork_space(code, helpers, reports):
-    """The new set of a forked child has no room at first: nothing is lost."""
-    loop = asyncio.get_running_loop()
-    left, right = socket.socketpair()
-    near, far = helpers.tcp_socketpair()
-    near.setblocking(False)
-    seen = loop.create_future()
-    loop.add_reader(left, seen.set_result, None)
-    task = loop.create_task(loop.sock_recv(near, 9))
-    await helpers.iterations(2)
-
-    async def child():
-        # Of these two.
-        arm("epoll_ctl", code, count=2)
-        await helpers.iterations(2)
-        assert hits() == 2
-        right.send(b"x")
-        far.send(b"data")
-        await seen
-        assert await task == b"data"
-
-    await pass_in_child(child)
-    loop.remove_reader(left)
-    task.cancel()
-    await asyncio.wait([task])
-    for sock in (left, right, near, far):
-        sock.close()
-
-
 #: Each case, and its errno, or how many calls it makes.
 CASES = {
-    "reader-ECONNRESET": (reader_error, errno.ECONNRESET),
-    "reader-ENOMEM": (reader_error, errno.ENOMEM),
     "first-wait": (first_wait_error, errno.ENOSPC),
     "renewal": (renewal_error, errno.ENOSPC),
-    "fork-ENOSPC": (fork_space, errno.ENOSPC),
-    "fork-ENOMEM": (fork_space, errno.ENOMEM),
     "writes-corked": (count_writes, 50),
     "writes-not-corked": (count_writes, 100),
 }
-#: Cases in which no call is made to fail, or a child's alone.
-COUNTED = (count_writes, fork_space)
 #: The fast path that a case turns off.
 DISABLED = {"writes-not-corked": "cork"}
 
@@ -207,11 +125,9 @@ def main():
     loop.set_exception_handler(lambda _, context: reports.append(context))
     loop.run_until_complete(asyncio.sleep(0.002))  # opens what it waits with
     before = len(os.listdir("/proc/self/fd"))
-    loop.run_until_complete(
-        asyncio.wait_for(case(code, net_helpers, reports), 100)
-    )
+    loop.run_until_complete(asyncio.wait_for(case(code, net_helpers), 100))
     loop.run_until_complete(net_helpers.iterations(5))
-    if case not in COUNTED:
+    if case is not count_writes:
         assert hits(), "the call was never made"
     assert reports == [], reports
     after = len(os.listdir("/proc/self/fd"))
@@ -238,7 +154,5 @@ pytestmark = pytest.mark.skipif(
 def test_a_failing_call(run_program, case):
     if case == "writes-corked" and FREE_THREADED:
         pytest.skip("without a GIL nothing is corked")
-    if CASES[case][0] is fork_space and sys.version_info >= (3, 14):
-        pytest.skip("a task does not go on in a forked child from 3.14 on")
     out = run_program(__file__, case, FASTLOOP_DISABLE=DISABLED.get(case, ""))
     assert out == "passed\n"
