@@ -448,18 +448,19 @@ class Loop(  # type: ignore[misc, unused-ignore]
         # loop is measured.
         from . import metrics  # noqa: F401
 
+        self._check_closed()
+        if watchdog_s is not None:  # first: a wrong number changes nothing
+            from .observe.watchdog import Watchdog
+
+            if self._watchdog is None:
+                self._watchdog = Watchdog(self)
+            self._watchdog.start(watchdog_s)
         self._enable_metrics()
         if socket:
             from .observe import metrics_socket
 
             self._metrics_socket = metrics_socket
             metrics_socket.show(self, None if socket is True else socket)
-        if watchdog_s is not None:
-            from .observe.watchdog import Watchdog
-
-            if self._watchdog is None:
-                self._watchdog = Watchdog(self)
-            self._watchdog.start(watchdog_s)
 
     def metrics(self) -> LoopMetrics:
         """Return what was counted since ``enable_metrics()``.

@@ -447,17 +447,6 @@ async def two_threads() -> None:
     assert seen == list(range(50))
 
 
-async def burst() -> None:
-    """More callbacks than the queue's first chunks take."""
-    loop = asyncio.get_running_loop()
-    seen: list[int] = []
-    handles = [loop.call_soon(seen.append, n) for n in range(3000)]
-    assert handles[-1]._context is not None
-    await settle()
-    enough(len(seen) == 3000)
-    assert seen == list(range(3000))
-
-
 async def timers() -> None:
     loop = asyncio.get_running_loop()
     seen: list[int] = []
@@ -589,7 +578,6 @@ SCENARIOS = (
     executor,
     signals,
     two_threads,
-    burst,
     timers,
     watchers,
     sendfile,
@@ -599,8 +587,6 @@ SCENARIOS = (
 )
 #: Kinds of failures that a scenario is not asked to survive.
 LEFT_OUT = {
-    # What is done 3,000 times: `two_threads` does all of it as well.
-    "burst": "python",
     # No system says again and again of what is ready that it would block: a
     # registration by edges is looked at after a second only, each time.
     "sock_connect": "lasting",

@@ -1,4 +1,4 @@
-"""The watchdog in a process of its own: its end, forks, the environment."""
+"""The watchdog in a process of its own: its end, and forks."""
 
 import pytest
 from builds import FREE_THREADED
@@ -34,9 +34,6 @@ def block(loop):
 """
 #: It is a warning to fork with threads, and to forget a loop.
 FLAGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning")
-
-
-# -- the process --------------------------------------------------------------
 
 
 @needs_gil
@@ -106,34 +103,3 @@ loop.close()
 """)
     assert done.stdout.startswith("there is no watchdog without a GIL: ")
     assert done.stdout.endswith("\n0 0\n")
-
-
-# -- the environment ----------------------------------------------------------
-
-
-@needs_gil
-@pytest.mark.parametrize(
-    ("value", "limit"),
-    [("", None), ("0", None), ("off", None), ("0.5", 0.5), ("1", 1.0)],
-)
-def test_the_environment_turns_it_on(fast_script, value, limit):
-    code = """
-loop = new_loop()
-print(watchdogs(), loop._watchdog and loop._watchdog._limit_s)
-loop.close()
-"""
-    done = fast_script(code, FASTLOOP_WATCHDOG=value, FASTLOOP_METRICS="0")
-    assert done.stdout == f"{0 if limit is None else 1} {limit}\n"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [("half", "float: 'half'"), ("0.001", "from 0.01 on, not 0.001")]
-    + [("nan", "from 0.01 on, not nan")],
-)
-def test_a_bad_value_is_a_warning(fast_script, value, text):
-    code = "loop = new_loop()\nprint(watchdogs())\nloop.close()"
-    done = fast_script(code, quiet=False, FASTLOOP_WATCHDOG=value)
-    assert done.stdout == "0\n"
-    assert "RuntimeWarning: FASTLOOP_WATCHDOG: " in done.stderr
-    assert text in done.stderr

@@ -1,0 +1,83 @@
+"""The environment variables for metrics, their socket and the watchdog."""
+
+import re
+
+import pytest
+from builds import FREE_THREADED
+
+CODE = """
+loop = new_loop()
+print(loop._read_metrics() is not None)
+from fastloop.observe import metrics_socket
+print(*metrics_socket._servers)
+print(loop._watchdog and loop._watchdog._limit_s)
+loop.close()
+"""
+METRICS, SOCKET = "FASTLOOP_METRICS", "FASTLOOP_METRICS_SOCKET"
+WATCHDOG = "FASTLOOP_WATCHDOG"
+SECONDS = "the watchdog's limit is a number of seconds from 0.01 on, not"
+
+
+@pytest.fixture
+def tell(fast_script):
+    """tell(**variables) says if metrics are on, the socket, the watchdog's
+    limit, and the warnings.
+    """
+
+    def tell(**variables):
+        variables = {METRICS: "", SOCKET: "", WATCHDOG: "", **variables}
+        done = fast_script(CODE, quiet=False, **variables)
+        on, path, limit = done.stdout.splitlines()
+        said = re.findall("RuntimeWarning: (.*)", done.stderr)
+        return on == "True", path, limit, said
+
+    return tell
+
+
+@pytest.mark.parametrize("word", ["", "0", "false", "No", "OFF"])
+def test_a_word_for_no_turns_nothing_on(tell, word):
+    words = dict.fromkeys((METRICS, SOCKET, WATCHDOG), word)
+    assert tell(**words) == (False, "", "None", [])
+
+
+def test_metrics_are_turned_on(tell):
+    assert tell(**{METRICS: "1"}) == (True, "", "None", [])
+
+
+@pytest.mark.skipif(FREE_THREADED, reason="there is no watchdog without a GIL")
+@pytest.mark.parametrize(("value", "limit"), [("0.5", "0.5"), ("1", "1.0")])
+def test_the_watchdog_is_turned_on(tell, value, limit):
+    assert tell(**{WATCHDOG: value})[1:] == ("", limit, [])
+
+
+def test_a_path_is_a_sockets(tell, tmp_path):
+    on, path, _, said = tell(**{SOCKET: f"{tmp_path}/{{pid}}.sock"})
+    assert on and said == []
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}/\d+\.sock", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        (SOCKET, "x.sock", "=x.sock: "),
+        (WATCHDOG, "half", ": could not convert string to float: 'half'"),
+        (WATCHDOG, "0.001", f": {SECONDS} 0.001"),
+        (WATCHDOG, "-1", f": {SECONDS} -1.0"),
+        (WATCHDOG, "nan", f": {SECONDS} nan"),
+        (WATCHDOG, "1e400", f": {SECONDS} inf"),
+    ],
+)
+def test_another_word_is_a_warning_and_turns_nothing_on(
+    tell, name, value, says
+):
+    *found, (warning,) = tell(**{name: value})
+    assert found == [False, "", "None"]
+    assert warning.startswith(name + says)
+
+
+def test_a_socket_that_fails_is_a_warning(tell, tmp_path):
+    """The program did not ask for it, and does without."""
+    path = f"{tmp_path}/none/x.sock"
+    on, made, _, (warning,) = tell(**{SOCKET: path})
+    assert on and not made
+    assert warning.startswith(f"{SOCKET}={path}: ")
