@@ -452,9 +452,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if watchdog_s is not None:  # first: a wrong number changes nothing
             from .observe.watchdog import Watchdog
 
-            if self._watchdog is None:
-                self._watchdog = Watchdog(self)
-            self._watchdog.start(watchdog_s)
+            watchdog = self._watchdog or Watchdog(self)
+            watchdog.start(watchdog_s)
+            self._watchdog = watchdog
         self._enable_metrics()
         if socket:
             from .observe import metrics_socket
