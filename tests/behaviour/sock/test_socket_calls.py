@@ -1,4 +1,7 @@
-"""sock_recv and its kin: what they answer, and how they wait and end."""
+"""sock_recv and its kin: what they refuse, and how they wait and end.
+
+What they do with other arguments is compared by differential/odd_calls.py.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import asyncio
 import errno
 import socket
 import ssl
+import unittest.mock
 
 import pytest
-from net_helpers import fill_socket, iterations, waiting
+from net_helpers import fill_socket, iterations, listening_socket, waiting
 
 CALLS = {
     "sock_recv": (5,),
@@ -19,33 +23,32 @@ CALLS = {
     "sock_sendto": (b"x", "address"),
     "sock_accept": (),
 }
-every_call = pytest.mark.parametrize("name", CALLS)
 
 
-@every_call
-def test_tls_sockets_are_refused(run, loop, name):
+@pytest.mark.parametrize("name", CALLS)
+async def test_refused_sockets(debug, pair, name):
+    call, args = getattr(debug, name), CALLS[name]
     tls = ssl.SSLSocket.__new__(ssl.SSLSocket)
     with pytest.raises(TypeError, match="Socket cannot be of type SSLSocket"):
-        run(getattr(loop, name)(tls, *CALLS[name]))
-
-
-@every_call
-@pytest.mark.parametrize("timeout", [None, 1.5])
-def test_blocking_sockets_are_refused_when_debugging(
-    run, loop, pair, name, timeout
-):
-    loop.set_debug(True)
-    pair[0].settimeout(timeout)
-    with pytest.raises(ValueError, match="the socket must be non-blocking"):
-        run(getattr(loop, name)(pair[0], *CALLS[name]))
-
-
-@every_call
-def test_a_closed_socket_is_an_error(run, loop, pair, name):
+        await call(tls, *args)
+    for timeout in (None, 1.5):
+        pair[0].settimeout(timeout)
+        with pytest.raises(ValueError, match="the socket must be non-block"):
+            await call(pair[0], *args)
+    debug.set_debug(False)
     pair[0].close()
     with pytest.raises(OSError) as caught:
-        run(getattr(loop, name)(pair[0], *CALLS[name]))
+        await call(pair[0], *args)
     assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
+async def test_accept_where_no_connection_can_come(loop, kind):
+    near, far = socket.socketpair(type=kind)
+    with near, far:
+        near.setblocking(False)
+        with pytest.raises(OSError):
+            await loop.sock_accept(near)
 
 
 async def test_recv_into(loop, pair):
@@ -63,20 +66,19 @@ async def test_recv_into(loop, pair):
     nothing.extend(b"may grow again")
 
 
-def test_a_cancelled_call_lets_go_of_the_buffer(run, loop, pair):
+# --- ends of a wait ---------------------------------------------------------
+
+
+async def test_a_cancelled_call_lets_go_of_the_buffer(loop, pair):
     data = bytearray(1 << 16)
-
-    async def main():
-        fill_socket(pair[0])
-        task = await waiting(loop.sock_sendall(pair[0], data))
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            # Here, while the exception keeps the coroutine's frames.
-            data.clear()
-
-    run(main())
+    fill_socket(pair[0])
+    task = await waiting(loop.sock_sendall(pair[0], data))
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        # Here, while the exception keeps the coroutine's frames.
+        data.clear()
     assert not data
 
 
@@ -89,6 +91,24 @@ async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
     await iterations(3)
     right.send(b"data")
     assert await second == b"data"
+
+
+@pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
+async def test_cancelling_frees_the_descriptor_at_once(loop, method):
+    """The fd may be another socket's in the next line."""
+    for _ in range(20):
+        if method == "sock_recv":
+            sock, far = socket.socketpair()
+            sock.setblocking(False)
+            task = await waiting(loop.sock_recv(sock, 1))
+            far.close()
+        else:
+            sock = listening_socket()
+            task = await waiting(loop.sock_accept(sock))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        sock.close()
 
 
 def test_an_interrupt_in_a_call_leaves_the_loop(loop):
@@ -114,12 +134,86 @@ def test_an_interrupt_in_a_call_leaves_the_loop(loop):
         assert loop.run_until_complete(task) == b"data"
 
 
-@pytest.mark.parametrize("kind", ["datagram", "connected"])
-async def test_accept_where_no_connection_can_come(loop, kind):
-    near, far = socket.socketpair(
-        type=socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
-    )
-    with near, far:
+@pytest.mark.parametrize("call", ["accept", "connect"])
+def test_ctrl_c_in_fileno_is_raised(loop, call):
+    class Interrupted(socket.socket):
+        ready = False
+
+        def fileno(self):
+            if self.ready:
+                raise KeyboardInterrupt
+            return super().fileno()
+
+    with Interrupted() as sock:
+        sock.setblocking(False)
+        args = (("127.0.0.1", 9),) if call == "connect" else ()
+        coro = getattr(loop, f"sock_{call}")(sock, *args)
+        sock.ready = True
+        with pytest.raises(KeyboardInterrupt):
+            coro.send(None)
+        sock.ready = False
+
+
+# --- sock_connect -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "rest"),
+    [
+        (socket.AF_INET, "127.0.0.1", ()),
+        (socket.AF_INET6, "::1", ()),
+        (socket.AF_INET6, "::1", (0, 0)),
+    ],
+)
+async def test_a_refusal_names_the_address_with_flow_and_scope(
+    loop, family, host, rest
+):
+    with socket.create_server((host, 0), family=family) as sock:
+        address = sock.getsockname()
+    with socket.socket(family) as near:
         near.setblocking(False)
-        with pytest.raises(OSError):
-            await loop.sock_accept(near)
+        with pytest.raises(ConnectionRefusedError) as caught:
+            await loop.sock_connect(near, (host, address[1], *rest))
+        # The kernel may refuse at once, in words of its own.
+        if "Connect call" in str(caught.value):
+            assert str(address) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "address"),
+    [
+        (socket.AF_INET, ("::1", 9)),
+        (socket.AF_INET, ("::1", 9, 0, 0)),
+        (socket.AF_INET6, ("127.0.0.1", 9)),
+    ],
+)
+async def test_an_address_of_another_family_is_refused(loop, family, address):
+    with socket.socket(family) as near:
+        near.setblocking(False)
+        with pytest.raises(socket.gaierror):
+            await loop.sock_connect(near, address)
+
+
+async def test_connect_calls_the_socket_objects_method(loop, monkeypatch):
+    """Tools that forbid connections patch it."""
+    called = []
+
+    def connect(sock, address):
+        called.append(address)
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with socket.socket() as near:
+        near.setblocking(False)
+        with pytest.raises(PermissionError):
+            await loop.sock_connect(near, ("127.0.0.1", 9))
+    with pytest.raises(PermissionError):
+        await loop.create_connection(asyncio.Protocol, "127.0.0.1", 9)
+    assert called == [("127.0.0.1", 9)] * 2
+
+
+async def test_connect_takes_an_object_whose_family_is_no_number(loop):
+    """As a mock of a socket has, or a tunnel's."""
+    sock = unittest.mock.Mock(socket.socket)
+    await loop.sock_connect(sock, ("127.0.0.1", 9))
+    sock.connect.assert_called_once_with(("127.0.0.1", 9))

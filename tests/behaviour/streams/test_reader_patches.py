@@ -1,7 +1,8 @@
 """Methods that a program has put in the place of a StreamReader's.
 
 They are called whenever they were put there, on the class or on the object,
-before the connection was made or with one that waits.
+before the connection was made or with one that waits.  A reader or protocol
+may also be given another class.
 """
 
 from __future__ import annotations
@@ -10,19 +11,7 @@ import asyncio
 from unittest import mock
 
 import pytest
-from net_helpers import Peer, iterations, tcp_socketpair
-
-
-async def connect(**options):
-    near, far = tcp_socketpair()
-    reader, writer = await asyncio.open_connection(sock=near, **options)
-    return reader, writer, Peer(far)
-
-
-async def close(writer, peer):
-    writer.close()
-    peer.close()
-    await writer.wait_closed()
+from net_helpers import waiting
 
 
 def noting(original, seen, name):
@@ -63,7 +52,7 @@ async def use(reader, writer, peer):
 
 
 @pytest.mark.parametrize("when", ["before", "after", "waiting", "on one"])
-def test_patched_methods_are_called(run, monkeypatch, when):
+async def test_patched_methods_are_called(opened, monkeypatch, when):
     """Each of them, on the class or on one object."""
     seen = set()
 
@@ -72,24 +61,19 @@ def test_patched_methods_are_called(run, monkeypatch, when):
             method = noting(getattr(owner, name), seen, name)
             monkeypatch.setattr(owner, name, method)
 
-    async def main():
-        if when == "before":
-            patch(asyncio.StreamReader)
-        reader, writer, peer = await connect()
-        await use(reader, writer, peer)
-        if when == "waiting":
-            task = asyncio.create_task(reader.readexactly(3))
-            await iterations(1)
-        if when != "before":
-            assert not seen
-            patch(reader if when == "on one" else asyncio.StreamReader)
-        if when == "waiting":
-            await peer.send(b"xyz")
-            assert await task == b"xyz"
-        await use(reader, writer, peer)
-        await close(writer, peer)
-
-    run(main())
+    if when == "before":
+        patch(asyncio.StreamReader)
+    reader, writer, peer = await opened()
+    await use(reader, writer, peer)
+    if when == "waiting":
+        task = await waiting(reader.readexactly(3))
+    if when != "before":
+        assert not seen
+        patch(reader if when == "on one" else asyncio.StreamReader)
+    if when == "waiting":
+        await peer.send(b"xyz")
+        assert await task == b"xyz"
+    await use(reader, writer, peer)
     assert seen == set(METHODS)
 
 
@@ -102,10 +86,9 @@ def test_patched_methods_are_called(run, monkeypatch, when):
         ("readline", ()),
     ],
 )
-async def test_a_waiting_call_is_not_replaced(monkeypatch, name, args):
-    reader, writer, peer = await connect()
-    task = asyncio.create_task(getattr(reader, name)(*args))
-    await iterations(1)
+async def test_a_waiting_call_is_not_replaced(opened, monkeypatch, name, args):
+    reader, writer, peer = await opened()
+    task = await waiting(getattr(reader, name)(*args))
     mocks = {}
     for replaced in ("read", "readexactly", "readuntil", "readline"):
         mocks[replaced] = mock.AsyncMock(return_value=b"mock")
@@ -115,13 +98,12 @@ async def test_a_waiting_call_is_not_replaced(monkeypatch, name, args):
     for replaced, mocked in mocks.items():
         mocked.assert_not_called()
         assert await getattr(reader, replaced)() == b"mock"
-    await close(writer, peer)
 
 
 @pytest.mark.parametrize("target", ["class", "object"])
 @pytest.mark.parametrize("name", ["data_received", "eof_received"])
-async def test_patched_protocol(monkeypatch, name, target):
-    reader, writer, peer = await connect()
+async def test_patched_protocol(opened, monkeypatch, name, target):
+    reader, writer, peer = await opened()
     await use(reader, writer, peer)
     protocol = writer.transport.get_protocol()
     seen = set()
@@ -132,26 +114,24 @@ async def test_patched_protocol(monkeypatch, name, target):
     peer.send_eof()
     assert await reader.read() == b""
     assert name in seen
-    await close(writer, peer)
 
 
-async def test_the_class_of_a_protocol_is_changed():
+async def test_the_class_of_a_protocol_is_changed(opened):
     class Loud(asyncio.StreamReaderProtocol):
         def data_received(self, data):
             super().data_received(data.upper())
 
-    reader, writer, peer = await connect()
+    reader, writer, peer = await opened()
     await peer.send(b"a\n")
     assert await reader.readline() == b"a\n"
     writer.transport.get_protocol().__class__ = Loud
     await peer.send(b"b\n")
     assert await reader.readline() == b"B\n"
-    await close(writer, peer)
 
 
-async def test_a_class_above_that_of_a_reader(loop):
+async def test_a_class_above_that_of_a_reader(opened, loop):
     """Programs derive from the class of an object at hand as well."""
-    reader, writer, peer = await connect()
+    reader, writer, peer = await opened()
 
     class Derived(type(reader)):
         pass
@@ -167,4 +147,23 @@ async def test_a_class_above_that_of_a_reader(loop):
     assert "1 bytes" in repr(other)
     assert await other.read() == b"t"
     assert other.exception() is None
-    await close(writer, peer)
+
+
+async def test_the_class_of_a_reader_is_changed(opened):
+    class Upper(asyncio.StreamReader):
+        def feed_data(self, data):
+            super().feed_data(data.upper())
+
+    reader, _, peer = await opened()
+    await peer.send(b"line\nrest")
+    assert await reader.readline() == b"line\n"
+
+    class Above(type(reader)):
+        pass
+
+    reader.__class__ = Above
+    assert type(reader) is Above
+    assert await reader.readexactly(3) == b"res"
+    reader.__class__ = Upper
+    reader.feed_data(b"a")
+    assert await reader.readexactly(2) == b"tA"

@@ -1,6 +1,5 @@
-"""What programs see of a StreamReader whose state is native.
+"""Streams: what programs see of a StreamReader whose state is native.
 
-Each test runs on asyncio as well: texts, order, what is left after an error.
 What a reader does with data, limits and ends is compared with asyncio's by the
 programs of tests/unit/test_reader_programs.py.
 """
@@ -13,14 +12,13 @@ import weakref
 
 import pytest
 from net_helpers import (
+    KIB,
+    client_context,
     iterations,
+    pattern,
+    server_context,
+    tcp_socketpair,
 )
-
-
-async def sent(peer, data):
-    """Send, and let the reader have it."""
-    await peer.send(data)
-    await iterations(3)
 
 
 @pytest.mark.parametrize("method", ["read", "readexactly", "readline"])
@@ -34,7 +32,8 @@ async def test_an_empty_buffer_that_was_seen(opened, method):
         await peer.send(b"abc\n")
         assert await getattr(reader, method)(*args) == b"abc\n"
         assert type(reader) is kind
-    await sent(peer, b"left")
+    await peer.send(b"left")
+    await iterations(3)
     assert reader._buffer == b"left"
     assert type(reader) is asyncio.StreamReader
     assert await reader.read(9) == b"left"
@@ -87,3 +86,57 @@ async def test_waiting_tasks_go_on_in_order(opened):
     after.set_result(None)
     await asyncio.gather(*tasks)
     assert order == ["before", "reader", "after"]
+
+
+async def test_a_reader_of_a_subclass(loop):
+    """A protocol with its own StreamReader class works as always."""
+
+    class Loud(asyncio.StreamReader):
+        def feed_data(self, data):
+            super().feed_data(data.upper())
+
+    near, far = tcp_socketpair()
+    reader = Loud(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    far.send(b"quiet\n")
+    assert await reader.readline() == b"QUIET\n"
+    far.close()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def echo(reader, writer):
+    while data := await reader.read(64 * KIB):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_an_echo_server(host, tls):
+    """64 clients at once, each with its own bytes."""
+    options = {}
+    if tls:
+        options = {"ssl": client_context(), "server_hostname": "localhost"}
+    server = await host.serve_streams(
+        echo, **({"ssl": server_context()} if tls else {})
+    )
+
+    async def client(i):
+        reader, writer = await host.open(**options)
+        for seed in range(3):
+            data = pattern(10_000, i * 3 + seed)
+            writer.write(data)
+            await writer.drain()
+            assert await reader.readexactly(10_000) == data
+        if not tls:
+            writer.write_eof()
+            assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    async with server:
+        await asyncio.gather(*(client(i) for i in range(64)))

@@ -20,6 +20,7 @@ from net_helpers import (
     listening_socket,
     pattern,
     server_context,
+    waiting,
 )
 
 DATA = pattern(40 * KIB)
@@ -181,3 +182,47 @@ async def test_a_long_line_is_not_copied_at_each_event(opened):
     await peer.send(b"\n")
     assert len(await task) == MIB + events * 20 * KIB + 1
     assert copies < events / 10
+
+
+# --- between the event that wakes a task and its step -----------------------
+
+
+async def call_between(reader, call):
+    """Call once the waiter was woken, before its task runs.  The answer."""
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+
+    def look():
+        if reader._waiter is not None:
+            loop.call_soon(look)
+        else:
+            answer.set_result(call())
+
+    loop.call_soon(look)
+    return await answer
+
+
+async def test_a_woken_task_is_cancelled(opened):
+    reader, _, peer = await opened()
+    task = await waiting(reader.read(MIB))
+    await peer.send(DATA)
+    await call_between(reader, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await reader.readexactly(len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("method", ["read", "readexactly"])
+async def test_another_task_reads_before_the_woken_one(opened, method):
+    reader, _, peer = await opened()
+    task = await waiting(reader.read(MIB))
+    await peer.send(DATA)
+
+    def read():
+        call = getattr(reader, method)(1000)
+        with pytest.raises(StopIteration) as caught:
+            call.send(None)
+        return caught.value.value
+
+    assert await call_between(reader, read) == DATA[:1000]
+    assert await task == DATA[1000:]

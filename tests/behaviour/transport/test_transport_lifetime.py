@@ -229,6 +229,29 @@ async def test_a_collected_stream_ends_whatever_a_finalizer_does_with_it(
         gc.collect()
 
 
+def test_a_protocol_may_close_its_transport_in_its_finalizer(
+    loop_factory, warned
+):
+    class Closes(Recorder):
+        def __del__(self):
+            self.transport.close()
+
+    loop = loop_factory()
+    opening, _, far = open_on_pair(loop, "stream", Closes)
+    transport, protocol = loop.run_until_complete(opening)
+    transport.pause_reading()
+    ref = weakref.ref(protocol)
+    del transport, protocol, opening
+    gc.collect()
+    loop.run_until_complete(iterations(2))
+    warned()
+    gc.collect()
+    assert ref() is None
+    with far:
+        assert far.recv(1) == b""
+    loop.close()
+
+
 def test_an_unreachable_loop_is_collected_with_its_transports(
     loop_factory, opened, warned
 ):
