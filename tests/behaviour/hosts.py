@@ -127,23 +127,6 @@ class Host:
             server.close()
 
 
-def info(family: int, port: int, host: str = "127.0.0.1") -> Any:
-    """Return an answer of getaddrinfo."""
-    return (family, socket.SOCK_STREAM, 6, "", (host, port))
-
-
-def answering(loop: Any, *infos: Any) -> list[Any]:
-    """Make loop.getaddrinfo answer with *infos*; return its calls."""
-    calls = []
-
-    async def getaddrinfo(host: Any, port: Any, **options: Any) -> list[Any]:
-        calls.append((host, port, options))
-        return list(infos)
-
-    loop.getaddrinfo = getaddrinfo
-    return calls
-
-
 @pytest.fixture(params=FAMILIES)
 def address_kind(request: pytest.FixtureRequest) -> str:
     kind: str = request.param

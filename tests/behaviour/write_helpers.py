@@ -104,25 +104,25 @@ async def given(
             await end(transport)
 
 
-async def in_callbacks(*works: Callable[[], object]) -> None:
-    """Call each of them in a callback of its own, in order."""
+def schedule(work: Callable[[], Any]) -> asyncio.Future[Any]:
+    """Have it called in a callback of its own; return its future result."""
     loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except Exception as exc:
+            done.set_exception(exc)
+
+    loop.call_soon(run)
+    return done
+
+
+async def in_callbacks(*works: Callable[[], object]) -> None:
+    """Call each of them in an iteration of its own, in order."""
     for work in works:
-        done = loop.create_future()
-
-        def run(
-            work: Callable[[], object] = work,
-            done: asyncio.Future[None] = done,
-        ) -> None:
-            try:
-                work()
-            except Exception as exc:
-                done.set_exception(exc)
-            else:
-                done.set_result(None)
-
-        loop.call_soon(run)
-        await done
+        await schedule(work)
 
 
 @contextlib.asynccontextmanager
@@ -138,14 +138,10 @@ async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
     The iteration begins just after a tick of the coarse clock, and so usually
     ends before the next.
     """
-    loop = asyncio.get_running_loop()
-    done = [loop.create_future() for _ in works]
-    for work, future in zip(works, done, strict=True):
-        task = asyncio.create_task(in_callback(work))
-        task.add_done_callback(lambda task, f=future: f.set_result(task))
+    done = [schedule(work) for work in works]
     if sys.platform == "linux":
         await_tick()
-    return [(await future).result() for future in done]
+    return [await future for future in done]
 
 
 async def between_ticks(*works: Callable[[], Any], peers: Any) -> list[Any]:
@@ -164,7 +160,3 @@ async def between_ticks(*works: Callable[[], Any], peers: Any) -> list[Any]:
         for peer in peers:
             peer.look()
     raise AssertionError("each iteration was interrupted by a tick")
-
-
-async def in_callback(work: Callable[[], Any]) -> Any:
-    return work()
