@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from hosts import address_kind, host
-from transport_pairs import stream_pair, transport_pair
+from transport_pairs import transport_pair
 
-__all__ = ["address_kind", "host", "stream_pair", "transport_pair"]
+__all__ = ["address_kind", "host", "transport_pair"]
 
 
 @pytest.fixture

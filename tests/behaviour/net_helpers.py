@@ -16,12 +16,11 @@ import hashlib
 import os
 import pathlib
 import random
-import resource
 import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -314,24 +313,6 @@ def tcp_socketpair() -> tuple[socket.socket, socket.socket]:
         listener.setblocking(True)
         far, _ = listener.accept()
     return near, far
-
-
-@contextlib.contextmanager
-def no_free_fd() -> Iterator[None]:
-    """Make every call that opens an fd fail with EMFILE."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    last = os.dup(0)
-    taken: list[int] = []
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, hard))
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(last))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in (last, *taken):
-            os.close(fd)
 
 
 #: The methods that open a transport on a given socket.

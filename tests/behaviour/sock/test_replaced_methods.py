@@ -7,7 +7,6 @@ the calls that are there.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import socket
 from collections import Counter
@@ -142,32 +141,6 @@ async def test_streams_where_the_class_is_a_function(monkeypatch):
 
 
 # --- a class or an object of the program's own ------------------------------
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        memoryview(array.array("i", range(20))),
-        memoryview(bytes(range(80))).cast("B", (8, 10)),
-    ],
-    ids=["ints", "rows"],
-)
-async def test_sendall_of_items_larger_than_a_byte(loop, loop_kind, data):
-    """send() takes a part and counts bytes."""
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio counts items: it never ends")
-
-    class Slow(socket.socket):
-        def send(self, data):
-            return super().send(data[:3])
-
-    near, far = socket.socketpair()
-    slow = Slow(fileno=near.detach())
-    slow.setblocking(False)
-    with slow, far:
-        await loop.sock_sendall(slow, array.array("i"))
-        await loop.sock_sendall(slow, data)
-        assert far.recv(1000) == data.tobytes()
 
 
 #: What replaced methods return that the system is not asked.

@@ -82,17 +82,6 @@ async def test_a_cancelled_call_lets_go_of_the_buffer(loop, pair):
     assert not data
 
 
-async def test_ending_the_replaced_call_leaves_the_other(loop, pair):
-    left, right = pair
-
-    first = await waiting(loop.sock_recv(left, 5))
-    second = await waiting(loop.sock_recv(left, 5))
-    first.cancel()
-    await iterations(3)
-    right.send(b"data")
-    assert await second == b"data"
-
-
 @pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
 async def test_cancelling_frees_the_descriptor_at_once(loop, method):
     """The fd may be another socket's in the next line."""

@@ -117,22 +117,6 @@ async def test_a_closed_socket_closes_when_its_call_ends(call, cancelled):
 
 
 @closes_later
-@pytest.mark.parametrize("name", ["recv", "recv, unix"])
-async def test_the_last_of_two_calls_closes(loop, call):
-    fill_socket(call.near)
-    writer = await waiting(loop.sock_sendall(call.near, b"end"))
-    with call.near.makefile("rb") as file:  # counts in the same way
-        call.near.close()
-        await call.go_on()
-        await call.task
-        assert call.near.fileno() == file.fileno() == call.fd
-        await asyncio.to_thread(take, call.far)
-        await writer
-        assert call.near.fileno() == call.fd
-    assert call.near.fileno() == -1
-
-
-@closes_later
 @pytest.mark.parametrize("end", ["connected", "cancelled", "refused"])
 async def test_a_socket_that_is_closed_while_it_connects(loop, end):
     with listening_socket() as there, socket.socket() as near:
@@ -207,21 +191,6 @@ async def test_a_displaced_call_waits_and_keeps_nothing_open(loop, call, by):
     elif by is not by_a_datagram_transport:
         assert call.far.recv(1) == b""
     assert not call.task.done()
-
-
-@closes_later
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("name", READS)
-async def test_a_closed_socket_whose_call_is_displaced(loop, call, first):
-    """It closes then, and nothing is registered."""
-    call.near.close()
-    if first:
-        assert loop.remove_reader(call.fd)
-    else:
-        with pytest.raises(OSError):
-            loop.add_reader(call.fd, print)
-        assert not loop.remove_reader(call.fd)
-    assert call.near.fileno() == -1
 
 
 @closes_later

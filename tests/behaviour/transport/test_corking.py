@@ -18,7 +18,6 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import unittest.mock
@@ -295,35 +294,6 @@ async def test_datagrams_follow_earlier_writes(loop, host):
             assert peer.look() == b"12"
 
 
-@pytest.mark.parametrize("kind", ["a socket", "a transport"])
-async def test_sendfile_follows_earlier_writes(loop, kind, monkeypatch):
-    """The system's call is the first thing that a peer could notice."""
-    seen = []
-
-    def sendfile(*args):
-        seen.append(peer.look())
-        return send(*args)
-
-    send = os.sendfile
-    monkeypatch.setattr(os, "sendfile", sendfile)
-    with tempfile.TemporaryFile() as file:
-        file.write(b"3")
-        file.flush()
-        async with served() as (transport, peer), given() as (other, far):
-            transport.write(b"1")
-            transport.write(b"2")
-            if kind == "a socket":
-                near, far.sock = socket.socketpair()
-                with near, far.sock:
-                    near.setblocking(False)
-                    assert await loop.sock_sendfile(near, file) == 1
-                    assert far.receive(1) == b"3"
-            else:
-                assert await loop.sendfile(other, file) == 1
-                assert far.receive(1) == b"3"
-            assert seen[0] == b"12"
-
-
 # asyncio leaves the refused socket to the GC.
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 async def test_refusing_a_connection_follows_earlier_writes(loop):
@@ -437,31 +407,13 @@ def in_a_job(read, make):
     return got[0]
 
 
-def in_a_callback_that_is_cancelled(read, make):
-    """Its cancel() waits while it runs, from 3.14 on."""
-    began, got = threading.Event(), []
-
-    def callback():
-        began.set()
-        got.append(read())
-
-    with loop_in_thread(make) as other:
-        handle = other.call_soon_threadsafe(callback)
-        assert began.wait(PATIENCE)
-        handle.cancel()
-    return got[0]
-
-
 within = pytest.param(
     in_a_loop_within,
     marks=pytest.mark.skipif(PY314, reason="a thread runs one task then"),
 )
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [in_another_loop, within, in_a_job, in_a_callback_that_is_cancelled],
-)
+@pytest.mark.parametrize("ask", [in_another_loop, within, in_a_job])
 async def test_what_a_callback_waits_for_sees_its_writes(loop_factory, ask):
     async with served() as (transport, peer):
         got = []

@@ -86,19 +86,6 @@ async def test_a_connected_endpoint_sends_to_its_peer_alone():
             assert got == [b"one", b"two", b"three", b"four"]
 
 
-async def test_a_connected_socket_that_is_given():
-    """No remote address is known, and asyncio looks at none here."""
-    with plain() as peer, plain() as other:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect(peer.getsockname())
-        async with endpoint(sock=sock) as p:
-            p.transport.sendto(b"one")
-            p.transport.sendto(b"two", other.getsockname())
-            p.transport.sendto(b"three", "nonsense")
-            got = [peer.recv(9) for _ in range(3)]
-            assert got == [b"one", b"two", b"three"]
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_internet_addresses_both_ways(host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -125,35 +125,3 @@ async def test_kinds_of_unix_path(loop, tmp_path, convert, abstract):
     assert await made[0].wait_lost() is None
     server.close()
     await server.wait_closed()
-
-
-async def connect_tcp(loop, factory):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        await loop.create_connection(factory, *listener.getsockname())
-
-
-async def connect_unix(loop, factory):
-    near, far = socket.socketpair()
-    with far, near:
-        await loop.create_unix_connection(factory, sock=near)
-
-
-async def bind_datagrams(loop, factory):
-    await loop.create_datagram_endpoint(factory, ("127.0.0.1", 0))
-
-
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-@pytest.mark.parametrize("made", [None, object()], ids=["None", "object"])
-@pytest.mark.parametrize("how", [connect_tcp, connect_unix, bind_datagrams])
-def test_a_factory_that_makes_no_protocol(run, loop, how, made):
-    """The caller gets an error, and nothing is connected."""
-
-    async def main():
-        try:
-            await how(loop, lambda: made)
-        except AttributeError as exc:
-            return str(exc)
-
-    text = run(main())
-    gc.collect()
-    assert text.endswith("has no attribute 'connection_made'")

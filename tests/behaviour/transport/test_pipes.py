@@ -8,10 +8,8 @@ import errno
 import logging
 import os
 import pty
-import re
 import socket
 import sys
-import tempfile
 import tty
 
 import pytest
@@ -38,24 +36,6 @@ async def writing(loop, protocol=Recorder):
 
 
 # -- what is taken -----------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("way", "text"),
-    [
-        ("read", "Pipe transport is for pipes/sockets only."),
-        (
-            "write",
-            "Pipe transport is only for pipes, sockets and character devices",
-        ),
-    ],
-)
-async def test_a_regular_file_is_refused_with_asyncios_text(loop, way, text):
-    connect = getattr(loop, f"connect_{way}_pipe")
-    with tempfile.TemporaryFile() as file:
-        with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-            await connect(Recorder, file)
-        assert not file.closed
 
 
 # -- reading -----------------------------------------------------------------
@@ -198,20 +178,6 @@ async def test_the_parts_of_a_write_transport(loop):
     assert repr(transport) == f"<{name} closed fd={number} closed>"
     transport.close()
     read.close()
-
-
-async def test_debug_mode_tells_that_the_peer_closed(loop, caplog):
-    caplog.set_level(logging.INFO, logger="asyncio")
-    loop.set_debug(True)
-    _, protocol, write = await reading(loop)
-    write.close()
-    await protocol.wait_lost()
-    _, protocol, read = await writing(loop)
-    read.close()
-    await protocol.wait_lost()
-    loop.set_debug(False)
-    texts = [r.getMessage() for r in caplog.records]
-    assert sum(t.endswith(" was closed by peer") for t in texts) == 2
 
 
 # -- a descriptor with another user ------------------------------------------

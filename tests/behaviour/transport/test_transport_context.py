@@ -6,21 +6,19 @@ its server was (a server's); connections share nothing with each other.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import contextvars
 import gc
-import os
 import weakref
 
 import pytest
-from datagram_helpers import Datagrams
 from net_helpers import (
+    OPENINGS,
     BufferedRecorder,
     Recorder,
     client_context,
     every_kind,
     iterations,
+    open_on_pair,
     server_context,
     spin,
 )
@@ -81,79 +79,56 @@ async def test_connections_of_one_server_share_nothing(host):
         assert protocol.names == ["made", "data", "eof", "lost"]
 
 
-async def served(factory, **how):
-    """A connection of the loop to itself, both ends with the protocol."""
-    loop = asyncio.get_running_loop()
-    server_ssl = server_context() if how else None
-    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=server_ssl)
-    await loop.create_connection(
-        factory, *server.sockets[0].getsockname(), **how
+async def opened(loop, kind, make):
+    """Two transports joined, or one and a plain socket; how many there are."""
+    if kind in OPENINGS:
+        opening, _, far = open_on_pair(loop, kind, make)
+        await opening
+        return far, 1
+    tls = kind == "tls"
+    server = await loop.create_server(
+        make, "127.0.0.1", 0, ssl=server_context() if tls else None
     )
-    server.close()
-
-
-async def tcp(factory):
-    await served(factory)
-
-
-async def tls(factory):
-    await served(factory, ssl=client_context(), server_hostname="localhost")
-
-
-async def datagrams(factory):
-    loop = asyncio.get_running_loop()
-    await loop.create_datagram_endpoint(factory, ("127.0.0.1", 0))
-
-
-async def pipes(factory):
-    loop = asyncio.get_running_loop()
-    read, write = os.pipe()
-    await loop.connect_read_pipe(factory, os.fdopen(read, "rb", 0))
-    await loop.connect_write_pipe(factory, os.fdopen(write, "wb", 0))
-
-
-@contextlib.contextmanager
-def no_collection():
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    await loop.create_connection(
+        make,
+        *server.sockets[0].getsockname(),
+        ssl=client_context() if tls else None,
+        server_hostname="localhost" if tls else None,
+    )
+    return server, 2
 
 
 @pytest.mark.no_refcount
-@pytest.mark.parametrize(
-    ("opened", "make", "ends", "end"),
-    [
-        (tcp, Recorder, 2, "close"),
-        (tcp, Recorder, 2, "abort"),
-        (tcp, BufferedRecorder, 2, "close"),
-        (tls, Recorder, 2, "close"),
-        (tls, Recorder, 2, "abort"),
-        (datagrams, Datagrams, 1, "close"),
-        (datagrams, Datagrams, 1, "abort"),
-        (pipes, Recorder, 2, "close"),
-    ],
-)
+@pytest.mark.parametrize("kind", [*OPENINGS, "tcp", "buffered", "tls"])
+@pytest.mark.parametrize("end", ["close", "abort"])
 async def test_a_context_that_has_the_protocol_is_released_at_the_end(
-    loop_kind, opened, make, ends, end
+    loop, loop_kind, kind, end
 ):
     """No reference cycle is left to a garbage collection."""
-    if loop_kind == "asyncio" and (opened, end) == (tls, "close"):
+    if loop_kind == "asyncio" and (kind, end) == ("tls", "close"):
         pytest.skip("asyncio's TLS leaves a cycle of its own")
+    make = BufferedRecorder if kind == "buffered" else Recorder
     made, lost = [], []
 
     def keep(protocol, *args):
         var.set(protocol)
         made.append(weakref.ref(protocol))
 
-    with no_collection():
-        await opened(
-            lambda: make(made=keep, lost=lambda p, exc: lost.append(exc))
+    gc.collect()
+    gc.disable()
+    try:
+        other, count = await opened(
+            loop,
+            kind,
+            lambda: make(made=keep, lost=lambda p, exc: lost.append(exc)),
         )
-        await spin(lambda: len(made) == ends)
-        getattr(made[0]().transport, end)()
-        await spin(lambda: len(lost) == ends)
+        await spin(lambda: len(made) == count)
+        transport = made[0]().transport
+        getattr(transport, end if kind != "read pipe" else "close")()
+        del transport
+        await spin(lambda: len(lost) == count)
+        other.close()
         await iterations()
-        assert [ref() for ref in made] == [None] * ends
+        assert [ref() for ref in made] == [None] * count
+    finally:
+        gc.enable()

@@ -156,79 +156,6 @@ def test_a_paused_transport_sends_its_write_buffer_before_it_is_collected(
     loop.close()
 
 
-OPERATIONS = {
-    "write": lambda t: t.write(b"x"),
-    "writelines": lambda t: t.writelines([b"x", b"x"]),
-    "write_eof": lambda t: (t.write(b"x"), t.write_eof()),
-    "close": lambda t: (t.write(b"x"), t.close()),
-    "abort": lambda t: (t.write(b"x"), t.abort()),
-    "resume_reading": lambda t: (t.pause_reading(), t.resume_reading()),
-    "set_protocol": lambda t: t.set_protocol(asyncio.Protocol()),
-    "limits": lambda t: t.set_write_buffer_limits(0),
-    "the socket": lambda t: t.get_extra_info("socket").fileno(),
-    "names": lambda t: [
-        t.get_extra_info(f"{n}name") for n in ("sock", "peer")
-    ],
-    "repr": lambda t: (repr(t), t.is_reading(), t.get_write_buffer_size()),
-}
-
-
-class User:
-    """Has the transport, and uses it in its finalizer."""
-
-    def __init__(self, transport, use):
-        self.transport, self.use = transport, use
-
-    def __del__(self):
-        self.use(self.transport)
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-async def test_a_collected_stream_ends_whatever_a_finalizer_does_with_it(
-    loop, loop_kind, warned, name
-):
-    """It is used in the finalizer, and again later: that kept it."""
-    kept, raised = [], []
-
-    def use(transport):
-        kept.append(transport)
-        for _ in range(3):
-            try:
-                OPERATIONS[name](transport)
-            except Exception as exc:
-                raised.append(repr(exc))
-
-    def collect():
-        gc.collect()
-        # What was freed is overwritten.
-        assert len([bytearray(size) for size in range(2000)]) == 2000
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
-        transport, protocol = await loop.create_connection(Recorder, *address)
-        far, _ = listener.accept()
-    transport.pause_reading()
-    await iterations()
-    protocol.user = User(transport, use)  # the last one to be finalized
-    del transport, protocol
-    with far:
-        far.settimeout(PATIENCE)
-        loop.call_soon(collect)
-        await iterations()
-        while part := far.recv(100):
-            assert part.strip(b"x") == b""  # where its user was first
-        loop.call_soon(use, kept[0])
-        loop.call_soon(use, kept[0])
-        await iterations()
-        assert len(kept) == 3
-        if loop_kind == "fastloop":
-            assert raised == []
-            assert kept[0].is_closing()
-        kept.clear()
-        warned()
-        gc.collect()
-
-
 def test_a_protocol_may_close_its_transport_in_its_finalizer(
     loop_factory, warned
 ):
@@ -293,6 +220,10 @@ def test_loop_closed_with_an_open_transport(
     assert ref() is None
 
 
+def hang_up(transport, far):
+    far.close()
+
+
 CALLS = [
     # kind, what was done before, the call, what it raises, closing after it
     ("stream", None, "close", (), closed, True),
@@ -309,6 +240,8 @@ CALLS = [
     ("stream", None, "writelines", ([bytes(64 * MIB)],), closed, False),
     ("stream", write_much, "write", (b"abc",), fine, False),
     ("stream", close, "write", (b"abc",), fine, True),
+    ("stream", hang_up, "write", (b"x",), closed, True),
+    ("stream", hang_up, "writelines", ([b"x"],), closed, True),
     ("stream", None, "write", (b"data",), fine, False),
     ("stream", None, "is_reading", (), fine, False),
     ("stream", None, "__repr__", (), fine, False),
@@ -337,20 +270,6 @@ def test_calls_in_a_closed_loop(
         )
         if method == "abort":
             assert transport.get_write_buffer_size() == 0
-
-
-@pytest.mark.parametrize(
-    ("method", "data"), [("write", b"x"), ("writelines", [b"x"])]
-)
-def test_a_write_that_fails_in_a_closed_loop(
-    loop_factory, opened, method, data
-):
-    loop = loop_factory()
-    transport, far = opened(loop)
-    far.close()
-    loop.close()
-    with closed():
-        getattr(transport, method)(data)
 
 
 def closed_socket(loop, sock):
