@@ -78,9 +78,6 @@ class LoopOps:
         time.sleep(seconds)
         self.slept += time.monotonic() - begin
 
-    def op_busy(self, milliseconds: int) -> None:
-        self.spend(milliseconds / 1000)
-
     def op_time(self) -> None:
         self.loop.time()
 

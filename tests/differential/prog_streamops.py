@@ -83,9 +83,6 @@ class StreamOps:
         for _ in range(count):
             await asyncio.sleep(0)
 
-    async def co_nap(self, link: Link, milliseconds: int) -> None:
-        await asyncio.sleep(milliseconds / 1000)
-
     # -- StreamReader, StreamWriter -----------------------------------------
 
     async def co_read(self, link: Link, most: int) -> None:
@@ -152,10 +149,6 @@ class StreamOps:
     async def co_drain(self, link: Link) -> None:
         if link.writer is not None:
             await link.writer.drain()
-
-    async def co_wait_closed(self, link: Link) -> None:
-        if link.writer is not None:
-            await link.writer.wait_closed()
 
     def op_feed(self, number: int, size: int) -> None:
         """Put bytes into a reader that did not come by its transport."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
 import os
 import pathlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1])]
@@ -74,15 +73,6 @@ def shrunk(
     )
 
 
-def seeds_of(args: argparse.Namespace, until: float) -> Iterator[int]:
-    for number in itertools.count():
-        if args.programs and number >= args.programs:
-            return
-        if time.monotonic() > until:
-            return
-        yield args.seed + number
-
-
 def seed_of(text: str) -> int:
     """Return a seed: a number, or one that is another each day."""
     if text == "today":
@@ -92,7 +82,7 @@ def seed_of(text: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=int, default=0, metavar="N")
+    parser.add_argument("--programs", type=int, default=1000, metavar="N")
     parser.add_argument(
         "--seed", type=seed_of, default=0, help="the first, or `today`"
     )
@@ -103,7 +93,6 @@ def main() -> int:
         default="chance",
         help="a chance of each seed, the corpus, changed ones of it, or both",
     )
-    parser.add_argument("--seconds", type=float, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--shrink", type=float, default=0, help="seconds for each finding"
@@ -122,9 +111,6 @@ def main() -> int:
         print(*verdict(program, prog_judge.judge))
         return 0
     begin = time.monotonic()
-    until = begin + (args.seconds or 1e9)
-    if not (args.programs or args.seconds):
-        args.programs = 1000
     if args.source == "corpus":
         args.seed, args.programs = 0, len(prog_corpus.kept())
     judge: Judge = prog_judge.judge
@@ -137,7 +123,8 @@ def main() -> int:
 
     counts: Counter[str] = Counter()
     total = found = 0
-    for result in prog_pool.run_all(seeds_of(args, until), run, args.workers):
+    seeds = iter(range(args.seed, args.seed + args.programs))
+    for result in prog_pool.run_all(seeds, run, args.workers):
         total += 1
         if not result.kind:
             continue

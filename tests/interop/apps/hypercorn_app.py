@@ -1,4 +1,4 @@
-"""An application for hypercorn: workers import it, then make a loop."""
+"""An application for hypercorn, which imports it and then makes a loop."""
 
 import warnings
 
