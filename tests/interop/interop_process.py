@@ -55,6 +55,19 @@ def child_env(**extra: str) -> dict[str, str]:
     return {**env, "PYTHONPATH": os.pathsep.join(path)}
 
 
+def ended(*argv: str, cwd=None) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter to its end, with nothing to read."""
+    return subprocess.run(
+        [sys.executable, *argv],
+        env=child_env(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=cwd,
+    )
+
+
 class Process:
     """A child and all it has printed."""
 

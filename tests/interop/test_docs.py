@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ast
-import http.client
-import json
 import os
 import re
-import subprocess
-import sys
+import urllib.request
 import warnings
 from pathlib import Path
 
 import pytest
 from builds import HAS_GIL
-from interop_process import child_env, free_port
+from interop_process import child_env, ended, free_port
 from patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -68,14 +65,7 @@ def is_named(block):
     "source", [each for each in BLOCKS if not is_named(each.values[0])]
 )
 def test_a_program_without_a_name_runs(source, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", source],
-        env=child_env(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        cwd=tmp_path,
-    )
+    done = ended("-W", "ignore", "-c", source, cwd=tmp_path)
     if missing := re.search(r"No module named '(?!fastloop)", done.stderr):
         pytest.skip(missing.string.splitlines()[-1])
     assert done.returncode == 0, done.stderr
@@ -104,48 +94,37 @@ def running(name, start, tmp_path, *words):
     return start(*words, env=env)
 
 
-def loop_served_on(port):
-    """What the program's only page says of the loop it runs on."""
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    conn.request("GET", "/")
-    response = conn.getresponse()
-    reply = json.loads(response.read())
-    conn.close()
-    return reply["loop"]
+def names_fastloop(port):
+    """Whether the program's only page says that it runs on fastloop's loop."""
+    url = f"http://127.0.0.1:{port}/"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return re.search(
+            rb"<(class 'fastloop|fastloop\.Loop )", response.read()
+        )
 
 
 @pytest.mark.parametrize(
-    ("name", "library"),
+    ("name", "library", "lifespan"),
     [
-        ("quart_app.py", "quart"),
-        ("litestar_app.py", "litestar"),
-        ("django_app.py", "django"),
+        ("app.py", "uvicorn", "on"),  # uvicorn ends if it is not answered
+        ("quart_app.py", "quart", "auto"),
+        ("litestar_app.py", "litestar", "auto"),
+        ("django_app.py", "django", "auto"),
     ],
 )
-def test_a_framework_under_uvicorn_runs(name, library, start, tmp_path):
+def test_an_application_under_uvicorn_runs(
+    name, library, lifespan, start, tmp_path
+):
     pytest.importorskip(library, reason=f"{library} is not installed")
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     module = name.removesuffix(".py")
     child = running(
         *(name, start, tmp_path, "-m", "uvicorn", f"{module}:app"),
         *("--loop", "fastloop:new_event_loop", "--port", "0"),
+        *("--lifespan", lifespan),
     )
     port = int(child.wait_for(r"running on http://[\d.]+:(\d+)")[1])
-    assert loop_served_on(port).startswith("<fastloop.Loop ")
-
-
-def test_the_application_for_servers_names_its_loop(start, tmp_path):
-    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    child = running(
-        *("app.py", start, tmp_path, "-m", "uvicorn", "app:app"),
-        *("--loop", "fastloop:new_event_loop", "--port", "0"),
-        *("--lifespan", "on"),  # uvicorn ends if it is not answered
-    )
-    port = int(child.wait_for(r"running on http://[\d.]+:(\d+)")[1])
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    conn.request("GET", "/")
-    assert conn.getresponse().read() == b"<class 'fastloop.loop.Loop'>\n"
-    conn.close()
+    assert names_fastloop(port)
 
 
 def test_tornado_runs(start, tmp_path):
@@ -157,7 +136,7 @@ def test_tornado_runs(start, tmp_path):
     )
     (tmp_path / name).write_text(source)
     start(str(tmp_path / name)).wait_for("up")
-    assert loop_served_on(port).startswith("<fastloop.Loop ")
+    assert names_fastloop(port)
 
 
 def test_dasks_client_runs(start, tmp_path):
@@ -170,13 +149,7 @@ def test_dasks_client_runs(start, tmp_path):
 
 def test_the_program_that_looks_inside_runs():
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
-    done = subprocess.run(
-        [sys.executable, "-c", named("seeing.py")],
-        env=child_env(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    done = ended("-c", named("seeing.py"))
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(
         r"busy for .*%.*\nlate by .* ms or less.*\n"
@@ -194,13 +167,7 @@ def test_the_program_that_blocks_is_reported(tmp_path):
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
     path = tmp_path / "blocked.py"
     path.write_text(named("blocked.py"))
-    done = subprocess.run(
-        [sys.executable, path],
-        env=child_env(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    done = ended(str(path))
     page = (ROOT / "docs" / "seeing-inside.md").read_text("utf-8")
     (shown,) = re.findall(r"^```\n(main has .*?)^```", page, re.M | re.S)
     took = re.compile(r"\d\.\d{3}")
@@ -211,13 +178,7 @@ def test_the_program_that_blocks_is_reported(tmp_path):
 def test_the_first_measurement_runs():
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
     source = re.sub(r"n=(\d+)_000", r"n=\g<1>00", named("gain.py"))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=child_env(),
-    )
+    done = ended("-W", "error", "-c", source)
     assert done.returncode == 0, done.stderr
     for case in ("switches", "timers", "threads"):
         line = rf"{case}: asyncio +[\d,]+/s, fastloop +[\d,]+/s, [\d.]+ times"

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-import subprocess
 import sys
 
 import pytest
-from interop_process import child_env
-from patience import PATIENCE
+from interop_process import ended
 from test_docs import ROOT, named
 
 PROGRAMS = """cancelled_connect.py closed_twice.py closed_behind.py
@@ -29,15 +27,7 @@ def run(name, loop, tmp_path):
     """Run a program of the page in a process of its own."""
     file = tmp_path / name
     file.write_text(named(name), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, str(file), loop],
-        env=child_env(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        cwd=tmp_path,
-    )
+    return ended(str(file), loop, cwd=tmp_path)
 
 
 def did_right(done):
