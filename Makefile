@@ -77,7 +77,7 @@ mutants:
 
 edges:
 	@$(SETUP) build test lint
-	$(PY) tests/mutants/edges.py $(or $(ARGS),lost)
+	$(PY) tests/mutants/mutants.py $(or $(ARGS),lost)
 
 lint:
 	@$(SETUP) build test lint

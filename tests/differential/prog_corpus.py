@@ -11,7 +11,6 @@ import argparse
 import ast
 import base64
 import copy
-import ctypes
 import functools
 import os
 import random
@@ -33,9 +32,10 @@ ZERO_OR_ONE = b"0" + b"1" * 255
 if __name__ == "__main__":
     sys.path[:0] = [str(HERE), str(TOP / "tests/mutants")]
     import edges
+    import mut_plugin
 
     if "--child" not in sys.argv:
-        tree, _places = edges.build()
+        tree, *_places = edges.build()
         # Another process: this one may have imported the usual build.
         words = [str(Path(__file__).resolve()), "--child", *sys.argv[1:]]
         env = {**os.environ, "PYTHONPATH": str(tree)}
@@ -163,41 +163,28 @@ def mixed(seed: int) -> Program:
 # -- the corpus grows -------------------------------------------------------
 
 
-class Edges:
-    """The counters of the extension's edges: tests/mutants/edge_counters.c."""
-
-    def __init__(self) -> None:
-        self.core = ctypes.CDLL(fastloop._core.__file__)
-        self.core.fl_edges_number.restype = ctypes.c_size_t
-        self.count = self.core.fl_edges_number()
-        self.buffer = (ctypes.c_uint8 * self.count)()
-
-    def take(self) -> bytes:
-        """Return the counters, and set them to 0."""
-        self.core.fl_edges_take(self.buffer)
-        return bytes(self.buffer)
-
-    def reached(self, program: Program, seen: int) -> int:
-        """Return, as bits, the edges not seen yet that each run reaches."""
-        bits = ~seen
-        for _ in range(RUNS):
-            self.take()
-            run_program(fastloop.new_event_loop, program)
-            bits &= int(self.take().translate(ZERO_OR_ONE)[::-1], 2)
-            if not bits:
-                break
-        return bits
+def reached(program: Program, seen: int) -> int:
+    """Return, as bits, the edges not seen yet that each run reaches."""
+    counters = mut_plugin.edges().counters
+    bits = ~seen
+    for _ in range(RUNS):
+        counters()
+        run_program(fastloop.new_event_loop, program)
+        bits &= int(counters().translate(ZERO_OR_ONE)[::-1], 2)
+        if not bits:
+            break
+    return bits
 
 
 def grow(programs: Any, count: int, workers: int) -> list[Program]:
     """Return those of the programs that reach what none before did."""
-    edges = Edges()
+    number = mut_plugin.edges().number
     seen, better = 0, []
 
-    def run(number: int) -> tuple[str, str]:
+    def run(which: int) -> tuple[str, str]:
         # `seen` is as it was when this worker was forked.
-        bits = edges.reached(programs(number), seen)
-        data = bits.to_bytes(edges.count // 8 + 1, "little")
+        bits = reached(programs(which), seen)
+        data = bits.to_bytes(number // 8 + 1, "little")
         return "edges", base64.b85encode(zlib.compress(data)).decode()
 
     for at, result in enumerate(
@@ -213,7 +200,7 @@ def grow(programs: Any, count: int, workers: int) -> list[Program]:
             better.append(programs(result.seed))
         if at % 1000 == 0:
             print(f"{at}: {len(better)} kept, {seen.bit_count()} edges")
-    print(f"{count} programs reach {seen.bit_count()} of {edges.count} edges")
+    print(f"{count} programs reach {seen.bit_count()} of {number} edges")
     return better
 
 

@@ -1,5 +1,5 @@
 /* Clang's counter of each edge of the extension, read and cleared by
-   edge_plugin.py.  Every process writes its own into FL_EDGES at its end. */
+   mut_plugin.py.  Every process writes its own into FL_EDGES at its end. */
 
 #include <dlfcn.h>
 #include <fcntl.h>

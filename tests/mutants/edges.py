@@ -1,11 +1,12 @@
-"""What a deletion of tests loses: edges and mutants; README.md tells more.
+"""The map: which test reaches which edge of the C code, in how many seconds.
 
-edges.py map | lost
+Clang counts the edges (edge_counters.c), mut_plugin.py reads them after each
+test.
 """
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
 import os
 import re
@@ -16,29 +17,52 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-import edge_plugin
-import mut_map
+import mut_plugin
 import mut_tree
-import mutants
 
+FOLDERS = ("unit", "behaviour", "isolated", "fault")
 MAP = mut_tree.WORK / "edges.json"
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mut_plugin"]
+GENERATED = "tests/differential/programs.py"
 #: What runs for each change besides our tests.
 PROGRAMS = {
     "CPython's tests": ["tests/conformance/run.py", "--name", "edges"],
-    "the corpus": [mutants.PROGRAMS, "--workers=2", "--from=corpus"],
+    "the corpus": [GENERATED, "--workers=2", "--from=corpus"],
 }
-PLUGINS = ["-p", "edge_plugin"]
 FLAGS = (
     "-fsanitize-coverage=inline-8bit-counters,pc-table "
     "-fno-optimize-sibling-calls"
 )
-ASK_PLACES = "import edge_plugin as e; print(*e.edges().places())"
+ASK_PLACES = "import mut_plugin as m; print(*m.edges().places())"
 #: The edges of each test, by the places of a map.
 Cases = dict[str, list[int]]
 
 
-def build() -> tuple[Path, list[str]]:
-    """Compile a copy of the tree; return it and the place of each edge."""
+def digest(*paths: Path) -> str:
+    """Return what tells these files from others."""
+    made = hashlib.sha1()
+    for path in paths:
+        made.update(path.read_bytes())
+    return made.hexdigest()
+
+
+def sources() -> list[Path]:
+    """Return the files of C."""
+    return sorted((mut_tree.TOP / "src").rglob("*.[ch]"))
+
+
+def test_files() -> list[str]:
+    """Return the files of the quick part of the suite."""
+    found = [
+        path.relative_to(mut_tree.TOP)
+        for folder in FOLDERS
+        for path in (mut_tree.TOP / "tests" / folder).rglob("test_*.py")
+    ]
+    return sorted(map(str, found))
+
+
+def build() -> tuple[Path, list[str], list[int]]:
+    """Compile a copy of the tree; return it, and each edge and its line."""
     tree = mut_tree.copy_tree("edges")
     counters = tree / "src" / "edge_counters.c"
     counters.write_text((mut_tree.HERE / counters.name).read_text())
@@ -50,11 +74,11 @@ def build() -> tuple[Path, list[str]]:
         words = [sys.executable, "-c", ASK_PLACES]
         text = subprocess.check_output(words, cwd=tree, env=env, text=True)
     library = next((tree / "fastloop").glob("_core.*.so"))
-    return tree, places(library, [int(one) for one in text.split()])
+    return tree, *places(library, [int(one) for one in text.split()])
 
 
-def places(library: Path, offsets: list[int]) -> list[str]:
-    """Return a name for each edge: file, function, which edge of it."""
+def places(library: Path, offsets: list[int]) -> tuple[list[str], list[int]]:
+    """Return a name for each edge: file, function, which of it; its line."""
     text = subprocess.run(
         ["addr2line", "-f", "-e", library],
         input="\n".join(map(hex, offsets)),
@@ -63,12 +87,13 @@ def places(library: Path, offsets: list[int]) -> list[str]:
         text=True,
     ).stdout.splitlines()
     seen: Counter[str] = Counter()
-    named = []
+    named, lines = [], []
     for function, where in zip(text[::2], text[1::2], strict=True):
-        file = re.sub(r".*/edges/|:.*", "", where)
+        file, _, line = re.sub(r".*/edges/", "", where).partition(":")
         seen[name := f"{file} {function}"] += 1
         named.append(f"{name} {seen[name]}")
-    return named
+        lines.append(int(found[0]) if (found := re.match(r"\d+", line)) else 0)
+    return named, lines
 
 
 def run(
@@ -76,34 +101,53 @@ def run(
 ) -> tuple[Cases, mut_tree.Run]:
     """Run tests or a program; return the edges of each test, or of all."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "out")
-        ended = Path(folder, "ended")
+        out, ended = Path(folder, "out"), Path(folder, "ended")
+        out.touch()
         ended.mkdir()
-        os.environ |= {"FL_EDGES": str(ended), "FL_EDGES_OUT": str(out)}
-        done = mut_tree.run(tree, words, lambda _: 600.0)
-        cases = dict(mutants.rows(out))
+        env = {"FL_EDGES": str(ended), "FL_EDGES_OUT": str(out)}
+        done = mut_tree.run(tree, words, lambda _: 600.0, **env)
+        cases = dict(map(json.loads, out.read_text().splitlines()))
         if not cases:
-            cases = {"": sorted(edge_plugin.left_in(ended, number))}
+            cases = {"": sorted(mut_plugin.left_in(ended, number))}
     return cases, done
 
 
-def make(kept: dict[str, Any]) -> dict[str, Any]:
+def make(kept: dict[str, Any], save: bool = False) -> dict[str, Any]:
     """Return a map, of which what is there and not old is kept."""
-    tree, named = build()
-    sources = mut_map.digest(*mut_map.sources())
-    if kept.get("sources") != sources or kept.get("places") != named:
-        kept = {"sources": sources, "places": named, "files": {}}
-    names = [*PROGRAMS, *mut_map.test_files()]
-    files = {name: kept["files"].get(name) for name in names}
-    for name in names:
-        words = PROGRAMS.get(name) or [*mut_map.PYTEST, *PLUGINS, name]
-        now = "" if name in PROGRAMS else mut_map.digest(mut_tree.TOP / name)
-        if files[name] is not None and files[name]["digest"] == now:
-            continue
-        cases, done = run(tree, words, len(named))
-        files[name] = {"digest": now, "cases": cases}
-        print(f"edges: {name}: {done.seconds:.1f} s", *done.failed, flush=True)
-    return kept | {"files": files}
+    tree, named, lines = build()
+    made = {"sources": digest(*sources()), "places": named, "lines": lines}
+    if any(kept.get(key) != value for key, value in made.items()):
+        kept = {"files": {}}
+    digests = dict.fromkeys(PROGRAMS, "")
+    digests |= {name: digest(mut_tree.TOP / name) for name in test_files()}
+    files = {
+        name: file
+        for name, file in kept["files"].items()
+        if digests.get(name) == file["digest"]
+    }
+    made["files"] = files
+    try:
+        for name in sorted(digests.keys() - files.keys()):
+            words = PROGRAMS.get(name) or [*PYTEST, name]
+            cases, done = run(tree, words, len(named))
+            files[name] = {
+                "digest": digests[name],
+                "cases": cases,
+                "seconds": round(done.seconds, 1),
+                "longest": round(done.longest, 1),
+                "failed": done.failed,
+            }
+            words = [f"{done.seconds:.1f} s", *done.failed]
+            print(f"map: {name}:", *words, flush=True)
+    finally:
+        if save:  # what is known when it is interrupted, too
+            MAP.write_text(json.dumps(made))
+    return made
+
+
+def read() -> dict[str, Any]:
+    """Return the map that was written last, or an empty one."""
+    return json.loads(MAP.read_text()) if MAP.exists() else {}
 
 
 def reaching(found: dict[str, Any]) -> dict[str, list[str]]:
@@ -117,42 +161,61 @@ def reaching(found: dict[str, Any]) -> dict[str, list[str]]:
     return by
 
 
-def lost_mutants(tests: set[str]) -> list[dict[str, Any]]:
-    """Return the mutants that none of these tests kills, but others did."""
-    killed = [row for row in mutants.rows(mutants.RESULTS) if row["by"]]
-    return [row for row in killed if not tests & {*row["by"]}]
+class Map:
+    """What is asked of a map of the present sources."""
 
+    def __init__(self) -> None:
+        found = read()
+        missing = set(test_files()) - set(found.get("files", {}))
+        if found.get("sources") != digest(*sources()) or missing:
+            raise SystemExit("no whole map of these sources: mutants.py map")
+        self.files: dict[str, dict[str, Any]] = found["files"]
+        self.reached = {
+            name: {
+                edge
+                for case in self.files[name]["cases"].values()
+                for edge in case
+            }
+            for name in test_files()
+        }
+        #: Of each file of C its edges, by line.
+        self.edges: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+        for edge, (place, line) in enumerate(
+            zip(found["places"], found["lines"], strict=True)
+        ):
+            file, function, _ = place.split()
+            self.edges[file].append((line, function, edge))
+        self.failing = [t for e in self.files.values() for t in e["failed"]]
 
-def lost(before: dict[str, Any], now: dict[str, Any]) -> int:
-    """Print what only tests reach or kill that are gone; return how much."""
-    old, new = reaching(before), reaching(now)
-    known = set(now["places"])
-    gone = [edge for edge in old if edge in known and edge not in new]
-    for edge in sorted(gone):
-        print(edge, "was reached by", *old[edge][:3])
-    tests = {case for file in now["files"].values() for case in file["cases"]}
-    for row in (lost := lost_mutants(tests | {mutants.PROGRAMS})):
-        mutants.show(row)
-        print("was killed by", *row["by"][:3])
-    print(f"edges: {len(old)} before, {len(new)} now, {len(gone)} lost")
-    print(f"mutants lost: {len(lost)}")
-    return len(gone) + len(lost)
+    def reaching(self, file: str, line: int) -> list[str]:
+        """Return the files of tests that reach a line's function.
 
+        Those that reach the last edge before the line come first, and of
+        them the fast and specific ones.  Of a file of C that a test compiles
+        itself there are no edges.
+        """
+        edges = self.edges[file]
+        before = [one for one in edges if one[0] <= line]
+        if not before:
+            return []
+        last, function, _ = max(before)
+        near = {e for at, name, e in edges if (at, name) == (last, function)}
+        wide = {e for _, name, e in edges if name == function}
+        prices = {}
+        for name, reached in self.reached.items():
+            here = len(reached & {edge for _, _, edge in edges})
+            itself = (
+                f'"{Path(file).name}"' in (mut_tree.TOP / name).read_text()
+            )
+            if reached & wide or itself:
+                # Seconds, and the more the less of the file a test reaches.
+                seconds = 0.3 + self.files[name]["seconds"]
+                far = not (reached & near or itself)
+                prices[name] = (far, seconds / max(here, 1) ** 2)
+        return sorted(prices, key=prices.__getitem__)
 
-def main() -> None:
-    """Do what the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("map", "lost"))
-    args = parser.parse_args()
-    kept = json.loads(MAP.read_text()) if MAP.exists() else {}
-    if args.step == "lost" and not kept:
-        sys.exit("no map of what was before: edges.py map")
-    found = make(kept)
-    if args.step == "map":
-        MAP.write_text(json.dumps(found))
-    elif lost(kept, found):
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+    def hang(self, test: str) -> float:
+        """Return how many seconds without another test are a hang."""
+        entry = self.files.get(test.partition("::")[0], {})
+        usual = 5 * entry.get("longest", mut_tree.MOST_HANG)
+        return float(max(mut_tree.LEAST_HANG, min(usual, mut_tree.MOST_HANG)))

@@ -44,11 +44,6 @@ def _exit(status, leave=os._exit):
     leave(status)
 os._exit = _exit
 """
-DUMP = """\
-void __gcov_dump(void);
-__attribute__((visibility("default"))) void
-fl_mutants_dump(void) { __gcov_dump(); }
-"""
 
 
 def copy_tree(name: str) -> Path:
@@ -70,14 +65,6 @@ def build(tree: Path, **env: str) -> None:
     """Compile what has changed in a copy."""
     words = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(words, cwd=tree, env={**os.environ, **env}, check=True)
-
-
-def build_for_coverage(tree: Path) -> Path:
-    """Compile a copy for gcov; return the folder of its objects."""
-    (tree / "src" / "mutants_dump.c").write_text(DUMP)
-    (tree / "sitecustomize.py").write_text(SITE)
-    build(tree, CFLAGS="--coverage", LDFLAGS="--coverage", FASTLOOP_DEBUG="1")
-    return next((tree / "build").glob("*-debug"))
 
 
 @functools.lru_cache(100)
@@ -135,7 +122,7 @@ class Run:
         self.longest = max(gaps, default=0.0)
 
 
-def run(tree: Path, words: list[str], hang: Hang) -> Run:
+def run(tree: Path, words: list[str], hang: Hang, **more: str) -> Run:
     """Run pytest, or another program, in a copy; end it where it hangs."""
     mark = f"fastloop-mutant-{uuid.uuid4().hex}"
     folder = tempfile.mkdtemp(prefix="m")  # short: names of sockets are
@@ -147,6 +134,7 @@ def run(tree: Path, words: list[str], hang: Hang) -> Run:
         "PYTEST_TIMEOUT": str(TEST_LIMIT),
         "PYTHONPATH": f"{tree}{os.pathsep}{HERE}",
         "TMPDIR": folder,
+        **more,
     }
     began = time.monotonic()
     with open(tree / "output.txt", "wb") as out:

@@ -1,6 +1,6 @@
 """Mutants of the C sources, judged by the tests; README.md here tells more.
 
-mutants.py draw --number N --seed S | map | judge | table
+mutants.py draw --number N --seed S | map | judge | table | lost
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
-from math import inf
 from pathlib import Path
 from typing import Any
 
+import edges
 import mut_draw
-import mut_map
 import mut_tree
 from mut_draw import Mutant
 
 DRAWN = mut_tree.WORK / "drawn.jsonl"
 RESULTS = mut_tree.WORK / "results.jsonl"
-PROGRAMS = "tests/differential/programs.py"
 #: Files of tests in the first process, of those likely to notice.
 FIRST = 5
 #: What a change drops that leaks, and the runs that show it.
@@ -62,19 +60,24 @@ def draw(args: argparse.Namespace) -> None:
     RESULTS.unlink(missing_ok=True)
 
 
+def make_map(_: argparse.Namespace) -> None:
+    """Write which test reaches which edge, as far as that is not known."""
+    edges.make(edges.read(), save=True)
+
+
 class Judge:
     """A copy of the tree, and what is asked of each mutant in it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.map = mut_map.Map()
+        self.map = edges.Map()
         self.tree = mut_tree.copy_tree(f"tree-{args.part[0]}")
-        self.words = [*mut_map.PYTEST, *([] if args.all else ["-x"])]
+        self.words = [*edges.PYTEST, *([] if args.all else ["-x"])]
         self.words += [f"--deselect={test}" for test in self.map.failing]
 
     def __call__(self, mutant: Mutant) -> Row:
         """Return what became of a mutant."""
-        files = self.map.reaching(mutant.file, mutant.line, self.args.seconds)
+        files = self.map.reaching(mutant.file, mutant.line)
         if not files:
             return {"verdict": "not reached", "by": []}
         path = self.tree / mutant.file
@@ -101,13 +104,7 @@ class Judge:
             words = [*self.words, *part]
             by += mut_tree.run(self.tree, words, self.map.hang).failed
             if by and not self.args.all:
-                return by
-        seconds = self.args.programs
-        if seconds and not by:
-            words = [PROGRAMS, "--workers=1", f"--seconds={seconds}"]
-            most = seconds + mut_tree.MOST_HANG
-            if mut_tree.run(self.tree, words, lambda _: most).failed:
-                by = [PROGRAMS]
+                break
         return by
 
 
@@ -145,9 +142,7 @@ def table(args: argparse.Namespace) -> None:
     first = Counter(files[0] for files in by if files)
     alone = Counter(files[0] for files in by if len(set(files)) == 1)
     print("\nkilled first, killed alone (true after --all), by file of tests")
-    for name in sorted(
-        {*mut_map.test_files(), *first}, key=lambda n: -first[n]
-    ):
+    for name in sorted({*edges.test_files(), *first}, key=lambda n: -first[n]):
         print(f"{first[name]:6} {alone[name]:6}  {name}")
     for row in found:
         if row["verdict"] != "killed":
@@ -166,14 +161,36 @@ def show(row: Row) -> None:
             print(sign + line)
 
 
+def lost(_: argparse.Namespace) -> None:
+    """Print what only tests reach or kill that are gone; fail if any."""
+    if not (before := edges.read()):
+        sys.exit("no map of what was before: mutants.py map")
+    now = edges.make(before)
+    old, new = edges.reaching(before), edges.reaching(now)
+    gone = sorted(set(old) & set(now["places"]) - set(new))
+    for edge in gone:
+        print(edge, "was reached by", *old[edge][:3])
+    tests = {case for file in now["files"].values() for case in file["cases"]}
+    killed = [row for row in rows(RESULTS) if row["by"]]
+    alive = [row for row in killed if not tests & {*row["by"]}]
+    for row in alive:
+        show(row)
+        print("was killed by", *row["by"][:3])
+    print(f"edges: {len(old)} before, {len(new)} now, {len(gone)} lost")
+    print(f"mutants lost: {len(alive)}")
+    if gone or alive:
+        sys.exit(1)
+
+
 def main() -> None:
-    """Do what the command line says; without a step all that is not done."""
+    """Do what the command line says; without a step the first four."""
     parser = argparse.ArgumentParser(description=__doc__)
     steps: dict[str, Callable[[argparse.Namespace], None]] = {
         "draw": draw,
-        "map": mut_map.make,
+        "map": make_map,
         "judge": judge,
         "table": table,
+        "lost": lost,
     }
     parser.add_argument("step", choices=steps, nargs="?")
     flag = parser.add_argument
@@ -181,11 +198,9 @@ def main() -> None:
     flag("--seed", type=int, default=0, help="what they are drawn by")
     flag("--part", default="0/1", help="1/2: every second, beside 0/2")
     flag("--all", action="store_true", help="do not stop at a failure")
-    flag("--seconds", type=float, default=inf, help="of tests, for a mutant")
-    flag("--programs", type=int, default=0, help="seconds, for survivors")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("mutants: ended"))
-    for step in [args.step] if args.step else steps:
+    for step in [args.step] if args.step else list(steps)[:4]:
         if args.step or step != "draw" or not DRAWN.exists():
             steps[step](args)
 
