@@ -17,7 +17,6 @@ With ``--loop asyncio`` the same is done for asyncio's own loop;
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import pkgutil
 import platform
@@ -56,7 +55,6 @@ class Verdict:
     outcome: str  # passed, failed, hung, skipped
     loop: str = "none"  # ran, made, other, none: see child.py
     detail: str = ""
-    seconds: float = 0.0
     again: bool = False  # it passed when it was run once more
 
 
@@ -104,9 +102,8 @@ class Module:
         lines, _ = self.start(["--only", test])
         for line in lines:
             if line.get("test") == test and line.get("outcome") == "passed":
-                self.verdicts[test] = Verdict(
-                    "passed", line["loop"], seconds=line["seconds"], again=True
-                )
+                passed = Verdict("passed", line["loop"], again=True)
+                self.verdicts[test] = passed
 
     def take(self, lines: list[dict[str, Any]]) -> str | None:
         """Note the verdicts; return the test that began and never ended."""
@@ -120,10 +117,7 @@ class Module:
             else:
                 began = None if line["test"] == began else began
                 self.verdicts[line["test"]] = Verdict(
-                    line["outcome"],
-                    line["loop"],
-                    line["detail"],
-                    line.get("seconds", 0.0),
+                    line["outcome"], line["loop"], line["detail"]
                 )
         return began
 
@@ -194,11 +188,6 @@ def count(modules: list[Module]) -> dict[str, int]:
 def report(modules: list[Module]) -> dict[str, Any]:
     every = {t: v for m in modules for t, v in m.verdicts.items()}
     bad = {t: v for t, v in every.items() if v.outcome in ("failed", "hung")}
-    apart = collections.defaultdict(collections.Counter)
-    for module in modules:
-        for verdict in module.verdicts.values():
-            if verdict.outcome == "passed" and verdict.loop != "ran":
-                apart[verdict.loop][module.name] += 1
     return {
         "version": version(),
         "counts": count(modules),
@@ -209,7 +198,6 @@ def report(modules: list[Module]) -> dict[str, Any]:
             *(line for module in modules for line in module.wrong),
         ],
         "left_out": [t for module in modules for t in module.left_out],
-        "apart": apart,
         "tests": {t: [v.outcome, v.loop] for t, v in sorted(every.items())},
     }
 
@@ -241,15 +229,6 @@ def show(found: dict[str, Any], seconds: float) -> None:
         print(f"passed only when it was run once more: {test}")
     for line in found["wrong"]:
         print(f"left_out.toml: {line}")
-    names = {
-        "made": "passed, but its loop never ran",
-        "other": "passed on another loop",
-        "none": "passed without a loop",
-    }
-    for loop, what in names.items():
-        where = found["apart"].get(loop, {})
-        words = ", ".join(f"{n} {m}" for m, n in sorted(where.items()))
-        print(f"not counted, {what}: {words or 'none'}")
     words = ", ".join(f"{n} {what}" for what, n in found["counts"].items())
     print(f"{found['version']}: {words}; {seconds:.0f} s")
 

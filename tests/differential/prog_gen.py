@@ -25,7 +25,7 @@ DISABLED = ["libssl", "native_tls", "cork", "poll_skip"]
 PIPES = ("pipe", "pty")
 #: What end A does not do at an event.
 UNSAFE = {
-    # asyncio's answer is not one to follow there (allowed.toml).
+    # asyncio's answer is not one to follow there (README.md).
     "get_buffer": {
         *("pause", "set_protocol", "write", "lines", "eof", "raise"),
         *("os_close", "drop", "resume", "fork"),
