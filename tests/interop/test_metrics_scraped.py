@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import re
-import time
 
 import pytest
 from interop_process import PATIENCE, child_env
+from test_more_than_one_process import until
 
 pytest.importorskip("gunicorn", reason="gunicorn is not installed")
 pytest.importorskip("uvicorn_worker", reason="uvicorn-worker is not installed")
@@ -28,15 +28,6 @@ def get(port: int, path: str) -> bytes:
         conn.close()
 
 
-def until(found, what: str):
-    """Return the first answer of found() that is true."""
-    end = time.monotonic() + PATIENCE
-    while not (answer := found()):
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-    return answer
-
-
 @pytest.fixture
 def served(start, tmp_path):
     """The port of two workers, each of which has answered."""
@@ -54,7 +45,7 @@ def served(start, tmp_path):
         workers.add(get(port, "/"))
         return len(workers) == 2
 
-    until(both, "one worker alone answers")
+    until(both)
     return port
 
 
@@ -72,6 +63,6 @@ def test_a_scrape_counts_both_workers(served):
     for _ in range(REQUESTS):
         get(served, "/")
     # A worker exports now and then, and the scrapes are connections, too.
-    until(lambda: total(served, accepted) >= before + REQUESTS, accepted)
-    until(lambda: total(served, calls) >= REQUESTS, calls)
+    until(lambda: total(served, accepted) >= before + REQUESTS)
+    until(lambda: total(served, calls) >= REQUESTS)
     assert total(served, "fastloop_connections_lost_total") == 0

@@ -185,7 +185,11 @@ class Map:
         ):
             file, function, _ = place.split()
             self.edges[file].append((line, function, edge))
-        self.failing = [t for e in self.files.values() for t in e["failed"]]
+        self.failing = [
+            test
+            for name in self.reached
+            for test in self.files[name]["failed"]
+        ]
 
     def reaching(self, file: str, line: int) -> list[str]:
         """Return the files of tests that reach a line's function.
