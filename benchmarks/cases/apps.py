@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import tempfile
+import resource
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -20,15 +21,26 @@ from contextlib import (
 from typing import Any
 
 from harness import network
-from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.case import (
+    Case,
+    Figure,
+    LoopFactory,
+    Row,
+    Run,
+    figure,
+    simple_case,
+)
 from harness.loops import SERVER_LOOPS
 
 ORDER = 115
 CLIENTS = 32
 FEWER = 16
 ROUNDS = 10
+CHATTERS = 500
+URLS = 200
+#: In a measurement of full length: 100 MB.
+LINES = 1_000_000
 KILOBYTE = b"x" * 1_000
-KEPT_S = 600  # a connection: its process may be stopped meanwhile
 
 Work = Callable[[], Awaitable[object]]
 Open = Callable[[Run], AbstractAsyncContextManager[Work]]
@@ -156,48 +168,6 @@ async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     await runner.cleanup()
 
 
-@app_case(
-    "fastapi",
-    "FastAPI under uvicorn, httpx, 16 connections",
-    FEWER * ROUNDS,
-    ("fastapi", "httpx", "uvicorn"),
-)
-async def fastapi_httpx(run: Run) -> AsyncIterator[Work]:
-    import fastapi
-    import httpx
-    import uvicorn
-
-    app = fastapi.FastAPI()
-
-    @app.get("/")
-    async def answer() -> dict[str, str]:
-        return {"message": "Hello, world!"}
-
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        log_level="error",
-        access_log=False,
-        lifespan="off",
-        timeout_keep_alive=KEPT_S,
-    )
-    server = uvicorn.Server(config)
-    # serve() would take the process's signals.
-    config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    port = server.servers[0].sockets[0].getsockname()[1]
-    limits = httpx.Limits(keepalive_expiry=KEPT_S)
-    async with httpx.AsyncClient(trust_env=False, limits=limits) as client:
-
-        async def get() -> None:
-            (await client.get(f"http://127.0.0.1:{port}/")).json()
-
-        yield lambda: in_parallel([get] * FEWER)
-    await server.shutdown()
-
-
 def redis_get(name: str, title: str, clients: int) -> Case:
     packages = daemons = ("redis",)
 
@@ -220,34 +190,36 @@ def redis_get(name: str, title: str, clients: int) -> Case:
     return get
 
 
-def asyncpg_select(name: str, title: str, clients: int) -> Case:
-    packages, daemons = ("asyncpg",), ("postgres",)
+@app_case(
+    "asyncpg_32",
+    "asyncpg, SELECT 1, 32 connections",
+    CLIENTS * ROUNDS,
+    ("asyncpg",),
+    ("postgres",),
+)
+async def asyncpg_select(run: Run) -> AsyncIterator[Work]:
+    import asyncpg
 
-    @app_case(name, title, clients * ROUNDS, packages, daemons)
-    async def select(run: Run) -> AsyncIterator[Work]:
-        import asyncpg
-
-        each = [
-            await asyncpg.connect(
-                host="127.0.0.1",
-                port=int(run.options["postgres"]),
-                user="race",
-                database="postgres",
-                ssl=False,
-            )
-            for _ in range(clients)
-        ]
-        works = [lambda one=one: one.fetchval("SELECT 1") for one in each]
-        yield lambda: in_parallel(works)
-        for one in each:
-            await one.close()
-
-    return select
+    each = [
+        await asyncpg.connect(
+            host="127.0.0.1",
+            port=int(run.options["postgres"]),
+            user="race",
+            database="postgres",
+            ssl=False,
+        )
+        for _ in range(CLIENTS)
+    ]
+    works = [lambda one=one: one.fetchval("SELECT 1") for one in each]
+    yield lambda: in_parallel(works)
+    for one in each:
+        await one.close()
 
 
 async def pump(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
+    """Write what is read, to the end."""
     try:
         while data := await reader.read(65_536):
             writer.write(data)
@@ -302,27 +274,6 @@ async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
 
 
 @app_case(
-    "aiofiles",
-    "aiofiles, 64 reads of 4 KiB at once",
-    64,
-    ("aiofiles",),
-    pinned=False,
-)
-async def aiofiles_reads(run: Run) -> AsyncIterator[Work]:
-    import aiofiles
-
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(bytes(4_096))
-        file.flush()
-
-        async def read() -> None:
-            async with aiofiles.open(file.name, "rb") as opened:
-                await opened.read()
-
-        yield lambda: asyncio.gather(*[read() for _ in range(64)])
-
-
-@app_case(
     "to_thread",
     "to_thread of a SHA-256 of 8 KiB, 64 at once",
     64,
@@ -339,15 +290,118 @@ async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
     )
 
 
+@app_case(
+    "chat",
+    "WebSocket chat, a line to each of 500 clients",
+    CHATTERS,
+    packages=("websockets",),
+)
+async def chat(run: Run) -> AsyncIterator[Work]:
+    """Yield one client's line, and its way to all of them."""
+    from websockets.asyncio.client import connect
+    from websockets.asyncio.server import ServerConnection, broadcast, serve
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    options: dict[str, Any] = {"compression": None}
+    there: set[ServerConnection] = set()
+
+    async def talk(connection: ServerConnection) -> None:
+        there.add(connection)
+        async for message in connection:
+            broadcast(there, message)
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            serve(talk, "127.0.0.1", 0, backlog=CHATTERS, **options)
+        )
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        clients = [
+            await stack.enter_async_context(
+                connect(url, proxy=None, **options)
+            )
+            for _ in range(CHATTERS)
+        ]
+
+        async def line() -> None:
+            await clients[0].send(KILOBYTE[:100])
+            await asyncio.gather(*[client.recv() for client in clients])
+
+        yield line
+
+
+@app_case(
+    "downloads",
+    "aiohttp, 200 downloads of 10 KB at once",
+    URLS,
+    packages=("aiohttp",),
+)
+async def downloads(run: Run) -> AsyncIterator[Work]:
+    """Yield a new session that gets all URLs, a connection for each."""
+    import aiohttp
+    from aiohttp import web
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=10 * KILOBYTE)
+
+    app = web.Application()
+    app.router.add_get("/{name}", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=URLS).start()
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    async def get(session: aiohttp.ClientSession, name: int) -> None:
+        async with session.get(f"{address}/{name}") as response:
+            await response.read()
+
+    async def all_at_once() -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            await asyncio.gather(*[get(session, name) for name in range(URLS)])
+
+    yield all_at_once
+    await runner.cleanup()
+
+
+@simple_case(
+    "lines",
+    "subprocess, its output read by lines of 100 B",
+    group="apps",
+    seconds=1.0,
+)
+def lines(new_loop: LoopFactory, run: Run) -> Figure:
+    """Time a line of what a program writes as fast as it can."""
+    count = int(LINES * run.seconds)
+    shell = f"yes {'x' * 99} | head -n {count}"
+
+    async def read() -> int:
+        process = await asyncio.create_subprocess_shell(shell, stdout=PIPE)
+        assert process.stdout is not None
+        found = 0
+        async for _ in process.stdout:
+            found += 1
+        await process.wait()
+        return found
+
+    def whole() -> None:
+        found = runner.run(read())
+        if found != count:
+            raise RuntimeError(f"{found} of {count} lines came")
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return run.sample(whole, count, least=2)
+
+
 CASES = (
     websockets_echo,
     aiohttp_json,
-    fastapi_httpx,
     redis_get("redis_1", "redis-py, one GET at a time", 1),
     redis_get("redis_32", "redis-py, GET, 32 clients", CLIENTS),
-    asyncpg_select("asyncpg_1", "asyncpg, SELECT 1, one connection", 1),
-    asyncpg_select("asyncpg_32", "asyncpg, SELECT 1, 32 connections", CLIENTS),
+    asyncpg_select,
     proxy_on_streams,
-    aiofiles_reads,
     hash_in_threads,
+    chat,
+    downloads,
+    lines,
 )

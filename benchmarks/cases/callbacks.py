@@ -1,20 +1,34 @@
-"""call_soon: many callbacks in one iteration, and one callback in each.
+"""Callbacks: of call_soon, from other threads, and of timers.
 
-An iteration that runs one callback also shows what a poll costs, so the chain
-is measured again with 250 connections that say nothing.
+A batch is many callbacks in one iteration, a chain one callback in each.  A
+burst from a thread is timed from the first call to the last callback, while
+the loop runs beside the thread, as in a program whose worker thread reports
+results.  A wake-up is the time from a call to its callback in a loop that
+sleeps; loop and thread are pinned to different CPUs, for on one CPU it takes a
+third of the time and where the system puts them is chance.
+
+A cancelled timer is the fate of most time-outs.  10,000 due timers are what a
+program meets after something blocked it; waiting is no part of the figure.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import os
+import statistics
+import threading
+import time
 
-from harness.case import Figure, Run, loop_case
+from harness.case import Figure, Run, figure, loop_case
 
 ORDER = 10
 BATCH = 1_000
 ITERATIONS = 20
 CHAIN = 10_000
+BURST = 5_000
+ROW = 50
+CANCELLED = 5
+DUE = 10_000
 
 Loop = asyncio.AbstractEventLoop
 
@@ -33,7 +47,8 @@ def batch(loop: Loop, run: Run) -> Figure:
     return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
 
 
-def run_chain(loop: Loop, run: Run) -> Figure:
+@loop_case("chain", "call_soon chain")
+def chain(loop: Loop, run: Run) -> Figure:
     call_soon = loop.call_soon
     left = 0
 
@@ -45,43 +60,115 @@ def run_chain(loop: Loop, run: Run) -> Figure:
         else:
             loop.stop()
 
-    def chain() -> None:
+    def whole() -> None:
         nonlocal left
         left = CHAIN
         loop.call_soon(link)
         loop.run_forever()
 
-    return run.sample(chain, CHAIN)
+    return run.sample(whole, CHAIN)
 
 
-chain = loop_case("chain", "call_soon chain")(run_chain)
+@loop_case("threadsafe_burst", "call_soon_threadsafe, burst from a thread")
+def burst(loop: Loop, run: Run) -> Figure:
+    def worker() -> None:
+        call_soon_threadsafe = loop.call_soon_threadsafe
+        for _ in range(BURST):
+            call_soon_threadsafe(nothing)
+        call_soon_threadsafe(loop.stop)
+
+    def one_burst() -> None:
+        thread = threading.Thread(target=worker)
+        loop.call_soon(thread.start)
+        loop.run_forever()
+        thread.join()
+
+    return run.sample(one_burst, BURST)
 
 
-@loop_case("chain_idle250", "call_soon chain, 250 idle connections")
-def chain_with_idle(loop: Loop, run: Run) -> Figure:
-    accepted = asyncio.Semaphore(0)
-
-    class Idle(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            accepted.release()
-
-    async def connect() -> tuple[asyncio.Server, list[socket.socket]]:
-        server = await loop.create_server(Idle, "127.0.0.1", 0)
-        address = server.sockets[0].getsockname()
-        clients = []
-        for _ in range(250):
-            clients.append(socket.create_connection(address))
-            await accepted.acquire()
-        return server, clients
-
-    server, clients = loop.run_until_complete(connect())
-    figure = run_chain(loop, run)
-    for client in clients:
-        client.close()
-    server.close()
-    # Lets the loop see that the connections are gone.
-    loop.run_until_complete(asyncio.sleep(0.01))
-    return figure
+def pin(place: int) -> None:
+    """Keep this thread on one CPU, where there are several and a way to."""
+    try:
+        cpus = sorted(os.sched_getaffinity(0))
+    except AttributeError:
+        return
+    os.sched_setaffinity(0, {cpus[place]})
 
 
-CASES = (batch, chain, chain_with_idle)
+@loop_case("threadsafe_wake", "call_soon_threadsafe, wake-up", unit="us")
+def wake_up(loop: Loop, run: Run) -> Figure:
+    took: list[float] = []
+    samples: list[float] = []
+    woken = threading.Lock()
+    woken.acquire()
+    called = 0
+
+    def wake() -> None:
+        took.append((time.perf_counter_ns() - called) / 1_000)
+        woken.release()
+
+    def row() -> float:
+        """Return the middle of some in a row: one wake-up is chance."""
+        nonlocal called
+        took.clear()
+        for _ in range(ROW):
+            called = time.perf_counter_ns()
+            loop.call_soon_threadsafe(wake)
+            # Until this thread is woken the loop has gone to sleep again.
+            woken.acquire()
+        return statistics.median(took)
+
+    def worker() -> None:
+        pin(0)
+        row()
+        samples.extend(row() for _ in run.repeat())
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=worker)
+
+    def start() -> None:
+        thread.start()
+        # After it: a thread inherits its maker's CPUs.
+        pin(-1)
+
+    loop.call_soon(start)
+    loop.run_forever()
+    thread.join()
+    return figure(samples)
+
+
+@loop_case("call_later_cancel", "call_later + cancel")
+def cancelled(loop: Loop, run: Run) -> Figure:
+    def schedule() -> None:
+        for _ in range(BATCH):
+            loop.call_later(30, nothing).cancel()
+
+    return run.sample_iterations(loop, schedule, BATCH, CANCELLED)
+
+
+@loop_case("timers_due_heap", "10,000 timers due at once")
+def due_at_once(loop: Loop, run: Run) -> Figure:
+    """Time scheduling and running, not the wait in between."""
+    start = waited = 0
+
+    def schedule() -> None:
+        nonlocal start, waited
+        start = run.clock()
+        call_later = loop.call_later
+        for _ in range(DUE):
+            call_later(0.01236, nothing)
+        call_later(0.022, loop.stop)
+        before = run.clock()
+        time.sleep(0.025)
+        waited = run.clock() - before
+
+    def sample() -> float:
+        loop.call_soon(schedule)
+        loop.run_forever()
+        return (run.clock() - start - waited) / DUE
+
+    sample()
+    return figure(sample() for _ in run.repeat())
+
+
+CASES = (batch, chain, burst, wake_up, cancelled, due_at_once)

@@ -1,10 +1,23 @@
-"""What tasks make of the loop: switches, new tasks, gather and queues."""
+"""What tasks make of the loop, jobs of threads, and the life of a loop.
+
+One job in flight measures the way to a thread and back; with 64 the hand-over
+amortises.  getaddrinfo of a literal address needs no resolver, so a loop may
+answer it without a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 
-from harness.case import task_case
+from harness.case import (
+    Figure,
+    LoopFactory,
+    Run,
+    loop_case,
+    simple_case,
+    task_case,
+)
 
 ORDER = 40
 SWITCHES = 5_000
@@ -12,6 +25,11 @@ TASKS = 100
 CREATED = 2_000
 GATHERED = 1_000
 ITEMS = 2_000
+JOBS = 200
+FLIGHTS = 20
+NAMES = 100
+RUNS = 200
+LOOPS = 20
 
 
 async def switches(count: int) -> None:
@@ -22,10 +40,6 @@ async def switches(count: int) -> None:
 
 async def trivial() -> None:
     pass
-
-
-async def gather_trivial(count: int) -> None:
-    await asyncio.gather(*[trivial() for _ in range(count)])
 
 
 @task_case("sleep0", "sleep(0), 1 task", SWITCHES)
@@ -49,7 +63,7 @@ async def create_and_await() -> None:
 
 @task_case("gather_1000", "gather of 1,000", GATHERED)
 async def gather() -> None:
-    await gather_trivial(GATHERED)
+    await asyncio.gather(*[trivial() for _ in range(GATHERED)])
 
 
 @task_case("queue", "Queue ping-pong", ITEMS)
@@ -68,4 +82,66 @@ async def ping_pong() -> None:
     await other
 
 
-CASES = (sleep_alone, sleep_hundred, create_and_await, gather, ping_pong)
+def job() -> None:
+    pass
+
+
+@task_case("executor", "run_in_executor, 1 in flight", JOBS, unit="us")
+async def one_in_flight() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(JOBS):
+        await loop.run_in_executor(None, job)
+
+
+@task_case(
+    "executor_64", "run_in_executor, 64 in flight", FLIGHTS * 64, unit="us"
+)
+async def many_in_flight() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(FLIGHTS):
+        await asyncio.gather(
+            *[loop.run_in_executor(None, job) for _ in range(64)]
+        )
+
+
+@task_case("getaddrinfo", "getaddrinfo of a literal", NAMES, unit="us")
+async def literal() -> None:
+    getaddrinfo = asyncio.get_running_loop().getaddrinfo
+    for _ in range(NAMES):
+        await getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+
+
+@loop_case(
+    "run_until_complete",
+    "run_until_complete, trivial coroutine",
+    unit="us",
+)
+def short_run(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
+    def runs() -> None:
+        for _ in range(RUNS):
+            loop.run_until_complete(trivial())
+
+    return run.sample(runs, RUNS, unit=1_000)
+
+
+@simple_case("new_loop", "new_event_loop + close", unit="us")
+def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
+    def loops() -> None:
+        for _ in range(LOOPS):
+            new_loop().close()
+
+    return run.sample(loops, LOOPS, unit=1_000)
+
+
+CASES = (
+    sleep_alone,
+    sleep_hundred,
+    create_and_await,
+    gather,
+    ping_pong,
+    one_in_flight,
+    many_in_flight,
+    literal,
+    short_run,
+    make_and_close,
+)

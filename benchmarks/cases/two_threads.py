@@ -10,13 +10,10 @@ and a step of a task locks it twice, whatever the loop.
 from __future__ import annotations
 
 import asyncio
-import functools
-import ssl
 import threading
 import time
 from collections.abc import Callable
 
-from harness import tls
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
 
 from cases.callbacks import nothing
@@ -26,8 +23,6 @@ CALLS = 5_000
 TIMERS = 100
 MESSAGES = 25
 CONNECTIONS = 16
-TLS_CONNECTIONS = 4
-TLS_MESSAGES = 150
 TASKS = 500
 
 Loop = asyncio.AbstractEventLoop
@@ -86,64 +81,18 @@ class Client(Echo):
             self.done.set_result(None)
 
 
-def echo_with(
-    loop: Loop, connections: int, messages: int, tls: bool = False
-) -> None:
+def echoes(loop: Loop) -> None:
     """Serve and be the clients, in one loop."""
 
     async def main() -> None:
-        ours, theirs = contexts() if tls else (None, None)
-        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=ours)
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
-        waiting = [loop.create_future() for _ in range(connections)]
+        waiting = [loop.create_future() for _ in range(CONNECTIONS)]
         for done in waiting:
             await loop.create_connection(
-                lambda d=done: Client(d, messages), *address, ssl=theirs
+                lambda d=done: Client(d, MESSAGES), *address
             )
         await asyncio.gather(*waiting)
-        server.close()
-
-    loop.run_until_complete(main())
-
-
-def echoes(loop: Loop) -> None:
-    """Echo over TCP."""
-    echo_with(loop, CONNECTIONS, MESSAGES)
-
-
-@functools.cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return the contexts of servers and of clients."""
-    return tls.server_context(), tls.client_context()
-
-
-def tls_echoes(loop: Loop) -> None:
-    """Echo over few TLS connections, for a handshake is long."""
-    echo_with(loop, TLS_CONNECTIONS, TLS_MESSAGES, tls=True)
-
-
-def stream_echoes(loop: Loop) -> None:
-    """Serve on streams and be the clients, in one loop."""
-
-    async def echo(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        while data := await reader.read(4_096):
-            writer.write(data)
-        writer.close()
-
-    async def talk(port: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(MESSAGES):
-            writer.write(b"x" * 64)
-            await reader.readexactly(64)
-        writer.close()
-        await writer.wait_closed()
-
-    async def main() -> None:
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        await asyncio.gather(*[talk(port) for _ in range(CONNECTIONS)])
         server.close()
 
     loop.run_until_complete(main())
@@ -229,7 +178,5 @@ def case(key: str, what: str, work: Work) -> Case:
 CASES = (
     case("two_threads", "callbacks", callbacks),
     case("two_threads_echo", "TCP echo", echoes),
-    case("two_threads_tls", "TLS echo", tls_echoes),
-    case("two_threads_streams", "streams", stream_echoes),
     case("two_threads_tasks", "tasks", tasks),
 )

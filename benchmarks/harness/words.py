@@ -33,7 +33,7 @@ AT_ONCE = (
     "uvicorn",
     "aiohttp",
 )
-FASTAPI = ("fastapi_def", "fastapi_sqlalchemy", "fastapi")
+FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
 THREADS = "two threads over one, "
 FIGURES, COUNTS = "## Every loop's figures", "## Every loop's counts"
 #: What the report says of the run, and what is wrong if it does not.
