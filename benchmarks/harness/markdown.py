@@ -14,7 +14,6 @@ from harness.case import GROUPS
 from harness.counts import CALLS, INSTRUCTIONS, KINDS
 from harness.loops import LOOPS
 from harness.report import (
-    about_median,
     against,
     best,
     figure,
@@ -27,11 +26,6 @@ from harness.report import (
 )
 from harness.schedule import EVEN
 
-# Half the distance of repetitions, over their figure, from which on an
-# interval says more.
-WIDE = 0.2
-#: Repetitions from which on 95 % of all medians lie between two of them.
-ENOUGH = 6
 # How far apart counts may be that are called even: a part of the greater, or
 # calls that one operation of many makes.
 EVEN_PART, EVEN_COUNT = 0.02, 0.05
@@ -59,17 +53,14 @@ def best_peer(row: dict) -> str:
 
 
 def with_spread(row: dict, loop: str) -> str:
-    """Return a figure and how far repetitions lie from each other, or where
-    many lie far the interval of their median."""
+    """Return a figure and how far repetitions lie from each other."""
     own, each = figure(row, loop), repetitions(row, loop)
     if row["loops"].get(loop, {}).get("error"):
         return f"{short(own)} failed".strip()
     if len(each) < 2 or not own:
         return short(own)
-    part = (max(each) - min(each)) / 2 / abs(own)
-    if part < WIDE or row["judge"] == "least" or len(each) < ENOUGH:
-        return f"{short(own)} ±{100 * part:.0f} %"
-    return f"{short(own)} ({' to '.join(map(short, about_median(each)))})"
+    part = (max(each) - min(each)) / 2 / own
+    return f"{short(own)} ±{100 * part:.0f} %"
 
 
 def place(row: dict, peer: str = "") -> str:
@@ -333,9 +324,8 @@ def text(data: dict, also: dict | None = None) -> str:
         "mean ratio of the repetitions over the best peer's, with its 95 % "
         "interval. A row is *first* or *behind* where the interval leaves out "
         f"1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
-        "*inconclusive*. ± is half the distance of the repetitions; where "
-        f"{ENOUGH} or more lie far from each other, the 95 % interval of "
-        "their median stands in its place. *instructions* and *system calls* "
+        "*inconclusive*. ± is half the distance of the repetitions. "
+        "*instructions* and *system calls* "
         "are counts for an operation (a MiB where the unit is MiB/s), of the "
         "process that is measured, with the least count of a peer: no other "
         "work on the machine changes them. Instructions are those of user "

@@ -6,10 +6,8 @@ or more a second, whichever the row counts.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import TextIO
 
 from fastloop.cli.compare import Comparison, mean, of_ratios
@@ -102,19 +100,6 @@ def against(row: dict, peer: str) -> Comparison | None:
     None where there are fewer than two repetitions of both.
     """
     return of_ratios(ratios(row, "fastloop", peer))
-
-
-def about_median(figures: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the median of what is measured: two of the
-    figures, or all that there are of fewer than six."""
-    each = sorted(figures)
-    number = len(each)
-    # The median lies below the figure at a place as often as a coin that is
-    # thrown for each figure shows heads at most so many times.
-    chances = accumulate(math.comb(number, heads) for heads in range(number))
-    rare = sum(chance <= 0.025 * 2**number for chance in chances)
-    place = max(0, rare - 1)
-    return each[place], each[-1 - place]
 
 
 def is_measured(row: dict, loop: str) -> bool:

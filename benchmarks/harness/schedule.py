@@ -7,9 +7,7 @@ own, in a process group of its own, so that one which hangs or crashes is
 ended together with the servers and clients it started.  What fails is noted
 in its place and not tried again; the run goes on.
 
-A peer that is far behind in all rows of a case has few repetitions there, and
-a case has some more where its result is inconclusive: the time goes to the
-loops that may be the best.
+A case has some more repetitions where its result is inconclusive.
 """
 
 from __future__ import annotations
@@ -32,14 +30,9 @@ from harness.loops import LOOPS, TRANSPORTS_ONLY
 HARNESS = Path(__file__).resolve().parent
 PROBE_LIMIT = 20.0
 COUNT_LIMIT = 120.0
-# How many times as good as a peer the best loop may be, after one repetition
-# and after more, that the peer has another one.
-FAR_AFTER_ONE, FAR = 3.0, 1.5
 # A ratio over the best peer from which on the two are called even: so far do
 # runs differ.
 EVEN = 0.97
-# Ratios are over these.
-ALWAYS = ("asyncio", "uvloop", "fastloop")
 
 
 @dataclass
@@ -132,53 +125,19 @@ def _heats(
     cases: list[Case], loops: list[str], settings: Settings, results: Results
 ) -> Iterator[tuple[Case, list[str]]]:
     """Yield each case with the loops that are measured together, as far as
-    `results` do not spare them."""
+    it has time and `results` leave it open."""
     for repetition in range(settings.repeat + settings.more):
         is_more = repetition >= settings.repeat
         for number, case in enumerate(cases):
             players = [loop for loop in loops if plays(case, loop)]
-            kept = [
-                loop
-                for loop in players
-                if not repetition or _goes_on(case, loop, is_more, results)
-            ]
             if _had_its_time(case, repetition, settings, results) or (
                 is_more and is_certain(case, results)
             ):
-                kept = []
-            results.left_out += case.rounds * (len(players) - len(kept))
-            for in_case in range(case.rounds if kept else 0):
+                results.left_out += case.rounds * len(players)
+                continue
+            for in_case in range(case.rounds):
                 first = repetition * case.rounds + in_case + number
-                yield case, heat.rotated(kept, first)
-
-
-def _goes_on(case: Case, loop: str, is_more: bool, results: Results) -> bool:
-    """Say whether `loop` has another repetition; `is_more` is one that only
-    fastloop's place needs."""
-    if loop == "fastloop" or (loop in ALWAYS and not is_more):
-        return True
-    return not is_far(case, loop, results)
-
-
-def is_far(case: Case, loop: str, results: Results) -> bool:
-    """Say whether `loop` is far behind in all rows of `case`."""
-    judged = [row for row in case.rows if not row.aside]
-    if not judged:
-        return False
-    taken = len(results.figures.get((judged[0].key, loop), ()))
-    most = FAR if taken > case.rounds else FAR_AFTER_ONE
-    return all(
-        _times_behind(case, row, loop, results) > most for row in judged
-    )
-
-
-def _times_behind(case: Case, row: Row, loop: str, results: Results) -> float:
-    """Return how many times as good as `loop` the best loop is; 0 without
-    figures."""
-    each = _figures(case, row, results)
-    own = each.pop(loop, [])
-    found = [ratios(other, own, row.better) for other in each.values()]
-    return max(map(mean, found), default=0.0)
+                yield case, heat.rotated(players, first)
 
 
 def paired(own: dict, base: dict, better: str) -> float:
@@ -198,7 +157,7 @@ def ratios(
 ) -> list[float]:
     """Return how many times as good as base own is, by repetition.
 
-    One of the two may have been spared a few.
+    One of the two may have failed in some.
     """
     mine, theirs = (
         {one.get("turn", place): one for place, one in enumerate(figures)}
