@@ -298,16 +298,13 @@ def write(args: argparse.Namespace, data: dict) -> None:
     page = markdown.text(data, also) if args.results or args.pages else ""
     if args.results:
         Path(args.results).write_text(page)
-    wanted = [
-        (args.plot, lambda: chart.draw_all(data, args.plot)),
-        (args.chart, lambda: chart.draw(data, args.chart)),
-    ]
-    for file, make in wanted:
-        try:
-            if file:
-                make()
-        except (ValueError, chart.ChartError) as error:
-            say(f"run.py: {error}")
+    files = dict.fromkeys(args.plot or (), "light")
+    files |= chart.both_themes(args.chart) if args.chart else {}
+    try:
+        if files:
+            chart.draw(data, files)
+    except (ValueError, chart.ChartError) as error:
+        say(f"run.py: {error}")
     if args.pages:
         for sentence in words.write_pages(args.pages, page):
             say(f"run.py: {sentence}")
