@@ -298,7 +298,7 @@ def write(args: argparse.Namespace, data: dict) -> None:
     page = markdown.text(data, also) if args.results or args.pages else ""
     if args.results:
         Path(args.results).write_text(page)
-    files = dict.fromkeys(args.plot or (), "light")
+    files = dict.fromkeys(args.plot or (), "")
     files |= chart.both_themes(args.chart) if args.chart else {}
     try:
         if files:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastloop.cli.charts import COLOURS, THEMES, label_right, new_figure
+from fastloop.cli import charts
 from harness.loops import LOOPS
 from harness.report import best, ratio
 
@@ -27,8 +27,6 @@ BASE = "uvloop"
 OTHERS = tuple(
     loop for loop in LOOPS if loop not in ("asyncio", BASE, "fastloop")
 )
-#: The title of a row, and its bars: a loop and how many times as good it is.
-Bars = tuple[str, list[tuple[str, float]]]
 
 
 class ChartError(Exception):
@@ -53,69 +51,20 @@ def draw(data: dict, files: dict[str, str]) -> None:
         if key in found and ratio(found[key], "fastloop", BASE):
             players = ["asyncio", best(found[key], OTHERS), "fastloop"]
             over = ((one, ratio(found[key], one, BASE)) for one in players)
-            rows.append(
-                (title, [(one, value) for one, value in over if value])
-            )
+            bars = [(one, at, f"{at:.2f}") for one, at in over if at]
+            rows.append((title, bars))
     if not rows:
         raise ChartError(f"no chart: no row has both fastloop and {BASE}")
     if find_spec("matplotlib") is None:
         raise ChartError("no chart: python -m pip install matplotlib")
+    machine = data["machine"]
+    python = machine["python"].split(" ")[0]
+    title = f"Times as good as {BASE} (longer is better)"
+    caption = f"CPython {python}, {machine['cpu']}, {machine['date']}"
     for name, theme in files.items():
-        _draw(rows, data["machine"], theme, name)
+        charts.draw(rows, title, BASE, caption, name, theme)
 
 
 def both_themes(stem: str) -> dict[str, str]:
     """Return the files of a chart for light and dark pages."""
-    return {f"{stem}-{theme}.svg": theme for theme in THEMES}
-
-
-def _draw(rows: list[Bars], machine: dict, theme: str, name: str) -> None:
-    colours = {key: pair[theme == "dark"] for key, pair in COLOURS.items()}
-    title = f"Times as good as {BASE}"
-    high = 1.1 + len(rows) * 0.75
-    with new_figure(8, high, theme, layout="constrained") as drawn:
-        axes = drawn.subplots()
-        for place, (_, bars) in enumerate(rows):
-            for number, (loop, value) in enumerate(bars):
-                y = place + (number - (len(bars) - 1) / 2) * 0.26
-                own = loop == "fastloop"
-                colour = colours[loop if loop in COLOURS else BASE]
-                axes.barh(y, value, height=0.23, color=colour)
-                label_right(
-                    axes,
-                    f"{value:.2f}  {loop}",
-                    # The line of the base goes through no text.
-                    (max(value, 1), y),
-                    size=8.5,
-                    weight="bold" if own else "normal",
-                    color=colours["text" if own else "faint"],
-                )
-        axes.set_xlim(0, axes.get_xlim()[1] * 1.2)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [label for label, _ in rows])
-        axes.set_xticks([])
-        axes.tick_params(left=False, labelcolor=colours["text"])
-        axes.axvline(1, color=colours["faint"], linewidth=0.8, zorder=0)
-        axes.set_frame_on(False)
-        axes.annotate(
-            BASE,
-            (1, -0.6),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            size=8.5,
-            color=colours["faint"],
-        )
-        axes.set_title(
-            f"{title} (longer is better)", loc="left", pad=18, weight="bold"
-        )
-        python = machine["python"].split(" ")[0]
-        drawn.supxlabel(
-            f"CPython {python}, {machine['cpu']}, {machine['date']}",
-            size=8,
-            color=colours["faint"],
-        )
-        is_svg = name.endswith(".svg")
-        about = {"Title": title, "Date": None} if is_svg else None
-        # A png is looked at by itself.
-        drawn.savefig(name, transparent=is_svg, dpi=120, metadata=about)
+    return {f"{stem}-{theme}.svg": theme for theme in charts.THEMES}

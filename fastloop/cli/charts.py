@@ -1,210 +1,165 @@
-"""Draws the charts with matplotlib, as SVG that is good in light and dark.
+"""Draws how many times as good as one loop others are, with matplotlib.
 
-What is drawn has the colours of the light palette; in the SVG they become
-CSS variables, which a style sheet sets for both.
+What is drawn has the colours of the light palette.  In an SVG that is for any
+page they become CSS variables, which a style sheet sets for light and dark.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
-from .compare import figure
-from .default_loop import USUAL
+from .commands import Refused
 from .options import write_file
-from .result import Metric, Result
+from .result import Result
 
-__all__ = [
-    "COLOURS",
-    "STYLE",
-    "THEMES",
-    "label_right",
-    "new_figure",
-    "write_chart",
-]
+__all__ = ["THEMES", "Bars", "draw", "write_chart"]
 
-#: Metrics that have a chart, by kind of race.
-_SHOWN = {"http": ("rate", "cpu"), "program": ("time", "cpu")}
-#: Inches, of which SVG has 72 points.
-_WIDTH, _LEFT, _RIGHT, _ROW = 3.75, 0.9, 0.62, 0.36
+#: Inches of a bar, and of a row's bars with what is between rows.
+_BAR, _APART = 0.25, 0.2
+_WIDE = 8
 
 THEMES = ("light", "dark")
 #: The colour of a name in each theme.
-COLOURS = {
+_COLOURS = {
     "paper": ("#ffffff", "#0d1117"),
     "text": ("#1f2328", "#f0f6fc"),
     "faint": ("#59636e", "#9198a1"),
-    "line": ("#d1d9e0", "#3d444d"),
     "asyncio": ("#aab2bb", "#656c76"),
-    "uvloop": ("#d18616", "#d9963b"),
+    "other": ("#d18616", "#d9963b"),
     "fastloop": ("#0969da", "#4493f8"),
-    "other1": ("#8250df", "#ab7df8"),
-    "other2": ("#1a7f37", "#3fb950"),
-    "other3": ("#bf3989", "#db61a2"),
 }
+#: The title of a row, and its bars: a loop, how many times as good it is, and
+#: what is written at its end.
+Bars = tuple[str, list[tuple[str, float, str]]]
 
 
 def _palette(column: int) -> str:
-    each = (f"--{name}: {pair[column]};" for name, pair in COLOURS.items())
+    each = (f"--{name}: {pair[column]};" for name, pair in _COLOURS.items())
     return f":root {{ {' '.join(each)} }}"
 
 
-STYLE = f"""
+_STYLE = f"""<style>
 :root {{ color-scheme: light dark; }}
 {_palette(0)}
 @media (prefers-color-scheme: dark) {{ {_palette(1)} }}
-svg text {{ font-family: system-ui, sans-serif !important; }}
-"""
+</style>"""
 
 
 def _colour(name: str) -> str:
-    return COLOURS[name][0]
+    return _COLOURS[name][0]
 
 
-def _colour_of(label: str, result: Result) -> str:
-    if label in USUAL:
-        return _colour(label)
-    return _colour(f"other{result.labels.index(label) % 3 + 1}")
+def draw(
+    rows: list[Bars],
+    title: str,
+    base: str,
+    caption: str,
+    path: str,
+    theme: str = "",
+) -> None:
+    """Write a chart of ratios over base, .svg or .png.
 
-
-@contextmanager
-def new_figure(
-    width: float, height: float, theme: str = "light", **more: Any
-) -> Iterator[Any]:
-    """Make a figure of so many inches, drawn in the theme's colours."""
+    A theme is that of an SVG for one kind of page.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
-    column = THEMES.index(theme)
-    text, faint = COLOURS["text"][column], COLOURS["faint"][column]
     settings = {
-        "svg.hashsalt": "fastloop",
         "font.size": 9,
-        "text.color": text,
-        "axes.labelcolor": text,
-        "xtick.color": faint,
-        "ytick.color": faint,
+        "svg.hashsalt": "fastloop",
+        "svg.fonttype": "none",  # texts are texts
+        "text.color": _colour("text"),
+        "ytick.labelcolor": _colour("text"),
     }
+    most = max(len(bars) for _, bars in rows)
+    high = 1.1 + len(rows) * (most * _BAR + _APART)
+    out = io.BytesIO()
     with matplotlib.rc_context(settings):
-        yield Figure(figsize=(width, height), **more)
-
-
-def _svg(drawn: Any) -> str:
-    """Return the figure as an SVG element, whose texts are texts."""
-    import matplotlib
-
-    out = io.StringIO()
-    unknown = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        drawn = Figure(figsize=(_WIDE, high), layout="constrained")
+        _draw_bars(drawn.subplots(), rows, title, base)
+        drawn.supxlabel(caption, size=8, color=_colour("faint"))
+        if path.endswith(".png"):
+            paper = {"facecolor": _colour("paper")}
+            drawn.savefig(out, format="png", dpi=150, **paper)
+            write_file(path, out.getvalue())
+            return
+        unknown = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         drawn.savefig(out, format="svg", transparent=True, metadata=unknown)
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    for name, (light, _) in COLOURS.items():
-        text = text.replace(light, f"var(--{name})")
-    return text
+    svg = out.getvalue().decode()
+    write_file(path, _in_theme(svg[svg.index("<svg") :], theme))
 
 
-def _axes(drawn: Any, x: float, y: float, width: float, height: float) -> Any:
-    """Return axes without a frame at a place in inches, from below."""
-    across, up = drawn.get_size_inches()
-    place = (x / across, y / up, width / across, height / up)
-    axes = drawn.add_axes(place, frameon=False)
+def _in_theme(svg: str, theme: str) -> str:
+    for name, pair in _COLOURS.items():
+        colour = pair[THEMES.index(theme)] if theme else f"var(--{name})"
+        svg = svg.replace(pair[0], colour)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    return svg if theme else svg.replace(">", f">{_STYLE}", 1)
+
+
+def _draw_bars(axes: Any, rows: list[Bars], title: str, base: str) -> None:
+    most = max(len(bars) for _, bars in rows)
+    high = _BAR / (most * _BAR + _APART)
+    for place, (_, bars) in enumerate(rows):
+        for number, (loop, value, text) in enumerate(bars):
+            y = place + (number - (len(bars) - 1) / 2) * high
+            own = loop == "fastloop"
+            colour = _colour(loop if loop in _COLOURS else "other")
+            axes.barh(y, value, 0.9 * high, color=colour)
+            axes.annotate(
+                f"{text}  {loop}",
+                (max(value, 1), y),  # the line of the base goes through none
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                weight="bold" if own else "normal",
+                color=_colour("text" if own else "faint"),
+            )
+    axes.set_xlim(0, 1.2 * axes.get_xlim()[1])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.set_xticks([])
     axes.tick_params(length=0)
-    return axes
-
-
-def _write(drawn: Any, x: float, y: float, text: str, **more: Any) -> None:
-    """Write text; a $ in it starts no formula."""
-    drawn.text(x, y, text, parse_math=False, **more)
-
-
-def label_right(
-    axes: Any, text: str, place: tuple[float, float], **more: Any
-) -> None:
-    """Write to the right of a place."""
-    aside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
-    axes.annotate(text, place, **aside, **more)
-
-
-def _heading(axes: Any, title: str, right: str = "") -> None:
-    """Write above the axes, from the edge of the chart on."""
-    box = axes.get_position()
-    drawn = axes.figure
-    across, up = drawn.get_size_inches()
-    y = box.y1 + 0.1 / up
-    left = box.x0 - _LEFT / across
-    _write(drawn, left, y, title, size=10.5, weight="bold")
-    edge = left + _WIDTH / across
-    _write(drawn, edge, y, right, color=_colour("faint"), ha="right")
-
-
-def _bars(drawn: Any, x: float, y: float, result: Result, of: Metric) -> None:
-    """Draw a metric: a bar is the mean, a dot is one run."""
-    count = len(result.labels)
-    width = _WIDTH - _LEFT - _RIGHT
-    axes = _axes(drawn, x + _LEFT, y, width, _ROW * count)
-    unit = f", {of['unit']}" if of["unit"] else ""
-    title = f"{of['title']}{unit}"
-    better = "longer" if of["better"] == "more" else "shorter"
-    _heading(axes, title[0].upper() + title[1:], f"{better} is better")
-    every = [result.figures(label, of["key"]) for label in result.labels]
-    top = max((max(found) for found in every if found), default=0)
-    axes.set(xlim=(0, top or 1), ylim=(count - 0.5, -0.5), xticks=[])
-    axes.set_yticks(range(count), result.labels)
-    for row, (label, runs) in enumerate(
-        zip(result.labels, every, strict=True)
-    ):
-        mean = result.mean(label, of["key"])
-        own = "bold" if label == result.candidate else "normal"
-        axes.get_yticklabels()[row].set(color=_colour("text"), weight=own)
-        colour = _colour_of(label, result)
-        axes.barh(row, mean or 0, 0.66, color=colour, clip_on=False)
-        axes.scatter(
-            runs,
-            [row + (n % 4 - 1.5) / 10 for n in range(len(runs))],
-            s=5,
-            color=_colour("text"),
-            alpha=0.5,
-            linewidths=0,
-            clip_on=False,
-            zorder=3,
-        )
-        end = max([mean or 0, *runs])
-        label_right(axes, figure(mean), (end, row), weight=own)
+    axes.set_frame_on(False)
+    axes.axvline(1, color=_colour("faint"), linewidth=0.8, zorder=0)
+    axes.annotate(
+        base,
+        (1, -0.6),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="center",
+        color=_colour("faint"),
+    )
+    # A $ in a title starts no formula.
+    axes.set_title(title, loc="left", pad=18, weight="bold", parse_math=False)
 
 
 def write_chart(result: Result, path: str) -> None:
-    """Write one file for a README: two metrics, .svg or .png."""
-    metrics = [result.metric(k) for k in _SHOWN[result.data["kind"]]]
+    """Write the chart of a result for a README: over the first other loop."""
+    base = result.others()[0]
+    rows: list[Bars] = []
+    for metric in result.metrics:
+        bars = []
+        for label in result.labels:
+            found = result.against(base, metric, label)
+            if label != base and found:
+                text = f"{found.ratio:.2f}{'' if found.sure else ' ?'}"
+                bars.append((label, found.ratio, text))
+        if bars:
+            rows.append((metric["title"], bars))
+    if not rows:
+        raise Refused(f"{path} is not written: there is no ratio to draw")
     machine = result.data["machine"]
     python = machine["python"].split(" ")[0]
-    where = (
-        f"CPython {python}, {machine['cpu']}, {machine['date']}; a bar is the "
-        f"geometric mean of {result.rounds}, a dot one run"
+    draw(
+        rows,
+        f"{shorten(result.data['what'], 70)}\n"
+        f"Times as good as {base} (longer is better)",
+        base,
+        f"CPython {python}, {machine['cpu']}, {machine['date']}; geometric "
+        f"means of {result.rounds}; ?: may be chance",
+        path,
     )
-    height, gap = _ROW * len(result.labels), 0.4
-    across, up = 2 * _WIDTH + gap, height + 1.1
-    with new_figure(across, up) as drawn:
-        for place, metric in enumerate(metrics):
-            _bars(drawn, place * (_WIDTH + gap), 0.32, result, metric)
-        name = result.data["what"]
-        _write(drawn, 0, 1 - 0.22 / up, name, size=13, weight="bold")
-        _write(drawn, 0, 0.08 / up, where, color=_colour("faint"))
-        if path.endswith(".png"):
-            paper = {"facecolor": _colour("paper"), "pad_inches": 0.15}
-            out = io.BytesIO()
-            drawn.savefig(
-                out, format="png", dpi=200, bbox_inches="tight", **paper
-            )
-            write_file(path, out.getvalue())
-            return
-        svg = _svg(drawn)
-    size = f'width="{across * 96:.0f}" height="{up * 96:.0f}"'
-    svg = svg.replace("<svg", f"<svg {size}", 1)
-    head, end, rest = svg.partition(">")
-    write_file(path, f"{head}{end}<style>{STYLE}</style>{rest}")

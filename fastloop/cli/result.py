@@ -59,10 +59,6 @@ class Result:
         number = self.finished
         return "1 round" if number == 1 else f"{number} rounds"
 
-    def metric(self, key: str) -> Metric:
-        """Return the metric of that key."""
-        return next(m for m in self.metrics if m["key"] == key)
-
     def figures(self, label: str, key: str) -> list[float]:
         """Return a loop's figures of a metric, round by round."""
         return [run[key] for run in self.runs[label] if key in run]
@@ -76,16 +72,19 @@ class Result:
         found = [run[key] for run in runs if key in run]
         return mean(found) if found else None
 
-    def against(self, base: str, metric: Metric) -> Comparison | None:
-        """Compare the candidate with another loop.
+    def against(
+        self, base: str, metric: Metric, loop: str = ""
+    ) -> Comparison | None:
+        """Compare a loop, or else the candidate, with another one.
 
         None if the program took one of the two loops nowhere, or there are
         too few rounds.
         """
-        if {self.candidate, base} & set(self.data["untaken"]):
+        loop = loop or self.candidate
+        if {loop, base} & set(self.data["untaken"]):
             return None
         key = metric["key"]
-        rounds = zip(self.runs[self.candidate], self.runs[base], strict=False)
+        rounds = zip(self.runs[loop], self.runs[base], strict=False)
         pairs = [(a[key], b[key]) for a, b in rounds if key in a and key in b]
         own, other = zip(*pairs, strict=True) if pairs else ((), ())
         return compare(own, other, metric["better"])

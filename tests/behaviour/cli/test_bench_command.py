@@ -241,7 +241,8 @@ def test_whether_there_is_a_gil_is_what_the_runs_say(fastloop_command):
 
 def test_any_command_can_be_drawn_and_shown(fastloop_command):
     """A $ is no mathematics, and not each terminal has each letter."""
-    words = ("bench", *SHORT, "--plot", "chart.png", "-c", "'$ { $', 'µ'")
+    program = f"'$ {{ $', 'µ'; {PROGRAM}"
+    words = ("bench", *SHORT, "--plot", "chart.png", "-c", program)
     env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = fastloop_command.python("-m", "fastloop", *words, **env)
     assert done.returncode == 0, done.stderr
