@@ -149,7 +149,9 @@ def fuzz(name: str, options: list[str]) -> None:
         for one in names:
             importlib.import_module(one)
     run, module = _load(name)
-    words = [sys.argv[0], f"-max_len={module.MOST_BYTES}", *options]
+    # As what libFuzzer starts itself again to merge.
+    itself = f"{sys.executable} {sys.argv[0]} --child {name}"
+    words = [itself, f"-max_len={module.MOST_BYTES}", *options]
     atheris.Setup(words, lambda data: run(Tape(data)))
     atheris.Fuzz()
 

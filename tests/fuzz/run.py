@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import hashlib
 import os
 import random
 import re
@@ -23,6 +24,8 @@ TARGETS = sorted(path.stem[5:] for path in HERE.glob("fuzz_*.py"))
 HANG = 30
 #: Inputs that are run again and again at the end, to see memory grow.
 AGAIN = 60
+#: Of each target's corpus, the smallest inputs that reach anything new.
+KEPT_BYTES = 24 * 1024
 
 
 def environment() -> dict[str, str]:
@@ -59,12 +62,27 @@ def call(words: list[str], log: Path, env: dict[str, str]) -> str:
     return ""
 
 
-def begin(corpus: Path) -> None:
-    """Write some inputs by chance, where there are none."""
+def unpack(target: str, corpus: Path) -> None:
+    """Write the inputs that are kept in the repository, a file for each."""
     corpus.mkdir(parents=True, exist_ok=True)
-    if not any(corpus.iterdir()):
-        for n in range(50):
-            (corpus / str(n)).write_bytes(random.Random(n).randbytes(99))
+    kept = HERE / "corpus" / f"{target}.txt"
+    lines = kept.read_text().split() if kept.exists() else []
+    found = [bytes.fromhex(line) for line in lines]
+    for data in found or (random.Random(n).randbytes(99) for n in range(50)):
+        (corpus / hashlib.sha1(data).hexdigest()).write_bytes(data)
+
+
+def keep(target: str, folder: Path, env: dict[str, str]) -> None:
+    """Put the inputs that reach something new into the repository."""
+    with tempfile.TemporaryDirectory(dir=folder) as small:
+        words = [small, str(folder / "corpus"), "-merge=1"]
+        call(["--child", target, *words], folder / "merge.log", env)
+        found = [path.read_bytes() for path in Path(small).iterdir()]
+    lines: list[str] = []
+    for data in sorted(found, key=lambda data: (len(data), data)):
+        if sum(map(len, lines)) + 2 * len(data) < KEPT_BYTES:
+            lines.append(data.hex())
+    (HERE / "corpus" / f"{target}.txt").write_text("\n".join(lines) + "\n")
 
 
 def summary(text: str) -> str:
@@ -80,11 +98,11 @@ def summary(text: str) -> str:
     )
 
 
-def fuzz(target: str, seconds: int, env: dict[str, str]) -> bool:
+def fuzz(target: str, seconds: int, env: dict[str, str], save: bool) -> bool:
     """Run one target; return whether nothing was found."""
     folder = TOP / "build" / "fuzz" / target
     corpus = folder / "corpus"
-    begin(corpus)
+    unpack(target, corpus)
     words = [
         str(corpus),
         f"-max_total_time={seconds}",
@@ -102,6 +120,8 @@ def fuzz(target: str, seconds: int, env: dict[str, str]) -> bool:
         print(f"timeout-* is its input: {HERE}/run.py {target} FILE")
         return False
     print(f"fuzz: {target}: {said}", flush=True)
+    if save:
+        keep(target, folder, env)
     files = sorted(map(str, corpus.iterdir()))
     words = ["--replay", target, *files[:AGAIN]]
     ended = call(words, folder / "replay.log", env)
@@ -127,6 +147,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/fuzz/run.py")
     parser.add_argument("words", nargs="*", metavar="TARGET or FILE")
     parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument(
+        "--save", action="store_true", help="write tests/fuzz/corpus"
+    )
     options = parser.parse_args()
     targets = [word for word in options.words if word in TARGETS]
     files = [word for word in options.words if word not in TARGETS]
@@ -141,7 +164,7 @@ def main() -> int:
     found = [
         target
         for target in targets or TARGETS
-        if not fuzz(target, options.seconds, env)
+        if not fuzz(target, options.seconds, env, options.save)
     ]
     print(f"fuzz: findings in {', '.join(found) or 'no target'}")
     return 1 if found else 0
