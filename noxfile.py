@@ -119,7 +119,7 @@ THREADS = "tests/fuzz/threaded.py"
 #: ThreadSanitizer takes a thread of a forked child for the parent's thread of
 #: that number, and ends the child ("dup thread with used id").
 NOT_FORKED = (
-    "-k 'not [asyncio and not forked_child_starts and not fastloop-fork "
+    "-k 'not [asyncio and not fastloop-fork "
     "and not child_leaves_the_parents_run'"
 )
 PYTEST = "python -m pytest -q"

@@ -232,41 +232,16 @@ def test_closing_while_others_add_and_remove_readers(fast_script):
     )
 
 
-def test_calls_that_are_not_for_other_threads(fast_script):
-    """Under a GIL they do no harm; without one neither."""
-    fast_script("""
-ran = [[] for _ in range(4)]
-with Running() as loop:
-    def calls(number):
-        kept = []
-        for n in range(400):
-            loop.call_soon(ran[number].append, n)
-            loop.call_later(0, ran[number].append, n)
-            kept.append(loop.call_later(60, print))
-            if n % 3 == 0:
-                kept.pop(n % len(kept)).cancel()
-            future = loop.create_future()
-            future.add_done_callback(lambda f: ran[number].append(f.result()))
-            future.set_result(n)
-        for timer in kept:
-            timer.cancel()
-    in_threads(4, calls)
-    done = threading.Event()
-    def look():
-        left.append(len(loop._scheduled))
-        done.set()
-    left = []
-    loop.call_soon_threadsafe(loop.call_later, 0.01, look)
-    done.wait(100)
-    assert left == [0]
-for numbers in ran:
-    assert sorted(numbers) == sorted([*range(400)] * 3)
-""")
-
-
-#: How a thread runs the loop meanwhile, if one does.
+#: Whether a thread runs the loop meanwhile.
 DRIVERS = {
     "before the first run": "in_threads(2, calls)",
+    "in a run": """
+thread = threading.Thread(target=loop.run_forever)
+thread.start()
+in_threads(2, calls)
+loop.call_soon_threadsafe(loop.stop)
+thread.join()
+""",
     "between short runs": """
 def drive():
     while calling:
@@ -277,22 +252,32 @@ in_threads(3, lambda number: calls(number) if number < 2 else drive())
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-def test_calls_while_no_thread_runs_the_loop(fast_script, driver):
-    """Any thread may begin a run.  asyncio's heap of timers is not made for
-    other threads.
+def test_calls_that_are_not_for_other_threads(fast_script, driver):
+    """Under a GIL they do no harm; without one neither.
+
+    asyncio's heap of timers is not made for other threads.
     """
     fast_script(
         """
 loop = new_loop()
-ran, timed = [[], []], [[], []]
+ran, timed, ended = [[], []], [[], []], [[], []]
 calling = [0, 1]
 
 def calls(number):
+    kept = []
     for n in range(1000):
         loop.call_soon(ran[number].append, n)
         timer = loop.call_later(0, timed[number].append, n)
         if n % 2:
             timer.cancel()
+        kept.append(loop.call_later(60, print))
+        if n % 3 == 0:
+            kept.pop(n % len(kept)).cancel()
+        future = loop.create_future()
+        future.add_done_callback(lambda f: ended[number].append(f.result()))
+        future.set_result(n)
+    for timer in kept:
+        timer.cancel()
     calling.remove(number)
 """
         + DRIVERS[driver]
@@ -301,7 +286,7 @@ loop.run_until_complete(asyncio.sleep(0.001))
 assert not loop._scheduled
 loop.close()
 for number in range(2):
-    assert ran[number] == list(range(1000))
+    assert ran[number] == ended[number] == list(range(1000))
     assert len(timed[number]) == len(set(timed[number]))
     assert set(timed[number]) >= set(range(0, 1000, 2))
 """
