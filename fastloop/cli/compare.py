@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,8 +37,6 @@ METHOD = (
 #: Rounds from which on an insignificant difference counts as none.
 ENOUGH_ROUNDS = 5
 _LEAST = math.log(1.01)
-#: The most rounds that are worth their time.
-_MOST_ROUNDS = 100
 _STEPS = 20_000
 #: The logarithm of what is too large to matter; a float has little more.
 _FAR = 700.0
@@ -50,8 +47,7 @@ class Comparison:
     """How many times as good; sure is False if it may be chance.
 
     low_95 and high_95 are the interval which a benchmark's tables show,
-    low_999 and high_999 (99.9 %) the one by which sure is judged.  rounds is
-    how many would make it sure if they are like these; 0 if no number would.
+    low_999 and high_999 (99.9 %) the one by which sure is judged.
     """
 
     ratio: float
@@ -60,7 +56,6 @@ class Comparison:
     sure: bool
     low_999: float
     high_999: float
-    rounds: int
 
     def is_within(self, least: float) -> bool:
         """Say whether the interval lies between least and its inverse."""
@@ -78,26 +73,23 @@ class Comparison:
         """The interval that it is judged by, in words."""
         return f"99.9 % interval {self.bounds}"
 
-    def doubt(self, option: str) -> str:
-        """Say why it is not sure; option sets the number of rounds."""
+    @property
+    def doubt(self) -> str:
+        """Why it is not sure, in words."""
         found = f"{self.ratio:.2f} times, {self.interval}"
-        if self.rounds > _MOST_ROUNDS:
-            return f"{found}; it would take more than {_MOST_ROUNDS} rounds"
-        if self.rounds:
-            return f"{found}; about {option}={self.rounds} would tell"
         if self.low_999 <= 1 <= self.high_999:
             return found
         return f"{found}; the difference is below 1 %"
 
-    def verdict(self, own: str, did: str, base: str, option: str) -> str:
+    def verdict(self, own: str, did: str, base: str) -> str:
         """Say what own did, such as "is as fast", if it is significant.
 
-        did has "{}" in the place of "2.00 times".  option sets the rounds.
+        did has "{}" in the place of "2.00 times".
         """
         times = f"{self.ratio:.2f} times"
         if not self.sure:
             none = "no significant difference"
-            return f"{own} and {base}: {none} ({self.doubt(option)})"
+            return f"{own} and {base}: {none} ({self.doubt})"
         slower = " and so is slower" if self.ratio < 1 else ""
         return f"{own} {did.format(times)} {base}{slower} ({self.interval})"
 
@@ -145,14 +137,10 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
     middle = statistics.fmean(logs)
     spread = statistics.stdev(logs)
 
-    def error(outside: float, rounds: int) -> float:
-        quantile = _cached_quantile(outside, rounds - 1)
-        return quantile * spread / math.sqrt(rounds)
-
-    near, far = (error(outside, len(logs)) for outside in (0.05, 0.001))
-    # bisect: more rounds have a smaller error.
-    more = range(ENOUGH_ROUNDS, _MOST_ROUNDS + 1)
-    short = bisect(more, -abs(middle), key=lambda n: -error(0.001, n))
+    error = spread / math.sqrt(len(logs))
+    near, far = (
+        error * t_quantile(outside, len(logs) - 1) for outside in (0.05, 0.001)
+    )
     return Comparison(
         math.exp(middle),
         math.exp(middle - near),
@@ -160,10 +148,10 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
         abs(middle) > max(far, _LEAST),
         math.exp(max(middle - far, -_FAR)),
         math.exp(min(middle + far, _FAR)),
-        ENOUGH_ROUNDS + short if abs(middle) > _LEAST else 0,
     )
 
 
+@cache
 def t_quantile(outside: float, freedom: int) -> float:
     """Return the t beyond which, on both sides, lies this probability.
 
@@ -177,6 +165,3 @@ def t_quantile(outside: float, freedom: int) -> float:
     while beyond > 0:
         beyond -= weights.pop()
     return math.sqrt(freedom) * math.tan(len(weights) * step)
-
-
-_cached_quantile = cache(t_quantile)

@@ -180,10 +180,10 @@ class Result:
         if not found.sure and self.finished < ENOUGH_ROUNDS:
             doubt = f"{found.ratio:.2f} times"
             if self._has_intervals():
-                doubt = found.doubt("--runs")
+                doubt = found.doubt
             return f"{self.rounds} cannot tell {own} from {base} ({doubt})"
         if self.data["kind"] == "http":
             did = "answers {} as many requests a second as"
         else:
             did = "is {} as fast as"
-        return found.verdict(own, did, base, "--runs")
+        return found.verdict(own, did, base)
