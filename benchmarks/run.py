@@ -87,11 +87,6 @@ def parse_arguments() -> argparse.Namespace:
         help="write what README.md and docs there say of the report",
     )
     add(
-        "--page",
-        metavar="FILE",
-        help="measure nothing: --pages from this report",
-    )
-    add(
         "--chart",
         metavar="STEM",
         help="draw the report's chart: STEM-light.svg and STEM-dark.svg",
@@ -295,9 +290,8 @@ def write(args: argparse.Namespace, data: dict) -> None:
     also = json.loads(Path(args.also).read_text()) if args.also else None
     if args.json:
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
-    page = markdown.text(data, also) if args.results or args.pages else ""
     if args.results:
-        Path(args.results).write_text(page)
+        Path(args.results).write_text(markdown.text(data, also))
     files = dict.fromkeys(args.plot or (), "")
     files |= chart.both_themes(args.chart) if args.chart else {}
     try:
@@ -306,7 +300,7 @@ def write(args: argparse.Namespace, data: dict) -> None:
     except (ValueError, chart.ChartError) as error:
         say(f"run.py: {error}")
     if args.pages:
-        for sentence in words.write_pages(args.pages, page):
+        for sentence in words.write_pages(args.pages, data, also):
             say(f"run.py: {sentence}")
 
 
@@ -321,21 +315,6 @@ def closing(args: argparse.Namespace, data: dict) -> list[str]:
     ]
 
 
-def write_again(args: argparse.Namespace) -> int:
-    """Write the pages that quote a report that is there; return the exit
-    status.
-    """
-    try:
-        if not args.pages:
-            raise ValueError("--page needs --pages")
-        wrong = words.write_pages(args.pages, Path(args.page).read_text())
-    except (ValueError, OSError) as error:
-        wrong = [str(error)]
-    for sentence in wrong:
-        say(f"run.py: {sentence}")
-    return 2 if wrong else 0
-
-
 def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
@@ -344,8 +323,6 @@ def main() -> int:
         # nohup has it go on.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
-    if args.page:
-        return write_again(args)
     known = case.all_cases()
     if args.list:
         for name, one in known.items():

@@ -1,8 +1,4 @@
-"""Writes what other pages say of a report (RESULTS.md).
-
-It reads the report's text and not the run, so that the pages can be written
-again where the run's JSON is gone.
-"""
+"""Writes what other pages say of a run."""
 
 from __future__ import annotations
 
@@ -13,8 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from harness import chart
-from harness.case import all_cases
-from harness.report import ratio
+from harness.markdown import (
+    best_peer,
+    over_best,
+    place,
+    rows_of_one,
+    sentences,
+)
+from harness.report import figure, ratio, short, times
 
 #: The rows that the words name, and their names there.
 ROWS = {
@@ -34,43 +36,13 @@ AT_ONCE = (
     "aiohttp",
 )
 FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
+BASES = ("asyncio", "uvloop")
 THREADS = "two threads over one, "
-FIGURES, COUNTS = "## Every loop's figures", "## Every loop's counts"
-#: What the report says of the run, and what is wrong if it does not.
-FACTS = {
-    "python": r"^- CPython (\d+\.\d+)",
-    "cpus": r", (\d+) CPUs?,",
-    "places": r"^((?:- Against .*\n)+)",
-}
-SLOWER = re.compile(r"^Rows slower than \w+:\n\n((?:- .*\n)+)", re.MULTILINE)
 BETWEEN = re.compile(
     r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
 )
-#: The cells of a table's row, by their column.
-Cells = dict[str, str]
-#: The rows of tables, by their titles.
-Table = dict[str, Cells]
-
-
-def cells(part: str) -> Table:
-    """Return the cells of a part's tables, by the titles of their rows."""
-    found: Table = {}
-    head: list[str] = []
-    for line in part.splitlines():
-        each = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if each[0] == "row":
-            head = each
-        elif line.startswith("| ") and head and each[0] != "---":
-            # The other run's table has a row only where it was measured.
-            kept = dict(zip(head, each, strict=True))
-            if kept.get("fastloop"):
-                found[each[0]] = kept
-    return found
-
-
-def first(cell: str) -> str:
-    """Return the figure of a cell without its spread."""
-    return "failed" if "failed" in cell else cell.split(" ")[0]
+#: The rows of a run, by their keys.
+Rows = dict[str, dict]
 
 
 def in_short(data: dict) -> list[str]:
@@ -80,39 +52,26 @@ def in_short(data: dict) -> list[str]:
     for key in filter(rows.get, ROWS):
         parts = [
             f"{over:.{digits}f} times {base}"
-            for base, digits in (("asyncio", 1), ("uvloop", 2))
+            for base, digits in zip(BASES, (1, 2), strict=True)
             if (over := ratio(rows[key], "fastloop", base))
         ]
         lines += [f"{ROWS[key]}: {', '.join(parts)}"] if parts else []
     return lines
 
 
-def fact(page: str, name: str) -> str:
-    """Return what the report says; raise ValueError if it does not."""
-    match = re.search(FACTS[name], page, re.MULTILINE)
-    if match is None:
-        raise ValueError(f"the report does not say: {name}")
-    return match[1]
-
-
-def titles(rows: Table, keys: Iterable[str]) -> list[str]:
-    """Return the titles of rows; raise ValueError where the report lacks
-    one.
-    """
-    known = {
-        row.key: row.title for c in all_cases().values() for row in c.rows
-    }
+def picked(rows: Rows, keys: Iterable[str]) -> list[dict]:
+    """Return rows; raise ValueError where one lacks a ratio."""
     for key in keys:
-        one = rows.get(known[key], {})
-        if not (one.get("over uvloop") and one.get("over asyncio")):
-            raise ValueError(f"the report has no ratios of {key}")
-    return [known[key] for key in keys]
+        row = rows.get(key)
+        if not row or not all(ratio(row, "fastloop", one) for one in BASES):
+            raise ValueError(f"the run has no ratios of {key}")
+    return [rows[key] for key in keys]
 
 
-def expected(rows: Table) -> str:
+def expected(rows: Rows) -> str:
     """Return what a user may expect."""
     over = (
-        [float(rows[title]["over asyncio"]) for title in titles(rows, keys)]
+        [ratio(row, "fastloop", "asyncio") for row in picked(rows, keys)]
         for keys in (AT_ONCE, FASTAPI)
     )
     servers, fastapi = (f"{min(one):.1f} to {max(one):.1f}" for one in over)
@@ -123,69 +82,77 @@ def expected(rows: Table) -> str:
     )
 
 
-def table_line(name: str, row: Cells, figures: Cells) -> str:
+def cell(row: dict, loop: str) -> str:
+    """Return a loop's figure in a row."""
+    failed = row["loops"].get(loop, {}).get("error")
+    return "failed" if failed else short(figure(row, loop))
+
+
+def table_line(name: str, row: dict) -> str:
     """Return fastloop's figure in a row, and those of others with how many
     times as good it is.
     """
-    found = [name, row["unit"], first(figures["fastloop"])]
+    found = [name, row["unit"], cell(row, "fastloop")]
     for loop in ("asyncio", "uvloop", "zuvloop"):
-        own, over = first(figures.get(loop, "")), row.get(f"over {loop}")
-        both = over and own[:1].isdigit()
-        found.append(f"{own} ({over})" if both else own)
-    found.append(f"{first(row['best peer'])} ({first(row['over the best'])})")
+        own, over = cell(row, loop), times(ratio(row, "fastloop", loop))
+        found.append(f"{own} ({over})" if over and own != "failed" else own)
+    found.append(f"{best_peer(row)} ({over_best(row).split(' ')[0]})")
     return f"| {' | '.join(found)} |"
 
 
-def rows_of(page: str, names: dict[str, str], newcomer: bool) -> list[str]:
+def rows_of(
+    rows: Rows, machine: dict, names: dict[str, str], newcomer: bool
+) -> list[str]:
     """Return the rows of these keys as a table, and what they say.
 
     A newcomer gets the slower rows as well, and no count of other peers.
     """
-    part, _, more = page.partition(FIGURES)
-    rows, figures = cells(part), cells(more.partition(COUNTS)[0])
-    shown = [dict(zip(titles(rows, names), names.values(), strict=True))]
-    places = fact(page, "places").removeprefix("- ").rstrip().split("\n- ")
+    shown = [dict(zip(names.values(), picked(rows, names), strict=True))]
+    places = sentences([*rows.values()])
     if newcomer:
-        slower = "".join(SLOWER.findall(page)).splitlines()
-        shown.append({line[2:]: line[2:] for line in slower})
+        shown.append(
+            {
+                row["title"]: row
+                for peer in BASES
+                for row in rows.values()
+                if place(row, peer) == "**behind**"
+            }
+        )
         places = [one for one in places if "best peer" not in one]
     lines = ["| | unit | fastloop | asyncio | uvloop | zuvloop | best peer |"]
     lines += ["|---|---|---:|---:|---:|---:|---|"]
     for some in shown:
         if len(lines) > 2 and some:
             lines.append("| **slower than asyncio or uvloop:** | | | | | | |")
-        lines += [
-            table_line(name, rows[title], figures[title])
-            for title, name in some.items()
-        ]
+        lines += [table_line(name, row) for name, row in some.items()]
+    python = ".".join(machine["python"].split(".")[:2])
     facts = (
-        f"CPython {fact(page, 'python')}, {fact(page, 'cpus')} CPUs; two "
-        "threads on a free-threaded CPython. In brackets: how many times as "
-        "good fastloop is. "
-        f"{' '.join(places)} Inconclusive: the 95 % interval of the ratio "
+        f"CPython {python}, {len(machine['cpus'])} CPUs; two threads on a "
+        "free-threaded CPython. In brackets: how many times as good fastloop "
+        f"is. {' '.join(places)} Inconclusive: the 95 % interval of the ratio "
         "includes 1."
     )
     told = (textwrap.fill(text, 79) for text in (expected(rows), facts))
     return [next(told), "", *lines, "", *told]
 
 
-def threads(page: str) -> list[str]:
+def threads(rows: Rows, machine: dict) -> list[str]:
     """Return a table of two threads; raise ValueError where none was
     measured.
     """
     lines = [
-        f"| {title.removeprefix(THREADS)} | {first(one['asyncio'])} "
-        f"| {first(one['fastloop'])} |"
-        for title, one in cells(page.partition(FIGURES)[2]).items()
-        if title.startswith(THREADS) and one.get("asyncio")
+        f"| {row['title'].removeprefix(THREADS)} | {cell(row, 'asyncio')} "
+        f"| {cell(row, 'fastloop')} |"
+        for row in rows.values()
+        if row["title"].startswith(THREADS) and row["loops"]
     ]
     if not lines:
-        raise ValueError("the report has no row of two threads")
+        raise ValueError("the run has no row of two threads")
     head = ["| two threads over one | asyncio | fastloop |", "|---|---|---|"]
     return [*head, *lines]
 
 
-#: The pages that quote a report, and what stands between their marks.
+#: The pages that quote a run, and what stands between their marks.
 PAGES = {
     "README.md": partial(rows_of, names=ROWS, newcomer=True),
     "docs/index.md": partial(rows_of, names=ROWS, newcomer=True),
@@ -194,15 +161,17 @@ PAGES = {
 }
 
 
-def write_pages(folder: str, page: str) -> list[str]:
-    """Write what the pages in a folder say of a report.
+def write_pages(folder: str, data: dict, also: dict | None) -> list[str]:
+    """Write what the pages in a folder say of a run and the one beside it.
 
     Returns what is wrong, a sentence for each page that is left as it is.
     """
+    every = rows_of_one(data, also) + (also["rows"] if also else [])
+    rows = {row["row"]: row for row in every}
     wrong = []
     for name, make in PAGES.items():
         try:
-            write_block(Path(folder, name), make(page))
+            write_block(Path(folder, name), make(rows, data["machine"]))
         except (ValueError, OSError) as error:
             wrong.append(f"{name} is left as it is: {error}")
     return wrong

@@ -6,14 +6,12 @@ import json
 import os
 import select
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from fastloop.cli.compare import compare
 
-from .conftest import BENCHMARKS, TOP, asked
+from .conftest import asked
 
 LIST_ROWS = """
 import sys
@@ -251,34 +249,3 @@ def test_a_row_has_a_place_by_each_count(own, peer, kind, cell, place):
     assert sentence.strip() == (
         f"By {name} for an operation, fastloop is {place} in 1 of 1 rows."
     )
-
-
-QUOTING = (
-    "README.md",
-    "docs/index.md",
-    "docs/performance.md",
-    "docs/one-process-many-loops.md",
-)
-
-
-def write_pages(folder, report):
-    words = [BENCHMARKS / "run.py", "--page", report, "--pages", folder]
-    return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=60
-    )
-
-
-@pytest.fixture
-def pages(tmp_path):
-    """A folder with the pages that quote the report."""
-    (tmp_path / "docs").mkdir()
-    for name in QUOTING:
-        (tmp_path / name).write_text((TOP / name).read_text())
-    return tmp_path
-
-
-def test_pages_say_what_the_report_says(pages):
-    done = write_pages(pages, BENCHMARKS / "RESULTS.md")
-    assert (done.returncode, done.stderr) == (0, "")
-    for name in QUOTING:
-        assert (pages / name).read_text() == (TOP / name).read_text()
