@@ -82,8 +82,9 @@ def draw(
         _draw_bars(drawn.subplots(), rows, title, base)
         drawn.supxlabel(caption, size=8, color=_colour("faint"))
         if path.endswith(".png"):
-            paper = {"facecolor": _colour("paper")}
-            drawn.savefig(out, format="png", dpi=150, **paper)
+            drawn.savefig(
+                out, format="png", dpi=150, facecolor=_colour("paper")
+            )
             write_file(path, out.getvalue())
             return
         unknown = dict.fromkeys(("Date", "Creator", "Format", "Type"))

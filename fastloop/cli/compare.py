@@ -139,7 +139,8 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
 
     error = spread / math.sqrt(len(logs))
     near, far = (
-        error * t_quantile(outside, len(logs) - 1) for outside in (0.05, 0.001)
+        error * _cached_quantile(outside, len(logs) - 1)
+        for outside in (0.05, 0.001)
     )
     return Comparison(
         math.exp(middle),
@@ -151,7 +152,6 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
     )
 
 
-@cache
 def t_quantile(outside: float, freedom: int) -> float:
     """Return the t beyond which, on both sides, lies this probability.
 
@@ -165,3 +165,6 @@ def t_quantile(outside: float, freedom: int) -> float:
     while beyond > 0:
         beyond -= weights.pop()
     return math.sqrt(freedom) * math.tan(len(weights) * step)
+
+
+_cached_quantile = cache(t_quantile)
