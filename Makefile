@@ -81,6 +81,15 @@ edges:
 
 lint:
 	@$(SETUP) build test lint
+	$(PY) -m ruff check -q $(PYTHON_PARTS)
+	$(PY) -m ruff format -q --check $(PYTHON_PARTS)
+	find src \( -name '*.c' -o -name '*.h' \) \
+		-exec clang-format --dry-run -Werror {} +
+	for version in 3.11 3.12 3.13 3.14 3.15; do \
+		$(PY) -m mypy --strict --python-version $$version fastloop || exit; \
+	done
+	$(PY) -m mypy.stubtest --concise --mypy-config-file \
+		pyproject.toml fastloop._core
 	FASTLOOP_LINT_STRICT=1 $(PY) -m pytest tests/lint $(ARGS)
 
 format:

@@ -102,9 +102,9 @@ WITHOUT_GIL = " ".join(
 )
 WHEELS = ("3.11", "3.13", "3.14", "3.14t", "3.15")
 MANY_LOOPS = "tests/interop/test_one_process_many_loops.py"
-#: Compiled by clang once; the gate has both compilers and clang-tidy.
-SHORT_LINT = """--ignore=tests/lint/test_analysis.py
--k 'not gcc and not clang-release and not two_wheels'"""
+#: What the gate has besides: clang-tidy, and wheels.
+SHORT_LINT = "--ignore=tests/lint/test_analysis.py -k 'not two_wheels'"
+LINT = f"make lint TURN='flock {LOGS}/setup.lock'"
 #: What ThreadSanitizer looks at; the rest has one thread.
 THREADED = sorted(
     str(path.relative_to(TOP))
@@ -330,9 +330,8 @@ own(
 stage(
     "lint",
     "style, layers, sizes, stubs",
-    f"{PYTEST} tests/lint {SHORT_LINT}",
+    f'{LINT} ARGS="-q {SHORT_LINT}"',
     needs="test lint",
-    FASTLOOP_LINT_STRICT="1",
 )
 stage(
     "3.11-programs",
@@ -473,11 +472,10 @@ stage(
 )
 stage(
     "lint-all",
-    "two compilers, clang-tidy",
-    f"{PYTEST} tests/lint",
+    "the same, and clang-tidy",
+    f"{LINT} ARGS=-q",
     needs="test lint",
     part="lint",
-    FASTLOOP_LINT_STRICT="1",
 )
 stage(
     "publish",

@@ -1,31 +1,12 @@
-"""Reads C as far as the lint tests need: no comments, functions, includes.
-
-It leans on the layout that clang-format enforces: a function's body opens and
-closes with a brace in the first column.
-"""
+"""Reads C as far as the lint tests need: no comments, includes."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 TOKEN = re.compile(
     r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S
 )
-NAME_LINE = re.compile(r"^(\w+)\(")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^">]+)[">]', re.M)
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function's definition: its name and the lines it takes."""
-
-    name: str
-    first: int
-    last: int
-
-    @property
-    def lines(self) -> int:
-        return self.last - self.first + 1
 
 
 def without_comments(text: str, strings: bool = False) -> str:
@@ -38,24 +19,6 @@ def without_comments(text: str, strings: bool = False) -> str:
         return re.sub(r"[^\n]", " ", found)
 
     return TOKEN.sub(blank, text)
-
-
-def functions(text: str) -> list[Function]:
-    """The functions that TEXT defines."""
-    lines = without_comments(text, strings=True).split("\n")
-    found = []
-    name, first, inside = "", 0, False
-    for number, line in enumerate(lines, 1):
-        match = NAME_LINE.match(line)
-        if not inside and match:
-            name, first = match[1], number
-        elif line.startswith("{") and name:
-            inside = True
-        elif line.startswith("}"):
-            if inside:
-                found.append(Function(name, first, number))
-            name, inside = "", False
-    return found
 
 
 def includes(text: str) -> list[tuple[bool, str]]:

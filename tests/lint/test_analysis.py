@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import TOP, c_files, short
-from .test_compile import BUILDS, FLAGS, libuv_flags
+from .test_compile import FLAGS, libuv_flags
 
 CACHE = Path(
     os.environ.get("FASTLOOP_CACHE") or Path.home() / ".cache" / "fastloop"
@@ -31,7 +31,7 @@ def fingerprint(tool, path, flags):
 
 @pytest.mark.parametrize("path", c_files(".c"), ids=short)
 def test_clang_tidy(tool, path):
-    flags = [*FLAGS, *BUILDS["debug"], *libuv_flags()]
+    flags = [*FLAGS, *libuv_flags()]
     clean = CACHE / "clang-tidy" / fingerprint(tool, path, flags)
     if clean.exists():
         return

@@ -1,4 +1,7 @@
-"""Each file compiles alone, without a warning, under gcc and clang."""
+"""Each file compiles alone under clang, without a warning.
+
+The builds themselves (FASTLOOP_WERROR=1) are gcc's.
+"""
 
 import ctypes
 import os
@@ -8,8 +11,6 @@ import sys
 import sysconfig
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-
-import pytest
 
 from .conftest import SRC, TOP, c_files, short
 
@@ -26,11 +27,10 @@ FLAGS = [
     f"-I{SRC}",
     "-isystem",
     sysconfig.get_path("include"),
+    "-O0",
+    "-UNDEBUG",
+    "-DFASTLOOP_DEBUG=1",
 ]
-BUILDS = {
-    "release": ["-O2", "-DNDEBUG"],
-    "debug": ["-O0", "-UNDEBUG", "-DFASTLOOP_DEBUG=1"],
-}
 
 
 def complaints(tool, command, inputs):
@@ -52,10 +52,8 @@ def libuv_flags():
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_file_compiles_alone(tool, compiler, build):
-    command = [compiler, *FLAGS, *BUILDS[build], *libuv_flags()]
+def test_file_compiles_alone(tool):
+    command = ["clang", *FLAGS, *libuv_flags()]
     inputs = [
         (short(path), ["-c", str(path), "-o", os.devnull], "")
         for path in c_files(".c")
@@ -64,9 +62,8 @@ def test_file_compiles_alone(tool, compiler, build):
     assert not bad, "\n".join(bad)[:8000]
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-def test_header_stands_alone(tool, compiler):
-    command = [compiler, *FLAGS, "-Wno-unused-function", *libuv_flags()]
+def test_header_stands_alone(tool):
+    command = ["clang", *FLAGS, "-Wno-unused-function", *libuv_flags()]
     inputs = [
         (
             short(path),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .c_text import functions, read, without_comments
+from .c_text import read, without_comments
 from .conftest import c_files, short
 
 PRIVATE = re.compile(r"\b_Py[A-Z_]\w*|\bpycore_\w+")
@@ -16,6 +16,8 @@ BEFORE_3_13 = {"_PyObject_ClearManagedDict", "_PyObject_VisitManagedDict"}
 
 #: Looks a name up that is made for the occasion.
 BY_TEXT = re.compile(r"PyObject_(CallMethod|\w+AttrString)\(")
+#: A function's name is in the first column, as PEP 7 wants it.
+DEFINITION = re.compile(r"^(\w+)\(", re.M)
 #: Functions that run once an interpreter, where that is shorter.
 RUN_ONCE = re.compile(
     r"fl_\w+_register|import_\w+|find_c_kwnames|module_exec|check_layout"
@@ -73,11 +75,9 @@ def test_names_are_interned(path):
     growth in the search for leaks.
     """
     text = without_comments(read(path))
-    lines = text.splitlines()
-    for function in functions(text):
-        body = "\n".join(lines[function.first - 1 : function.last])
-        if BY_TEXT.search(body):
-            assert RUN_ONCE.fullmatch(function.name)
+    for found in BY_TEXT.finditer(text):
+        function = DEFINITION.findall(text, 0, found.start())[-1]
+        assert RUN_ONCE.fullmatch(function)
 
 
 def test_no_writable_globals(built, tool):
