@@ -20,7 +20,6 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import nox
@@ -100,7 +99,6 @@ WITHOUT_GIL = " ".join(
     str(path.relative_to(TOP))
     for path in sorted(TOP.glob("tests/isolated/test_free_thread*.py"))
 )
-WHEELS = ("3.11", "3.13", "3.14", "3.14t", "3.15")
 MANY_LOOPS = "tests/interop/test_one_process_many_loops.py"
 #: What the gate has besides: clang-tidy, and wheels.
 SHORT_LINT = "--ignore=tests/lint/test_analysis.py -k 'not two_wheels'"
@@ -192,13 +190,6 @@ def stage(
         for words in [command] if isinstance(command, str) else command:
             run(words)
 
-    define(session, name, about, part)
-
-
-def define(
-    session: Callable[[nox.Session], None], name: str, about: str, part: str
-) -> None:
-    """Give SESSION its name, its description and its part of the gate."""
     session.__doc__ = about
     nox.session(session, name=name, tags=[part] if part else [])
 
@@ -245,7 +236,8 @@ def newcomer(name: str, about: str, command: str, part: str = "") -> None:
             ".ci/pythons", "newcomer", str(tree), *shlex.split(command)
         )
 
-    define(session, name, about, part)
+    session.__doc__ = about
+    nox.session(session, name=name, tags=[part] if part else [])
 
 
 def sanitize(
@@ -518,7 +510,8 @@ newcomer("readme-bench", "make bench on a new Debian", "make bench", "publish")
 stage(
     "wheels",
     "each on a system without libuv",
-    "tools/wheels --try " + " ".join(f"{one}-x86_64" for one in WHEELS),
+    "tools/wheels --try 3.11-x86_64 3.13-x86_64 3.14-x86_64 3.14t-x86_64 "
+    "3.15-x86_64",
     needs="",
     part="publish",
 )
