@@ -39,12 +39,6 @@ class Made(list[Any]):
         self.append(self.factory())
         return self[-1]
 
-    async def end(self) -> None:
-        """Wait for the end of each."""
-        for protocol in self:
-            await protocol.wait_lost()
-            protocol.check()
-
 
 class Host:
     """What serves at one address: `made` are its protocols."""
@@ -110,9 +104,9 @@ class Host:
         await self.made[-1].wait_for("made")
         return protocol, self.made[-1]
 
-    def bound(self, make: Callable[..., Any] = socket.socket) -> Any:
+    def bound(self) -> Any:
         """Return a socket that is bound to a new address."""
-        sock = make(FAMILIES[self.kind])
+        sock = socket.socket(FAMILIES[self.kind])
         sock.bind(*self._choose([(NAMES.get(self.kind), 0)], self._where()))
         return sock
 

@@ -35,7 +35,6 @@ PY314 = sys.version_info >= (3, 14)
 CERTS = pathlib.Path(__file__).parent.parent / "certs"
 
 KINDS = ("tcp-client", "tcp-server", "unix")
-TCP_KINDS = KINDS[:2]
 
 #: Over TLS, also where it is not fastloop's own (tls/conftest.py).
 TLS_KINDS = (
@@ -51,7 +50,6 @@ TLS_KINDS = (
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_kind_and_tls = pytest.mark.parametrize("kind", KINDS + TLS_KINDS)
-every_tcp_kind = pytest.mark.parametrize("kind", TCP_KINDS)
 
 
 async def iterations(count: int = 5) -> None:
@@ -347,42 +345,32 @@ def moved_to(fd: int, sock: socket.socket) -> socket.socket:
     return moved
 
 
-async def _open(kind: str, factory: Any) -> tuple[Any, Any, socket.socket]:
+async def _open(kind: str, protocol: Any) -> tuple[Any, socket.socket]:
     loop = asyncio.get_running_loop()
     if kind == "tcp-client":
         with listening_socket() as listener:
             address = listener.getsockname()
-            pair = await loop.create_connection(factory, *address)
+            opened = await loop.create_connection(lambda: protocol, *address)
             sock, _ = await loop.sock_accept(listener)
-        return *pair, sock
+        return opened[0], sock
     if kind == "tcp-server":
-        arrived = loop.create_future()
-
-        def arriving() -> Any:
-            protocol = factory()
-            loop.call_soon(arrived.set_result, protocol)
-            return protocol
-
-        server = await loop.create_server(arriving, "127.0.0.1", 0)
+        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
         sock = socket.socket()
         sock.setblocking(False)
         await loop.sock_connect(sock, server.sockets[0].getsockname())
-        protocol = await arrived
         await protocol.wait_for("made")
         server.close()
-        return protocol.transport, protocol, sock
+        return protocol.transport, sock
     near, sock = socket.socketpair()
-    near.setblocking(False)
-    pair = await loop.create_unix_connection(factory, sock=near)
-    return *pair, sock
+    opened = await loop.create_unix_connection(lambda: protocol, sock=near)
+    return opened[0], sock
 
 
 @contextlib.asynccontextmanager
 async def link(kind: str, protocol: Any = None) -> AsyncIterator[Link]:
     """A connected Link of *kind*; torn down and checked at the end."""
-    if protocol is None:
-        protocol = Recorder()
-    transport, protocol, sock = await _open(kind, lambda: protocol)
+    protocol = protocol or Recorder()
+    transport, sock = await _open(kind, protocol)
     joined = Link(transport, protocol, Peer(sock))
     try:
         yield joined

@@ -13,7 +13,7 @@ import sys
 import unittest.mock
 
 import pytest
-from net_helpers import every_kind, every_tcp_kind
+from net_helpers import every_kind
 
 WAITING = bytearray if sys.version_info < (3, 12) else collections.deque
 
@@ -43,25 +43,19 @@ async def test_repr_and_state(transport_pair):
     assert c.transport._sock is None
 
 
-@every_tcp_kind
-async def test_peername_of_a_peer_that_left(transport_pair):
-    c = await transport_pair()
-    expected = c.peer.sock.getsockname()
-    c.peer.reset()
-    await c.protocol.wait_lost()
-    assert c.transport.get_extra_info("peername") == expected
-
-
 @every_kind
-async def test_the_socket_of_a_closed_transport(transport_pair, kind):
+async def test_the_socket_and_names_of_a_lost_connection(transport_pair, kind):
     c = await transport_pair()
-    c.transport.abort()
-    await c.protocol.wait_lost()
-    sock = c.transport.get_extra_info("socket")
     unix = kind == "unix"
+    names = [c.peer.sock.getpeername(), c.peer.sock.getsockname()]
+    c.transport.abort() if unix else c.peer.reset()
+    await c.protocol.wait_lost()
+    info = c.transport.get_extra_info
+    assert [info("sockname"), info("peername")] == names
+    sock = info("socket")
     assert sock.family == (socket.AF_UNIX if unix else socket.AF_INET)
     assert sock.type == socket.SOCK_STREAM
-    assert sock is c.transport.get_extra_info("socket")
+    assert sock is info("socket")
     assert sock.fileno() == -1
     assert "fd=-1" in repr(sock)
     with pytest.raises(OSError, match="Bad file descriptor"):
