@@ -226,12 +226,6 @@ def test_fastloops_are_read_only(loop, loop_kind):
         assert not hasattr(loop._selector, name)
 
 
-def test_scheduled_has_no_timers_that_have_run(loop, run):
-    loop.call_later(0, nothing)
-    run(asyncio.sleep(0.001))
-    assert not [h for h in loop._scheduled if h._callback is nothing]
-
-
 # -- handles -----------------------------------------------------------------
 
 

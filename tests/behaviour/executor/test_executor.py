@@ -183,20 +183,6 @@ async def idle_worker(pool):
     pool._idle_semaphore.release()
 
 
-async def test_a_raised_maximum_gives_more_threads(loop):
-    await loop.run_in_executor(None, int)
-    pool = loop._default_executor
-    await idle_worker(pool)
-    pool._max_workers = 1
-    for _ in range(10):
-        await loop.run_in_executor(None, int)
-        await idle_worker(pool)
-    pool._max_workers = 4
-    barrier = threading.Barrier(4, timeout=PATIENCE)
-    waiting = [loop.run_in_executor(None, barrier.wait) for _ in range(4)]
-    assert sorted(await asyncio.gather(*waiting)) == [0, 1, 2, 3]
-
-
 async def test_idle_workers_are_counted_under_the_semaphores_name(loop):
     """Monitors of a thread pool read the Semaphore's _value."""
     await loop.run_in_executor(None, int)

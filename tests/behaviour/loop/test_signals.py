@@ -54,13 +54,6 @@ def kill_later(delay, signum=signal.SIGUSR1, loop=None):
         thread.join()
 
 
-def test_wakes_a_sleeping_loop(loop):
-    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-    with kill_later(0.02):
-        loop.run_forever()
-    loop.remove_signal_handler(signal.SIGUSR1)
-
-
 def test_signal_while_another_loop_has_the_wakeup_fd(loop):
     """Its handler runs before the loop waits; no byte is sent for it."""
     with python_handler(signal.SIGUSR1, lambda *args: loop.stop()):
@@ -83,25 +76,6 @@ def test_signal_after_another_loop_has_run(loop, loop_factory):
         loop.call_soon(run_another)
         loop.call_soon(silent_kill, os.getpid(), int(signal.SIGUSR1))
         loop.run_forever()
-
-
-def test_remove_restores_the_default(loop):
-    loop.add_signal_handler(signal.SIGUSR1, print)
-    assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
-    assert loop.remove_signal_handler(signal.SIGUSR1) is True
-    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
-    assert loop.remove_signal_handler(signal.SIGUSR1) is False
-
-
-def test_sigint_handler_instead_of_keyboard_interrupt(loop):
-    seen = []
-    loop.add_signal_handler(
-        signal.SIGINT, lambda: (seen.append(1), loop.stop())
-    )
-    loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
-    loop.run_forever()
-    loop.remove_signal_handler(signal.SIGINT)
-    assert seen == [1]
 
 
 def test_close_removes_the_handlers(loop_factory):

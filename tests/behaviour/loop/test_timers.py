@@ -53,13 +53,6 @@ def test_far_away(loop, iterate, delay):
     handle.cancel()
 
 
-def test_none_is_refused(loop):
-    with pytest.raises(TypeError, match="delay must not be None"):
-        loop.call_later(None, nothing)
-    with pytest.raises(TypeError, match="when cannot be None"):
-        loop.call_at(None, nothing)
-
-
 class OnlyFloat:
     """A number to float(), which no sum takes."""
 
@@ -107,11 +100,11 @@ def test_other_types_are_refused(loop, loop_kind, bad):
 def test_time_is_validated_before_the_closed_check(loop_factory):
     loop = loop_factory()
     loop.close()
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="delay must not be None"):
         loop.call_later(None, nothing)
     with pytest.raises(TypeError):
         loop.call_later("1", nothing)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="when cannot be None"):
         loop.call_at(None, nothing)
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         loop.call_later(1, nothing)
@@ -203,3 +196,49 @@ def test_a_number_in_a_cycle_with_its_timer_is_collected(loop, iterate):
     del number
     gc.collect()
     assert gone() is None
+
+
+def burn(seconds):
+    """Keep the thread busy for so long; return the time at the end."""
+    end = now = time.monotonic()
+    end += seconds
+    while now < end:
+        now = time.monotonic()
+    return now
+
+
+@pytest.mark.parametrize(
+    ("chain", "links_before"), [("call_soon", 2), ("call_later", 1)]
+)
+def test_slow_callbacks_make_a_timer_late_by_one_of_them(
+    loop, chain, links_before
+):
+    """However many iterations are due at once, each looks at the timers."""
+    links, came = [], []
+    schedule = {
+        "call_soon": loop.call_soon,
+        "call_later": lambda callback: loop.call_later(0, callback),
+    }[chain]
+
+    def slow():
+        links.append(slow)
+        if len(links) == 1:
+            loop.call_later(0.01, lambda: came.append(len(links)))
+        burn(0.02)
+        if len(links) < 20:
+            schedule(slow)
+        else:
+            loop.stop()
+
+    schedule(slow)
+    loop.run_forever()
+    assert came == [links_before]
+
+
+def test_timers_of_the_past_run_in_the_order_of_their_deadlines(loop):
+    seen = []
+    for when in (-1.0, -2.0, float("-inf"), -1e12, 0.0, -0.0):
+        loop.call_at(when, seen.append, when)
+    loop.call_at(0.5, loop.stop)
+    loop.run_forever()
+    assert seen == [float("-inf"), -1e12, -2.0, -1.0, 0.0, -0.0]

@@ -56,19 +56,6 @@ def test_run_inside_a_running_loop():
     fastloop.run(main())
 
 
-def test_policy_with_asyncio_run():
-    async def main():
-        return type(asyncio.get_running_loop())
-
-    with quiet():
-        before = asyncio.get_event_loop_policy()
-        asyncio.set_event_loop_policy(fastloop.EventLoopPolicy())
-        try:
-            assert asyncio.run(main()) is fastloop.Loop
-        finally:
-            asyncio.set_event_loop_policy(before)
-
-
 def test_install_refuses_a_python_without_policies():
     program = (
         "import importlib, sys; from fastloop import _private; "
@@ -86,15 +73,16 @@ def test_install_refuses_a_python_without_policies():
 
 
 def test_install():
+    async def main():
+        return type(asyncio.get_running_loop())
+
     with quiet():
         before = asyncio.get_event_loop_policy()
         try:
             fastloop.install()
             policy = asyncio.get_event_loop_policy()
             assert isinstance(policy, fastloop.EventLoopPolicy)
-            loop = asyncio.new_event_loop()
-            assert isinstance(loop, fastloop.Loop)
-            loop.close()
+            assert asyncio.run(main()) is fastloop.Loop
         finally:
             asyncio.set_event_loop_policy(before)
 
