@@ -82,7 +82,7 @@ def test_each_program_with_a_name_has_a_test():
         path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")
     )
     # Of apps/gunicorn_fastloop.py; and Ray, which not each Python has.
-    elsewhere = {"workers.py", "gunicorn.conf.py", "ray_actors.py"}
+    elsewhere = {"workers.py", "ray_actors.py"}
     assert [name for name in names - elsewhere if name not in tests] == []
 
 

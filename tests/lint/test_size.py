@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 45_804
+MOST_LINES = 45_838
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

@@ -1,0 +1,112 @@
+"""Servers that docs/python-3.16.md starts, on an asyncio without policies."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+
+import pytest
+from interop_process import PATIENCE, Process, child_env, free_port
+
+#: asyncio of Python 3.16, as far as programs see it.
+WITHOUT_POLICIES = """
+import asyncio, threading
+from asyncio import events, unix_events
+
+asyncio.EventLoop = unix_events.EventLoop = asyncio.SelectorEventLoop
+current = threading.local()
+
+
+def new_event_loop():
+    return asyncio.EventLoop()
+
+
+def set_event_loop(loop):
+    current.loop = loop
+
+
+def get_event_loop():
+    loop = events._get_running_loop() or getattr(current, "loop", None)
+    if loop is None:
+        raise RuntimeError("There is no current event loop")
+    return loop
+
+
+events._get_event_loop = lambda *args: get_event_loop()
+for module in (asyncio, events, unix_events):
+    for function in (new_event_loop, set_event_loop, get_event_loop):
+        setattr(module, function.__name__, function)
+    for name in [name for name in vars(module) if "EventLoopPolicy" in name]:
+        if not name.startswith("_"):
+            delattr(module, name)
+    for name in ("get_event_loop_policy", "set_event_loop_policy"):
+        vars(module).pop(name, None)
+
+from fastloop import _private
+
+_private.DefaultPolicy = object
+"""
+ASGI = """
+import asyncio
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        return
+    body = repr(type(asyncio.get_running_loop())).encode()
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": headers}
+    )
+    await send({"type": "http.response.body", "body": body})
+"""
+SANIC = """
+import asyncio
+from sanic import Sanic, text
+
+app = Sanic("app")
+app.config.USE_UVLOOP = False
+
+@app.get("/")
+async def which(request):
+    return text(repr(type(asyncio.get_running_loop())))
+"""
+SERVERS = {  # the words after its name, and what it prints when it serves
+    "gunicorn": (
+        "app:app -k asgi --asgi-loop asyncio --bind 127.0.0.1:{port}",
+        "Listening at",
+    ),
+    "hypercorn": (
+        "-k asyncio --workers 2 --bind 127.0.0.1:{port} app:app",
+        "Running on",
+    ),
+    "sanic": ("app:app --port {port} --workers 2", "Worker ready"),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_run_serves_by_fastloop(server, tmp_path):
+    module = pytest.importorskip(server)
+    if server == "gunicorn" and module.version_info < (24,):
+        pytest.skip("its ASGI worker came with gunicorn 24")
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_POLICIES)
+    (tmp_path / "app.py").write_text(SANIC if server == "sanic" else ASGI)
+    port = free_port()
+    words, ready = SERVERS[server]
+    env = child_env()
+    env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    command = [sys.executable, "-m", "fastloop", "run", "-m", server]
+    words = words.format(port=port).split()
+    child = Process(*command, *words, env=env, cwd=tmp_path)
+    try:
+        child.wait_for(ready)
+        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        conn.request("GET", "/")
+        answer = conn.getresponse().read().decode()
+        conn.close()
+        assert answer == "<class 'fastloop.loop.Loop'>"
+    finally:
+        child.kill()
