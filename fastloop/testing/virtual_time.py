@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["DeadlockError", "VirtualTimeLoop", "run"]
 
 
-#: How long one poll waits where the clock may not jump, in real seconds.
+#: How long one poll waits at most, in real seconds.
 _POLL_S = 0.05
 #: How long a loop waits for a thread that is older than the loop.
 _GRACE_S = 0.2
@@ -137,17 +137,20 @@ class VirtualTimeLoop(SeededLoop):
         began = monotonic()
         while True:
             registered = len(_core.fd_users(self))
-            patience_s = self._patience(registered)
-            may_jump = self._next_timer() < math.inf and not self._in_flight
-            poll_s = self._idle_s if may_jump else _POLL_S
-            if patience_s and self._poll(poll_s):
-                return
-            # Again: a signal handler may have set or cancelled one.
             next_timer = self._next_timer()
-            if may_jump and next_timer < math.inf:
+            may_jump = next_timer < math.inf and not self._in_flight
+            wait_s = self._patience(registered)
+            if may_jump:
+                wait_s = min(wait_s, self._idle_s)
+            # A poll may end early: the clock says how long it was idle.
+            left_s = began + wait_s - monotonic()
+            if left_s > 0:
+                if self._poll(min(left_s, _POLL_S)):
+                    return
+            elif may_jump:
                 self._now = max(self._now, next_timer)
                 return
-            if monotonic() - began >= patience_s:
+            else:
                 raise DeadlockError(self._deadlock(registered))
 
     def _deadlock(self, registered: int) -> str:
