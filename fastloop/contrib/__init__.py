@@ -41,20 +41,24 @@ class NamedLoops:
                 yield name, loop
 
 
-def metered(loop: Loop | None, name: str) -> Loop:
+def metered(loop: Loop | None, name: str) -> Loop | None:
     """Enable the metrics of a loop, by default the running one; return it.
 
-    Raises TypeError for a loop that is not fastloop's and for a name that is
-    no text, RuntimeError where no loop runs and none is given.
+    None: FASTLOOP_DISABLE=loop gave the program asyncio's own loop.  Raises
+    TypeError for a loop that is not fastloop's and for a name that is no text,
+    RuntimeError where no loop runs and none is given.
     """
     import asyncio
 
     from fastloop.loop import Loop
+    from fastloop.runner import is_off
 
     if not isinstance(name, str):
         raise TypeError(f"the name of a loop is a str, not {name!r}")
     running = asyncio.get_running_loop() if loop is None else loop
     if not isinstance(running, Loop):
+        if is_off():
+            return None
         raise TypeError(f"a fastloop.Loop is required, not {running!r}")
     running.enable_metrics()
     return running

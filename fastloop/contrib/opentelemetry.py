@@ -91,15 +91,16 @@ class _Instruments:
 
         Where it counts, the sum is observed, over all loops of a name.
         """
-        last: weakref.WeakKeyDictionary[Loop, LoopMetrics]
+        last: weakref.WeakKeyDictionary[Loop, dict[str, LoopMetrics]]
         last = weakref.WeakKeyDictionary()
         sums: dict[str, float] = collections.defaultdict(int)
         more = {f"{_BASE}.state": state} if state else {}
 
         def observe(options: object) -> Iterator[Any]:
             for name, loop in self.loops:
-                now, before = loop.metrics(), last.get(loop)
-                last[loop] = now
+                by_name = last.setdefault(loop, {})  # it may have two names
+                now, before = loop.metrics(), by_name.get(name)
+                by_name[name] = now
                 seen = value(now if before is None else now.since(before))
                 if counts:
                     seen = sums[name] = sums[name] + seen
@@ -134,6 +135,8 @@ def instrument(
     given.
     """
     loop = metered(loop, name)
+    if loop is None:
+        return
     key = meter_provider or api
     if key not in _of_providers:
         _of_providers[key] = _Instruments(meter_provider)

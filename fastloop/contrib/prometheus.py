@@ -197,6 +197,8 @@ def register(
     changes nothing.
     """
     loop = metered(loop, name)
+    if loop is None:
+        return
     if getattr(values.ValueClass, "_multiprocess", False):
         if _written.add(loop, name):
             loop.call_soon(_write, loop, name, interval_s, {})

@@ -30,6 +30,8 @@ HOW = (
     "loop.enable_metrics(socket=True)"
 )
 _TIMEOUT_S = 5.0
+#: A longer answer is none of fastloop's.
+_MOST_BYTES = 64 << 20
 _IS_LINUX = os.path.exists("/proc/self/net/unix")
 #: The end of the paths that default_path() gives.
 _DEFAULT = re.compile(r"/fastloop-\d+/\d+\.sock$")
@@ -48,9 +50,10 @@ def _listening(pid: int) -> Iterator[str]:
     for fd in os.listdir(f"{own}/fd"):
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             files.add(os.readlink(f"{own}/fd/{fd}"))
-    with open(f"{own}/net/unix") as table:
+    # Names are bytes, those of other users too.
+    with open(f"{own}/net/unix", errors="surrogateescape") as table:
         for line in table:
-            *_, inode, path = line.rstrip("\n").split(None, 7)
+            *_, inode, path = ["", *line.rstrip("\n").split(None, 7)]
             if f"socket:[{inode}]" in files and path.startswith("/"):
                 yield f"{own}/root{path}"
 
@@ -114,6 +117,8 @@ def read(path: str) -> dict[str, Any]:
             sock.connect(path)
             while part := sock.recv(1 << 16):
                 document += part
+                if len(document) > _MOST_BYTES:
+                    raise ValueError
         answer: dict[str, Any] = json.loads(document)
         version = printable(str(answer["fastloop"]))
         if version != __version__:
@@ -121,6 +126,7 @@ def read(path: str) -> dict[str, Any]:
                 f"{path}: its process has fastloop {version}, "
                 f"not {__version__}"
             )
+        _ = answer["program"], answer["pid"], answer["python"]
         for loop in answer["loops"]:
             loop["metrics"] = LoopMetrics.from_dict(loop["metrics"])
     except TimeoutError as exc:
@@ -130,6 +136,6 @@ def read(path: str) -> dict[str, Any]:
         ) from exc
     except OSError as exc:
         raise Refused(f"{path}: {exc.strerror or exc}") from exc
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused(f"{path}: no metrics of fastloop's") from None
     return answer

@@ -21,6 +21,7 @@ one of synchronous tests alone, and so it only warns.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -300,8 +301,10 @@ class _FastloopRun:
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Fail a marked test that ran on the loop of earlier tests."""
         outcome: Any = yield
+        # One that is not asynchronous may need no loop.
         if (
-            _wants_virtual_time(item) not in (None, self._virtual_time)
+            inspect.iscoroutinefunction(getattr(item, "obj", None))
+            and _wants_virtual_time(item) not in (None, self._virtual_time)
             and self._factory.made == self._made_before
             and outcome.excinfo is None
         ):

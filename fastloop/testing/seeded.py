@@ -54,11 +54,36 @@ class SeededLoop(Loop):
         *args: *_Ts,
     ) -> asyncio.Future[_T]:
         """As ``fastloop.Loop``; with a seed the result may be late."""
-        future = super().run_in_executor(executor, func, *args)
-        if self._random is None:
-            return future
-        late = self._random.randint(0, _MOST_LATE)
-        return self.create_task(_delay(future, late)) if late else future
+        job = super().run_in_executor(executor, func, *args)
+        late = (
+            0 if self._random is None else self._random.randint(0, _MOST_LATE)
+        )
+        if not late:
+            return job
+        future: asyncio.Future[_T] = self.create_future()
+        job.add_done_callback(lambda _: self._deliver(job, future, late))
+        future.add_done_callback(
+            lambda _: job.cancel() if future.cancelled() else None
+        )
+        return future
+
+    def _deliver(
+        self,
+        job: asyncio.Future[_T],
+        future: asyncio.Future[_T],
+        iterations: int,
+    ) -> None:
+        """Give a job's outcome to the future, so many iterations later."""
+        if future.done():
+            return
+        if iterations:
+            self.call_soon(self._deliver, job, future, iterations - 1)
+        elif job.cancelled():
+            future.cancel()
+        elif (exc := job.exception()) is not None:
+            future.set_exception(exc)
+        else:
+            future.set_result(job.result())
 
     def _run_once(self) -> None:
         if not self._poll(0):
@@ -84,11 +109,3 @@ class SeededLoop(Loop):
         timers = _core.scheduled_handles(self)
         whens = (timer.when() for timer in timers if not timer.cancelled())
         return min(whens, default=math.inf)
-
-
-async def _delay(future: asyncio.Future[_T], iterations: int) -> _T:
-    try:
-        return await future
-    finally:
-        for _ in range(iterations):
-            await asyncio.sleep(0)

@@ -37,7 +37,7 @@ __all__ = ["DeadlockError", "VirtualTimeLoop", "run"]
 
 #: How long one poll waits at most, in real seconds.
 _POLL_S = 0.05
-#: How long a loop waits for a thread that is older than the loop.
+#: How long a loop waits for a daemon thread that is older than the loop.
 _GRACE_S = 0.2
 
 
@@ -113,8 +113,8 @@ class VirtualTimeLoop(SeededLoop):
     def _patience(self, registered: int) -> float:
         """How much real time to wait until nothing can happen any more.
 
-        Threads that are older than the loop are other tools' as a rule, as
-        pytest's plugins have them, but one may call.
+        Daemon threads that are older than the loop are other tools' as a rule,
+        as pytest's plugins have them, but one may call.
         """
         workers = getattr(self._default_executor, "_threads", ())
         threads = {*threading.enumerate()} - {*workers}
@@ -124,6 +124,7 @@ class VirtualTimeLoop(SeededLoop):
             or self._in_flight
             or self._signal_handlers
             or threads - {*self._older_threads}
+            or not all(thread.daemon for thread in threads)
         ):
             return self._patience_s
         return min(_GRACE_S, self._patience_s) if threads else 0.0
@@ -144,14 +145,16 @@ class VirtualTimeLoop(SeededLoop):
                 wait_s = min(wait_s, self._idle_s)
             # A poll may end early: the clock says how long it was idle.
             left_s = began + wait_s - monotonic()
+            # Also where no time is left: a thread may have called, and ended,
+            # since the last poll.
+            if self._poll(min(max(left_s, 0.0), _POLL_S)):
+                return
             if left_s > 0:
-                if self._poll(min(left_s, _POLL_S)):
-                    return
-            elif may_jump:
+                continue
+            if may_jump:
                 self._now = max(self._now, next_timer)
                 return
-            else:
-                raise DeadlockError(self._deadlock(registered))
+            raise DeadlockError(self._deadlock(registered))
 
     def _deadlock(self, registered: int) -> str:
         tasks = [task for task in asyncio.all_tasks(self) if not task.done()]
@@ -175,12 +178,18 @@ def _count(number: int, word: str) -> str:
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """Say where a task waits: its innermost frame."""
-    stack = task.get_stack(limit=1)
+    """Say where a task waits: its innermost frame outside of asyncio."""
+    frame = None
+    awaited: Any = task.get_coro()
+    while (inner := getattr(awaited, "cr_frame", None)) is not None:
+        module = inner.f_globals.get("__name__", "").partition(".")[0]
+        if frame is None or module not in ("asyncio", "fastloop"):
+            frame = inner
+        awaited = awaited.cr_await
     where = "before its first line"
-    if stack:
-        code = stack[0].f_code
-        where = f"in {code.co_name}, {code.co_filename}:{stack[0].f_lineno}"
+    if frame is not None:
+        code = frame.f_code
+        where = f"in {code.co_name}, {code.co_filename}:{frame.f_lineno}"
     return f"  {task.get_name()} waits {where}"
 
 

@@ -57,6 +57,7 @@ fl_drawn_timers(FlLoop *loop, uint64_t bits, uint64_t position)
     uint64_t first = position; /* of those with one deadline */
     for (; position < ready->tail; position++) {
         FlReady *entry = fl_ready_find(ready, position);
+        FL_CHECK(entry->kind == FL_READY_HANDLE, "another entry may not move");
         if (deadline_of(entry) != deadline_of(fl_ready_find(ready, first))) {
             first = position;
         }

@@ -451,12 +451,20 @@ fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
 int
 fl_loop_run_ready(FlLoop *loop, uint64_t bits)
 {
-    uint64_t position = loop->ready.tail;
-    if (queue_due(loop) < 0) {
+    double now_s = fl_clock_s();
+    if (fl_overrides(loop, FL_OVERRIDES_TIME) && call_time(loop, &now_s) < 0) {
         return -1;
     }
-    if (bits != 0) {
-        fl_drawn_timers(loop, bits, position);
+    if (fl_timer_queue_next_s(&loop->timers) != INFINITY) {
+        /* Read after call_time, in which other threads may queue something:
+           from here on only timers are queued. */
+        uint64_t position = loop->ready.tail;
+        if (queue_due_at(loop, now_s) < 0) {
+            return -1;
+        }
+        if (bits != 0) {
+            fl_drawn_timers(loop, bits, position);
+        }
     }
     return fl_loop_run_batch(loop);
 }

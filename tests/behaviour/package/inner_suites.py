@@ -106,16 +106,16 @@ async def test_real_time():
 async def test_deadlock():
     await asyncio.Event().wait()
 
-@pytest.fixture(scope="module")
-def loop_of_the_module():
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
+@virtual
+def test_without_a_loop():
+    pass
 
-def test_earlier(loop_of_the_module):
-    loop_of_the_module.run_until_complete(sleep(0))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_earlier():
+    await sleep(0)
 
 @virtual
-def test_wider_scope(loop_of_the_module):
-    loop_of_the_module.run_until_complete(sleep(0.001))
+@pytest.mark.asyncio(loop_scope="module")
+async def test_wider_scope():
+    await sleep(0.001)
 """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -124,6 +126,64 @@ def test_a_race_is_found(main):
 def test_what_asyncio_promises_stays(main, virtual_time):
     options = {"virtual_time": virtual_time}
     assert all(testing.run(main(), seed=s, **options) for s in SEEDS)
+
+
+async def jobs_that_nobody_awaits():
+    ran = []
+    loop = asyncio.get_running_loop()
+    for number in range(50):
+        loop.run_in_executor(None, ran.append, number)
+    return ran
+
+
+async def jobs_that_are_cancelled_at_once():
+    loop, go, ran = asyncio.get_running_loop(), threading.Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        loop.run_in_executor(pool, go.wait)
+        for number in range(8):
+            job = loop.run_in_executor(pool, ran.append, number)
+            assert job.cancel()
+            assert job.cancelled()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        go.set()
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("main", "ran"),
+    [
+        (jobs_that_nobody_awaits, [*range(50)]),
+        (jobs_that_are_cancelled_at_once, []),
+    ],
+)
+def test_jobs_run_as_without_a_seed(main, ran):
+    assert all(sorted(testing.run(main(), seed=s)) == ran for s in range(8))
+
+
+@pytest.mark.parametrize("virtual_time", [False, True])
+def test_calls_of_a_thread_keep_their_order_among_timers(virtual_time):
+    order = []
+
+    async def main():
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def call():
+            for number in range(20_000):
+                loop.call_soon_threadsafe(int).cancel()
+                loop.call_soon_threadsafe(order.append, number)
+            loop.call_soon_threadsafe(done.set)
+
+        def again():
+            loop.call_later(0.001, again)
+
+        for _ in range(10):
+            again()
+        threading.Thread(target=call).start()
+        await done.wait()
+
+    testing.run(main(), seed=1, virtual_time=virtual_time)
+    assert order == [*range(20_000)]
 
 
 async def order_of_answers():

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from inner_suites import VIRTUAL_TIME
@@ -186,6 +189,33 @@ def test_real_events_come_before_a_jump(virtual, event):
     assert virtual(main(), idle_s=1.0) == (True, 0.0)
 
 
+def test_a_signal_by_a_thread_that_ends_is_no_deadlock(virtual):
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        call = future.get_loop().call_soon_threadsafe
+        signal.signal(signal.SIGUSR1, lambda *_: call(future.set_result, 1))
+        kill = threading.Timer(0.01, os.kill, [os.getpid(), signal.SIGUSR1])
+        kill.start()
+        return await future
+
+    old = signal.getsignal(signal.SIGUSR1)
+    try:
+        assert virtual(main()) == 1
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+
+def test_a_pool_that_is_older_than_the_loop_is_waited_for(virtual):
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()
+
+        async def main():
+            job = pool.submit(threading.Event().wait, 0.4)
+            return await asyncio.wrap_future(job)
+
+        assert virtual(main()) is False
+
+
 def test_the_clock_jumps_while_a_socket_is_silent(virtual):
     async def main():
         server = await asyncio.start_server(print, "127.0.0.1", 0)
@@ -257,8 +287,8 @@ def test_a_deadlock_names_the_tasks(virtual, main, patience_s, text):
 @pytest.mark.parametrize(
     ("options", "passed", "failed"),
     [
-        (["--fastloop"], 4, {"deadlock", "wider_scope"}),
-        (["--fastloop-virtual-time"], 5, {"deadlock"}),
+        (["--fastloop"], 5, {"deadlock", "wider_scope"}),
+        (["--fastloop-virtual-time"], 6, {"deadlock"}),
     ],
 )
 def test_a_mark_gives_a_test_virtual_time(suite, options, passed, failed):
