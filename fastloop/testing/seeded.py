@@ -6,8 +6,8 @@ threads.  This loop draws these orders, and by how many iterations (0 to 3) an
 event or a result is late.  What asyncio promises stays: callbacks of
 ``call_soon`` run in their order, and bytes of one connection arrive in theirs.
 
-It overrides ``_run_once()``; a loop without a seed does not execute one
-instruction more for it.
+It overrides ``_run_once()`` and ``run_in_executor()``.  Other loops execute
+not one instruction more for it.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ of real time.  If no descriptor has an event by then, no executor job is in
 flight and no other thread has called, the clock jumps to the next timer.  So
 time-outs fire in order, and real sockets and threads still get real time.
 
-It overrides ``time()`` and a half of ``_run_once()``; a loop without virtual
-time does not execute one instruction more for it.
+It overrides ``time()``, the wait of ``SeededLoop._run_once()``, and the two
+calls of executors that it counts.  Other loops execute not one instruction
+more for it.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ static int
 extra_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
     if (value == NULL || !PyDict_Check(value)) {
-        PyErr_SetString(PyExc_TypeError, "_extra is a dict");
+        PyErr_SetString(PyExc_TypeError, "_extra must be a dict");
         return -1;
     }
     fl_field_set(self, &self->extra, value);
@@ -155,7 +155,7 @@ static int
 protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 {
     if (value == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "_protocol stays");
+        PyErr_SetString(PyExc_AttributeError, "_protocol cannot be deleted");
         return -1;
     }
     return self->ops->set_protocol(self, value);
@@ -203,7 +203,8 @@ fatal_error(FlStream *self, PyObject *args, PyObject *kwargs)
         NULL, NULL, NULL, NULL, NULL \
     }
 
-/* Without docstrings, as in asyncio.  All types share FlStream's layout. */
+/* Without docstrings, as in asyncio.  All types begin with FlStream's
+   fields. */
 static PyMethodDef all_methods[] = {
     FL_METHOD("_fatal_error", fatal_error, FL_KEYWORDS,
               "_fatal_error($self, exc, message='Fatal error on transport')"

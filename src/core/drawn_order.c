@@ -6,7 +6,7 @@
 #include "core/ready_queue.h"
 #include "core/registration.h"
 
-/* The chance that an event is put off, once more at each iteration. */
+/* An event is put off with a chance of one in so many, drawn at each poll. */
 #define ONE_IN 3
 
 /* The next number below `limit`, from a state of any bits (splitmix64). */
@@ -31,7 +31,7 @@ fl_drawn_events(FlLoop *loop, uint64_t bits, bool puts_off, FlList *late)
             fl_list_append(late, link);
             continue;
         }
-        /* Before one of those that are drawn, or behind them all. */
+        /* Insert at a drawn place among those so far. */
         FlList *next = &drawn;
         for (uint64_t at = draw(&bits, ++count); at > 0; at--) {
             next = next->next;
@@ -54,7 +54,7 @@ void
 fl_drawn_timers(FlLoop *loop, uint64_t bits, uint64_t position)
 {
     FlReadyQueue *ready = &loop->ready;
-    uint64_t first = position; /* of those with one deadline */
+    uint64_t first = position; /* of the entries with the same deadline */
     for (; position < ready->tail; position++) {
         FlReady *entry = fl_ready_find(ready, position);
         FL_CHECK(entry->kind == FL_READY_HANDLE, "another entry may not move");

@@ -35,7 +35,7 @@
 #include <stdatomic.h>
 #include <uv.h>
 
-/* Fast paths that FASTLOOP_DISABLE turns off, for tests; in the order of
+/* Fast paths that FASTLOOP_DISABLE turns off; in the order of
    _PATHS in fastloop/loop.py, which sets the loop's attribute _off. */
 #define FL_OFF_RAW_STEPS       1
 #define FL_OFF_POLL_SKIP       2

@@ -262,7 +262,7 @@ typedef struct FlState {
     FL_ATOMIC unsigned long main_thread_id;
     FL_ATOMIC unsigned main_thread_forks;
     Py_tss_t running;       /* per thread: the loop that it runs, or NULL */
-    unsigned nested_timers; /* calls of timer_dealloc in core/handle.c that
+    unsigned nested_timers; /* calls of fl_timer_dealloc in core/handle.c that
                                have not returned */
 
     FlNames names;
