@@ -197,7 +197,7 @@ end_iterations(FlLoop *loop, void *previous)
 static int
 iterate(FlLoop *loop, bool once)
 {
-    void *previous;
+    void *previous = NULL; /* gcc takes it for unset under TSan */
     if (begin_iterations(loop, &previous) < 0) {
         return -1;
     }
@@ -270,7 +270,7 @@ fl_loop_poll_for(FlLoop *loop, PyObject *args)
     double wait_s;
     unsigned long long bits;
     int puts_off;
-    void *previous;
+    void *previous = NULL; /* gcc takes it for unset under TSan */
     if (!PyArg_ParseTuple(args, "dKp:_poll_for", &wait_s, &bits, &puts_off)
         || begin_half(loop, &previous) < 0)
     {
@@ -292,7 +292,7 @@ PyObject *
 fl_loop_run_ready_once(FlLoop *loop, PyObject *number)
 {
     uint64_t bits = PyLong_AsUnsignedLongLongMask(number);
-    void *previous;
+    void *previous = NULL; /* gcc takes it for unset under TSan */
     if (PyErr_Occurred() || begin_half(loop, &previous) < 0) {
         return NULL;
     }
