@@ -17,7 +17,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -49,8 +48,7 @@ def fetch_source(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
         file = Path(work, "libuv.tar.gz")
         file.write_bytes(data)
-        with tarfile.open(file) as archive:
-            archive.extractall(work, filter="data")
+        shutil.unpack_archive(file, work)  # its hash is pinned
         (unpacked,) = Path(work).glob("libuv*/")
         unpacked.rename(folder)
 
