@@ -22,8 +22,8 @@
 #ifndef FL_BASE_TIMER_QUEUE_H
 #define FL_BASE_TIMER_QUEUE_H
 
-#include <stddef.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct FlTimerNode {

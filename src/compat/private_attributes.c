@@ -138,19 +138,6 @@ buffer_get(FlStream *self, void *Py_UNUSED(closure))
     return result;
 }
 
-static PyObject *
-closing_get(FlStream *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(fl_stream_is_closing(self));
-}
-
-static PyObject *
-protocol_get(FlTransport *self, void *Py_UNUSED(closure))
-{
-    PyObject *protocol = self->ops->protocol(self);
-    return protocol == NULL ? Py_NewRef(Py_None) : protocol;
-}
-
 static int
 protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -159,12 +146,6 @@ protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
         return -1;
     }
     return self->ops->set_protocol(self, value);
-}
-
-static PyObject *
-buffer_size_get(FlTransport *self, void *Py_UNUSED(closure))
-{
-    return PyLong_FromSize_t(self->ops->write_buffer_bytes(self));
 }
 
 static PyObject *
@@ -213,8 +194,9 @@ static PyMethodDef all_methods[] = {
 };
 
 static PyGetSetDef all_getset[] = {
-    {"_closing", (getter)closing_get, NULL, NULL, NULL},
-    {"_protocol", (getter)protocol_get, (setter)protocol_set, NULL, NULL},
+    {"_closing", (getter)fl_transport_is_closing, NULL, NULL, NULL},
+    {"_protocol", (getter)fl_transport_get_protocol, (setter)protocol_set,
+     NULL, NULL},
     GETSET_END,
 };
 
@@ -269,7 +251,7 @@ static PyMemberDef datagram_members[] = {
 };
 
 static PyGetSetDef datagram_getset[] = {
-    {"_buffer_size", (getter)buffer_size_get, NULL, NULL, NULL},
+    {"_buffer_size", (getter)fl_transport_get_buffer_size, NULL, NULL, NULL},
     GETSET_END,
 };
 

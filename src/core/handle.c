@@ -219,7 +219,8 @@ fl_timer_dealloc(FlTimerHandle *self)
     PyObject_GC_UnTrack(self);
     clear_weakrefs((PyObject *)self);
     /* A queued timer cannot die. */
-    FL_CHECK(self->node.place == 0, "the queue owns a reference");
+    FL_CHECK(!fl_timer_node_is_queued(&self->node),
+             "the queue owns a reference");
     if (!FL_HAVE_GIL || FL_UNLIKELY(state->nested_timers >= MOST_NESTED)) {
         Py_TRASHCAN_BEGIN(self, fl_timer_dealloc)
         clear_timer_slots(self);

@@ -347,7 +347,7 @@ queue_due_at(FlLoop *loop, double now_s)
 
 /* Move the due timers to the ready queue: see invariant 3.  0, or -1 with
    MemoryError or an exception of time(). */
-FL_INLINE int
+static int
 queue_due(FlLoop *loop)
 {
     if (fl_timer_queue_next_s(&loop->timers) == INFINITY) {
@@ -426,9 +426,9 @@ fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
         fl_poller_prepare_wait(loop->poller);
     }
     fl_fd_table_lock(table);
-    bool is_late = !fl_list_is_empty(&table->fired);
+    bool were_late = !fl_list_is_empty(&table->fired);
     fl_fd_table_unlock(table);
-    (void)poll(loop, is_late || must_not_wait(loop) ? 0 : timeout_ns);
+    (void)poll(loop, were_late || must_not_wait(loop) ? 0 : timeout_ns);
     if (waits) {
         fl_poller_end_wait(loop->poller);
     }
@@ -439,13 +439,14 @@ fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
         fl_drawn_events(loop, bits, puts_off, &late);
     }
     (void)queue_fired(loop);
+    /* The next call finds in `fired` those that were put off. */
     fl_fd_table_lock(table);
-    is_late = !fl_list_is_empty(&late);
+    bool are_late = !fl_list_is_empty(&late);
     while ((link = fl_list_pop(&late)) != NULL) {
         fl_list_append(&table->fired, link);
     }
     fl_fd_table_unlock(table);
-    return is_late || must_not_wait(loop);
+    return are_late || must_not_wait(loop);
 }
 
 int

@@ -86,7 +86,7 @@ enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 static PyObject *
 dequeue(FlLoop *loop, FlTimerHandle *timer)
 {
-    if (timer->node.place == 0) {
+    if (!fl_timer_node_is_queued(&timer->node)) {
         return NULL;
     }
     fl_timer_queue_remove(&loop->timers, &timer->node);

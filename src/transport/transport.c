@@ -102,8 +102,8 @@ force_close(FlTransport *self, PyObject *exc)
         self->ops->force_close(self, exc == Py_None ? NULL : exc));
 }
 
-static PyObject *
-is_closing(FlTransport *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_is_closing(FlTransport *self, void *Py_UNUSED(ignored))
 {
     int closing = self->ops->is_closing(self);
     return closing < 0 ? NULL : PyBool_FromLong(closing);
@@ -121,8 +121,8 @@ set_protocol(FlTransport *self, PyObject *protocol)
     return fl_call_none(self->ops->set_protocol(self, protocol));
 }
 
-static PyObject *
-get_protocol(FlTransport *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_get_protocol(FlTransport *self, void *Py_UNUSED(ignored))
 {
     PyObject *protocol = self->ops->protocol(self);
     return protocol == NULL ? Py_NewRef(Py_None) : protocol;
@@ -145,8 +145,8 @@ get_extra_info(FlTransport *self, PyObject *args, PyObject *kwargs)
     return self->ops->get_extra(self, name, fallback);
 }
 
-static PyObject *
-get_buffer_size(FlTransport *self, PyObject *Py_UNUSED(ignored))
+PyObject *
+fl_transport_get_buffer_size(FlTransport *self, void *Py_UNUSED(ignored))
 {
     return PyLong_FromSize_t(self->ops->write_buffer_bytes(self));
 }
@@ -169,9 +169,10 @@ FL_ONE_ARGUMENT(FlTransport, set_protocol_one, "set_protocol", "protocol",
 
 static PyMethodDef common_methods[] = {
     METHOD("close", "($self, /)", transport_close, METH_NOARGS),
-    METHOD("is_closing", "($self, /)", is_closing, METH_NOARGS),
+    METHOD("is_closing", "($self, /)", fl_transport_is_closing, METH_NOARGS),
     METHOD("set_protocol", "($self, protocol)", set_protocol_one, FL_FASTCALL),
-    METHOD("get_protocol", "($self, /)", get_protocol, METH_NOARGS),
+    METHOD("get_protocol", "($self, /)", fl_transport_get_protocol,
+           METH_NOARGS),
     {NULL, NULL, 0, NULL},
 };
 
@@ -186,7 +187,7 @@ static PyMethodDef read_methods[] = {
 
 static PyMethodDef write_methods[] = {
     METHOD("abort", "($self, /)", transport_abort, METH_NOARGS),
-    METHOD("get_write_buffer_size", "($self, /)", get_buffer_size,
+    METHOD("get_write_buffer_size", "($self, /)", fl_transport_get_buffer_size,
            METH_NOARGS),
     METHOD("_force_close", "($self, exc)", force_close_one, FL_FASTCALL),
     METHOD("_maybe_pause_protocol", "($self, /)", maybe_pause_protocol,
@@ -250,8 +251,8 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
     }
     /* The format's N takes this reference.  It is taken before the dict is
        made, because that may run a finalizer that sets another protocol. */
-    PyObject *owned =
-        protocol == NULL ? get_protocol(self, NULL) : Py_NewRef(protocol);
+    PyObject *owned = protocol == NULL ? fl_transport_get_protocol(self, NULL)
+                                       : Py_NewRef(protocol);
     PyObject *context =
         Py_BuildValue("{OsOOOOON}", names->message, message, names->exception,
                       exc, names->transport, (PyObject *)self, names->protocol,
