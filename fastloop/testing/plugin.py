@@ -195,7 +195,7 @@ class _FastloopRun:
         self._factory = _Factory()
         self._virtual_time = bool(config.option.fastloop_virtual_time)
         self._factory.virtual_time = self._virtual_time
-        self._seed = self._factory.seed = config.option.fastloop_seed
+        self._factory.seed = config.option.fastloop_seed
         #: Whether a run without a loop fails.
         self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)
@@ -322,8 +322,8 @@ class _FastloopRun:
         """Show the seed beside a failure."""
         outcome: Any = yield
         report = outcome.get_result()
-        if report.failed and self._seed is not None:
-            text = f"--fastloop-seed={self._seed}"
+        if report.failed and self._factory.seed is not None:
+            text = f"--fastloop-seed={self._factory.seed}"
             report.sections.append(("fastloop", text))
 
     # -- the verdict -------------------------------------------------------
@@ -344,7 +344,11 @@ class _FastloopRun:
         text += f"libuv {fastloop.libuv_version()}"
         if self._virtual_time:
             text += ", virtual time"
-        return text if self._seed is None else f"{text}, seed {self._seed}"
+        return (
+            text
+            if self._factory.seed is None
+            else f"{text}, seed {self._factory.seed}"
+        )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

@@ -88,8 +88,11 @@ class SeededLoop(Loop):
     def _run_once(self) -> None:
         if not self._poll(0):
             self._wait()
-        bits = 0 if self._random is None else self._random.getrandbits(64)
-        self._run_ready(bits)
+        self._run_ready(self._bits())
+
+    def _bits(self) -> int:
+        """Return random bits for the core; 0 draws nothing."""
+        return 0 if self._random is None else self._random.getrandbits(64)
 
     def _wait(self) -> None:
         """Wait until something is ready or a timer is due."""
@@ -99,11 +102,8 @@ class SeededLoop(Loop):
 
     def _poll(self, seconds: float) -> bool:
         """Poll, and return whether something is ready."""
-        if self._random is None:
-            return self._poll_for(seconds, 0, False)
         self._late_polls = (self._late_polls + 1) % (_MOST_LATE + 1)
-        bits = self._random.getrandbits(64)
-        return self._poll_for(seconds, bits, self._late_polls > 0)
+        return self._poll_for(seconds, self._bits(), self._late_polls > 0)
 
     def _next_timer(self) -> float:
         timers = _core.scheduled_handles(self)

@@ -134,12 +134,9 @@ class VirtualTimeLoop(SeededLoop):
 
     def _wait(self) -> None:
         """Wait until something is ready, or let the clock jump."""
-        if self._next_timer() <= self._now:
-            return
         began = monotonic()
-        while True:
+        while (next_timer := self._next_timer()) > self._now:
             registered = len(_core.fd_users(self))
-            next_timer = self._next_timer()
             may_jump = next_timer < math.inf and not self._in_flight
             wait_s = self._patience(registered)
             if may_jump:
@@ -153,7 +150,7 @@ class VirtualTimeLoop(SeededLoop):
             if left_s > 0:
                 continue
             if may_jump:
-                self._now = max(self._now, next_timer)
+                self._now = next_timer
                 return
             raise DeadlockError(self._deadlock(registered))
 
@@ -204,10 +201,10 @@ def run(
 ) -> _T:
     """Run a coroutine as ``fastloop.run()`` does, or with virtual time.
 
-    start is what ``loop.time()`` then returns first.  seed is that of
-    ``SeededLoop``, for either.  Returns the coroutine's
-    result, or raises its exception; ``DeadlockError`` if with virtual time it
-    would wait for ever.
+    With virtual time start is the first value of ``loop.time()``.  seed is
+    that of ``SeededLoop``, with and without virtual time.  Returns the
+    coroutine's result, or raises its exception; ``DeadlockError`` if with
+    virtual time it would wait for ever.
     """
 
     def factory() -> Loop:

@@ -107,8 +107,8 @@ def key_flood(c):
 async def test_a_peer_that_takes_no_answer_is_not_read(
     settled_pair, side, closing
 ):
-    """What it costs is bounded; all goes on once it reads.  The shutdown does
-    not read it either, and ends well if it reads.
+    """Its cost is bounded, and it is served again once it reads.  The shutdown
+    does not read it either, and ends well if it reads.
     """
     c = await settled_pair(side=side, version="1.3")
     flood = key_flood(c)
