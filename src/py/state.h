@@ -134,6 +134,7 @@ struct FlNativeProtocol;
     X(warn_lost)                \
     X(_force_close)             \
     X(_control_reading)         \
+    X(_maybe_pause_protocol)    \
     X(do_handshake)             \
     X(is_closing)               \
     X(join)                     \

@@ -143,7 +143,7 @@ struct FlTlsTransport {
     FlTls *connection;
     FL_ATOMIC uint64_t read_high_bytes;
     uint64_t read_low_bytes;
-    bool closed;
+    FL_ATOMIC bool closed;
 };
 
 #endif

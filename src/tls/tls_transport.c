@@ -9,10 +9,11 @@
       it: the tp_clear of the FlTls breaks every cycle, and leaves a connection
       that has ended.
    2. Without a GIL, write, writelines, close, abort, pause_reading,
-      resume_reading and _control_reading forward the calls of other threads to
-      the loop's, because a finalizer, which may call close(), runs in any
-      thread.  set_protocol() changes the protocol under a lock.  The other
-      methods that change the connection are for the loop's thread only. */
+      resume_reading and both checks of new water marks forward the calls of
+      other threads to the loop's, because a finalizer, which may call close(),
+      runs in any thread.  set_protocol() changes the protocol under a lock.
+      The other methods that change the connection are for the loop's thread
+      only. */
 #include "tls/tls_transport.h"
 
 #include "py/call.h"

@@ -6,8 +6,8 @@
    _high_water and _low_water and _maybe_pause_protocol.
 
    Without a GIL a method may be called in another thread.  close, abort,
-   pause_reading and resume_reading change what only the loop's thread may
-   change, and are forwarded to it (was_queued). */
+   pause_reading, resume_reading and the check of new water marks change what
+   only the loop's thread may change, and are forwarded to it (was_queued). */
 #include "transport/transport.h"
 
 #include "core/report.h"
@@ -94,6 +94,7 @@ FORWARDED(close, end(self, false))
 FORWARDED(abort, end(self, true))
 FORWARDED(pause_reading, self->ops->set_paused(self, true))
 FORWARDED(resume_reading, self->ops->set_paused(self, false))
+FORWARDED(_maybe_pause_protocol, self->ops->control_writing(self))
 
 static PyObject *
 force_close(FlTransport *self, PyObject *exc)
@@ -151,12 +152,6 @@ fl_transport_get_buffer_size(FlTransport *self, void *Py_UNUSED(ignored))
     return PyLong_FromSize_t(self->ops->write_buffer_bytes(self));
 }
 
-static PyObject *
-maybe_pause_protocol(FlTransport *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_call_none(self->ops->control_writing(self));
-}
-
 FL_ONE_ARGUMENT(FlTransport, force_close_one, "_force_close", "exc",
                 force_close)
 FL_ONE_ARGUMENT(FlTransport, set_protocol_one, "set_protocol", "protocol",
@@ -190,8 +185,8 @@ static PyMethodDef write_methods[] = {
     METHOD("get_write_buffer_size", "($self, /)", fl_transport_get_buffer_size,
            METH_NOARGS),
     METHOD("_force_close", "($self, exc)", force_close_one, FL_FASTCALL),
-    METHOD("_maybe_pause_protocol", "($self, /)", maybe_pause_protocol,
-           METH_NOARGS),
+    METHOD("_maybe_pause_protocol", "($self, /)",
+           transport__maybe_pause_protocol, METH_NOARGS),
     {NULL, NULL, 0, NULL},
 };
 
