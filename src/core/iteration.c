@@ -100,9 +100,9 @@ queue_fired(FlLoop *loop)
 {
     Found found = {false, false};
     for (;;) {
-        /* Before the pop, so that without memory the event stays recorded.
-           The next poll tries again, when callbacks may have freed some.  It
-           ends within RECHECK_NS. */
+        /* Before the pop, so that the event stays recorded if memory runs
+           out.  The next poll tries again, when callbacks may have freed
+           some.  It ends within RECHECK_NS. */
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
             PyErr_Clear();
@@ -314,8 +314,8 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 }
 
 /* Move the timers that are due at now_s to the ready queue.  The slot is
-   reserved before a timer is popped, so that no timer is lost without memory.
-   0, or -1 with MemoryError. */
+   reserved before a timer is popped, so that no timer is lost if memory runs
+   out.  0, or -1 with MemoryError. */
 static int
 queue_due_at(FlLoop *loop, double now_s)
 {

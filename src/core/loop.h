@@ -53,9 +53,9 @@ struct FlMetrics;
    kind, in transport/stream_transport.c: this folder may not include that. */
 typedef struct {
     size_t node_offset; /* of the FlOpenTransport in the transport's object */
-    /* Whether the transport's own tp_traverse visits the loop's reference to
-       it.  It does while the loop waits for none of its events: then the GC
-       collects the transport if nobody else refers to it. */
+    /* Whether the transport's own tp_traverse visits the reference that the
+       loop has to it.  It does while the loop waits for none of its events, so
+       that the GC collects a transport to which nobody else refers. */
     bool (*visits_own_ref)(const struct FlOpenTransport *self);
     /* The loop was closed or garbage-collected: take over its reference and
        drop it.  A stream whose finalizer has run is ended first.  The node is
@@ -100,7 +100,6 @@ struct FlLoop {
 
     /* the current run: its thread, clock, polls, callbacks and state */
     FL_ATOMIC unsigned long thread_id; /* 0: not running */
-
     double now_s; /* the last reading of poll_timeout or call_later */
     FlPolls polls;
     FlTiming timing;
@@ -124,8 +123,8 @@ struct FlLoop {
 
     /* transports and fds */
     FlList transports; /* FlOpenTransport: those that are open */
-    /* The connections among them, counted without metrics too: another thread
-       that enables metrics cannot walk the list. */
+    /* The connections among them.  Counted also while metrics are off: the
+       thread that turns them on may not walk the list. */
     _Atomic uint64_t open_connections;
     char *scratch; /* receive buffer of all streams, made on first use */
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */

@@ -2,8 +2,8 @@
    loss of its fd, and its GC slots.
 
    1. connection_lost is called once, from the ready queue or an event, so
-      never inside another callback of the protocol.  Only without memory for a
-      queue entry is it called on the spot.
+      never inside another callback of the protocol.  If there is no memory
+      for a queue entry, it is called on the spot.
    2. The registration is closed before the fd.  In the other order it would
       stay in the set as long as a duplicate or a forked child has the file.
    3. After connection_lost the stream has released its protocol, server,
