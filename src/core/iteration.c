@@ -319,11 +319,11 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
 static int
 queue_due_at(FlLoop *loop, double now_s)
 {
-    /* asyncio adds the clock's resolution, one nanosecond; from 3.15 on at
-       least one ulp, so that a timer is due at its own time also where a
-       nanosecond is lost in rounding. */
+    /* asyncio adds the clock's resolution, one nanosecond.  At least one ulp,
+       as asyncio from 3.15 on: a timer is due at its own time also where a
+       nanosecond is lost in rounding (after 97 days of the clock). */
     double end_s = now_s + 1e-9;
-    if (PY_VERSION_HEX >= 0x030F0000 && end_s == now_s) {
+    if (end_s == now_s) {
         end_s = nextafter(now_s, INFINITY);
     }
     /* As asyncio compares: if time() returns NaN all are due, but none if the
