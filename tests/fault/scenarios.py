@@ -181,8 +181,13 @@ async def sock_echo() -> None:
 
         async def echo() -> None:
             with left:
-                while data := await loop.sock_recv(left, 10_000):
-                    await loop.sock_sendall(left, data)
+                try:
+                    while data := await loop.sock_recv(left, 10_000):
+                        await loop.sock_sendall(left, data)
+                finally:
+                    # Without memory the call may not end its count, which
+                    # keeps the socket open.
+                    left.shutdown(socket.SHUT_RDWR)
 
         task = loop.create_task(echo())
         try:
