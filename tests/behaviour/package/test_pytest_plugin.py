@@ -1,223 +1,170 @@
 """`pytest --fastloop` over suites that know nothing of fastloop.
 
-Each test runs such a suite (`inner_suites.py`) and looks at which loop its
-tests ran on.
+Each test runs such a suite in a process of its own, as its users do.  Its only
+odd part is the fixture `kind`, which names the loop of a test.
 """
 
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+
 import pytest
-from inner_suites import ONE_TEST, SYNC
+from patience import TEST_LIMIT
 
 pytest_plugins = ["pytester"]
 
-
-def test_option_puts_pytest_asyncio_on_fastloop(suite):
-    result = suite(ONE_TEST.format(kind="fastloop"), "--fastloop", "-v")
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["fastloop: *, libuv *"])
-    result.stdout.fnmatch_lines(["*::test_it PASSED*"])
-
-
-def test_ini_option_is_enough(suite):
-    result = suite(ONE_TEST.format(kind="fastloop"), fastloop="true")
-    result.assert_outcomes(passed=1)
-
-
-def test_no_fastloop_overrides_the_ini_option(suite):
-    result = suite(
-        ONE_TEST.format(kind="asyncio"), "--no-fastloop", fastloop="true"
-    )
-    result.assert_outcomes(passed=1)
-
-
-def test_without_the_option_nothing_of_fastloop_is_loaded(suite):
-    result = suite(
-        """
-        import sys
-
-        def test_not_imported():
-            assert "fastloop.testing.plugin" in sys.modules
-            assert "fastloop._core" not in sys.modules
-        """,
-        "-p",
-        "no:asyncio",
-        "-p",
-        "no:anyio",
-        "-W",
-        "default",
-    )
-    result.assert_outcomes(passed=1)
-    result.stdout.no_fnmatch_line("*fastloop:*")
-
-
-def test_auto_mode_with_loops_of_every_scope(suite):
-    result = suite(
-        """
-        import asyncio
-        import pytest
-        import pytest_asyncio
-
-        @pytest_asyncio.fixture(scope="session", loop_scope="session")
-        async def shared():
-            yield asyncio.get_running_loop()
-
-        @pytest_asyncio.fixture
-        async def own():
-            return asyncio.get_running_loop()
-
-        async def test_own(kind, own):
-            assert own is asyncio.get_running_loop()
-            assert kind() == "fastloop"
-
-        @pytest.mark.asyncio(loop_scope="session")
-        async def test_shared(kind, shared):
-            assert shared is asyncio.get_running_loop()
-            assert kind() == "fastloop"
-
-        @pytest.mark.asyncio(loop_scope="module")
-        class TestModule:
-            loops = set()
-
-            async def test_first(self, kind):
-                self.loops.add(asyncio.get_running_loop())
-                assert kind() == "fastloop"
-
-            async def test_second(self):
-                self.loops.add(asyncio.get_running_loop())
-                assert len(self.loops) == 1
-
-        def test_sync(kind):
-            async def main():
-                return kind()
-            assert asyncio.run(main()) == "fastloop"
-            loop = asyncio.new_event_loop()
-            loop.close()
-            assert kind(loop) == "fastloop"
-        """,
-        "--fastloop",
-        asyncio_mode="auto",
-    )
-    result.assert_outcomes(passed=5)
-
-
-FACTORIES = """
-class Other(asyncio.SelectorEventLoop):
-    pass
-
-def pytest_asyncio_loop_factories(config, item):
-    return {"plain": asyncio.SelectorEventLoop, "other": Other}
+INI = """
+[pytest]
+asyncio_default_fixture_loop_scope = function
+filterwarnings = error
 """
 
+CONFTEST = """
+import asyncio
 
-def test_suite_with_loop_factories_of_its_own(suite):
-    pytest_asyncio = pytest.importorskip("pytest_asyncio.plugin")
-    specs = getattr(pytest_asyncio, "PytestAsyncioSpecs", None)
-    if not hasattr(specs, "pytest_asyncio_loop_factories"):
-        pytest.skip("this pytest-asyncio has no pytest_asyncio_loop_factories")
-    result = suite(
-        """
-        import pytest
-
-        @pytest.mark.asyncio
-        async def test_each(kind):
-            assert kind() == "fastloop"
-
-        @pytest.mark.asyncio(loop_factories=["other"])
-        async def test_one(kind):
-            assert kind() == "fastloop"
-        """,
-        "--fastloop",
-        "-v",
-        conftest=FACTORIES,
-    )
-    result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["*test_each?plain? PASSED*"])
-    result.stdout.fnmatch_lines(["*test_each?other? PASSED*"])
+import pytest
 
 
-def test_suite_with_a_policy_fixture_of_its_own(suite):
-    result = suite(
-        """
-        import asyncio
-        import pytest
+@pytest.fixture(scope="session")
+def kind():
+    def kind(loop=None):
+        cls = type(loop or asyncio.get_running_loop())
+        return cls.__module__.partition(".")[0]
+    return kind
+"""
 
-        @pytest.fixture(scope="module", params=["first", "second"])
-        def event_loop_policy(request):
-            yield asyncio.DefaultEventLoopPolicy()
-
-        @pytest.mark.asyncio
-        async def test_it(kind):
-            assert kind() == "fastloop"
-            asyncio.new_event_loop().close()
-
-        @pytest.mark.asyncio
-        async def test_policy(kind, event_loop_policy):
-            loop = event_loop_policy.new_event_loop()
-            loop.close()
-            assert kind(loop) == "fastloop"
-        """,
-        "--fastloop",
-        "-W",
-        "default",
-    )
-    result.assert_outcomes(passed=4)
+# The plugin is known by its entry point, or by its module's name where the
+# package was put on the path without being installed.
+_POINTS = entry_points(group="pytest11", name="fastloop")
+PLUGIN = () if _POINTS else ("-p", "fastloop.testing.plugin")
 
 
-def test_policy_set_while_collecting_is_replaced(suite):
-    result = suite(
-        """
-        import asyncio
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
-
-        def test_it(kind):
-            async def main():
-                return kind()
-            assert asyncio.run(main()) == "fastloop"
-        """,
-        "--fastloop",
-    )
-    result.assert_outcomes(passed=1)
+#: Seconds for the inner pytest, which the outer one's watchdog would not end.
+LIMIT = TEST_LIMIT * 5 / 6
 
 
+@pytest.fixture
+def suite(pytester, monkeypatch):
+    """suite(source, *args, **ini) writes, runs and gives the result."""
+    core = pytest.importorskip("fastloop._core", reason="not built")
+    home = [str(Path(core.__file__).parents[1])]
+    home += filter(None, [os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
+    # It takes longer to import than all else of an inner run.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+
+    def run(source, *args, conftest="", modules=None, **ini):
+        lines = "".join(f"{k} = {v}\n" for k, v in ini.items())
+        pytester.makefile(".ini", pytest=INI + lines)
+        pytester.makeconftest(CONFTEST + conftest)
+        pytester.makepyfile(source, **(modules or {}))
+        return pytester.runpytest_subprocess(*PLUGIN, *args, timeout=LIMIT)
+
+    return run
+
+
+SCOPES = """
+import asyncio
+import pytest
+import pytest_asyncio
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared():
+    yield asyncio.get_running_loop()
+
+@pytest_asyncio.fixture
+async def own():
+    return asyncio.get_running_loop()
+
+@pytest.mark.asyncio
+async def test_own(kind, own):
+    assert own is asyncio.get_running_loop()
+    assert kind() == "fastloop"
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_shared(kind, shared):
+    assert shared is asyncio.get_running_loop()
+    assert kind() == "fastloop"
+
+@pytest.mark.asyncio(loop_scope="module")
+class TestModule:
+    loops = set()
+
+    async def test_first(self, kind):
+        self.loops.add(asyncio.get_running_loop())
+        assert kind() == "fastloop"
+
+    async def test_second(self):
+        self.loops.add(asyncio.get_running_loop())
+        assert len(self.loops) == 1
+"""
+POLICY_SET = """
+import asyncio
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
+
+def test_it(kind):
+    async def main():
+        return kind()
+    assert asyncio.run(main()) == "fastloop"
+    loop = asyncio.new_event_loop()
+    loop.close()
+    assert kind(loop) == "fastloop"
+"""
+POLICY_FIXTURE = """
+import asyncio
+import pytest
+
+@pytest.fixture(scope="module", params=["first", "second"])
+def event_loop_policy(request):
+    yield asyncio.DefaultEventLoopPolicy()
+
+@pytest.mark.asyncio
+async def test_policy(kind, event_loop_policy):
+    assert kind() == "fastloop"
+    loop = event_loop_policy.new_event_loop()
+    loop.close()
+    assert kind(loop) == "fastloop"
+"""
+UNITTEST = """
+import asyncio
+import sys
+import unittest
+
+class Base(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        self.loop = asyncio.get_running_loop()
+
+    async def test_it(self):
+        assert self.loop is asyncio.get_running_loop()
+        assert type(self.loop).__module__.partition(".")[0] == "fastloop"
+
+class TestDefault(Base):
+    def setUp(self):
+        self.current = asyncio.get_event_loop()
+
+    def tearDown(self):
+        assert self.current is self.loop
+        assert self.current is asyncio.get_event_loop()
+
+class TestNamed(Base):
+    if sys.version_info >= (3, 13):
+        loop_factory = asyncio.EventLoop
+
+del Base
+"""
 ANYIO = """
+import asyncio
 import anyio
 import pytest
 import sniffio
 
 pytestmark = pytest.mark.anyio
-
-@pytest.fixture
-async def resource(anyio_backend_name):
-    await anyio.sleep(0)
-    return sniffio.current_async_library()
-
-async def test_it(resource, kind, anyio_backend, anyio_backend_name):
-    assert resource == anyio_backend_name
-    if resource == "asyncio":
-        assert kind() == "fastloop"
-    assert anyio_backend == resource or anyio_backend[0] == resource
-"""
-
-
-def test_anyio_default_backends(suite):
-    """Its own fixture: asyncio and trio, whose test is left alone."""
-    pytest.importorskip("trio", reason="trio is not installed")
-    result = suite(ANYIO, "--fastloop", "-v")
-    result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*test_it?asyncio? PASSED*"])
-    result.stdout.fnmatch_lines(["*test_it?trio? PASSED*"])
-
-
-def test_anyio_backend_of_the_suites_own(suite):
-    """Options are kept but for the loop's, and the test ids stay."""
-    pytest.importorskip("trio", reason="trio is not installed")
-    result = suite(
-        ANYIO
-        + """
-import asyncio
 
 @pytest.fixture(
     scope="module",
@@ -235,103 +182,141 @@ import asyncio
 def anyio_backend(request):
     return request.param
 
-async def test_options(anyio_backend, anyio_backend_name, request):
-    if anyio_backend_name == "asyncio":
+@pytest.fixture
+async def resource(anyio_backend_name):
+    await anyio.sleep(0)
+    return sniffio.current_async_library()
+
+async def test_it(resource, kind, anyio_backend_name, request):
+    assert resource == anyio_backend_name
+    if resource == "asyncio":
+        assert kind() == "fastloop"
         debug = request.node.callspec.id == "debug"
         assert asyncio.get_running_loop().get_debug() == debug
-""",
-        "--fastloop",
-        "-v",
-    )
-    result.assert_outcomes(passed=10)
-    result.stdout.fnmatch_lines(["*test_it?uvloop? PASSED*"])
-
-
-def test_unittest(suite):
-    result = suite(
-        """
-        import asyncio
-        import sys
-        import unittest
-
-        class Base(unittest.IsolatedAsyncioTestCase):
-            async def asyncSetUp(self):
-                self.loop = asyncio.get_running_loop()
-
-            async def test_it(self):
-                assert self.loop is asyncio.get_running_loop()
-                name = type(self.loop).__module__
-                assert name.partition(".")[0] == "fastloop"
-
-        class TestDefault(Base):
-            def setUp(self):
-                self.current = asyncio.get_event_loop()
-
-            def tearDown(self):
-                assert self.current is self.loop
-                assert self.current is asyncio.get_event_loop()
-
-        class TestNamed(Base):
-            if sys.version_info >= (3, 13):
-                loop_factory = asyncio.EventLoop
-
-        del Base
-        """,
-        "--fastloop",
-    )
-    result.assert_outcomes(passed=2)
-
-
-def test_run_that_made_no_loop_fails(suite):
-    result = suite(SYNC, "--fastloop")
-    result.assert_outcomes(passed=1)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["*no test of this run made an event loop*"])
-
-
-def test_ini_option_only_warns_of_a_run_that_made_no_loop(suite):
-    """It is also set where a selection has synchronous tests alone."""
-    result = suite(SYNC, fastloop="true")
-    result.assert_outcomes(passed=1)
-    assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["*no test of this run made an event loop*"])
+"""
 
 
 @pytest.mark.parametrize(
-    ("args", "status"),
+    ("files", "args", "passed"),
     [
-        (("--collect-only",), pytest.ExitCode.OK),
-        (("--setup-only",), pytest.ExitCode.OK),
-        (("-k", "absent"), pytest.ExitCode.NO_TESTS_COLLECTED),
+        ({"test_scopes": SCOPES, "test_unittest": UNITTEST}, [], 6),
+        (
+            {"test_set": POLICY_SET, "test_named": POLICY_FIXTURE},
+            ["-Wdefault"],
+            3,
+        ),
+        ({"test_anyio": ANYIO}, ["-v"], 5),
     ],
 )
-def test_run_with_nothing_to_run_is_not_blamed(suite, args, status):
-    result = suite(SYNC, "--fastloop", *args)
-    assert result.ret == status
-    result.stdout.no_fnmatch_line("*made an event loop*")
+def test_each_way_of_a_suite_runs_on_fastloop(suite, files, args, passed):
+    if "test_anyio" in files:
+        pytest.importorskip("trio", reason="trio is not installed")
+    result = suite("", "--fastloop", *args, modules=files)
+    result.assert_outcomes(passed=passed)
+    if "-v" in args:  # the ids of the tests stay
+        result.stdout.fnmatch_lines(["*test_it?uvloop? PASSED*"])
 
 
-def test_workers_of_xdist_count(suite):
-    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    source = ONE_TEST.format(kind="fastloop")
-    result = suite(source, "--fastloop", "-n", "1")
+FACTORIES = """
+class Other(asyncio.SelectorEventLoop):
+    pass
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"plain": asyncio.SelectorEventLoop, "other": Other}
+"""
+
+
+def test_suite_with_loop_factories_of_its_own(suite):
+    pytest_asyncio = pytest.importorskip("pytest_asyncio.plugin")
+    specs = getattr(pytest_asyncio, "PytestAsyncioSpecs", None)
+    if not hasattr(specs, "pytest_asyncio_loop_factories"):
+        pytest.skip("this pytest-asyncio has no pytest_asyncio_loop_factories")
+    source = """
+        import pytest
+
+        @pytest.mark.asyncio
+        async def test_each(kind):
+            assert kind() == "fastloop"
+
+        @pytest.mark.asyncio(loop_factories=["other"])
+        async def test_one(kind):
+            assert kind() == "fastloop"
+        """
+    result = suite(source, "--fastloop", "-v", conftest=FACTORIES)
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(["*test_each?plain? PASSED*"])
+    result.stdout.fnmatch_lines(["*test_each?other? PASSED*"])
+
+
+# -- options and the verdict --------------------------------------------------
+
+ASYNC = """
+import pytest
+
+@pytest.mark.asyncio
+async def test_it(kind):
+    assert kind() == "fastloop"
+"""
+SYNC = "def test_it():\n    pass\n"
+SUITES = {"async": ASYNC, "sync": SYNC}
+MADE = "fastloop: * loop* made"
+NONE_MADE = "*no test of this run made an event loop*"
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "ini", "status", "line"),
+    [
+        ("async", ["--fastloop"], {}, "OK", "fastloop: *, libuv *"),
+        ("async", ["--fastloop", "-n", "1"], {}, "OK", MADE),
+        ("async", [], {"fastloop": "true"}, "OK", MADE),
+        ("async", ["--no-fastloop"], {"fastloop": "true"}, "TESTS_FAILED", ""),
+        ("async", ["--fastloop-seed=42"], {}, "OK", "fastloop: *, seed 42"),
+        ("sync", ["--fastloop"], {}, "TESTS_FAILED", NONE_MADE),
+        ("sync", ["--fastloop", "-n", "1"], {}, "TESTS_FAILED", NONE_MADE),
+        # Also set where a selection has synchronous tests alone.
+        ("sync", [], {"fastloop": "true"}, "OK", NONE_MADE),
+        ("sync", ["--fastloop", "--collect-only"], {}, "OK", ""),
+        ("sync", ["--fastloop", "-knone"], {}, "NO_TESTS_COLLECTED", ""),
+    ],
+)
+def test_status_and_report(suite, kind, args, ini, status, line):
+    if "-n" in args:
+        pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    result = suite(SUITES[kind], *args, **ini)
+    assert result.ret == pytest.ExitCode[status]
+    if line:
+        result.stdout.fnmatch_lines([line])
+    if line != NONE_MADE:
+        result.stdout.no_fnmatch_line(NONE_MADE)
+
+
+def test_without_the_option_nothing_of_fastloop_is_loaded(suite):
+    source = """
+        import sys
+
+        def test_not_imported():
+            assert "fastloop.testing.plugin" in sys.modules
+            assert "fastloop._core" not in sys.modules
+        """
+    result = suite(source, *"-p no:asyncio -p no:anyio -W default".split())
     result.assert_outcomes(passed=1)
-    assert result.ret == pytest.ExitCode.OK
-    result = suite(SYNC, "--fastloop", "-n", "1")
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.no_fnmatch_line("*fastloop:*")
 
 
 def test_core_that_cannot_be_imported_is_a_usage_error(suite, pytester):
     """A clear sentence and status 4, not a run on asyncio."""
-    pytester.makepyfile(
-        break_core="""
-        import sys
-        sys.modules["fastloop._core"] = None
-        """
-    )
+    broken = "import sys\nsys.modules['fastloop._core'] = None\n"
+    pytester.makepyfile(break_core=broken)
     result = suite(SYNC, "--fastloop", "-p", "break_core")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*fastloop cannot be used:*"])
+
+
+def test_a_failure_shows_its_seed(suite):
+    source = ASYNC.replace("==", "!=")
+    result = suite(source, "--fastloop-seed=42")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["--fastloop-seed=42"])
 
 
 #: What asyncio is like on Python 3.16, as far as fastloop uses it.
@@ -346,8 +331,7 @@ asyncio.EventLoop = unix_events.EventLoop = asyncio.SelectorEventLoop
 
 
 def test_without_policies_asyncios_default_class_is_replaced(suite):
-    result = suite(
-        """
+    source = """
         import asyncio
 
         def test_it(kind):
@@ -355,11 +339,85 @@ def test_without_policies_asyncios_default_class_is_replaced(suite):
                 return kind()
             with asyncio.Runner(loop_factory=asyncio.EventLoop) as runner:
                 assert runner.run(main()) == "fastloop"
-        """,
-        "--fastloop",
-        "-p",
-        "no_policies",
-        modules={"no_policies": NO_POLICIES},
-    )
+        """
+    modules = {"no_policies": NO_POLICIES}
+    result = suite(source, "--fastloop", "-p", "no_policies", modules=modules)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["fastloop: 1 loop made"])
+
+
+# -- virtual time -------------------------------------------------------------
+
+VIRTUAL_TIME = """
+import asyncio
+import pytest
+
+virtual = pytest.mark.fastloop(virtual_time=True)
+
+async def sleep(seconds):
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.sleep(seconds)
+    return loop.time() - began
+
+@virtual
+@pytest.mark.asyncio
+async def test_marked():
+    assert await sleep(1000) == 1000
+
+@virtual
+def test_loop_of_its_own():
+    assert asyncio.run(sleep(1000)) == 1000
+
+@pytest.mark.fastloop(virtual_time=False)
+@pytest.mark.asyncio
+async def test_real_time():
+    assert await sleep(0.001) < 60
+    assert type(asyncio.get_running_loop()).__name__ == "Loop"
+
+@virtual
+@pytest.mark.asyncio
+async def test_deadlock():
+    await asyncio.Event().wait()
+
+@virtual
+def test_without_a_loop():
+    pass
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_earlier():
+    await sleep(0)
+
+@virtual
+@pytest.mark.asyncio(loop_scope="module")
+async def test_wider_scope():
+    await sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "passed", "failed"),
+    [
+        (["--fastloop"], 5, {"deadlock", "wider_scope"}),
+        (["--fastloop-virtual-time"], 6, {"deadlock"}),
+    ],
+)
+def test_a_mark_gives_a_test_virtual_time(suite, options, passed, failed):
+    result = suite(VIRTUAL_TIME, *options)
+    result.assert_outcomes(passed=passed, failed=len(failed))
+    for name in failed:
+        result.stdout.fnmatch_lines([f"FAILED *::test_{name} *"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "options", "text"),
+    [
+        ("virtual_time=True", [], "*run pytest with --fastloop, or *"),
+        ("virtual=True", ["--fastloop"], "*takes virtual_time=True or *"),
+    ],
+)
+def test_a_mark_that_cannot_hold_ends_the_run(suite, mark, options, text):
+    source = f"import pytest\n@pytest.mark.fastloop({mark})\n{SYNC}"
+    result = suite(source, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([text])

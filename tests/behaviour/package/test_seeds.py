@@ -12,8 +12,6 @@ import pytest
 
 from fastloop import testing
 
-pytest_plugins = ["pytester"]
-
 SEEDS = range(200)
 
 
@@ -208,29 +206,3 @@ def test_one_seed_gives_one_order():
     assert orders == [
         testing.run(order_of_answers(), seed=s) for s in range(20)
     ]
-
-
-# -- pytest -------------------------------------------------------------------
-
-
-def test_a_failure_shows_its_seed(suite):
-    source = """
-        import asyncio
-        import pytest
-
-        @pytest.mark.asyncio
-        async def test_it():
-            loop = asyncio.get_running_loop()
-            assert type(loop).__name__ != "SeededLoop"
-        """
-    result = suite(source, "--fastloop-seed=42")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["fastloop: *, seed 42", "--fastloop-seed=42"])
-
-
-def test_a_seed_is_a_number(suite):
-    result = suite("", "--fastloop-seed=often")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*--fastloop-seed: invalid int value: 'often'"]
-    )
