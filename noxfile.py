@@ -88,7 +88,6 @@ NOT_ASYNCIO = "-k 'not [asyncio'"
 #: scenarios.  `readme` runs them, and on other versions the gate.
 NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
---ignore=tests/behaviour/package/test_top_finds.py
 --ignore=tests/behaviour/tls/test_tls_key_floods.py
 --ignore=tests/fault/test_scenarios.py"""
 #: Without a GIL the GC visits all objects, also those of tests that have not

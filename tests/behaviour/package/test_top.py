@@ -1,22 +1,19 @@
-"""What a process shows of its loops on a socket, and ``top``, which reads it.
+"""``top``: how it finds the socket of a process, and what it shows."""
 
-The socket is the user's own and no client writes to it; it answers while the
-loop is blocked, for that is when it is needed.
-"""
+from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
-import threading
-import time
+import tempfile
+from pathlib import Path
 
 import pytest
 from builds import HAS_GIL
@@ -24,10 +21,10 @@ from patience import PATIENCE
 
 import fastloop
 from fastloop import cli
-from fastloop.cli.commands import Refused
-from fastloop.observe import metrics_socket
-from fastloop.observe import reading as reader
-from fastloop.observe.top import _text
+from fastloop.metrics import LoopMetrics
+from fastloop.observe import reading
+from fastloop.observe.metrics_socket import describe_loop
+from fastloop.observe.top import _fitted, _text
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -60,63 +57,30 @@ def top(capsys):
     return top
 
 
-# -- the socket ---------------------------------------------------------------
+# -- what it shows ------------------------------------------------------------
 
 
-def test_the_socket_is_the_users_alone(loop, shown):
-    found = os.stat(shown)
-    assert stat.S_ISSOCK(found.st_mode)
-    assert stat.S_IMODE(found.st_mode) == 0o600
-    loop.close()
-    assert not os.path.exists(shown)
+async def test_once_as_json(shown, top):
+    await asyncio.sleep(0.01)
+    code, out, err = top(shown, "--once", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["pid"] == os.getpid()
+    assert found["loops"][0]["running"] is True
+    assert found["loops"][0]["metrics"]["sleep_time_ns"] >= 8e6
+    assert 0 < found["loops"][0]["metrics"]["utilization"] < 1
 
 
-def test_data_that_a_client_sends_is_ignored(loop, path, monkeypatch):
-    """All of it is there before the answer is made, so it could be read."""
-    sent = threading.Event()
-
-    def describe_loop(loop):
-        assert sent.wait(PATIENCE)
-        return describe(loop)
-
-    describe = metrics_socket.describe_loop
-    monkeypatch.setattr(metrics_socket, "describe_loop", describe_loop)
-    loop.enable_metrics(socket=path)
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE)
-        sock.connect(path)
-        sock.sendall(b'{"command": "stop"}\n' * 100)
-        sent.set()
-        assert json.loads(sock.recv(1 << 16))["loops"]
-    assert len(reader.read(path)["loops"]) == 1
-
-
-def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
-    other = loop_factory()
-    loop.enable_metrics(socket=path)
-    other.enable_metrics(socket=path)
-    other.enable_metrics(socket=path)
-    assert len(reader.read(path)["loops"]) == 2
-    other.close()
-    assert len(reader.read(path)["loops"]) == 1
-
-
-async def test_it_answers_while_the_loop_is_blocked(shown, in_thread):
-    await asyncio.sleep(0)
-    found = []
-
-    def look():
-        while not found or not found[-1]["blocked_in"]:
-            found.append(reader.read(shown)["loops"][0])
-
-    def block_here(thread):
-        while thread.is_alive():
-            time.sleep(0.001)
-
-    block_here(in_thread(look))
-    where = "block_here" if HAS_GIL else "without a GIL"
-    assert any(where in line for line in found[-1]["blocked_in"])
-    assert found[-1]["metrics"].busy_ns >= 50e6
+async def test_once_as_text(shown, top):
+    await asyncio.sleep(0.01)
+    code, out, err = top(shown, "--once")
+    assert (code, err) == (0, "")
+    for name in ("utilization", "lag", "connections", "executor", "slow"):
+        assert name in out
+    assert re.search(r"in [\d.]+ [kMG]?B/s, out [\d.]+ [kMG]?B/s", out)
+    assert "period  since metrics were enabled" in out
+    first, later = reading.read(shown), reading.read(shown)
+    assert "period  the last " in _text(later, first)
 
 
 def test_the_lines_of_a_blocked_callback_are_shown(
@@ -146,228 +110,57 @@ def test_the_lines_of_a_blocked_callback_are_shown(
     assert "run_forever" not in out and "fastloop/cli" not in out
 
 
-def test_only_the_last_slow_callbacks_are_remembered(loop, iterate):
-    loop.enable_metrics()
-    loop.slow_callback_duration = 0
-    for kind in (str, *[int] * 16):
-        loop.call_soon(kind)
-    loop.call_soon(list)
-    iterate()
-    slow = metrics_socket.describe_loop(loop)["slow"]
-    names = [found["name"] for found in slow]
-    assert len(names) == 16
-    assert "str" not in names
-    assert "list" in names
-
-
-def test_slow_callbacks_are_shown_while_others_end(loop, in_thread):
-    """Without a GIL a thread reads them at the same time."""
-    loop.enable_metrics()
-    loop.slow_callback_duration = 0
-    failures = []
-
-    def look():
-        try:
-            for _ in range(1000):
-                metrics_socket.describe_loop(loop)
-        except RuntimeError as exc:
-            failures.append(exc)
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-
-    def again():
-        loop.call_soon(again)
-
-    again()
-    looking = in_thread(look)
-    loop.run_forever()
-    looking.join()
-    assert failures == []
-
-
-def program(environment, code, warnings="error"):
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("FASTLOOP_METRICS")
-    }
-    return subprocess.run(
-        [sys.executable, "-W", warnings, "-c", code],
-        env={**env, **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-
-
-def test_a_program_that_ends_without_closing_removes_it(loop_kind, path):
-    done = program(
-        {"FASTLOOP_METRICS_SOCKET": path},
-        "import fastloop, os\n"
-        "loop = fastloop.new_event_loop()\n"
-        f"print(os.path.exists({path!r}))",
-        warnings="ignore",
-    )
-    assert done.stdout == "True\n", done.stderr
-    assert done.stderr == ""
-    assert not os.path.exists(path)
-
-
-def test_a_stale_socket_is_replaced(loop, path):
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(path)
-    loop.enable_metrics(socket=path)
-    assert reader.read(path)["pid"] == os.getpid()
-
-
-def test_files_and_sockets_in_use_are_not_removed(loop, tmp_path, path):
-    file = tmp_path / "file"
-    file.write_text("mine")
-    with pytest.raises(FileExistsError):
-        loop.enable_metrics(socket=str(file))
-    with pytest.raises(
-        TypeError, match=r"a path as a str, or True, not .*file'\)"
-    ):
-        loop.enable_metrics(socket=file)
-    assert file.read_text() == "mine"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(path)
-        sock.listen()
-        with pytest.raises(OSError, match=r"another process|in use"):
-            loop.enable_metrics(socket=path)
-    assert os.path.exists(path)
-    # It counts all the same.
-    assert loop.metrics().iterations == 0
-
-
-def test_a_path_that_cannot_be_bound_is_an_error(loop, tmp_path):
-    with pytest.raises(OSError, match="No such file"):
-        loop.enable_metrics(socket=str(tmp_path / "none" / "x.sock"))
-
-
-def test_the_default_folder_must_be_the_users_alone(
-    loop, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (os.fsdecode(b"\xff.py"), "\\udcff.py, process"),
+        ("\x1b]0;title\x07.py", "\\x1b]0;title\\x07.py, process"),
+    ],
+    ids=ascii,
+)
+def test_what_a_terminal_cannot_show_or_would_obey_is_escaped(
+    shown, top, monkeypatch, name, text
 ):
-    monkeypatch.setattr(metrics_socket.tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / f"fastloop-{os.geteuid()}"
-    folder.mkdir()
-    folder.chmod(0o777)
-    with pytest.raises(PermissionError):
-        loop.enable_metrics(socket=True)
-    folder.chmod(0o700)
-    loop.enable_metrics(socket=True)
-    own = os.getpid()
-    assert reader.find(str(own)) == f"{folder}/{own}.sock"
-
-
-def test_a_client_that_does_not_read_blocks_no_other(shown, in_thread):
-    idle = []
-    for _ in range(3):
-        idle.append(socket.socket(socket.AF_UNIX))
-        idle[-1].connect(shown)
-    assert reader.read(shown)["loops"]
-    for sock in idle:
-        sock.close()
-
-
-def test_a_forked_child_leaves_the_parents_socket(loop, shown):
-    # In a program of its own, for 3.12 warns of forks where threads are.
-    script = f"""
-import os, sys, fastloop
-loop = fastloop.new_event_loop()
-loop.enable_metrics(socket={shown + ".2"!r})
-pid = os.fork()
-if pid == 0:
-    from fastloop.observe import metrics_socket
-    os._exit(len(metrics_socket._servers))
-code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-assert os.path.exists({shown + ".2"!r})
-loop.close()
-assert not os.path.exists({shown + ".2"!r})
-sys.exit(code)
-"""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], timeout=PATIENCE
-    )
-    assert done.returncode == 0
-    assert os.path.exists(shown)
-
-
-def test_a_child_that_is_forked_in_an_answer_does_not_hold_it(loop_kind, path):
-    script = f"""
-import os, socket, threading, fastloop
-from fastloop.observe import metrics_socket
-
-class Loop(fastloop.Loop):
-    def metrics(self):
-        asked.set()
-        forked.wait()
-        return super().metrics()
-
-asked, forked = threading.Event(), threading.Event()
-loop = Loop()
-loop.enable_metrics(socket={path!r})
-with socket.socket(socket.AF_UNIX) as sock:
-    sock.settimeout(10)
-    sock.connect({path!r})
-    asked.wait()
-    read, write = os.pipe()
-    if os.fork() == 0:
-        os.close(write)
-        sock.close()
-        os.read(read, 1)
-        os._exit(0)
-    forked.set()
-    while sock.recv(65536):
-        pass
-os.close(write)
-os.wait()
-loop.close()
-"""
-    done = program({}, script, warnings="ignore")
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_loop_that_was_collected_is_no_reason_to_stay(loop_factory, path):
-    class Loop(fastloop.Loop):
-        pass
-
-    loop = Loop()
-    loop.itself = loop
-    loop.enable_metrics(socket=path)
-    del loop
-    with pytest.warns(ResourceWarning):
-        gc.collect()
-    assert not os.path.exists(path)
-
-
-# -- top ----------------------------------------------------------------------
-
-
-async def test_once_as_json(shown, top):
-    await asyncio.sleep(0.01)
-    code, out, err = top(shown, "--once", "--json")
-    assert (code, err) == (0, "")
-    found = json.loads(out)
-    assert found["pid"] == os.getpid()
-    assert found["loops"][0]["running"] is True
-    assert found["loops"][0]["metrics"]["sleep_time_ns"] >= 8e6
-    assert 0 < found["loops"][0]["metrics"]["utilization"] < 1
-
-
-async def test_once_as_text(shown, top):
-    await asyncio.sleep(0.01)
+    monkeypatch.setattr(sys, "argv", [name])
     code, out, err = top(shown, "--once")
     assert (code, err) == (0, "")
-    for name in ("utilization", "lag", "connections", "executor", "slow"):
-        assert name in out
-    assert re.search(r"in [\d.]+ [kMG]?B/s, out [\d.]+ [kMG]?B/s", out)
+    assert out.startswith(text)
 
 
-def test_figures_tell_the_time_that_they_count(loop, shown):
-    first, later = reader.read(shown), reader.read(shown)
-    assert "period  since metrics were enabled" in _text(first, None)
-    assert "period  the last " in _text(later, first)
+def test_a_text_is_cut_to_the_terminal(loop_kind):
+    text = "  name  value\nshort\nthird\nlast"
+    assert _fitted(text, 8, 5) == "  name  \nshort\nthird\nlast"
+    assert _fitted(text, 80, 4) == "  name  value\nshort\nand 2 more lines"
+    assert _fitted(text, 3, 1) == "and"
+
+
+def test_large_figures_and_lines_of_code_fit_80_columns(loop):
+    """A line is what a slow or blocked callback is looked up by."""
+    loop.enable_metrics()
+    one = json.loads(json.dumps(describe_loop(loop)))
+    for key, value in one["metrics"].items():
+        if isinstance(value, int):
+            large = 123_456_789_000 if key.endswith("_ns") else 1_234_567
+            one["metrics"][key] = large + value
+    one["metrics"] = LoopMetrics.from_dict(one["metrics"])
+    about = {"pid": 1234567, "python": "3.14.0", "fastloop": "0.1.0"}
+    found = {"program": "serve.py", **about, "loops": [one]}
+    assert [row for row in _text(found, None).split("\n") if row[80:]] == []
+
+    path = f"/srv/{'a-long-folder/' * 6}app.py"
+    slow = {"name": "Server.handle", "duration_ns": 123_456_789}
+    blocked = slow | {"gc_time_ns": 1, "stack": [f"{path}:19 handle"]}
+    one["blocked_in"] = [f"{path}:17 work"]
+    one["slow"] = [slow | {"stack": [f"{path}:18 handle"]}]
+    one["blocked"] = [blocked]
+    cut = _fitted(_text(found, None, 80), 80, 100)
+    for text in ("17 work", "18 handle: 123 ms, Server", "19 handle: 123 ms"):
+        assert f"/app.py:{text}" in cut
+    piped = _text(found, None)
+    assert all(f"{path}:{line} " in piped for line in (17, 18, 19))
+
+
+# -- again and again ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -383,113 +176,154 @@ def test_top_ends_with_ctrl_c(shown, terminal):
         [sys.executable, "-c", code], stdout=theirs, stderr=subprocess.PIPE
     )
     os.close(theirs)
-    seen = 0
     with open(ours, encoding="utf-8") as out:
-        for line in out:
-            assert terminal or "\x1b" not in line
-            seen += "utilization" in line
-            if seen == 3:
-                break
+        lines = itertools.takewhile(lambda line: "lag" not in line, out)
+        first = "".join(lines) + next(out)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE)
+    assert ("\x1b" in first) == terminal
     assert (process.returncode, err) == (0, b"")
 
 
-@pytest.mark.parametrize("options", [(), ("--json",)])
 def test_the_end_of_the_process_is_a_one_line_error(
-    loop, shown, top, options, monkeypatch
+    loop, shown, top, monkeypatch
 ):
     reads = itertools.count()
 
     def read(*arguments):
         if next(reads) == 3:
             loop.close()
-        return reader.read(*arguments)
+        return reading.read(*arguments)
 
     monkeypatch.setattr("fastloop.observe.top.read", read)
-    code, out, err = top(shown, "--interval", "0.02", *options)
+    code, out, err = top(shown, "--interval", "0.02")
     assert code == 2
     assert "utilization" in out
     assert err == f"fastloop: {shown}: No such file or directory\n"
 
 
-def test_invalid_answers_are_one_line_errors(loop, tmp_path, top):
-    own = str(os.getpid())
-    assert top(own, "--once")[0::2] == (
-        2,
-        f"fastloop: process {own} has no socket of the usual name: name the "
-        f"path of its socket, or {reader.HOW}\n",
-    )
-    code, out, err = top(str(tmp_path / "none"), "--once")
-    assert (code, out) == (2, "") and "No such file" in err
-    code, out, err = top("4194305", "--once")
-    assert (code, out) == (2, "") and "no process 4194305" in err
-    code, out, err = top(f"1{'0' * 30}", "--once")
-    assert (code, out) == (2, "") and "no process 1000" in err
-    for interval in ("0", "nan", "inf"):
-        code, out, err = top(own, "--interval", interval)
-        assert (code, out) == (2, "") and "--interval" in err
+# -- what it refuses ----------------------------------------------------------
 
 
-def answered(path, top, in_thread, text):
-    """What top says of a server's answer."""
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["own"], "has no socket of the usual name: name the path of its"),
+        (["/none"], "/none: No such file"),
+        (["4194305"], "no process 4194305"),
+        ([f"1{'0' * 30}"], "no process 1000"),
+        (["own", "--interval", "0"], "--interval is a number"),
+        (["own", "--interval", "nan"], "--interval is a number"),
+        (["own", "--interval", "inf"], "--interval is a number"),
+    ],
+    ids=str,
+)
+def test_a_refusal_is_one_line(loop_kind, top, words, text):
+    if words[0] == "own":
+        words = [str(os.getpid()), *words[1:]]
+    code, out, err = top(*words, "--once")
+    assert (code, out) == (2, "")
+    assert err.startswith("fastloop: ") and text in err
+
+
+def test_a_process_that_hides_its_files_is_a_sentence(
+    loop_kind, top, monkeypatch
+):
+    def listdir(path):
+        raise PermissionError
+
+    monkeypatch.setattr(reading.os, "listdir", listdir)
+    monkeypatch.setattr(reading, "_IS_LINUX", True)
+    said = top(str(os.getpid()), "--once")[2]
+    assert "does not let this user look at its files: run top as root" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            b'{"fastloop": "9.9", "loops": [{}]}',
+            f"its process has fastloop 9.9, not {fastloop.__version__}",
+        ),
+        (b"220 hello\r\n", "no metrics of fastloop's"),
+        (b"[]", "no metrics of fastloop's"),
+        (None, "no answer in 0.2 s: the process is stopped, or C code holds"),
+    ],
+)
+def test_another_answer_is_a_sentence(
+    loop_kind, path, top, in_thread, monkeypatch, text, says
+):
+    monkeypatch.setattr(reading, "_TIMEOUT_S", PATIENCE if text else 0.2)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
         sock.listen()
 
         def answer():
-            peer, _ = sock.accept()
-            peer.sendall(text)
-            peer.close()
+            with sock.accept()[0] as peer:
+                peer.sendall(text)
 
-        in_thread(answer)
-        return top(path, "--once")
-
-
-def test_an_answer_of_another_version_names_that(loop, path, top, in_thread):
-    text = b'{"fastloop": "9.9", "loops": [{}]}'
-    code, out, err = answered(path, top, in_thread, text)
+        if text:
+            in_thread(answer)
+        code, out, err = top(path, "--once")
     assert (code, out) == (2, "")
-    says = f"its process has fastloop 9.9, not {fastloop.__version__}"
-    assert err == f"fastloop: {path}: {says}\n"
+    assert err.startswith(f"fastloop: {path}: {says}")
 
 
-@pytest.mark.parametrize("text", [b"220 hello\r\n", b"[]", b"{}"])
-def test_another_programs_socket_is_a_sentence(
-    loop, path, top, in_thread, text
+# -- processes that see other files, as under systemd and in containers -------
+
+SHOW = """
+import sys, fastloop
+loop = fastloop.new_event_loop()
+loop.enable_metrics(socket=True)
+print(flush=True)
+sys.stdin.read()
+loop.close()
+"""
+#: A mount that only the command sees, over its temporary folder.
+MOUNT = 'mount -t tmpfs none "$TMPDIR" && exec "$0" "$@"'
+#: It has another pid, too.
+PRIVATE = [
+    *("unshare", "--mount", "--propagation", "private", "--pid", "--fork"),
+    *("sh", "-c", MOUNT),
+]
+
+
+def unshared(folder):
+    """Whether this user may have other mounts and pids."""
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(
+            [*PRIVATE, "true"],
+            env=os.environ | {"TMPDIR": folder},
+            capture_output=True,
+        ).returncode
+        == 0
+    )
+
+
+@pytest.mark.skipif(not reading._IS_LINUX, reason="needs Linux's /proc")
+@pytest.mark.parametrize("prefix", [[], PRIVATE], ids=["folder", "container"])
+def test_a_process_with_a_temporary_folder_of_its_own_is_found(
+    loop_kind, top, prefix
 ):
-    code, out, err = answered(path, top, in_thread, text)
-    assert (code, out) == (2, "")
-    assert "no metrics of fastloop's" in err
-
-
-def test_a_program_whose_path_is_no_text_is_shown(
-    loop, path, top, monkeypatch
-):
-    monkeypatch.setattr(sys, "argv", [os.fsdecode(b"\xff.py")])
-    loop.enable_metrics(socket=path)
-    code, out, err = top(path, "--once")
-    assert (code, err) == (0, "")
-    assert out.startswith("\\udcff.py, process")
-
-
-async def test_what_a_terminal_would_obey_is_shown_as_text(
-    shown, top, monkeypatch
-):
-    monkeypatch.setattr(sys, "argv", ["\x1b]0;title\x07.py"])
-    code, out, err = top(shown, "--once")
-    assert (code, err) == (0, "")
-    assert out.startswith("\\x1b]0;title\\x07.py, process")
-
-
-def test_a_process_that_does_not_answer_has_not_ended(
-    loop_kind, tmp_path, monkeypatch
-):
-    """It is stopped, or C code has its GIL."""
-    monkeypatch.setattr(reader, "_TIMEOUT_S", 0.2)
-    path = str(tmp_path / "silent")
-    with socket.socket(socket.AF_UNIX) as silent:
-        silent.bind(path)
-        silent.listen()
-        with pytest.raises(Refused, match=r"no answer in 0\.2 s: the process"):
-            reader.read(path)
+    # Short: the path of a socket has at most 107 bytes.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        if prefix and not unshared(folder):
+            pytest.skip("this user cannot make namespaces")
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-c", SHOW],
+            env=os.environ | {"TMPDIR": folder},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout.readline() == b"\n"
+        pid = str(process.pid)
+        if prefix:
+            children = f"/proc/{pid}/task/{pid}/children"
+            pid = Path(children).read_text().strip()
+        found = reading.find(pid), top(pid, "--once")[1]
+        process.communicate(timeout=PATIENCE)
+    inside = f"/fastloop-{os.geteuid()}/{1 if prefix else pid}.sock"
+    where = f"/proc/{pid}/root" if prefix else ""
+    assert found[0] == f"{where}{folder}{inside}"
+    assert f"process {1 if prefix else pid}" in found[1]
