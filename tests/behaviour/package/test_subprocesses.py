@@ -32,24 +32,6 @@ async def output(*command, **how):
     return out.decode().strip()
 
 
-async def test_input_and_output():
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "import sys; data = sys.stdin.read();"
-        "print(data.upper()); print(len(data), file=sys.stderr)",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    data = b"x" * 300_000
-    out, err = await child.communicate(data)
-    assert out.strip() == data.upper()
-    assert err.strip() == b"300000"
-    assert child.returncode == 0
-    assert await child.wait() == 0
-
-
 async def test_standard_streams_are_real_pipes():
     """A child may open /dev/stdin and its kin anew; a socket it could not."""
     child = await asyncio.create_subprocess_shell(
@@ -59,15 +41,6 @@ async def test_standard_streams_are_real_pipes():
         stderr=subprocess.PIPE,
     )
     assert await child.communicate(b"data") == (b"data", b"error\n")
-
-
-async def test_many_children_at_once():
-    async def one(number):
-        child = await asyncio.create_subprocess_shell(f"exit {number}")
-        return await child.wait()
-
-    codes = await asyncio.gather(*map(one, range(12)))
-    assert codes == list(range(12))
 
 
 def test_other_children_are_left_alone(run):
