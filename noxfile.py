@@ -51,7 +51,7 @@ BUILDS: dict[tuple[str, str], dict[str, str]] = {}
 
 #: Every test of ours but those of real programs and of the sources.
 OWN = """tests/unit tests/behaviour tests/isolated tests/fault
-tests/differential tests/lint/test_surface.py"""
+tests/differential"""
 #: Real programs that need a server, which a newcomer's machine lacks: what the
 #: README's test command skips.
 WITH_SERVERS = " ".join(
@@ -98,8 +98,8 @@ WITHOUT_GIL = " ".join(
     for path in sorted(TOP.glob("tests/isolated/test_free_thread*.py"))
 )
 MANY_LOOPS = "tests/interop/test_one_process_many_loops.py"
-#: What the gate has besides: clang-tidy, and wheels.
-SHORT_LINT = "--ignore=tests/lint/test_analysis.py -k 'not two_wheels'"
+#: What the gate has besides: clang-tidy.
+SHORT_LINT = "--ignore=tests/lint/test_analysis.py"
 LINT = f"make lint TURN='flock {LOGS}/setup.lock'"
 #: What ThreadSanitizer looks at; the rest has one thread.
 THREADED = sorted(

@@ -7,7 +7,6 @@ FASTLOOP_LINT_STRICT=1 says that all tools must be there (`make lint`, CI).
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 SRC = TOP / "src"
-BENCHMARKS = TOP / "benchmarks"
 #: Layers of src/, lowest first; a file includes its own and lower ones only.
 LAYERS = (
     "base",
@@ -75,16 +73,3 @@ def built() -> Path:
         exc_type=ImportError,
     )
     return Path(core.__file__)
-
-
-def asked(program, *words):
-    """Return what a program prints that knows the harness: in a process of
-    its own, for the names of the benchmarks' packages are common ones."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(BENCHMARKS), *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from .c_text import includes, read, without_comments
-from .conftest import LAYERS, SRC, TOP, c_files, short
+from .conftest import LAYERS, SRC, c_files, short
 
 POLLER = re.compile(r"\buv_(?:poll|timer|async)_\w+\(")
 
@@ -80,57 +80,6 @@ def test_waiting_goes_through_the_poller():
         if path.stem not in ("poller",):
             found = POLLER.findall(without_comments(read(path)))
             assert not found, f"{short(path)} calls {found[0]}...)"
-
-
-def objects() -> list[Path]:
-    """The compiled files of the build that was made last."""
-    builds = sorted(
-        (TOP / "build").glob("*/src/module.o"),
-        key=lambda path: path.stat().st_mtime,
-    )
-    assert builds, "the extension is not built"
-    top = builds[-1].parent
-    # A build folder keeps the objects of sources that were moved.
-    return sorted(
-        path
-        for path in top.rglob("*.o")
-        if (SRC / path.relative_to(top)).with_suffix(".c").exists()
-    )
-
-
-def symbols(tool, path: Path) -> tuple[set[str], set[str]]:
-    """What an object file defines, and what it needs."""
-    defined, needed = set(), set()
-    done = tool(["nm", "-P", str(path)])
-    assert done.returncode == 0, done.stderr
-    for line in done.stdout.splitlines():
-        name, kind = line.split()[:2]
-        if kind == "U":
-            needed.add(name)
-        elif kind.isupper():
-            defined.add(name)
-    return defined, needed
-
-
-def test_calls_point_downwards(built, tool):
-    """A folder calls itself and folders below it, so that none is a circle."""
-    found = {path: symbols(tool, path) for path in objects()}
-    home = {
-        name: path for path, (defined, _) in found.items() for name in defined
-    }
-    top = next(path.parent for path in found if path.name == "module.o")
-
-    def folder(path: Path) -> str:
-        parts = path.relative_to(top).parts
-        return parts[0] if len(parts) > 1 else ""
-
-    for path, (_, needed) in found.items():
-        rank = LAYERS.index(folder(path))
-        for name in needed & home.keys():
-            assert LAYERS.index(folder(home[name])) <= rank, (
-                f"{path.relative_to(top)} calls {name} of "
-                f"{home[name].relative_to(top)}, in a higher folder"
-            )
 
 
 @pytest.mark.parametrize("path", c_files(".c"), ids=short)
