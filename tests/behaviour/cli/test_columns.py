@@ -22,7 +22,9 @@ def wide(text):
 def test_what_a_command_prints_fits(fastloop_command, monkeypatch, words):
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     done = fastloop_command(*words, status=None)
-    assert done.stdout and wide(done.stdout) == []
+    assert wide(done.stdout) == []
+    named = COMMANDS if words == ["--help"] else words[:1]
+    assert all(name in done.stdout for name in named if "-h" in words[-1])
 
 
 def test_what_is_to_be_copied_stays_in_one_line():

@@ -8,14 +8,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import zipfile
 
 import pytest
-from cli_helpers import LIMIT, environment
+from cli_helpers import interrupt
 
-from fastloop.cli import COMMANDS
 from fastloop.cli.commands import wrapped
 
 KIND = """
@@ -80,25 +78,25 @@ def archive(path, **files):
                 whole.writestr(f"{name}.py", text)
 
 
-@pytest.mark.parametrize("flags", [(), ("-P",), ("-X", "dev")], ids=str)
 @pytest.mark.parametrize(
-    "words",
+    ("words", "flags"),
     [
-        ["look.py", "one", "-m", "--help"],
-        ["-m", "look", "one"],
-        ["-mlook"],
-        ["-c", LOOK, "one", "-x"],
-        ["-", "one"],
-        ["pack", "one"],
-        ["app.pyz", "one"],
-        ["app", "one"],
+        (["look.py", "one", "-m", "--help"], ()),
+        (["look.py"], ("-P",)),
+        (["-m", "look", "one"], ("-X", "dev")),
+        (["-m", "look", "one"], ("-P",)),
+        (["-mlook"], ()),
+        (["-c", LOOK, "one", "-x"], ()),
+        (["-", "one"], ()),
+        (["pack", "one"], ()),
+        (["app.pyz", "one"], ()),
+        (["app", "one"], ("-P",)),
         # A link gives the folder of its target, a path through one the file
         # that the system finds.
-        ["link.py"],
-        ["link/../look.py"],
-        ["./look.py"],
+        (["link.py"], ()),
+        (["link/../look.py"], ()),
     ],
-    ids=lambda words: words[0],
+    ids=lambda words: "".join(words[:1]),
 )
 def test_a_program_sees_what_it_sees_without(both, tmp_path, words, flags):
     for folder in ("pack", "deep/sub"):
@@ -155,16 +153,12 @@ def test_a_program_that_is_missing_is_reported_as_without(
     [
         "sys.exit(7)",
         "sys.exit('why')",
-        "sys.exit()",
         "raise KeyboardInterrupt",
         "os.kill(os.getpid(), signal.SIGTERM)",
-        "import nothing_like_it",
         "def f(): 1 / 0\nf()",
         "x = = 3",
         "try: 1 / 0\nexcept Exception as e: raise OSError('b') from e",
         "import atexit; atexit.register(print, 'at exit')\n1 / 0",
-        "os.abort()",
-        "os._exit(9)",
         "sys.excepthook = lambda *a: print(a[1])\n1 / 0",
     ],
 )
@@ -182,17 +176,15 @@ def test_a_forked_child_ends_as_without(both):
     both.write(
         "fork.py",
         """
-import os, sys
+import os
 if child := os.fork():
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 else:
     print("child", flush=True)
-    if sys.argv[1:]:
-        raise ValueError
+    raise ValueError
 """,
     )
     both("fork.py")
-    both("fork.py", "raise")
 
 
 # -- the loop -----------------------------------------------------------------
@@ -313,7 +305,6 @@ def test_a_child_process_does_not_repeat_what_its_parent_tells(
         "other()\nasyncio.run(main())",
         "import fastloop; fastloop.run(main()); other()",
         "asyncio.SelectorEventLoop().close()",
-        "other()\nos._exit(0)",
         "other()\nsys.stderr.close()",
         "other()\nsys.stderr = None",
     ],
@@ -362,11 +353,10 @@ def test_uvicorns_automatic_choice_is_fastloop(fastloop_command):
     assert fastloop_command("run", "-c", code).stdout == "fastloop.loop\n"
 
 
-@pytest.mark.parametrize("end", ["", "1 / 0", "sys.exit(3)"])
+@pytest.mark.parametrize("end", ["", "1 / 0"])
 def test_python_stays_interactive_as_without(both, end):
     both.write("look.py", f"import sys\n{end}\n")
-    asked = "sys.argv\n"
-    both("look.py", flags=("-i",), stdin=asked)
+    both("look.py", flags=("-i",), stdin="sys.argv\n")
 
 
 def test_ctrl_c_is_the_programs(fastloop_command):
@@ -383,20 +373,10 @@ async def main():
 asyncio.run(main())
 """,
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fastloop", "run", "wait.py"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=fastloop_command.folder,
-        env=environment(),
-        start_new_session=True,
-    )
+    process = fastloop_command.start("run", "wait.py")
     assert process.stdout.readline() == "ready\n"
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=LIMIT)
-    assert out == "cleaned\n"
-    assert process.returncode == -signal.SIGINT
+    status, out, err = interrupt(process)
+    assert (status, out) == (-signal.SIGINT, "cleaned\n")
     assert "KeyboardInterrupt" in err
 
 
@@ -422,10 +402,6 @@ def test_an_unknown_command_is_one_sentence(fastloop_command):
     assert fastloop_command.refused("bnech") == (
         "there is no command 'bnech'; --help lists the commands."
     )
-    shown = fastloop_command("--help").stdout
-    for name in COMMANDS:
-        assert name in shown
-        assert name in fastloop_command(name, "--help").stdout
 
 
 def test_importing_fastloop_does_not_import_the_command_line(
