@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 
-import prog_corpus
 import prog_gen
 import prog_judge
 import prog_pool
 import pytest
-from prog_signals import SIGNALS
 from prog_tape import Program
 from prog_world import run_program
 from programs import FAILING
@@ -35,37 +32,24 @@ def check(program: Program) -> None:
     assert result.kind not in FAILING, text
 
 
-@pytest.mark.parametrize("first", range(7, 67, 15))
+@pytest.mark.parametrize("first", range(7, 37, 15))
 def test_drawn_programs_are_valid(first):
     """A few on each version; .ci/run has thousands of them on one."""
     for seed in range(first, first + 15):
         check(prog_gen.draw(seed))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_nothing_is_wrong_with_a_changed_program(seed):
-    check(prog_corpus.changed(seed))
-
-
-class Faulty(asyncio.SelectorEventLoop):
-    """A loop whose transports write what *spoil* makes of the data."""
-
-    def spoil(self, data):
-        return data
+class Lossy(asyncio.SelectorEventLoop):
+    """Sends all but the last byte of what is written."""
 
     def _make_socket_transport(self, *args, **words):
         transport = super()._make_socket_transport(*args, **words)
         write = transport.write
-        transport.write = lambda data: write(self.spoil(bytes(data)))
+        transport.write = lambda data: write(bytes(data)[:-1])
         return transport
 
 
-class Lossy(Faulty):
-    def spoil(self, data):
-        return data[:-1]
-
-
-class Leaking(Faulty):
+class Leaking(asyncio.SelectorEventLoop):
     """Leaves a descriptor open for each connection."""
 
     def _make_socket_transport(self, sock, *args, **words):
@@ -73,7 +57,7 @@ class Leaking(Faulty):
         return super()._make_socket_transport(sock, *args, **words)
 
 
-class Overtaking(Faulty):
+class Overtaking(asyncio.SelectorEventLoop):
     """Sends what a callback writes second before the first."""
 
     def _make_socket_transport(self, *args, **words):
@@ -83,19 +67,10 @@ class Overtaking(Faulty):
         return transport
 
 
-class Lifo(asyncio.SelectorEventLoop):
-    """Has the latest timer of an iteration come first."""
-
-    def call_later(self, delay, callback, *args, context=None):
-        if delay == 0:
-            return self.call_soon(callback, *args, context=context)
-        return super().call_later(delay, callback, *args, context=context)
-
-
 KEPT = []
 
 
-class Keeping(Faulty):
+class Keeping(asyncio.SelectorEventLoop):
     """Keeps every protocol, and calls none of connection_lost."""
 
     def _make_socket_transport(self, sock, protocol, *args, **words):
@@ -104,29 +79,9 @@ class Keeping(Faulty):
         return super()._make_socket_transport(sock, protocol, *args, **words)
 
 
-class Masking(asyncio.SelectorEventLoop):
-    """Has no signal come while it waits."""
-
-    def __init__(self):
-        super().__init__()
-        select = self._selector.select
-
-        def select_alone(timeout=None):
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            try:
-                return select(timeout)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-
-        self._selector.select = select_alone
-
-
 SHORT = [(-1, [("write", 0, 10, 20)])]
-LATE = [(-1, [("py_sig", 0, [])]), (-1, [("late_sig", 0)])]
 SOCK = ("pair", "server", "sock", {})
 SENDALL = [(-1, [("task", [("write", 0, 10, 20), ("sendall", 1, 10)])])]
-CHAIN = [("later", 0, 30, [("later", 0, 0, [("later", 0, 0, [])])])]
-TIMERS = [(-1, [("later", 12, 0, []), *CHAIN])]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +90,7 @@ TIMERS = [(-1, [("later", 12, 0, []), *CHAIN])]
         (Lossy, [], SHORT, "B got 28 of 30 bytes|wrong bytes"),
         (Leaking, [], SHORT, "1 descriptors left"),
         (Overtaking, [SOCK], SENDALL, "overtook"),
-        (Lifo, [], TIMERS, "a timer overtook"),
         (Keeping, [], SHORT, "end does not end.*something keeps"),
-        (Masking, [], LATE, "a signal woke no loop"),
     ],
 )
 def test_a_fault_is_found(wrong, more, steps, text):
