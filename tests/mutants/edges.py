@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ FLAGS = (
     "-fsanitize-coverage=inline-8bit-counters,pc-table "
     "-fno-optimize-sibling-calls"
 )
+#: Seconds that a file of tests, or a program, may take.
+LIMIT_S = 1200.0
 ASK_PLACES = "import mut_plugin as m; print(*m.edges().places())"
 #: The edges of each test, by the places of a map.
 Cases = dict[str, list[int]]
@@ -96,20 +99,18 @@ def places(library: Path, offsets: list[int]) -> tuple[list[str], list[int]]:
     return named, lines
 
 
-def run(
-    tree: Path, words: list[str], number: int
-) -> tuple[Cases, mut_tree.Run]:
+def run(tree: Path, words: list[str], number: int) -> tuple[Cases, list[str]]:
     """Run tests or a program; return the edges of each test, or of all."""
     with tempfile.TemporaryDirectory() as folder:
         out, ended = Path(folder, "out"), Path(folder, "ended")
         out.touch()
         ended.mkdir()
         env = {"FL_EDGES": str(ended), "FL_EDGES_OUT": str(out)}
-        done = mut_tree.run(tree, words, lambda _: 600.0, **env)
+        failed = mut_tree.run(tree, words, LIMIT_S, **env)
         cases = dict(map(json.loads, out.read_text().splitlines()))
         if not cases:
             cases = {"": sorted(mut_plugin.left_in(ended, number))}
-    return cases, done
+    return cases, failed
 
 
 def make(kept: dict[str, Any], save: bool = False) -> dict[str, Any]:
@@ -129,16 +130,16 @@ def make(kept: dict[str, Any], save: bool = False) -> dict[str, Any]:
     try:
         for name in sorted(digests.keys() - files.keys()):
             words = PROGRAMS.get(name) or [*PYTEST, name]
-            cases, done = run(tree, words, len(named))
+            began = time.monotonic()
+            cases, failed = run(tree, words, len(named))
+            seconds = round(time.monotonic() - began, 1)
             files[name] = {
                 "digest": digests[name],
                 "cases": cases,
-                "seconds": round(done.seconds, 1),
-                "longest": round(done.longest, 1),
-                "failed": done.failed,
+                "seconds": seconds,
+                "failed": failed,
             }
-            words = [f"{done.seconds:.1f} s", *done.failed]
-            print(f"map: {name}:", *words, flush=True)
+            print(f"map: {name}: {seconds} s", *failed, flush=True)
     finally:
         if save:  # what is known when it is interrupted, too
             MAP.write_text(json.dumps(made))
@@ -165,61 +166,45 @@ class Map:
     """What is asked of a map of the present sources."""
 
     def __init__(self) -> None:
-        found = read()
-        missing = set(test_files()) - set(found.get("files", {}))
-        if found.get("sources") != digest(*sources()) or missing:
-            raise SystemExit("no whole map of these sources: mutants.py map")
-        self.files: dict[str, dict[str, Any]] = found["files"]
-        self.reached = {
-            name: {
-                edge
-                for case in self.files[name]["cases"].values()
-                for edge in case
-            }
-            for name in test_files()
+        found = make(read(), save=True)
+        self.files: dict[str, dict[str, Any]] = {
+            name: found["files"][name] for name in test_files()
         }
-        #: Of each file of C its edges, by line.
+        self.reached = {
+            name: set().union(*file["cases"].values())
+            for name, file in self.files.items()
+        }
+        #: Of each file of C its edges: line, function, number.
         self.edges: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
-        for edge, (place, line) in enumerate(
-            zip(found["places"], found["lines"], strict=True)
-        ):
+        for edge, place in enumerate(found["places"]):
             file, function, _ = place.split()
-            self.edges[file].append((line, function, edge))
-        self.failing = [
-            test
-            for name in self.reached
-            for test in self.files[name]["failed"]
-        ]
+            at = found["lines"][edge], function, edge
+            self.edges[file].append(at)
+
+    def failing(self) -> list[str]:
+        """Return the tests that fail without a mutant."""
+        return [one for file in self.files.values() for one in file["failed"]]
+
+    def seconds(self, names: list[str]) -> float:
+        """Return how long files of tests take."""
+        return float(sum(self.files[name]["seconds"] for name in names))
 
     def reaching(self, file: str, line: int) -> list[str]:
         """Return the files of tests that reach a line's function.
 
         Those that reach the last edge before the line come first, and of
-        them the fast and specific ones.  Of a file of C that a test compiles
-        itself there are no edges.
+        them the fast ones.
         """
-        edges = self.edges[file]
-        before = [one for one in edges if one[0] <= line]
+        before = [one for one in self.edges[file] if one[0] <= line]
         if not before:
             return []
         last, function, _ = max(before)
-        near = {e for at, name, e in edges if (at, name) == (last, function)}
-        wide = {e for _, name, e in edges if name == function}
-        prices = {}
-        for name, reached in self.reached.items():
-            here = len(reached & {edge for _, _, edge in edges})
-            itself = (
-                f'"{Path(file).name}"' in (mut_tree.TOP / name).read_text()
-            )
-            if reached & wide or itself:
-                # Seconds, and the more the less of the file a test reaches.
-                seconds = 0.3 + self.files[name]["seconds"]
-                far = not (reached & near or itself)
-                prices[name] = (far, seconds / max(here, 1) ** 2)
-        return sorted(prices, key=prices.__getitem__)
-
-    def hang(self, test: str) -> float:
-        """Return how many seconds without another test are a hang."""
-        entry = self.files.get(test.partition("::")[0], {})
-        usual = 5 * entry.get("longest", mut_tree.MOST_HANG)
-        return float(max(mut_tree.LEAST_HANG, min(usual, mut_tree.MOST_HANG)))
+        wide = {e for _, name, e in self.edges[file] if name == function}
+        near = {e for at, name, e in before if (at, name) == (last, function)}
+        return sorted(
+            (name for name, reached in self.reached.items() if reached & wide),
+            key=lambda name: (
+                not self.reached[name] & near,
+                self.files[name]["seconds"],
+            ),
+        )

@@ -61,8 +61,6 @@ class Mutant:
     def apply(self, text: str) -> str:
         """Return the file's text with the change."""
         end = self.start + len(self.old)
-        if text[self.start : end] != self.old:
-            raise SystemExit(f"{self.file} is not as it was: draw anew")
         return text[: self.start] + self.new + text[end:]
 
 
@@ -122,37 +120,25 @@ def words(text: str) -> Iterator[Change]:
             yield "constant", found.start(), found.end(), str(other)
 
 
-def mutants(file: str, text: str) -> list[dict[str, list[Mutant]]]:
-    """Return the mutants of each line that is in a function, by kind."""
+def mutants(file: str, text: str) -> list[list[Mutant]]:
+    """Return the mutants of each line that is in a function."""
     mask = blanked(text)
-    found: dict[int, dict[str, list[Mutant]]] = {}
+    found: dict[int, list[Mutant]] = {}
     for body in _BODY.finditer(mask):
-        first = text.count("\n", 0, body.start()) + 1
-        for offset, content in enumerate(body[0].split("\n")):
-            if content.strip(" {}"):
-                found[first + offset] = {}
         for changes in (statements, conditions, words):
             for kind, start, end, new in changes(body[0]):
                 start, end = start + body.start(), end + body.start()
                 line = text.count("\n", 0, start) + 1
                 made = Mutant(file, line, kind, start, text[start:end], new)
-                found.setdefault(line, {}).setdefault(kind, []).append(made)
+                found.setdefault(line, []).append(made)
     return [found[line] for line in sorted(found)]
 
 
 def draw(sources: dict[str, str], seed: int) -> Iterator[Mutant]:
-    """Yield mutants: a line by chance, then a kind, then one of that kind."""
+    """Yield mutants: a line by chance, then a change of it."""
     chance = random.Random(seed)
-    lines: list[dict[str, list[Mutant]]] = []
+    lines: list[list[Mutant]] = []
     for file, text in sorted(sources.items()):
         lines += mutants(file, text)
-    seen: set[tuple[str, int, str]] = set()
     while True:
-        kinds = chance.choice(lines)
-        if not kinds:
-            continue
-        mutant = chance.choice(kinds[chance.choice(sorted(kinds))])
-        key = (mutant.file, mutant.start, mutant.new)
-        if key not in seen:
-            seen.add(key)
-            yield mutant
+        yield chance.choice(chance.choice(lines))

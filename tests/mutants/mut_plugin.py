@@ -1,10 +1,8 @@
-"""Loaded into pytest: fastloop's tests alone, and files that say how far.
+"""Loaded into pytest: fastloop's tests alone, and the edges of each.
 
-MUTANT_PROGRESS names a file where each test writes a line when it begins, and
-one when it has failed, so that the end of a process that hangs or crashes is
-known to be that test's.  On a build that counts edges, FL_EDGES_OUT names one
-for a line of JSON of each test, with the edges it reached; child processes
-leave theirs in the folder FL_EDGES.
+On a build that counts edges, FL_EDGES_OUT names a file for a line of JSON of
+each test, with the edges it reached; child processes leave theirs in the
+folder FL_EDGES.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import ctypes
 import functools
 import json
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,12 +68,6 @@ def left_in(folder: Path, number: int) -> set[int]:
 edges = functools.cache(Edges)
 
 
-def note(word: str, text: str) -> None:
-    """Add a line about progress."""
-    with open(os.environ["MUTANT_PROGRESS"], "a") as file:
-        file.write(f"{time.monotonic():.3f}\t{word}\t{text}\n")
-
-
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
@@ -95,24 +86,8 @@ def pytest_collection_finish() -> None:
         edges().take()
 
 
-def pytest_runtest_logstart(nodeid: str) -> None:
-    """Say that a test begins."""
-    note("begin", nodeid)
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Say that a test has failed."""
-    if report.failed:
-        note("failed", report.nodeid)
-
-
 def pytest_runtest_logfinish(nodeid: str) -> None:
     """Write the edges that a test reached."""
     if path := os.environ.get("FL_EDGES_OUT"):
         with open(path, "a") as out:
             print(json.dumps([nodeid, edges().take()]), file=out)
-
-
-def pytest_sessionfinish() -> None:
-    """Say that the tests are over: what hangs now is the interpreter's end."""
-    note("begin", "the end")

@@ -7,6 +7,7 @@ import filecmp
 import functools
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -14,15 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from mut_draw import Mutant
 
-#: How many seconds of a test are a hang.
-Hang = Callable[[str], float]
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 WORK = TOP / "build" / "mutants"
@@ -30,10 +26,8 @@ WORK = TOP / "build" / "mutants"
 MOST_MEMORY, MOST_FILE = 8 << 30, 1 << 30
 #: pytest's exit status where all tests were skipped at once.
 NO_TESTS = 5
-#: Seconds that a test may take; what the tests wait for derives from it.
-TEST_LIMIT = 60
-#: Seconds without a test's beginning that are a hang, at least and at most.
-LEAST_HANG, MOST_HANG = 15, TEST_LIMIT + 20
+#: What pytest says of a test that failed.
+FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 #: os._exit() writes no counters by itself.
 SITE = """\
 import ctypes, os, sys
@@ -95,49 +89,22 @@ def limit_process() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def end_all(process: subprocess.Popen[bytes], mark: str) -> None:
-    """End a process, its group, and those that left it but bear its mark."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark.encode() in (folder / "environ").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
+def run(
+    tree: Path, words: list[str], limit_s: float, **more: str
+) -> list[str]:
+    """Run pytest, or another program, in a copy; return what fails.
 
-
-class Run:
-    """What became of a run of tests."""
-
-    def __init__(self, passed: bool, progress: str, seconds: float) -> None:
-        rows = [line.split("\t") for line in progress.splitlines()]
-        begun = [row[2] for row in rows if row[1] == "begin"]
-        failed = dict.fromkeys(row[2] for row in rows if row[1] == "failed")
-        if not passed and not failed:
-            failed = {(begun or ["the beginning"])[-1]: None}
-        self.failed = list(failed)
-        self.seconds = seconds
-        times = [float(row[0]) for row in rows]
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
-        self.longest = max(gaps, default=0.0)
-
-
-def run(tree: Path, words: list[str], hang: Hang, **more: str) -> Run:
-    """Run pytest, or another program, in a copy; end it where it hangs."""
-    mark = f"fastloop-mutant-{uuid.uuid4().hex}"
+    That is the tests which pytest names, or else how the process ended.
+    """
     folder = tempfile.mkdtemp(prefix="m")  # short: names of sockets are
-    progress = Path(folder, "progress")
-    progress.touch()
     env = {
-        "MUTANT_PROGRESS": str(progress),
-        "MUTANT_MARK": mark,
-        "PYTEST_TIMEOUT": str(TEST_LIMIT),
+        "PYTEST_TIMEOUT": "60",
         "PYTHONPATH": f"{tree}{os.pathsep}{HERE}",
         "TMPDIR": folder,
         **more,
     }
-    began = time.monotonic()
-    with open(tree / "output.txt", "wb") as out:
+    output = tree / "output.txt"
+    with output.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, *words],
             cwd=tree,
@@ -149,22 +116,15 @@ def run(tree: Path, words: list[str], hang: Hang, **more: str) -> Run:
             preexec_fn=limit_process,
         )
         try:
-            passed = wait(process, progress, hang)
+            code = process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            code = -1
         finally:
-            end_all(process, mark)
-    done = Run(passed, progress.read_text(), time.monotonic() - began)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     shutil.rmtree(folder, ignore_errors=True)
-    return done
-
-
-def wait(process: subprocess.Popen[bytes], progress: Path, hang: Hang) -> bool:
-    """Wait for the end or for a hang; tell whether all passed."""
-    text, moved = "", time.monotonic()
-    while process.poll() is None:
-        time.sleep(0.1)
-        seen, now = progress.read_text(), time.monotonic()
-        if seen != text:
-            text, moved = seen, now
-        if now - moved > hang(text.rstrip().rpartition("\t")[2]):
-            return False
-    return process.returncode in (0, NO_TESTS)
+    if code in (0, NO_TESTS):
+        return []
+    said = output.read_text(errors="replace")
+    return FAILED.findall(said) or [f"status {code} of {' '.join(words[-2:])}"]
