@@ -62,6 +62,32 @@ def test_a_guests_run_is_a_run(loop, loop_kind):
                 loop._run_forever_setup()
 
 
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        ("_run_once", "This event loop is already running"),
+        ("run_forever", "This event loop is already running"),
+        ("close", "Cannot close a running event loop"),
+    ],
+)
+def test_an_iteration_by_hand_refuses_another_run_and_close(
+    loop, loop_kind, method, text
+):
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio does it and then fails with an IndexError")
+    order = []
+
+    def nested():
+        with pytest.raises(RuntimeError, match=text):
+            getattr(loop, method)()
+        order.append("nested")
+
+    loop.call_soon(nested)
+    loop.call_soon(order.append, "same iteration")
+    loop._run_once()
+    assert order == ["nested", "same iteration"]
+
+
 def test_signals_in_a_guests_run(loop):
     seen = []
     loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)

@@ -100,26 +100,6 @@ def test_an_entered_context_is_an_error(loop, iterate, reports, caplog):
     assert "already entered" in "".join(reported + logged)
 
 
-@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
-def test_an_exception_leaves_the_context(loop, reports, kind):
-    context = contextvars.copy_context()
-
-    def fail():
-        VAR.set("failed")
-        loop.call_soon(loop.stop)
-        raise kind
-
-    loop.call_soon(fail, context=context)
-    if kind is SystemExit:
-        with pytest.raises(SystemExit):
-            loop.run_forever()
-    loop.run_forever()
-    assert VAR.get() == "outside"
-    assert context[VAR] == "failed"
-    assert context.run(VAR.get) == "failed"
-    assert len(reports) == (kind is ZeroDivisionError)
-
-
 async def test_run_in_executor_carries_no_context():
     """But a new thread does, by default where there is no GIL from 3.14 on."""
     inherits = getattr(sys.flags, "thread_inherit_context", False)

@@ -1,17 +1,18 @@
-"""Debug mode: slow callbacks, thread checks, argument checks, origins."""
+"""Debug mode: slow callbacks, origins, unclosed and failed transports."""
 
 import asyncio
+import functools
+import gc
 import logging
+import os
 import re
-import socket
+import select
 import sys
 import time
+import warnings
 
 import pytest
-
-
-def nothing(*args):
-    pass
+from net_helpers import Peer, Recorder, iterations, tcp_socketpair
 
 
 @pytest.fixture
@@ -67,97 +68,6 @@ def test_slow_callback_is_logged(debug, iterate, warned, timer):
     assert text.endswith(" seconds")
 
 
-def test_slow_call_of_a_waiting_socket_is_logged(debug, warned, pair):
-    class Slow(socket.socket):
-        def recv(self, *args):
-            if tries:
-                slow()
-            tries.append(1)
-            return super().recv(*args)
-
-    tries = []
-    debug.slow_callback_duration = 0.01
-    near, far = pair
-    with Slow(fileno=near.detach()) as sock:
-        sock.setblocking(False)
-        task = debug.create_task(debug.sock_recv(sock, 5))
-        debug.run_until_complete(asyncio.sleep(0))
-        assert tries == [1]
-        far.send(b"data")
-        assert debug.run_until_complete(task) == b"data"
-    (text,) = (text for text in warned("recv") if "<Task" not in text)
-    assert re.match(r"Executing <.*> took \d+\.\d{3} seconds", text)
-
-
-@pytest.mark.parametrize(("debugs", "limit"), [(True, 5), (False, 0.001)])
-def test_callbacks_that_are_not_logged(loop, iterate, warned, debugs, limit):
-    """Fast ones, and slow ones without debug mode."""
-    loop.set_debug(debugs)
-    loop.slow_callback_duration = limit
-    loop.call_soon(slow)
-    iterate()
-    loop.set_debug(False)
-    assert warned() == []
-
-
-@pytest.mark.parametrize("method", ["call_soon", "call_at", "call_later"])
-def test_wrong_thread_is_refused(debug, in_thread, method):
-    raised = []
-
-    def other():
-        args = () if method == "call_soon" else (0,)
-        try:
-            getattr(debug, method)(*args, nothing)
-        except RuntimeError as exc:
-            raised.append(str(exc))
-        debug.call_soon_threadsafe(debug.stop)
-
-    debug.call_soon(lambda: in_thread(other))
-    debug.run_forever()
-    assert raised == [
-        "Non-thread-safe operation invoked on an event loop other than "
-        "the current one"
-    ]
-
-
-def test_other_threads_may_schedule_before_the_run(debug, in_thread):
-    seen = []
-    in_thread(debug.call_soon, seen.append, 1).join()
-    debug.run_until_complete(asyncio.sleep(0))
-    assert seen == [1]
-
-
-METHODS = {
-    "call_soon": (),
-    "call_later": (0,),
-    "call_at": (0,),
-    "call_soon_threadsafe": (),
-    "run_in_executor": (None,),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("bad", [1, None], ids=str)
-def test_non_callables_are_refused(debug, method, bad):
-    with pytest.raises(TypeError, match="a callable object was expected by"):
-        getattr(debug, method)(*METHODS[method], bad)
-
-
-@pytest.mark.parametrize("outside", [0, 3])
-def test_origin_tracking_is_on_while_running(debug, iterate, outside):
-    sys.set_coroutine_origin_tracking_depth(outside)
-    seen = []
-    debug.call_soon(
-        lambda: seen.append(sys.get_coroutine_origin_tracking_depth())
-    )
-    try:
-        iterate()
-        assert seen == [asyncio.constants.DEBUG_STACK_DEPTH]
-        assert sys.get_coroutine_origin_tracking_depth() == outside
-    finally:
-        sys.set_coroutine_origin_tracking_depth(0)
-
-
 def test_a_run_follows_set_debug(loop, warned):
     """Origins of coroutines and slow callbacks, at once."""
     loop.slow_callback_duration = 0.01
@@ -182,73 +92,140 @@ def test_a_run_follows_set_debug(loop, warned):
     assert sys.get_coroutine_origin_tracking_depth() == 0
 
 
-def test_only_a_close_that_is_not_refused_is_logged(loop_factory, caplog):
-    loop = loop_factory()
-    loop.set_debug(True)
-
-    async def close():
-        with pytest.raises(RuntimeError, match="running event loop"):
-            loop.close()
-
-    with caplog.at_level(logging.DEBUG, logger="asyncio"):
-        loop.run_until_complete(close())
-        assert not [text for text in caplog.messages if "Close" in text]
-        loop.close()
-        assert [text for text in caplog.messages if "Close" in text]
-
-
-@pytest.mark.parametrize("patched", [False, True])
-def test_a_callback_that_turns_debug_mode_on_is_not_timed(
-    loop, warned, monkeypatch, patched
-):
+def test_a_callback_that_turns_debug_mode_on_is_not_timed(loop, pair, warned):
     """The time at which it began was not recorded."""
 
     class TurnsOn(asyncio.Protocol):
         def connection_made(self, transport):
             loop.set_debug(True)
 
-    near, far = socket.socketpair()
-    if patched:
-        run = asyncio.Handle._run
-        monkeypatch.setattr(asyncio.Handle, "_run", lambda self: run(self))
     loop.slow_callback_duration = 3600
-    with near, far:
-        if patched:
-            loop.call_soon(loop.set_debug, True)
-            loop.run_until_complete(asyncio.sleep(0))
-        else:
-            connect = loop.create_connection(TurnsOn, sock=near)
-            transport, _ = loop.run_until_complete(connect)
-            transport.abort()
-            loop.run_until_complete(asyncio.sleep(0))
+    connect = loop.create_connection(TurnsOn, sock=pair[0])
+    transport, _ = loop.run_until_complete(connect)
+    transport.abort()
+    loop.run_until_complete(asyncio.sleep(0))
     assert loop.get_debug()
     assert warned() == []
 
 
-@pytest.mark.parametrize("way", ["remove", "replace"])
-def test_ctrl_c_in_the_cancel_of_a_callback_leaves_the_run(loop, pair, way):
-    """In debug mode cancel() makes the repr of the arguments."""
+@pytest.mark.parametrize("name", ["connection_made", "connection_lost"])
+def test_reports_have_the_source_traceback_of_open_and_close(
+    debug, run, reports, name
+):
+    """Whose call of the transport's it was, asyncio's own or ours."""
 
-    made = []
+    def fail(self, argument):
+        raise LookupError(name)
 
-    class Interrupted:
-        def __repr__(self):
-            made.append(1)
-            if len(made) == 1:
-                raise KeyboardInterrupt
-            return "Interrupted()"
+    protocol = type("Protocol", (asyncio.Protocol,), {name: fail})
 
-    def work():
-        if way == "remove":
-            loop.remove_reader(pair[0])
-        else:
-            loop.add_reader(pair[0], print)
+    async def opened_here(sock):
+        return await debug.connect_accepted_socket(protocol, sock)
 
-    loop.set_debug(True)
-    loop.add_reader(pair[0], print, Interrupted())
-    loop.call_soon(work)
-    loop.call_soon(loop.call_soon, loop.call_soon, loop.stop)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_forever()
-    loop.set_debug(False)
-    loop.remove_reader(pair[0])
+    async def main():
+        near, far = tcp_socketpair()
+        with far:
+            transport, _ = await opened_here(near)
+            transport.abort()
+            await iterations(3)
+
+    run(main())
+    (report,) = reports
+    assert report["message"].startswith("Exception in callback ")
+    functions = [frame.name for frame in report["source_traceback"]]
+    whose = "opened_here" if name == "connection_made" else "main"
+    assert whose in functions
+
+
+class Kept(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Holds no reference to its transport."""
+
+
+async def left_stream(loop):
+    near, far = tcp_socketpair()
+    return (await loop.create_connection(Kept, sock=near))[0], far.close
+
+
+async def left_datagrams(loop):
+    transport, _ = await loop.create_datagram_endpoint(
+        Kept, local_addr=("127.0.0.1", 0)
+    )
+    return transport, int
+
+
+async def left_read_pipe(loop):
+    near, far = os.pipe()
+    transport, _ = await loop.connect_read_pipe(Kept, open(near, "rb", 0))
+    return transport, functools.partial(os.close, far)
+
+
+async def left_write_pipe(loop):
+    far, near = os.pipe()
+    transport, _ = await loop.connect_write_pipe(Kept, open(near, "wb", 0))
+    return transport, functools.partial(os.close, far)
+
+
+LEFT = [left_stream, left_datagrams, left_read_pipe, left_write_pipe]
+
+
+@pytest.mark.parametrize("make", LEFT)
+def test_unclosed_transports_name_themselves(loop_factory, make):
+    """The warning's source is the transport, for tracemalloc."""
+    loop = loop_factory()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        transport, close_far = loop.run_until_complete(make(loop))
+        name = type(transport).__name__
+        loop.close()
+        del loop, transport
+        gc.collect()
+    close_far()
+    (warning,) = [
+        w for w in caught if str(w.message).startswith("unclosed transport")
+    ]
+    assert warning.category is ResourceWarning
+    assert type(warning.source).__name__ == name
+
+
+@pytest.mark.parametrize("does", ["read", "write", "write later"])
+async def test_transports_log_the_error_that_ends_them(debug, caplog, does):
+    """It is logged at debug level, and is what connection_lost gets."""
+    caplog.set_level(logging.DEBUG, logger="asyncio")
+    near, far = tcp_socketpair()
+    transport, protocol = await debug.create_connection(Recorder, sock=near)
+    if does != "read":
+        transport.pause_reading()
+    if does == "write later":
+        transport.write(bytes(1 << 24))
+        await iterations(2)
+    Peer(far).reset()
+    if does == "write":
+        transport.write(b"x")
+    exc = await protocol.wait_lost()
+    (record,) = (r for r in caplog.records if "Fatal" in r.getMessage())
+    assert record.levelno == logging.DEBUG
+    word = does.split()[0]
+    assert f"Fatal {word} error on socket transport" in record.getMessage()
+    assert record.exc_info[1] is exc
+
+
+def test_a_slow_reader_is_named_and_not_the_writer_of_its_fd(debug, warned):
+    debug.slow_callback_duration = 0.02
+    near, far = tcp_socketpair()
+
+    def slow_reader():
+        time.sleep(0.03)
+        debug.remove_reader(near)
+
+    def quick_writer():
+        debug.remove_writer(near)
+        debug.stop()
+
+    with near, far:
+        far.send(b"x")
+        select.select([near], [], [], 10)
+        debug.add_reader(near, slow_reader)
+        debug.add_writer(near, quick_writer)
+        debug.run_forever()
+    (text,) = warned("took")
+    assert "slow_reader" in text

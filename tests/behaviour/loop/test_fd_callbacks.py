@@ -1,10 +1,8 @@
 """add_reader and add_writer: what they return, replace and survive."""
 
 import fcntl
-import gc
 import os
 import socket
-import weakref
 
 import pytest
 from fd_helpers import idle_cpu, iterations, nothing
@@ -84,42 +82,6 @@ def test_numbers_that_no_descriptor_has(loop, number, error, text):
             remove(number)
 
 
-@pytest.mark.parametrize("how", ["replaced", "removed"])
-def test_a_callback_is_released(loop, pair, how):
-    left, right = pair
-
-    def callback():
-        left.recv(10)
-
-    alive = weakref.ref(callback)
-    loop.add_reader(left, callback)
-    del callback
-    if how == "replaced":
-        loop.add_reader(left, nothing)
-    else:
-        right.send(b"x")
-        iterations(loop, 3)
-        loop.remove_reader(left)
-        iterations(loop)
-    gc.collect()
-    assert alive() is None
-    loop.remove_reader(left)
-
-
-def test_replace_while_an_event_waits(loop, pair):
-    """asyncio cancels the handle of the replaced callback."""
-    left, right = pair
-    seen = []
-    right.send(b"x")
-    loop.add_reader(left, seen.append, "old")
-    iterations(loop, 2)
-    count = len(seen)
-    loop.add_reader(left, lambda: seen.append(left.recv(1)))
-    iterations(loop, 3)
-    assert seen[count:] == [b"x"]
-    loop.remove_reader(left)
-
-
 def test_one_callback_removes_another(loop):
     """Both are ready in one poll: the removed one must not run."""
     pairs = [socket.socketpair() for _ in range(2)]
@@ -184,20 +146,6 @@ async def test_the_socket_of_a_closing_transport_is_watched_no_more(
     if loop_kind == "fastloop":
         with pytest.raises(RuntimeError, match="is used by transport"):
             loop.add_reader(pair[0], nothing)
-    await protocol.wait_lost()
-
-
-@pytest.mark.parametrize("name", ["_add_reader", "_add_writer"])
-async def test_watching_a_transports_socket_by_a_private_name(
-    loop, loop_kind, pair, name
-):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio lets it replace what the transport waits for")
-    protocol = Recorder()
-    await loop.create_connection(lambda: protocol, sock=pair[0])
-    with pytest.raises(RuntimeError, match="is used by transport"):
-        getattr(loop, name)(pair[0], nothing)
-    protocol.transport.abort()
     await protocol.wait_lost()
 
 

@@ -1,6 +1,5 @@
 """Handle and TimerHandle objects, kept, dropped, cancelled or outliving."""
 
-import asyncio
 import contextvars
 import gc
 import sys
@@ -39,21 +38,6 @@ def test_get_context(loop, iterate, make):
     assert timed.get_context() is context
     iterate(3)
     assert given.get_context() is context
-
-
-def test_weak_reference_dies_with_a_dropped_handle(loop, iterate):
-    gone = []
-    handle = loop.call_soon(nothing)
-    alive = weakref.ref(handle, gone.append)
-    iterate()
-    handle = None
-    gc.collect()
-    assert gone == [alive]
-    # A new handle, even at the same address, is another one.
-    fresh = loop.call_soon(nothing)
-    assert alive() is None
-    assert weakref.ref(fresh)() is fresh
-    iterate()
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -140,35 +124,3 @@ def test_handle_outlives_its_loop(loop_factory, make):
         each.cancel()
         assert each.cancelled()
         assert each._loop.is_closed()
-
-
-def test_handle_in_a_report_when_it_was_dropped(loop, iterate, reports):
-    def fail(value):
-        raise ZeroDivisionError
-
-    loop.call_soon(fail, 17)
-    iterate()
-    handle = reports[0]["handle"]
-    assert isinstance(handle, asyncio.Handle)
-    assert handle._callback is fail
-    assert tuple(handle._args) == (17,)
-    assert repr(handle) == repr(asyncio.Handle(fail, (17,), loop))
-
-
-@pytest.mark.parametrize("delay", [None, 1000])
-def test_a_handle_cannot_lose_what_it_needs(loop, loop_kind, delay):
-    """asyncio's fails at the next cancel(), or when it runs."""
-    handle = (
-        loop.call_soon(nothing)
-        if delay is None
-        else loop.call_later(delay, nothing)
-    )
-    assert handle._loop is loop
-    if loop_kind == "fastloop":
-        with pytest.raises(AttributeError):
-            handle._loop = None
-        for name in ("_loop", "_callback", "_cancelled"):
-            with pytest.raises(AttributeError):
-                delattr(handle, name)
-    handle.cancel()
-    assert handle.cancelled()

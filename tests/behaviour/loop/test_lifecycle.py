@@ -56,29 +56,6 @@ def test_refused_on_a_closed_loop(loop, pair, name):
     assert str(caught.value) == "Event loop is closed"
 
 
-def test_harmless_on_a_closed_loop(loop_factory, pair):
-    loop = loop_factory()
-    loop.close()
-    assert loop.is_closed() is True
-    assert loop.is_running() is False
-    assert isinstance(loop.time(), float)
-    assert loop.get_debug() in (True, False)
-    loop.set_debug(False)
-    loop.stop()
-    assert loop.get_exception_handler() is None
-    seen = []
-    loop.set_exception_handler(lambda _loop, context: seen.append(context))
-    loop.call_exception_handler({"message": "late"})
-    assert seen == [{"message": "late"}]
-    loop.set_exception_handler(None)
-    assert loop.get_task_factory() is None
-    loop.set_task_factory(None)
-    assert loop.create_future().get_loop() is loop
-    assert "closed=True" in repr(loop)
-    assert loop.remove_reader(pair[0]) is False
-    assert loop.remove_writer(pair[0]) is False
-
-
 def test_watchers_are_dropped_by_close(loop, pair):
     left, right = pair
 

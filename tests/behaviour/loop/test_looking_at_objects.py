@@ -6,7 +6,6 @@ Debuggers, inspect.getmembers() and mock's specs read all that dir() names.
 import asyncio
 import gc
 import inspect
-from unittest import mock
 
 import pytest
 from net_helpers import Recorder
@@ -56,13 +55,6 @@ def test_loop(loop_factory):
     loop.run_forever()
     loop.close()
     look_at(loop)
-
-
-def test_loop_as_the_spec_of_a_mock(loop):
-    double = mock.MagicMock(spec=loop)
-    double.time.return_value = 3
-    assert double.time() == 3
-    assert not hasattr(double, "no_such_name")
 
 
 async def test_stream_transport_and_server():

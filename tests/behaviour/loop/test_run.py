@@ -1,7 +1,6 @@
 """run_forever, run_until_complete and stop, and the loop after each."""
 
 import asyncio
-import inspect
 import socket
 import sys
 
@@ -26,18 +25,6 @@ def test_parameters_may_be_named(loop):
                 call(**wrong)
         with pytest.raises(TypeError):
             call(1, fd=2, future=2)
-
-
-def test_a_loop_may_run_in_another_thread_each_time(loop, in_thread):
-    seen = []
-
-    def runner():
-        seen.append(loop.run_until_complete(asyncio.sleep(0.001, 1)))
-
-    for _ in range(3):
-        in_thread(runner).join()
-    assert loop.run_until_complete(asyncio.sleep(0, 2)) == 2
-    assert seen == [1, 1, 1]
 
 
 def test_asyncgen_hooks_of_an_outer_loop_are_restored(loop, iterate):
@@ -91,18 +78,3 @@ def test_exit_exceptions_leave_the_run(loop, pair, kind, way):
     assert asyncio._get_running_loop() is None
     assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
     assert seen == [1] * (way in ("soon", "task"))
-
-
-def test_a_coroutine_that_gets_no_task_is_closed(loop):
-    def factory(loop, coro, **kwargs):
-        raise RuntimeError("no task")
-
-    async def main():
-        pass
-
-    coro = main()
-    loop.set_task_factory(factory)
-    with pytest.raises(RuntimeError, match="no task"):
-        loop.run_until_complete(coro)
-    loop.set_task_factory(None)
-    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED

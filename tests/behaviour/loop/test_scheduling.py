@@ -17,26 +17,21 @@ def test_any_number_of_arguments(loop, iterate, count):
     assert seen == [tuple(range(count))]
 
 
-def test_keyword_arguments_are_refused(loop):
+@pytest.mark.parametrize(
+    ("method", "when"),
+    [
+        ("call_soon", ()),
+        ("call_soon_threadsafe", ()),
+        ("call_later", (0,)),
+        ("call_at", (0,)),
+    ],
+)
+def test_missing_and_named_arguments_are_refused(loop, method, when):
+    call = getattr(loop, method)
     with pytest.raises(TypeError):
-        loop.call_soon(print, end="")
+        call(*when)
     with pytest.raises(TypeError):
-        loop.call_later(0, print, end="")
-    with pytest.raises(TypeError):
-        loop.call_at(0, print, end="")
-    with pytest.raises(TypeError):
-        loop.call_soon_threadsafe(print, end="")
-
-
-def test_missing_arguments_are_refused(loop):
-    for method, count in (
-        (loop.call_soon, 0),
-        (loop.call_soon_threadsafe, 0),
-        (loop.call_later, 1),
-        (loop.call_at, 1),
-    ):
-        with pytest.raises(TypeError):
-            method(*[0] * count)
+        call(*when, print, end="")
 
 
 def test_callback_and_context_by_keyword(loop, iterate):
@@ -66,19 +61,3 @@ def test_time_is_the_monotonic_clock(loop, iterate):
     for before, now, after in stamps:
         assert isinstance(now, float)
         assert before - 0.001 <= now <= after + 0.001
-
-
-def test_repr_shows_the_state(loop_factory):
-    loop = loop_factory()
-    assert "running=False" in repr(loop)
-    assert "closed=False" in repr(loop)
-    seen = []
-    loop.call_soon(lambda: seen.append(repr(loop)))
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert "running=True" in seen[0]
-    assert "debug=False" in repr(loop)
-    loop.set_debug(True)
-    assert "debug=True" in repr(loop)
-    loop.close()
-    assert "closed=True" in repr(loop)

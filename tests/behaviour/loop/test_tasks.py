@@ -16,37 +16,6 @@ async def five():
     return 5
 
 
-def test_another_loop_counts_as_running(loop, loop_factory):
-    other = loop_factory()
-
-    async def answer():
-        return 42
-
-    async def main():
-        asyncio._set_running_loop(other)
-        try:
-            future = loop.create_future()
-            task = loop.create_task(answer())
-            named = loop.create_task(answer(), name="named")
-        finally:
-            asyncio._set_running_loop(loop)
-        assert future.get_loop() is loop
-        assert task.get_loop() is named.get_loop() is loop
-        assert await task == await named == 42
-        asyncio._set_running_loop(None)
-        try:
-            assert loop.create_future().get_loop() is loop
-            task = loop.create_task(answer())
-        finally:
-            asyncio._set_running_loop(loop)
-        assert await task == 42
-
-    try:
-        loop.run_until_complete(main())
-    finally:
-        other.close()
-
-
 def test_create_task_has_a_loop_already(loop):
     other = asyncio.SelectorEventLoop()
     coro = five()

@@ -3,11 +3,9 @@
 import datetime
 import decimal
 import fractions
-import gc
 import math
 import sys
 import time
-import weakref
 
 import pytest
 
@@ -97,21 +95,6 @@ def test_other_types_are_refused(loop, loop_kind, bad):
         assert type(found.value.__cause__) is TypeError
 
 
-def test_time_is_validated_before_the_closed_check(loop_factory):
-    loop = loop_factory()
-    loop.close()
-    with pytest.raises(TypeError, match="delay must not be None"):
-        loop.call_later(None, nothing)
-    with pytest.raises(TypeError):
-        loop.call_later("1", nothing)
-    with pytest.raises(TypeError, match="when cannot be None"):
-        loop.call_at(None, nothing)
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.call_later(1, nothing)
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        loop.call_at(1, nothing)
-
-
 NAN = [math.nan, -math.nan, type("Float", (float,), {})("nan")]
 refuses_nan = sys.version_info >= (3, 13)
 
@@ -154,48 +137,6 @@ def test_when_returns_the_object_passed_to_call_at(loop, number):
     assert f"when={number} " in repr(timer)
     timer.cancel()
     assert timer.when() is number
-
-
-def test_the_moment_of_call_later_is_a_sum_as_python_makes_it(loop):
-    class Delay(float):
-        def __radd__(self, now):
-            return fractions.Fraction(now) + 5
-
-    class NoNumber:
-        def __radd__(self, now):
-            return now + 2.0
-
-    assert loop.call_later(Delay(5), nothing).when().denominator
-    assert type(loop.call_later(1, nothing).when()) is float
-    assert (
-        type(loop.call_later(fractions.Fraction(1, 2), nothing).when())
-        is float
-    )
-    when = loop.call_later(NoNumber(), nothing).when()
-    assert abs(when - loop.time() - 2.0) < 0.5
-    with pytest.raises(OverflowError, match="int too large to convert"):
-        loop.call_later(10**400, nothing)
-
-
-def test_a_moment_beyond_any_float_does_not_come(loop, iterate):
-    seen = []
-    timer = loop.call_at(10**400, seen.append, 1)
-    iterate(3)
-    assert seen == []
-    timer.cancel()
-
-
-def test_a_number_in_a_cycle_with_its_timer_is_collected(loop, iterate):
-    class Number(float):
-        pass
-
-    number = Number(loop.time())
-    number.timer = loop.call_at(number, nothing)
-    gone = weakref.ref(number)
-    iterate(2)
-    del number
-    gc.collect()
-    assert gone() is None
 
 
 def burn(seconds):
