@@ -1,8 +1,5 @@
 """What tells a program that a loop is fastloop's."""
 
-import asyncio
-from unittest import mock
-
 import pytest
 
 import fastloop
@@ -23,11 +20,3 @@ def loop(request):
 def test_the_repr_names_the_public_class(loop):
     name = "Mine" if type(loop) is Mine else "fastloop.Loop"
     assert repr(loop) == f"<{name} running=False closed=False debug=False>"
-
-
-def test_a_patch_of_asyncios_method_takes_effect(loop):
-    with mock.patch.object(
-        asyncio.BaseEventLoop, "call_exception_handler", autospec=True
-    ) as patched:
-        loop.call_exception_handler({"message": "one"})
-    patched.assert_called_once_with(loop, {"message": "one"})

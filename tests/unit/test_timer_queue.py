@@ -207,13 +207,3 @@ def test_a_flood_gives_its_memory_back(timers: Timers) -> None:
     assert timers.queue.heap_capacity <= 16384
     name = timers.push(5)
     assert timers.pop_due(5) == [name]
-
-
-@pytest.mark.parametrize("bits", [31, 32])
-def test_a_position_may_need_more_than_32_bits(timers, bits):
-    """Also where a pointer has no more."""
-    timers.queue.line_head = timers.queue.line_tail = (1 << bits) - 2
-    names = [timers.push(float(number)) for number in range(5)]
-    timers.remove(names[1])
-    timers.check()
-    assert timers.pop_due(NEVER) == [names[at] for at in (0, 2, 3, 4)]

@@ -6,8 +6,6 @@ import pytest
 from tls_memory_link import one_iteration
 from tls_reasons import BAD_RECORD
 
-from fastloop import _tls
-
 #: A ServerHelloDone where a ClientHello is due.
 NO_HELLO = b"\x16\x03\x01\x00\x04\x0e\0\0\0"
 
@@ -137,23 +135,6 @@ def test_an_answer_to_data_before_a_bad_record(
         assert losses == [exc]
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-def test_a_failed_handshake_is_the_reason_though_its_report_fails(
-    new_link, monkeypatch, error
-):
-    end = new_link.server
-    stop_timer = _tls._stop_timer
-
-    def fails(tls):
-        monkeypatch.setattr(_tls, "_stop_timer", stop_timer)
-        raise error
-
-    monkeypatch.setattr(_tls, "_stop_timer", fails)
-    with pytest.raises(error):
-        end.tls.eof_received()
-    assert isinstance(end.raw.calls[0], ConnectionResetError)
-
-
 def test_ctrl_c_in_eof_received_delays_the_end_of_a_shutdown(link, fast_loop):
     """By one iteration: nothing else would end the connection."""
     end = link.server
@@ -167,15 +148,3 @@ def test_ctrl_c_in_eof_received_delays_the_end_of_a_shutdown(link, fast_loop):
     one_iteration(fast_loop)
     one_iteration(fast_loop)
     assert end.raw.calls == ["close"]
-
-
-def test_a_shutdown_without_its_timer_aborts(link, monkeypatch):
-    end = link.server
-
-    def fails(tls):
-        raise MemoryError
-
-    monkeypatch.setattr(_tls, "shutdown_begins", fails)
-    with pytest.raises(MemoryError):
-        end.protocol.transport.close()
-    assert end.raw.calls == ["abort"]

@@ -8,62 +8,11 @@ import sys
 import tracemalloc
 
 import pytest
-from tls_memory_link import CERTS, Link, Raw, contexts, one_iteration
+from tls_memory_link import CERTS, Link, contexts, one_iteration
 
 import fastloop
-from fastloop import _tls
 
 CA = CERTS / "ca.pem"
-
-
-def test_writelines_shares_a_record(link):
-    link.client.protocol.transport.writelines([b"a" * 50, b"b" * 50])
-    assert len(link.client.raw.sent) < 100 + 40
-    link.carry()
-    assert link.server.protocol.got == b"a" * 50 + b"b" * 50
-
-
-@pytest.mark.parametrize("kind", [MemoryError, asyncio.CancelledError])
-def test_records_that_could_not_be_sent_later_end_the_connection(
-    link, fast_loop, kind
-):
-    """They are lost, so nothing may follow them."""
-    reports = []
-    fast_loop.set_exception_handler(
-        lambda loop, report: reports.append(report)
-    )
-
-    def fail(data):
-        raise kind
-
-    link.client.tls.pause_writing()
-    link.client.protocol.transport.write(b"x" * 1000)
-    link.client.raw.write = fail
-    link.client.tls.resume_writing()
-    (exc,) = link.client.raw.calls
-    assert isinstance(exc, kind)
-    reported = [] if kind is asyncio.CancelledError else [exc]
-    assert [report["exception"] for report in reports] == reported
-
-
-class Waiter:
-    """A future that cannot be completed."""
-
-    def cancelled(self):
-        raise MemoryError
-
-
-def test_a_waiter_that_fails_leaves_no_timer(fast_loop):
-    context = contexts()[1]
-    protocol = asyncio.Protocol()
-    tls = _tls.open_adapter(
-        fast_loop, protocol, context, Waiter(), server_hostname="localhost"
-    )
-    tls.connection_made(Raw())
-    (timer,) = fast_loop._scheduled
-    with pytest.raises(MemoryError):
-        tls.connection_lost(None)
-    assert timer.cancelled()
 
 
 def test_the_sslobject_outlives_the_connection(link):
@@ -136,52 +85,6 @@ def test_memory_is_freed_once_reading_has_caught_up(link, fast_loop, engine):
     finally:
         tracemalloc.stop()
     assert left < 200_000
-
-
-def test_a_connection_lost_while_pending_data_is_encrypted(fast_loop, engine):
-    """What the SSLObject was given in part is memory still."""
-    server, client = contexts()
-    seen = []
-
-    class Loses(ssl.SSLObject):
-        def write(self, data):
-            seen.append(data[:10])
-            if len(seen) == 1:
-                link.client.tls.connection_lost(None)
-                return 1
-            return len(data)
-
-    client.sslobject_class = Loses
-    link = Link(fast_loop, server, client)
-    link.begin()
-    link.client.tls._app_transport.write(b"0123456789" * 100_000)
-    link.carry()
-    assert seen == [b"0123456789", b"1234567890"]
-    link.server.tls.connection_lost(None)
-    # The GC does not see that CPython's SSL object has the context.
-    del client.sslobject_class
-
-
-def test_the_memory_that_was_read_to_is_not_moved(link):
-    """Code that has the buffer may try to enlarge it in a callback."""
-    refused = []
-    received = link.server.protocol.data_received
-
-    def grow(data):
-        with pytest.raises(BufferError):
-            buffer.extend(bytes(1_000_000))
-        refused.append(len(data))
-        received(data)
-
-    link.server.protocol.data_received = grow
-    link.client.protocol.transport.write(b"a" * 60_000)
-    sent = bytes(link.client.raw.sent)
-    with link.server.tls.get_buffer(-1) as view:
-        view[: len(sent)] = sent
-        buffer = view.obj
-    link.server.tls.buffer_updated(len(sent))
-    assert refused and sum(refused) == 60_000
-    buffer.extend(b"now it may")
 
 
 class Ends(asyncio.BufferedProtocol):

@@ -16,7 +16,6 @@ import sys
 import threading
 
 import pytest
-from tracers import trace
 
 
 @contextlib.contextmanager
@@ -137,23 +136,6 @@ def test_thread_of_a_loop_that_does_not_run(loop):
     loop.run_until_complete(asyncio.sleep(0))
 
 
-def test_another_thread_cannot_end_a_run(loop, loop_kind, in_thread):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio's loop then takes itself for one that is idle")
-    refused = []
-
-    def end():
-        try:
-            loop._thread_id = None
-        except RuntimeError as exc:
-            refused.append(str(exc))
-
-    with a_run(loop):
-        in_thread(end).join()
-        assert loop.is_running()
-    assert refused == ["This event loop is already running"]
-
-
 def noting(loop_factory, seen):
     """A loop of a class that notes which of its methods are called."""
     made = loop_factory()
@@ -188,13 +170,6 @@ def test_methods_of_a_subclass_are_called(loop_factory):
         assert seen[4:] == ["run_forever", "_run_once"]
 
 
-def test_a_tracer_of_the_class_sees_each_iteration(loop, monkeypatch):
-    seen = trace(monkeypatch, type(loop), "_run_once")
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.run_until_complete(asyncio.sleep(0))
-    assert len(seen) >= 4
-
-
 def test_private_call_soon(loop):
     variable = contextvars.ContextVar("variable", default="outside")
     context = contextvars.copy_context()
@@ -209,33 +184,3 @@ def test_private_call_soon(loop):
     loop.call_soon(loop.stop)
     loop.run_forever()
     assert seen == [((1,), "inside"), ((1,), "outside")]
-
-
-def test_an_iteration_outside_a_run_polls(loop, pair):
-    """Also after iterations that found an event of a transport."""
-    near, far = socket.socketpair()
-    here, there = pair
-    seen = []
-
-    async def read():
-        reader, writer = await asyncio.open_connection(sock=near)
-        far.send(b"x")
-        await reader.read(1)
-        return writer
-
-    def iterate():
-        loop.call_soon(int)
-        loop._run_once()
-
-    with far:
-        writer = loop.run_until_complete(read())
-        loop.add_reader(here, lambda: seen.append(here.recv(1)))
-        iterate()
-        far.send(b"y")
-        iterate()
-        there.send(b"z")
-        iterate()
-        loop.remove_reader(here)
-        assert seen == [b"z"]
-        writer.transport.abort()
-        iterate()

@@ -4,8 +4,6 @@ Tracers wrap a handle's callback.
 """
 
 import contextvars
-import gc
-import weakref
 
 import pytest
 
@@ -96,17 +94,6 @@ def test_a_handle_whose_cancelled_attribute_is_true_is_not_run(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_handle_whose_cancelled_attribute_is_false_again_runs(loop, way):
-    seen = []
-    handle = schedule(loop, way, seen.append, "x")
-    handle._cancelled = True
-    handle._cancelled = 0
-    assert not handle.cancelled()
-    run_until(loop, seen, 1)
-    assert seen == ["x"]
-
-
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
@@ -124,45 +111,3 @@ def test_an_uncallable_callback_is_reported(
     (report,) = reports
     assert type(report["exception"]) is error
     assert report["handle"] is handle
-
-
-class Referent:
-    """An object that can have weak references."""
-
-    def __init__(self, handle=None):
-        self.handle = handle
-
-    def __call__(self):
-        pass
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_cancelled_handle_releases_the_callback_set_since(any_loop, way):
-    released = []
-    for _ in range(2):  # the second may be a reused object
-        callback, argument = Referent(), Referent()
-        released += [weakref.ref(callback), weakref.ref(argument)]
-        handle = schedule(any_loop, way, print)
-        handle.cancel()
-        handle._callback = callback
-        handle._args = (argument,)
-        del handle, callback, argument
-    run_until(any_loop, [], 0)
-    gc.collect()
-    assert [ref() for ref in released] == [None] * 4
-
-
-@pytest.mark.parametrize("name", ["_cancelled", "_args"])
-@pytest.mark.parametrize("way", WAYS)
-def test_a_cycle_by_an_attribute_that_was_set_is_collected(
-    any_loop, way, name
-):
-    handle = schedule(any_loop, way, print)
-    handle.cancel()
-    value = Referent(handle)
-    released = weakref.ref(value)
-    setattr(handle, name, value)
-    del handle, value
-    run_until(any_loop, [], 0)
-    gc.collect()
-    assert released() is None

@@ -44,28 +44,6 @@ def test_an_overridden_call_soon_gets_a_handle_for_each_call(loop_factory):
     assert all(isinstance(handle, asyncio.Handle) for handle in handles)
 
 
-def test_so_does_one_that_is_set_on_the_loop_in_mid_run(loop):
-    handles = []
-    plain = loop.call_soon
-
-    def call_soon(callback, *args, context=None):
-        handle = plain(callback, *args, context=context)
-        handles.append(handle)
-        return handle
-
-    async def main():
-        await asyncio.sleep(0)
-        with mock.patch.object(loop, "call_soon", call_soon):
-            await steps()
-        before = len(handles)
-        await steps()
-        return before
-
-    count = loop.run_until_complete(main())
-    assert len(handles) == count >= 1
-    assert all(isinstance(handle, asyncio.Handle) for handle in handles)
-
-
 @pytest.mark.parametrize("count", [0, 1, 6])
 def test_a_partial_of_call_soon_passes_its_arguments(loop, count):
     """It passes on the tuple of keywords by which fastloop knows a task."""
@@ -183,38 +161,6 @@ def test_every_callback_runs_through_a_patched_handle(loop, runs, debug):
     through = {handle._args[0] for handle in runs if handle._args}
     assert names <= through
     assert "cancelled" not in through
-
-
-def test_a_task_runs_step_by_step_through_a_patched_handle(loop, runs):
-    assert loop.run_until_complete(steps()) == "done"
-    assert len(runs) >= 4
-    assert all(isinstance(handle, asyncio.Handle) for handle in runs)
-
-
-def test_a_handle_that_is_patched_no_more(loop, monkeypatch):
-    seen = []
-    with monkeypatch.context() as patch:
-        patch.setattr(asyncio.Handle, "_run", lambda self: seen.append(self))
-        loop.call_soon(print, "never")
-        loop.stop()
-        loop.run_forever()
-    assert len(seen) == 1
-    assert loop.run_until_complete(steps()) == "done"
-    assert len(seen) == 1
-
-
-def test_attributes_are_set_and_deleted_by_way_of_object(loop):
-    object.__setattr__(loop, "colour", "red")
-    assert (loop.colour, vars(loop)["colour"]) == ("red", "red")
-    object.__delattr__(loop, "colour")
-    assert not hasattr(loop, "colour")
-    object.__setattr__(loop, "slow_callback_duration", 3.0)
-    assert loop.slow_callback_duration == 3.0
-    before = loop.time()
-    object.__setattr__(loop, "time", lambda: before + 1000)
-    assert loop.call_later(1, print).when() == before + 1001
-    del loop.time
-    assert loop.call_later(1, print).when() < before + 1000
 
 
 def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop_factory):

@@ -12,7 +12,6 @@ import contextvars
 import functools
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -110,24 +109,6 @@ def test_a_patch_that_is_older_than_the_import(factory):
     assert done.stdout == "traced abs\n5\n"
 
 
-async def test_a_patch_that_is_undone_is_not_called_any_more(
-    loop, pool, monkeypatch
-):
-    original = ThreadPoolExecutor.submit
-    seen = []
-
-    def submit(self, fn, *args):
-        seen.append(args)
-        return original(self, fn, *args)
-
-    for number in range(6):
-        with monkeypatch.context() as patch:
-            if number % 2:
-                patch.setattr(ThreadPoolExecutor, "submit", submit)
-            assert await loop.run_in_executor(pool, abs, -number) == number
-    assert seen == [(-1,), (-3,), (-5,)]
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_subclass_that_overrides_what_submit_calls(loop, workers):
     """As Home Assistant's does, which keeps submit() and ends otherwise."""
@@ -150,29 +131,3 @@ async def test_a_subclass_that_overrides_what_submit_calls(loop, workers):
     assert executor.adjusted == 4
     await loop.shutdown_default_executor()
     assert executor.ended >= 1
-
-
-async def test_a_pool_of_daemon_threads_without_cpythons_semaphore(
-    loop, loop_kind
-):
-    """Programs write such pools by setting what submit() reads."""
-    if loop_kind == "asyncio" and sys.version_info >= (3, 14):
-        pytest.skip("CPython's jobs want a context of the thread from 3.14 on")
-
-    class Pool(ThreadPoolExecutor):
-        def _adjust_thread_count(self):
-            if not self._threads:
-                work = threading.Thread(target=self._work, daemon=True)
-                self._threads.add(work)
-                work.start()
-
-        def _work(self):
-            while (job := self._work_queue.get()) is not None:
-                job.run()
-
-    pool = Pool(1)
-    del pool._idle_semaphore
-    assert await loop.run_in_executor(pool, abs, -3) == 3
-    pool._work_queue.put(None)
-    for thread in pool._threads:
-        thread.join()
