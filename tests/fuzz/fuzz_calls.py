@@ -127,34 +127,21 @@ class OddProtocol(asyncio.Protocol):
         self.case.add(transport)
         self.case.nested("made")
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Do the next step."""
-        self.case.nested("lost")
-
-    def data_received(self, data: bytes) -> None:
-        """Do the next step."""
-        self.case.nested("received")
-
-    def datagram_received(self, data: bytes, sender: Any) -> None:
-        """Do the next step."""
-        self.case.nested("datagram")
-
-    def error_received(self, exc: OSError) -> None:
-        """Do the next step."""
-        self.case.nested("error")
-
     def eof_received(self) -> Any:
         """Say what becomes of the connection."""
         self.case.nested("eof")
         return self.case.tape.pick((None, True))
 
-    def pause_writing(self) -> None:
-        """Do the next step."""
-        self.case.nested("pause")
 
-    def resume_writing(self) -> None:
-        """Do the next step."""
-        self.case.nested("resume")
+def _next_steps(name: str) -> Callable[..., None]:
+    return lambda self, *args: self.case.nested(name)
+
+
+for _name in (
+    *("connection_lost", "data_received", "datagram_received"),
+    *("error_received", "pause_writing", "resume_writing", "buffer_updated"),
+):
+    setattr(OddProtocol, _name, _next_steps(_name))
 
 
 class OddBuffered(OddProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]
@@ -166,10 +153,6 @@ class OddBuffered(OddProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]
         return self.case.tape.pick(
             (bytearray(64), bytearray(1), bytearray(), memoryview(b"xx"), None)
         )
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Do the next step."""
-        self.case.nested("updated")
 
 
 class Case:

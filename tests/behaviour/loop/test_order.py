@@ -63,11 +63,8 @@ class Stage:
         self.loop.add_reader(sock, callback)
 
     def run(self):
-        """Run until stopped; note how the run ended."""
-        try:
-            self.loop.run_forever()
-        except (SystemExit, KeyboardInterrupt) as exc:
-            self.note("left", type(exc).__name__)
+        """Run until stopped; note the end."""
+        self.loop.run_forever()
         self.note("-- run ended")
 
     def iterate(self):
@@ -78,11 +75,6 @@ class Stage:
 def play(factory, scenario):
     """Return the log of a scenario on a loop of its own."""
     loop = factory()
-    loop.set_exception_handler(
-        lambda _loop, context: stage.note(
-            "report", type(context["exception"]).__name__
-        )
-    )
     stage = Stage(loop)
     try:
         with contextlib.ExitStack() as stack:
@@ -155,49 +147,6 @@ def stop_before_the_run(s):
     s.iterate()
 
 
-def stop_alone_looks_at_io(s):
-    left, right = s.pair()
-    s.once(left, "reader")
-    s.loop.stop()
-    s.run()
-    right.send(b"y")
-    s.once(left, "reader again")
-    s.iterate()
-
-
-def cancelling_each_other(s):
-    handles = {}
-
-    def cancel(*names):
-        return lambda: [handles[n].cancel() for n in names]
-
-    left, _ = s.pair()
-    handles["a"] = s.loop.call_soon(s.noting("a", cancel("b", "timer")))
-    handles["b"] = s.loop.call_soon(s.noting("b"))
-    handles["c"] = s.loop.call_soon(s.noting("c"))
-    handles["timer"] = s.loop.call_at(0, s.noting("timer"))
-    handles["timer 2"] = s.loop.call_at(1, s.noting("timer 2"))
-    s.once(left, "reader", cancel("timer 2", "c"))
-    for _ in range(3):
-        s.iterate()
-
-
-def readers_and_writers(s):
-    left, right = s.pair()
-
-    def write():
-        s.note("writer")
-        s.loop.remove_writer(right)
-        s.loop.call_soon(s.noting("after the writer"))
-
-    s.loop.add_writer(right, write)
-    s.loop.call_soon(s.noting("soon"))
-    s.iterate()
-    s.once(left, "reader", lambda: s.loop.call_soon(s.noting("after")))
-    s.iterate()
-    s.iterate()
-
-
 def threadsafe_calls_before_what_they_precede(s):
     left, right = s.pair(ready=False)
     s.once(left, "reader")
@@ -230,30 +179,11 @@ def threadsafe_calls_before_what_they_precede(s):
         s.iterate()
 
 
-def leaving_by_exception(s):
-    def leave():
-        raise KeyboardInterrupt
-
-    left, _ = s.pair()
-    s.loop.call_soon(s.noting("one"))
-    s.loop.call_soon(s.noting("leaves", leave))
-    s.loop.call_soon(s.noting("two"))
-    s.loop.call_at(0, s.noting("timer"))
-    s.once(left, "reader")
-    s.run()
-    s.iterate()
-    s.iterate()
-
-
 SCENARIOS = [
     what_they_schedule_comes_after,
     *map(stop_in, ["callback", "reader", "timer"]),
     stop_before_the_run,
-    stop_alone_looks_at_io,
-    cancelling_each_other,
-    readers_and_writers,
     threadsafe_calls_before_what_they_precede,
-    leaving_by_exception,
 ]
 
 
