@@ -11,7 +11,9 @@ from few_descriptors import few_descriptors
 
 
 @pytest.mark.parametrize("spare", range(8))
-def test_making_a_loop(loop_factory, loop_kind, spare):
+def test_without_descriptors_a_loop_is_made_whole_or_not_at_all(
+    loop_factory, loop_kind, spare
+):
     if loop_kind == "asyncio":
         pytest.skip("asyncio leaves half a loop to its finaliser")
     first = loop_factory()  # takes what may have been kept
@@ -30,7 +32,7 @@ def test_making_a_loop(loop_factory, loop_kind, spare):
 
 
 @pytest.mark.parametrize("spare", range(3))
-def test_running_a_loop(loop_factory, spare):
+def test_a_loop_runs_after_a_run_without_descriptors(loop_factory, spare):
     loop = loop_factory()
     with few_descriptors(spare), contextlib.suppress(OSError):
         loop.run_until_complete(asyncio.sleep(0.0003, 1))
@@ -39,7 +41,7 @@ def test_running_a_loop(loop_factory, spare):
     loop.close()
 
 
-def test_connecting(loop):
+def test_a_connection_without_a_descriptor_raises_emfile(loop):
     async def main():
         with few_descriptors(), pytest.raises(OSError) as caught:
             await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
@@ -50,7 +52,7 @@ def test_connecting(loop):
         loop.run_until_complete(main())
 
 
-async def test_serving(loop):
+async def test_a_server_without_descriptors_has_no_sockets(loop):
     with few_descriptors():
         try:
             server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
@@ -61,14 +63,14 @@ async def test_serving(loop):
     server.close()
 
 
-async def test_a_subprocess(loop):
+async def test_a_subprocess_starts_after_one_without_descriptors(loop):
     with few_descriptors(), pytest.raises(OSError):
         await asyncio.create_subprocess_exec("/bin/true", stdout=-1)
     process = await asyncio.create_subprocess_exec("/bin/true")
     assert await process.wait() == 0
 
 
-def test_signal_handlers(loop_factory):
+def test_a_signal_handler_works_after_one_without_descriptors(loop_factory):
     loop = loop_factory()
     with few_descriptors(), contextlib.suppress(OSError, RuntimeError):
         loop.add_signal_handler(signal.SIGUSR1, loop.stop)

@@ -109,7 +109,7 @@ def total(run_program):
 
 
 @pytest.mark.parametrize("microseconds", ["2000", "6000"])
-def test_away_between_the_timer_and_the_poll(total, microseconds):
+def test_timers_due_just_before_the_poll_are_not_missed(total, microseconds):
     """libuv 1.44 runs due timers first, and would then wait for ever."""
     assert total("delay", microseconds) == 3
 
@@ -119,7 +119,7 @@ def test_a_wake_up_in_the_first_wait_of_a_loop_ends_it(total):
     assert total("wake", "2000") == 10
 
 
-def test_slow_polls_are_left_out_as_others(total):
+def test_slow_polls_are_skipped_as_quick_ones_are(total):
     """A sandbox or a tracer makes a system call long."""
     # Of 1,000: 40, and more where the loop is slow itself, as under a
     # sanitizer on a busy machine, or is preempted for long.
@@ -128,7 +128,7 @@ def test_slow_polls_are_left_out_as_others(total):
 
 
 @pytest.mark.parametrize("milliseconds", ["4", "50"])
-def test_ticks_that_come_late(total, milliseconds):
+def test_late_ticks_cost_at_most_one_poll_more(total, milliseconds):
     """A virtual machine that waits for its processor misses ticks.  A sleep
     below a millisecond is a poll(), which is not counted, then a poll of the
     set, and at most one more for the tick.

@@ -171,13 +171,13 @@ def said(tmp_path_factory):
     return output
 
 
-def test_same_as_asyncio(said):
+def test_the_program_prints_what_it_prints_on_asyncio(said):
     assert said("fastloop") == said("asyncio")
     assert "server lost" in said("asyncio")
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-def test_one_turned_off(said, switch):
+def test_a_fast_path_turned_off_changes_no_output(said, switch):
     assert said("fastloop", switches=switch) == said("fastloop")
 
 
@@ -221,7 +221,7 @@ def refuse(numbers, code):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
 @pytest.mark.parametrize("code", ["EPERM", "ENOSYS"])
-def test_refused(said, code):
+def test_refused_system_calls_change_no_output(said, code):
     found = said("fastloop", FILTER + f"refuse({NUMBERS}, errno.{code})\n")
     if found.startswith("no seccomp"):
         pytest.skip(found)

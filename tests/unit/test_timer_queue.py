@@ -138,7 +138,9 @@ def test_cancelled_timers_do_not_pile_up(timers: Timers) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_against_a_sorted_list(timers: Timers, seed: int) -> None:
+def test_timers_leave_in_the_order_of_a_sorted_list(
+    timers: Timers, seed: int
+) -> None:
     """Any mix of pushes, removals and pops; constant delays and others."""
     chance = random.Random(seed)
     now = 0

@@ -104,7 +104,7 @@ def test_a_call_while_an_alert_is_sent_does_nothing(link, fast_loop, call):
     "answer", ["nothing", "write", "close", "pause_reading", "abort"]
 )
 @pytest.mark.parametrize("paused", [False, True])
-def test_an_answer_to_data_before_a_bad_record(
+def test_an_answer_to_data_before_a_bad_record_leaves_the_reason(
     link, fast_loop, answer, paused
 ):
     """The data arrives first.  The engine has failed by then: the bad record

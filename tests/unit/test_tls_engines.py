@@ -143,7 +143,7 @@ def engine_of():
     loop.close()
 
 
-def test_message_callbacks_of_a_context_behind_another(engine_of):
+def test_message_callbacks_of_a_context_behind_another_are_called(engine_of):
     """A context may have another one wrap, as those of truststore do."""
     _, inner = contexts()
     seen = []

@@ -37,13 +37,13 @@ def run_input():
         loop.close()
 
 
-def test_the_corpus(run_input):
+def test_inputs_of_the_corpus_find_nothing(run_input):
     for line in CORPUS:
         run_input(bytes.fromhex(line))
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_programs_by_chance(run_input, block):
+def test_inputs_by_chance_find_nothing(run_input, block):
     for seed in range(block * PROGRAMS, (block + 1) * PROGRAMS):
         chance = random.Random(seed)
         data = bytearray(chance.choices(range(256), WEIGHTS, k=400))

@@ -87,7 +87,7 @@ def test_an_iteration_by_hand_refuses_another_run_and_close(
     assert order == ["nested", "same iteration"]
 
 
-def test_signals_in_a_guests_run(loop):
+def test_signals_reach_a_guests_run(loop):
     seen = []
     loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
     with a_run(loop):
@@ -123,14 +123,14 @@ def test_a_write_between_iterations_of_a_guest_run_is_sent_at_once(loop):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_guest_that_forgets_its_loop(loop_factory):
+def test_a_guest_may_forget_its_loop(loop_factory):
     loop = loop_factory()
     loop._thread_id = threading.get_ident()
     loop.call_soon(print)
     del loop
 
 
-def test_thread_of_a_loop_that_does_not_run(loop):
+def test_an_idle_loop_may_be_set_idle(loop):
     loop._thread_id = None
     assert not loop.is_running()
     loop.run_until_complete(asyncio.sleep(0))
@@ -170,7 +170,7 @@ def test_methods_of_a_subclass_are_called(loop_factory):
         assert seen[4:] == ["run_forever", "_run_once"]
 
 
-def test_private_call_soon(loop):
+def test_the_private_call_soon_schedules_a_handle(loop):
     variable = contextvars.ContextVar("variable", default="outside")
     context = contextvars.copy_context()
     context.run(variable.set, "inside")

@@ -63,7 +63,9 @@ def another_context(_):
         ("_context", another_context, (("x",), "another")),
     ],
 )
-def test_what_is_set_runs(any_loop, way, name, make, expected):
+def test_an_attribute_that_is_set_takes_effect(
+    any_loop, way, name, make, expected
+):
     seen = []
 
     def callback(*args):

@@ -19,7 +19,7 @@ from net_helpers import every_kind
 # -- the loop ----------------------------------------------------------------
 
 
-def test_state_of_a_loop(loop):
+def test_private_attributes_show_a_loops_state(loop):
     assert loop._closed is loop._stopping is loop._debug is False
     seen = []
     loop.call_soon(loop.stop)
@@ -50,7 +50,7 @@ def test_a_setting_is_an_attribute(loop, name, value, other):
     assert getattr(loop, f"get_{name}")() is other
 
 
-def test_signal_handlers_of_a_loop(loop):
+def test_signal_handlers_has_the_handles(loop):
     assert loop._signal_handlers == {}
     seen = []
     loop.add_signal_handler(signal.SIGUSR1, seen.append, "called")
@@ -72,7 +72,7 @@ def nothing(*args):
     pass
 
 
-def test_a_ready_handle_without_other_references(loop, iterate):
+def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):
     """It shows its call, and can be cancelled."""
     seen = []
     for number in range(4):
@@ -94,7 +94,7 @@ def test_a_ready_handle_without_other_references(loop, iterate):
     assert not loop._ready
 
 
-def test_the_selectors_map(loop, pair):
+def test_the_selectors_map_shows_registrations(loop, pair):
     left, right = pair
     number = left.fileno()
     loop.add_reader(number, nothing, 1)
@@ -135,7 +135,7 @@ def test_a_closed_loop_has_nothing(loop_factory):
 
 
 @pytest.mark.parametrize("way", ["call_soon", "call_soon_threadsafe"])
-def test_inside_of_a_handle(loop, iterate, way):
+def test_private_attributes_show_a_handles_call(loop, iterate, way):
     context = contextvars.copy_context()
     seen = []
     handle = getattr(loop, way)(seen.append, "x", context=context)
@@ -158,7 +158,7 @@ def test_inside_of_a_handle(loop, iterate, way):
     assert seen == ["x"]
 
 
-def test_inside_of_a_timer(loop, run):
+def test_private_attributes_show_a_timers_moment(loop, run):
     when = loop.time()
     handle = loop.call_at(when, nothing)
     assert handle._when is when
@@ -172,7 +172,9 @@ def test_inside_of_a_timer(loop, run):
 
 
 @every_kind
-async def test_state_of_a_transport(transport_pair, loop, kind):
+async def test_private_attributes_show_a_transports_state(
+    transport_pair, loop, kind
+):
     c = await transport_pair()
     transport = c.transport
     assert transport._loop is loop
@@ -212,7 +214,7 @@ class OtherFuture(asyncio.futures._PyFuture):
     pass
 
 
-def test_replaced_classes_of_tasks_and_futures(loop, monkeypatch):
+def test_replaced_classes_of_tasks_and_futures_are_used(loop, monkeypatch):
     async def child():
         await asyncio.sleep(0)
         return "done"

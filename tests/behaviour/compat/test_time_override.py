@@ -97,7 +97,7 @@ def test_a_time_that_fails_ends_the_run(virtual):
     virtual.run_forever()
 
 
-def test_a_class_patched_between_runs(loop):
+def test_a_time_patched_between_runs_counts(loop):
     loop.run_until_complete(asyncio.sleep(0))
     now = loop.time()
     timer = loop.call_later(3600, loop.stop)

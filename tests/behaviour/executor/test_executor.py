@@ -152,7 +152,7 @@ def test_an_initializer_that_fails_fails_the_jobs_that_wait(loop):
             loop.run_in_executor(pool, int)
 
 
-def test_close_with_work_in_flight(loop_factory):
+def test_close_lets_work_in_flight_end(loop_factory):
     loop, gate = loop_factory(), Gate()
     loop.run_in_executor(None, gate)
     assert gate.begun.wait(PATIENCE)

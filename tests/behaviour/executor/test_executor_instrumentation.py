@@ -98,7 +98,7 @@ with asyncio.Runner(loop_factory={}) as runner:
 @pytest.mark.parametrize(
     "factory", ["asyncio.SelectorEventLoop", "fastloop.new_event_loop"]
 )
-def test_a_patch_that_is_older_than_the_import(factory):
+def test_a_patch_older_than_the_import_is_called(factory):
     """A closure, which uses no global name of a module."""
     done = subprocess.run(
         [sys.executable, "-c", PATCHED_FIRST.format(factory)],
@@ -110,7 +110,7 @@ def test_a_patch_that_is_older_than_the_import(factory):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_a_subclass_that_overrides_what_submit_calls(loop, workers):
+async def test_overrides_of_what_submit_calls_are_called(loop, workers):
     """As Home Assistant's does, which keeps submit() and ends otherwise."""
 
     class Pool(ThreadPoolExecutor):

@@ -10,7 +10,7 @@ def fail(*args):
     raise ZeroDivisionError("on purpose")
 
 
-def test_context_of_a_failing_callback(loop, iterate, reports):
+def test_the_context_of_a_failing_callback_names_it(loop, iterate, reports):
     handle = loop.call_soon(fail, *range(9))  # a tuple for them
     iterate()
     (context,) = reports
@@ -86,7 +86,7 @@ def test_exceptions_of_call_exception_handler_leave_the_run(
     assert seen == [1] * 4
 
 
-def test_so_do_those_for_a_protocol(raising, pair):
+def test_those_for_a_protocol_leave_the_run_too(raising, pair):
     class Failing(asyncio.Protocol):
         data_received = fail
 

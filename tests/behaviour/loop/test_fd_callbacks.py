@@ -55,7 +55,7 @@ def test_what_is_closed_cannot_be_watched(loop, pair):
         (-(2**70), ValueError, f"file descriptor: -{2**70}"),
     ],
 )
-def test_numbers_that_no_descriptor_has(loop, number, error, text):
+def test_numbers_that_no_descriptor_has_are_refused(loop, number, error, text):
     for add in (loop.add_reader, loop.add_writer):
         with pytest.raises(error, match=text):
             add(number, nothing)

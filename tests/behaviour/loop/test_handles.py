@@ -28,7 +28,7 @@ def nothing(*args):
     sys.version_info < (3, 12), reason="get_context is new in 3.12"
 )
 @every_maker
-def test_get_context(loop, iterate, make):
+def test_get_context_returns_the_context_of_the_callback(loop, iterate, make):
     handle = make(loop, nothing)
     assert isinstance(handle.get_context(), contextvars.Context)
     context = contextvars.copy_context()

@@ -33,7 +33,7 @@ def methods():
 
 
 @pytest.mark.parametrize(("ours", "theirs"), list(methods()))
-def test_names_of_parameters(ours, theirs):
+def test_parameters_have_asyncios_names(ours, theirs):
     mine = list(inspect.signature(ours).parameters.values())[1:]
     named = {p.name: p for p in mine if p.kind is not UNNAMED}
     takes_any = any(p.kind is OPEN for p in mine)
@@ -47,7 +47,7 @@ def test_names_of_parameters(ours, theirs):
 
 
 @every_kind
-async def test_transport(transport_pair):
+async def test_transports_take_arguments_by_name(transport_pair):
     c = await transport_pair()
     transport = c.transport
     transport.write(data=b"abc")
@@ -65,7 +65,7 @@ async def test_transport(transport_pair):
 
 
 @every_kind
-async def test_transport_refuses_other_names(transport_pair):
+async def test_transports_refuse_other_names(transport_pair):
     c = await transport_pair()
     for call, names in [
         (c.transport.write, {"bytes": b""}),

@@ -49,7 +49,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_on_a_closed_loop(loop, pair, name):
+def test_a_closed_loop_refuses_calls(loop, pair, name):
     loop.close()
     with pytest.raises(RuntimeError) as caught:
         REFUSED[name](loop, pair[0])

@@ -30,7 +30,7 @@ def look_at(thing):
 
 @every_maker
 @pytest.mark.parametrize("debug", [False, True])
-def test_handle(loop, iterate, make, debug):
+def test_all_of_a_handle_can_be_read(loop, iterate, make, debug):
     loop.set_debug(debug)
     ran, cancelled, looked = [], [], []
     waiting = make(loop, lambda *args: looked.append(look_at(waiting)), 1, 2)
@@ -47,7 +47,7 @@ def test_handle(loop, iterate, make, debug):
     assert (ran, cancelled) == ([1], [])
 
 
-def test_loop(loop_factory):
+def test_all_of_a_loop_can_be_read(loop_factory):
     loop = loop_factory()
     look_at(loop)
     loop.call_soon(look_at, loop)
@@ -57,7 +57,7 @@ def test_loop(loop_factory):
     look_at(loop)
 
 
-async def test_stream_transport_and_server():
+async def test_all_of_a_stream_and_its_server_can_be_read():
     protocol = Recorder(
         made=lambda p: look_at(p.transport),
         lost=lambda p, exc: look_at(p.transport),
@@ -81,7 +81,7 @@ async def test_stream_transport_and_server():
     look_at(client)
 
 
-async def test_datagram_transport():
+async def test_all_of_a_datagram_transport_can_be_read():
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(
         asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)

@@ -55,7 +55,7 @@ def test_a_closed_loop_reports_its_last_metrics(loop, iterate):
     assert found.timers == found.ready == found.connections_open == 0
 
 
-def test_run_turns_it_on(loop_kind):
+def test_run_turns_metrics_on(loop_kind):
     import fastloop
 
     async def main():
@@ -176,7 +176,7 @@ async def test_timers_are_counted(loop):
 # -- connections --------------------------------------------------------------
 
 
-async def test_connections_and_their_bytes(loop, host):
+async def test_connections_and_their_bytes_are_counted(loop, host):
     loop.enable_metrics()
     await host.serve(Echo)
     reader, writer = await host.open()
@@ -238,7 +238,7 @@ async def test_a_failing_factory_refuses(loop, host, reports):
     assert len(reports) == 1
 
 
-async def test_bytes_that_wait_to_be_written(loop, pair):
+async def test_bytes_that_wait_to_be_written_are_counted(loop, pair):
     a, b = pair
     transport, _ = await loop.create_connection(Echo, sock=a)
     loop.enable_metrics()
@@ -275,7 +275,7 @@ async def test_datagrams_count_as_bytes_and_not_as_connections(loop):
 # -- executors ----------------------------------------------------------------
 
 
-async def test_calls_of_thread_pools(loop):
+async def test_calls_of_thread_pools_are_counted(loop):
     loop.enable_metrics()
     go = threading.Event()
     running = threading.Event()
@@ -422,7 +422,7 @@ def lag(counts):
     return Lag(tuple(counts) + (0,) * (27 - len(counts)), 100, 3000)
 
 
-def test_percentiles(loop_kind):
+def test_percentiles_are_bounds_of_the_histogram(loop_kind):
     found = lag([2, 0, 2])
     assert found.count == 4
     assert found.mean_ns == 25.0

@@ -189,5 +189,5 @@ SCENARIOS = [
 
 @pytest.mark.parametrize("switches", SWITCHES)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_same_order_as_asyncio(scenario, monkeypatch, switches):
+def test_callbacks_run_in_asyncios_order(scenario, monkeypatch, switches):
     compare(scenario, monkeypatch, switches)

@@ -78,7 +78,7 @@ def epoll_calls(program, log):
 @pytest.mark.parametrize(
     "program, iterations", [(SLEEPER, 2 * SLEEPS), (READER, MESSAGES)]
 )
-def test_one_system_call_per_poll(tmp_path, program, iterations):
+def test_a_poll_is_one_system_call(tmp_path, program, iterations):
     """Whether it waits, or finds a descriptor that is ready."""
     calls = epoll_calls(program, tmp_path / "calls")
     assert iterations <= len(calls) < iterations * 1.2, len(calls)

@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 8, 20, 255])
-def test_any_number_of_arguments(loop, iterate, count):
+def test_callbacks_get_any_number_of_arguments(loop, iterate, count):
     seen = []
 
     def callback(*args):
@@ -34,7 +34,7 @@ def test_missing_and_named_arguments_are_refused(loop, method, when):
         call(*when, print, end="")
 
 
-def test_callback_and_context_by_keyword(loop, iterate):
+def test_arguments_may_be_named(loop, iterate):
     seen = []
     loop.call_soon(callback=lambda: seen.append(1))
     loop.call_later(delay=0, callback=lambda: seen.append(2))

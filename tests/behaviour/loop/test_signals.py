@@ -52,7 +52,7 @@ def kill_later(delay, signum=signal.SIGUSR1, loop=None):
         thread.join()
 
 
-def test_signal_while_another_loop_has_the_wakeup_fd(loop):
+def test_a_signal_is_handled_while_another_loop_has_the_wakeup_fd(loop):
     """Its handler runs before the loop waits; no byte is sent for it."""
     with python_handler(signal.SIGUSR1, lambda *args: loop.stop()):
         loop.call_soon(signal.set_wakeup_fd, -1)

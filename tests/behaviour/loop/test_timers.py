@@ -17,7 +17,7 @@ def nothing(*args):
 @pytest.mark.parametrize(
     "delay", [0.0001, 0.0004, 0.0009, 0.001, 0.0015, 0.0035, 0.01, 0.0204]
 )
-def test_never_early(loop, delay):
+def test_timers_are_never_early(loop, delay):
     late = []
 
     def callback(deadline):
@@ -40,7 +40,7 @@ def test_never_early(loop, delay):
 @pytest.mark.parametrize(
     "delay", [math.inf, 1e300, 1e18, 2.0**63, 10**30, 1e10, 3600 * 24 * 365]
 )
-def test_far_away(loop, iterate, delay):
+def test_far_timers_let_near_ones_run(loop, iterate, delay):
     handle = loop.call_later(delay, nothing)
     assert handle.when() >= delay
     iterate(2)
