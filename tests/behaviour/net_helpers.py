@@ -31,6 +31,7 @@ MIB = 1024 * 1024
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)
 PY314 = sys.version_info >= (3, 14)
+PY315 = sys.version_info >= (3, 15)
 
 CERTS = pathlib.Path(__file__).parent.parent / "certs"
 

@@ -13,6 +13,7 @@ import weakref
 import pytest
 from net_helpers import (
     OPENINGS,
+    PY315,
     BufferedRecorder,
     Recorder,
     client_context,
@@ -107,6 +108,8 @@ async def test_a_context_that_has_the_protocol_is_released_at_the_end(
     """No reference cycle is left to a garbage collection."""
     if loop_kind == "asyncio" and (kind, end) == ("tls", "close"):
         pytest.skip("asyncio's TLS leaves a cycle of its own")
+    if loop_kind == "asyncio" and PY315:
+        pytest.skip("asyncio's streams keep their context")
     make = BufferedRecorder if kind == "buffered" else Recorder
     made, lost = [], []
 

@@ -18,6 +18,7 @@ from net_helpers import (
     MIB,
     PY312,
     PY314,
+    PY315,
     Recorder,
     every_kind,
     every_kind_and_tls,
@@ -227,7 +228,7 @@ KINDS = "bytes, bytearray, or memoryview" if PY314 else "bytes-like"
 
 
 @every_kind
-async def test_refused_arguments(transport_pair):
+async def test_refused_arguments(transport_pair, loop_kind):
     """Other methods and arguments are odd_calls.py's."""
     c = await transport_pair()
     for bad in REFUSED:
@@ -235,6 +236,8 @@ async def test_refused_arguments(transport_pair):
         with pytest.raises(TypeError, match=f"^{re.escape(text)}") as caught:
             c.transport.write(bad)
         assert str(caught.value).endswith(f"'{type(bad).__name__}'")
+    if loop_kind == "asyncio" and PY315:
+        return  # it keeps the items before the refused one, and then stalls
     with pytest.raises(TypeError):
         c.transport.writelines([b"a", "text"])
     await iterations()
