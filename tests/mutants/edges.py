@@ -192,8 +192,8 @@ class Map:
     def reaching(self, file: str, line: int) -> list[str]:
         """Return the files of tests that reach a line's function.
 
-        Those that reach the last edge before the line come first, and of
-        them the fast ones.
+        Those that reach the last edge before the line, or compile the file
+        themselves, come first, and of them the fast ones.
         """
         before = [one for one in self.edges[file] if one[0] <= line]
         if not before:
@@ -201,10 +201,10 @@ class Map:
         last, function, _ = max(before)
         wide = {e for _, name, e in self.edges[file] if name == function}
         near = {e for at, name, e in before if (at, name) == (last, function)}
-        return sorted(
-            (name for name, reached in self.reached.items() if reached & wide),
-            key=lambda name: (
-                not self.reached[name] & near,
-                self.files[name]["seconds"],
-            ),
-        )
+        prices = {}
+        for name, reached in self.reached.items():
+            itself = f'"{file}"' in (mut_tree.TOP / name).read_text()
+            if reached & wide or itself:
+                far = not (reached & near or itself)
+                prices[name] = (far, self.files[name]["seconds"])
+        return sorted(prices, key=prices.__getitem__)
