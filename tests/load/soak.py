@@ -80,8 +80,7 @@ class Child:
 
 
 class Soak:
-    def __init__(self, args: argparse.Namespace, folder: str) -> None:
-        self.args = args
+    def __init__(self, folder: str) -> None:
         self.folder = folder
         self.most_open = 0
         self.totals = dict.fromkeys(("connections", "rounds", "bytes"), 0)
@@ -144,22 +143,17 @@ class Soak:
         self.wrong += after["reports"]
 
 
-def parse() -> argparse.Namespace:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fastloop-soak-") as folder:
-        soak = Soak(args, folder)
+        soak = Soak(folder)
         try:
-            soak.run(min(30, 15 * args.minutes), args.connections, args.seed)
+            soak.run(min(30, 15 * args.minutes), args.connections, 1)
             before = soak.settled()
-            soak.run(60 * args.minutes, args.connections, args.seed + 1)
+            soak.run(60 * args.minutes, args.connections, 2)
             after = soak.settled()
             soak.judge(before, after)
             soak.server.say("end ")
@@ -167,15 +161,12 @@ def main() -> int:
                 soak.wrong.append("the server failed")
         finally:
             soak.server.process.kill()
+    changes = [f"{name} {before[name]} -> {after[name]}" for name in GROWTH]
     print(
         f"soak: {soak.totals['connections']} connections,"
         f" {soak.totals['rounds']} rounds,"
         f" {soak.totals['bytes'] / 2**20:.0f} MiB each way;"
-        f" most at once {soak.most_open};"
-        f" memory {before['rss_kib']} -> {after['rss_kib']} KiB,"
-        f" of malloc {before['malloc_kib']} -> {after['malloc_kib']} KiB,"
-        f" Python's blocks {before['blocks']} -> {after['blocks']},"
-        f" descriptors {before['fds']} -> {after['fds']}"
+        f" most at once {soak.most_open}; {', '.join(changes)}"
     )
     for text in sorted(set(soak.wrong)):
         print(f"soak: wrong: {soak.wrong.count(text)} x {text}")

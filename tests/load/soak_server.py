@@ -18,13 +18,15 @@ import ssl
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import fastloop
 
 CERTS = Path(__file__).parent.parent / "certs"
 
-#: What a connection of each kind is served by, and over which socket.
-KINDS = ("protocol", "buffered", "unix", "streams", "tls", "upgrade", "sock")
+#: What a connection of each kind is served by, and over which socket; sock_*
+#: calls besides.
+KINDS = ("protocol", "buffered", "unix", "streams", "tls", "upgrade")
 
 
 class Mallinfo(ctypes.Structure):
@@ -147,35 +149,25 @@ class Echoes:
     # -- listeners -----------------------------------------------------------
 
     async def start(self, kind: str) -> None:
+        """Listen, at the port of an earlier listener of this kind."""
         loop = asyncio.get_running_loop()
-        here = ("127.0.0.1", self.ports.get(kind, 0))
-        reuse = {"reuse_address": True, "backlog": 4096}
-        path = f"{self.folder}/soak"
-        if kind == "protocol":
-            server = await loop.create_server(
-                lambda: Echo(self), *here, **reuse
-            )
-        elif kind == "buffered":
-            server = await loop.create_server(
-                lambda: BufferedEcho(self), *here, **reuse
-            )
-        elif kind == "unix":
-            server = await loop.create_unix_server(
-                lambda: Echo(self), path, backlog=4096
-            )
-        elif kind == "tls":
-            server = await loop.create_server(
-                lambda: Echo(self), *here, ssl=self.context, **reuse
-            )
-        elif kind in ("streams", "upgrade"):
-            handler = getattr(self, kind)
-            server = await asyncio.start_server(handler, *here, **reuse)
-        else:
-            self.begin(self.accept_sock())
+        more: dict[str, Any] = {"backlog": 4096}
+        if kind == "unix":
+            path = f"{self.folder}/soak"
+            await loop.create_unix_server(lambda: Echo(self), path, **more)
             return
+        here = ("127.0.0.1", self.ports.get(kind, 0))
+        if kind in ("streams", "upgrade"):
+            handler = getattr(self, kind)
+            server = await asyncio.start_server(handler, *here, **more)
+        else:
+            make = BufferedEcho if kind == "buffered" else Echo
+            more["ssl"] = self.context if kind == "tls" else None
+            server = await loop.create_server(
+                lambda: make(self), *here, **more
+            )
         self.servers[kind] = server
-        if kind != "unix":
-            self.ports[kind] = server.sockets[0].getsockname()[1]
+        self.ports[kind] = server.sockets[0].getsockname()[1]
 
     async def accept_sock(self) -> None:
         loop = asyncio.get_running_loop()
@@ -248,6 +240,7 @@ async def main(folder: str) -> None:
     loop.set_exception_handler(report)
     for kind in KINDS:
         await echoes.start(kind)
+    echoes.begin(echoes.accept_sock())
     await asyncio.sleep(0)
     print(json.dumps(echoes.ports), flush=True)
     commands: asyncio.Queue[str] = asyncio.Queue()
