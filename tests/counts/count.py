@@ -1,4 +1,4 @@
-"""Count the instructions of fifteen operations, and compare with before.
+"""Count the instructions of some operations, and compare with before.
 
     python tests/counts/count.py            fail if one takes 1 % more
     python tests/counts/count.py --write    store the counts as they are
@@ -58,21 +58,11 @@ def counted(profile: Path) -> int:
 
 def measure(folder: Path) -> dict[str, float]:
     """Return each operation's instructions."""
-    certificate = folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes"]
-        + ["-subj", "/CN=localhost", "-keyout", certificate]
-        + ["-out", folder / "public.pem"],
-        check=True,
-        capture_output=True,
-    )
-    with certificate.open("a") as file:
-        file.write((folder / "public.pem").read_text())
     profile = folder / "profile"
     done = subprocess.run(
         ["valgrind", "--tool=callgrind", "--dump-before=libuv_version"]
         + [f"--callgrind-out-file={profile}", sys.executable]
-        + [HERE / "operations.py", certificate],
+        + [HERE / "operations.py"],
         # No more: to look a variable up takes longer the more there are.
         env={
             "PATH": os.environ["PATH"],

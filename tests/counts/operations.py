@@ -1,4 +1,4 @@
-"""Fifteen operations, for count.py: each makes `n` of one kind.
+"""The operations that count.py counts: each makes `n` of one kind.
 
 Both ends of a connection are in this process, and the peer is a plain socket
 that is used between two runs of the loop: no thread or process may make the
@@ -11,14 +11,15 @@ import asyncio
 import gc
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import fastloop
 from fastloop import _core
 
+CERTS = Path(__file__).parents[1] / "certs"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 BUFFER = bytearray(1 << 16)
@@ -187,7 +188,7 @@ def sock_echo() -> Callable[[int], None]:
 def tls_echo() -> Callable[[int], None]:
     """The peer's TLS is part of the count."""
     mine = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    mine.load_cert_chain(sys.argv[1])
+    mine.load_cert_chain(CERTS / "localhost.pem", CERTS / "localhost.key")
     server = loop.run_until_complete(
         loop.create_server(Echo, "127.0.0.1", 0, ssl=mine)
     )
@@ -314,16 +315,6 @@ OPERATIONS: list[tuple[Callable[..., Any], int]] = [
     (uvicorn_request, 50),
     (executor_job, 50),  # last: its thread changes how memory lies
 ]
-#: Those of them that return the function to count.
-PREPARED = (
-    tcp_echo,
-    streams_echo,
-    sock_echo,
-    tls_echo,
-    datagram,
-    connection,
-    uvicorn_request,
-)
 
 
 def main() -> None:
@@ -331,7 +322,9 @@ def main() -> None:
     mark = _core.libuv_version
     gc.disable()
     for operation, n in OPERATIONS:
-        count = operation() if operation in PREPARED else operation
+        # One that takes no number returns the function to count.
+        takes_number = operation.__code__.co_argcount
+        count = operation if takes_number else operation()
         count(n)
         gc.collect()
         mark()
