@@ -302,7 +302,7 @@ async def make_stream(case: Case) -> Any:
 
 async def make_closing_stream(case: Case) -> Any:
     stream = await make_stream(case)
-    stream.write(bytes(3_000_000))
+    stream.write(bytes(500_000))
     stream.close()
     return stream
 

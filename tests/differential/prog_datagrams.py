@@ -1,4 +1,4 @@
-"""What programs do with datagrams, and with sockets that connect or accept."""
+"""What programs do with datagrams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import functools
 import random
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 from prog_ends import around
@@ -50,32 +49,10 @@ def draw_datagrams(rng: random.Random) -> tuple[Any, ...]:
     return ("datagrams", net, conf, ops)
 
 
-def draw_sockets(rng: random.Random) -> tuple[Any, ...]:
-    """Draw calls of a loop's that wait for sockets."""
-    names = ["from", "from", "into", "to", "connect", "refused"]
-    names += ["accept", "accept", "ready"]
-    when = ["before", "soon", "later"]
-    calls = [
-        (rng.choice(names), rng.choice(SIZES[:-1]), rng.choice(when))
-        for _ in range(rng.randint(1, 4))
-    ]
-    return ("sockets", calls)
-
-
 def is_within(some: list[bytes], all_of_them: list[bytes]) -> bool:
     """Whether some are of them, in their order."""
     left = iter(all_of_them)
     return all(any(one == other for other in left) for one in some)
-
-
-class Ready(socket.socket):
-    """A listening socket that may have a connection before the kernel does."""
-
-    made: tuple[socket.socket, Address] | None = None
-
-    def accept(self) -> tuple[socket.socket, Address]:
-        made, self.made = self.made, None
-        return made or super().accept()
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -274,112 +251,3 @@ class DatagramOps:
                 # After the end asyncio raises if nothing is queued.
                 if not end.ended:
                     end.log(f"{name} raised {type(exc).__name__}")
-
-    # -- calls that wait for a socket ---------------------------------------
-
-    def op_sockets(self, calls: list[Any]) -> None:
-        """Wait for datagrams and connections, one call after the other."""
-        if not self.leaving:
-            self.tasks.append(self.loop.create_task(self.sockets(calls)))
-
-    async def sockets(self, calls: list[Any]) -> None:
-        try:
-            await self.socket_calls(calls)
-        except asyncio.CancelledError:
-            self.wild = True  # at whatever moment
-
-    async def socket_calls(self, calls: list[Any]) -> None:
-        with contextlib.ExitStack() as stack:
-
-            def new(kind: socket.SocketKind, made: Any = socket.socket) -> Any:
-                sock = stack.enter_context(made(type=kind))
-                sock.setblocking(False)
-                return sock
-
-            near, far = (new(socket.SOCK_DGRAM) for _ in range(2))
-            server = new(socket.SOCK_STREAM)
-            ready = new(socket.SOCK_STREAM, Ready)
-            for one in (near, far, server, ready):
-                one.bind(("127.0.0.1", 0))
-            server.listen()
-            ready.listen()
-            for name, size, when in calls:
-                data = BLOCK[size : 2 * size]
-                run = functools.partial(self.socket_call, name, near, far)
-                if name in ("accept", "ready", "connect", "refused"):
-                    client = new(socket.SOCK_STREAM)
-                    which = ready if name == "ready" else server
-                    run = functools.partial(
-                        self.connection_call, name, which, client
-                    )
-                async with asyncio.timeout(5):
-                    await run(data, when)
-
-    def do_at(self, when: str, call: Callable[..., Any], *args: Any) -> None:
-        """Do something now, in the next iteration, or after a while."""
-
-        def run() -> None:
-            self.activity += 1
-            with contextlib.suppress(OSError):  # the program may have ended
-                call(*args)
-
-        if when == "before":
-            run()
-        elif when == "soon":
-            self.loop.call_soon(run)
-        else:
-            self.loop.call_later(0.001, run)
-
-    async def socket_call(
-        self, name: str, near: Any, far: Any, data: bytes, when: str
-    ) -> None:
-        loop = self.loop
-        if name == "to":
-            await loop.sock_sendto(near, data, far.getsockname())
-            got, addr = far.recv(1 << 17), near.getsockname()
-        else:
-            self.do_at(when, far.sendto, data, near.getsockname())
-            if name == "from":
-                got, addr = await loop.sock_recvfrom(near, 1 << 17)
-            else:
-                room = bytearray(1 << 17)
-                count, addr = await loop.sock_recvfrom_into(near, room)
-                got = bytes(room[:count])
-        known = addr in (near.getsockname(), far.getsockname())
-        if (got != data or not known) and not self.loose:
-            self.problem(f"sock_{name}: {len(got)} of {len(data)} bytes")
-
-    async def connection_call(
-        self, name: str, server: Any, client: Any, data: bytes, when: str
-    ) -> None:
-        loop = self.loop
-        address = server.getsockname()
-        if name == "refused":
-            address = client.bind(("127.0.0.1", 0)) or client.getsockname()
-            with socket.socket() as other:
-                other.bind(("127.0.0.1", 0))
-                address = other.getsockname()
-            try:
-                await loop.sock_connect(client, address)
-            except OSError as exc:
-                self.log(f"refused: {type(exc).__name__}")
-            return
-        if name == "ready" and when == "before":
-            client.connect_ex(address)
-            server.setblocking(True)
-            server.made = server.accept()
-            server.setblocking(False)
-            try:
-                made, peer = await loop.sock_accept(server)
-            except asyncio.CancelledError:
-                self.problem("sock_accept waits, and accept() has one")
-                raise
-        elif name in ("accept", "ready"):
-            self.do_at(when, client.connect_ex, address)
-            made, peer = await loop.sock_accept(server)
-        else:
-            await loop.sock_connect(client, address)
-            made, peer = server.accept()
-        if peer != client.getsockname() or made.gettimeout() not in (0, None):
-            self.problem(f"sock_{name}: {peer}")
-        made.close()

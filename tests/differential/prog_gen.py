@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import prog_datagrams
-import prog_signals
 import prog_taskgen
 from prog_tape import Program
 
@@ -550,7 +549,6 @@ CALLS: dict[str, Callable[[Chance, int], tuple[Any, ...]]] = {
     "signal": lambda self, n: ("signal", self.inner()),
     "other_loop": lambda self, n: ("other_loop", self.inner()),
     "datagrams": lambda self, n: prog_datagrams.draw_datagrams(self.rng),
-    "sockets": lambda self, n: prog_datagrams.draw_sockets(self.rng),
 }
 #: How often an operation is among those of a program.
 WEIGHTS = {
@@ -590,16 +588,13 @@ WEIGHTS = {
     "other_loop": 1,
     "child": 2,
     "datagrams": 5,
-    "sockets": 2,
 }
 
 
 def draw(seed: int) -> Program:
     """Return the program of a seed: of five, one has no links."""
     make = prog_taskgen.draw if seed % 5 == 4 else draw_links
-    program = make(seed)
-    prog_signals.add_signals(seed, program.links, program.steps)
-    return program
+    return make(seed)
 
 
 def draw_links(seed: int) -> Program:

@@ -14,7 +14,6 @@ from typing import Any
 
 from prog_lazy import PATTERNS, lazy_loop
 from prog_reuse import NEXT_FILE
-from prog_signals import A_SIGNAL
 from prog_tape import Program
 from prog_world import run_program
 
@@ -33,7 +32,7 @@ DOUBTS = 25
 #: What asyncio does wrong and fastloop's own TLS does not.
 BEYOND = re.compile("before start_tls")
 #: What asyncio does wrong and fastloop does not.
-FASTLOOP_ALONE = re.compile(f"{BEYOND.pattern}|{NEXT_FILE}|^{A_SIGNAL}")
+FASTLOOP_ALONE = re.compile(f"{BEYOND.pattern}|{NEXT_FILE}")
 #: A program, of the corpus perhaps, that can no longer be run.
 UNFIT = re.compile("the driver failed: (Key|Type|Attribute|Index)Error")
 

@@ -32,7 +32,6 @@ from prog_links import helper, open_link, renew_helpers
 from prog_loopops import LoopOps
 from prog_peer import PATIENCE
 from prog_reuse import ReuseOps
-from prog_signals import SignalOps
 from prog_streamops import StreamOps
 from prog_tape import Program
 from prog_taskops import TaskOps
@@ -54,7 +53,6 @@ class World(
     TaskOps,
     ChildOps,
     ReuseOps,
-    SignalOps,
 ):
     """One program on one loop."""
 
@@ -87,7 +85,6 @@ class World(
         self.start_task_ops()
         self.start_child_ops()
         self.start_reuse_ops()
-        self.start_signal_ops()
 
     def __repr__(self) -> str:
         return "World"
@@ -180,7 +177,6 @@ class World(
             enough = quiet >= (8 if self.files else 1)
             if enough and self.is_idle() or naps == 60:
                 break
-        self.judge_signals()
 
     def progress(self) -> tuple[int, ...]:
         """Return what changes while something happens."""
@@ -215,7 +211,6 @@ class World(
                 self.tapes.append(helper(number + 16).submit(run))
         for iterations, ops in self.program.steps:
             self.loop.call_soon(self.callback, ops)
-            await self.wait_for_signals(ops)
             if iterations < 0:
                 await self.settle()
             await self.iterate(iterations)
@@ -426,7 +421,6 @@ def run_driver(world: World) -> None:
         if task.done():
             break
         try:
-            world.fill_gaps()
             loop.run_until_complete(task)
         except Hung:
             break
@@ -492,10 +486,8 @@ def run_program(
         with world.watching_files():
             run_driver(world)
         world.end_loop_ops()
-        world.end_signal_ops()
         loop.close()
         world.closed = True
-        world.leave_signal_ops()
         world.judge_links()
         trace, problems = world.trace, world.problems
         leave(world)
