@@ -313,34 +313,6 @@ def test_other_runs_have_no_report(fastloop_command, end):
     assert fastloop_command("run", "-c", OTHER + end).stderr == ""
 
 
-def test_pools_of_every_start_method_run_on_fastloop(fastloop_command):
-    fastloop_command.write(
-        "pool.py",
-        KIND
-        + """
-import multiprocessing, os
-from concurrent.futures import ProcessPoolExecutor
-
-def child(item):
-    return type(item).__name__, asyncio.run(kind())
-
-class Item: pass
-
-if __name__ == "__main__":
-    os.mkdir("elsewhere")
-    os.chdir("elsewhere")
-    for method in ("fork", "spawn", "forkserver"):
-        context = multiprocessing.get_context(method)
-        with ProcessPoolExecutor(1, context) as pool:
-            print(method, *pool.submit(child, Item()).result())
-""",
-    )
-    done = fastloop_command("run", "pool.py")
-    assert done.stdout.splitlines() == [
-        f"{method} Item fastloop" for method in ("fork", "spawn", "forkserver")
-    ]
-
-
 def test_uvicorns_automatic_choice_is_fastloop(fastloop_command):
     pytest.importorskip("uvicorn", reason="needs uvicorn")
     code = (

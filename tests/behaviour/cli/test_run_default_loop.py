@@ -86,22 +86,28 @@ if __name__ == "__main__":
 
 
 SERVE = """
-import asyncio, multiprocessing
+import asyncio, multiprocessing, os
+
+class Item: pass
 
 async def main(): pass
 
-def other():
+def other(item):
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(main())
 
-def own():
+def own(item):
+    assert type(item) is Item
     asyncio.run(main())
+    assert type(asyncio.new_event_loop()).__module__ == "fastloop.loop"
 
 if __name__ == "__main__":
+    os.mkdir("elsewhere")
+    os.chdir("elsewhere")
     for method in ("fork", "spawn", "forkserver"):
         for target in (own, other):
             context = multiprocessing.get_context(method)
-            child = context.Process(target=target)
+            child = context.Process(target=target, args=(Item(),))
             child.start()
             child.join()
             print(target.__name__, child.pid, child.exitcode)

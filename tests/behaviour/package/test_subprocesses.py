@@ -82,26 +82,3 @@ def test_a_loop_in_another_thread(loop_factory):
     thread.start()
     thread.join(PATIENCE)
     assert found == ["1"]
-
-
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="removed in 3.14")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_watcher_that_a_program_set_is_asked(run):
-    class Watcher(asyncio.ThreadedChildWatcher):
-        children = []
-
-        def add_child_handler(self, pid, callback, *args):
-            self.children.append(pid)
-            super().add_child_handler(pid, callback, *args)
-
-    async def main():
-        child = await asyncio.create_subprocess_exec("true")
-        assert Watcher.children == [child.pid]
-        assert await child.wait() == 0
-
-    asyncio.set_child_watcher(Watcher())
-    try:
-        assert type(asyncio.get_child_watcher()) is Watcher
-        run(main())
-    finally:
-        asyncio.set_child_watcher(None)
