@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import ast
-import base64
 import copy
 import functools
 import os
 import random
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -163,44 +161,32 @@ def mixed(seed: int) -> Program:
 # -- the corpus grows -------------------------------------------------------
 
 
-def reached(program: Program, seen: int) -> int:
-    """Return, as bits, the edges not seen yet that each run reaches."""
+def reached(program: Program) -> int:
+    """Return, as bits, the edges that each of some runs reaches."""
     counters = mut_plugin.edges().counters
-    bits = ~seen
+    bits = -1
     for _ in range(RUNS):
         counters()
         run_program(fastloop.new_event_loop, program)
         bits &= int(counters().translate(ZERO_OR_ONE)[::-1], 2)
-        if not bits:
-            break
     return bits
 
 
-def grow(programs: Any, count: int, workers: int) -> list[Program]:
+def grow(programs: list[Program], workers: int) -> list[Program]:
     """Return those of the programs that reach what none before did."""
-    number = mut_plugin.edges().number
     seen, better = 0, []
 
     def run(which: int) -> tuple[str, str]:
         # `seen` is as it was when this worker was forked.
-        bits = reached(programs(which), seen)
-        data = bits.to_bytes(number // 8 + 1, "little")
-        return "edges", base64.b85encode(zlib.compress(data)).decode()
+        return "edges", f"{reached(programs[which]) & ~seen:x}"
 
-    for at, result in enumerate(
-        prog_pool.run_all(iter(range(count)), run, workers)
-    ):
+    for result in prog_pool.run_all(iter(range(len(programs))), run, workers):
         if result.kind != "edges":
             print(f"program {result.seed}: {result.kind} {result.text[:500]}")
-            continue
-        data = zlib.decompress(base64.b85decode(result.text))
-        bits = int.from_bytes(data, "little")
-        if bits & ~seen:
+        elif bits := int(result.text, 16) & ~seen:
             seen |= bits
-            better.append(programs(result.seed))
-        if at % 1000 == 0:
-            print(f"{at}: {len(better)} kept, {seen.bit_count()} edges")
-    print(f"{count} programs reach {seen.bit_count()} of {number} edges")
+            better.append(programs[result.seed])
+    print(f"{len(better)} of {len(programs)} reach {seen.bit_count()} edges")
     return better
 
 
@@ -211,19 +197,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    old = sorted(kept(), key=lambda program: len(line_of(program)))
-
-    def program(number: int) -> Program:
-        if number < len(old):
-            return old[number]
-        return mixed(args.seed + number - len(old))
-
-    better = grow(program, len(old) + args.programs, args.workers)
+    new = [mixed(args.seed + number) for number in range(args.programs)]
     # Short ones first: what they reach, the long ones need not.
+    old = sorted(kept(), key=lambda program: len(line_of(program)))
+    better = grow(old + new, args.workers)
     better.sort(key=lambda program: len(line_of(program)))
-    better = grow(better.__getitem__, len(better), args.workers)
+    better = grow(better, args.workers)
     FILE.write_text("".join(f"{line_of(one)}\n" for one in better))
-    print(f"{len(better)} programs are kept")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import sys
 from asyncio import selector_events, sslproto
 from collections import Counter
 from typing import Any
@@ -145,42 +144,5 @@ def mend_closing() -> None:
     transport.is_closing = with_raw
 
 
-def mend_lines() -> None:
-    """Have writelines() pause: those of 3.12.0 to 3.12.8 and 3.13.0 do not.
-
-    A protocol that is set later would be resumed for it on fastloop alone.
-    """
-    transport: Any = selector_events._SelectorSocketTransport
-    lines = transport.writelines
-    names = lines.__code__.co_names
-    if "_write_ready" not in names or "_maybe_pause_protocol" in names:
-        return
-
-    def writelines(self: Any, list_of_data: Any) -> None:
-        lines(self, list_of_data)
-        if self._buffer:
-            self._maybe_pause_protocol()
-
-    transport.writelines = writelines
-
-
-def mend_sizes() -> None:
-    """Have a datagram's header leave the size of the buffer with it.
-
-    3.13.0 only adds it, so that a protocol may be paused for ever.
-    """
-    transport: Any = selector_events._SelectorDatagramTransport
-    names = transport._sendto_ready.__code__.co_names
-    if sys.version_info < (3, 13) or "_header_size" in names:
-        return
-
-    def get_write_buffer_size(self: Any) -> int:
-        return sum(len(data) + 8 for data, _ in self._buffer)
-
-    transport.get_write_buffer_size = get_write_buffer_size
-
-
 mend_pauses()
 mend_closing()
-mend_lines()
-mend_sizes()
