@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from contextvars import Context
     from typing import Any, TypeVarTuple
 
-    from .metrics import LoopMetrics, SlowCallback
+    from .metrics import BlockedCallback, LoopMetrics, SlowCallback
     from .observe.watchdog import Watchdog
 
     _Ts = TypeVarTuple("_Ts")
@@ -77,9 +77,9 @@ def disabled_names() -> set[str]:
     return {*os.environ.get("FASTLOOP_DISABLE", "").replace(",", " ").split()}
 
 
-def _variable(name: str) -> str:
+def variable(name: str, default: str = "") -> str:
     """Return the text of an environment variable; "" if it says no."""
-    value = os.environ.get(name, "")
+    value = os.environ.get(name, default)
     return "" if value.lower() in _NO else value
 
 
@@ -119,6 +119,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _recent_slow: tuple[SlowCallback, ...] = ()
     #: The module that shows this loop on a socket, once it was asked to.
     _metrics_socket: Any = None
+    #: OpenTelemetry's adapter: gets each report and the task, if any, in the
+    #: loop's thread or the watchdog's.
+    _on_report: (
+        Callable[[SlowCallback | BlockedCallback, object], None] | None
+    ) = None
 
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
@@ -450,17 +455,19 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         self._check_closed()
         if watchdog_s is not None:  # first: a wrong number changes nothing
-            from .observe.watchdog import Watchdog
+            from .observe import watchdog
 
-            watchdog = self._watchdog or Watchdog(self)
-            watchdog.start(watchdog_s)
-            self._watchdog = watchdog
+            watchdog.checked(watchdog_s)
         self._enable_metrics()
         if socket:
             from .observe import metrics_socket
 
             self._metrics_socket = metrics_socket
             metrics_socket.show(self, None if socket is True else socket)
+        if watchdog_s is not None:
+            started = self._watchdog or watchdog.Watchdog(self)
+            started.start(watchdog_s)
+            self._watchdog = started
 
     def metrics(self) -> LoopMetrics:
         """Return what was counted since ``enable_metrics()``.
@@ -511,22 +518,29 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _metrics_from_environment(self) -> None:
         # The program itself did not request these: warn, and go on.
         wrong = []
-        path = _variable("FASTLOOP_METRICS_SOCKET")
+        path = variable("FASTLOOP_METRICS_SOCKET")
         if path not in ("", "1") and "/" not in path:
             wrong.append(
                 f"FASTLOOP_METRICS_SOCKET={path}: it is 1 or a path with a /"
             )
             path = ""
-        if path or _variable("FASTLOOP_METRICS"):
+        if path or variable("FASTLOOP_METRICS"):
             try:
                 self.enable_metrics(socket=True if path == "1" else path)
             except OSError as exc:
                 wrong.append(f"FASTLOOP_METRICS_SOCKET={path}: {exc}")
-        if limit := _variable("FASTLOOP_WATCHDOG"):
+        if limit := variable("FASTLOOP_WATCHDOG"):
             try:
                 self.enable_metrics(watchdog_s=float(limit))
             except (RuntimeError, ValueError) as exc:
                 wrong.append(f"FASTLOOP_WATCHDOG: {exc}")
+        if variable("FASTLOOP_OTEL"):
+            try:
+                from .contrib import opentelemetry
+
+                opentelemetry.instrument(self)
+            except Exception as exc:  # not installed, or a provider's
+                wrong.append(f"FASTLOOP_OTEL: {exc}")
         for text in wrong:
             warnings.warn(text, RuntimeWarning, stacklevel=3)
 
@@ -538,6 +552,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if self._watchdog is not None:
             found = self._watchdog.ended(found)
         self._recent_slow = (*self._recent_slow, found)[-_RECENT_SLOW:]
+        if self._on_report is not None:
+            self._on_report(found, getattr(subject, "__self__", None))
         hook = self._slow_callback_hook
         if hook is None:
             return

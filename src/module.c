@@ -34,6 +34,7 @@ has_switches(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(getenv("FASTLOOP_DISABLE") != NULL
                            || getenv("FASTLOOP_METRICS") != NULL
                            || getenv("FASTLOOP_METRICS_SOCKET") != NULL
+                           || getenv("FASTLOOP_OTEL") != NULL
                            || getenv("FASTLOOP_WATCHDOG") != NULL);
 }
 

@@ -1,7 +1,9 @@
-"""Adapters of ``loop.metrics()`` to monitoring systems."""
+"""Adapters of what loops count and report to monitoring systems."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import weakref
 
@@ -32,6 +34,15 @@ class NamedLoops:
                 raise ValueError(f"another loop has the name {name!r}")
         self._by_name[name] = weakref.ref(loop), os.getpid()
         return known is not loop
+
+    def add_unnamed(self, loop: Loop) -> str:
+        """Add a loop as main, or as main-2 and so on if others have that."""
+        for number in itertools.count(1):
+            name = f"main-{number}" if number > 1 else "main"
+            with contextlib.suppress(ValueError):
+                self.add(loop, name)
+                break
+        return name
 
     def __iter__(self) -> Iterator[tuple[str, Loop]]:
         """Yield the names and loops that are not closed."""

@@ -1,6 +1,7 @@
-"""The metrics of loops for OpenTelemetry.
+"""Metrics, spans and errors of loops for OpenTelemetry.
 
-In the program, once its loop runs::
+``FASTLOOP_OTEL=1`` in the environment instruments each loop.  Or, in the
+program, once its loop runs::
 
     from fastloop.contrib import opentelemetry
     opentelemetry.instrument()
@@ -12,13 +13,23 @@ place of ``nodejs``: those of CPython know no event loop so far.
 
 from __future__ import annotations
 
+import _thread
+import asyncio
 import collections
+import contextlib
+import logging
+import os
+import sys
+import time
+import traceback
 import weakref
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 try:
     from opentelemetry import metrics as api
+    from opentelemetry import trace
 except ImportError as _exc:
     raise ImportError(
         "fastloop.contrib.opentelemetry needs opentelemetry-api: "
@@ -26,6 +37,8 @@ except ImportError as _exc:
     ) from _exc
 
 from fastloop import __version__
+from fastloop.loop import variable
+from fastloop.metrics import BlockedCallback
 
 from . import NamedLoops, metered
 
@@ -34,11 +47,20 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fastloop.loop import Loop
-    from fastloop.metrics import LoopMetrics
+    from fastloop.metrics import LoopMetrics, SlowCallback
 
 __all__ = ["instrument"]
 
 _BASE = "fastloop.eventloop"
+
+#: The watchdog's limit where the program has set none.
+_WATCHDOG_S = 0.5
+#: The least time that the gauges describe, where it has passed.
+_WINDOW_NS = 30_000_000_000
+#: How many reports may wait for OpenTelemetry.
+_MOST_WAITING = 1000
+#: How long a call graph's text may be: thousands may await one task.
+_MOST_TEXT = 10_000
 
 _GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
     "delay.max": ("s", lambda change: change.lag.max_ns / 1e9),
@@ -55,20 +77,22 @@ class _Instruments:
 
     def __init__(self, provider: Any) -> None:
         self.loops = NamedLoops()
+        #: Two earlier metrics of each loop, the older one first.
+        self.past: weakref.WeakKeyDictionary[Loop, list[LoopMetrics]]
+        self.past = weakref.WeakKeyDictionary()
         meter = api.get_meter("fastloop", __version__, provider)
         for name, (unit, value) in _GAUGES.items():
             meter.create_observable_gauge(
                 f"{_BASE}.{name}",
-                [self._observer(value)],
+                [self._gauge(value)],
                 unit,
                 f"Event loop {name}.",
             )
-        counter = partial(self._observer, counts=True)
         meter.create_observable_counter(
             f"{_BASE}.time",
             [
-                counter(lambda change: change.busy_time_ns / 1e9, "active"),
-                counter(lambda change: change.sleep_time_ns / 1e9, "idle"),
+                self._counter(lambda now: now.busy_time_ns / 1e9, "active"),
+                self._counter(lambda now: now.sleep_time_ns / 1e9, "idle"),
             ],
             "s",
             "Cumulative duration of time the event loop has been in each "
@@ -76,22 +100,39 @@ class _Instruments:
         )
         meter.create_observable_counter(
             f"{_BASE}.blocked_callbacks",
-            [counter(lambda change: change.blocked_callbacks)],
+            [self._counter(lambda now: now.blocked_callbacks)],
             "{callback}",
             "Callbacks that the watchdog has reported.",
         )
+        self.exceptions = meter.create_counter(
+            f"{_BASE}.unhandled_exceptions",
+            "{exception}",
+            "Exceptions that the loop's exception handler got.",
+        )
 
-    def _observer(
-        self,
-        value: Callable[[LoopMetrics], float],
-        state: str = "",
-        counts: bool = False,
+    def _gauge(
+        self, value: Callable[[LoopMetrics], float]
     ) -> Callable[[object], Iterator[Any]]:
-        """Return what observes a value of the time since it was called.
+        """Return what observes a value of the last 30 to 60 seconds.
 
-        Where it counts, the sum is observed, over all loops of a name.
+        Not since the last collection: that may be another reader's.
         """
-        last: weakref.WeakKeyDictionary[Loop, dict[str, LoopMetrics]]
+
+        def observe(options: object) -> Iterator[Any]:
+            for name, loop in self.loops:
+                now, past = loop.metrics(), self.past[loop]
+                if now.elapsed_ns - past[1].elapsed_ns >= _WINDOW_NS:
+                    past[:] = past[1], now
+                seen = value(now.since(past[0]))
+                yield api.Observation(seen, {f"{_BASE}.name": name})
+
+        return observe
+
+    def _counter(
+        self, value: Callable[[LoopMetrics], float], state: str = ""
+    ) -> Callable[[object], Iterator[Any]]:
+        """Return what observes a value's sum over all loops of a name."""
+        last: weakref.WeakKeyDictionary[Loop, dict[str, float]]
         last = weakref.WeakKeyDictionary()
         sums: dict[str, float] = collections.defaultdict(int)
         more = {f"{_BASE}.state": state} if state else {}
@@ -99,11 +140,9 @@ class _Instruments:
         def observe(options: object) -> Iterator[Any]:
             for name, loop in self.loops:
                 by_name = last.setdefault(loop, {})  # it may have two names
-                now, before = loop.metrics(), by_name.get(name)
+                now = value(loop.metrics())
+                seen = sums[name] = sums[name] + now - by_name.get(name, 0)
                 by_name[name] = now
-                seen = value(now if before is None else now.since(before))
-                if counts:
-                    seen = sums[name] = sums[name] + seen
                 yield api.Observation(seen, {f"{_BASE}.name": name, **more})
 
         return observe
@@ -114,30 +153,156 @@ _of_providers: weakref.WeakKeyDictionary[object, _Instruments]
 _of_providers = weakref.WeakKeyDictionary()
 
 
+# -- reports ------------------------------------------------------------------
+
+
+#: Calls that wait for the thread that makes them.  Neither the queue nor
+#: `_thread` takes a lock of Python code, because a destructor may report an
+#: exception, at any time and in any thread.
+_calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+_sends = False
+#: Whether the interpreter may have a thread when it ends: a subinterpreter.
+_may_start = getattr(_thread, "daemon_threads_allowed", lambda: True)
+
+
+def _send(call: Callable[..., object], *args: object) -> None:
+    """Call OpenTelemetry in a thread of its own: no loop waits for it."""
+    global _sends
+    waiting = _calls.qsize()
+    if waiting == _MOST_WAITING:
+        _warn("takes no reports: they are dropped until it does")
+    if waiting <= _MOST_WAITING:
+        _calls.put(partial(call, *args))
+    if not _sends and _may_start():
+        with contextlib.suppress(RuntimeError):  # too many threads
+            _thread.start_new_thread(_make_calls, ())
+            _sends = True
+
+
+def _make_calls() -> None:
+    while True:
+        try:
+            _calls.get()()
+        except Exception as exc:
+            _warn(f"cannot take a report: {exc!r}")
+
+
+def _warn(what: str) -> None:
+    logging.getLogger("asyncio").warning("OpenTelemetry %s", what)
+
+
+def _forget_parents() -> None:
+    global _calls, _sends
+    _calls, _sends = SimpleQueue(), False
+
+
+os.register_at_fork(after_in_child=_forget_parents)
+
+
+def _call_graph(task: object) -> str:
+    """Return the text of a task and of those that await it, from 3.14 on."""
+    text = ""
+    if isinstance(task, asyncio.Task) and sys.version_info >= (3, 14):
+        # A coroutine that has ended, perhaps just now, has no frame.
+        with contextlib.suppress(Exception):
+            text = asyncio.format_call_graph(task)
+    return text[:_MOST_TEXT]
+
+
+def _make_span(
+    tracer: Any,
+    name: str,
+    end_ns: int,
+    report: SlowCallback | BlockedCallback,
+    graph: str,
+) -> None:
+    blocked = report if isinstance(report, BlockedCallback) else report.blocked
+    stack, at = report.stack, report.stack[:1]  # the callback's own line
+    if blocked and blocked.stack:
+        stack, at = blocked.stack, blocked.stack[-1:]  # the one that blocks
+    attributes: dict[str, Any] = {
+        f"{_BASE}.name": name,
+        "fastloop.callback": report.name,
+        "fastloop.call_graph": graph,
+        "code.stacktrace": "".join(traceback.format_list([*stack])),
+    }
+    for frame in at:
+        attributes["code.function.name"] = frame.name
+        attributes["code.file.path"] = frame.filename
+        attributes["code.line.number"] = frame.lineno
+    tracer.start_span(
+        f"fastloop.{'blocked' if blocked is report else 'slow'}_callback",
+        attributes={key: value for key, value in attributes.items() if value},
+        start_time=end_ns - report.duration_ns,
+    ).end(end_ns)
+
+
+def _send_reports(loop: Loop, name: str, tracer: Any, exceptions: Any) -> None:
+    """Send a loop's reports from now on, instead of those to another name."""
+    reference = weakref.ref(loop)  # the loop has the functions: no cycle
+
+    def send_span(
+        report: SlowCallback | BlockedCallback, task: object
+    ) -> None:
+        end_ns, graph = time.time_ns(), _call_graph(task)
+        _send(_make_span, tracer, name, end_ns, report, graph)
+
+    def call_exception_handler(context: dict[str, Any]) -> None:
+        if (exc := context.get("exception")) is not None:
+            kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
+            kind = kind.removeprefix("builtins.")
+            attributes = {f"{_BASE}.name": name, "error.type": kind}
+            _send(exceptions.add, 1, attributes)
+        if (loop := reference()) is not None:
+            type(loop).call_exception_handler(loop, context)
+
+    loop._on_report = send_span
+    # An attribute of this loop: without it nothing is counted or called.
+    loop.call_exception_handler = call_exception_handler  # type: ignore
+
+
 def instrument(
     loop: Loop | None = None,
     *,
-    name: str = "main",
+    name: str | None = None,
     meter_provider: Any = None,
+    tracer_provider: Any = None,
 ) -> None:
-    """Make observable instruments tell of a loop, by default the running one.
+    """Tell OpenTelemetry of a loop, by default of the running one.
 
-    Turns its metrics on.  ``fastloop.eventloop.delay.*`` and ``.utilization``
-    are of the time since the last collection, ``.time`` counts seconds by the
-    attribute ``fastloop.eventloop.state``, ``active`` or ``idle``,
-    ``.blocked_callbacks`` counts what the watchdog has reported; both go on
-    where an earlier loop of the same name was collected last.  Nothing is
-    observed of a loop that is closed.  name is the value of the attribute
-    ``fastloop.eventloop.name`` and tells loops of one process apart.
-    meter_provider is the global one by default.  Raises TypeError for a loop
-    that is not fastloop's and for a name that is no str, ValueError for a name
-    that another open loop has, RuntimeError where no loop runs and none is
-    given.
+    ``FASTLOOP_OTEL=1`` calls this for each loop.  The providers are by default
+    the global ones, which the program may set later.
+
+    Turns the loop's metrics on, and starts its watchdog with a limit of 0.5
+    seconds, unless it runs, cannot run, or FASTLOOP_WATCHDOG says no.  Each
+    slow callback is a span ``fastloop.slow_callback``, and each one that the
+    watchdog reports a span ``fastloop.blocked_callback`` of the time until
+    then.  Spans and exceptions reach the providers in a thread of their own,
+    so no loop waits for an exporter that hangs.  asyncio's log tells of a
+    provider that fails, and of reports that are dropped because a thousand
+    wait.
+
+    name is the value of the attribute ``fastloop.eventloop.name``, which tells
+    loops of one process apart: by default ``main``, or ``main-2`` and so on
+    while other open loops have that.  Counters go on where an earlier loop of
+    the same name was collected last.  Raises TypeError for a loop that is not
+    fastloop's and for a name that is no str, ValueError for a name that
+    another open loop has, RuntimeError where no loop runs and none is given.
     """
-    loop = metered(loop, name)
+    loop = metered(loop, "main" if name is None else name)
     if loop is None:
         return
     key = meter_provider or api
     if key not in _of_providers:
         _of_providers[key] = _Instruments(meter_provider)
-    _of_providers[key].loops.add(loop, name)
+    found = _of_providers[key]
+    if name is None:
+        name = found.loops.add_unnamed(loop)
+    else:
+        found.loops.add(loop, name)
+    found.past.setdefault(loop, [loop.metrics()] * 2)
+    tracer = trace.get_tracer("fastloop", __version__, tracer_provider)
+    _send_reports(loop, name, tracer, found.exceptions)
+    if loop._watchdog is None and variable("FASTLOOP_WATCHDOG", "1"):
+        with contextlib.suppress(RuntimeError):  # it cannot run here
+            loop.enable_metrics(watchdog_s=_WATCHDOG_S)

@@ -48,13 +48,20 @@ _JOIN_S = 2.0
 _RECENT = 16
 
 
-def _checked(limit_s: float) -> float:
-    """Return a limit; raise ValueError or TypeError for a bad one."""
+def checked(limit_s: float) -> float:
+    """Return a limit.
+
+    Raises ValueError or TypeError for a bad one, RuntimeError without a GIL.
+    """
     text = f"the watchdog's limit is a number of seconds from {_LEAST_S} on"
     if not isinstance(limit_s, (int, float)):
         raise TypeError(f"{text}, not {limit_s!r}")
     if not _LEAST_S <= limit_s <= threading.TIMEOUT_MAX:
         raise ValueError(f"{text}, not {limit_s!r}")
+    if not stacks.readable():
+        raise RuntimeError(
+            f"there is no watchdog without a GIL: {stacks.UNREADABLE}"
+        )
     return limit_s
 
 
@@ -90,14 +97,10 @@ class Watchdog:
         Raises TypeError or ValueError for a bad limit, RuntimeError where no
         watchdog can run.
         """
-        self._limit_s = _checked(limit_s)
+        self._limit_s = checked(limit_s)
         if self._thread is not None:
             self._poke()
             return
-        if not stacks.readable():
-            raise RuntimeError(
-                f"there is no watchdog without a GIL: {stacks.UNREADABLE}"
-            )
         self._reset()
         try:
             thread = threading.Thread(
@@ -207,13 +210,20 @@ class Watchdog:
         if left_s > 0:
             # The clock of callbacks ticks only every few milliseconds.
             return max(left_s, 0.001)
-        found = self._describe(loop, callback, ran_ns)
+        task: asyncio.Task[Any] | None = asyncio.current_task(loop)
+        found = self._describe(loop, callback, ran_ns, task)
         if found is not None and self._store_once(callback, found):
             _log(found, "still runs")
+            if loop._on_report is not None:
+                loop._on_report(found, task)
         return self._limit_s
 
     def _describe(
-        self, loop: Loop, callback: int, ran_ns: int
+        self,
+        loop: Loop,
+        callback: int,
+        ran_ns: int,
+        task: asyncio.Task[Any] | None,
     ) -> BlockedCallback | None:
         """Return the report of a callback.
 
@@ -222,7 +232,7 @@ class Watchdog:
         if callback == self._reported:
             return None
         stack, outermost = stacks.stack_of(loop, Watchdog._on_gc.__code__)
-        name = _name(loop, outermost)
+        name = _name(task, outermost)
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
             return None  # ended() reports it
@@ -279,9 +289,8 @@ def _has_ended(outermost: CodeType | None) -> bool:
     return getattr(outermost, "co_qualname", "") == "Loop._report_slow"
 
 
-def _name(loop: Loop, outermost: CodeType | None) -> str:
+def _name(task: asyncio.Task[Any] | None, outermost: CodeType | None) -> str:
     """Return what runs: the task's coroutine, or the outermost function."""
-    task: asyncio.Task[Any] | None = asyncio.current_task(loop)
     if task is None:
         return "A callback" if outermost is None else outermost.co_qualname
     try:

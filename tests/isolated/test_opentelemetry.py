@@ -1,0 +1,177 @@
+"""What OpenTelemetry gets of a loop: its providers are a process's own."""
+
+import pytest
+from builds import HAS_GIL
+
+BEFORE = """
+import logging
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
+    InMemorySpanExporter
+)
+
+exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+tracers = TracerProvider()
+has_watchdog = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+def provide(on_end=SimpleSpanProcessor(exporter).on_end):
+    processor = SpanProcessor()
+    processor.on_end = on_end
+    tracers.add_span_processor(processor)
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(MeterProvider([reader]))
+
+def call():
+    from fastloop.contrib import opentelemetry
+    for _ in range(2):
+        opentelemetry.instrument()
+
+def spans(kind):
+    return [
+        span for span in exporter.get_finished_spans()
+        if span.name == f"fastloop.{kind}_callback"
+        and span.attributes["fastloop.callback"] == "block"
+    ]
+
+def measured():
+    data = reader.get_metrics_data()
+    return {
+        (metric.name.rpartition(".")[2], *point.attributes.values()): point
+        for resource in (data.resource_metrics if data else ())
+        for metric in resource.scope_metrics[0].metrics
+        for point in metric.data.data_points
+    }
+
+def fail():
+    raise KeyError
+
+async def block(kind):
+    time.sleep(0.03)
+    while has_watchdog and kind and not spans(kind):
+        time.sleep(0.001)
+    await asyncio.sleep(0)
+
+async def act(then, kind="", fails=1):
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 0.02
+    loop.set_exception_handler(lambda loop, context: None)
+    then()
+    await asyncio.create_task(block(kind), name="the task")
+    for _ in range(fails):
+        loop.call_soon(fail)
+    await asyncio.sleep(0)
+    if kind:
+        assert ("utilization", "main") in measured()
+"""
+
+CHECK = """
+error = "unhandled_exceptions", "main", "KeyError"
+while error not in measured() or not spans("slow"):
+    time.sleep(0.001)
+assert measured()[error].value == 1
+lines = open(__file__).read().splitlines()
+for span in spans("slow") + spans("blocked"):
+    found = span.attributes
+    line = lines[found["code.line.number"] - 1].strip()
+    assert line.startswith("time.sleep(" if has_watchdog else "await ")
+    assert line in found["code.stacktrace"]
+    assert found["code.file.path"] == __file__
+    assert found["code.function.name"] == "block"
+    assert found["fastloop.eventloop.name"] == "main"
+    assert span.end_time - span.start_time >= 20_000_000
+    graph = found.get("fastloop.call_graph", "")
+    if sys.version_info >= (3, 14):
+        assert "the task" in graph and "in async act()" in graph
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "on"),
+    [
+        ("provide()", "int", "1"),
+        ("", "provide", "1"),
+        ("provide()", "call", "no"),
+        ("", "lambda: [call(), provide()]", ""),
+    ],
+)
+def test_reports_of_a_loop_are_spans_and_a_count(fast_script, first, then, on):
+    fast_script(
+        f"{first}\nfastloop.run(act({then}, 'blocked'))\n{CHECK}",
+        quiet=False,
+        FASTLOOP_OTEL=on,
+        FASTLOOP_WATCHDOG="0.02",
+    )
+
+
+def test_a_forked_child_sends_its_own_reports(fast_script):
+    fast_script(
+        """
+provide()
+fastloop.run(act(int))
+pid = os.fork()
+if not pid:
+    exporter.clear()
+    fastloop.run(act(int))
+while not spans("slow"):
+    time.sleep(0.001)
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+""",
+        quiet=False,  # CPython warns of forks beside threads
+        FASTLOOP_OTEL="1",
+    )
+
+
+NEEDS = "fastloop.contrib.opentelemetry needs opentelemetry-api: "
+
+
+@pytest.mark.parametrize(
+    ("first", "fails", "says"),
+    [
+        ("sys.modules['opentelemetry'] = None", 1, f"FASTLOOP_OTEL: {NEEDS}"),
+        ("trace.get_tracer = lambda *args: 1 / 0", 1, "FASTLOOP_OTEL: divis"),
+        ("provide(lambda span: int('why'))", 1, "cannot take a report: Value"),
+        ("provide(lambda span: time.sleep(999))", 1100, "takes no reports: "),
+    ],
+)
+def test_a_provider_that_fails_or_hangs_is_a_sentence(
+    fast_script, first, fails, says
+):
+    fast_script(
+        f"""
+said = []
+logging.captureWarnings(True)
+logging.root.addHandler(logging.Handler())
+logging.root.handlers[0].emit = lambda record: said.append(record.getMessage())
+{first}
+fastloop.run(act(int, fails={fails}))
+while not any({says!r} in text for text in said):
+    time.sleep(0.001)
+assert len(said) == 1, said
+""",
+        FASTLOOP_OTEL="1",
+    )
+
+
+@pytest.mark.parametrize("on", ["", "0", "No"])
+def test_nothing_is_imported_when_off(fast_script, on):
+    code = "new_loop().close(); assert 'fastloop.contrib' not in sys.modules"
+    fast_script(code, FASTLOOP_OTEL=on)
+
+
+@pytest.mark.skipif(not HAS_GIL, reason="there is no watchdog without a GIL")
+@pytest.mark.parametrize(
+    ("variables", "limit"), [({}, 0.5), ({"FASTLOOP_WATCHDOG": "0"}, None)]
+)
+def test_the_watchdog_runs_unless_refused(fast_script, variables, limit):
+    code = """
+loop = new_loop()
+print(loop._watchdog and loop._watchdog._limit_s)
+loop.close()
+"""
+    done = fast_script(code, FASTLOOP_OTEL="1", **variables)
+    assert done.stdout == f"{limit}\n"
