@@ -69,9 +69,10 @@ def _load(module: str) -> ModuleType:
             name=f"{__name__}._core",
         )
     raise ImportError(
-        f"fastloop in {home} has no C core for this {version}: install it "
-        "again with this Python's own pip, `python -m pip install "
-        "--force-reinstall .` in a checkout of fastloop",
+        f"fastloop in {home} has no C core for this {version} on "
+        f"{os.uname().machine}: install it again with this Python's own pip, "
+        "`python -m pip install --force-reinstall`, from a wheel for it or a "
+        "checkout of fastloop",
         name=f"{__name__}._core",
     )
 

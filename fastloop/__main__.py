@@ -1,6 +1,17 @@
-"""`python -m fastloop`: runs the command line in `fastloop.cli`."""
+"""The command line of `fastloop.cli`: `python -m fastloop`, or `fastloop`."""
 
-from fastloop.cli import command
+try:
+    from fastloop.cli import command
+except ImportError:  # PyPI's `fastloop` has a file of that name
+    import sys
+
+    from fastloop._distribution import NAME, other_installed
+
+    fault = other_installed() or (
+        f"files of it are missing: `pip install --force-reinstall {NAME}`"
+    )
+    print(f"fastloop: {fault}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     command()

@@ -98,7 +98,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
         fastloop.new_event_loop  # noqa: B018 (imports the extension)
     except (ImportError, AttributeError) as exc:
-        raise pytest.UsageError(f"fastloop cannot be used: {exc}") from exc
+        from fastloop._distribution import other_installed
+
+        fault = other_installed() or exc
+        raise pytest.UsageError(f"fastloop cannot be used: {fault}") from exc
     run = _FastloopRun(config)
     config.pluginmanager.register(run, "fastloop-run")
 

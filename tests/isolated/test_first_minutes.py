@@ -16,7 +16,7 @@ from isolated_scripts import LIMIT
 TOP = Path(__file__).parents[2]
 
 
-def fails(*command, cwd=TOP, **env):
+def fails(*command, cwd=TOP, status=1, **env):
     """The last line that a command which fails has printed, and all of it."""
     done = subprocess.run(
         command,
@@ -27,7 +27,7 @@ def fails(*command, cwd=TOP, **env):
         timeout=LIMIT,
         env={**os.environ, **env},
     )
-    assert done.returncode == 1, done.stdout
+    assert done.returncode == status, done.stdout
     return done.stdout.rstrip().rpartition("\n")[2], done.stdout
 
 
@@ -75,7 +75,7 @@ def test_an_installation_without_the_core_says_so(unbuilt):
     (unbuilt / "setup.py").unlink()
     last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
     assert last.startswith(f"ImportError: fastloop in {unbuilt} has no C core")
-    assert "python -m pip install --force-reinstall .` in a checkout" in last
+    assert f" on {os.uname().machine}: install it again with this" in last
 
 
 def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
@@ -86,6 +86,15 @@ def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
     assert last.startswith(text)
 
 
+@pytest.fixture
+def other(unbuilt):
+    """PyPI's project of that name has a package of that name."""
+    info = unbuilt / "fastloop-0.1.0.dist-info" / "METADATA"
+    info.parent.mkdir()
+    info.write_text("Metadata-Version: 2.1\nName: fastloop\nVersion: 0.1.0\n")
+    return info.parent
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -94,16 +103,23 @@ def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
         ("from . import _core", "you are in the source tree of fastloop"),
     ],
 )
-def test_files_of_the_other_fastloop_are_named(unbuilt, text, told):
-    """PyPI's project of that name has a package of that name."""
-    info = unbuilt / "fastloop-0.1.0.dist-info" / "METADATA"
-    info.parent.mkdir()
-    info.write_text("Metadata-Version: 2.1\nName: fastloop\nVersion: 0.1.0\n")
+def test_files_of_the_other_fastloop_are_named(unbuilt, other, text, told):
     (unbuilt / "fastloop" / "runner.py").write_text(text)
     last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
     assert last.startswith(f"ImportError: {told}")
     named = last.endswith("then `pip install asyncio-fastloop`")
     assert named == told.startswith("the distribution")
+
+
+def test_the_command_line_names_the_other_fastloop(unbuilt, other):
+    # Its files replace ours, and are gone when it is uninstalled.
+    (unbuilt / "fastloop" / "cli" / "__init__.py").write_text("")
+    command = (sys.executable, "-S", "-m", "fastloop", "info")
+    last, _ = fails(*command, cwd=unbuilt, PYTHONPATH="", status=2)
+    assert last.startswith("fastloop: the distribution `fastloop`, which")
+    shutil.rmtree(other)
+    last, _ = fails(*command, cwd=unbuilt, PYTHONPATH="", status=2)
+    assert last.startswith("fastloop: files of it are missing: `pip install")
 
 
 # -- the build ---------------------------------------------------------------
