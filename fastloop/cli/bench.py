@@ -152,7 +152,7 @@ def main(words: list[str]) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Raise Refused now for errors that would end minutes of measuring."""
     if options.http:
-        need("bench --http", "psutil")
+        need("bench --http", "psutil", "uvicorn")
     if options.plot:
         need("a chart", "matplotlib")
     for name in filter(None, (options.json, options.plot)):

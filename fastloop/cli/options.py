@@ -91,8 +91,7 @@ def need(what: str, *modules: str) -> None:
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise Refused(
-            f"{what} needs {listed(missing)}: pip install '.[cli]' in the "
-            "checkout of fastloop"
+            f"{what} needs {listed(missing)}: pip install {' '.join(missing)}"
         )
 
 

@@ -35,10 +35,8 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())
     sys.argv[1:] = []
     target = _load(app)
-    try:
-        import uvicorn
-    except ImportError:
-        sys.exit("uvicorn is not installed: pip install uvicorn")
+    import uvicorn
+
     with open(f"{report}{SERVES}", "w") as file:
         json.dump(_facts(), file)
     config = uvicorn.Config(

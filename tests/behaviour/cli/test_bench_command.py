@@ -23,7 +23,7 @@ from fastloop.cli import Refused
 from fastloop.cli.options import write_file
 from fastloop.cli.processes import Processes
 
-for library in ("matplotlib", "psutil"):
+for library in ("matplotlib", "psutil", "uvicorn"):
     pytest.importorskip(library, reason=f"{library} is not installed")
 
 #: Short: what is found does not matter here.
@@ -273,7 +273,6 @@ def test_few_descriptors_are_enough_for_a_program(fastloop_command):
 
 
 def test_an_application_is_measured_under_load(fastloop_command):
-    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     fastloop_command.write("app.py", APP.replace("STATUS", "200"))
     done = fastloop_command(
         *("bench", *HTTP, "--json", "found.json"),
@@ -428,7 +427,6 @@ def test_workers_of_xdist_have_the_measured_loop(fastloop_command):
 def test_a_server_that_does_not_serve_is_one_sentence(
     fastloop_command, app, sentence
 ):
-    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     if app is not None:
         fastloop_command.write("app.py", app)
     words = ("bench", *HTTP, "--http", "app:app")
