@@ -2,9 +2,8 @@
 
 import pytest
 
-from fastloop.cli import COMMANDS, bench
+from fastloop.cli import COMMANDS
 from fastloop.cli.commands import wrapped
-from fastloop.cli.result import Result
 
 COLUMNS = 80
 
@@ -31,40 +30,3 @@ def test_what_is_to_be_copied_stays_in_one_line():
     text = f"{'word ' * 14}`python -m fastloop run` and {'x' * 90}"
     lines = wrapped(text).split("\n")
     assert lines[1:] == ["`python -m fastloop run` and", "x" * 90]
-
-
-@pytest.mark.parametrize("count", [2, 3, 6])
-def test_a_table_of_bench_fits(capsys, count):
-    """Columns that do not fit are below, with the names of the rows again."""
-    labels = ["asyncio", "fastloop", "uvloop", "zuvloop", "rloop", "rsloop"]
-    labels = labels[:count]
-    run = {"rate": 12_345.6, "cpu": 123.4, "memory": 123.4}
-    runs = {
-        label: [
-            {key: value * (1 + (n + place) % 3) for key, value in run.items()}
-            for n in range(8)
-        ]
-        for place, label in enumerate(labels)
-    }
-    found = {
-        "what": "-c " + "import asyncio; " * 9,
-        "kind": "http",
-        "loops": labels,
-        "runs": runs,
-        "metrics": [
-            {"key": key, "title": title, "unit": unit, "better": "less"}
-            for key, title, unit in (
-                ("rate", "requests a second", ""),
-                ("cpu", "CPU a request", "µs"),
-                ("memory", "peak memory", "MiB"),
-            )
-        ],
-        "untaken": [],
-        "notes": [],
-        "cut": None,
-    }
-    bench._print(Result(found))
-    out = capsys.readouterr().out
-    assert wide(out) == []
-    for base in labels:
-        assert base == "fastloop" or out.count(f"vs {base}") == 1

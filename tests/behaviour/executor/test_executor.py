@@ -32,14 +32,8 @@ async def test_exceptions_of_a_job_reach_the_future(loop, pool, kind):
     def job():
         raise kind("from the thread")
 
-    with pytest.raises(kind, match="from the thread") as caught:
+    with pytest.raises(kind, match="from the thread"):
         await loop.run_in_executor(pool, job)
-    names = []
-    trace = caught.value.__traceback__
-    while trace:
-        names.append(trace.tb_frame.f_code.co_name)
-        trace = trace.tb_next
-    assert "job" in names
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])

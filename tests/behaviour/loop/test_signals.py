@@ -93,6 +93,18 @@ def test_a_users_wakeup_fd_gets_signals_of_and_after_a_runs_end(loop, pair):
         assert signal.set_wakeup_fd(-1) == right.fileno()
 
 
+def test_a_handler_of_another_loop_gets_a_signal_of_a_runs_last_iteration(
+    loop, loop_factory
+):
+    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+    other = loop_factory()
+    other.call_soon(silent_kill, os.getpid(), int(signal.SIGUSR1))
+    other.call_soon(other.stop)
+    other.run_forever()
+    other.close()
+    loop.run_forever()
+
+
 #: More signals than the loop's pipe for them takes: 64 KiB on Linux.
 FLOOD = 70_000
 
