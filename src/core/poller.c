@@ -5,7 +5,7 @@
       replaces the wake-up fd with it, and a wake-up that was sent to the old
       one would be lost.  Only a forked child does so, because changing the
       shared one would change the parent's.
-   2.  libuv aborts if epoll_ctl fails for an fd that it polls, for example if
+   2. libuv aborts if epoll_ctl fails for an fd that it polls, for example if
       memory runs out.  So we add those fds to its epoll ourselves first, where
       a failure is an error code.  libuv then finds them registered and
       modifies them, which needs no memory.

@@ -52,8 +52,9 @@ def suite(pytester, monkeypatch):
     home = [str(Path(core.__file__).parents[1])]
     home += filter(None, [os.environ.get("PYTHONPATH")])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
-    # It takes longer to import than all else of an inner run.
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    # They take longer to import than all else of an inner run.
+    slow = "-p no:hypothesispytest -p no:anyio"
+    monkeypatch.setenv("PYTEST_ADDOPTS", slow)
 
     def run(source, *args, conftest="", modules=None, **ini):
         lines = "".join(f"{k} = {v}\n" for k, v in ini.items())
@@ -205,7 +206,7 @@ async def test_it(resource, kind, anyio_backend_name, request):
             ["-Wdefault"],
             3,
         ),
-        ({"test_anyio": ANYIO}, ["-v"], 5),
+        ({"test_anyio": ANYIO}, ["-v", "-p", "anyio"], 5),
     ],
 )
 def test_each_way_of_a_suite_runs_on_fastloop(suite, files, args, passed):
@@ -298,7 +299,7 @@ def test_without_the_option_nothing_of_fastloop_is_loaded(suite):
             assert "fastloop.testing.plugin" in sys.modules
             assert "fastloop._core" not in sys.modules
         """
-    result = suite(source, *"-p no:asyncio -p no:anyio -W default".split())
+    result = suite(source, *"-p no:asyncio -W default".split())
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*fastloop:*")
 
