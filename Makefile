@@ -39,7 +39,7 @@ bench:
 	@$(SETUP) build bench
 	@mkdir -p $(BENCH_OUT)
 	$(PY) benchmarks/run.py --quick --json $(BENCH_OUT)/results.json \
-		--plot $(BENCH_OUT)/results.svg $(ARGS)
+		--chart $(BENCH_OUT)/results $(ARGS)
 
 race:
 	@BENCH_OUT=$(BENCH_OUT) tools/race $(ARGS)

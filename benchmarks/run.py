@@ -71,7 +71,6 @@ def parse_arguments() -> argparse.Namespace:
         action="store_true",
         help="count instructions and system calls as well; with --from, only",
     )
-    add("--plot", metavar="FILE", action="append", help=".png or .svg")
     add("--scale", type=float, help="times the length of measurements (1)")
     add("--minutes", type=float, help="no new measurement after so many")
     add(
@@ -292,11 +291,9 @@ def write(args: argparse.Namespace, data: dict) -> None:
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
     if args.results:
         Path(args.results).write_text(markdown.text(data, also))
-    files = dict.fromkeys(args.plot or (), "")
-    files |= chart.both_themes(args.chart) if args.chart else {}
     try:
-        if files:
-            chart.draw(data, files)
+        if args.chart:
+            chart.write(data, args.chart)
     except (ValueError, chart.ChartError) as error:
         say(f"run.py: {error}")
     if args.pages:
@@ -305,12 +302,12 @@ def write(args: argparse.Namespace, data: dict) -> None:
 
 
 def closing(args: argparse.Namespace, data: dict) -> list[str]:
-    """Return the last lines: the main rows, the charts, where to read on."""
-    charts = [name for name in args.plot or () if Path(name).exists()]
+    """Return the last lines: the main rows, the chart, where to read on."""
+    drawn = f"The chart is {args.chart}-light.svg."
     return [
         "",
         *words.in_short(data),
-        *(f"The chart is {name}." for name in charts),
+        *([drawn] if args.chart else []),
         "benchmarks/README.md explains the rows.",
     ]
 
@@ -329,8 +326,7 @@ def main() -> int:
             print(f"{one.group:8} {name:22} {one.rows[0].title}")
         return 0
     try:
-        chart.check(args.plot or [])
-        files = [args.json, args.results, args.chart, *(args.plot or [])]
+        files = [args.json, args.results, args.chart]
         for name in filter(None, files):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         if args.saved:
@@ -341,7 +337,7 @@ def main() -> int:
             if args.json:  # counting takes long, and may be ended
                 Path(args.json).write_text(json.dumps(data) + "\n")
             count_more(args, known, data)
-    except (ValueError, OSError, chart.ChartError) as error:
+    except (ValueError, OSError) as error:
         say(f"run.py: {error}; see --list and --help")
         return 2
     if not data:

@@ -6,7 +6,7 @@ import os
 import sysconfig
 from importlib import metadata
 
-from fastloop.cli.machine import machine
+from fastloop.cli.info import machine
 from harness import loops
 
 PACKAGES = (

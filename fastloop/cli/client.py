@@ -33,34 +33,23 @@ _SPIN = 0.002
 _FEWEST_P999 = 1000
 
 _CLOSES = re.compile(rb"\r\nconnection:[^\r]*close")
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)")
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """Read an answer; return its status and whether more can follow."""
-    status = 100
-    while 100 <= status < 200:
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        status = int(head[9:12])
-    stays = head[:8] != b"http/1.0" and not _CLOSES.search(head)
+    """Read uvicorn's answer; return its status and whether more can follow."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    status = int(head[9:12])
     if status in (204, 304):
         pass  # whatever its headers say, it has no body
-    elif _CHUNKED.search(head):
-        await _read_chunks(reader)
     elif length := _LENGTH.search(head):
         await reader.readexactly(int(length[1]))
-    else:
-        await reader.read()
-        stays = False
-    return status, stays
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> None:
-    while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-        await reader.readexactly(size + 2)
-    while await reader.readuntil(b"\r\n") != b"\r\n":
-        pass  # a trailer
+    else:  # chunked
+        size = 1
+        while size:
+            size = int(await reader.readuntil(b"\r\n"), 16)
+            await reader.readexactly(size + 2)
+    return status, not _CLOSES.search(head)
 
 
 class _Load:

@@ -47,7 +47,8 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def tell(text: str) -> None:
-    """Write a sentence of fastloop's own on stderr."""
+    """Write a sentence of fastloop's own on stderr, and lines that follow."""
     import sys
 
-    print(wrapped(f"fastloop: {text}"), file=sys.stderr, flush=True)
+    first, *rest = f"fastloop: {text}".split("\n")
+    print(wrapped(first), *rest, sep="\n", file=sys.stderr, flush=True)

@@ -16,7 +16,6 @@ from functools import cache
 
 __all__ = [
     "ENOUGH_ROUNDS",
-    "METHOD",
     "Comparison",
     "compare",
     "figure",
@@ -26,14 +25,6 @@ __all__ = [
     "times_as_good",
 ]
 
-METHOD = (
-    "Every measurement is a fresh process; the loops alternate, and their "
-    "order is reversed from one round to the next. Every mean is a geometric "
-    "mean: a figure is that of its rounds, and a ratio is that of the ratios "
-    "of each round, with Student's t interval of their logarithms (99.9 %). A "
-    "difference is significant only if that interval leaves out 1 and the "
-    "difference is 1 % or more."
-)
 #: Rounds from which on an insignificant difference counts as none.
 ENOUGH_ROUNDS = 5
 _LEAST = math.log(1.01)

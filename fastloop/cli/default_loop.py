@@ -5,46 +5,43 @@ What an application gets from `asyncio.run`, `asyncio.Runner`,
 policy becomes this kind.  No policy is set and no deprecated name is touched,
 so no Python version warns.  Code that names a class of loop keeps it.
 
-Three modules are patched when the application imports them: uvicorn's loop
+Two modules are patched when the application imports them: uvicorn's loop
 "auto", which would name a class, follows asyncio's default; and the processes
-that multiprocessing and execnet start (pytest-xdist's workers are execnet's)
-have the same default.
+that multiprocessing starts have the same default.
+
+A library or the program itself may choose its loop, and then `run` changes
+nothing.  It says so at the end, and where the loop was started.  So does a
+process of multiprocessing, as those of granian are.  A process that used no
+event loop, or fastloop's for a part, gets no message, nor does one that ends
+without its `atexit` functions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import sys
+import sysconfig
 from asyncio import unix_events
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from time import perf_counter
 
 from fastloop import _private
 
 from .commands import HOME, tell
-from .ending import tell_of_other_loops
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from importlib.machinery import ModuleSpec
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Any
 
-__all__ = [
-    "USUAL",
-    "factory_of",
-    "fault_of",
-    "set_default_loop",
-    "usual_loops",
-]
-
-#: The loops that are compared if nobody names others.
-USUAL = ("asyncio", "uvloop", "fastloop")
+__all__ = ["factory_of", "set_default_loop"]
 
 
 def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -67,26 +64,6 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-def fault_of(kind: str) -> str:
-    """Return why there is nothing that makes loops of a kind, or ""."""
-    try:
-        factory_of(kind)
-    except Exception as exc:  # a module may raise anything
-        return f"{type(exc).__name__}: {exc}"
-    return ""
-
-
-def usual_loops() -> list[str]:
-    """Return those of `USUAL` that are installed.
-
-    A uvloop that cannot be imported is left out, with a line on stderr.
-    """
-    fault = fault_of("uvloop")
-    if fault and find_spec("uvloop") is not None:
-        tell(f"uvloop is left out: {fault}")
-    return [kind for kind in USUAL if kind != "uvloop" or not fault]
-
-
 def set_default_loop(kind: str, mark: str | None = None) -> None:
     """Make asyncio's default loops be of a kind, here and in children.
 
@@ -96,7 +73,7 @@ def set_default_loop(kind: str, mark: str | None = None) -> None:
     """
     # Before the module of the loop takes asyncio's function.
     if mark is None:
-        tell_of_other_loops()
+        _tell_of_other_loops()
     else:
         _mark_first_run(kind, mark)
     default = factory_of(kind)
@@ -110,25 +87,21 @@ def set_default_loop(kind: str, mark: str | None = None) -> None:
         {
             "uvicorn.loops.auto": partial(_patch_uvicorn, default),
             "multiprocessing.spawn": partial(_patch_multiprocessing, source),
-            "execnet.multi": partial(_patch_execnet, source),
         }
     )
 
 
 def _mark_first_run(kind: str, mark: str) -> None:
-    made: Any = None
+    """Write the time when a loop first runs whose class is of a package."""
+    package = kind.partition(":")[0].partition(".")[0]
+    is_marked = False
 
     def ran(loop: asyncio.AbstractEventLoop) -> None:
-        nonlocal made
-        if made is None:
-            made = factory_of(kind)
-            if not isinstance(made, type):
-                probe = made()
-                probe.close()
-                made = type(probe)
-        if isinstance(loop, made):
-            made = ()  # no loop is an instance of that
-            # The program may have dropped privileges.
+        nonlocal is_marked
+        own = type(loop).__module__.partition(".")[0]
+        if own == package and not is_marked:
+            is_marked = True
+            # The program may have given up its rights.
             with suppress(OSError), open(mark, "a") as file:
                 file.write(f"{perf_counter()}\n")
 
@@ -195,23 +168,6 @@ def _patch_multiprocessing(
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
 
 
-def _patch_execnet(
-    source: Callable[[list[str]], str], module: ModuleType
-) -> None:
-    """A worker on this machine is sent code before anything else."""
-    make = module.Group.makegateway
-
-    def makegateway(self: Any, spec: Any = None) -> Any:
-        gateway = make(self, spec)
-        if gateway.spec.popen:
-            gateway.remote_exec(source(sys.path)).waitclose()
-        return gateway
-
-    module.Group.makegateway = makegateway
-    # The method of the default group, bound before.
-    module.makegateway = module.default_group.makegateway  # type: ignore[attr-defined]
-
-
 class _Finder:
     """Finds modules, each of which it patches once it has been imported."""
 
@@ -243,3 +199,71 @@ def _patch_when_imported(patches: dict[str, Callable[[Any], None]]) -> None:
     for name in patches.keys() & sys.modules.keys():
         patches.pop(name)(sys.modules[name])
     sys.meta_path.insert(0, _Finder(patches))  # type: ignore[arg-type, unused-ignore]
+
+
+# -- the end of a program -----------------------------------------------------
+
+#: Folders of the standard library.
+_STANDARD = tuple(
+    os.path.join(sysconfig.get_path(name), "")
+    for name in ("stdlib", "platstdlib")
+)
+_OWN = os.path.join(HOME, "fastloop", "")
+
+
+def _is_child() -> bool:
+    """Whether this is a process that multiprocessing has started."""
+    found = sys.modules.get("multiprocessing.process")
+    return found is not None and found.parent_process() is not None
+
+
+def _starter(frame: FrameType | None) -> str:
+    """Return the file and line that started a loop: the first of the
+    program's, or of a package if there is none of the program's.
+    """
+    first = ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        place = f"{file}:{frame.f_lineno}"
+        if file.startswith((_OWN, "<frozen ")):
+            pass
+        elif "-packages/" in file:  # Debian's are dist-packages
+            first = first or place
+        elif not file.startswith(_STANDARD):
+            return place
+        frame = frame.f_back
+    return first
+
+
+def _tell_of_other_loops() -> None:
+    """Have one sentence on stderr when this process ends, if it is due."""
+    from fastloop.loop import Loop
+
+    kinds: dict[type, str] = {}  # of the loops that ran, and who started one
+
+    def ran(loop: asyncio.AbstractEventLoop) -> None:
+        if not kinds and _is_child():
+            # Such a process may end without the functions of `atexit`.
+            sys.modules["multiprocessing.util"].Finalize(
+                None, at_end, exitpriority=0
+            )
+        if type(loop) not in kinds:
+            kinds[type(loop)] = _starter(sys._getframe())
+
+    def at_end() -> None:
+        if not kinds or any(issubclass(kind, Loop) for kind in kinds):
+            return
+        if getattr(sys.stderr, "closed", True):  # or None
+            return
+        names = " and ".join(
+            f"{kind.__module__}.{kind.__name__}"
+            + (f", which {place} started" if place else "")
+            for kind, place in kinds.items()
+        )
+        who = f"process {os.getpid()}" if _is_child() else "the program"
+        kinds.clear()  # once, if `atexit` calls it too
+        tell(f"{who} did not run on fastloop but on {names}")
+
+    _private.watch_runs(ran)
+    os.register_at_fork(after_in_child=kinds.clear)
+    atexit.register(at_end)

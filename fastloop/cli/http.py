@@ -9,16 +9,15 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
 
 from .client import HOST, SHARES
 from .commands import Refused
-from .machine import processors
-from .options import listed
+from .info import processors
 from .processes import Child, Processes, worker_command
 from .program import Race
-from .worker import peak_memory
 
 __all__ = ["HttpRace"]
 
@@ -26,12 +25,16 @@ __all__ = ["HttpRace"]
 _WARM = 1.0
 #: Seconds that the client may take beyond the time it was given.
 _PATIENCE = 20.0
-#: What uvicorn says last, after the reason.
-_NO_REASON = "startup failed"
 
 
 class HttpRace(Race):
-    """What `bench --http` measures."""
+    """What `bench --http` measures.
+
+    Each server is warmed up, then asked as fast as it answers: requests a
+    second and CPU a request, user and system.  Then it is asked at a rate
+    that is the same for each loop: latency runs from when a request was due,
+    so that a stall counts in full.
+    """
 
     kind = "http"
     metrics = (
@@ -50,59 +53,38 @@ class HttpRace(Race):
         processes: Processes,
         start_limit: float,
     ) -> None:
-        if not options.path.startswith("/"):
-            raise Refused("--path begins with /")
-        if not (options.path.isascii() and options.path.isprintable()) or (
-            " " in options.path
-        ):
+        path: str = options.path
+        if not path.startswith("/") or not path.isprintable() or " " in path:
+            raise Refused("--path begins with /, and has %20 for a space")
+        module, _, name = options.http.partition(":")
+        if not (module and name) or "/" in module or module.endswith(".py"):
             raise Refused(
-                "--path is ASCII without spaces: write others as %20 and so on"
+                "--http needs the names of a module and of the application "
+                f"in it, such as main:app; {options.http} is not that"
             )
-        _check_name(options.http)
-        self.app: str = options.http
-        self.path: str = options.path
         super().__init__(processes)
-        self._options = options
+        self.app: str = options.http
+        self.path = path
+        self.title = f"{self.app} GET {self.path}"
+        self._connections: int = options.connections
+        self._seconds: float = options.seconds
         # Asked before the server is given a processor of its own.
         self._spins = len(processors()) > 1
         self._start_limit = start_limit
         self._cpu = _take_processors()
-        self._served: dict[str, str] = {}
-        self._rate: float = options.rate or 0.0
-        self._warming: float = min(_WARM, options.seconds)
+        self._rate = 5000.0
         self._busy = 0.0
-        self.title = f"{self.app} GET {self.path}"
-
-    @property
-    def how(self) -> str:
-        """How it is measured."""
-        return (
-            "Each server is warmed up, then asked by fastloop's own client "
-            f"over {self._options.connections} connections for "
-            f"{self._options.seconds:g} s as fast as it answers: requests a "
-            "second and CPU a request, user and system, of all processes of "
-            f"the server. Then for as long at {self._rate:,.0f} requests a "
-            "second, the same for each loop: latency runs from when a request "
-            "was due, so that a stall counts in full. Peak memory is that of "
-            "the server's processes, added up." + self._pinning
-        )
-
-    @property
-    def _pinning(self) -> str:
-        if not self._cpu:
-            return ""
-        others = listed(list(map(str, processors())))
-        return (
-            f" The server is pinned to CPU {self._cpu}, the load to {others}."
-        )
 
     @property
     def settings(self) -> dict[str, str]:
         """What one needs to know to repeat it."""
-        return self._served | {
+        parser = "httptools" if find_spec("httptools") else "h11"
+        return {
+            "server": f"uvicorn {version('uvicorn')}",
+            "http parser": f"{parser} {version(parser)}",
             "latency": f"at {self._rate:,.1f} requests a second",
-            "connections": str(self._options.connections),
-            "seconds of a phase": f"{self._options.seconds:g}",
+            "connections": str(self._connections),
+            "seconds of a phase": f"{self._seconds:g}",
             "server's CPU": self._cpu or "any",
         }
 
@@ -123,30 +105,24 @@ class HttpRace(Race):
         """
         with self._server(kind) as (_, port):
             found = self._full_load(kind, port)
-            self._served = json.loads(self._serves.read_text())
-        if not self._options.rate:
-            half = found["requests"] / found["seconds"] / 2
-            self._rate = min(self._rate or half, half, 5000.0)
-        return 2 * float(self._options.seconds) + self._warming + 1
+        half = found["requests"] / found["seconds"] / 2
+        self._rate = min(self._rate, half)
+        return 2 * self._seconds + _WARM + 1
 
     def measure(self, kind: str) -> dict[str, float]:
         """Measure a fresh server; raises Refused if something fails."""
-        seconds = self._options.seconds
         with self._server(kind) as (child, port):
-            self._load(kind, port, self._warming)
+            self._load(kind, port, min(_WARM, self._seconds))
             before = _cpu_of(child.pid)
             fast = self._full_load(kind, port)
             spent = _cpu_of(child.pid) - before
-            even = self._load(kind, port, seconds, self._rate)
-            memory = sum(peak_memory(one.pid) for one in _tree(child.pid))
+            even = self._load(kind, port, self._seconds, self._rate)
         self._busy = max(self._busy, fast["busy"])
-        self._note_end(kind)
-        return {
-            "rate": fast["requests"] / fast["seconds"],
-            "cpu": spent / fast["requests"] * 1e6,
-            "memory": memory / 2**20,
-            **{key: even[key] for key in SHARES if key in even},
-        }
+        figures = {"rate": fast["requests"] / fast["seconds"]}
+        if spent:
+            figures["cpu"] = spent / fast["requests"] * 1e6
+        figures |= {key: even[key] for key in SHARES if key in even}
+        return figures | self._note_end(kind)
 
     # -- the server --------------------------------------------------------
 
@@ -163,8 +139,7 @@ class HttpRace(Race):
         except Refused:
             if child.wait(0.1) is None:
                 raise
-            name = f"the server on {kind}"
-            raise Refused(child.failure(name, _NO_REASON)) from None
+            raise Refused(child.failure(f"the server on {kind}")) from None
         finally:
             child.stop()
 
@@ -175,8 +150,8 @@ class HttpRace(Race):
                 if probe.connect_ex((HOST, port)) == 0:
                     return
         raise Refused(
-            f"the server on {kind} did not listen in {self._start_limit:g} s"
-            + ", which --timeout sets" * (child.wait(0) is None)
+            f"the server on {kind} did not listen in {self._start_limit:g} s, "
+            "which --timeout sets"
         )
 
     def _ask_once(self, kind: str, port: int) -> None:
@@ -186,9 +161,8 @@ class HttpRace(Race):
             connection.request("GET", self.path)
             status = connection.getresponse().status
         except (OSError, ValueError, http.client.HTTPException) as exc:
-            text = f"{type(exc).__name__}: {exc}".rstrip(": ")
             raise Refused(
-                f"the server on {kind} did not answer GET {self.path}: {text}"
+                f"the server on {kind} did not answer GET {self.path}: {exc!r}"
             ) from exc
         finally:
             connection.close()
@@ -207,7 +181,7 @@ class HttpRace(Race):
 
         Raises Refused if the client or a request failed.
         """
-        words = (port, self.path, self._options.connections, seconds, rate)
+        words = (port, self.path, self._connections, seconds, rate)
         # Without options, such as -X dev, which are for what is measured.
         command = worker_command(
             "client", *words, int(self._spins), options=False
@@ -222,35 +196,20 @@ class HttpRace(Race):
             child.end()
             out.seek(0)
             found: dict[str, float] = json.load(out)
-        answered = found["requests"]
-        if found["errors"]:
+        if found["errors"] or found["late"]:
             raise Refused(
-                f"{found['errors']} requests to {self.app} on {kind} failed "
-                f"or were answered with an error; {answered} were answered"
-            )
-        if found["late"]:
-            raise Refused(
-                f"of {answered} requests to {self.app} on {kind}, at "
-                f"{rate:,.0f} a second, {found['late']} were not answered in "
-                "time"
+                f"of the requests to {self.app} on {kind}, "
+                f"{found['requests']} were answered, {found['errors']} failed "
+                "or were answered with an error, and "
+                f"{found['late']} were not answered in time"
             )
         return found
 
     def _full_load(self, kind: str, port: int) -> dict[str, float]:
-        found = self._load(kind, port, self._options.seconds)
+        found = self._load(kind, port, self._seconds)
         if not found["requests"]:
             raise Refused(f"the server on {kind} answered nothing under load")
         return found
-
-
-def _check_name(app: str) -> None:
-    """Check the form only: the server finds the module on its own path."""
-    module, _, name = app.partition(":")
-    if not (module and name) or "/" in module or module.endswith(".py"):
-        raise Refused(
-            "--http needs the names of a module and of the application in "
-            f"it, such as main:app; {app} is not that"
-        )
 
 
 def _free_port() -> int:
@@ -263,7 +222,7 @@ def _free_port() -> int:
 def _take_processors() -> str:
     """Leave one processor to the server and go to the others.
 
-    The load tools are started from here, so they go there too.  "" where
+    The load client is started from here, so it goes there too.  "" where
     there is only one or the system cannot do this.
     """
     *others, last = processors()
@@ -273,22 +232,14 @@ def _take_processors() -> str:
     return str(last)
 
 
-def _tree(pid: int) -> list[Any]:
-    import psutil
-
-    leader = psutil.Process(pid)
-    return [leader, *leader.children(recursive=True)]
-
-
 def _cpu_of(pid: int) -> float:
-    """Return the CPU seconds of a server, to 10 ms.
+    """Return the CPU seconds of a server, to 10 ms; 0.0 where none tells.
 
-    Those of its processes that have ended are in their parents' figures.
+    Those of its processes that have ended count.
     """
-    import psutil
-
-    found = 0.0
-    for one in _tree(pid):
-        with suppress(psutil.NoSuchProcess):
-            found += sum(one.cpu_times()[:4])
-    return found
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0  # no Linux
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -1,13 +1,10 @@
-"""Helpers of the commands: parsers, tables, files, optional libraries."""
+"""Helpers of the commands: parsers, tables, texts."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from itertools import accumulate
-from pathlib import Path
 from typing import NoReturn
 
 from .commands import COLUMNS, COMMANDS, Refused, wrapped
@@ -16,12 +13,9 @@ __all__ = [
     "Parser",
     "aligned",
     "as_text",
-    "is_open_file",
     "listed",
-    "need",
     "parser_of",
     "printable",
-    "write_file",
 ]
 
 
@@ -84,45 +78,6 @@ def aligned(
     if fit < len(widths):
         lines += ["", *aligned([[row[0], *row[fit:]] for row in rows], others)]
     return lines
-
-
-def need(what: str, *modules: str) -> None:
-    """Refuse what cannot be done without these libraries."""
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise Refused(
-            f"{what} needs {listed(missing)}: pip install {' '.join(missing)}"
-        )
-
-
-def is_open_file(name: str) -> bool:
-    """Whether there is a device, a pipe or, as /dev/stdout, an open file."""
-    if os.path.abspath(name).startswith(("/dev/fd/", "/dev/std", "/proc/")):
-        return True
-    return os.path.exists(name) and not os.path.isfile(name)
-
-
-def write_file(name: str, content: str | bytes) -> None:
-    """Write a whole file or, with Refused, leave it as it was.
-
-    Text becomes UTF-8.  A device, a pipe or an open file gets it at its end.
-    """
-    if isinstance(content, str):
-        content = content.encode("utf-8", "replace")
-    whole = Path(name).resolve()
-    part = whole.with_name(f".{whole.name}.{os.getpid()}")
-    try:
-        if is_open_file(name):
-            with open(name, "ab") as file:
-                file.write(content)
-            return
-        try:
-            part.write_bytes(content)
-            os.replace(part, whole)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as exc:
-        raise Refused(f"cannot write {name}: {exc.strerror}") from exc
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,6 @@ the terminal for a word gets an error in place of waiting for ever.
 from __future__ import annotations
 
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -23,31 +22,17 @@ from typing import Any
 
 from fastloop import _private
 
-from .commands import HOME, Refused
+from .commands import HOME
 from .options import printable
 
-__all__ = [
-    "Child",
-    "Processes",
-    "worker_command",
-]
+__all__ = ["Child", "Processes", "worker_command"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds that processes have to clean up after Ctrl-C.
 _LAST = 1.0
-#: Bytes at the end of a process's output in which its last words are.
-_END = 2**16
-#: Characters of a failed process's last words that are shown.
-_MOST_REASON = 300
-_WARNING = r"Warning: |^\s"
-
-
-def _signal_name(signum: int) -> str:
-    """Return SIGKILL and the like; real-time signals have only numbers."""
-    try:
-        return signal.Signals(signum).name
-    except ValueError:
-        return f"signal {signum}"
+#: Bytes at the end of a process's output in which its last lines are looked
+#: for, the lines that are shown if it fails, and their length.
+_END, _LINES, _COLUMNS = 2**16, 5, 300
 
 
 def worker_command(
@@ -72,25 +57,8 @@ def _last_lines(file: Any) -> list[str]:
     """Return the lines that end a process's output, without empty ones."""
     size = os.fstat(file.fileno()).st_size
     end = os.pread(file.fileno(), _END, max(0, size - _END))
-    text = end.decode(errors="replace")
-    return [line for line in text.splitlines() if line.strip()]
-
-
-def _reason(output: list[str], errors: list[str], but: str) -> str:
-    """Return the line that says best why a process failed; "" without any.
-
-    That is the first failure of pytest or unittest, else the last line.
-    """
-    places = [n for n, line in enumerate(output) if "test summary" in line]
-    rest = output[places[-1] :] if places else errors
-    failures = [x for x in rest if re.match("(FAILED|FAIL:|ERROR:?) ", x)]
-    if places or (errors and errors[-1].startswith("FAILED (")):
-        more = f" (and {len(failures) - 1} more)" * (len(failures) > 1)
-        if failures:
-            return failures[0] + more
-    skipped = f"{but}|{_WARNING}" if but else _WARNING
-    lines = [line for line in errors if not re.search(skipped, line)]
-    return (lines or output or errors or [""])[-1].strip()
+    lines = filter(str.strip, end.decode(errors="replace").splitlines())
+    return [printable(line[:_COLUMNS]) for line in lines][-_LINES:]
 
 
 class Child:
@@ -126,26 +94,20 @@ class Child:
     def finish(self, limit: float) -> int:
         """Wait until it ends, note its seconds, and return its status.
 
-        Past the limit it is interrupted, as by Ctrl-C, and then killed.
+        Past the limit its group is killed.  Popen.wait() with a limit would
+        sleep, and so notice the end late.
         """
         before = _cpu_of_children()
-        done = threading.Event()
-        timer = threading.Thread(target=self._end_late, args=(limit, done))
-        timer.start()
+        killer = threading.Timer(limit, self.signal, [signal.SIGKILL])
+        killer.start()
         try:
             status = self._process.wait()
             self.seconds = time.perf_counter() - self.began
         finally:
-            done.set()
-            timer.join()
+            killer.cancel()
+            killer.join()
         self.cpu = _cpu_of_children() - before
         return status
-
-    def _end_late(self, limit: float, done: threading.Event) -> None:
-        if not done.wait(limit):
-            self.signal(signal.SIGINT)
-            if not done.wait(_LAST):
-                self.signal(signal.SIGKILL)
 
     def stop(self) -> None:
         """Ask it to end, and make it after five seconds."""
@@ -169,21 +131,14 @@ class Child:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signum)
 
-    def failure(self, name: str, but: str = "") -> str:
-        """Return a sentence about how it ended, and why.
-
-        Lines that match the pattern but are not the reason.
-        """
+    def failure(self, name: str) -> str:
+        """Return a sentence about how it ended, and the end of its output."""
         status = self._process.returncode
         how = f"ended with status {status}"
         if status < 0:
-            how = f"was ended by {_signal_name(-status)}"
-        words = _reason(
-            _last_lines(self._output), _last_lines(self._errors), but
-        )
-        if len(words) > _MOST_REASON:
-            words = f"{words[:_MOST_REASON]}…"
-        return f"{name} {how}{': ' if words else ''}{printable(words)}"
+            how = f"was ended by signal {-status}, {signal.strsignal(-status)}"
+        lines = _last_lines(self._errors) or _last_lines(self._output)
+        return "\n    ".join([f"{name} {how}{':' * bool(lines)}", *lines])
 
 
 def _cpu_of_children() -> float:
@@ -195,11 +150,7 @@ class Processes:
     """The processes of a command; leaving the context ends all of them."""
 
     def __init__(self) -> None:
-        try:
-            self._temporary = tempfile.TemporaryDirectory(prefix="fastloop-")
-        except OSError as exc:
-            text = "no temporary folder can be written: set TMPDIR"
-            raise Refused(text) from exc
+        self._temporary = tempfile.TemporaryDirectory(prefix="fastloop-")
         #: A folder for files of the processes, which goes with them.
         self.folder = Path(self._temporary.name)
         self._children: list[Child] = []
@@ -225,9 +176,6 @@ class Processes:
         try:
             child = Child(words, self.folder, **more)
             self._children.append(child)
-        except OSError as exc:
-            text = f"cannot start {words[0]}: {exc.strerror}"
-            raise Refused(text) from exc
         finally:
             self._defers = False
         if self._interrupted:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from ast import literal_eval
 from typing import Any
 
 from .commands import Refused
 from .processes import Processes, worker_command
 from .run import Program
-from .worker import RAN, SERVES
+from .worker import RAN
 
 __all__ = ["ProgramRace", "Race"]
 
@@ -18,49 +17,45 @@ class Race:
     """What the kinds of races share.
 
     Each has kind, metrics (key, title, unit, which is better; the first is
-    spoken of), title, how, notes, settings, warm() and measure().
+    spoken of), title, notes, settings, warm() and measure().
     """
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._report, self._mark, self._serves = (
-            processes.folder / f"report.json{end}" for end in ("", RAN, SERVES)
-        )
-        if os.geteuid() == 0:  # for programs that give up root's rights
-            processes.folder.chmod(0o711)
-        #: Whether a loop of the kind ran, by kind; None if the program could
-        #: not say.
-        self.ran: dict[str, bool | None] = {}
+        self._report = processes.folder / "report"
+        self._mark = processes.folder / f"report{RAN}"
+        #: Whether a loop of the kind ran, by kind.
+        self.ran: dict[str, bool] = {}
         #: Whether the run's process had a GIL at its end.
         self.gil: dict[str, bool] = {}
 
     def _forget(self) -> None:
-        """Empty what an earlier run has written.
-
-        A program that gives up root's rights can write to a file, but make
-        none.
-        """
-        for path in (self._report, self._mark, self._serves):
+        """Empty what an earlier run has written."""
+        for path in (self._report, self._mark):
             path.write_bytes(b"")
-            if os.geteuid() == 0:
-                path.chmod(0o666)
 
-    def _note_end(self, kind: str) -> dict[str, Any]:
-        """Note what a run on a kind of loop reported, and return that.
+    def _note_end(self, kind: str) -> dict[str, float]:
+        """Note what a run on a kind of loop reported; return its memory.
 
-        It is {} where a program ended by os._exit.
+        That is {} where a program ended by os._exit.
         """
         text = self._report.read_text()
         report: dict[str, Any] = literal_eval(text) if text else {}
-        ran = self._mark.stat().st_size > 0
-        self.ran[kind] = ran or (False if report else None)
+        self.ran[kind] = self._mark.stat().st_size > 0
         if report:
             self.gil[kind] = report["gil"]
-        return report
+        if not report.get("memory"):
+            return {}
+        return {"memory": report["memory"] / 2**20}
 
 
 class ProgramRace(Race):
-    """What `bench prog.py` measures."""
+    """What `bench prog.py` measures.
+
+    Time runs from the start of the program's process to its end, and start-up
+    is what passes until the program's first loop runs.  CPU time, children
+    included, and peak memory are what the system counted for that process.
+    """
 
     kind = "program"
     metrics = (
@@ -68,12 +63,6 @@ class ProgramRace(Race):
         ("loop", "without start-up", "s", "less"),
         ("cpu", "CPU time", "s", "less"),
         ("memory", "peak memory", "MiB", "less"),
-    )
-    how = (
-        "Time runs from the start of the program's process to its end, so the "
-        "start of Python and imports are in it. Start-up is what passes until "
-        "the program's first loop runs. CPU time (children included) "
-        "and peak memory are what the system counted for that process."
     )
 
     def __init__(
@@ -107,12 +96,9 @@ class ProgramRace(Race):
         if status != 0:
             raise Refused(child.failure(f"{self.title} on {kind}"))
         child.end()
-        report = self._note_end(kind)
         figures = {"time": child.seconds, "cpu": child.cpu}
         if ran := self._mark.read_text().partition("\n")[0]:
             left = child.began + child.seconds - float(ran)
             if left > 0:
                 figures["loop"] = left
-        if report.get("memory"):
-            figures["memory"] = report["memory"] / 2**20
-        return figures
+        return figures | self._note_end(kind)

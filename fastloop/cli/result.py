@@ -4,54 +4,65 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any
 
+from .commands import Refused
 from .compare import ENOUGH_ROUNDS, Comparison, compare, figure, mean
-from .options import listed, write_file
+from .options import listed
 
-__all__ = ["Metric", "Result"]
+__all__ = ["Result"]
 
 #: The share of a program's time from which on its start-up is reported.
 _START_UP_SHARE = 0.25
 
 
-class Metric(TypedDict):
-    """A kind of figure: better is "more" or "less"."""
-
-    key: str
-    title: str
-    unit: str
-    better: str
-
-
 class Result:
-    """All figures by label of loop; the one that is judged is the candidate.
+    """All figures by loop; the loop that is judged is the candidate.
 
     data is what the JSON file has.
     """
 
-    def __init__(self, data: dict[str, Any]) -> None:
-        self.data = data
-        self.labels: list[str] = data["loops"]
-        self.metrics: list[Metric] = data["metrics"]
-        self.runs: dict[str, list[dict[str, float]]] = data["runs"]
+    def __init__(self, race: Any, loops: list[str]) -> None:
+        self.loops = loops
+        self.runs: dict[str, list[dict[str, float]]] = {
+            loop: [] for loop in loops
+        }
+        #: Dicts of key, title, unit and better: "more" or "less".
+        self.metrics: list[dict[str, str]] = [
+            dict(zip(("key", "title", "unit", "better"), metric, strict=True))
+            for metric in race.metrics
+        ]
+        self.data: dict[str, Any] = {
+            "kind": race.kind,
+            "what": race.title,
+            "loops": loops,
+            "metrics": self.metrics,
+            "runs": self.runs,
+            "untaken": [],
+            "notes": [],
+            "cut": None,
+        }
 
     def save(self, path: str) -> None:
         """Write all figures and the sentences as JSON."""
         found = {"fastloop": {**self.data, "summary": self.sentences()}}
-        write_file(path, json.dumps(found, indent=1) + "\n")
+        try:
+            with open(path, "w") as file:
+                file.write(json.dumps(found, indent=1) + "\n")
+        except OSError as exc:
+            raise Refused(f"cannot write {path}: {exc.strerror}") from exc
 
     # -- figures -----------------------------------------------------------
 
     @property
     def candidate(self) -> str:
         """fastloop if it ran, else the last."""
-        return "fastloop" if "fastloop" in self.labels else self.labels[-1]
+        return "fastloop" if "fastloop" in self.loops else self.loops[-1]
 
     @property
     def finished(self) -> int:
         """The number of rounds that every loop has finished."""
-        return min(len(self.runs[label]) for label in self.labels)
+        return min(len(self.runs[loop]) for loop in self.loops)
 
     @property
     def rounds(self) -> str:
@@ -59,47 +70,40 @@ class Result:
         number = self.finished
         return "1 round" if number == 1 else f"{number} rounds"
 
-    def figures(self, label: str, key: str) -> list[float]:
-        """Return a loop's figures of a metric, round by round."""
-        return [run[key] for run in self.runs[label] if key in run]
-
-    def mean(self, label: str, key: str) -> float | None:
+    def mean(self, loop: str, key: str) -> float | None:
         """Return the mean of a loop's figures, or None without any.
 
         A round that not every loop has finished does not count.
         """
-        runs = self.runs[label][: self.finished]
+        runs = self.runs[loop][: self.finished]
         found = [run[key] for run in runs if key in run]
         return mean(found) if found else None
 
-    def against(
-        self, base: str, metric: Metric, loop: str = ""
-    ) -> Comparison | None:
-        """Compare a loop, or else the candidate, with another one.
+    def against(self, base: str, metric: dict[str, str]) -> Comparison | None:
+        """Compare the candidate with another loop.
 
         None if the program took one of the two loops nowhere, or there are
         too few rounds.
         """
-        loop = loop or self.candidate
-        if {loop, base} & set(self.data["untaken"]):
+        if {self.candidate, base} & set(self.data["untaken"]):
             return None
         key = metric["key"]
-        rounds = zip(self.runs[loop], self.runs[base], strict=False)
+        rounds = zip(self.runs[self.candidate], self.runs[base], strict=False)
         pairs = [(a[key], b[key]) for a, b in rounds if key in a and key in b]
         own, other = zip(*pairs, strict=True) if pairs else ((), ())
         return compare(own, other, metric["better"])
 
     def others(self) -> list[str]:
         """Return the loops that the candidate is compared with."""
-        return [label for label in self.labels if label != self.candidate]
+        return [loop for loop in self.loops if loop != self.candidate]
 
     def table(self) -> list[list[str]]:
         """Return the means, and how many times as good the candidate is."""
         heads = [f"vs {base}" for base in self.others()]
-        rows = [["", *self.labels, *heads]]
+        rows = [["", *self.loops, *heads]]
         for metric in self.metrics:
             unit = f" ({metric['unit']})" if metric["unit"] else ""
-            means = (self.mean(one, metric["key"]) for one in self.labels)
+            means = (self.mean(one, metric["key"]) for one in self.loops)
             ratios = (self.against(base, metric) for base in self.others())
             cells = [*map(figure, means), *map(self._ratio, ratios)]
             rows.append([f"{metric['title']}{unit}", *cells])
@@ -136,7 +140,7 @@ class Result:
     def sentences(self) -> list[str]:
         """Return the verdict in one sentence, then notes on it."""
         others = self.others()
-        if len(self.data["untaken"]) == len(self.labels):
+        if len(self.data["untaken"]) == len(self.loops):
             others = []  # a note says so
         first = self.metrics[0]
         clauses = [self._verdict(base, first) for base in others]
@@ -170,7 +174,7 @@ class Result:
                 f"before the first loop. Without it, {'; '.join(clauses)}."
             )
 
-    def _verdict(self, base: str, metric: Metric) -> str:
+    def _verdict(self, base: str, metric: dict[str, str]) -> str:
         own = self.candidate
         found = self.against(base, metric)
         if {own, base} & set(self.data["untaken"]):

@@ -50,11 +50,8 @@ class Program:
 
     def check(self) -> None:
         """Raise Refused if it is a file that cannot be read."""
-        if self.how or self.name == "-" or os.access(self.name, os.R_OK):
-            return
-        found = os.path.exists(self.name)
-        text = "cannot read" if found else "there is no program"
-        raise Refused(f"{text} {self.name}")
+        if not self.how and not os.access(self.name, os.R_OK):
+            raise Refused(f"there is no program {self.name} that can be read")
 
     def set_path(self) -> None:
         """Set the first entry of `sys.path`, as the interpreter would.
@@ -64,7 +61,7 @@ class Program:
         """
         if self.how == "-m":
             first = os.getcwd()
-        elif self.how == "-c" or self.name == "-":
+        elif self.how == "-c":
             first = ""
         elif self._is_package():
             sys.path.insert(0, self._path)
@@ -76,17 +73,11 @@ class Program:
 
     def become(self) -> None:
         """Run it as this process's `__main__`; returns or raises."""
-        if self.how:
-            sys.argv[:] = [self.how, *self.words]
-        else:
-            sys.argv[:] = [self.name, *self.words]
+        sys.argv[:] = [self.how or self.name, *self.words]
         if self.how == "-m":
             _run_module(self.name, True)
         elif self.how == "-c":
             _execute(self.name, "<string>")
-        elif self.name == "-":
-            source = sys.stdin.buffer.read() if sys.stdin else b""
-            _execute(source, "<stdin>", __file__="<stdin>")
         elif self._is_package():
             _run_module("__main__", False)
         else:
@@ -163,7 +154,7 @@ def parse(words: list[str], command: str = "run") -> Program:
         if not rest:
             raise Refused(f"{command} {how} needs one word more")
         return Program(how, rest[0], rest[1:])
-    if first.startswith("-") and first != "-":
+    if first.startswith("-"):
         raise Refused(
             f"{command} knows no option {first}; options of Python come "
             f"first, as in `python -X dev -m fastloop {command}`"

@@ -2,24 +2,21 @@
 
     KIND PORT REPORT CPU APP
 
-uvicorn serves it.  CPU is the processor to stay on, or "".  REPORT.server gets
-JSON: what serves, with versions.
+uvicorn serves it.  CPU is the processor to stay on, or "".
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
 from .client import HOST
 from .default_loop import set_default_loop
-from .worker import RAN, SERVES, report_at_exit
+from .worker import RAN, report_at_exit
 
 __all__ = ["main"]
 
@@ -37,8 +34,6 @@ def main() -> None:
     target = _load(app)
     import uvicorn
 
-    with open(f"{report}{SERVES}", "w") as file:
-        json.dump(_facts(), file)
     config = uvicorn.Config(
         target, host=HOST, port=int(port), log_level="error", access_log=False
     )
@@ -53,15 +48,3 @@ def _load(app: str) -> Any:
             sys.exit(f"{module} has no {names}")
         found = getattr(found, name)
     return found
-
-
-def _facts() -> dict[str, str]:
-    """Return what serves the application, with versions."""
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    plain = AutoHTTPProtocol.__module__.endswith("h11_impl")
-    names = {
-        "server": "uvicorn",
-        "http parser": "h11" if plain else "httptools",
-    }
-    return {key: f"{name} {version(name)}" for key, name in names.items()}

@@ -4,8 +4,7 @@
 
 The program becomes `__main__` on that kind of loop.  At its end REPORT has a
 dict: peak memory in bytes, and whether there is a GIL.  REPORT.ran has the
-time when a loop of the kind first ran.  A program that has given up its rights
-may write neither.
+time when a loop of the kind first ran.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from contextlib import suppress
 
 from .run import parse
 
-__all__ = ["RAN", "SERVES", "has_gil", "main", "peak_memory", "report_at_exit"]
+__all__ = ["RAN", "has_gil", "main", "report_at_exit"]
 
-#: What the names of files beside REPORT end in: when a loop ran, and what
-#: serves an application.
-RAN, SERVES = ".ran", ".server"
+#: What the name of the file beside REPORT ends in.
+RAN = ".ran"
 
 
-def peak_memory(pid: int | str = "self") -> int:
-    """Return the bytes that a process had resident at its most; 0: unknown.
+def _peak_memory() -> int:
+    """Return the bytes that were resident at the most; 0: unknown.
 
     On Linux wait4 is no use: its figure includes the memory of the process
     that forked.
@@ -32,7 +30,7 @@ def peak_memory(pid: int | str = "self") -> int:
     import re
 
     try:
-        with open(f"/proc/{pid}/status") as file:
+        with open("/proc/self/status") as file:
             found = re.search(r"VmHWM:\s+(\d+) kB", file.read())
     except OSError:
         return 0
@@ -53,7 +51,7 @@ def report_at_exit(path: str) -> None:
 
     def write() -> None:
         if os.getpid() == owner:
-            found = {"memory": peak_memory(), "gil": has_gil()}
+            found = {"memory": _peak_memory(), "gil": has_gil()}
             with suppress(OSError), open(path, "w") as file:
                 file.write(repr(found))
 

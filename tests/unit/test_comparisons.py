@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,13 +96,14 @@ def test_a_figure_has_three_digits_that_matter(value, text):
 
 def result(own, base, key="time"):
     """Return a result of runs that have these figures, if not None."""
-    runs = {
-        label: [{} if value is None else {key: value} for value in values]
-        for label, values in (("asyncio", base), ("fastloop", own))
-    }
-    metric = {"key": key, "title": key, "unit": "s", "better": "less"}
-    found = {"loops": list(runs), "metrics": [metric], "runs": runs}
-    return Result({**found, "untaken": []})
+    metric = (key, key, "s", "less")
+    race = SimpleNamespace(kind="program", title="", metrics=[metric])
+    found = Result(race, ["asyncio", "fastloop"])
+    for loop, values in (("asyncio", base), ("fastloop", own)):
+        found.runs[loop] += [
+            {} if value is None else {key: value} for value in values
+        ]
+    return found
 
 
 def test_only_rounds_with_both_figures_are_compared():

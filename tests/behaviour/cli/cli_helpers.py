@@ -31,11 +31,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def one_sentence(text: str) -> str:
-    """Return the sentence that a refused command wrote, in one line."""
-    said = text.rstrip().replace("\n", " ")
-    assert text == f"{wrapped(said)}\n"
+    """Return the sentence that a refused command wrote, in one line.
+
+    The end of a program's output, which is indented, stays as it is.
+    """
+    first, *output = text.rstrip("\n").split("\n    ")
+    said = first.replace("\n", " ")
+    assert first == wrapped(said)
     assert said.startswith("fastloop: ")
-    return said.removeprefix("fastloop: ")
+    return "\n    ".join([said.removeprefix("fastloop: "), *output])
 
 
 class Commands:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 from cli_helpers import (
-    LIMIT,
     environment,
     interrupt,
     processes_in,
     wait_for,
 )
-
-from fastloop.cli import Refused
-from fastloop.cli.options import write_file
-from fastloop.cli.processes import Processes
-
-for library in ("matplotlib", "psutil", "uvicorn"):
-    pytest.importorskip(library, reason=f"{library} is not installed")
 
 #: Short: what is found does not matter here.
 SHORT = ("--quiet", "--runs", "2", "--loops", "asyncio,fastloop")
@@ -60,9 +48,7 @@ def test_a_program_is_measured_on_each_loop(fastloop_command):
         assert title in done.stdout
 
 
-def test_progress_is_a_line_a_round_where_there_is_no_terminal(
-    fastloop_command,
-):
+def test_progress_is_a_line_a_round(fastloop_command):
     done = fastloop_command("bench", *SHORT[1:], "-c", PROGRAM)
     assert done.stderr.splitlines() == [
         "warming up asyncio",
@@ -139,13 +125,6 @@ def test_a_loop_that_the_program_chose_has_no_ratio(fastloop_command):
     assert said in done.stdout.replace("\n", " ")
 
 
-def test_a_program_without_a_report_is_not_blamed(fastloop_command):
-    done = fastloop_command(
-        "bench", *SHORT, "-c", f"{PROGRAM}; import os; os._exit(0)"
-    )
-    assert "took no loop" not in done.stdout
-
-
 def test_a_loop_by_the_name_of_asyncios_default_is_counted(fastloop_command):
     if sys.version_info < (3, 13):
         pytest.skip("asyncio has no EventLoop")
@@ -161,33 +140,6 @@ def test_a_kind_of_loops_may_be_a_function(fastloop_command):
     kinds = "asyncio,fastloop:new_event_loop"
     words = ("bench", *SHORT[:3], "--loops", kinds, "-c", PROGRAM)
     assert "took no loop" not in fastloop_command(*words).stdout
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root has such rights")
-@pytest.mark.parametrize(
-    ("gives_up", "notes"), [("os.setuid(65534)", 0), ("os.chroot('.')", 1)]
-)
-def test_a_program_may_give_up_its_rights(fastloop_command, gives_up, notes):
-    """It then finds a file of bench only where it still may."""
-    code = f"import asyncio, os\n{gives_up}\nasyncio.run(asyncio.sleep(0))"
-    words = ("bench", *SHORT, "--json", "found.json", "-c", code)
-    done = fastloop_command(*words)
-    assert "took no loop" not in done.stdout
-    found = found_in(fastloop_command)["notes"]
-    assert len(found) == notes
-    assert all("is unknown in the runs of asyncio and" in x for x in found)
-
-
-def test_an_option_behind_the_program_is_spoken_of(fastloop_command):
-    fastloop_command.write("prog.py", PROGRAM)
-    words = [*SHORT[1:], "prog.py", "--plot", "c.svg", "--json=x"]
-    done = fastloop_command("bench", *words)
-    assert done.stderr.replace("\n", " ").startswith(
-        "fastloop: --plot and --json=x went to prog.py; options of bench "
-        "come before the program "
-    )
-    assert not (fastloop_command.folder / "c.svg").exists()
-    assert not fastloop_command("bench", "--quiet", *words).stderr
 
 
 def test_a_uvloop_that_cannot_be_imported_is_left_out(fastloop_command):
@@ -218,7 +170,6 @@ def test_the_surroundings_that_change_results_are_kept(fastloop_command):
     settings = found_in(fastloop_command)["settings"]
     text = "FASTLOOP_DISABLE=cork PYTHONASYNCIODEBUG=1"
     assert text in settings["environment"]
-    assert settings["folder"] == str(fastloop_command.folder.resolve())
     assert "asyncio's debug mode was on, which makes loops" in done.stdout
 
 
@@ -232,51 +183,16 @@ def test_whether_there_is_a_gil_is_what_the_runs_say(fastloop_command):
         "on = type(loop).__module__.startswith('asyncio')\n"
         "sys._is_gil_enabled = lambda: on\n"
     )
-    words = ("bench", *SHORT, "--json", "found.json", "-c", code)
-    done = fastloop_command(*words)
+    done = fastloop_command("bench", *SHORT, "-c", code)
     assert "The GIL was on only in the runs of asyncio." in done.stdout
-    python = found_in(fastloop_command)["machine"]["python"]
-    assert "without the GIL" in python
-
-
-def test_any_command_can_be_drawn_and_shown(fastloop_command):
-    """A $ is no mathematics, and not each terminal has each letter."""
-    program = f"'$ {{ $', 'µ'; {PROGRAM}"
-    words = ("bench", *SHORT, "--plot", "chart.png", "-c", program)
-    env = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    done = fastloop_command.python("-m", "fastloop", *words, **env)
-    assert done.returncode == 0, done.stderr
-    assert "'$ { $', '" in done.stdout
-    assert (fastloop_command.folder / "chart.png").exists()
-
-
-def test_stdout_may_be_closed(fastloop_command):
-    words = ("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
-    code = (
-        "import sys; from fastloop.cli import main; sys.stdout = None; "
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    done = fastloop_command.python("-c", code, *words)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert found_in(fastloop_command)["cut"] is None
-
-
-def test_few_descriptors_are_enough_for_a_program(fastloop_command):
-    code = (
-        "import resource, sys; from fastloop.cli import main; "
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100)); "
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    words = ("bench", *SHORT, "-c", PROGRAM)
-    done = fastloop_command.python("-c", code, *words)
-    assert done.returncode == 0, done.stderr
 
 
 def test_an_application_is_measured_under_load(fastloop_command):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     fastloop_command.write("app.py", APP.replace("STATUS", "200"))
     done = fastloop_command(
         *("bench", *HTTP, "--json", "found.json"),
-        *("--plot", "chart.svg", "--http", "app:app", "--path", "/x"),
+        *("--http", "app:app", "--path", "/x"),
     )
     found = found_in(fastloop_command)
     # In so short a time there are too few requests for p99.9.
@@ -289,13 +205,6 @@ def test_an_application_is_measured_under_load(fastloop_command):
     assert "bench --quiet" in settings["command"]
     assert settings["server"].startswith("uvicorn ")
     assert settings["http parser"].startswith(("httptools ", "h11 "))
-    assert "processor to itself" not in found["method"][0]
-    cpu = settings["server's CPU"]
-    assert cpu == "any" or f"pinned to CPU {cpu}" in found["method"][0]
-    chart = (fastloop_command.folder / "chart.svg").read_text()
-    assert "prefers-color-scheme: dark" in chart
-    for outside in ("http://127", "https://", "<script", "<link"):
-        assert outside not in chart.replace("https://matplotlib", "")
     assert processes_in(fastloop_command.folder) == []
 
 
@@ -305,26 +214,19 @@ def test_an_application_is_measured_under_load(fastloop_command):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["prog.py"], "there is no program prog.py"),
+        (["prog.py"], "there is no program prog.py that"),
         (["-m", "nothing_of_it"], "No module named nothing_of_it"),
         (["--loops", "asyncio,noloop", "-c", ""], "noloop is not installed"),
         (["--loops", "asyncio", "-c", ""], "two loops or more"),
         (["--runs", "0", "-c", ""], "--runs must be 1 to 10,000"),
-        (["--rate", "nan", "--http", "a:b"], "--rate must be 1 to 1,000,000"),
-        (["--rate", "1e12", "--http", "a:b"], "--rate must be 1 to 1,000,000"),
         (["--connections", "9" * 9, "--http", "a:b"], "--connections must be"),
-        (["--path", "/a b", "--http", "a:b"], "--path is ASCII without"),
+        (["--path", "/a b", "--http", "a:b"], "has %20 for a space"),
         (["--seconds", "0", "--http", "a:b"], "--seconds must be 0.1 to 3600"),
         (["--path", "/x", "-c", ""], "--path needs --http"),
-        (["--rate", "9", "-c", ""], "--rate needs --http"),
         (["--connections", "32", "-c", ""], "--connections needs --http"),
         (["--seconds", "2", "-c", ""], "--seconds needs --http"),
-        (
-            ["--json", "no/where.json", "-c", ""],
-            "cannot write no/where.json: No such file or directory",
-        ),
-        (["--json", ".", "-c", ""], "cannot write .: Is a directory"),
-        (["--plot", "chart.txt", "-c", ""], "ends in .svg or .png"),
+        (["--json", ".", "-c", ""], "cannot write ."),
+        (["--json", "no/where.json", "-c", ""], "cannot write no/where.json"),
         (["--http", "app:app", "-c", ""], "not both"),
         (["--http", "app:app", "--path", "x"], "--path begins with /"),
         (["--http", "app"], "such as main:app; app is not that"),
@@ -333,22 +235,17 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["-c", "import sys; sys.exit(3)"], "ended with status 3"),
         (["-c", "1/0"], "ZeroDivisionError"),
         (["--loops", ".x,asyncio", "-c", ""], ".x is not installed"),
-        (
-            ["-c", "import os; os.kill(os.getpid(), 40)"],
-            "was ended by signal 40",
-        ),
         (["-c", "open('/dev/tty')"], "'/dev/tty'"),
-        (["-"], "bench reads no program from stdin"),
         (["--timeout", "0", "-c", ""], "--timeout must be more than 0"),
         (["-c", "input()"], "EOF when reading a line"),
-        (["-c", "import os; os.abort()"], "was ended by SIGABRT"),
+        (["-c", "import os; os.abort()"], "was ended by signal 6, Aborted"),
         (
             ["--timeout", "0.2", "-c", "import time; time.sleep(3600)"],
             "did not end in 0.2 s, which --timeout sets",
         ),
         (
             ["-c", "print('x' * 10**8); import sys; sys.exit('full')"],
-            "ended with status 1: full",
+            "ended with status 1:\n    full",
         ),
     ],
 )
@@ -356,63 +253,6 @@ def test_what_cannot_be_measured_is_one_sentence(
     fastloop_command, words, sentence
 ):
     assert sentence in fastloop_command.refused("bench", "--quiet", *words)
-
-
-WARNS = """
-import sys, unittest, warnings
-
-def test_good():
-    print("OldWarning: of stderr\\n  old()", file=sys.stderr)
-
-def test_bad():
-    assert not "reason"
-
-class TestBad(unittest.TestCase):
-    def test_bad(self):
-        warnings.warn("old")
-        assert not "reason"
-"""
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        (
-            ["-m", "pytest", "-qs", "test_it.py"],
-            "FAILED test_it.py::test_bad - AssertionError: "
-            "assert not 'reason' (and 1 more)",
-        ),
-        (["-m", "unittest", "test_it"], "status 1: FAIL: test_bad (test_it."),
-    ],
-)
-def test_the_first_failure_of_a_suite_is_the_reason(
-    fastloop_command, words, sentence
-):
-    fastloop_command.write("test_it.py", WARNS)
-    assert sentence in fastloop_command.refused("bench", "--quiet", *words)
-
-
-def test_a_system_without_a_temporary_folder_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    with pytest.raises(Refused, match="no temporary folder .* set TMPDIR"):
-        Processes()
-
-
-def test_workers_of_xdist_have_the_measured_loop(fastloop_command):
-    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    fastloop_command.write(
-        "test_it.py",
-        "import asyncio\n"
-        "def test_loop(worker_id):\n"
-        "    with asyncio.Runner() as runner:\n"
-        "        kind = type(runner.get_loop()).__module__\n"
-        "    assert (worker_id, kind) == ('gw0', 'fastloop.loop')\n",
-    )
-    code = "from fastloop.cli.worker import main; main()"
-    words = ("fastloop", "report.json", "-m", "pytest", "-n", "1")
-    done = fastloop_command.python("-c", code, *words)
-    assert done.returncode == 0, done.stdout
-    assert (fastloop_command.folder / "report.json.ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -427,6 +267,7 @@ def test_workers_of_xdist_have_the_measured_loop(fastloop_command):
 def test_a_server_that_does_not_serve_is_one_sentence(
     fastloop_command, app, sentence
 ):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     if app is not None:
         fastloop_command.write("app.py", app)
     words = ("bench", *HTTP, "--http", "app:app")
@@ -471,35 +312,7 @@ def test_a_table_is_shown_though_its_file_cannot_be_written(fastloop_command):
     assert done.stderr.startswith("fastloop: cannot write sub/found.json: ")
 
 
-def test_a_file_that_was_there_stays_whole(tmp_path):
-    path = tmp_path / "found.json"
-    write_file(str(path), "µ")
-    with pytest.raises(Refused, match="cannot write"):
-        write_file(str(path / "below"), "more")
-    assert path.read_bytes() == "µ".encode()
-    write_file(os.devnull, "a device stays one")
-    assert not Path(os.devnull).is_file()
-    assert [*tmp_path.iterdir()] == [path]
-
-
-def test_a_file_that_stdout_goes_to_keeps_the_table(fastloop_command):
-    words = ("bench", *SHORT, "--json", "/dev/stdout", "-c", PROGRAM)
-    with open(fastloop_command.folder / "all", "w+") as file:
-        subprocess.run(
-            [sys.executable, "-m", "fastloop", *words],
-            stdout=file,
-            cwd=fastloop_command.folder,
-            env=environment(),
-            timeout=LIMIT,
-            check=True,
-        )
-        file.seek(0)
-        table, _, figures = file.read().partition("\n{")
-    assert "peak memory (MiB)" in table
-    assert json.loads("{" + figures)["fastloop"]["cut"] is None
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_keeps_what_there_is_and_leaves_no_process(
     fastloop_command, number
 ):

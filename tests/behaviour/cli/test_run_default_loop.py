@@ -136,25 +136,3 @@ def test_a_child_gets_a_kind_of_its_parents_path(fastloop_command):
     fastloop_command.write("spawn.py", SPAWN)
     done = fastloop_command.python("spawn.py")
     assert done.stdout.split() == ["my_loops", "0"], done.stderr
-
-
-GATEWAY = """
-import execnet
-gateway = execnet.makegateway("popen")
-channel = gateway.remote_exec(
-    "import asyncio\\n"
-    "loop = asyncio.new_event_loop()\\n"
-    "channel.send(type(loop).__module__)\\n"
-    "loop.close()\\n"
-)
-print(channel.receive())
-gateway.exit()
-execnet.default_group.terminate(5)
-"""
-
-
-def test_a_gateway_of_execnets_default_group_has_the_same_default(
-    fastloop_command,
-):
-    pytest.importorskip("execnet", reason="needs execnet")
-    assert fastloop_command("run", "-c", GATEWAY).stdout == "fastloop.loop\n"
