@@ -9,7 +9,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
 import time
 
 import pytest
@@ -28,31 +27,7 @@ def python_handler(signum, handler):
         signal.signal(signum, previous)
 
 
-@contextlib.contextmanager
-def kill_later(delay, signum=signal.SIGUSR1, loop=None):
-    """Send a signal to this process from another thread.
-
-    The delay begins once the loop runs, if one is given.
-    """
-    runs = threading.Lock()
-    if loop is not None:
-        runs.acquire()
-        loop.call_soon(runs.release)
-
-    def kill():
-        with runs:
-            time.sleep(delay)
-        os.kill(os.getpid(), signum)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def test_a_signal_is_handled_while_another_loop_has_the_wakeup_fd(loop):
+def test_signal_while_another_loop_has_the_wakeup_fd(loop):
     """Its handler runs before the loop waits; no byte is sent for it."""
     with python_handler(signal.SIGUSR1, lambda *args: loop.stop()):
         loop.call_soon(signal.set_wakeup_fd, -1)
@@ -63,17 +38,27 @@ def test_a_signal_is_handled_while_another_loop_has_the_wakeup_fd(loop):
 @pytest.mark.parametrize(
     "kind", [KeyboardInterrupt, SystemExit, ZeroDivisionError]
 )
-def test_exceptions_of_a_python_handler_end_the_sleep(loop, kind):
+def test_exceptions_of_a_python_handler_end_the_sleep(loop, kind, in_thread):
+    handled = []
+
     def handler(*args):
-        raise kind("handler")
+        handled.append(True)
+        if len(handled) == 1:
+            raise kind("handler")
+
+    def kill():
+        # Again: a signal just before a poll is handled when the poll ends.
+        while not handled:
+            time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     far = loop.call_later(1000, print)
-    with (
-        python_handler(signal.SIGUSR1, handler),
-        kill_later(0.02, loop=loop),
-        pytest.raises(kind, match="handler"),
-    ):
-        loop.run_forever()
+    threads = []
+    loop.call_soon(lambda: threads.append(in_thread(kill)))
+    with python_handler(signal.SIGUSR1, handler):
+        with pytest.raises(kind, match="handler"):
+            loop.run_forever()
+        threads[0].join()
     far.cancel()
     assert not loop.is_running()
     assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
@@ -147,8 +132,8 @@ def test_closing_another_loop_leaves_the_handlers(loop_factory, loop_kind):
     old.add_signal_handler(signal.SIGUSR2, print)
     young.add_signal_handler(signal.SIGUSR1, young.stop)
     old.close()
-    with kill_later(0.01):
-        young.run_forever()
+    young.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+    young.run_forever()
     young.close()
 
 
