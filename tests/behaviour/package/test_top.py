@@ -61,14 +61,16 @@ def top(capsys):
 
 
 async def test_once_as_json(shown, top):
-    await asyncio.sleep(0.01)
-    code, out, err = top(shown, "--once", "--json")
-    assert (code, err) == (0, "")
-    found = json.loads(out)
+    metrics = {"sleep_time_ns": 0}
+    while metrics["sleep_time_ns"] == 0:  # as on a machine that is busy
+        await asyncio.sleep(0.01)
+        code, out, err = top(shown, "--once", "--json")
+        assert (code, err) == (0, "")
+        found = json.loads(out)
+        metrics = found["loops"][0]["metrics"]
     assert found["pid"] == os.getpid()
     assert found["loops"][0]["running"] is True
-    assert found["loops"][0]["metrics"]["sleep_time_ns"] >= 8e6
-    assert 0 < found["loops"][0]["metrics"]["utilization"] < 1
+    assert 0 < metrics["utilization"] < 1
 
 
 async def test_once_as_text(shown, top):
