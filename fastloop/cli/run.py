@@ -51,7 +51,10 @@ class Program:
     def check(self) -> None:
         """Raise Refused if it is a file that cannot be read."""
         if not self.how and not os.access(self.name, os.R_OK):
-            raise Refused(f"there is no program {self.name} that can be read")
+            hint = f"; a module is `-m {self.name}`" * self.name.isidentifier()
+            raise Refused(
+                f"there is no program {self.name} that can be read{hint}"
+            )
 
     def set_path(self) -> None:
         """Set the first entry of `sys.path`, as the interpreter would.

@@ -355,6 +355,10 @@ asyncio.run(main())
     ("words", "sentence"),
     [
         (["nope.py"], "there is no program nope.py that can be read"),
+        (
+            ["nope", "a"],
+            "there is no program nope that can be read; a module is `-m nope`",
+        ),
         (["-m"], "run -m needs one word more"),
         (
             ["-u", "prog.py"],
