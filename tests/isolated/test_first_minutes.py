@@ -114,12 +114,11 @@ def test_files_of_the_other_fastloop_are_named(unbuilt, other, text, told):
 def test_the_command_line_names_the_other_fastloop(unbuilt, other):
     # Its files replace ours, and are gone when it is uninstalled.
     (unbuilt / "fastloop" / "cli" / "__init__.py").write_text("")
-    command = (sys.executable, "-S", "-m", "fastloop", "info")
-    last, _ = fails(*command, cwd=unbuilt, PYTHONPATH="", status=2)
-    assert last.startswith("fastloop: the distribution `fastloop`, which")
-    shutil.rmtree(other)
-    last, _ = fails(*command, cwd=unbuilt, PYTHONPATH="", status=2)
-    assert last.startswith("fastloop: files of it are missing: `pip install")
+    for told in ("the distribution `fastloop`, which", "files of it are"):
+        command = (sys.executable, "-S", "-m", "fastloop", "info")
+        last, _ = fails(*command, cwd=unbuilt, PYTHONPATH="", status=2)
+        assert last.startswith(f"fastloop: {told}")
+        shutil.rmtree(other, ignore_errors=True)
 
 
 # -- the build ---------------------------------------------------------------
