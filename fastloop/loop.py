@@ -117,8 +117,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _watchdog: Watchdog | None = None
     #: Replaced as a whole, because another thread reads it without a lock.
     _recent_slow: tuple[SlowCallback, ...] = ()
-    #: The module that shows this loop on a socket, once it was asked to.
-    _metrics_socket: Any = None
     #: OpenTelemetry's adapter: gets each report and the task, if any, in the
     #: loop's thread or the watchdog's.
     _on_report: (
@@ -302,8 +300,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
             _asyncio_logger().debug("Close %r", self)
         self._close()
         self._selector = None
-        if self._metrics_socket is not None:
-            self._metrics_socket.forget(self)
         if self._watchdog is not None:
             self._watchdog.stop()
         self._executor_shutdown_called = True
@@ -462,7 +458,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if socket:
             from .observe import metrics_socket
 
-            self._metrics_socket = metrics_socket
             metrics_socket.show(self, None if socket is True else socket)
         if watchdog_s is not None:
             started = self._watchdog or watchdog.Watchdog(self)

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import json
 import os
-import select
 import socket
 import stat
 import sys
@@ -95,7 +94,6 @@ def _listen(path: str) -> socket.socket:
     except OSError:
         sock.close()
         raise
-    sock.setblocking(False)
     return sock
 
 
@@ -138,124 +136,77 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
     }
 
 
-class _Server:
-    """One socket, its thread, and the loops that it shows.
+class _Server(threading.Thread):
+    """The thread of one socket, and the loops that it shows."""
 
-    A loop's destructor may run in any thread, also in the server's, and calls
-    forget(), which takes the lock.  So no thread starts or joins the server's
-    while it owns the lock.
-    """
-
-    def __init__(self, path: str, loop: Loop) -> None:
+    def __init__(self, path: str) -> None:
+        super().__init__(name="fastloop-metrics", daemon=True)
         self.path = path
+        self.sock = _listen(path)
         # Always replaced as a whole: the thread reads it without a lock.
-        self._loops: tuple[weakref.ref[Loop], ...] = (weakref.ref(loop),)
-        self._thread = threading.Thread(
-            target=self._serve, name="fastloop-metrics", daemon=True
-        )
-        self._sock = _listen(path)
-        self._stop, self._stopped = socket.socketpair()
-
-    def start(self) -> None:
-        """Start the thread; OSError if that fails."""
-        try:
-            self._thread.start()
-        except RuntimeError as exc:  # too many threads, or Python exits
-            with _lock:
-                _servers.pop(self.path, None)
-                self.stop()
-            self.close()
-            raise OSError(errno.EAGAIN, str(exc)) from exc
+        self._loops: tuple[weakref.ref[Loop], ...] = ()
 
     def loops(self) -> list[Loop]:
-        """Return the loops that are still alive."""
+        """Return the loops that are open."""
         found = [reference() for reference in self._loops]
-        return [loop for loop in found if loop is not None]
+        return [
+            one for one in found if one is not None and not one.is_closed()
+        ]
 
     def add(self, loop: Loop) -> None:
         """Show a loop, unless it is shown already."""
-        if loop not in self.loops():
-            self._loops = (*self._loops, weakref.ref(loop))
+        loops = self.loops()
+        if loop not in loops:
+            self._loops = tuple(map(weakref.ref, [*loops, loop]))
 
-    def discard(self, loop: Loop) -> bool:
-        """Stop showing a loop; return whether others are left."""
-        left = [one for one in self.loops() if one is not loop]
-        self._loops = tuple(map(weakref.ref, left))
-        return bool(left)
+    def run(self) -> None:
+        """Answer each client, until the socket is shut down."""
+        while True:
+            try:
+                peer, _ = self.sock.accept()
+            except ConnectionError:
+                continue  # the client has disconnected
+            except OSError as exc:
+                if exc.errno in (errno.EINVAL, errno.EBADF):
+                    break
+                time.sleep(0.1)  # out of descriptors: it would fail again
+                continue
+            with peer:
+                self._answer(peer)
+        self.sock.close()
+
+    def _answer(self, peer: socket.socket) -> None:
+        peer.settimeout(_SEND_SECONDS)
+        try:
+            answer = json.dumps(self._describe()).encode() + b"\n"
+        except Exception:
+            # Of a program's own metrics(); the next client is served.
+            traceback.print_exc()
+            return
+        # A client may disconnect before the end.
+        with contextlib.suppress(OSError):
+            peer.sendall(answer)
+            # close() alone sends no EOF if a child was forked meanwhile: it
+            # has the descriptor too.
+            peer.shutdown(socket.SHUT_WR)
 
     def _describe(self) -> dict[str, Any]:
-        loops = [loop for loop in self.loops() if not loop.is_closed()]
         return {
             "fastloop": __version__,
             "python": sys.version.split()[0],
             "pid": os.getpid(),
             "program": sys.argv[0] if sys.argv else "",
             "time_ns": time.monotonic_ns(),
-            "loops": [describe_loop(loop) for loop in loops],
+            "loops": [describe_loop(loop) for loop in self.loops()],
         }
 
-    def _answer(self) -> None:
-        try:
-            peer, _ = self._sock.accept()
-        except (BlockingIOError, ConnectionError):
-            return  # the client has disconnected
-        except OSError:
-            time.sleep(0.1)  # out of descriptors: poll would spin
-            return
-        with peer:
-            peer.settimeout(_SEND_SECONDS)
-            try:
-                answer = json.dumps(self._describe()).encode() + b"\n"
-            except Exception:
-                # Of a program's own metrics(); the next client is served.
-                traceback.print_exc()
-                return
-            # A client may disconnect before the end.
-            with contextlib.suppress(OSError):
-                peer.sendall(answer)
-                # close() alone sends no EOF if a child was forked meanwhile:
-                # it has the descriptor too.
-                peer.shutdown(socket.SHUT_WR)
 
-    def _serve(self) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        poll.register(self._stopped, select.POLLIN)
-        stopped = self._stopped.fileno()
-        try:
-            while stopped not in dict(poll.poll()):
-                self._answer()
-        finally:
-            self._sock.close()
-            self._stopped.close()
-
-    def stop(self) -> None:
-        """Remove the socket and tell the thread to end; do not wait for it."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-        # close() alone would not wake the thread if a child was forked
-        # meanwhile: it has the descriptor too.
-        with contextlib.suppress(OSError), self._stop:
-            self._stop.shutdown(socket.SHUT_WR)
-
-    def join(self) -> None:
-        """Wait for the thread, for a limited time: it ends by itself."""
-        if self._thread is not threading.current_thread():
-            self._thread.join(2 * _SEND_SECONDS)
-
-    def close(self) -> None:
-        """Close the descriptors of a server whose thread does not run."""
-        self._sock.close()
-        self._stop.close()
-        self._stopped.close()
-
-
-_lock = threading.RLock()
+_lock = threading.Lock()
 _servers: dict[str, _Server] = {}
 
 
 def show(loop: Loop, path: str | None) -> None:
-    """Show a loop on the socket of a path.
+    """Show a loop on the socket of a path, until the process ends.
 
     None selects the default path.  Raises OSError if it cannot be opened.
     """
@@ -265,49 +216,38 @@ def show(loop: Loop, path: str | None) -> None:
         where = os.path.abspath(path.replace("{pid}", str(os.getpid())))
     with _lock:
         server = _servers.get(where)
-        is_new = server is None
         if server is None:
             if path is None:
                 _make_folder(where)
             _remove_stale(where)
-            server = _servers[where] = _Server(where, loop)
+            server = _Server(where)
+            try:
+                server.start()
+            except RuntimeError as exc:  # too many threads, or Python exits
+                server.sock.close()
+                os.unlink(where)
+                raise OSError(errno.EAGAIN, str(exc)) from exc
+            _servers[where] = server
         server.add(loop)
-    if is_new:
-        server.start()
-
-
-def forget(loop: Loop) -> None:
-    """Stop showing a loop; stop the servers of which it was the last loop."""
-    ended = []
-    with _lock:
-        for path, server in list(_servers.items()):
-            if not server.discard(loop) and path in _servers:
-                del _servers[path]
-                # Under the lock: show() may use the path as soon as it has it.
-                server.stop()
-                ended.append(server)
-    # Not under the lock: the thread may run a destructor that calls forget().
-    for server in ended:
-        server.join()
 
 
 def _stop_all() -> None:
-    """Remove the sockets of loops that were never closed."""
-    with _lock:
-        left = list(_servers.values())
-        _servers.clear()
-        for server in left:
-            server.stop()
-    for server in left:
-        server.join()
+    """Remove the sockets, and end their threads, which takes no long time."""
+    for server in _servers.values():
+        with contextlib.suppress(OSError):
+            os.unlink(server.path)
+        with contextlib.suppress(OSError):
+            server.sock.shutdown(socket.SHUT_RDWR)  # ends accept(), on Linux
+        server.join(_SEND_SECONDS)
+    _servers.clear()
 
 
 def _forget_parents() -> None:
     """In a forked child, drop the parent's servers; it still runs them."""
     global _lock
-    _lock = threading.RLock()
+    _lock = threading.Lock()
     for server in _servers.values():
-        server.close()
+        server.sock.close()
     _servers.clear()
 
 

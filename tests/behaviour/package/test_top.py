@@ -22,7 +22,7 @@ from patience import PATIENCE
 import fastloop
 from fastloop import cli
 from fastloop.metrics import LoopMetrics
-from fastloop.observe import reading
+from fastloop.observe import metrics_socket, reading
 from fastloop.observe.metrics_socket import describe_loop
 from fastloop.observe.top import _fitted, _text
 
@@ -32,7 +32,8 @@ pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 @pytest.fixture
 def path(tmp_path):
     """Return the path for a socket."""
-    return str(tmp_path / "loops.sock")
+    yield str(tmp_path / "loops.sock")
+    metrics_socket._stop_all()
 
 
 @pytest.fixture
@@ -187,14 +188,12 @@ def test_top_ends_with_ctrl_c(shown, terminal):
     assert (process.returncode, err) == (0, b"")
 
 
-def test_the_end_of_the_process_is_a_one_line_error(
-    loop, shown, top, monkeypatch
-):
+def test_the_end_of_the_process_is_a_one_line_error(shown, top, monkeypatch):
     reads = itertools.count()
 
     def read(*arguments):
         if next(reads) == 3:
-            loop.close()
+            metrics_socket._stop_all()
         return reading.read(*arguments)
 
     monkeypatch.setattr("fastloop.observe.top.read", read)
