@@ -425,8 +425,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         socket opens a Unix socket on which the process's loops show their
         metrics to ``fastloop top``.  Only this user can read it.  It is a
         path, in which ``{pid}`` stands for the process id, or True for a path
-        that ``top PID`` finds.  The socket is removed when the last of these
-        loops is closed.
+        that ``top PID`` finds.  The socket is removed when the process
+        ends.
 
         watchdog_s starts a thread that reports each callback which runs for
         that many seconds, once and while it runs: to asyncio's log with the
