@@ -100,13 +100,13 @@ def say(text: str) -> None:
 
 
 def find_loops(
-    wanted: str | None, hint: str = ""
+    wanted: str | None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the version of each loop that can be raced, by name, and why
     others cannot.
 
-    Says on stderr which are left out, with the hint.  Raises ValueError for
-    a name that is not known.
+    Says on stderr which are left out.  Raises ValueError for a name that is
+    not known.
     """
     names = [name.strip() for name in (wanted or "").split(",") if name]
     for name in names:
@@ -124,7 +124,7 @@ def find_loops(
         else:
             say(f"without {name}: {answer['error']}")
     if absent:
-        say(f"not installed here: {', '.join(absent)}{hint}")
+        say(f"not installed here, but by `make race`: {', '.join(absent)}")
     return found, without
 
 
@@ -159,7 +159,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.start = time.monotonic()
-        self.one_line = sys.stderr.isatty()
 
     def __call__(
         self, done: int, total: int, case: case.Case, loop: str, answer: dict
@@ -172,16 +171,9 @@ class Progress:
         else:
             value = answer["figures"].get(row.key, {}).get("figure")
             result = f"{report.short(value)} {row.unit}"
-        line = (
+        say(
             f"[{done}/{total}] {case.name} {loop} {result} ({left:.0f} s left)"
         )
-        if self.one_line:
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
-            end = "\n" if done == total or "error" in answer else ""
-            sys.stderr.write(f"\r\x1b[K{line[: width - 1]}{end}")
-            sys.stderr.flush()
-        else:
-            say(line)
 
 
 def settings_of(args: argparse.Namespace) -> schedule.Settings:
@@ -208,9 +200,7 @@ def prepare(
     Raises ValueError for what the command line names wrongly.
     """
     cases = case.pick_cases(known, args.cases)
-    # The race itself, which writes a report, has what this Python can have.
-    hint = " (`make race` has them)" if args.quick and not args.results else ""
-    found, without_loops = find_loops(args.loops, hint)
+    found, without_loops = find_loops(args.loops)
     facts = machine.facts()
     facts["loops"] = found
     facts["without_loops"] = without_loops
@@ -303,11 +293,11 @@ def write(args: argparse.Namespace, data: dict) -> None:
 
 def closing(args: argparse.Namespace, data: dict) -> list[str]:
     """Return the last lines: the main rows, the chart, where to read on."""
-    drawn = f"The chart is {args.chart}-light.svg."
+    drawn = f"{args.chart}-light.svg"
     return [
         "",
         *words.in_short(data),
-        *([drawn] if args.chart else []),
+        *([f"The chart is {drawn}."] if Path(drawn).exists() else []),
         "benchmarks/README.md explains the rows.",
     ]
 
