@@ -123,7 +123,7 @@ def listening(path):
     ],
 )
 def test_only_a_stale_socket_is_replaced(loop, path, before, name, text):
-    at = Path(path).with_name(name)
+    at = Path(path).parent / name
     wrong = pytest.raises(OSError, match=text)
     with contextlib.closing(before(at)):
         was_there = at.exists()
