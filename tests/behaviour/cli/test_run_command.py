@@ -12,8 +12,9 @@ import sys
 import zipfile
 
 import pytest
-from cli_helpers import interrupt
+from cli_helpers import interrupt, one_sentence
 
+from fastloop import cli
 from fastloop.cli.commands import wrapped
 
 KIND = """
@@ -354,29 +355,28 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["nope.py"], "there is no program nope.py that can be read"),
+        (["bnech"], "there is no command 'bnech'; --help lists the commands."),
         (
-            ["nope", "a"],
+            ["run", "nope.py"],
+            "there is no program nope.py that can be read",
+        ),
+        (
+            ["run", "nope", "a"],
             "there is no program nope that can be read; a module is `-m nope`",
         ),
-        (["-m"], "run -m needs one word more"),
+        (["run", "-m"], "run -m needs one word more"),
         (
-            ["-u", "prog.py"],
+            ["run", "-u", "prog.py"],
             "run knows no option -u; options of Python come first, as in "
             "`python -X dev -m fastloop run`",
         ),
-        ([], "run needs a program: prog.py, -m module, -c code"),
+        (["run"], "run needs a program: prog.py, -m module, -c code"),
     ],
-    ids=str,
+    ids=" ".join,
 )
-def test_no_program_is_one_sentence(fastloop_command, words, sentence):
-    assert fastloop_command.refused("run", *words) == sentence
-
-
-def test_an_unknown_command_is_one_sentence(fastloop_command):
-    assert fastloop_command.refused("bnech") == (
-        "there is no command 'bnech'; --help lists the commands."
-    )
+def test_a_refusal_is_one_sentence(capsys, words, sentence):
+    assert cli.main(words) == 2
+    assert one_sentence(capsys.readouterr().err) == sentence
 
 
 def test_importing_fastloop_does_not_import_the_command_line(
