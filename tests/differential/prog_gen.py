@@ -371,29 +371,6 @@ class Chance:
 
     # -- the loop -----------------------------------------------------------
 
-    def draw_child(self, n: int) -> list[Any]:
-        """A process; see prog_children.py."""
-
-        def writes() -> list[Any]:
-            made = self.draw_write(n)
-            return [op for op in made if op[0] == "write"]
-
-        script: list[Any] = []
-        for _ in range(self.rng.randint(0, 4)):
-            script.append(
-                self.rng.choice(
-                    [
-                        ("feed", *self.sizes()),
-                        ("feed", *self.few()),
-                        ("turn", self.rng.randint(1, 4)),
-                        ("end",),
-                        ("close",),
-                        ("signal", self.rng.choice([9, 15]), writes()),
-                    ]
-                )
-            )
-        return [("child", writes(), script)]
-
     def draw_chain(self, n: int) -> list[Any]:
         """Timers of no delay, one set by the other, which take long."""
         chain: list[Any] = []
@@ -586,7 +563,6 @@ WEIGHTS = {
     "jobs": 2,
     "signal": 2,
     "other_loop": 1,
-    "child": 2,
     "datagrams": 5,
 }
 

@@ -103,12 +103,11 @@ class TransportOps:
         finally:
             os.sendfile = send
 
-    def look_for_overtaking(self, event: str = "") -> None:
+    def look_for_overtaking(self) -> None:
         """See that no later byte arrived while an earlier one has not.
 
         Of the last writes of a callback: what a transport says it has sent is
-        visible, or nothing that was written later is.  An event is as good
-        as bytes that were written now.
+        visible, or nothing that was written later is.
         """
         # asyncio's own transports overtake corked writes.
         recent = [
@@ -117,7 +116,7 @@ class TransportOps:
             if link.kind == "sock" or link.conf.get("own") != "calls"
         ]
         links = {link.index for link, _ in recent}
-        if self.loose or len(links) + bool(event) < 2:
+        if self.loose or len(links) < 2:
             return
         missing: Link | None = None  # has bytes that B cannot see
         for link, end in recent:
@@ -132,10 +131,6 @@ class TransportOps:
                 return
             if here < end and end - here < FEW and not waits(link):
                 missing = link
-        if event and missing is not None:
-            self.problem(
-                f"{event} before bytes of link {missing.index} were sent"
-            )
 
     def op_eof(self, number: int) -> None:
         link = self.usable(number)

@@ -25,7 +25,6 @@ from collections.abc import Callable
 from typing import Any
 
 import prog_pool
-from prog_children import ChildOps
 from prog_datagrams import DatagramOps
 from prog_ends import Link, Provoked, around, kind_of
 from prog_links import helper, open_link, renew_helpers
@@ -51,7 +50,6 @@ class World(
     LoopOps,
     DatagramOps,
     TaskOps,
-    ChildOps,
     ReuseOps,
 ):
     """One program on one loop."""
@@ -83,7 +81,6 @@ class World(
         self.start_loop_ops()
         self.start_datagram_ops()
         self.start_task_ops()
-        self.start_child_ops()
         self.start_reuse_ops()
 
     def __repr__(self) -> str:
@@ -245,7 +242,6 @@ class World(
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=PATIENCE)
         await self.finish_task_ops()
-        await self.finish_child_ops()
         await self.finish_reuse_ops()
         await self.finish_loop_ops()
         jobs = []

@@ -82,3 +82,27 @@ def test_a_loop_in_another_thread(loop_factory):
     thread.start()
     thread.join(PATIENCE)
     assert found == ["1"]
+
+
+class Look:
+    """The name of a folder, which receives when it is used."""
+
+    def __init__(self, sock):
+        self.sock, self.seen = sock, b""
+
+    def __fspath__(self):
+        self.seen += self.sock.recv(100)
+        return "/"
+
+
+@pytest.mark.parametrize("kind", ["tcp-client"])
+async def test_what_was_written_is_sent_before_a_process_starts(
+    transport_pair,
+):
+    """The process may be the one that needs it."""
+    c = await transport_pair()
+    c.transport.write(b"before")
+    look = Look(c.peer.sock)
+    child = await asyncio.create_subprocess_exec("true", cwd=look)
+    assert await child.wait() == 0
+    assert look.seen == b"before"
