@@ -1,4 +1,4 @@
-"""asyncpg against a PostgreSQL server of the tests' own."""
+"""asyncpg and psycopg against a PostgreSQL server of the tests' own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import io
 
 import pytest
+from interop_process import CERTS
 
 pytest.importorskip("asyncpg", reason="asyncpg is not installed")
 
@@ -125,3 +126,38 @@ async def test_lost_connection(pg):
         assert one.is_closed()
     with pytest.raises(ConnectionRefusedError):
         await asyncpg.connect(**{**pg, "port": 1})
+
+
+async def test_psycopg(dsn):
+    """A pipeline, COPY both ways, a notification, a cancelled query."""
+    psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+    where = {key: dsn[key] for key in ("host", "port", "user")}
+    where |= {"dbname": "postgres", "sslmode": "disable"}
+    if tls := bool(dsn.get("ssl")):
+        where |= {"sslmode": "verify-full", "sslrootcert": CERTS / "ca.pem"}
+    async with await psycopg.AsyncConnection.connect(
+        **where, autocommit=True
+    ) as conn:
+        cursor = await conn.execute(
+            "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        )
+        assert await cursor.fetchone() == (tls,)
+        query, numbers = "select %s::int", [(i,) for i in range(500)]
+        async with conn.pipeline():
+            cursors = [await conn.execute(query, n) for n in numbers]
+        assert [await each.fetchone() for each in cursors] == numbers
+        await conn.execute("create temp table t (n int)")
+        async with cursor.copy("copy t from stdin") as copy:
+            for n in numbers * 40:
+                await copy.write_row(n)
+        async with cursor.copy("copy t to stdout") as copy:
+            rows = [int(row[0]) async for row in copy.rows()]
+        assert rows == list(range(500)) * 40
+        await conn.execute("listen news")
+        await conn.execute("notify news, 'one'")
+        notices = conn.notifies(stop_after=1)
+        assert [notice.payload async for notice in notices] == ["one"]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(conn.execute("select pg_sleep(600)"), 0.05)
+        cursor = await conn.execute("select 1")
+        assert await cursor.fetchone() == (1,)

@@ -1,4 +1,4 @@
-"""redis-py's asyncio client against a redis-server of the tests' own."""
+"""redis-py and FastStream against a redis-server of the tests' own."""
 
 from __future__ import annotations
 
@@ -104,3 +104,34 @@ async def test_server_that_hangs_up(redis_server):
     async with redis.Redis(port=1, retry=None) as client:
         with pytest.raises(redis.ConnectionError):
             await client.ping()
+
+
+async def test_faststream(redis_server):
+    """Messages through a chain of two subscribers, and a request."""
+    reason = "FastStream is not installed"
+    faststream = pytest.importorskip("faststream.redis", reason=reason)
+    url = f"redis://127.0.0.1:{redis_server.port}"
+    broker = faststream.RedisBroker(url, logger=None)
+    got = asyncio.Queue()
+
+    @broker.subscriber("in")
+    @broker.publisher("out")
+    async def double(number: int) -> int:
+        return number * 2
+
+    @broker.subscriber("out")
+    async def keep(number: int) -> None:
+        got.put_nowait(number)
+
+    @broker.subscriber("negate")
+    async def negate(number: int) -> int:
+        return -number
+
+    async with broker:
+        await broker.start()
+        for i in range(200):
+            await broker.publish(i, "in")
+        numbers = [await got.get() for _ in range(200)]
+        assert sorted(numbers) == list(range(0, 400, 2))
+        answer = await broker.request(7, "negate")
+        assert await answer.decode() == -7

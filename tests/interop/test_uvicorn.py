@@ -8,6 +8,7 @@ ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import signal
@@ -140,4 +141,24 @@ def test_stops_while_a_client_is_connected(uvicorn):
 def test_interrupt_ends_it(uvicorn):
     child, _port = uvicorn()
     assert child.stop(signal.SIGINT) in (0, -signal.SIGINT)
+    assert "lifespan ends" in child.log
+
+
+@pytest.mark.parametrize("command", ["run", "dev"])
+def test_fastapis_own_command_serves_under_run(start, command):
+    """`dev` serves in a child, which it starts again if a file changes."""
+    pytest.importorskip("fastapi_cli", reason="fastapi-cli is not installed")
+    child = start(
+        *("-m", "fastloop", "run", "-m", "fastapi", command),
+        *("fastapi_app.py", "--host", "127.0.0.1", "--port", "0"),
+    )
+    port = int(child.wait_for(READY)[1])
+    child.wait_for("startup complete")
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    while conn.sock is None:  # that child listens only now
+        with contextlib.suppress(ConnectionRefusedError):
+            conn.connect()
+    assert json.loads(ask(conn, "GET", "/"))["loop"] == "fastloop"
+    conn.close()
+    assert child.stop(signal.SIGINT) == 0
     assert "lifespan ends" in child.log
