@@ -227,6 +227,8 @@ def _starter(frame: FrameType | None) -> str:
         place = f"{file}:{frame.f_lineno}"
         if file.startswith((_OWN, "<frozen ")):
             pass
+        elif file == "<string>" and _is_child():
+            pass  # multiprocessing's `-c`
         elif "-packages/" in file:  # Debian's are dist-packages
             first = first or place
         elif not file.startswith(_STANDARD):

@@ -297,6 +297,21 @@ def test_a_child_process_does_not_repeat_what_its_parent_tells(
     assert done.stderr.count(" did not run on ") == 1
 
 
+def test_a_spawned_process_names_the_package_that_ran_its_loop(
+    fastloop_command,
+):
+    (fastloop_command.folder / "site-packages").mkdir()
+    fastloop_command.write("site-packages/library.py", OTHER)
+    spawn = (
+        "import multiprocessing, sys\nsys.path.append('site-packages')\n"
+        "import library\ncontext = multiprocessing.get_context('spawn')\n"
+        "child = context.Process(target=library.other)\n"
+        "child.start()\nchild.join()"
+    )
+    done = fastloop_command("run", "-c", spawn)
+    assert "site-packages/library.py:8" in done.stderr
+
+
 @pytest.mark.parametrize(
     "end",
     [
