@@ -20,10 +20,10 @@ import re
 import sys
 import time
 
-__all__ = ["HOST", "SHARES", "main"]
+from .worker import HOST
 
-#: The address that servers listen on while they are measured.
-HOST = "127.0.0.1"
+__all__ = ["SHARES", "main"]
+
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 #: Seconds to wait for the answers to what was asked.
 _GRACE = 2.0

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 
-from .client import HOST, SHARES
+from .client import SHARES
 from .commands import Refused
 from .info import processors
 from .processes import Child, Processes, worker_command
 from .program import Race
+from .worker import HOST
 
 __all__ = ["HttpRace"]
 
@@ -130,8 +131,8 @@ class HttpRace(Race):
     def _server(self, kind: str) -> Iterator[tuple[Child, int]]:
         self._forget()
         port = _free_port()
-        words = (kind, port, self._report, self._cpu, self.app)
-        child = self._processes.start(worker_command("serve", *words))
+        words = (kind, self._report, port, self._cpu, self.app)
+        child = self._processes.start(worker_command("worker.serve", *words))
         try:
             self._wait_for(child, kind, port)
             self._ask_once(kind, port)
@@ -184,7 +185,7 @@ class HttpRace(Race):
         words = (port, self.path, self._connections, seconds, rate)
         # Without options, such as -X dev, which are for what is measured.
         command = worker_command(
-            "client", *words, int(self._spins), options=False
+            "client.main", *words, int(self._spins), options=False
         )
         with open(self._processes.folder / "load", "w+") as out:
             child = self._processes.start(command, stdout=out)

@@ -36,18 +36,19 @@ _END, _LINES, _COLUMNS = 2**16, 5, 300
 
 
 def worker_command(
-    module: str, *words: object, options: bool = True
+    function: str, *words: object, options: bool = True
 ) -> list[str]:
-    """Return the command that runs main() of a module of this package.
+    """Return the command that runs MODULE.FUNCTION of this package.
 
     ``options``: with the options of this process's interpreter.
     Not by -m: `__main__` is to be the user's program.  The current folder is
     not on the path of its imports, and the folder of this package is the last.
     """
+    module, _, name = function.partition(".")
     code = (
         "import sys; sys.flags.safe_path or sys.path.pop(0); "
         f"sys.path.append({HOME!r}); "
-        f"from fastloop.cli.{module} import main; sys.path.pop(); main()"
+        f"from fastloop.cli.{module} import {name}; sys.path.pop(); {name}()"
     )
     given = _private.python_options() if options else []
     return [sys.executable, *given, "-c", code, *map(str, words)]

@@ -84,7 +84,7 @@ class ProgramRace(Race):
         self._forget()
         words = self.program.command()
         child = self._processes.start(
-            worker_command("worker", kind, self._report, *words)
+            worker_command("worker.run_program", kind, self._report, *words)
         )
         status = child.finish(self._limit)
         if child.seconds > self._limit:

@@ -1,10 +1,8 @@
-"""The process that a program is measured in.
+"""The processes that a program is measured in, and that serve a web one.
 
-    KIND REPORT PROGRAM...
-
-The program becomes `__main__` on that kind of loop.  At its end REPORT has a
-dict: peak memory in bytes, and whether there is a GIL.  REPORT.ran has the
-time when a loop of the kind first ran.
+The words of both begin with KIND and REPORT.  At the end REPORT has a dict:
+peak memory in bytes, and whether there is a GIL.  REPORT.ran has the time when
+a loop of the kind first ran.
 """
 
 from __future__ import annotations
@@ -15,8 +13,14 @@ from contextlib import suppress
 
 from .run import parse
 
-__all__ = ["RAN", "has_gil", "main", "report_at_exit"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
+__all__ = ["HOST", "RAN", "has_gil", "run_program", "serve"]
+
+#: The address that servers listen on while they are measured.
+HOST = "127.0.0.1"
 #: What the name of the file beside REPORT ends in.
 RAN = ".ran"
 
@@ -43,7 +47,15 @@ def has_gil() -> bool:
     return has
 
 
-def report_at_exit(path: str) -> None:
+def _begin(kind: str, report: str) -> None:
+    """Have loops of a kind, and report at the end."""
+    from .default_loop import set_default_loop
+
+    set_default_loop(kind, f"{report}{RAN}")
+    _report_at_exit(report)
+
+
+def _report_at_exit(path: str) -> None:
     """Have this process, and no child of it, write REPORT when it ends."""
     import atexit
 
@@ -58,13 +70,46 @@ def report_at_exit(path: str) -> None:
     atexit.register(write)
 
 
-def main() -> None:
-    """Become the program; see the module."""
+def run_program() -> None:
+    """Become a program: KIND REPORT PROGRAM..."""
     kind, report, *words = sys.argv[1:]
     program = parse(words)
     program.set_path()
-    from .default_loop import set_default_loop
-
-    set_default_loop(kind, f"{report}{RAN}")
-    report_at_exit(report)
+    _begin(kind, report)
     program.become()
+
+
+def serve() -> None:
+    """Serve an application on uvicorn until SIGTERM: KIND REPORT PORT CPU APP.
+
+    CPU is the processor to stay on, or "".
+    """
+    import asyncio
+    import signal
+
+    kind, report, port, cpu, app = sys.argv[1:]
+    if cpu:
+        os.sched_setaffinity(0, {int(cpu)})
+    _begin(kind, report)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    sys.path.insert(0, os.getcwd())
+    sys.argv[1:] = []
+    target = _load(app)
+    import uvicorn
+
+    config = uvicorn.Config(
+        target, host=HOST, port=int(port), log_level="error", access_log=False
+    )
+    asyncio.run(uvicorn.Server(config).serve())
+
+
+def _load(app: str) -> Any:
+    from importlib import import_module
+
+    module, _, names = app.partition(":")
+    found: Any = import_module(module)
+    for name in names.split("."):
+        if not hasattr(found, name):
+            sys.exit(f"{module} has no {names}")
+        found = getattr(found, name)
+    return found
