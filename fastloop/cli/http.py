@@ -234,13 +234,9 @@ def _take_processors() -> str:
 
 
 def _cpu_of(pid: int) -> float:
-    """Return the CPU seconds of a server, to 10 ms; 0.0 where none tells.
-
-    Those of its processes that have ended count.
-    """
+    """Return the CPU seconds of a process; 0.0 where the system has none."""
+    clock = ~pid << 3 | 2  # as clock_getcpuclockid() makes it
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
+        return time.clock_gettime(clock)
     except OSError:
-        return 0.0  # no Linux
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return 0.0
