@@ -456,9 +456,11 @@ stage(
 )
 stage(
     "upstream",
-    "uvicorn's, websockets' tests",
-    "python tests/interop/upstream_suites.py",
+    "the suites of other projects",
+    # Without second looks at whole suites: each looks twice at a test.
+    f"{PYTEST} tests/interop/upstream_suites.py --reruns 0",
     part="interop",
+    limit=3600,
 )
 stage(
     "lint-all",

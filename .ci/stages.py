@@ -104,7 +104,7 @@ class Stage:
         reason = skip.get("message") or "no reason"
         if skip.get("type") != "pytest.xfail":
             self.skips[re.sub(r"\s+", " ", reason)] += 1
-        if self.name == "interop":
+        if self.name in ("interop", "upstream"):
             self.fail(f"skipped here, where none may be: {reason}")
 
 

@@ -1,174 +1,130 @@
-"""uvicorn's and websockets' own test suites, on asyncio and on fastloop.
+"""The own test suites of other projects, on asyncio and on fastloop.
 
-    upstream_suites.py [SUITE...]      uvicorn, websockets; default: both
+    python -m pytest -o faulthandler_timeout=0 tests/interop/upstream_suites.py
 
-Each suite runs twice, in an environment of its own in a temporary folder; a
-test that passes on asyncio has to pass on fastloop.  What differs is run
-again, alone, on both: only a difference that repeats counts, the rest is
-printed as wavering.  The exit status is 1 if one counts, or if a suite did
-not run.  The counts go to ``build/conformance/upstream-SUITE.json``, for
+`upstream_suites.toml` is the table of the suites, `upstream_suites.txt` pins
+what they need.  Each runs twice.  A test that passes on asyncio has to pass on
+fastloop, unless its row in `differs` has the reason why it does not; then it
+has to fail.  What differs runs again, alone, on both: only a difference that
+repeats counts.  A run on fastloop that makes no loop fails.
+
+The counts go to ``build/conformance/upstream-SUITE.json``, for
 ``tests/conformance/table.py``.
-
-Sources are pinned and checked by hash: uvicorn's is its source distribution
-on PyPI; websockets' distributions carry no test of its asyncio code, so that
-one is Debian's copy of the release, out of its pool.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
-import textwrap
+import tomllib
 import urllib.request
-import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass, field
+import venv
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-TOP = Path(__file__).resolve().parents[2]
+import pytest
+
+HERE = Path(__file__).parent
+TOP = HERE.parents[1]
 OUT = TOP / "build" / "conformance"
+CACHE = Path(
+    os.environ.get("FASTLOOP_CACHE") or Path.home() / ".cache" / "fastloop"
+)
 KINDS = ("asyncio", "fastloop")
-COMMON = (
-    "pytest==9.2.0",
-    "pytest-timeout==2.4.0",
-    "pytest-xdist[psutil]==3.8.0",
+SUITES: dict[str, dict[str, Any]] = tomllib.loads(
+    (HERE / "upstream_suites.toml").read_text()
 )
+#: A suite's own options ask for coverage, and for other numbers of workers.
+PYTEST = "-m pytest -o addopts= -p no:cacheprovider --timeout=120"
+#: Seconds that a suite may take.
+LIMIT = 1200
 
 
-@dataclass
-class Suite:
-    """A suite: where it comes from, what it needs, how it is called."""
-
-    name: str
-    version: str
-    archive: str
-    sha256: str
-    folder: str
-    requirements: tuple[str, ...]
-    arguments: tuple[str, ...]
-    debian: str = ""
-    path: tuple[str, ...] = ()
-    #: Modules the run on fastloop finds first.
-    shims: dict[str, str] = field(default_factory=dict)
-
-
-SUITES = (
-    Suite(
-        name="uvicorn",
-        version="0.54.0",
-        archive="uvicorn-0.54.0.tar.gz",
-        sha256="a2e33cbfaa0306f8e6b0c13e0cb89d7d"
-        "7a2da3e62b90c66e18c33d9807b28620",
-        folder="uvicorn-0.54.0",
-        requirements=(
-            "PyYAML==6.0.3",
-            "a2wsgi==1.10.10",
-            "click==8.5.1",
-            "cryptography==50.0.2",
-            "h11==0.16.0",
-            "httptools==0.9.0",
-            "httpx2==2.16.2",
-            "pytest-mock==3.15.1",
-            "python-dotenv==1.2.4",
-            "trustme==1.2.1",
-            "watchfiles==1.3.0",
-            "websockets==17.4",
-            "wsproto==1.3.2",
-            "zttp==0.0.35",
-        ),
-        arguments=(
-            "--ignore=tests/benchmarks",
-            # It wants its loop to come from the module uvloop.
-            "--deselect=tests/test_auto_detection.py::test_loop_auto",
-            "tests",
-        ),
-        # What uvicorn takes where a program names no loop.
-        shims={"uvloop.py": "from fastloop import *\n"},
-    ),
-    Suite(
-        name="websockets",
-        version="15.0.1",
-        archive="python-websockets_15.0.1.orig.tar.gz",
-        sha256="8451495265af3e368f794c4dc15c99ce"
-        "90c771d95560f542bff8c64b5455af3b",
-        folder="websockets-15.0.1",
-        requirements=("werkzeug==3.1.9",),
-        arguments=("tests/asyncio", "tests/legacy"),
-        debian="pool/main/p/python-websockets",
-        path=("src",),
-    ),
-)
-
-
-def say(text: str) -> None:
-    """Print a line at once."""
-    print(f"upstream: {text}", flush=True)
-
-
-def command(*words: object, cwd: Path | None = None) -> None:
-    """Run a command that has to succeed; its output shows when it fails."""
+def command(*words: object) -> str:
+    """Run a command that has to succeed; return its output."""
     done = subprocess.run(
-        [str(word) for word in words],
-        cwd=cwd,
+        list(map(str, words)),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    if done.returncode:
-        sys.exit(f"upstream: {words}\n{done.stdout}")
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
-def fetch_from_debian(suite: Suite, folder: Path) -> None:
-    """Get a source package's tarball from the Debian mirror apt uses."""
-    words = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
-    mirrors = subprocess.check_output(words, text=True).split()
-    mirror = next(
-        (m for m in mirrors if m.endswith("/debian/")),
-        "http://deb.debian.org/debian/",
-    )
-    url = f"{mirror}{suite.debian}/{suite.archive}"
-    urllib.request.urlretrieve(url, folder / suite.archive)
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """The interpreter of an environment that has what the suites need."""
+    pins = HERE / "upstream_suites.txt"
+    name = hashlib.sha256(pins.read_bytes()).hexdigest()[:16]
+    folder = CACHE / "suites" / name
+    python = folder / "bin" / "python"
+    ready = folder / "ready"
+    if not ready.exists():
+        venv.create(folder, clear=True, with_pip=True)
+        command(python, "-m", "pip", "-q", "install", "--no-deps", "-r", pins)
+        ready.touch()
+    return python
 
 
-def fetch_from_pypi(suite: Suite, folder: Path) -> None:
-    """Get a source distribution with pip, which checks the hash too."""
-    wanted = folder / "wanted.txt"
-    wanted.write_text(
-        f"{suite.name}=={suite.version} --hash=sha256:{suite.sha256}\n"
-    )
+def fetch(name: str, suite: dict[str, Any], folder: Path) -> None:
+    """Get a suite's archive: its distribution on PyPI, or out of Debian's
+    pool if that distribution has no tests.
+    """
+    if "debian" in suite:
+        url = f"http://deb.debian.org/debian/pool/main/{suite['debian']}"
+        urllib.request.urlretrieve(url, folder / Path(url).name)
+        return
     command(
         *(sys.executable, "-m", "pip", "-q", "download", "--no-deps"),
-        *("--no-binary", suite.name, "-d", folder, "-r", wanted),
+        *("--no-binary", name, "-d", folder, f"{name}=={suite['version']}"),
     )
 
 
-def fetch(suite: Suite, folder: Path) -> Path:
-    """The suite's unpacked source, once its hash is right."""
-    (fetch_from_debian if suite.debian else fetch_from_pypi)(suite, folder)
-    archive = folder / suite.archive
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != suite.sha256:
-        sys.exit(f"upstream: {suite.archive} has the sha256 {found}")
+@pytest.fixture
+def source(name: str, suite: dict[str, Any]) -> Path:
+    """A suite's source, unpacked anew."""
+    folder = CACHE / "suites" / f"{name}-{suite['version']}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob("*.tar.gz")):
+        fetch(name, suite, folder)
+    (archive,) = folder.glob("*.tar.gz")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == suite["sha256"]
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
-    return folder / suite.folder
+        return folder / packed.getnames()[0].partition("/")[0]
+
+
+@pytest.fixture
+def server(suite: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    """The server of conftest.py that a suite needs, if it needs one."""
+    return "server" in suite and request.getfixturevalue(suite["server"])
 
 
 @dataclass
 class Run:
-    """What runs a suite's tests on either loop."""
+    """What runs a suite's tests on either loop; call it."""
 
-    suite: Suite
+    suite: dict[str, Any]
     source: Path
     python: Path
+    server: Any
     folder: Path
-    workers: str
+    #: What the last run printed.
+    log: str = ""
+
+    def text(self, text: str) -> str:
+        """A text of the table, with the address of its server."""
+        return text.format(**vars(self.server)) if self.server else text
 
     def environment(self, kind: str) -> dict[str, str]:
         """The variables of a run; fastloop is this tree's.
@@ -176,159 +132,97 @@ class Run:
         The package alone: the metadata that builds leave beside it would
         have pytest load the plugin a second time.
         """
-        shims = self.folder / "shims"
-        shims.mkdir(exist_ok=True)
-        for name, text in self.suite.shims.items():
-            (shims / name).write_text(text)
-        package = shims / "fastloop"
-        if not package.exists():
+        own = {k: v for k, v in os.environ.items() if k[:6] != "PYTEST"}
+        own |= {k: self.text(v) for k, v in self.suite.get("env", {}).items()}
+        own["PATH"] = f"{self.python.parent}{os.pathsep}{own['PATH']}"
+        path = self.folder / kind
+        path.mkdir(exist_ok=True)
+        package = path / "fastloop"
+        if kind == "fastloop" and not package.exists():
             package.symlink_to(TOP / "fastloop", target_is_directory=True)
-        paths = [str(self.source / name) for name in self.suite.path]
-        if kind == "fastloop":
-            paths.append(str(shims))
-        env = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
-        return {**env, "PYTHONPATH": os.pathsep.join(paths)}
+            # What a program takes that looks for uvloop by itself.
+            if self.suite.get("uvloop"):
+                (path / "uvloop.py").write_text("from fastloop import *\n")
+        return {**own, "PYTHONPATH": f"{path}{os.pathsep}{self.source}/src"}
 
-    def __call__(
-        self, kind: str, *tests: str, workers: str = "0"
-    ) -> dict[str, str]:
-        """Run tests on a loop; outcome of each by its name."""
-        report = self.folder / f"{kind}.xml"
+    def __call__(self, kind: str, workers: int, *tests: str) -> dict[str, str]:
+        """Run tests on a loop; return the outcome of each by its name."""
+        report = self.folder / f"{kind}.jsonl"
         report.unlink(missing_ok=True)
-        words = [
-            *(self.python, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            f"--junitxml={report}",
-            # After the suite's own, which may ask for another number.
-            *("-o", "addopts=", "-n", workers, "--timeout=120"),
-        ]
+        words = [*shlex.split(PYTEST), f"--report-log={report}"]
+        words += ["-n", str(workers)]
+        words += map(self.text, self.suite.get("options", ()))
         if kind == "fastloop":
             words += ["-p", "fastloop.testing.plugin", "--fastloop"]
-        with open(self.folder / f"{kind}.log", "w") as log:
-            subprocess.run(
-                [*map(str, words), *tests],
-                cwd=self.source,
-                env=self.environment(kind),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=1800,
-            )
-        if not report.exists():
-            say((self.folder / f"{kind}.log").read_text()[-3000:])
-            sys.exit(f"upstream: {self.suite.name} did not run on {kind}")
+        done = subprocess.run(
+            [self.python, *words, *tests],
+            cwd=self.source,
+            env=self.environment(kind),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+        )
+        print(f"{kind}: {done.stdout[-4000:]}")
+        assert report.exists(), "pytest did not begin"
+        self.log = done.stdout
         return outcomes(report)
 
 
 def outcomes(report: Path) -> dict[str, str]:
-    """Outcome of each test in a JUnit report, as pytest names it."""
+    """The outcome of each test in a log of pytest's reports.
+
+    One of which its project expects either has an outcome of its own.
+    """
     found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        kinds = {child.tag for child in case}
-        outcome = next(
-            (k for k in ("error", "failure", "skipped") if k in kinds),
-            "passed",
-        )
-        found[f"{case.get('classname')}::{case.get('name')}"] = outcome
+    for line in report.read_text().splitlines():
+        one = json.loads(line)
+        if one["$report_type"] == "TestReport" and (
+            one["when"] == "call" or one["outcome"] != "passed"
+        ):
+            found[one["nodeid"]] = one["outcome"]
+            if "wasxfail" in one:
+                found[one["nodeid"]] = "expected to fail"
     return found
 
 
-def node_id(name: str, source: Path) -> str:
-    """A report's `pkg.module.Class::test` as pytest takes it."""
-    where, _, test = name.partition("::")
-    parts = where.split(".")
-    for length in range(len(parts), 0, -1):
-        path = "/".join(parts[:length]) + ".py"
-        if (source / path).exists():
-            return "::".join([path, *parts[length:], test])
-    return name
-
-
-def only_on_asyncio(results: dict[str, dict[str, str]]) -> list[str]:
+def only_on_asyncio(found: dict[str, dict[str, str]]) -> set[str]:
     """The tests that pass on asyncio and not on fastloop."""
-    return sorted(
+    return {
         name
-        for name, outcome in results["asyncio"].items()
-        if outcome == "passed" and results["fastloop"].get(name) != "passed"
-    )
-
-
-def compare(suite: Suite, run: Run) -> bool:
-    """Run a suite on both loops; True when fastloop passes what asyncio
-    passes.
-    """
-    results = {}
-    for kind in KINDS:
-        results[kind] = run(kind, *suite.arguments, workers=run.workers)
-        found = counts(results[kind])
-        say(f"{suite.name} {suite.version} on {kind}: {found}")
-    differing = only_on_asyncio(results)
-    repeated = []
-    for name in differing:
-        again = {k: run(k, node_id(name, run.source)) for k in KINDS}
-        if only_on_asyncio(again):
-            repeated.append(name)
-            log = (run.folder / "fastloop.log").read_text()
-            print(textwrap.indent(log[-2500:], "  "))
-        else:
-            say(f"wavers: {name}")
-            for kind in KINDS:
-                results[kind].update(again[kind])
-    for name in repeated:
-        say(f"passes on asyncio alone: {name}")
-    if not any(v == "passed" for v in results["asyncio"].values()):
-        say(f"{suite.name}: no test passed on asyncio")
-        return False
-    record(suite, results, repeated)
-    return not repeated
-
-
-def counts(outcome: dict[str, str]) -> dict[str, int]:
-    """How many tests had each outcome."""
-    values = list(outcome.values())
-    return {k: values.count(k) for k in sorted(set(values))}
-
-
-def record(
-    suite: Suite, results: dict[str, dict[str, str]], repeated: list[str]
-) -> None:
-    """Write the counts for the table, second looks included."""
-    found = {
-        "name": suite.name,
-        "version": suite.version,
-        "counts": {kind: counts(results[kind]) for kind in KINDS},
-        "only_on_asyncio": repeated,
+        for name, outcome in found["asyncio"].items()
+        if outcome == "passed" and found["fastloop"].get(name) != "passed"
     }
+
+
+@pytest.mark.timeout(3 * LIMIT)
+@pytest.mark.parametrize(("name", "suite"), SUITES.items(), ids=list(SUITES))
+def test_what_passes_on_asyncio_passes_on_fastloop(
+    name, suite, source, python, server, tmp_path
+):
+    if suite.get("compiled"):  # the package that pip installed is tested
+        shutil.rmtree(source / name)
+    run = Run(suite, source, python, server, tmp_path)
+    left_out = [f"--deselect={test}" for test in suite.get("left_out", ())]
+    words = [*left_out, *suite["arguments"]]
+    workers = suite.get("workers", 2)
+    found = {kind: run(kind, workers, *words) for kind in KINDS}
+    # The plugin of pytest prints how many loops the last run made.
+    assert re.search("^fastloop: [1-9].* made$", run.log, re.MULTILINE)
+    differs = suite.get("differs", {})
+    for test in sorted(only_on_asyncio(found) ^ set(differs)):
+        again = {kind: run(kind, 0, test) for kind in KINDS}
+        for kind in KINDS:
+            found[kind] |= again[kind]
+    counts = {kind: Counter(found[kind].values()) for kind in KINDS}
+    print(name, suite["version"], counts)
+    alone = only_on_asyncio(found)
+    result = {"name": name, "version": suite["version"], "counts": counts}
     OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / f"upstream-{suite.name}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def main() -> int:
-    """Run the suites that were asked for."""
-    parser = argparse.ArgumentParser(description="upstream test suites")
-    names = [suite.name for suite in SUITES]
-    parser.add_argument("suite", nargs="*", choices=[*names, []])
-    parser.add_argument("--workers", default="2", help="pytest-xdist's -n")
-    options = parser.parse_args()
-    good = True
-    for suite in SUITES:
-        if options.suite and suite.name not in options.suite:
-            continue
-        folder = Path(tempfile.mkdtemp(prefix="fastloop-upstream-"))
-        try:
-            source = fetch(suite, folder)
-            command(sys.executable, "-m", "venv", folder / "venv")
-            python = folder / "venv/bin/python"
-            command(
-                *(python, "-m", "pip", "-q", "install"),
-                *(*COMMON, *suite.requirements),
-            )
-            run = Run(suite, source, python, folder, options.workers)
-            good = compare(suite, run) and good
-        finally:
-            shutil.rmtree(folder)
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    (OUT / f"upstream-{name}.json").write_text(
+        json.dumps({**result, "only_on_asyncio": sorted(alone)}, indent=1)
+    )
+    assert "passed" in counts["asyncio"]
+    assert alone == set(differs)
