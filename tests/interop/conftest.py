@@ -141,18 +141,6 @@ def postgres():
         shutil.rmtree(base)
 
 
-@pytest.fixture
-def pg(postgres) -> dict:
-    """asyncpg.connect's arguments for a plain TCP connection."""
-    return {
-        "host": postgres.host,
-        "port": postgres.port,
-        "user": postgres.user,
-        "database": "postgres",
-        "ssl": False,
-    }
-
-
 @pytest.fixture(scope="session")
 def redis_server():
     """A redis-server: its TCP ports, plain and of TLS, its Unix socket."""

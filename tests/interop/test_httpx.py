@@ -89,15 +89,3 @@ async def test_streams():
         async with client.stream("GET", "/stream?n=500") as response:
             lines = [line async for line in response.aiter_lines()]
         assert lines == [f"line {i}" for i in range(500)]
-
-
-async def test_timeouts_and_refusals():
-    async with serving() as url:
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-            with pytest.raises(httpx.ReadTimeout):
-                await client.get("/done", timeout=httpx.Timeout(20, read=0.05))
-            # The handler goes on waiting: let it end.
-            await client.post("/task", params={"word": "x"})
-    async with httpx.AsyncClient(trust_env=False) as client:
-        with pytest.raises(httpx.ConnectError):
-            await client.get(url)

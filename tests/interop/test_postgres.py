@@ -85,22 +85,6 @@ async def test_pool_and_concurrency(dsn):
         assert 1 < len(set(pids)) <= 5
 
 
-async def test_notifications(pg):
-    got = asyncio.Queue()
-    async with connected(pg) as one, connected(pg) as other:
-
-        def heard(_conn, _pid, _channel, payload):
-            got.put_nowait(payload)
-
-        await one.add_listener("news", heard)
-        for i in range(20):
-            await other.execute(f"notify news, '{i}'")
-        assert [await got.get() for _ in range(20)] == [
-            str(i) for i in range(20)
-        ]
-        await one.remove_listener("news", heard)
-
-
 async def test_timeout_cancels_on_the_server(dsn):
     """asyncpg asks for the cancellation on a connection of its own."""
     async with connected(dsn) as conn:
@@ -112,20 +96,6 @@ async def test_timeout_cancels_on_the_server(dsn):
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await conn.fetchval("select 1") == 1
-
-
-async def test_lost_connection(pg):
-    """The server ends a session: its query fails, another connects."""
-    async with connected(pg) as one, connected(pg) as other:
-        pid = one.get_server_pid()
-        wait = asyncio.create_task(one.execute("select pg_sleep(600)"))
-        await asyncio.sleep(0)
-        await other.execute("select pg_terminate_backend($1)", pid)
-        with pytest.raises(asyncpg.PostgresError):
-            await wait
-        assert one.is_closed()
-    with pytest.raises(ConnectionRefusedError):
-        await asyncpg.connect(**{**pg, "port": 1})
 
 
 async def test_psycopg(dsn):

@@ -11,7 +11,6 @@ pytest.importorskip("websockets", reason="websockets is not installed")
 
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
-from websockets.exceptions import ConnectionClosedOK
 
 
 async def echo(ws):
@@ -47,14 +46,3 @@ async def test_messages_of_every_size(
             assert await ws.recv() == data
         await ws.send("grüße")
         assert await ws.recv() == "grüße"
-
-
-async def test_server_shutdown_closes_clients():
-    async with contextlib.AsyncExitStack() as stack:
-        async with serving() as url:
-            ws = await stack.enter_async_context(connect(url, proxy=None))
-            await ws.send("hello")
-            assert await ws.recv() == "hello"
-        with pytest.raises(ConnectionClosedOK) as info:
-            await ws.recv()
-        assert info.value.rcvd.code == 1001
