@@ -367,10 +367,10 @@ async def test_slow_events_and_timers_are_reported(loop, slow, pair):
     b.send(b"x")
     await done
     transport, _ = await loop.create_connection(Protocol, sock=a)
-    while len(slow) < 3:
+    # On a busy machine others may be slow, too.
+    missing = {"Protocol", "be_slow", "on_readable"}
+    while missing := missing - {one.name.rpartition(".")[2] for one in slow}:
         await asyncio.sleep(0.001)
-    names = sorted(found.name.rpartition(".")[2] for found in slow)
-    assert names == ["Protocol", "be_slow", "on_readable"]
     transport.abort()
 
 
