@@ -4,13 +4,14 @@ try:
     from fastloop.cli import command
 except ImportError:  # PyPI's `fastloop` has a file of that name
     import sys
+    import textwrap
 
     from fastloop._distribution import NAME, other_installed
 
     fault = other_installed() or (
-        f"files of it are missing: `pip install --force-reinstall {NAME}`"
+        f"files are missing: `pip install --force-reinstall {NAME}`"
     )
-    print(f"fastloop: {fault}", file=sys.stderr)
+    print(textwrap.fill(f"fastloop: {fault}", 79), file=sys.stderr)
     sys.exit(2)
 
 if __name__ == "__main__":
