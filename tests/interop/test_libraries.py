@@ -59,6 +59,7 @@ async def count_to(request, _context):
 
 
 @pytest.mark.leaves_tasks  # the server's, which `stop` does not wait for
+@pytest.mark.keeps_fds  # gRPC's threads close theirs later
 async def test_grpc_answers_calls_and_streams():
     grpc = pytest.importorskip("grpc", reason="grpcio is not installed")
     server, arrived = grpc.aio.server(), asyncio.Event()
