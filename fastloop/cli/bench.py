@@ -51,7 +51,7 @@ AnyRace = ProgramRace | HttpRace
 def _options(words: list[str]) -> argparse.Namespace:
     parser = parser_of("bench", _TEXT)
     add = parser.add_argument
-    add("--loops", help="names with commas (default: those installed)")
+    add("--loops", help="names with commas (default: asyncio,uvloop,fastloop)")
     add("--runs", type=int, help="rounds (default: 8 to 20, by their length)")
     add(
         "--timeout",

@@ -19,7 +19,7 @@ COMMANDS = {
     "run": "run a program on fastloop, unchanged",
     "info": "show versions, limits and the default loop",
     "top": "show what the loops of a running process do",
-    "bench": "race a program on each loop that is installed",
+    "bench": "race a program on asyncio, uvloop and fastloop",
 }
 
 

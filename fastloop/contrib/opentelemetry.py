@@ -8,7 +8,7 @@ program, once its loop runs::
 
 The instruments are named as OpenTelemetry's conventions name those of
 Node.js's event loop (``nodejs.eventloop.delay.p99``), with ``fastloop`` in the
-place of ``nodejs``: those of CPython know no event loop so far.
+place of ``nodejs``: those of CPython name no event loop yet.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ _of_providers = weakref.WeakKeyDictionary()
 #: exception, at any time and in any thread.
 _calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
 _sends = False
-#: Whether the interpreter may have a thread when it ends: a subinterpreter.
+#: Whether daemon threads may start here: not in some subinterpreters.
 _may_start = getattr(_thread, "daemon_threads_allowed", lambda: True)
 
 
@@ -296,11 +296,12 @@ def instrument(
     if key not in _of_providers:
         _of_providers[key] = _Instruments(meter_provider)
     found = _of_providers[key]
+    # First: a reader may collect in its thread as soon as the loop has a name.
+    found.past.setdefault(loop, [loop.metrics()] * 2)
     if name is None:
         name = found.loops.add_unnamed(loop)
     else:
         found.loops.add(loop, name)
-    found.past.setdefault(loop, [loop.metrics()] * 2)
     tracer = trace.get_tracer("fastloop", __version__, tracer_provider)
     _send_reports(loop, name, tracer, found.exceptions)
     if loop._watchdog is None and variable("FASTLOOP_WATCHDOG", "1"):

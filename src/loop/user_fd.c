@@ -93,8 +93,8 @@ transport_at(const FlLoop *loop, int fd)
     return transport;
 }
 
-/* The application's registration of an fd, or NULL.  This and the other
-   user_fd_* functions are for within the table's lock, if they do not say
+/* The application's registration of an fd, or NULL.  The caller of a
+   user_fd_* function holds the table's lock, unless its comment says
    otherwise. */
 static FlUserFd *
 user_fd_at(const FlLoop *loop, int fd)

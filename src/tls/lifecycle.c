@@ -13,9 +13,9 @@
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
    5. After the handshake of start_tls() no data and no end is delivered for
-      some iterations, or until the new transport's close().  Until the task
-      that awaits start_tls() has resumed, the application has only the old
-      transport: a protocol that replied would write plain text to it.  The
+      FL_TLS_HOLD_ITERATIONS, or until the new transport's close().  Until the
+      task that awaits start_tls() has resumed, the application has only the
+      old transport: a protocol that replied would write plain text to it.  The
       resume_writing of a protocol that was paused before start_tls waits too.
       asyncio does not wait.
    6. Handling a key update costs hundreds of times as much CPU as decrypting

@@ -64,6 +64,16 @@ def test_files() -> list[str]:
     return sorted(map(str, found))
 
 
+def helpers() -> list[Path]:
+    """Return what tests share, and the corpus with its generator."""
+    tests = mut_tree.TOP / "tests"
+    return [
+        path
+        for path in sorted([*tests.rglob("*.py"), *tests.rglob("corpus.txt")])
+        if not path.name.startswith("test_") and path.parent.name != "mutants"
+    ]
+
+
 def build() -> tuple[Path, list[str], list[int]]:
     """Compile a copy of the tree; return it, and each edge and its line."""
     tree = mut_tree.copy_tree("edges")
@@ -119,8 +129,11 @@ def make(kept: dict[str, Any], save: bool = False) -> dict[str, Any]:
     made = {"sources": digest(*sources()), "places": named, "lines": lines}
     if any(kept.get(key) != value for key, value in made.items()):
         kept = {"files": {}}
-    digests = dict.fromkeys(PROGRAMS, "")
-    digests |= {name: digest(mut_tree.TOP / name) for name in test_files()}
+    shared = helpers()
+    digests = dict.fromkeys(PROGRAMS, digest(*shared))
+    digests |= {
+        name: digest(mut_tree.TOP / name, *shared) for name in test_files()
+    }
     files = {
         name: file
         for name, file in kept["files"].items()

@@ -58,7 +58,7 @@ def test_progress_is_a_line_a_round(fastloop_command):
     ]
 
 
-def test_start_up_is_told_apart(fastloop_command):
+def test_start_up_is_reported_on_its_own(fastloop_command):
     """It is what passes before the first loop, which may be a child's."""
     code = (
         "import os, time; time.sleep(0.5)\n"

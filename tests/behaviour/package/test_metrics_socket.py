@@ -130,7 +130,7 @@ def test_only_a_stale_socket_is_replaced(loop, path, before, name, text):
         with wrong if text else contextlib.nullcontext():
             loop.enable_metrics(socket=str(at))
     assert at.exists() == was_there
-    assert loop.metrics().iterations == 0  # it counts all the same
+    loop.metrics()  # does not raise: metrics are on
 
 
 def test_a_path_is_text(loop, tmp_path):

@@ -33,7 +33,7 @@ class Mine(fastloop.Loop):
 
 @pytest.mark.parametrize("debug", [True, False])
 @pytest.mark.parametrize("factory", [None, Mine])
-def test_run(factory, debug):
+def test_run_makes_and_closes_a_loop(factory, debug):
     async def main():
         return asyncio.get_running_loop()
 
@@ -72,7 +72,7 @@ def test_install_refuses_a_python_without_policies():
     assert last.startswith("RuntimeError: Python 3.16 has no event-loop polic")
 
 
-def test_install():
+def test_install_sets_the_policy():
     async def main():
         return type(asyncio.get_running_loop())
 

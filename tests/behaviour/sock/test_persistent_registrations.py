@@ -66,8 +66,8 @@ async def test_urgent_data_parts_what_is_there(loop, tcp):
     await exchange(loop, near, far)
 
 
-async def test_other_readers(loop, tcp):
-    """The program itself, or a duplicate, reads between two calls."""
+async def test_others_may_read_between_two_calls(loop, tcp):
+    """The program itself, or a duplicate of the socket."""
     near, far = tcp()
 
     other = near.dup()

@@ -26,7 +26,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_refused_sockets(debug, pair, name):
+async def test_a_wrong_socket_is_refused(debug, pair, name):
     call, args = getattr(debug, name), CALLS[name]
     tls = ssl.SSLSocket.__new__(ssl.SSLSocket)
     with pytest.raises(TypeError, match="Socket cannot be of type SSLSocket"):
@@ -51,7 +51,7 @@ async def test_accept_where_no_connection_can_come(loop, kind):
             await loop.sock_accept(near)
 
 
-async def test_recv_into(loop, pair):
+async def test_recv_into_fills_the_buffer(loop, pair):
     left, right = pair
     buffer = bytearray(8)
 

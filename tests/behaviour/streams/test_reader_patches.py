@@ -102,7 +102,7 @@ async def test_a_waiting_call_is_not_replaced(opened, monkeypatch, name, args):
 
 @pytest.mark.parametrize("target", ["class", "object"])
 @pytest.mark.parametrize("name", ["data_received", "eof_received"])
-async def test_patched_protocol(opened, monkeypatch, name, target):
+async def test_a_patched_protocol_is_called(opened, monkeypatch, name, target):
     reader, writer, peer = await opened()
     await use(reader, writer, peer)
     protocol = writer.transport.get_protocol()

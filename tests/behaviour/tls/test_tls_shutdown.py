@@ -35,8 +35,10 @@ async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
 
 @every_side
 @every_version
-async def test_close_notify_of_the_peer(settled_pair, side, version):
-    """eof, then ours goes out and the connection is closed."""
+async def test_the_close_notify_of_a_peer_ends_the_connection(
+    settled_pair, side, version
+):
+    """eof_received, then our own goes out."""
     closing = []
 
     def eof(protocol):
@@ -54,8 +56,8 @@ async def test_close_notify_of_the_peer(settled_pair, side, version):
 
 @every_side
 @pytest.mark.parametrize("paused", [False, True])
-async def test_half_a_record_before_a_ragged_end(settled_pair, side, paused):
-    """What was not whole is not delivered."""
+async def test_half_a_record_is_not_delivered(settled_pair, side, paused):
+    """A ragged end follows it."""
     c = await settled_pair(side=side)
     if paused:
         c.transport.pause_reading()
@@ -130,7 +132,7 @@ async def test_writes_before_the_close_notify_of_the_peer_arrive(
 @pytest.mark.parametrize(
     "talks_on", [False, pytest.param(True, marks=pytest.mark.native_tls)]
 )
-async def test_a_shutdown_that_takes_too_long(settled_pair, side, talks_on):
+async def test_a_shutdown_has_a_time_limit(settled_pair, side, talks_on):
     """The limit holds while data is dropped; asyncio waits on for that."""
     c = await settled_pair(side=side, ssl_shutdown_timeout=0.05)
     c.transport.close()

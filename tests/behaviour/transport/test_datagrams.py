@@ -477,7 +477,7 @@ async def test_buffered_datagrams_are_sent_in_order(tmp_path, connected):
 
 
 @both
-async def test_water_marks(tmp_path, connected):
+async def test_datagrams_pause_and_resume_at_the_marks(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, peer, address):
         transport = p.transport
         assert transport.get_write_buffer_limits() == (16384, 65536)

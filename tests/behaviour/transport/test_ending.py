@@ -110,7 +110,9 @@ def fail(protocol, *args):
     ],
 )
 @every_kind
-async def test_fatal_errors(transport_pair, reports, make, event, call):
+async def test_an_exception_of_the_protocol_ends_its_connection(
+    transport_pair, reports, make, event, call
+):
     c = await transport_pair(make(**{event: fail}))
     if event == "data":
         await c.peer.send(b"data")

@@ -51,7 +51,9 @@ async def test_each_client_of_a_burst_is_served_once(host, count):
 
 
 @only_tcp
-async def test_exhausted_descriptors(loop, host, reports, monkeypatch):
+async def test_accepting_pauses_while_no_descriptor_is_free(
+    loop, host, reports, monkeypatch
+):
     """Reported, retried after a pause, and the listener lives."""
     monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.05)
     await host.serve()
@@ -83,7 +85,9 @@ async def test_exhausted_descriptors(loop, host, reports, monkeypatch):
 
 
 @only_tcp
-async def test_server_closed_while_it_pauses(loop, host, reports, monkeypatch):
+async def test_a_server_may_be_closed_while_it_pauses(
+    loop, host, reports, monkeypatch
+):
     """The retry that comes due finds no listener and does nothing."""
     monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.02)
     server = await host.serve()
@@ -162,7 +166,7 @@ FACTORIES = [  # TLS, the factory, debug mode, what is reported
 @only_tcp
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize(("tls", "make", "debug", "error"), FACTORIES)
-async def test_a_bad_factory(
+async def test_a_factory_that_fails_loses_only_its_client(
     loop, host, loop_kind, reports, tls, make, debug, error
 ):
     """Its client is disconnected, the next one is served.
@@ -280,10 +284,10 @@ def test_a_closed_loop_leaves_no_dropped_server(loop_factory, served):
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
-def test_wait_closed_of_a_server_of_a_closed_loop(
+def test_a_server_outlives_its_loop_without_an_error(
     loop_factory, loop_kind, monkeypatch
 ):
-    """Nobody can tell them that its last connection is gone."""
+    """Its connection ends after it, so wait_closed() never ends."""
     if loop_kind == "asyncio" and PY313:
         pytest.skip("asyncio's transport fails in its __del__, unraisably")
     failed = []
@@ -306,7 +310,7 @@ def test_wait_closed_of_a_server_of_a_closed_loop(
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.reports
-async def test_server_closed_in_a_factory(host, loop_kind):
+async def test_a_factory_may_close_its_server(host, loop_kind):
     """The connection being made is served or dropped, and all is closed."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio's Server fails in _attach or _detach, unraisably")

@@ -51,7 +51,7 @@ LIMITS = [  # the arguments, the limits or the error
 
 
 @pytest.mark.parametrize("kind", ["unix"])
-async def test_limits(transport_pair):
+async def test_write_limits_are_taken_or_refused(transport_pair):
     c = await transport_pair()
     set_limits = c.transport.set_write_buffer_limits
     for arguments, expected in LIMITS:
