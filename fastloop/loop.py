@@ -117,8 +117,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _watchdog: Watchdog | None = None
     #: Replaced as a whole, because another thread reads it without a lock.
     _recent_slow: tuple[SlowCallback, ...] = ()
-    #: OpenTelemetry's adapter: gets each report and the task, if any, in the
-    #: loop's thread or the watchdog's.
+    #: OpenTelemetry's adapter: gets each report and the callback, or its task,
+    #: in the loop's thread or the watchdog's.
     _on_report: (
         Callable[[SlowCallback | BlockedCallback, object], None] | None
     ) = None
@@ -547,21 +547,21 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if self._watchdog is not None:
             found = self._watchdog.ended(found)
         self._recent_slow = (*self._recent_slow, found)[-_RECENT_SLOW:]
-        if self._on_report is not None:
-            self._on_report(found, getattr(subject, "__self__", None))
+        self._call_hook("a report", self._on_report, found, subject)
         hook = self._slow_callback_hook
-        if hook is None:
-            return
+        self._call_hook("slow_callback_hook", hook, found)
+
+    def _call_hook(
+        self, name: str, hook: Callable[..., object] | None, *args: object
+    ) -> None:
         try:
-            hook(found)
+            if hook is not None:
+                hook(*args)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             self.call_exception_handler(
-                {
-                    "message": f"Exception in slow_callback_hook {hook!r}",
-                    "exception": exc,
-                }
+                {"message": f"Exception in {name} {hook!r}", "exception": exc}
             )
 
     # -- descriptors ----------------------------------------------------------

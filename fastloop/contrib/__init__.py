@@ -45,9 +45,12 @@ class NamedLoops:
         return name
 
     def __iter__(self) -> Iterator[tuple[str, Loop]]:
-        """Yield the names and loops that are not closed."""
-        for name, (reference, _) in list(self._by_name.items()):
-            loop = reference()
+        """Yield the names and loops that are not closed.
+
+        After a fork those of the parent run there alone.
+        """
+        for name, (reference, pid) in list(self._by_name.items()):
+            loop = reference() if pid == os.getpid() else None
             if loop is not None and not loop.is_closed():
                 yield name, loop
 

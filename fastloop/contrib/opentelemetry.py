@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import atexit
 import collections
 import contextlib
 import logging
@@ -59,8 +60,13 @@ _WATCHDOG_S = 0.5
 _WINDOW_NS = 30_000_000_000
 #: How many reports may wait for OpenTelemetry.
 _MOST_WAITING = 1000
-#: How long a call graph's text may be: thousands may await one task.
+#: How long a call graph's text may be.
 _MOST_TEXT = 10_000
+#: How many tasks it may name: asyncio shows each way to a task, and with each
+#: layer of a graph of tasks there may be twice as many.
+_MOST_AWAITING = 200
+#: Seconds that the end of the process waits for the last reports.
+_END_S = 1.0
 
 _GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
     "delay.max": ("s", lambda change: change.lag.max_ns / 1e9),
@@ -134,16 +140,20 @@ class _Instruments:
         """Return what observes a value's sum over all loops of a name."""
         last: weakref.WeakKeyDictionary[Loop, dict[str, float]]
         last = weakref.WeakKeyDictionary()
-        sums: dict[str, float] = collections.defaultdict(int)
+        # By process, too: a forked child counts from 0.
+        sums: dict[tuple[int, str], float] = collections.defaultdict(int)
         more = {f"{_BASE}.state": state} if state else {}
 
         def observe(options: object) -> Iterator[Any]:
             for name, loop in self.loops:
                 by_name = last.setdefault(loop, {})  # it may have two names
                 now = value(loop.metrics())
-                seen = sums[name] = sums[name] + now - by_name.get(name, 0)
+                sums[os.getpid(), name] += now - by_name.get(name, 0)
                 by_name[name] = now
-                yield api.Observation(seen, {f"{_BASE}.name": name, **more})
+                yield api.Observation(
+                    sums[os.getpid(), name],
+                    {f"{_BASE}.name": name, **more},
+                )
 
         return observe
 
@@ -156,10 +166,10 @@ _of_providers = weakref.WeakKeyDictionary()
 # -- reports ------------------------------------------------------------------
 
 
-#: Calls that wait for the thread that makes them.  Neither the queue nor
-#: `_thread` takes a lock of Python code, because a destructor may report an
-#: exception, at any time and in any thread.
-_calls: SimpleQueue[Callable[[], object]] = SimpleQueue()
+#: Calls that wait for the thread that makes them; None ends it.  Neither the
+#: queue nor `_thread` takes a lock of Python code, because a destructor may
+#: report an exception, at any time and in any thread.
+_calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 _sends = False
 #: Whether daemon threads may start here: not in some subinterpreters.
 _may_start = getattr(_thread, "daemon_threads_allowed", lambda: True)
@@ -180,10 +190,10 @@ def _send(call: Callable[..., object], *args: object) -> None:
 
 
 def _make_calls() -> None:
-    while True:
+    while (call := _calls.get()) is not None:
         try:
-            _calls.get()()
-        except Exception as exc:
+            call()
+        except BaseException as exc:
             _warn(f"cannot take a report: {exc!r}")
 
 
@@ -199,14 +209,45 @@ def _forget_parents() -> None:
 os.register_at_fork(after_in_child=_forget_parents)
 
 
-def _call_graph(task: object) -> str:
-    """Return the text of a task and of those that await it, from 3.14 on."""
+@atexit.register
+def _end() -> None:
+    """Make the calls that wait, and end the thread, unless one hangs.
+
+    A subinterpreter up to 3.13 must have no other thread when it ends.
+    """
+    global _sends
+    if not _sends:
+        return
+    _sends = False
+    threads, until_s = _thread._count(), time.monotonic() + _END_S
+    _calls.put(None)
+    while _thread._count() >= threads and time.monotonic() < until_s:
+        time.sleep(0.001)
+
+
+def _call_graph(callback: object) -> str:
+    """Return the text of a task and of those that await it, from 3.14 on.
+
+    callback is the task, or its step.
+    """
     text = ""
-    if isinstance(task, asyncio.Task) and sys.version_info >= (3, 14):
-        # A coroutine that has ended, perhaps just now, has no frame.
-        with contextlib.suppress(Exception):
-            text = asyncio.format_call_graph(task)
+    # A coroutine that has ended, perhaps just now, has no frame.
+    with contextlib.suppress(Exception):
+        task = getattr(callback, "__self__", callback)
+        if sys.version_info >= (3, 14) and isinstance(task, asyncio.Task):
+            if _is_small(task):
+                text = asyncio.format_call_graph(task)
     return text[:_MOST_TEXT]
+
+
+def _is_small(task: Any) -> bool:
+    """Whether the call graph of a task has few lines."""
+    found = [task]
+    for one in found:
+        found += one._asyncio_awaited_by or ()
+        if len(found) > _MOST_AWAITING:
+            return False
+    return True
 
 
 def _make_span(
@@ -240,11 +281,14 @@ def _make_span(
 def _send_reports(loop: Loop, name: str, tracer: Any, exceptions: Any) -> None:
     """Send a loop's reports from now on, instead of those to another name."""
     reference = weakref.ref(loop)  # the loop has the functions: no cycle
+    # The program's own, if it has set one, or what an earlier call replaced.
+    before = vars(loop).get("call_exception_handler")
+    before = getattr(before, "replaced", before)
 
     def send_span(
-        report: SlowCallback | BlockedCallback, task: object
+        report: SlowCallback | BlockedCallback, callback: object
     ) -> None:
-        end_ns, graph = time.time_ns(), _call_graph(task)
+        end_ns, graph = time.time_ns(), _call_graph(callback)
         _send(_make_span, tracer, name, end_ns, report, graph)
 
     def call_exception_handler(context: dict[str, Any]) -> None:
@@ -253,9 +297,12 @@ def _send_reports(loop: Loop, name: str, tracer: Any, exceptions: Any) -> None:
             kind = kind.removeprefix("builtins.")
             attributes = {f"{_BASE}.name": name, "error.type": kind}
             _send(exceptions.add, 1, attributes)
-        if (loop := reference()) is not None:
+        if before is not None:
+            before(context)
+        elif (loop := reference()) is not None:
             type(loop).call_exception_handler(loop, context)
 
+    call_exception_handler.replaced = before  # type: ignore[attr-defined]
     loop._on_report = send_span
     # An attribute of this loop: without it nothing is counted or called.
     loop.call_exception_handler = call_exception_handler  # type: ignore

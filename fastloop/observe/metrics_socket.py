@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import itertools
 import json
 import os
 import socket
@@ -139,25 +140,31 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
 class _Server(threading.Thread):
     """The thread of one socket, and the loops that it shows."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sock: socket.socket) -> None:
         super().__init__(name="fastloop-metrics", daemon=True)
         self.path = path
-        self.sock = _listen(path)
+        self.sock = sock
+        self._numbers = itertools.count()
         # Always replaced as a whole: the thread reads it without a lock.
-        self._loops: tuple[weakref.ref[Loop], ...] = ()
+        self._loops: dict[int, weakref.ref[Loop]] = {}
 
-    def loops(self) -> list[Loop]:
-        """Return the loops that are open."""
-        found = [reference() for reference in self._loops]
-        return [
-            one for one in found if one is not None and not one.is_closed()
-        ]
+    def loops(self) -> dict[int, Loop]:
+        """Return the loops that are open, by number."""
+        found = {number: one() for number, one in self._loops.items()}
+        return {
+            number: one
+            for number, one in found.items()
+            if one is not None and not one.is_closed()
+        }
 
     def add(self, loop: Loop) -> None:
         """Show a loop, unless it is shown already."""
         loops = self.loops()
-        if loop not in loops:
-            self._loops = tuple(map(weakref.ref, [*loops, loop]))
+        if loop not in loops.values():
+            loops[next(self._numbers)] = loop
+            self._loops = {
+                number: weakref.ref(one) for number, one in loops.items()
+            }
 
     def run(self) -> None:
         """Answer each client, until the socket is shut down."""
@@ -197,7 +204,10 @@ class _Server(threading.Thread):
             "pid": os.getpid(),
             "program": sys.argv[0] if sys.argv else "",
             "time_ns": time.monotonic_ns(),
-            "loops": [describe_loop(loop) for loop in self.loops()],
+            "loops": [
+                {"number": number, **describe_loop(loop)}
+                for number, loop in self.loops().items()
+            ],
         }
 
 
@@ -220,19 +230,33 @@ def show(loop: Loop, path: str | None) -> None:
             if path is None:
                 _make_folder(where)
             _remove_stale(where)
-            server = _Server(where)
-            try:
-                server.start()
-            except RuntimeError as exc:  # too many threads, or Python exits
-                server.sock.close()
-                os.unlink(where)
-                raise OSError(errno.EAGAIN, str(exc)) from exc
+            server = _started(where)
             _servers[where] = server
         server.add(loop)
 
 
+def _started(path: str) -> _Server:
+    """Return a server that runs; raise OSError if it cannot."""
+    sock = _listen(path)
+    try:
+        server = _Server(path, sock)
+        server.start()
+    except RuntimeError as exc:
+        # Too many threads, Python exits, or a subinterpreter without daemons.
+        sock.close()
+        os.unlink(path)
+        raise OSError(errno.EAGAIN, str(exc)) from exc
+    found = sys.modules.get("multiprocessing.process")
+    if found is not None and found.parent_process() is not None:
+        # Such a process may end without the functions of `atexit`.
+        sys.modules["multiprocessing.util"].Finalize(
+            None, _stop_all, exitpriority=0
+        )
+    return server
+
+
 def _stop_all() -> None:
-    """Remove the sockets, and end their threads, which takes no long time."""
+    """Remove the sockets, and wait at most a second for each thread."""
     for server in _servers.values():
         with contextlib.suppress(OSError):
             os.unlink(server.path)
@@ -243,7 +267,7 @@ def _stop_all() -> None:
 
 
 def _forget_parents() -> None:
-    """In a forked child, drop the parent's servers; it still runs them."""
+    """In a forked child, close the sockets that the parent still serves."""
     global _lock
     _lock = threading.Lock()
     for server in _servers.values():

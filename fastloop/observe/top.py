@@ -136,17 +136,13 @@ def _changes(
     now: dict[str, Any], before: dict[str, Any] | None
 ) -> Iterator[tuple[dict[str, Any], LoopMetrics]]:
     """Yield each loop with its metrics since the last read, or in all."""
-    # Loops are matched by position.  If their number has changed, a loop was
-    # made or closed, and positions cannot be compared.
     known = before["loops"] if before else []
-    same = len(known) == len(now["loops"])
-    for at, loop in enumerate(now["loops"]):
+    earlier = {loop["number"]: loop["metrics"] for loop in known}
+    for loop in now["loops"]:
         metrics = loop["metrics"]
-        earlier = known[at]["metrics"] if same else None
-        if earlier is None or earlier.elapsed_ns > metrics.elapsed_ns:
-            yield loop, metrics
-        else:
-            yield loop, metrics.since(earlier)
+        if loop["number"] in earlier:
+            metrics = metrics.since(earlier[loop["number"]])
+        yield loop, metrics
 
 
 def _title(found: dict[str, Any]) -> str:

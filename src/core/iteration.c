@@ -321,7 +321,7 @@ queue_due_at(FlLoop *loop, double now_s)
 {
     /* asyncio adds the clock's resolution, one nanosecond.  At least one ulp,
        as asyncio from 3.15 on: a timer is due at its own time also where a
-       nanosecond is lost in rounding (after 97 days of the clock). */
+       nanosecond is lost in rounding (after 194 days of the clock). */
     double end_s = now_s + 1e-9;
     if (end_s == now_s) {
         end_s = nextafter(now_s, INFINITY);

@@ -1,5 +1,7 @@
 """What OpenTelemetry gets of a loop: its providers are a process's own."""
 
+import sys
+
 import pytest
 from builds import HAS_GIL
 
@@ -115,6 +117,7 @@ fastloop.run(act(int))
 pid = os.fork()
 if not pid:
     exporter.clear()
+    assert ("utilization", "main") not in measured()  # the parent's
     fastloop.run(act(int))
 while not spans("slow"):
     time.sleep(0.001)
@@ -124,6 +127,64 @@ if pid:
         quiet=False,  # CPython warns of forks beside threads
         FASTLOOP_OTEL="1",
     )
+
+
+def test_what_the_program_has_is_called_too(fast_script):
+    """A handler of its own, and a callable that is no ordinary object."""
+    done = fast_script(
+        """
+class Proxy:
+    def __getattr__(self, name):
+        raise RuntimeError("out of context")
+    def __call__(self):
+        time.sleep(0.03)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 0.02
+    loop.call_exception_handler = lambda found: print([found["exception"]])
+    call()
+    loop.call_soon(Proxy())
+    loop.call_soon(fail)
+    await asyncio.sleep(0)
+
+provide()
+fastloop.run(main())
+"""
+    )
+    assert done.stdout == "[KeyError()]\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="no call graphs")
+def test_a_graph_of_tasks_has_no_text_that_grows_with_its_ways(fast_script):
+    fast_script(
+        """
+async def wait_for(tasks):
+    await asyncio.gather(*tasks)
+
+async def main():
+    asyncio.get_running_loop().slow_callback_duration = 0.02
+    tasks = [asyncio.create_task(act(int, fails=0))]
+    for _ in range(40):
+        tasks = [asyncio.create_task(wait_for(tasks)) for _ in "ab"]
+    await asyncio.gather(*tasks)
+
+provide()
+fastloop.run(main())
+""",
+        FASTLOOP_OTEL="1",
+    )
+
+
+def test_the_last_reports_arrive_before_the_process_ends(fast_script):
+    done = fast_script(
+        """
+provide(lambda span: [time.sleep(0.1), print(span.name)])
+fastloop.run(act(int))
+""",
+        FASTLOOP_OTEL="1",
+    )
+    assert "fastloop.slow_callback\n" in done.stdout
 
 
 NEEDS = "fastloop.contrib.opentelemetry needs opentelemetry-api: "

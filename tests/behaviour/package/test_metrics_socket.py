@@ -52,9 +52,14 @@ def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
     loop.enable_metrics(socket=path)
     other.enable_metrics(socket=path)
     other.enable_metrics(socket=path)
-    assert len(reading.read(path)["loops"]) == 2
-    other.close()
-    assert len(reading.read(path)["loops"]) == 1
+    assert [one["number"] for one in reading.read(path)["loops"]] == [0, 1]
+    loop.close()
+    # A later loop is not taken for an earlier one.
+    later = loop_factory()
+    later.enable_metrics(socket=path)
+    assert [one["number"] for one in reading.read(path)["loops"]] == [1, 2]
+    for one in (other, later):
+        one.close()
 
 
 def test_the_last_slow_callbacks_are_remembered(loop, iterate):

@@ -140,7 +140,7 @@ def test_a_text_is_cut_to_the_terminal(loop_kind):
 def test_large_figures_and_lines_of_code_fit_80_columns(loop):
     """A line is what a slow or blocked callback is looked up by."""
     loop.enable_metrics()
-    one = json.loads(json.dumps(describe_loop(loop)))
+    one = {"number": 0, **json.loads(json.dumps(describe_loop(loop)))}
     for key, value in one["metrics"].items():
         if isinstance(value, int):
             large = 123_456_789_000 if key.endswith("_ns") else 1_234_567
