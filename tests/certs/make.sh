@@ -4,6 +4,7 @@
 #
 #   ca.pem                 the one authority that the tests trust
 #   localhost.{pem,key}    localhost, 127.0.0.1, ::1
+#   other.{pem,key}        other.test (chosen by SNI, or as the wrong name)
 #   client.{pem,key}       a client's certificate
 set -eu
 cd "$(dirname "$0")"
@@ -46,4 +47,5 @@ END
 }
 
 leaf localhost DNS:localhost,IP:127.0.0.1,IP:::1 serverAuth
+leaf other DNS:other.test serverAuth
 leaf client DNS:client.test clientAuth
