@@ -155,8 +155,9 @@ class Result:
             yield (
                 "The program took no loop from asyncio's default: in the runs "
                 f"of {listed(untaken)} it did not use the loop that bench "
-                "set. So no ratio is given; `python -m fastloop run` says "
-                "where it starts a loop of its own."
+                "set. So no ratio is given. `python -m fastloop run` says "
+                "where its process starts another loop; the workers of "
+                "pytest-xdist do not take one (`-n 0`)."
             )
 
     def _start_up(self, others: list[str]) -> Iterator[str]:
