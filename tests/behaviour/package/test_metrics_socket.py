@@ -161,7 +161,7 @@ def test_the_default_folder_must_be_the_users_alone(
 # -- ends ---------------------------------------------------------------------
 
 #: It ends without closing its loop.
-PROGRAM = """
+FORKS = """
 import os, sys, fastloop
 path = sys.argv[1]
 loop = fastloop.new_event_loop()
@@ -172,13 +172,25 @@ if pid == 0:
     os._exit(len(metrics_socket._servers))
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(path))
 """
+#: Its process ends without the functions of `atexit`.
+STARTS = """
+import multiprocessing, os, sys, fastloop
+path = sys.argv[1]
+def child():
+    loop = fastloop.new_event_loop()
+    loop.enable_metrics(socket=path)
+    assert os.path.exists(path)
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+print(process.exitcode, not os.path.exists(path))
+"""
 
 
-def test_a_program_removes_its_socket_and_a_forked_child_does_not(
-    loop_kind, path
-):
+@pytest.mark.parametrize("program", [FORKS, STARTS], ids=["forks", "starts"])
+def test_a_process_removes_its_socket_and_no_other(loop_kind, path, program):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, path],
+        [sys.executable, "-W", "ignore", "-c", program, path],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
