@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: Packages that have a loop of this kind, besides fastloop.
-OTHER_LOOPS = ("uvloop", "rloop", "rsloop", "zuvloop")
+OTHER_LOOPS = ("uvloop", "zuvloop", "rloop", "rsloop", "blazio")
 
 
 def main(words: list[str]) -> int:

@@ -170,23 +170,25 @@ _of_providers = weakref.WeakKeyDictionary()
 #: queue nor `_thread` takes a lock of Python code, because a destructor may
 #: report an exception, at any time and in any thread.
 _calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-_sends = False
+_has_thread = False
 #: Whether daemon threads may start here: not in some subinterpreters.
-_may_start = getattr(_thread, "daemon_threads_allowed", lambda: True)
+_daemon_threads_allowed = getattr(
+    _thread, "daemon_threads_allowed", lambda: True
+)
 
 
 def _send(call: Callable[..., object], *args: object) -> None:
     """Call OpenTelemetry in a thread of its own: no loop waits for it."""
-    global _sends
+    global _has_thread
     waiting = _calls.qsize()
     if waiting == _MOST_WAITING:
         _warn("takes no reports: they are dropped until it does")
     if waiting <= _MOST_WAITING:
         _calls.put(partial(call, *args))
-    if not _sends and _may_start():
+    if not _has_thread and _daemon_threads_allowed():
         with contextlib.suppress(RuntimeError):  # too many threads
             _thread.start_new_thread(_make_calls, ())
-            _sends = True
+            _has_thread = True
 
 
 def _make_calls() -> None:
@@ -202,8 +204,8 @@ def _warn(what: str) -> None:
 
 
 def _forget_parents() -> None:
-    global _calls, _sends
-    _calls, _sends = SimpleQueue(), False
+    global _calls, _has_thread
+    _calls, _has_thread = SimpleQueue(), False
 
 
 os.register_at_fork(after_in_child=_forget_parents)
@@ -215,10 +217,10 @@ def _end() -> None:
 
     A subinterpreter up to 3.13 must have no other thread when it ends.
     """
-    global _sends
-    if not _sends:
+    global _has_thread
+    if not _has_thread:
         return
-    _sends = False
+    _has_thread = False
     threads, until_s = _thread._count(), time.monotonic() + _END_S
     _calls.put(None)
     while _thread._count() >= threads and time.monotonic() < until_s:
