@@ -271,7 +271,7 @@ loop.call_soon(divmod, 1, 0)
 loop.run_forever()
 loop.close()
 from fastloop.contrib import opentelemetry
-assert not opentelemetry._sends
+assert not opentelemetry._has_thread
 """)
     script(
         f"one = create()\nrun(one, {code!r})\ndestroy(one)",
