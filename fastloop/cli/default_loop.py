@@ -31,6 +31,7 @@ from importlib.machinery import PathFinder
 from time import perf_counter
 
 from fastloop import _private
+from fastloop._process_end import at_end_of_child, is_child
 
 from .commands import HOME, tell
 
@@ -211,12 +212,6 @@ _STANDARD = tuple(
 _OWN = os.path.join(HOME, "fastloop", "")
 
 
-def _is_child() -> bool:
-    """Whether this is a process that multiprocessing has started."""
-    found = sys.modules.get("multiprocessing.process")
-    return found is not None and found.parent_process() is not None
-
-
 def _starter(frame: FrameType | None) -> str:
     """Return the file and line that started a loop: the first of the
     program's, or of a package if there is none of the program's.
@@ -227,7 +222,7 @@ def _starter(frame: FrameType | None) -> str:
         place = f"{file}:{frame.f_lineno}"
         if file.startswith((_OWN, "<frozen ")):
             pass
-        elif file == "<string>" and _is_child():
+        elif file == "<string>" and is_child():
             pass  # multiprocessing's `-c`
         elif "-packages/" in file:  # Debian's are dist-packages
             first = first or place
@@ -244,15 +239,12 @@ def _tell_of_other_loops() -> None:
     kinds: dict[type, str] = {}  # of the loops that ran, and who started one
 
     def ran(loop: asyncio.AbstractEventLoop) -> None:
-        if not kinds and _is_child():
-            # Such a process may end without the functions of `atexit`.
-            sys.modules["multiprocessing.util"].Finalize(
-                None, at_end, exitpriority=0
-            )
+        if not kinds:
+            at_end_of_child(tell_if_due)
         if type(loop) not in kinds:
             kinds[type(loop)] = _starter(sys._getframe())
 
-    def at_end() -> None:
+    def tell_if_due() -> None:
         if not kinds or any(issubclass(kind, Loop) for kind in kinds):
             return
         if getattr(sys.stderr, "closed", True):  # or None
@@ -262,10 +254,10 @@ def _tell_of_other_loops() -> None:
             + (f", which {place} started" if place else "")
             for kind, place in kinds.items()
         )
-        who = f"process {os.getpid()}" if _is_child() else "the program"
-        kinds.clear()  # once, if `atexit` calls it too
+        who = f"process {os.getpid()}" if is_child() else "the program"
+        kinds.clear()  # once, if this is called twice
         tell(f"{who} did not run on fastloop but on {names}")
 
     _private.watch_runs(ran)
     os.register_at_fork(after_in_child=kinds.clear)
-    atexit.register(at_end)
+    atexit.register(tell_if_due)

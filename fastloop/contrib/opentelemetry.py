@@ -171,6 +171,8 @@ _of_providers = weakref.WeakKeyDictionary()
 #: report an exception, at any time and in any thread.
 _calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 _has_thread = False
+#: Whether reports were dropped since the queue was last empty.
+_has_warned = False
 #: Whether daemon threads may start here: not in some subinterpreters.
 _daemon_threads_allowed = getattr(
     _thread, "daemon_threads_allowed", lambda: True
@@ -179,12 +181,13 @@ _daemon_threads_allowed = getattr(
 
 def _send(call: Callable[..., object], *args: object) -> None:
     """Call OpenTelemetry in a thread of its own: no loop waits for it."""
-    global _has_thread
-    waiting = _calls.qsize()
-    if waiting == _MOST_WAITING:
-        _warn("takes no reports: they are dropped until it does")
-    if waiting <= _MOST_WAITING:
+    global _has_thread, _has_warned
+    if _calls.qsize() < _MOST_WAITING:
+        _has_warned = _has_warned and not _calls.empty()
         _calls.put(partial(call, *args))
+    elif not _has_warned:
+        _has_warned = True  # first: a destructor may report meanwhile
+        _warn("takes no reports: they are dropped until it does")
     if not _has_thread and _daemon_threads_allowed():
         with contextlib.suppress(RuntimeError):  # too many threads
             _thread.start_new_thread(_make_calls, ())

@@ -24,6 +24,7 @@ import traceback
 import weakref
 
 from fastloop import __version__, metrics
+from fastloop._process_end import at_end_of_child
 
 from . import stacks
 
@@ -246,12 +247,8 @@ def _started(path: str) -> _Server:
         sock.close()
         os.unlink(path)
         raise OSError(errno.EAGAIN, str(exc)) from exc
-    found = sys.modules.get("multiprocessing.process")
-    if found is not None and found.parent_process() is not None:
-        # Such a process may end without the functions of `atexit`.
-        sys.modules["multiprocessing.util"].Finalize(
-            None, _stop_all, exitpriority=0
-        )
+    if not _servers:
+        at_end_of_child(_stop_all)
     return server
 
 

@@ -347,11 +347,9 @@ class _FastloopRun:
         text += f"libuv {fastloop.libuv_version()}"
         if self._virtual_time:
             text += ", virtual time"
-        return (
-            text
-            if self._factory.seed is None
-            else f"{text}, seed {self._factory.seed}"
-        )
+        if self._factory.seed is not None:
+            text += f", seed {self._factory.seed}"
+        return text
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
