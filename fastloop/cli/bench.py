@@ -126,8 +126,6 @@ def main(words: list[str]) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise Refused now for errors that would end minutes of measuring."""
-    if options.http and find_spec("uvicorn") is None:
-        raise Refused("bench --http needs uvicorn: pip install uvicorn")
     if options.json:
         file = Path(options.json)
         if file.is_dir() or not os.access(file.parent, os.W_OK):

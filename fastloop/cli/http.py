@@ -63,6 +63,8 @@ class HttpRace(Race):
                 "--http needs the names of a module and of the application "
                 f"in it, such as main:app; {options.http} is not that"
             )
+        if find_spec("uvicorn") is None:
+            raise Refused("bench --http needs uvicorn: pip install uvicorn")
         super().__init__(processes)
         self.app: str = options.http
         self.path = path
