@@ -214,7 +214,7 @@ def _measure(
         step(f"round {index + 1} of {rounds}")
         for loop in loops if index % 2 == 0 else loops[::-1]:
             result.runs[loop].append(race.measure(loop))
-            result.data["untaken"] = [
+            result.data["unused_loops"] = [
                 one for one in loops if not race.ran.get(one, True)
             ]
             result.data["notes"] = [*_notes_on(race), *race.notes]

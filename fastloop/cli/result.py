@@ -38,7 +38,7 @@ class Result:
             "loops": loops,
             "metrics": self.metrics,
             "runs": self.runs,
-            "untaken": [],
+            "unused_loops": [],
             "notes": [],
             "cut": None,
         }
@@ -79,13 +79,15 @@ class Result:
         found = [run[key] for run in runs if key in run]
         return mean(found) if found else None
 
-    def against(self, base: str, metric: dict[str, str]) -> Comparison | None:
+    def compared_with(
+        self, base: str, metric: dict[str, str]
+    ) -> Comparison | None:
         """Compare the candidate with another loop.
 
         None if the program took one of the two loops nowhere, or there are
         too few rounds.
         """
-        if {self.candidate, base} & set(self.data["untaken"]):
+        if {self.candidate, base} & set(self.data["unused_loops"]):
             return None
         key = metric["key"]
         rounds = zip(self.runs[self.candidate], self.runs[base], strict=False)
@@ -104,7 +106,9 @@ class Result:
         for metric in self.metrics:
             unit = f" ({metric['unit']})" if metric["unit"] else ""
             means = (self.mean(one, metric["key"]) for one in self.loops)
-            ratios = (self.against(base, metric) for base in self.others())
+            ratios = (
+                self.compared_with(base, metric) for base in self.others()
+            )
             cells = [*map(figure, means), *map(self._ratio, ratios)]
             rows.append([f"{metric['title']}{unit}", *cells])
         return rows
@@ -124,7 +128,9 @@ class Result:
     def legend(self) -> str:
         """Return what the ratios of the table mean; "" if it has none."""
         bases = self.others()
-        if not any(self.against(b, m) for b in bases for m in self.metrics):
+        if not any(
+            self.compared_with(b, m) for b in bases for m in self.metrics
+        ):
             return ""
         and_its = " (and its 99.9 % interval)" if self._has_intervals() else ""
         doubt = "no significant difference"
@@ -140,7 +146,7 @@ class Result:
     def sentences(self) -> list[str]:
         """Return the verdict in one sentence, then notes on it."""
         others = self.others()
-        if len(self.data["untaken"]) == len(self.loops):
+        if len(self.data["unused_loops"]) == len(self.loops):
             others = []  # a note says so
         first = self.metrics[0]
         clauses = [self._verdict(base, first) for base in others]
@@ -151,10 +157,10 @@ class Result:
         return [*verdict, *self._start_up(others), *notes]
 
     def _own_loops(self) -> Iterator[str]:
-        if untaken := self.data["untaken"]:
+        if unused := self.data["unused_loops"]:
             yield (
                 "The program took no loop from asyncio's default: in the runs "
-                f"of {listed(untaken)} it did not use the loop that bench "
+                f"of {listed(unused)} it did not use the loop that bench "
                 "set. So no ratio is given. `python -m fastloop run` says "
                 "where its process starts another loop; the workers of "
                 "pytest-xdist do not take one (`-n 0`)."
@@ -177,8 +183,8 @@ class Result:
 
     def _verdict(self, base: str, metric: dict[str, str]) -> str:
         own = self.candidate
-        found = self.against(base, metric)
-        if {own, base} & set(self.data["untaken"]):
+        found = self.compared_with(base, metric)
+        if {own, base} & set(self.data["unused_loops"]):
             return f"{own} and {base} were not compared"
         if found is None:
             return f"{own} and {base} had too few runs to compare"

@@ -108,6 +108,6 @@ def result(own, base, key="time"):
 
 def test_only_rounds_with_both_figures_are_compared():
     found = result([None, 2.0, 4.0, 8.0], [1.0, 2.0, 4.0, 8.0])
-    compared = found.against("asyncio", found.metrics[0])
+    compared = found.compared_with("asyncio", found.metrics[0])
     assert (compared.ratio, compared.low_95, compared.high_95) == (1, 1, 1)
     assert (compared.low_999, compared.high_999) == (1, 1)

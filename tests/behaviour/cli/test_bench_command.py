@@ -120,7 +120,7 @@ def test_a_loop_that_the_program_chose_has_no_ratio(fastloop_command):
     words = ("bench", *SHORT, "--runs", "1", "--json", "found.json", "-c")
     done = fastloop_command(*words, chosen)
     found = found_in(fastloop_command)
-    assert found["untaken"] == ["fastloop"]
+    assert found["unused_loops"] == ["fastloop"]
     said = "in the runs of fastloop it did not use the loop"
     assert said in done.stdout.replace("\n", " ")
 
