@@ -1,30 +1,9 @@
 """run_forever, run_until_complete and stop, and the loop after each."""
 
 import asyncio
-import socket
 import sys
 
 import pytest
-
-
-def test_parameters_may_be_named(loop):
-    here, there = socket.socketpair()
-    with here, there:
-        loop.add_reader(fd=here, callback=loop.stop)
-        loop.add_writer(here, callback=loop.stop)
-        assert loop.remove_reader(fd=here) is True
-        assert loop.remove_writer(fd=here) is True
-    assert loop.run_until_complete(future=asyncio.sleep(0, 3)) == 3
-    for call in (
-        loop.run_until_complete,
-        loop.remove_reader,
-        loop.add_reader,
-    ):
-        for wrong in ({}, {"other": 1}):
-            with pytest.raises(TypeError):
-                call(**wrong)
-        with pytest.raises(TypeError):
-            call(1, fd=2, future=2)
 
 
 def test_asyncgen_hooks_of_an_outer_loop_are_restored(loop, iterate):

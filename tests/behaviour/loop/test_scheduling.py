@@ -17,33 +17,6 @@ def test_callbacks_get_any_number_of_arguments(loop, iterate, count):
     assert seen == [tuple(range(count))]
 
 
-@pytest.mark.parametrize(
-    ("method", "when"),
-    [
-        ("call_soon", ()),
-        ("call_soon_threadsafe", ()),
-        ("call_later", (0,)),
-        ("call_at", (0,)),
-    ],
-)
-def test_missing_and_named_arguments_are_refused(loop, method, when):
-    call = getattr(loop, method)
-    with pytest.raises(TypeError):
-        call(*when)
-    with pytest.raises(TypeError):
-        call(*when, print, end="")
-
-
-def test_arguments_may_be_named(loop, iterate):
-    seen = []
-    loop.call_soon(callback=lambda: seen.append(1))
-    loop.call_later(delay=0, callback=lambda: seen.append(2))
-    loop.call_at(when=0, callback=lambda: seen.append(3))
-    loop.call_soon_threadsafe(callback=lambda: seen.append(4))
-    iterate(2)
-    assert sorted(seen) == [1, 2, 3, 4]
-
-
 def test_time_is_the_monotonic_clock(loop, iterate):
     """Also in a callback that has been busy for some time."""
     stamps = []
