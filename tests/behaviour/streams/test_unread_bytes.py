@@ -90,26 +90,10 @@ def connect(request, run):
     run(cleanup.aclose())
 
 
-@pytest.fixture(params=[len(DATA), MUCH])
-def part_read(request, connect):
-    """Return what joins streams of which the first WANTED bytes were read.
-
-    It returns the ends and the rest, which is the reader's.
-    """
-    data = pattern(request.param)
-
-    async def open_ends(limit=1000):
-        ends = await connect(limit=limit)
-        task = asyncio.create_task(ends.reader.read(WANTED))
-        await iterations(1)
-        await ends.send(data)
-        assert await task == data[:WANTED]
-        return ends, data[WANTED:]
-
-    return open_ends
+either_size = pytest.mark.parametrize("size", [len(DATA), MUCH])
 
 
-@pytest.mark.parametrize("size", [len(DATA), MUCH])
+@either_size
 @pytest.mark.parametrize("limit", [1000, 64 * KIB])
 async def test_an_answer_to_part_of_an_upload_arrives_whole(
     connect, size, limit
@@ -129,11 +113,17 @@ async def test_an_answer_to_part_of_an_upload_arrives_whole(
     await handling
 
 
+@either_size
 @pytest.mark.parametrize(
     "then", ["close", "abort", "pause_reading", "more is fed"]
 )
-async def test_the_rest_is_the_readers(part_read, then):
-    ends, rest = await part_read()
+async def test_the_rest_is_the_readers(connect, size, then):
+    data = pattern(size)
+    ends = await connect(limit=1000)
+    task = await waiting(ends.reader.read(WANTED))
+    await ends.send(data)
+    assert await task == data[:WANTED]
+    rest = data[WANTED:]
     assert ends.reader._paused
     assert bytes(ends.reader._buffer) == rest
     if then == "more is fed":
@@ -182,47 +172,3 @@ async def test_a_long_line_is_not_copied_at_each_event(opened):
     await peer.send(b"\n")
     assert len(await task) == MIB + events * 20 * KIB + 1
     assert copies < events / 10
-
-
-# --- between the event that wakes a task and its step -----------------------
-
-
-async def call_between(reader, call):
-    """Call once the waiter was woken, before its task runs.  The answer."""
-    loop = asyncio.get_running_loop()
-    answer = loop.create_future()
-
-    def look():
-        if reader._waiter is not None:
-            loop.call_soon(look)
-        else:
-            answer.set_result(call())
-
-    loop.call_soon(look)
-    return await answer
-
-
-async def test_a_woken_task_is_cancelled(opened):
-    reader, _, peer = await opened()
-    task = await waiting(reader.read(MIB))
-    await peer.send(DATA)
-    await call_between(reader, task.cancel)
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert await reader.readexactly(len(DATA)) == DATA
-
-
-@pytest.mark.parametrize("method", ["read", "readexactly"])
-async def test_another_task_reads_before_the_woken_one(opened, method):
-    reader, _, peer = await opened()
-    task = await waiting(reader.read(MIB))
-    await peer.send(DATA)
-
-    def read():
-        call = getattr(reader, method)(1000)
-        with pytest.raises(StopIteration) as caught:
-            call.send(None)
-        return caught.value.value
-
-    assert await call_between(reader, read) == DATA[:1000]
-    assert await task == DATA[1000:]
