@@ -89,15 +89,12 @@ async def served(
 
 
 @contextlib.asynccontextmanager
-async def given(
-    make: Callable[[], Any] = Recorder,
-    method: str = "create_connection",
-) -> AsyncIterator[tuple[Any, Peer]]:
+async def given(method: str) -> AsyncIterator[tuple[Any, Peer]]:
     """A transport on a socket that the program made, and its peer."""
     near, far = socket.socketpair()
     with far:
         connect = getattr(asyncio.get_running_loop(), method)
-        transport, _ = await connect(make, sock=near)
+        transport, _ = await connect(Recorder, sock=near)
         try:
             yield transport, Peer(far)
         finally:

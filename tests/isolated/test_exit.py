@@ -1,6 +1,7 @@
 """The interpreter ends with loops, work, threads and handlers around."""
 
 import pytest
+from isolated_scripts import SERVED
 
 PROGRAMS = {
     "an_open_loop_with_everything_pending": """
@@ -93,11 +94,40 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 """,
+    # The main thread ends while a callback of the loop still runs.
+    "bytes_that_a_daemon_thread_wrote": SERVED
+    + """
+async def serve():
+    server = await loop.create_server(Server, "127.0.0.1", 0)
+    peer = socket.create_connection(server.sockets[0].getsockname())
+    await until(lambda: made)
+    return server, peer
+
+def write():
+    made[0].transport.write(b"goodbye")
+    written.set()
+
+def both():
+    loop.call_soon(write)
+    loop.call_soon(time.sleep, 60)
+
+loop, written = new_loop(), threading.Event()
+server, peer = loop.run_until_complete(serve())
+if os.fork() == 0:
+    peer.settimeout(10)
+    os.write(1, peer.recv(100))
+    os._exit(0)
+peer.close()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+loop.call_soon_threadsafe(both)
+written.wait()
+""",
 }
 SAY = {
     "exit_waits_for_queued_jobs": "all done\n",
     "the_executor_refuses_work_during_shutdown": "refused\n",
     "a_thread_that_outlives_main": "main done\nthread done\n",
+    "bytes_that_a_daemon_thread_wrote": "goodbye",
 }
 
 

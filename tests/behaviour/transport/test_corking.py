@@ -16,9 +16,7 @@ import contextlib
 import os
 import select
 import socket
-import subprocess
 import sys
-import textwrap
 import threading
 import unittest.mock
 from functools import partial
@@ -364,28 +362,21 @@ async def test_sends_through_the_descriptor_follow_earlier_writes(how):
 # --- other threads, loops and the end of the run ------------------------
 
 
-@contextlib.contextmanager
-def loop_in_thread(make):
-    """A loop that runs in another thread."""
-    other = make()
-    thread = threading.Thread(target=other.run_forever)
-    thread.start()
-    try:
-        yield other
-    finally:
-        other.call_soon_threadsafe(other.stop)
-        thread.join()
-        other.close()
-
-
 async def call(function):
     return function()
 
 
 def in_another_loop(read, make):
-    with loop_in_thread(make) as other:
+    other = make()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
         call_there = asyncio.run_coroutine_threadsafe(call(read), other)
         return call_there.result(PATIENCE)
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
 
 
 def in_a_loop_within(read, make):
@@ -512,56 +503,3 @@ def test_corked_writes_are_sent_when_the_run_ends(loop, error):
     assert peers[0].receive(8) == b"the last"
     ended.set_result(None)
     loop.run_until_complete(serving)
-
-
-PROGRAM = """
-    import asyncio, fastloop, os, socket, threading, time
-
-    loop = {module}.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-
-    class Server(asyncio.Protocol):
-        def connection_made(self, transport):
-            self.transport = transport
-
-    async def serve():
-        server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
-        peer = socket.create_connection(server.sockets[0].getsockname())
-        while not hasattr(protocol, "transport"):
-            await asyncio.sleep(0)
-        return server, peer
-
-    def write():
-        protocol.transport.write(b"goodbye")
-        written.set()
-
-    def both():
-        loop.call_soon(write)
-        loop.call_soon(time.sleep, 60)
-
-    protocol, written = Server(), threading.Event()
-    server, peer = asyncio.run_coroutine_threadsafe(serve(), loop).result()
-    if os.fork():
-        peer.close()
-        loop.call_soon_threadsafe(both)
-        written.wait()
-    else:
-        peer.settimeout(10)
-        os.write(1, peer.recv(100))
-        os._exit(0)
-"""
-
-
-@pytest.mark.skipif(
-    "ASAN_OPTIONS" in os.environ,
-    reason="CPython 3.13 uses a freed thread state when it ends such threads",
-)
-def test_a_daemon_thread_loses_no_bytes_at_exit(loop_kind):
-    """The main thread ends while a callback of the loop still runs."""
-    program = textwrap.dedent(PROGRAM.format(module=loop_kind))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        stdout=subprocess.PIPE,
-        timeout=60,
-    )
-    assert done.stdout == b"goodbye"
