@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,25 @@ def debug(
     yield loop
     if not loop.is_closed():
         loop.set_debug(False)
+
+
+@pytest.fixture
+def loop_class(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> type[asyncio.AbstractEventLoop]:
+    """Return the class of the loops under test, to derive one from."""
+    probe = loop_factory()
+    probe.close()
+    return type(probe)
+
+
+@pytest.fixture
+def no_automatic_gc() -> Iterator[None]:
+    """Collect what there is, and then only where the test does."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

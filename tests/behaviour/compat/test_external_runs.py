@@ -136,13 +136,10 @@ def test_an_idle_loop_may_be_set_idle(loop):
     loop.run_until_complete(asyncio.sleep(0))
 
 
-def noting(loop_factory, seen):
+def noting(loop_class, seen):
     """A loop of a class that notes which of its methods are called."""
-    made = loop_factory()
-    kind = type(made)
-    made.close()
 
-    class Noting(kind):
+    class Noting(loop_class):
         def create_task(self, coro, **named):
             seen.append("create_task")
             return super().create_task(coro, **named)
@@ -159,9 +156,9 @@ def noting(loop_factory, seen):
     return Noting()
 
 
-def test_methods_of_a_subclass_are_called(loop_factory):
+def test_methods_of_a_subclass_are_called(loop_class):
     seen = [None]
-    loop = noting(loop_factory, seen)
+    loop = noting(loop_class, seen)
     with contextlib.closing(loop):
         assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
         assert seen[1:] == ["create_task", "run_forever", "_run_once"]

@@ -16,22 +16,15 @@ import pytest
 from patience import PATIENCE
 
 
-def kind_of(factory):
-    """Return the class of the loops that a factory makes."""
-    probe = factory()
-    probe.close()
-    return type(probe)
-
-
 async def steps():
     await asyncio.sleep(0)
     return await asyncio.wait_for(asyncio.sleep(0, "done"), PATIENCE)
 
 
-def test_an_overridden_call_soon_gets_a_handle_for_each_call(loop_factory):
+def test_an_overridden_call_soon_gets_a_handle_for_each_call(loop_class):
     handles = []
 
-    class Tracing(kind_of(loop_factory)):
+    class Tracing(loop_class):
         def call_soon(self, callback, *args, context=None):
             handle = super().call_soon(callback, *args, context=context)
             handles.append(handle)
@@ -61,10 +54,10 @@ def test_a_partial_of_call_soon_passes_its_arguments(loop, count):
     assert set(seen) == {before}
 
 
-def test_call_later_calls_an_overridden_call_at(loop_factory):
+def test_call_later_calls_an_overridden_call_at(loop_class):
     calls = []
 
-    class Tracing(kind_of(loop_factory)):
+    class Tracing(loop_class):
         def call_at(self, when, callback, *args, context=None):
             handle = super().call_at(when, callback, *args, context=context)
             calls.append((when, callback, args, context))
@@ -86,23 +79,22 @@ def test_call_later_calls_an_overridden_call_at(loop_factory):
 
 @pytest.mark.parametrize("where", ["class", "loop"])
 def test_an_overridden_call_soon_threadsafe_gets_results_of_threads(
-    loop_factory, where
+    loop_class, where
 ):
     """Whatever the loop runs in may have to be woken."""
     calls = []
-    kind = kind_of(loop_factory)
 
     def call_soon_threadsafe(self, callback, *args, context=None):
         calls.append(threading.current_thread())
-        return kind.call_soon_threadsafe(
+        return loop_class.call_soon_threadsafe(
             self, callback, *args, context=context
         )
 
     if where == "class":
         changed = {"call_soon_threadsafe": call_soon_threadsafe}
-        loop = type("Waking", (kind,), changed)()
+        loop = type("Waking", (loop_class,), changed)()
     else:
-        loop = loop_factory()
+        loop = loop_class()
         loop.call_soon_threadsafe = functools.partial(
             call_soon_threadsafe, loop
         )
@@ -163,16 +155,13 @@ def test_every_callback_runs_through_a_patched_handle(loop, runs, debug):
     assert "cancelled" not in through
 
 
-def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop_factory):
+def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop):
     """nest_asyncio asks this first, and then replaces methods of the class."""
-    kind = kind_of(loop_factory)
-    loop = loop_factory()
-    if kind.__module__.startswith("asyncio"):
+    if type(loop).__module__.startswith("asyncio"):
         assert not hasattr(loop, "_nest_patched")
     else:
         with pytest.raises(ValueError, match=r"Can't patch loop of type <cla"):
             hasattr(loop, "_nest_patched")
-    loop.close()
 
 
 def test_time_monotonic_itself_is_the_loops_own_clock(loop, monkeypatch):

@@ -11,13 +11,10 @@ import pytest
 
 
 @pytest.fixture
-def virtual(loop_factory):
+def virtual(loop_class):
     """Return a loop of a class with a time() that only its user moves."""
-    base = loop_factory()
-    kind = type(base)
-    base.close()
 
-    class Virtual(kind):
+    class Virtual(loop_class):
         now = 1000.0
         fails = None
 

@@ -1,15 +1,11 @@
-"""Debug mode: slow callbacks, origins, unclosed and failed transports."""
+"""Debug mode: slow callbacks, origins and failed transports."""
 
 import asyncio
-import functools
-import gc
 import logging
-import os
 import re
 import select
 import sys
 import time
-import warnings
 
 import pytest
 from net_helpers import Peer, Recorder, iterations, tcp_socketpair
@@ -135,56 +131,6 @@ def test_reports_have_the_source_traceback_of_open_and_close(
     functions = [frame.name for frame in report["source_traceback"]]
     whose = "opened_here" if name == "connection_made" else "main"
     assert whose in functions
-
-
-class Kept(asyncio.Protocol, asyncio.DatagramProtocol):
-    """Holds no reference to its transport."""
-
-
-async def left_stream(loop):
-    near, far = tcp_socketpair()
-    return (await loop.create_connection(Kept, sock=near))[0], far.close
-
-
-async def left_datagrams(loop):
-    transport, _ = await loop.create_datagram_endpoint(
-        Kept, local_addr=("127.0.0.1", 0)
-    )
-    return transport, int
-
-
-async def left_read_pipe(loop):
-    near, far = os.pipe()
-    transport, _ = await loop.connect_read_pipe(Kept, open(near, "rb", 0))
-    return transport, functools.partial(os.close, far)
-
-
-async def left_write_pipe(loop):
-    far, near = os.pipe()
-    transport, _ = await loop.connect_write_pipe(Kept, open(near, "wb", 0))
-    return transport, functools.partial(os.close, far)
-
-
-LEFT = [left_stream, left_datagrams, left_read_pipe, left_write_pipe]
-
-
-@pytest.mark.parametrize("make", LEFT)
-def test_unclosed_transports_name_themselves(loop_factory, make):
-    """The warning's source is the transport, for tracemalloc."""
-    loop = loop_factory()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ResourceWarning)
-        transport, close_far = loop.run_until_complete(make(loop))
-        name = type(transport).__name__
-        loop.close()
-        del loop, transport
-        gc.collect()
-    close_far()
-    (warning,) = [
-        w for w in caught if str(w.message).startswith("unclosed transport")
-    ]
-    assert warning.category is ResourceWarning
-    assert type(warning.source).__name__ == name
 
 
 @pytest.mark.parametrize("does", ["read", "write", "write later"])

@@ -45,12 +45,10 @@ class Unreported(Exception):
 
 
 @pytest.fixture
-def raising(loop_factory):
+def raising(loop_class):
     """A loop whose call_exception_handler raises."""
-    probe = loop_factory()
-    probe.close()
 
-    class Raising(type(probe)):
+    class Raising(loop_class):
         def call_exception_handler(self, context):
             raise Unreported(context["message"])
 

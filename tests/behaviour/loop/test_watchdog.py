@@ -199,14 +199,6 @@ def test_c_code_that_keeps_the_gil_is_reported_in_the_end(
 # -- the garbage collector ----------------------------------------------------
 
 
-@pytest.fixture
-def no_automatic_gc():
-    """Collect only where the test does."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
 @pytest.mark.usefixtures("no_automatic_gc")
 def test_time_in_gc_is_counted_apart(watched, iterate, log):
     """Also of a collection that has not ended."""

@@ -259,7 +259,9 @@ async def test_an_unreferenced_server_goes_on(loop, host):
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("served", [False, True])
-def test_a_closed_loop_leaves_no_dropped_server(loop_factory, served):
+def test_a_closed_loop_leaves_no_dropped_server(
+    loop_factory, served, no_automatic_gc
+):
     """Its address is free for the next loop, without a garbage collection."""
 
     async def main(host):
@@ -269,17 +271,11 @@ def test_a_closed_loop_leaves_no_dropped_server(loop_factory, served):
             await end(near, far)
             host.made.clear()
 
-    gc.collect()
-    gc.disable()
-    try:
-        host = Host(None)
-        for _ in range(2):
-            host.loop = loop_factory()
-            host.loop.run_until_complete(main(host))
-            host.loop.close()
-    finally:
-        gc.enable()
-        gc.collect()
+    host = Host(None)
+    for _ in range(2):
+        host.loop = loop_factory()
+        host.loop.run_until_complete(main(host))
+        host.loop.close()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

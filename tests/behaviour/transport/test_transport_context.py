@@ -7,7 +7,6 @@ its server was (a server's); connections share nothing with each other.
 from __future__ import annotations
 
 import contextvars
-import gc
 import weakref
 
 import pytest
@@ -103,7 +102,7 @@ async def opened(loop, kind, make):
 @pytest.mark.parametrize("kind", [*OPENINGS, "tcp", "buffered", "tls"])
 @pytest.mark.parametrize("end", ["close", "abort"])
 async def test_a_context_that_has_the_protocol_is_released_at_the_end(
-    loop, loop_kind, kind, end
+    loop, loop_kind, kind, end, no_automatic_gc
 ):
     """No reference cycle is left to a garbage collection."""
     if loop_kind == "asyncio" and (kind, end) == ("tls", "close"):
@@ -117,21 +116,16 @@ async def test_a_context_that_has_the_protocol_is_released_at_the_end(
         var.set(protocol)
         made.append(weakref.ref(protocol))
 
-    gc.collect()
-    gc.disable()
-    try:
-        other, count = await opened(
-            loop,
-            kind,
-            lambda: make(made=keep, lost=lambda p, exc: lost.append(exc)),
-        )
-        await spin(lambda: len(made) == count)
-        transport = made[0]().transport
-        getattr(transport, end if kind != "read pipe" else "close")()
-        del transport
-        await spin(lambda: len(lost) == count)
-        other.close()
-        await iterations()
-        assert [ref() for ref in made] == [None] * count
-    finally:
-        gc.enable()
+    other, count = await opened(
+        loop,
+        kind,
+        lambda: make(made=keep, lost=lambda p, exc: lost.append(exc)),
+    )
+    await spin(lambda: len(made) == count)
+    transport = made[0]().transport
+    getattr(transport, end if kind != "read pipe" else "close")()
+    del transport
+    await spin(lambda: len(lost) == count)
+    other.close()
+    await iterations()
+    assert [ref() for ref in made] == [None] * count
