@@ -93,18 +93,6 @@ async def test_a_certificate_that_does_not_verify(loop, fault, text):
         assert near.names == []
 
 
-async def test_the_server_hostname_defaults_to_the_host(loop):
-    async with tls_server() as (address, protocols):
-        transport, near = await loop.create_connection(
-            Recorder, "127.0.0.1", address[1], ssl=client_context()
-        )
-        ssl_object = transport.get_extra_info("ssl_object")
-        assert ssl_object.server_hostname == "127.0.0.1"
-        transport.close()
-        await near.wait_lost()
-        await protocols[0].wait_lost()
-
-
 @every_side
 async def test_post_handshake_authentication(tls_pair, side):
     """The client answers inside a read, though its program writes nothing;

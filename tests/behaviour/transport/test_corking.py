@@ -292,6 +292,23 @@ async def test_datagrams_follow_earlier_writes(loop, host):
             assert peer.look() == b"12"
 
 
+@pytest.mark.usefixtures("child_watcher")
+async def test_a_process_starts_after_earlier_writes():
+    """It may need them.  It begins with a look at its folder's name."""
+    seen = []
+
+    class Folder:
+        def __fspath__(self):
+            seen.append(peer.receive(6))
+            return "/"
+
+    async with served() as (transport, peer):
+        transport.write(b"before")
+        child = await asyncio.create_subprocess_exec("true", cwd=Folder())
+        assert await child.wait() == 0
+        assert seen == [b"before"]
+
+
 # asyncio leaves the refused socket to the GC.
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 async def test_refusing_a_connection_follows_earlier_writes(loop):
