@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from interop_process import CERTS
@@ -20,28 +19,20 @@ TLS = {
     "ssl_certfile": str(CERTS / "client.pem"),
     "ssl_keyfile": str(CERTS / "client.key"),
 }
-every_way = pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
-
-
-@contextlib.asynccontextmanager
-async def connected(server, way="tcp", **kwargs):
-    """A client on an empty database."""
-    where = {
-        "tcp": {"host": "127.0.0.1", "port": server.port},
-        "unix": {"unix_socket_path": server.path},
-        "tls": {"host": "localhost", "port": server.tls_port, **TLS},
-    }
-    async with redis.Redis(**{**where[way], **kwargs}) as client:
-        await client.flushdb()
-        yield client
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
-@every_way
+@pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
 async def test_commands(redis_server, way, protocol):
-    async with connected(
-        redis_server, way, protocol=protocol, decode_responses=True
+    where = {
+        "tcp": {"host": "127.0.0.1", "port": redis_server.port},
+        "unix": {"unix_socket_path": redis_server.path},
+        "tls": {"host": "localhost", "port": redis_server.tls_port, **TLS},
+    }
+    async with redis.Redis(
+        **where[way], protocol=protocol, decode_responses=True
     ) as client:
+        await client.flushdb()
         assert await client.ping()
         await client.set("key", "value", px=60_000)
         assert await client.get("key") == "value"
@@ -53,57 +44,10 @@ async def test_commands(redis_server, way, protocol):
         assert await client.get("big") == big
         with pytest.raises(redis.ResponseError):
             await client.lpush("key", 1)
-
-
-@every_way
-async def test_pipelines(redis_server, way):
-    """10,000 commands in one go; an optimistic transaction that loses."""
-    async with connected(redis_server, way) as client:
         async with client.pipeline(transaction=False) as pipe:
             for i in range(10_000):
                 pipe.rpush("list", i)
             assert await pipe.execute() == list(range(1, 10_001))
-        assert await client.lindex("list", -1) == b"9999"
-        async with client.pipeline() as pipe:
-            await pipe.watch("key")
-            await client.set("key", "theirs")
-            pipe.multi()
-            pipe.set("key", "ours")
-            with pytest.raises(redis.WatchError):
-                await pipe.execute()
-        assert await client.get("key") == b"theirs"
-
-
-async def test_blocking_pop(redis_server):
-    """A consumer waits on the server; a cancelled one leaves no trace."""
-    async with connected(redis_server) as client:
-        waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
-        await client.client_setname("producer")
-        while not (await client.info("clients"))["blocked_clients"]:
-            await asyncio.sleep(0)
-        await client.rpush("jobs", "job")
-        assert await waiting == (b"jobs", b"job")
-        assert await client.blpop(["jobs"], timeout=0.01) is None
-        waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
-        while not (await client.info("clients"))["blocked_clients"]:
-            await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert await client.ping()
-
-
-async def test_server_that_hangs_up(redis_server):
-    """A killed connection is made again; a closed port is refused."""
-    async with connected(redis_server) as client:
-        me = await client.client_id()
-        async with connected(redis_server) as other:
-            await other.client_kill_filter(_id=me)
-        await client.set("key", "value")
-        assert await client.get("key") == b"value"
-    async with redis.Redis(port=1, retry=None) as client:
-        with pytest.raises(redis.ConnectionError):
-            await client.ping()
 
 
 async def test_faststream(redis_server):
