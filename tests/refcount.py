@@ -1,16 +1,11 @@
 """A pytest plugin that finds reference leaks on a debug interpreter.
 
     python3.14d -m pytest -p tests.refcount --refcount tests/behaviour
-    python3.11 -m pytest -p tests.refcount --blocks tests/behaviour
 
 Each test, with its fixtures, is run again and again; the interpreter's total
 of references (sys.gettotalrefcount) is read between the runs.  Caches fill in
 the first runs, and noise goes up and down; a leak goes up each time.  A test
 that grows in every run is given more runs before it is called leaking.
-
---blocks counts blocks of memory (sys.getallocatedblocks) in place of
-references, on any interpreter: it finds leaked objects, and not a reference to
-one that lives anyway.
 """
 
 from __future__ import annotations
@@ -45,17 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run each test again and fail it if references grow",
     )
-    parser.addoption(
-        "--blocks",
-        action="store_true",
-        help="count blocks of memory: no debug build is needed",
-    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    blocks = config.getoption("--blocks")
-    if blocks or config.getoption("--refcount"):
-        if not (blocks or hasattr(sys, "gettotalrefcount")):
+    if config.getoption("--refcount"):
+        if not hasattr(sys, "gettotalrefcount"):
             raise pytest.UsageError(
                 "--refcount needs a debug build of CPython "
                 "(sys.gettotalrefcount)"
@@ -63,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # pytest-rerunfailures does not see a test that is run from here.
         again = config.getoption("--reruns", None)
         looks = config.getoption("--max-suite-reruns") if again else 0
-        repeater = Repeater(looks, blocks)
+        repeater = Repeater(looks)
         config.pluginmanager.register(repeater, "fastloop-refcount")
 
 
@@ -74,7 +63,7 @@ def tmp_path() -> Iterator[Path]:
         yield Path(name)
 
 
-def settled_total(blocks: bool, without_cache: bool) -> int:
+def settled_total(without_cache: bool) -> int:
     for _ in range(3):
         gc.collect()
     # Each of its 4096 places keeps the name that was looked up last, and a
@@ -82,7 +71,7 @@ def settled_total(blocks: bool, without_cache: bool) -> int:
     # one makes the next run twice as slow: only for what seems to leak.
     if without_cache:
         clear_type_cache()
-    return sys.getallocatedblocks() if blocks else sys.gettotalrefcount()
+    return sys.gettotalrefcount()
 
 
 def is_leak(grown: list[int]) -> bool:
@@ -108,9 +97,8 @@ def deserves_second_look(reports: list[pytest.TestReport]) -> bool:
 class Repeater:
     """Repeats what passed, and turns growth into a failure."""
 
-    def __init__(self, second_looks: int, blocks: bool) -> None:
+    def __init__(self, second_looks: int) -> None:
         self.second_looks = second_looks
-        self.blocks = blocks
         self.left_out: dict[str, pytest.Item] = {}
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
@@ -183,5 +171,5 @@ class Repeater:
             # What was captured would be kept with the item.
             item._report_sections.clear()
             if number >= 0:
-                totals[number] = settled_total(self.blocks, runs > RUNS)
+                totals[number] = settled_total(runs > RUNS)
         return [b - a for a, b in zip(totals, totals[1:], strict=False)]
