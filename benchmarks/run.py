@@ -284,7 +284,7 @@ def write(args: argparse.Namespace, data: dict) -> None:
     try:
         if args.chart:
             chart.write(data, args.chart)
-    except (ValueError, chart.ChartError) as error:
+    except ValueError as error:
         say(f"run.py: {error}")
     if args.pages:
         for sentence in words.write_pages(args.pages, data, also):

@@ -1,15 +1,9 @@
-"""Draws how many times as good as uvloop loops are in a few rows.
-
-matplotlib is asked for only when a chart is, and is no need otherwise.
-"""
+"""Draws how many times as good as uvloop loops are in a few rows."""
 
 from __future__ import annotations
 
-import io
-import re
-from importlib.util import find_spec
+from html import escape
 from pathlib import Path
-from typing import Any
 
 from harness.loops import LOOPS
 from harness.report import best, ratio
@@ -29,10 +23,11 @@ BASE = "uvloop"
 OTHERS = tuple(
     loop for loop in LOOPS if loop not in ("asyncio", BASE, "fastloop")
 )
-#: Inches of a bar, of what is between rows, and of the chart's width.
-BAR, APART, WIDE = 0.25, 0.2, 8
+#: Pixels: of a bar and the next one, and of what is between rows; the chart's
+#: width, where its bars begin, and the room of the longest one.
+BAR, APART, WIDE, LEFT, LONGEST = 25, 19, 768, 160, 460
+#: The colours of each theme.
 THEMES = ("light", "dark")
-#: The colour of a name in each theme.  All are drawn in those of the first.
 COLOURS = {
     "text": ("#1f2328", "#f0f6fc"),
     "faint": ("#59636e", "#9198a1"),
@@ -44,14 +39,10 @@ COLOURS = {
 Bars = tuple[str, list[tuple[str, float]]]
 
 
-class ChartError(Exception):
-    """A chart cannot be drawn; the text says why."""
-
-
 def write(data: dict, stem: str) -> None:
     """Write a run's chart: STEM-light.svg and STEM-dark.svg.
 
-    Raises ChartError where matplotlib or a row to draw is missing.
+    Raises ValueError where no row can be drawn.
     """
     found = {row["row"]: row for row in data["rows"]}
     rows: list[Bars] = []
@@ -61,81 +52,53 @@ def write(data: dict, stem: str) -> None:
             over = ((one, ratio(found[key], one, BASE)) for one in players)
             rows.append((title, [(one, at) for one, at in over if at]))
     if not rows:
-        raise ChartError(f"no chart: no row has both fastloop and {BASE}")
-    if find_spec("matplotlib") is None:
-        raise ChartError("no chart: python -m pip install matplotlib")
+        raise ValueError(f"no chart: no row has both fastloop and {BASE}")
     machine = data["machine"]
     python = machine["python"].split(" ")[0]
     caption = f"CPython {python}, {machine['cpu']}, {machine['date']}"
-    svg = _draw(rows, caption)
     for column, theme in enumerate(THEMES):
-        text = svg
-        for pair in COLOURS.values():
-            text = text.replace(pair[0], pair[column])
-        Path(f"{stem}-{theme}.svg").write_text(text)
+        colours = {name: each[column] for name, each in COLOURS.items()}
+        Path(f"{stem}-{theme}.svg").write_text(_draw(rows, caption, colours))
 
 
-def _draw(rows: list[Bars], caption: str) -> str:
-    import matplotlib
-    from matplotlib.figure import Figure
+def _draw(rows: list[Bars], caption: str, colours: dict[str, str]) -> str:
+    most = max(1.0, *(value for _, bars in rows for _, value in bars))
+    base = LEFT + LONGEST / most
+    lines: list[str] = []
 
-    settings = {
-        "font.size": 9,
-        "svg.hashsalt": "fastloop",
-        "svg.fonttype": "none",  # texts are texts
-        "text.color": _colour("text"),
-        "ytick.labelcolor": _colour("text"),
-    }
-    most = max(len(bars) for _, bars in rows)
-    high = 1.1 + len(rows) * (most * BAR + APART)
-    out = io.BytesIO()
-    with matplotlib.rc_context(settings):
-        drawn = Figure(figsize=(WIDE, high), layout="constrained")
-        _draw_bars(drawn.subplots(), rows)
-        drawn.supxlabel(caption, size=8, color=_colour("faint"))
-        unknown = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        drawn.savefig(out, format="svg", transparent=True, metadata=unknown)
-    svg = out.getvalue().decode()
-    svg = svg[svg.index("<svg") :]
-    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    def text(
+        x: float, y: float, words: str, colour: str = "faint", more: str = ""
+    ) -> None:
+        lines.append(
+            f'<text x="{x:.1f}" y="{y}" fill="{colours[colour]}"{more}>'
+            f"{escape(words)}</text>"
+        )
 
-
-def _colour(name: str) -> str:
-    return COLOURS[name][0]
-
-
-def _draw_bars(axes: Any, rows: list[Bars]) -> None:
-    most = max(len(bars) for _, bars in rows)
-    high = BAR / (most * BAR + APART)
-    for place, (_, bars) in enumerate(rows):
-        for number, (loop, value) in enumerate(bars):
-            y = place + (number - (len(bars) - 1) / 2) * high
-            own = loop == "fastloop"
-            colour = _colour(loop if loop in COLOURS else "other")
-            axes.barh(y, value, 0.9 * high, color=colour)
-            axes.annotate(
-                f"{value:.2f}  {loop}",
-                (max(value, 1), y),  # the line of the base goes through none
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                weight="bold" if own else "normal",
-                color=_colour("text" if own else "faint"),
-            )
-    axes.set_xlim(0, 1.2 * axes.get_xlim()[1])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.set_frame_on(False)
-    axes.axvline(1, color=_colour("faint"), linewidth=0.8, zorder=0)
-    axes.annotate(
-        BASE,
-        (1, -0.6),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        color=_colour("faint"),
-    )
+    bold, centred = ' font-weight="700"', ' text-anchor="middle"'
     title = f"Times as good as {BASE} (longer is better)"
-    axes.set_title(title, loc="left", pad=18, weight="bold")
+    text(LEFT, 16, title, "text", f'{bold} font-size="14.4"')
+    text(base, 36, BASE, more=centred)
+    y = 50
+    for name, bars in rows:
+        middle = y + len(bars) * BAR // 2 + 4
+        text(LEFT - 5, middle, name, "text", ' text-anchor="end"')
+        for loop, value in bars:
+            width = LONGEST * value / most
+            lines.append(
+                f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="23" '
+                f'fill="{colours.get(loop, colours["other"])}"/>'
+            )
+            # The line of the base goes through no words.
+            right = max(LEFT + width, base) + 7
+            own = ("text", bold) if loop == "fastloop" else ()
+            text(right, y + 16, f"{value:.2f} {loop}", *own)
+            y += BAR
+        y += APART
+    text(WIDE / 2, y + 8, caption, more=centred)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" '
+        f'height="{y + 16}" font-family="system-ui, sans-serif" '
+        f'font-size="12">\n<path d="M{base:.1f} 40V{y - APART}" '
+        f'stroke="{colours["faint"]}"/>'
+    )
+    return "\n".join([head, *lines, "</svg>\n"])
