@@ -356,9 +356,7 @@ async def _open(kind: str, protocol: Any) -> tuple[Any, socket.socket]:
         return opened[0], sock
     if kind == "tcp-server":
         server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
-        sock = socket.socket()
-        sock.setblocking(False)
-        await loop.sock_connect(sock, server.sockets[0].getsockname())
+        sock = socket.create_connection(server.sockets[0].getsockname())
         await protocol.wait_for("made")
         server.close()
         return protocol.transport, sock
@@ -418,3 +416,11 @@ def client_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(CERTS / "ca.pem")
     return context
+
+
+def for_tls(secure: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What opens a server, and its client, with TLS; or nothing."""
+    if not secure:
+        return {}, {}
+    client = {"ssl": client_context(), "server_hostname": "localhost"}
+    return {"ssl": server_context()}, client

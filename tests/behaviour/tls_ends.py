@@ -280,16 +280,6 @@ def start_tls(
     )
 
 
-async def calling(
-    loop: asyncio.AbstractEventLoop, address: Any
-) -> socket.socket:
-    """A plain socket that is connected to *address*."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    await loop.sock_connect(sock, address)
-    return sock
-
-
 async def meet(
     side: str, protocol: Any, near: Any, far: Any, **options: Any
 ) -> tuple[Any, WirePeer]:
@@ -311,7 +301,9 @@ async def meet(
         server = await loop.create_server(
             lambda: protocol, "127.0.0.1", 0, ssl=near, **options
         )
-        sock = await calling(loop, server.sockets[0].getsockname())
+        sock = socket.socket()
+        sock.setblocking(False)
+        await loop.sock_connect(sock, server.sockets[0].getsockname())
         server.close()
     else:
         plain, sock = await open_plain(protocol)
@@ -366,28 +358,3 @@ async def tls_link(
 def echo(protocol: Any, data: bytes) -> None:
     """A hook that sends data back."""
     protocol.transport.write(data)
-
-
-@contextlib.asynccontextmanager
-async def tls_server(
-    factory: Any = None, context: Any = None, **options: Any
-) -> AsyncIterator[Any]:
-    """A TLS server of the loop: (address, protocols it has made)."""
-    loop = asyncio.get_running_loop()
-    protocols: list[Any] = []
-
-    def make() -> Any:
-        protocols.append((factory or Recorder)())
-        return protocols[-1]
-
-    server = await loop.create_server(
-        make, "127.0.0.1", 0, ssl=context or server_context(), **options
-    )
-    try:
-        yield server.sockets[0].getsockname(), protocols
-    finally:
-        server.close()
-    for protocol in protocols:
-        if protocol.count("made"):
-            await protocol.wait_lost()
-    await iterations(3)

@@ -13,10 +13,9 @@ import weakref
 import pytest
 from net_helpers import (
     KIB,
-    client_context,
+    for_tls,
     iterations,
     pattern,
-    server_context,
     tcp_socketpair,
 )
 
@@ -118,15 +117,11 @@ async def echo(reader, writer):
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_an_echo_server(host, tls):
     """64 clients at once, each with its own bytes."""
-    options = {}
-    if tls:
-        options = {"ssl": client_context(), "server_hostname": "localhost"}
-    server = await host.serve_streams(
-        echo, **({"ssl": server_context()} if tls else {})
-    )
+    for_server, for_client = for_tls(tls)
+    server = await host.serve_streams(echo, **for_server)
 
     async def client(i):
-        reader, writer = await host.open(**options)
+        reader, writer = await host.open(**for_client)
         for seed in range(3):
             data = pattern(10_000, i * 3 + seed)
             writer.write(data)

@@ -15,11 +15,10 @@ import pytest
 from net_helpers import (
     KIB,
     MIB,
-    client_context,
+    for_tls,
     iterations,
     listening_socket,
     pattern,
-    server_context,
     waiting,
 )
 
@@ -45,7 +44,7 @@ class Ends:
 @pytest.fixture(params=["tcp", "tls"])
 def connect(request, run):
     """Return what joins two streams, whose server has read much before."""
-    tls = request.param == "tls"
+    for_server, for_client = for_tls(request.param == "tls")
     cleanup = contextlib.AsyncExitStack()
 
     async def open_ends(**options):
@@ -58,19 +57,12 @@ def connect(request, run):
         listener = listening_socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
         server = await asyncio.start_server(
-            accept,
-            sock=listener,
-            ssl=server_context() if tls else None,
-            **options,
+            accept, sock=listener, **for_server, **options
         )
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
         sock.connect(listener.getsockname())
-        client = await asyncio.open_connection(
-            sock=sock,
-            ssl=client_context() if tls else None,
-            server_hostname="localhost" if tls else None,
-        )
+        client = await asyncio.open_connection(sock=sock, **for_client)
         ends = Ends(await arrived, client)
         server.close()
         for writer in (ends.writer, ends.peer_writer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
+from hosts import only_tcp
 from net_helpers import (
     CERTS,
     Recorder,
@@ -12,11 +13,7 @@ from net_helpers import (
     iterations,
     server_context,
 )
-from tls_ends import (
-    contexts,
-    every_side,
-    tls_server,
-)
+from tls_ends import contexts, every_side
 from tracers import Proxy, trace
 
 
@@ -73,24 +70,24 @@ async def test_client_certificate(tls_pair, side):
         ("address", "IP address mismatch"),
     ],
 )
-async def test_a_certificate_that_does_not_verify(loop, fault, text):
+@only_tcp
+async def test_a_certificate_that_does_not_verify(host, fault, text):
     """The waiter gets OpenSSL's own error, the protocol hears nothing."""
     trusts_none = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = {"authority": trusts_none, "default": True}.get(fault)
     hostname = {"name": "wrong.test", "address": "127.0.0.9"}.get(fault)
     near = Recorder()
-    async with tls_server() as (address, _):
-        with pytest.raises(ssl.SSLCertVerificationError, match=text) as caught:
-            await loop.create_connection(
-                lambda: near,
-                *address,
-                ssl=context or client_context(),
-                server_hostname=hostname or "localhost",
-            )
-        assert caught.value.verify_code > 0
-        assert caught.value.reason == "CERTIFICATE_VERIFY_FAILED"
-        await iterations(20)
-        assert near.names == []
+    await host.serve(ssl=server_context())
+    with pytest.raises(ssl.SSLCertVerificationError, match=text) as caught:
+        await host.connect(
+            lambda: near,
+            ssl=context or client_context(),
+            server_hostname=hostname or "localhost",
+        )
+    assert caught.value.verify_code > 0
+    assert caught.value.reason == "CERTIFICATE_VERIFY_FAILED"
+    await iterations(20)
+    assert near.names == []
 
 
 @every_side

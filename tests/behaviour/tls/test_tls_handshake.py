@@ -7,21 +7,15 @@ import contextlib
 import ssl
 
 import pytest
-from net_helpers import (
-    MIB,
-    Recorder,
-    client_context,
-    iterations,
-)
+from hosts import only_tcp
+from net_helpers import MIB, Recorder, for_tls, iterations
 from tls_ends import (
     PlainPeer,
-    calling,
     contexts,
     echo,
     every_side,
     every_version,
     meet,
-    tls_server,
 )
 
 
@@ -108,37 +102,35 @@ GARBAGE = {
 }
 
 
+@only_tcp
 @pytest.mark.parametrize("garbage", GARBAGE)
 async def test_a_server_receives_something_else_than_tls(
-    run, loop, garbage, reports
+    loop, host, garbage, reports
 ):
     """The connection ends, the server goes on; debug mode alone reports it,
     in asyncio's words.
     """
-    async with tls_server() as (address, seen):
-        for debug in (True, False):
-            loop.set_debug(debug)
-            peer = PlainPeer(await calling(loop, address))
-            with contextlib.suppress(ConnectionError):
-                await peer.send(GARBAGE[garbage])
-                await peer.recv_all()
-            peer.close()
-            await iterations(5)
-        _, near = await loop.create_connection(
-            Recorder,
-            *address,
-            ssl=client_context(),
-            server_hostname="localhost",
-        )
-        near.transport.close()
-        assert await near.wait_lost() is None
-    assert seen[0].names == seen[1].names == []
+    for_server, for_client = for_tls()
+    await host.serve(**for_server)
+    for debug in (True, False):
+        loop.set_debug(debug)
+        peer = PlainPeer(host.plain())
+        with contextlib.suppress(ConnectionError):
+            await peer.send(GARBAGE[garbage])
+            await peer.recv_all()
+        peer.close()
+        await iterations(5)
+    transport, near = await host.connect(**for_client)
+    transport.close()
+    assert await near.wait_lost() is None
+    await host.made[2].wait_lost()
+    assert host.made[0].names == host.made[1].names == []
     (report,) = reports
     assert report["message"] == (
         "Error on transport creation for incoming connection"
     )
     assert isinstance(report["exception"], (ssl.SSLError, ConnectionError))
-    assert report["protocol"] is seen[0]
+    assert report["protocol"] is host.made[0]
     reports.clear()
 
 

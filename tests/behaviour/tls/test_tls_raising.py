@@ -7,14 +7,14 @@ import contextlib
 import ssl
 
 import pytest
-from net_helpers import BufferedRecorder, Recorder, client_context, iterations
+from hosts import only_tcp
+from net_helpers import BufferedRecorder, Recorder, for_tls, iterations
 from tls_ends import (
     APPLICATION_DATA,
     contexts,
     every_side,
     every_version,
     meet,
-    tls_server,
 )
 
 pytestmark = pytest.mark.reports
@@ -116,25 +116,24 @@ async def test_connection_made_of_a_client(run, version, reports):
     del exc, task
 
 
+@only_tcp
 @pytest.mark.native_tls
-async def test_exceptions_of_connection_made_are_reported(run, loop, reports):
+async def test_exceptions_of_connection_made_are_reported(host, reports):
     """asyncio says that it was data_received's, or buffer_updated's."""
-    async with tls_server(lambda: Recorder(made=fail)) as (address, seen):
-        with contextlib.suppress(OSError):
-            _, near = await loop.create_connection(
-                Recorder,
-                *address,
-                ssl=client_context(),
-                server_hostname="localhost",
-            )
-            await near.wait_lost()
-        exc = await seen[0].wait_lost()
-        assert seen[0].names == ["made", "lost"]
+    for_server, for_client = for_tls()
+    host.made.factory = lambda: Recorder(made=fail)
+    await host.serve(**for_server)
+    with contextlib.suppress(OSError):
+        _, near = await host.connect(**for_client)
+        await near.wait_lost()
+    (protocol,) = host.made
+    exc = await protocol.wait_lost()
+    assert protocol.names == ["made", "lost"]
     (report,) = [r for r in reports if r["exception"] is exc]
     assert report["message"] == (
         "Fatal error: protocol.connection_made() call failed."
     )
-    assert report["protocol"] is seen[0].transport._ssl_protocol
+    assert report["protocol"] is protocol.transport._ssl_protocol
     reports.clear()
 
 

@@ -15,11 +15,10 @@ from net_helpers import (
     PY315,
     BufferedRecorder,
     Recorder,
-    client_context,
     every_kind,
+    for_tls,
     iterations,
     open_on_pair,
-    server_context,
     spin,
 )
 
@@ -85,16 +84,10 @@ async def opened(loop, kind, make):
         opening, _, far = open_on_pair(loop, kind, make)
         await opening
         return far, 1
-    tls = kind == "tls"
-    server = await loop.create_server(
-        make, "127.0.0.1", 0, ssl=server_context() if tls else None
-    )
-    await loop.create_connection(
-        make,
-        *server.sockets[0].getsockname(),
-        ssl=client_context() if tls else None,
-        server_hostname="localhost" if tls else None,
-    )
+    for_server, for_client = for_tls(kind == "tls")
+    server = await loop.create_server(make, "127.0.0.1", 0, **for_server)
+    address = server.sockets[0].getsockname()
+    await loop.create_connection(make, *address, **for_client)
     return server, 2
 
 
