@@ -3,18 +3,51 @@
 import pytest
 from isolated_scripts import SERVED
 
-PROGRAMS = {
-    "an_open_loop_with_everything_pending": """
-loop = new_loop()
+#: What is left open, also by a subinterpreter.
+OPEN = {
+    "an_open_loop": """
+loop = sys.loop = new_loop()
 left, right = socket.socketpair()
-loop.add_reader(left, print)
+loop.add_reader(left, print, right)
 loop.add_writer(left, print)
 loop.call_soon(print)
 loop.call_later(10, print)
 loop.call_soon_threadsafe(print)
-loop.add_signal_handler(signal.SIGUSR1, print)
 handle = loop.call_later(0, print)
 loop.me = loop
+""",
+    "an_open_server_and_connection": """
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+    transport.write(b"x")
+    sys.kept = server, transport, loop
+    await asyncio.sleep(0)
+
+loop = new_loop()
+loop.run_until_complete(main())
+""",
+    "queued_jobs": """
+def job(number):
+    time.sleep(0.001)
+    counted.append(number)
+    if len(counted) == 100:
+        os.write(1, b"all done\\n")
+
+counted = []
+loop = new_loop()
+for number in range(100):
+    loop.run_in_executor(None, job, number)
+loop.close()
+""",
+}
+PROGRAMS = {
+    **OPEN,
+    "a_signal_handler": """
+loop = sys.loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, print)
 """,
     "call_soon_threadsafe_at_exit": """
 import atexit
@@ -34,19 +67,6 @@ loop.run_forever()
 loop.close()
 sys.kept = kept
 del loop
-""",
-    "exit_waits_for_queued_jobs": """
-def job(number):
-    time.sleep(0.001)
-    counted.append(number)
-    if len(counted) == 100:
-        print("all done")
-
-counted = []
-loop = new_loop()
-for number in range(100):
-    loop.run_in_executor(None, job, number)
-loop.close()
 """,
     "exit_does_not_wait_for_idle_workers": """
 loop = new_loop()
@@ -83,17 +103,6 @@ threading.Thread(target=runner).start()
 print("main done", flush=True)
 printed.set()
 """,
-    "an_open_server_and_connection": """
-async def main():
-    server = await asyncio.start_server(min, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
-    sys.kept = server, transport, loop
-
-loop = new_loop()
-loop.run_until_complete(main())
-""",
     # The main thread ends while a callback of the loop still runs.
     "bytes_that_a_daemon_thread_wrote": SERVED
     + """
@@ -124,7 +133,7 @@ written.wait()
 """,
 }
 SAY = {
-    "exit_waits_for_queued_jobs": "all done\n",
+    "queued_jobs": "all done\n",
     "the_executor_refuses_work_during_shutdown": "refused\n",
     "a_thread_that_outlives_main": "main done\nthread done\n",
     "bytes_that_a_daemon_thread_wrote": "goodbye",

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from test_exit import OPEN, SAY
 
 pytestmark = pytest.mark.skipif(
     sys.version_info < (3, 13),
@@ -164,53 +165,9 @@ destroy(interpreter)
 # --- the end of an interpreter -----------------------------------------------
 
 
-#: What is left when an interpreter ends, and what that writes.
 LEFT = {
-    "an open loop": (
-        """
-loop = sys.loop = new_loop()
-left, right = socket.socketpair()
-loop.add_reader(left, print, right)
-loop.call_soon(print)
-loop.call_later(10, print)
-loop.call_soon_threadsafe(print)
-loop.me = loop
-""",
-        "",
-    ),
-    "an open server and connection": (
-        """
-async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
-    transport.write(b"x")
-    sys.kept = server, transport, loop
-    await asyncio.sleep(0)
-loop = new_loop()
-loop.run_until_complete(main())
-""",
-        "",
-    ),
-    # It waits for them, as the main interpreter does.
-    "jobs": (
-        """
-def job(number):
-    time.sleep(0.001)
-    counted.append(number)
-    if len(counted) == 30:
-        os.write(1, b"jobs ")
-counted = []
-loop = new_loop()
-for number in range(30):
-    loop.run_in_executor(None, job, number)
-loop.close()
-""",
-        "jobs ",
-    ),
-    "an idle thread, which is no daemon": (
-        """
+    **OPEN,
+    "an_idle_thread_which_is_no_daemon": """
 loop = sys.loop = new_loop()
 thread = loop.run_until_complete(
     loop.run_in_executor(None, threading.current_thread)
@@ -218,20 +175,17 @@ thread = loop.run_until_complete(
 assert not thread.daemon
 loop.close()
 """,
-        "",
-    ),
 }
 
 
 @pytest.mark.parametrize("name", LEFT)
 def test_it_ends_with(script, inside, name):
     """Made, run and destroyed; then the main interpreter is used."""
-    code, says = LEFT[name]
     done = script(
         f"""
 for _ in range(2):
     interpreter = create()
-    run(interpreter, {inside(code)!r})
+    run(interpreter, {inside(LEFT[name])!r})
     destroy(interpreter)
 loop = new_loop()
 assert loop.run_until_complete(asyncio.sleep(0.001, 7)) == 7
@@ -240,7 +194,7 @@ print("main", flush=True)
 """,
         quiet="server" not in name,
     )
-    assert done.stdout == 2 * says + "main\n"
+    assert done.stdout == 2 * SAY.get(name, "") + "main\n"
 
 
 def test_left_to_the_end_of_the_process(script, inside):
