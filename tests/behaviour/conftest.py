@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
 from hosts import address_kind, host
+from patience import PATIENCE
 from transport_pairs import transport_pair
 
 __all__ = ["address_kind", "host", "transport_pair"]
@@ -36,6 +39,22 @@ def debug(
     yield loop
     if not loop.is_closed():
         loop.set_debug(False)
+
+
+@pytest.fixture
+def python() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs an interpreter with words to its end."""
+
+    def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words],
+            env=os.environ | env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    return run
 
 
 @pytest.fixture

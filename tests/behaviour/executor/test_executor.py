@@ -13,16 +13,6 @@ import pytest
 from patience import PATIENCE
 
 
-@pytest.fixture(params=["default", "own"])
-def pool(request):
-    """Return None, for the default executor, or one of the user's."""
-    if request.param == "default":
-        yield None
-        return
-    with concurrent.futures.ThreadPoolExecutor(4) as executor:
-        yield executor
-
-
 class Odd(BaseException):
     """Of the application's own."""
 

@@ -10,24 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tracers import Wrapper
 
 scope = contextvars.ContextVar("scope", default="none")
-
-
-@pytest.fixture(params=["default", "own"])
-def pool(request):
-    """Return None, for the default executor, or one of the user's."""
-    if request.param == "default":
-        yield None
-        return
-    with ThreadPoolExecutor(4) as executor:
-        yield executor
 
 
 def in_the_callers_context(original):
@@ -98,15 +86,10 @@ with asyncio.Runner(loop_factory={}) as runner:
 @pytest.mark.parametrize(
     "factory", ["asyncio.SelectorEventLoop", "fastloop.new_event_loop"]
 )
-def test_a_patch_older_than_the_import_is_called(factory):
+def test_a_patch_older_than_the_import_is_called(python, factory):
     """A closure, which uses no global name of a module."""
-    done = subprocess.run(
-        [sys.executable, "-c", PATCHED_FIRST.format(factory)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "traced abs\n5\n"
+    done = python("-c", PATCHED_FIRST.format(factory))
+    assert done.stdout == "traced abs\n5\n", done.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from patience import PATIENCE
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 import fastloop
 from fastloop.contrib import opentelemetry, prometheus
@@ -29,18 +31,14 @@ pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 DASHBOARD = Path(fastloop.__file__).parent / "contrib" / "grafana.json"
 
 
-def values_of(text):
-    """The samples of Prometheus's text, by name and labels."""
+def scrape(registry):
+    """The samples of a registry, by name and labels."""
     found = {}
-    for line in text.splitlines():
+    for line in generate_latest(registry).decode().splitlines():
         if not line.startswith("#"):
             name, _, value = line.rpartition(" ")
             found[name] = float(value)
     return found
-
-
-def scrape(registry):
-    return values_of(generate_latest(registry).decode())
 
 
 # -- prometheus ---------------------------------------------------------------
@@ -64,23 +62,6 @@ async def test_a_registry_tells_of_the_running_loop(loop):
     assert buckets == sorted(buckets)
 
 
-async def test_two_loops_have_two_names(loop, loop_factory):
-    registry = CollectorRegistry()
-    prometheus.register(registry=registry)
-    other = loop_factory()
-    with pytest.raises(ValueError, match="another loop"):
-        prometheus.register(other, registry=registry)
-    prometheus.register(other, name="other", registry=registry)
-    prometheus.register(other, name="other", registry=registry)
-    assert 'fastloop_iterations_total{loop="other"}' in scrape(registry)
-    other.close()
-    assert 'fastloop_iterations_total{loop="other"}' not in scrape(registry)
-    third = loop_factory()
-    prometheus.register(third, name="other", registry=registry)
-    assert 'fastloop_iterations_total{loop="other"}' in scrape(registry)
-    third.close()
-
-
 def test_a_collector_that_was_unregistered_is_registered_again(loop):
     """As suites do between their tests, with all that a registry has."""
     registry = CollectorRegistry(auto_describe=True)
@@ -89,14 +70,6 @@ def test_a_collector_that_was_unregistered_is_registered_again(loop):
         assert 'fastloop_iterations_total{loop="main"}' in scrape(registry)
         registry.unregister(*registry._collector_to_names)
         assert not scrape(registry)
-
-
-@pytest.mark.parametrize(
-    "tell", [prometheus.register, opentelemetry.instrument]
-)
-def test_a_name_that_is_no_text_is_refused(loop, tell):
-    with pytest.raises(TypeError, match="name of a loop is a str, not 3"):
-        tell(loop, name=3)
 
 
 def test_a_metric_of_the_programs_with_such_a_name_is_refused(loop):
@@ -127,11 +100,11 @@ fastloop.run(main())
 
 def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
     """The multiprocess mode: any process reads what all have written."""
-    env = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    folder = str(tmp_path)
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER],
-            env=env,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -139,23 +112,11 @@ def test_two_workers_are_one_to_a_scrape(loop_kind, tmp_path):
         for _ in range(2)
     ]
     iterations = [int(worker.stdout.readline()) for worker in workers]
-    reader = (
-        "import sys; from prometheus_client import *\n"
-        "from prometheus_client import multiprocess\n"
-        "registry = CollectorRegistry()\n"
-        "multiprocess.MultiProcessCollector(registry)\n"
-        "sys.stdout.write(generate_latest(registry).decode())"
-    )
 
     def read():
-        done = subprocess.run(
-            [sys.executable, "-c", reader],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return values_of(done.stdout)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, folder)
+        return scrape(registry)
 
     deadline = time.monotonic() + PATIENCE
     name = 'fastloop_iterations_total{loop="main"}'
@@ -197,18 +158,14 @@ async def spin():
 
 
 @pytest.fixture
-def multiprocess(tmp_path):
+def multiprocess(python, tmp_path):
     """Return a function that runs a program in multiprocess mode."""
 
     def run(code):
-        done = subprocess.run(
+        done = python(
             # prometheus_client closes no file of its own.
-            [sys.executable, "-W", "ignore::ResourceWarning"]
-            + ["-c", MULTIPROCESS + code],
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
+            *("-W", "ignore::ResourceWarning", "-c", MULTIPROCESS + code),
+            PROMETHEUS_MULTIPROC_DIR=str(tmp_path),
         )
         assert (done.returncode, done.stderr) == (0, "")
 
@@ -399,17 +356,6 @@ async def test_both_count_what_the_watchdog_reports(loop, otel):
     assert scrape(registry)[name] >= count
 
 
-def test_a_loop_that_begins_later_has_metrics_too(loop_factory, otel):
-    reader, provider = otel
-    for _ in range(2):
-        loop = loop_factory()
-        for _ in range(2):
-            opentelemetry.instrument(loop, meter_provider=provider)
-        assert set(collected(reader)) == {"main"}
-        loop.close()
-        assert not collected(reader)
-
-
 def test_counters_go_on_with_the_next_loop_of_a_name(loop_kind, otel):
     """A program may call run() again and again."""
     reader, provider = otel
@@ -429,43 +375,69 @@ def test_counters_go_on_with_the_next_loop_of_a_name(loop_kind, otel):
     assert active[2] >= active[1] + 0.01
 
 
-def test_two_loops_cannot_have_one_name(loop, loop_factory, otel):
+def test_loops_without_a_name_are_numbered(loop_factory, otel):
     reader, provider = otel
-    opentelemetry.instrument(loop, meter_provider=provider)
+    for _ in range(2):
+        loops = loop_factory(), loop_factory()
+        for loop in loops * 2:
+            opentelemetry.instrument(loop, meter_provider=provider)
+        assert set(collected(reader)) == {"main", "main-2"}
+        for loop in loops:
+            loop.close()
+        assert not collected(reader)
+
+
+# -- both ---------------------------------------------------------------------
+
+
+@pytest.fixture(params=[prometheus, opentelemetry])
+def adapter(request, otel):
+    """Return what tells an adapter of a loop, and the names it shows."""
+    registry, (reader, provider) = CollectorRegistry(), otel
+    if request.param is opentelemetry:
+        tell = partial(opentelemetry.instrument, meter_provider=provider)
+        return tell, lambda: set(collected(reader))
+    row = re.compile(r'fastloop_iterations_total{loop="(.*)"}').fullmatch
+    tell = partial(prometheus.register, registry=registry)
+    return tell, lambda: {m[1] for m in map(row, scrape(registry)) if m}
+
+
+def test_two_loops_have_two_names(loop, loop_factory, adapter):
+    tell, names = adapter
+    tell(loop, name="main")
     other = loop_factory()
     with pytest.raises(ValueError, match="another loop has the name"):
-        opentelemetry.instrument(other, name="main", meter_provider=provider)
-    opentelemetry.instrument(other, name="other", meter_provider=provider)
-    assert set(collected(reader)) == {"main", "other"}
-    third = loop_factory()
+        tell(other, name="main")
     for _ in range(2):
-        opentelemetry.instrument(third, meter_provider=provider)
-    assert set(collected(reader)) == {"main", "other", "main-2"}
-    third.close()
+        tell(other, name="other")
+    assert names() == {"main", "other"}
     other.close()
+    assert names() == {"main"}
+    third = loop_factory()
+    tell(third, name="other")
+    assert names() == {"main", "other"}
+    third.close()
 
 
-@pytest.mark.parametrize("adapter", [prometheus, opentelemetry])
-def test_a_forked_child_may_use_its_parents_names(loop, otel, adapter):
+def test_a_name_that_is_no_text_is_refused(loop, adapter):
+    with pytest.raises(TypeError, match="name of a loop is a str, not 3"):
+        adapter[0](loop, name=3)
+
+
+def test_a_forked_child_may_use_its_parents_names(loop, adapter):
     """For one loop of its own; and for the parent's, if it uses that."""
-    registry, (_, provider) = CollectorRegistry(), otel
-
-    def add(one):
-        if adapter is prometheus:
-            prometheus.register(one, registry=registry)
-        else:
-            opentelemetry.instrument(one, name="main", meter_provider=provider)
+    tell = partial(adapter[0], name="main")
 
     def check(first):
-        add(first)
-        add(first)
+        tell(first)
+        tell(first)
         try:
-            add(fastloop.new_event_loop())
+            tell(fastloop.new_event_loop())
         except ValueError:
             return 0
         return 2
 
-    add(loop)
+    tell(loop)
     for is_own in (False, True):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # some threads of the SDK run

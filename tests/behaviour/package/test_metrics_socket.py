@@ -7,13 +7,10 @@ import io
 import os
 import socket
 import stat
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
 
 import fastloop
 from fastloop import cli
@@ -31,13 +28,6 @@ class Loop(fastloop.Loop):
         if self.broken:
             raise ValueError("of the program's")
         return super().metrics()
-
-
-@pytest.fixture
-def path(tmp_path):
-    """Return the path for a socket."""
-    yield str(tmp_path / "loops.sock")
-    metrics_socket._stop_all()
 
 
 def test_the_socket_is_the_users_alone(loop, path):
@@ -188,13 +178,10 @@ print(process.exitcode, not os.path.exists(path))
 
 
 @pytest.mark.parametrize("program", [FORKS, STARTS], ids=["forks", "starts"])
-def test_a_process_removes_its_socket_and_no_other(loop_kind, path, program):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, path],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+def test_a_process_removes_its_socket_and_no_other(
+    loop_kind, path, python, program
+):
+    done = python("-W", "ignore", "-c", program, path)
     assert (done.stdout, done.stderr) == ("0 True\n", "")
     assert not os.path.exists(path)
 

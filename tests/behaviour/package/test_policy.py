@@ -2,12 +2,10 @@
 
 import asyncio
 import contextlib
-import subprocess
 import sys
 import warnings
 
 import pytest
-from patience import PATIENCE
 
 import fastloop
 
@@ -56,46 +54,29 @@ def test_run_inside_a_running_loop():
     fastloop.run(main())
 
 
-def test_install_refuses_a_python_without_policies():
+def test_install_refuses_a_python_without_policies(python):
     program = (
         "import importlib, sys; from fastloop import _private; "
         "del _private.DefaultPolicy; sys.version_info = (3, 16); "
         "importlib.reload(_private); import fastloop; fastloop.install()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    last = done.stderr.splitlines()[-1]
+    last = python("-c", program).stderr.splitlines()[-1]
     assert last.startswith("RuntimeError: Python 3.16 has no event-loop polic")
 
 
-def test_install_sets_the_policy():
+def test_install_sets_the_policy_and_warns_as_asyncio_does():
     async def main():
         return type(asyncio.get_running_loop())
 
+    deprecated = sys.version_info >= (3, 14)
+    warns = pytest.warns(DeprecationWarning) if deprecated else quiet()
     with quiet():
         before = asyncio.get_event_loop_policy()
         try:
-            fastloop.install()
+            with warns:
+                fastloop.install()
             policy = asyncio.get_event_loop_policy()
             assert isinstance(policy, fastloop.EventLoopPolicy)
             assert asyncio.run(main()) is fastloop.Loop
         finally:
-            asyncio.set_event_loop_policy(before)
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 14), reason="policies are deprecated from 3.14"
-)
-def test_install_warns_as_asyncio_does():
-    with quiet():
-        before = asyncio.get_event_loop_policy()
-    try:
-        with pytest.warns(DeprecationWarning):
-            fastloop.install()
-    finally:
-        with quiet():
             asyncio.set_event_loop_policy(before)

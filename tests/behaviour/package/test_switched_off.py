@@ -1,13 +1,6 @@
 """FASTLOOP_DISABLE=loop: every way to fastloop leads to asyncio's own loop."""
 
-from __future__ import annotations
-
-import os
-import subprocess
-import sys
-
 import pytest
-from patience import PATIENCE
 
 SHOW = """
 import asyncio
@@ -31,15 +24,10 @@ else:
 
 @pytest.mark.parametrize("names", ["loop", "cork, loop"])
 @pytest.mark.parametrize("by_command", [True, False])
-def test_a_program_gets_asyncios_loop(by_command, names):
+def test_a_program_gets_asyncios_loop(python, by_command, names):
     command = ["-m", "fastloop", "run"] if by_command else []
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command, "-c", SHOW % by_command],
-        env=os.environ | {"FASTLOOP_DISABLE": names},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    words = ("-W", "ignore", *command, "-c", SHOW % by_command)
+    done = python(*words, FASTLOOP_DISABLE=names)
     ways = 1 if by_command else 4
     assert done.stdout == "asyncio.unix_events\n" * ways, done.stderr
     said = "fastloop: FASTLOOP_DISABLE=loop: this is asyncio's own loop\n"

@@ -30,13 +30,6 @@ pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
 
 @pytest.fixture
-def path(tmp_path):
-    """Return the path for a socket."""
-    yield str(tmp_path / "loops.sock")
-    metrics_socket._stop_all()
-
-
-@pytest.fixture
 def shown(loop, path):
     """Return the path of the socket on which ``loop`` is shown."""
     loop.enable_metrics(socket=path)
