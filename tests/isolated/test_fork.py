@@ -137,59 +137,6 @@ while part := far.recv(1000):
 assert got == b"head body 12 more end", got
 far.close()
 """,
-    # As gunicorn: one listener, workers with loops of their own, replaced when
-    # they die and ended by a signal.
-    "a_server_forks_its_workers": """
-listener = socket.create_server(("127.0.0.1", 0))
-address = listener.getsockname()
-
-async def answer(reader, writer):
-    while await reader.read(100):
-        writer.write(b"%d " % os.getpid())
-    writer.close()
-
-async def serve():
-    loop = asyncio.get_running_loop()
-    ending = loop.create_future()
-    loop.add_signal_handler(signal.SIGTERM, ending.set_result, None)
-    server = await asyncio.start_server(answer, sock=listener)
-    os.write(ready, b"r")
-    await ending
-    server.close()
-
-def spawn():
-    pid = os.fork()
-    if not pid:
-        loop = new_loop()
-        loop.run_until_complete(serve())
-        loop.close()
-        sys.exit(0)
-    assert os.read(read_end, 1) == b"r"
-    return pid
-
-def ask():
-    with socket.create_connection(address) as client:
-        client.settimeout(100)
-        client.sendall(b"who")
-        return int(client.recv(100))
-
-read_end, ready = os.pipe()
-master = new_loop()
-master.run_until_complete(asyncio.sleep(0))
-pids = [spawn(), spawn()]
-assert {ask() for _ in range(20)} <= set(pids)
-os.kill(pids[0], signal.SIGKILL)
-os.waitpid(pids[0], 0)
-assert ask() == pids[1]
-pids[0] = spawn()
-assert {ask() for _ in range(20)} <= set(pids)
-for pid in pids:
-    os.kill(pid, signal.SIGTERM)
-for pid in pids:
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-assert master.run_until_complete(asyncio.sleep(0, 5)) == 5
-master.close()
-""",
 }
 
 
