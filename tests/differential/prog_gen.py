@@ -259,7 +259,7 @@ class Chance:
             if name == "exactly":
                 return (name, n, rng.choice(BIG))
             if name == "until":
-                return (name, n, rng.randint(0, 3))
+                return (name, n, rng.randint(0, 4))
             return (name, n)
         if kind == "sock":
             if self.often(50):
@@ -313,7 +313,7 @@ class Chance:
     def draw_reader(self, n: int) -> list[Any]:
         if self.kind(n) != "streams":
             return []
-        whats = ["class", "dict", "buffer", "repr", "at_eof", "paused"]
+        whats = ["class", "dict", "buffer", "repr", "at_eof", "paused", "keep"]
         if self.often(15):
             return [("settle_waiter", n)]
         return [("reader", n, self.rng.choice(whats))]

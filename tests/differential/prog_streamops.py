@@ -21,7 +21,7 @@ from prog_peer import BLOCK, PATIENCE, Peer, TlsWire
 #: Seconds after which a handshake that the peer does not do is given up.
 REFUSAL = 0.3
 READS = ("read", "exactly", "line", "until")
-SEPARATORS = (b"\n", b"\r\n", b"\0", b"ab")
+SEPARATORS = (b"\n", b"\r\n", b"\0", b"ab", b"")
 
 
 class Subclass(asyncio.StreamReader):
@@ -192,6 +192,8 @@ class StreamOps:
             vars(reader).get("anything")
         elif what == "buffer":
             self.log(f"buffer {len(reader._buffer) > 0}")
+        elif what == "keep":
+            self.keep.append(reader._buffer)
         elif what == "repr":
             repr(reader)
         elif what == "paused":

@@ -1,7 +1,7 @@
 """Streams: what programs see of a StreamReader whose state is native.
 
 What a reader does with data, limits and ends is compared with asyncio's by the
-programs of tests/unit/test_reader_programs.py.
+programs of tests/differential.
 """
 
 from __future__ import annotations
