@@ -19,7 +19,8 @@ SMALL = [0, 1, 2, 3, 10, 100, 101, 999, 1000]
 SIZES = [*SMALL, 4000, 9000, 9001, 16384, 30_000, 65_536]
 BIG = [*SIZES, 70_000, 131_072, 200_000, 262_144, 300_000, 1_000_000]
 BUFFERS = [2048, 4096, 16_384, 65_536, 262_144, 1 << 20, 4 << 20]
-DISABLED = ["libssl", "native_tls", "cork", "poll_skip"]
+DISABLED = """libssl native_tls cork poll_skip native_executor datagram_batch
+persistent_fds native_readers""".split()
 #: Nets that are no sockets.
 PIPES = ("pipe", "pty")
 #: What end A does not do at an event.
