@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from harness import (
 )
 
 QUICK_BUDGET = 150.0
-QUICK_LIMIT = 12.0
+QUICK_LIMIT, LIMIT = 12.0, 60.0
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -154,40 +153,18 @@ def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
     return without
 
 
-class Progress:
-    """Shows on stderr what was measured last and how long it still takes."""
-
-    def __init__(self) -> None:
-        self.start = time.monotonic()
-
-    def __call__(
-        self, done: int, total: int, case: case.Case, loop: str, answer: dict
-    ) -> None:
-        """Show one measurement."""
-        left = (time.monotonic() - self.start) / done * (total - done)
-        row = case.rows[0]
-        if "error" in answer:
-            result = answer["error"]
-        else:
-            value = answer["figures"].get(row.key, {}).get("figure")
-            result = f"{report.short(value)} {row.unit}"
-        say(
-            f"[{done}/{total}] {case.name} {loop} {result} ({left:.0f} s left)"
-        )
-
-
 def settings_of(args: argparse.Namespace) -> schedule.Settings:
     """Return how the measurements are to be taken."""
     quick = args.quick
     budget = QUICK_BUDGET if quick else None
+    limit = QUICK_LIMIT if quick and not args.minutes else LIMIT
     return schedule.Settings(
         repeat=args.repeat or (2 if quick else 5),
         more=args.more,
         scale=args.scale or (0.5 if quick else 1.0),
         budget=60 * args.minutes if args.minutes else budget,
         case_budget=args.case_seconds,
-        limit=args.limit
-        or (QUICK_LIMIT if quick and not args.minutes else None),
+        limit=args.limit or limit,
     )
 
 
@@ -221,41 +198,31 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
     settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
     with ExitStack() as stack:
-        start_daemons(kept, settings, stack)
-        results = schedule.take(
-            kept, list(facts["loops"]), settings, Progress()
-        )
+        start_daemons(kept, stack)
+        names = list(facts["loops"])
+        rows, cut = schedule.take(kept, names, settings, say)
     facts["load_after"] = os.getloadavg()
-    return report.collect(cases, results, settings, facts)
+    return {
+        "settings": vars(settings),
+        "machine": facts,
+        "cut": cut,
+        "rows": rows,
+    }
 
 
-def start_daemons(
-    cases: list[case.Case], settings: schedule.Settings, stack: ExitStack
-) -> None:
-    """Start what the cases need, and put its addresses in the settings."""
+def start_daemons(cases: list[case.Case], stack: ExitStack) -> None:
+    """Start what the cases need."""
     for name in {name for one in cases for name in one.daemons}:
-        settings.options[name] = stack.enter_context(daemons.DAEMONS[name]())
-
-
-def count(
-    cases: list[case.Case], names: list[str], settings: schedule.Settings
-) -> dict[str, dict]:
-    """Return the counts of an operation, by row, loop and kind; say on stderr
-    what could not be counted."""
-    if missing := [tool for tool in counts.TOOLS if not shutil.which(tool)]:
-        say(f"nothing is counted: {' and '.join(missing)} cannot be found")
-        return {}
-
-    def progress(one: case.Case, loop: str, answer: dict) -> None:
-        say(f"counted {one.name} {loop} {answer.get('error', '')}".rstrip())
-
-    return schedule.count(cases, names, settings, progress)
+        stack.enter_context(daemons.DAEMONS[name]())
 
 
 def count_more(
     args: argparse.Namespace, known: dict[str, case.Case], data: dict
 ) -> None:
-    """Add counts to the rows of a run."""
+    """Add counts to the rows of a run; say why that is impossible."""
+    if missing := [tool for tool in counts.TOOLS if not shutil.which(tool)]:
+        say(f"nothing is counted: {' and '.join(missing)} cannot be found")
+        return
     rows = {row["row"]: row for row in data["rows"]}
     without = data["machine"]["without"]
     cases = [
@@ -266,10 +233,9 @@ def count_more(
     names = list(data["machine"]["loops"])
     if args.loops:
         names = [name for name in names if name in args.loops.split(",")]
-    settings = settings_of(args)
     with ExitStack() as stack:
-        start_daemons(cases, settings, stack)
-        found = count(cases, names, settings)
+        start_daemons(cases, stack)
+        found = schedule.count(cases, names, say)
     for key, each in found.items():
         rows[key].setdefault("counts", {}).update(each)
 

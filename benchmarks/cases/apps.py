@@ -30,6 +30,7 @@ from harness.case import (
     figure,
     simple_case,
 )
+from harness.daemons import port_of
 from harness.loops import SERVER_LOOPS
 
 ORDER = 115
@@ -175,7 +176,7 @@ def redis_get(name: str, title: str, clients: int) -> Case:
     async def get(run: Run) -> AsyncIterator[Work]:
         import redis.asyncio as redis
 
-        port = int(run.options["redis"])
+        port = port_of("redis")
         async with AsyncExitStack() as stack:
             each = [
                 await stack.enter_async_context(
@@ -203,7 +204,7 @@ async def asyncpg_select(run: Run) -> AsyncIterator[Work]:
     each = [
         await asyncpg.connect(
             host="127.0.0.1",
-            port=int(run.options["postgres"]),
+            port=port_of("postgres"),
             user="race",
             database="postgres",
             ssl=False,

@@ -72,19 +72,16 @@ def connect(key: str, group: str, title: str, **more: Any) -> Case:
 
 def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
     """Return the case of a server of HTTP."""
-    words, daemons = [f"--app={app}"], ()
-    if "asyncpg" in packages:
-        words, daemons = [*words, "--postgres={postgres}"], ("postgres",)
     return served(
         key,
         group,
         title,
         "web.py",
-        words,
+        [f"--app={app}"],
         {"connections": MANY, "http": 1},
         by="rate",
         packages=packages,
-        daemons=daemons,
+        daemons=("postgres",) if "asyncpg" in packages else (),
     )
 
 

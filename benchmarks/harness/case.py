@@ -13,13 +13,14 @@ import fnmatch
 import importlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from harness.counts import SAMPLES, Counter
+from harness.loops import OWN_LOOPS
 
 CASES_FOLDER = Path(__file__).resolve().parents[1] / "cases"
 # The groups of cases, and their titles in the report, in its order.
@@ -65,29 +66,29 @@ class Row:
 class Case:
     """A measurement: its name, its rows, and the function that takes it.
 
-    `loops` lists the loops it makes sense for; empty means every loop that
-    is a loop of its own.  `seconds` is for how long it should measure,
-    `limit` after how many seconds it is given up.  In each
-    repetition all loops are measured in so many `rounds`: the more, the more
-    the figures spread.  A `loaded` case is one of a server that the load
-    generator loads.  `packages` are those it needs of PyPI, `daemons` the
-    servers, by their names in daemons.py, which it finds at the port in
-    `Run.options`; `free_threaded` ones need an interpreter that has no GIL,
-    and two CPUs.
+    `loops` lists the loops it makes sense for.  `seconds` is for how long it
+    should measure.  In each repetition all loops are measured in so many
+    `rounds`: the more, the more the figures spread.  A `loaded` case is one
+    of a server that the load generator loads.  `packages` are those it needs
+    of PyPI, `daemons` the servers, by their names in daemons.py;
+    `free_threaded` ones need an interpreter that has no GIL, and two CPUs.
     """
 
     name: str
     group: str
     rows: tuple[Row, ...]
     measure: Callable[[LoopFactory, Run], dict[str, Figure]]
-    loops: tuple[str, ...] = ()
+    loops: tuple[str, ...] = OWN_LOOPS
     seconds: float = 0.2
-    limit: float = 60.0
     rounds: int = 1
     loaded: bool = False
     packages: tuple[str, ...] = ()
     daemons: tuple[str, ...] = ()
     free_threaded: bool = False
+
+    def played_on(self, loops: Container[str]) -> list[str]:
+        """Return those of `loops` that it is measured on, in their order."""
+        return [name for name in self.loops if name in loops]
 
     def is_counted(self) -> bool:
         """Say whether its figures can be counts in place of times."""
@@ -103,7 +104,6 @@ class Run:
     loop: str
     seconds: float
     clock: Callable[[], int] = time.perf_counter_ns
-    options: dict[str, str] = field(default_factory=dict)
     #: Waits for this loop's turn; False: the others have enough samples, too.
     pause: Callable[[], bool] | None = None
     #: What `clock` reads where it counts; it counts a server, or this process.

@@ -1,7 +1,7 @@
 """Servers of other projects that some cases need: Redis and PostgreSQL.
 
 Each is started once for a run, on the load generator's CPU, with a folder of
-its own that goes with it; cases get its port among their options.
+its own that goes with it; cases and servers find its port in the environment.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from harness import network
 
 START_LIMIT = 30.0
+PORT = "FASTLOOP_BENCH_PORT_OF_{}"
 
 
 def _program(name: str) -> str:
@@ -37,6 +38,11 @@ def _program(name: str) -> str:
 def missing(name: str) -> str:
     """Return why the server cannot be had, or ""."""
     return "" if _program(name) else f"no {name} server is installed"
+
+
+def port_of(name: str) -> int:
+    """Return the port of a server that runs: for a case."""
+    return int(os.environ[PORT.format(name)])
 
 
 def _free_port() -> int:
@@ -78,7 +84,7 @@ def _wait_for(port: int, process: subprocess.Popen) -> None:
 
 @contextmanager
 def _running(
-    command: list[str], port: int, folder: str, **user: object
+    name: str, command: list[str], port: int, folder: str, **user: object
 ) -> Iterator[None]:
     def pin() -> None:
         os.sched_setaffinity(0, {network.cpus()[1]})
@@ -92,23 +98,24 @@ def _running(
         **user,
     ) as process:
         _wait_for(port, process)
+        os.environ[PORT.format(name)] = str(port)
         yield
 
 
 @contextmanager
-def redis() -> Iterator[str]:
-    """Run a Redis server; give its port."""
+def redis() -> Iterator[None]:
+    """Run a Redis server."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [_program("redis"), "--port", str(port), "--save", ""]
         command += ["--bind", "127.0.0.1", "--dir", folder]
-        with _running(command, port, folder):
-            yield str(port)
+        with _running("redis", command, port, folder):
+            yield
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """Run a PostgreSQL server; give its port.  Its user is "race"."""
+def postgres() -> Iterator[None]:
+    """Run a PostgreSQL server.  Its user is "race"."""
     port, user = _free_port(), _user()
     program = Path(_program("postgres"))
     with tempfile.TemporaryDirectory() as folder:
@@ -129,11 +136,11 @@ def postgres() -> Iterator[str]:
         command += ["-h", "127.0.0.1", "-c", "fsync=off"]
         # Those of all loops at once.
         command += ["-c", "max_connections=1000"]
-        with _running(command, port, folder, **user):
-            yield str(port)
+        with _running("postgres", command, port, folder, **user):
+            yield
 
 
-DAEMONS: dict[str, Callable[[], AbstractContextManager[str]]] = {
+DAEMONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "redis": redis,
     "postgres": postgres,
 }

@@ -32,8 +32,8 @@ LOOPS = (
 SERVER_LOOPS = tuple(name for name in LOOPS if name != "aiofastnet-uvloop")
 # rloop refuses ssl=.
 TLS_LOOPS = tuple(name for name in LOOPS if name != "rloop")
-# Not loops of their own: only the transports differ.
-TRANSPORTS_ONLY = ("aiofastnet", "aiofastnet-uvloop")
+# aiofastnet's are not: only its transports differ.
+OWN_LOOPS = tuple(name for name in SERVER_LOOPS if name != "aiofastnet")
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -41,7 +41,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
     Raises ImportError when the package is not there.
     """
-    if name in TRANSPORTS_ONLY:
+    if name not in OWN_LOOPS:
         module = importlib.import_module("aiofastnet")
         if name == "aiofastnet":
             return module.loop_factory()

@@ -14,8 +14,9 @@ from harness.case import GROUPS
 from harness.counts import CALLS, INSTRUCTIONS, KINDS
 from harness.loops import LOOPS
 from harness.report import (
+    EVEN,
     against,
-    best,
+    best_peer,
     figure,
     is_measured,
     ratio,
@@ -24,7 +25,6 @@ from harness.report import (
     table,
     times,
 )
-from harness.schedule import EVEN
 
 # How far apart counts may be that are called even: a part of the greater, or
 # calls that one operation of many makes.
@@ -45,11 +45,6 @@ HEAD = (
 
 
 # -- one row ------------------------------------------------------------------
-
-
-def best_peer(row: dict) -> str:
-    """Return the best loop that is not fastloop."""
-    return best(row, [loop for loop in LOOPS if loop != "fastloop"])
 
 
 def with_spread(row: dict, loop: str) -> str:

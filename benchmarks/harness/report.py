@@ -10,63 +10,45 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from fastloop.cli.compare import Comparison, mean, of_ratios
+from fastloop.cli.compare import Comparison, mean, of_ratios, times_as_good
 from fastloop.cli.compare import figure as in_digits
-from harness import schedule
-from harness.case import Case, Row
+from harness.case import Case
 from harness.loops import LOOPS
-from harness.schedule import Results, Settings
 
 # What is compared with.
 BASES = ("uvloop", "asyncio")
-
-
-def judged(row: Row, figures: list[dict]) -> float | None:
-    """Return the one figure that stands for a row's repetitions."""
-    if not figures:
-        return None
-    each = [figure["figure"] for figure in figures]
-    return min(each) if row.judge == "least" else statistics.median(each)
-
-
-def collect(
-    cases: list[Case], results: Results, settings: Settings, facts: dict
-) -> dict:
-    """Return everything a later reader needs, raw figures included."""
-    rows = []
-    for case in cases:
-        for row in case.rows:
-            found = {
-                "case": case.name,
-                "group": case.group,
-                "row": row.key,
-                "title": row.title,
-                "unit": row.unit,
-                "better": row.better,
-                "judge": row.judge,
-                "aside": row.aside,
-                "seconds": results.seconds.get(case.name),
-                "loops": {},
-            }
-            for loop in LOOPS:
-                figures = results.figures.get((row.key, loop), [])
-                error = results.errors.get((case.name, loop))
-                if figures or error is not None:
-                    found["loops"][loop] = {
-                        "figure": judged(row, figures),
-                        "repetitions": figures,
-                        "error": error,
-                    }
-            rows.append(found)
-    return {
-        "settings": vars(settings),
-        "machine": facts,
-        "cut": results.cut,
-        "rows": rows,
-    }
+# A ratio over the best peer from which on the two are called even: so far do
+# runs differ.
+EVEN = 0.97
 
 
 # -- one row ------------------------------------------------------------------
+
+
+def new_rows(case: Case) -> list[dict]:
+    """Return the rows of a case, without figures."""
+    return [
+        {
+            "case": case.name,
+            "group": case.group,
+            "row": row.key,
+            **vars(row),
+            "loops": {},
+        }
+        for row in case.rows
+    ]
+
+
+def keep(row: dict, loop: str, answer: dict) -> None:
+    """Add to a row what a worker answered: a figure, or why there is none."""
+    nothing = {"figure": None, "repetitions": [], "error": None}
+    found = row["loops"].setdefault(loop, nothing)
+    if "error" in answer:
+        found["error"] = " ".join(answer["error"].split()).removesuffix(":")
+        return
+    found["repetitions"].append(answer["figures"][row["row"]])
+    stands_for = min if row["judge"] == "least" else statistics.median
+    found["figure"] = stands_for(repetitions(row, loop))
 
 
 def figure(row: dict, loop: str) -> float | None:
@@ -74,13 +56,29 @@ def figure(row: dict, loop: str) -> float | None:
     return row["loops"].get(loop, {}).get("figure")
 
 
+def paired(own: dict, base: dict, better: str) -> float:
+    """Return how many times as good as base the figure own is.
+
+    Samples that were taken in turns are compared one by one.
+    """
+    pairs = [(own["figure"], base["figure"])]
+    samples = own.get("samples", ()), base.get("samples", ())
+    if len(samples[0]) == len(samples[1]) > 1:
+        pairs = list(zip(*samples, strict=True))
+    return mean([times_as_good(a, b, better) for a, b in pairs if a > 0 < b])
+
+
 def ratios(row: dict, loop: str, base: str) -> list[float]:
-    """Return how many times as good as `base` the `loop` is, by repetition."""
+    """Return how many times as good as `base` the `loop` is, by repetition.
+
+    One of the two may have failed, and has no figure from then on.
+    """
     own, other = (
         row["loops"].get(name, {}).get("repetitions", ())
         for name in (loop, base)
     )
-    return schedule.ratios(own, other, row["better"])
+    each = zip(own, other, strict=False)
+    return [paired(mine, theirs, row["better"]) for mine, theirs in each]
 
 
 def ratio(row: dict, loop: str, base: str) -> float | None:
@@ -121,6 +119,20 @@ def best(row: dict, loops: Iterable[str]) -> str:
         return max(found, key=lambda loop: ratio(row, loop, "fastloop") or 0.0)
     pick = max if row["better"] == "more" else min
     return pick(found, key=lambda loop: figure(row, loop))
+
+
+def best_peer(row: dict) -> str:
+    """Return the best loop that is not fastloop."""
+    return best(row, [loop for loop in LOOPS if loop != "fastloop"])
+
+
+def is_certain(row: dict) -> bool:
+    """Say whether fastloop's place against the best peer is."""
+    peer = best_peer(row)
+    if not peer or not is_measured(row, "fastloop"):
+        return True
+    found = against(row, peer)
+    return found is not None and (found.sure or found.is_within(EVEN))
 
 
 def short(value: float | None) -> str:

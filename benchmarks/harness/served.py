@@ -52,8 +52,8 @@ def served(
     """Return the case of `script`, started with `words` on each loop.
 
     It is judged `by` the server's CPU time for an answer ("cpu"), the "rate"
-    of answers, or the rate of "bytes" that go one way.  A word may have the
-    place of a daemon, such as {postgres}.  `load` are the generator's options.
+    of answers, or the rate of "bytes" that go one way.  `load` are the
+    generator's options.
     """
     first, second = rows_of(key, title, by)
 
@@ -63,8 +63,7 @@ def served(
             if unix:
                 given["unix"] = str(Path(folder) / "socket")
                 more.append(f"--unix={given['unix']}")
-            more += [word.format(**run.options) for word in words]
-            command = network.server_command(run, script, more)
+            command = network.server_command(run, script, [*more, *words])
             with network.serving(command) as server:
                 found = network.load(server, run, **given)
         cpu, rate = found["cpu"], found["rate"]

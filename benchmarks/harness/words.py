@@ -9,14 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from harness import chart
-from harness.markdown import (
-    best_peer,
-    over_best,
-    place,
-    rows_of_one,
-    sentences,
-)
-from harness.report import figure, ratio, short, times
+from harness.markdown import over_best, place, rows_of_one, sentences
+from harness.report import best_peer, figure, ratio, short, times
 
 #: The rows that the words name, and their names there.
 ROWS = {

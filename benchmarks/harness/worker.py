@@ -50,7 +50,6 @@ def _measure(
     run = case.Run(args.loop, args.seconds)
     if args.pause:
         run.pause = pause
-    run.options = dict(part.split("=", 1) for part in args.option)
     if counter:
         run.counter = counter
         run.clock = counter.read
@@ -76,7 +75,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--folder", help="where counts are while they run")
-    parser.add_argument("--option", action="append", default=[])
     parser.add_argument("--pause", action="store_true")
     args = parser.parse_args()
     counter = _new_counter(args)

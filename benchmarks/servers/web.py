@@ -4,10 +4,10 @@
 
 uvicorn with httptools has an application that answers with a few words
 (plain), a plain function of FastAPI, which runs in a thread (def), a row of a
-table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy, which wants
---postgres PORT), or an asynchronous view of Django (django).  It is uvicorn's
-own Server, without access log, as under load.  It binds its own socket:
-asyncio sets TCP_NODELAY only then.  aiohttp has its own server (aiohttp).
+table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy), or an asynchronous
+view of Django (django).  It is uvicorn's own Server, without access log, as
+under load.  It binds its own socket: asyncio sets TCP_NODELAY only then.
+aiohttp has its own server (aiohttp).
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def plain_function(args: argparse.Namespace) -> Any:
 def sqlalchemy_row(args: argparse.Namespace) -> Any:
     """Return a FastAPI application that reads a row by its key."""
     import fastapi
+    from harness.daemons import port_of
     from sqlalchemy import Integer, String
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
     from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -73,7 +74,7 @@ def sqlalchemy_row(args: argparse.Namespace) -> Any:
         number = mapped_column(Integer, primary_key=True)
         message = mapped_column(String)
 
-    address = f"race@127.0.0.1:{args.postgres}/postgres?ssl=disable"
+    address = f"race@127.0.0.1:{port_of('postgres')}/postgres?ssl=disable"
     engine = create_async_engine(f"postgresql+asyncpg://{address}")
 
     @asynccontextmanager
@@ -169,7 +170,6 @@ async def serve_aiohttp(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = serving.parser(__doc__)
     parser.add_argument("--app", choices=(*APPS, "aiohttp"), required=True)
-    parser.add_argument("--postgres", metavar="PORT")
     args = parser.parse_args()
     main = serve_aiohttp if args.app == "aiohttp" else serve_uvicorn
     serving.serve(args, lambda: main(args))
