@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import resource
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
@@ -302,8 +301,6 @@ async def chat(run: Run) -> AsyncIterator[Work]:
     from websockets.asyncio.client import connect
     from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     options: dict[str, Any] = {"compression": None}
     there: set[ServerConnection] = set()
 

@@ -8,7 +8,6 @@ keeps for good is not counted.
 
 from __future__ import annotations
 
-import resource
 import socket
 import ssl
 from collections.abc import Sequence
@@ -55,8 +54,6 @@ def connected(
 
 def grown_bytes(command: list[str], count: int, tls: bool) -> float:
     context = client_context() if tls else None
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with network.serving(command) as server:
         for sock in connected(server, 50, context):
             sock.close()

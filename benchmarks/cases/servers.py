@@ -78,7 +78,7 @@ def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
         title,
         "web.py",
         [f"--app={app}"],
-        {"connections": MANY, "http": 1},
+        {"connections": MANY},
         by="rate",
         packages=packages,
         daemons=("postgres",) if "asyncpg" in packages else (),

@@ -1,34 +1,70 @@
-/* The load generator: options, connections, windows.
+/* The load generator.
  *
  *     load --port P --server PID --connections N --size BYTES
  *
- * load.h has the other options.
+ * It opens its connections and keeps one message in flight on each, or sends
+ * messages by the clock (--rate).  For each line on its stdin it measures a
+ * window and prints a line of JSON: how many messages were answered, and how
+ * much CPU time the server's process spent on them.  That time is read from
+ * the server's CPU clock when the window begins and ends, so starting and
+ * warming up cost nothing.
+ *
+ * One thread, edge-triggered epoll, no allocation after the start: the
+ * generator must never be what is measured.
  */
-#include "load.h"
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
-#include <sched.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#define SCRATCH    (256 * 1024)
 #define MAX_EVENTS 1024
 /* A server that answers nothing for so long is stuck. */
 #define SILENCE_MS 5000
+
+typedef struct {
+    int port;
+    int connections;
+    int server;          /* whose CPU time is read, a process id */
+    int size;            /* of a message, in bytes */
+    double warmup;       /* seconds before a window */
+    double seconds;      /* of a window */
+    const char *path;    /* connect to this Unix socket, not to a port */
+    int udp;             /* datagrams, not TCP */
+    int tls;             /* TLS; the certificate is not verified */
+    const char *request; /* what is sent, of HTTP/1.1 */
+    int answer;          /* how many bytes answer a request */
+    int lines;           /* a message is a line and ends with one */
+    int fresh;           /* each message has a connection of its own */
+    int receive;         /* one way: receive, do not send */
+    int oneway;          /* one way: send, expect no answer */
+    double rate;         /* messages a second, by the clock */
+} Options;
+
+typedef struct {
+    int fd;
+    int number;
+    SSL *session; /* NULL without TLS */
+    size_t sent;
+    size_t received;
+} Connection;
 
 typedef struct {
     double at;
@@ -36,8 +72,23 @@ typedef struct {
     uint64_t answered;
 } Mark;
 
-void
-load_fail(const char *format, ...)
+/* Called when a connection is open, and whenever it may be read or written.
+ * Edge-triggered: goes on until the socket would block, or nothing is due. */
+typedef void (*Step)(Connection *connection);
+
+static Options options = {
+    .connections = 64, .size = 1024, .warmup = 0.3, .seconds = 1.0};
+static Connection *connections;
+static SSL_CTX *context;
+static int polled;      /* the epoll descriptor */
+static uint32_t events; /* that a connection is watched for */
+static bool warm;       /* the first window has begun */
+static uint64_t answered;
+static char *scratch; /* for reads, SCRATCH bytes */
+
+/* Ends the program with a message: a figure from a broken run is worthless. */
+static _Noreturn void
+fail(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
@@ -47,218 +98,115 @@ load_fail(const char *format, ...)
     exit(1);
 }
 
-double
-load_now(void)
+/* Returns what a clock says, in seconds. */
+static double
+read_clock(clockid_t clock)
 {
     struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
+    if (clock_gettime(clock, &time) != 0) {
+        fail("the server's process is gone");
+    }
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
 static double
-cpu_time_of(long process)
+now(void)
 {
-    clockid_t clock;
-    struct timespec time;
-    if (process <= 0) {
-        return 0.0;
-    }
-    if (clock_getcpuclockid((pid_t)process, &clock) != 0
-        || clock_gettime(clock, &time) != 0)
-    {
-        load_fail("the server's process %ld is gone", process);
-    }
-    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+    return read_clock(CLOCK_MONOTONIC);
 }
 
-typedef struct {
-    const char *name;
-    enum {
-        INT,
-        LONG,
-        SIZE,
-        DOUBLE,
-        TEXT
-    } kind;
-    size_t offset;
-} Option;
-
-#define OPTION(name, kind, field)                \
-    {                                            \
-        name, kind, offsetof(LoadOptions, field) \
+#define OPTION(format, field)               \
+    {                                       \
+        "--" #field, format, &options.field \
     }
-
-static const Option known[] = {
-    OPTION("--port", INT, port),
-    OPTION("--connections", INT, connections),
-    OPTION("--cpu", INT, cpu),
-    OPTION("--server", LONG, server),
-    OPTION("--size", SIZE, size),
-    OPTION("--warmup", DOUBLE, warmup),
-    OPTION("--seconds", DOUBLE, seconds),
-    OPTION("--unix", TEXT, unix_path),
-    OPTION("--udp", INT, udp),
-    OPTION("--tls", INT, tls),
-    OPTION("--http", INT, http),
-    OPTION("--lines", INT, lines),
-    OPTION("--fresh", INT, fresh),
-    OPTION("--receive", INT, receive),
-    OPTION("--oneway", INT, oneway),
-    OPTION("--rate", DOUBLE, rate),
-};
-
-static void
-set_option(LoadOptions *options, const char *name, const char *value)
-{
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(name, known[i].name) != 0) {
-            continue;
-        }
-        char *field = (char *)options + known[i].offset;
-        switch (known[i].kind) {
-        case INT:
-            *(int *)field = atoi(value);
-            return;
-        case LONG:
-            *(long *)field = atol(value);
-            return;
-        case SIZE:
-            *(size_t *)field = (size_t)atol(value);
-            return;
-        case DOUBLE:
-            *(double *)field = atof(value);
-            return;
-        case TEXT:
-            *(const char **)field = value;
-            return;
-        }
-    }
-    load_fail("unknown option %s", name);
-}
 
 /* Parses the command line; exits with a message if it is wrong. */
 static void
-parse_options(LoadOptions *options, int argc, char **argv)
+parse_options(int argc, char **argv)
 {
-    *options = (LoadOptions){.connections = 64,
-                             .cpu = -1,
-                             .size = 1024,
-                             .warmup = 0.3,
-                             .seconds = 1.0};
-    for (int i = 1; i < argc; i += 2) {
-        if (i + 1 == argc) {
-            load_fail("%s wants a value", argv[i]);
+    static const struct {
+        const char *name, *format; /* no format: the value as it is */
+        void *field;
+    } known[] = {
+        OPTION("%d", port),    OPTION("%d", connections),
+        OPTION("%d", server),  OPTION("%d", size),
+        OPTION("%lf", warmup), OPTION("%lf", seconds),
+        OPTION(NULL, path),    OPTION("%d", udp),
+        OPTION("%d", tls),     OPTION(NULL, request),
+        OPTION("%d", answer),  OPTION("%d", lines),
+        OPTION("%d", fresh),   OPTION("%d", receive),
+        OPTION("%d", oneway),  OPTION("%lf", rate),
+    };
+    const size_t count = sizeof known / sizeof known[0];
+    for (int i = 1; i + 1 < argc; i += 2) {
+        size_t place = 0;
+        while (place < count && strcmp(argv[i], known[place].name) != 0) {
+            place++;
         }
-        set_option(options, argv[i], argv[i + 1]);
-    }
-    if (options->unix_path == NULL
-        && (options->port <= 0 || options->port > 65535))
-    {
-        load_fail("--port or --unix is wanted");
-    }
-    if (options->connections < 1 || options->size < 1) {
-        load_fail("connections or size out of range");
+        if (place == count) {
+            fail("unknown option %s", argv[i]);
+        }
+        void *field = known[place].field;
+        if (known[place].format == NULL) {
+            *(const char **)field = argv[i + 1];
+        }
+        else if (sscanf(argv[i + 1], known[place].format, field) != 1) {
+            fail("%s wants a number", argv[i]);
+        }
     }
 }
 
-/* Raises the limit of descriptors, pins the process and has it end with its
- * parent. */
-static void
-set_up_process(const LoadOptions *options)
-{
-    struct rlimit files;
-    rlim_t wanted = (rlim_t)options->connections + 64;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < wanted) {
-        files.rlim_cur = wanted < files.rlim_max ? wanted : files.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    if (options->cpu >= 0) {
-        cpu_set_t cpus;
-        CPU_ZERO(&cpus);
-        CPU_SET(options->cpu, &cpus);
-        if (sched_setaffinity(0, sizeof cpus, &cpus) != 0) {
-            load_fail("cannot run on CPU %d", options->cpu);
-        }
-    }
-    /* It may be stopped when its parent is killed. */
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-}
-
-static void
-connect_socket(int fd, const struct sockaddr *address, size_t size)
-{
-    if (fd < 0) {
-        load_fail("socket: %s", strerror(errno));
-    }
-    if (connect(fd, address, (socklen_t)size) != 0) {
-        load_fail("connect: %s", strerror(errno));
-    }
-}
+/* -- connections ---------------------------------------------------------- */
 
 static int
-connect_to_port(const LoadOptions *options)
+connect_socket(void)
 {
-    int one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)options->port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int type = options->udp ? SOCK_DGRAM : SOCK_STREAM;
-    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
-    connect_socket(fd, (struct sockaddr *)&address, sizeof address);
-    if (!options->udp) {
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    struct sockaddr_in port = {.sin_family = AF_INET,
+                               .sin_port = htons((uint16_t)options.port)};
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    const struct sockaddr *address = (struct sockaddr *)&port;
+    socklen_t size = sizeof port;
+    int type = options.udp ? SOCK_DGRAM : SOCK_STREAM, one = 1;
+    port.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (options.path != NULL) {
+        address = (struct sockaddr *)&path;
+        size = sizeof path;
+        strncpy(path.sun_path, options.path, sizeof path.sun_path - 1);
     }
+    int fd = socket(address->sa_family, type | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, address, size) != 0) {
+        fail("connect: %s", strerror(errno));
+    }
+    /* Only TCP has it. */
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     return fd;
 }
 
-static int
-connect_to_path(const char *path)
+/* Connects and watches the connection. */
+static void
+open_connection(Connection *connection)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path) {
-        load_fail("the path of the socket is too long");
-    }
-    strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    connect_socket(fd, (struct sockaddr *)&address, sizeof address);
-    return fd;
-}
-
-void
-load_connect(Load *load, LoadConnection *connection)
-{
-    const LoadOptions *options = &load->options;
-    connection->fd = options->unix_path ? connect_to_path(options->unix_path)
-                                        : connect_to_port(options);
+    struct epoll_event event = {.events = events, .data.ptr = connection};
+    connection->fd = connect_socket();
     connection->sent = connection->received = 0;
-    connection->session = NULL;
-    if (options->tls) {
-        connection->session = SSL_new(load->context);
+    if (options.tls) {
+        connection->session = SSL_new(context);
         if (connection->session == NULL
             || SSL_set_fd(connection->session, connection->fd) != 1)
         {
-            load_fail("no TLS session");
+            fail("no TLS session");
         }
         SSL_set_connect_state(connection->session);
     }
-}
-
-void
-load_watch(Load *load, LoadConnection *connection)
-{
-    struct epoll_event event = {.events = load->events,
-                                .data.ptr = connection};
-    if (event.events == 0) {
-        event.events = EPOLLIN | EPOLLOUT | EPOLLET;
-    }
     fcntl(connection->fd, F_SETFL, O_NONBLOCK);
-    if (epoll_ctl(load->poll, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
-        load_fail("epoll_ctl: %s", strerror(errno));
+    if (epoll_ctl(polled, EPOLL_CTL_ADD, connection->fd, &event) != 0) {
+        fail("epoll_ctl: %s", strerror(errno));
     }
 }
 
-void
-load_close(LoadConnection *connection)
+/* Closes a connection and opens and watches another in its place. */
+static void
+reopen_connection(Connection *connection)
 {
     if (connection->session != NULL) {
         SSL_shutdown(connection->session);
@@ -266,14 +214,7 @@ load_close(LoadConnection *connection)
         ERR_clear_error();
     }
     close(connection->fd);
-}
-
-void
-load_reconnect(Load *load, LoadConnection *connection)
-{
-    load_close(connection);
-    load_connect(load, connection);
-    load_watch(load, connection);
+    open_connection(connection);
 }
 
 /* Says that the call may be made again; ends the program otherwise. */
@@ -282,13 +223,13 @@ wants_again(SSL *session, int result)
 {
     int error = SSL_get_error(session, result);
     if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
-        load_fail("TLS: %s", ERR_error_string(ERR_get_error(), NULL));
+        fail("TLS: %s", ERR_error_string(ERR_get_error(), NULL));
     }
 }
 
 /* Sends once; returns how much went, 0 if it would block. */
 static size_t
-send_some(LoadConnection *connection, const char *data, size_t size)
+send_some(Connection *connection, const char *data, size_t size)
 {
     if (connection->session != NULL) {
         size_t sent = 0;
@@ -298,18 +239,16 @@ send_some(LoadConnection *connection, const char *data, size_t size)
         }
         return sent;
     }
-    ssize_t count;
-    do {
-        count = send(connection->fd, data, size, MSG_NOSIGNAL);
-    } while (count < 0 && errno == EINTR);
+    ssize_t count = send(connection->fd, data, size, MSG_NOSIGNAL);
     if (count < 0 && errno != EAGAIN) {
-        load_fail("send: %s", strerror(errno));
+        fail("send: %s", strerror(errno));
     }
     return count > 0 ? (size_t)count : 0;
 }
 
-bool
-load_send(LoadConnection *connection, const char *message, size_t size)
+/* Sends what is left of `message`; returns whether all of it has left. */
+static bool
+send_rest(Connection *connection, const char *message, size_t size)
 {
     while (connection->sent < size) {
         size_t count = send_some(connection, message + connection->sent,
@@ -322,113 +261,397 @@ load_send(LoadConnection *connection, const char *message, size_t size)
     return true;
 }
 
-size_t
-load_receive(Load *load, LoadConnection *connection)
+/* Reads once into the scratch; returns the count, 0 if it would block. */
+static size_t
+receive(Connection *connection)
 {
     if (connection->session != NULL) {
         size_t received = 0;
-        int result = SSL_read_ex(connection->session, load->scratch,
-                                 LOAD_SCRATCH, &received);
+        int result =
+            SSL_read_ex(connection->session, scratch, SCRATCH, &received);
         if (result != 1) {
             wants_again(connection->session, result);
         }
         return received;
     }
-    ssize_t count;
-    do {
-        count = recv(connection->fd, load->scratch, LOAD_SCRATCH, 0);
-    } while (count < 0 && errno == EINTR);
+    ssize_t count = recv(connection->fd, scratch, SCRATCH, 0);
     if (count == 0) {
-        load_fail("the server closed connection %d", connection->number);
+        fail("the server closed connection %d", connection->number);
     }
     if (count < 0 && errno != EAGAIN) {
-        load_fail("recv: %s", strerror(errno));
+        fail("recv: %s", strerror(errno));
     }
     return count > 0 ? (size_t)count : 0;
 }
 
-static Mark
-mark(const Load *load)
+/* -- what a connection sends and expects ---------------------------------- */
+
+/* One message in flight, echoed or answered, or bytes that go one way as fast
+ * as they can.
+ *
+ * Until the first window every byte of an echo is compared with what was sent;
+ * each connection sends other bytes than its neighbours.  Of an answer of HTTP
+ * the status is looked at.  Bytes that go one way are counted in KiB, so that
+ * a window never counts none. */
+#define SHIFTS 251
+
+static const char status[] = "HTTP/1.1 200 ";
+
+static char *pattern;
+static size_t message_size, answer_size;
+
+static const char *
+message_of(const Connection *connection)
 {
-    return (Mark){.at = load_now(),
-                  .cpu = cpu_time_of(load->options.server),
-                  .answered = load->answered};
+    if (options.request != NULL) {
+        return options.request;
+    }
+    /* A line ends where the pattern does. */
+    return pattern + (options.lines ? 0 : connection->number % SHIFTS);
+}
+
+static void
+make_pattern(size_t size)
+{
+    uint32_t state = 1;
+    pattern = malloc(size + SHIFTS);
+    if (pattern == NULL) {
+        fail("no memory");
+    }
+    for (size_t i = 0; i < size + SHIFTS; i++) {
+        state = state * 1664525u + 1013904223u;
+        pattern[i] = (char)(state >> 24);
+        if (options.lines) {
+            pattern[i] = i + 1 == size ? '\n' : (char)('a' + (state >> 29));
+        }
+    }
+}
+
+static void
+check(const Connection *connection, size_t count)
+{
+    size_t place = connection->received, wanted = count;
+    const char *expected = message_of(connection);
+    if (count > answer_size - place) {
+        fail("the server answered more than it was asked");
+    }
+    if (options.request != NULL) {
+        size_t most = sizeof status - 1;
+        size_t end = place + count < most ? place + count : most;
+        expected = status;
+        wanted = place < end ? end - place : 0;
+    }
+    else if (warm) {
+        return;
+    }
+    if (memcmp(scratch, expected + place, wanted) != 0) {
+        fail("the server answered other bytes than it should");
+    }
+}
+
+static void
+step_exchange(Connection *connection)
+{
+    const char *message = message_of(connection);
+    for (;;) {
+        bool all_sent = send_rest(connection, message, message_size);
+        size_t count = receive(connection);
+        if (count == 0) {
+            return;
+        }
+        check(connection, count);
+        connection->received += count;
+        if (connection->received == answer_size) {
+            answered++;
+            if (options.fresh) {
+                reopen_connection(connection);
+                return;
+            }
+            connection->sent = connection->received = 0;
+            all_sent = send_rest(connection, message, message_size);
+        }
+        /* The socket is empty: what comes next is a new edge.  Of TLS one
+         * read brings one record. */
+        if (all_sent && count < SCRATCH && connection->session == NULL) {
+            return;
+        }
+    }
+}
+
+/* Level-triggered, a scratch at most: a server that keeps up would hold a
+ * generator that goes on until the socket would block. */
+static void
+step_oneway(Connection *connection)
+{
+    static uint64_t total;
+    if (options.receive) {
+        total += receive(connection);
+    }
+    else {
+        if (connection->session != NULL) {
+            receive(connection); /* session tickets */
+        }
+        total -= connection->sent;
+        send_rest(connection, scratch, SCRATCH);
+        total += connection->sent;
+        connection->sent %= SCRATCH;
+    }
+    answered = total / 1024;
+}
+
+/* Sets what is sent and which events are waited for; returns the step. */
+static Step
+set_up_exchange(void)
+{
+    if (options.oneway || options.receive) {
+        events = EPOLLIN | (options.receive ? 0 : EPOLLOUT);
+        return step_oneway;
+    }
+    events = EPOLLIN | EPOLLOUT | EPOLLET;
+    if (options.request != NULL) {
+        message_size = strlen(options.request);
+        answer_size = (size_t)options.answer;
+    }
+    else {
+        message_size = answer_size = (size_t)options.size;
+        make_pattern(message_size);
+    }
+    return step_exchange;
+}
+
+/* -- windows --------------------------------------------------------------- */
+
+static Mark
+mark(void)
+{
+    clockid_t clock;
+    if (clock_getcpuclockid((pid_t)options.server, &clock) != 0) {
+        fail("the server's process %d is gone", options.server);
+    }
+    return (Mark){now(), read_clock(clock), answered};
 }
 
 /* Keep the messages in flight until `end`, and longer until more than `least`
    were answered: a server that is slow is measured for longer. */
 static void
-run_until(Load *load, LoadStep step, double end, uint64_t least)
+run_until(Step step, double end, uint64_t least)
 {
-    static struct epoll_event events[MAX_EVENTS];
-    while (load_now() < end || load->answered <= least) {
-        int count = epoll_wait(load->poll, events, MAX_EVENTS, SILENCE_MS);
+    static struct epoll_event found[MAX_EVENTS];
+    while (now() < end || answered <= least) {
+        int count = epoll_wait(polled, found, MAX_EVENTS, SILENCE_MS);
         if (count == 0) {
-            load_fail("the server has not answered for %d ms", SILENCE_MS);
+            fail("the server has not answered for %d ms", SILENCE_MS);
         }
         for (int i = 0; i < count; i++) {
-            step(load, events[i].data.ptr);
+            step(found[i].data.ptr);
         }
     }
 }
 
 /* Warm up, measure, and print the answer. */
 static void
-run_window(Load *load, LoadStep step)
+run_window(Step step)
 {
-    const LoadOptions *options = &load->options;
-    run_until(load, step, load_now() + options->warmup, 0);
-    Mark from = mark(load);
-    load->warm = true;
-    run_until(load, step, from.at + options->seconds, from.answered);
-    Mark to = mark(load);
+    run_until(step, now() + options.warmup, 0);
+    Mark from = mark();
+    warm = true;
+    run_until(step, from.at + options.seconds, from.answered);
+    Mark to = mark();
     printf("{\"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f}\n",
            (unsigned long long)(to.answered - from.answered), to.at - from.at,
            to.cpu - from.cpu);
     fflush(stdout);
 }
 
-/* Returns a load whose connections are open and watched; sets its step. */
-static Load
-prepare(int argc, char **argv, LoadStep *step)
+/* -- how late echoes come, from an open loop ------------------------------- */
+
+/* Messages are due at fixed times, whether or not the last was answered.  So a
+ * server that stalls is charged for every message that waits, not for one
+ * ("coordinated omission").  What this process is late itself is subtracted:
+ * a latency counts from when it came to send a message that was due, which no
+ * answer holds up, and its clock stands still while it does not run.
+ *
+ * It never sleeps: the wake-up of its own CPU would be in every latency. */
+#define MAX_WAITING 4096
+#define PATIENCE    2.0
+/* Seconds between two looks at the clock in which this process did not run. */
+#define HELD_UP     1e-3
+
+/* The messages of a connection that are not answered. */
+typedef struct {
+    unsigned first, last;
+    double sent_at[MAX_WAITING];
+} Waiting;
+
+static char *zeros;
+static Waiting *waiting; /* by the number of the connection */
+static double *latencies;
+static size_t noted, room;
+static double start; /* messages sent before it are warm-up */
+static double looked, held_up;
+
+/* Returns the seconds of a clock that stands still while we are held up. */
+static double
+tail_now(void)
 {
-    Load load = {0};
-    const LoadOptions *options = &load.options;
-    parse_options(&load.options, argc, argv);
-    set_up_process(options);
-    load.scratch = calloc(1, LOAD_SCRATCH);
-    load.connections =
-        calloc((size_t)options->connections, sizeof *load.connections);
-    load.poll = epoll_create1(EPOLL_CLOEXEC);
-    load.context = SSL_CTX_new(TLS_client_method());
-    if (load.scratch == NULL || load.connections == NULL || load.poll < 0
-        || load.context == NULL)
-    {
-        load_fail("no memory");
+    double at = now();
+    if (at - looked > HELD_UP) {
+        held_up += at - looked;
     }
-    SSL_CTX_set_mode(load.context, SSL_MODE_ENABLE_PARTIAL_WRITE);
-    *step = load_exchange(&load);
-    for (int i = 0; i < options->connections; i++) {
-        load.connections[i].number = i;
-        load_connect(&load, &load.connections[i]);
-        load_watch(&load, &load.connections[i]);
+    looked = at;
+    return at - held_up;
+}
+
+/* Notes the latency of the first message that waits. */
+static void
+note(Waiting *one, double at)
+{
+    double sent_at = one->sent_at[one->first++ % MAX_WAITING];
+    if (sent_at >= start && noted < room) {
+        latencies[noted++] = (at - sent_at) * 1e6;
     }
-    return load;
+}
+
+/* Sends what is due of the messages that wait: `sent` and `received` count the
+ * bytes of the first that was not answered and of those behind it. */
+static void
+send_due(Connection *connection)
+{
+    const Waiting *one = &waiting[connection->number];
+    send_rest(connection, zeros,
+              (one->last - one->first) * (size_t)options.size);
+}
+
+static void
+receive_echoes(Connection *connection)
+{
+    Waiting *one = &waiting[connection->number];
+    size_t size = (size_t)options.size, count;
+    while ((count = receive(connection)) > 0) {
+        double at = tail_now();
+        connection->received += count;
+        while (connection->received >= size && one->first != one->last) {
+            connection->received -= size;
+            connection->sent -= size;
+            note(one, at);
+        }
+        if (count < SCRATCH) {
+            return; /* the socket is empty */
+        }
+    }
+}
+
+static void
+poll_once(void)
+{
+    static struct epoll_event found[MAX_EVENTS];
+    int count = epoll_wait(polled, found, MAX_EVENTS, 0);
+    for (int i = 0; i < count; i++) {
+        send_due(found[i].data.ptr);
+        receive_echoes(found[i].data.ptr);
+    }
+}
+
+/* Sends what is due until `end`, all of it. */
+static void
+send_until(double end)
+{
+    double began = tail_now(), due = began;
+    uint64_t sent = 0;
+    while (due < end) {
+        double at = tail_now();
+        if (at >= due) {
+            uint64_t number = sent++ % (uint64_t)options.connections;
+            Waiting *one = &waiting[number];
+            if (one->last - one->first == MAX_WAITING) {
+                fail("the server is %d messages behind", MAX_WAITING);
+            }
+            one->sent_at[one->last++ % MAX_WAITING] = at;
+            send_due(&connections[number]);
+            due = began + (double)sent / options.rate;
+        }
+        poll_once();
+    }
+}
+
+/* Waits for late answers; one that does not come counts until now. */
+static void
+wait_for_late(void)
+{
+    double end = tail_now() + PATIENCE;
+    for (int i = 0; i < options.connections; i++) {
+        Waiting *one = &waiting[i];
+        while (one->first != one->last && tail_now() < end) {
+            poll_once();
+        }
+        while (one->first != one->last) {
+            note(one, tail_now());
+        }
+    }
+}
+
+static int
+compare(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+/* Sends messages at the rate of the options, for their seconds, and prints the
+ * percentiles of their latencies. */
+static void
+run_tail(void)
+{
+    room = (size_t)(options.rate * (options.warmup + options.seconds)) + 1024;
+    latencies = malloc(room * sizeof(double));
+    waiting = calloc((size_t)options.connections, sizeof *waiting);
+    zeros = calloc(MAX_WAITING, (size_t)options.size);
+    if (latencies == NULL || waiting == NULL || zeros == NULL) {
+        fail("no memory");
+    }
+    looked = now();
+    start = looked + options.warmup;
+    send_until(start + options.seconds);
+    wait_for_late();
+    if (noted == 0) {
+        fail("the server answered nothing");
+    }
+    qsort(latencies, noted, sizeof(double), compare);
+    printf(
+        "{\"answered\": %zu, \"p50\": %.3f, \"p99\": %.3f, \"p999\": %.3f}\n",
+        noted, latencies[noted / 2], latencies[noted * 99 / 100],
+        latencies[noted * 999 / 1000]);
 }
 
 int
 main(int argc, char **argv)
 {
-    LoadStep step;
-    Load load = prepare(argc, argv, &step);
-    if (load.options.rate > 0) {
-        load_tail(&load);
+    /* It may be stopped when its parent is killed. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    parse_options(argc, argv);
+    scratch = calloc(1, SCRATCH);
+    connections = calloc((size_t)options.connections, sizeof *connections);
+    polled = epoll_create1(EPOLL_CLOEXEC);
+    context = SSL_CTX_new(TLS_client_method());
+    if (scratch == NULL || connections == NULL || polled < 0
+        || context == NULL) {
+        fail("no memory");
+    }
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE);
+    Step step = set_up_exchange();
+    for (int i = 0; i < options.connections; i++) {
+        connections[i].number = i;
+        open_connection(&connections[i]);
+    }
+    if (options.rate > 0) {
+        getchar();
+        run_tail();
         return 0;
     }
     /* Not before each connection was answered: it may be shaking hands. */
-    run_until(&load, step, 0, (uint64_t)load.options.connections - 1);
+    run_until(step, 0, (uint64_t)options.connections - 1);
     while (getchar() != EOF) {
-        run_window(&load, step);
+        run_window(step);
     }
     return 0;
 }

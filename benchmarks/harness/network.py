@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ SERVERS = Path(__file__).resolve().parents[1] / "servers"
 START_LIMIT = 60.0
 END_LIMIT = 5.0
 WINDOWS = 4
+REQUEST = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n"
 
 
 def cpus() -> tuple[int, int]:
@@ -110,44 +113,47 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
             raise RuntimeError(f"{error}; it said: {last}") from error
 
 
-def _command(
+@contextmanager
+def _generator(
     server: dict[str, Any], run: Run, options: dict[str, Any]
-) -> list[str]:
+) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Run the load generator; give what measures a window."""
     given = {
         "port": server["port"],
         "server": server["pid"],
-        "cpu": cpus()[1],
         "seconds": run.seconds,
         "warmup": 0.3 * run.seconds,
         **options,
     }
     words = (str(word) for key in given for word in (f"--{key}", given[key]))
-    return [str(build.path()), *words]
+    with subprocess.Popen(
+        [str(build.path()), *words],
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        os.sched_setaffinity(process.pid, {cpus()[1]})
 
+        def window() -> dict[str, Any]:
+            process.stdin.write(b"\n")
+            answer = json.loads(process.stdout.readline())
+            if not answer["answered"]:
+                raise RuntimeError("the server answered nothing")
+            return answer
 
-def _read(line: bytes) -> dict[str, Any]:
-    answer = json.loads(line)
-    if not answer["answered"]:
-        raise RuntimeError("the server answered nothing")
-    return answer
+        try:
+            yield window
+        except (OSError, ValueError):  # it has ended
+            said = process.stderr.read().decode().strip()
+            raise RuntimeError(said or "the load generator failed") from None
 
 
 def late(server: dict[str, Any], run: Run, **options: Any) -> dict[str, Any]:
     """Load a server by the clock; return the percentiles of the latencies."""
-    try:
-        done = subprocess.run(
-            _command(server, run, options),
-            capture_output=True,
-            timeout=START_LIMIT + 2 * run.seconds,
-        )
-    except subprocess.TimeoutExpired:
-        # Its own words have the command's paths.
-        raise RuntimeError("the load generator did not end") from None
-    if done.returncode:
-        raise RuntimeError(
-            done.stderr.decode().strip() or "the load generator failed"
-        )
-    return _read(done.stdout)
+    with _generator(server, run, options) as window:
+        return window()
 
 
 def load(
@@ -159,32 +165,39 @@ def load(
     a sample of both is a window.  The connections stay open from one window to
     the next.
     """
-    window = Run(run.loop, run.seconds / WINDOWS)
+    part = Run(run.loop, run.seconds / WINDOWS)
     if run.counter:
-        window.seconds = run.seconds
+        part.seconds = run.seconds
         run.counter.start(server["pid"])
         options["warmup"] = 0  # its messages would be counted
     windows = []
-    with subprocess.Popen(
-        _command(server, window, options),
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
-        try:
-            for _ in run.repeat(WINDOWS):
-                process.stdin.write(b"\n")
-                windows.append(_read(process.stdout.readline()))
-                if run.counter:
-                    counted = run.counter.more_when_idle()
-                    windows[-1]["cpu"] = windows[-1]["seconds"] = counted / 1e9
+    with _generator(server, part, options) as window:
+        for _ in run.repeat(WINDOWS):
+            windows.append(window())
             if run.counter:
-                del windows[0]  # the connections were made meanwhile
-        except (OSError, ValueError):  # it has ended
-            said = process.stderr.read().decode().strip()
-            raise RuntimeError(said or "the load generator failed") from None
+                counted = run.counter.more_when_idle()
+                windows[-1]["cpu"] = windows[-1]["seconds"] = counted / 1e9
+        if run.counter:
+            del windows[0]  # the connections were made meanwhile
     cpu = figure(one["cpu"] / one["answered"] * 1e6 for one in windows)
     rate = figure(one["answered"] / one["seconds"] for one in windows)
     return {"cpu": cpu, "rate": rate}
+
+
+def requests(server: dict[str, Any]) -> dict[str, Any]:
+    """Ask a server of HTTP once; return the generator's options.
+
+    All answers have the size of this one, for the words are the same.
+    """
+    address = ("127.0.0.1", server["port"])
+    with socket.create_connection(address, START_LIMIT) as client:
+        client.sendall(REQUEST.encode())
+        with client.makefile("rb") as answer:
+            head = b""
+            while (line := answer.readline()) not in (b"", b"\r\n"):
+                head += line
+    length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
+    if not length:
+        raise RuntimeError(f"no content-length is in {head[:200]!r}")
+    size = len(head) + len(line) + int(length[1])
+    return {"request": REQUEST, "answer": size}

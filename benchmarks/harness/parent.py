@@ -1,18 +1,24 @@
-"""Ends a process with the one that started it."""
+"""What each process of a race does first."""
 
 from __future__ import annotations
 
 import ctypes
+import resource
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+MOST_FILES = 4096
 
 
-def end_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends: on Linux.
+def set_up_process() -> None:
+    """End with the parent, on Linux, and allow many connections.
 
-    It may be stopped then, and waits for a signal that nothing else sends.
+    The kernel kills this process when its parent ends: it may be stopped
+    then, and waits for a signal that nothing else sends.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_FILES if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MOST_FILES), hard))

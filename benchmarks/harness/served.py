@@ -61,10 +61,12 @@ def served(
         with tempfile.TemporaryDirectory() as folder:
             given, more = {"tls": int(tls), **load}, ["--tls"] * tls
             if unix:
-                given["unix"] = str(Path(folder) / "socket")
-                more.append(f"--unix={given['unix']}")
+                given["path"] = str(Path(folder) / "socket")
+                more.append(f"--unix={given['path']}")
             command = network.server_command(run, script, [*more, *words])
             with network.serving(command) as server:
+                if by == "rate":
+                    given |= network.requests(server)
                 found = network.load(server, run, **given)
         cpu, rate = found["cpu"], found["rate"]
         if by == "cpu":

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--pause", action="store_true")
     args = parser.parse_args()
     counter = _new_counter(args)
-    parent.end_with_parent()
+    parent.set_up_process()
     # What a library prints is no part of the answer.
     said = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

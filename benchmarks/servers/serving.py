@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
@@ -74,12 +73,9 @@ def serve(
     main: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     """Run `main()` on the loop that `args` names, until SIGTERM."""
-    parent.end_with_parent()
+    parent.set_up_process()
     if args.cpu is not None:
         os.sched_setaffinity(0, {args.cpu})
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     factory = loops.loop_factory(args.loop)
     if not args.unvisited:
         first_client.have_one(factory)
