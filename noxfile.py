@@ -127,8 +127,6 @@ SWEEP = "python tests/fault/sweep.py"
 #: does not fail because of other programs; the gate has a new seed each day.
 PROGRAMS = "python tests/differential/programs.py --workers 2"
 CORPUS = f"{PROGRAMS} --from corpus"
-#: FASTLOOP_READER_PROGRAMS of slow builds (sanitizers, reference counts).
-FEW_READERS = "50"
 #: Seconds one test may take on a machine that does other work as well.
 TEST_LIMIT = 300
 #: A failed test gets a second look, at most so many tests of a session: one
@@ -253,7 +251,6 @@ def sanitize(
             "FASTLOOP_SANITIZE": "address,undefined",
             "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-            "FASTLOOP_READER_PROGRAMS": FEW_READERS,
             "PYTHONMALLOC": "malloc",
             **env,
         },
@@ -380,7 +377,6 @@ for name, files in (("each", COUNTED), ("day", COUNTED_TODAY)):
         part="references",
         limit=1800,  # of all the runs of a test
         FASTLOOP_DEBUG="1",
-        FASTLOOP_READER_PROGRAMS=FEW_READERS,
     )
 sanitize(
     "asan-abrupt",
