@@ -353,6 +353,8 @@ class StreamOps:
         if link.secure:
             limits = " with limits of 0" if link.limited else ""
             link.mark(f"sendfile over TLS{limits}")
+        elif link.readers:
+            link.mark("read during a sendfile")
         link.busy = True
         at = link.peer.to_b + link.written
         link.written += count
