@@ -101,6 +101,27 @@ def app_case(
     return case
 
 
+@asynccontextmanager
+async def websockets(
+    count: int, talk: Callable[[Any], Awaitable[None]]
+) -> AsyncIterator[list[Any]]:
+    """Serve WebSockets by `talk`; give so many clients."""
+    from websockets.asyncio.client import connect
+    from websockets.asyncio.server import serve
+
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            serve(talk, "127.0.0.1", 0, backlog=CHATTERS, compression=None)
+        )
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield [
+            await stack.enter_async_context(
+                connect(url, proxy=None, compression=None)
+            )
+            for _ in range(count)
+        ]
+
+
 @app_case(
     "websockets",
     "websockets, echo of 100 B, 16 connections",
@@ -108,35 +129,36 @@ def app_case(
     ("websockets",),
 )
 async def websockets_echo(run: Run) -> AsyncIterator[Work]:
-    from websockets.asyncio.client import connect
-    from websockets.asyncio.server import ServerConnection, serve
-
-    async def echo(connection: ServerConnection) -> None:
+    async def echo(connection: Any) -> None:
         async for message in connection:
             await connection.send(message)
 
-    async with AsyncExitStack() as stack:
-        options: dict[str, Any] = {"compression": None}
-        server = await stack.enter_async_context(
-            serve(echo, "127.0.0.1", 0, **options)
-        )
-        port = server.sockets[0].getsockname()[1]
-        clients = [
-            await stack.enter_async_context(
-                connect(f"ws://127.0.0.1:{port}", proxy=None, **options)
-            )
-            for _ in range(FEWER)
-        ]
+    def once(client: Any) -> Work:
+        async def talk() -> None:
+            await client.send(KILOBYTE[:100])
+            await client.recv()
 
-        def once(client: Any) -> Work:
-            async def talk() -> None:
-                await client.send(KILOBYTE[:100])
-                await client.recv()
+        return talk
 
-            return talk
-
+    async with websockets(FEWER, echo) as clients:
         works = [once(client) for client in clients]
         yield lambda: in_parallel(works)
+
+
+@asynccontextmanager
+async def aiohttp_site(
+    path: str, answer: Callable[[Any], Awaitable[Any]]
+) -> AsyncIterator[str]:
+    """Serve a path with aiohttp; give the address."""
+    from aiohttp import web
+
+    app = web.Application()
+    app.router.add_get(path, answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=URLS).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
 
 
 @app_case(
@@ -152,20 +174,16 @@ async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"message": "Hello, world!"})
 
-    app = web.Application()
-    app.router.add_get("/", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-    async with aiohttp.ClientSession() as session:
+    async with (
+        aiohttp_site("/", answer) as url,
+        aiohttp.ClientSession() as session,
+    ):
 
         async def get() -> None:
             async with session.get(url) as response:
                 await response.json()
 
         yield lambda: in_parallel([get] * FEWER)
-    await runner.cleanup()
 
 
 def redis_get(name: str, title: str, clients: int) -> Case:
@@ -236,12 +254,7 @@ async def pump(
     CLIENTS * ROUNDS,
 )
 async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
-    async def echo(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        await pump(reader, writer)
-
-    origin = await asyncio.start_server(echo, "127.0.0.1", 0)
+    origin = await asyncio.start_server(pump, "127.0.0.1", 0)
     where = origin.sockets[0].getsockname()
 
     async def forward(
@@ -298,10 +311,8 @@ async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
 )
 async def chat(run: Run) -> AsyncIterator[Work]:
     """Yield one client's line, and its way to all of them."""
-    from websockets.asyncio.client import connect
-    from websockets.asyncio.server import ServerConnection, broadcast, serve
+    from websockets.asyncio.server import ServerConnection, broadcast
 
-    options: dict[str, Any] = {"compression": None}
     there: set[ServerConnection] = set()
 
     async def talk(connection: ServerConnection) -> None:
@@ -309,17 +320,7 @@ async def chat(run: Run) -> AsyncIterator[Work]:
         async for message in connection:
             broadcast(there, message)
 
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            serve(talk, "127.0.0.1", 0, backlog=CHATTERS, **options)
-        )
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        clients = [
-            await stack.enter_async_context(
-                connect(url, proxy=None, **options)
-            )
-            for _ in range(CHATTERS)
-        ]
+    async with websockets(CHATTERS, talk) as clients:
 
         async def line() -> None:
             await clients[0].send(KILOBYTE[:100])
@@ -342,24 +343,19 @@ async def downloads(run: Run) -> AsyncIterator[Work]:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=10 * KILOBYTE)
 
-    app = web.Application()
-    app.router.add_get("/{name}", answer)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=URLS).start()
-    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with aiohttp_site("/{name}", answer) as address:
 
-    async def get(session: aiohttp.ClientSession, name: int) -> None:
-        async with session.get(f"{address}/{name}") as response:
-            await response.read()
+        async def get(session: aiohttp.ClientSession, name: int) -> None:
+            async with session.get(f"{address}/{name}") as response:
+                await response.read()
 
-    async def all_at_once() -> None:
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            await asyncio.gather(*[get(session, name) for name in range(URLS)])
+        async def all_at_once() -> None:
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(connector=connector) as session:
+                names = range(URLS)
+                await asyncio.gather(*[get(session, name) for name in names])
 
-    yield all_at_once
-    await runner.cleanup()
+        yield all_at_once
 
 
 @simple_case(

@@ -10,10 +10,14 @@ is left is how the loop reads, writes and wakes.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from harness.case import Case
-from harness.served import served
+from harness import network
+from harness.case import Case, Figure, LoopFactory, Row, Run
+from harness.loops import SERVER_LOOPS, TLS_LOOPS
 
 ORDER = 100
 KIB = 1024
@@ -21,9 +25,68 @@ FEW, MANY = 8, 64
 UVICORN = ("uvicorn", "httptools")
 
 
-def size_name(size: int) -> str:
-    """Return a size for a title."""
-    return f"{size // KIB} KiB" if size >= KIB else f"{size} B"
+def served(
+    key: str,
+    group: str,
+    title: str,
+    script: str,
+    words: Sequence[str],
+    load: dict[str, Any],
+    *,
+    by: str = "cpu",
+    tls: bool = False,
+    unix: bool = False,
+    packages: tuple[str, ...] = (),
+    daemons: tuple[str, ...] = (),
+) -> Case:
+    """Return the case of `script`, started with `words` on each loop.
+
+    It is judged `by` the server's CPU time for an answer ("cpu"), the "rate"
+    of answers, or the rate of "bytes" that go one way; the other of the two
+    rows explains it.  `load` are the generator's options.
+    """
+    by_cpu, is_bytes = by == "cpu", by == "bytes"
+    cpu = Row(
+        key if by_cpu else f"{key}_cpu",
+        f"{title}, server CPU",
+        "us/MiB" if is_bytes else "us",
+        judge="least",
+        aside=not by_cpu,
+    )
+    rate = Row(
+        f"{key}_rate" if by_cpu else key,
+        f"{title}, rate",
+        "MiB/s" if is_bytes else "1/s",
+        "more",
+        aside=by_cpu,
+    )
+
+    def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
+        with tempfile.TemporaryDirectory() as folder:
+            given, more = {"tls": int(tls), **load}, ["--tls"] * tls
+            if unix:
+                given["path"] = str(Path(folder) / "socket")
+                more.append(f"--unix={given['path']}")
+            command = network.server_command(run, script, [*more, *words])
+            with network.serving(command) as server:
+                if by == "rate":
+                    given |= network.requests(server)
+                # The generator counts bytes that go one way in KiB.
+                unit = 1024 if is_bytes else 1
+                found = network.load(server, run, unit, **given)
+        return {cpu.key: found["cpu"], rate.key: found["rate"]}
+
+    return Case(
+        key,
+        group,
+        (cpu, rate) if by_cpu else (rate, cpu),
+        measure,
+        loops=TLS_LOOPS if tls else SERVER_LOOPS,
+        seconds=1.5 if by == "rate" else 1.0,
+        loaded=True,
+        packages=packages,
+        daemons=daemons,
+    )
 
 
 def echo(
@@ -36,14 +99,13 @@ def echo(
     **more: Any,
 ) -> Case:
     """Return the case of so many connections that send messages of a size."""
-    short = f"{size // KIB}k" if size >= KIB else f"{size}b"
+    kib = size // KIB
     load = {"connections": connections, "size": size}
-    if mode == "readline":
-        load["lines"] = 1
+    load["lines"] = int(mode == "readline")
     return served(
-        f"{key}_{connections}x{short}",
+        f"{key}_{connections}x{f'{kib}k' if kib else f'{size}b'}",
         group,
-        f"{title}, {connections:,} of {size_name(size)}",
+        f"{title}, {connections:,} of {f'{kib} KiB' if kib else f'{size} B'}",
         "plain.py",
         [f"--mode={mode}", f"--size={size}"],
         load,
@@ -51,12 +113,10 @@ def echo(
     )
 
 
-def one_way(
-    key: str, group: str, title: str, mode: str, way: str, **more: Any
-) -> Case:
-    """Return the case of bytes that a server gets, or sends ("receive")."""
-    load = {"connections": FEW, way: 1}
-    words = [f"--mode={mode}"]
+def one_way(key: str, group: str, title: str, mode: str, **more: Any) -> Case:
+    """Return the case of bytes that a server gets, or sends."""
+    way = "receive" if mode.startswith("send") else "oneway"
+    load, words = {"connections": FEW, way: 1}, [f"--mode={mode}"]
     return served(
         key, group, title, "plain.py", words, load, by="bytes", **more
     )
@@ -88,6 +148,11 @@ def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
 PROTOCOL = ("echo_protocol", "tcp", "TCP echo, Protocol", "protocol")
 BUFFERED = ("echo_buffered", "tcp", "TCP echo, BufferedProtocol", "buffered")
 STREAMS = ("streams", "TCP echo, streams", "streams")
+READLINE = ("readline", "streams", "TCP echo, streams, readline", "readline")
+READEXACTLY = (
+    *("readexactly", "streams"),
+    *("TCP echo, streams, readexactly", "readexactly"),
+)
 TLS = ("echo_tls", "TCP echo, TLS", "protocol")
 TLS_STREAMS = ("echo_tls_streams", "tls", "TLS echo, streams", "streams")
 SOCK = ("sock", "sockets", "sock_recv + sock_sendall", "sock")
@@ -105,47 +170,16 @@ CASES = (
     echo(*TLS_STREAMS, MANY, KIB, tls=True),
     echo(*TLS_STREAMS, MANY, 16 * KIB, tls=True),
     one_way(
-        "tls_bulk",
-        "tls",
-        "TLS, Protocol receives from 8",
-        "receive",
-        "oneway",
-        tls=True,
+        "tls_bulk", "tls", "TLS, Protocol receives from 8", "receive", tls=True
     ),
     connect("tls_handshake", "tls", "TLS, ", tls=True),
     echo("echo_streams", *STREAMS, MANY, 16 * KIB),
     echo("echo_streams", *STREAMS, FEW, 100 * KIB),
-    echo(
-        "readline",
-        "streams",
-        "TCP echo, streams, readline",
-        "readline",
-        MANY,
-        KIB,
-    ),
-    echo(
-        "readexactly",
-        "streams",
-        "TCP echo, streams, readexactly",
-        "readexactly",
-        MANY,
-        KIB,
-    ),
-    one_way(
-        "streams_receive",
-        "streams",
-        "one way, streams receive",
-        "sink",
-        "oneway",
-    ),
-    one_way(
-        "protocol_send",
-        "streams",
-        "one way, Protocol sends",
-        "send",
-        "receive",
-    ),
-    one_way("sendfile", "streams", "sendfile", "sendfile", "receive"),
+    echo(*READLINE, MANY, KIB),
+    echo(*READEXACTLY, MANY, KIB),
+    one_way("streams_receive", "streams", "one way, streams receive", "sink"),
+    one_way("protocol_send", "streams", "one way, Protocol sends", "send"),
+    one_way("sendfile", "streams", "sendfile", "sendfile"),
     echo(*SOCK, MANY, KIB),
     echo(*SOCK, FEW, 100 * KIB),
     connect("connect", "sockets", ""),

@@ -157,13 +157,13 @@ def late(server: dict[str, Any], run: Run, **options: Any) -> dict[str, Any]:
 
 
 def load(
-    server: dict[str, Any], run: Run, **options: Any
+    server: dict[str, Any], run: Run, unit: int = 1, **options: Any
 ) -> dict[str, Figure]:
     """Load a server; return its CPU time per answer and answers a second.
 
     "cpu" is in microseconds, "rate" in answers per second, or both are counts;
-    a sample of both is a window.  The connections stay open from one window to
-    the next.
+    a sample of both is a window.  A `unit` is so many answers.  The
+    connections stay open from one window to the next.
     """
     part = Run(run.loop, run.seconds / WINDOWS)
     if run.counter:
@@ -179,8 +179,8 @@ def load(
                 windows[-1]["cpu"] = windows[-1]["seconds"] = counted / 1e9
         if run.counter:
             del windows[0]  # the connections were made meanwhile
-    cpu = figure(one["cpu"] / one["answered"] * 1e6 for one in windows)
-    rate = figure(one["answered"] / one["seconds"] for one in windows)
+    cpu = figure(one["cpu"] / one["answered"] * 1e6 * unit for one in windows)
+    rate = figure(one["answered"] / one["seconds"] / unit for one in windows)
     return {"cpu": cpu, "rate": rate}
 
 
