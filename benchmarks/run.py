@@ -257,17 +257,6 @@ def write(args: argparse.Namespace, data: dict) -> None:
             say(f"run.py: {sentence}")
 
 
-def closing(args: argparse.Namespace, data: dict) -> list[str]:
-    """Return the last lines: the main rows, the chart, where to read on."""
-    drawn = f"{args.chart}-light.svg"
-    return [
-        "",
-        *words.in_short(data),
-        *([f"The chart is {drawn}."] if Path(drawn).exists() else []),
-        "benchmarks/README.md explains the rows.",
-    ]
-
-
 def main() -> int:
     """Run as the command line says; return the exit status."""
     args = parse_arguments()
@@ -300,7 +289,9 @@ def main() -> int:
         return 2
     report.write(data, sys.stdout)
     write(args, data)
-    print("\n".join(closing(args, data)))
+    if args.chart and Path(f"{args.chart}-light.svg").exists():
+        print(f"\nThe chart is {args.chart}-light.svg.")
+    print("\nbenchmarks/README.md explains the rows.")
     failed = (
         row["loops"].get("fastloop", {}).get("error") for row in data["rows"]
     )

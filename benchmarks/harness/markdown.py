@@ -8,6 +8,7 @@ it, on another interpreter, have a table of their own.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from fastloop.cli.options import listed
 from harness.case import GROUPS
@@ -17,6 +18,8 @@ from harness.report import (
     EVEN,
     against,
     best_peer,
+    by_loop,
+    cell,
     figure,
     is_measured,
     ratio,
@@ -50,12 +53,11 @@ HEAD = (
 def with_spread(row: dict, loop: str) -> str:
     """Return a figure and how far repetitions lie from each other."""
     own, each = figure(row, loop), repetitions(row, loop)
-    if row["loops"].get(loop, {}).get("error"):
-        return f"{short(own)} failed".strip()
-    if len(each) < 2 or not own:
-        return short(own)
+    text = cell(row, loop)
+    if len(each) < 2 or not own or text.endswith("failed"):
+        return text
     part = (max(each) - min(each)) / 2 / own
-    return f"{short(own)} ±{100 * part:.0f} %"
+    return f"{text} ±{100 * part:.0f} %"
 
 
 def place(row: dict, peer: str = "") -> str:
@@ -157,26 +159,20 @@ def by_group(rows: list[dict]) -> list[str]:
 
 def all_figures(data: dict) -> list[str]:
     """Return the table of every loop's figure and spread."""
-    loops = [loop for loop in LOOPS if loop in data["machine"]["loops"]]
-    lines = [("row", "unit", *loops)]
-    for row in data["rows"]:
-        cells = (with_spread(row, loop) for loop in loops)
-        lines.append((row["title"], row["unit"], *cells))
-    return table(lines)
+    head, loops = ["row", "unit"], data["machine"]["loops"]
+    return table(by_loop(data["rows"], head, loops, with_spread))
 
 
 def all_counts(data: dict) -> list[str]:
     """Return the table of every loop's counts; none without counts."""
-    loops = [loop for loop in LOOPS if loop in data["machine"]["loops"]]
-    lines = [("row", *loops)]
-    for row in data["rows"]:
-        cells = [
-            "; ".join(short(count_of(row, loop, kind)) for kind in KINDS)
-            for loop in loops
-        ]
-        if row.get("counts"):
-            lines.append((row["title"], *(cell.strip("; ") for cell in cells)))
-    return table(lines) if len(lines) > 1 else []
+
+    def both(row: dict, loop: str) -> str:
+        each = (short(count_of(row, loop, kind)) for kind in KINDS)
+        return "; ".join(each).strip("; ")
+
+    return table(
+        by_loop(data["rows"], ["row"], data["machine"]["loops"], both)
+    )
 
 
 def not_measured(data: dict) -> list[str]:
@@ -215,22 +211,33 @@ def described(data: dict) -> list[str]:
     ]
 
 
+def told(head: str, places: Iterable[str], words: dict[str, str]) -> list[str]:
+    """Return a sentence that counts places, in these words; none without."""
+    counted = Counter(filter(None, places))
+    parts = [
+        f"{text} in {counted[where]}"
+        for where, text in words.items()
+        if counted[where]
+    ]
+    count = f"{listed(parts)} of {counted.total()} rows" if parts else ""
+    return [f"{head}, fastloop is {count}."] if parts else []
+
+
 def sentences(rows: list[dict]) -> list[str]:
     """Return the places against asyncio, uvloop and the best of all peers."""
     loops = {loop for row in rows for loop in row["loops"]}
     # aiofastnet is one peer, over asyncio's loop and over uvloop.
     peers = {loop.removesuffix("-uvloop") for loop in loops} & {*LOOPS}
     best_of_all = (
-        "the best peer of a row, which is whichever of the "
+        "Against the best peer of a row, which is whichever of the "
         f"{len(peers - {'fastloop'})} others did best there"
     )
     out = []
     for head, peer, better, worse in (
-        ("asyncio", "asyncio", "faster", "slower"),
-        ("uvloop", "uvloop", "faster", "slower"),
+        ("Against asyncio", "asyncio", "faster", "slower"),
+        ("Against uvloop", "uvloop", "faster", "slower"),
         (best_of_all, "", "first", "behind"),
     ):
-        places = Counter(filter(None, (place(row, peer) for row in rows)))
         words = {
             "first": better,
             "**behind**": worse,
@@ -238,36 +245,21 @@ def sentences(rows: list[dict]) -> list[str]:
             "inconclusive": "inconclusive",
             "not measured": "not measured",
         }
-        parts = [
-            f"{text} in {places[where]}"
-            for where, text in words.items()
-            if places[where]
-        ]
-        if parts:
-            count = f"{listed(parts)} of {places.total()} rows"
-            out.append(f"Against {head}, fastloop is {count}.")
+        out += told(head, (place(row, peer) for row in rows), words)
     return out
 
 
 def count_sentences(rows: list[dict]) -> list[str]:
     """Return the places by counts, against the least peer of each row."""
+    words = {place: place for place in ("first", "even", "behind")}
+    judged = [row for row in rows if not row["aside"]]
     out = []
     for kind, name in (
         (INSTRUCTIONS, "user instructions"),
         (CALLS, "system calls"),
     ):
-        judged = [row for row in rows if not row["aside"]]
-        places = Counter(
-            filter(None, (count_place(row, kind) for row in judged))
-        )
-        parts = [
-            f"{where} in {places[where]}"
-            for where in ("first", "even", "behind")
-            if places[where]
-        ]
-        if parts:
-            count = f"{listed(parts)} of {places.total()} rows"
-            out.append(f"By {name} for an operation, fastloop is {count}.")
+        places = (count_place(row, kind) for row in judged)
+        out += told(f"By {name} for an operation", places, words)
     return out
 
 

@@ -7,7 +7,7 @@ or more a second, whichever the row counts.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from fastloop.cli.compare import Comparison, mean, of_ratios, times_as_good
@@ -145,13 +145,44 @@ def times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def cell(row: dict, loop: str) -> str:
+    """Return a loop's figure in a row, and whether it failed."""
+    failed = row["loops"].get(loop, {}).get("error") and "failed"
+    return f"{short(figure(row, loop))} {failed or ''}".strip()
+
+
 # -- tables -------------------------------------------------------------------
 
 
-def table(lines: Sequence[Sequence[str]], aligned: bool = False) -> list[str]:
+def by_loop(
+    rows: list[dict],
+    head: Sequence[str],
+    loops: Iterable[str],
+    cell: Callable[[dict, str], str],
+) -> list[list[str]]:
+    """Return a table of what `cell` says of each loop: its head, and the rows
+    of which it says something; [] where there is none.
+
+    The head has a name for the titles of the rows, and may have one for their
+    units.
+    """
+    loops = [loop for loop in LOOPS if loop in loops]
+    lines = [[*head, *loops]]
+    for row in rows:
+        cells = [cell(row, loop) for loop in loops]
+        if any(cells):
+            lines.append([row["title"], row["unit"]][: len(head)] + cells)
+    return lines if len(lines) > 1 else []
+
+
+def table(
+    lines: Sequence[Sequence[str]], is_aligned: bool = False
+) -> list[str]:
     """Return the lines of a table, its head first and that column left."""
+    if not lines:
+        return []
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    if aligned:
+    if is_aligned:
         first, *rest = (
             max(map(len, column)) for column in zip(*lines, strict=True)
         )
@@ -167,14 +198,16 @@ def table(lines: Sequence[Sequence[str]], aligned: bool = False) -> list[str]:
 def write(data: dict, out: TextIO) -> None:
     """Write all tables, and what failed, to `out`."""
     rows = data["rows"]
-    loops = [loop for loop in LOOPS if any(loop in r["loops"] for r in rows)]
-    shown = [(["row", "unit", *loops], _figures(rows, loops))]
+    loops = {loop for row in rows for loop in row["loops"]}
+    shown = [by_loop(rows, ["row", "unit"], loops, cell)]
     for base in BASES:
-        others = [loop for loop in loops if loop != base]
-        head = [f"times as good as {base}", *others]
-        shown.append((head, _ratios(rows, others, base)))
-    shown = [(head, lines) for head, lines in shown if lines]
-    texts = ["\n".join(table([head, *rest], True)) for head, rest in shown]
+
+        def over(row: dict, loop: str, base: str = base) -> str:
+            return times(ratio(row, loop, base))
+
+        head = [f"times as good as {base}"]
+        shown.append(by_loop(rows, head, loops - {base}, over))
+    texts = ["\n".join(table(lines, True)) for lines in shown if lines]
     out.write("\n\n".join(texts) + "\n")
     failed = {
         (row["case"], loop): found["error"]
@@ -189,25 +222,3 @@ def write(data: dict, out: TextIO) -> None:
         if data["cut"].startswith("time was up"):
             out.write(" This is normal on a busy machine.")
     out.write("\n")
-
-
-def _figures(rows: list[dict], loops: list[str]) -> list[list[str]]:
-    lines = []
-    for row in rows:
-        cells = []
-        for loop in loops:
-            error = row["loops"].get(loop, {}).get("error")
-            text = short(figure(row, loop))
-            cells.append(f"{text} error".strip() if error else text)
-        if any(cells):
-            lines.append([row["title"], row["unit"], *cells])
-    return lines
-
-
-def _ratios(rows: list[dict], loops: list[str], base: str) -> list[list[str]]:
-    lines = []
-    for row in rows:
-        cells = [times(ratio(row, loop, base)) for loop in loops]
-        if any(cells):
-            lines.append([row["title"], *cells])
-    return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness import chart
 from harness.markdown import over_best, place, rows_of_one, sentences
-from harness.report import best_peer, figure, ratio, short, times
+from harness.report import best_peer, by_loop, cell, ratio, table, times
 
 #: The rows that the words name, and their names there.
 ROWS = {
@@ -31,26 +31,13 @@ AT_ONCE = (
 )
 FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
 BASES = ("asyncio", "uvloop")
+HEAD = ["", "unit", "fastloop", "asyncio", "uvloop", "zuvloop", "best peer"]
 THREADS = "two threads over one, "
 BETWEEN = re.compile(
     r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
 )
 #: The rows of a run, by their keys.
 Rows = dict[str, dict]
-
-
-def in_short(data: dict) -> list[str]:
-    """Return how good fastloop is in the rows of a run that README names."""
-    rows = {row["row"]: row for row in data["rows"]}
-    lines = []
-    for key in filter(rows.get, ROWS):
-        parts = [
-            f"{over:.{digits}f} times {base}"
-            for base, digits in zip(BASES, (1, 2), strict=True)
-            if (over := ratio(rows[key], "fastloop", base))
-        ]
-        lines += [f"{ROWS[key]}: {', '.join(parts)}"] if parts else []
-    return lines
 
 
 def picked(rows: Rows, keys: Iterable[str]) -> list[dict]:
@@ -76,22 +63,16 @@ def expected(rows: Rows) -> str:
     )
 
 
-def cell(row: dict, loop: str) -> str:
-    """Return a loop's figure in a row."""
-    failed = row["loops"].get(loop, {}).get("error")
-    return "failed" if failed else short(figure(row, loop))
-
-
-def table_line(name: str, row: dict) -> str:
+def line(name: str, row: dict) -> list[str]:
     """Return fastloop's figure in a row, and those of others with how many
     times as good it is.
     """
     found = [name, row["unit"], cell(row, "fastloop")]
     for loop in ("asyncio", "uvloop", "zuvloop"):
         own, over = cell(row, loop), times(ratio(row, "fastloop", loop))
-        found.append(f"{own} ({over})" if over and own != "failed" else own)
-    found.append(f"{best_peer(row)} ({over_best(row).split(' ')[0]})")
-    return f"| {' | '.join(found)} |"
+        failed = own.endswith("failed")
+        found.append(f"{own} ({over})" if over and not failed else own)
+    return [*found, f"{best_peer(row)} ({over_best(row).split(' ')[0]})"]
 
 
 def rows_of(
@@ -101,24 +82,18 @@ def rows_of(
 
     A newcomer gets the slower rows as well, and no count of other peers.
     """
-    shown = [dict(zip(names.values(), picked(rows, names), strict=True))]
+    shown = zip(names.values(), picked(rows, names), strict=True)
+    lines = [HEAD, *(line(name, row) for name, row in shown)]
     places = sentences([*rows.values()])
     if newcomer:
-        shown.append(
-            {
-                row["title"]: row
-                for peer in BASES
-                for row in rows.values()
-                if place(row, peer) == "**behind**"
-            }
-        )
+        slower = [
+            line(row["title"], row)
+            for row in rows.values()
+            if "**behind**" in {place(row, peer) for peer in BASES}
+        ]
+        title = ["**slower than asyncio or uvloop:**", *[""] * (len(HEAD) - 1)]
+        lines += [title, *slower] if slower else []
         places = [one for one in places if "best peer" not in one]
-    lines = ["| | unit | fastloop | asyncio | uvloop | zuvloop | best peer |"]
-    lines += ["|---|---|---:|---:|---:|---:|---|"]
-    for some in shown:
-        if len(lines) > 2 and some:
-            lines.append("| **slower than asyncio or uvloop:** | | | | | | |")
-        lines += [table_line(name, row) for name, row in some.items()]
     python = ".".join(machine["python"].split(".")[:2])
     facts = (
         f"CPython {python}, {len(machine['cpus'])} CPUs; two threads on a "
@@ -127,23 +102,24 @@ def rows_of(
         "includes 1."
     )
     told = (textwrap.fill(text, 79) for text in (expected(rows), facts))
-    return [next(told), "", *lines, "", *told]
+    return [next(told), "", *table(lines), "", *told]
 
 
 def threads(rows: Rows, machine: dict) -> list[str]:
     """Return a table of two threads; raise ValueError where none was
     measured.
     """
-    lines = [
-        f"| {row['title'].removeprefix(THREADS)} | {cell(row, 'asyncio')} "
-        f"| {cell(row, 'fastloop')} |"
+    found = [
+        {**row, "title": row["title"].removeprefix(THREADS)}
         for row in rows.values()
-        if row["title"].startswith(THREADS) and row["loops"]
+        if row["title"].startswith(THREADS)
     ]
+    lines = by_loop(
+        found, ["two threads over one"], ("asyncio", "fastloop"), cell
+    )
     if not lines:
         raise ValueError("the run has no row of two threads")
-    head = ["| two threads over one | asyncio | fastloop |", "|---|---|---|"]
-    return [*head, *lines]
+    return table(lines)
 
 
 #: The pages that quote a run, and what stands between their marks.
