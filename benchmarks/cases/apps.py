@@ -24,7 +24,6 @@ from harness.case import (
     Case,
     Figure,
     LoopFactory,
-    Row,
     Run,
     figure,
     simple_case,
@@ -69,34 +68,21 @@ async def sampled(run: Run, open_app: Open, operations: int) -> Figure:
 
 
 def app_case(
-    name: str,
-    title: str,
-    operations: int,
-    packages: tuple[str, ...] = (),
-    daemons: tuple[str, ...] = (),
-    pinned: bool = True,
+    name: str, title: str, operations: int, pinned: bool = True, **rest: Any
 ) -> Callable[[Callable[[Run], AsyncIterator[Work]]], Case]:
     """Make the case of an async generator that yields the app's work."""
 
     def case(app: Callable[[Run], AsyncIterator[Work]]) -> Case:
         open_app = asynccontextmanager(app)
 
-        def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
+        def measure(new_loop: LoopFactory, run: Run) -> Figure:
             if pinned:
                 os.sched_setaffinity(0, {network.cpus()[0]})
             with asyncio.Runner(loop_factory=new_loop) as runner:
-                return {name: runner.run(sampled(run, open_app, operations))}
+                return runner.run(sampled(run, open_app, operations))
 
-        return Case(
-            name,
-            "apps",
-            (Row(name, title, "1/s", better="more"),),
-            measure,
-            loops=SERVER_LOOPS,
-            seconds=1.0,
-            packages=packages,
-            daemons=daemons,
-        )
+        settings = {"group": "apps", "loops": SERVER_LOOPS, "seconds": 1.0}
+        return simple_case(name, title, "1/s", **settings, **rest)(measure)
 
     return case
 
@@ -126,7 +112,7 @@ async def websockets(
     "websockets",
     "websockets, echo of 100 B, 16 connections",
     FEWER * ROUNDS,
-    ("websockets",),
+    packages=("websockets",),
 )
 async def websockets_echo(run: Run) -> AsyncIterator[Work]:
     async def echo(connection: Any) -> None:
@@ -165,7 +151,7 @@ async def aiohttp_site(
     "aiohttp_json",
     "aiohttp client and server, JSON, 16 connections",
     FEWER * ROUNDS,
-    ("aiohttp",),
+    packages=("aiohttp",),
 )
 async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     import aiohttp
@@ -187,9 +173,9 @@ async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
 
 
 def redis_get(name: str, title: str, clients: int) -> Case:
-    packages = daemons = ("redis",)
+    needs = {"packages": ("redis",), "daemons": ("redis",)}
 
-    @app_case(name, title, clients * ROUNDS, packages, daemons)
+    @app_case(name, title, clients * ROUNDS, **needs)
     async def get(run: Run) -> AsyncIterator[Work]:
         import redis.asyncio as redis
 
@@ -212,8 +198,8 @@ def redis_get(name: str, title: str, clients: int) -> Case:
     "asyncpg_32",
     "asyncpg, SELECT 1, 32 connections",
     CLIENTS * ROUNDS,
-    ("asyncpg",),
-    ("postgres",),
+    packages=("asyncpg",),
+    daemons=("postgres",),
 )
 async def asyncpg_select(run: Run) -> AsyncIterator[Work]:
     import asyncpg
@@ -384,7 +370,7 @@ def lines(new_loop: LoopFactory, run: Run) -> Figure:
             raise RuntimeError(f"{found} of {count} lines came")
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        return run.sample(whole, count, least=2)
+        return run.sample(whole, count)
 
 
 CASES = (

@@ -68,7 +68,7 @@ def spawn(new_loop: LoopFactory, run: Run) -> Figure:
         samples = []
         await once()
         clock = run.clock
-        for _ in run.repeat(5):
+        for _ in run.repeat():
             start = clock()
             await once()
             samples.append((clock() - start) / 1e3)

@@ -57,7 +57,6 @@ def served(
         f"{key}_rate" if by_cpu else key,
         f"{title}, rate",
         "MiB/s" if is_bytes else "1/s",
-        "more",
         aside=by_cpu,
     )
 

@@ -10,11 +10,11 @@ and a step of a task locks it twice, whatever the loop.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
 
 from cases.callbacks import nothing
 
@@ -109,70 +109,50 @@ def tasks(loop: Loop) -> None:
 
 
 class Worker:
-    """A thread with a loop, that does its work each time it is signalled."""
+    """A thread with a loop of its own, which does its work over and over."""
 
     def __init__(self, new_loop: LoopFactory, work: Work) -> None:
-        self._start = threading.Semaphore(0)
-        self._done = threading.Semaphore(0)
-        self._ends = False
-        self._new_loop = new_loop
         self._work = work
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1)
+        self._loop = self._thread.submit(new_loop).result()
 
-    def _run(self) -> None:
-        loop = self._new_loop()
-        while self._start.acquire() and not self._ends:
-            try:
-                self._work(loop)
-            finally:
-                self.finished_ns = time.perf_counter_ns()
-                self._done.release()
-        loop.close()
+    def start(self) -> Future[int]:
+        """Have the work done once; its result is when it was done."""
+        return self._thread.submit(self._once)
 
-    def start(self) -> None:
-        """Have the work done once."""
-        self._start.release()
-
-    def wait(self) -> int:
-        """Return when it is done, as time.perf_counter_ns() had it then."""
-        self._done.acquire()
-        return self.finished_ns
+    def _once(self) -> int:
+        self._work(self._loop)
+        return time.perf_counter_ns()
 
     def end(self) -> None:
         """End the thread."""
-        self._ends = True
-        self._start.release()
-        self._thread.join()
+        self._thread.submit(self._loop.close).result()
+        self._thread.shutdown()
 
 
 def timed(workers: list[Worker]) -> int:
     """Return the nanoseconds in which all of them did their work."""
     began_ns = time.perf_counter_ns()
-    for worker in workers:
-        worker.start()
-    return max(worker.wait() for worker in workers) - began_ns
-
-
-def factor(new_loop: LoopFactory, run: Run, work: Work) -> Figure:
-    """Return how many times the work of one thread two do."""
-    workers = [Worker(new_loop, work) for _ in range(2)]
-    timed(workers)
-    samples = [2 * timed(workers[:1]) / timed(workers) for _ in run.repeat(5)]
-    for worker in workers:
-        worker.end()
-    return figure(samples)
+    each = [worker.start() for worker in workers]
+    return max(one.result() for one in each) - began_ns
 
 
 def case(key: str, what: str, work: Work) -> Case:
     """Return a case of its own: a loop that fails one may do the others."""
-
-    def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:
-        return {key: factor(new_loop, run, work)}
-
     title = f"two threads over one, {what}"
-    row = Row(key, title, "times", "more")
-    return Case(key, "core", (row,), measure, free_threaded=True)
+
+    @simple_case(key, title, "times", free_threaded=True)
+    def factor(new_loop: LoopFactory, run: Run) -> Figure:
+        workers = [Worker(new_loop, work) for _ in range(2)]
+        timed(workers)
+        found = figure(
+            2 * timed(workers[:1]) / timed(workers) for _ in run.repeat()
+        )
+        for worker in workers:
+            worker.end()
+        return found
+
+    return factor
 
 
 CASES = (

@@ -49,17 +49,20 @@ Figure = dict[str, Any]
 class Row:
     """One line of the table.
 
-    `better` says what is good: "less" or "more".  `judge` picks among the
-    repetitions: "median" or "least".  A row that is `aside` explains
-    another and is no race of its own.
+    `judge` picks among the repetitions: "median" or "least".  A row that is
+    `aside` explains another and is no race of its own.
     """
 
     key: str
     title: str
     unit: str
-    better: str = "less"
     judge: str = "median"
     aside: bool = False
+
+    @property
+    def better(self) -> str:
+        """Say what is good: "less" or "more"."""
+        return "more" if self.unit in ("1/s", "MiB/s", "times") else "less"
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,10 @@ class Run:
     #: What `clock` reads where it counts; it counts a server, or this process.
     counter: Counter | None = None
 
-    def repeat(self, least: int = 3) -> Iterator[None]:
+    def repeat(self) -> Iterator[None]:
         """Iterate once for each sample, alternating with the other loops.
 
-        Without other loops: for `seconds`, and `least` times at least, or
-        where it counts a few times.
+        Without other loops: for `seconds`, or where it counts a few times.
         """
         if self.pause is not None:
             while self.pause():
@@ -123,17 +125,15 @@ class Run:
             yield from repeat(None, SAMPLES)
             return
         end = time.perf_counter() + self.seconds
-        while least > 0 or time.perf_counter() < end:
-            least -= 1
+        yield
+        while time.perf_counter() < end:
             yield
 
     def sample(
         self,
         function: Callable[[], object],
         operations: int,
-        *,
         unit: float = 1.0,
-        least: int = 3,
     ) -> Figure:
         """Call `function` as `repeat` says; return its time per operation.
 
@@ -144,7 +144,7 @@ class Run:
         clock = self.clock
         function()
         samples: list[float] = []
-        for _ in self.repeat(least):
+        for _ in self.repeat():
             start = clock()
             function()
             samples.append((clock() - start) / operations / unit)
@@ -184,16 +184,9 @@ def figure(samples: Iterable[float]) -> Figure:
     return {"figure": statistics.median(kept), "samples": kept}
 
 
-def whole(found: Figure) -> Figure:
-    """Return a figure whose samples were not taken in turns with those of
-    the other loops: as `takes`, which are not compared one by one."""
-    return {"figure": found["figure"], "takes": found["samples"]}
-
-
 def simple_case(
     name: str,
     title: str,
-    *,
     unit: str = "ns",
     group: str = "core",
     **rest: Any,
@@ -228,7 +221,7 @@ def loop_case(name: str, title: str, **rest: Any) -> Callable[..., Case]:
 
 
 def task_case(
-    name: str, title: str, operations: int, least: int = 3, **rest: Any
+    name: str, title: str, operations: int, **rest: Any
 ) -> Callable[..., Case]:
     """Make a case of a coroutine function: one run is one sample."""
 
@@ -239,7 +232,6 @@ def task_case(
                 lambda: loop.run_until_complete(function()),
                 operations,
                 unit=1_000.0 if rest.get("unit") == "us" else 1.0,
-                least=least,
             )
             asyncio.set_event_loop(None)
             return found

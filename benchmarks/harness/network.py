@@ -172,7 +172,7 @@ def load(
         options["warmup"] = 0  # its messages would be counted
     windows = []
     with _generator(server, part, options) as window:
-        for _ in run.repeat(WINDOWS):
+        for _ in run.repeat():
             windows.append(window())
             if run.counter:
                 counted = run.counter.more_when_idle()

@@ -33,6 +33,7 @@ def new_rows(case: Case) -> list[dict]:
             "group": case.group,
             "row": row.key,
             **vars(row),
+            "better": row.better,
             "loops": {},
         }
         for row in case.rows

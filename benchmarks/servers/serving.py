@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from harness import first_client, loops, parent, tls  # noqa: E402
+from harness import ROOT, first_client, loops, parent  # noqa: E402
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -52,7 +52,12 @@ def port_of(server: asyncio.Server) -> int:
 
 def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
     """Return the context of a server, or None without --tls."""
-    return tls.server_context() if args.tls else None
+    if not args.tls:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    place = ROOT / "tests" / "certs"  # the tests' certificate
+    context.load_cert_chain(place / "localhost.pem", place / "localhost.key")
+    return context
 
 
 def failure() -> asyncio.Future[None]:
