@@ -6,15 +6,9 @@ Tracers wrap a handle's callback.
 import contextvars
 
 import pytest
+from loop_helpers import every_scheduler
 
 variable = contextvars.ContextVar("variable", default="none")
-
-WAYS = ["call_soon", "call_soon_threadsafe", "call_at"]
-
-
-def schedule(loop, way, callback, *args, **keywords):
-    first = (0,) if way == "call_at" else ()
-    return getattr(loop, way)(*first, callback, *args, **keywords)
 
 
 def run_until(loop, seen, count):
@@ -52,9 +46,9 @@ def another_context(_):
     return context
 
 
-@pytest.mark.parametrize("way", WAYS)
+@every_scheduler
 @pytest.mark.parametrize(
-    ("name", "make", "expected"),
+    ("name", "change", "expected"),
     [
         ("_callback", traced, (("traced", "x"), "none")),
         ("_args", lambda _: ["y"], (("y",), "none")),
@@ -64,15 +58,15 @@ def another_context(_):
     ],
 )
 def test_an_attribute_that_is_set_takes_effect(
-    any_loop, way, name, make, expected
+    any_loop, make, name, change, expected
 ):
     seen = []
 
     def callback(*args):
         seen.append((args, variable.get()))
 
-    handle = schedule(any_loop, way, callback, "x")
-    value = make(callback)
+    handle = make(any_loop, callback, "x")
+    value = change(callback)
     setattr(handle, name, value)
     assert getattr(handle, name) is value
     if name == "_callback":
@@ -81,21 +75,21 @@ def test_an_attribute_that_is_set_takes_effect(
     assert seen == [expected]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@every_scheduler
 @pytest.mark.parametrize("value", [True, "yes"])
 def test_a_handle_whose_cancelled_attribute_is_true_is_not_run(
-    any_loop, way, value
+    any_loop, make, value
 ):
     seen = []
-    handle = schedule(any_loop, way, seen.append, "x")
+    handle = make(any_loop, seen.append, "x")
     handle._cancelled = value
     assert handle.cancelled()
-    schedule(any_loop, way, seen.append, "y")
+    make(any_loop, seen.append, "y")
     run_until(any_loop, seen, 1)
     assert seen == ["y"]
 
 
-@pytest.mark.parametrize("way", WAYS)
+@every_scheduler
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
@@ -105,9 +99,9 @@ def test_a_handle_whose_cancelled_attribute_is_true_is_not_run(
     ],
 )
 def test_an_uncallable_callback_is_reported(
-    any_loop, reports, way, name, value, error
+    any_loop, reports, make, name, value, error
 ):
-    handle = schedule(any_loop, way, print)
+    handle = make(any_loop, print)
     setattr(handle, name, value)
     run_until(any_loop, reports, 1)
     (report,) = reports

@@ -14,6 +14,7 @@ import signal
 import socket
 
 import pytest
+from loop_helpers import nothing
 from net_helpers import every_kind
 
 # -- the loop ----------------------------------------------------------------
@@ -66,10 +67,6 @@ def test_signal_handlers_has_the_handles(loop):
 #
 # asyncio's are its own; fastloop's are copies, made when asked for, with the
 # same handles in them.
-
-
-def nothing(*args):
-    pass
 
 
 def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):

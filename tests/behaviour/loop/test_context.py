@@ -7,16 +7,9 @@ import socket
 import sys
 
 import pytest
+from loop_helpers import SCHEDULERS, every_scheduler
 
 VAR = contextvars.ContextVar("VAR", default="outside")
-
-SCHEDULERS = {
-    "call_soon": lambda lo, cb, **kw: lo.call_soon(cb, **kw),
-    "call_later": lambda lo, cb, **kw: lo.call_later(0, cb, **kw),
-    "call_later_ms": lambda lo, cb, **kw: lo.call_later(0.001, cb, **kw),
-    "call_at": lambda lo, cb, **kw: lo.call_at(lo.time(), cb, **kw),
-    "threadsafe": lambda lo, cb, **kw: lo.call_soon_threadsafe(cb, **kw),
-}
 
 
 def wait(loop, seen, count=1):
@@ -49,6 +42,7 @@ def add_writer(loop, callback):
 
 WAYS = {
     **SCHEDULERS,
+    "1 ms later": lambda loop, *call: loop.call_later(0.001, *call),
     "signal handler": add_signal_handler,
     "writer": add_writer,
 }
@@ -67,8 +61,8 @@ def test_the_current_context_is_copied(loop, schedule):
     assert seen == ["before"]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_a_given_context_is_used_itself(loop, schedule):
+@every_scheduler
+def test_a_given_context_is_used_itself(loop, make):
     context = contextvars.copy_context()
     context.run(VAR.set, "given")
     seen = []
@@ -77,9 +71,11 @@ def test_a_given_context_is_used_itself(loop, schedule):
         seen.append(VAR.get())
         VAR.set("changed")
 
-    schedule(loop, callback, context=context)
+    handle = make(loop, callback, context=context)
     wait(loop, seen)
     assert seen == ["given"]
+    if sys.version_info >= (3, 12):
+        assert handle.get_context() is context
     assert context[VAR] == "changed"
     assert VAR.get() == "outside"
 

@@ -4,7 +4,7 @@ import fcntl
 import socket
 
 import pytest
-from fd_helpers import idle_cpu, iterations, nothing
+from loop_helpers import idle_cpu, iterations, nothing
 from net_helpers import Recorder
 
 
@@ -31,16 +31,6 @@ def test_a_closed_socket_is_removed_by_its_identity(loop, pair, second):
         loop.run_until_complete(send())
     left.close()
     assert loop.remove_reader(left) is True
-
-
-def test_what_is_closed_cannot_be_watched(loop, pair):
-    number = pair[0].fileno()
-    pair[0].close()
-    with pytest.raises(ValueError):
-        loop.add_reader(pair[0], nothing)
-    with pytest.raises(OSError):
-        loop.add_reader(number, nothing)
-    iterations(loop)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from datagram_helpers import endpoint, plain
-from fd_helpers import idle_cpu
+from loop_helpers import idle_cpu
 from net_helpers import Recorder, fill_socket, iterations
 
 

@@ -1,47 +1,18 @@
 """Handle and TimerHandle objects, kept, dropped, cancelled or outliving."""
 
-import contextvars
 import gc
-import sys
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from loop_helpers import every_scheduler, nothing
 from patience import PATIENCE
-
-MAKERS = {
-    "soon": lambda loop, *call: loop.call_soon(*call),
-    "later": lambda loop, *call: loop.call_later(0, *call),
-    "at": lambda loop, *call: loop.call_at(loop.time(), *call),
-    "threadsafe": lambda loop, *call: loop.call_soon_threadsafe(*call),
-}
-every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-
-
-def nothing(*args):
-    pass
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="get_context is new in 3.12"
-)
-@every_maker
-def test_get_context_returns_the_context_of_the_callback(loop, iterate, make):
-    handle = make(loop, nothing)
-    assert isinstance(handle.get_context(), contextvars.Context)
-    context = contextvars.copy_context()
-    given = loop.call_soon(nothing, context=context)
-    timed = loop.call_later(0, nothing, context=context)
-    assert given.get_context() is context
-    assert timed.get_context() is context
-    iterate(3)
-    assert given.get_context() is context
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-@every_maker
+@every_scheduler
 def test_cycle_through_a_handle_is_collected(loop, iterate, make, cancelled):
     class Owner:
         def start(self):
@@ -85,7 +56,7 @@ def on_small_stack() -> Callable[[Callable[[], None]], None]:
 
 @pytest.mark.no_refcount
 @pytest.mark.parametrize("name", ["_callback", "_context"])
-@every_maker
+@every_scheduler
 def test_a_long_chain_of_handles_is_freed(
     loop_factory, on_small_stack, make, name
 ):
@@ -106,7 +77,7 @@ def test_a_long_chain_of_handles_is_freed(
         assert alive() is None
 
 
-@every_maker
+@every_scheduler
 def test_handle_outlives_its_loop(loop_factory, make):
     loop = loop_factory()
     token = object()

@@ -8,15 +8,8 @@ import gc
 import inspect
 
 import pytest
-from net_helpers import Recorder
-
-MAKERS = {
-    "soon": lambda loop, *call: loop.call_soon(*call),
-    "later": lambda loop, *call: loop.call_later(0, *call),
-    "at": lambda loop, *call: loop.call_at(loop.time(), *call),
-    "threadsafe": lambda loop, *call: loop.call_soon_threadsafe(*call),
-}
-every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+from loop_helpers import every_scheduler
+from net_helpers import OPENINGS, Recorder, open_on_pair
 
 
 def look_at(thing):
@@ -28,7 +21,7 @@ def look_at(thing):
     return {name for name, _ in members}
 
 
-@every_maker
+@every_scheduler
 @pytest.mark.parametrize("debug", [False, True])
 def test_all_of_a_handle_can_be_read(loop, iterate, make, debug):
     loop.set_debug(debug)
@@ -57,38 +50,28 @@ def test_all_of_a_loop_can_be_read(loop_factory):
     look_at(loop)
 
 
-async def test_all_of_a_stream_and_its_server_can_be_read():
+@pytest.mark.parametrize("kind", OPENINGS)
+async def test_all_of_a_transport_can_be_read(loop, kind):
     protocol = Recorder(
         made=lambda p: look_at(p.transport),
         lost=lambda p, exc: look_at(p.transport),
     )
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: protocol, "127.0.0.1", 0)
+    opening, _, far = open_on_pair(loop, kind, lambda: protocol)
+    with far:
+        transport, _ = await opening
+        if kind in ("stream", "write pipe"):
+            transport.write(b"x" * 10_000_000)
+        look_at(transport)
+        getattr(transport, "abort" if kind != "read pipe" else "close")()
+        look_at(transport)
+        await protocol.wait_lost()
+        await asyncio.sleep(0)
+        look_at(transport)
+
+
+async def test_all_of_a_server_can_be_read(loop):
+    server = await loop.create_server(Recorder, "127.0.0.1", 0)
     look_at(server)
-    client, _ = await loop.create_connection(
-        asyncio.Protocol, *server.sockets[0].getsockname()
-    )
-    client.write(b"x" * 10_000_000)
-    look_at(client)
-    client.abort()
-    look_at(client)
-    await protocol.wait_lost()
-    look_at(protocol.transport)
     server.close()
     await server.wait_closed()
     look_at(server)
-    await asyncio.sleep(0)
-    look_at(client)
-
-
-async def test_all_of_a_datagram_transport_can_be_read():
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(
-        asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
-    )
-    look_at(transport)
-    transport.close()
-    look_at(transport)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    look_at(transport)

@@ -8,10 +8,7 @@ import sys
 import time
 
 import pytest
-
-
-def nothing(*args):
-    pass
+from loop_helpers import nothing, spend
 
 
 @pytest.mark.parametrize(
@@ -139,15 +136,6 @@ def test_when_returns_the_object_passed_to_call_at(loop, number):
     assert timer.when() is number
 
 
-def burn(seconds):
-    """Keep the thread busy for so long; return the time at the end."""
-    end = now = time.monotonic()
-    end += seconds
-    while now < end:
-        now = time.monotonic()
-    return now
-
-
 @pytest.mark.parametrize(
     ("chain", "links_before"), [("call_soon", 2), ("call_later", 1)]
 )
@@ -165,7 +153,7 @@ def test_slow_callbacks_make_a_timer_late_by_one_of_them(
         links.append(slow)
         if len(links) == 1:
             loop.call_later(0.01, lambda: came.append(len(links)))
-        burn(0.02)
+        spend(0.02)
         if len(links) < 20:
             schedule(slow)
         else:
