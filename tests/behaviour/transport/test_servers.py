@@ -97,9 +97,7 @@ async def test_a_server_may_be_closed_while_it_pauses(
             await spin(lambda: reports)
             server.close()
         reused, other = socket.socketpair()
-        alarm = loop.create_future()
-        loop.call_later(0.06, alarm.set_result, None)
-        await alarm
+        await asyncio.sleep(0.06)
         reused.close()
         other.close()
     # asyncio may complain of the retry; nothing else may have been said.
@@ -175,6 +173,8 @@ async def test_a_factory_that_fails_loses_only_its_client(
     accepted socket to the GC.
     """
     loop.set_debug(debug)
+    if loop_kind == "fastloop":
+        loop.enable_metrics()
     bad = [make]
     await host.serve(
         lambda: bad.pop()() if bad else host.made(),
@@ -186,6 +186,10 @@ async def test_a_factory_that_fails_loses_only_its_client(
     if loop_kind == "fastloop":
         first.settimeout(PATIENCE)
         assert first.recv(1) == b""
+        if not tls:
+            found = loop.metrics()
+            assert found.connections_accepted == found.connections_refused == 1
+            assert found.connections_open == found.connections_lost == 0
     first.close()
     assert len(reports) == (debug or loop_kind == "fastloop")
     for report in reports:
