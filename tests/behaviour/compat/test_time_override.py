@@ -65,22 +65,6 @@ def test_a_subclass_overrides_time(virtual):
     ]
 
 
-def test_sleep_and_timeout_go_by_it(virtual):
-    async def main():
-        async def leap():
-            virtual.now += 3600
-
-        virtual.call_soon(lambda: asyncio.ensure_future(leap()))
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3000):
-                await asyncio.sleep(4000)
-        asyncio.ensure_future(leap())
-        await asyncio.sleep(3600)
-        return virtual.time()
-
-    assert virtual.run_until_complete(main()) == 1000.0 + 7200
-
-
 def test_a_time_that_fails_ends_the_run(virtual):
     virtual.call_later(1, virtual.stop)
     virtual.fails = OSError("no clock")

@@ -4,8 +4,6 @@ the default pool's end.
 
 import asyncio
 import concurrent.futures
-import multiprocessing
-import os
 import threading
 from concurrent.futures.thread import BrokenThreadPool
 
@@ -56,20 +54,6 @@ def test_stop_iteration_cannot_be_a_futures_exception(
 
     kind = run(main())
     assert kind in (RuntimeError, TypeError)
-
-
-@pytest.mark.keeps_fds
-def test_a_process_pool_runs_jobs_and_brings_exceptions(loop, run):
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-
-        async def main():
-            assert await loop.run_in_executor(pool, pow, 2, 10) == 1024
-            with pytest.raises(ZeroDivisionError):
-                await loop.run_in_executor(pool, divmod, 1, 0)
-            return await loop.run_in_executor(pool, os.getpid)
-
-        assert run(main()) != os.getpid()
 
 
 def test_without_a_thread_the_call_is_refused_and_never_runs(

@@ -7,7 +7,6 @@ coroutine gives the same outcome there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
@@ -42,30 +41,12 @@ def now():
 # -- what programs wait by ----------------------------------------------------
 
 
-async def sleeps_at_once():
-    order = []
-
-    async def one(seconds):
-        await asyncio.sleep(seconds)
-        order.append(seconds)
-
-    await asyncio.gather(*map(one, (300, 100, 200)))
-    assert order == [100, 200, 300]
-
-
 async def nested_timeouts():
     """The inner one is later, so the outer one fires."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(5):
             async with asyncio.timeout(9):
                 await asyncio.Event().wait()
-
-
-async def retries_with_backoff():
-    for attempt in range(5):
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.Event().wait(), 1)
-        await asyncio.sleep(2**attempt)
 
 
 async def calls_later():
@@ -103,9 +84,7 @@ async def sleeps_for_centuries():
     [
         (ends_before_an_early_timeout, 1),
         (sleeps_for_centuries, 505.5 * YEAR),
-        (sleeps_at_once, 300),
         (nested_timeouts, 5),
-        (retries_with_backoff, 5 + 31),
         (calls_later, 70),
     ],
 )

@@ -42,15 +42,6 @@ async def test_a_wrong_socket_is_refused(debug, pair, name):
     assert caught.value.errno == errno.EBADF
 
 
-@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
-async def test_accept_where_no_connection_can_come(loop, kind):
-    near, far = socket.socketpair(type=kind)
-    with near, far:
-        near.setblocking(False)
-        with pytest.raises(OSError):
-            await loop.sock_accept(near)
-
-
 async def test_recv_into_fills_the_buffer(loop, pair):
     left, right = pair
     buffer = bytearray(8)
