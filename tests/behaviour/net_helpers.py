@@ -237,14 +237,6 @@ class Peer:
             got += chunk
         return bytes(got)
 
-    def nothing_to_read(self) -> bool:
-        """True if not even an end of stream has arrived."""
-        try:
-            self.sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        return False
-
     def send_eof(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)
 
@@ -266,6 +258,24 @@ class Link:
         self.protocol = protocol
         self.peer = peer
 
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, kind: Any, *raised: Any) -> None:
+        """Tear it down; check it if the test has not failed."""
+        try:
+            if kind is None:
+                if not self.protocol.lost:
+                    self.transport.abort()
+                await self.protocol.wait_lost()
+                await iterations(2)
+                self.protocol.check()
+        finally:
+            # asyncio's abort() fails where close() has flushed and finished.
+            if not self.protocol.lost:
+                self.transport.abort()
+            self.peer.close()
+
     def shrink(self) -> None:
         """Keep the kernel's buffers small, so that writes soon wait.
 
@@ -284,11 +294,10 @@ class Link:
         return total
 
 
-def listening_socket(family: int = socket.AF_INET) -> socket.socket:
+def listening_socket() -> socket.socket:
     """A plain TCP listener on the loopback address, non-blocking."""
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
-    sock.bind((host, 0))
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
     sock.listen(100)
     sock.setblocking(False)
     return sock
@@ -370,19 +379,8 @@ async def link(kind: str, protocol: Any = None) -> AsyncIterator[Link]:
     """A connected Link of *kind*; torn down and checked at the end."""
     protocol = protocol or Recorder()
     transport, sock = await _open(kind, protocol)
-    joined = Link(transport, protocol, Peer(sock))
-    try:
+    async with Link(transport, protocol, Peer(sock)) as joined:
         yield joined
-        if not protocol.lost:
-            transport.abort()
-        await protocol.wait_lost()
-        await iterations(2)
-        protocol.check()
-    finally:
-        # asyncio's abort() fails where close() has flushed and finished.
-        if not protocol.lost:
-            transport.abort()
-        joined.peer.close()
 
 
 async def end(*protocols: Any) -> None:

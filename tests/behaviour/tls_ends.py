@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 from net_helpers import (
+    MIB,
+    Link,
     Peer,
     Recorder,
     client_context,
-    iterations,
     listening_socket,
     server_context,
     tcp_socketpair,
@@ -171,13 +172,6 @@ class WirePeer(PlainPeer):
             got += chunk
         return bytes(got)
 
-    async def read_to_end(self) -> bytes:
-        """All up to the close_notify."""
-        got = bytearray()
-        while chunk := await self.read():
-            got += chunk
-        return bytes(got)
-
     async def close_notify(self) -> None:
         """Say that no more data comes; the socket stays open."""
         await self.send(self.seal_close())
@@ -224,21 +218,24 @@ class TextPeer(Peer):
         wire = self.wire.seal_close()
         assert self.sock.send(wire) == len(wire)
 
-    def nothing_to_read(self) -> bool:
-        raise NotImplementedError("what TLS sends of itself is on the wire")
 
-
-class TlsLink:
+class TlsLink(Link):
     """A TLS transport under test, its protocol, and the far end."""
 
-    def __init__(self, transport: Any, protocol: Any, peer: WirePeer) -> None:
-        self.transport = transport
-        self.protocol = protocol
-        self.peer = peer
+    peer: WirePeer
 
     @property
     def socket(self) -> Any:
         return self.transport.get_extra_info("socket")
+
+    def fill(self, chunk: bytes = bytes(65536)) -> int:
+        """Write until the protocol is paused; return how much that was."""
+        total = 0
+        while not self.protocol.count("pause"):
+            self.transport.write(chunk)
+            total += len(chunk)
+            assert total < 64 * MIB, "the protocol is never paused"
+        return total
 
     async def settle(self) -> None:
         """One byte each way: what follows a handshake is over then."""
@@ -340,19 +337,8 @@ async def tls_link(
         await task
     else:
         protocol.transport = await task
-    link = TlsLink(protocol.transport, protocol, peer)
-    try:
+    async with TlsLink(protocol.transport, protocol, peer) as link:
         yield link
-        if not protocol.lost:
-            link.transport.abort()
-        await protocol.wait_lost()
-        await iterations(2)
-        protocol.check()
-    finally:
-        # asyncio's abort() fails where close() has flushed and finished.
-        if not protocol.lost:
-            link.transport.abort()
-        link.peer.close()
 
 
 def echo(protocol: Any, data: bytes) -> None:

@@ -10,7 +10,6 @@ import asyncio
 
 import pytest
 from net_helpers import (
-    KIB,
     MIB,
     BufferedRecorder,
     Recorder,
@@ -90,11 +89,7 @@ async def test_marks_of_0_pause_only_while_something_waits(tls_pair, side):
     for _ in range(5):
         c.transport.write(b"short")
     assert c.protocol.count("pause") == c.protocol.count("resume") == 0
-    total = 25
-    while not c.protocol.count("pause"):
-        c.transport.write(bytes(64 * KIB))
-        total += 64 * KIB
-    await c.peer.read_exactly(total)
+    await c.peer.read_exactly(25 + c.fill())
     await c.protocol.wait_for("resume")
     assert c.protocol.count("pause") == c.protocol.count("resume") == 1
 

@@ -65,8 +65,7 @@ async def test_private_names_that_programs_use(tls_pair, side):
     assert above._app_protocol is c.protocol
     assert above._transport.get_extra_info("socket") is c.socket
     assert above._sslcontext is transport.get_extra_info("sslcontext")
-    while not c.protocol.count("pause"):
-        transport.write(bytes(65536))
+    c.fill()
     assert transport._protocol_paused is True
 
 

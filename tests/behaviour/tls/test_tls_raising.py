@@ -142,11 +142,7 @@ async def test_exceptions_of_connection_made_are_reported(host, reports):
 async def test_flow_control(tls_pair, side, method, reports):
     """It is reported, and the connection goes on."""
     c = await tls_pair(Recorder(**{method: fail}), side=side)
-    total = 0
-    while not c.protocol.count("pause"):
-        c.transport.write(bytes(65536))
-        total += 65536
-    await c.peer.read_exactly(total)
+    await c.peer.read_exactly(c.fill())
     await c.protocol.wait_for("resume")
     (report,) = reports
     assert report["message"] == f"protocol.{method}_writing() failed"

@@ -6,7 +6,7 @@ import contextlib
 import ssl
 
 import pytest
-from net_helpers import KIB, Recorder, iterations
+from net_helpers import Recorder, iterations
 from tls_ends import (
     closes_with_raw,
     every_side,
@@ -113,10 +113,7 @@ async def test_writes_before_the_close_notify_of_the_peer_arrive(
 ):
     """The peer closes its half with much still on the way to it."""
     c = await settled_pair(side=side)
-    total = 0
-    while not c.protocol.count("pause"):
-        c.transport.write(bytes(64 * KIB))
-        total += 64 * KIB
+    total = c.fill()
     c.transport.write(b"the end")
     if end == "close_notify":
         await c.peer.close_notify()
