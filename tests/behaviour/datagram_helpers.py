@@ -5,23 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from asyncio.selector_events import _SelectorTransport
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import pytest
 from net_helpers import PY313, spin
 from patience import PATIENCE
 
 #: What each queued datagram counts beyond its data.
 HEADER = 8 if PY313 else 0
-
-
-def must_pause(loop_kind: str) -> None:
-    """Skip on an asyncio whose datagram transports cannot stop reading."""
-    can = "is_reading" in vars(_SelectorTransport)
-    if loop_kind == "asyncio" and not can:
-        pytest.skip("this asyncio's datagrams cannot be paused (3.11.2)")
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -98,18 +89,6 @@ def plain(family: int = socket.AF_INET, address: Any = ("127.0.0.1", 0)):
         if address is not None:
             sock.bind(address)
         sock.settimeout(PATIENCE)
-        yield sock
-
-
-@contextlib.contextmanager
-def refusing():
-    """A plain datagram socket that takes only what it sends to itself.
-
-    The system answers others as if the port were free.  A port that is free
-    may become another program's, or that of the socket that sends to it.
-    """
-    with plain() as sock:
-        sock.connect(sock.getsockname())
         yield sock
 
 

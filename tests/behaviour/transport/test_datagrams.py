@@ -9,6 +9,7 @@ import itertools
 import logging
 import socket
 import sys
+from asyncio.selector_events import _SelectorTransport
 
 import pytest
 from datagram_helpers import (
@@ -16,9 +17,7 @@ from datagram_helpers import (
     Datagrams,
     drain,
     endpoint,
-    must_pause,
     plain,
-    refusing,
     stuffed,
 )
 from net_helpers import PY312, iterations, listening_socket, moved_to
@@ -259,7 +258,8 @@ async def burst(act):
 
 @pytest.mark.parametrize("then", ["resume", "close", "abort"])
 async def test_pausing_amid_a_burst(loop_kind, then):
-    must_pause(loop_kind)
+    if loop_kind == "asyncio" and "is_reading" not in vars(_SelectorTransport):
+        pytest.skip("this asyncio's datagrams cannot be paused (3.11.2)")
     async with burst(lambda t: t.pause_reading()) as p:
         await iterations(10)
         assert len(p.data) == 3
@@ -416,7 +416,10 @@ async def test_a_refusing_peer_is_reported_and_the_endpoint_stays_open(
         if fails:
             raise ZeroDivisionError
 
-    with refusing() as peer:
+    # A socket that takes only what it sends to itself.  Others get the answer
+    # of a free port, which may become another program's, or the sender's.
+    with plain() as peer:
+        peer.connect(peer.getsockname())
         async with endpoint(
             Datagrams(error=fail), remote_addr=peer.getsockname()
         ) as p:
