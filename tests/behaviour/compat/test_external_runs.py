@@ -5,8 +5,6 @@ one by one; its run_until_complete() goes through methods of the loop that a
 subclass, or a patch, may have replaced.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import contextvars

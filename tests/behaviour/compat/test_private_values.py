@@ -4,8 +4,6 @@ Debuggers, monitors and test suites read them, and guests put their own
 functions and classes into asyncio; asyncio's loop is the measure.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import gc

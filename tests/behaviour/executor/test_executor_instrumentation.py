@@ -5,8 +5,6 @@ request's scope into the thread that works for it.  The default executor and
 the user's own must go through whatever is there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import functools

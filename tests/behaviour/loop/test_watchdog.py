@@ -4,8 +4,6 @@ asyncio has no counterpart, so these run on fastloop alone.  A callback that
 blocks waits for the report itself, so that no test depends on a time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import gc

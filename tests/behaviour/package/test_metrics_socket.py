@@ -1,7 +1,5 @@
 """The socket on which a process shows the metrics of its loops."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

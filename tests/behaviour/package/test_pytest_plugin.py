@@ -4,8 +4,6 @@ Each test runs such a suite in a process of its own, as its users do.  Its only
 odd part is the fixture `kind`, which names the loop of a test.
 """
 
-from __future__ import annotations
-
 import os
 from importlib.metadata import entry_points
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Seeds: programs with a race fail with some, programs without with none."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

@@ -1,7 +1,5 @@
 """``top``: how it finds the socket of a process, and what it shows."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

@@ -4,8 +4,6 @@ asyncio has no such loop.  What the tests compare with is real time: the same
 coroutine gives the same outcome there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -5,8 +5,6 @@ nothing is left: each test has something come, go or change where that could
 be wrong.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import select

@@ -5,8 +5,6 @@ put a function in the place of the class or set methods on it: the loop makes
 the calls that are there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from collections import Counter

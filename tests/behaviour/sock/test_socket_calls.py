@@ -3,8 +3,6 @@
 What they do with other arguments is compared by differential/odd_calls.py.
 """
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import socket

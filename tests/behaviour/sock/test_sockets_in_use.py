@@ -5,8 +5,6 @@ asyncio's waits for ever.  Given away: the call waits until it is cancelled,
 and keeps nothing open.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

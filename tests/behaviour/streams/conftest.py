@@ -1,7 +1,5 @@
 """The fixture that opens readers and writers on a plain socket."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 

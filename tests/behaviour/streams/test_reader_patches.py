@@ -5,8 +5,6 @@ before the connection was made or with one that waits.  A reader or protocol
 may also be given another class.
 """
 
-from __future__ import annotations
-
 import asyncio
 from unittest import mock
 

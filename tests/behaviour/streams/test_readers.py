@@ -4,8 +4,6 @@ What a reader does with data, limits and ends is compared with asyncio's by the
 programs of tests/differential.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import weakref

@@ -4,8 +4,6 @@ An event reads all it may, whatever the waiter wants: the rest is the
 reader's, and neither the kernel's nor anybody else's.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

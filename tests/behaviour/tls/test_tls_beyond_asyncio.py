@@ -4,8 +4,6 @@ asyncio fails each of these.  They are expected of the native engine, however
 it does TLS, and are skipped where asyncio's SSLProtocol does it.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Every setting of an SSLContext does what it does in asyncio."""
 
-from __future__ import annotations
-
 import ssl
 
 import pytest

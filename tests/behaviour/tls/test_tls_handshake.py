@@ -1,7 +1,5 @@
 """Handshakes in pieces, ones that fail, and what comes right after one."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ssl

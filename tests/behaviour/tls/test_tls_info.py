@@ -1,7 +1,5 @@
 """Extra info of a TLS transport, and what an unclosed one leaves."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import ssl

@@ -6,8 +6,6 @@ fastloop's own TLS stops reading such a peer.  Neither loses data, and the end
 is asyncio's.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

@@ -1,7 +1,5 @@
 """A protocol that raises: what is reported, and what ends."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ssl

@@ -1,7 +1,5 @@
 """Records that arrive cut, joined, spoiled or out of place."""
 
-from __future__ import annotations
-
 import contextlib
 import ssl
 

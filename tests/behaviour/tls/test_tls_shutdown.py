@@ -1,7 +1,5 @@
 """How TLS connections end, and the order of the calls a protocol sees."""
 
-from __future__ import annotations
-
 import contextlib
 import ssl
 

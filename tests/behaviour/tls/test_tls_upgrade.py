@@ -6,8 +6,6 @@ connection.  asyncio delivers data that comes with the end of the handshake
 early; fastloop reads nothing for some iterations.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

@@ -8,8 +8,6 @@ program's own class.  They also leave before anything that could miss them:
 another loop, a job, code that has the socket itself.
 """
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import contextlib

@@ -1,7 +1,5 @@
 """Datagram endpoints: addresses, order, flow, errors and ends."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

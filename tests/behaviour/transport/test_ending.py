@@ -7,8 +7,6 @@ exception; one of connection_made or connection_lost is reported and ends
 nothing.  KeyboardInterrupt and SystemExit leave the loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

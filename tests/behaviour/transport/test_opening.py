@@ -3,8 +3,6 @@
 Options and several addresses are asyncio's own code.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

@@ -1,7 +1,5 @@
 """Transports of pipes: errors, ends, shared descriptors, private names."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno

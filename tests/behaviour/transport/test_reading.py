@@ -5,8 +5,6 @@ data is read straight into its buffer; get_buffer may do anything, also end
 the connection, and its mistakes end it with an error.
 """
 
-from __future__ import annotations
-
 import array
 import asyncio
 import socket

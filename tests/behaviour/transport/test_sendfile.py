@@ -1,7 +1,5 @@
 """loop.sendfile: parts of files, and a transport that ends meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import select

@@ -3,8 +3,6 @@
 Whatever goes wrong with one connection, the listener stays alive.
 """
 
-from __future__ import annotations
-
 import asyncio
 import asyncio.constants
 import contextlib

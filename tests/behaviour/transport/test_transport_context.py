@@ -4,8 +4,6 @@ The context is a copy of the one the connection was made in (a client's) or
 its server was (a server's); connections share nothing with each other.
 """
 
-from __future__ import annotations
-
 import contextvars
 import weakref
 

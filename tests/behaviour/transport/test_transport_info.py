@@ -4,8 +4,6 @@ asyncio's transports are Python objects: tests count what waits in _buffer,
 tools wrap methods on an instance, some programs change what is in _extra.
 """
 
-from __future__ import annotations
-
 import asyncio
 import collections
 import socket

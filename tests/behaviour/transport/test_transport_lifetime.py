@@ -4,8 +4,6 @@ A loop closed with open transports calls no protocol any more; what was not
 closed is warned about when it is collected, and its descriptor closed then.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -4,8 +4,6 @@ pause_writing comes from inside the write that crosses the high mark,
 resume_writing when the buffer has drained to the low one.
 """
 
-from __future__ import annotations
-
 import array
 import asyncio
 import logging
