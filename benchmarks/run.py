@@ -43,52 +43,24 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    names = ",".join(loops.LOOPS)
+    names, groups = ",".join(loops.LOOPS), "core,tcp,http,startup"
+    cases = f"comma list of cases, globs or groups; default: {groups}"
     add("--loops", help=f"comma list of {names}; default: all found")
-    add(
-        "--cases",
-        default="core,tcp,http,startup",
-        help="comma list of cases, globs or the groups %(default)s",
-    )
+    add("--cases", default=groups, help=cases)
     add("--list", action="store_true", help="print the cases and exit")
     add("--repeat", type=int, help="repetitions of everything (5)")
-    add(
-        "--more",
-        type=int,
-        default=0,
-        help="more repetitions of cases that do not tell fastloop's place",
-    )
-    add(
-        "--quick",
-        action="store_true",
-        help="everything in less than 3 minutes, with rougher figures",
-    )
+    add("--more", type=int, default=0, help="more, of cases in doubt (0)")
+    add("--quick", action="store_true", help="roughly, in under 3 minutes")
     add("--json", metavar="FILE", help="write all raw figures")
     add("--from", metavar="JSON", dest="saved", help="measure nothing: read")
-    add(
-        "--count",
-        action="store_true",
-        help="count instructions and system calls as well; with --from, only",
-    )
+    add("--count", action="store_true", help="count calls and instructions")
     add("--scale", type=float, help="times the length of measurements (1)")
     add("--minutes", type=float, help="no new measurement after so many")
-    add(
-        "--case-seconds",
-        type=float,
-        help="no new repetition of a case that would take it past so many",
-    )
+    add("--case-seconds", type=float, help="most seconds of a case, roughly")
     add("--limit", type=float, help="seconds after which a step is given up")
     add("--results", metavar="FILE", help="write a Markdown report")
-    add(
-        "--pages",
-        metavar="FOLDER",
-        help="write what README.md and docs there say of the report",
-    )
-    add(
-        "--chart",
-        metavar="STEM",
-        help="draw the report's chart: STEM-light.svg and STEM-dark.svg",
-    )
+    add("--pages", metavar="FOLDER", help="write its figures into docs there")
+    add("--chart", metavar="STEM", help="draw STEM-light.svg, STEM-dark.svg")
     add("--also", metavar="JSON", help="rows of another run for the report")
     return parser.parse_args()
 
@@ -168,39 +140,24 @@ def settings_of(args: argparse.Namespace) -> schedule.Settings:
     )
 
 
-def prepare(
-    args: argparse.Namespace, known: dict[str, case.Case]
-) -> tuple[list[case.Case], dict]:
-    """Return the cases wanted and the facts: among them the loops found, and
-    why others and which cases cannot be measured.
+def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
+    """Take all measurements; return them, {} where there is nothing to take.
 
     Raises ValueError for what the command line names wrongly.
     """
     cases = case.pick_cases(known, args.cases)
     found, without_loops = find_loops(args.loops)
-    facts = machine.facts()
-    facts["loops"] = found
-    facts["without_loops"] = without_loops
+    facts = {**machine.facts(), "loops": found, "without_loops": without_loops}
     facts["without"] = find_missing(cases, facts)
-    return cases, facts
-
-
-def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
-    """Take all measurements; return them, {} where there is nothing to take.
-
-    Raises as `prepare` does.
-    """
-    cases, facts = prepare(args, known)
     kept = [one for one in cases if one.name not in facts["without"]]
-    if not kept or not facts["loops"]:
+    if not kept or not found:
         say("run.py: nothing is left to measure")
         return {}
     settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
     with ExitStack() as stack:
         start_daemons(kept, stack)
-        names = list(facts["loops"])
-        rows, cut = schedule.take(kept, names, settings, say)
+        rows, cut = schedule.take(kept, list(found), settings, say)
     facts["load_after"] = os.getloadavg()
     return {
         "settings": vars(settings),
@@ -224,15 +181,9 @@ def count_more(
         say(f"nothing is counted: {' and '.join(missing)} cannot be found")
         return
     rows = {row["row"]: row for row in data["rows"]}
-    without = data["machine"]["without"]
-    cases = [
-        one
-        for one in case.pick_cases(known, args.cases)
-        if one.name not in without and one.rows[0].key in rows
-    ]
+    picked = case.pick_cases(known, args.cases)
+    cases = [one for one in picked if one.rows[0].key in rows]
     names = list(data["machine"]["loops"])
-    if args.loops:
-        names = [name for name in names if name in args.loops.split(",")]
     with ExitStack() as stack:
         start_daemons(cases, stack)
         found = schedule.count(cases, names, say)

@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,22 +51,6 @@ def server_command(run: Run, script: str, options: Sequence[str]) -> list[str]:
     return run.counter.command(command) if run.counter else command
 
 
-def _first_line(process: subprocess.Popen) -> str:
-    """Return the first line a server prints, or fail in due time."""
-    assert process.stdout is not None
-    end = time.monotonic() + START_LIMIT
-    text = b""
-    while not text.endswith(b"\n"):
-        left = end - time.monotonic()
-        if not select.select([process.stdout], [], [], max(0, left))[0]:
-            raise TimeoutError("the server did not start")
-        part = os.read(process.stdout.fileno(), 4096)
-        if not part:
-            raise RuntimeError("the server ended before it listened")
-        text += part
-    return text.decode()
-
-
 @contextmanager
 def running(
     command: list[str], **options: Any
@@ -99,7 +81,11 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
         running(command, stdout=subprocess.PIPE, stderr=said) as process,
     ):
         try:
-            yield json.loads(_first_line(process))
+            # Who waits for this process ends it where that takes too long.
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError("the server ended before it listened")
+            yield json.loads(line)
             if process.poll() is not None:
                 raise RuntimeError("the server ended under load")
         except RuntimeError as error:

@@ -106,7 +106,6 @@ class FileSender(asyncio.Protocol):
                     await loop.sendfile(transport, file, 0)
                 except NotImplementedError as error:
                     serving.fail(error)
-                    break
                 except (ConnectionError, RuntimeError):
                     break
         transport.abort()
@@ -177,7 +176,7 @@ async def serve_datagrams(args: argparse.Namespace) -> None:
         Datagrams, local_addr=("127.0.0.1", 0)
     )
     serving.announce(transport.get_extra_info("sockname")[1])
-    await serving.failure()
+    await serving.forever()
 
 
 PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
@@ -211,7 +210,7 @@ async def serve_connections(args: argparse.Namespace) -> None:
         start = loop.create_unix_server if args.unix else loop.create_server
     server = await start(client, *where, **options)
     serving.announce(0 if args.unix else serving.port_of(server))
-    await serving.failure()
+    await serving.forever()
 
 
 if __name__ == "__main__":

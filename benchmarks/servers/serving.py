@@ -16,7 +16,7 @@ import ssl
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
@@ -60,17 +60,15 @@ def tls_context(args: argparse.Namespace) -> ssl.SSLContext | None:
     return context
 
 
-def failure() -> asyncio.Future[None]:
-    """Return what a server waits for: what `fail` is called with."""
-    global _failure
-    _failure = asyncio.get_running_loop().create_future()
-    return _failure
+async def forever() -> None:
+    """Wait for the end of the server."""
+    await asyncio.get_running_loop().create_future()
 
 
-def fail(error: Exception) -> None:
+def fail(error: Exception) -> NoReturn:
     """End the server by an error: its loop cannot do this."""
-    if not _failure.done():
-        _failure.set_exception(error)
+    print(type(error).__name__, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def serve(

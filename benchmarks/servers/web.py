@@ -13,7 +13,6 @@ aiohttp has its own server (aiohttp).
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -164,7 +163,7 @@ async def serve_aiohttp(args: argparse.Namespace) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     serving.announce(runner.addresses[0][1])
-    await asyncio.get_running_loop().create_future()
+    await serving.forever()
 
 
 if __name__ == "__main__":
