@@ -5,8 +5,7 @@
 `one-byte`: each read and each write moves one byte, or a thousandth of what
 was asked for.  `would-block`: every second one fails with EAGAIN.  `coarse`:
 the coarse clock ticks every 10 ms.  `collect`: the GC runs at almost every
-allocation of an object.  A test with the mark `not_at_worst` is skipped in
-the modes that the mark names, or in all if it names none.
+allocation of an object.
 """
 
 from __future__ import annotations
@@ -65,13 +64,6 @@ class Worst:
             self.shim.fault_coarse(0)
         else:
             self.shim.fault_cut(0, 0, 0, 0)
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            mark = item.get_closest_marker("not_at_worst")
-            if mark and self.mode in (mark.args or MODES):
-                reason = f"{self.mode}: {mark.kwargs['reason']}"
-                item.add_marker(pytest.mark.skip(reason=reason))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:
