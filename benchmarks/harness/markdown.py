@@ -92,38 +92,32 @@ def over_best(row: dict) -> str:
     return f"{found.ratio:.2f} ({found.low_95:.2f} to {high})"
 
 
-def count_of(row: dict, loop: str, kind: str) -> float | None:
-    """Return what a loop takes for an operation."""
-    return row.get("counts", {}).get(loop, {}).get(kind)
-
-
-def least_peer(row: dict, kind: str) -> tuple[float, str] | None:
-    """Return the least count of a peer, and whose it is."""
-    found = ((count_of(row, loop, kind), loop) for loop in LOOPS)
-    peers = [
-        (count, loop)
-        for count, loop in found
-        if count is not None and loop != "fastloop"
-    ]
-    return min(peers, default=None)
+def counted(row: dict, kind: str) -> tuple[float | None, float | None, str]:
+    """Return fastloop's count in a row, the least of a peer, and whose it
+    is."""
+    counts = row.get("counts", {}).items()
+    found = {loop: each[kind] for loop, each in counts if kind in each}
+    own = found.pop("fastloop", None)
+    peer = min(found, key=found.__getitem__, default="")
+    return own, found.get(peer), peer
 
 
 def count_cell(row: dict, kind: str) -> str:
     """Return fastloop's count in a row, and the least of a peer."""
-    own, peer = count_of(row, "fastloop", kind), least_peer(row, kind)
-    if own is None or peer is None:
-        return "" if own is None else short(own)
-    return f"{short(own)} ({peer[1]} {short(peer[0])})"
+    own, least, peer = counted(row, kind)
+    if own is None or least is None:
+        return short(own)
+    return f"{short(own)} ({peer} {short(least)})"
 
 
 def count_place(row: dict, kind: str) -> str:
     """Return fastloop's place by a count, or ""."""
-    own, peer = count_of(row, "fastloop", kind), least_peer(row, kind)
-    if own is None or peer is None:
+    own, least, _ = counted(row, kind)
+    if own is None or least is None:
         return ""
-    if abs(own - peer[0]) <= max(EVEN_COUNT, EVEN_PART * max(own, peer[0])):
+    if abs(own - least) <= max(EVEN_COUNT, EVEN_PART * max(own, least)):
         return "even"
-    return "first" if own < peer[0] else "behind"
+    return "first" if own < least else "behind"
 
 
 def line(row: dict) -> list[str]:
@@ -167,12 +161,11 @@ def all_counts(data: dict) -> list[str]:
     """Return the table of every loop's counts; none without counts."""
 
     def both(row: dict, loop: str) -> str:
-        each = (short(count_of(row, loop, kind)) for kind in KINDS)
-        return "; ".join(each).strip("; ")
+        counts = row.get("counts", {}).get(loop, {})
+        return "; ".join(short(counts.get(kind)) for kind in KINDS).strip("; ")
 
-    return table(
-        by_loop(data["rows"], ["row"], data["machine"]["loops"], both)
-    )
+    loops = data["machine"]["loops"]
+    return table(by_loop(data["rows"], ["row"], loops, both))
 
 
 def not_measured(data: dict) -> list[str]:
@@ -307,18 +300,11 @@ def text(data: dict, also: dict | None = None) -> str:
         "",
         "A ratio is times as good, above 1 is better. *over uvloop*, *over "
         "asyncio* and *over zuvloop* are fastloop's; *best peer* is over "
-        "uvloop of the same run. *over the best* is fastloop's "
-        "mean ratio of the repetitions over the best peer's, with its 95 % "
-        "interval. A row is *first* or *behind* where the interval leaves out "
-        f"1, *even* where it lies within {1 - EVEN:.0%} of 1, and else "
-        "*inconclusive*. ± is half the distance of the repetitions. "
-        "*instructions* and *system calls* "
-        "are counts for an operation (a MiB where the unit is MiB/s), of the "
-        "process that is measured, with the least count of a peer: no other "
-        "work on the machine changes them. Instructions are those of user "
-        "code; the kernel's time is not in them. Rows "
-        "without a place explain the row beside them. A client has left each "
-        "server and program before it was measured.",
+        "uvloop of the same run. *over the best* is fastloop's ratio over the "
+        "best peer's, with the 95 % interval that decides its *place*. "
+        "*instructions* (of user code) and *system calls* are counts for an "
+        "operation (a MiB where the unit is MiB/s), with the least count of a "
+        "peer. Rows without a place explain the row beside them.",
         "",
         "## In short",
         "",

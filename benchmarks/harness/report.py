@@ -116,10 +116,8 @@ def best(row: dict, loops: Iterable[str]) -> str:
     found = [loop for loop in loops if is_measured(row, loop)]
     if not found:
         return ""
-    if figure(row, "fastloop"):
-        return max(found, key=lambda loop: ratio(row, loop, "fastloop") or 0.0)
-    pick = max if row["better"] == "more" else min
-    return pick(found, key=lambda loop: figure(row, loop))
+    base = "fastloop" if figure(row, "fastloop") else found[0]
+    return max(found, key=lambda loop: ratio(row, loop, base) or 0.0)
 
 
 def best_peer(row: dict) -> str:
