@@ -23,16 +23,6 @@ from tls_ends import contexts, every_side
 LOW, HIGH = 128 * KIB, 512 * KIB
 
 
-def fill(c, chunk=bytes(64 * KIB)):
-    """Write until the protocol is paused; returns how much that was."""
-    total = 0
-    while not c.protocol.count("pause"):
-        c.transport.write(chunk)
-        total += len(chunk)
-        assert total < 64 * MIB, "the protocol is never paused"
-    return total
-
-
 class Interrupted(BaseException):
     """What a signal handler raises."""
 
@@ -188,7 +178,8 @@ async def test_pause_and_resume(tls_pair, side):
     await c.settle()
     c.clear()
     c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * KIB)
-    total = fill(c)
+    c.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * KIB)
+    total = c.fill()
     await iterations(20)
     assert c.protocol.names == ["made", "pause"]
     assert sizes["pause"] >= HIGH
