@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import gc
 import socket
-import threading
 import warnings
 import weakref
 from functools import partial
@@ -70,39 +69,24 @@ def forget(transport):
     return weakref.ref(transport)
 
 
-def write_much(transport, far):
-    transport.write(bytes(64 * MIB))
-
-
-def pause(transport, far):
-    transport.pause_reading()
-
-
-def close(transport, far):
-    transport.close()
-
-
-def send(transport, far):
-    far.send(b"never read")
+#: What is done to a transport, by the state that it is in then.
+STATES = {
+    "idle": lambda transport, far: None,
+    "paused": lambda transport, far: transport.pause_reading(),
+    "unread": lambda transport, far: far.send(b"never read"),
+    "full": lambda transport, far: transport.write(bytes(64 * MIB)),
+    "closing": lambda transport, far: transport.close(),
+    "hung up": lambda transport, far: far.close(),
+}
 
 
 # --- dropped ----------------------------------------------------------------
 
 
-def collect(elsewhere):
-    """Run the GC here, or in another thread, as it may anywhere."""
-    if not elsewhere:
-        gc.collect()
-        return
-    thread = threading.Thread(target=gc.collect)
-    thread.start()
-    thread.join()
-
-
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("state", ["paused", "eof", "read again"])
 def test_a_transport_that_waits_for_nothing_is_collected(
-    loop_factory, opened, warned, state, elsewhere
+    loop_factory, opened, warned, in_thread, state, elsewhere
 ):
     """Nobody has it and no event can come of it: the peer sees its end."""
     loop = loop_factory()
@@ -122,7 +106,10 @@ def test_a_transport_that_waits_for_nothing_is_collected(
     loop.run_until_complete(asyncio.sleep(0))
     ref = forget(transport)
     del transport
-    collect(elsewhere)
+    if elsewhere:  # as it may anywhere
+        in_thread(gc.collect).join()
+    else:
+        gc.collect()
     loop.run_until_complete(asyncio.sleep(0))
     gc.collect()
     if state == "read again":
@@ -181,19 +168,18 @@ def test_an_unreachable_loop_is_collected_with_its_transports(
 
 
 @pytest.mark.parametrize(
-    ("kind", "before"),
+    ("kind", "state"),
     [
-        *(("stream", before) for before in (None, pause, send, write_much)),
-        *((kind, None) for kind in ("datagrams", "read pipe", "write pipe")),
+        *(("stream", state) for state in ("idle", "paused", "unread", "full")),
+        *((kind, "idle") for kind in ("datagrams", "read pipe", "write pipe")),
     ],
 )
 def test_loop_closed_with_an_open_transport(
-    loop_factory, opened, warned, kind, before
+    loop_factory, opened, warned, kind, state
 ):
     loop = loop_factory()
     transport, far = opened(loop, kind)
-    if before:
-        before(transport, far)
+    STATES[state](transport, far)
     protocol = transport.get_protocol()
     calls = list(protocol.names)
     loop.close()
@@ -206,53 +192,48 @@ def test_loop_closed_with_an_open_transport(
     assert ref() is None
 
 
-def hang_up(transport, far):
-    far.close()
-
-
 CALLS = [
-    # kind, what was done before, the call, what it raises, closing after it
-    ("stream", None, "close", (), closed, True),
-    ("stream", None, "abort", (), closed, True),
-    ("stream", write_much, "close", (), fine, True),
-    ("stream", write_much, "abort", (), closed, True),
-    ("datagrams", None, "close", (), closed, True),
-    ("datagrams", None, "abort", (), closed, True),
-    ("read pipe", None, "close", (), closed, True),
-    ("write pipe", None, "close", (), closed, True),
-    ("write pipe", None, "abort", (), closed, True),
-    ("stream", pause, "resume_reading", (), closed, False),
-    ("stream", None, "write", (bytes(64 * MIB),), closed, False),
-    ("stream", None, "writelines", ([bytes(64 * MIB)],), closed, False),
-    ("stream", write_much, "write", (b"abc",), fine, False),
-    ("stream", close, "write", (b"abc",), fine, True),
-    ("stream", hang_up, "write", (b"x",), closed, True),
-    ("stream", hang_up, "writelines", ([b"x"],), closed, True),
-    ("stream", None, "write", (b"data",), fine, False),
-    ("stream", None, "is_reading", (), fine, False),
-    ("stream", None, "__repr__", (), fine, False),
-    ("stream", None, "get_extra_info", ("peername",), fine, False),
-    ("stream", None, "get_write_buffer_size", (), fine, False),
+    # the kind, its state, the call, what it raises, whether it is closing then
+    ("stream", "idle", "close", (), closed, True),
+    ("stream", "idle", "abort", (), closed, True),
+    ("stream", "full", "close", (), fine, True),
+    ("stream", "full", "abort", (), closed, True),
+    ("datagrams", "idle", "close", (), closed, True),
+    ("datagrams", "idle", "abort", (), closed, True),
+    ("read pipe", "idle", "close", (), closed, True),
+    ("write pipe", "idle", "close", (), closed, True),
+    ("write pipe", "idle", "abort", (), closed, True),
+    ("stream", "paused", "resume_reading", (), closed, False),
+    ("stream", "idle", "write", (bytes(64 * MIB),), closed, False),
+    ("stream", "idle", "writelines", ([bytes(64 * MIB)],), closed, False),
+    ("stream", "full", "write", (b"abc",), fine, False),
+    ("stream", "closing", "write", (b"abc",), fine, True),
+    ("stream", "hung up", "write", (b"x",), closed, True),
+    ("stream", "hung up", "writelines", ([b"x"],), closed, True),
+    ("stream", "idle", "write", (b"data",), fine, False),
+    ("stream", "idle", "is_reading", (), fine, False),
+    ("stream", "idle", "__repr__", (), fine, False),
+    ("stream", "idle", "get_extra_info", ("peername",), fine, False),
+    ("stream", "idle", "get_write_buffer_size", (), fine, False),
 ]
 
 
 @pytest.mark.parametrize(
-    ("kind", "before", "method", "args", "raises", "closing"), CALLS
+    ("kind", "state", "method", "args", "raises", "closing"), CALLS
 )
 def test_calls_in_a_closed_loop(
-    loop_factory, opened, kind, before, method, args, raises, closing
+    loop_factory, opened, kind, state, method, args, raises, closing
 ):
     loop = loop_factory()
     transport, far = opened(loop, kind)
-    if before:
-        before(transport, far)
+    STATES[state](transport, far)
     loop.close()
     with raises():
         getattr(transport, method)(*args)
     assert transport.is_closing() == closing
     if kind == "stream":
         assert transport.get_protocol().names == ["made"] + (
-            ["pause"] if before is write_much else []
+            ["pause"] if state == "full" else []
         )
         if method == "abort":
             assert transport.get_write_buffer_size() == 0
