@@ -1,7 +1,5 @@
 """`python -m fastloop bench`: what it finds, says and leaves."""
 
-from __future__ import annotations
-
 import json
 import signal
 import sys
@@ -28,14 +26,23 @@ async def app(scope, receive, send):
 """
 
 
-def found_in(command, name="found.json"):
-    return json.loads((command.folder / name).read_text())["fastloop"]
+#: Begins a program that counts its runs, of which two warm up.
+COUNTED = """
+import pathlib, sys, time
+file = pathlib.Path("count")
+runs = file.stat().st_size + 1 if file.exists() else 1
+file.write_text("x" * runs)
+"""
+TO_FILE = (*SHORT, "--json", "found.json")
+
+
+def found_in(command):
+    """Return what a command has stored."""
+    return json.loads((command.folder / "found.json").read_text())["fastloop"]
 
 
 def test_a_program_is_measured_on_each_loop(fastloop_command):
-    done = fastloop_command(
-        "bench", *SHORT, "--json", "found.json", "-c", PROGRAM
-    )
+    done = fastloop_command("bench", *TO_FILE, "-c", PROGRAM)
     found = found_in(fastloop_command)
     assert found["loops"] == ["asyncio", "fastloop"]
     assert found["notes"] == [] and found["cut"] is None
@@ -46,6 +53,11 @@ def test_a_program_is_measured_on_each_loop(fastloop_command):
     assert found["summary"][0] in done.stdout.replace("\n", " ")
     for title in ("time (s)", "CPU time (s)", "peak memory (MiB)"):
         assert title in done.stdout
+    legend = (
+        "vs: how many times as good fastloop is; ?: too few rounds to tell"
+    )
+    assert f"\n\n{legend}\n\n" in done.stdout
+    assert "interval" not in done.stdout and " to 0" not in done.stdout
 
 
 def test_progress_is_a_line_a_round(fastloop_command):
@@ -64,8 +76,7 @@ def test_start_up_is_reported_on_its_own(fastloop_command):
         "import os, time; time.sleep(0.5)\n"
         f"os.wait() if os.fork() else exec({PROGRAM!r})"
     )
-    words = ("bench", *SHORT, "--json", "found.json", "-c", code)
-    done = fastloop_command(*words)
+    done = fastloop_command("bench", *TO_FILE, "-c", code)
     for runs in found_in(fastloop_command)["runs"].values():
         assert all(0 < run["loop"] < run["time"] - 0.5 for run in runs)
     assert "without start-up (s)" in done.stdout
@@ -74,14 +85,10 @@ def test_start_up_is_reported_on_its_own(fastloop_command):
     assert "Without it, 2 rounds cannot tell fastloop from asyncio" in said
 
 
-def test_a_module_is_a_program(fastloop_command):
-    done = fastloop_command("bench", *SHORT, "-m", "timeit", "-n", "1")
-    assert "timeit -n 1: geometric means of 2 rounds" in done.stdout
-
-
 @pytest.mark.parametrize(
     ("words", "title"),
     [
+        (("-m", "timeit", "-n", "1"), "-m timeit -n 1"),
         (("-mtimeit", "-n1", "--s=1"), "-m timeit -n1 --s=1"),
         (("-c1", "--quiet", "-m", "x"), "-c 1 --quiet -m x"),
     ],
@@ -101,44 +108,41 @@ def test_what_takes_no_loop_is_said(fastloop_command):
     assert "vs: how many" not in done.stdout
 
 
-def test_two_rounds_have_no_interval(fastloop_command):
-    words = ("bench", *SHORT, "--runs", "2", "-c", PROGRAM)
-    done = fastloop_command(*words)
-    legend = (
-        "vs: how many times as good fastloop is; ?: too few rounds to tell"
-    )
-    assert f"\n\n{legend}\n\n" in done.stdout
-    assert "interval" not in done.stdout and " to 0" not in done.stdout
-
-
 def test_a_loop_that_the_program_chose_has_no_ratio(fastloop_command):
     chosen = (
         "import asyncio\n"
         "with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as one:\n"
         "    one.run(asyncio.sleep(0))\n"
     )
-    words = ("bench", *SHORT, "--runs", "1", "--json", "found.json", "-c")
-    done = fastloop_command(*words, chosen)
+    done = fastloop_command("bench", *TO_FILE, "--runs", "1", "-c", chosen)
     found = found_in(fastloop_command)
     assert found["unused_loops"] == ["fastloop"]
     said = "in the runs of fastloop it did not use the loop"
     assert said in done.stdout.replace("\n", " ")
 
 
-def test_a_loop_by_the_name_of_asyncios_default_is_counted(fastloop_command):
-    if sys.version_info < (3, 13):
-        pytest.skip("asyncio has no EventLoop")
-    named = (
-        "import asyncio\n"
-        "asyncio.run(asyncio.sleep(0), loop_factory=asyncio.EventLoop)"
-    )
-    done = fastloop_command("bench", *SHORT, "-c", named)
-    assert "took no loop" not in done.stdout
+NAMED = """
+import asyncio
+asyncio.run(asyncio.sleep(0), loop_factory=asyncio.EventLoop)
+"""
 
 
-def test_a_kind_of_loops_may_be_a_function(fastloop_command):
-    kinds = "asyncio,fastloop:new_event_loop"
-    words = ("bench", *SHORT[:3], "--loops", kinds, "-c", PROGRAM)
+@pytest.mark.parametrize(
+    ("loops", "code"),
+    [
+        ("asyncio,fastloop:new_event_loop", PROGRAM),
+        pytest.param(
+            "asyncio,fastloop",
+            NAMED,
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 13), reason="asyncio has no EventLoop"
+            ),
+        ),
+    ],
+)
+def test_a_loop_by_another_name_is_counted(fastloop_command, loops, code):
+    """A function that makes it, or asyncio's name of the default."""
+    words = ("bench", *SHORT[:3], "--loops", loops, "-c", code)
     assert "took no loop" not in fastloop_command(*words).stdout
 
 
@@ -155,15 +159,15 @@ def test_a_uvloop_that_cannot_be_imported_is_left_out(fastloop_command):
 
 
 def test_the_interpreters_options_are_those_of_the_runs(fastloop_command):
-    words = ("bench", *SHORT, "--json", "found.json", "-c", "assert 0")
-    done = fastloop_command.python("-OWignore", "-m", "fastloop", *words)
+    words = ("-OWignore", "-m", "fastloop", "bench", *TO_FILE)
+    done = fastloop_command.python(*words, "-c", "assert 0")
     assert done.returncode == 0, done.stderr
     command = found_in(fastloop_command)["settings"]["command"]
     assert "-O" in command and "-Wignore -m fastloop bench" in command
 
 
 def test_the_surroundings_that_change_results_are_kept(fastloop_command):
-    words = ("bench", *SHORT, "--json", "found.json", "-c", PROGRAM)
+    words = ("bench", *TO_FILE, "-c", PROGRAM)
     env = {"PYTHONASYNCIODEBUG": "1", "FASTLOOP_DISABLE": "cork"}
     done = fastloop_command.python("-m", "fastloop", *words, **env)
     assert done.returncode == 0, done.stderr
@@ -276,17 +280,8 @@ def test_a_server_that_does_not_serve_is_one_sentence(
 
 def test_what_was_measured_until_a_failure_is_kept(fastloop_command):
     """Two warm up, two are the first round, the fifth fails."""
-    fastloop_command.write(
-        "prog.py",
-        "import pathlib, sys\n"
-        "file = pathlib.Path('count')\n"
-        "runs = file.stat().st_size + 1 if file.exists() else 1\n"
-        "file.write_text('x' * runs)\n"
-        "sys.exit(runs == 5)\n",
-    )
-    done = fastloop_command(
-        *("bench", *SHORT, "--json", "found.json", "prog.py"), status=2
-    )
+    fastloop_command.write("prog.py", f"{COUNTED}sys.exit(runs == 5)")
+    done = fastloop_command("bench", *TO_FILE, "prog.py", status=2)
     assert done.stderr.count("\n") == 1 and "status 1" in done.stderr
     found = found_in(fastloop_command)
     assert list(map(len, found["runs"].values())) == [1, 1]
@@ -297,14 +292,8 @@ def test_what_was_measured_until_a_failure_is_kept(fastloop_command):
 def test_a_table_is_shown_though_its_file_cannot_be_written(fastloop_command):
     """The last run of the program takes the folder away."""
     (fastloop_command.folder / "sub").mkdir()
-    fastloop_command.write(
-        "prog.py",
-        "import pathlib\n"
-        "file = pathlib.Path('count')\n"
-        "runs = file.stat().st_size + 1 if file.exists() else 1\n"
-        "file.write_text('x' * runs)\n"
-        "runs == 6 and pathlib.Path('sub').rmdir()\n",
-    )
+    takes = "runs == 6 and pathlib.Path('sub').rmdir()"
+    fastloop_command.write("prog.py", COUNTED + takes)
     words = ("bench", *SHORT, "--json", "sub/found.json", "prog.py")
     done = fastloop_command(*words, status=2)
     assert "peak memory (MiB)" in done.stdout
@@ -318,24 +307,14 @@ def test_a_signal_keeps_what_there_is_and_leaves_no_process(
     """The fifth run of the program waits, and cleans up when interrupted."""
     fastloop_command.write(
         "prog.py",
-        "import pathlib, time\n"
-        "file = pathlib.Path('count')\n"
-        "runs = file.stat().st_size + 1 if file.exists() else 1\n"
-        "try:\n"
-        "    file.write_text('x' * runs)\n"
+        f"{COUNTED}try:\n"
+        "    runs == 5 and pathlib.Path('waits').touch()\n"
         "    time.sleep(3600 if runs == 5 else 0)\n"
         "finally:\n"
         "    pathlib.Path('ended').write_text('x' * runs)\n",
     )
-    process = fastloop_command.start(
-        "bench", *SHORT, "--json", "found.json", "prog.py"
-    )
-    count = fastloop_command.folder / "count"
-
-    def hangs():
-        return count.exists() and count.read_text() == "xxxxx"
-
-    wait_for(hangs, "the fifth run")
+    process = fastloop_command.start("bench", *TO_FILE, "prog.py")
+    wait_for((fastloop_command.folder / "waits").exists, "the fifth run")
     status, out, err = interrupt(process, number)
     assert status == 130
     assert "Traceback" not in err

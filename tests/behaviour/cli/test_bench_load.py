@@ -1,7 +1,5 @@
 """`bench --http`: how load is put on a server, and what that used."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -3,8 +3,6 @@
 Most tests run one program both ways and compare all that comes out.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -16,14 +14,6 @@ from cli_helpers import interrupt, one_sentence
 
 from fastloop import cli
 from fastloop.cli.commands import wrapped
-
-KIND = """
-import asyncio
-
-async def kind():
-    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
-"""
-
 
 #: In a traceback, as those of `python -m cProfile` are.
 OWN_FRAMES = re.compile(
@@ -160,6 +150,8 @@ def test_a_program_that_is_missing_is_reported_as_without(
         "try: 1 / 0\nexcept Exception as e: raise OSError('b') from e",
         "import atexit; atexit.register(print, 'at exit')\n1 / 0",
         "sys.excepthook = lambda *a: print(a[1])\n1 / 0",
+        "child = os.fork()\nif not child: 1 / 0\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))",
     ],
 )
 def test_it_ends_as_without(both, end):
@@ -172,26 +164,14 @@ def test_an_error_in_a_module_is_shown_as_without(both):
     assert both("-m", "fails").returncode == 1
 
 
-def test_a_forked_child_ends_as_without(both):
-    both.write(
-        "fork.py",
-        """
-import os
-if child := os.fork():
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-else:
-    print("child", flush=True)
-    raise ValueError
-""",
-    )
-    both("fork.py")
-
-
 # -- the loop -----------------------------------------------------------------
 
-ALL_WAYS = (
-    KIND
-    + """
+ALL_WAYS = """
+import asyncio
+
+async def kind():
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
 def own(loop):
     try:
         return loop.run_until_complete(kind())
@@ -206,7 +186,6 @@ if hasattr(asyncio, "EventLoop"):
     with asyncio.Runner(loop_factory=asyncio.EventLoop) as runner:
         print(runner.run(kind()))
 """
-)
 
 
 @pytest.mark.parametrize("flags", [(), ("-X", "dev")], ids=str)
@@ -222,14 +201,6 @@ def test_every_default_loop_is_fastloop_and_nothing_warns(
     assert len(done.stdout.split()) == 3 + (sys.version_info >= (3, 13))
 
 
-def test_a_loop_that_the_program_names_stays(fastloop_command):
-    code = KIND + (
-        "with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as r:\n"
-        "    print(r.run(kind()))\n"
-    )
-    assert fastloop_command("run", "-c", code).stdout == "asyncio\n"
-
-
 OTHER = """
 import asyncio, os, sys
 
@@ -242,10 +213,7 @@ def other():
 
 
 AT_EXIT = """
-import asyncio, atexit, sys
-
-async def main(): pass
-
+import atexit
 loop = asyncio.SelectorEventLoop()
 atexit.register(loop.run_until_complete, main())
 sys.exit(3)
@@ -262,7 +230,7 @@ sys.exit(3)
         # The program's line, or that of a package alone.
         (["uses.py"], "{}/uses.py:4"),
         (["-m", "site-packages"], "{}/site-packages/__main__.py:8"),
-        (["-c", AT_EXIT], ""),  # the interpreter calls the loop itself
+        (["-c", OTHER + AT_EXIT], ""),  # the interpreter calls the loop itself
     ],
 )
 def test_a_run_on_another_loop_is_reported(fastloop_command, words, place):
@@ -326,18 +294,6 @@ def test_a_spawned_process_names_the_package_that_ran_its_loop(
 )
 def test_other_runs_have_no_report(fastloop_command, end):
     assert fastloop_command("run", "-c", OTHER + end).stderr == ""
-
-
-def test_uvicorns_automatic_choice_is_fastloop(fastloop_command):
-    pytest.importorskip("uvicorn", reason="needs uvicorn")
-    code = (
-        "import uvicorn\n"
-        "config = uvicorn.Config(lambda: 0)\n"
-        "loop = config.get_loop_factory()()\n"
-        "print(type(loop).__module__)\n"
-        "loop.close()\n"
-    )
-    assert fastloop_command("run", "-c", code).stdout == "fastloop.loop\n"
 
 
 @pytest.mark.parametrize("end", ["", "1 / 0"])

@@ -1,7 +1,5 @@
 """`run`: modules that are patched on import, and the children's default."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
