@@ -406,7 +406,7 @@ stage(
     FASTLOOP_WERROR="0",
     FASTLOOP_SANITIZE="fuzzer-no-link,address,undefined",
 )
-# 3.13's are asan-faults.
+# 3.13's are asan-faults, of the part sanitizers.
 for one in ("3.11", "3.14"):
     stage(
         f"{one}-faults",

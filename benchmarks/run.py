@@ -183,7 +183,8 @@ def count_more(
     rows = {row["row"]: row for row in data["rows"]}
     picked = case.pick_cases(known, args.cases)
     cases = [one for one in picked if one.rows[0].key in rows]
-    names = list(data["machine"]["loops"])
+    wanted = args.loops.split(",") if args.loops else loops.LOOPS
+    names = [name for name in data["machine"]["loops"] if name in wanted]
     with ExitStack() as stack:
         start_daemons(cases, stack)
         found = schedule.count(cases, names, say)

@@ -138,6 +138,9 @@ parse_options(int argc, char **argv)
         OPTION("%d", oneway),  OPTION("%lf", rate),
     };
     const size_t count = sizeof known / sizeof known[0];
+    if (argc % 2 == 0) {
+        fail("%s wants a value", argv[argc - 1]);
+    }
     for (int i = 1; i + 1 < argc; i += 2) {
         size_t place = 0;
         while (place < count && strcmp(argv[i], known[place].name) != 0) {
@@ -171,7 +174,10 @@ connect_socket(void)
     if (options.path != NULL) {
         address = (struct sockaddr *)&path;
         size = sizeof path;
-        strncpy(path.sun_path, options.path, sizeof path.sun_path - 1);
+        if (strlen(options.path) >= sizeof path.sun_path) {
+            fail("the path is too long");
+        }
+        strcpy(path.sun_path, options.path);
     }
     int fd = socket(address->sa_family, type | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, address, size) != 0) {

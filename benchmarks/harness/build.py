@@ -23,8 +23,8 @@ COMPILE_LIMIT = 120
 
 def path() -> Path:
     """Return where the generator is, or will be, on this system: on Linux."""
-    libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    parts = [platform.system(), platform.machine(), *libc.split()]
+    libc = filter(None, platform.libc_ver())
+    parts = [platform.system(), platform.machine(), *libc]
     return BENCHMARKS / "build" / "-".join(parts).lower() / "load"
 
 
@@ -39,7 +39,7 @@ def problem() -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Another run may be using the old program: it is replaced, not changed.
     fresh = target.with_suffix(f".{os.getpid()}")
-    compiler = shlex.split(os.environ.get("CC", "cc"))
+    compiler = shlex.split(os.environ.get("CC") or "cc")
     words = [*FLAGS, str(SOURCE), "-o", str(fresh), *LIBRARIES]
     try:
         made = subprocess.run(

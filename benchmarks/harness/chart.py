@@ -25,7 +25,7 @@ OTHERS = tuple(
 )
 #: Pixels: of a bar and the next one, and of what is between rows; the chart's
 #: width, where its bars begin, and the room of the longest one.
-BAR, APART, WIDE, LEFT, LONGEST = 25, 19, 768, 160, 460
+BAR, APART, WIDE, LEFT, LONGEST = 25, 19, 768, 160, 440
 #: The colours of each theme.
 THEMES = ("light", "dark")
 COLOURS = {
@@ -97,7 +97,8 @@ def _draw(rows: list[Bars], caption: str, colours: dict[str, str]) -> str:
     text(WIDE / 2, y + 8, caption, more=centred)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDE}" '
-        f'height="{y + 16}" font-family="system-ui, sans-serif" '
+        f'height="{y + 16}" viewBox="0 0 {WIDE} {y + 16}" '
+        'font-family="system-ui, sans-serif" '
         f'font-size="12">\n<path d="M{base:.1f} 40V{y - APART}" '
         f'stroke="{colours["faint"]}"/>'
     )

@@ -118,9 +118,9 @@ def _generator(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {cpus()[1]}),
     ) as process:
         assert process.stdin and process.stdout and process.stderr
-        os.sched_setaffinity(process.pid, {cpus()[1]})
 
         def window() -> dict[str, Any]:
             process.stdin.write(b"\n")
@@ -158,7 +158,8 @@ def load(
         options["warmup"] = 0  # its messages would be counted
     windows = []
     with _generator(server, part, options) as window:
-        for _ in run.repeat():
+        alone = run.pause is run.counter is None
+        for _ in range(WINDOWS) if alone else run.repeat():
             windows.append(window())
             if run.counter:
                 counted = run.counter.more_when_idle()

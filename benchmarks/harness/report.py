@@ -110,8 +110,9 @@ def is_measured(row: dict, loop: str) -> bool:
 def best(row: dict, loops: Iterable[str]) -> str:
     """Return the best of `loops` in a row, "" where none was measured.
 
-    They are compared by their ratios over fastloop, because those are of the
-    same time.  One that failed is not: few figures may have been lucky.
+    They are compared by their ratios over one loop, fastloop where it has a
+    figure, because those are of the same time.  One that failed is not: few
+    figures may have been lucky.
     """
     found = [loop for loop in loops if is_measured(row, loop)]
     if not found:

@@ -7,7 +7,7 @@ import socket
 import sys
 
 import pytest
-from loop_helpers import SCHEDULERS, every_scheduler
+from loop_helpers import SCHEDULERS
 
 VAR = contextvars.ContextVar("VAR", default="outside")
 
@@ -40,9 +40,14 @@ def add_writer(loop, callback):
     loop.add_writer(left, writable)
 
 
-WAYS = {
+GIVEN = {
     **SCHEDULERS,
-    "1 ms later": lambda loop, *call: loop.call_later(0.001, *call),
+    "1 ms later": lambda loop, *call, **how: loop.call_later(
+        0.001, *call, **how
+    ),
+}
+WAYS = {
+    **GIVEN,
     "signal handler": add_signal_handler,
     "writer": add_writer,
 }
@@ -61,7 +66,7 @@ def test_the_current_context_is_copied(loop, schedule):
     assert seen == ["before"]
 
 
-@every_scheduler
+@pytest.mark.parametrize("make", GIVEN.values(), ids=GIVEN)
 def test_a_given_context_is_used_itself(loop, make):
     context = contextvars.copy_context()
     context.run(VAR.set, "given")

@@ -187,7 +187,8 @@ async def test_a_factory_that_fails_loses_only_its_client(
         if not tls:
             found = loop.metrics()
             assert found.connections_accepted == found.connections_refused == 1
-            assert found.connections_open == found.connections_lost == 0
+            assert found.connections_made == found.connections_open == 0
+            assert found.connections_lost == 0
     first.close()
     assert len(reports) == (debug or loop_kind == "fastloop")
     for report in reports:
