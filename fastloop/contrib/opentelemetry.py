@@ -65,7 +65,8 @@ _MOST_TEXT = 10_000
 #: How many tasks it may name: asyncio shows each way to a task, and with each
 #: layer of a graph of tasks there may be twice as many.
 _MOST_AWAITING = 200
-#: Seconds that the end of the process waits for the last reports.
+#: Seconds that a fork waits for a call, and the end of the process for the
+#: last reports.
 _END_S = 1.0
 
 _GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
@@ -171,6 +172,9 @@ _of_providers = weakref.WeakKeyDictionary()
 #: report an exception, at any time and in any thread.
 _calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 _has_thread = False
+#: Held while a call is made.  A fork waits for it: a child would never get a
+#: lock that the thread has, such as that of a module which it imports.
+_calling = _thread.RLock()
 #: Whether reports were dropped since the queue was last empty.
 _has_warned = False
 #: Whether daemon threads may start here: not in some subinterpreters.
@@ -196,22 +200,36 @@ def _send(call: Callable[..., object], *args: object) -> None:
 
 def _make_calls() -> None:
     while (call := _calls.get()) is not None:
-        try:
-            call()
-        except BaseException as exc:
-            _warn(f"cannot take a report: {exc!r}")
+        with _calling:
+            try:
+                call()
+            except BaseException as exc:
+                _warn(f"cannot take a report: {exc!r}")
 
 
 def _warn(what: str) -> None:
     logging.getLogger("asyncio").warning("OpenTelemetry %s", what)
 
 
+def _before_fork() -> None:
+    _calling.acquire(timeout=_END_S)  # an exporter may hang
+
+
+def _after_fork() -> None:
+    with contextlib.suppress(RuntimeError):  # it did hang
+        _calling.release()
+
+
 def _forget_parents() -> None:
-    global _calls, _has_thread
-    _calls, _has_thread = SimpleQueue(), False
+    global _calls, _calling, _has_thread
+    _calls, _calling, _has_thread = SimpleQueue(), _thread.RLock(), False
 
 
-os.register_at_fork(after_in_child=_forget_parents)
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork,
+    after_in_child=_forget_parents,
+)
 
 
 @atexit.register

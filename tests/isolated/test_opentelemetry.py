@@ -129,6 +129,30 @@ if pid:
     )
 
 
+def test_no_child_inherits_a_lock_that_a_call_has(fast_script):
+    """As that of a module which the call imports."""
+    fast_script(
+        """
+lock, has_lock = threading.Lock(), threading.Event()
+
+def on_end(span):
+    with lock:
+        has_lock.set()
+        time.sleep(0.1)
+
+provide(on_end)
+fastloop.run(act(int))
+has_lock.wait()
+if pid := os.fork():
+    assert os.waitpid(pid, 0)[1] == 0
+else:
+    assert not lock.locked()
+""",
+        quiet=False,  # CPython warns of forks beside threads
+        FASTLOOP_OTEL="1",
+    )
+
+
 def test_what_the_program_has_is_called_too(fast_script):
     """A handler of its own, and a callable that is no ordinary object."""
     done = fast_script(
