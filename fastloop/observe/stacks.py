@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import traceback
 
 from fastloop.metrics import place
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 
 _MOST_FRAMES = 40
+# traceback imports modules when it first formats a stack.  A thread of ours
+# must not, because a child that is forked meanwhile never gets their locks.
+traceback.format_list(traceback.extract_stack(limit=1))
 
 #: Why there is no stack without a GIL.
 UNREADABLE = "CPython may crash when a thread reads the stack of another one"
