@@ -139,11 +139,10 @@ def main() -> int:
         if result.kind not in FAILING:
             continue
         found += 1
-        if counts[name] > 1:
-            continue
         print(f"--- seed {result.seed}, program {total}: {name[:300]}")
-        print(result.text[:1500])
-        if args.shrink:
+        if counts[name] == 1:
+            print(result.text[:1500])
+        if args.shrink and counts[name] == 1:
             least = shrunk(
                 draw(result.seed),
                 judge,
