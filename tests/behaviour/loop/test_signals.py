@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -50,8 +51,10 @@ def test_exceptions_of_a_python_handler_end_the_sleep(loop, kind, in_thread):
         # Again: a signal just before a poll is handled when the poll ends.
         while not handled:
             time.sleep(0.02)
-            os.kill(os.getpid(), signal.SIGUSR1)
+            # One to the process may reach another thread, which may be late.
+            signal.pthread_kill(main, signal.SIGUSR1)
 
+    main = threading.main_thread().ident
     far = loop.call_later(1000, print)
     threads = []
     loop.call_soon(lambda: threads.append(in_thread(kill)))
