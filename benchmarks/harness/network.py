@@ -81,7 +81,7 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
         running(command, stdout=subprocess.PIPE, stderr=said) as process,
     ):
         try:
-            # Who waits for this process ends it where that takes too long.
+            # No limit here: the parent ends this process if it takes too long.
             line = process.stdout.readline()
             if not line:
                 raise RuntimeError("the server ended before it listened")

@@ -32,7 +32,10 @@ def new_rows(case: Case) -> list[dict]:
             "case": case.name,
             "group": case.group,
             "row": row.key,
-            **vars(row),
+            "title": row.title,
+            "unit": row.unit,
+            "judge": row.judge,
+            "aside": row.aside,
             "better": row.better,
             "loops": {},
         }

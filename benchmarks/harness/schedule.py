@@ -98,7 +98,7 @@ def take(
 
     A KeyboardInterrupt, or the end of `settings.budget` seconds, ends the
     run early.  A case is not repeated once more would take it past
-    `settings.case_budget` seconds.  `say` is told of each measurement.
+    `settings.case_budget` seconds.  `say` prints each measurement.
     """
     entries = [
         Entry(case, case.played_on(loops), report.new_rows(case))

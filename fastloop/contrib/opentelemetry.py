@@ -67,7 +67,7 @@ _MOST_TEXT = 10_000
 _MOST_AWAITING = 200
 #: Seconds that a fork waits for a call, and the end of the process for the
 #: last reports.
-_END_S = 1.0
+_WAIT_S = 1.0
 
 _GAUGES: dict[str, tuple[str, Callable[[LoopMetrics], float]]] = {
     "delay.max": ("s", lambda change: change.lag.max_ns / 1e9),
@@ -212,7 +212,7 @@ def _warn(what: str) -> None:
 
 
 def _before_fork() -> None:
-    _calling.acquire(timeout=_END_S)  # an exporter may hang
+    _calling.acquire(timeout=_WAIT_S)  # an exporter may hang
 
 
 def _after_fork() -> None:
@@ -242,7 +242,7 @@ def _end() -> None:
     if not _has_thread:
         return
     _has_thread = False
-    threads, until_s = _thread._count(), time.monotonic() + _END_S
+    threads, until_s = _thread._count(), time.monotonic() + _WAIT_S
     _calls.put(None)
     while _thread._count() >= threads and time.monotonic() < until_s:
         time.sleep(0.001)

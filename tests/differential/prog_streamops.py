@@ -201,6 +201,7 @@ class StreamOps:
             if not link.secure and link.peer.wanted <= 1 << 16:
                 self.log(f"paused {reader._paused}", f"link {link.index}")
         else:
+            link.log_race()
             self.log(f"at_eof {reader.at_eof()}", f"link {link.index}")
 
     def op_settle_waiter(self, number: int) -> None:
