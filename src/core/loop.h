@@ -113,8 +113,8 @@ struct FlLoop {
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
-    bool thread_queue_ready; /* thread_queue was initialized */
-    unsigned off;            /* FL_OFF_* */
+    bool has_thread_queue; /* thread_queue was initialized */
+    unsigned off;          /* FL_OFF_* */
 
     /* see overrides.h */
     FL_ATOMIC uint8_t class_overrides; /* bits 1 << FL_OVERRIDES_* */

@@ -116,7 +116,7 @@ fl_loop_claim(FlLoop *loop)
     {
         return false;
     }
-    if (!FL_HAVE_GIL && loop->thread_queue_ready) {
+    if (!FL_HAVE_GIL && loop->has_thread_queue) {
         /* Threads that found the loop idle use its queues until here. */
         fl_thread_queue_lock(&loop->thread_queue);
         fl_thread_queue_unlock(&loop->thread_queue);

@@ -56,8 +56,8 @@ int
 fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
 {
     double when = timer->when_seconds;
-    /* NaN has no place in an order.  It is due at once, as in asyncio before
-       3.13 if no other timer is ahead. */
+    /* NaN compares with nothing, so it has no place in an order: it goes
+       first, and is due at once. */
     double deadline_s = FL_UNLIKELY(isnan(when)) ? -INFINITY : when;
     if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_s) < 0) {
         PyErr_NoMemory();

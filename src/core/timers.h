@@ -1,4 +1,5 @@
-/* Timers: timer handles enter and leave the loop's timer queue.
+/* Timers: timer handles enter and leave the loop's timer queue.  Those that
+   are due leave it in iteration.c.
 
    Ownership: the queue owns a reference to each queued timer handle.
 

@@ -80,7 +80,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
         Py_DECREF(loop);
         return NULL;
     }
-    loop->thread_queue_ready = true; /* its lock must be destroyed */
+    loop->has_thread_queue = true; /* its lock must be destroyed */
     if (fl_ready_init(&loop->ready) < 0 || fl_overrides_check_class(loop) < 0)
     {
         Py_DECREF(loop);
@@ -155,7 +155,7 @@ close_core(FlLoop *loop)
 {
     /* First: see invariant 1. */
     loop->closed = true;
-    if (loop->thread_queue_ready) {
+    if (loop->has_thread_queue) {
         fl_thread_queue_close(loop);
     }
     if (loop->ready.head_chunk != NULL) {
@@ -210,9 +210,9 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 /* --- garbage collection -------------------------------------------------- */
 
 /* Visit the loop's references to its transports.  A transport from which the
-   loop expects nothing visits that reference itself
-   (FlOpenTransportKind.visits_own_ref): visiting it twice would break the GC's
-   reference counts. */
+   loop expects nothing visits the loop's reference to it itself
+   (FlOpenTransportKind.visits_own_ref), so that the GC can collect it.
+   Visiting it twice would break the GC's reference counts. */
 static int
 visit_transports(const FlList *list, visitproc visit, void *arg)
 {
@@ -296,7 +296,7 @@ loop_dealloc(FlLoop *loop)
     fl_handle_pool_free(&loop->handle_pool);
     fl_handle_pool_free(&loop->timer_pool);
     fl_poller_free(loop->poller);
-    if (loop->thread_queue_ready) {
+    if (loop->has_thread_queue) {
         fl_thread_queue_free(&loop->thread_queue);
     }
     free(loop->metrics);

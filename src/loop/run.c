@@ -39,16 +39,6 @@ fl_loop_end_run(FlLoop *loop)
     fl_loop_unclaim(loop);
 }
 
-/* The same after a call that returned `code`, with an exception set if that is
-   negative.  Returns it: ending may run Python, so the exception is kept. */
-static int
-end_after(FlLoop *loop, int code)
-{
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    fl_loop_end_run(loop);
-    return fl_error_keep_first(exc, 0, NULL);
-}
-
 /* Whether the end of the interpreter does not wait for this thread.  1, 0, or
    -1 with an exception set.  The answer for the main thread is kept; a forked
    child may have another one. */
@@ -161,7 +151,10 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
         return fl_loop_check_open(loop) < 0 ? -1 : raise_already_running();
     }
     int code = begin(loop, ident);
-    return code < 0 ? end_after(loop, code) : 0;
+    if (code < 0) {
+        fl_loop_end_run(loop);
+    }
+    return code;
 }
 
 /* --- iterations ---------------------------------------------------------- */
@@ -241,7 +234,8 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     if (code == 0) {
         code = iterate(loop, true);
     }
-    return fl_call_none(end_after(loop, code));
+    fl_loop_end_run(loop);
+    return fl_call_none(code);
 }
 
 /* --- the halves of an iteration ------------------------------------------ */

@@ -32,7 +32,7 @@
    more than the copy that they save. */
 #define SEVERAL_MIN_BYTES ((Py_ssize_t)(32 * 1024))
 
-static_assert(FL_STORE_PIECES <= FL_NATIVE_PIECES,
+static_assert(FL_STORE_PIECES <= FL_NATIVE_AREAS,
               "a stream has room for the store's pieces");
 
 /* --- finding ------------------------------------------------------------- */

@@ -294,8 +294,8 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
         return -1;
     }
     engine->object = Py_NewRef(object);
-    engine->patched = owner == Py_None;
-    int taken = may_use_libssl && !engine->patched
+    engine->reads_until_raise = owner == Py_None;
+    int taken = may_use_libssl && !engine->reads_until_raise
                     ? fl_tls_engine_take_ssl(engine, owner)
                     : 0;
     if (taken == 0) {

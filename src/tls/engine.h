@@ -5,8 +5,8 @@
    works with any object that wrap_bio() returns.  With both, handshake and
    unwrap are the SSLObject's, so CPython always checks the certificates.
 
-   Ownership: an engine is embedded in an FlTls (adapter.c frees it).  It owns
-   the SSLObject and what it needs of it.  The application may own the
+   Ownership: an engine is embedded in an FlTls.  It owns the SSLObject and what
+   it needs of it; release.c drops these, adapter.c the MemoryBIOs.  The application may own the
    SSLObject too, and use it after the connection has ended.
    `feed` borrows the caller's memory; after `settle` the engine has its own
    copy of the unread rest.  Records for the peer accumulate in the engine
@@ -82,9 +82,9 @@ struct FlTlsEngine {
        long as the connection: other threads may ask for their lengths. */
     PyObject *incoming;
     PyObject *outgoing;
-    bool patched; /* call read() until it raises: read() or write() is not
-                     CPython's, or a callback of the context must run */
-    bool more;    /* the last read filled its room: read again */
+    bool reads_until_raise; /* read() or write() is not CPython's, or a
+                               callback of the context must run */
+    bool more;              /* the last read filled its room: read again */
     /* engine_libssl.c only. */
     PyObject *owner; /* owns the SSL: the SSLObject's _sslobj */
     void *ssl;

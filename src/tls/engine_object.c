@@ -6,8 +6,8 @@
    2. MemoryBIO.write() gets the stream's memory through a memoryview that is
       released after the call.  Otherwise a frame that a traceback or a
       profiler keeps alive could read memory that is reused.
-   3. `patched` is set if read() or write() may be the application's, or if the
-      context has a message callback or a key log (_is_plain() of
+   3. `reads_until_raise` is set if read() or write() may be the application's,
+      or if the context has a message callback or a key log (_is_plain() of
       fastloop/_tls.py).  Both are then called as asyncio calls them: until
       they raise, whatever the BIO holds.  An overridden read() may buffer
       plain bytes itself.
@@ -105,7 +105,7 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     *got_bytes = 0;
     /* Invariants 1 and 3: an overridden read() is always called. */
     size_t waiting_bytes =
-        engine->patched ? room_bytes : object_incoming(engine);
+        engine->reads_until_raise ? room_bytes : object_incoming(engine);
     /* NULL: invariant 4.  The length may be an application's own and run
        Python. */
     if (engine->object == NULL || (waiting_bytes == 0 && !engine->more)) {

@@ -36,7 +36,7 @@ fl_tls_drop_engine(FlTls *self)
         PyErr_Clear(); /* no memory: the unread records are lost */
     }
     self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
-    self->engine.more = self->engine.patched = false;
+    self->engine.more = self->engine.reads_until_raise = false;
     fl_field_set(self, &self->engine.object, NULL);
     Py_CLEAR(self->engine.owner);
     Py_CLEAR(self->context);

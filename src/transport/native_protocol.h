@@ -39,8 +39,8 @@
 #define FL_BUFFER_FAILED "Fatal error: protocol.buffer_updated() call failed."
 #define FL_EOF_FAILED    "Fatal error: protocol.eof_received() call failed."
 
-/* The most pieces of memory that find_room may return. */
-#define FL_NATIVE_PIECES 4
+/* The most areas of memory that find_room may return. */
+#define FL_NATIVE_AREAS 4
 
 struct FlNativeProtocol {
     /* Receive data, size_bytes > 0, which is valid during the call only.
@@ -54,16 +54,16 @@ struct FlNativeProtocol {
 
     /* Optional, together with buffers_filled: provide memory to read into.
        About expected_bytes will probably arrive.  Returns the number of
-       pieces, at most FL_NATIVE_PIECES; 0 for none now, and the bytes go to
+       areas, at most FL_NATIVE_AREAS; 0 for none now, and the bytes go to
        data_received.  Raises nothing.  It may run Python, because
        allocating may run the GC: the caller then checks the stream again. */
     int (*find_room)(FlState *state, PyObject *protocol, size_t expected_bytes,
                      struct iovec *memory);
 
-    /* Called exactly once after each find_room that returned pieces, with no
+    /* Called exactly once after each find_room that returned areas, with no
        other call in between.  got_bytes arrived, or 0 if none did.  They fill
-       the pieces in order; the caller may have shortened them.  The excess is
-       in one more piece after the last, which belongs to the caller.  0 or -1,
+       the areas in order; the caller may have shortened them.  The excess is
+       in one more area after the last, which belongs to the caller.  0 or -1,
        but never -1 for 0 bytes. */
     int (*buffers_filled)(FlState *state, PyObject *protocol,
                           const struct iovec *memory, size_t got_bytes);

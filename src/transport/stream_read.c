@@ -68,35 +68,34 @@
 #define READ_FAILED "Fatal read error on socket transport"
 
 typedef struct {
-    size_t got_bytes; /* 0 after a failure, too */
-    bool filled;      /* the buffer is full, so there may be more */
-    bool costly;      /* the data took long: end this event */
-    bool again;       /* set before: this event has delivered data */
+    size_t got_bytes;     /* 0 after a failure, too */
+    bool filled;          /* the buffer is full, so there may be more */
+    bool costly;          /* the data took long: end this event */
+    bool event_delivered; /* set before the read: the event has given data */
 } ReadResult;
 
 ssize_t
-fl_stream_receive(FlStream *self, struct iovec *pieces, int count)
+fl_stream_receive(FlStream *self, struct iovec *areas, int count)
 {
     if (count == 1) { /* costs the kernel less than recvmsg */
-        return recv(self->fd, pieces->iov_base, pieces->iov_len, MSG_DONTWAIT);
+        return recv(self->fd, areas->iov_base, areas->iov_len, MSG_DONTWAIT);
     }
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    struct msghdr message = {.msg_iov = areas, .msg_iovlen = (size_t)count};
     return recvmsg(self->fd, &message, MSG_DONTWAIT);
 }
 
-/* Read into several pieces of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
+/* Read into several areas of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
    the socket is empty; or another negative errno.  Runs no Python. */
 static int
-receive_pieces(FlStream *self, struct iovec *pieces, int count,
-               ReadResult *result)
+read_areas(FlStream *self, struct iovec *areas, int count, ReadResult *result)
 {
     size_t size_bytes = 0;
     for (int at = 0; at < count; at++) {
-        size_bytes += pieces[at].iov_len;
+        size_bytes += areas[at].iov_len;
     }
     ssize_t got;
     do {
-        got = self->kind->receive(self, pieces, count);
+        got = self->kind->receive(self, areas, count);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return fl_errno_would_block(errno) ? -EAGAIN : -errno;
@@ -133,14 +132,14 @@ check_before_read(FlStream *self, const FlProtocol *protocol)
     return code == 0 && changed(self, protocol) ? -EAGAIN : code;
 }
 
-/* As receive_pieces, into one buffer and with the check before it. */
+/* As read_areas, into one area and with the check before it. */
 static int
-receive(FlStream *self, const FlProtocol *protocol, char *buffer,
-        size_t size_bytes, ReadResult *result)
+read_area(FlStream *self, const FlProtocol *protocol, char *buffer,
+          size_t size_bytes, ReadResult *result)
 {
-    struct iovec piece = {buffer, size_bytes};
+    struct iovec area = {buffer, size_bytes};
     int code = check_before_read(self, protocol);
-    return code < 0 ? code : receive_pieces(self, &piece, 1, result);
+    return code < 0 ? code : read_areas(self, &area, 1, result);
 }
 
 /* --- the end of a read --------------------------------------------------- */
@@ -199,7 +198,7 @@ end_read(FlStream *self, int code, const ReadResult *result)
 {
     if (code == 0) {
         /* Without a loop an application's buffer has ended the stream. */
-        return result->again || self->loop == NULL
+        return result->event_delivered || self->loop == NULL
                    ? 0
                    : self->kind->handle_eof(self);
     }
@@ -222,21 +221,21 @@ make_scratch(FlLoop *loop)
 
 /* --- native protocols ---------------------------------------------------- */
 
-/* Append the scratch to a native protocol's pieces, and shorten all to what
-   one read may take.  Returns the new number of pieces. */
+/* Append the scratch to a native protocol's areas, and shorten all to what
+   one read may take.  Returns the new number of areas. */
 static int
 add_scratch(const FlStream *self, const FlNativeProtocol *native,
-            struct iovec *pieces, int count)
+            struct iovec *areas, int count)
 {
     bool whole = native->find_room != NULL
                  || (WHOLE_EVENTS && self->read_halvings == 0);
     size_t left = whole ? EVENT_BYTES : NATIVE_BYTES >> self->read_halvings;
     for (int at = 0; at < count; at++) {
-        pieces[at].iov_len = Py_MIN(pieces[at].iov_len, left);
-        left -= pieces[at].iov_len;
+        areas[at].iov_len = Py_MIN(areas[at].iov_len, left);
+        left -= areas[at].iov_len;
     }
-    pieces[count].iov_base = self->loop->scratch;
-    pieces[count].iov_len = left;
+    areas[count].iov_base = self->loop->scratch;
+    areas[count].iov_len = left;
     return left > 0 ? count + 1 : count;
 }
 
@@ -264,10 +263,10 @@ deliver_scratch(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 /* One read for a native protocol, and its callback.  0, or -1 to end the
    run. */
 static int
-receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
+read_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
     const FlNativeProtocol *native = protocol->native;
-    struct iovec pieces[FL_NATIVE_PIECES + 1];
+    struct iovec areas[FL_NATIVE_AREAS + 1];
     int count = 0;
     /* Before find_room: this may run Python, which may move that memory. */
     int code = check_before_read(self, protocol);
@@ -279,17 +278,17 @@ receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         if (native->find_room != NULL && self->last_read_bytes >= LARGE_BYTES)
         {
             count = native->find_room(self->state, protocol->object,
-                                      self->last_read_bytes, pieces);
+                                      self->last_read_bytes, areas);
             code = changed(self, protocol) ? -EAGAIN : 0;
         }
     }
     if (code == 0) {
-        int used = add_scratch(self, native, pieces, count);
-        code = receive_pieces(self, pieces, used, result);
+        int used = add_scratch(self, native, areas, count);
+        code = read_areas(self, areas, used, result);
     }
     /* The contract: each find_room is followed by buffers_filled. */
     if (count > 0 && result->got_bytes == 0) {
-        (void)native->buffers_filled(self->state, protocol->object, pieces, 0);
+        (void)native->buffers_filled(self->state, protocol->object, areas, 0);
     }
     if (result->got_bytes == 0) {
         return end_read(self, code, result);
@@ -298,7 +297,7 @@ receive_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (count == 0) {
         return deliver_scratch(self, protocol, result);
     }
-    code = native->buffers_filled(self->state, protocol->object, pieces,
+    code = native->buffers_filled(self->state, protocol->object, areas,
                                   result->got_bytes);
     return code < 0 ? fl_stream_fatal(self, native->data_failed) : 0;
 }
@@ -325,7 +324,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         }
         buffer = PyBytes_AS_STRING(data);
     }
-    code = receive(self, protocol, buffer, EVENT_BYTES, result);
+    code = read_area(self, protocol, buffer, EVENT_BYTES, result);
     if (result->got_bytes == 0) {
         Py_XDECREF(data);
         return end_read(self, code, result);
@@ -384,7 +383,7 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (code < 0) {
         return fl_stream_fatal(self, READ_FAILED);
     }
-    code = receive(self, protocol, view.buf, (size_t)view.len, result);
+    code = read_area(self, protocol, view.buf, (size_t)view.len, result);
     /* Before buffer_updated, which may resize the buffer. */
     PyBuffer_Release(&view);
     if (result->got_bytes == 0) {
@@ -406,16 +405,15 @@ fl_stream_read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
-    bool again = false;
-    for (; code == 0 && wants_more(self); again = true) {
-        ReadResult result = {.again = again};
+    bool delivered = false;
+    for (; code == 0 && wants_more(self); delivered = true) {
+        ReadResult result = {.event_delivered = delivered};
         /* Owned: a callback may call set_protocol.  Looked up in each round
            for the same reason. */
         FlProtocol protocol = fl_protocol_get(self, &self->protocol);
-        code = protocol.native != NULL
-                   ? receive_native(self, &protocol, &result)
-               : protocol.buffered ? read_into(self, &protocol, &result)
-                                   : read_bytes(self, &protocol, &result);
+        code = protocol.native != NULL ? read_native(self, &protocol, &result)
+               : protocol.buffered     ? read_into(self, &protocol, &result)
+                                       : read_bytes(self, &protocol, &result);
         Py_DECREF(protocol.object);
         if (FL_LIKELY(!result.filled) || result.costly
             || self->kind->reads_once) {

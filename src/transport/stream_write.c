@@ -204,7 +204,7 @@ may_cork(const FlStream *self, size_t size_bytes)
            && !fl_loop_is_inherited(loop);
 }
 
-/* FlLoop.send_corked: send a stream's queue. */
+/* FlLoop's cork.send: send a stream's queue. */
 static void
 send_corked(FlList *link)
 {
@@ -300,9 +300,9 @@ typedef struct {
 } WriteStart;
 
 /* Begin a write of this size: check the fd, then flush what the write would
-   overtake.  Both may run Python, which may write, call write_eof(), ask for
-   the socket or let the loop's thread end the stream.  1; 0 if the stream is
-   LOST by now; or -1 as check_writable. */
+   overtake.  Unless the write corks, both may run Python, which may write,
+   call write_eof(), ask for the socket or let the loop's thread end the
+   stream.  1; 0 if the stream is LOST by now; or -1 as check_writable. */
 static int
 begin_write(FlStream *self, const char *method, size_t size_bytes,
             WriteStart *start)
@@ -311,7 +311,6 @@ begin_write(FlStream *self, const char *method, size_t size_bytes,
     start->failure = fl_stream_check_fd(self);
     start->blocked =
         self->phase < FL_STREAM_LOST && flush_before_write(self, start->corks);
-    start->corks &= !self->exposed;
     if (check_writable(self, method) < 0) {
         return -1;
     }

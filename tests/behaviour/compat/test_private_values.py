@@ -49,7 +49,7 @@ def test_a_setting_is_an_attribute(loop, name, value, other):
     assert getattr(loop, f"get_{name}")() is other
 
 
-def test_signal_handlers_has_the_handles(loop):
+def test_signal_handlers_has_the_handles(loop, iterate):
     assert loop._signal_handlers == {}
     seen = []
     loop.add_signal_handler(signal.SIGUSR1, seen.append, "called")
@@ -57,6 +57,8 @@ def test_signal_handlers_has_the_handles(loop):
     assert isinstance(handle, asyncio.Handle)
     assert handle._args == ("called",)
     loop._handle_signal(signal.SIGUSR1)
+    iterate()
+    assert seen == ["called"]
     loop.remove_signal_handler(signal.SIGUSR1)
     assert loop._signal_handlers == {}
 
