@@ -21,7 +21,7 @@ from typing import Any
 import mut_plugin
 import mut_tree
 
-FOLDERS = ("unit", "behaviour", "isolated", "fault")
+FOLDERS = ("unit", "behaviour", "isolated", "fault", "differential")
 MAP = mut_tree.WORK / "edges.json"
 PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mut_plugin"]
 GENERATED = "tests/differential/programs.py"
