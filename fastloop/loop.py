@@ -22,6 +22,7 @@ from asyncio import base_events, events
 
 from . import _core, _literals, _private
 from . import streams as _native_streams  # noqa: F401
+from ._environment import disabled_names, variable
 from ._selector import RegisteredDescriptors
 from .connections import Connections
 from .executor import ExecutorCalls
@@ -67,20 +68,6 @@ _PATHS = (
 
 #: How many slow callbacks of a loop are stored, for ``fastloop top``.
 _RECENT_SLOW = 16
-
-#: What an environment variable says for no, in any case of letters.
-_NO = ("0", "false", "no", "off")
-
-
-def disabled_names() -> set[str]:
-    """Return the names in FASTLOOP_DISABLE; ``loop`` is read by runner.py."""
-    return {*os.environ.get("FASTLOOP_DISABLE", "").replace(",", " ").split()}
-
-
-def variable(name: str, default: str = "") -> str:
-    """Return the text of an environment variable; "" if it says no."""
-    value = os.environ.get(name, default)
-    return "" if value.lower() in _NO else value
 
 
 class Loop(  # type: ignore[misc, unused-ignore]

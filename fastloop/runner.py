@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from . import _core, _private
-from .loop import Loop, disabled_names
+from . import _private
+from ._environment import is_off
+from .loop import Loop
 
 # Importing typing would take a quarter of the time allowed for fastloop.
 TYPE_CHECKING = False
@@ -15,12 +16,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["is_off", "new_event_loop", "run"]
-
-
-def is_off() -> bool:
-    """Whether FASTLOOP_DISABLE=loop gives programs asyncio's own loop."""
-    return _core.has_switches() and "loop" in disabled_names()
+__all__ = ["new_event_loop", "run"]
 
 
 def new_event_loop() -> Loop:

@@ -184,7 +184,7 @@ def main(words: list[str]) -> int:
 
 def _take_fastloop() -> None:
     try:
-        from fastloop.runner import is_off
+        from fastloop._environment import is_off
 
         from .default_loop import set_default_loop
 

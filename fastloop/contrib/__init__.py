@@ -10,8 +10,9 @@ import weakref
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
-    from fastloop.loop import Loop
+    from fastloop.observe._observed import ObservedLoop
 
 
 class NamedLoops:
@@ -19,9 +20,9 @@ class NamedLoops:
 
     def __init__(self) -> None:
         #: Each loop, and the process in which it got its name.
-        self._by_name: dict[str, tuple[weakref.ref[Loop], int]] = {}
+        self._by_name: dict[str, tuple[weakref.ref[ObservedLoop], int]] = {}
 
-    def add(self, loop: Loop, name: str) -> bool:
+    def add(self, loop: ObservedLoop, name: str) -> bool:
         """Add a loop; return False if it has this name already.
 
         Raises ValueError if another open loop has it.  A forked child may
@@ -35,7 +36,7 @@ class NamedLoops:
         self._by_name[name] = weakref.ref(loop), os.getpid()
         return known is not loop
 
-    def add_unnamed(self, loop: Loop) -> str:
+    def add_unnamed(self, loop: ObservedLoop) -> str:
         """Add a loop as main, or as main-2 and so on if others have that."""
         for number in itertools.count(1):
             name = f"main-{number}" if number > 1 else "main"
@@ -44,7 +45,7 @@ class NamedLoops:
                 break
         return name
 
-    def __iter__(self) -> Iterator[tuple[str, Loop]]:
+    def __iter__(self) -> Iterator[tuple[str, ObservedLoop]]:
         """Yield the names and loops that are not closed.
 
         After a fork those of the parent run there alone.
@@ -55,7 +56,7 @@ class NamedLoops:
                 yield name, loop
 
 
-def metered(loop: Loop | None, name: str) -> Loop | None:
+def metered(loop: ObservedLoop | None, name: str) -> ObservedLoop | None:
     """Enable the metrics of a loop, by default the running one; return it.
 
     None: FASTLOOP_DISABLE=loop gave the program asyncio's own loop.  Raises
@@ -64,15 +65,17 @@ def metered(loop: Loop | None, name: str) -> Loop | None:
     """
     import asyncio
 
-    from fastloop.loop import Loop
-    from fastloop.runner import is_off
+    from fastloop import _core
+    from fastloop._environment import is_off
 
     if not isinstance(name, str):
         raise TypeError(f"the name of a loop is a str, not {name!r}")
-    running = asyncio.get_running_loop() if loop is None else loop
-    if not isinstance(running, Loop):
-        if is_off():
-            return None
-        raise TypeError(f"a fastloop.Loop is required, not {running!r}")
+    found: Any = asyncio.get_running_loop() if loop is None else loop
+    is_ours = isinstance(found, _core.BaseLoop)
+    if not is_ours and is_off():
+        return None
+    if not is_ours:
+        raise TypeError(f"a fastloop.Loop is required, not {found!r}")
+    running: ObservedLoop = found
     running.enable_metrics()
     return running

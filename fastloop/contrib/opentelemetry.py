@@ -38,7 +38,7 @@ except ImportError as _exc:
     ) from _exc
 
 from fastloop import __version__
-from fastloop.loop import variable
+from fastloop._environment import variable
 from fastloop.metrics import BlockedCallback
 
 from . import NamedLoops, metered
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from fastloop.loop import Loop
     from fastloop.metrics import LoopMetrics, SlowCallback
+    from fastloop.observe._observed import ObservedLoop
 
 __all__ = ["instrument"]
 
@@ -85,7 +85,7 @@ class _Instruments:
     def __init__(self, provider: Any) -> None:
         self.loops = NamedLoops()
         #: Two earlier metrics of each loop, the older one first.
-        self.past: weakref.WeakKeyDictionary[Loop, list[LoopMetrics]]
+        self.past: weakref.WeakKeyDictionary[ObservedLoop, list[LoopMetrics]]
         self.past = weakref.WeakKeyDictionary()
         meter = api.get_meter("fastloop", __version__, provider)
         for name, (unit, value) in _GAUGES.items():
@@ -139,7 +139,7 @@ class _Instruments:
         self, value: Callable[[LoopMetrics], float], state: str = ""
     ) -> Callable[[object], Iterator[Any]]:
         """Return what observes a value's sum over all loops of a name."""
-        last: weakref.WeakKeyDictionary[Loop, dict[str, float]]
+        last: weakref.WeakKeyDictionary[ObservedLoop, dict[str, float]]
         last = weakref.WeakKeyDictionary()
         # By process, too: a forked child counts from 0.
         sums: dict[tuple[int, str], float] = collections.defaultdict(int)
@@ -301,7 +301,9 @@ def _make_span(
     ).end(end_ns)
 
 
-def _send_reports(loop: Loop, name: str, tracer: Any, exceptions: Any) -> None:
+def _send_reports(
+    loop: ObservedLoop, name: str, tracer: Any, exceptions: Any
+) -> None:
     """Send a loop's reports from now on, instead of those to another name."""
     reference = weakref.ref(loop)  # the loop has the functions: no cycle
     # The program's own, if it has set one, or what an earlier call replaced.
@@ -332,7 +334,7 @@ def _send_reports(loop: Loop, name: str, tracer: Any, exceptions: Any) -> None:
 
 
 def instrument(
-    loop: Loop | None = None,
+    loop: ObservedLoop | None = None,
     *,
     name: str | None = None,
     meter_provider: Any = None,

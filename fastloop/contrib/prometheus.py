@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    from fastloop.loop import Loop
     from fastloop.metrics import LoopMetrics
+    from fastloop.observe._observed import ObservedLoop
 
 __all__ = ["register"]
 
@@ -158,7 +158,7 @@ def _stored(sample: _Sample) -> Any:
 
 
 def _write(
-    loop: Loop, name: str, interval_s: float, last: dict[Any, float]
+    loop: ObservedLoop, name: str, interval_s: float, last: dict[Any, float]
 ) -> None:
     """Write a loop's metrics, and again after the interval.
 
@@ -179,7 +179,7 @@ def _write(
 
 
 def register(
-    loop: Loop | None = None,
+    loop: ObservedLoop | None = None,
     *,
     name: str = "main",
     registry: CollectorRegistry = REGISTRY,

@@ -339,7 +339,7 @@ class _FastloopRun:
     def pytest_report_header(self) -> str:
         """Name the loop of the run."""
         import fastloop
-        from fastloop.runner import is_off
+        from fastloop._environment import is_off
 
         if is_off():
             return "fastloop: off, by FASTLOOP_DISABLE=loop"
