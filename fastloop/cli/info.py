@@ -89,7 +89,7 @@ def tls_engine() -> str:
     """Return how a loop does TLS: the engine's name, and what it calls."""
     import fastloop
 
-    loop = fastloop.new_event_loop()
+    loop = fastloop.Loop()  # also with FASTLOOP_DISABLE=loop
     is_native = loop._has_native_tls
     loop.close()
     if not is_native:

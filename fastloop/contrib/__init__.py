@@ -37,7 +37,13 @@ class NamedLoops:
         return known is not loop
 
     def add_unnamed(self, loop: ObservedLoop) -> str:
-        """Add a loop as main, or as main-2 and so on if others have that."""
+        """Add a loop as main, or as main-2 and so on if others have that.
+
+        One that has a name keeps it.
+        """
+        for name, known in self:
+            if known is loop:
+                return name
         for number in itertools.count(1):
             name = f"main-{number}" if number > 1 else "main"
             with contextlib.suppress(ValueError):

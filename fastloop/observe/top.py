@@ -136,12 +136,15 @@ def _changes(
     now: dict[str, Any], before: dict[str, Any] | None
 ) -> Iterator[tuple[dict[str, Any], LoopMetrics]]:
     """Yield each loop with its metrics since the last read, or in all."""
-    known = before["loops"] if before else []
+    # By now another process may show its loops on this path.
+    is_same = before is not None and before["pid"] == now["pid"]
+    known = before["loops"] if before and is_same else []
     earlier = {loop["number"]: loop["metrics"] for loop in known}
     for loop in now["loops"]:
-        metrics = loop["metrics"]
-        if loop["number"] in earlier:
-            metrics = metrics.since(earlier[loop["number"]])
+        metrics, past = loop["metrics"], earlier.get(loop["number"])
+        # In a container the other process may have the same pid.
+        if past is not None and past.elapsed_ns <= metrics.elapsed_ns:
+            metrics = metrics.since(past)
         yield loop, metrics
 
 

@@ -67,12 +67,14 @@ class Commands:
             env=environment(**env),
         )
 
-    def __call__(self, *words: str, status: int | None = 0) -> Done[str]:
+    def __call__(
+        self, *words: str, status: int | None = 0, **env: str
+    ) -> Done[str]:
         """Run `python -m fastloop WORDS`; it must end with this status.
 
         With any, if that is None.
         """
-        done = self.python("-m", "fastloop", *words)
+        done = self.python("-m", "fastloop", *words, **env)
         assert status in (None, done.returncode), done.stdout + done.stderr
         return done
 

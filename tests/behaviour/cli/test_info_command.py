@@ -13,6 +13,8 @@ def test_info_names_versions_and_the_default_loop(fastloop_command):
     assert found["libuv"] == fastloop.libuv_version()
     assert found["default loop"].startswith("asyncio.")
     assert "asyncio" in found["loops"]
+    switched_off = fastloop_command("info", "--json", FASTLOOP_DISABLE="loop")
+    assert json.loads(switched_off.stdout)["tls engine"] == found["tls engine"]
 
 
 def test_help_needs_no_core(fastloop_command):

@@ -75,6 +75,11 @@ async def test_once_as_text(shown, top):
     assert "period  since metrics were enabled" in out
     first, later = reading.read(shown), reading.read(shown)
     assert "period  the last " in _text(later, first)
+    # Another process has taken over the path: also one with the same pid, in
+    # another container.
+    since_start = _text(first, None)
+    assert _text(first, {**later, "pid": 1}) == since_start
+    assert _text(first, later) == since_start
 
 
 def test_the_lines_of_a_blocked_callback_are_shown(
