@@ -404,15 +404,7 @@ def ready_handles(loop: BaseLoop, /) -> list[_AsyncioHandle]: ...
 def scheduled_handles(loop: BaseLoop, /) -> list[TimerHandle]: ...
 def fd_users(
     loop: BaseLoop, /
-) -> list[
-    tuple[
-        int,
-        Any,
-        Handle | SocketCall[Any] | None,
-        Handle | SocketCall[Any] | None,
-        StreamTransport | DatagramTransport | None,
-    ]
-]: ...
+) -> list[tuple[int, StreamTransport | DatagramTransport | None]]: ...
 
 # -- the module --------------------------------------------------------------
 

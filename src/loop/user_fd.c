@@ -146,22 +146,20 @@ fl_fd_evict(FlLoop *loop, int fd)
     return code < 0 ? code : 1;
 }
 
-PyObject *
-fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
+bool
+fl_fd_user(const FlLoop *loop, int fd, PyObject **transport)
 {
-    *refs = (FlFdRefs){NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     const FlUserFd *user_fd = user_fd_at(loop, fd);
+    FlOpenTransport *open_transport = transport_at(loop, fd);
     /* A persistent registration may have no waiter. */
-    if (user_fd != NULL && user_fd_wanted(user_fd) != 0) {
-        refs->reader = Py_XNewRef(user_fd->refs.reader);
-        refs->writer = Py_XNewRef(user_fd->refs.writer);
-        refs->object = Py_XNewRef(user_fd->refs.object);
-    }
-    FlOpenTransport *transport = transport_at(loop, fd);
+    bool is_wanted = user_fd != NULL && user_fd_wanted(user_fd) != 0;
     fl_fd_table_unlock(table);
-    return transport == NULL ? NULL : fl_open_transport_object(transport);
+    *transport = open_transport == NULL
+                     ? NULL
+                     : fl_open_transport_object(open_transport);
+    return is_wanted || open_transport != NULL;
 }
 
 /* --- running ------------------------------------------------------------- */

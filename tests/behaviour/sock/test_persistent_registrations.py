@@ -85,19 +85,6 @@ async def test_others_may_read_between_two_calls(loop, tcp):
             assert await loop.sock_recv(near, 100) == b"cd"
 
 
-async def test_a_waiting_call_is_seen_in_the_selector(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    assert near.fileno() not in loop._selector.get_map()
-    task = await waiting(loop.sock_recv(near, 100))
-    reader, writer = loop._selector.get_map()[near.fileno()].data
-    assert isinstance(reader, asyncio.Handle)
-    assert writer is None
-    far.send(b"x")
-    await task
-
-
 async def test_a_transport_takes_the_socket(loop, tcp):
     near, far = tcp()
 
