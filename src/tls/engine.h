@@ -5,9 +5,10 @@
    works with any object that wrap_bio() returns.  With both, handshake and
    unwrap are the SSLObject's, so CPython always checks the certificates.
 
-   Ownership: an engine is embedded in an FlTls.  It owns the SSLObject and what
-   it needs of it; release.c drops these, adapter.c the MemoryBIOs.  The application may own the
-   SSLObject too, and use it after the connection has ended.
+   Ownership: an engine is embedded in an FlTls.  It owns the SSLObject and
+   what it needs of it; release.c drops these, adapter.c the MemoryBIOs.  The
+   application may own the SSLObject too, and use it after the connection has
+   ended.
    `feed` borrows the caller's memory; after `settle` the engine has its own
    copy of the unread rest.  Records for the peer accumulate in the engine
    until `take`.
