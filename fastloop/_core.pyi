@@ -44,7 +44,6 @@ class _HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 _Descriptor: TypeAlias = int | _HasFileno
-_Buffer: TypeAlias = bytes | bytearray | memoryview[Any]
 _Extra: TypeAlias = dict[str, Any]
 _PeerName: TypeAlias = (
     tuple[str, int] | tuple[str, int, int, int] | str | bytes | None

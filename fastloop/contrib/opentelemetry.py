@@ -355,11 +355,12 @@ def instrument(
     wait.
 
     name is the value of the attribute ``fastloop.eventloop.name``, which tells
-    loops of one process apart: by default ``main``, or ``main-2`` and so on
-    while other open loops have that.  Counters go on where an earlier loop of
-    the same name was collected last.  Raises TypeError for a loop that is not
-    fastloop's and for a name that is no str, ValueError for a name that
-    another open loop has, RuntimeError where no loop runs and none is given.
+    loops of one process apart: by default the one that the loop has, or else
+    ``main``, or ``main-2`` and so on while other open loops have that.
+    Counters go on where an earlier loop of the same name was collected last.
+    Raises TypeError for a loop that is not fastloop's and for a name that is
+    no str, ValueError for a name that another open loop has, RuntimeError
+    where no loop runs and none is given.
     """
     loop = metered(loop, "main" if name is None else name)
     if loop is None:

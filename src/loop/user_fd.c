@@ -43,6 +43,13 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+/* What the application registered for an fd. */
+typedef struct {
+    PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
+    PyObject *writer;
+    PyObject *object; /* the file object as it was passed; NULL for an int */
+} FlFdRefs;
+
 /* A user-owned fd: the registration of add_reader, add_writer or a sock_*
    call, with what it refers to. */
 typedef struct {

@@ -14,13 +14,6 @@
 #include "core/registration.h"
 #include "py/compat.h"
 
-/* What the application registered for an fd. */
-typedef struct {
-    PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
-    PyObject *writer;
-    PyObject *object; /* the file object as it was passed; NULL for an int */
-} FlFdRefs;
-
 /* Close the user-owned registration of an fd, or the lowest one if fd is -1,
    and drop its callbacks.  Handles are cancelled, unless the loop is closed.
    Whether there was a registration, which may have been idle.  Runs

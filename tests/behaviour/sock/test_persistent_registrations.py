@@ -20,6 +20,8 @@ from net_helpers import (
 )
 from patience import PATIENCE
 
+from fastloop import _core
+
 
 @pytest.fixture
 def tcp():
@@ -83,6 +85,19 @@ async def test_others_may_read_between_two_calls(loop, tcp):
             wait_for_data(other)
             assert reader.recv(2) == b"ab"
             assert await loop.sock_recv(near, 100) == b"cd"
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_descriptor_is_used_while_a_call_waits(loop, tcp):
+    """A clock of virtual time counts those that are."""
+    near, far = tcp()
+
+    await exchange(loop, near, far)
+    assert _core.fd_users(loop) == []
+    task = await waiting(loop.sock_recv(near, 100))
+    assert _core.fd_users(loop) == [(near.fileno(), None)]
+    far.send(b"x")
+    await task
 
 
 async def test_a_transport_takes_the_socket(loop, tcp):
