@@ -108,7 +108,7 @@ sdist:
 	$(PY) -m build -s .
 
 wheels:
-	@$(SETUP) python
+	@$(SETUP) build
 	python3 tools/wheels $(ARGS)
 
 # What a version found is in build/conformance; the table tells who is missing.
