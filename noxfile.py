@@ -118,8 +118,10 @@ NOT_FORKED = (
     "-k 'not [asyncio and not fastloop-fork "
     "and not child_leaves_the_parents_run'"
 )
-PYTEST = "python -m pytest -q"
-#: Judges the reports of sanitizers, of which the name follows.
+TESTS = "-m pytest -q"
+PYTEST = f"python {TESTS}"
+#: Judges the reports of sanitizers.  After it come their name, 1 where leaks
+#: count, and words for Python.
 JUDGED = f"python .ci/leaks.py {LOGS}"
 #: Every call of whole scenarios, one after the other.
 SWEEP = "python tests/fault/sweep.py"
@@ -292,7 +294,7 @@ newcomer(
 sanitize(
     "asan",
     "ASan+UBSan, leaks",
-    f"{JUDGED}/asan-report 1 tests/unit tests/behaviour "
+    f"{JUDGED}/asan-report 1 {TESTS} tests/unit tests/behaviour "
     f"tests/fault/test_limits.py tests/fault/test_net_calls.py "
     f"tests/fault/test_slow_systems.py {NOT_SLOW} {NOT_ASYNCIO} "
     "--ignore=tests/behaviour/package/test_metrics_adapters.py",
@@ -353,8 +355,8 @@ stage(
     part="free-threading",
 )
 for name, about, words in (
-    ("0", "half of them", f"{' '.join(THREADED[0::2])} {NOT_FORKED}"),
-    ("1", "half of them", f"{' '.join(THREADED[1::2])} {NOT_FORKED}"),
+    ("0", "half of them", f"{TESTS} {' '.join(THREADED[0::2])} {NOT_FORKED}"),
+    ("1", "half of them", f"{TESTS} {' '.join(THREADED[1::2])} {NOT_FORKED}"),
     ("threads", "drawn calls", f"{THREADS} --seconds 600"),
 ):
     stage(
@@ -383,7 +385,7 @@ sanitize(
     "ASan+UBSan, ends and faults",
     # At its end CPython frees the states of daemon threads while those still
     # let go of the GIL: its own fault.
-    f"{JUDGED}/abrupt-report 0 tests/isolated "
+    f"{JUDGED}/abrupt-report 0 {TESTS} tests/isolated "
     "tests/fault/test_memory.py tests/behaviour/tls/test_tls_key_floods.py "
     "-k 'not [asyncio and not daemon_thread'",
     "sanitizers",

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs our own tests, or a program, under sanitizers and judges their reports.
+"""Runs Python under sanitizers and judges their reports.
 
 CPython keeps memory to its end, and a leak in an application's own objects
 passes through our frames too, because our loop calls the application.  So a
@@ -7,12 +7,12 @@ leak is ours if, from the allocation outwards, a frame of fastloop's comes
 before the bytecode interpreter's.  Any other kind of report is a failure,
 also one of CPython's code.
 
-    leaks.py REPORTS 0|1 PYTEST ARGUMENT...
-    leaks.py REPORTS 0|1 PROGRAM.py ARGUMENT...
+    leaks.py REPORTS 0|1 WORD...
 
+The WORDs are for the interpreter that runs this: a program, or `-m pytest`.
 REPORTS is where reports go, without their ends; with 0, what leaks is not
 judged: what ends an interpreter in the middle of things leaves behind what is
-CPython's.  $VENV is the environment.
+CPython's.
 """
 
 import os
@@ -78,11 +78,8 @@ def run(log: Path, leaks: str, *words: str) -> tuple[int, list, list]:
     """Run it; return its status, the reports and their failures."""
     for old in log.parent.glob(log.name + ".*"):
         old.unlink()
-    python = Path(os.environ.get("VENV", ".venv"), "bin", "python")
-    program = re.search(r"(^|/)(?!test_)\w+\.py$", words[0])
-    pytest = () if program else ("-m", "pytest", "-q")
     code = subprocess.call(
-        [python, *pytest, *words],
+        [sys.executable, *words],
         env={**os.environ, **options(log, leaks == "1")},
     )
     found = sorted(log.parent.glob(log.name + ".*"))
