@@ -19,31 +19,16 @@ import datetime
 import os
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import nox
 
 TOP = Path(__file__).resolve().parent
-CACHE = Path(
-    os.environ.get("FASTLOOP_CACHE") or Path.home() / ".cache" / "fastloop"
-)
-PYTHONS = CACHE / "pythons"
 LOGS = TOP / "build" / "ci"
 
 nox.options.default_venv_backend = "none"
 nox.options.error_on_external_run = False
 
-#: An interpreter that has to be made: the verb of .ci/pythons that makes it,
-#: the folder, and the program in it.
-MADE = {
-    "3.13": ("plain", "3.13", "bin/python3.13"),
-    "3.14t": ("nogil", "3.14t", "bin/python3.14t"),
-    "asan": ("sanitized", "3.13-asan", "bin/python3.13"),
-    "tsan": ("tsan", "3.14-tsan", "bin/python3.14t"),
-}
-#: Those of the Debian tree.
-IN_TREE = ("3.14", "3.14d", "3.15")
 #: What makes the extension another one.
 SWITCHES = ("CC", "FASTLOOP_DEBUG", "FASTLOOP_SANITIZE")
 #: The switches of a part's builds for one Python.
@@ -154,9 +139,9 @@ def stage(
 ) -> None:
     """Define the session NAME of PART, which runs COMMAND, or each of several.
 
-    NEEDS are groups of tools/setup-env, LIMIT is seconds of one test, ENV
-    are more variables.  A first word `python` is the environment's, which
-    all sessions of one Python share.
+    PYTHON is a name of .ci/pythons, NEEDS are groups of tools/setup-env,
+    LIMIT is seconds of one test, ENV are more variables.  A first word
+    `python` is the environment's, which all sessions of one Python share.
     """
     venv = ".venv" if python == "3.11" else f".venv-{python}"
     abi = "3.14t" if python == "tsan" else python
@@ -165,10 +150,8 @@ def stage(
         raise ValueError(f"{name}: {part} builds for {abi} in two ways")
 
     def session(session: nox.Session) -> None:
-        enter, path = interpreter(session, python)
         LOGS.mkdir(parents=True, exist_ok=True)
         variables = {
-            "PYTHON": path,
             "VENV": venv,
             "FASTLOOP_WERROR": "1",
             "PYTEST_TIMEOUT": str(limit),
@@ -181,7 +164,11 @@ def stage(
         def run(words: str) -> None:
             if words.startswith("python "):
                 words = f"{venv}/bin/{words}"
-            session.run(*enter, *shlex.split(words), env=variables)
+            session.run(
+                *(".ci/pythons", "run", python),
+                *shlex.split(words),
+                env=variables,
+            )
 
         # Sessions that run at once share a source tree: only one builds.
         run(f"flock {LOGS}/setup.lock tools/setup-env build {needs}")
@@ -192,33 +179,6 @@ def stage(
     nox.session(session, name=name, tags=[part] if part else [])
 
 
-def interpreter(session: nox.Session, name: str) -> tuple[list[str], str]:
-    """Make an interpreter; return how commands reach it and its path."""
-
-    def make(verb: str, folder: str) -> Path:
-        PYTHONS.mkdir(parents=True, exist_ok=True)
-        path = PYTHONS / folder
-        session.run(".ci/pythons", verb, str(path))
-        return path
-
-    if name in IN_TREE:
-        tree = make("forky", "forky")
-        return [".ci/pythons", "enter", str(tree)], f"python{name}"
-    if name == "i386":
-        tree = make("i386", "i386")
-        return [".ci/pythons", "enter", str(tree), "linux32"], "python3"
-    if name == "3.11":
-        return [], shutil.which("python3.11") or "python3"
-    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    found = sorted(root.glob(f"versions/{name}.*/bin/python{name}"))
-    if found:
-        return [], str(found[-1])
-    if name not in MADE:
-        session.error(f"there is no {name} here: pyenv install {name}")
-    verb, folder, program = MADE[name]
-    return [], str(make(verb, folder) / program)
-
-
 def newcomer(name: str, about: str, command: str, part: str = "") -> None:
     """Define a session that runs COMMAND as the README's reader would.
 
@@ -227,12 +187,7 @@ def newcomer(name: str, about: str, command: str, part: str = "") -> None:
     """
 
     def session(session: nox.Session) -> None:
-        PYTHONS.mkdir(parents=True, exist_ok=True)
-        tree = PYTHONS / "bare"
-        session.run(".ci/pythons", "bare", str(tree))
-        session.run(
-            ".ci/pythons", "newcomer", str(tree), *shlex.split(command)
-        )
+        session.run(".ci/pythons", "newcomer", *shlex.split(command))
 
     session.__doc__ = about
     nox.session(session, name=name, tags=[part] if part else [])
