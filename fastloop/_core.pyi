@@ -344,7 +344,15 @@ def ready_handles(loop: BaseLoop, /) -> list[_AsyncioHandle]: ...
 def scheduled_handles(loop: BaseLoop, /) -> list[TimerHandle]: ...
 def fd_users(
     loop: BaseLoop, /
-) -> list[tuple[int, StreamTransport | DatagramTransport | None]]: ...
+) -> list[
+    tuple[
+        int,
+        Any,
+        Handle | SocketCall[Any] | None,
+        Handle | SocketCall[Any] | None,
+        StreamTransport | DatagramTransport | None,
+    ]
+]: ...
 
 # -- the module --------------------------------------------------------------
 

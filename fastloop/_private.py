@@ -49,22 +49,6 @@ else:
     AsyncioLoop = asyncio.SelectorEventLoop
     LoopPart = object
 
-
-class EmptySelector:
-    """``loop._selector``: has no descriptors, since the core has them.
-
-    asyncio's own transports ask it in their repr().
-    """
-
-    def get_map(self) -> dict[int, Any]:
-        """Return an empty map."""
-        return {}
-
-    def get_key(self, fileobj: object) -> Any:
-        """Raise KeyError, as for a descriptor that is not registered."""
-        raise KeyError(fileobj)
-
-
 #: Raises TypeError for an SSL socket; the core calls it for ``sock_*()``.
 check_ssl_socket = base_events._check_ssl_socket
 #: Takes a transport's protocol's place while a file is sent in blocks.

@@ -23,6 +23,7 @@ from asyncio import base_events, events
 from . import _core, _literals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._environment import disabled_names, variable
+from ._selector import RegisteredDescriptors
 from .connections import Connections
 from .executor import ExecutorCalls
 from .signals import SignalCalls
@@ -99,7 +100,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _timer_cancelled_count = 0
     _ssock: Any = None
     _csock: Any = None
-    _selector: Any = _private.EmptySelector()
     #: Made when it is first started, and kept for its count.
     _watchdog: Watchdog | None = None
     #: Replaced as a whole, because another thread reads it without a lock.
@@ -190,7 +190,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         found = self._python_transports
         if found is None:
             found = self._python_transports = weakref.WeakValueDictionary()
-        for fd, transport in _core.fd_users(self):
+        for fd, _, _, _, transport in _core.fd_users(self):
             # as with asyncio, without those of pipes
             if transport is not None and not hasattr(type(transport), "_pipe"):
                 found[fd] = transport
@@ -204,6 +204,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
         the loop's class by Python methods that need asyncio's queues.
         """
         raise ValueError(f"Can't patch loop of type {type(self)}")
+
+    @functools.cached_property
+    def _selector(self) -> Any:
+        """A read-only view of asyncio's selector: get_map(), get_key()."""
+        return RegisteredDescriptors(self)
 
     @functools.cached_property
     def _watcher(self) -> Any:

@@ -153,39 +153,40 @@ scheduled_handles(PyObject *module, PyObject *object)
     return end_copy(list, code);
 }
 
-/* Append the fd and its transport if anybody uses it.  0, or -1 with
-   MemoryError. */
-static int
-append_user(FlLoop *loop, int fd, PyObject *list)
+/* A reference as it stands, or one to None for NULL. */
+static PyObject *
+or_none(PyObject *object)
 {
-    PyObject *transport;
-    if (!fl_fd_user(loop, fd, &transport)) {
-        return 0;
+    return object == NULL ? Py_NewRef(Py_None) : object;
+}
+
+/* Append the users of one fd, if it has any.  0, 1 if no more fds are used, or
+   -1 with MemoryError. */
+static int
+append_users(FlLoop *loop, int fd, PyObject *list)
+{
+    FlFdRefs refs;
+    FlFdTable *table = &loop->poller->table;
+    fl_fd_table_lock(table);
+    bool is_last = fd >= table->fds_size;
+    PyObject *transport = fl_fd_users(loop, fd, &refs);
+    fl_fd_table_unlock(table);
+    if (refs.reader == NULL && refs.writer == NULL && transport == NULL) {
+        return is_last;
     }
-    if (transport == NULL) {
-        transport = Py_NewRef(Py_None);
-    }
-    PyObject *row = Py_BuildValue("iN", fd, transport);
+    PyObject *row =
+        Py_BuildValue("iNNNN", fd, or_none(refs.object), or_none(refs.reader),
+                      or_none(refs.writer), or_none(transport));
     int code = row == NULL ? -1 : PyList_Append(list, row);
     Py_XDECREF(row);
     return code;
 }
 
-/* How many fds the table has room for.  Any thread. */
-static int
-fds_size(FlLoop *loop)
-{
-    FlFdTable *table = &loop->poller->table;
-    fl_fd_table_lock(table);
-    int size = table->fds_size;
-    fl_fd_table_unlock(table);
-    return size;
-}
-
 static const char fd_users_doc[] =
     "fd_users(loop, /)\n--\n\n"
-    "Return (descriptor, transport) for each descriptor that is used: by a\n"
-    "transport, or with None by add_reader, add_writer or a sock_ call.";
+    "Return a tuple for each descriptor that is used: the descriptor, the\n"
+    "object that add_reader or add_writer got (None: it was an int), reader,\n"
+    "writer, transport.";
 
 static PyObject *
 fd_users(PyObject *module, PyObject *object)
@@ -193,9 +194,8 @@ fd_users(PyObject *module, PyObject *object)
     FlLoop *loop = loop_of(module, object);
     PyObject *list = loop == NULL ? NULL : PyList_New(0);
     int code = list == NULL ? -1 : 0;
-    int size = list == NULL ? 0 : fds_size(loop);
-    for (int fd = 0; code == 0 && fd < size; fd++) {
-        code = append_user(loop, fd, list);
+    for (int fd = 0; code == 0; fd++) {
+        code = append_users(loop, fd, list);
     }
     return end_copy(list, code);
 }

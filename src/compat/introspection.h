@@ -1,8 +1,8 @@
 /* Views of the loop's private state, which applications read by asyncio's
-   names: _ready, _scheduled and _transports.
+   names: _ready, _scheduled, _transports, and the map of _selector.
 
-   Each view is a copy, made when it is requested.  fastloop.Loop (loop.py)
-   returns them under those names. */
+   Each view is a copy, made when it is requested.  fastloop.Loop (loop.py) and
+   _selector.py return them under those names. */
 #ifndef FL_COMPAT_INTROSPECTION_H
 #define FL_COMPAT_INTROSPECTION_H
 

@@ -43,13 +43,6 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-/* What the application registered for an fd. */
-typedef struct {
-    PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
-    PyObject *writer;
-    PyObject *object; /* the file object as it was passed; NULL for an int */
-} FlFdRefs;
-
 /* A user-owned fd: the registration of add_reader, add_writer or a sock_*
    call, with what it refers to. */
 typedef struct {
@@ -153,20 +146,22 @@ fl_fd_evict(FlLoop *loop, int fd)
     return code < 0 ? code : 1;
 }
 
-bool
-fl_fd_user(const FlLoop *loop, int fd, PyObject **transport)
+PyObject *
+fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
 {
+    *refs = (FlFdRefs){NULL, NULL, NULL};
     FlFdTable *table = &loop->poller->table;
     fl_fd_table_lock(table);
     const FlUserFd *user_fd = user_fd_at(loop, fd);
-    FlOpenTransport *open_transport = transport_at(loop, fd);
     /* A persistent registration may have no waiter. */
-    bool is_wanted = user_fd != NULL && user_fd_wanted(user_fd) != 0;
+    if (user_fd != NULL && user_fd_wanted(user_fd) != 0) {
+        refs->reader = Py_XNewRef(user_fd->refs.reader);
+        refs->writer = Py_XNewRef(user_fd->refs.writer);
+        refs->object = Py_XNewRef(user_fd->refs.object);
+    }
+    FlOpenTransport *transport = transport_at(loop, fd);
     fl_fd_table_unlock(table);
-    *transport = open_transport == NULL
-                     ? NULL
-                     : fl_open_transport_object(open_transport);
-    return is_wanted || open_transport != NULL;
+    return transport == NULL ? NULL : fl_open_transport_object(transport);
 }
 
 /* --- running ------------------------------------------------------------- */

@@ -14,6 +14,13 @@
 #include "core/registration.h"
 #include "py/compat.h"
 
+/* What the application registered for an fd. */
+typedef struct {
+    PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
+    PyObject *writer;
+    PyObject *object; /* the file object as it was passed; NULL for an int */
+} FlFdRefs;
+
 /* Close the user-owned registration of an fd, or the lowest one if fd is -1,
    and drop its callbacks.  Handles are cancelled, unless the loop is closed.
    Whether there was a registration, which may have been idle.  Runs
@@ -46,9 +53,9 @@ int fl_fd_named_by(FlLoop *loop, const PyObject *object);
    one does until it ends, unless it `may_close`.  0 or -1.  May run Python. */
 int fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close);
 
-/* Whether an fd has a user: a callback of the application, or a transport, to
-   which *transport then is a new reference; it is NULL otherwise. */
-bool fl_fd_user(const FlLoop *loop, int fd, PyObject **transport);
+/* The transport that uses an fd, a new reference, or NULL; and in *refs new
+   references to what the application registered for it. */
+PyObject *fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs);
 
 /* Call args[0](*args[1:]) when the fd is ready for `event`, as _add_reader and
    _add_writer do.  `object` is what names the fd, any int if nothing does;

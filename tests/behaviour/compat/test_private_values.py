@@ -7,6 +7,7 @@ functions and classes into asyncio; asyncio's loop is the measure.
 import asyncio
 import contextvars
 import gc
+import selectors
 import signal
 import socket
 
@@ -88,6 +89,30 @@ def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):
     iterate()
     assert seen == [0, 2, 4]
     assert not loop._ready
+
+
+def test_the_selectors_map_shows_registrations(loop, pair):
+    left, right = pair
+    number = left.fileno()
+    loop.add_reader(number, nothing, 1)
+    loop.add_writer(right, nothing, 2)
+    found = loop._selector.get_map()[number]
+    assert (found.fileobj, found.fd) == (number, number)
+    assert found.events == selectors.EVENT_READ
+    assert (found.data[0]._args, found.data[1]) == ((1,), None)
+    found = loop._selector.get_key(right)
+    assert (found.fileobj, found.fd) == (right, right.fileno())
+    assert found.events == selectors.EVENT_WRITE
+    assert found.data[1]._args == (2,)
+    loop.add_reader(right, nothing)
+    both = selectors.EVENT_READ | selectors.EVENT_WRITE
+    assert loop._selector.get_key(right).events == both
+    loop.remove_reader(number)
+    loop.remove_reader(right)
+    loop.remove_writer(right)
+    assert number not in loop._selector.get_map()
+    with pytest.raises(KeyError):
+        loop._selector.get_key(right)
 
 
 def test_a_closed_loop_has_nothing(loop_factory):

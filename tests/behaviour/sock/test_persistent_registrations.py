@@ -20,8 +20,6 @@ from net_helpers import (
 )
 from patience import PATIENCE
 
-from fastloop import _core
-
 
 @pytest.fixture
 def tcp():
@@ -87,15 +85,15 @@ async def test_others_may_read_between_two_calls(loop, tcp):
             assert await loop.sock_recv(near, 100) == b"cd"
 
 
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-async def test_a_descriptor_is_used_while_a_call_waits(loop, tcp):
-    """A clock of virtual time counts those that are."""
+async def test_a_waiting_call_is_seen_in_the_selector(loop, tcp):
     near, far = tcp()
 
     await exchange(loop, near, far)
-    assert _core.fd_users(loop) == []
+    assert near.fileno() not in loop._selector.get_map()
     task = await waiting(loop.sock_recv(near, 100))
-    assert _core.fd_users(loop) == [(near.fileno(), None)]
+    reader, writer = loop._selector.get_map()[near.fileno()].data
+    assert isinstance(reader, asyncio.Handle)
+    assert writer is None
     far.send(b"x")
     await task
 
