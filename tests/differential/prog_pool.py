@@ -27,10 +27,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from prog_peer import PATIENCE
+
 import fastloop
 
-#: Seconds after which a worker that says nothing has hung.
-SILENCE = 30.0
+#: Seconds after which a worker that says nothing has hung; a program that
+#: hangs ends before (prog_world.HANG).
+SILENCE = 22.0 + 4 * PATIENCE
 #: Programs of a worker, before another one takes over.
 LIFE = 400
 

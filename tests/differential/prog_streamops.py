@@ -359,6 +359,7 @@ class StreamOps:
         link.busy = True
         at = link.peer.to_b + link.written
         link.written += count
+        seen = link.received, link.eof
         with open(BLOCK_FILE, "rb", opener=open_high) as file:
             self.files.append(file.fileno())
             try:
@@ -371,6 +372,8 @@ class StreamOps:
                 # What is written from now on is behind a hole.
                 if self.leaving:
                     link.mark("sendfile until the peer reads")
+                if seen != (link.peer.wanted, link.peer.broken == "ended"):
+                    link.mark("read during a sendfile")
                 link.rough = link.peer.outside = True
                 raise
             finally:

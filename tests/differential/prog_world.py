@@ -37,7 +37,7 @@ from prog_taskops import TaskOps
 from prog_transportops import TransportOps
 
 #: Seconds after which a program hangs.
-HANG = 8.0
+HANG = 4 * PATIENCE
 
 
 class Hung(SystemExit):
