@@ -9,6 +9,8 @@ SETUP = VENV=$(VENV) $(TURN) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=
+# Processes of tests; `make test WORKERS=` has none besides pytest's own.
+WORKERS ?= -n 2
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
@@ -46,14 +48,14 @@ race:
 
 test:
 	@$(SETUP) build test interop
-	$(PY) -m pytest --ignore=tests/lint $(ARGS)
+	$(PY) -m pytest --ignore=tests/lint $(WORKERS) $(ARGS)
 
 build:
 	@$(SETUP) build
 
 unit:
 	@$(SETUP) build test
-	$(PY) -m pytest $(OWN_TESTS) $(ARGS)
+	$(PY) -m pytest $(OWN_TESTS) $(WORKERS) $(ARGS)
 
 debug:
 	@FASTLOOP_DEBUG=1 $(SETUP) build test
