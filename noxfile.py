@@ -75,6 +75,12 @@ NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
 --ignore=tests/behaviour/tls/test_tls_key_floods.py
 --ignore=tests/fault/test_scenarios.py"""
+#: What is done in Python, or takes much of a sanitizer's time for few lines of
+#: C: asyncio's TLS on our transports, metrics seen from outside, slow polls.
+IN_PYTHON = (
+    "no-native or test_top or test_metrics_socket or test_switched_off "
+    "or test_slow_systems"
+)
 #: Without a GIL the GC visits all objects, also those of tests that have not
 #: run yet: two processes take half the time of one.
 NETWORK = "tests/behaviour/tls tests/behaviour/transport"
@@ -244,14 +250,15 @@ def conformance(python: str, part: str = "") -> None:
 newcomer(
     "readme",
     "make test on a new Debian",
-    f"make test ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
+    "make test WORKERS= "
+    f"ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
 )
 sanitize(
     "asan",
     "ASan+UBSan, leaks",
     f"{JUDGED}/asan-report 1 {TESTS} tests/unit tests/behaviour "
-    f"tests/fault/test_limits.py tests/fault/test_net_calls.py "
-    f"tests/fault/test_slow_systems.py {NOT_SLOW} {NOT_ASYNCIO} "
+    f"tests/fault/test_limits.py tests/fault/test_net_calls.py {NOT_SLOW} "
+    f"-k 'not [asyncio and not ({IN_PYTHON})' "
     "--ignore=tests/behaviour/package/test_metrics_adapters.py",
 )
 stage(
@@ -259,7 +266,8 @@ stage(
     "what threads may meet",
     [
         f"{PYTEST} tests/unit {NETWORK} {WITHOUT_GIL} {MANY_LOOPS} "
-        f"{NOT_SLOW} {NOT_ASYNCIO}",
+        f"{NOT_SLOW} --ignore=tests/unit/test_tls_programs.py "
+        "-k 'not [asyncio and not no-native'",
         f"python {THREADS} --seconds 60 --seed 20250101",
     ],
     "3.14t",
@@ -343,6 +351,13 @@ sanitize(
     f"{JUDGED}/abrupt-report 0 {TESTS} tests/isolated "
     "tests/fault/test_memory.py tests/behaviour/tls/test_tls_key_floods.py "
     "-k 'not [asyncio and not daemon_thread'",
+    "sanitizers",
+)
+sanitize(
+    "asan-python",
+    "ASan+UBSan, what is in Python",
+    f"{JUDGED}/python-report 1 {TESTS} tests/behaviour "
+    f"tests/fault/test_slow_systems.py -k 'not [asyncio and ({IN_PYTHON})'",
     "sanitizers",
 )
 sanitize(
