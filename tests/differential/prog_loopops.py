@@ -103,10 +103,9 @@ class LoopOps:
         self.tapes.append(helper(40).submit(call))
 
     def op_executor(self, ops: list[Any]) -> None:
-        """Have a worker's result call back.
+        """Have a worker's result call back, but not in the call itself.
 
-        The job outlasts the call: asyncio's future of a job that is done
-        within the call is done too from 3.14 on, an iteration early.
+        asyncio's future of a job done by then is done too from 3.14 on.
         """
         self.executed = True
         called = threading.Event()

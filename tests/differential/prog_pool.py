@@ -31,8 +31,7 @@ from prog_peer import PATIENCE
 
 import fastloop
 
-#: Seconds after which a worker that says nothing has hung; a program that
-#: hangs ends before (prog_world.HANG).
+#: Seconds after which a worker that says nothing has hung: over HANG.
 SILENCE = 22.0 + 4 * PATIENCE
 #: Programs of a worker, before another one takes over.
 LIFE = 400

@@ -42,34 +42,30 @@ def judge_at_worst(program: Program) -> prog_judge.Verdict:
     return prog_judge.judge(program, traces=False)
 
 
-def verdict(program: Program, judge: Judge) -> tuple[str, str]:
+def verdict(program: Program, judge: Judge) -> prog_pool.Result:
     """Judge a program in a process of its own."""
-    result = prog_pool.run_one(lambda _: judge(program))
-    return result.kind, result.text
+    return prog_pool.run_one(lambda _: judge(program))
 
 
-def signature(kind: str, text: str) -> str:
+def signature(result: prog_pool.Result) -> str:
     """Return what findings of one kind have in common."""
-    if kind == "crash":
-        lines = text.splitlines()
-        return f"crash {lines[0] if lines else ''}"
-    return f"{kind} {prog_judge.kind_of(text)}"
+    if result.kind == "crash":
+        return f"crash {result.text.partition(chr(10))[0]}"
+    return f"{result.kind} {prog_judge.kind_of(result.text)}"
 
 
-def same(kind: str, text: str, got: tuple[str, str]) -> bool:
-    return got[0] == kind and (
-        signature(*got) == signature(kind, text) or kind == "trace"
+def same(one: prog_pool.Result, other: prog_pool.Result) -> bool:
+    return one.kind == other.kind and (
+        signature(one) == signature(other) or one.kind == "trace"
     )
 
 
 def shrunk(
-    program: Program, judge: Judge, kind: str, text: str, seconds: float
+    program: Program, judge: Judge, found: prog_pool.Result, seconds: float
 ) -> Program:
     """Return a small program that has the finding of a large one."""
     return prog_judge.shrink(
-        program,
-        lambda program: same(kind, text, verdict(program, judge)),
-        seconds,
+        program, lambda less: same(found, verdict(less, judge)), seconds
     )
 
 
@@ -106,10 +102,10 @@ def main() -> int:
     args = parser.parse_args()
     draw = SOURCES[args.source]
     if args.show is not None:
-        program = draw(args.show)
-        print(program)
-        print(*verdict(program, prog_judge.judge))
+        result = verdict(draw(args.show), prog_judge.judge)
+        print(draw(args.show), result.kind, result.text, sep="\n")
         return 0
+    sys.stdout.reconfigure(line_buffering=True)
     begin = time.monotonic()
     if args.source == "corpus":
         args.seed, args.programs = 0, len(prog_corpus.kept())
@@ -128,13 +124,12 @@ def main() -> int:
         total += 1
         if not result.kind:
             continue
+        # Those of a machine that does other work are not seen again.
         hung = result.text.startswith("says nothing")
-        if result.kind in ("invariant", "trace") or hung:
-            # Those of a machine that does other work are not seen again.
-            again = verdict(draw(result.seed), judge)
-            if not same(result.kind, result.text, again):
-                result.kind = "once"
-        name = signature(result.kind, result.text)
+        again = result.kind in ("invariant", "trace") or hung
+        if again and not same(result, verdict(draw(result.seed), judge)):
+            result.kind = "once"
+        name = signature(result)
         counts[name] += 1
         if result.kind not in FAILING:
             continue
@@ -142,16 +137,8 @@ def main() -> int:
         print(f"--- seed {result.seed}, program {total}: {name[:300]}")
         if counts[name] == 1:
             print(result.text[:1500])
-        if args.shrink and counts[name] == 1:
-            least = shrunk(
-                draw(result.seed),
-                judge,
-                result.kind,
-                result.text,
-                args.shrink,
-            )
-            print(least)
-        sys.stdout.flush()
+            if args.shrink:
+                print(shrunk(draw(result.seed), judge, result, args.shrink))
     seconds = time.monotonic() - begin
     print()
     for name, count in counts.most_common():
