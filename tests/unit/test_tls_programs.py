@@ -15,7 +15,7 @@ import pytest
 
 FUZZ = Path(__file__).parent.parent / "fuzz"
 CORPUS = (FUZZ / "corpus" / "tls.txt").read_text().split()
-BLOCKS, PROGRAMS = 12, 100
+BLOCKS, PROGRAMS = 4, 100
 #: How often a step is: what spoils a record or ends a connection is rare, else
 #: most programs end at once; writes are often.
 WEIGHTS = [

@@ -23,7 +23,7 @@ from net_helpers import (
     iterations,
     pattern,
 )
-from tls_ends import InnerPeer, contexts, echo, every_side, start_tls
+from tls_ends import InnerPeer, contexts, echo, start_tls
 
 #: What waits to be sent in a TLS transport and the one below it, at most.
 BOUND = 512 * KIB
@@ -96,7 +96,7 @@ def key_flood(c):
 
 
 @pytest.mark.native_tls
-@every_side
+@one_side
 @pytest.mark.parametrize("closing", ["not at all", "after", "before"])
 async def test_a_peer_that_takes_no_answer_is_not_read(
     settled_pair, side, closing
