@@ -287,8 +287,8 @@ stage(
 )
 stage(
     "3.11-programs",
-    "the corpus, 2,000 programs",
-    [CORPUS, f"{PROGRAMS} --from mixed --programs 2000 --seed 20250101"],
+    "the corpus, 1,000 programs",
+    [CORPUS, f"{PROGRAMS} --from mixed --programs 1000 --seed 20250101"],
     needs="test lint",
 )
 sanitize("asan-programs", "the corpus, ASan+UBSan", CORPUS)
