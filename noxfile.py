@@ -70,11 +70,14 @@ COUNTED_TODAY = " ".join(
 NOT_ASYNCIO = "-k 'not [asyncio'"
 #: Leaves out what takes long and seldom differs between versions: commands and
 #: pytest's plugins, which start hundreds of processes, floods of keys, whole
-#: scenarios.  `readme` runs them, and on other versions the gate.
+#: scenarios, each failing call on both loops, what judges drawn programs.
+#: `readme` runs them, and on other versions the gate.
 NOT_SLOW = """--ignore=tests/behaviour/cli
 --ignore-glob=tests/behaviour/package/test_pytest_*.py
 --ignore=tests/behaviour/tls/test_tls_key_floods.py
---ignore=tests/fault/test_scenarios.py"""
+--ignore=tests/fault/test_scenarios.py
+--ignore=tests/fault/test_same_errors.py
+--ignore=tests/differential/test_programs.py"""
 #: What is done in Python, or takes much of a sanitizer's time for few lines of
 #: C: asyncio's TLS on our transports, metrics seen from outside, slow polls.
 IN_PYTHON = (
