@@ -177,7 +177,7 @@ async def test_a_cancelled_one_leaves_the_position(loop, file_of):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert other.tell() == 0
+    assert (other.tell(), transport.is_reading()) == (0, True)
     transport.abort()
     await protocol.wait_lost()
     peer.close()
