@@ -357,9 +357,11 @@ class StreamOps:
         elif link.readers:
             link.mark("read during a sendfile")
         link.busy = True
-        at = link.peer.to_b + link.written
+        peer = link.peer
+        at = peer.to_b + link.written
         link.written += count
-        seen = link.received, link.eof
+        calls = link.kind in ("plain", "buffered")
+        seen = (link.received, link.eof) if calls else None
         with open(BLOCK_FILE, "rb", opener=open_high) as file:
             self.files.append(file.fileno())
             try:
@@ -368,13 +370,15 @@ class StreamOps:
                 else:
                     await self.loop.sendfile(transport, file, at, count)
                     await self.until_room(link)
-            except BaseException:
+            except BaseException as exc:
                 # What is written from now on is behind a hole.
                 if self.leaving:
                     link.mark("sendfile until the peer reads")
-                if seen != (link.peer.wanted, link.peer.broken == "ended"):
+                cancelled = isinstance(exc, asyncio.CancelledError)
+                ended = peer.gone or peer.broken == "ended"
+                if cancelled and seen not in (None, (peer.wanted, ended)):
                     link.mark("read during a sendfile")
-                link.rough = link.peer.outside = True
+                link.rough = peer.outside = True
                 raise
             finally:
                 self.files.remove(file.fileno())

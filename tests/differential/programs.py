@@ -102,8 +102,9 @@ def main() -> int:
     args = parser.parse_args()
     draw = SOURCES[args.source]
     if args.show is not None:
+        print(draw(args.show), flush=True)
         result = verdict(draw(args.show), prog_judge.judge)
-        print(draw(args.show), result.kind, result.text, sep="\n")
+        print(result.kind, result.text)
         return 0
     sys.stdout.reconfigure(line_buffering=True)
     begin = time.monotonic()

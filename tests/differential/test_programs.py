@@ -123,7 +123,7 @@ def test_a_difference_of_the_traces_is_found(monkeypatch):
     program = Program([], [(-1, calls)])
     check(program)
     monkeypatch.setattr(fastloop, "new_event_loop", LastFirst)
-    result = prog_pool.run_one(lambda _: prog_judge.judge(program))
+    result = prog_pool.run_one(lambda _: prog_judge.judge(program, True))
     assert result.kind == "trace"
 
 
