@@ -478,7 +478,14 @@ stage(
     part="publish",
     NO_MKDOCS_2_WARNING="1",
 )
-newcomer("readme-bench", "make bench on a new Debian", "make bench", "publish")
+# As they are typed; `readme` has the tests one by one, to look twice at some.
+for one in ("bench", "test"):
+    newcomer(
+        f"readme-{one}",
+        f"make {one} on a new Debian",
+        f"make {one}",
+        "publish",
+    )
 stage(
     "wheels",
     "each on a system without libuv",
