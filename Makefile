@@ -9,8 +9,8 @@ SETUP = VENV=$(VENV) $(TURN) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=
-# Processes of tests; `make test WORKERS=` has none besides pytest's own.
-WORKERS ?= -n 2
+# Two processes of tests; pdb needs one: make unit WORKERS= ARGS=--pdb
+WORKERS = -n 2
 PYTHON_PARTS = fastloop tests benchmarks tools .ci noxfile.py setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
@@ -25,7 +25,8 @@ help:
 	@echo "make unit      the suite without the real programs, the quick part"
 	@echo "make conformance  CPython's own tests of asyncio, on each version"
 	@echo "make debug     build with asserts and -O0 -g3, then unit and behaviour"
-	@echo "make sanitize  unit, behaviour, part of fault under ASan and UBSan"
+	@echo "make sanitize  unit, behaviour, part of fault under ASan and UBSan;"
+	@echo "               what is in Python: .ci/run --only asan-python"
 	@echo "make soak      10,000 connections on one loop for half an hour"
 	@echo "make fuzz      the fuzzers of tests/fuzz, two minutes each"
 	@echo "make mutants   change the C in places: which changes no test notices"
