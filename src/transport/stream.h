@@ -35,6 +35,7 @@
 
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
 #include "transport/transport.h"
@@ -190,10 +191,14 @@ fl_stream_flush_if_corked(FlStream *self)
 /* 0, or -1 with RuntimeError if the loop is closed: it will not send what is
    queued, nor report that the stream is lost. */
 static inline int
-fl_stream_check_loop(const FlStream *self)
+fl_stream_check_loop(FlStream *self)
 {
-    /* Without a loop the stream has ended. */
-    return self->loop == NULL ? 0 : fl_loop_check_open(self->loop);
+    /* Without a loop the stream has ended.  The loop may have begun to run
+       during a call by another thread, and may be ending it now. */
+    FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
+    int code = loop == NULL ? 0 : fl_loop_check_open(loop);
+    Py_XDECREF(loop);
+    return code;
 }
 
 /* Update the metric bytes_waiting by the change of this stream's queue. */

@@ -99,34 +99,24 @@ stream_is_closing(FlTransport *self)
     return fl_stream_is_closing(STREAM(self));
 }
 
-/* Does nothing on a closing transport or when already in that state, as
-   asyncio. */
+/* Pause or resume a stream that is not closing.  0 or -1. */
 static int
-stream_set_paused(FlTransport *transport, bool paused)
+change_paused(FlStream *self, bool paused)
 {
-    FlStream *self = STREAM(transport);
-    if (fl_stream_is_closing(self) || self->paused == paused) {
-        return 0;
-    }
     /* Set before the loop is checked, as in asyncio: is_reading() reports the
        new state even if this raises. */
     self->paused = paused;
-    if (!paused && fl_loop_check_open(self->loop) < 0) {
-        return -1;
-    }
     if (!paused) {
+        if (fl_loop_check_open(self->loop) < 0) {
+            return -1;
+        }
         self->loop->polls.skips_left =
             0; /* it may be ready already: poll next */
-    }
-    int code;
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    if (!paused) {
         /* As in asyncio, EOF is delivered again: start_tls resumes with
            another protocol, whose handshake must learn of it. */
         self->read_eof = false;
     }
-    code = fl_stream_update_registration(self);
-    Py_END_CRITICAL_SECTION();
+    int code = fl_stream_update_registration(self);
     if (code < 0) {
         return fl_raise_errno(code);
     }
@@ -142,6 +132,22 @@ stream_set_paused(FlTransport *transport, bool paused)
     return !paused && Py_IS_TYPE(self, self->state->datagram_type)
                ? fl_datagram_deliver_later(FL_DATAGRAM(self))
                : 0;
+}
+
+/* Does nothing on a closing transport or when already in that state, as
+   asyncio. */
+static int
+stream_set_paused(FlTransport *transport, bool paused)
+{
+    FlStream *self = STREAM(transport);
+    int code = 0;
+    /* Another thread may be writing, or be ending it. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    if (!fl_stream_is_closing(self) && self->paused != paused) {
+        code = change_paused(self, paused);
+    }
+    Py_END_CRITICAL_SECTION();
+    return code;
 }
 
 static bool
