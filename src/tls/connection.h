@@ -141,8 +141,7 @@ typedef struct {
 struct FlTlsTransport {
     FL_TRANSPORT_HEAD(unused1, unused2, unused3, unused4)
     FlTls *connection;
-    FL_ATOMIC uint64_t read_high_bytes;
-    uint64_t read_low_bytes;
+    FlWaterMark read_high_bytes, read_low_bytes;
     FL_ATOMIC bool closed;
 };
 

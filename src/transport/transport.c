@@ -324,16 +324,15 @@ fl_transport_true(PyObject *Py_UNUSED(self), void *Py_UNUSED(ignored))
 PyObject *
 fl_water_mark_get(PyObject *owner, void *offset)
 {
-    const FL_ATOMIC uint64_t *mark =
-        (const FL_ATOMIC uint64_t *)((char *)owner + (size_t)offset);
+    const FlWaterMark *mark =
+        (const FlWaterMark *)((char *)owner + (size_t)offset);
     return PyLong_FromUnsignedLongLong(*mark);
 }
 
 int
 fl_water_mark_set(PyObject *owner, PyObject *value, void *offset)
 {
-    FL_ATOMIC uint64_t *mark =
-        (FL_ATOMIC uint64_t *)((char *)owner + (size_t)offset);
+    FlWaterMark *mark = (FlWaterMark *)((char *)owner + (size_t)offset);
     if (value == NULL) {
         PyErr_SetString(PyExc_AttributeError, "a water mark is a number");
         return -1;

@@ -58,6 +58,9 @@ typedef struct {
     int (*control_writing)(FlTransport *self);
 } FlTransportOps;
 
+/* A number of bytes that any thread may set (fl_water_mark_set). */
+typedef FL_ATOMIC uint64_t FlWaterMark;
+
 /* The slots of asyncio's base class come first, in its layout: _extra, then
    the four of _FlowControlMixin.  Our attributes hide those four, so each type
    stores objects of its own in them, to which it gives names here.  The
@@ -78,8 +81,7 @@ typedef struct {
     const FlTransportOps *ops;                           \
     FlState *state;                                      \
     FlLoop *loop; /* a stream that is CLOSED has none */ \
-    FL_ATOMIC uint64_t high_water_bytes;                 \
-    FL_ATOMIC uint64_t low_water_bytes;                  \
+    FlWaterMark high_water_bytes, low_water_bytes;       \
     bool protocol_paused; /* pause_writing was the last call */
 
 struct FlTransport {
@@ -152,9 +154,9 @@ PyTypeObject *fl_transport_type_new(PyObject *module, const char *name,
 int fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
                                 PyMemberDef *members, PyGetSetDef *getset);
 
-/* The getter and setter of a water mark, an FL_ATOMIC uint64_t at this offset
-   of the object.  As in asyncio it may be set to any number; one above
-   INT64_MAX, which no buffer reaches, becomes that. */
+/* The getter and setter of a water mark at this offset of the object.  As in
+   asyncio it may be set to any number; one above INT64_MAX, which no buffer
+   reaches, becomes that. */
 PyObject *fl_water_mark_get(PyObject *owner, void *offset);
 int fl_water_mark_set(PyObject *owner, PyObject *value, void *offset);
 
