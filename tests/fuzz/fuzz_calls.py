@@ -475,6 +475,7 @@ _FITTING: dict[str, Callable[[Case], Any]] = {
     "context": lambda case: contextvars.copy_context(),
     "delay": lambda case: case.tape.byte() / 1e5,
     "exc": lambda case: ValueError(),
+    "name": lambda case: case.tape.pick(("socket", "cipher", "peername")),
     "list_of_data": lambda case: [case.data() for _ in range(3)],
     "protocol": lambda case: OddProtocol(case),
     "protocol_factory": lambda case: lambda: OddBuffered(case),

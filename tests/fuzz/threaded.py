@@ -173,8 +173,11 @@ class Worker(fuzz_calls.Case):
     def step(self) -> None:
         """Call a method or read an attribute; any exception is right."""
         try:
-            if self.tape.byte() % 4:
+            kind = self.tape.byte() % 16
+            if kind > 4:
                 self.call()
+            elif kind == 4:
+                self.loop.slow_callback_duration = self.tape.byte() / 1e4
             else:
                 thing = self.thing()
                 name = self.tape.pick(dir(type(thing)))
