@@ -90,9 +90,9 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     }
     fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
     fl_field_set(self, &self->empty_waiter, waits ? value : NULL);
-    self->awaits_room = waits;
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    self->awaits_room = waits;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_raise_errno(code) : 0;

@@ -7,6 +7,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 
 int
@@ -44,13 +45,15 @@ fl_debug_note_source(FlLoop *loop, FlHandle *handle)
 }
 
 void
-fl_debug_note_stack(FlLoop *loop, PyObject **stack)
+fl_debug_note_stack(FlLoop *loop, void *owner, PyObject **field)
 {
     /* Python code must not be called while an exception is set. */
     PyObject *exc = PyErr_GetRaisedException();
-    Py_XSETREF(*stack, PyObject_CallNoArgs(loop->state->extract_stack));
-    if (*stack == NULL) {
+    PyObject *stack = PyObject_CallNoArgs(loop->state->extract_stack);
+    if (stack == NULL) {
         fl_thread_queue_pass_exception_anythread(loop, (PyObject *)loop);
     }
+    fl_field_set(owner, field, stack);
+    Py_XDECREF(stack);
     fl_error_restore(exc);
 }

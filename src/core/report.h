@@ -17,7 +17,7 @@ struct FlLoop;
 typedef struct {
     int64_t since_ns;   /* when it began; 0: it is not timed */
     PyObject *callback; /* owned: that of loop->current_handle, or itself */
-    double slow_s;      /* loop.slow_callback_duration */
+    FL_ATOMIC double slow_s; /* loop.slow_callback_duration */
 } FlTiming;
 
 /* Report the raised exception: call loop.method(exc, first, ...) as in an

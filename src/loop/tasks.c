@@ -198,10 +198,12 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     }
     FlState *state = loop->state;
     Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    /* Only compared: another thread may be replacing and freeing it. */
+    PyObject *factory = __atomic_load_n(&loop->task_factory, __ATOMIC_RELAXED);
     /* A wrong number of arguments, too: asyncio raises its own error. */
     if (nargs != 1 || loop->debug
         || !accepts_keywords(state, kwnames, keywords)
-        || (loop->task_factory != NULL && loop->task_factory != Py_None))
+        || (factory != NULL && factory != Py_None))
     {
         return create_by_asyncio(loop, args, nargs, kwnames);
     }

@@ -344,7 +344,7 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
     (void)fl_stream_update_registration(self); /* it wants nothing now */
     PyObject *argument = exc == NULL ? Py_None : exc;
     if (self->loop->debug) {
-        fl_debug_note_stack(self->loop, &self->queued_by);
+        fl_debug_note_stack(self->loop, self, &self->queued_by);
     }
     if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
                          argument, self->context)
@@ -569,16 +569,17 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
 }
 
 /* Invariant 9: sock, context and loop stay, as methods that are called after
-   this may use them. */
+   this may use them.  Without a GIL another thread may be closing the loop,
+   and so abandon the stream now. */
 int
 fl_stream_clear(FlStream *self)
 {
-    Py_CLEAR(self->extra);
-    Py_CLEAR(self->protocol.object);
-    Py_CLEAR(self->server);
-    Py_CLEAR(self->waiter);
-    Py_CLEAR(self->empty_waiter);
-    Py_CLEAR(self->queued_by);
+    fl_field_set(self, &self->extra, NULL);
+    fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
+    fl_field_set(self, &self->server, NULL);
+    fl_field_set(self, &self->waiter, NULL);
+    fl_field_set(self, &self->empty_waiter, NULL);
+    fl_field_set(self, &self->queued_by, NULL);
     fl_clear_dict(self);
     return 0;
 }

@@ -175,9 +175,9 @@ fl_stream_handle_eof(FlStream *self)
     }
     /* The protocol may go on writing.  Reading ends: a level-triggered
        registration would report the EOF in every iteration. */
-    self->read_eof = true;
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    self->read_eof = true;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;

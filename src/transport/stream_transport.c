@@ -294,11 +294,15 @@ run_connection_made(FlLoop *loop, PyObject *subject,
     }
     PyObject *exc = NULL;
     fl_protocol_before_made(self->state, &protocol);
-    if (fl_call_method(protocol.object, name, subject) < 0
-        && fl_loop_report_call(loop, protocol.object, name, subject,
-                               self->queued_by)
-               < 0)
-    {
+    int code = fl_call_method(protocol.object, name, subject);
+    if (code < 0) {
+        /* A reference: a write by another thread may fail, and replace it. */
+        PyObject *source = fl_field_get(self, &self->queued_by);
+        code =
+            fl_loop_report_call(loop, protocol.object, name, subject, source);
+        Py_XDECREF(source);
+    }
+    if (code < 0) {
         exc = PyErr_GetRaisedException(); /* ends the run, afterwards */
     }
     Py_DECREF(protocol.object);
@@ -405,7 +409,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         fl_count_add(&loop->open_connections, 1);
     }
     if (loop->debug) {
-        fl_debug_note_stack(loop, &self->queued_by);
+        fl_debug_note_stack(loop, self, &self->queued_by);
     }
     return 0;
 }

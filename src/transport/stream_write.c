@@ -572,16 +572,17 @@ fl_stream_write_ready(FlStream *self)
         return 0;
     }
     int code;
-    Py_BEGIN_CRITICAL_SECTION(self);
+    bool resumes;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     code = prepare_send(self);
     code = code > 0 ? drain_queue(self) : code;
+    resumes = !self->kind->resumes_when_empty
+              || fl_write_queue_is_empty(&self->write_queue);
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
         write_failed(self, code);
         return 0;
     }
-    bool resumes = !self->kind->resumes_when_empty
-                   || fl_write_queue_is_empty(&self->write_queue);
     if (resumes && fl_flow_check(self, false) < 0) {
         return -1;
     }

@@ -82,7 +82,7 @@ typedef FL_ATOMIC uint64_t FlWaterMark;
     FlState *state;                                      \
     FlLoop *loop; /* a stream that is CLOSED has none */ \
     FlWaterMark high_water_bytes, low_water_bytes;       \
-    bool protocol_paused; /* pause_writing was the last call */
+    FL_ATOMIC bool protocol_paused; /* pause_writing was the last call */
 
 struct FlTransport {
     FL_TRANSPORT_HEAD(slot1, slot2, slot3, slot4)

@@ -16,9 +16,10 @@
 void
 fl_write_queue_init(FlWriteQueue *write_queue)
 {
-    memset(write_queue, 0, sizeof(*write_queue));
     write_queue->items = write_queue->inline_items;
     write_queue->capacity = FL_WRITE_QUEUE_INLINE;
+    write_queue->head = write_queue->tail = 0;
+    write_queue->sent_bytes = write_queue->size_bytes = 0;
 }
 
 void
