@@ -50,17 +50,8 @@ LEFT_OUT = {
 }
 _NUMBERS = (
     *(-1, 0, 1, True, 2**16, 2**31 - 1, 2**31, 2**63 - 1, 2**63, 2**64),
-    *(
-        -(2**63),
-        1 << 70,
-        -0.0,
-        1e-9,
-        0.5,
-        -1.0,
-        1e300,
-        float("inf"),
-        float("nan"),
-    ),
+    *(-(2**63), 1 << 70, -0.0, 1e-9, 0.5, -1.0, 1e300),
+    *(float("inf"), float("nan")),
 )
 #: Values, not objects of the loop: bytearray.ljust(2**31) only takes memory,
 #: as does list.extend() of what says that it is so long.

@@ -177,6 +177,7 @@ class Worker(fuzz_calls.Case):
             if kind > 4:
                 self.call()
             elif kind == 4:
+                self.record(self.loop, "slow_callback_duration")
                 self.loop.slow_callback_duration = self.tape.byte() / 1e4
             else:
                 thing = self.thing()
