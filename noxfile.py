@@ -196,7 +196,10 @@ def newcomer(name: str, about: str, command: str, part: str = "") -> None:
     """
 
     def session(session: nox.Session) -> None:
-        session.run(".ci/pythons", "newcomer", *shlex.split(command))
+        session.run(
+            *(".ci/pythons", "newcomer", *shlex.split(command)),
+            env={"PYTEST_ADDOPTS": f"--junitxml=build/ci/{name}.xml"},
+        )
 
     session.__doc__ = about
     nox.session(session, name=name, tags=[part] if part else [])
@@ -253,8 +256,7 @@ def conformance(python: str, part: str = "") -> None:
 newcomer(
     "readme",
     "make test on a new Debian",
-    "make test WORKERS= "
-    f"ARGS='-q --junitxml=build/ci/readme.xml -raR {AGAIN}'",
+    f"make test WORKERS= ARGS='-q -raR {AGAIN}'",
 )
 sanitize(
     "asan",
