@@ -45,7 +45,7 @@ async def test_queries(dsn):
         big = "x" * (3 << 20)
         assert await conn.fetchval("select $1::text", big) == big
     finally:
-        await conn.close()
+        conn.terminate()
 
 
 async def test_pool(dsn):
@@ -71,7 +71,7 @@ async def test_a_query_that_times_out_is_cancelled(dsn):
     with pytest.raises(asyncio.TimeoutError):
         await conn.execute("select pg_sleep(600)", timeout=0.05)
     assert await conn.fetchval("select 1") == 1
-    await conn.close()
+    conn.terminate()
 
 
 async def test_psycopg(dsn):
