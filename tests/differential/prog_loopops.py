@@ -121,9 +121,9 @@ class LoopOps:
             self.jobs_given += 1
             job = functools.partial(self.do_job, self.jobs_given, how)
             future = self.loop.run_in_executor(None, job)
+            if how == "cancel" and not future.cancel():
+                how = "plain"  # it is done: see op_executor
             self.futures_of_jobs.append((self.jobs_given, how, future))
-            if how == "cancel":
-                future.cancel()
 
     def do_job(self, number: int, how: str) -> int:
         """Be what a worker runs."""
