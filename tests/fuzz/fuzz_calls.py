@@ -152,7 +152,8 @@ class Case:
     def __init__(self, tape: Tape) -> None:
         self.tape, self.depth, self.steps = tape, 0, 0
         self.loop: Any = fastloop.new_event_loop()
-        self.loop.set_exception_handler(lambda loop, context: None)
+        self.loop.set_exception_handler(self.reported)
+        self.broken: list[Any] = []
         self.executor = ThreadPoolExecutor(1)
         self.loop.set_default_executor(self.executor)
         self.pool: list[Any] = [self.loop]
@@ -171,6 +172,11 @@ class Case:
                 self.freed.append(weakref.ref(thing))
             except TypeError:
                 pass
+
+    def reported(self, loop: Any, context: dict[str, Any]) -> None:
+        """Keep a SystemError out of a callback."""
+        if isinstance(context.get("exception"), SystemError):
+            self.broken.append(context)
 
     def fds(self) -> list[int]:
         """Return the descriptors that an input may name."""
@@ -362,7 +368,7 @@ class Case:
         elif how == 6:
             peer.shutdown(socket.SHUT_WR)
         else:
-            self.peers.remove(peer)
+            self.peers = [one for one in self.peers if one is not peer]
             peer.close()
 
     def open(self) -> None:
@@ -397,7 +403,7 @@ class Case:
 
     def open_tls(self, protocol: Any, near: Any, far: Any) -> Any:
         """Begin TLS at both ends of a pair."""
-        self.peers.remove(far)
+        self.peers = [one for one in self.peers if one is not far]
         server, client = _contexts
         accepting = self.loop.connect_accepted_socket(
             protocol, far, ssl=server
@@ -423,7 +429,8 @@ class Case:
         far.setblocking(False)
         self.peers = [*self.peers, far]
         while len(self.peers) > 12:
-            self.peers.pop(0).close()
+            first, *self.peers = self.peers
+            first.close()
         return near, far
 
     def run(self) -> None:
@@ -446,6 +453,7 @@ class Case:
         self.executor.shutdown()
         for peer in self.peers:
             peer.close()
+        check(not self.broken, "SystemError", self.broken)
         self.pool.clear()
         self.tasks.clear()
         self.peers.clear()

@@ -96,19 +96,15 @@ class SharedCase(fuzz_calls.Case):
         """Run the loop until the other threads have made their steps."""
         if threading.get_ident() != self.thread or self.loop.is_running():
             return  # a callback in a run does the case's next steps
+        self.loop.call_soon(self.begin_steps)
+        self.loop.run_forever()
+
+    def begin_steps(self) -> None:
+        """Let the other threads make their steps, in the run."""
         with self.condition:
             self.allowed = STEPS_OF_RUN
             self.condition.notify_all()
-        while True:
-            self.loop.call_soon(self.iterate)
-            try:
-                self.loop.run_forever()
-            except SystemError:
-                raise
-            except fuzz_calls.ALLOWED:
-                pass  # out of the report of an exception, as in asyncio
-            if not self.waits():
-                break
+        self.iterate()
 
     def waits(self) -> bool:
         """Whether the other threads still make the steps of this run."""
@@ -250,6 +246,8 @@ def run_case(seed: int, names: list[Any]) -> None:
 def child(file: BinaryIO, first: int, count: int) -> None:
     """Run cases; the file is shared with the parent."""
     fuzz_calls.start()
+    # One that leaves a run would do so under the other threads' calls.
+    fuzz_calls.Interrupt = RuntimeError
     # Without SystemError: the rest comes from finalizers of the input's own.
     sys.unraisablehook = lambda info: None
     # A KeyboardInterrupt in a finalizer of another thread is delivered to the
