@@ -97,10 +97,10 @@ tls_set_paused(FlTransport *self, bool paused)
 {
     FlTls *connection = TLS(self);
     bool resumes = connection->app_paused && !paused;
-    connection->app_paused = paused;
-    if (paused) {
+    if (paused && !connection->app_paused) {
         connection->paused_in_callback = self->loop->callback_count;
     }
+    connection->app_paused = paused;
     return resumes ? fl_tls_defer(connection) : 0;
 }
 
