@@ -21,12 +21,11 @@
         where system calls are slow.
       - The next tick of the coarse clock ends the skipping in any case.  This
         bounds the wait where callbacks suddenly become slow.
-   2. An iteration releases the GIL only around a poll that may block.  That
-      poll touches no Python object.  While the GIL is held, other threads get
-      it, and signal handlers run, only between the bytecodes of callbacks.  A
-      callback in C may have none.  So before a poll that does not block, at a
-      new tick of the coarse clock, a Python function that does nothing is
-      called.
+   2. A poll touches no Python object.  A poll that may block releases the GIL,
+      and so does another one if that is due (py/gil.h).  Signal handlers run
+      only between the bytecodes of callbacks.  A callback in C may have none.
+      So before a poll that does not block, at a new tick of the coarse clock,
+      a Python function that does nothing is called.
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
       by an earlier reading of the clock are queued without another one.  The
@@ -140,12 +139,12 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         timeout_ns = timeout_ns < 0 ? TRIM_NS : Py_MIN(timeout_ns, TRIM_NS);
     }
     bool metered = loop->metrics != NULL; /* read while the GIL is ours */
-    PyThreadState *thread = PyEval_SaveThread();
+    fl_gil_release(&loop->gil);
     fl_poller_run(poller, timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
-    PyEval_RestoreThread(thread);
+    fl_gil_retake(&loop->gil);
     fl_poller_end_wait(poller);
 }
 
@@ -197,7 +196,14 @@ poll(FlLoop *loop, int64_t timeout_ns)
         /* Taken before the poll: in a sandbox or under a tracer the system
            call itself takes long, and is no busy time. */
         began_ns = fl_clock_ns();
+        bool offers_gil = fl_gil_is_due(&loop->gil, began_ns);
+        if (offers_gil) {
+            fl_gil_release(&loop->gil);
+        }
         fl_poller_run(loop->poller, 0);
+        if (offers_gil) {
+            fl_gil_retake(&loop->gil);
+        }
     }
     else {
         poll_blocking(loop, timeout_ns);

@@ -30,6 +30,7 @@
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "py/errors.h"
+#include "py/gil.h"
 #include "py/state.h"
 
 #include <stdatomic.h>
@@ -106,6 +107,7 @@ struct FlLoop {
     /* Entries run so far: identifies a callback. */
     FL_ATOMIC uint64_t callback_count;
     FlCork cork;
+    FlGil gil;
     atomic_bool wake_queued;    /* an entry of _write_to_self() waits for the
                                 next batch */
     FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 2 */
