@@ -610,4 +610,4 @@ def _refuse_greenlets() -> None:
 
 
 # Corked writes are sent before a fork, or the child would send them too.
-os.register_at_fork(before=_core._flush_corked)
+os.register_at_fork(before=_core._before_fork)

@@ -4,6 +4,7 @@
 #include "compat/private_attributes.h"
 #include "core/handle_type.h"
 #include "core/loop.h"
+#include "core/sender.h"
 #include "executor/job.h"
 #include "loop/base_loop.h"
 #include "py/call.h"
@@ -45,6 +46,13 @@ flush_corked(PyObject *module, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+before_fork(PyObject *module, PyObject *ignored)
+{
+    fl_sender_stop();
+    return flush_corked(module, ignored);
+}
+
 /* Most functions are added by the folders' register functions; these
    belong to none of them. */
 static PyMethodDef module_methods[] = {
@@ -57,6 +65,9 @@ static PyMethodDef module_methods[] = {
     {"_flush_corked", flush_corked, METH_NOARGS,
      "_flush_corked()\n--\n\n"
      "Send the corked writes of the callback that this thread runs."},
+    {"_before_fork", before_fork, METH_NOARGS,
+     "_before_fork()\n--\n\n"
+     "Call _flush_corked(), and end the thread that sends overdue writes."},
     {NULL, NULL, 0, NULL},
 };
 

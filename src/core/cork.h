@@ -1,28 +1,133 @@
-/* Corked bytes: the write queues that wait for the end of a callback.
+/* Corked bytes: the write queues that wait for the end of a callback or of the
+   iteration.
 
-   Threads: the loop's thread. */
+   `turn` says who may touch them: the list `streams`, the queues of the
+   streams in it, and ahead_bytes.  It has a number, one more for each flush,
+   and a state:
+
+     EMPTY    nothing is corked: whoever has the GIL corks the first write
+     HELD     whoever has the GIL
+     OFFERED  whoever takes them first: the callback may go on for long
+     TAKEN    fl_cork_send_ahead, in a thread that needs no GIL
+
+   The loop takes them before it touches them (fl_cork_take), and offers them
+   after each corked write.  fl_cork_send_ahead takes what is offered, sends
+   it, and notes in each queue how much.  It frees nothing and changes no
+   reference count: the loop's own flush does the rest.
+
+   Threads: those with the loop's GIL, except for fl_cork_send_ahead. */
 #ifndef FL_CORE_CORK_H
 #define FL_CORE_CORK_H
 
 #include "base/list.h"
 #include "py/compat.h"
 
+#include <stdatomic.h>
+
 struct FlLoop;
+
+#define FL_CORK_EMPTY   ((uint64_t)0)
+#define FL_CORK_HELD    ((uint64_t)1)
+#define FL_CORK_OFFERED ((uint64_t)2)
+#define FL_CORK_TAKEN   ((uint64_t)3)
+#define FL_CORK_STATE   ((uint64_t)3) /* the bits of the state */
+#define FL_CORK_NUMBER  ((uint64_t)4) /* one in the number */
 
 typedef struct {
     FlList streams; /* those whose queues are corked, in the order of their
                        first corked writes */
+    /* The run's thread, if the run corks writes; else NULL. */
+    PyThreadState *thread;
+    /* The same while the running callback corks.  A write of another thread is
+       not corked: the loop may be asleep, or wait for that thread. */
+    PyThreadState *writer;
+    _Atomic uint64_t turn;
+    /* The number of a turn whose bytes have waited for too long: the loop
+       flushes as soon as it can. */
+    _Atomic uint64_t overdue_turn;
+    atomic_bool wanted; /* the loop waits for what is TAKEN */
+    bool watched;       /* watch_link is in the sender's list */
+    size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
     /* Sends the queue of one.  It calls no protocol and preserves a raised
-       exception; a failure queues connection_lost. */
+       exception; a failure queues connection_lost.  What is corked is not
+       offered when it returns. */
     void (*send)(FlList *link);
-    int64_t since_ns; /* coarse time at which the first of them was corked */
-    bool enabled;     /* this run corks writes, where a callback may */
-    bool active;      /* the running callback corks; unused without a GIL */
+    /* fl_cork_send_ahead's: sends what the kernel accepts of one's queue.
+       Returns how many bytes. */
+    size_t (*send_ahead)(FlList *link);
+    FlList watch_link;
+    uint64_t seen_turn; /* the sender's: at its last look */
 } FlCork;
+
+static inline void
+fl_cork_init(FlCork *cork)
+{
+    fl_list_init(&cork->streams);
+    atomic_init(&cork->turn, FL_CORK_NUMBER); /* not the overdue one */
+}
+
+static inline bool
+fl_cork_is_overdue(const FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    return (turn & ~FL_CORK_STATE)
+           == atomic_load_explicit(&cork->overdue_turn, memory_order_relaxed);
+}
 
 /* Send what loop->cork.streams has.  Preserves a raised exception, and may run
    Python, which reports a failed send.  Call fl_loop_flush_corked (loop.h),
    which looks first whether there is anything. */
 void fl_loop_flush_corked_now(struct FlLoop *loop);
+
+/* The same at the end of a batch.  It may release the GIL while it sends. */
+void fl_loop_flush_corked_batch(struct FlLoop *loop);
+
+/* Wait for what is TAKEN; for fl_cork_take alone. */
+void fl_cork_take_back(struct FlLoop *loop);
+
+/* Send what is offered.  Any thread, while the loop cannot be freed. */
+void fl_cork_send_ahead(struct FlLoop *loop);
+
+/* Have them to oneself, if that is possible at once. */
+static inline bool
+fl_cork_try_take(FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    uint64_t number = turn & ~FL_CORK_STATE;
+    uint64_t offered = number | FL_CORK_OFFERED;
+    return turn < offered
+           || atomic_compare_exchange_strong(&cork->turn, &offered,
+                                             number | FL_CORK_HELD);
+}
+
+/* After a corked write that is not the first: offer them again. */
+static inline void
+fl_cork_offer(FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    atomic_store_explicit(&cork->turn,
+                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED,
+                          memory_order_release);
+}
+
+/* After the first: as fl_cork_offer.  Then look whether the sender sleeps
+   (sender.c, invariant 3). */
+static inline void
+fl_cork_offer_first(FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    (void)atomic_exchange(&cork->turn,
+                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED);
+}
+
+/* They are HELD, and nothing is corked any more. */
+static inline void
+fl_cork_end_turn(FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    atomic_store_explicit(&cork->turn,
+                          (turn & ~FL_CORK_STATE) + FL_CORK_NUMBER,
+                          memory_order_relaxed);
+}
 
 #endif

@@ -400,19 +400,21 @@ fl_loop_run_batch(FlLoop *loop)
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
         loop->callback_count++;
-        loop->cork.active = true;
+        loop->cork.writer = loop->cork.thread;
         bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);
         if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))
-            && (is_event || loop->cork.since_ns != fl_clock_coarse_ns()))
+            && (is_event || fl_cork_is_overdue(&loop->cork)))
         {
             fl_loop_flush_corked_now(loop);
         }
     }
-    loop->cork.active = false;
-    fl_loop_flush_corked(loop);
+    loop->cork.writer = NULL;
+    if (!fl_list_is_empty(&loop->cork.streams)) {
+        fl_loop_flush_corked_batch(loop);
+    }
     return code;
 }
 

@@ -196,6 +196,15 @@ fl_loop_needs_lock(const FlLoop *loop)
     return !FL_HAVE_GIL && !fl_loop_is_claimed_here(loop);
 }
 
+/* Have what is corked to oneself, before it changes. */
+static inline void
+fl_cork_take(FlLoop *loop)
+{
+    if (FL_UNLIKELY(!fl_cork_try_take(&loop->cork))) {
+        fl_cork_take_back(loop);
+    }
+}
+
 /* Send the bytes that are corked, if there are any. */
 static inline void
 fl_loop_flush_corked(FlLoop *loop)
@@ -241,7 +250,7 @@ fl_loop_flush_corked_here(FlState *state)
 static inline void
 fl_loop_before_io(FlLoop *loop)
 {
-    if (FL_HAVE_GIL && FL_UNLIKELY(!loop->cork.active)) {
+    if (FL_HAVE_GIL && FL_UNLIKELY(loop->cork.writer == NULL)) {
         fl_loop_flush_corked_here(loop->state);
     }
     if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {

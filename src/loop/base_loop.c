@@ -71,7 +71,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     loop->forks = fl_forks_count();
     loop->timing.slow_s = 0.1;
     fl_list_init(&loop->transports);
-    fl_list_init(&loop->cork.streams);
+    fl_cork_init(&loop->cork);
     fl_timer_queue_init(&loop->timers);
     /* Until everything is initialized the object counts as closed: if an
        initialization fails, loop_dealloc runs and must accept it. */

@@ -13,6 +13,7 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
+#include "core/sender.h"
 #include "core/thread_queue.h"
 #include "loop/tasks.h"
 #include "py/call.h"
@@ -70,14 +71,17 @@ begin_corking(FlLoop *loop)
     /* The loop that runs this one in a callback.  A forked child may still
        have the parent's there, which corks nothing. */
     const FlLoop *outer = fl_loop_of_thread(loop->state);
-    loop->cork.enabled = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
-                         && (outer == NULL || fl_loop_is_inherited(outer));
-    if (loop->cork.enabled) {
-        int daemon = in_daemon_thread(loop->state);
-        loop->cork.enabled = daemon == 0;
-        return daemon < 0 ? -1 : 0;
+    loop->cork.thread = NULL;
+    if (!FL_HAVE_GIL || loop->off & FL_OFF_CORK
+        || (outer != NULL && !fl_loop_is_inherited(outer)))
+    {
+        return 0;
     }
-    return 0;
+    int daemon = in_daemon_thread(loop->state);
+    if (daemon == 0) {
+        loop->cork.thread = PyThreadState_Get();
+    }
+    return daemon < 0 ? -1 : 0;
 }
 
 /* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
@@ -162,25 +166,34 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 /* Begin iterations of this thread; fl_loop_of_thread() returns this loop until
    they end.  If PyThread_tss_set fails for lack of memory, this loop corks no
    writes.  If a callback of another loop iterates this one, that loop's corked
-   writes are flushed first, because the callback returns only after this.
-   Sets *previous, for end_iterations.  0 or -1. */
+   writes are flushed first, because the callback returns only after this, and
+   the callback corks no more.  Sets *previous, for end_iterations.  0 or
+   -1. */
 FL_INLINE int
-begin_iterations(FlLoop *loop, void **previous)
+begin_iterations(FlLoop *loop, FlLoop **previous)
 {
     if (fl_fd_table_iterates_here(&loop->poller->table)) {
         return raise_already_running();
     }
     Py_tss_t *running = &loop->state->running;
     *previous = PyThread_tss_get(running);
-    fl_loop_flush_corked_here(loop->state);
-    (void)PyThread_tss_set(running, loop);
+    if (*previous != NULL) {
+        fl_loop_flush_corked(*previous);
+        (*previous)->cork.writer = NULL;
+    }
+    if (PyThread_tss_set(running, loop) != 0) {
+        loop->cork.thread = NULL;
+    }
     fl_fd_table_begin_iterations(&loop->poller->table);
     return 0;
 }
 
 FL_INLINE void
-end_iterations(FlLoop *loop, void *previous)
+end_iterations(FlLoop *loop, FlLoop *previous)
 {
+    if (loop->cork.watched) {
+        fl_sender_unwatch(loop);
+    }
     fl_fd_table_end_iterations(&loop->poller->table);
     (void)PyThread_tss_set(&loop->state->running, previous);
 }
@@ -190,7 +203,7 @@ end_iterations(FlLoop *loop, void *previous)
 static int
 iterate(FlLoop *loop, bool once)
 {
-    void *previous = NULL; /* gcc takes it for unset under TSan */
+    FlLoop *previous = NULL; /* gcc takes it for unset under TSan */
     if (begin_iterations(loop, &previous) < 0) {
         return -1;
     }
@@ -242,7 +255,7 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 
 /* As begin_iterations, in a run of this thread. */
 static int
-begin_half(FlLoop *loop, void **previous)
+begin_half(FlLoop *loop, FlLoop **previous)
 {
     if (!fl_loop_on_own_thread(loop)) {
         PyErr_SetString(PyExc_RuntimeError, "only for overrides of _run_once");
@@ -264,7 +277,7 @@ fl_loop_poll_for(FlLoop *loop, PyObject *args)
     double wait_s;
     unsigned long long bits;
     int puts_off;
-    void *previous = NULL; /* gcc takes it for unset under TSan */
+    FlLoop *previous = NULL; /* gcc takes it for unset under TSan */
     if (!PyArg_ParseTuple(args, "dKp:_poll_for", &wait_s, &bits, &puts_off)
         || begin_half(loop, &previous) < 0)
     {
@@ -286,7 +299,7 @@ PyObject *
 fl_loop_run_ready_once(FlLoop *loop, PyObject *number)
 {
     uint64_t bits = PyLong_AsUnsignedLongLongMask(number);
-    void *previous = NULL; /* gcc takes it for unset under TSan */
+    FlLoop *previous = NULL; /* gcc takes it for unset under TSan */
     if (PyErr_Occurred() || begin_half(loop, &previous) < 0) {
         return NULL;
     }

@@ -256,6 +256,7 @@ fl_revive(PyObject *object)
 /* A function of a hot path that a rare path calls too: without this gcc would
    no longer inline it. */
 #define FL_INLINE      static inline __attribute__((always_inline))
+#define FL_NOINLINE    __attribute__((noinline))
 #define FL_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define FL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

@@ -20,7 +20,7 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "transport/stream_write.h"
+#include "transport/stream_send.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -41,6 +41,7 @@
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_transport.h"
+#include "transport/stream_send.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"

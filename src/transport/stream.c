@@ -201,6 +201,23 @@ fl_stream_note_file(FlStream *self)
 }
 
 void
+fl_stream_cancel_flush(FlStream *self)
+{
+    if (fl_stream_is_corked(self)) {
+        FlLoop *loop = self->loop;
+        fl_cork_take(loop);
+        fl_list_remove(&self->cork_link);
+        self->ahead_errno = 0;
+        if (fl_list_is_empty(&loop->cork.streams)) {
+            fl_cork_end_turn(&loop->cork);
+        }
+        else {
+            fl_cork_offer(&loop->cork);
+        }
+    }
+}
+
+void
 fl_stream_expose_fd(FlStream *self)
 {
     fl_stream_flush_if_corked(self);
@@ -327,7 +344,7 @@ fl_flow_check(FlStream *self, bool pause)
 {
     PyObject *protocol = NULL, *loop = NULL;
     Py_BEGIN_CRITICAL_SECTION(self);
-    size_t size = self->write_queue.size_bytes;
+    size_t size = fl_stream_waiting_bytes(self);
     if (!pause) {
         fl_stream_meter_queue(self);
     }

@@ -113,8 +113,10 @@ struct FlStream {
     uint8_t read_halvings; /* how often the read size was halved */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
-    uint32_t last_read_bytes;  /* size of the last read */
-    FL_ATOMIC int fd;          /* -1 once it is closed */
+    uint8_t
+        ahead_errno; /* the corked queue: fl_cork_send_ahead met it; or 0 */
+    uint32_t last_read_bytes; /* size of the last read */
+    FL_ATOMIC int fd;         /* -1 once it is closed */
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
@@ -166,15 +168,16 @@ fl_stream_is_corked(const FlStream *self)
            && !fl_list_is_empty(&self->cork_link);
 }
 
-/* Take the stream out of loop->cork.streams.  What its queue still has is
-   dropped, not sent. */
-static inline void
-fl_stream_cancel_flush(FlStream *self)
+/* The bytes that wait for the kernel.  Corked ones count as sent. */
+static inline size_t
+fl_stream_waiting_bytes(const FlStream *self)
 {
-    if (FL_HAVE_GIL) { /* without a GIL no stream is corked */
-        fl_list_remove(&self->cork_link);
-    }
+    return fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
 }
+
+/* Take the stream out of loop->cork.streams, before its queue changes.  What
+   the queue still has is dropped, not sent. */
+void fl_stream_cancel_flush(FlStream *self);
 
 /* If this stream has corked bytes, send those of all streams of its loop, in
    the order of each stream's first corked write.  Calls no protocol, keeps a
@@ -211,10 +214,8 @@ fl_stream_meter_queue(FlStream *self)
         return; /* fl_metrics_closed has reset a closed loop's counters */
     }
     /* The counter is the sum over all streams: add the difference.  A negative
-       one wraps around, which unsigned addition undoes.  Corked bytes count as
-       sent. */
-    size_t waiting =
-        fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
+       one wraps around, which unsigned addition undoes. */
+    size_t waiting = fl_stream_waiting_bytes(self);
     FL_METER(self->loop, bytes_waiting,
              (uint64_t)waiting - (uint64_t)self->metered_bytes);
     self->metered_bytes = waiting;

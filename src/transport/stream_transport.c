@@ -36,6 +36,7 @@
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_read.h"
+#include "transport/stream_send.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 #include "transport/write_queue.h"
@@ -172,9 +173,7 @@ stream_protocol(FlTransport *self)
 static size_t
 stream_buffer_bytes(const FlTransport *transport)
 {
-    const FlStream *self = (const FlStream *)transport;
-    /* Invariant 2.  While the stream is corked, its whole queue is. */
-    return fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
+    return fl_stream_waiting_bytes((const FlStream *)transport);
 }
 
 /* connection_lost, unless bytes are unsent or it is scheduled already. */

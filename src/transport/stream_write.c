@@ -1,237 +1,52 @@
-/* The life of a written byte: write, cork, send, wait for the kernel.
+/* The methods that write: see stream_write.h.
 
-   What a callback writes is corked: it stays in the write queue until the
-   callback returns, if that is an event (data_received), or else until the
-   iteration ends.  So an HTTP header and its body leave by one system call.
-   Sends in a row wake a peer that sleeps on another CPU once; a wake-up costs
-   more than the rest of a send.  A tick of the coarse clock sends corked bytes
-   sooner: after the callback that runs, or at its next write, and then that
-   callback corks no more.  The rule has no memory: whether a write is corked
-   does not depend on what earlier callbacks did.
-
-   1. loop->cork.streams has the corked streams in the order of their first
-      corked writes, and a flush sends them in that order.  Every write that
-      is not corked first flushes all, and so does the loop before it sends
-      anything else.  So a corked write may overtake only other corked writes.
-      Every send in C first calls fl_loop_before_io.  Our sends in Python, and
-      our ways to hand control to another loop, thread or process, call
-      fl_loop_flush_corked_here.  asyncio's own transports call neither.
-   2. Writes are corked only inside a callback, by the thread that runs the
-      loop, and up to the lesser of CORKED_BYTES and the high-water mark.  Not
-      where the application has the fd: its own sends would overtake corked
-      bytes.  Not in a forked child of the loop's process, which may end by
-      os._exit, nor in a daemon thread, which the end of the interpreter stops
-      anywhere, nor in a loop that runs inside another loop's callback, which
-      may write to either's streams.  The kernel has refused no byte of a
-      corked queue.
-   3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
-      inspects the stream flushes first.
-   4. A flush only sends: it calls no protocol and ends no stream.  What waits
-      for an empty queue is left to an event (fl_stream_drained).  But a failed
-      send may run Python: making its exception may run the GC, and debug mode
-      records the stack.  That code finds the failed stream no longer corked
-      and the others still corked, and may use each.  So a caller checks the
-      phase of its own stream again.
-   5. bytes objects are referenced and all else is copied, because the caller
-      may change its buffer once write returns.
-
-   README.md has the limits of corking, and what was rejected. */
+   bytes objects are referenced and all else is copied, because the caller may
+   change its buffer once write returns.  stream_send.c corks and sends. */
 #include "transport/stream_write.h"
 
-#include "base/clock.h"
 #include "base/codes.h"
 #include "core/loop.h"
+#include "core/sender.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
+#include "transport/stream_send.h"
 #include "transport/write_queue.h"
 
 #include <errno.h>
 #include <sys/uio.h>
 
-/* Enough for any burst worth one call, and well below IOV_MAX. */
-#define MAX_VECTORS  64
-/* The most bytes that are corked. */
-#define CORKED_BYTES (64 * 1024)
 #define WRONG_TYPE \
     "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
 
 #define NO_BUFFER "memoryview: a bytes-like object is required, not '%.200s'"
 
-/* --- the kernel ---------------------------------------------------------- */
-
-ssize_t
-fl_stream_send(FlStream *self, struct iovec *pieces, int count)
+/* The usual write: cork bytes as the first of this callback.  Does nothing if
+   it returns false. */
+static inline bool
+cork_first(FlStream *self, PyObject *data)
 {
-    if (count == 1) { /* costs the kernel less than sendmsg */
-        return send(self->fd, pieces->iov_base, pieces->iov_len,
-                    FL_SEND_FLAGS);
-    }
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-    return sendmsg(self->fd, &message, FL_SEND_FLAGS);
-}
-
-/* One system call.  0 with the bytes sent, 0 of them if it would block; or a
-   negative errno.  The caller has called fl_loop_before_io, or flushes. */
-static int
-send_vectors(FlStream *self, struct iovec *vectors, int count,
-             size_t *sent_bytes)
-{
-    ssize_t sent = self->kind->send(self, vectors, count);
-    *sent_bytes = 0;
-    if (sent >= 0) {
-        FL_METER(self->loop, bytes_out, (uint64_t)sent);
-        *sent_bytes = (size_t)sent;
-        return 0;
-    }
-    return fl_errno_would_block(errno) ? 0 : -errno;
-}
-
-/* Send from the queue until it is empty or the kernel's buffer is full.  0 or
-   a negative errno.  Runs no Python: the caller has checked the fd of an
-   exposed stream. */
-static int
-drain_queue(FlStream *self)
-{
-    FlWriteQueue *write_queue = &self->write_queue;
-    int code = 0;
-    while (!fl_write_queue_is_empty(write_queue)) {
-        struct iovec vectors[MAX_VECTORS];
-        int count =
-            fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
-        size_t offered = 0, sent;
-        for (int at = 0; at < count; at++) {
-            offered += vectors[at].iov_len;
-        }
-        code = send_vectors(self, vectors, count, &sent);
-        if (code < 0) {
-            break;
-        }
-        fl_write_queue_consume(write_queue, sent);
-        if (sent < offered) {
-            break; /* the kernel's buffer is full */
-        }
-    }
-    return code;
-}
-
-static void
-write_failed(FlStream *self, int code)
-{
-    if (self->kind->counts_failed_write) {
-        fl_stream_add_lost_write(self);
-    }
-    fl_stream_fail(self, code, self->kind->write_failed);
-}
-
-/* Check the fd, then flush what was written before.  In this order, because
-   the application's fileno() may write, and so cork.  1: send; 0: Python that
-   ran has ended the stream; or a negative errno. */
-static int
-prepare_send(FlStream *self)
-{
-    int code = fl_stream_check_fd(self);
-    if (code == 0 && self->phase < FL_STREAM_LOST) {
-        fl_loop_before_io(self->loop);
-    }
-    return code < 0 ? code : self->phase < FL_STREAM_LOST;
-}
-
-/* Send EOF.  0 or a negative errno. */
-static int
-shut_down_writing(FlStream *self)
-{
-    self->eof_sent = true;
-    int code = prepare_send(self);
-    if (code <= 0) {
-        return code;
-    }
-    return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
-}
-
-/* The kernel refused bytes: register for writability. */
-static void
-wait_for_kernel(FlStream *self)
-{
-    int code = fl_stream_update_registration(self);
-    if (code < 0) {
-        write_failed(self, code);
-    }
-}
-
-/* Send the queue, as far as the kernel accepts it now. */
-static void
-send_queue(FlStream *self)
-{
-    int code = drain_queue(self);
-    if (code < 0) {
-        write_failed(self, code);
-    }
-    else if (!fl_write_queue_is_empty(&self->write_queue)) {
-        wait_for_kernel(self);
-    }
-}
-
-/* --- corking ------------------------------------------------------------- */
-
-/* Stop corking if the coarse clock has ticked since the loop's first corked
-   write: the callback is slow.  Returns whether the callback still corks. */
-static bool
-update_corking(FlLoop *loop)
-{
-    if (loop->cork.active && !fl_list_is_empty(&loop->cork.streams)
-        && loop->cork.since_ns != fl_clock_coarse_ns())
+    FlLoop *loop = self->loop;
+    if (!FL_HAVE_GIL || !PyBytes_CheckExact(data) || loop == NULL
+        || loop->cork.writer != PyThreadState_Get() || self->exposed
+        || self->phase >= FL_STREAM_LOST || self->eof_written
+        || self->empty_waiter != NULL || fl_loop_is_inherited(loop)
+        || !loop->cork.watched || !fl_list_is_empty(&loop->cork.streams)
+        || !fl_write_queue_is_empty(&self->write_queue))
     {
-        loop->cork.active = false;
+        return false;
     }
-    return loop->cork.active;
-}
-
-/* Whether this write, of this size, may be corked with the queue.  Not
-   another thread's: the loop may be asleep, or the running callback may wait
-   for that thread.  None without a GIL, where others may write meanwhile. */
-static bool
-may_cork(const FlStream *self, size_t size_bytes)
-{
-    FlLoop *loop = self->loop;
-    uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
-    return FL_HAVE_GIL && loop->cork.enabled && !self->exposed
-           && fl_loop_of_thread(loop->state) == loop && update_corking(loop)
-           && queued_bytes <= CORKED_BYTES
-           && queued_bytes <= self->high_water_bytes
-           && !fl_loop_is_inherited(loop);
-}
-
-/* FlLoop's cork.send: send a stream's queue. */
-static void
-send_corked(FlList *link)
-{
-    FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
-    if (fl_loop_is_inherited(self->loop)) {
-        fl_write_queue_clear(&self->write_queue); /* the parent sends them */
-        return;
+    size_t size = (size_t)PyBytes_GET_SIZE(data);
+    if (size - 1 >= FL_CORKED_BYTES || size > self->high_water_bytes) {
+        return false;
     }
-    self->loop->polls.skips_left = 0; /* as fl_loop_before_io */
-    Py_INCREF(self); /* a failure runs the GC, which may find it unused */
-    send_queue(self);
-    Py_DECREF(self);
-}
-
-/* Cork the whole queue. */
-static void
-cork_queue(FlStream *self)
-{
-    FlLoop *loop = self->loop;
-    if (fl_list_is_empty(&loop->cork.streams)) {
-        loop->cork.since_ns = fl_clock_coarse_ns();
-        loop->cork.send = send_corked;
-    }
-    if (!fl_stream_is_corked(self)) {
-        FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
-        fl_list_append(&loop->cork.streams, &self->cork_link);
-    }
+    fl_write_queue_put_only(&self->write_queue, data);
+    fl_list_append(&loop->cork.streams, &self->cork_link);
+    fl_cork_offer_first(&loop->cork);
+    fl_sender_see(loop);
+    return true;
 }
 
 /* --- write --------------------------------------------------------------- */
@@ -280,87 +95,65 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* Flush all, unless the write is corked.  Returns whether the kernel has
-   refused earlier bytes, so that the write must queue behind them. */
-static bool
-flush_before_write(FlStream *self, bool corks)
-{
-    if (!corks) {
-        fl_loop_before_io(self->loop);
-    }
-    return !fl_stream_is_corked(self)
-           && !fl_write_queue_is_empty(&self->write_queue);
-}
-
-/* How a write begins: what it has to do with its data. */
+/* How a write that is not corked begins: what it has to do with its data. */
 typedef struct {
-    bool corks;   /* join the corked queue */
     bool blocked; /* queue behind what the kernel refused */
     int failure;  /* of the fd or of a send: 0 or a negative errno */
 } WriteStart;
 
-/* Begin a write of this size: check the fd, then flush what the write would
-   overtake.  Unless the write corks, both may run Python, which may write,
-   call write_eof(), ask for the socket or let the loop's thread end the
-   stream.  1; 0 if the stream is LOST by now; or -1 as check_writable. */
+/* Begin such a write: check the fd, then flush what the write would overtake.
+   Both may run Python, which may write, call write_eof(), ask for the socket
+   or let the loop's thread end the stream.  1; 0 if the stream is LOST by now;
+   or -1 as check_writable. */
 static int
-begin_write(FlStream *self, const char *method, size_t size_bytes,
-            WriteStart *start)
+begin_write(FlStream *self, const char *method, WriteStart *start)
 {
-    *start = (WriteStart){.corks = may_cork(self, size_bytes)};
     start->failure = fl_stream_check_fd(self);
-    start->blocked =
-        self->phase < FL_STREAM_LOST && flush_before_write(self, start->corks);
+    start->blocked = false;
+    if (self->phase < FL_STREAM_LOST) {
+        fl_loop_before_io(self->loop);
+        start->blocked = !fl_write_queue_is_empty(&self->write_queue);
+    }
     if (check_writable(self, method) < 0) {
         return -1;
     }
     return self->phase < FL_STREAM_LOST;
 }
 
-/* End a write: cork the queue, send it, or wait.  0, or -1 with RuntimeError:
-   it has failed or has left bytes, and the loop is closed, which would neither
-   report nor send. */
+/* End it: send the queue, or wait.  0, or -1 with RuntimeError: it has failed
+   or has left bytes, and the loop is closed, which would neither report nor
+   send. */
 static int
 end_write(FlStream *self, const WriteStart *start)
 {
     if (start->blocked) {
-        wait_for_kernel(self);
-        return 0;
-    }
-    if (start->corks) {
-        cork_queue(self);
+        fl_stream_wait_for_kernel(self);
         return 0;
     }
     if (start->failure < 0) {
-        write_failed(self, start->failure);
+        fl_stream_write_failed(self, start->failure);
     }
     else {
-        send_queue(self);
+        fl_stream_send_queue(self);
     }
     bool unsent = self->phase >= FL_STREAM_LOST
                   || !fl_write_queue_is_empty(&self->write_queue);
     return unsent ? fl_stream_check_loop(self) : 0;
 }
 
-/* One write: drop it after a loss, cork it, send it, or queue it.  A send that
-   fails queues connection_lost.  0, or -1 with MemoryError, what the warning
-   about a lost connection raised, or as check_writable and end_write. */
+/* Send a write at once, or queue it.  Returns as write_payload. */
 static int
-write_payload(FlStream *self, const Payload *payload)
+send_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes, sent = 0;
-    int code = size == 0 ? 1 : fl_stream_check_lost(self);
-    if (code != 0) {
-        return code < 0 ? -1 : 0;
-    }
     WriteStart start;
-    code = begin_write(self, "write", size, &start);
+    int code = begin_write(self, "write", &start);
     if (code <= 0) {
         return code;
     }
-    if (!start.blocked && !start.corks && start.failure == 0) {
+    if (!start.blocked && start.failure == 0) {
         struct iovec vector = {(char *)payload->data, size};
-        start.failure = send_vectors(self, &vector, 1, &sent);
+        start.failure = fl_stream_send_once(self, &vector, 1, &sent);
         if (sent == size) {
             return 0;
         }
@@ -377,7 +170,28 @@ write_payload(FlStream *self, const Payload *payload)
     return end_write(self, &start);
 }
 
-static int
+/* One write: drop it after a loss, cork it, send it, or queue it.  A send that
+   fails queues connection_lost.  0, or -1 with MemoryError, what the warning
+   about a lost connection raised, or as check_writable and end_write. */
+static inline int
+write_payload(FlStream *self, const Payload *payload)
+{
+    size_t size = payload->size_bytes;
+    int code = size == 0 ? 1 : fl_stream_check_lost(self);
+    if (FL_UNLIKELY(code != 0)) {
+        return code < 0 ? -1 : 0;
+    }
+    if (!fl_stream_may_cork(self, size)) {
+        return send_payload(self, payload);
+    }
+    if (queue_payload(self, payload, 0) < 0) {
+        return -1;
+    }
+    fl_stream_cork(self);
+    return 0;
+}
+
+static inline int
 write_bytes(FlStream *self, PyObject *bytes)
 {
     Payload payload = {PyBytes_AS_STRING(bytes),
@@ -409,8 +223,9 @@ write_buffer(FlStream *self, PyObject *data)
     return code;
 }
 
-PyObject *
-fl_stream_write(FlStream *self, PyObject *data)
+/* The other cases. */
+FL_NOINLINE static PyObject *
+write_object(FlStream *self, PyObject *data)
 {
     bool exact = PyBytes_CheckExact(data);
     if ((!exact && fl_transport_check_data(data, WRONG_TYPE) < 0)
@@ -425,6 +240,15 @@ fl_stream_write(FlStream *self, PyObject *data)
     /* Only now, with the caller's buffer released: pause_writing may resize
        it. */
     return fl_call_none(code == 0 ? fl_flow_check(self, true) : code);
+}
+
+PyObject *
+fl_stream_write(FlStream *self, PyObject *data)
+{
+    if (FL_LIKELY(cork_first(self, data))) {
+        Py_RETURN_NONE;
+    }
+    return write_object(self, data);
 }
 
 int
@@ -477,8 +301,9 @@ write_list(FlStream *self, PyObject *list)
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
         size_bytes += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(list, at));
     }
-    WriteStart start;
-    int code = begin_write(self, "writelines", size_bytes, &start);
+    WriteStart start = {false, 0};
+    bool corks = fl_stream_may_cork(self, size_bytes);
+    int code = corks ? 1 : begin_write(self, "writelines", &start);
     if (code <= 0) {
         return code;
     }
@@ -488,6 +313,10 @@ write_list(FlStream *self, PyObject *list)
                                      PyList_GET_ITEM(list, at), 0);
     }
     /* What was queued before memory ran out is sent all the same. */
+    if (corks) {
+        fl_stream_cork(self);
+        return code;
+    }
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     return fl_error_keep_first(exc, end_write(self, &start), (PyObject *)self);
 }
@@ -520,6 +349,18 @@ writelines(FlStream *self, PyObject *lines)
 }
 
 /* --- the end of writing -------------------------------------------------- */
+
+/* Send EOF.  0 or a negative errno. */
+static int
+shut_down_writing(FlStream *self)
+{
+    self->eof_sent = true;
+    int code = fl_stream_prepare_send(self);
+    if (code <= 0) {
+        return code;
+    }
+    return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
+}
 
 int
 fl_stream_drained(FlStream *self)
@@ -560,7 +401,7 @@ fl_stream_drained(FlStream *self)
     }
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
-        write_failed(self, code);
+        fl_stream_write_failed(self, code);
     }
     return 0;
 }
@@ -574,13 +415,13 @@ fl_stream_write_ready(FlStream *self)
     int code;
     bool resumes;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    code = prepare_send(self);
-    code = code > 0 ? drain_queue(self) : code;
+    code = fl_stream_prepare_send(self);
+    code = code > 0 ? fl_stream_drain_queue(self) : code;
     resumes = !self->kind->resumes_when_empty
               || fl_write_queue_is_empty(&self->write_queue);
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
-        write_failed(self, code);
+        fl_stream_write_failed(self, code);
         return 0;
     }
     if (resumes && fl_flow_check(self, false) < 0) {

@@ -1,4 +1,4 @@
-/* Writing: write, writelines, write_eof, flushing the queue, flow control.
+/* Writing: write, writelines, write_eof, writable events.
 
    A send that fails ends the connection as asyncio's _fatal_error does; write
    and writelines themselves do not raise for it.  So a caller checks the phase
@@ -11,19 +11,6 @@
 #include "core/loop.h"
 #include "py/compat.h"
 #include "transport/stream.h"
-
-#include <sys/socket.h>
-
-/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
-   process that shares the socket can clear O_NONBLOCK. */
-#ifdef MSG_NOSIGNAL
-#define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
-#else
-#define FL_SEND_FLAGS MSG_DONTWAIT
-#endif
-
-/* FlStreamKind.send of stream sockets. */
-ssize_t fl_stream_send(FlStream *self, struct iovec *pieces, int count);
 
 /* Handle a writable event: send the queue.  Once it is empty, do what waited
    for that: resume_writing, the EOF of write_eof, the end of a closing stream.

@@ -36,16 +36,10 @@ fl_write_queue_clear(FlWriteQueue *write_queue)
     fl_write_queue_init(write_queue);
 }
 
-/* Make room for at least one more item at the end, by moving the items to the
-   front of the array or by doubling it if it is full.  0, or -1 with
-   MemoryError and the queue unchanged. */
-static int
-make_room(FlWriteQueue *write_queue)
+int
+fl_write_queue_make_room(FlWriteQueue *write_queue)
 {
     unsigned count = write_queue->tail - write_queue->head;
-    if (write_queue->tail < write_queue->capacity) {
-        return 0;
-    }
     /* Moving is worth it only where more than half of the array is free:
        otherwise a long queue would move all its items again and again. */
     if (write_queue->head > count) {
@@ -74,40 +68,15 @@ make_room(FlWriteQueue *write_queue)
     return 0;
 }
 
-/* What an unsent item adds to size_bytes. */
-static size_t
-size_of(PyObject *item)
-{
-    return PyTuple_Check(item)
-               ? (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(item, 0))
-                     + FL_DATAGRAM_HEADER_BYTES
-               : (size_t)PyBytes_GET_SIZE(item);
-}
-
-int
-fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
-                      size_t sent_bytes)
-{
-    FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
-             "only the first item may be partly sent");
-    if (make_room(write_queue) < 0) {
-        return -1;
-    }
-    write_queue->items[write_queue->tail++] = Py_NewRef(item);
-    write_queue->size_bytes += size_of(item) - sent_bytes;
-    if (sent_bytes > 0) { /* the queue was empty, see the check above */
-        write_queue->sent_bytes = sent_bytes;
-    }
-    return 0;
-}
-
 int
 fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
                        size_t sent_bytes)
 {
     FL_CHECK(write_queue->sent_bytes == 0, "only one item may be partly sent");
     if (write_queue->head == 0) {
-        if (make_room(write_queue) < 0) {
+        if (write_queue->tail == write_queue->capacity
+            && fl_write_queue_make_room(write_queue) < 0)
+        {
             return -1;
         }
         memmove(write_queue->items + 1, write_queue->items,
@@ -116,54 +85,9 @@ fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
         write_queue->tail++;
     }
     write_queue->items[--write_queue->head] = Py_NewRef(item);
-    write_queue->size_bytes += size_of(item) - sent_bytes;
+    write_queue->size_bytes += fl_write_queue_size_of(item) - sent_bytes;
     write_queue->sent_bytes = sent_bytes;
     return 0;
-}
-
-int
-fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
-                          struct iovec *vectors, int limit)
-{
-    int count = 0;
-    size_t skip = write_queue->sent_bytes;
-    for (unsigned at = write_queue->head;
-         at < write_queue->tail && count < limit; at++)
-    {
-        PyObject *bytes = write_queue->items[at];
-        vectors[count].iov_base = PyBytes_AS_STRING(bytes) + skip;
-        vectors[count].iov_len = (size_t)PyBytes_GET_SIZE(bytes) - skip;
-        skip = 0; /* only the first item is partly sent */
-        count++;
-    }
-    return count;
-}
-
-void
-fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes)
-{
-    write_queue->size_bytes -= size_bytes;
-    /* Count from the start of the first item, as item sizes do. */
-    size_bytes += write_queue->sent_bytes;
-    while (write_queue->head < write_queue->tail) {
-        PyObject *bytes = write_queue->items[write_queue->head];
-        size_t size = (size_t)PyBytes_GET_SIZE(bytes);
-        if (size > size_bytes) {
-            break; /* partly sent: it stays */
-        }
-        size_bytes -= size;
-        write_queue->head++;
-        /* Without a GIL the next line may let another thread use the queue. */
-        write_queue->sent_bytes = 0;
-        Py_DECREF(bytes);
-    }
-    if (size_bytes > 0) {
-        write_queue->sent_bytes = size_bytes; /* of the first item */
-    }
-    if (write_queue->head == write_queue->tail) {
-        /* An idle connection must not keep the array of a burst. */
-        fl_write_queue_clear(write_queue);
-    }
 }
 
 PyObject *
@@ -173,7 +97,7 @@ fl_write_queue_take(FlWriteQueue *write_queue)
         return NULL;
     }
     PyObject *item = write_queue->items[write_queue->head++];
-    write_queue->size_bytes -= size_of(item);
+    write_queue->size_bytes -= fl_write_queue_size_of(item);
     if (fl_write_queue_is_empty(write_queue)) {
         fl_write_queue_clear(write_queue); /* frees a large array */
     }

@@ -24,7 +24,7 @@ typedef struct {
     unsigned head; /* index of the first item */
     unsigned tail; /* index after the last item */
     unsigned capacity;
-    size_t sent_bytes; /* of the first item */
+    size_t sent_bytes; /* of the first items; see fl_write_queue_note_sent */
     /* Unsent bytes of all items, and FL_DATAGRAM_HEADER_BYTES more for each
        datagram.  Any thread reads it. */
     FL_ATOMIC size_t size_bytes;
@@ -36,10 +36,77 @@ void fl_write_queue_init(FlWriteQueue *write_queue);
 /* Drop all items and free the array.  The queue can be used again. */
 void fl_write_queue_clear(FlWriteQueue *write_queue);
 
+/* Make room for one more item in a full array: move the items to its front, or
+   double it. */
+int fl_write_queue_make_room(FlWriteQueue *write_queue);
+
+/* What an unsent item adds to size_bytes. */
+static inline size_t
+fl_write_queue_size_of(PyObject *item)
+{
+    return PyTuple_Check(item)
+               ? (size_t)PyBytes_GET_SIZE(PyTuple_GET_ITEM(item, 0))
+                     + FL_DATAGRAM_HEADER_BYTES
+               : (size_t)PyBytes_GET_SIZE(item);
+}
+
+static inline bool
+fl_write_queue_is_empty(const FlWriteQueue *write_queue)
+{
+    return write_queue->head == write_queue->tail;
+}
+
 /* Append an item whose first sent_bytes are already sent.  That number may be
    above 0 only for the first item of a queue. */
-int fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
-                          size_t sent_bytes);
+static inline int
+fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
+                      size_t sent_bytes)
+{
+    FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
+             "only the first item may be partly sent");
+    if (FL_UNLIKELY(write_queue->tail == write_queue->capacity)
+        && fl_write_queue_make_room(write_queue) < 0)
+    {
+        return -1;
+    }
+    write_queue->items[write_queue->tail++] = Py_NewRef(item);
+    write_queue->size_bytes += fl_write_queue_size_of(item) - sent_bytes;
+    if (sent_bytes > 0) { /* the queue was empty, see the check above */
+        write_queue->sent_bytes = sent_bytes;
+    }
+    return 0;
+}
+
+/* fl_write_queue_append for an empty queue of a stream. */
+static inline void
+fl_write_queue_put_only(FlWriteQueue *write_queue, PyObject *bytes)
+{
+    write_queue->inline_items[0] = Py_NewRef(bytes);
+    write_queue->tail = 1;
+    write_queue->size_bytes = (size_t)PyBytes_GET_SIZE(bytes);
+}
+
+/* The only item, wholly unsent and not in an allocated array: borrowed; or
+   NULL. */
+static inline PyObject *
+fl_write_queue_only(const FlWriteQueue *write_queue)
+{
+    return write_queue->head == 0 && write_queue->tail == 1
+                   && write_queue->sent_bytes == 0
+                   && write_queue->items == write_queue->inline_items
+               ? write_queue->inline_items[0]
+               : NULL;
+}
+
+/* That item was sent. */
+static inline void
+fl_write_queue_drop_only(FlWriteQueue *write_queue)
+{
+    PyObject *bytes = write_queue->inline_items[0];
+    write_queue->tail = 0;
+    write_queue->size_bytes = 0;
+    Py_DECREF(bytes);
+}
 
 /* The same at the front.  The present first item must be wholly unsent. */
 int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
@@ -58,21 +125,64 @@ fl_write_queue_head(const FlWriteQueue *write_queue)
 
 /* Point up to `limit` vectors at the unsent bytes of a stream.  Returns how
    many were filled.  They are valid until the queue changes. */
-int fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
-                              struct iovec *vectors, int limit);
+static inline int
+fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
+                          struct iovec *vectors, int limit)
+{
+    int count = 0;
+    size_t skip = write_queue->sent_bytes;
+    for (unsigned at = write_queue->head;
+         at < write_queue->tail && count < limit; at++)
+    {
+        PyObject *bytes = write_queue->items[at];
+        size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+        if (FL_UNLIKELY(skip >= size)) { /* see fl_write_queue_note_sent */
+            skip -= size;
+            continue;
+        }
+        vectors[count].iov_base = PyBytes_AS_STRING(bytes) + skip;
+        vectors[count].iov_len = size - skip;
+        skip = 0;
+        count++;
+    }
+    return count;
+}
 
-/* Remove this many bytes from the front: they were sent. */
-void fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes);
+/* The first so many unsent bytes were sent.  The items stay, and the queue
+   with them, until fl_write_queue_consume. */
+static inline void
+fl_write_queue_note_sent(FlWriteQueue *write_queue, size_t size_bytes)
+{
+    write_queue->size_bytes -= size_bytes;
+    write_queue->sent_bytes += size_bytes;
+}
+
+/* The same, and drop the items that are wholly sent. */
+static inline void
+fl_write_queue_consume(FlWriteQueue *write_queue, size_t size_bytes)
+{
+    fl_write_queue_note_sent(write_queue, size_bytes);
+    while (write_queue->head < write_queue->tail) {
+        PyObject *bytes = write_queue->items[write_queue->head];
+        size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+        if (size > write_queue->sent_bytes) {
+            return; /* partly sent: it stays */
+        }
+        write_queue->sent_bytes -= size;
+        write_queue->head++;
+        Py_DECREF(bytes);
+    }
+    if (write_queue->items == write_queue->inline_items) {
+        write_queue->head = write_queue->tail = 0;
+    }
+    else { /* an idle connection must not keep the array of a burst */
+        fl_write_queue_clear(write_queue);
+    }
+}
 
 /* Take out the first item, which must be wholly unsent: the caller has its
    reference from now on.  NULL, without an exception, if the queue is
    empty. */
 PyObject *fl_write_queue_take(FlWriteQueue *write_queue);
-
-static inline bool
-fl_write_queue_is_empty(const FlWriteQueue *write_queue)
-{
-    return write_queue->head == write_queue->tail;
-}
 
 #endif

@@ -56,6 +56,10 @@ PROCESS = {
     # So are libuv's pipe for signals, and what the kernel has.
     "uv_was_used",
     "has_pwait2",
+    # And the one thread of the process that sends overdue writes.
+    "fl_sender_idle",
+    "sender",
+    "sender_once",
 }
 
 

@@ -1,0 +1,275 @@
+/* The sender's thread: see sender.h.
+
+   1. It looks at each watched loop once in a period.  If a look finds the
+      corked bytes of the look before it (cork.h, turn), they are overdue, and
+      the loop sends them when its callback returns, or at its next write.  If
+      the look after that finds them still there, the sender sends them.  So a
+      header waits for its body, and where callbacks are short the loop's
+      thread makes all sends.
+   2. A period is PERIOD_NS.  It doubles, up to LONGEST_NS, with each look that
+      finds no bytes of the look before it.
+   3. The sender sleeps while nothing is corked.  A loop first changes its turn
+      and then looks whether the sender is idle; the sender first says that it
+      is idle and then looks at the turns.  All four are sequentially
+      consistent, so one of the two sees the other.
+   4. A loop is watched from the first corked write of its iterations to their
+      end, so none of them is freed.  In a forked child the thread is missing,
+      and its lock may be taken: the child begins with a new state, and leaves
+      the parent's loops out. */
+#include "core/sender.h"
+
+#include "base/clock.h"
+#include "base/forks.h"
+#include "base/list.h"
+#include "core/loop.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+#define PERIOD_NS   FL_NS_PER_MS
+#define LONGEST_NS  (3 * FL_NS_PER_MS)
+#define STACK_BYTES ((size_t)128 * 1024)
+
+#ifdef __APPLE__ /* its conditions know no other clock */
+#define WAIT_CLOCK CLOCK_REALTIME
+#else
+#define WAIT_CLOCK CLOCK_MONOTONIC
+#endif
+
+atomic_bool fl_sender_idle = true;
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    FlList loops; /* FlCork.watch_link */
+    FlForkRenewal renewal;
+    pthread_t thread;
+    bool running, stopping;
+    bool is_late; /* a look has found bytes of the look before it */
+    int64_t period_ns;
+} sender;
+static pthread_once_t sender_once = PTHREAD_ONCE_INIT;
+
+/* --- the thread ---------------------------------------------------------- */
+
+static bool
+is_corked(uint64_t turn)
+{
+    return (turn & FL_CORK_STATE) != FL_CORK_EMPTY;
+}
+
+/* Whether anything is corked, or was since the last look. */
+static bool
+is_active(FlLoop *loop)
+{
+    uint64_t turn = atomic_load(&loop->cork.turn);
+    return is_corked(turn) || turn != loop->cork.seen_turn;
+}
+
+/* Look at a loop: invariant 1.  Returns whether it was active. */
+static bool
+look(FlLoop *loop)
+{
+    FlCork *cork = &loop->cork;
+    uint64_t turn = atomic_load(&cork->turn), seen = cork->seen_turn;
+    bool active = is_corked(turn) || turn != seen;
+    cork->seen_turn = turn;
+    uint64_t number = turn & ~FL_CORK_STATE;
+    if (is_corked(turn) && is_corked(seen)
+        && number == (seen & ~FL_CORK_STATE)) {
+        sender.is_late = true;
+        if (atomic_load(&cork->overdue_turn) == number) {
+            fl_cork_send_ahead(loop);
+        }
+        atomic_store(&cork->overdue_turn, number);
+    }
+    return active;
+}
+
+static bool
+look_at_all(bool (*looks)(FlLoop *))
+{
+    bool active = false;
+    for (FlList *link = sender.loops.next; link != &sender.loops;
+         link = link->next)
+    {
+        active |= looks(FL_LIST_ENTRY(link, FlLoop, cork.watch_link));
+    }
+    return active;
+}
+
+static void
+wait_a_period(void)
+{
+    struct timespec end;
+    if (sender.is_late) {
+        sender.period_ns = PERIOD_NS;
+    }
+    (void)clock_gettime(WAIT_CLOCK, &end);
+    end.tv_nsec += (long)sender.period_ns;
+    if (end.tv_nsec >= FL_NS_PER_S) {
+        end.tv_nsec -= FL_NS_PER_S;
+        end.tv_sec++;
+    }
+    (void)pthread_cond_timedwait(&sender.wake, &sender.lock, &end);
+    if (!sender.is_late) {
+        sender.period_ns = Py_MIN(2 * sender.period_ns, LONGEST_NS);
+    }
+}
+
+/* For look_at_all. */
+static bool
+send_ahead(FlLoop *loop)
+{
+    fl_cork_send_ahead(loop);
+    return false;
+}
+
+static void *
+run(void *unused)
+{
+    (void)pthread_mutex_lock(&sender.lock);
+    sender.period_ns = PERIOD_NS;
+    while (!sender.stopping) {
+        sender.is_late = false;
+        if (look_at_all(look)) {
+            wait_a_period();
+            continue;
+        }
+        sender.period_ns = PERIOD_NS;
+        atomic_store(&fl_sender_idle, true);
+        if (look_at_all(is_active)) { /* invariant 3 */
+            atomic_store(&fl_sender_idle, false);
+        }
+        while (atomic_load(&fl_sender_idle) && !sender.stopping) {
+            (void)pthread_cond_wait(&sender.wake, &sender.lock);
+        }
+    }
+    (void)look_at_all(send_ahead); /* nobody looks before the next turn */
+    (void)pthread_mutex_unlock(&sender.lock);
+    return unused;
+}
+
+/* --- its beginning and end ----------------------------------------------- */
+
+static void
+init_state(void)
+{
+    pthread_condattr_t attributes;
+    (void)pthread_mutex_init(&sender.lock, NULL);
+    (void)pthread_condattr_init(&attributes);
+#ifndef __APPLE__
+    (void)pthread_condattr_setclock(&attributes, WAIT_CLOCK);
+#endif
+    (void)pthread_cond_init(&sender.wake, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+    fl_list_init(&sender.loops);
+    sender.running = sender.stopping = false;
+    atomic_store(&fl_sender_idle, true);
+}
+
+static void
+init_once(void)
+{
+    init_state();
+    fl_fork_renewal_init(&sender.renewal);
+}
+
+static void
+lock(void)
+{
+    (void)pthread_once(&sender_once, init_once);
+    if (FL_UNLIKELY(fl_fork_renewal_begin(&sender.renewal))) {
+        init_state(); /* invariant 4 */
+        fl_fork_renewal_end(&sender.renewal);
+    }
+    (void)pthread_mutex_lock(&sender.lock);
+}
+
+static void
+unlock(void)
+{
+    (void)pthread_mutex_unlock(&sender.lock);
+}
+
+/* Start the thread, which handles no signals.  0 or a positive errno. */
+static int
+start(void)
+{
+    sigset_t all, previous;
+    pthread_attr_t attributes;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &previous);
+    (void)pthread_attr_init(&attributes);
+    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    int code = pthread_create(&sender.thread, &attributes, run, NULL);
+    if (code == EINVAL) { /* the thread-local data of libraries is larger */
+        code = pthread_create(&sender.thread, NULL, run, NULL);
+    }
+    (void)pthread_attr_destroy(&attributes);
+    (void)pthread_sigmask(SIG_SETMASK, &previous, NULL);
+#ifdef __linux__
+    if (code == 0) {
+        (void)pthread_setname_np(sender.thread, "fastloop-send");
+    }
+#endif
+    return code;
+}
+
+void
+fl_sender_watch(FlLoop *loop)
+{
+    lock();
+    loop->cork.seen_turn = atomic_load(&loop->cork.turn);
+    loop->cork.watched = true;
+    fl_list_append(&sender.loops, &loop->cork.watch_link);
+    unlock();
+}
+
+void
+fl_sender_unwatch(FlLoop *loop)
+{
+    loop->cork.watched = false;
+    if (!fl_loop_is_inherited(loop)) { /* invariant 4 */
+        lock();
+        fl_list_remove(&loop->cork.watch_link);
+        unlock();
+    }
+}
+
+void
+fl_sender_wake(FlLoop *loop)
+{
+    lock();
+    if (!sender.running && start() == 0) {
+        sender.running = true;
+    }
+    if (sender.running) {
+        atomic_store(&fl_sender_idle, false);
+        (void)pthread_cond_signal(&sender.wake);
+    }
+    else {
+        loop->cork.thread = loop->cork.writer = NULL;
+        atomic_store(&loop->cork.overdue_turn,
+                     atomic_load(&loop->cork.turn) & ~FL_CORK_STATE);
+    }
+    unlock();
+}
+
+void
+fl_sender_stop(void)
+{
+    lock();
+    bool stops = sender.running && !sender.stopping;
+    sender.stopping |= stops;
+    (void)pthread_cond_signal(&sender.wake);
+    unlock();
+    if (stops) {
+        (void)pthread_join(sender.thread, NULL);
+        lock();
+        sender.running = sender.stopping = false;
+        atomic_store(&fl_sender_idle, true);
+        unlock();
+    }
+}

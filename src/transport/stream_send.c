@@ -1,0 +1,264 @@
+/* The life of a written byte: cork, send, wait for the kernel.
+
+   What a callback writes is corked: it stays in the write queue until the
+   callback returns, if that is an event (data_received), or else until the
+   iteration ends.  So an HTTP header and its body leave by one system call.
+   Sends in a row wake a peer that sleeps on another CPU once; a wake-up costs
+   more than the rest of a send.  Bytes that wait for more than a millisecond
+   are overdue (sender.h): they leave when the running callback returns, or at
+   its next write, and then that callback corks no more.  If it does neither,
+   the sender's thread sends them.  Whether a write is corked does not depend
+   on what earlier callbacks did.
+
+   1. loop->cork.streams has the corked streams in the order of their first
+      corked writes, and a flush sends them in that order.  Every write that
+      is not corked first flushes all, and so does the loop before it sends
+      anything else.  So a corked write may overtake only other corked writes.
+      Every send in C first calls fl_loop_before_io.  Our sends in Python, and
+      our ways to hand control to another loop, thread or process, call
+      fl_loop_flush_corked_here.  asyncio's own transports call neither.
+   2. Writes are corked only inside a callback, by the thread that runs the
+      loop, and up to the lesser of FL_CORKED_BYTES and the high-water mark.
+      Not where the application has the fd: its own sends would overtake corked
+      bytes.  Not in a forked child of the loop's process, which may end by
+      os._exit, nor in a daemon thread, which the end of the interpreter stops
+      anywhere, nor in a loop that runs inside another loop's callback, which
+      may write to either's streams.  The kernel has refused no byte of a
+      corked queue.
+   3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
+      inspects the stream flushes first.
+   4. A flush only sends: it calls no protocol and ends no stream.  What waits
+      for an empty queue is left to an event (fl_stream_drained).  But a failed
+      send may run Python: making its exception may run the GC, and debug mode
+      records the stack.  That code finds the failed stream no longer corked
+      and the others still corked, and may use each.  So a caller checks the
+      phase of its own stream again.
+   5. The queue changes only while what is corked is held (cork.h): the sender
+      may be reading it.
+
+   README.md has the limits of corking, and what was rejected. */
+#include "transport/stream_send.h"
+
+#include "base/codes.h"
+#include "core/loop.h"
+#include "core/sender.h"
+#include "py/compat.h"
+#include "py/errors.h"
+#include "transport/stream.h"
+#include "transport/stream_close.h"
+#include "transport/write_queue.h"
+
+#include <errno.h>
+#include <sys/uio.h>
+
+/* Enough for any burst worth one call, and well below IOV_MAX. */
+#define MAX_VECTORS 64
+
+/* --- the kernel ---------------------------------------------------------- */
+
+ssize_t
+fl_stream_send(FlStream *self, struct iovec *pieces, int count)
+{
+    if (count == 1) { /* costs the kernel less than sendmsg */
+        return send(self->fd, pieces->iov_base, pieces->iov_len,
+                    FL_SEND_FLAGS);
+    }
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    return sendmsg(self->fd, &message, FL_SEND_FLAGS);
+}
+
+int
+fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
+                    size_t *sent_bytes)
+{
+    ssize_t sent = self->kind->send(self, vectors, count);
+    *sent_bytes = 0;
+    if (sent >= 0) {
+        FL_METER(self->loop, bytes_out, (uint64_t)sent);
+        *sent_bytes = (size_t)sent;
+        return 0;
+    }
+    return fl_errno_would_block(errno) ? 0 : -errno;
+}
+
+int
+fl_stream_drain_queue(FlStream *self)
+{
+    FlWriteQueue *write_queue = &self->write_queue;
+    fl_write_queue_consume(write_queue, 0); /* what was sent ahead */
+    while (!fl_write_queue_is_empty(write_queue)) {
+        struct iovec vectors[MAX_VECTORS];
+        int count =
+            fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
+        size_t sent;
+        int code = fl_stream_send_once(self, vectors, count, &sent);
+        if (code < 0) {
+            return code;
+        }
+        fl_write_queue_consume(write_queue, sent);
+        if (sent == 0 || count < MAX_VECTORS) {
+            break; /* what is left does not fit into the kernel's buffer */
+        }
+    }
+    return 0;
+}
+
+void
+fl_stream_write_failed(FlStream *self, int code)
+{
+    if (self->kind->counts_failed_write) {
+        fl_stream_add_lost_write(self);
+    }
+    fl_stream_fail(self, code, self->kind->write_failed);
+}
+
+int
+fl_stream_prepare_send(FlStream *self)
+{
+    int code = fl_stream_check_fd(self);
+    if (code == 0 && self->phase < FL_STREAM_LOST) {
+        fl_loop_before_io(self->loop);
+    }
+    return code < 0 ? code : self->phase < FL_STREAM_LOST;
+}
+
+void
+fl_stream_wait_for_kernel(FlStream *self)
+{
+    int code = fl_stream_update_registration(self);
+    if (code < 0) {
+        fl_stream_write_failed(self, code);
+    }
+}
+
+void
+fl_stream_send_queue(FlStream *self)
+{
+    int code = fl_stream_drain_queue(self);
+    if (code < 0) {
+        fl_stream_write_failed(self, code);
+    }
+    else if (!fl_write_queue_is_empty(&self->write_queue)) {
+        fl_stream_wait_for_kernel(self);
+    }
+}
+
+/* --- corking ------------------------------------------------------------- */
+
+bool
+fl_stream_may_cork(FlStream *self, size_t size_bytes)
+{
+    FlLoop *loop = self->loop;
+    if (!FL_HAVE_GIL || loop->cork.writer != PyThreadState_Get()
+        || self->exposed || fl_loop_is_inherited(loop))
+    {
+        return false;
+    }
+    if (FL_UNLIKELY(fl_cork_is_overdue(&loop->cork))) {
+        loop->cork.writer = NULL;
+        return false;
+    }
+    fl_cork_take(loop);
+    uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
+    return queued_bytes <= FL_CORKED_BYTES
+           && queued_bytes <= self->high_water_bytes
+           && (fl_write_queue_is_empty(&self->write_queue)
+               || fl_stream_is_corked(self));
+}
+
+/* FlCork's send_ahead.  What the kernel refuses now, the flush tries again. */
+static size_t
+send_ahead(FlList *link)
+{
+    FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
+    FlWriteQueue *write_queue = &self->write_queue;
+    size_t before_bytes = write_queue->size_bytes;
+    while (write_queue->size_bytes > 0 && self->ahead_errno == 0) {
+        struct iovec vectors[MAX_VECTORS];
+        int count =
+            fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
+        ssize_t sent = self->kind->send(self, vectors, count);
+        if (sent < 0) {
+            self->ahead_errno =
+                fl_errno_would_block(errno) ? 0 : (uint8_t)errno;
+            break;
+        }
+        fl_write_queue_note_sent(write_queue, (size_t)sent);
+    }
+    return before_bytes - write_queue->size_bytes;
+}
+
+/* Send the only item of a queue.  0 or a negative errno. */
+static inline int
+send_only(FlStream *self, PyObject *bytes)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+    ssize_t sent =
+        send(self->fd, PyBytes_AS_STRING(bytes), size, FL_SEND_FLAGS);
+    if (FL_UNLIKELY(sent < 0)) {
+        return fl_errno_would_block(errno) ? 0 : -errno;
+    }
+    FL_METER(self->loop, bytes_out, (uint64_t)sent);
+    if (FL_LIKELY((size_t)sent == size)) {
+        fl_write_queue_drop_only(&self->write_queue);
+    }
+    else {
+        fl_write_queue_consume(&self->write_queue, (size_t)sent);
+    }
+    return 0;
+}
+
+/* FlCork's send. */
+static void
+send_corked(FlList *link)
+{
+    FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
+    FlLoop *loop = self->loop;
+    if (fl_loop_is_inherited(loop)) {
+        fl_write_queue_clear(&self->write_queue); /* the parent sends them */
+        return;
+    }
+    loop->polls.skips_left = 0; /* as fl_loop_before_io */
+    int code = -(int)self->ahead_errno;
+    if (FL_LIKELY(code == 0)) {
+        PyObject *bytes = fl_write_queue_only(&self->write_queue);
+        code = bytes != NULL ? send_only(self, bytes)
+                             : fl_stream_drain_queue(self);
+        if (FL_LIKELY(code == 0
+                      && fl_write_queue_is_empty(&self->write_queue))) {
+            return;
+        }
+    }
+    self->ahead_errno = 0;
+    Py_INCREF(self); /* a failure runs the GC, which may find it unused */
+    if (code < 0) {
+        fl_stream_write_failed(self, code);
+    }
+    else {
+        fl_stream_wait_for_kernel(self);
+    }
+    fl_cork_take(loop); /* Python that ran may have corked others */
+    Py_DECREF(self);
+}
+
+void
+fl_stream_cork(FlStream *self)
+{
+    FlCork *cork = &self->loop->cork;
+    bool is_first = fl_list_is_empty(&cork->streams);
+    if (!fl_stream_is_corked(self)) {
+        FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
+        fl_list_append(&cork->streams, &self->cork_link);
+    }
+    if (!is_first) {
+        fl_cork_offer(cork);
+        return;
+    }
+    if (FL_UNLIKELY(!cork->watched)) {
+        cork->send = send_corked;
+        cork->send_ahead = send_ahead;
+        fl_sender_watch(self->loop);
+    }
+    fl_cork_offer_first(cork);
+    fl_sender_see(self->loop);
+}

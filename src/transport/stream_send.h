@@ -1,0 +1,62 @@
+/* Sending a stream's write queue, and corking it.
+
+   A send that fails ends the connection as asyncio's _fatal_error does: it
+   queues connection_lost and raises nothing.  So a caller checks the phase
+   again after each function that may fail.
+
+   Threads: as in stream.h. */
+#ifndef FL_TRANSPORT_STREAM_SEND_H
+#define FL_TRANSPORT_STREAM_SEND_H
+
+#include "core/loop.h"
+#include "py/compat.h"
+#include "transport/stream.h"
+
+#include <sys/socket.h>
+
+/* The most bytes that are corked. */
+#define FL_CORKED_BYTES (64 * 1024)
+
+/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
+   process that shares the socket can clear O_NONBLOCK. */
+#ifdef MSG_NOSIGNAL
+#define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
+#else
+#define FL_SEND_FLAGS MSG_DONTWAIT
+#endif
+
+/* FlStreamKind.send of stream sockets. */
+ssize_t fl_stream_send(FlStream *self, struct iovec *pieces, int count);
+
+/* One system call.  0 with the bytes sent, 0 of them if it would block; or a
+   negative errno.  The caller has called fl_loop_before_io, or flushes. */
+int fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
+                        size_t *sent_bytes);
+
+/* Send from the queue until it is empty or the kernel's buffer is full.  0 or
+   a negative errno.  Runs no Python: the caller has checked the fd of an
+   exposed stream. */
+int fl_stream_drain_queue(FlStream *self);
+
+/* The same, and then wait for the kernel, or end the stream if a send
+   failed. */
+void fl_stream_send_queue(FlStream *self);
+
+/* End the stream: a send has failed with this negative errno. */
+void fl_stream_write_failed(FlStream *self, int code);
+
+/* Check the fd, then flush what was written before.  In this order, because
+   the application's fileno() may write, and so cork.  1: send; 0: Python that
+   ran has ended the stream; or a negative errno. */
+int fl_stream_prepare_send(FlStream *self);
+
+/* The kernel refused bytes: register for writability. */
+void fl_stream_wait_for_kernel(FlStream *self);
+
+/* Whether a write of this size is corked with the queue.  If so, the caller
+   queues it, as it holds the queue now, and calls fl_stream_cork.  Otherwise
+   it flushes. */
+bool fl_stream_may_cork(FlStream *self, size_t size_bytes);
+void fl_stream_cork(FlStream *self);
+
+#endif
