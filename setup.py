@@ -66,13 +66,12 @@ if sys.platform == "win32":
     )
 
 
-def switch(name: str) -> bool:
-    """Whether the environment variable NAME is set to something but 0."""
-    return os.environ.get(name, "0") not in ("", "0")
-
-
 def check_python() -> None:
-    """Ends the build on a Python that is too old; pip says it before."""
+    """Ends each command on a Python that is too old.
+
+    pip asks for what it has to build with, and for the name and the version,
+    before it compares this Python with `requires-python`.
+    """
     if sys.implementation.name != "cpython" or sys.version_info < (3, 11):
         sys.exit(
             "fastloop needs CPython 3.11 or newer, and this is "
@@ -85,6 +84,14 @@ def check_python() -> None:
             f"{sys.version.split()[0]}, where free threading was an "
             "experiment; CPython 3.13 with a GIL will do."
         )
+
+
+check_python()
+
+
+def switch(name: str) -> bool:
+    """Whether the environment variable NAME is set to something but 0."""
+    return os.environ.get(name, "0") not in ("", "0")
 
 
 def check_compiler() -> None:
@@ -288,7 +295,6 @@ os.chdir(HERE)
 # What is missing is said before setuptools says what it does: pip shows the
 # build's output, and the sentence is then all of it.
 if BUILDS.intersection(sys.argv):
-    check_python()
     check_compiler()
     libuv()
 found = sorted(Path("src").rglob("*.c"))
