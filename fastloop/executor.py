@@ -2,10 +2,11 @@
 
 ``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
 a concurrent future.  ``run_in_executor`` puts an ExecutorJob of the core into
-that executor's own queue instead; this includes the default executor, and
-subclasses that keep ``submit``.  The default executor, which fastloop makes,
-has a cheaper counter than a Semaphore.  The standard library does everything
-else.
+that executor's own queue instead.  This includes the default executor, and
+subclasses that keep the way of a call: ``submit`` and, from 3.14 on,
+``prepare_context``, by which an InterpreterPoolExecutor takes the call to
+another interpreter.  The default executor, which fastloop makes, has a cheaper
+counter than a Semaphore.  The standard library does everything else.
 """
 
 from __future__ import annotations
@@ -123,11 +124,26 @@ def _is_standard(pool: Any) -> bool:
 
     An application that replaces submit() expects to be called.
     """
-    if not (_is_known and issubclass(type(pool), ThreadPoolExecutor)):
+    kind = type(pool)
+    if not (_is_known and (kind is ThreadPoolExecutor or _is_like_it(kind))):
         return False
     submit = pool.submit
     # Only an exact method is asked: see _originals.is_defined_in().
     return type(submit) is types.MethodType and submit.__func__ is _submit
+
+
+def _is_like_it(kind: type) -> bool:
+    """Whether this is a subclass whose workers call as its base's do.
+
+    From 3.14 on ``prepare_context`` decides in what they call.
+    """
+    if not issubclass(kind, ThreadPoolExecutor):
+        return False
+    own, theirs = (
+        getattr(getattr(pool, "prepare_context", None), "__func__", None)
+        for pool in (ThreadPoolExecutor, kind)
+    )
+    return own is theirs
 
 
 def _submit_job(pool: ThreadPoolExecutor, job: _core.ExecutorJob) -> None:

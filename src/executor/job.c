@@ -208,7 +208,7 @@ job_dealloc(FlJob *job)
 static const char run_doc[] =
     "run($self, /, *context)\n--\n\n"
     "Make the call and post its outcome to the loop; for a worker thread.\n\n"
-    "From 3.14 on concurrent.futures passes a context, which is ignored.";
+    "From 3.14 on concurrent.futures passes a context, which would only call.";
 
 static PyObject *
 job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),

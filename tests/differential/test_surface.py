@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import multiprocessing
 import os
+import pkgutil
+import signal
 import socket
+from concurrent import futures
+from importlib import import_module
 from typing import Any
 
 import odd_calls
@@ -17,6 +22,7 @@ import pytest
 from prog_links import context
 
 import fastloop
+from fastloop import _core
 
 #: What fastloop has and asyncio has not.
 OWN = {"enable_metrics", "metrics", "slow_callback_hook"}
@@ -57,7 +63,68 @@ CLASSES = {
     "reader": asyncio.StreamReader,
     "read pipe": asyncio.ReadTransport,
     "write pipe": asyncio.WriteTransport,
+    "subprocess": asyncio.SubprocessTransport,
 }
+#: What fastloop has in the place of each class of the standard library whose
+#: objects a loop makes or is given.  A new class needs a row, and before that
+#: a look at what fastloop leaves out of its way: the pool of interpreters was
+#: once taken for one of threads.
+IN_PLACE_OF = {
+    "_UnixSelectorEventLoop": fastloop.Loop,
+    "Handle": _core.Handle,
+    "TimerHandle": _core.TimerHandle,
+    "_SelectorSocketTransport": _core.StreamTransport,
+    "_SelectorDatagramTransport": _core.DatagramTransport,
+    "_SSLProtocolTransport": _core.SSLTransport,
+    "_UnixReadPipeTransport": _core.ReadPipeTransport,
+    "_UnixWritePipeTransport": _core.WritePipeTransport,
+    # asyncio's own
+    "_UnixSubprocessTransport": asyncio.unix_events._UnixSubprocessTransport,
+    "Server": asyncio.Server,
+    "StreamReader": asyncio.StreamReader,
+    "StreamWriter": asyncio.StreamWriter,
+    "Runner": asyncio.Runner,
+    # what run_in_executor() makes of a call: a job, or what submit() returns
+    "ThreadPoolExecutor": _core.ExecutorJob,
+    "ProcessPoolExecutor": futures.Future,
+    "InterpreterPoolExecutor": futures.Future,
+    # bases, of which there are no objects
+    **dict.fromkeys(
+        """AbstractServer BaseSubprocessTransport BaseTransport
+        DatagramTransport Executor ReadTransport SubprocessTransport Transport
+        WriteTransport _FlowControlMixin _SelectorTransport""".split()
+    ),
+}
+KINDS = ("Executor", "Reader", "Runner", "Server", "Transport", "Writer")
+#: Those of Windows; __main__ is a program.
+NOT_HERE = {"__main__", "proactor_events", "windows_events", "windows_utils"}
+
+
+def find_classes() -> dict[str, type]:
+    """Return this CPython's classes of those kinds."""
+    names = {
+        f"{package.__name__}.{found.name}"
+        for package in (asyncio, futures)
+        for found in pkgutil.iter_modules(package.__path__)
+        if found.name not in NOT_HERE
+    }
+    return {
+        one.__name__: one
+        for name in names
+        for one in list(vars(import_module(name)).values())
+        if isinstance(one, type)
+        and one.__module__ == name
+        and not issubclass(one, Exception)
+        and any(base.__name__.endswith(KINDS) for base in one.__mro__)
+    }
+
+
+FOUND = find_classes()
+POOLS = sorted(
+    name
+    for name, one in FOUND.items()
+    if issubclass(one, futures.Executor) and one is not futures.Executor
+)
 
 
 async def make_tls(case: odd_calls.Case) -> Any:
@@ -76,9 +143,19 @@ async def make_tls(case: odd_calls.Case) -> Any:
     return ours
 
 
+async def make_subprocess(case: odd_calls.Case) -> Any:
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"))
+    transport, _ = await case.loop.subprocess_exec(
+        asyncio.SubprocessProtocol, "true", **streams
+    )
+    await transport._wait()
+    return transport
+
+
+MAKERS = {"tls stream": make_tls, "subprocess": make_subprocess}
 OBJECTS = {
     name: make
-    for name, make in [*odd_calls.OBJECTS.items(), ("tls stream", make_tls)]
+    for name, make in (odd_calls.OBJECTS | MAKERS).items()
     if "clos" not in name
 }
 
@@ -113,8 +190,9 @@ def surface(make_loop: Any, name: str) -> tuple[Any, type]:
 
 @pytest.mark.parametrize("name", OBJECTS)
 def test_names_and_parameters_are_asyncios(name):
-    theirs, _ = surface(asyncio.SelectorEventLoop, name)
+    theirs, known = surface(asyncio.SelectorEventLoop, name)
     ours, kind = surface(fastloop.new_event_loop, name)
+    assert kind is IN_PLACE_OF[known.__name__]
     for own in OWN if name == "loop" else ():
         del ours[0][own]
     assert ours == theirs
@@ -128,3 +206,37 @@ def test_the_module():
     assert [*ours.parameters][:2] == [*theirs.parameters][:2]
     assert issubclass(fastloop.Loop, getattr(asyncio, "EventLoop", object))
     assert os.path.exists(os.path.join(fastloop.__path__[0], "py.typed"))
+
+
+def test_each_class_of_this_cpython_has_a_row():
+    assert FOUND.keys() - IN_PLACE_OF.keys() == set()
+
+
+async def runner_of_this() -> Any:
+    return signal.getsignal(signal.SIGINT).func.__self__
+
+
+def test_a_program_runs_in_the_runner_of_the_table():
+    assert type(fastloop.run(runner_of_this())) is IN_PLACE_OF["Runner"]
+
+
+#: The process, the thread and the interpreter.
+PLACE = """(__import__("os").getpid(), __import__("threading").get_ident(),
+id(__import__("sys").modules))"""
+
+
+@pytest.mark.keeps_fds  # multiprocessing's, until this process ends
+@pytest.mark.parametrize("name", POOLS)
+async def test_a_pool_calls_where_its_submit_does(loop, loop_kind, name):
+    """One that is not of threads alone has its submit() called."""
+    options = {}
+    if name == "ProcessPoolExecutor":  # pytest has threads: no fork
+        options["mp_context"] = multiprocessing.get_context("spawn")
+    if loop_kind == "fastloop":
+        loop.enable_metrics()
+    with FOUND[name](1, **options) as pool:
+        place = await loop.run_in_executor(pool, eval, PLACE)
+        assert place == pool.submit(eval, PLACE).result()
+    if loop_kind == "fastloop":
+        is_job = IN_PLACE_OF[name] is _core.ExecutorJob
+        assert loop.metrics().executor_calls == is_job
