@@ -22,7 +22,6 @@ import signal
 import sys
 import warnings
 from asyncio import events
-from typing import NamedTuple
 
 from . import _core_helpers, _private
 
@@ -42,12 +41,14 @@ _SIGNALS_PER_READ = 4096
 _FIRST_FD = 512
 
 
-class _Pipe(NamedTuple):
+class _Pipe:
     """The pipe of a loop for the numbers of signals."""
 
-    read_fd: int
-    write_fd: int
-    pid: int  # a forked child has its parent's pipe, whose bytes are not its
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd = read_fd
+        self.write_fd = write_fd
+        # A forked child has its parent's pipe, whose bytes are not its.
+        self.pid = os.getpid()
 
 
 #: The descriptor that a loop has set as the wakeup descriptor, or -1.
@@ -174,7 +175,7 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
     def _open_signal_pipe(self) -> _Pipe:
         """Open the pipe, and have it read."""
         read_fd, write_fd = map(_move_up, os.pipe())
-        pipe = _Pipe(read_fd, write_fd, os.getpid())
+        pipe = _Pipe(read_fd, write_fd)
         self._signal_pipe = pipe
         try:
             os.set_blocking(pipe.read_fd, False)

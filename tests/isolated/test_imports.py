@@ -43,6 +43,39 @@ def test_fastloop_imported_before_pytest(tmp_path):
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
 
 
+#: All but one are what asyncio's own loop imports for its default executor.
+MAY_BE_IMPORTED = {
+    *("__future__", "_queue", "concurrent.futures.thread", "queue")
+}
+IMPORTS = """
+import asyncio, sys
+async def main(): pass
+asyncio.run(main())
+known = {*sys.modules}
+import fastloop
+print(*{*sys.modules} - known)
+fastloop.install
+fastloop.run(main())
+print(*{*sys.modules} - known)
+"""
+
+
+def test_a_program_pays_for_few_modules_beside_asyncios():
+    """From 3.14 on asyncio imports no typing, so fastloop does not either."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", IMPORTS],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+        check=True,
+    )
+    first, then = (set(line.split()) for line in done.stdout.splitlines())
+    assert first - {"__future__"} == {"fastloop"}
+    others = {name for name in then if not name.startswith("fastloop")}
+    assert others <= MAY_BE_IMPORTED
+
+
 GEVENT = """
 import types
 monkey = types.ModuleType("gevent.monkey")
