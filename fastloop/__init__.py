@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._core import libuv_version
     from .loop import Loop
     from .policy import EventLoopPolicy, install
-    from .runner import new_event_loop, run
+    from .runner import get_running_loop, new_event_loop, run
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "EventLoopPolicy",
     "Loop",
     "__version__",
+    "get_running_loop",
     "install",
     "libuv_version",
     "new_event_loop",
@@ -40,6 +41,7 @@ __all__ = [
 _HOMES = {
     "EventLoopPolicy": "policy",
     "Loop": "loop",
+    "get_running_loop": "runner",
     "install": "policy",
     "libuv_version": "_core",
     "new_event_loop": "runner",

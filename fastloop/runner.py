@@ -1,4 +1,4 @@
-"""Making a loop and running a program on it."""
+"""Making a loop, running a program on it, and the loop that runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["new_event_loop", "run"]
+__all__ = ["get_running_loop", "new_event_loop", "run"]
 
 
 def new_event_loop() -> Loop:
@@ -31,6 +31,23 @@ def new_event_loop() -> Loop:
     if is_off():
         return asyncio.SelectorEventLoop()  # type: ignore[return-value]
     return Loop()
+
+
+def get_running_loop() -> Loop:
+    """Return the ``fastloop.Loop`` that runs in this thread.
+
+    It is what ``asyncio.get_running_loop()`` returns, with the type that has
+    ``metrics()`` and the other methods of fastloop alone.  Raises RuntimeError
+    if no loop runs, as asyncio's, and TypeError if another kind of loop does.
+    With ``FASTLOOP_DISABLE=loop`` in the environment that is no error, and it
+    returns asyncio's loop, as ``new_event_loop`` does.
+    """
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, Loop):
+        return loop
+    if is_off():
+        return loop  # type: ignore[return-value]
+    raise TypeError(f"the running loop is not fastloop's, but {loop!r}")
 
 
 def run(

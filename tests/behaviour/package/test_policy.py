@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import sys
 import warnings
 
@@ -23,6 +24,23 @@ def test_version_and_libuv_version():
     parts = fastloop.libuv_version().split(".")
     assert len(parts) == 3
     assert tuple(map(int, parts)) >= (1, 42, 0)
+
+
+async def test_the_running_loop_is_returned_if_it_is_fastloops(
+    loop, loop_kind
+):
+    if loop_kind == "fastloop":
+        assert fastloop.get_running_loop() is loop
+    else:
+        text = f"the running loop is not fastloop's, but {loop!r}"
+        with pytest.raises(TypeError, match=re.escape(text)):
+            fastloop.get_running_loop()
+
+
+@pytest.mark.parametrize("module", [asyncio, fastloop])
+def test_where_no_loop_runs_there_is_none_to_return(module):
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        module.get_running_loop()
 
 
 class Mine(fastloop.Loop):

@@ -7,7 +7,7 @@ import asyncio
 import fastloop
 
 async def show():
-    print(type(asyncio.get_running_loop()).__module__)
+    print(type(fastloop.get_running_loop()).__module__)
     return "done"
 
 if %s:
