@@ -8,11 +8,13 @@ under systemd and in containers.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fastloop import __version__
@@ -77,6 +79,20 @@ def _socket_of(pid: int) -> str | None:
     return None
 
 
+def _showing(pid: int) -> Iterator[int]:
+    """Yield the processes below one, such as a server's workers, with sockets.
+
+    Those of another user are not seen, and on macOS none are.
+    """
+    for file in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            for child in map(int, Path(file).read_text().split()):
+                with contextlib.suppress(OSError):
+                    if _socket_of(child) is not None:
+                        yield child
+                yield from _showing(child)
+
+
 def find(target: str) -> str:
     """Return the path of the socket of a pid, or the path that is given.
 
@@ -94,9 +110,11 @@ def find(target: str) -> str:
             "top as root, or name the path of its socket"
         ) from None
     if path is None:
+        text = f": name the path of its socket, or {HOW}"
+        if pids := ", ".join(map(str, _showing(int(target)))):
+            text = f", but those that it started have: name one of {pids}"
         raise Refused(
-            f"process {target} has no socket of the usual name: name the path "
-            f"of its socket, or {HOW}"
+            f"process {target} has no socket of the usual name{text}"
         )
     return path
 

@@ -299,6 +299,24 @@ def unshared(folder):
 
 
 @pytest.mark.skipif(not reading._IS_LINUX, reason="needs Linux's /proc")
+def test_a_process_whose_children_have_the_loops_names_them(loop_kind, top):
+    process = subprocess.Popen(
+        ["sh", "-c", '"$0" -c "$1"; :', sys.executable, SHOW],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"\n"
+    said = " ".join(top(str(process.pid), "--once")[2].split())
+    worker = said.rpartition(" ")[2]
+    found = top(worker, "--once")[1]
+    process.communicate(timeout=PATIENCE)
+    assert said.endswith(
+        f"but those that it started have: name one of {worker}"
+    )
+    assert f"process {worker}" in found
+
+
+@pytest.mark.skipif(not reading._IS_LINUX, reason="needs Linux's /proc")
 @pytest.mark.parametrize("prefix", [[], PRIVATE], ids=["folder", "container"])
 def test_a_process_with_a_temporary_folder_of_its_own_is_found(
     loop_kind, top, prefix
