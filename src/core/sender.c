@@ -245,16 +245,16 @@ fl_sender_wake(FlLoop *loop)
     if (!sender.running && start() == 0) {
         sender.running = true;
     }
-    if (sender.running) {
+    bool wakes = sender.running;
+    if (wakes) {
         atomic_store(&fl_sender_idle, false);
         (void)pthread_cond_signal(&sender.wake);
     }
-    else {
-        loop->cork.thread = loop->cork.writer = NULL;
-        atomic_store(&loop->cork.overdue_turn,
-                     atomic_load(&loop->cork.turn) & ~FL_CORK_STATE);
-    }
     unlock();
+    if (!wakes) {
+        loop->cork.thread = loop->cork.writer = NULL;
+        fl_loop_flush_corked_now(loop);
+    }
 }
 
 void

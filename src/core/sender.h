@@ -27,8 +27,7 @@ void fl_sender_watch(struct FlLoop *loop);
 void fl_sender_unwatch(struct FlLoop *loop);
 
 /* For fl_sender_see alone: wake the sender, or start it.  Where no thread can
-   be made, the loop corks no more in this run, and flushes when the callback
-   returns. */
+   be made, flush, and cork no more in this run. */
 void fl_sender_wake(struct FlLoop *loop);
 
 /* A watched loop has corked its first write since a flush. */

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,24 +16,10 @@ from net_helpers import Recorder, iterations, spin
 HOLDS = not FREE_THREADED
 #: Seconds to wait for bytes that should have been sent.
 LIMIT = 10
-#: A loaded machine lets many iterations meet a tick, but not so many in a row.
+#: The least time after which corked bytes are overdue: PERIOD_NS of sender.c.
+OVERDUE_NS = 1_000_000
+#: A loaded machine makes many iterations long, but not so many in a row.
 ATTEMPTS = 100
-
-
-def coarse_ns() -> int:
-    """Return the coarse clock's time; 0 on systems other than Linux."""
-    monotonic_coarse = 6  # Linux's number, which `time` does not name
-    if sys.platform != "linux":
-        return 0
-    return time.clock_gettime_ns(monotonic_coarse)
-
-
-def await_tick() -> None:
-    """Return when the coarse clock has ticked, which it does in 1 to 10 ms."""
-    end = time.monotonic() + 0.02
-    tick = coarse_ns()
-    while tick == coarse_ns() and time.monotonic() < end:
-        pass
 
 
 class Peer:
@@ -130,30 +115,22 @@ async def two_served() -> AsyncIterator[tuple[Any, Peer, Any, Peer]]:
 
 
 async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
-    """Call these in one iteration, each in a callback of its own.
-
-    The iteration begins just after a tick of the coarse clock, and so usually
-    ends before the next.
-    """
+    """Call these in one iteration, each in a callback of its own."""
     done = [schedule(work) for work in works]
-    if sys.platform == "linux":
-        await_tick()
     return [await future for future in done]
 
 
-async def between_ticks(*works: Callable[[], Any], peers: Any) -> list[Any]:
-    """Call these in one iteration without a tick, which would flush.
+async def in_a_short_one(*works: Callable[[], Any], peers: Any) -> list[Any]:
+    """Call these in one iteration that ends before its bytes are overdue.
 
-    An iteration that a tick interrupted is repeated, after these peers have
-    read its bytes.
+    A longer one is repeated, after these peers have read its bytes.
     """
+    now = time.monotonic_ns
     for _ in range(ATTEMPTS):
-        begin, *seen, end = await in_one_iteration(
-            coarse_ns, *works, coarse_ns
-        )
-        if begin == end:
+        begin_ns, *seen, end_ns = await in_one_iteration(now, *works, now)
+        if end_ns - begin_ns < OVERDUE_NS:
             return seen
         await iterations()
         for peer in peers:
             peer.look()
-    raise AssertionError("each iteration was interrupted by a tick")
+    raise AssertionError("each iteration was too long")

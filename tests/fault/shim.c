@@ -248,6 +248,8 @@ give_up(int kind, int code, word second, word third)
     switch (kind) {
     case UV:
         return (word)-code;
+    case CODE:
+        return (word)code;
     case MEMORY:
     case RAW:
         return 0;

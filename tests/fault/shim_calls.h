@@ -6,6 +6,7 @@
 enum {
     ERRNO,   /* -1 and errno */
     UV,      /* the error, negative */
+    CODE,    /* the error */
     MEMORY,  /* NULL and errno, no exception */
     RAW,     /* NULL alone */
     POINTER, /* NULL and MemoryError */
@@ -44,6 +45,7 @@ enum {
     X(calloc, MEMORY, BOTH)                            \
     X(realloc, MEMORY, CORE)                           \
     X(aligned_alloc, MEMORY, BOTH)                     \
+    X(pthread_create, CODE, CORE)                      \
     X(uv_loop_init, UV, CORE)                          \
     X(uv_async_init, UV, CORE)                         \
     X(uv_mutex_init, UV, CORE)                         \

@@ -89,6 +89,7 @@ ERRNOS = {
     # Of a counter, which is read and written whole.
     "read": "EAGAIN EINTR",
     "realloc": "ENOMEM",
+    "pthread_create": "EAGAIN EINVAL",
     "recv": MOVED + " 0",
     "recvfrom": MOVED,
     "recvmmsg": MOVED + " 0",

@@ -102,10 +102,30 @@ async def first_wait_error(code, helpers):
     await asyncio.to_thread(use, [new_loop(), new_loop()])
 
 
+async def thread_error(code, helpers):
+    """There is no thread to send what is overdue: a run corks nothing then."""
+    seen = []
+
+    def answer(protocol, data):
+        for part in (b"header:", data):
+            protocol.transport.write(part)
+            c.peer.sock.setblocking(True)
+            seen.append(c.peer.sock.recv(100))
+
+    async with helpers.link("tcp-server", helpers.Recorder(data=answer)) as c:
+        arm("pthread_create", code, count=2)
+        c.peer.sock.send(b"first")
+        await helpers.spin(lambda: len(seen) == 2)
+        c.peer.sock.send(b"second")
+        await helpers.spin(lambda: len(seen) == 4)
+    assert seen == [b"header:", b"first", b"header:", b"second"]
+
+
 #: Each case, and its errno, or how many calls it makes.
 CASES = {
     "first-wait": (first_wait_error, errno.ENOSPC),
     "renewal": (renewal_error, errno.ENOSPC),
+    "thread": (thread_error, errno.EAGAIN),
     "writes-corked": (count_writes, 50),
     "writes-not-corked": (count_writes, 100),
 }
@@ -152,7 +172,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_failing_call(run_program, case):
-    if case == "writes-corked" and FREE_THREADED:
+    if case in ("thread", "writes-corked") and FREE_THREADED:
         pytest.skip("without a GIL nothing is corked")
     out = run_program(__file__, case, FASTLOOP_DISABLE=DISABLED.get(case, ""))
     assert out == "passed\n"

@@ -137,6 +137,64 @@ while part := far.recv(1000):
 assert got == b"head body 12 more end", got
 far.close()
 """,
+    # The thread that sends it is no reason to warn, and the child gets one of
+    # its own.
+    "what_a_callback_kept_for_long_is_sent_once": """
+import contextlib, warnings
+warnings.simplefilter("error", DeprecationWarning)
+
+class Serves(asyncio.Protocol):
+    def connection_made(self, transport):
+        served.append(transport)
+
+async def connection():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Serves, "127.0.0.1", 0)
+    far = socket.create_connection(server.sockets[0].getsockname())
+    far.settimeout(10)
+    while not served:
+        await asyncio.sleep(0)
+    server.close()
+    return served.pop(), far
+
+async def in_child():
+    transport, far = await connection()
+    transport.write(b"kept")
+    assert far.recv(9) == b"kept"
+    transport.abort()
+    far.close()
+
+def run():
+    asyncio._set_running_loop(None)
+    with contextlib.closing(new_loop()) as own:
+        own.run_until_complete(in_child())
+
+async def main():
+    transport, far = await connection()
+    for number in range(12):
+        await asyncio.sleep(0)
+        transport.write(b"kept")
+        if number % 3:
+            assert far.recv(9) == b"kept"
+        if number % 2:
+            assert child(run) == 0
+        elif c_child():
+            os._exit(child(run))
+        transport.write(b"more")
+        size = 4 if number % 3 else 8
+        got = b""
+        while len(got) < size:
+            got += far.recv(9)
+        assert got == b"keptmore"[-size:], got
+    transport.close()
+    await asyncio.sleep(0)
+    assert far.recv(9) == b""
+    far.close()
+
+served = []
+with contextlib.closing(new_loop()) as loop:
+    loop.run_until_complete(main())
+""",
 }
 
 

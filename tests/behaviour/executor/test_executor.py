@@ -4,7 +4,9 @@ the default pool's end.
 
 import asyncio
 import concurrent.futures
+import sys
 import threading
+import time
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
@@ -35,6 +37,31 @@ def test_exit_exceptions_leave_the_loop(loop, pool, kind):
     with pytest.raises(kind, match="from the thread"):
         loop.run_until_complete(main())
     assert loop.run_until_complete(loop.run_in_executor(pool, int)) == 0
+
+
+def test_a_thread_runs_beside_a_loop_that_is_always_ready(loop):
+    """It gets the GIL as often as it needs it, without a request for it."""
+
+    def job():
+        for _ in range(5):
+            time.sleep(0.0001)
+
+    async def main():
+        future = loop.run_in_executor(None, job)
+        end = time.monotonic() + PATIENCE
+        while not future.done() and time.monotonic() < end:
+            turn = time.monotonic() + 0.0002
+            while time.monotonic() < turn:
+                pass
+            await asyncio.sleep(0)
+        assert future.done()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        loop.run_until_complete(main())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_stop_iteration_cannot_be_a_futures_exception(

@@ -1,8 +1,8 @@
 """When what a callback writes leaves, and before what else.
 
 asyncio sends each write at once. fastloop sends it when the callback returns,
-if that is an event, or else when the iteration ends; and sooner if the coarse
-clock ticks.  A connection's corked writes come before what the same callback
+if that is an event, or else when the iteration ends; and sooner if that takes
+milliseconds.  A connection's corked writes come before what the same callback
 sends by anything else of its loop, except by a transport on a socket of the
 program's own class.  They also leave before anything that could miss them:
 another loop, a job, code that has the socket itself.
@@ -11,11 +11,15 @@ another loop, a job, code that has the socket itself.
 import asyncio
 import concurrent.futures
 import contextlib
+import ctypes
 import os
+import random
 import select
 import socket
+import struct
 import sys
 import threading
+import time
 import unittest.mock
 from functools import partial
 
@@ -26,10 +30,9 @@ from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
-    await_tick,
-    between_ticks,
     end,
     given,
+    in_a_short_one,
     in_callbacks,
     in_one_iteration,
     served,
@@ -109,7 +112,7 @@ async def test_what_a_callback_writes_leaves_when_the_iteration_ends(
 ):
     how = {"method": name} if make is given else {"path": str(tmp_path / "s")}
     async with make(**how) as (transport, peer):
-        seen = await between_ticks(
+        seen = await in_a_short_one(
             lambda: (transport.write(b"1"), peer.look())[1],
             lambda: (transport.writelines([b"2", b"3"]), peer.look())[1],
             peer.look,
@@ -144,26 +147,151 @@ async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
         assert after == [b"header body" if corks(loop_kind) else b"body"]
 
 
-async def test_each_piece_leaves_with_the_next_write_at_the_latest():
-    """A coroutine writes a piece and computes the next one, again and again,
-    as a server that streams a model's answer does; drain() does not suspend.
-    """
-    async with served() as (transport, peer):
+def compute(peer):
+    end = time.monotonic() + PATIENCE
+    while not (got := peer.look()) and time.monotonic() < end:
+        pass
+    return got
+
+
+def block(peer):
+    return peer.sock.recv(1 << 20)
+
+
+def keep_the_gil(peer):
+    """As a computation in C that does not release it."""
+
+    class Wanted(ctypes.Structure):
+        _fields_ = [
+            ("fd", ctypes.c_int),
+            ("events", ctypes.c_short),
+            ("revents", ctypes.c_short),
+        ]
+
+    wanted = Wanted(peer.sock.fileno(), select.POLLIN)
+    ctypes.PyDLL(None).poll(ctypes.byref(wanted), 1, int(PATIENCE * 1000))
+    return peer.look()
+
+
+STAYS = [compute, block, keep_the_gil]
+stays = pytest.mark.parametrize("stay", STAYS)
+
+
+@stays
+async def test_writes_leave_while_their_callback_goes_on(stay):
+    """A server that streams a model's answer; drain() does not suspend."""
+    async with two_served() as (one, first, two, second):
         for number in range(6):
-            transport.write(b"%d" % number)
-            if number:  # with the piece before it
-                size = 2 if number == 1 else 1
-                assert peer.receive(size)[-1:] == b"%d" % number
-            await_tick()
+            one.writelines([b"%d" % number, b" "])
+            two.write(bytearray(b"x"))
+            two.write(b"y" * number)
+            assert stay(first) == b"%d " % number
+            assert second.receive(1 + number) == b"x" + b"y" * number
 
 
-async def test_a_tick_of_the_clock_sends_what_an_earlier_callback_wrote():
+@stays
+async def test_what_data_received_writes_leaves_while_it_goes_on(stay):
+    class Answers(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"answer")
+            got.append(stay(peer))
+            self.transport.write(b"rest")
+
+    got = []
+    async with served(Answers) as (_, peer):
+        for _ in range(3):
+            peer.sock.sendall(b"x")
+            await spin(lambda: got)
+            assert got.pop() + peer.receive(4) == b"answerrest"
+
+
+async def test_what_a_callback_wrote_leaves_while_a_later_one_goes_on():
     """A long iteration makes no answer wait for its end."""
     async with served() as (transport, peer):
         seen = await in_one_iteration(
-            lambda: transport.write(b"a"), await_tick, peer.look, lambda: None
+            lambda: transport.write(b"a"), partial(compute, peer)
         )
-        assert seen[2] == b"a"
+        assert seen[1] == b"a"
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 100), (60_000, 4)])
+async def test_what_the_kernel_refuses_of_them_follows_in_order(size, count):
+    """The second connection's byte shows that the first was tried."""
+    async with two_served() as (one, first, two, second):
+        buffer = one.get_extra_info("socket").setsockopt
+        buffer(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        data = random.Random(size).randbytes(count * size)
+        for part in range(0, len(data), size):
+            one.write(data[part : part + size])
+        two.write(b"x")
+        assert block(second) == b"x"
+        one.write(b"end")
+        loop = asyncio.get_running_loop()
+        got = await loop.run_in_executor(
+            None, first.receive, len(data) + len(b"end")
+        )
+        assert got == data + b"end"
+
+
+@pytest.mark.parametrize("end", ["abort", "close"])
+async def test_the_end_of_a_connection_leaves_out_what_was_sent(end):
+    async with two_served() as (one, first, two, second):
+        one.write(b"once")
+        two.write(b"x")
+        assert block(second) == b"x"
+        getattr(one, end)()
+        await iterations()
+        assert first.receive(100) == b"once"
+
+
+async def test_a_reset_that_such_a_write_meets_is_lost_to_nobody():
+    lost = []
+    async with (
+        served(partial(Recorder, lost=lambda _, exc: lost.append(exc))) as end,
+        served() as (two, second),
+    ):
+        one, first = end
+        linger = struct.pack("ii", 1, 0)
+        first.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        first.sock.close()
+        one.write(b"x")
+        two.write(b"x")
+        assert block(second) == b"x"
+        await spin(lambda: lost)
+        assert type(lost[0]) is ConnectionResetError
+
+
+async def test_a_burst_leaves_while_another_thread_writes(
+    in_thread, loop_kind
+):
+    """A flush of many connections is made without the GIL."""
+    async with contextlib.AsyncExitStack() as stack:
+        ends = [await stack.enter_async_context(served()) for _ in range(20)]
+
+        def write():
+            for transport, _ in ends:
+                transport.write(b"a")
+
+        def write_too():
+            while not done:
+                for transport, _ in ends:
+                    transport.write(b"b")
+                time.sleep(0)
+
+        done = []
+        thread = in_thread(write_too) if corks(loop_kind) else None
+        for _ in range(200):
+            await in_callbacks(write)
+        done.append(True)
+        if thread:
+            thread.join()
+        await iterations()
+        for transport, peer in ends:
+            transport.write_eof()
+            await iterations()
+            got = peer.receive(1 << 20)
+            assert got.count(b"a") == 200
+            assert got.count(b"a") + got.count(b"b") == len(got)
 
 
 @pytest.mark.parametrize("way", ["close", "write_eof", "abort"])
