@@ -95,9 +95,9 @@ void
 fl_loop_flush_corked_batch(FlLoop *loop)
 {
     if (is_burst(&loop->cork) && fl_gil_is_due(&loop->gil, fl_clock_ns())) {
-        fl_gil_release(&loop->gil);
+        PyThreadState *thread = PyEval_SaveThread();
         fl_cork_send_ahead(loop);
-        fl_gil_retake(&loop->gil);
+        fl_gil_retake(&loop->gil, thread, fl_clock_ns());
     }
     fl_loop_flush_corked_now(loop);
 }

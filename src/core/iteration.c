@@ -139,12 +139,13 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         timeout_ns = timeout_ns < 0 ? TRIM_NS : Py_MIN(timeout_ns, TRIM_NS);
     }
     bool metered = loop->metrics != NULL; /* read while the GIL is ours */
-    fl_gil_release(&loop->gil);
+    PyThreadState *thread = PyEval_SaveThread();
     fl_poller_run(poller, timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
-    fl_gil_retake(&loop->gil);
+    PyEval_RestoreThread(thread);
+    loop->gil.due_ns = 0;
     fl_poller_end_wait(poller);
 }
 
@@ -196,13 +197,13 @@ poll(FlLoop *loop, int64_t timeout_ns)
         /* Taken before the poll: in a sandbox or under a tracer the system
            call itself takes long, and is no busy time. */
         began_ns = fl_clock_ns();
-        bool offers_gil = fl_gil_is_due(&loop->gil, began_ns);
-        if (offers_gil) {
-            fl_gil_release(&loop->gil);
+        if (FL_UNLIKELY(fl_gil_is_due(&loop->gil, began_ns))) {
+            PyThreadState *thread = PyEval_SaveThread();
+            fl_poller_run(loop->poller, 0);
+            fl_gil_retake(&loop->gil, thread, began_ns);
         }
-        fl_poller_run(loop->poller, 0);
-        if (offers_gil) {
-            fl_gil_retake(&loop->gil);
+        else {
+            fl_poller_run(loop->poller, 0);
         }
     }
     else {

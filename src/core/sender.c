@@ -12,10 +12,9 @@
       and then looks whether the sender is idle; the sender first says that it
       is idle and then looks at the turns.  All four are sequentially
       consistent, so one of the two sees the other.
-   4. A loop is watched from the first corked write of its iterations to their
-      end, so none of them is freed.  In a forked child the thread is missing,
-      and its lock may be taken: the child begins with a new state, and leaves
-      the parent's loops out. */
+   4. A loop is watched from its first corked write until it is freed.  In a
+      forked child the thread is missing, and its lock may be taken: the child
+      begins with a new state, and leaves the parent's loops out. */
 #include "core/sender.h"
 
 #include "base/clock.h"
@@ -230,8 +229,9 @@ fl_sender_watch(FlLoop *loop)
 void
 fl_sender_unwatch(FlLoop *loop)
 {
+    bool watched = loop->cork.watched;
     loop->cork.watched = false;
-    if (!fl_loop_is_inherited(loop)) { /* invariant 4 */
+    if (watched && !fl_loop_is_inherited(loop)) { /* invariant 4 */
         lock();
         fl_list_remove(&loop->cork.watch_link);
         unlock();

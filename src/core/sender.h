@@ -22,7 +22,8 @@ struct FlLoop;
 extern atomic_bool fl_sender_idle; /* for sender.c and fl_sender_see alone */
 
 /* Have the sender look at a loop, before its first corked write, until
-   fl_sender_unwatch, which the loop's thread calls when its iterations end. */
+   fl_sender_unwatch, before the loop is freed.  That does nothing if the loop
+   is not watched. */
 void fl_sender_watch(struct FlLoop *loop);
 void fl_sender_unwatch(struct FlLoop *loop);
 

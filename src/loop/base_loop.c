@@ -17,6 +17,7 @@
 #include "core/overrides.h"
 #include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/sender.h"
 #include "loop/add_reader.h"
 #include "loop/user_fd.h"
 #include "loop/run.h"
@@ -291,6 +292,7 @@ loop_dealloc(FlLoop *loop)
     PyObject_GC_UnTrack(loop);
     (void)loop_clear(loop);
     /* After close_core, because destructors may still have used these. */
+    fl_sender_unwatch(loop);
     fl_ready_free(&loop->ready);
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->handle_pool);

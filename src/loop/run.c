@@ -13,7 +13,6 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
-#include "core/sender.h"
 #include "core/thread_queue.h"
 #include "loop/tasks.h"
 #include "py/call.h"
@@ -191,9 +190,6 @@ begin_iterations(FlLoop *loop, FlLoop **previous)
 FL_INLINE void
 end_iterations(FlLoop *loop, FlLoop *previous)
 {
-    if (loop->cork.watched) {
-        fl_sender_unwatch(loop);
-    }
     fl_fd_table_end_iterations(&loop->poller->table);
     (void)PyThread_tss_set(&loop->state->running, previous);
 }

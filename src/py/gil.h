@@ -25,27 +25,23 @@
 #define FL_GIL_LATE_NS   FL_NS_PER_MS
 
 typedef struct {
-    PyThreadState *thread; /* the loop's, while the GIL is released */
-    int64_t due_ns;        /* when it is to be released again */
+    int64_t due_ns; /* when it is to be released again; 0: it just was */
 } FlGil;
 
 static inline bool
-fl_gil_is_due(const FlGil *gil, int64_t now_ns)
+fl_gil_is_due(FlGil *gil, int64_t now_ns)
 {
+    if (FL_UNLIKELY(gil->due_ns == 0)) {
+        gil->due_ns = now_ns + FL_GIL_OFFER_NS;
+    }
     return now_ns >= gil->due_ns;
 }
 
+/* Take the GIL again, which was due and was released, at asked_ns. */
 static inline void
-fl_gil_release(FlGil *gil)
+fl_gil_retake(FlGil *gil, PyThreadState *thread, int64_t asked_ns)
 {
-    gil->thread = PyEval_SaveThread();
-}
-
-static inline void
-fl_gil_retake(FlGil *gil)
-{
-    int64_t asked_ns = fl_clock_ns();
-    PyEval_RestoreThread(gil->thread);
+    PyEval_RestoreThread(thread);
     int64_t now_ns = fl_clock_ns();
     gil->due_ns = now_ns
                   + (now_ns - asked_ns > FL_GIL_LATE_NS ? FL_GIL_SWITCH_NS
