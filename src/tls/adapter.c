@@ -1,9 +1,11 @@
 /* _core.TlsAdapter: the protocol methods that a raw transport calls, asyncio's
    private names of SSLProtocol, and the creation of a TLS connection.
 
-   Our stream transports deliver data and EOF through the native protocol
-   (fl_tls_native of lifecycle.c).  get_buffer(), buffer_updated() and
-   eof_received() serve all other raw transports.
+   Our stream transports deliver data through the native protocol
+   (fl_tls_native of lifecycle.c).  get_buffer() and buffer_updated() serve all
+   other raw transports.  The other methods are looked up for each call:
+   programs find the connection as _ssl_protocol, and set a connection_lost()
+   of their own on it, to learn when it has ended.
 
    A connection's engine is chosen when the connection is created, and stays
    until the connection has ended (fl_tls_drop_engine): libssl's if all its
@@ -85,7 +87,7 @@ buffer_updated(FlTls *self, PyObject *count)
 static PyObject *
 eof_received(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
-    int keep_open = fl_tls_receive_eof(self->state, (PyObject *)self);
+    int keep_open = fl_tls_receive_eof(self);
     return keep_open < 0 ? NULL : Py_NewRef(keep_open ? Py_True : Py_None);
 }
 
@@ -161,6 +163,7 @@ static PyMethodDef adapter_methods[] = {
     }
 
 static PyGetSetDef adapter_getset[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     FIELD("_transport", raw),
     FIELD("_app_transport", transport),
     FIELD("_app_protocol", protocol.object),
@@ -177,6 +180,12 @@ static PyGetSetDef adapter_getset[] = {
 /* asyncio's names.  Those that are read-only belong to the C code, the others
    to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
+#if PY_VERSION_HEX < 0x030C0000
+    {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlTls, dict), Py_READONLY,
+     NULL},
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(FlTls, weakrefs),
+     Py_READONLY, NULL},
+#endif
     OBJECT("_loop", loop, Py_READONLY),
     OBJECT("_sslcontext", context, 0),
     OBJECT("_waiter", waiter, 0),
@@ -216,7 +225,7 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     Py_VISIT(self->failure);
     Py_VISIT(self->handshake_timeout);
     Py_VISIT(self->shutdown_timeout);
-    return 0;
+    return fl_visit_dict(self, visit, arg);
 }
 
 /* The state is a connection that has ended, so that every method still works
@@ -239,6 +248,7 @@ adapter_clear(FlTls *self)
     Py_CLEAR(self->handshake_timeout);
     Py_CLEAR(self->shutdown_timeout);
     Py_CLEAR(self->buffer);
+    fl_clear_dict(self);
     return 0;
 }
 
@@ -246,6 +256,7 @@ static void
 adapter_dealloc(FlTls *self)
 {
     PyObject_GC_UnTrack(self);
+    PyObject_ClearWeakRefs((PyObject *)self);
     (void)adapter_clear(self);
     fl_write_queue_clear(&self->backlog);
     Py_CLEAR(self->loop);
@@ -381,7 +392,7 @@ int
 fl_tls_register(PyObject *module, FlState *state)
 {
     PyType_Spec spec = {"fastloop._core.TlsAdapter", sizeof(FlTls), 0,
-                        FL_TYPE_FLAGS, adapter_slots};
+                        FL_TYPE_FLAGS | FL_DICT_FLAGS, adapter_slots};
     /* A BufferedProtocol: asyncio's transports then read by get_buffer(). */
     state->tls_adapter_type =
         fl_type_derive(module, &spec, state->buffered_protocol, NULL,

@@ -90,6 +90,7 @@ typedef struct FlTlsTransport FlTlsTransport;
 
 typedef struct {
     PyObject_HEAD
+    FL_TRANSPORT_DICT_FIELDS
     FlState *state;
     FlLoop *loop;
     FlTlsEngine engine;

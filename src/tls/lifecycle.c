@@ -590,9 +590,8 @@ handle_eof(FlTls *self)
 }
 
 int
-fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
+fl_tls_receive_eof(FlTls *self)
 {
-    FlTls *self = (FlTls *)object;
     if (self->hold_iterations == 0) {
         return handle_eof(self);
     }
@@ -606,7 +605,6 @@ fl_tls_receive_eof(FlState *Py_UNUSED(state), PyObject *object)
 const FlNativeProtocol fl_tls_native = {
     .data_received = receive_data,
     .data_failed = FL_BUFFER_FAILED, /* fastloop/_tls.py has this text */
-    .eof_received = fl_tls_receive_eof,
 };
 
 /* --- the end ------------------------------------------------------------- */

@@ -22,9 +22,9 @@ PyObject *fl_tls_connection_lost(FlTls *self, PyObject *exc);
 int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
 /* The raw transport of an FlTls received EOF.  1: keep it open; 0: close it;
    -1. */
-int fl_tls_receive_eof(FlState *state, PyObject *object);
-/* The native protocol of our streams: the two functions above.  The stream's
-   next reads are smaller if the peer's records are mostly not data. */
+int fl_tls_receive_eof(FlTls *self);
+/* The native protocol of our streams: fl_tls_receive.  The stream's next reads
+   are smaller if the peer's records are mostly not data. */
 extern const FlNativeProtocol fl_tls_native;
 
 /* In the next iteration, process what was received until then.  It is not

@@ -102,7 +102,8 @@ fl_tls_call_eof_received(FlTls *self)
         return 0;
     }
     self->app_state = FL_TLS_APP_EOF; /* before the call: only once */
-    int keep_open = fl_protocol_eof_received(self->state, &protocol);
+    int keep_open =
+        fl_call_truth(protocol.object, self->state->names.eof_received);
     Py_DECREF(protocol.object);
     if (keep_open > 0) { /* TLS has no half-close; asyncio logs a warning */
         keep_open = fl_call_done(PyObject_CallMethodNoArgs(

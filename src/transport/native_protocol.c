@@ -68,12 +68,3 @@ fl_protocol_get_buffer(FlState *state, PyObject *protocol, Py_ssize_t hint)
     }
     return buffer;
 }
-
-int
-fl_protocol_eof_received(FlState *state, const FlProtocol *protocol)
-{
-    const FlNativeProtocol *native = protocol->native;
-    return native != NULL && native->eof_received != NULL
-               ? native->eof_received(state, protocol->object)
-               : fl_call_truth(protocol->object, state->names.eof_received);
-}

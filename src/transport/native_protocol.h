@@ -68,10 +68,6 @@ struct FlNativeProtocol {
     int (*buffers_filled)(FlState *state, PyObject *protocol,
                           const struct iovec *memory, size_t got_bytes);
 
-    /* Optional: else the method is called.  1: keep the transport open; 0:
-       close it; or -1. */
-    int (*eof_received)(FlState *state, PyObject *protocol);
-
     /* Optional.  Called just before the method connection_made.  Raises
        nothing. */
     void (*before_connection_made)(FlState *state, PyObject *protocol);
@@ -140,7 +136,5 @@ PyObject *fl_protocol_get_buffer(FlState *state, PyObject *protocol,
                                  Py_ssize_t hint);
 /* Its preparation for connection_made, if it is native. */
 void fl_protocol_before_made(FlState *state, const FlProtocol *protocol);
-/* 1: keep the transport open; 0: close it; or -1. */
-int fl_protocol_eof_received(FlState *state, const FlProtocol *protocol);
 
 #endif

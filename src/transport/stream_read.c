@@ -156,7 +156,8 @@ fl_stream_handle_eof(FlStream *self)
     if (protocol.object == NULL) {
         return 0; /* a handler of the log has ended the stream */
     }
-    int keep_open = fl_protocol_eof_received(self->state, &protocol);
+    int keep_open =
+        fl_call_truth(protocol.object, self->state->names.eof_received);
     Py_DECREF(protocol.object);
     if (keep_open < 0) {
         return fl_stream_fatal(self, FL_EOF_FAILED);

@@ -1,6 +1,7 @@
 """Extra info of a TLS transport, and what an unclosed one leaves."""
 
 import asyncio
+import functools
 import gc
 import ssl
 import sys
@@ -65,6 +66,23 @@ async def test_private_names_that_programs_use(tls_pair, side):
     assert above._sslcontext is transport.get_extra_info("sslcontext")
     c.fill()
     assert transport._protocol_paused is True
+
+
+@every_way
+async def test_methods_that_a_program_sets_are_called(tls_pair, side):
+    """Many copied it from an issue of aiohttp: close() of gql waits for it."""
+    c = await tls_pair(side=side)
+    above, seen = c.transport._ssl_protocol, []
+
+    def note(method, *args):
+        seen.append(method.__name__)
+        return method(*args)
+
+    for method in (above.eof_received, above.connection_lost):
+        setattr(above, method.__name__, functools.partial(note, method))
+    c.peer.send_eof()
+    await c.protocol.wait_lost()
+    assert seen == ["eof_received", "connection_lost"]
 
 
 @every_side
