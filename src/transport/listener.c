@@ -115,19 +115,23 @@ typedef struct {
 static int
 accept_one(int listener_fd, Accepted *accepted)
 {
-    accepted->peer_size = sizeof(accepted->peer);
     struct sockaddr *peer = (struct sockaddr *)&accepted->peer;
+    accepted->peer_size = sizeof(accepted->peer);
 #ifdef __linux__
     accepted->fd = accept4(listener_fd, peer, &accepted->peer_size,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
-#else
-    accepted->fd = accept(listener_fd, peer, &accepted->peer_size);
-    if (accepted->fd >= 0) {
-        (void)fcntl(accepted->fd, F_SETFL, O_NONBLOCK);
-        (void)fcntl(accepted->fd, F_SETFD, FD_CLOEXEC);
+    if (accepted->fd >= 0 || errno != ENOSYS) {
+        return accepted->fd < 0 ? -errno : 0;
     }
+    /* A sandbox may refuse it, as a call that it does not know. */
 #endif
-    return accepted->fd < 0 ? -errno : 0;
+    accepted->fd = accept(listener_fd, peer, &accepted->peer_size);
+    if (accepted->fd < 0) {
+        return -errno;
+    }
+    (void)fcntl(accepted->fd, F_SETFL, O_NONBLOCK);
+    (void)fcntl(accepted->fd, F_SETFD, FD_CLOEXEC);
+    return 0;
 }
 
 /* Accept connections with the GIL released, in at most `limit` attempts.
