@@ -5,11 +5,13 @@
    and sock_accept on a serving socket have the same effect as in asyncio.
    Each connection has a context of its own, a copy of the server's.
 
-   1. An event accepts up to a limit, which starts at one.  The limit doubles
-      when an event reached it and the next poll reports the socket again;
-      otherwise it starts at one again.  It does not double beyond MAX_ACCEPTS,
-      nor once it is above the backlog.  A single connection then costs one
-      accept call, without a second one that only fails with EAGAIN.
+   1. An event accepts up to a limit, which starts at one.  When an event
+      reached it and the next poll reports the socket again, the limit doubles
+      and grows by one for each millisecond between the two polls: what no
+      other process took in that time waits for this one.  Otherwise it starts
+      at one again.  It does not grow beyond MAX_ACCEPTS, nor once it is above
+      the backlog.  A single connection then costs one accept call, without a
+      second one that only fails with EAGAIN.
    2. accept has no MSG_DONTWAIT, and any process that shares the socket can
       clear O_NONBLOCK.  So an event releases the GIL to accept, and sets
       O_NONBLOCK before it accepts more than the one connection that the poll
@@ -29,6 +31,7 @@
       closes it while accept runs, nothing can be noticed. */
 #include "transport/listener.h"
 
+#include "base/clock.h"
 #include "base/codes.h"
 #include "core/handle.h"
 #include "core/loop.h"
@@ -75,6 +78,7 @@ typedef struct {
     int backlog;          /* of listen(); see invariant 1 */
     int accept_limit;     /* of the last event; see invariant 1 */
     uint64_t limit_poll;  /* poll whose event reached the limit, or 0 */
+    int64_t limit_ns;     /* coarse time of that poll */
 } Listener;
 
 /* The protocol of a listening socket, which its connections have, too; not of
@@ -365,7 +369,9 @@ next_limit(Listener *self)
     else if (self->accept_limit < MAX_ACCEPTS
              && self->accept_limit <= self->backlog)
     {
-        self->accept_limit *= 2;
+        int64_t apart_ns = self->loop->polls.last_ns - self->limit_ns;
+        int64_t limit = 2 * self->accept_limit + apart_ns / FL_NS_PER_MS;
+        self->accept_limit = (int)Py_MIN(limit, MAX_ACCEPTS);
     }
     return self->accept_limit;
 }
@@ -387,6 +393,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     bool would_block = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
     self->limit_poll = code == 0 ? self->loop->poller->polls : 0;
+    self->limit_ns = self->loop->polls.last_ns;
     if (open_all(self, accepted, count) < 0) {
         return NULL;
     }

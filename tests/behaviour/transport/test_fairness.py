@@ -10,7 +10,8 @@ import socket
 import time
 
 import pytest
-from net_helpers import MIB, BufferedRecorder, link
+from hosts import Made
+from net_helpers import MIB, BufferedRecorder, end, link
 
 #: How long each callback works, in us, and in how many I/O is looked at.
 SLOW = {10: 6, 100: 2, 2000: 2}
@@ -148,3 +149,24 @@ async def test_a_flooding_peer_does_not_starve_callbacks(loop):
         )
         await flood
     assert growth <= 2 * MIB
+
+
+async def test_an_idle_loop_leaves_connections_to_others(loop, loop_kind):
+    """To processes that share the socket; one in long iterations is late."""
+    made, counts = Made(), []
+    async with await loop.create_server(made, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        peers = [socket.create_connection(address)]
+        await asyncio.sleep(0.05)
+        peers += [socket.create_connection(address) for _ in range(40)]
+        while len(made) < len(peers):
+            counts.append(len(made))
+            time.sleep(0.05)
+            await asyncio.sleep(0)
+        await made[-1].wait_for("made")
+        await end(*made)
+        for peer in peers:
+            peer.close()
+    if loop_kind == "fastloop":
+        assert 2 in counts  # one event accepted one
+    assert len(counts) <= 4  # and the next as many as milliseconds passed
