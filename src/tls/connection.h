@@ -112,7 +112,9 @@ typedef struct {
     size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     FL_ATOMIC Py_ssize_t writes_after_loss;
-    unsigned hold_iterations; /* until input is delivered: lifecycle.c, 5 */
+    /* Until the peer's end may be delivered, data one earlier: lifecycle.c,
+       5.  run_deferred is queued while it is not 0. */
+    FL_ATOMIC unsigned hold_iterations;
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
@@ -134,10 +136,18 @@ typedef struct {
     bool close_notify_sent; /* unwrap() was called at least once */
 } FlTls;
 
-/* A task that awaits a future resumes in two iterations, or three before 3.12,
-   where wait_for() has a task of its own.  gather(), TaskGroup, shield() and
-   wait() around it take one or two more each. */
-#define FL_TLS_HOLD_ITERATIONS 10u
+/* One until start_tls() has returned.  Three more until data is delivered: a
+   task that awaits start_tls() by gather(), TaskGroup, shield(), wait() or
+   wait_for() resumes in the second or third.  One between data and end. */
+#define FL_TLS_HOLD_ITERATIONS 5u
+/* The application has used its transport: data now, the end in the next. */
+#define FL_TLS_HOLD_USED       2u
+
+static inline bool
+fl_tls_holds_data(const FlTls *self)
+{
+    return self->hold_iterations > 1;
+}
 
 struct FlTlsTransport {
     FL_TRANSPORT_HEAD(unused1, unused2, unused3, unused4)

@@ -12,12 +12,15 @@
    4. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
-   5. After the handshake of start_tls() no data and no end is delivered for
-      FL_TLS_HOLD_ITERATIONS, or until the new transport's close().  Until the
-      task that awaits start_tls() has resumed, the application has only the
-      old transport: a protocol that replied would write plain text to it.  The
-      resume_writing of a protocol that was paused before start_tls waits too.
-      asyncio does not wait.
+   5. After the handshake of start_tls() nothing is delivered until the
+      application has called a method of the new transport, or for
+      FL_TLS_HOLD_ITERATIONS.  Until the task that awaits start_tls() has
+      resumed, the application has only the old transport: a protocol that
+      replied would write plain text to it.  The resume_writing of a protocol
+      that was paused before start_tls waits too.  asyncio does not wait.
+      What was held is delivered by run_deferred, and its end, EOF or
+      close_notify, in the iteration after: a task that the data wakes can
+      still answer.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is
       therefore read in small amounts, so that it does not delay other
@@ -103,35 +106,22 @@ continue_later(FlTls *self, int code)
     return fl_error_keep_first(exc, fl_tls_defer(self), (PyObject *)self);
 }
 
-/* Queue run_deferred once more.  False if it cannot be: then nothing may wait
-   for that, as nothing else would continue the connection. */
-static bool
-requeue_deferred(FlTls *self)
-{
-    if (fl_tls_defer(self) == 0) {
-        return true;
-    }
-    PyErr_WriteUnraisable((PyObject *)self);
-    return false;
-}
-
-/* Count an iteration of the hold, or continue.  A raw transport ends the
-   connection if the protocol raises.  Here none is the caller, so this
-   function ends it. */
+/* Continue, and count an iteration of the hold.  Its next one is queued after
+   the calls, so that it comes after the tasks that they wake.  A raw transport
+   ends the connection if the protocol raises.  Here none is the caller, so
+   this function ends it. */
 static int
 run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
 {
     FlTls *self = (FlTls *)object;
     self->deferred = false; /* before the calls, which may defer again */
-    if (self->hold_iterations > 0 && --self->hold_iterations > 0
-        && requeue_deferred(self))
-    {
-        return 0;
-    }
-    self->hold_iterations = 0;
+    self->hold_iterations -= self->hold_iterations > 0;
     int code = process_and_settle(self);
     const char *failed = FL_BUFFER_FAILED;
-    if (code == 0 && self->eof_held) {
+    if (code == 0 && self->hold_iterations > 0) {
+        code = fl_tls_defer(self);
+    }
+    else if (code == 0 && self->eof_held) {
         self->eof_held = false;
         failed = FL_EOF_FAILED;
         code = handle_eof(self);
@@ -405,7 +395,7 @@ flush(FlTls *self)
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended the connection */
     }
-    if (self->engine_busy || self->hold_iterations > 0 || self->deferred) {
+    if (self->engine_busy || self->deferred) {
         return 0; /* the outer call or a queued one continues */
     }
     /* The peer's EOF must not cost a paused protocol its data.  One that has
@@ -523,7 +513,7 @@ receive_data(FlState *Py_UNUSED(state), PyObject *object, const char *data,
 {
     FlTls *self = (FlTls *)object;
     if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
-        && self->hold_iterations == 0)
+        && !fl_tls_holds_data(self))
     {
         self->overhead_bytes += size_bytes;
     }

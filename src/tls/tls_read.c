@@ -84,7 +84,7 @@ can_deliver(const FlTls *self, const FlProtocol *protocol)
         protocol->native != NULL
         && self->paused_in_callback == self->loop->callback_count;
     return (!self->app_paused || same_callback) && !self->delivery_cancelled
-           && self->hold_iterations == 0 && self->app_state != FL_TLS_APP_NEW
+           && !fl_tls_holds_data(self) && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
 }
@@ -140,6 +140,10 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
 {
     if (code == 0 && exc == NULL && decrypted->result != FL_TLS_END) {
         return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
+    }
+    if (code == 0 && exc == NULL && self->hold_iterations > 0) {
+        self->engine.more = true; /* lifecycle.c, invariant 5 */
+        return FL_TLS_READ_LATER;
     }
     if (code == 0 && exc == NULL) {
         code = fl_tls_call_eof_received(self);

@@ -31,7 +31,19 @@
 #define WRITE_HIGH_BYTES (512 * 1024)
 #define READ_HIGH_BYTES  (256 * 1024)
 
-#define TLS(transport) ((const FlTlsTransport *)(transport))->connection
+/* The connection, for a call of the application's: lifecycle.c, invariant 5.
+   Another thread's does not end a hold. */
+static inline FlTls *
+use(const void *transport)
+{
+    FlTls *self = ((const FlTlsTransport *)transport)->connection;
+    if (FL_UNLIKELY(self->hold_iterations > FL_TLS_HOLD_USED)
+        && !fl_loop_on_other_thread(self->loop))
+    {
+        self->hold_iterations = FL_TLS_HOLD_USED;
+    }
+    return self;
+}
 
 /* --- operations ---------------------------------------------------------- */
 
@@ -45,14 +57,14 @@ tls_close(FlTransport *transport)
         return 0;
     }
     self->closed = true;
-    self->connection->hold_iterations = 0; /* start_tls() has returned */
+    self->connection->hold_iterations = 0; /* nothing may wait for it */
     return fl_tls_start_shutdown(self->connection);
 }
 
 static int
 tls_force_close(FlTransport *self, PyObject *exc)
 {
-    FlTls *connection = TLS(self);
+    FlTls *connection = use(self);
     ((FlTlsTransport *)self)->closed = true;
     /* connection_lost gets `exc`, not the engine's earlier exception. */
     PyObject *failure = connection->failure;
@@ -80,8 +92,7 @@ tls_is_closing(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
     PyObject *raw =
-        self->closed ? NULL
-                     : fl_field_get(self->connection, &self->connection->raw);
+        self->closed ? NULL : fl_field_get(use(self), &self->connection->raw);
     if (raw != NULL) {
         int closing = fl_call_truth(raw, self->state->names.is_closing);
         Py_DECREF(raw);
@@ -95,7 +106,7 @@ tls_is_closing(FlTransport *transport)
 static int
 tls_set_paused(FlTransport *self, bool paused)
 {
-    FlTls *connection = TLS(self);
+    FlTls *connection = use(self);
     bool resumes = connection->app_paused && !paused;
     if (paused && !connection->app_paused) {
         connection->paused_in_callback = self->loop->callback_count;
@@ -107,7 +118,7 @@ tls_set_paused(FlTransport *self, bool paused)
 static bool
 tls_is_reading(const FlTransport *self)
 {
-    return !TLS(self)->app_paused;
+    return !use(self)->app_paused;
 }
 
 int
@@ -120,20 +131,20 @@ fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
 static int
 tls_set_protocol(FlTransport *self, PyObject *protocol)
 {
-    return fl_tls_set_protocol(TLS(self), protocol);
+    return fl_tls_set_protocol(use(self), protocol);
 }
 
 static PyObject *
 tls_protocol(FlTransport *self)
 {
-    return fl_protocol_get(TLS(self), &TLS(self)->protocol).object;
+    return fl_protocol_get(use(self), &use(self)->protocol).object;
 }
 
 /* Looks in the dict, then asks the raw transport. */
 static PyObject *
 tls_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
-    FlTls *self = TLS(transport);
+    FlTls *self = use(transport);
     PyObject *found = NULL;
     PyObject *extra = fl_field_get(self, &self->extra);
     fallback = fallback == NULL ? Py_None : fallback;
@@ -156,13 +167,13 @@ tls_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 static size_t
 tls_buffer_bytes(const FlTransport *self)
 {
-    return fl_tls_write_buffer_bytes(TLS(self));
+    return fl_tls_write_buffer_bytes(use(self));
 }
 
 static int
 tls_control_writing(FlTransport *self)
 {
-    return fl_tls_control_writing(TLS(self));
+    return fl_tls_control_writing(use(self));
 }
 
 static const FlTransportOps tls_ops = {
@@ -225,7 +236,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     }
     return fl_loop_on_other_thread(self->loop)
                ? forward_write(self, PyBytes_FromObject(data))
-               : fl_call_none(fl_tls_write(self->connection, data));
+               : fl_call_none(fl_tls_write(use(self), data));
 }
 
 static PyObject *
@@ -233,7 +244,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
 {
     return fl_loop_on_other_thread(self->loop)
                ? forward_write(self, join_lines(self->state, lines))
-               : fl_call_none(fl_tls_writelines(self->connection, lines));
+               : fl_call_none(fl_tls_writelines(use(self), lines));
 }
 
 /* --- the type ------------------------------------------------------------ */
@@ -241,7 +252,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
 static PyObject *
 get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    FlTlsEngine *engine = &self->connection->engine;
+    FlTlsEngine *engine = &use(self)->engine;
     return PyLong_FromSize_t(engine->type->incoming(engine));
 }
 
@@ -259,7 +270,7 @@ control_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
     return fl_loop_on_other_thread(self->loop)
                ? fl_transport_queue_to_loop(self->loop, (PyObject *)self, name,
                                             NULL)
-               : fl_call_none(fl_tls_control_reading(self->connection));
+               : fl_call_none(fl_tls_control_reading(use(self)));
 }
 
 FL_ONE_ARGUMENT(FlTlsTransport, write_one, "write", "data", write_data)

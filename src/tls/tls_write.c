@@ -58,7 +58,7 @@ fl_tls_control_writing(FlTls *self)
            that returns: it would write plain text to the raw transport. */
         pauses =
             paused && self->paused_before_tls
-            && (self->phase <= FL_TLS_HANDSHAKE || self->hold_iterations > 0);
+            && (self->phase <= FL_TLS_HANDSHAKE || fl_tls_holds_data(self));
     }
     else if (size >= transport->high_water_bytes) {
         /* Not reached with marks of 0 and an empty buffer: asyncio pauses

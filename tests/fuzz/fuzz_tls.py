@@ -164,6 +164,10 @@ class Buffered(App, asyncio.BufferedProtocol):
         self.take(bytes(self.buffer[:size]))
 
 
+#: The steps that use the application's transport.
+USES = (4, 5, 9, 10, 11, 13)
+
+
 class Case:
     """Two ends, and the steps of an input."""
 
@@ -327,8 +331,6 @@ class Case:
         transport = self.tops[side]
         how = self.tape.byte() % 8
         note("end", side, how)
-        if self.apps[side].was_plain and self.apps[side].transport is None:
-            return  # start_tls() has not returned it to the program yet
         self.apps[side].closed = True
         # In a handshake it drops what was written.
         self.rough |= how >= 4 or self.apps[side].transport is None
@@ -383,9 +385,11 @@ class Case:
         """Do what the input says next."""
         op = self.tape.byte()
         side, op = op & 1, op >> 1 & 15
-        transport = self.tops[side]
+        app, transport = self.apps[side], self.tops[side]
         if op < 4:
             self.give(side, self.tape.pick(SIZES))
+        elif op in USES and app.was_plain and app.transport is None:
+            pass  # start_tls() has not returned it to the program yet
         elif op < 6:
             self.write(side)
         elif op == 6:

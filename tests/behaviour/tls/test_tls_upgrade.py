@@ -3,7 +3,8 @@
 The task that awaits start_tls has the new transport only when it returns, so
 a protocol that answers earlier answers in plain text on an encrypted
 connection.  asyncio delivers data that comes with the end of the handshake
-early; fastloop reads nothing for some iterations.
+early; fastloop holds it until the new transport is used, or for three
+iterations.
 """
 
 import asyncio
@@ -49,13 +50,15 @@ async def direct(call):
     return await call
 
 
+async def and_use(call):
+    secure = await call
+    secure.get_extra_info("cipher")
+    return secure
+
+
 async def gathered(call):
     (result,) = await asyncio.gather(call)
     return result
-
-
-async def shielded(call):
-    return await asyncio.shield(call)
 
 
 async def in_a_group(call):
@@ -130,8 +133,12 @@ def upgrading(run, side, version):
         (Recorder, direct),
         (BufferedRecorder, direct),
         (Recorder, gathered),
-        (Recorder, shielded),
+        (Recorder, asyncio.shield),
         (Recorder, in_a_group),
+        (
+            Recorder,
+            lambda call: asyncio.wait_for(asyncio.shield(call), PATIENCE),
+        ),
     ],
 )
 async def test_an_answer_to_the_first_data_is_encrypted(upgrading, make, way):
@@ -143,6 +150,35 @@ async def test_an_answer_to_the_first_data_is_encrypted(upgrading, make, way):
     assert await c.peer.read_exactly(6) == b"answer"
     assert protocol.names == ["made", "upgraded", "data"]
     assert protocol.data == b"early"
+
+
+@every_last_word
+@pytest.mark.parametrize(
+    ("use", "steps"),
+    [
+        (lambda transport, protocol: repr(transport), 4),
+        (lambda transport, protocol: transport.get_extra_info("cipher"), 1),
+        (lambda transport, protocol: transport.set_protocol(protocol), 1),
+        (lambda transport, protocol: transport.is_closing(), 1),
+        (lambda transport, protocol: transport.write(b"first"), 1),
+        (lambda transport, protocol: transport.writelines([b"first"]), 1),
+    ],
+)
+async def test_first_data_waits_for_the_first_use(upgrading, use, steps):
+    """Of the new transport, or for three iterations."""
+    protocol, waited = Recorder(), []
+
+    async def use_and_count(call):
+        secure = await call
+        use(secure, protocol)
+        while not protocol.data:
+            waited.append(await asyncio.sleep(0))
+        return secure
+
+    c = await upgrading(protocol, use_and_count)
+    await c.peer.send(await c.last_flight() + c.peer.seal(b"early"))
+    await c.task
+    assert len(waited) == steps
 
 
 @every_last_word
@@ -158,16 +194,21 @@ async def test_first_data_arrives_whole_and_in_order(upgrading):
     assert c.protocol.names == ["made", "upgraded", "data"]
 
 
+async def answer(protocol):
+    protocol.transport.write(b"answer")
+
+
 @every_last_word
+@pytest.mark.parametrize("way", [direct, and_use])
 @pytest.mark.parametrize(
     "end", ["close_notify", "fin", "both", "reset", "a bad record"]
 )
-async def test_an_end_right_behind_it(upgrading, end):
-    """Comes after it, and takes nothing away: the peer gets the answer, and
-    a close_notify for its own.
+async def test_an_end_right_behind_it(upgrading, end, way):
+    """Comes after it, and takes nothing away: the peer gets the answer of a
+    task that the data wakes, and a close_notify for its own.
     """
     c = await upgrading(
-        Recorder(data=lambda p, data: p.transport.write(b"answer"))
+        Recorder(data=lambda p, data: asyncio.create_task(answer(p))), way
     )
     flight = await c.last_flight() + c.peer.seal(b"early")
     if end in ("close_notify", "both"):
@@ -366,15 +407,19 @@ async def test_a_stream_is_upgraded_before_it_is_fed(loop, side, version):
     await peer.send(b"STARTTLS\n" + peer.outgoing.read())
     assert await reader.readline() == b"STARTTLS\n"
     hostname = None if server else "localhost"
-    task = asyncio.create_task(
-        writer.start_tls(near, server_hostname=hostname)
-    )
+
+    async def upgrade():
+        await writer.start_tls(near, server_hostname=hostname)
+        assert not reader._buffer
+        writer.write(await reader.readline())
+
+    task = asyncio.create_task(upgrade())
     await peer.attempt(peer.tls.do_handshake)
     early = peer.outgoing.read() + peer.seal(b"early\n") + peer.seal_close()
     await peer.send(early)
     await task
-    assert not reader._buffer
-    assert await reader.read() == b"early\n"
+    assert await reader.read() == b""
+    assert await peer.read_exactly(6) == b"early\n"
     assert await peer.read() == b""
     peer.close()
     writer.close()
