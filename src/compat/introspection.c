@@ -153,6 +153,19 @@ scheduled_handles(PyObject *module, PyObject *object)
     return end_copy(list, code);
 }
 
+static const char next_deadline_doc[] =
+    "next_deadline(loop, /)\n--\n\n"
+    "Return when the next timer is due, by loop.time(); inf if there is none.";
+
+static PyObject *
+next_deadline(PyObject *module, PyObject *object)
+{
+    const FlLoop *loop = loop_of(module, object);
+    return loop == NULL
+               ? NULL
+               : PyFloat_FromDouble(fl_timer_queue_next_s(&loop->timers));
+}
+
 /* A reference as it stands, or one to None for NULL. */
 static PyObject *
 or_none(PyObject *object)
@@ -203,6 +216,7 @@ fd_users(PyObject *module, PyObject *object)
 static PyMethodDef functions[] = {
     {"ready_handles", ready_handles, METH_O, ready_handles_doc},
     {"scheduled_handles", scheduled_handles, METH_O, scheduled_handles_doc},
+    {"next_deadline", next_deadline, METH_O, next_deadline_doc},
     {"fd_users", fd_users, METH_O, fd_users_doc},
     {NULL, NULL, 0, NULL},
 };

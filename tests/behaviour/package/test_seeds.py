@@ -56,6 +56,25 @@ async def timers_with_one_deadline():
     return order == [0, 1, 2]
 
 
+async def order_in_which_they_end(*waits):
+    order = []
+
+    async def wait(number, awaitable):
+        await awaitable
+        order.append(number)
+
+    await asyncio.gather(*map(wait, range(len(waits)), waits))
+    return order == sorted(order)
+
+
+async def sleeps_of_one_length():
+    return await order_in_which_they_end(*map(asyncio.sleep, [0.002] * 2))
+
+
+async def results_of_two_jobs():
+    return await order_in_which_they_end(*map(asyncio.to_thread, [int] * 2))
+
+
 async def answer_before_a_count_of_iterations():
     """It expects the answer two iterations after it was sent."""
     async with socket_pairs(1) as (readers, peers):
@@ -106,6 +125,8 @@ async def timers_with_two_deadlines():
     [
         first_of_two_connections,
         timers_with_one_deadline,
+        sleeps_of_one_length,
+        results_of_two_jobs,
         answer_before_a_count_of_iterations,
     ],
 )
@@ -155,6 +176,20 @@ async def jobs_that_are_cancelled_at_once():
 )
 def test_jobs_run_as_without_a_seed(main, ran):
     assert all(sorted(testing.run(main(), seed=s)) == ran for s in range(8))
+
+
+@pytest.mark.parametrize("virtual_time", [False, True])
+def test_a_job_may_wait_for_the_result_of_another(virtual_time):
+    async def main():
+        got = threading.Event()
+        long = asyncio.ensure_future(asyncio.to_thread(got.wait))
+        for _ in range(3):
+            await asyncio.to_thread(int)
+        got.set()
+        return await long
+
+    for seed in range(4):
+        assert testing.run(main(), seed=seed, virtual_time=virtual_time)
 
 
 @pytest.mark.parametrize("virtual_time", [False, True])

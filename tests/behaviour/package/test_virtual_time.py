@@ -5,15 +5,19 @@ coroutine gives the same outcome there.
 """
 
 import asyncio
+import math
 import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
+from patience import TEST_LIMIT
 
 from fastloop import testing
 
@@ -116,6 +120,21 @@ def test_the_clock_stands_still_while_a_callback_runs(virtual):
     assert virtual(main()) == 0
 
 
+def test_the_clock_jumps_while_pythons_own_is_frozen(virtual, monkeypatch):
+    """As freezegun freezes it, in each module that has its name."""
+
+    async def main():
+        server = await asyncio.start_server(print, "127.0.0.1", 0)
+        async with server:
+            for module in [*sys.modules.values()]:
+                if getattr(module, "monotonic", None) is time.monotonic:
+                    monkeypatch.setattr(module, "monotonic", lambda: 0.0)
+            await asyncio.sleep(1000)
+            return now()
+
+    assert virtual(main()) == 1000
+
+
 # -- what the clock waits for -------------------------------------------------
 
 
@@ -157,6 +176,117 @@ def test_real_events_come_before_a_jump(virtual, event):
     assert virtual(main(), idle_s=1.0) == (True, 0.0)
 
 
+async def job_of_anyio():
+    """As an endpoint of FastAPI that is no coroutine function."""
+    await anyio.to_thread.run_sync(time.sleep, 0.05)
+
+
+async def job_of_a_pool():
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            await asyncio.wrap_future(pool.submit(time.sleep, 0.05))
+
+
+async def job_of_a_thread_that_nobody_awaits():
+    done = asyncio.Event()
+    call = asyncio.get_running_loop().call_soon_threadsafe
+    threading.Timer(0.05, call, [done.set]).start()
+    await done.wait()
+
+
+async def child_process():
+    script = "import time; time.sleep(0.05)"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
+    assert await child.wait() == 0
+
+
+sees_threads = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux says what a thread does"
+)
+
+
+@sees_threads
+@pytest.mark.parametrize(
+    "work",
+    [
+        job_of_anyio,
+        job_of_a_pool,
+        job_of_a_thread_that_nobody_awaits,
+        child_process,
+    ],
+)
+def test_the_clock_stands_still_while_others_work(virtual, work):
+    """Afterwards it jumps, though a worker thread may wait for more."""
+
+    async def main():
+        await asyncio.wait_for(work(), 3600)
+        assert now() == 0
+        await asyncio.sleep(1000)
+        return now()
+
+    assert virtual(main(), patience_s=TEST_LIMIT) == 1000
+
+
+@sees_threads
+def test_a_job_that_waits_for_a_timer_does_not_delay_it(virtual):
+    async def main():
+        go = threading.Event()
+        asyncio.get_running_loop().call_later(1000, go.set)
+        await asyncio.to_thread(go.wait)
+        return now()
+
+    assert virtual(main(), patience_s=TEST_LIMIT) == 1000
+
+
+async def job_with_a_time_limit():
+    asyncio.get_running_loop().call_later(500, (go := threading.Event()).set)
+    await asyncio.to_thread(go.wait, TEST_LIMIT)
+    await asyncio.sleep(500)
+
+
+async def thread_that_never_rests():
+    near, far = socket.socketpair()
+    with near, far:
+        threading.Thread(target=near.recv, args=[1]).start()
+        for _ in range(100):
+            await asyncio.sleep(10)
+        far.send(b"x")
+
+
+async def child_that_serves():
+    child = await asyncio.create_subprocess_exec("cat", stdin=-1)
+    for _ in range(100):
+        await asyncio.sleep(10)
+    child.stdin.close()
+    assert await child.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "work",
+    [job_with_a_time_limit, thread_that_never_rests, child_that_serves],
+)
+def test_what_works_for_too_long_delays_the_clock_once(virtual, work):
+    async def main():
+        began = time.monotonic()
+        await work()
+        return now(), time.monotonic() - began
+
+    virtual_s, real_s = virtual(main(), patience_s=0.5)
+    assert virtual_s == 1000
+    assert 0.5 < real_s < TEST_LIMIT / 10
+
+
+def test_a_jump_costs_the_same_among_many_timers(virtual):
+    async def main(count):
+        sleeps = [asyncio.sleep(n * 7 % 5000) for n in range(count)]
+        began = time.process_time()
+        await asyncio.gather(*sleeps)
+        return time.process_time() - began
+
+    # Four times the jumps: quadratic is sixteen times the cost, or more.
+    assert virtual(main(8000)) < 10 * virtual(main(2000))
+
+
 def test_a_signal_by_a_thread_that_ends_is_no_deadlock(virtual):
     async def main():
         future = asyncio.get_running_loop().create_future()
@@ -194,6 +324,33 @@ def test_the_clock_jumps_while_a_socket_is_silent(virtual):
     assert virtual(main()) == 1000
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"idle_s": -1},
+        {"patience_s": math.nan},
+        {"start": math.inf},
+        {"end": math.nan},
+    ],
+)
+def test_settings_that_are_no_times_are_refused(settings):
+    with pytest.raises(ValueError, match="start must be a finite time, "):
+        testing.VirtualTimeLoop(**settings)
+
+
+def test_the_clock_does_not_pass_its_end(virtual):
+    text = (
+        "the next timer is after the clock's end, 60 s\n.* waits in sleeps, "
+    )
+
+    async def sleeps():
+        await asyncio.sleep(60)
+        await asyncio.sleep(1)
+
+    with pytest.raises(TimeoutError, match=text):
+        virtual(sleeps(), end=60)
+
+
 # -- what would wait for ever -------------------------------------------------
 
 
@@ -209,11 +366,18 @@ async def a_socket_is_silent():
         await asyncio.get_running_loop().sock_recv(near, 1)
 
 
-async def a_thread_does_not_end():
+async def a_job_does_not_end():
     released = threading.Event()
     try:
-        async with asyncio.timeout(60):
-            await asyncio.to_thread(released.wait)
+        await asyncio.to_thread(released.wait, TEST_LIMIT)
+    finally:
+        released.set()
+
+
+async def a_job_waits_for_the_loop():
+    released = threading.Event()
+    try:
+        await asyncio.to_thread(released.wait)
     finally:
         released.set()
 
@@ -234,10 +398,15 @@ async def a_thread_does_not_end():
             "event in 0.1 s of real time\n.* waits in a_socket_is_silent, ",
         ),
         (
-            a_thread_does_not_end,
+            a_job_does_not_end,
             0.1,
-            "deadlock: 1 task waits, a timer is set, nothing is registered, "
-            "1 executor job did not end in 0.1 s of real time",
+            "deadlock: 1 task waits, no timer is set, nothing is registered, "
+            "1 worker did not end in 0.1 s of real time",
+        ),
+        (
+            a_job_waits_for_the_loop,
+            TEST_LIMIT,
+            r"deadlock: 1 task waits, no timer is set, nothing is regi\w+\n",
         ),
     ],
 )
