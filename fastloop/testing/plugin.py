@@ -20,10 +20,12 @@ one of synchronous tests alone, and so it only warns.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import inspect
 import sys
+import types
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,13 +33,37 @@ import pytest
 
 _MARK = "fastloop(virtual_time=True)"
 _MARK_MEANS = (
-    "the loops that this test makes have virtual time; False: they have not"
+    "this test has virtual time; False: it has not.  Also start, end, idle_s "
+    "and patience_s, as fastloop.testing.VirtualTimeLoop"
 )
+_SETTINGS = ("start", "end", "idle_s", "patience_s")
+#: The arguments of the marks, by what they are here; "": not needed here.
+_MARKS = {
+    "fastloop": {name: name for name in ("virtual_time", *_SETTINGS)},
+    "looptime": {
+        "start": "start",
+        "end": "end",
+        "idle_timeout": "patience_s",
+        "idle_step": "",
+        "noop_cycles": "",
+        "resolution": "",
+    },
+}
 _NO_LOOP = (
     "fastloop was asked for, and no test of this run made an event loop on "
     "it. Are its async tests run by pytest-asyncio or anyio? --no-fastloop "
     "turns fastloop off."
 )
+
+
+def _seconds(text: str) -> float:
+    """Parse an option's value."""
+    seconds = float(text)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(
+            f"must be at least 0 seconds, not {text}"
+        )
+    return seconds
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +87,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="as --fastloop, and each loop's clock jumps to its next timer "
         "when nothing else can happen",
+    )
+    group.addoption(
+        "--fastloop-idle-s",
+        type=_seconds,
+        metavar="S",
+        help="with virtual time: a clock jumps after S s of real time without "
+        "an event (0.001)",
+    )
+    group.addoption(
+        "--fastloop-patience-s",
+        type=_seconds,
+        metavar="S",
+        help="with virtual time: a loop waits for S s of real time for a "
+        "thread, a child process or a descriptor (10)",
     )
     group.addoption(
         "--fastloop-seed",
@@ -113,7 +153,7 @@ def pytest_collection_modifyitems(
 
     Raises pytest.UsageError, also for a mark that is misspelt.
     """
-    marked = [item.nodeid for item in items if _wants_virtual_time(item)]
+    marked = [item.nodeid for item in items if _marked(item, "fastloop")]
     asked = config.getoption("fastloop")
     is_on = config.pluginmanager.has_plugin("fastloop-run")
     if marked and asked is None and not is_on:
@@ -123,20 +163,28 @@ def pytest_collection_modifyitems(
         )
 
 
-def _wants_virtual_time(item: pytest.Item) -> bool | None:
-    """What the test's mark says; None: it has none.
+def _marked(item: pytest.Item, name: str) -> dict[str, Any]:
+    """What the test's marks say, each setting by the closest; {}: it has none.
 
     Raises pytest.UsageError for other arguments.
     """
-    mark = item.get_closest_marker("fastloop")
-    if mark is None:
-        return None
-    if mark.args or set(mark.kwargs) != {"virtual_time"}:
-        raise pytest.UsageError(
-            f"{item.nodeid}: the mark fastloop takes virtual_time=True or "
-            "=False, and nothing else"
-        )
-    return bool(mark.kwargs["virtual_time"])
+    said: dict[str, Any] = {}
+    names = _MARKS[name]
+    for mark in reversed([*item.iter_markers(name)]):
+        is_ours = name == "fastloop"
+        if not mark.kwargs.keys() <= names.keys() or (
+            is_ours and (mark.args or not mark.kwargs)
+        ):
+            raise pytest.UsageError(
+                f"{item.nodeid}: the mark {name} takes {', '.join(names)}, "
+                "by their names, and nothing else"
+            )
+        if is_ours or not said:
+            said["virtual_time"] = True
+        if mark.args:
+            said["virtual_time"] = bool(mark.args[0])
+        said |= {names[key]: value for key, value in mark.kwargs.items()}
+    return said
 
 
 @contextlib.contextmanager
@@ -154,9 +202,20 @@ class _Factory:
     loop_factory) it must not become a bound method.
     """
 
-    made = 0
-    virtual_time = False
-    seed: int | None = None
+    def __init__(self, clock: dict[str, Any] | None, seed: int | None) -> None:
+        from fastloop import testing
+
+        self.made = 0
+        self.virtual_class: Any = testing.VirtualTimeLoop
+        #: The clock of loops: settings of virtual time; None: real time.  The
+        #: one is the present test's, the other for loops that tests share.
+        self.clock = self.default = clock
+        self.seed = seed
+        #: Whether the next loop may serve several tests.
+        self.is_shared = True
+        #: Whether the clocks of those loops have to change from test to test.
+        self.is_marked = False
+        self.shared: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __call__(self) -> Any:
         """Make a loop."""
@@ -164,14 +223,52 @@ class _Factory:
         from fastloop import testing
 
         loop: Any
-        if self.virtual_time:
-            loop = testing.VirtualTimeLoop(seed=self.seed)
+        clock = self.default if self.is_shared else self.clock
+        if clock is not None or (self.is_shared and self.is_marked):
+            loop = self.virtual_class(seed=self.seed, **(clock or {}))
+            if self.is_shared:
+                self.shared.add(loop)
+            if clock is None:
+                loop._follow_real_time()
         elif self.seed is not None:
             loop = testing.SeededLoop(seed=self.seed)
         else:
             loop = fastloop.new_event_loop()
         self.made += 1
         return loop
+
+    def set_clocks(self, clock: dict[str, Any] | None) -> None:
+        """Have the loops that tests share go by this clock."""
+        for loop in [*self.shared]:
+            if clock is None:
+                loop._follow_real_time()
+            else:
+                loop._set_clock(**({"start": loop.time()} | clock))
+
+
+def _class_for_looptime() -> Any:
+    """Return loops with virtual time that looptime.enabled() takes."""
+    from fastloop.testing import VirtualTimeLoop
+
+    theirs: Any = sys.modules["looptime"].LoopTimeEventLoop
+
+    class LooptimeLoop(VirtualTimeLoop, theirs):  # type: ignore[misc]
+        @property
+        def looptime_on(self) -> bool:
+            return self._follows_since is None
+
+        @contextlib.contextmanager
+        def looptime_enabled(self) -> Iterator[None]:
+            if self.looptime_on:
+                yield
+                return
+            self._set_clock(self.time())
+            try:
+                yield
+            finally:
+                self._follow_real_time()
+
+    return LooptimeLoop
 
 
 def _make_policy(factory: _Factory) -> Any:
@@ -195,15 +292,24 @@ class _FastloopRun:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._factory = _Factory()
-        self._virtual_time = bool(config.option.fastloop_virtual_time)
-        self._factory.virtual_time = self._virtual_time
-        self._factory.seed = config.option.fastloop_seed
+        option = config.option
+        #: --looptime, --no-looptime; None: neither.
+        self._looptime = config.getoption("looptime", None)
+        self._virtual_time = bool(
+            option.fastloop_virtual_time or self._looptime
+        )
+        asked = {
+            "idle_s": option.fastloop_idle_s,
+            "patience_s": option.fastloop_patience_s,
+        }
+        self._settings = {k: v for k, v in asked.items() if v is not None}
+        self._factory = _Factory(self._clock({}), option.fastloop_seed)
+        self._replace_looptime()
         #: Whether a run without a loop fails.
         self._must = bool(config.option.fastloop)
         self._policy = _make_policy(self._factory)
         self._previous_policy: Any = None
-        self._made_in_workers = self._made_before = 0
+        self._made_in_workers = 0
         self._ran = self._loopless = False
         self._patches = pytest.MonkeyPatch()
         if self._policy is None:
@@ -211,6 +317,24 @@ class _FastloopRun:
                 module = sys.modules[name]
                 self._patches.setattr(module, "EventLoop", self._factory)
         self._set_policy()
+
+    def _replace_looptime(self) -> None:
+        """Keep looptime from changing our loops, whose clock is another.
+
+        Its marks and options are served; its fixture is kept.  Its loops are
+        ours.
+        """
+        manager = self._config.pluginmanager
+        plugin: Any = manager.get_plugin("looptime_plugin")
+        if plugin is not None:
+            manager.unregister(plugin)
+            kept: Any = types.ModuleType("looptime_fixture")
+            kept.looptime = getattr(plugin, "looptime", None)
+            manager.register(kept)
+            self._factory.virtual_class = _class_for_looptime()
+        self._config.addinivalue_line(
+            "markers", f"looptime: as {_MARK}, where looptime is not in use"
+        )
 
     # -- making loops ------------------------------------------------------
 
@@ -262,7 +386,10 @@ class _FastloopRun:
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Iterator[None]:
         """Change the values of two fixtures, wherever a suite defines them."""
+        was_shared = self._factory.is_shared
+        self._factory.is_shared = fixturedef.scope != "function"
         outcome: Any = yield
+        self._factory.is_shared = was_shared
         change: Callable[[Any], Any]
         if fixturedef.argname == "anyio_backend":
             change = self._anyio_backend
@@ -290,35 +417,43 @@ class _FastloopRun:
 
     # -- virtual time ------------------------------------------------------
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note whether some tests have another clock than the others."""
+        marks = ("fastloop", "looptime")
+        self._factory.is_marked = any(
+            item.get_closest_marker(mark)
+            for item in session.items
+            for mark in marks
+        )
+
+    def _clock(self, said: dict[str, Any]) -> dict[str, Any] | None:
+        """The settings of virtual time; None: real time."""
+        if not said.get("virtual_time", self._virtual_time):
+            return None
+        settings = self._settings | {
+            name: said[name] for name in _SETTINGS if name in said
+        }
+        # looptime's may be functions.
+        called = {k: v() if callable(v) else v for k, v in settings.items()}
+        return {k: v for k, v in called.items() if v is not None}
+
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Make the loops of a marked test as its mark says."""
-        wanted = _wants_virtual_time(item)
-        if wanted is not None:
-            self._factory.virtual_time = wanted
-        self._made_before = self._factory.made
+        """Make the test's own loops as its marks say."""
+        said = _marked(item, "fastloop")
+        if not said and self._looptime is not False:
+            said = _marked(item, "looptime")
+        factory = self._factory
+        factory.clock, factory.is_shared = self._clock(said), False
         yield
-        self._factory.virtual_time = self._virtual_time
+        factory.clock, factory.is_shared = factory.default, True
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Fail a marked test that ran on the loop of earlier tests."""
-        outcome: Any = yield
-        # One that is not asynchronous may need no loop.
-        if (
-            inspect.iscoroutinefunction(getattr(item, "obj", None))
-            and _wants_virtual_time(item) not in (None, self._virtual_time)
-            and self._factory.made == self._made_before
-            and outcome.excinfo is None
-        ):
-            outcome.force_exception(
-                pytest.fail.Exception(
-                    "the mark fastloop(virtual_time=...) needs a loop that is "
-                    "made for this test: it made none (a loop of a wider "
-                    "scope keeps its clock)",
-                    pytrace=False,
-                )
-            )
+        """Have shared loops go by the test's clock, while it runs."""
+        self._factory.set_clocks(self._factory.clock)
+        yield
+        self._factory.set_clocks(self._factory.default)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:

@@ -52,7 +52,8 @@ def suite(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
     # They take longer to import than all else of an inner run.
     slow = "-p no:hypothesispytest -p no:anyio"
-    monkeypatch.setenv("PYTEST_ADDOPTS", slow)
+    # With it each pytest-asyncio warns of policies.
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"{slow} -p no:looptime_plugin")
 
     def run(source, *args, conftest="", modules=None, **ini):
         lines = "".join(f"{k} = {v}\n" for k, v in ini.items())
@@ -347,15 +348,52 @@ def test_without_policies_asyncios_default_class_is_replaced(suite):
 
 VIRTUAL_TIME = """
 import asyncio
+import socket
+import threading
+import time
+
 import pytest
 
 virtual = pytest.mark.fastloop(virtual_time=True)
+shared = pytest.mark.asyncio(loop_scope="module")
 
 async def sleep(seconds):
     loop = asyncio.get_running_loop()
     began = loop.time()
     await asyncio.sleep(seconds)
     return loop.time() - began
+
+async def silence(later=None):
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        if later is not None:
+            timer = threading.Timer(later, far.send, [b"x"])
+            timer.daemon = True
+            timer.start()
+        await asyncio.get_running_loop().sock_recv(near, 1)
+
+def clock_stands_still():
+    began = asyncio.get_running_loop().time()
+    time.sleep(0.001)
+    return asyncio.get_running_loop().time() == began
+
+@virtual
+@shared
+async def test_first_on_a_shared_loop():
+    assert await sleep(1000) == pytest.approx(1000)
+
+@shared
+async def test_second_on_a_shared_loop(request):
+    virtual = request.config.getoption("fastloop_virtual_time")
+    assert clock_stands_still() == virtual
+    assert await sleep(0.001) < 60
+
+@pytest.mark.fastloop(start=4e6, idle_s=60)
+@shared
+async def test_third_on_a_shared_loop():
+    assert asyncio.get_running_loop().time() == 4e6
+    await asyncio.wait_for(silence(later=0.05), 1)
 
 @virtual
 @pytest.mark.asyncio
@@ -369,52 +407,125 @@ def test_loop_of_its_own():
 @pytest.mark.fastloop(virtual_time=False)
 @pytest.mark.asyncio
 async def test_real_time():
+    assert not clock_stands_still()
     assert await sleep(0.001) < 60
     assert type(asyncio.get_running_loop()).__name__ == "Loop"
 
 @virtual
+@pytest.mark.fastloop(patience_s=0.1)
 @pytest.mark.asyncio
-async def test_deadlock():
-    await asyncio.Event().wait()
+async def test_patience_of_a_mark():
+    await silence()
+
+@virtual
+@pytest.mark.asyncio
+async def test_patience_of_the_run():
+    await silence()
 
 @virtual
 def test_without_a_loop():
     pass
-
-@pytest.mark.asyncio(loop_scope="module")
-async def test_earlier():
-    await sleep(0)
-
-@virtual
-@pytest.mark.asyncio(loop_scope="module")
-async def test_wider_scope():
-    await sleep(0.001)
 """
 
 
-@pytest.mark.parametrize(
-    ("options", "passed", "failed"),
-    [
-        (["--fastloop"], 5, {"deadlock", "wider_scope"}),
-        (["--fastloop-virtual-time"], 6, {"deadlock"}),
-    ],
-)
-def test_a_mark_gives_a_test_virtual_time(suite, options, passed, failed):
-    result = suite(VIRTUAL_TIME, *options)
-    result.assert_outcomes(passed=passed, failed=len(failed))
-    for name in failed:
-        result.stdout.fnmatch_lines([f"FAILED *::test_{name} *"])
+@pytest.mark.parametrize("option", ["--fastloop", "--fastloop-virtual-time"])
+def test_a_mark_gives_a_test_virtual_time(suite, option):
+    patience = "--fastloop-patience-s=0.2"
+    result = suite(VIRTUAL_TIME, option, patience)
+    result.assert_outcomes(passed=7, failed=2)
+    result.stdout.fnmatch_lines(["E *had no event in 0.1 s of real time"])
+    result.stdout.fnmatch_lines(["E *had no event in 0.2 s of real time"])
 
 
 @pytest.mark.parametrize(
     ("mark", "options", "text"),
     [
-        ("virtual_time=True", [], "*run pytest with --fastloop, or *"),
-        ("virtual=True", ["--fastloop"], "*takes virtual_time=True or *"),
+        (
+            "fastloop(virtual_time=True)",
+            [],
+            "*run pytest with --fastloop, ",
+        ),
+        (
+            "fastloop(virtual=True)",
+            ["--fastloop"],
+            "*takes virtual_time, start, ",
+        ),
+        (
+            "looptime(begin=1)",
+            ["--fastloop"],
+            "*mark looptime takes start, *",
+        ),
+        ("", ["--fastloop-idle-s=-1"], "*must be at least 0 seconds, not -1"),
     ],
 )
-def test_a_mark_that_cannot_hold_ends_the_run(suite, mark, options, text):
-    source = f"import pytest\n@pytest.mark.fastloop({mark})\n{SYNC}"
+def test_what_cannot_hold_ends_the_run(suite, mark, options, text):
+    source = f"import pytest\n@pytest.mark.{mark}\n{SYNC}" if mark else SYNC
     result = suite(source, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([text])
+    result.stderr.fnmatch_lines([f"{text}*"])
+
+
+LOOPTIME = """
+import asyncio
+
+import looptime as package
+import pytest
+import pytest_asyncio
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def made_before():
+    with package.enabled(strict=True):
+        await asyncio.sleep(1000)
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.looptime(end=60, resolution=1)]
+
+@pytest.mark.looptime(start=lambda: 30, idle_timeout=1, noop_cycles=1)
+async def test_marked(looptime, kind):
+    assert kind() == "fastloop"
+    assert looptime == 30
+    await asyncio.sleep(30)
+    assert looptime == 60
+
+async def test_that_ends():
+    await asyncio.sleep(61)
+
+@pytest.mark.looptime(False)
+async def test_real_time(chronometer):
+    with chronometer:
+        await asyncio.sleep(0.001)
+    assert chronometer >= 0.001
+    assert type(asyncio.get_running_loop()).__name__ == "Loop"
+
+@pytest.mark.looptime(end=None)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_on_a_shared_loop(looptime, made_before):
+    began = float(looptime)
+    await asyncio.sleep(1000)
+    assert looptime - began == pytest.approx(1000)
+"""
+
+
+def test_a_suite_for_looptime_runs_unchanged(suite):
+    pytest.importorskip("looptime", reason="looptime is not installed")
+    result = suite(LOOPTIME, "--fastloop", "-plooptime_plugin")
+    result.assert_outcomes(passed=3, failed=1)
+    result.stdout.fnmatch_lines(["E *TimeoutError: the next timer is after *"])
+
+
+@pytest.mark.parametrize("option", ["--looptime", "--no-looptime"])
+def test_the_options_of_looptime_are_served(suite, option):
+    pytest.importorskip("looptime", reason="looptime is not installed")
+    source = """
+        import asyncio
+        import pytest
+
+        @pytest.mark.parametrize(
+            "mark", ["", pytest.param("", marks=pytest.mark.looptime)]
+        )
+        @pytest.mark.asyncio
+        async def test_it(mark, request):
+            is_plain = type(asyncio.get_running_loop()).__name__ == "Loop"
+            assert is_plain != request.config.getoption("looptime")
+        """
+    result = suite(source, "--fastloop", "-plooptime_plugin", option)
+    result.assert_outcomes(passed=2)
