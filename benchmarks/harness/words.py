@@ -33,9 +33,7 @@ FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
 BASES = ("asyncio", "uvloop")
 HEAD = ["", "unit", "fastloop", "asyncio", "uvloop", "zuvloop", "best peer"]
 THREADS = "two threads over one, "
-BETWEEN = re.compile(
-    r"(?<=<!-- race: begin -->\n).*(?=<!-- race: end -->)", re.DOTALL
-)
+BETWEEN = r"(?<=<!-- {0}: begin -->\n).*(?=<!-- {0}: end -->)"
 #: The rows of a run, by their keys.
 Rows = dict[str, dict]
 
@@ -75,6 +73,12 @@ def line(name: str, row: dict) -> list[str]:
     return [*found, f"{best_peer(row)} ({over_best(row).split(' ')[0]})"]
 
 
+def on(machine: dict) -> str:
+    """Say where the run was made."""
+    python = ".".join(machine["python"].split(".")[:2])
+    return f"CPython {python}, {len(machine['cpus'])} CPUs"
+
+
 def rows_of(
     rows: Rows, machine: dict, names: dict[str, str], newcomer: bool
 ) -> list[str]:
@@ -94,12 +98,10 @@ def rows_of(
         title = ["**slower than asyncio or uvloop:**", *[""] * (len(HEAD) - 1)]
         lines += [title, *slower] if slower else []
         places = [one for one in places if "best peer" not in one]
-    python = ".".join(machine["python"].split(".")[:2])
     facts = (
-        f"CPython {python}, {len(machine['cpus'])} CPUs; two threads on a "
-        "free-threaded CPython. In brackets: how many times as good fastloop "
-        f"is. {' '.join(places)} Inconclusive: the 95 % interval of the ratio "
-        "includes 1."
+        f"{on(machine)}; two threads on a free-threaded CPython. In brackets: "
+        f"how many times as good fastloop is. {' '.join(places)} "
+        "Inconclusive: the 95 % interval of the ratio includes 1."
     )
     told = (textwrap.fill(text, 79) for text in (expected(rows), facts))
     return [next(told), "", *table(lines), "", *told]
@@ -122,38 +124,68 @@ def threads(rows: Rows, machine: dict) -> list[str]:
     return table(lines)
 
 
-#: The pages that quote a run, and what stands between their marks.
-PAGES = {
-    "README.md": partial(rows_of, names=ROWS, newcomer=True),
-    "docs/index.md": partial(rows_of, names=ROWS, newcomer=True),
-    "docs/performance.md": partial(rows_of, names=chart.ROWS, newcomer=False),
-    "docs/one-process-many-loops.md": threads,
-}
+def late(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of waits; raise ValueError where none was measured."""
+    found = [row for row in rows.values() if row["group"] == "late"]
+
+    def waits(row: dict, loop: str) -> str:
+        own, most = cell(row, loop), cell(rows[f"{row['row']}_most"], loop)
+        return own if own in ("", most) else f"{own} ({most})"
+
+    lines = by_loop(
+        [row for row in found if not row["aside"]],
+        ["milliseconds"],
+        (*BASES, "zuvloop", "fastloop"),
+        waits,
+    )
+    if not lines:
+        raise ValueError("the run has no row of what is late")
+    facts = (
+        f"{on(machine)}. The median wait, and in brackets the greatest of a "
+        "repetition."
+    )
+    return [*table(lines), "", *textwrap.wrap(facts, 79)]
+
+
+#: The pages that quote a run, their marks, and what stands between them.
+PAGES = (
+    ("README.md", "race", partial(rows_of, names=ROWS, newcomer=True)),
+    ("docs/index.md", "race", partial(rows_of, names=ROWS, newcomer=True)),
+    (
+        "docs/performance.md",
+        "race",
+        partial(rows_of, names=chart.ROWS, newcomer=False),
+    ),
+    ("docs/performance.md", "late", late),
+    ("docs/one-process-many-loops.md", "race", threads),
+)
 
 
 def write_pages(folder: str, data: dict, also: dict | None) -> list[str]:
     """Write what the pages in a folder say of a run and the one beside it.
 
-    Returns what is wrong, a sentence for each page that is left as it is.
+    Returns what is wrong, a sentence for each part that is left as it is.
     """
     every = rows_of_one(data, also) + (also["rows"] if also else [])
     rows = {row["row"]: row for row in every}
     wrong = []
-    for name, make in PAGES.items():
+    for name, mark, make in PAGES:
         try:
-            write_block(Path(folder, name), make(rows, data["machine"]))
+            lines = make(rows, data["machine"])
+            write_block(Path(folder, name), mark, lines)
         except (ValueError, OSError) as error:
-            wrong.append(f"{name} is left as it is: {error}")
+            wrong.append(f"{mark} in {name} is left as it is: {error}")
     return wrong
 
 
-def write_block(path: Path, lines: list[str]) -> None:
-    """Replace what is between `<!-- race: begin -->` and its end.
+def write_block(path: Path, mark: str, lines: list[str]) -> None:
+    """Replace what is between `<!-- MARK: begin -->` and its end.
 
     Raises ValueError where the file has no such section.
     """
     page = path.read_text()
-    if len(BETWEEN.findall(page)) != 1:
-        raise ValueError("it has no section for the race")
+    between = re.compile(BETWEEN.format(mark), re.DOTALL)
+    if len(between.findall(page)) != 1:
+        raise ValueError("it has no such section")
     block = "\n".join(["", *lines, "", ""])
-    path.write_text(BETWEEN.sub(lambda _: block, page))
+    path.write_text(between.sub(lambda _: block, page))
