@@ -94,10 +94,13 @@ is_burst(const FlCork *cork)
 void
 fl_loop_flush_corked_batch(FlLoop *loop)
 {
-    if (is_burst(&loop->cork) && fl_gil_is_due(&loop->gil, fl_clock_ns())) {
-        PyThreadState *thread = PyEval_SaveThread();
-        fl_cork_send_ahead(loop);
-        fl_gil_retake(&loop->gil, thread, fl_clock_ns());
+    if (is_burst(&loop->cork)) {
+        int64_t now_ns = fl_clock_ns();
+        if (fl_gil_is_due(&loop->gil, now_ns)) {
+            FlGilOffer offer = fl_gil_release(now_ns);
+            fl_cork_send_ahead(loop);
+            fl_gil_retake(&loop->gil, &offer);
+        }
     }
     fl_loop_flush_corked_now(loop);
 }

@@ -198,9 +198,9 @@ poll(FlLoop *loop, int64_t timeout_ns)
            call itself takes long, and is no busy time. */
         began_ns = fl_clock_ns();
         if (FL_UNLIKELY(fl_gil_is_due(&loop->gil, began_ns))) {
-            PyThreadState *thread = PyEval_SaveThread();
+            FlGilOffer offer = fl_gil_release(began_ns);
             fl_poller_run(loop->poller, 0);
-            fl_gil_retake(&loop->gil, thread, began_ns);
+            fl_gil_retake(&loop->gil, &offer);
         }
         else {
             fl_poller_run(loop->poller, 0);

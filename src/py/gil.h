@@ -19,14 +19,17 @@
 #include "base/clock.h"
 #include "py/compat.h"
 
-#define FL_GIL_OFFER_NS  (FL_NS_PER_MS / 10)
-#define FL_GIL_SWITCH_NS (5 * FL_NS_PER_MS)
-/* Whoever keeps the GIL for so long computes. */
-#define FL_GIL_LATE_NS   FL_NS_PER_MS
+#define FL_GIL_OFFER_NS (FL_NS_PER_MS / 10)
 
 typedef struct {
     int64_t due_ns; /* when it is to be released again; 0: it just was */
 } FlGil;
+
+/* One offer. */
+typedef struct {
+    PyThreadState *thread;
+    int64_t began_ns, released_ns;
+} FlGilOffer;
 
 static inline bool
 fl_gil_is_due(FlGil *gil, int64_t now_ns)
@@ -37,15 +40,15 @@ fl_gil_is_due(FlGil *gil, int64_t now_ns)
     return now_ns >= gil->due_ns;
 }
 
-/* Take the GIL again, which was due and was released, at asked_ns. */
-static inline void
-fl_gil_retake(FlGil *gil, PyThreadState *thread, int64_t asked_ns)
+/* Release the GIL, at began_ns.  The caller makes its system calls, and then
+   fl_gil_retake waits until it has the GIL again. */
+static inline FlGilOffer
+fl_gil_release(int64_t began_ns)
 {
-    PyEval_RestoreThread(thread);
-    int64_t now_ns = fl_clock_ns();
-    gil->due_ns = now_ns
-                  + (now_ns - asked_ns > FL_GIL_LATE_NS ? FL_GIL_SWITCH_NS
-                                                        : FL_GIL_OFFER_NS);
+    PyThreadState *thread = PyEval_SaveThread();
+    return (FlGilOffer){thread, began_ns, fl_clock_ns()};
 }
+
+void fl_gil_retake(FlGil *gil, const FlGilOffer *offer);
 
 #endif
