@@ -44,6 +44,9 @@ void
 fl_cork_send_ahead(FlLoop *loop)
 {
     FlCork *cork = &loop->cork;
+    if (fl_loop_is_inherited(loop)) {
+        return; /* the parent sends them */
+    }
     uint64_t turn = atomic_load(&cork->turn) & ~FL_CORK_STATE;
     uint64_t offered = turn | FL_CORK_OFFERED;
     if (!atomic_compare_exchange_strong(&cork->turn, &offered,

@@ -137,6 +137,48 @@ while part := far.recv(1000):
 assert got == b"head body 12 more end", got
 far.close()
 """,
+    # A flush of many connections is made without the GIL.
+    "a_child_that_leaves_the_run_sends_nothing_of_its_parents": """
+served = []
+
+class Serves(asyncio.Protocol):
+    def connection_made(self, transport):
+        served.append(transport)
+
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Serves, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    fars = [socket.create_connection(address) for _ in range(20)]
+    while len(served) < 20:
+        await asyncio.sleep(0)
+
+    def step():
+        for transport in served:
+            transport.write(b"x")
+        time.sleep(0.0003)
+        if c_child():
+            raise SystemExit
+
+    for _ in range(10):
+        loop.call_soon(step)
+        await asyncio.sleep(0)
+    for transport in served:
+        transport.close()
+    await asyncio.sleep(0)
+    server.close()
+    for far in fars:
+        with far:
+            assert far.recv(99) == b"x" * 10
+            assert far.recv(99) == b""
+
+loop = new_loop()
+try:
+    loop.run_until_complete(main())
+except SystemExit:
+    os._exit(0)
+loop.close()
+""",
     # The thread that sends it is no reason to warn, and the child gets one of
     # its own.
     "what_a_callback_kept_for_long_is_sent_once": """
