@@ -610,4 +610,6 @@ def _refuse_greenlets() -> None:
 
 
 # Corked writes are sent before a fork, or the child would send them too.
-os.register_at_fork(before=_core._before_fork)
+os.register_at_fork(
+    before=_core._before_fork, after_in_parent=_core._after_fork
+)

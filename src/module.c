@@ -53,6 +53,13 @@ before_fork(PyObject *module, PyObject *ignored)
     return flush_corked(module, ignored);
 }
 
+static PyObject *
+after_fork(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    fl_sender_resume();
+    Py_RETURN_NONE;
+}
+
 /* Most functions are added by the folders' register functions; these
    belong to none of them. */
 static PyMethodDef module_methods[] = {
@@ -68,6 +75,9 @@ static PyMethodDef module_methods[] = {
     {"_before_fork", before_fork, METH_NOARGS,
      "_before_fork()\n--\n\n"
      "Call _flush_corked(), and end the thread that sends overdue writes."},
+    {"_after_fork", after_fork, METH_NOARGS,
+     "_after_fork()\n--\n\n"
+     "In the parent: start that thread again, if other threads need it."},
     {NULL, NULL, 0, NULL},
 };
 

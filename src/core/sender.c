@@ -238,18 +238,25 @@ fl_sender_unwatch(FlLoop *loop)
     }
 }
 
+/* Wake the thread, or start it.  Returns whether there is one. */
+static bool
+wake(void)
+{
+    if (!sender.running && start() == 0) {
+        sender.running = true;
+    }
+    if (sender.running) {
+        atomic_store(&fl_sender_idle, false);
+        (void)pthread_cond_signal(&sender.wake);
+    }
+    return sender.running;
+}
+
 void
 fl_sender_wake(FlLoop *loop)
 {
     lock();
-    if (!sender.running && start() == 0) {
-        sender.running = true;
-    }
-    bool wakes = sender.running;
-    if (wakes) {
-        atomic_store(&fl_sender_idle, false);
-        (void)pthread_cond_signal(&sender.wake);
-    }
+    bool wakes = wake();
     unlock();
     if (!wakes) {
         loop->cork.thread = loop->cork.writer = NULL;
@@ -272,4 +279,21 @@ fl_sender_stop(void)
         atomic_store(&fl_sender_idle, true);
         unlock();
     }
+}
+
+/* For look_at_all. */
+static bool
+has_corked(FlLoop *loop)
+{
+    return is_corked(atomic_load(&loop->cork.turn));
+}
+
+void
+fl_sender_resume(void)
+{
+    lock();
+    if (look_at_all(has_corked)) {
+        (void)wake();
+    }
+    unlock();
 }

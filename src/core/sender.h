@@ -41,7 +41,11 @@ fl_sender_see(struct FlLoop *loop)
 }
 
 /* End the thread, before a fork: os.fork() warns where there are other
-   threads.  The next corked write makes it again. */
+   threads.  The next first corked write makes it again. */
 void fl_sender_stop(void);
+
+/* After the fork, in the parent: make it again if a callback of another thread
+   goes on and has corked bytes, as its next write is not its first. */
+void fl_sender_resume(void);
 
 #endif
