@@ -40,27 +40,29 @@ fl_cork_take_back(FlLoop *loop)
     atomic_store(&cork->wanted, false);
 }
 
-void
+bool
 fl_cork_send_ahead(FlLoop *loop)
 {
     FlCork *cork = &loop->cork;
     if (fl_loop_is_inherited(loop)) {
-        return; /* the parent sends them */
+        return false; /* the parent sends them */
     }
     uint64_t turn = atomic_load(&cork->turn) & ~FL_CORK_STATE;
     uint64_t offered = turn | FL_CORK_OFFERED;
     if (!atomic_compare_exchange_strong(&cork->turn, &offered,
                                         turn | FL_CORK_TAKEN))
     {
-        return; /* the callback goes on, or another thread sends */
+        return false; /* the callback goes on, or another thread sends */
     }
-    for (FlList *link = cork->streams.next;
-         link != &cork->streams && !atomic_load(&cork->wanted);
-         link = link->next)
-    {
-        cork->ahead_bytes += cork->send_ahead(link);
+    bool all = true;
+    FlList *link = cork->streams.next;
+    while (link != &cork->streams && !atomic_load(&cork->wanted)) {
+        all &= cork->send_ahead(link);
+        link = link->next;
     }
+    all &= link == &cork->streams;
     atomic_store(&cork->turn, turn | FL_CORK_OFFERED);
+    return all;
 }
 
 void
@@ -101,7 +103,7 @@ fl_loop_flush_corked_batch(FlLoop *loop)
         int64_t now_ns = fl_clock_ns();
         if (fl_gil_is_due(&loop->gil, now_ns)) {
             FlGilOffer offer = fl_gil_release(now_ns);
-            fl_cork_send_ahead(loop);
+            (void)fl_cork_send_ahead(loop);
             fl_gil_retake(&loop->gil, &offer);
         }
     }

@@ -52,11 +52,12 @@ typedef struct {
        exception; a failure queues connection_lost.  What is corked is not
        offered when it returns. */
     void (*send)(FlList *link);
-    /* fl_cork_send_ahead's: sends what the kernel accepts of one's queue.
-       Returns how many bytes. */
-    size_t (*send_ahead)(FlList *link);
+    /* fl_cork_send_ahead's: sends what the kernel accepts of one's queue, and
+       adds it to ahead_bytes.  Returns false if the kernel refused some. */
+    bool (*send_ahead)(FlList *link);
     FlList watch_link;
     uint64_t seen_turn; /* the sender's: at its last look */
+    uint64_t sent_turn; /* and the number of the last that it sent wholly */
 } FlCork;
 
 static inline void
@@ -85,8 +86,9 @@ void fl_loop_flush_corked_batch(struct FlLoop *loop);
 /* Wait for what is TAKEN; for fl_cork_take alone. */
 void fl_cork_take_back(struct FlLoop *loop);
 
-/* Send what is offered.  Any thread, while the loop cannot be freed. */
-void fl_cork_send_ahead(struct FlLoop *loop);
+/* Send what is offered.  Any thread, while the loop cannot be freed.  Returns
+   whether that was all. */
+bool fl_cork_send_ahead(struct FlLoop *loop);
 
 /* Have them to oneself, if that is possible at once. */
 static inline bool

@@ -8,7 +8,8 @@
       thread makes all sends.
    2. A period is PERIOD_NS.  It doubles, up to LONGEST_NS, with each look that
       finds no bytes of the look before it.
-   3. The sender sleeps while nothing is corked.  A loop first changes its turn
+   3. The sender sleeps while nothing is corked, or it has sent all that is:
+      after an overdue turn's bytes the callback corks no more.  A loop first changes its turn
       and then looks whether the sender is idle; the sender first says that it
       is idle and then looks at the turns.  All four are sequentially
       consistent, so one of the two sees the other.
@@ -58,12 +59,19 @@ is_corked(uint64_t turn)
     return (turn & FL_CORK_STATE) != FL_CORK_EMPTY;
 }
 
-/* Whether anything is corked, or was since the last look. */
+/* Whether anything is corked and unsent, or was since the last look. */
+static bool
+is_active_at(const FlCork *cork, uint64_t turn)
+{
+    return (turn & ~FL_CORK_STATE) != cork->sent_turn
+           && (is_corked(turn) || turn != cork->seen_turn);
+}
+
+/* For look_at_all. */
 static bool
 is_active(FlLoop *loop)
 {
-    uint64_t turn = atomic_load(&loop->cork.turn);
-    return is_corked(turn) || turn != loop->cork.seen_turn;
+    return is_active_at(&loop->cork, atomic_load(&loop->cork.turn));
 }
 
 /* Look at a loop: invariant 1.  Returns whether it was active. */
@@ -72,14 +80,17 @@ look(FlLoop *loop)
 {
     FlCork *cork = &loop->cork;
     uint64_t turn = atomic_load(&cork->turn), seen = cork->seen_turn;
-    bool active = is_corked(turn) || turn != seen;
+    bool active = is_active_at(cork, turn);
     cork->seen_turn = turn;
     uint64_t number = turn & ~FL_CORK_STATE;
-    if (is_corked(turn) && is_corked(seen)
-        && number == (seen & ~FL_CORK_STATE)) {
+    if (active && is_corked(turn) && is_corked(seen)
+        && number == (seen & ~FL_CORK_STATE))
+    {
         sender.is_late = true;
-        if (atomic_load(&cork->overdue_turn) == number) {
-            fl_cork_send_ahead(loop);
+        if (atomic_load(&cork->overdue_turn) == number
+            && fl_cork_send_ahead(loop))
+        {
+            cork->sent_turn = number;
         }
         atomic_store(&cork->overdue_turn, number);
     }
@@ -121,7 +132,7 @@ wait_a_period(void)
 static bool
 send_ahead(FlLoop *loop)
 {
-    fl_cork_send_ahead(loop);
+    (void)fl_cork_send_ahead(loop);
     return false;
 }
 

@@ -154,11 +154,12 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
     {
         return false;
     }
+    fl_cork_take(loop);
+    /* Now, as the sender looks no more at what is overdue and was sent. */
     if (FL_UNLIKELY(fl_cork_is_overdue(&loop->cork))) {
         loop->cork.writer = NULL;
         return false;
     }
-    fl_cork_take(loop);
     uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
     return queued_bytes <= FL_CORKED_BYTES
            && queued_bytes <= self->high_water_bytes
@@ -167,25 +168,27 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
 }
 
 /* FlCork's send_ahead.  What the kernel refuses now, the flush tries again. */
-static size_t
+static bool
 send_ahead(FlList *link)
 {
     FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
     FlWriteQueue *write_queue = &self->write_queue;
-    size_t before_bytes = write_queue->size_bytes;
     while (write_queue->size_bytes > 0 && self->ahead_errno == 0) {
         struct iovec vectors[MAX_VECTORS];
         int count =
             fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
         ssize_t sent = self->kind->send(self, vectors, count);
         if (sent < 0) {
-            self->ahead_errno =
-                fl_errno_would_block(errno) ? 0 : (uint8_t)errno;
-            break;
+            if (fl_errno_would_block(errno)) {
+                return false;
+            }
+            self->ahead_errno = (uint8_t)errno;
+            return true;
         }
         fl_write_queue_note_sent(write_queue, (size_t)sent);
+        self->loop->cork.ahead_bytes += (size_t)sent;
     }
-    return before_bytes - write_queue->size_bytes;
+    return true;
 }
 
 /* Send the only item of a queue.  0 or a negative errno. */

@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import ctypes
+import operator
 import os
 import random
 import select
@@ -22,6 +23,7 @@ import threading
 import time
 import unittest.mock
 from functools import partial
+from pathlib import Path
 
 import pytest
 from datagram_helpers import endpoint, plain
@@ -242,6 +244,32 @@ async def test_the_end_of_a_connection_leaves_out_what_was_sent(end):
         getattr(one, end)()
         await iterations()
         assert first.receive(100) == b"once"
+
+
+def switches():
+    """How often each thread of ours has waited."""
+    threads = Path("/proc/self/task").iterdir()
+    texts = [(thread / "status").read_text() for thread in threads]
+    return [
+        line
+        for text in texts
+        if text.startswith("Name:\tfastloop")
+        for line in text.splitlines()
+        if line.startswith("voluntary")
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="has no such folder")
+async def test_no_thread_works_once_all_has_left():
+    """However long the callback goes on: a few looks find that out."""
+    async with served() as (transport, peer):
+        transport.write(b"all")
+        assert block(peer) == b"all"
+        seen = []
+        for _ in range(10):
+            seen.append(switches())
+            time.sleep(0.05)
+        assert any(map(operator.eq, seen, seen[1:]))
 
 
 async def test_a_reset_that_such_a_write_meets_is_lost_to_nobody():
