@@ -9,10 +9,10 @@
    2. A period is PERIOD_NS.  It doubles, up to LONGEST_NS, with each look that
       finds no bytes of the look before it.
    3. The sender sleeps while nothing is corked, or it has sent all that is:
-      after an overdue turn's bytes the callback corks no more.  A loop first changes its turn
-      and then looks whether the sender is idle; the sender first says that it
-      is idle and then looks at the turns.  All four are sequentially
-      consistent, so one of the two sees the other.
+      after an overdue turn's bytes the callback corks no more.  A loop first
+      changes its turn and then looks whether the sender is idle; the sender
+      first says that it is idle and then looks at the turns.  All four are
+      sequentially consistent, so one of the two sees the other.
    4. A loop is watched from its first corked write until it is freed.  In a
       forked child the thread is missing, and its lock may be taken: the child
       begins with a new state, and leaves the parent's loops out. */
@@ -88,8 +88,7 @@ look(FlLoop *loop)
     {
         sender.is_late = true;
         if (atomic_load(&cork->overdue_turn) == number
-            && fl_cork_send_ahead(loop))
-        {
+            && fl_cork_send_ahead(loop)) {
             cork->sent_turn = number;
         }
         atomic_store(&cork->overdue_turn, number);
