@@ -102,6 +102,25 @@ async def first_wait_error(code, helpers):
     await asyncio.to_thread(use, [new_loop(), new_loop()])
 
 
+async def thread_error(code, helpers):
+    """There is no thread to send what is overdue: a run corks nothing then."""
+    seen = []
+
+    def answer(protocol, data):
+        for part in (b"header:", data):
+            protocol.transport.write(part)
+            c.peer.sock.setblocking(True)
+            seen.append(c.peer.sock.recv(100))
+
+    async with helpers.link("tcp-server", helpers.Recorder(data=answer)) as c:
+        arm("pthread_create", code, count=2)
+        c.peer.sock.send(b"first")
+        await helpers.spin(lambda: len(seen) == 2)
+        c.peer.sock.send(b"second")
+        await helpers.spin(lambda: len(seen) == 4)
+    assert seen == [b"header:", b"first", b"header:", b"second"]
+
+
 async def accept_error(code, helpers):
     """A sandbox knows accept() alone."""
     arm("accept4", code)
