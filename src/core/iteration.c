@@ -149,6 +149,15 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     fl_poller_end_wait(poller);
 }
 
+/* A poll that does not wait, and offers the GIL. */
+FL_NOINLINE static void
+poll_offering_gil(FlLoop *loop, int64_t began_ns)
+{
+    FlGilOffer offer = fl_gil_release(began_ns);
+    fl_poller_run(loop->poller, 0);
+    fl_gil_retake(&loop->gil, &offer);
+}
+
 /* How many polls may be skipped after this one; see invariant 1.  began_ns is
    the time at which it began, 0 if it may have waited. */
 static void
@@ -197,10 +206,8 @@ poll(FlLoop *loop, int64_t timeout_ns)
         /* Taken before the poll: in a sandbox or under a tracer the system
            call itself takes long, and is no busy time. */
         began_ns = fl_clock_ns();
-        if (FL_UNLIKELY(fl_gil_is_due(&loop->gil, began_ns))) {
-            FlGilOffer offer = fl_gil_release(began_ns);
-            fl_poller_run(loop->poller, 0);
-            fl_gil_retake(&loop->gil, &offer);
+        if (fl_gil_is_due(&loop->gil, began_ns)) {
+            poll_offering_gil(loop, began_ns);
         }
         else {
             fl_poller_run(loop->poller, 0);

@@ -11,11 +11,22 @@
 
 #include <sched.h>
 
+#define OFFER_NS  (FL_NS_PER_MS / 10)
 #define SWITCH_NS (5 * FL_NS_PER_MS)
 /* Whoever keeps the GIL for so long computes. */
 #define LATE_NS   FL_NS_PER_MS
 /* How long a thread that was woken on another CPU takes to come. */
 #define WAKE_NS   30000
+
+bool
+fl_gil_note_release(FlGil *gil, int64_t now_ns)
+{
+    bool is_due = gil->due_ns != 0;
+    if (!is_due) {
+        gil->due_ns = now_ns + OFFER_NS;
+    }
+    return is_due;
+}
 
 void
 fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
@@ -30,5 +41,5 @@ fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
     PyEval_RestoreThread(offer->thread);
     int64_t now_ns = fl_clock_ns();
     gil->due_ns =
-        now_ns + (now_ns - asked_ns > LATE_NS ? SWITCH_NS : FL_GIL_OFFER_NS);
+        now_ns + (now_ns - asked_ns > LATE_NS ? SWITCH_NS : OFFER_NS);
 }

@@ -28,24 +28,29 @@ TOLERANCES = {"executor_job": 1.0}
 #: The objects that are counted.  Not libc: what malloc() and locks take
 #: depends on how memory lies, and on other threads.
 COUNTED = re.compile(r"/_core\.[^/]*\.so|/libuv")
+#: But not these: how often the loop offers the GIL depends on the clock.
+UNCOUNTED = re.compile("fl_gil_|poll_offering_gil")
 
 
 def cost_by_object(profile: Path) -> dict[str, int]:
     """Return how many instructions each object ran itself."""
     costs: dict[str, int] = {}
-    names: dict[str, str] = {}
-    current, is_call = "", False
+    names: dict[tuple[str, str], str] = {}
+    current, is_call, is_counted = "", False, True
     for line in profile.read_text().splitlines():
-        if line.startswith(("ob=", "cob=")):
+        if line.startswith(("ob=", "cob=", "fn=", "cfn=")):
             kind, _, rest = line.partition("=")
             number, _, name = rest.partition(" ")
-            name = names.setdefault(number, name)
-            current = name if kind == "ob" else current
+            name = names.setdefault((kind[-2:], number), name)
+            if kind == "ob":
+                current = name
+            elif kind == "fn":
+                is_counted = not UNCOUNTED.match(name)
         elif line.startswith("calls="):
             is_call = True  # the next line is the cost of the called function
         elif line[:1].isdigit() or line[:1] in "+-*":
             cost = int(line.split()[1]) if " " in line else 0
-            if not is_call:
+            if not is_call and is_counted:
                 costs[current] = costs.get(current, 0) + cost
             is_call = False
     return costs
