@@ -26,7 +26,14 @@ def test_fastloop_imported_before_pytest(tmp_path):
     )
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass\n")
     arguments = ["-W", "error", "-p", "no:cacheprovider"]
-    for plugin in ("asyncio", "anyio", "xdist", "hypothesispytest"):
+    others = (
+        "asyncio",
+        "anyio",
+        "xdist",
+        "hypothesispytest",
+        "looptime_plugin",
+    )
+    for plugin in others:
         arguments += ["-p", f"no:{plugin}"]
     code = (
         "import fastloop, pytest, sys; "
