@@ -1,29 +1,25 @@
 """`pytest --fastloop`: runs a suite's asyncio tests on fastloop, unchanged.
 
-pytest loads this module in every project that has fastloop installed.  So
-without the option it only declares the option; the core and asyncio are
-imported only by a run with it.  Such a run uses
+pytest loads this module in every project that has fastloop installed, so
+without the option it only declares the option.  A run with it uses
 
 - a policy, for asyncio.run, asyncio.new_event_loop, unittest's
   IsolatedAsyncioTestCase and every plugin that gets its loops from asyncio
-  (on Python 3.16, which has no policies, asyncio's default class in its
-  place);
+  (on Python 3.16, which has no policies, asyncio's default class);
 - pytest-asyncio's own hook, if that version has it, because a suite that
   names its loop factories never uses the policy;
 - the options of anyio's backend fixture, because a suite that parametrises it
   may name a loop there.
 
-If no loop was made in all these ways, the run tested nothing on fastloop.  It
-fails if the option asked for fastloop.  The ini file asks in each run, also in
-one of synchronous tests alone, and so it only warns.
+A run that made no loop tested nothing on fastloop.  It fails if the option
+asked for fastloop, and warns if the ini file did, which also asks in a run of
+synchronous tests alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
-import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -31,24 +27,18 @@ from typing import Any
 
 import pytest
 
+_Kind = tuple[dict[str, Any] | None, bool]
+
 _MARK = "fastloop(virtual_time=True)"
 _MARK_MEANS = (
     "this test has virtual time; False: it has not.  Also start, end, idle_s "
     "and patience_s, as fastloop.testing.VirtualTimeLoop"
 )
-_SETTINGS = ("start", "end", "idle_s", "patience_s")
-#: The arguments of the marks, by what they are here; "": not needed here.
-_MARKS = {
-    "fastloop": {name: name for name in ("virtual_time", *_SETTINGS)},
-    "looptime": {
-        "start": "start",
-        "end": "end",
-        "idle_timeout": "patience_s",
-        "idle_step": "",
-        "noop_cycles": "",
-        "resolution": "",
-    },
-}
+_SETTINGS = ("virtual_time", "start", "end", "idle_s", "patience_s")
+_TIMES = (
+    ("--fastloop-idle-s", 0.001, "a virtual clock jumps after S idle seconds"),
+    ("--fastloop-patience-s", 10.0, "and waits S seconds for who is at work"),
+)
 _NO_LOOP = (
     "fastloop was asked for, and no test of this run made an event loop on "
     "it. Are its async tests run by pytest-asyncio or anyio? --no-fastloop "
@@ -56,53 +46,33 @@ _NO_LOOP = (
 )
 
 
-def _seconds(text: str) -> float:
-    """Parse an option's value."""
-    seconds = float(text)
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(
-            f"must be at least 0 seconds, not {text}"
-        )
-    return seconds
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the `--fastloop` options and the ini option."""
-    group = parser.getgroup("fastloop", "the event loop of async tests")
-    group.addoption(
+    add = parser.getgroup(
+        "fastloop", "the event loop of async tests"
+    ).addoption
+    add(
         "--fastloop",
         action="store_true",
         default=None,
         dest="fastloop",
         help="run asyncio tests on fastloop; fail if none made a loop",
     )
-    group.addoption(
+    add(
         "--no-fastloop",
         action="store_false",
         dest="fastloop",
         help="ignore the ini option fastloop",
     )
-    group.addoption(
+    add(
         "--fastloop-virtual-time",
         action="store_true",
         help="as --fastloop, and each loop's clock jumps to its next timer "
         "when nothing else can happen",
     )
-    group.addoption(
-        "--fastloop-idle-s",
-        type=_seconds,
-        metavar="S",
-        help="with virtual time: a clock jumps after S s of real time without "
-        "an event (0.001)",
-    )
-    group.addoption(
-        "--fastloop-patience-s",
-        type=_seconds,
-        metavar="S",
-        help="with virtual time: a loop waits for S s of real time for a "
-        "thread, a child process or a descriptor (10)",
-    )
-    group.addoption(
+    for name, default, text in _TIMES:
+        add(name, type=float, default=default, metavar="S", help=text)
+    add(
         "--fastloop-seed",
         type=int,
         metavar="N",
@@ -142,8 +112,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         fault = other_installed() or exc
         raise pytest.UsageError(f"fastloop cannot be used: {fault}") from exc
-    run = _FastloopRun(config)
-    config.pluginmanager.register(run, "fastloop-run")
+    config.pluginmanager.register(_FastloopRun(config), "fastloop-run")
 
 
 def pytest_collection_modifyitems(
@@ -153,37 +122,28 @@ def pytest_collection_modifyitems(
 
     Raises pytest.UsageError, also for a mark that is misspelt.
     """
-    marked = [item.nodeid for item in items if _marked(item, "fastloop")]
-    asked = config.getoption("fastloop")
+    marked = [item.nodeid for item in items if _marked(item)]
     is_on = config.pluginmanager.has_plugin("fastloop-run")
-    if marked and asked is None and not is_on:
+    if marked and config.getoption("fastloop") is None and not is_on:
         raise pytest.UsageError(
             f"{marked[0]} is marked {_MARK}: run pytest with --fastloop, or "
             "set fastloop = true in the ini file"
         )
 
 
-def _marked(item: pytest.Item, name: str) -> dict[str, Any]:
+def _marked(item: pytest.Item) -> dict[str, Any]:
     """What the test's marks say, each setting by the closest; {}: it has none.
 
     Raises pytest.UsageError for other arguments.
     """
     said: dict[str, Any] = {}
-    names = _MARKS[name]
-    for mark in reversed([*item.iter_markers(name)]):
-        is_ours = name == "fastloop"
-        if not mark.kwargs.keys() <= names.keys() or (
-            is_ours and (mark.args or not mark.kwargs)
-        ):
+    for mark in reversed([*item.iter_markers("fastloop")]):
+        if mark.args or not mark.kwargs.keys() <= {*_SETTINGS}:
             raise pytest.UsageError(
-                f"{item.nodeid}: the mark {name} takes {', '.join(names)}, "
-                "by their names, and nothing else"
+                f"{item.nodeid}: the mark fastloop takes "
+                f"{', '.join(_SETTINGS)}, by their names, and nothing else"
             )
-        if is_ours or not said:
-            said["virtual_time"] = True
-        if mark.args:
-            said["virtual_time"] = bool(mark.args[0])
-        said |= {names[key]: value for key, value in mark.kwargs.items()}
+        said |= {"virtual_time": True, **mark.kwargs}
     return said
 
 
@@ -195,83 +155,45 @@ def _without_deprecations() -> Iterator[None]:
         yield
 
 
-class _Factory:
-    """Makes loops and counts them.
-
-    An object and not a function: as a class's attribute (unittest's
-    loop_factory) it must not become a bound method.
-    """
-
-    def __init__(self, clock: dict[str, Any] | None, seed: int | None) -> None:
-        from fastloop import testing
-
-        self.made = 0
-        self.virtual_class: Any = testing.VirtualTimeLoop
-        #: The clock of loops: settings of virtual time; None: real time.  The
-        #: one is the present test's, the other for loops that tests share.
-        self.clock = self.default = clock
-        self.seed = seed
-        #: Whether the next loop may serve several tests.
-        self.is_shared = True
-        #: Whether the clocks of those loops have to change from test to test.
-        self.is_marked = False
-        self.shared: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    def __call__(self) -> Any:
-        """Make a loop."""
-        import fastloop
-        from fastloop import testing
-
-        loop: Any
-        clock = self.default if self.is_shared else self.clock
-        if clock is not None or (self.is_shared and self.is_marked):
-            loop = self.virtual_class(seed=self.seed, **(clock or {}))
-            if self.is_shared:
-                self.shared.add(loop)
-            if clock is None:
-                loop._follow_real_time()
-        elif self.seed is not None:
-            loop = testing.SeededLoop(seed=self.seed)
-        else:
-            loop = fastloop.new_event_loop()
-        self.made += 1
-        return loop
-
-    def set_clocks(self, clock: dict[str, Any] | None) -> None:
-        """Have the loops that tests share go by this clock."""
-        for loop in [*self.shared]:
-            if clock is None:
-                loop._follow_real_time()
-            else:
-                loop._set_clock(**({"start": loop.time()} | clock))
-
-
-def _class_for_looptime() -> Any:
-    """Return loops with virtual time that looptime.enabled() takes."""
+def _class_for_looptime(settings: dict[str, Any]) -> Any:
+    """Return loops whose virtual time looptime's plugin turns on and off."""
     from fastloop.testing import VirtualTimeLoop
 
     theirs: Any = sys.modules["looptime"].LoopTimeEventLoop
 
     class LooptimeLoop(VirtualTimeLoop, theirs):  # type: ignore[misc]
+        _asked: dict[str, Any] = {}
+
         @property
         def looptime_on(self) -> bool:
             return self._follows_since is None
 
+        def setup_looptime(
+            self,
+            start: float | None = None,
+            end: float | None = None,
+            idle_timeout: float | None = None,
+            idle_step: object = None,
+            noop_cycles: object = None,
+            resolution: object = None,
+        ) -> None:
+            said = {"start": start, "end": end, "patience_s": idle_timeout}
+            self._asked = {k: v for k, v in said.items() if v is not None}
+
         @contextlib.contextmanager
         def looptime_enabled(self) -> Iterator[None]:
-            if self.looptime_on:
-                yield
-                return
-            self._set_clock(self.time())
+            was_on = self.looptime_on
+            clock, self._asked = settings | self._asked, {}
+            self._go_by(clock)
             try:
                 yield
             finally:
-                self._follow_real_time()
+                self._go_by(settings if was_on else None)
 
     return LooptimeLoop
 
 
-def _make_policy(factory: _Factory) -> Any:
+def _make_policy(factory: Callable[[], Any]) -> Any:
     """Return a policy that counts its loops; None if Python has none."""
     import fastloop
     from fastloop import _private
@@ -287,54 +209,74 @@ def _make_policy(factory: _Factory) -> Any:
         return _FastloopPolicy()
 
 
+def _without_loop(backend: Any) -> Any:
+    """Remove options that name a loop: without one anyio asks asyncio."""
+    if isinstance(backend, str) or backend[0] != "asyncio":
+        return backend
+    loops = ("loop_factory", "policy", "use_uvloop")
+    options = {k: v for k, v in backend[1].items() if k not in loops}
+    return backend[0], options
+
+
 class _FastloopRun:
-    """The hooks of a run on fastloop."""
+    """The hooks of a run on fastloop, which is also the factory of its loops.
+
+    As a class's attribute (unittest's loop_factory) an object does not become
+    a bound method.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
+        from fastloop import testing
+
         self._config = config
         option = config.option
-        #: --looptime, --no-looptime; None: neither.
-        self._looptime = config.getoption("looptime", None)
-        self._virtual_time = bool(
-            option.fastloop_virtual_time or self._looptime
-        )
-        asked = {
+        self._seed: int | None = option.fastloop_seed
+        self._virtual_time = bool(option.fastloop_virtual_time)
+        self._virtual_class: Any = testing.VirtualTimeLoop
+        self._settings = {
             "idle_s": option.fastloop_idle_s,
             "patience_s": option.fastloop_patience_s,
         }
-        self._settings = {k: v for k, v in asked.items() if v is not None}
-        self._factory = _Factory(self._clock({}), option.fastloop_seed)
-        self._replace_looptime()
-        #: Whether a run without a loop fails.
-        self._must = bool(config.option.fastloop)
-        self._policy = _make_policy(self._factory)
+        #: What loops that tests share are like, and those made now: a clock's
+        #: settings (None: real time), and whether it may change.
+        clock = self._settings if self._virtual_time else None
+        self._shared = self._present = (clock, False)
+        #: The loops whose clocks may.
+        self._changing: weakref.WeakSet[Any] = weakref.WeakSet()
+        #: The number of loops made, and whether a run without one fails.
+        self._made, self._must = 0, bool(option.fastloop)
+        self._policy = _make_policy(self)
         self._previous_policy: Any = None
-        self._made_in_workers = 0
-        self._ran = self._loopless = False
+        self._ran = False
         self._patches = pytest.MonkeyPatch()
         if self._policy is None:
             for name in ("asyncio", "asyncio.unix_events"):
-                module = sys.modules[name]
-                self._patches.setattr(module, "EventLoop", self._factory)
+                self._patches.setattr(sys.modules[name], "EventLoop", self)
+        theirs: Any = config.pluginmanager.get_plugin("looptime_plugin")
+        if theirs is not None:  # It sets our clocks, and changes no class.
+            self._patches.setattr(
+                theirs.patchers, "patch_event_loop", lambda loop, **_: loop
+            )
+            self._virtual_class = _class_for_looptime(self._settings)
         self._set_policy()
 
-    def _replace_looptime(self) -> None:
-        """Keep looptime from changing our loops, whose clock is another.
+    def __call__(self) -> Any:
+        """Make a loop."""
+        import fastloop
 
-        Its marks and options are served; its fixture is kept.  Its loops are
-        ours.
-        """
-        manager = self._config.pluginmanager
-        plugin: Any = manager.get_plugin("looptime_plugin")
-        if plugin is not None:
-            manager.unregister(plugin)
-            kept: Any = types.ModuleType("looptime_fixture")
-            kept.looptime = getattr(plugin, "looptime", None)
-            manager.register(kept)
-            self._factory.virtual_class = _class_for_looptime()
-        self._config.addinivalue_line(
-            "markers", f"looptime: as {_MARK}, where looptime is not in use"
-        )
+        loop: Any
+        clock, may_change = self._present
+        if clock is not None or may_change:
+            loop = self._virtual_class(seed=self._seed)
+            loop._go_by(clock)
+            if may_change:
+                self._changing.add(loop)
+        elif self._seed is not None:
+            loop = fastloop.testing.SeededLoop(seed=self._seed)
+        else:
+            loop = fastloop.new_event_loop()
+        self._made += 1
+        return loop
 
     # -- making loops ------------------------------------------------------
 
@@ -361,9 +303,9 @@ class _FastloopRun:
         if (
             isinstance(cls, type)
             and issubclass(cls, Case)
-            and getattr(cls, "loop_factory", None) not in (None, self._factory)
+            and getattr(cls, "loop_factory", None) not in (None, self)
         ):
-            self._patches.setattr(cls, "loop_factory", self._factory)
+            self._patches.setattr(cls, "loop_factory", self)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self) -> None:
@@ -379,97 +321,78 @@ class _FastloopRun:
         """
         outcome: Any = yield
         named = outcome.get_result() or ("fastloop",)
-        outcome.force_result(dict.fromkeys(named, self._factory))
+        outcome.force_result(dict.fromkeys(named, self))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any]
     ) -> Iterator[None]:
         """Change the values of two fixtures, wherever a suite defines them."""
-        was_shared = self._factory.is_shared
-        self._factory.is_shared = fixturedef.scope != "function"
-        outcome: Any = yield
-        self._factory.is_shared = was_shared
-        change: Callable[[Any], Any]
+        is_own = fixturedef.scope == "function"
+        with self._making(self._present if is_own else self._shared):
+            outcome: Any = yield
+        cached = fixturedef.cached_result
+        if cached is None or cached[2] is not None:
+            return
+        value: Any = cached[0]
         if fixturedef.argname == "anyio_backend":
-            change = self._anyio_backend
+            value = _without_loop(value)
         elif fixturedef.argname == "event_loop_policy" and self._policy:
-            change = self._event_loop_policy
+            # Older pytest-asyncio gets its loops from this fixture alone.
+            value = self._policy
         else:
             return
-        cached = fixturedef.cached_result
-        if cached is not None and cached[2] is None:
-            value = change(cached[0])
-            fixturedef.cached_result = (value, cached[1], None)
-            outcome.force_result(value)
-
-    def _event_loop_policy(self, found: Any) -> Any:
-        """Older pytest-asyncio gets its loops from this fixture alone."""
-        return self._policy
-
-    def _anyio_backend(self, backend: Any) -> Any:
-        """Remove options that name a loop: without one anyio asks asyncio."""
-        if isinstance(backend, str) or backend[0] != "asyncio":
-            return backend
-        loops = ("loop_factory", "policy", "use_uvloop")
-        options = {k: v for k, v in backend[1].items() if k not in loops}
-        return backend[0], options
+        fixturedef.cached_result = (value, cached[1], None)
+        outcome.force_result(value)
 
     # -- virtual time ------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _making(self, kind: _Kind) -> Iterator[None]:
+        """Make loops of this kind within it."""
+        before, self._present = self._present, kind
+        yield
+        self._present = before
+
+    def _clock_for(self, item: pytest.Item) -> dict[str, Any] | None:
+        """The clock of loops that a test makes for itself."""
+        mark = item.get_closest_marker("looptime")
+        option = self._config.getoption("looptime", None)
+        looptime = option is not False and all(mark.args if mark else [option])
+        said = {"virtual_time": self._virtual_time or looptime} | _marked(item)
+        return self._settings | said if said.pop("virtual_time") else None
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note whether some tests have another clock than the others."""
-        marks = ("fastloop", "looptime")
-        self._factory.is_marked = any(
-            item.get_closest_marker(mark)
-            for item in session.items
-            for mark in marks
-        )
-
-    def _clock(self, said: dict[str, Any]) -> dict[str, Any] | None:
-        """The settings of virtual time; None: real time."""
-        if not said.get("virtual_time", self._virtual_time):
-            return None
-        settings = self._settings | {
-            name: said[name] for name in _SETTINGS if name in said
-        }
-        # looptime's may be functions.
-        called = {k: v() if callable(v) else v for k, v in settings.items()}
-        return {k: v for k, v in called.items() if v is not None}
+        clock, clocks = self._shared[0], map(self._clock_for, session.items)
+        is_mixed = any(each != clock for each in clocks)
+        self._shared = self._present = (clock, is_mixed)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Make the test's own loops as its marks say."""
-        said = _marked(item, "fastloop")
-        if not said and self._looptime is not False:
-            said = _marked(item, "looptime")
-        factory = self._factory
-        factory.clock, factory.is_shared = self._clock(said), False
-        yield
-        factory.clock, factory.is_shared = factory.default, True
+        with self._making((self._clock_for(item), False)):
+            yield
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Have shared loops go by the test's clock, while it runs."""
-        self._factory.set_clocks(self._factory.clock)
+        for loop in [*self._changing]:
+            loop._go_by(self._present[0])
         yield
-        self._factory.set_clocks(self._factory.default)
+        for loop in [*self._changing]:
+            loop._go_by(self._shared[0])
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         """Show the seed beside a failure."""
         outcome: Any = yield
         report = outcome.get_result()
-        if report.failed and self._factory.seed is not None:
-            text = f"--fastloop-seed={self._factory.seed}"
+        if report.failed and self._seed is not None:
+            text = f"--fastloop-seed={self._seed}"
             report.sections.append(("fastloop", text))
 
     # -- the verdict -------------------------------------------------------
-
-    @property
-    def made(self) -> int:
-        """The number of loops made by the tests, here and in workers."""
-        return self._factory.made + self._made_in_workers
 
     def pytest_report_header(self) -> str:
         """Name the loop of the run."""
@@ -482,15 +405,15 @@ class _FastloopRun:
         text += f"libuv {fastloop.libuv_version()}"
         if self._virtual_time:
             text += ", virtual time"
-        if self._factory.seed is not None:
-            text += f", seed {self._factory.seed}"
+        if self._seed is not None:
+            text += f", seed {self._seed}"
         return text
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Add the loops made by a pytest-xdist worker, unless it crashed."""
         told = getattr(node, "workeroutput", {})
-        self._made_in_workers += told.get("fastloop_made", 0)
+        self._made += told.get("fastloop_made", 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note that a test ran: some were only collected, or set up."""
@@ -500,23 +423,22 @@ class _FastloopRun:
         """Fail a run that ran tests and made no loop, if it was asked to."""
         worker = getattr(self._config, "workeroutput", None)
         if worker is not None:
-            worker["fastloop_made"] = self.made
+            worker["fastloop_made"] = self._made
             return
-        if self.made == 0 and self._ran:
-            self._loopless = True
-            if session.exitstatus == pytest.ExitCode.OK and self._must:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        is_ok = session.exitstatus == pytest.ExitCode.OK
+        if self._made == 0 and self._ran and is_ok and self._must:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Say that the run made no loop, or how many."""
         from fastloop.cli.commands import wrapped
 
-        if self._loopless:
+        if self._made == 0 and self._ran:
             colour = {"red" if self._must else "yellow": True}
             terminalreporter.section("fastloop", **colour, bold=True)
             terminalreporter.write_line(wrapped(_NO_LOOP), **colour)
         elif terminalreporter.verbosity >= 0:
-            loops = "1 loop" if self.made == 1 else f"{self.made} loops"
+            loops = "1 loop" if self._made == 1 else f"{self._made} loops"
             terminalreporter.write_line(f"fastloop: {loops} made")
 
     def pytest_unconfigure(self) -> None:

@@ -6,14 +6,12 @@ threads.  This loop draws these orders, and by how many iterations (0 to 3) an
 event or a result is late.  What asyncio promises stays: callbacks of
 ``call_soon`` run in their order, and bytes of one connection arrive in theirs.
 
-It overrides ``_run_once()``, ``run_in_executor()`` and ``call_later()``.
 Other loops execute not one instruction more for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 
 from fastloop import _core
@@ -21,13 +19,9 @@ from fastloop.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Executor
-    from contextvars import Context
-    from typing import Any, TypeVar, TypeVarTuple
+    from typing import Any
 
-    _T = TypeVar("_T")
-    _Ts = TypeVarTuple("_Ts")
+    _Future = asyncio.Future[Any]
 
 __all__ = ["SeededLoop"]
 
@@ -35,8 +29,6 @@ __all__ = ["SeededLoop"]
 _MOST_LATE = 3
 #: How long a job's result waits at most for those of others, in real seconds.
 _HOLD_S = 0.05
-#: Longer delays, which no test waits for, may be infinite or beyond a float.
-_MOST_DELAY_S = 1e6
 
 
 class SeededLoop(Loop):
@@ -53,9 +45,9 @@ class SeededLoop(Loop):
         #: Polls since the last one that put nothing off.
         self._late_polls = 0
         #: Jobs of executors for whose end the results of others wait.
-        self._awaited: set[asyncio.Future[Any]] = set()
+        self._awaited: set[_Future] = set()
         #: Jobs that are done, each with the future that the program has.
-        self._held: list[tuple[asyncio.Future[Any], asyncio.Future[Any]]] = []
+        self._held: list[tuple[_Future, _Future]] = []
         self._held_until = 0.0
 
     def _real_time(self) -> float:
@@ -64,29 +56,22 @@ class SeededLoop(Loop):
 
     # -- timers and jobs ------------------------------------------------------
 
-    def call_later(
-        self,
-        delay: float,
-        callback: Callable[[*_Ts], object],
-        *args: *_Ts,
-        context: Context | None = None,
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Any, *args: Any, context: Any = None
     ) -> _core.TimerHandle:
         """As ``fastloop.Loop``; with a seed the deadline is a full ms.
 
         So timers that are set one after the other for the same delay have one
         deadline, as by a clock that is less exact.
         """
-        if not self._draws or not 0 < delay < _MOST_DELAY_S:
+        if not (self._draws and delay > 0):
             return super().call_later(delay, callback, *args, context=context)
-        when = math.ceil((self.time() + delay) * 1000) / 1000
+        when = round(self.time() + delay + 0.0005, 3)
         return self.call_at(when, callback, *args, context=context)
 
-    def run_in_executor(
-        self,
-        executor: Executor | None,
-        func: Callable[[*_Ts], _T],
-        *args: *_Ts,
-    ) -> asyncio.Future[_T]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> _Future:
         """As ``fastloop.Loop``; with a seed the result may be late.
 
         It waits until the other jobs are done, for 50 ms at most, so that
@@ -95,17 +80,13 @@ class SeededLoop(Loop):
         job = super().run_in_executor(executor, func, *args)
         if not self._draws:
             return job
-        future: asyncio.Future[_T] = self.create_future()
+        future: _Future = self.create_future()
         self._awaited.add(job)
         job.add_done_callback(lambda _: self._hold(job, future))
-        future.add_done_callback(
-            lambda _: job.cancel() if future.cancelled() else None
-        )
+        future.add_done_callback(lambda _: job.cancel())
         return future
 
-    def _hold(
-        self, job: asyncio.Future[_T], future: asyncio.Future[_T]
-    ) -> None:
+    def _hold(self, job: _Future, future: _Future) -> None:
         self._awaited.discard(job)
         if not self._held:
             self._held_until = self._real_time() + _HOLD_S
@@ -125,17 +106,12 @@ class SeededLoop(Loop):
             self._deliver(job, future, self._random.randint(0, _MOST_LATE))
         return True
 
-    def _deliver(
-        self,
-        job: asyncio.Future[_T],
-        future: asyncio.Future[_T],
-        iterations: int,
-    ) -> None:
-        """Give a job's outcome to the future, so many iterations later."""
+    def _deliver(self, job: _Future, future: _Future, late: int) -> None:
+        """Give a job's outcome to the future, so many iterations late."""
         if future.done():
             return
-        if iterations:
-            self.call_soon(self._deliver, job, future, iterations - 1)
+        if late:
+            self.call_soon(self._deliver, job, future, late - 1)
         elif job.cancelled():
             future.cancel()
         elif (exc := job.exception()) is not None:

@@ -1,30 +1,23 @@
 """A loop whose clock jumps to the next timer when nothing else can happen.
 
 The rules are those of Trio's MockClock with autojump.  ``loop.time()`` stands
-still while callbacks run.  When nothing is ready, the loop waits for `idle_s`
-of real time.  If no descriptor has an event by then, no other thread has
-called, and nothing works for the loop any more, the clock jumps to the next
-timer.  So time-outs fire in order, and real sockets and threads still get real
-time.  What works for the loop:
+still while callbacks run.  If nothing is ready, no descriptor has an event and
+no other thread calls within `idle_s` of real time, and nobody works for the
+loop, the clock jumps to the next timer.  Those who work for it are
 
-- another thread, until it rests: until it waits, without a time limit, for a
-  lock, a queue or whatever else only a thread of this process can give it.
-  The kernel knows which threads do (Linux).  A daemon thread, for which the
-  interpreter would not wait either, does not count.  Nor does one that was at
-  work before the loop was made, until it rests;
-- a job in an executor that has no threads here, until it is done;
-- a child process of asyncio, until it ends.
-
-It overrides ``time()``, the wait of ``SeededLoop._run_once()``, and the calls
-of executors and of child processes that it counts.  Other loops execute not
-one instruction more for it.
+- other threads, until they rest: until they wait, without a time limit, for a
+  lock, a queue or whatever else only a thread of this process can give them.
+  The kernel knows which do (Linux).  Daemon threads, for which the interpreter
+  would not wait either, do not count;
+- jobs in executors that have no threads here, until they are done;
+- child processes of asyncio, until they end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
+import resource
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -36,29 +29,37 @@ from .seeded import SeededLoop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from concurrent.futures import Executor
-    from typing import Any, TypeVar, TypeVarTuple
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
+    from .seeded import _Future
 
     _T = TypeVar("_T")
-    _Ts = TypeVarTuple("_Ts")
 
 __all__ = ["DeadlockError", "VirtualTimeLoop", "run"]
 
 
-_IDLE_S = 0.001
-_PATIENCE_S = 10.0
 #: How long one poll waits at most, in real seconds.  After that the loop looks
 #: again who is at work.
 _POLL_S = 0.005
-#: How long a loop waits for threads that rest or, as daemons older than the
-#: loop, are not its own.
+#: How long a loop with nothing to wait for waits for threads that rest.
 _GRACE_S = 0.2
-#: The number of the system call by which threads wait for locks.
-_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine)
-#: That its operation is on memory of one process.
-_FUTEX_PRIVATE = 0x80
-_SEES_THREADS = _FUTEX is not None and os.path.exists("/proc/self/syscall")
+
+
+def _find_futex() -> str | None:
+    """Return the number of the system call by which threads wait for locks.
+
+    The kernel says that this thread is in read(), whose number tells the
+    machine.  None on other machines, and where the kernel says nothing.
+    """
+    try:
+        with open("/proc/thread-self/syscall") as file:
+            return {"0": "202", "63": "98"}.get(file.read().partition(" ")[0])
+    except OSError:
+        return None
+
+
+_FUTEX = _find_futex()
 
 
 class DeadlockError(RuntimeError):
@@ -69,31 +70,33 @@ class VirtualTimeLoop(SeededLoop):
     """A ``fastloop.Loop`` with virtual time, for tests.
 
     start is what ``time()`` returns first, in seconds.  idle_s is how much
-    real time must pass without an event before the clock jumps; 1 ms by
-    default.  patience_s is how much real time the loop waits for what works
-    for it before the clock jumps all the same, and for a descriptor, a thread
-    or an executor job before it raises ``DeadlockError``.  A clock that would
-    jump beyond end raises TimeoutError instead.  seed is that of
-    ``SeededLoop``.  The system's clocks (``time.monotonic()``,
-    ``time.time()``) are not changed.  Raises ValueError for a number that is
-    no time.
+    real time must pass without an event before the clock jumps.  patience_s is
+    how much the loop waits for those who work for it, and for descriptors,
+    before it jumps all the same, or raises ``DeadlockError``.  A clock that
+    would jump beyond end raises TimeoutError instead.  seed is that of
+    ``SeededLoop``.  The system's clocks are not changed.  Raises ValueError
+    for a number that is no time.
     """
 
     def __init__(
         self,
         *,
         start: float = 0.0,
-        idle_s: float = _IDLE_S,
-        patience_s: float = _PATIENCE_S,
+        idle_s: float = 0.001,
+        patience_s: float = 10.0,
         end: float = math.inf,
         seed: int | None = None,
     ) -> None:
         super().__init__(seed=seed)
         #: Jobs in executors whose threads do not tell that they are at work.
-        self._jobs: set[asyncio.Future[Any]] = set()
+        self._jobs: set[_Future] = set()
         self._children: weakref.WeakSet[Any] = weakref.WeakSet()
+        #: When the clock began to follow the real time; None: it jumps.
+        self._follows_since: float | None = None
+        self._now = 0.0
+        clock = {"start": start, "idle_s": idle_s, "patience_s": patience_s}
         try:
-            self._set_clock(start, idle_s, patience_s, end)
+            self._go_by(clock | {"end": end})
         except BaseException:
             self.close()
             raise
@@ -102,39 +105,28 @@ class VirtualTimeLoop(SeededLoop):
     # have one deadline anyway.
     call_later = Loop.call_later
 
-    def _set_clock(
-        self,
-        start: float,
-        idle_s: float = _IDLE_S,
-        patience_s: float = _PATIENCE_S,
-        end: float = math.inf,
-    ) -> None:
-        """Let the clock jump from now on, with these settings."""
-        if not (
-            math.isfinite(start)
-            and idle_s >= 0
-            and patience_s >= 0
-            and end > -math.inf
-        ):
+    def _go_by(self, clock: dict[str, float] | None) -> None:
+        """Let the clock jump, with settings as ``__init__()`` takes them.
+
+        None lets it go on as the system's.
+        """
+        if clock is None:
+            self._now, self._follows_since = self.time(), self._real_time()
+            return
+        clock = {"start": self.time(), "end": math.inf} | clock
+        self._now, self._end = float(clock["start"]), clock["end"]
+        self._idle_s, self._patience_s = clock["idle_s"], clock["patience_s"]
+        is_valid = math.isfinite(self._now) and not math.isnan(self._end)
+        if not (is_valid and self._idle_s >= 0 and self._patience_s >= 0):
             raise ValueError(
                 "start must be a finite time, end a time, idle_s and "
-                "patience_s at least 0 s; they are "
-                f"{start}, {end}, {idle_s} and {patience_s}"
+                f"patience_s at least 0 s, in {clock}"
             )
-        self._now, self._end = float(start), end
-        self._idle_s, self._patience_s = idle_s, patience_s
-        #: When the clock began to follow the real time; None: it jumps.
-        self._follows_since: float | None = None
-        #: Threads and children for which the clock does not wait: they were at
-        #: work before, or for longer than `patience_s`.
-        self._ignored: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._ignored.update(
-            thread for thread in _other_threads() if not _rests(thread)
-        )
-
-    def _follow_real_time(self) -> None:
-        """Let the clock go on as the system's, until ``_set_clock()``."""
-        self._now, self._follows_since = self.time(), self._real_time()
+        self._follows_since = None
+        #: For whom the clock does not wait, until they rest: they were at work
+        #: before, or have been for longer than `patience_s`.
+        self._ignored: set[Any] = _busy_threads() - {None}
+        self._found_before: set[Any] = set()
 
     def time(self) -> float:
         """Return the virtual time, in seconds.
@@ -147,20 +139,14 @@ class VirtualTimeLoop(SeededLoop):
 
     # -- what the clock waits for ---------------------------------------------
 
-    def run_in_executor(
-        self,
-        executor: Executor | None,
-        func: Callable[[*_Ts], _T],
-        *args: *_Ts,
-    ) -> asyncio.Future[_T]:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> _Future:
         """As ``fastloop.Loop``; the clock stands still while it is at work."""
         job = super().run_in_executor(executor, func, *args)
-        if not (
-            _SEES_THREADS
-            and (executor is None or isinstance(executor, ThreadPoolExecutor))
-        ):
+        kinds = (ThreadPoolExecutor, type(None))
+        if _FUTEX is None or not isinstance(executor, kinds):
             self._jobs.add(job)
-            job.add_done_callback(self._jobs.discard)
         return job
 
     async def shutdown_default_executor(
@@ -182,19 +168,15 @@ class VirtualTimeLoop(SeededLoop):
 
     def _at_work(self) -> set[Any]:
         """Who works, besides this thread: threads, jobs, children."""
-        found: set[Any] = {*self._jobs}
+        self._jobs = {job for job in self._jobs if not job.done()}
         # A result that is held comes, too.
-        found.update(future for _, future in self._held)
-        for child in [*self._children]:
-            if child.get_returncode() is None:
-                found.add(child)
-        for thread in _other_threads():
-            if _rests(thread):
-                # What it does next is work that it was given.
-                self._ignored.discard(thread)
-            else:
-                found.add(thread)
-        return found
+        found = _busy_threads() | self._jobs | {job for job, _ in self._held}
+        found |= {c for c in self._children if c.get_returncode() is None}
+        # A lock of the interpreter's own is no rest: it lasts for one look.
+        self._ignored &= found | self._found_before
+        self._found_before = found
+        # Daemons that are older than the loop are other tools' as a rule.
+        return found - {w for w in self._ignored if _is_daemon(w)}
 
     # -- iterations -----------------------------------------------------------
 
@@ -203,96 +185,114 @@ class VirtualTimeLoop(SeededLoop):
         if self._follows_since is not None:
             super()._wait()
             return
-        began = self._real_time()
+        began = quiet_since = self._real_time()
         while (next_timer := _core.next_deadline(self)) > self._now:
+            has_timer = next_timer < math.inf
             registered = len(_core.fd_users(self))
             workers = self._at_work()
-            fresh = workers - {*self._ignored}
-            awaited = {*filter(_may_delay, fresh)}
-            # A thread that rests may be about to be woken by one that ends.
-            others = workers or threading.active_count() > 1
-            if next_timer < math.inf and not awaited:
-                wait_s = self._idle_s if registered or others else 0.0
-            elif (
-                registered
-                or fresh
-                or self._signal_handlers
-                or not all(getattr(each, "daemon", False) for each in workers)
+            delaying = {*filter(_delays_clock, workers - self._ignored)}
+            if delaying:
+                quiet_since = self._real_time()
+            # One of them that ends may have to wake another that rests.
+            has_threads = threading.active_count() > 1
+            if delaying or (
+                not has_timer
+                and (registered or workers or self._signal_handlers)
             ):
-                wait_s = self._patience_s
+                until = began + self._patience_s
+            elif registered or has_threads:
+                until = quiet_since + (self._idle_s if has_timer else _GRACE_S)
             else:
-                # Daemon threads that are older than the loop are other tools'
-                # as a rule, as pytest's plugins have them, but one may call.
-                wait_s = min(_GRACE_S, self._patience_s) if others else 0.0
+                until = began
+            if not has_timer and has_threads and not asyncio.all_tasks(self):
+                # Nobody waits: it serves calls of other threads.
+                until = math.inf
             # A poll may end early: the clock says how long it was idle.
-            left_s = began + wait_s - self._real_time()
+            left_s = until - self._real_time()
             # Also where no time is left: a thread may have called, and ended,
             # since the last poll.
             if self._poll(min(max(left_s, 0.0), _POLL_S)):
                 return
             if left_s > 0:
                 continue
-            if next_timer == math.inf:
-                text = self._deadlock(registered, len(fresh), wait_s)
-                raise DeadlockError(text)
+            if not has_timer:
+                raise DeadlockError(self._deadlock(registered, workers))
             if next_timer > self._end:
                 raise TimeoutError(
                     f"the next timer is after the clock's end, {self._end:g} s"
                     f"\n{self._places()}"
                 )
-            self._ignored.update(awaited)
+            self._ignored |= delaying - {None}
             self._now = next_timer
             return
 
-    def _deadlock(self, registered: int, workers: int, wait_s: float) -> str:
+    def _deadlock(self, registered: int, workers: set[Any]) -> str:
+        workers = workers - {None}
         tasks = len(asyncio.all_tasks(self))
-        text = f"deadlock: {_count(tasks, 'task')} "
-        text += "waits, " if tasks == 1 else "wait, "
+        text = f"deadlock: {_count(tasks, 'task')} wait{'s' * (tasks == 1)}, "
         text += "no timer is set, "
-        if not registered:
-            text += "nothing is registered"
-        else:
-            text += f"{_count(registered, 'descriptor')} had no event"
+        silent = f"{_count(registered, 'descriptor')} had no event"
+        text += silent if registered else "nothing is registered"
         if workers:
-            text += f", {_count(workers, 'worker')} did not end"
+            text += f", {_count(len(workers), 'worker')} did not end"
         if registered or workers:
-            text += f" in {wait_s:g} s of real time"
+            text += f" in {self._patience_s:g} s of real time"
         return f"{text}\n{self._places()}"
 
     def _places(self) -> str:
         return "\n".join(sorted(map(_place, asyncio.all_tasks(self))))
 
 
-def _other_threads() -> list[threading.Thread]:
-    own = threading.get_native_id()
-    return [each for each in threading.enumerate() if each.native_id != own]
+def _busy_threads() -> set[Any]:
+    """The other threads that do not rest; None: one that ran meanwhile.
+
+    It may have woken another one that was looked at before.
+    """
+    own = threading.get_native_id()  # get_ident() is what suites replace
+    others: set[Any] = {
+        each for each in threading.enumerate() if each.native_id != own
+    }
+    if not others or _FUTEX is None:
+        return others
+    before = _count_stops()
+    busy = {each for each in others if not _rests(each)}
+    return busy if _count_stops() == before else busy | {None}
+
+
+def _count_stops() -> int:
+    """How often the other threads have stopped running."""
+    every = resource.getrusage(resource.RUSAGE_SELF)
+    own = resource.getrusage(resource.RUSAGE_THREAD)
+    return every.ru_nvcsw + every.ru_nivcsw - own.ru_nvcsw - own.ru_nivcsw
 
 
 def _rests(thread: threading.Thread) -> bool:
     """Whether a thread waits until another one of this process wakes it.
 
-    That is a wait for a lock of this process (futex) without a time limit.
-    False where the kernel does not say what a thread does.
+    That is a wait for a lock (futex) that is private and has no time limit.
     """
     try:
         with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
             call, *arguments = file.read().split()
     except OSError:
-        return False
-    return (
-        call == _FUTEX
-        and int(arguments[1], 16) & _FUTEX_PRIVATE != 0
-        and int(arguments[3], 16) == 0
-    )
+        return False  # It has ended.
+    if not getattr(thread, "pending_work_items", True):
+        # A ProcessPoolExecutor's, whose children have no job.
+        return call not in ("running", _FUTEX)
+    is_lock = call == _FUTEX and int(arguments[1], 16) & 0x80 != 0
+    return is_lock and int(arguments[3], 16) == 0
 
 
-def _may_delay(worker: Any) -> bool:
+def _is_daemon(worker: Any) -> bool:
+    return getattr(worker, "daemon", False)
+
+
+def _delays_clock(worker: Any) -> bool:
     """Whether the clock waits for it: see the module's docstring."""
-    if not isinstance(worker, threading.Thread):
-        return True
-    # The workers of a daemon thread are daemons, too.
-    is_tool = worker.daemon and not threading.current_thread().daemon
-    return _SEES_THREADS and not is_tool
+    if _FUTEX is None and isinstance(worker, threading.Thread):
+        return False
+    # A daemon thread's workers are daemons: see Starlette's TestClient.
+    return not _is_daemon(worker) or threading.current_thread().daemon
 
 
 def _count(number: int, word: str) -> str:
@@ -325,10 +325,9 @@ def run(
 ) -> _T:
     """Run a coroutine as ``fastloop.run()`` does, or with virtual time.
 
-    With virtual time start is the first value of ``loop.time()``.  seed is
-    that of ``SeededLoop``, with and without virtual time.  Returns the
-    coroutine's result, or raises its exception; ``DeadlockError`` if with
-    virtual time it would wait for ever.
+    start and seed are those of ``VirtualTimeLoop``; a seed works without
+    virtual time, too.  Returns the coroutine's result, or raises its
+    exception; ``DeadlockError`` if with virtual time it would wait for ever.
     """
 
     def factory() -> Loop:

@@ -5,21 +5,25 @@ coroutine gives the same outcome there.
 """
 
 import asyncio
+import io
 import math
+import multiprocessing
 import os
+import queue
 import re
 import signal
 import socket
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import anyio
 import pytest
 from patience import TEST_LIMIT
 
 from fastloop import testing
+from fastloop.testing import virtual_time as module
 
 
 @pytest.fixture
@@ -194,6 +198,21 @@ async def job_of_a_thread_that_nobody_awaits():
     await done.wait()
 
 
+async def jobs_that_wake_one_another():
+    """No moment without work, but some between looks at two of them."""
+    queues = [queue.SimpleQueue() for _ in range(5)]
+    queues[0].put(None)
+
+    def job(number):
+        for _ in range(400):
+            queues[number].get()
+            time.sleep(0.0003)
+            queues[(number + 1) % len(queues)].put(None)
+
+    jobs = [asyncio.to_thread(job, number) for number in range(len(queues))]
+    await asyncio.gather(*jobs)
+
+
 async def child_process():
     script = "import time; time.sleep(0.05)"
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", script)
@@ -212,6 +231,7 @@ sees_threads = pytest.mark.skipif(
         job_of_anyio,
         job_of_a_pool,
         job_of_a_thread_that_nobody_awaits,
+        jobs_that_wake_one_another,
         child_process,
     ],
 )
@@ -233,6 +253,58 @@ def test_a_job_that_waits_for_a_timer_does_not_delay_it(virtual):
         go = threading.Event()
         asyncio.get_running_loop().call_later(1000, go.set)
         await asyncio.to_thread(go.wait)
+        return now()
+
+    assert virtual(main(), patience_s=TEST_LIMIT) == 1000
+
+
+def test_a_process_pool_is_waited_for_while_it_has_jobs(virtual):
+    async def main():
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn) as pool:
+            for _ in range(2):
+                began = now()
+                job = asyncio.wrap_future(pool.submit(time.sleep, 0.05))
+                await asyncio.wait_for(job, 3600)
+                assert now() == began
+                await asyncio.sleep(1000)
+        return now()
+
+    assert virtual(main(), patience_s=TEST_LIMIT / 5) == 2000
+
+
+def test_workers_of_a_daemon_thread_are_waited_for(virtual):
+    """As of Starlette's TestClient, whose loop is in one."""
+    times = []
+
+    async def main():
+        await asyncio.wait_for(asyncio.to_thread(time.sleep, 0.05), 3600)
+        times.append(now())
+
+    thread = threading.Thread(target=lambda: virtual(main()), daemon=True)
+    thread.start()
+    thread.join(TEST_LIMIT / 2)
+    assert times == [0]
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_an_idle_thread_delays_nothing_where_none_can_be_seen(
+    virtual, monkeypatch, text
+):
+    """As in a container that hides or empties files of /proc."""
+
+    def opened(name):
+        if text is None:
+            raise PermissionError(name)
+        return io.StringIO(text)
+
+    monkeypatch.setattr(module, "open", opened, raising=False)
+    monkeypatch.setattr(module, "_FUTEX", module._find_futex())
+
+    async def main():
+        await asyncio.wait_for(asyncio.to_thread(time.sleep, 0.05), 3600)
+        assert now() == 0
+        await asyncio.sleep(1000)
         return now()
 
     assert virtual(main(), patience_s=TEST_LIMIT) == 1000
@@ -312,6 +384,24 @@ def test_a_pool_that_is_older_than_the_loop_is_waited_for(virtual):
             return await asyncio.wrap_future(job)
 
         assert virtual(main()) is False
+
+
+def test_a_loop_that_only_serves_another_thread_waits_on(virtual):
+    serving = testing.VirtualTimeLoop(patience_s=0)
+    thread = threading.Thread(target=serving.run_forever, daemon=True)
+    thread.start()
+
+    async def main():
+        await asyncio.to_thread(time.sleep, 0.3)
+        call = asyncio.run_coroutine_threadsafe(get_time(), serving)
+        return await asyncio.wrap_future(call)
+
+    try:
+        assert virtual(main()) == 0
+    finally:
+        serving.call_soon_threadsafe(serving.stop)
+        thread.join()
+        serving.close()
 
 
 def test_the_clock_jumps_while_a_socket_is_silent(virtual):
