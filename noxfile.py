@@ -497,14 +497,6 @@ stage(
     part="publish",
 )
 stage(
-    "libuv-1.48",
-    "behaviour on libuv 1.48",
-    ".ci/libuv-1.48 tests/isolated/test_sqpoll.py tests/behaviour "
-    + NOT_ASYNCIO,
-    needs="",
-    part="platforms",
-)
-stage(
     "i386",
     "32 bits",
     f"{PYTEST} tests/unit tests/behaviour tests/fault {NOT_ASYNCIO}",

@@ -1,7 +1,12 @@
-/* epoll, or kqueue: see fd_set.h.
+/* A set of fds and an eventfd: see fd_set.h.
 
-   The set's own fd stays the same when the set is replaced.  A new one could
-   be an fd that the application has closed, and may close again. */
+   1. Another thread wakes the set through an eventfd, which is edge-triggered:
+      each write is reported once, and nobody reads it.  (Its count would be
+      full after 2**64 wake-ups.)  It is opened with the set: later it could
+      get an fd that the application has closed while it is registered, and the
+      registration's owner would close it.
+   2. The set's fds stay the same when the set is replaced.  A new one could be
+      an fd that the application has closed, and may close again. */
 #include "core/fd_set.h"
 
 #include "base/clock.h"
@@ -9,32 +14,51 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <unistd.h>
-
-#ifdef __linux__
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
+
+/* The tag of the eventfd, which has no registration (registration.h).  Its low
+   half is no fd. */
+#define WAKE_TAG UINT64_MAX
+
+void
+fl_fd_set_close(FlFdSet *set)
+{
+    if (set->fd >= 0) {
+        (void)close(set->fd);
+    }
+    if (set->wake_fd >= 0) {
+        (void)close(set->wake_fd);
+    }
+    set->fd = set->wake_fd = -1;
+}
+
+/* 0 or a negative errno; -EEXIST: both fds are what they were. */
+static int
+add_wake_fd(const FlFdSet *set)
+{
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET,
+                                .data.u64 = WAKE_TAG};
+    return epoll_ctl(set->fd, EPOLL_CTL_ADD, set->wake_fd, &event) < 0 ? -errno
+                                                                       : 0;
+}
 
 int
 fl_fd_set_open(FlFdSet *set)
 {
     set->fd = epoll_create1(EPOLL_CLOEXEC);
-    return set->fd < 0 ? -errno : 0;
-}
-
-bool
-fl_fd_set_is_open(FlFdSet *set, int uv_fd)
-{
-    struct epoll_event event; /* level-triggered: it is reported again */
-    if (uv_fd < 0) {
-        return epoll_wait(set->fd, &event, 1, 0) >= 0 || errno == EINTR;
+    set->wake_fd = set->fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int code = set->wake_fd < 0 ? -errno : add_wake_fd(set);
+    if (code < 0) {
+        fl_fd_set_close(set);
     }
-    return fl_fd_set_control(set, FL_FD_ADD, uv_fd, FL_READABLE,
-                             FL_FD_SET_UV_TAG)
-           == -EEXIST;
+    return code;
 }
 
 int
@@ -60,7 +84,8 @@ extern int epoll_pwait2(int, struct epoll_event *, int,
 /* False once a sandbox or an older kernel has refused it. */
 static atomic_bool has_pwait2 = true;
 
-/* epoll_wait with a timeout of nanoseconds. */
+/* epoll_wait with a timeout of nanoseconds: epoll_pwait2, or ppoll() and
+   epoll_wait where there is none. */
 static int
 wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
@@ -94,8 +119,7 @@ fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
     FlFdEvent *event = events;
     for (int at = 0; at < count; at++) {
         uint32_t bits = ready[at].events;
-        if (FL_UNLIKELY(ready[at].data.u64 == FL_FD_SET_UV_TAG)) {
-            set->uv_fired = true;
+        if (FL_UNLIKELY(ready[at].data.u64 == WAKE_TAG)) {
             continue;
         }
         event->tag = ready[at].data.u64;
@@ -109,133 +133,58 @@ fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
     return count < 0 ? -errno : (int)(event - events);
 }
 
-#else
-#include <sys/event.h>
-#include <time.h>
-
-int
-fl_fd_set_open(FlFdSet *set)
+/* It cannot fail usefully: if other code has closed the eventfd, no thread
+   wakes the loop any more, as in asyncio. */
+void
+fl_fd_set_wake_anythread(FlFdSet *set)
 {
-    set->fd = kqueue();
-    if (set->fd < 0) {
-        return -errno;
-    }
-    /* Ignored: fcntl cannot fail for an fd that we have just opened. */
-    (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
-    return 0;
+    (void)eventfd_write(set->wake_fd, 1);
 }
 
-bool
-fl_fd_set_is_open(FlFdSet *Py_UNUSED(set), int Py_UNUSED(uv_fd))
-{
-    return true; /* a child has none of its own: see fl_fd_set_after_fork */
-}
-
-/* Add or delete one of an fd's two filters: kqueue has one per direction.
-   Deleting one that does not exist is no error.  0 or a negative errno. */
+/* Put a file that was just opened, if it was, under this number.  0 or a
+   negative errno. */
 static int
-change_filter(FlFdSet *set, int fd, int filter, int interest, int event,
-              uint64_t tag)
+put(int made, int fd)
 {
-    struct kevent change;
-    unsigned flags = interest & event ? EV_ADD | EV_ENABLE : EV_DELETE;
-    EV_SET(&change, fd, filter, flags, 0, 0, (void *)(uintptr_t)tag);
-    if (kevent(set->fd, &change, 1, NULL, 0, NULL) == 0) {
-        return 0;
+    int code = made == fd                                  ? 0
+               : made < 0 || dup3(made, fd, O_CLOEXEC) < 0 ? -errno
+                                                           : 0;
+    if (made >= 0 && made != fd) {
+        (void)close(made);
     }
-    /* The other direction was never wanted: there is nothing to delete. */
-    return !(interest & event) && errno == ENOENT ? 0 : -errno;
+    return code;
 }
-
-/* EV_ADD changes an existing filter, so adding and changing are the same.
-   Without an interest both filters are deleted. */
-int
-fl_fd_set_control(FlFdSet *set, FlFdControl Py_UNUSED(control), int fd,
-                  int interest, uint64_t tag)
-{
-    int code = change_filter(set, fd, EVFILT_READ, interest, FL_READABLE, tag);
-    return code < 0 ? code
-                    : change_filter(set, fd, EVFILT_WRITE, interest,
-                                    FL_WRITABLE, tag);
-}
-
-int
-fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
-{
-    struct kevent ready[FL_FD_SET_EVENTS];
-    struct timespec left = {(time_t)(timeout_ns / FL_NS_PER_S),
-                            (long)(timeout_ns % FL_NS_PER_S)};
-    int count = kevent(set->fd, NULL, 0, ready, FL_FD_SET_EVENTS,
-                       timeout_ns < 0 ? NULL : &left);
-    FlFdEvent *event = events;
-    for (int at = 0; at < count; at++) {
-        event->tag = (uint64_t)(uintptr_t)ready[at].udata;
-        event->events =
-            ready[at].filter == EVFILT_READ ? FL_READABLE : FL_WRITABLE;
-        if (event->tag == FL_FD_SET_UV_TAG) {
-            set->uv_fired = true;
-        }
-        else {
-            event++;
-        }
-    }
-    return count < 0 ? -errno : (int)(event - events);
-}
-#endif
 
 int
 fl_fd_set_after_fork(FlFdSet *set)
 {
-    int fd = set->fd;
-#ifndef __linux__
-    if (fcntl(fd, F_GETFD) >= 0) {
-        /* A kqueue is not inherited: a file of the child has its number. */
-        set->fd = -1;
+    if (add_wake_fd(set) != -EEXIST) {
         return -EBADF;
     }
-#endif
     /* Closed first: the process may be at its limit of open files. */
-    fl_fd_set_close(set);
-    int code = fl_fd_set_open(set);
-    if (code < 0 || set->fd == fd) {
-        return code;
+    (void)close(set->wake_fd);
+    int code = put(epoll_create1(EPOLL_CLOEXEC), set->fd);
+    if (code == 0) {
+        code = put(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), set->wake_fd);
     }
-    /* dup2 does not copy FD_CLOEXEC. */
-    if (dup2(set->fd, fd) < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0) {
-        code = -errno;
-    }
-    fl_fd_set_close(set);
-    set->fd = code < 0 ? -1 : fd;
-    return code;
+    return code < 0 ? code : add_wake_fd(set);
 }
 
 int
 fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
 {
-    FlFdSet new;
-    int code = fl_fd_set_open(&new);
-    if (code < 0) {
-        return code;
-    }
     /* Kept open, because registrations are removed from it one by one: that
        shows which fds still refer to the file they were registered for. */
-    old->fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0);
-    if (old->fd < 0 || dup2(new.fd, set->fd) < 0) {
-        code = -errno;
+    *old = (FlFdSet){fcntl(set->fd, F_DUPFD_CLOEXEC, 0), -1};
+    int code =
+        old->fd < 0 ? -errno : put(epoll_create1(EPOLL_CLOEXEC), set->fd);
+    if (code < 0) {
         fl_fd_set_close(old);
+        return code;
     }
-    else {
-        (void)fcntl(set->fd, F_SETFD, FD_CLOEXEC);
+    code = add_wake_fd(set);
+    if (code < 0) {
+        (void)put(old->fd, set->fd);
     }
-    fl_fd_set_close(&new);
     return code;
-}
-
-void
-fl_fd_set_close(FlFdSet *set)
-{
-    if (set->fd >= 0) {
-        (void)close(set->fd);
-        set->fd = -1;
-    }
 }

@@ -384,7 +384,7 @@ queue_due(FlLoop *loop)
 
 /* --- one iteration ------------------------------------------------------- */
 
-/* Before the poll: fail if the set's fd or libuv's were closed.  In a forked
+/* Before the poll: fail if the set's fd was closed.  In a forked
    child (a callback may have forked) replace what is shared with the parent.
    0, or -1 with OSError, or with what _leave_parent() raised. */
 FL_INLINE int

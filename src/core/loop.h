@@ -34,7 +34,6 @@
 #include "py/state.h"
 
 #include <stdatomic.h>
-#include <uv.h>
 
 /* Fast paths that FASTLOOP_DISABLE turns off; in the order of
    _PATHS in fastloop/loop.py, which sets the loop's attribute _off. */

@@ -491,7 +491,6 @@ fl_fd_table_replace_set(FlFdTable *table)
     FlFdSet old;
     fl_fd_table_lock(table);
     if (fl_fd_set_replace(&table->set, &old) == 0) {
-        table->uv_fd = -1;
         register_all(table, &old);
         fl_fd_set_close(&old);
     }
@@ -524,7 +523,6 @@ fl_fd_table_open(FlFdTable *table)
     memset(table, 0, offsetof(FlFdTable, events));
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
-    table->uv_fd = -1;
     table->forks = fl_forks_count();
     table->forks_seen = fl_forks_seen();
     fl_fork_renewal_init(&table->lock_renewal);
@@ -540,21 +538,17 @@ int
 fl_fd_table_after_fork_now(FlFdTable *table)
 {
     int code = table->failure_code;
-    if (code == 0 && !fl_fd_set_is_open(&table->set, table->uv_fd)) {
-        /* The child has closed the fds that it inherited, as a daemon does.
-           Then the same fds may refer to other files by now. */
-        code = -EBADF;
-    }
     if (code == 0) {
         code = fl_fd_set_after_fork(&table->set);
     }
     if (code < 0) {
-        /* The set is closed now: every later attempt must fail, too. */
+        /* Every later attempt must fail, too.  The child may have closed the
+           fds that it inherited, as a daemon does; then the same fds may refer
+           to other files by now. */
         table->failure_code = code;
         return code;
     }
     table->forks = fl_forks_count();
-    table->uv_fd = -1;
     table->event_count = 0; /* the parent runs those */
     if (fl_fd_table_iterates_elsewhere(table)) {
         /* fork() copies only the calling thread. */

@@ -68,7 +68,6 @@ typedef struct {
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    int uv_fd; /* of libuv's epoll in the set, or -1: see fl_fd_set_is_open */
     unsigned forks; /* fl_forks_count() of the process that owns the set */
     unsigned forks_seen; /* fl_forks_seen() when `shared` was last set */
     int failure_code;    /* why the set is unusable: an error code, or 0 */

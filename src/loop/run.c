@@ -94,7 +94,6 @@ begin(FlLoop *loop, unsigned long thread)
     }
     loop->thread_id = thread;
     loop->polls.skips_left = 0; /* the first iteration polls */
-    fl_poller_begin_run(loop->poller);
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;

@@ -239,8 +239,8 @@ user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
         return -errno;
     }
     FlRegistration user = {.on_events = on_fd}, *reg = NULL;
-    int code =
-        fl_poller_register(loop->poller, fd, sizeof(FlUserFd), &user, &reg);
+    int code = fl_registration_open(&loop->poller->table, fd, sizeof(FlUserFd),
+                                    &user, &reg);
     *user_fd = (FlUserFd *)reg;
     return code;
 }

@@ -265,8 +265,8 @@ open_registration(FlStream *self, int fd)
         .on_events = on_events,
     };
     FlRegistration *reg;
-    int code =
-        fl_poller_register(self->loop->poller, fd, sizeof(user), &user, &reg);
+    int code = fl_registration_open(&self->loop->poller->table, fd,
+                                    sizeof(user), &user, &reg);
     if (code == 0) {
         self->reg = reg;
     }

@@ -1,10 +1,10 @@
-/* Makes what fastloop's extension and libuv call fail, one call at a time.
+/* Makes what fastloop's extension calls fail, one call at a time.
 
    A test loads this library by ctypes and calls fault_hook(): the functions
-   below take the place of those that the extension and libuv import, in the
-   slots that the dynamic linker filled.  So what the interpreter itself calls
-   is left alone, "the third call" means the same in each run, and a sanitizer
-   sees what it always sees.
+   below take the place of those that the extension imports, in the slots that
+   the dynamic linker filled.  So what the interpreter itself calls is left
+   alone, "the third call" means the same in each run, and a sanitizer sees
+   what it always sees.
 
    1. fault_arm(name, skip, count, errno): the calls skip .. skip+count-1 of
       this function fail with errno (0: nothing fails, calls are counted;
@@ -12,8 +12,7 @@
    2. fault_cut(sides, bytes, again, errno): every read (sides 1), write (2)
       or both (3) moves at most so many bytes, or a thousandth if that is
       more (0: all), and each `again`-th ends by errno.
-   3. fault_delay(microseconds): the thread is away for so long after it set
-      libuv's timer, and in each poll.
+   3. fault_delay(microseconds): the thread is away for so long in each poll.
    4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
    5. fault_count(number, &name): how often each function was called so far.
  */
@@ -52,7 +51,6 @@ struct hook {
     const char *symbol;
     const char *name;
     int kind;
-    int whose;
     void *replacement;
     void *original;
     long calls;
@@ -100,7 +98,7 @@ fault_cut(int sides, size_t bytes, long again, int code)
     again_errno = code;
 }
 
-/* How long a thread is away after it set libuv's timer, and in each poll. */
+/* How long a thread is away in each poll. */
 void
 fault_delay(long microseconds)
 {
@@ -173,18 +171,10 @@ fails(int number)
     return fail_errno;
 }
 
-#define MOST_FDS 65536
-
-/* Descriptors that have an edge-triggered registration, which reports an edge
-   once: no system says of what is ready that it would block, nor moves less
-   than it could. */
-static char by_edge[MOST_FDS];
-
 static int
-blocks(int side, int fd)
+blocks(int side)
 {
     if (again_every == 0 || !(cut_sides & side)
-        || (again_errno == EAGAIN && by_edge[fd % MOST_FDS])
         || __sync_add_and_fetch(&moved, 1) % again_every != 0)
     {
         return 0;
@@ -205,11 +195,11 @@ is_datagram(int fd)
            && type == SOCK_DGRAM;
 }
 
-/* Whether calls on this fd move less than they could. */
+/* Whether calls move less than they could. */
 static int
-cuts(int side, int fd)
+cuts(int side)
 {
-    return cut_bytes > 0 && (cut_sides & side) && !by_edge[fd % MOST_FDS];
+    return cut_bytes > 0 && (cut_sides & side);
 }
 
 /* Whether a call that moves `size` bytes fails; it moves fewer maybe. */
@@ -221,10 +211,10 @@ move_fails(int number, int side, int fd, size_t *size)
         *size = *size > 1 ? 1 : *size;
         return 0;
     }
-    if (code != 0 || blocks(side, fd)) {
+    if (code != 0 || blocks(side)) {
         return 1;
     }
-    if (cuts(side, fd) && *size > cut_bytes && !is_datagram(fd)) {
+    if (cuts(side) && *size > cut_bytes && !is_datagram(fd)) {
         /* A byte at a time of a lot takes too long. */
         size_t share = *size / MOST_PIECES;
         *size = share > cut_bytes ? share : cut_bytes;
@@ -274,7 +264,7 @@ give_up(int kind, int code, word second, word third)
 #define ORIGINAL(symbol) \
     ((__typeof__(&hook_##symbol))hooks[H_##symbol].original)
 
-#define STUB(symbol, kind, whose)                                             \
+#define STUB(symbol, kind)                                                    \
     static word hook_##symbol(word a, word b, word c, word d, word e, word f, \
                               word g, word h, word i, word j, word k, word l) \
     {                                                                         \
@@ -288,10 +278,13 @@ GENERIC(STUB)
 /* A descriptor that is there already needs no room: that answer is the
    system's. */
 static int
-register_or_fail(int hook, int epfd, int fd, struct epoll_event *event)
+hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    int code = epoll_ctl(epfd, EPOLL_CTL_ADD, fd, event);
-    if (code == 0 && fails(hook)) {
+    if (op == EPOLL_CTL_MOD && fails(H_epoll_ctl_mod)) {
+        return -1;
+    }
+    int code = epoll_ctl(epfd, op, fd, event);
+    if (op == EPOLL_CTL_ADD && code == 0 && fails(H_epoll_ctl)) {
         int error = errno;
         (void)epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
         errno = error;
@@ -300,31 +293,8 @@ register_or_fail(int hook, int epfd, int fd, struct epoll_event *event)
     return code;
 }
 
-static int
-hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-    if (event != NULL) {
-        by_edge[fd % MOST_FDS] = (event->events & EPOLLET) != 0;
-    }
-    /* A registration of our own set has a generation beside the fd in its
-       data, libuv's trial of a descriptor has no fd there. */
-    int ours = event != NULL && event->data.u64 >> 32 != 0;
-    if (op == EPOLL_CTL_ADD) {
-        /* All ones: libuv's epoll is registered in our set. */
-        int libuvs = (!ours && event->data.fd != -1)
-                     || event->data.u64 == UINT64_MAX;
-        return register_or_fail(libuvs ? H_epoll_ctl_libuv : H_epoll_ctl,
-                                epfd, fd, event);
-    }
-    if (op == EPOLL_CTL_MOD && ours && fails(H_epoll_ctl_mod)) {
-        return -1;
-    }
-    return epoll_ctl(epfd, op, fd, event);
-}
-
-/* By the names that are not called. */
-#define hook_epoll_ctl_libuv NULL
-#define hook_epoll_ctl_mod   NULL
+/* By the name that is not called. */
+#define hook_epoll_ctl_mod NULL
 
 static void
 be_away(void)
@@ -449,7 +419,7 @@ hook_sendto(int fd, const void *from, size_t size, int flags,
         if (move_fails(H_##name, side, fd, &size)) {             \
             return -1;                                           \
         }                                                        \
-        if (size == part.iov_len && !cuts(side, fd)) {           \
+        if (size == part.iov_len && !cuts(side)) {               \
             return name(fd, message, flags);                     \
         }                                                        \
         struct msghdr first = *message;                          \
@@ -471,7 +441,7 @@ hook_writev(int fd, const struct iovec *parts, int count)
         if (move_fails(H_writev, WRITES, fd, &size)) {
             return -1;
         }
-        if (size < part.iov_len || cuts(WRITES, fd)) {
+        if (size < part.iov_len || cuts(WRITES)) {
             part.iov_len = size;
             return writev(fd, &part, 1);
         }
@@ -488,7 +458,7 @@ hook_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags,
     if (move_fails(H_recvmmsg, READS, fd, &most)) {
         return -1;
     }
-    bool alone = cuts(READS, fd) && count > 0;
+    bool alone = cuts(READS) && count > 0;
     return recvmmsg(fd, messages, alone ? 1 : (unsigned)most, flags, limit);
 }
 
@@ -525,20 +495,18 @@ hook__PyBytes_Resize(void **bytes, ssize_t size)
 }
 
 static struct hook hooks[HOOKS] = {
-#define SPECIAL_HOOK(symbol, name, whose) \
-    {#symbol, name, SPECIAL, whose, (void *)hook_##symbol, NULL, 0},
-#define GENERIC_HOOK(symbol, kind, whose) \
-    {#symbol, #symbol, kind, whose, (void *)hook_##symbol, NULL, 0},
+#define SPECIAL_HOOK(symbol, name) \
+    {#symbol, name, SPECIAL, (void *)hook_##symbol, NULL, 0},
+#define GENERIC_HOOK(symbol, kind) \
+    {#symbol, #symbol, kind, (void *)hook_##symbol, NULL, 0},
     SPECIALS(SPECIAL_HOOK) GENERIC(GENERIC_HOOK)};
 
 /* Put the hook of a symbol, if there is one, into a slot. */
 static void
-fill_slot(void **slot, const char *symbol, int whose, void *library)
+fill_slot(void **slot, const char *symbol, void *library)
 {
     for (struct hook *hook = hooks; hook < hooks + HOOKS; hook++) {
-        if (!(hook->whose & whose) || strcmp(hook->symbol, symbol) != 0
-            || *slot == hook->replacement)
-        {
+        if (strcmp(hook->symbol, symbol) != 0 || *slot == hook->replacement) {
             continue;
         }
         if (hook->original == NULL) {
@@ -558,17 +526,13 @@ fill_slot(void **slot, const char *symbol, int whose, void *library)
 #define MOST_RELOCATIONS 3
 
 static int
-hook_library(struct dl_phdr_info *info, size_t size, void *count)
+hook_library(struct dl_phdr_info *info, size_t size, void *found)
 {
     (void)size;
     const char *file = strrchr(info->dlpi_name, '/');
-    file = file == NULL ? "" : file + 1;
-    /* A wheel's libuv has a hash in its name: libuv-9ae0a1c5.so.1.0.0. */
-    int whose = strncmp(file, "_core.", 6) == 0  ? CORE
-                : strncmp(file, "libuv", 5) == 0 ? LIBUV
-                                                 : 0;
+    bool is_ours = file != NULL && strncmp(file + 1, "_core.", 6) == 0;
     const ElfW(Dyn) *dynamic = NULL;
-    for (int i = 0; whose != 0 && i < info->dlpi_phnum; i++) {
+    for (int i = 0; is_ours && i < info->dlpi_phnum; i++) {
         if (info->dlpi_phdr[i].p_type == PT_DYNAMIC) {
             dynamic = (void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
         }
@@ -616,15 +580,15 @@ hook_library(struct dl_phdr_info *info, size_t size, void *count)
                 sizeof(void *) == 8 ? one->r_info >> 32 : one->r_info >> 8;
             if (number != 0) {
                 fill_slot((void **)(info->dlpi_addr + one->r_offset),
-                          names + symbols[number].st_name, whose, library);
+                          names + symbols[number].st_name, library);
             }
         }
     }
-    *(int *)count |= whose;
+    *(int *)found = 1;
     return 0;
 }
 
-/* Take the place of what is called; 3 if both libraries were found. */
+/* Take the place of what is called; 1 if the extension was found. */
 int
 fault_hook(void)
 {

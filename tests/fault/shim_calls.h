@@ -17,148 +17,135 @@ enum {
     SPECIAL, /* a function of its own below */
 };
 
-/* Which library's calls: libuv aborts where some of its own fail, such as the
-   write to its eventfd, which no signal interrupts. */
-enum {
-    CORE = 1,
-    LIBUV = 2,
-    BOTH = 3
-};
-
 /* Functions of integers and pointers, of which nothing need be known. */
-#define GENERIC(X)                                     \
-    X(accept4, ERRNO, BOTH)                            \
-    X(epoll_create1, ERRNO, BOTH)                      \
-    X(eventfd, ERRNO, BOTH)                            \
-    X(pipe2, ERRNO, BOTH)                              \
-    X(getsockname, ERRNO, BOTH)                        \
-    X(getpeername, ERRNO, BOTH)                        \
-    X(getsockopt, ERRNO, BOTH)                         \
-    X(setsockopt, ERRNO, BOTH)                         \
-    X(shutdown, ERRNO, BOTH)                           \
-    X(ioctl, ERRNO, BOTH)                              \
-    X(dup2, ERRNO, CORE)                               \
-    X(fstat64, ERRNO, CORE)                            \
-    X(poll, ERRNO, CORE)                               \
-    X(ppoll, ERRNO, CORE)                              \
-    X(malloc, MEMORY, BOTH)                            \
-    X(calloc, MEMORY, BOTH)                            \
-    X(realloc, MEMORY, CORE)                           \
-    X(aligned_alloc, MEMORY, BOTH)                     \
-    X(pthread_create, CODE, CORE)                      \
-    X(uv_loop_init, UV, CORE)                          \
-    X(uv_async_init, UV, CORE)                         \
-    X(uv_mutex_init, UV, CORE)                         \
-    X(uv_cond_init, UV, CORE)                          \
-    X(uv_loop_fork, UV, CORE)                          \
-    X(PyMem_Malloc, RAW, CORE)                         \
-    X(PyMem_Calloc, RAW, CORE)                         \
-    X(PyMem_RawMalloc, RAW, CORE)                      \
-    X(PyMem_RawCalloc, RAW, CORE)                      \
-    X(PyMem_RawRealloc, RAW, CORE)                     \
-    X(PyByteArray_FromStringAndSize, POINTER, CORE)    \
-    X(PyBytes_FromObject, POINTER, CORE)               \
-    X(PyBytes_FromStringAndSize, POINTER, CORE)        \
-    X(PyCMethod_New, POINTER, CORE)                    \
-    X(PyContext_Copy, POINTER, CORE)                   \
-    X(PyContext_CopyCurrent, POINTER, CORE)            \
-    X(PyDict_Copy, POINTER, CORE)                      \
-    X(PyDict_GetItemWithError, POINTER, CORE)          \
-    X(PyDict_New, POINTER, CORE)                       \
-    X(PyImport_ImportModule, POINTER, CORE)            \
-    X(PyIter_Next, POINTER, CORE)                      \
-    X(PyList_AsTuple, POINTER, CORE)                   \
-    X(PyList_New, POINTER, CORE)                       \
-    X(PyLong_FromLong, POINTER, CORE)                  \
-    X(PyLong_FromLongLong, POINTER, CORE)              \
-    X(PyLong_FromSize_t, POINTER, CORE)                \
-    X(PyLong_FromSsize_t, POINTER, CORE)               \
-    X(PyLong_FromUnsignedLong, POINTER, CORE)          \
-    X(PyLong_FromUnsignedLongLong, POINTER, CORE)      \
-    X(PyMapping_Values, POINTER, CORE)                 \
-    X(PyMemoryView_FromMemory, POINTER, CORE)          \
-    X(PyMemoryView_FromObject, POINTER, CORE)          \
-    X(PyNumber_Add, POINTER, CORE)                     \
-    X(PyNumber_Index, POINTER, CORE)                   \
-    X(PyNumber_Subtract, POINTER, CORE)                \
-    X(PyObject_Call, POINTER, CORE)                    \
-    X(PyObject_CallFunction, POINTER, CORE)            \
-    X(PyObject_CallFunctionObjArgs, POINTER, CORE)     \
-    X(PyObject_CallMethod, POINTER, CORE)              \
-    X(PyObject_CallMethodObjArgs, POINTER, CORE)       \
-    X(PyObject_CallNoArgs, POINTER, CORE)              \
-    X(PyObject_CallOneArg, POINTER, CORE)              \
-    X(PyObject_GetAttr, POINTER, CORE)                 \
-    X(PyObject_GetAttrString, POINTER, CORE)           \
-    X(PyObject_GetItem, POINTER, CORE)                 \
-    X(PyObject_GetIter, POINTER, CORE)                 \
-    X(PyObject_Repr, POINTER, CORE)                    \
-    X(PyObject_Vectorcall, POINTER, CORE)              \
-    X(PyObject_VectorcallMethod, POINTER, CORE)        \
-    X(PySequence_Concat, POINTER, CORE)                \
-    X(PySequence_GetItem, POINTER, CORE)               \
-    X(PySequence_GetSlice, POINTER, CORE)              \
-    X(PySequence_Tuple, POINTER, CORE)                 \
-    X(PyTuple_New, POINTER, CORE)                      \
-    X(PyTuple_Pack, POINTER, CORE)                     \
-    X(PyType_GenericAlloc, POINTER, CORE)              \
-    X(PyType_GetName, POINTER, CORE)                   \
-    X(PyUnicode_DecodeFSDefaultAndSize, POINTER, CORE) \
-    X(PyUnicode_FromFormat, POINTER, CORE)             \
-    X(PyUnicode_FromString, POINTER, CORE)             \
-    X(PyUnicode_FromStringAndSize, POINTER, CORE)      \
-    X(PyUnicode_InternFromString, POINTER, CORE)       \
-    X(PyWeakref_NewRef, POINTER, CORE)                 \
-    X(Py_BuildValue, POINTER, CORE)                    \
-    X(_PyObject_CallFunction_SizeT, POINTER, CORE)     \
-    X(_PyObject_CallMethod_SizeT, POINTER, CORE)       \
-    X(_PyObject_GC_New, POINTER, CORE)                 \
-    X(_PyObject_GC_NewVar, POINTER, CORE)              \
-    X(_Py_BuildValue_SizeT, POINTER, CORE)             \
-    X(PyContext_Enter, INTEGER, CORE)                  \
-    X(PyDict_Contains, INTEGER, CORE)                  \
-    X(PyDict_SetItem, INTEGER, CORE)                   \
-    X(PyDict_SetItemString, INTEGER, CORE)             \
-    X(PyDict_Update, INTEGER, CORE)                    \
-    X(PyErr_CheckSignals, INTEGER, CORE)               \
-    X(PyErr_ResourceWarning, INTEGER, CORE)            \
-    X(PyList_Append, INTEGER, CORE)                    \
-    X(PyList_Sort, INTEGER, CORE)                      \
-    X(PyObject_AsFileDescriptor, INTEGER, CORE)        \
-    X(PyObject_IsInstance, INTEGER, CORE)              \
-    X(PyObject_IsTrue, INTEGER, CORE)                  \
-    X(PyObject_RichCompareBool, INTEGER, CORE)         \
-    X(PyObject_SetAttr, INTEGER, CORE)                 \
-    X(PyObject_SetAttrString, INTEGER, CORE)           \
-    X(PyObject_Size, INTEGER, CORE)                    \
-    X(PyObject_GetBuffer, BUFFER, CORE)                \
-    X(PyDict_GetItemRef, OUT3, CORE)                   \
-    X(PyObject_GetOptionalAttr, OUT3, CORE)
+#define GENERIC(X)                               \
+    X(accept4, ERRNO)                            \
+    X(epoll_create1, ERRNO)                      \
+    X(eventfd, ERRNO)                            \
+    X(getsockname, ERRNO)                        \
+    X(getpeername, ERRNO)                        \
+    X(getsockopt, ERRNO)                         \
+    X(setsockopt, ERRNO)                         \
+    X(shutdown, ERRNO)                           \
+    X(ioctl, ERRNO)                              \
+    X(dup3, ERRNO)                               \
+    X(fstat64, ERRNO)                            \
+    X(poll, ERRNO)                               \
+    X(ppoll, ERRNO)                              \
+    X(malloc, MEMORY)                            \
+    X(calloc, MEMORY)                            \
+    X(realloc, MEMORY)                           \
+    X(aligned_alloc, MEMORY)                     \
+    X(pthread_create, CODE)                      \
+    X(uv_mutex_init, UV)                         \
+    X(uv_cond_init, UV)                          \
+    X(PyMem_Malloc, RAW)                         \
+    X(PyMem_Calloc, RAW)                         \
+    X(PyMem_RawMalloc, RAW)                      \
+    X(PyMem_RawCalloc, RAW)                      \
+    X(PyMem_RawRealloc, RAW)                     \
+    X(PyByteArray_FromStringAndSize, POINTER)    \
+    X(PyBytes_FromObject, POINTER)               \
+    X(PyBytes_FromStringAndSize, POINTER)        \
+    X(PyCMethod_New, POINTER)                    \
+    X(PyContext_Copy, POINTER)                   \
+    X(PyContext_CopyCurrent, POINTER)            \
+    X(PyDict_Copy, POINTER)                      \
+    X(PyDict_GetItemWithError, POINTER)          \
+    X(PyDict_New, POINTER)                       \
+    X(PyImport_ImportModule, POINTER)            \
+    X(PyIter_Next, POINTER)                      \
+    X(PyList_AsTuple, POINTER)                   \
+    X(PyList_New, POINTER)                       \
+    X(PyLong_FromLong, POINTER)                  \
+    X(PyLong_FromLongLong, POINTER)              \
+    X(PyLong_FromSize_t, POINTER)                \
+    X(PyLong_FromSsize_t, POINTER)               \
+    X(PyLong_FromUnsignedLong, POINTER)          \
+    X(PyLong_FromUnsignedLongLong, POINTER)      \
+    X(PyMapping_Values, POINTER)                 \
+    X(PyMemoryView_FromMemory, POINTER)          \
+    X(PyMemoryView_FromObject, POINTER)          \
+    X(PyNumber_Add, POINTER)                     \
+    X(PyNumber_Index, POINTER)                   \
+    X(PyNumber_Subtract, POINTER)                \
+    X(PyObject_Call, POINTER)                    \
+    X(PyObject_CallFunction, POINTER)            \
+    X(PyObject_CallFunctionObjArgs, POINTER)     \
+    X(PyObject_CallMethod, POINTER)              \
+    X(PyObject_CallMethodObjArgs, POINTER)       \
+    X(PyObject_CallNoArgs, POINTER)              \
+    X(PyObject_CallOneArg, POINTER)              \
+    X(PyObject_GetAttr, POINTER)                 \
+    X(PyObject_GetAttrString, POINTER)           \
+    X(PyObject_GetItem, POINTER)                 \
+    X(PyObject_GetIter, POINTER)                 \
+    X(PyObject_Repr, POINTER)                    \
+    X(PyObject_Vectorcall, POINTER)              \
+    X(PyObject_VectorcallMethod, POINTER)        \
+    X(PySequence_Concat, POINTER)                \
+    X(PySequence_GetItem, POINTER)               \
+    X(PySequence_GetSlice, POINTER)              \
+    X(PySequence_Tuple, POINTER)                 \
+    X(PyTuple_New, POINTER)                      \
+    X(PyTuple_Pack, POINTER)                     \
+    X(PyType_GenericAlloc, POINTER)              \
+    X(PyType_GetName, POINTER)                   \
+    X(PyUnicode_DecodeFSDefaultAndSize, POINTER) \
+    X(PyUnicode_FromFormat, POINTER)             \
+    X(PyUnicode_FromString, POINTER)             \
+    X(PyUnicode_FromStringAndSize, POINTER)      \
+    X(PyUnicode_InternFromString, POINTER)       \
+    X(PyWeakref_NewRef, POINTER)                 \
+    X(Py_BuildValue, POINTER)                    \
+    X(_PyObject_CallFunction_SizeT, POINTER)     \
+    X(_PyObject_CallMethod_SizeT, POINTER)       \
+    X(_PyObject_GC_New, POINTER)                 \
+    X(_PyObject_GC_NewVar, POINTER)              \
+    X(_Py_BuildValue_SizeT, POINTER)             \
+    X(PyContext_Enter, INTEGER)                  \
+    X(PyDict_Contains, INTEGER)                  \
+    X(PyDict_SetItem, INTEGER)                   \
+    X(PyDict_SetItemString, INTEGER)             \
+    X(PyDict_Update, INTEGER)                    \
+    X(PyErr_CheckSignals, INTEGER)               \
+    X(PyErr_ResourceWarning, INTEGER)            \
+    X(PyList_Append, INTEGER)                    \
+    X(PyList_Sort, INTEGER)                      \
+    X(PyObject_AsFileDescriptor, INTEGER)        \
+    X(PyObject_IsInstance, INTEGER)              \
+    X(PyObject_IsTrue, INTEGER)                  \
+    X(PyObject_RichCompareBool, INTEGER)         \
+    X(PyObject_SetAttr, INTEGER)                 \
+    X(PyObject_SetAttrString, INTEGER)           \
+    X(PyObject_Size, INTEGER)                    \
+    X(PyObject_GetBuffer, BUFFER)                \
+    X(PyDict_GetItemRef, OUT3)                   \
+    X(PyObject_GetOptionalAttr, OUT3)
 
-/* The symbol, the name it goes by, and whose calls. */
-#define SPECIALS(X)                                               \
-    X(epoll_ctl, "epoll_ctl", BOTH)                               \
-    X(epoll_ctl_libuv, "epoll_ctl_libuv", 0)                      \
-    X(epoll_ctl_mod, "epoll_ctl_mod", 0)                          \
-    X(epoll_wait, "epoll_wait", BOTH)                             \
-    X(epoll_pwait, "epoll_wait", BOTH)                            \
-    X(fcntl, "fcntl", BOTH)                                       \
-    X(fcntl64, "fcntl", BOTH)                                     \
-    X(mmap, "mmap", CORE)                                         \
-    X(mmap64, "mmap", CORE)                                       \
-    X(close, "close", CORE)                                       \
-    X(read, "read", CORE)                                         \
-    X(write, "write", CORE)                                       \
-    X(recv, "recv", BOTH)                                         \
-    X(send, "send", BOTH)                                         \
-    X(recvmsg, "recvmsg", BOTH)                                   \
-    X(sendmsg, "sendmsg", BOTH)                                   \
-    X(writev, "writev", BOTH)                                     \
-    X(recvmmsg, "recvmmsg", BOTH)                                 \
-    X(recvfrom, "recvfrom", BOTH) X(sendto, "sendto", BOTH)       \
-        X(clock_gettime, "clock_gettime", CORE)                   \
-            X(epoll_pwait2, "epoll_wait", CORE)                   \
-                X(PyFloat_FromDouble, "PyFloat_FromDouble", CORE) \
-                    X(_PyBytes_Resize, "_PyBytes_Resize", CORE)
+/* The symbol, and the name it goes by. */
+#define SPECIALS(X)                                       \
+    X(epoll_ctl, "epoll_ctl")                             \
+    X(epoll_ctl_mod, "epoll_ctl_mod")                     \
+    X(epoll_wait, "epoll_wait")                           \
+    X(epoll_pwait, "epoll_wait")                          \
+    X(fcntl, "fcntl")                                     \
+    X(fcntl64, "fcntl")                                   \
+    X(mmap, "mmap")                                       \
+    X(mmap64, "mmap")                                     \
+    X(close, "close")                                     \
+    X(read, "read")                                       \
+    X(write, "write")                                     \
+    X(recv, "recv")                                       \
+    X(send, "send")                                       \
+    X(recvmsg, "recvmsg")                                 \
+    X(sendmsg, "sendmsg")                                 \
+    X(writev, "writev")                                   \
+    X(recvmmsg, "recvmmsg")                               \
+    X(recvfrom, "recvfrom")                               \
+    X(sendto, "sendto") X(clock_gettime, "clock_gettime") \
+        X(epoll_pwait2, "epoll_wait")                     \
+            X(PyFloat_FromDouble, "PyFloat_FromDouble")   \
+                X(_PyBytes_Resize, "_PyBytes_Resize")
 
 #endif

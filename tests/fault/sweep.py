@@ -3,9 +3,8 @@
     sweep.py [--most N] [--seed N] [--kinds KIND,...] [SCENARIO...]
     sweep.py --only NAME:SKIP:COUNT:ERRNO SCENARIO
 
-A scenario (scenarios.py) runs once to count what the extension and libuv
-call, then once for each of those calls with that one failing, by each errno
-it may give.  Every run is a fork of this process, which is warm, so there are
+A scenario (scenarios.py) runs once to count what the extension calls, then
+once for each of those calls with that one failing, by each errno it may give.  Every run is a fork of this process, which is warm, so there are
 hundreds a second.  A run must end by itself, with its result or an exception
 or a report; then the loop works still, and closes, and there are no more
 descriptors and no more of fastloop's objects than after a run in which
@@ -13,7 +12,7 @@ nothing fails.  Errors that are reported are the call's own, or the reset that
 follows of it, and what a system may answer at any time is not noticed at all
 (`--harmless`: those answers alone).
 
-Kinds: `system` (system calls and libuv's), `memory` (malloc and its like),
+Kinds: `system` (system calls), `memory` (malloc and its like),
 `python` (functions of CPython that the extension calls raise MemoryError),
 `cut` (short reads and writes throughout, some of which would block),
 `lasting` (what fails once fails the next times as well).
@@ -68,10 +67,9 @@ ERRNOS = {
     "aligned_alloc": "ENOMEM",
     "calloc": "ENOMEM",
     "close": "EINTR EIO",
-    "dup2": "EBUSY EINTR",
+    "dup3": "EBUSY EINTR",
     "epoll_create1": "EMFILE ENOMEM",
     "epoll_ctl": "ENOMEM ENOSPC EPERM",
-    "epoll_ctl_libuv": "ENOSPC",
     "epoll_ctl_mod": "ENOMEM",
     "epoll_wait": "EINTR",
     "eventfd": "EMFILE ENFILE ENOMEM",
@@ -83,7 +81,6 @@ ERRNOS = {
     "ioctl": "EINVAL ENOTTY",
     "malloc": "ENOMEM",
     "mmap": "ENOMEM",
-    "pipe2": "EMFILE ENFILE",
     "poll": "EINTR ENOMEM",
     "ppoll": "EINTR ENOMEM",
     # Of a counter, which is read and written whole.
@@ -100,8 +97,6 @@ ERRNOS = {
     "setsockopt": "EINVAL ENOMEM",
     "shutdown": "ENOTCONN ENOBUFS",
     "uv_cond_init": "ENOMEM",
-    "uv_loop_fork": "EMFILE ENOMEM",
-    "uv_loop_init": "EMFILE ENOMEM",
     "uv_mutex_init": "ENOMEM",
     "write": "EAGAIN EINTR",
     "writev": SENT + " 0",
@@ -110,7 +105,6 @@ ERRNOS = {
 WHOLE = {
     # None fails for what it is given.
     "clock_gettime",
-    "uv_async_init",
 }
 KINDS = ("system", "memory", "python", "cut", "lasting")
 MEMORY = {"malloc", "calloc", "realloc", "aligned_alloc", "mmap"}

@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import sys
-import threading
 
 from builds import FREE_THREADED, SANITIZED
 from fault_shim import SHIM, arm, hits
@@ -43,63 +41,6 @@ async def count_writes(most, helpers):
             seen[name] = SHIM.fault_seen()
     print(seen, file=sys.stderr)
     assert sum(seen.values()) == most, seen
-
-
-async def renewal_error(code, helpers):
-    """A renewed set has no room for libuv: the loop polls at intervals until
-    there is some.
-    """
-    loop = asyncio.get_running_loop()
-    near, far = socket.socketpair()
-    loop.add_reader(near, print)
-    duplicate = near.dup()
-    near.close()
-    loop.remove_reader(near)  # too late
-    left, right = socket.socketpair()
-    arm("epoll_ctl_libuv", code, count=4)
-    far.sendall(b"stale")
-    while hits() < 4:
-        seen = loop.create_future()
-        loop.add_reader(left, seen.set_result, None)
-        right.send(b"x")
-        await seen
-        left.recv(1)
-    loop.remove_reader(left)
-    for sock in (left, right, far, duplicate):
-        sock.close()
-
-
-async def first_wait_error(code, helpers):
-    """There is no room for what libuv polls when a loop first waits: the loop
-    looks at it itself until there is some, also for other threads.  One that
-    is closed meanwhile closes all it has.
-    """
-    new_loop = type(asyncio.get_running_loop())
-
-    def wait(loop):
-        seen = loop.create_future()
-        loop.call_later(0.001, loop.call_soon, seen.set_result, "done")
-        assert loop.run_until_complete(seen) == "done"
-
-    def use(loops):
-        arm("epoll_ctl_libuv", code, count=2)
-        wait(loops[0])
-        loops[0].close()
-        assert 0 < hits() <= 2
-        arm("epoll_ctl_libuv", code, count=8)
-        seen = loops[1].create_future()
-        others = threading.Thread(
-            target=loops[1].call_soon_threadsafe, args=(seen.set_result, None)
-        )
-        loops[1].call_soon(others.start)
-        loops[1].run_until_complete(seen)
-        others.join()
-        while hits() < 8:
-            wait(loops[1])
-        wait(loops[1])
-        loops[1].close()
-
-    await asyncio.to_thread(use, [new_loop(), new_loop()])
 
 
 async def thread_error(code, helpers):
@@ -133,8 +74,6 @@ async def accept_error(code, helpers):
 #: Each case, and its errno, or how many calls it makes.
 CASES = {
     "accept": (accept_error, errno.ENOSYS),
-    "first-wait": (first_wait_error, errno.ENOSPC),
-    "renewal": (renewal_error, errno.ENOSPC),
     "thread": (thread_error, errno.EAGAIN),
     "writes-corked": (count_writes, 50),
     "writes-not-corked": (count_writes, 100),

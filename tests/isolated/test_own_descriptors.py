@@ -1,7 +1,6 @@
-"""A loop's own descriptors are closed behind its back.
+"""A loop's own descriptors: none is left, and what if others close them.
 
 An os.close() too many may hit them, and so does an os.closerange().
-libuv ends the process then, hence interpreters of their own.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ async def main():
 loop, own = waited()
 set_fd = [
     fd for fd in own if "eventpoll" in os.readlink(f"/proc/self/fd/{fd}")
-][0]  # the other one is libuv's
+][0]
 try:
     loop.run_until_complete(main())
 except OSError:
@@ -116,22 +115,46 @@ except OSError:
 """)
 
 
-@pytest.mark.parametrize("spare", range(10))
-def test_a_first_loop_with_few_descriptors_raises_or_runs(fast_script, spare):
-    """libuv ends the process if none are left for what it makes once."""
-    fast_script(f"""
-import resource
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-soft = max(opened() | {{2}}) + 1 + {spare}
-resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-with contextlib.suppress(OSError):
-    loop = new_loop()
-    try:
-        assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-    finally:
-        loop.close()
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-loop = new_loop()
-assert loop.run_until_complete(asyncio.sleep(0.001, 5)) == 5
-loop.close()
+def test_a_wake_up_descriptor_that_is_closed_in_a_run_ends_nothing(script):
+    """No thread wakes the loop any more; a timer does."""
+    script("""
+async def main():
+    for fd in own:
+        if "eventpoll" not in os.readlink(f"/proc/self/fd/{fd}"):
+            os.close(fd)
+    seen = []
+    thread = threading.Thread(
+        target=loop.call_soon_threadsafe, args=(seen.append, "woken"))
+    thread.start()
+    while not seen:
+        await asyncio.sleep(0.01)
+
+loop, own = waited()
+loop.run_until_complete(main())
+os._exit(0)
+""")
+
+
+def test_the_first_loop_of_a_process_leaves_no_descriptor(script):
+    script("""
+before = opened()
+waited()[0].close()
+assert opened() == before
+""")
+
+
+def test_a_daemons_child_keeps_its_logs(script):
+    """A loop ran before the daemon closed all fds and opened its logs."""
+    script("""
+waited()[0].close()
+os.closerange(3, 1024)
+logs = [os.memfd_create("log") for _ in range(30)]
+pid = os.fork()
+if pid == 0:
+    for log in logs:
+        os.write(log, b"child")
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+assert [os.pread(log, 9, 0) for log in logs] == [b"child"] * 30
+os._exit(0)
 """)

@@ -53,8 +53,7 @@ PROCESS = {
     "library_lock",
     "library_searched",
     "last_ssl",
-    # So are libuv's pipe for signals, and what the kernel has.
-    "uv_was_used",
+    # So is what the kernel has.
     "has_pwait2",
     # And the one thread of the process that sends overdue writes.
     "fl_sender_idle",
