@@ -179,7 +179,7 @@ static int
 append_users(FlLoop *loop, int fd, PyObject *list)
 {
     FlFdRefs refs;
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     bool is_last = fd >= table->fds_size;
     PyObject *transport = fl_fd_users(loop, fd, &refs);

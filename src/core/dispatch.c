@@ -18,7 +18,6 @@
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
-#include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "core/report.h"
@@ -451,7 +450,7 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
     }
     /* With a GIL this may be another thread, in which GC ran a transport's
        destructor while the loop sleeps. */
-    fl_poller_wake_anythread(loop->poller);
+    fl_fd_table_wake_anythread(loop->table);
     return 0;
 }
 

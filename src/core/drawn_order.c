@@ -2,7 +2,6 @@
 #include "core/drawn_order.h"
 
 #include "core/handle.h"
-#include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"
 
@@ -22,7 +21,7 @@ draw(uint64_t *state, uint64_t limit)
 void
 fl_drawn_events(FlLoop *loop, uint64_t bits, bool puts_off, FlList *late)
 {
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     FlList drawn, *link;
     fl_list_init(&drawn);
     fl_fd_table_lock(table);

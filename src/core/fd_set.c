@@ -52,6 +52,7 @@ add_wake_fd(const FlFdSet *set)
 int
 fl_fd_set_open(FlFdSet *set)
 {
+    set->sleeping = 0;
     set->fd = epoll_create1(EPOLL_CLOEXEC);
     set->wake_fd = set->fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int code = set->wake_fd < 0 ? -errno : add_wake_fd(set);
@@ -136,7 +137,7 @@ fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 /* It cannot fail usefully: if other code has closed the eventfd, no thread
    wakes the loop any more, as in asyncio. */
 void
-fl_fd_set_wake_anythread(FlFdSet *set)
+fl_fd_set_wake_now(FlFdSet *set)
 {
     (void)eventfd_write(set->wake_fd, 1);
 }
@@ -161,6 +162,8 @@ fl_fd_set_after_fork(FlFdSet *set)
     if (add_wake_fd(set) != -EEXIST) {
         return -EBADF;
     }
+    /* The threads that were about to wake it do not exist here. */
+    set->sleeping = 0;
     /* Closed first: the process may be at its limit of open files. */
     (void)close(set->wake_fd);
     int code = put(epoll_create1(EPOLL_CLOEXEC), set->fd);
@@ -175,7 +178,7 @@ fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
 {
     /* Kept open, because registrations are removed from it one by one: that
        shows which fds still refer to the file they were registered for. */
-    *old = (FlFdSet){fcntl(set->fd, F_DUPFD_CLOEXEC, 0), -1};
+    *old = (FlFdSet){.fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0), .wake_fd = -1};
     int code =
         old->fd < 0 ? -errno : put(epoll_create1(EPOLL_CLOEXEC), set->fd);
     if (code < 0) {

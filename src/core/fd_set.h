@@ -19,14 +19,16 @@
 #ifndef FL_CORE_FD_SET_H
 #define FL_CORE_FD_SET_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #define FL_READABLE 1
 #define FL_WRITABLE 2
 
 typedef struct {
-    int fd;      /* what waits; -1: closed */
-    int wake_fd; /* through which other threads wake it */
+    int fd;              /* what waits; -1: closed */
+    int wake_fd;         /* through which other threads wake it */
+    atomic_int sleeping; /* a wait runs that may block, or is about to */
 } FlFdSet;
 
 /* The most events that one call takes. */
@@ -72,7 +74,30 @@ int fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
    first; nothing was taken. */
 int fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
 
-/* Make the wait that runs, or the next one, return. */
-void fl_fd_set_wake_anythread(FlFdSet *set);
+/* Prepare a wait that may block, before the caller looks at its queues: a
+   thread that pushes later sees this and wakes it. */
+static inline void
+fl_fd_set_let_wake(FlFdSet *set)
+{
+    atomic_store(&set->sleeping, 1);
+}
+
+/* The wait has ended, or will not block after all. */
+static inline void
+fl_fd_set_end_wait(FlFdSet *set)
+{
+    atomic_store(&set->sleeping, 0);
+}
+
+void fl_fd_set_wake_now(FlFdSet *set);
+
+/* Make a wait return, if one runs that may block, or is about to. */
+static inline void
+fl_fd_set_wake_anythread(FlFdSet *set)
+{
+    if (atomic_load(&set->sleeping) && atomic_exchange(&set->sleeping, 0)) {
+        fl_fd_set_wake_now(set);
+    }
+}
 
 #endif

@@ -43,7 +43,6 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
-#include "core/poller.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "core/report.h"
@@ -105,10 +104,10 @@ queue_fired(FlLoop *loop)
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
             PyErr_Clear();
-            loop->poller->table.recheck = true;
+            loop->table->recheck = true;
             return (Found){true, true};
         }
-        FlRegistration *reg = fl_registrations_pop_fired(&loop->poller->table);
+        FlRegistration *reg = fl_registrations_pop_fired(loop->table);
         if (reg == NULL) {
             return found;
         }
@@ -129,8 +128,8 @@ queue_fired(FlLoop *loop)
 static void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
-    FlPoller *poller = loop->poller;
-    if (poller->table.recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
+    FlFdTable *table = loop->table;
+    if (table->recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
     }
     if (FL_UNLIKELY(loop->ready.spares > FL_READY_SPARES)) {
@@ -140,13 +139,13 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     bool metered = loop->metrics != NULL; /* read while the GIL is ours */
     PyThreadState *thread = PyEval_SaveThread();
-    fl_poller_run(poller, timeout_ns);
+    fl_fd_table_poll(table, timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
     PyEval_RestoreThread(thread);
     loop->gil.due_ns = 0;
-    fl_poller_end_wait(poller);
+    fl_fd_set_end_wait(&table->set);
 }
 
 /* A poll that does not wait, and offers the GIL. */
@@ -154,7 +153,7 @@ FL_NOINLINE static void
 poll_offering_gil(FlLoop *loop, int64_t began_ns)
 {
     FlGilOffer offer = fl_gil_release(began_ns);
-    fl_poller_run(loop->poller, 0);
+    fl_fd_table_poll(loop->table, 0);
     fl_gil_retake(&loop->gil, &offer);
 }
 
@@ -196,7 +195,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
 {
     /* No callback is running, so no function on this thread's stack uses a
        registration. */
-    fl_registrations_free_closed(&loop->poller->table);
+    fl_registrations_free_closed(loop->table);
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_callbacks_ended(loop, timeout_ns != 0 ? FL_TIME_SLEEPING
                                                          : FL_TIME_POLLING);
@@ -210,7 +209,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
             poll_offering_gil(loop, began_ns);
         }
         else {
-            fl_poller_run(loop->poller, 0);
+            fl_fd_table_poll(loop->table, 0);
         }
     }
     else {
@@ -219,13 +218,13 @@ poll(FlLoop *loop, int64_t timeout_ns)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_ended(loop);
     }
-    fl_poller_collect(loop->poller);
+    fl_registrations_collect(loop->table);
     loop->polls.last_ns = fl_clock_coarse_ns();
-    if (loop->poller->table.recheck
+    if (loop->table->recheck
         && loop->polls.last_ns - loop->polls.rechecked_ns >= RECHECK_NS)
     {
         loop->polls.rechecked_ns = loop->polls.last_ns;
-        fl_registrations_recheck(&loop->poller->table);
+        fl_registrations_recheck(loop->table);
     }
     return began_ns;
 }
@@ -298,7 +297,7 @@ timer_timeout(FlLoop *loop, int64_t *timeout_ns)
 }
 
 /* How long the poll may wait; -1 in *timeout_ns means for ever.  If it may,
-   this also prepares the poller for it (fl_poller_prepare_wait).  Python's
+   this also prepares the set for it (fl_fd_set_let_wake).  Python's
    handlers of signals that have arrived run first.  A signal that arrives
    between that and the poll itself, less than a microsecond, is handled after
    the poll, unless add_signal_handler has any handlers; as in asyncio, where
@@ -312,17 +311,17 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
         return 0;
     }
     /* From here on a thread that queues something also wakes the poll. */
-    fl_poller_prepare_wait(loop->poller);
+    fl_fd_set_let_wake(&loop->table->set);
     /* Before the timers, because a handler may set some.  Twice, because a
        signal may arrive while a handler runs. */
     int code = PyErr_CheckSignals() < 0 || PyErr_CheckSignals() < 0 ? -1 : 0;
     /* After a fork in a handler the next iteration leaves the parent. */
     if (code == 0 && !must_not_wait(loop)
-        && !fl_poller_is_inherited(loop->poller)) {
+        && loop->left_forks == fl_forks_count()) {
         code = timer_timeout(loop, timeout_ns);
     }
     if (code < 0 || *timeout_ns == 0) {
-        fl_poller_end_wait(loop->poller);
+        fl_fd_set_end_wait(&loop->table->set);
     }
     return code;
 }
@@ -384,21 +383,22 @@ queue_due(FlLoop *loop)
 
 /* --- one iteration ------------------------------------------------------- */
 
-/* Before the poll: fail if the set's fd was closed.  In a forked
-   child (a callback may have forked) replace what is shared with the parent.
+/* Before the poll: fail if the set's fd was closed.  In a forked child (a
+   callback may have forked) replace what is shared with the parent.
    0, or -1 with OSError, or with what _leave_parent() raised. */
 FL_INLINE int
 leave_parent(FlLoop *loop)
 {
-    bool inherited = fl_poller_is_inherited(loop->poller);
-    int code = fl_poller_after_fork(loop->poller);
+    int code = fl_fd_table_after_fork(loop->table);
     if (FL_UNLIKELY(code < 0)) {
         return fl_raise_errno(code);
     }
-    return FL_UNLIKELY(inherited)
-               ? fl_call_method((PyObject *)loop,
-                                loop->state->names._leave_parent, NULL)
-               : 0;
+    if (FL_LIKELY(loop->left_forks == fl_forks_count())) {
+        return 0;
+    }
+    loop->left_forks = fl_forks_count();
+    return fl_call_method((PyObject *)loop, loop->state->names._leave_parent,
+                          NULL);
 }
 
 int
@@ -432,19 +432,19 @@ fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
     if (leave_parent(loop) < 0) {
         return -1;
     }
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     FlList late, *link;
     fl_list_init(&late);
     bool waits = timeout_ns > 0;
     if (waits) {
-        fl_poller_prepare_wait(loop->poller);
+        fl_fd_set_let_wake(&loop->table->set);
     }
     fl_fd_table_lock(table);
     bool were_late = !fl_list_is_empty(&table->fired);
     fl_fd_table_unlock(table);
     (void)poll(loop, were_late || must_not_wait(loop) ? 0 : timeout_ns);
     if (waits) {
-        fl_poller_end_wait(loop->poller);
+        fl_fd_set_end_wait(&loop->table->set);
     }
     if (fl_thread_queue_drain(loop) < 0) {
         return -1;

@@ -25,8 +25,8 @@
 #include "core/cork.h"
 #include "core/handle.h"
 #include "core/iteration.h"
-#include "core/poller.h"
 #include "core/ready_queue.h"
+#include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "py/errors.h"
@@ -90,8 +90,9 @@ fl_open_transport_object(const FlOpenTransport *node)
 struct FlLoop {
     PyObject_HEAD
     FlState *state;
-    unsigned forks; /* fl_forks_count() when the loop was made */
-    FlPoller *poller;
+    unsigned forks;      /* fl_forks_count() when the loop was made */
+    unsigned left_forks; /* and when it last left its parent (iteration.c) */
+    FlFdTable *table;    /* what it waits with */
     FlReadyQueue ready;
     FlTimerQueue timers;
     FlHandlePool handle_pool, timer_pool;

@@ -11,7 +11,7 @@
 #include "core/metrics.h"
 
 #include "base/clock.h"
-#include "core/poller.h"
+#include "core/registration.h"
 #include "core/ready_queue.h"
 #include "core/thread_queue.h"
 #include "py/compat.h"
@@ -76,7 +76,7 @@ copy_progress(const FlLoop *loop, FlMetrics *metrics)
     fl_count_set(&metrics->callbacks,
                  loop->callback_count - metrics->callbacks_at_start);
     fl_count_set(&metrics->polls,
-                 loop->poller->polls - metrics->polls_at_start);
+                 loop->table->polls - metrics->polls_at_start);
 }
 
 void
@@ -165,9 +165,9 @@ metrics_new(FlLoop *loop)
     metrics->since_ns = metrics->lag_from_ns = metrics->enabled_ns;
     /* Another thread may enable metrics while the loop runs. */
     metrics->callbacks_at_start = loop->callback_count;
-    metrics->polls_at_start = loop->poller->polls;
+    metrics->polls_at_start = loop->table->polls;
     metrics->time_state = !fl_loop_is_running(loop) ? FL_TIME_OUTSIDE
-                          : atomic_load(&loop->poller->sleeping)
+                          : atomic_load(&loop->table->set.sleeping)
                               ? FL_TIME_SLEEPING
                               : FL_TIME_CALLBACKS;
     loop->metrics = metrics; /* last: other threads may read it now */

@@ -17,6 +17,7 @@
       other code has closed the fd and reused it. */
 #include "core/registration.h"
 
+#include "base/clock.h"
 #include "base/codes.h"
 #include "base/list.h"
 #include "core/fd_set.h"
@@ -30,12 +31,14 @@
 #include <unistd.h>
 
 /* Events of a registration between two checks of its fd (invariant 2). */
-#define MOST_REPEATS  64
+#define MOST_REPEATS    64
 /* Unwanted events in a row until they are taken out of the set. */
-#define MOST_UNWANTED 2
+#define MOST_UNWANTED   2
 /* Stale events until the set is replaced. */
-#define MOST_STALE    256
-#define FIRST_FDS     64
+#define MOST_STALE      256
+#define FIRST_FDS       64
+/* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
+#define LONGEST_POLL_NS (24 * 3600 * FL_NS_PER_S)
 
 /* Append it to the list from which iteration.c queues an entry. */
 static void
@@ -332,101 +335,6 @@ fl_registration_close(FlRegistration *reg)
     fl_fd_table_unlock(table);
 }
 
-void
-fl_registrations_close_all(FlFdTable *table)
-{
-    fl_registrations_free_closed(table);
-    for (int fd = 0; fd < table->fds_size; fd++) {
-        if (table->fds[fd] != NULL) {
-            make_stale(table->fds[fd]); /* the set closes next: no DEL */
-            fl_registration_close(table->fds[fd]);
-        }
-    }
-}
-
-/* --- events -------------------------------------------------------------- */
-
-/* Process one event that the last poll took.  Stale events end here. */
-static void
-process_event(FlFdTable *table, const FlFdEvent *event)
-{
-    uint32_t fd = (uint32_t)event->tag;
-    if (FL_UNLIKELY(fd >= (uint32_t)table->fds_size)) {
-        /* The table never shrinks, so this is not our set: its fd was closed,
-           and another epoll has the fd. */
-        table->failure_code = -EBADF;
-        return;
-    }
-    FlRegistration *reg = table->fds[fd];
-    if (reg == NULL || reg->generation != (uint32_t)(event->tag >> 32)) {
-        table->stale_events++;
-        return;
-    }
-    int wanted = reg->wanted;
-    int fired = event->events & wanted;
-    if (fired != 0 && !(event->events & reg->interest & ~wanted)) {
-        reg->unwanted = 0;
-    }
-    else if (++reg->unwanted == MOST_UNWANTED) {
-        update_interest(reg, wanted);
-    }
-    reg->ready |= (uint8_t)event->events;
-    if (fired == 0) {
-        return;
-    }
-    fire(reg, fired);
-    if (++reg->repeats == MOST_REPEATS) {
-        reg->repeats = 0;
-        update_interest(reg, wanted); /* invariant 2: a check */
-    }
-}
-
-bool
-fl_registrations_collect(FlFdTable *table)
-{
-    fl_fd_table_lock(table);
-    if (FL_UNLIKELY(table->forks_seen != fl_forks_seen())) {
-        note_fork(table);
-    }
-    for (int at = 0; at < table->event_count; at++) {
-        process_event(table, &table->events[at]);
-    }
-    table->event_count = 0;
-    bool stale = table->stale_events >= MOST_STALE; /* invariant 2 */
-    if (FL_UNLIKELY(stale)) {
-        table->stale_events = 0;
-    }
-    fl_fd_table_unlock(table);
-    return stale;
-}
-
-static FlRegistration *
-pop(FlFdTable *table, FlList *list)
-{
-    fl_fd_table_lock(table);
-    FlList *link = fl_list_pop(list);
-    fl_fd_table_unlock(table);
-    return link == NULL ? NULL
-                        : FL_LIST_ENTRY(link, FlRegistration, fired_link);
-}
-
-FlRegistration *
-fl_registrations_pop_fired(FlFdTable *table)
-{
-    return pop(table, &table->fired);
-}
-
-void
-fl_registrations_free_closed(FlFdTable *table)
-{
-    FlRegistration *reg;
-    /* With a GIL fl_registration_close has freed them. */
-    while (!FL_HAVE_GIL && (reg = pop(table, &table->closed)) != NULL) {
-        drop_event(reg);
-        free(reg);
-    }
-}
-
 /* --- registering again --------------------------------------------------- */
 
 void
@@ -485,16 +393,111 @@ register_all(FlFdTable *table, FlFdSet *old)
     }
 }
 
-void
-fl_fd_table_replace_set(FlFdTable *table)
+static void
+replace_set(FlFdTable *table)
 {
     FlFdSet old;
-    fl_fd_table_lock(table);
-    if (fl_fd_set_replace(&table->set, &old) == 0) {
+    if (table->failure_code == 0 && fl_fd_set_replace(&table->set, &old) == 0)
+    {
         register_all(table, &old);
         fl_fd_set_close(&old);
     }
+}
+
+/* --- events -------------------------------------------------------------- */
+
+/* Process one event that the last poll took.  Stale events end here. */
+static void
+process_event(FlFdTable *table, const FlFdEvent *event)
+{
+    uint32_t fd = (uint32_t)event->tag;
+    if (FL_UNLIKELY(fd >= (uint32_t)table->fds_size)) {
+        /* The table never shrinks, so this is not our set: its fd was closed,
+           and another epoll has the fd. */
+        table->failure_code = -EBADF;
+        return;
+    }
+    FlRegistration *reg = table->fds[fd];
+    if (reg == NULL || reg->generation != (uint32_t)(event->tag >> 32)) {
+        table->stale_events++;
+        return;
+    }
+    int wanted = reg->wanted;
+    int fired = event->events & wanted;
+    if (fired != 0 && !(event->events & reg->interest & ~wanted)) {
+        reg->unwanted = 0;
+    }
+    else if (++reg->unwanted == MOST_UNWANTED) {
+        update_interest(reg, wanted);
+    }
+    reg->ready |= (uint8_t)event->events;
+    if (fired == 0) {
+        return;
+    }
+    fire(reg, fired);
+    if (++reg->repeats == MOST_REPEATS) {
+        reg->repeats = 0;
+        update_interest(reg, wanted); /* invariant 2: a check */
+    }
+}
+
+void
+fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
+{
+    if (timeout_ns > LONGEST_POLL_NS) {
+        timeout_ns = LONGEST_POLL_NS;
+    }
+    table->polls++;
+    int count = fl_fd_set_wait(&table->set, table->events, timeout_ns);
+    if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
+        table->failure_code = count;
+    } /* after EINTR Python's signal handlers run, and the next poll follows */
+    table->event_count = count > 0 ? count : 0;
+}
+
+void
+fl_registrations_collect(FlFdTable *table)
+{
+    fl_fd_table_lock(table);
+    if (FL_UNLIKELY(table->forks_seen != fl_forks_seen())) {
+        note_fork(table);
+    }
+    for (int at = 0; at < table->event_count; at++) {
+        process_event(table, &table->events[at]);
+    }
+    table->event_count = 0;
+    if (FL_UNLIKELY(table->stale_events >= MOST_STALE)) { /* invariant 2 */
+        table->stale_events = 0;
+        replace_set(table);
+    }
     fl_fd_table_unlock(table);
+}
+
+static FlRegistration *
+pop(FlFdTable *table, FlList *list)
+{
+    fl_fd_table_lock(table);
+    FlList *link = fl_list_pop(list);
+    fl_fd_table_unlock(table);
+    return link == NULL ? NULL
+                        : FL_LIST_ENTRY(link, FlRegistration, fired_link);
+}
+
+FlRegistration *
+fl_registrations_pop_fired(FlFdTable *table)
+{
+    return pop(table, &table->fired);
+}
+
+void
+fl_registrations_free_closed(FlFdTable *table)
+{
+    FlRegistration *reg;
+    /* With a GIL fl_registration_close has freed them. */
+    while (!FL_HAVE_GIL && (reg = pop(table, &table->closed)) != NULL) {
+        drop_event(reg);
+        free(reg);
+    }
 }
 
 /* --- opening, forking and closing the table ------------------------------ */
@@ -518,8 +521,12 @@ fl_fd_table_lock_now(FlFdTable *table)
 }
 
 int
-fl_fd_table_open(FlFdTable *table)
+fl_fd_table_open(FlFdTable **out)
 {
+    FlFdTable *table = malloc(sizeof(*table));
+    if (table == NULL) {
+        return FL_NO_MEMORY;
+    }
     memset(table, 0, offsetof(FlFdTable, events));
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
@@ -531,7 +538,12 @@ fl_fd_table_open(FlFdTable *table)
         code = FL_NO_MEMORY;
         fl_fd_set_close(&table->set);
     }
-    return code;
+    if (code < 0) {
+        free(table);
+        return code;
+    }
+    *out = table;
+    return 0;
 }
 
 int
@@ -559,9 +571,24 @@ fl_fd_table_after_fork_now(FlFdTable *table)
     return 0;
 }
 
+static void
+close_registrations(FlFdTable *table)
+{
+    fl_registrations_free_closed(table);
+    for (int fd = 0; fd < table->fds_size; fd++) {
+        if (table->fds[fd] != NULL) {
+            make_stale(table->fds[fd]); /* the set closes next: no DEL */
+            fl_registration_close(table->fds[fd]);
+        }
+    }
+}
+
 void
 fl_fd_table_close(FlFdTable *table)
 {
+    /* In a forked child, so that closing leaves the parent's set alone. */
+    (void)fl_fd_table_after_fork(table);
+    close_registrations(table);
     fl_fd_table_lock(table);
     if (table->failure_code == 0) {
         fl_fd_set_close(&table->set);
@@ -578,4 +605,5 @@ fl_fd_table_free(FlFdTable *table)
 {
     renew_lock(table);
     uv_mutex_destroy(&table->lock);
+    free(table);
 }

@@ -32,8 +32,12 @@
    parent's, too: to remove an fd there would remove it for the parent.  So a
    registration that is closed earlier makes no system call.
 
-   Errors are negative errnos, or FL_NO_MEMORY.  No function here touches
-   Python. */
+   Errors are negative errnos, or FL_NO_MEMORY.  If the set's fd was closed,
+   failure_code keeps the error: the next iteration and every later run of the
+   loop fail with it.  No function here touches Python.
+
+   Rejected: keeping a clean table for the thread's next loop.  Everything that
+   a loop leaves in it had to be undone. */
 #ifndef FL_CORE_REGISTRATION_H
 #define FL_CORE_REGISTRATION_H
 
@@ -56,7 +60,8 @@ typedef struct FlRegistration FlRegistration;
 /* The registrations of a loop, and the set that contains them. */
 typedef struct {
     FlFdSet set;
-    uv_mutex_t lock; /* see fl_fd_table_lock */
+    FL_ATOMIC uint64_t polls; /* number of polls so far */
+    uv_mutex_t lock;          /* see fl_fd_table_lock */
     FlForkRenewal lock_renewal;
     FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;
@@ -101,27 +106,47 @@ struct FlRegistration {
     bool recheck;    /* fl_registrations_recheck visits it */
 };
 
-/* Open an empty table with its set.  0 or an error code. */
-int fl_fd_table_open(FlFdTable *table);
+/* Open an empty table with its set; *out is set only on success.  0 or an
+   error code. */
+int fl_fd_table_open(FlFdTable **out);
 
-/* Close the set and empty the table.  The caller has closed every
-   registration.  Other threads may still look up fds, and find none.  Does
-   nothing the second time. */
+/* Close the set, and close and free the registrations that are left.  Other
+   threads may still look up fds, and find none.  Does nothing the second time.
+   Any thread, because a GC may close the loop. */
 void fl_fd_table_close(FlFdTable *table);
 
-/* Free the lock of a closed table, of which no thread knows any more. */
+/* Free a closed table, of which no thread knows any more. */
 void fl_fd_table_free(FlFdTable *table);
 
-/* In a forked child: make a set of the child's own.  0 or a negative errno. */
+/* In a forked child: make a set of the child's own.  A run must work there: if
+   a callback forks and the child raises out of the run, asyncio's
+   Runner.close() runs the loop three times more.  0 or a negative errno. */
 int fl_fd_table_after_fork_now(FlFdTable *table);
 
-/* The same; it does nothing unless the process has forked. */
+/* The same if the process has forked.  0 or a negative errno, also where the
+   set's fds were lost earlier. */
 static inline int
 fl_fd_table_after_fork(FlFdTable *table)
 {
     return FL_UNLIKELY(table->forks != fl_forks_count())
                ? fl_fd_table_after_fork_now(table)
-               : 0;
+               : table->failure_code;
+}
+
+/* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
+   event, a wake-up or a signal (negative).  The longest is one day.  It takes
+   events from the set and changes no registration, because it may run without
+   the GIL, which guards them: fl_registrations_collect follows. */
+void fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns);
+
+/* Make a poll return that blocks, or is about to.  Any thread; the caller
+   ensures that the table is not closed meanwhile. */
+static inline void
+fl_fd_table_wake_anythread(FlFdTable *table)
+{
+    if (table->forks == fl_forks_count()) {
+        fl_fd_set_wake_anythread(&table->set);
+    } /* else its parent's set, where nothing waits for this process */
 }
 
 /* Without a GIL: guard the table and its registrations from other threads.
@@ -219,15 +244,12 @@ int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
    may have its file, and would keep it in the set. */
 void fl_registration_close(FlRegistration *reg);
 
-/* Close every registration that is left; the loop is being closed.  Any
-   thread, because a GC may close the loop. */
-void fl_registrations_close_all(FlFdTable *table);
-
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* Process the events that the last poll took from the set.  Returns whether so
-   many were stale that the set should be replaced. */
-bool fl_registrations_collect(FlFdTable *table);
+/* Process the events that the last poll took from the set.  If too many were
+   stale the set is replaced by a new one, which has no stale registrations; if
+   no fd is free for it the old one stays, and its next ones try again. */
+void fl_registrations_collect(FlFdTable *table);
 
 /* The next registration that fired, its events in reg->fired; NULL if there
    are no more. */
@@ -241,10 +263,5 @@ void fl_registrations_free_closed(FlFdTable *table);
    without a system call since the last call.  Also register what a new set had
    no room for. */
 void fl_registrations_recheck(FlFdTable *table);
-
-/* Replace the set by a new one, which has no stale registrations.  If no fd is
-   free for it the old one stays, and its next stale events try again.  No poll
-   may run. */
-void fl_fd_table_replace_set(FlFdTable *table);
 
 #endif

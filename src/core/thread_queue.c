@@ -4,15 +4,15 @@
    thread that has the GIL.  Without one, pushes wait behind a lock until the
    loop's thread next queues something or looks for events.
 
-   1. The wake-up follows the push, and the loop sets poller->sleeping before
+   1. The wake-up follows the push, and the loop sets set.sleeping before
       it looks for entries a last time.  So it either sees the entry or is
       woken.  In any other order it could sleep with an entry queued.
    2. A push flushes what the calling thread's own loop has corked before it
       wakes this loop.  Otherwise the caller could wait for this loop's answer
       while this loop waits for those bytes.
-   3. Without a GIL a push that has seen an open loop may use the poller until
+   3. Without a GIL a push that has seen an open loop may use the table until
       it releases the lock: close_core takes the lock once after it has set
-      `closed`, and closes the poller later.
+      `closed`, and closes the table later.
    4. Without a GIL the ready queue and the timers belong to the thread that
       claimed the loop.  While no thread has, they belong to the one that has
       the lock.  A claim takes the lock once: after that no thread uses them
@@ -21,7 +21,7 @@
 #include "core/thread_queue.h"
 
 #include "core/loop.h"
-#include "core/poller.h"
+#include "core/registration.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -149,7 +149,7 @@ fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
     int code = closed ? -1 : fl_ready_push(ready, entry);
     if (code == 0) {
         atomic_store(&thread_queue->filled, !FL_HAVE_GIL);
-        fl_poller_wake_anythread(loop->poller); /* invariant 1 */
+        fl_fd_table_wake_anythread(loop->table); /* invariant 1 */
     }
     fl_thread_queue_unlock(thread_queue);
     if (closed) {

@@ -15,7 +15,7 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
-#include "core/poller.h"
+#include "core/registration.h"
 #include "core/ready_queue.h"
 #include "core/sender.h"
 #include "loop/add_reader.h"
@@ -54,22 +54,22 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     PyObject *module = PyType_GetModule(base_loop_type(type));
     /* First, so that every loop has one: __del__ of a class may call the
        methods of a loop that is not finished. */
-    FlPoller *poller;
-    int code = module == NULL ? -1 : fl_poller_open(&poller);
+    FlFdTable *table;
+    int code = module == NULL ? -1 : fl_fd_table_open(&table);
     if (code < 0) {
         return module == NULL ? NULL : fl_call_none(fl_raise_errno(code));
     }
     FlLoop *loop = (FlLoop *)type->tp_alloc(type, 0);
     if (loop == NULL) {
-        fl_poller_close(poller);
-        fl_poller_free(poller);
+        fl_fd_table_close(table);
+        fl_fd_table_free(table);
         return NULL;
     }
     /* tp_alloc has zeroed the rest. */
-    loop->poller = poller;
+    loop->table = table;
     Py_INCREF(module);
     loop->state = fl_state_get(module);
-    loop->forks = fl_forks_count();
+    loop->forks = loop->left_forks = fl_forks_count();
     loop->timing.slow_s = 0.1;
     fl_list_init(&loop->transports);
     fl_cork_init(&loop->cork);
@@ -98,7 +98,7 @@ static void
 drop_ready(FlLoop *loop)
 {
     FlReadyQueue *queue = &loop->ready;
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     while (fl_ready_count(queue) > 0) {
         /* Popped before it is dropped: destructors may cancel what is left. */
         fl_fd_table_lock(table);
@@ -171,7 +171,7 @@ close_core(FlLoop *loop)
     }
     /* It frees the registrations that are left, so their owners had to go
        first. */
-    fl_poller_close(loop->poller);
+    fl_fd_table_close(loop->table);
     Py_CLEAR(loop->future_keywords);
     free(loop->scratch);
     loop->scratch = NULL;
@@ -297,7 +297,7 @@ loop_dealloc(FlLoop *loop)
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->handle_pool);
     fl_handle_pool_free(&loop->timer_pool);
-    fl_poller_free(loop->poller);
+    fl_fd_table_free(loop->table);
     if (loop->has_thread_queue) {
         fl_thread_queue_free(&loop->thread_queue);
     }

@@ -119,8 +119,7 @@ end_by_attribute(FlLoop *loop)
     if (!fl_loop_is_running(loop)) {
         return 0;
     }
-    if (fl_fd_table_iterates_here(&loop->poller->table)
-        || !fl_loop_on_own_thread(loop))
+    if (fl_fd_table_iterates_here(loop->table) || !fl_loop_on_own_thread(loop))
     {
         return raise_already_running();
     }
@@ -170,7 +169,7 @@ fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
 FL_INLINE int
 begin_iterations(FlLoop *loop, FlLoop **previous)
 {
-    if (fl_fd_table_iterates_here(&loop->poller->table)) {
+    if (fl_fd_table_iterates_here(loop->table)) {
         return raise_already_running();
     }
     Py_tss_t *running = &loop->state->running;
@@ -182,14 +181,14 @@ begin_iterations(FlLoop *loop, FlLoop **previous)
     if (PyThread_tss_set(running, loop) != 0) {
         loop->cork.thread = NULL;
     }
-    fl_fd_table_begin_iterations(&loop->poller->table);
+    fl_fd_table_begin_iterations(loop->table);
     return 0;
 }
 
 FL_INLINE void
 end_iterations(FlLoop *loop, FlLoop *previous)
 {
-    fl_fd_table_end_iterations(&loop->poller->table);
+    fl_fd_table_end_iterations(loop->table);
     (void)PyThread_tss_set(&loop->state->running, previous);
 }
 

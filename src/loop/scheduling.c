@@ -17,7 +17,7 @@
 #include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/overrides.h"
-#include "core/poller.h"
+#include "core/registration.h"
 #include "core/ready_queue.h"
 #include "core/timers.h"
 #include "py/args.h"
@@ -249,7 +249,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         ((FlHandle *)handle)->threadsafe = true;
         /* The entry is in the ready queue already; this wakes the loop. */
         fl_loop_flush_corked_here(loop->state);
-        fl_poller_wake_anythread(loop->poller);
+        fl_fd_table_wake_anythread(loop->table);
     }
     return handle;
 }

@@ -46,7 +46,7 @@
 /* A user-owned fd: the registration of add_reader, add_writer or a sock_*
    call, with what it refers to. */
 typedef struct {
-    FlRegistration reg; /* first: the poller frees it */
+    FlRegistration reg; /* first: the table frees it */
     FlFdRefs refs;
     PyObject *socket_ref; /* persistent only: weak reference to the socket */
 } FlUserFd;
@@ -82,7 +82,7 @@ is_call(const FlLoop *loop, const PyObject *object)
 static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     const FlRegistration *reg = fl_registration_at(table, fd);
     FlOpenTransport *transport = reg == NULL ? NULL : reg->transport;
@@ -99,7 +99,7 @@ transport_at(const FlLoop *loop, int fd)
 static FlUserFd *
 user_fd_at(const FlLoop *loop, int fd)
 {
-    FlRegistration *reg = fl_registration_at(&loop->poller->table, fd);
+    FlRegistration *reg = fl_registration_at(loop->table, fd);
     return reg != NULL && reg->on_events == on_fd ? (FlUserFd *)reg : NULL;
 }
 
@@ -108,7 +108,7 @@ static FlUserFd *
 user_fd_after(const FlLoop *loop, int fd)
 {
     FlUserFd *user_fd = NULL;
-    while (user_fd == NULL && ++fd < loop->poller->table.fds_size) {
+    while (user_fd == NULL && ++fd < loop->table->fds_size) {
         user_fd = user_fd_at(loop, fd);
     }
     return user_fd;
@@ -118,7 +118,7 @@ bool
 fl_fd_is_used(const FlLoop *loop, int fd)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     bool is_used;
     if (transport != NULL) {
         is_used = transport->kind->has_fd(transport);
@@ -150,7 +150,7 @@ PyObject *
 fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
 {
     *refs = (FlFdRefs){NULL, NULL, NULL};
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     const FlUserFd *user_fd = user_fd_at(loop, fd);
     /* A persistent registration may have no waiter. */
@@ -233,14 +233,14 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
 static int
 user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
 {
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     /* An int that is not an open fd could request a table of any size. */
     if (fd >= table->fds_size && fcntl(fd, F_GETFD) < 0) {
         return -errno;
     }
     FlRegistration user = {.on_events = on_fd}, *reg = NULL;
-    int code = fl_registration_open(&loop->poller->table, fd, sizeof(FlUserFd),
-                                    &user, &reg);
+    int code =
+        fl_registration_open(loop->table, fd, sizeof(FlUserFd), &user, &reg);
     *user_fd = (FlUserFd *)reg;
     return code;
 }
@@ -267,8 +267,7 @@ leave_slot(FlLoop *loop, PyObject *object)
     else if (object != NULL && !loop->closed
              && fl_call_method(object, state->names.cancel, NULL) < 0)
     {
-        if (fl_loop_is_running(loop)
-            || fl_fd_table_iterates_here(&loop->poller->table))
+        if (fl_loop_is_running(loop) || fl_fd_table_iterates_here(loop->table))
         {
             fl_thread_queue_pass_exception_anythread(loop, object);
         }
@@ -303,7 +302,7 @@ bool
 fl_user_fd_drop(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {NULL, NULL, NULL};
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     FlUserFd *user_fd =
         fd < 0 ? user_fd_after(loop, -1) : user_fd_at(loop, fd);
@@ -343,7 +342,7 @@ fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 int
 fl_fd_named_by(FlLoop *loop, const PyObject *object)
 {
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     const FlUserFd *user_fd = user_fd_after(loop, -1);
     while (user_fd != NULL && user_fd->refs.object != object) {
@@ -448,7 +447,7 @@ evict_transport(FlLoop *loop, int fd)
 }
 
 /* The registration of an fd; a new one wants nothing yet.  It takes the lock
-   of the poller's table, and the caller releases it.  A transport whose socket
+   of the loop's table, and the caller releases it.  A transport whose socket
    was closed without its knowledge loses the fd, and a pipe that still has it
    waits with a duplicate; to find that out may run Python.  NULL, without the
    lock, with MemoryError, OSError or RuntimeError: the loop is closed, a
@@ -460,14 +459,14 @@ user_fd_lock(FlLoop *loop, int fd)
     if (evict_transport(loop, fd) < 0) {
         return NULL;
     }
-    fl_fd_table_lock(&loop->poller->table);
+    fl_fd_table_lock(loop->table);
     /* Looked up after evict_transport, which may have run any code. */
     FlUserFd *user_fd = user_fd_at(loop, fd);
     int code = loop->closed      ? FL_CLOSED
                : user_fd == NULL ? user_fd_new(loop, fd, &user_fd)
                                  : 0;
     if (code < 0) {
-        fl_fd_table_unlock(&loop->poller->table);
+        fl_fd_table_unlock(loop->table);
         (void)fl_raise_errno(code);
         return NULL;
     }
@@ -479,11 +478,11 @@ user_fd_lock(FlLoop *loop, int fd)
 static void
 remove_call(FlLoop *loop, int fd, int event)
 {
-    fl_fd_table_lock(&loop->poller->table);
+    fl_fd_table_lock(loop->table);
     FlUserFd *user_fd = user_fd_at(loop, fd);
     bool removes =
         user_fd != NULL && is_call(loop, *refs_slot(&user_fd->refs, event));
-    fl_fd_table_unlock(&loop->poller->table);
+    fl_fd_table_unlock(loop->table);
     if (removes) {
         (void)fl_fd_remove(loop, fd, event, NULL);
     }
@@ -516,7 +515,7 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
     if (code > 0 || (code == 0 && names)) {
         user_fd->refs.object = Py_XNewRef(object); /* fl_fd_named_by */
     }
-    fl_fd_table_unlock(&loop->poller->table);
+    fl_fd_table_unlock(loop->table);
     drop_refs(loop, &left);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
@@ -552,7 +551,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 {
     PyObject *removed = NULL;
     FlFdRefs refs = {NULL, NULL, NULL};
-    FlFdTable *table = &loop->poller->table;
+    FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     FlUserFd *user_fd = loop->closed ? NULL : user_fd_at(loop, fd);
     PyObject **slot =
@@ -633,7 +632,7 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
     PyObject *weakref = PyWeakref_NewRef(sock, NULL);
     FlUserFd *user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
     if (user_fd != NULL) {
-        fl_fd_table_unlock(&loop->poller->table); /* the GIL suffices here */
+        fl_fd_table_unlock(loop->table); /* the GIL suffices here */
         if (!user_fd->reg.persistent && user_fd_wanted(user_fd) != 0) {
             user_fd = NULL;
         }

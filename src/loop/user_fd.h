@@ -3,8 +3,8 @@
    An FlUserFd is the registration of an fd together with the application's
    callbacks.  user_fd.c says what happens when the fd is closed or reused.
 
-   Threads: any, while it holds the GIL; without a GIL the lock of the poller's
-   table guards each FlUserFd.  Ownership: the poller's table owns each
+   Threads: any, while it holds the GIL; without a GIL the lock of the loop's
+   table guards each FlUserFd.  Ownership: the loop's table owns each
    FlUserFd, which owns its callbacks.  Failures: -1 or NULL with an exception
    set, unless a function says otherwise. */
 #ifndef FL_LOOP_USER_FD_H

@@ -36,7 +36,7 @@
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
-#include "core/poller.h"
+#include "core/registration.h"
 #include "core/report.h"
 #include "loop/add_reader.h"
 #include "loop/user_fd.h"
@@ -362,7 +362,7 @@ next_limit(Listener *self)
     /* True if the last event reached the limit, in the poll before this
        one. */
     bool still_busy = self->limit_poll != 0
-                      && self->limit_poll + 1 == self->loop->poller->polls;
+                      && self->limit_poll + 1 == self->loop->table->polls;
     if (!still_busy) {
         self->accept_limit = 1;
     }
@@ -392,7 +392,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool would_block = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
-    self->limit_poll = code == 0 ? self->loop->poller->polls : 0;
+    self->limit_poll = code == 0 ? self->loop->table->polls : 0;
     self->limit_ns = self->loop->polls.last_ns;
     if (open_all(self, accepted, count) < 0) {
         return NULL;

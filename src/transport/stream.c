@@ -265,8 +265,8 @@ open_registration(FlStream *self, int fd)
         .on_events = on_events,
     };
     FlRegistration *reg;
-    int code = fl_registration_open(&self->loop->poller->table, fd,
-                                    sizeof(user), &user, &reg);
+    int code =
+        fl_registration_open(self->loop->table, fd, sizeof(user), &user, &reg);
     if (code == 0) {
         self->reg = reg;
     }
@@ -294,7 +294,7 @@ fl_stream_unregister(FlStream *self, bool closes_duplicate)
 int
 fl_stream_register_duplicate(FlStream *self, int fd)
 {
-    int duplicate = fl_fd_move_from_registered(&self->loop->poller->table,
+    int duplicate = fl_fd_move_from_registered(self->loop->table,
                                                fcntl(fd, F_DUPFD_CLOEXEC, 0));
     if (duplicate < 0) {
         return -errno;

@@ -44,7 +44,6 @@
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/metrics.h"
-#include "core/poller.h"
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
@@ -120,7 +119,7 @@ disown_pipe(FlStream *self)
 static bool
 is_anothers_fd(FlStream *self)
 {
-    FlFdTable *table = &self->loop->poller->table;
+    FlFdTable *table = self->loop->table;
     int fd = self->fd;
     if (!self->kind->shares_fd || fd < 0) {
         return false;
@@ -372,7 +371,7 @@ fl_stream_call_connection_lost(FlStream *self)
     /* Owned, because the call clears self->loop. */
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
     /* Only the loop's thread calls the protocol, and it may be polling. */
-    bool elsewhere = fl_fd_table_iterates_elsewhere(&loop->poller->table);
+    bool elsewhere = fl_fd_table_iterates_elsewhere(loop->table);
     bool ends;
     Py_BEGIN_CRITICAL_SECTION(self);
     /* If another thread's write has failed meanwhile, or has left bytes, then

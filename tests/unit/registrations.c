@@ -9,8 +9,8 @@
 static FlRegistration *
 fired(FlFdTable *table)
 {
-    table->event_count = fl_fd_set_wait(&table->set, table->events, 0);
-    (void)fl_registrations_collect(table);
+    fl_fd_table_poll(table, 0);
+    fl_registrations_collect(table);
     return fl_registrations_pop_fired(table);
 }
 
@@ -61,17 +61,16 @@ use_once(FlFdTable *table)
 int
 use_from(uint32_t first, int count)
 {
-    static FlFdTable table;
+    FlFdTable *table;
     if (fl_fd_table_open(&table) < 0) {
         return __LINE__;
     }
-    table.last_generation = first;
+    table->last_generation = first;
     int line = 0;
     for (int at = 0; at < count && line == 0; at++) {
-        line = use_once(&table);
+        line = use_once(table);
     }
-    fl_registrations_close_all(&table);
-    fl_fd_table_close(&table);
-    fl_fd_table_free(&table);
+    fl_fd_table_close(table);
+    fl_fd_table_free(table);
     return line;
 }
