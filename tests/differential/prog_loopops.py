@@ -155,7 +155,7 @@ class LoopOps:
         """Have a second loop, in another thread, call the first.
 
         Not in a program that closes fds by hand: one closed twice may be the
-        second loop's, and libuv aborts then.
+        second loop's, which then ends or sleeps for ever.
         """
         if self.loose:
             return

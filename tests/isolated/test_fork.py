@@ -37,7 +37,6 @@ FLAGS = ("-W", "ignore::DeprecationWarning")
 
 
 PROGRAMS = {
-    # libuv notes a wake-up that is on its way; the child must forget it.
     "a_wake_up_on_its_way_at_the_fork": """
 loop = new_loop()
 sys.setswitchinterval(60)  # the thread keeps the GIL while it spins

@@ -1,7 +1,6 @@
 """Connections whose descriptors were closed behind the loop's back.
 
-libuv ends a process whose descriptors the system refuses, and a stale event
-can keep a loop busy for ever, hence interpreters of their own.
+A stale event can keep a loop busy for ever, hence interpreters of their own.
 """
 
 from __future__ import annotations
