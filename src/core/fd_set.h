@@ -1,5 +1,9 @@
 /* A set of fds that other code may close, and how another thread wakes the
-   one that waits for it: an epoll instance of our own with an eventfd.
+   one that waits for it.  Two kinds:
+
+   fd_set_epoll.c  Linux: an epoll instance of our own with an eventfd.
+   fd_set_uv.c     everywhere: a uv_loop_t.  Where there is no epoll it is the
+                   one kind; on Linux FASTLOOP_POLLER=libuv chooses it.
 
    Each registration carries a tag, which the caller compares, so it recognizes
    events of a file that the fd referred to earlier; and what the system
@@ -13,23 +17,29 @@
    socket, would wait for ever.  A Unix or UDP socket would also report an edge
    each time its peer reads, which wakes the loop for nothing.
 
+   What libuv's kind cannot do, because libuv knows a file by its fd alone:
+   - If other code closes an fd whose file lives on in a duplicate, it reports
+     that file's events under the fd, or spins.
+   - It aborts if another thread closes an fd while it is being registered, if
+     its own fds were closed and if none are left for the process's first loop.
+   - If a child closes what it inherited and opens others under the numbers of
+     libuv's fds, it closes those with the loop.
+   - It waits whole milliseconds.
+
    Threads: any thread may call, also while another one waits for the set.
    Ownership: the caller owns the FlFdSet and closes it; the set owns its own
    fds and none of those registered in it.  Errors are negative errnos. */
 #ifndef FL_CORE_FD_SET_H
 #define FL_CORE_FD_SET_H
 
+#include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define FL_READABLE 1
 #define FL_WRITABLE 2
-
-typedef struct {
-    int fd;              /* what waits; -1: closed */
-    int wake_fd;         /* through which other threads wake it */
-    atomic_int sleeping; /* a wait runs that may block, or is about to */
-} FlFdSet;
 
 /* The most events that one call takes. */
 #define FL_FD_SET_EVENTS 1024
@@ -38,21 +48,6 @@ typedef struct {
     uint64_t tag;
     int events; /* FL_READABLE | FL_WRITABLE */
 } FlFdEvent;
-
-/* Open an empty set.  After a failure there is nothing to close. */
-int fl_fd_set_open(FlFdSet *set);
-void fl_fd_set_close(FlFdSet *set);
-
-/* In a forked child: replace the set shared with the parent by an empty one,
-   under the same fds.  The parent's set stays as it is.  -EBADF: the child has
-   closed the fds, which may belong to the application by now.  After a failure
-   the set is not used any more, and not closed either. */
-int fl_fd_set_after_fork(FlFdSet *set);
-
-/* Put an empty set in this one's place, under the same fd.  `old` is then the
-   previous set, which the caller closes.  On failure the set stays as it is
-   and there is nothing to close. */
-int fl_fd_set_replace(FlFdSet *set, FlFdSet *old);
 
 /* FL_FD_ADD registers an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
    this fd is already registered for the same file.
@@ -64,15 +59,91 @@ typedef enum {
     FL_FD_ADD,
     FL_FD_CHANGE
 } FlFdControl;
-int fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
-                      uint64_t tag);
+
+typedef struct FlFdSet FlFdSet;
+
+/* What a kind does; the functions below say how. */
+typedef struct {
+    int (*open)(FlFdSet *set);
+    void (*close)(FlFdSet *set);
+    int (*control)(FlFdSet *set, FlFdControl control, int fd, int interest,
+                   uint64_t tag);
+    int (*wait)(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
+    void (*wake_anythread)(FlFdSet *set);
+    int (*after_fork)(FlFdSet *set);
+    int (*replace)(FlFdSet *set, FlFdSet *old); /* NULL: it fails */
+} FlFdSetKind;
+
+struct FlFdSet {
+    const FlFdSetKind *kind;
+    int fd;              /* what waits */
+    int wake_fd;         /* of epoll: through which other threads wake it */
+    struct FlUvSet *uv;  /* of libuv */
+    atomic_int sleeping; /* a wait runs that may block, or is about to */
+};
+
+extern const FlFdSetKind fl_fd_set_epoll, fl_fd_set_uv;
+
+/* Open an empty set, of libuv's kind if there is no other or `portable`.
+   After a failure there is nothing to close. */
+static inline int
+fl_fd_set_open(FlFdSet *set, bool portable)
+{
+    set->kind = &fl_fd_set_uv;
+#ifdef __linux__
+    if (!portable) {
+        set->kind = &fl_fd_set_epoll;
+    }
+#endif
+    set->sleeping = 0;
+    return set->kind->open(set);
+}
+
+static inline void
+fl_fd_set_close(FlFdSet *set)
+{
+    set->kind->close(set);
+}
+
+/* In a forked child: replace the set shared with the parent by an empty one,
+   which the parent's does not notice.  -EBADF: the child has closed the fds,
+   which may belong to the application by now.  After a failure the set is not
+   used any more, and not closed either. */
+static inline int
+fl_fd_set_after_fork(FlFdSet *set)
+{
+    /* The threads that were about to wake it do not exist here. */
+    set->sleeping = 0;
+    return set->kind->after_fork(set);
+}
+
+/* Put an empty set in this one's place, under the same fd.  `old` is then the
+   previous set, which the caller closes.  On failure the set stays as it is
+   and there is nothing to close. */
+static inline int
+fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
+{
+    return set->kind->replace == NULL ? -ENOTSUP
+                                      : set->kind->replace(set, old);
+}
+
+static inline int
+fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
+                  uint64_t tag)
+{
+    return set->kind->control(set, control, fd, interest, tag);
+}
 
 /* Wait for events, at most timeout_ns (0: not at all; negative: without a
    limit), and take them into an array of FL_FD_SET_EVENTS.  Returns how many:
    0 also after a wake-up.
    -EBADF or -EINVAL: the set's own fd was closed.  -EINTR: a signal came
    first; nothing was taken. */
-int fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
+static inline int
+fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
+{
+    return set->kind->wait(set, events, timeout_ns);
+}
 
 /* Prepare a wait that may block, before the caller looks at its queues: a
    thread that pushes later sees this and wakes it. */
@@ -89,14 +160,12 @@ fl_fd_set_end_wait(FlFdSet *set)
     atomic_store(&set->sleeping, 0);
 }
 
-void fl_fd_set_wake_now(FlFdSet *set);
-
 /* Make a wait return, if one runs that may block, or is about to. */
 static inline void
 fl_fd_set_wake_anythread(FlFdSet *set)
 {
     if (atomic_load(&set->sleeping) && atomic_exchange(&set->sleeping, 0)) {
-        fl_fd_set_wake_now(set);
+        set->kind->wake_anythread(set);
     }
 }
 

@@ -521,7 +521,7 @@ fl_fd_table_lock_now(FlFdTable *table)
 }
 
 int
-fl_fd_table_open(FlFdTable **out)
+fl_fd_table_open(FlFdTable **out, bool portable)
 {
     FlFdTable *table = malloc(sizeof(*table));
     if (table == NULL) {
@@ -533,7 +533,7 @@ fl_fd_table_open(FlFdTable **out)
     table->forks = fl_forks_count();
     table->forks_seen = fl_forks_seen();
     fl_fork_renewal_init(&table->lock_renewal);
-    int code = fl_fd_set_open(&table->set);
+    int code = fl_fd_set_open(&table->set, portable);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {
         code = FL_NO_MEMORY;
         fl_fd_set_close(&table->set);

@@ -106,9 +106,9 @@ struct FlRegistration {
     bool recheck;    /* fl_registrations_recheck visits it */
 };
 
-/* Open an empty table with its set; *out is set only on success.  0 or an
-   error code. */
-int fl_fd_table_open(FlFdTable **out);
+/* Open an empty table with its set, which may have to be `portable` (see
+   fd_set.h); *out is set only on success.  0 or an error code. */
+int fl_fd_table_open(FlFdTable **out, bool portable);
 
 /* Close the set, and close and free the registrations that are left.  Other
    threads may still look up fds, and find none.  Does nothing the second time.
@@ -235,8 +235,8 @@ FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
 int fl_registration_want(FlRegistration *reg, int wanted);
 
 /* The same; an event in `renewed` counts as added also if it is wanted
-   already.  1: the other wanted events were of another file, and are given up.
-   kqueue does not tell, and reports them of the present file. */
+   already.  1: the other wanted events were of another file, and are given
+   up. */
 int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
 
 /* Take the fd out of the set, drop the queued event, and free the

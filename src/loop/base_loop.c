@@ -30,6 +30,7 @@
 #include "py/state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* --- creation ------------------------------------------------------------ */
 
@@ -47,6 +48,27 @@ base_loop_type(PyTypeObject *type)
     return type;
 }
 
+/* Open what the loop waits with, as FASTLOOP_POLLER has it.  NULL with an
+   exception. */
+static FlFdTable *
+open_table(void)
+{
+    const char *wanted = getenv("FASTLOOP_POLLER");
+    if (wanted != NULL && *wanted != 0 && strcmp(wanted, "libuv") != 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "FASTLOOP_POLLER is '%s', and may only be 'libuv'",
+                     wanted);
+        return NULL;
+    }
+    FlFdTable *table;
+    int code = fl_fd_table_open(&table, wanted != NULL && *wanted != 0);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
+        return NULL;
+    }
+    return table;
+}
+
 static PyObject *
 loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
          PyObject *Py_UNUSED(kwargs))
@@ -54,10 +76,9 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     PyObject *module = PyType_GetModule(base_loop_type(type));
     /* First, so that every loop has one: __del__ of a class may call the
        methods of a loop that is not finished. */
-    FlFdTable *table;
-    int code = module == NULL ? -1 : fl_fd_table_open(&table);
-    if (code < 0) {
-        return module == NULL ? NULL : fl_call_none(fl_raise_errno(code));
+    FlFdTable *table = module == NULL ? NULL : open_table();
+    if (table == NULL) {
+        return NULL;
     }
     FlLoop *loop = (FlLoop *)type->tp_alloc(type, 0);
     if (loop == NULL) {

@@ -1,4 +1,4 @@
-"""The environment variables for metrics, their socket and the watchdog."""
+"""The environment variables for metrics, their socket, watchdog, poller."""
 
 import re
 
@@ -81,3 +81,25 @@ def test_a_socket_that_fails_is_a_warning(tell, tmp_path):
     on, made, _, (warning,) = tell(**{SOCKET: path})
     assert on and not made
     assert warning.startswith(f"{SOCKET}={path}: ")
+
+
+def test_the_poller_may_be_libuvs_and_no_other(fast_script):
+    fast_script("""
+def files_of_a_loop():
+    loop = new_loop()
+    loop.run_until_complete(asyncio.sleep(0.001))
+    files = os.listdir("/dev/fd")
+    loop.close()
+    return len(files)
+
+os.environ["FASTLOOP_POLLER"] = ""
+ours = files_of_a_loop()
+os.environ["FASTLOOP_POLLER"] = "libuv"
+assert files_of_a_loop() > ours or sys.platform != "linux"
+os.environ["FASTLOOP_POLLER"] = "kqueue"
+try:
+    new_loop()
+except ValueError as exc:
+    said = str(exc)
+assert said == "FASTLOOP_POLLER is 'kqueue', and may only be 'libuv'"
+""")

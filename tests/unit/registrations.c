@@ -62,7 +62,7 @@ int
 use_from(uint32_t first, int count)
 {
     FlFdTable *table;
-    if (fl_fd_table_open(&table) < 0) {
+    if (fl_fd_table_open(&table, false) < 0) {
         return __LINE__;
     }
     table->last_generation = first;

@@ -1,4 +1,4 @@
-/* A set of fds and an eventfd: see fd_set.h.
+/* A set of fds made of an epoll instance and an eventfd: see fd_set.h.
 
    1. Another thread wakes the set through an eventfd, which is edge-triggered:
       each write is reported once, and nobody reads it.  (Its count would be
@@ -7,6 +7,7 @@
       registration's owner would close it.
    2. The set's fds stay the same when the set is replaced.  A new one could be
       an fd that the application has closed, and may close again. */
+#ifdef __linux__
 #include "core/fd_set.h"
 
 #include "base/clock.h"
@@ -27,8 +28,8 @@
    half is no fd. */
 #define WAKE_TAG UINT64_MAX
 
-void
-fl_fd_set_close(FlFdSet *set)
+static void
+close_epoll(FlFdSet *set)
 {
     if (set->fd >= 0) {
         (void)close(set->fd);
@@ -49,22 +50,21 @@ add_wake_fd(const FlFdSet *set)
                                                                        : 0;
 }
 
-int
-fl_fd_set_open(FlFdSet *set)
+static int
+open_epoll(FlFdSet *set)
 {
-    set->sleeping = 0;
     set->fd = epoll_create1(EPOLL_CLOEXEC);
     set->wake_fd = set->fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int code = set->wake_fd < 0 ? -errno : add_wake_fd(set);
     if (code < 0) {
-        fl_fd_set_close(set);
+        close_epoll(set);
     }
     return code;
 }
 
-int
-fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
-                  uint64_t tag)
+static int
+control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
+              uint64_t tag)
 {
     struct epoll_event event = {.data.u64 = tag};
     event.events = (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
@@ -110,8 +110,8 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
     return count;
 }
 
-int
-fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
+static int
+wait_epoll(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 {
     struct epoll_event ready[FL_FD_SET_EVENTS];
     int count = timeout_ns > 0 ? wait_ns(set->fd, ready, timeout_ns)
@@ -136,8 +136,8 @@ fl_fd_set_wait(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 
 /* It cannot fail usefully: if other code has closed the eventfd, no thread
    wakes the loop any more, as in asyncio. */
-void
-fl_fd_set_wake_now(FlFdSet *set)
+static void
+wake_epoll(FlFdSet *set)
 {
     (void)eventfd_write(set->wake_fd, 1);
 }
@@ -156,14 +156,12 @@ put(int made, int fd)
     return code;
 }
 
-int
-fl_fd_set_after_fork(FlFdSet *set)
+static int
+after_fork_epoll(FlFdSet *set)
 {
     if (add_wake_fd(set) != -EEXIST) {
         return -EBADF;
     }
-    /* The threads that were about to wake it do not exist here. */
-    set->sleeping = 0;
     /* Closed first: the process may be at its limit of open files. */
     (void)close(set->wake_fd);
     int code = put(epoll_create1(EPOLL_CLOEXEC), set->fd);
@@ -173,16 +171,18 @@ fl_fd_set_after_fork(FlFdSet *set)
     return code < 0 ? code : add_wake_fd(set);
 }
 
-int
-fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
+static int
+replace_epoll(FlFdSet *set, FlFdSet *old)
 {
     /* Kept open, because registrations are removed from it one by one: that
        shows which fds still refer to the file they were registered for. */
-    *old = (FlFdSet){.fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0), .wake_fd = -1};
+    old->kind = set->kind;
+    old->wake_fd = -1;
+    old->fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0);
     int code =
         old->fd < 0 ? -errno : put(epoll_create1(EPOLL_CLOEXEC), set->fd);
     if (code < 0) {
-        fl_fd_set_close(old);
+        close_epoll(old);
         return code;
     }
     code = add_wake_fd(set);
@@ -191,3 +191,14 @@ fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
     }
     return code;
 }
+
+const FlFdSetKind fl_fd_set_epoll = {
+    .open = open_epoll,
+    .close = close_epoll,
+    .control = control_epoll,
+    .wait = wait_epoll,
+    .wake_anythread = wake_epoll,
+    .after_fork = after_fork_epoll,
+    .replace = replace_epoll,
+};
+#endif
