@@ -298,6 +298,13 @@ stage(
 )
 sanitize("asan-programs", "the corpus, ASan+UBSan", CORPUS)
 stage(
+    "libuv",
+    "our tests, waiting by libuv",
+    f"{PYTEST} tests/unit tests/behaviour tests/isolated {NOT_SLOW} "
+    f"{NOT_ASYNCIO}",
+    FASTLOOP_POLLER="libuv",
+)
+stage(
     "counts",
     "instructions of 15 operations",
     "python tests/counts/count.py",
@@ -496,6 +503,32 @@ stage(
     needs="",
     part="publish",
 )
+for name, about, command in (
+    (
+        "conf",
+        "CPython's test_asyncio",
+        "python tests/conformance/run.py --name libuv "
+        f"--junitxml {LOGS}/libuv-conf.xml",
+    ),
+    (
+        "interop",
+        "the real programs",
+        f"{PYTEST} tests/interop {NOT_ASYNCIO}",
+    ),
+    (
+        "programs",
+        "5,000 programs",
+        f"{PROGRAMS} --from mixed --programs 5000 --seed today",
+    ),
+):
+    stage(
+        f"libuv-{name}",
+        f"{about}, libuv",
+        command,
+        needs="test interop",
+        part="platforms",
+        FASTLOOP_POLLER="libuv",
+    )
 stage(
     "i386",
     "32 bits",

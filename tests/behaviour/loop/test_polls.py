@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builds import ON_LIBUV
 
 import fastloop
 
@@ -75,6 +76,7 @@ def epoll_calls(program, log):
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.skipif(ON_LIBUV, reason="it is a poll() and an epoll_wait()")
 @pytest.mark.parametrize(
     "program, iterations", [(SLEEPER, 2 * SLEEPS), (READER, MESSAGES)]
 )
