@@ -136,7 +136,7 @@ on_ready(SocketCall *self, PyObject *Py_UNUSED(args),
 /* Make the future and register for the fd.  0, or -1 with an exception set;
    the call must be released in either case. */
 static int
-wait(SocketCall *self)
+wait_ready(SocketCall *self)
 {
     const FlAttempt *attempt = &self->attempt;
     PyObject *sock = attempt->sock;
@@ -313,7 +313,7 @@ displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(ignored))
 static PyObject *
 call_await(SocketCall *self)
 {
-    if (wait(self) < 0) {
+    if (wait_ready(self) < 0) {
         return NULL;
     }
     if (self->future == NULL) { /* the socket's fileno() has closed it */

@@ -267,7 +267,8 @@ fl_tls_fatal(FlTls *self, const char *message)
 /* Encrypt; *taken_bytes of the data are records then, fewer than all if the
    peer must send first.  0, or -1 with an exception. */
 static int
-encrypt(FlTls *self, const char *data, size_t size_bytes, size_t *taken_bytes)
+encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
+              size_t *taken_bytes)
 {
     FlTlsEngine *engine = &self->engine;
     *taken_bytes = 0;
@@ -321,7 +322,7 @@ fl_tls_write_backlog(FlTls *self)
            clear the backlog. */
         PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
         size_t taken;
-        int code = encrypt(self, data.iov_base, data.iov_len, &taken);
+        int code = encrypt_bytes(self, data.iov_base, data.iov_len, &taken);
         /* Another head: the backlog was cleared (nested writes append). */
         if (fl_write_queue_head(backlog) == head) {
             fl_write_queue_consume(backlog, taken);
@@ -349,7 +350,8 @@ write_bytes(FlTls *self, PyObject *bytes)
     size_t size = (size_t)PyBytes_GET_SIZE(bytes), taken = 0;
     PyObject *exc = NULL;
     if (encrypt_now
-        && encrypt(self, PyBytes_AS_STRING(bytes), size, &taken) < 0) {
+        && encrypt_bytes(self, PyBytes_AS_STRING(bytes), size, &taken) < 0)
+    {
         exc = PyErr_GetRaisedException();
     }
     int code = 0;
