@@ -5,17 +5,11 @@ An os.close() too many may hit them, and so does an os.closerange().
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from builds import ON_LIBUV
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="looks for descriptors of epoll"
-)
-
-libuvs_pipe = pytest.mark.skipif(
-    ON_LIBUV, reason="libuv's pipe for signals stays open"
+    ON_LIBUV, reason="libuv goes by the numbers of its fds, and aborts"
 )
 
 BEFORE = """
@@ -73,7 +67,6 @@ os._exit(0)
 """)
 
 
-@pytest.mark.skipif(ON_LIBUV, reason="libuv goes by the numbers of its fds")
 @pytest.mark.parametrize(
     "use", ["loop.close()", "run_and_close(loop)", "loop.remove_reader(100)"]
 )
@@ -141,7 +134,6 @@ os._exit(0)
 """)
 
 
-@libuvs_pipe
 def test_the_first_loop_of_a_process_leaves_no_descriptor(script):
     script("""
 before = opened()
@@ -150,7 +142,6 @@ assert opened() == before
 """)
 
 
-@libuvs_pipe
 def test_a_daemons_child_keeps_its_logs(script):
     """A loop ran before the daemon closed all fds and opened its logs."""
     script("""
