@@ -6,7 +6,7 @@
    and a state:
 
      EMPTY    nothing is corked: whoever has the GIL corks the first write
-     HELD     whoever has the GIL
+     HELD     whoever has the GIL, also while a flush goes on
      OFFERED  whoever takes them first: the callback may go on for long
      TAKEN    fl_cork_send_ahead, in a thread that needs no GIL
 

@@ -240,8 +240,8 @@ send_corked(FlList *link)
     else {
         fl_stream_wait_for_kernel(self);
     }
-    fl_cork_take(loop); /* Python that ran may have corked others */
     Py_DECREF(self);
+    fl_cork_take(loop); /* Python that ran may have corked others */
 }
 
 void
