@@ -4,11 +4,11 @@
     sweep.py --only NAME:SKIP:COUNT:ERRNO SCENARIO
 
 A scenario (scenarios.py) runs once to count what the extension calls, then
-once for each of those calls with that one failing, by each errno it may give.  Every run is a fork of this process, which is warm, so there are
-hundreds a second.  A run must end by itself, with its result or an exception
-or a report; then the loop works still, and closes, and there are no more
-descriptors and no more of fastloop's objects than after a run in which
-nothing fails.  Errors that are reported are the call's own, or the reset that
+once for each of those calls with that one failing, by each errno it may give.
+Every run is a fork of this process, which is warm, so there are hundreds a
+second.  A run must end by itself, with its result or an exception or a report;
+then the loop works still, and closes, and there are no more descriptors and no
+more of fastloop's objects than after a run in which nothing fails.  Errors that are reported are the call's own, or the reset that
 follows of it, and what a system may answer at any time is not noticed at all
 (`--harmless`: those answers alone).
 

@@ -12,7 +12,6 @@ from datagram_helpers import endpoint, plain
 from loop_helpers import idle_cpu
 from net_helpers import Recorder, fill_socket, iterations
 
-
 no_duplicates = pytest.mark.skipif(
     ON_LIBUV, reason="libuv reports a closed fd whose file a duplicate keeps"
 )
