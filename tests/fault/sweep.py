@@ -8,9 +8,10 @@ once for each of those calls with that one failing, by each errno it may give.
 Every run is a fork of this process, which is warm, so there are hundreds a
 second.  A run must end by itself, with its result or an exception or a report;
 then the loop works still, and closes, and there are no more descriptors and no
-more of fastloop's objects than after a run in which nothing fails.  Errors that are reported are the call's own, or the reset that
-follows of it, and what a system may answer at any time is not noticed at all
-(`--harmless`: those answers alone).
+more of fastloop's objects than after a run in which nothing fails.  Errors
+that are reported are the call's own, or the reset that follows of it, and what
+a system may answer at any time is not noticed at all (`--harmless`: those
+answers alone).
 
 Kinds: `system` (system calls), `memory` (malloc and its like),
 `python` (functions of CPython that the extension calls raise MemoryError),
