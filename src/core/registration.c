@@ -9,8 +9,8 @@
       duplicate, or another process, has the file open.  So we remove ours
       while the fd is open, at each close.  Other code closes fds too: then
       events become stale when a call for the fd fails.  So every MOST_REPEATS
-      events one EPOLL_CTL_MOD checks that the fd still refers to the
-      registered file.  After MOST_STALE stale events the set is replaced,
+      events one FL_FD_CHANGE checks that the fd still refers to the registered
+      file.  After MOST_STALE stale events the set is replaced,
       which is the only way to stop them.
    3. An fd has one registration.  What the set contains under the fd for its
       present file is that one's, or stale.  So it may be removed, also if

@@ -62,7 +62,7 @@ in_daemon_thread(FlState *state)
                : fl_call_truth(state->helpers, state->names.in_daemon_thread);
 }
 
-/* Decide whether this run corks writes: stream_write.c, invariant 2.  0 or
+/* Decide whether this run corks writes: stream_send.c, invariant 2.  0 or
    -1. */
 static int
 begin_corking(FlLoop *loop)

@@ -4,7 +4,7 @@
       reuse it for another file, while a callback is registered.  So each added
       callback registers the fd with the system again, and does not trust what
       was registered before, except for a persistent registration, which is
-      rechecked.  If epoll then knows the fd as another file, the callback of
+      rechecked.  If the set then knows the fd as another file, the callback of
       the other direction is removed.  If a transport acquires the fd, the
       callbacks left on it are removed, and a transport whose fd it was is
       evicted; otherwise they would get, or close, another file.

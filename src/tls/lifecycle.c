@@ -13,13 +13,13 @@
       alone.  CancelledError and KeyboardInterrupt stay raised and propagate
       into the raw transport, as in asyncio.
    5. After the handshake of start_tls() nothing is delivered until the
-      application has called a method of the new transport, or for
-      FL_TLS_HOLD_ITERATIONS.  Until the task that awaits start_tls() has
-      resumed, the application has only the old transport: a protocol that
-      replied would write plain text to it.  The resume_writing of a protocol
-      that was paused before start_tls waits too.  asyncio does not wait.
-      What was held is delivered by run_deferred, and its end, EOF or
-      close_notify, in the iteration after: a task that the data wakes can
+      application has called a method of the new transport, or for three
+      iterations (FL_TLS_HOLD_ITERATIONS).  Until the task that awaits
+      start_tls() has resumed, the application has only the old transport: a
+      protocol that replied would write plain text to it.  The resume_writing
+      of a protocol that was paused before start_tls waits too.  asyncio does
+      not wait.  What was held is delivered by run_deferred, and its end, EOF
+      or close_notify, in the iteration after: a task that the data wakes can
       still answer.
    6. Handling a key update costs hundreds of times as much CPU as decrypting
       as many bytes of data.  A peer whose records are mostly not data is

@@ -2,7 +2,7 @@
    Pipes and datagram transports share the operations and the opening.
 
    The work of an open stream is done in stream_read.c, stream_write.c,
-   stream_close.c and extra_info.c.
+   stream_send.c, stream_close.c and extra_info.c.
 
    1. After the loop is closed, close(), abort() and resume_reading() of a
       stream that was open change its state and raise RuntimeError('Event loop
