@@ -4,10 +4,10 @@
    callback returns, if that is an event (data_received), or else until the
    iteration ends.  So an HTTP header and its body leave by one system call.
    Sends in a row wake a peer that sleeps on another CPU once; a wake-up costs
-   more than the rest of a send.  Bytes that wait for more than a millisecond
-   are overdue (sender.h): they leave when the running callback returns, or at
-   its next write, and then that callback corks no more.  If it does neither,
-   the sender's thread sends them.  Whether a write is corked does not depend
+   more than the rest of a send.  Bytes that the sender's thread finds twice
+   are overdue (sender.c): they leave when the running callback returns, or at
+   its next write, and after that write the callback corks no more.  If it does
+   neither, the thread sends them.  Whether a write is corked does not depend
    on what earlier callbacks did.
 
    1. loop->cork.streams has the corked streams in the order of their first
@@ -23,8 +23,9 @@
       bytes.  Not in a forked child of the loop's process, which may end by
       os._exit, nor in a daemon thread, which the end of the interpreter stops
       anywhere, nor in a loop that runs inside another loop's callback, which
-      may write to either's streams.  The kernel has refused no byte of a
-      corked queue.
+      may write to either's streams.  A queue that waits for the kernel is not
+      corked.  If the kernel refuses bytes of the sender's thread, the queue
+      stays corked, and the flush sends them or waits.
    3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
       inspects the stream flushes first.
    4. A flush only sends: it calls no protocol and ends no stream.  What waits
@@ -155,7 +156,8 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
         return false;
     }
     fl_cork_take(loop);
-    /* Now, as the sender looks no more at what is overdue and was sent. */
+    /* Cork no more: the sender looks no more at overdue bytes that it has
+       sent, so it would not see what is added to them. */
     if (FL_UNLIKELY(fl_cork_is_overdue(&loop->cork))) {
         loop->cork.writer = NULL;
         return false;

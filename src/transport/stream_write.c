@@ -23,8 +23,8 @@
 
 #define NO_BUFFER "memoryview: a bytes-like object is required, not '%.200s'"
 
-/* The usual write: cork bytes as the first of this callback.  Does nothing if
-   it returns false. */
+/* The usual write: cork a bytes object as the first write since a flush.
+   Returns false, having done nothing, for every other write. */
 static inline bool
 cork_first(FlStream *self, PyObject *data)
 {

@@ -7,7 +7,9 @@
    Functions that add make a reference of their own; they return 0, or -1
    with MemoryError set and the queue unchanged.
 
-   Threads: the owner's.  The queue has no lock of its own. */
+   Threads: the owner's.  The queue has no lock of its own.  Of a corked queue
+   fl_write_queue_fill_iovec and fl_write_queue_note_sent also run in the
+   thread that has taken it (core/cork.h). */
 #ifndef FL_TRANSPORT_WRITE_QUEUE_H
 #define FL_TRANSPORT_WRITE_QUEUE_H
 
@@ -98,7 +100,7 @@ fl_write_queue_only(const FlWriteQueue *write_queue)
                : NULL;
 }
 
-/* That item was sent. */
+/* The item of fl_write_queue_only was sent. */
 static inline void
 fl_write_queue_drop_only(FlWriteQueue *write_queue)
 {
@@ -108,7 +110,8 @@ fl_write_queue_drop_only(FlWriteQueue *write_queue)
     Py_DECREF(bytes);
 }
 
-/* The same at the front.  The present first item must be wholly unsent. */
+/* As fl_write_queue_append, but at the front.  The present first item must be
+   wholly unsent. */
 int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
                            size_t sent_bytes);
 
@@ -148,8 +151,9 @@ fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
     return count;
 }
 
-/* The first so many unsent bytes were sent.  The items stay, and the queue
-   with them, until fl_write_queue_consume. */
+/* The first size_bytes unsent bytes were sent.  This drops no item and touches
+   no reference count, so a thread without the GIL may call it.
+   fl_write_queue_consume drops the items later. */
 static inline void
 fl_write_queue_note_sent(FlWriteQueue *write_queue, size_t size_bytes)
 {
