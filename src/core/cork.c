@@ -14,7 +14,7 @@
    the CPU, and then sleeps, as the other may have a lower priority. */
 #define YIELDS   50
 #define PAUSE_NS 20000
-/* A flush of so many streams offers the GIL. */
+/* A flush of so many streams offers the GIL, if that is due (py/gil.h). */
 #define BURST    8
 
 void
@@ -52,7 +52,7 @@ fl_cork_send_ahead(FlLoop *loop)
     if (!atomic_compare_exchange_strong(&cork->turn, &offered,
                                         turn | FL_CORK_TAKEN))
     {
-        return false; /* the callback goes on, or another thread sends */
+        return false; /* EMPTY, HELD by the loop, or another thread's */
     }
     bool all = true;
     FlList *link = cork->streams.next;

@@ -43,21 +43,23 @@ typedef struct {
     PyThreadState *writer;
     _Atomic uint64_t turn;
     /* The number of a turn whose bytes have waited for too long: the loop
-       flushes as soon as it can. */
+       sends them when the running callback returns, or at its next write. */
     _Atomic uint64_t overdue_turn;
     atomic_bool wanted; /* the loop waits for what is TAKEN */
     bool watched;       /* watch_link is in the sender's list */
     size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
     /* Sends the queue of one.  It calls no protocol and preserves a raised
-       exception; a failure queues connection_lost.  What is corked is not
-       offered when it returns. */
+       exception; a failure queues connection_lost.  The caller has taken what
+       is corked, and still has it when this returns. */
     void (*send)(FlList *link);
     /* fl_cork_send_ahead's: sends what the kernel accepts of one's queue, and
        adds it to ahead_bytes.  Returns false if the kernel refused some. */
     bool (*send_ahead)(FlList *link);
     FlList watch_link;
-    uint64_t seen_turn; /* the sender's: at its last look */
-    uint64_t sent_turn; /* and the number of the last that it sent wholly */
+    /* For sender.c alone: the turn at its last look, and the number of the
+       last turn whose bytes it has all sent. */
+    uint64_t seen_turn;
+    uint64_t sent_turn;
 } FlCork;
 
 static inline void
@@ -86,11 +88,14 @@ void fl_loop_flush_corked_batch(struct FlLoop *loop);
 /* Wait for what is TAKEN; for fl_cork_take alone. */
 void fl_cork_take_back(struct FlLoop *loop);
 
-/* Send what is offered.  Any thread, while the loop cannot be freed.  Returns
-   whether that was all. */
+/* Send what is OFFERED.  Any thread, while the loop cannot be freed.  Returns
+   whether it sent all.  It stops early where the loop waits for what is
+   TAKEN. */
 bool fl_cork_send_ahead(struct FlLoop *loop);
 
-/* Have them to oneself, if that is possible at once. */
+/* Take what is corked: what is OFFERED becomes HELD; EMPTY and HELD stay as
+   they are.  Returns false if it is TAKEN.  For fl_cork_take (loop.h) and
+   fl_cork_take_back alone. */
 static inline bool
 fl_cork_try_take(FlCork *cork)
 {
@@ -102,7 +107,8 @@ fl_cork_try_take(FlCork *cork)
                                              number | FL_CORK_HELD);
 }
 
-/* After a corked write that is not the first: offer them again. */
+/* After a corked write that is not the first since a flush: offer what is
+   corked again. */
 static inline void
 fl_cork_offer(FlCork *cork)
 {
@@ -112,8 +118,8 @@ fl_cork_offer(FlCork *cork)
                           memory_order_release);
 }
 
-/* After the first: as fl_cork_offer.  Then look whether the sender sleeps
-   (sender.c, invariant 3). */
+/* After the first: as fl_cork_offer.  The caller then calls fl_sender_see, in
+   this order: sender.c, invariant 3. */
 static inline void
 fl_cork_offer_first(FlCork *cork)
 {
@@ -122,7 +128,7 @@ fl_cork_offer_first(FlCork *cork)
                           (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED);
 }
 
-/* They are HELD, and nothing is corked any more. */
+/* They are HELD, and none is left: begin the next turn, EMPTY. */
 static inline void
 fl_cork_end_turn(FlCork *cork)
 {

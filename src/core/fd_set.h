@@ -21,7 +21,7 @@
    - If other code closes an fd whose file lives on in a duplicate, it reports
      that file's events under the fd, or spins.
    - It aborts if another thread closes an fd while it is being registered, if
-     its own fds were closed and if none are left for the process's first loop.
+     its own fds were closed, or if none are left for the process's first loop.
    - If a child closes what it inherited and opens others under the numbers of
      libuv's fds, it closes those with the loop.
    - It waits whole milliseconds.
@@ -50,7 +50,8 @@ typedef struct {
 } FlFdEvent;
 
 /* FL_FD_ADD registers an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
-   this fd is already registered for the same file.
+   this fd is already registered for the same file; libuv's kind changes the
+   registration there, and returns 0.
    FL_FD_CHANGE changes a registration; what is ready already is reported at
    once.  Without an interest (0) it removes the registration.  -ENOENT: the
    file that the fd refers to now is not registered.  -EBADF, -EPERM: the fd is
@@ -76,9 +77,9 @@ typedef struct {
 
 struct FlFdSet {
     const FlFdSetKind *kind;
-    int fd;              /* what waits */
-    int wake_fd;         /* of epoll: through which other threads wake it */
-    struct FlUvSet *uv;  /* of libuv */
+    int fd;              /* the epoll instance, or libuv's backend fd */
+    int wake_fd;         /* epoll's kind: the eventfd that wakes it */
+    struct FlUvSet *uv;  /* libuv's kind */
     atomic_int sleeping; /* a wait runs that may block, or is about to */
 };
 

@@ -134,8 +134,8 @@ wait_epoll(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
     return count < 0 ? -errno : (int)(event - events);
 }
 
-/* It cannot fail usefully: if other code has closed the eventfd, no thread
-   wakes the loop any more, as in asyncio. */
+/* A failure is ignored: it means that other code has closed the eventfd.  Then
+   no thread wakes the loop any more, as in asyncio. */
 static void
 wake_epoll(FlFdSet *set)
 {

@@ -7,9 +7,11 @@
       header waits for its body, and where callbacks are short the loop's
       thread makes all sends.
    2. A period is PERIOD_NS.  It doubles, up to LONGEST_NS, with each look that
-      finds no bytes of the look before it.
-   3. The sender sleeps while nothing is corked, or it has sent all that is:
-      after an overdue turn's bytes the callback corks no more.  A loop first
+      finds no bytes of the look before it.  It is PERIOD_NS again after a look
+      that finds some, and after a sleep.
+   3. The sender sleeps while nothing is corked, or it has sent all that is.
+      Nothing is added to what it has sent: the callback's next write flushes,
+      and after that the callback corks no more.  A loop first
       changes its turn and then looks whether the sender is idle; the sender
       first says that it is idle and then looks at the turns.  All four are
       sequentially consistent, so one of the two sees the other.

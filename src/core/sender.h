@@ -1,11 +1,11 @@
 /* The sender: a thread that sends corked bytes when a callback does not return
-   for more than a millisecond.
+   for some milliseconds.  sender.c says when.
 
    It is one thread a process, made by the first corked write.  It needs no
    GIL, so a callback that computes, blocks, or keeps the GIL in C does not
-   stop it.  Python does not see it.
+   stop it.  Python's threading module does not list it.
 
-   Threads: any that has the GIL of the loop.
+   Threads: these functions are for any thread that has the loop's GIL.
 
    Rejected: a timer's signal (it interrupts system calls of the application),
    and io_uring (containers forbid it). */
@@ -21,9 +21,9 @@ struct FlLoop;
 
 extern atomic_bool fl_sender_idle; /* for sender.c and fl_sender_see alone */
 
-/* Have the sender look at a loop, before its first corked write, until
-   fl_sender_unwatch, before the loop is freed.  That does nothing if the loop
-   is not watched. */
+/* Have the sender look at a loop: call this once, at the loop's first corked
+   write.  Call fl_sender_unwatch before the loop is freed; it does nothing for
+   a loop that is not watched. */
 void fl_sender_watch(struct FlLoop *loop);
 void fl_sender_unwatch(struct FlLoop *loop);
 
@@ -41,11 +41,12 @@ fl_sender_see(struct FlLoop *loop)
 }
 
 /* End the thread, before a fork: os.fork() warns where there are other
-   threads.  The next first corked write makes it again. */
+   threads.  Later fl_sender_see starts it again. */
 void fl_sender_stop(void);
 
-/* After the fork, in the parent: make it again if a callback of another thread
-   goes on and has corked bytes, as its next write is not its first. */
+/* After the fork, in the parent: start it again if a loop of another thread
+   has corked bytes.  That loop would not: its next write is not the first
+   since a flush. */
 void fl_sender_resume(void);
 
 #endif

@@ -3,9 +3,10 @@
    A thread that waits for the GIL asks for it only after the switch interval,
    5 ms, and gets it at the next bytecode.  One job of a thread needs the GIL
    several times.  So a loop that always has something ready would make each
-   job late by several times 5 ms.  Therefore it also releases the GIL around
-   system calls that do not block, if it has not for OFFER_NS.  Around
-   every such call it would cost an echo server a quarter of its CPU.
+   job late by several times 5 ms.  Therefore the loop also releases the GIL
+   around system calls that do not block, if it has kept it for 100 us
+   (OFFER_NS).  Around every such call that would cost an echo server a quarter
+   of its CPU.
 
    A thread that computes keeps the GIL for the whole switch interval each time
    that it gets it.  Beside such a thread the loop keeps it as long, or it
@@ -20,7 +21,8 @@
 #include "py/compat.h"
 
 typedef struct {
-    int64_t due_ns; /* when it is to be released again; 0: it just was */
+    int64_t due_ns; /* when the next offer is due; 0: a poll that may wait has
+                       just released the GIL */
 } FlGil;
 
 /* One offer. */
@@ -29,7 +31,8 @@ typedef struct {
     int64_t began_ns, released_ns;
 } FlGilOffer;
 
-/* For fl_gil_is_due alone: false if the GIL just was released. */
+/* For fl_gil_is_due alone: whether an offer is due.  If the GIL has just been
+   released (due_ns is 0), this sets due_ns, and returns false. */
 bool fl_gil_note_release(FlGil *gil, int64_t now_ns);
 
 static inline bool
@@ -39,8 +42,8 @@ fl_gil_is_due(FlGil *gil, int64_t now_ns)
            && fl_gil_note_release(gil, now_ns);
 }
 
-/* Release the GIL, at began_ns.  The caller makes its system calls, and then
-   fl_gil_retake waits until it has the GIL again. */
+/* Release the GIL; began_ns is the time of the call.  The caller makes its
+   system calls, and then fl_gil_retake waits until it has the GIL again. */
 static inline FlGilOffer
 fl_gil_release(int64_t began_ns)
 {
