@@ -25,6 +25,7 @@
    - If a child closes what it inherited and opens others under the numbers of
      libuv's fds, it closes those with the loop.
    - It waits whole milliseconds.
+   - For a moment it sets O_NONBLOCK on a file that is registered.
 
    Threads: any thread may call, also while another one waits for the set.
    Ownership: the caller owns the FlFdSet and closes it; the set owns its own
