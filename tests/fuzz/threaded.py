@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent), str(HERE.parent / "unit")]
 
 import fuzz_calls  # noqa: E402
-from harness import Tape  # noqa: E402
+from harness import Tape, note  # noqa: E402
 
 #: Bytes of a thread's tape: it makes some 300 calls.
 TAPE_BYTES = 3000
@@ -121,9 +121,18 @@ class SharedCase(fuzz_calls.Case):
             self.loop.stop()
 
     def end_workers(self) -> None:
-        """Run until the other threads have made all their steps."""
+        """Run until the other threads have made all their steps.
+
+        As in step() any exception is right: a report of a callback leaves the
+        run if the callback's repr() raises.
+        """
         while self.workers and not self.loop.is_closed():
-            self.run()
+            try:
+                self.run()
+            except SystemError:
+                raise
+            except fuzz_calls.ALLOWED as exc:
+                note("raised", type(exc))
 
     def end_runs(self) -> None:
         """End the other threads."""
