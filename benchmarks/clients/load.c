@@ -19,6 +19,7 @@
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -55,7 +56,9 @@ typedef struct {
     int fresh;           /* each message has a connection of its own */
     int receive;         /* one way: receive, do not send */
     int oneway;          /* one way: send, expect no answer */
+    int events;          /* one request; events answer it without end */
     double rate;         /* messages a second, by the clock */
+    int sleeps;          /* sleep between them: servers need this CPU, too */
 } Options;
 
 typedef struct {
@@ -64,6 +67,8 @@ typedef struct {
     SSL *session; /* NULL without TLS */
     size_t sent;
     size_t received;
+    bool in_stamp;   /* of an event */
+    uint64_t due_ns; /* its digits so far */
 } Connection;
 
 typedef struct {
@@ -135,7 +140,8 @@ parse_options(int argc, char **argv)
         OPTION("%d", tls),     OPTION(NULL, request),
         OPTION("%d", answer),  OPTION("%d", lines),
         OPTION("%d", fresh),   OPTION("%d", receive),
-        OPTION("%d", oneway),  OPTION("%lf", rate),
+        OPTION("%d", oneway),  OPTION("%d", events),
+        OPTION("%lf", rate),   OPTION("%d", sleeps),
     };
     const size_t count = sizeof known / sizeof known[0];
     if (argc % 2 == 0) {
@@ -405,6 +411,81 @@ step_oneway(Connection *connection)
     answered = total / 1024;
 }
 
+/* -- events, each with the time when it was due ---------------------------- */
+
+static double *latencies;
+static size_t noted;
+/* More are answered, but not noted. */
+#define ROOM (1 << 22)
+
+static void
+note_latency(double microseconds)
+{
+    if (noted < ROOM) {
+        latencies[noted++] = microseconds;
+    }
+}
+
+static int
+compare(const void *left, const void *right)
+{
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+/* Prints what latencies of the window are, as the rest of a line of JSON. */
+static void
+print_latencies(void)
+{
+    if (noted == 0) {
+        fail("the server answered nothing");
+    }
+    qsort(latencies, noted, sizeof(double), compare);
+    printf(", \"p50\": %.3f, \"p99\": %.3f, \"p999\": %.3f",
+           latencies[noted / 2], latencies[noted * 99 / 100],
+           latencies[noted * 999 / 1000]);
+}
+
+/* Counts an event that was read at `at`; before the first window only the
+ * first one of each connection, so that all of them are served by then. */
+static void
+count_event(Connection *connection, double at)
+{
+    answered += warm || connection->received == 0;
+    connection->received++;
+    if (warm) {
+        note_latency((at - (double)connection->due_ns * 1e-9) * 1e6);
+    }
+}
+
+/* Sends the request, and reads events: "@" stands before the nanoseconds of
+ * the monotonic clock, which all processes read. */
+static void
+step_events(Connection *connection)
+{
+    size_t count;
+    send_rest(connection, options.request, message_size);
+    do {
+        count = receive(connection);
+        double at = now();
+        for (const char *c = scratch; c < scratch + count; c++) {
+            bool is_digit = *c >= '0' && *c <= '9';
+            if (*c == '@') {
+                connection->in_stamp = true;
+                connection->due_ns = 0;
+            }
+            else if (connection->in_stamp && is_digit) {
+                connection->due_ns *= 10;
+                connection->due_ns += (uint64_t)(*c - '0');
+            }
+            else if (connection->in_stamp) {
+                connection->in_stamp = false;
+                count_event(connection, at);
+            }
+        }
+    } while (count == SCRATCH);
+}
+
 /* Sets what is sent and which events are waited for; returns the step. */
 static Step
 set_up_exchange(void)
@@ -422,7 +503,7 @@ set_up_exchange(void)
         message_size = answer_size = (size_t)options.size;
         make_pattern(message_size);
     }
-    return step_exchange;
+    return options.events ? step_events : step_exchange;
 }
 
 /* -- windows --------------------------------------------------------------- */
@@ -461,11 +542,16 @@ run_window(Step step)
     run_until(step, now() + options.warmup, 0);
     Mark from = mark();
     warm = true;
+    noted = 0;
     run_until(step, from.at + options.seconds, from.answered);
     Mark to = mark();
-    printf("{\"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f}\n",
+    printf("{\"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f",
            (unsigned long long)(to.answered - from.answered), to.at - from.at,
            to.cpu - from.cpu);
+    if (options.events) {
+        print_latencies();
+    }
+    puts("}");
     fflush(stdout);
 }
 
@@ -477,9 +563,11 @@ run_window(Step step)
  * a latency counts from when it came to send a message that was due, which no
  * answer holds up, and its clock stands still while it does not run.
  *
- * It never sleeps: the wake-up of its own CPU would be in every latency. */
+ * It never sleeps: the wake-up of its own CPU would be in every latency.
+ * But it does (--sleeps) where the servers need its CPU. */
 #define MAX_WAITING 4096
 #define PATIENCE    2.0
+#define SLEEP_NS    100000
 /* Seconds between two looks at the clock in which this process did not run. */
 #define HELD_UP     1e-3
 
@@ -491,9 +579,7 @@ typedef struct {
 
 static char *zeros;
 static Waiting *waiting; /* by the number of the connection */
-static double *latencies;
-static size_t noted, room;
-static double start; /* messages sent before it are warm-up */
+static double start;     /* messages sent before it are warm-up */
 static double looked, held_up;
 
 /* Returns the seconds of a clock that stands still while we are held up. */
@@ -513,8 +599,8 @@ static void
 note(Waiting *one, double at)
 {
     double sent_at = one->sent_at[one->first++ % MAX_WAITING];
-    if (sent_at >= start && noted < room) {
-        latencies[noted++] = (at - sent_at) * 1e6;
+    if (sent_at >= start) {
+        note_latency((at - sent_at) * 1e6);
     }
 }
 
@@ -551,6 +637,10 @@ static void
 poll_once(void)
 {
     static struct epoll_event found[MAX_EVENTS];
+    if (options.sleeps) {
+        struct pollfd any = {.fd = polled, .events = POLLIN};
+        ppoll(&any, 1, &(struct timespec){.tv_nsec = SLEEP_NS}, NULL);
+    }
     int count = epoll_wait(polled, found, MAX_EVENTS, 0);
     for (int i = 0; i < count; i++) {
         send_due(found[i].data.ptr);
@@ -596,37 +686,23 @@ wait_for_late(void)
     }
 }
 
-static int
-compare(const void *left, const void *right)
-{
-    double a = *(const double *)left, b = *(const double *)right;
-    return (a > b) - (a < b);
-}
-
 /* Sends messages at the rate of the options, for their seconds, and prints the
  * percentiles of their latencies. */
 static void
 run_tail(void)
 {
-    room = (size_t)(options.rate * (options.warmup + options.seconds)) + 1024;
-    latencies = malloc(room * sizeof(double));
     waiting = calloc((size_t)options.connections, sizeof *waiting);
     zeros = calloc(MAX_WAITING, (size_t)options.size);
-    if (latencies == NULL || waiting == NULL || zeros == NULL) {
+    if (waiting == NULL || zeros == NULL) {
         fail("no memory");
     }
     looked = now();
     start = looked + options.warmup;
     send_until(start + options.seconds);
     wait_for_late();
-    if (noted == 0) {
-        fail("the server answered nothing");
-    }
-    qsort(latencies, noted, sizeof(double), compare);
-    printf(
-        "{\"answered\": %zu, \"p50\": %.3f, \"p99\": %.3f, \"p999\": %.3f}\n",
-        noted, latencies[noted / 2], latencies[noted * 99 / 100],
-        latencies[noted * 999 / 1000]);
+    printf("{\"answered\": %zu", noted);
+    print_latencies();
+    puts("}");
 }
 
 int
@@ -636,11 +712,13 @@ main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     parse_options(argc, argv);
     scratch = calloc(1, SCRATCH);
+    latencies = malloc(ROOM * sizeof(double));
     connections = calloc((size_t)options.connections, sizeof *connections);
     polled = epoll_create1(EPOLL_CLOEXEC);
     context = SSL_CTX_new(TLS_client_method());
-    if (scratch == NULL || connections == NULL || polled < 0
-        || context == NULL) {
+    if (scratch == NULL || latencies == NULL || connections == NULL
+        || polled < 0 || context == NULL)
+    {
         fail("no memory");
     }
     SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE);

@@ -34,13 +34,18 @@ GROUPS = {
     "http": "HTTP servers",
     "web": "Web applications",
     "apps": "Applications",
+    "tokens": "Streams of tokens",
+    "workers": "Several workers",
     "tail": "Tail latency",
     "late": "Nothing is late",
     "startup": "Start",
 }
 # Groups and cases that are not counted: what is no time of a process, or
 # waits for one; and handshakes, of which a sample has few.
-UNCOUNTED = {"memory", "tail", "late", "startup", "tls_handshake"}
+UNCOUNTED = {
+    *("memory", "tokens", "workers", "tail", "late", "startup"),
+    "tls_handshake",
+}
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 # A figure, and the samples it was taken from.
 Figure = dict[str, Any]

@@ -100,7 +100,7 @@ def serving(command: list[str]) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _generator(
+def generator(
     server: dict[str, Any], run: Run, options: dict[str, Any]
 ) -> Iterator[Callable[[], dict[str, Any]]]:
     """Run the load generator; give what measures a window."""
@@ -138,7 +138,7 @@ def _generator(
 
 def late(server: dict[str, Any], run: Run, **options: Any) -> dict[str, Any]:
     """Load a server by the clock; return the percentiles of the latencies."""
-    with _generator(server, run, options) as window:
+    with generator(server, run, options) as window:
         return window()
 
 
@@ -157,7 +157,7 @@ def load(
         run.counter.start(server["pid"])
         options["warmup"] = 0  # its messages would be counted
     windows = []
-    with _generator(server, part, options) as window:
+    with generator(server, part, options) as window:
         alone = run.pause is run.counter is None
         for _ in range(WINDOWS) if alone else run.repeat():
             windows.append(window())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def threads(rows: Rows, machine: dict) -> list[str]:
     found = [
         {**row, "title": row["title"].removeprefix(THREADS)}
         for row in rows.values()
-        if row["title"].startswith(THREADS)
+        if row["case"].startswith("two_threads")
     ]
     lines = by_loop(
         found, ["two threads over one"], ("asyncio", "fastloop"), cell
@@ -124,27 +124,63 @@ def threads(rows: Rows, machine: dict) -> list[str]:
     return table(lines)
 
 
+def of_four(
+    rows: list[dict],
+    head: str,
+    cell: Callable[[dict, str], str],
+    facts: str,
+) -> list[str]:
+    """Return a table of what `cell` says of four loops, and facts; raise
+    ValueError where none was measured.
+    """
+    lines = by_loop(rows, [head], (*BASES, "zuvloop", "fastloop"), cell)
+    if not lines:
+        raise ValueError(f"the run has no row of {head}")
+    return [*table(lines), "", *textwrap.wrap(facts, 79)]
+
+
+def tokens(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of streams of tokens."""
+
+    def told(row: dict, loop: str) -> str:
+        cpu, p50, p99, health, rate = (
+            cell(rows[f"{row['case']}_{name}"], loop)
+            for name in ("cpu", "p50", "p99", "health", "rate")
+        )
+        if cpu.endswith("failed"):
+            return "failed"
+        return cpu and f"{cpu}; {p50} / {p99}; {health}; {rate}"
+
+    found = [
+        {
+            **row,
+            "title": re.sub(" streams of.*?,|, server.*", "", row["title"]),
+        }
+        for row in rows.values()
+        if row["row"] == f"{row['case']}_cpu" and row["group"] == "tokens"
+    ]
+    facts = (
+        f"{on(machine)}. The server's CPU time for a token, in microseconds; "
+        "how late a token is, p50 / p99, and the p99 of the health check, in "
+        "milliseconds; tokens sent in a second."
+    )
+    return of_four(found, "streams of tokens", told, facts)
+
+
 def late(rows: Rows, machine: dict) -> list[str]:
-    """Return a table of waits; raise ValueError where none was measured."""
+    """Return a table of waits."""
     found = [row for row in rows.values() if row["group"] == "late"]
 
     def waits(row: dict, loop: str) -> str:
         own, most = cell(row, loop), cell(rows[f"{row['row']}_most"], loop)
         return own if own in ("", most) else f"{own} ({most})"
 
-    lines = by_loop(
-        [row for row in found if not row["aside"]],
-        ["milliseconds"],
-        (*BASES, "zuvloop", "fastloop"),
-        waits,
-    )
-    if not lines:
-        raise ValueError("the run has no row of what is late")
     facts = (
         f"{on(machine)}. The median wait, and in brackets the greatest of a "
         "repetition."
     )
-    return [*table(lines), "", *textwrap.wrap(facts, 79)]
+    judged = [row for row in found if not row["aside"]]
+    return of_four(judged, "milliseconds", waits, facts)
 
 
 #: The pages that quote a run, their marks, and what stands between them.
@@ -157,6 +193,7 @@ PAGES = (
         partial(rows_of, names=chart.ROWS, newcomer=False),
     ),
     ("docs/performance.md", "late", late),
+    ("docs/performance.md", "tokens", tokens),
     ("docs/one-process-many-loops.md", "race", threads),
 )
 

@@ -4,9 +4,10 @@
 
 uvicorn with httptools has an application that answers with a few words
 (plain), a plain function of FastAPI, which runs in a thread (def), a row of a
-table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy), or an asynchronous
-view of Django (django).  It is uvicorn's own Server, without access log, as
-under load.  It binds its own socket: asyncio sets TCP_NODELAY only then.
+table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy), an asynchronous
+view of Django (django), or streams of tokens (tokens.py).  It is uvicorn's own
+Server, without access log, as under load.  It binds its own socket:
+asyncio sets TCP_NODELAY only then.
 aiohttp has its own server (aiohttp).
 """
 
@@ -19,6 +20,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import serving
+import tokens
 
 WORDS = {"message": "Hello, world!"}
 BODY = b"Hello, world!"
@@ -122,6 +124,7 @@ APPS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "def": plain_function,
     "sqlalchemy": sqlalchemy_row,
     "django": django_view,
+    **tokens.APPS,
 }
 
 
@@ -169,6 +172,7 @@ async def serve_aiohttp(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = serving.parser(__doc__)
     parser.add_argument("--app", choices=(*APPS, "aiohttp"), required=True)
+    parser.add_argument("--streams", type=int, default=1, help="of tokens")
     args = parser.parse_args()
     main = serve_aiohttp if args.app == "aiohttp" else serve_uvicorn
     serving.serve(args, lambda: main(args))
