@@ -2,8 +2,10 @@
 
 Messages are due at fixed times, so that a stall is charged to all that it
 delays ("coordinated omission"); what the generator is late itself is not.  The
-load is 70 % of what this very loop can take, which is measured first on the
-same server; it stands beside.
+load is 70 % of what this very loop can take, which is measured first; it
+stands beside.  Two workers of 0.2 ms a message, behind one socket, have 60 %
+of twice what one can take, and keep their connections: how evenly they have
+accepted them decides.  A worker with all 64 has more than it can take.
 
 One stall of the machine makes a p99.  So there are many short measurements,
 and the median of their p99s stands for a loop.
@@ -12,6 +14,7 @@ and the median of their p99s stands for a loop.
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
@@ -19,48 +22,69 @@ from harness.loops import SERVER_LOOPS
 
 ORDER = 118
 LOAD = {"connections": 64, "size": 1024}
-PART = 0.7
 # Short measurements of a server, one after the other.
 TAKES = 3
 NAMES = {"p50": "p50", "p99": "p99", "p999": "p99.9"}
-TITLE = "TCP echo of 1 KiB, 70 % of the saturating load"
 
 
-def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
-    command = network.server_command(run, "plain.py", ["--mode=protocol"])
-    short = Run(run.loop, run.seconds / TAKES)
-    with network.serving(command) as server:
-        most = network.load(server, short, **LOAD)
-        rate = PART * most["rate"]["figure"]
-        takes = [
-            network.late(server, short, rate=rate, **LOAD)
-            for _ in range(TAKES)
-        ]
-    found = {"tail_rate": figure([rate])}
-    for part in NAMES:
-        each = [take[part] for take in takes]
-        # Not samples, which are compared one by one: no other loop's turn
-        # was between two of them.
-        middle = {"figure": statistics.median(each), "takes": each}
-        found[f"tail_{part}"] = middle
-    return found
+def tail(
+    key: str, title: str, names: str, mode: str, part: float, workers: int = 0
+) -> Case:
+    """Return the case of a server under `part` of what it can take."""
 
+    def started(run: Run, *words: str) -> Any:
+        words = f"--mode={mode}", *words
+        return network.serving(network.server_command(run, "plain.py", words))
 
-CASES = (
-    Case(
-        "tail",
+    def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
+        short = Run(run.loop, run.seconds / TAKES)
+        with started(run) as server:
+            most = network.load(server, short, **LOAD)
+        rate = part * most["rate"]["figure"] * max(1, workers)
+        load = {**LOAD, "rate": rate, "sleeps": int(workers > 0)}
+        with started(run, f"--workers={workers}") as server:
+            takes = [network.late(server, short, **load) for _ in range(TAKES)]
+        found = {f"{key}_rate": figure([rate])}
+        for name in names.split():
+            each = [take[name] for take in takes]
+            # Not samples, which are compared one by one: no other loop's turn
+            # was between two of them.
+            middle = {"figure": statistics.median(each), "takes": each}
+            found[f"{key}_{name}"] = middle
+        return found
+
+    return Case(
+        key,
         "tail",
         (
             *(
-                Row(f"tail_{part}", f"{TITLE}, {name}", "us")
-                for part, name in NAMES.items()
+                Row(f"{key}_{name}", f"{title}, {NAMES[name]}", "us")
+                for name in names.split()
             ),
-            Row("tail_rate", "the load", "1/s", aside=True),
+            Row(f"{key}_rate", "the load", "1/s", aside=True),
         ),
         measure,
         loops=SERVER_LOOPS,
         seconds=3.0,
         rounds=2,
         loaded=True,
+    )
+
+
+CASES = (
+    tail(
+        "tail",
+        "TCP echo of 1 KiB, 70 % of the saturating load",
+        "p50 p99 p999",
+        "protocol",
+        0.7,
+    ),
+    tail(
+        "workers_tail",
+        "two workers, 60 % of their saturating load",
+        "p99",
+        "work",
+        0.6,
+        workers=2,
     ),
 )

@@ -2,10 +2,10 @@
 
     python benchmarks/servers/plain.py --loop NAME --mode protocol
 
-They echo: a Protocol, a BufferedProtocol, streams (also by lines and by
-messages of --size bytes), sock_* calls, UDP.  Or bytes go one way: receive and
-sink read, send and sendfile write.  With --tls over TLS, with --unix on a Unix
-socket.
+They echo: a Protocol (also after 0.2 ms of work), a BufferedProtocol, streams
+(also by lines and by messages of --size bytes), sock_* calls, UDP.  Or bytes
+go one way: receive and sink read, send and sendfile write.  With --tls over
+TLS, with --unix on a Unix socket.
 
 BufferedProtocol has one buffer a connection and writes a copy of what came:
 the next read may overwrite the buffer before a slow peer has taken the last.
@@ -26,6 +26,7 @@ import serving
 BUFFER_SIZE = 64 * 1024
 CHUNK = bytes(BUFFER_SIZE)
 FILE_SIZE = 1024 * 1024
+WORK = 16_000
 
 
 class Echo(asyncio.Protocol):
@@ -37,6 +38,15 @@ class Echo(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class Worker(Echo):
+    """Works for about 0.2 ms before it answers."""
+
+    def data_received(self, data: bytes) -> None:
+        for _ in range(WORK):
+            pass
         self.transport.write(data)
 
 
@@ -181,6 +191,7 @@ async def serve_datagrams(args: argparse.Namespace) -> None:
 
 PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
     "protocol": Echo,
+    "work": Worker,
     "buffered": BufferedEcho,
     "receive": Receiver,
     "send": Sender,
@@ -200,6 +211,8 @@ async def serve_connections(args: argparse.Namespace) -> None:
     options = {"backlog": 1024, "ssl": serving.tls_context(args)}
     loop = asyncio.get_running_loop()
     where = (args.unix,) if args.unix else ("127.0.0.1", 0)
+    if args.sock:
+        where, options["sock"] = (), args.sock
     if args.mode in STREAMS:
         client = STREAMS[args.mode](args.size)
         start = (
@@ -219,5 +232,4 @@ if __name__ == "__main__":
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--unix", metavar="PATH")
     args = parser.parse_args()
-    main = OTHERS.get(args.mode, serve_connections)
-    serving.serve(args, lambda: main(args))
+    serving.serve(args, OTHERS.get(args.mode, serve_connections))

@@ -6,7 +6,7 @@ uvicorn with httptools has an application that answers with a few words
 (plain), a plain function of FastAPI, which runs in a thread (def), a row of a
 table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy), an asynchronous
 view of Django (django), or streams of tokens (tokens.py).  It is uvicorn's own
-Server, without access log, as under load.  It binds its own socket:
+Server, without access log, as under load.  Alone it binds its own socket:
 asyncio sets TCP_NODELAY only then.
 aiohttp has its own server (aiohttp).
 """
@@ -151,7 +151,7 @@ async def serve_uvicorn(args: argparse.Namespace) -> None:
             if self.started:
                 serving.announce(serving.port_of(self.servers[0]))
 
-    await Server(config).serve()
+    await Server(config).serve([args.sock] if args.sock else None)
 
 
 async def serve_aiohttp(args: argparse.Namespace) -> None:
@@ -174,5 +174,6 @@ if __name__ == "__main__":
     parser.add_argument("--app", choices=(*APPS, "aiohttp"), required=True)
     parser.add_argument("--streams", type=int, default=1, help="of tokens")
     args = parser.parse_args()
-    main = serve_aiohttp if args.app == "aiohttp" else serve_uvicorn
-    serving.serve(args, lambda: main(args))
+    serving.serve(
+        args, serve_aiohttp if args.app == "aiohttp" else serve_uvicorn
+    )

@@ -1,0 +1,108 @@
+"""Workers behind one socket, which the kernel wakes and a loop accepts for.
+
+Four processes, and 200 connections, one after the other, to idle workers: the
+share of the most loaded one over the even share, so 1 is the best and 4 the
+worst.
+
+uvicorn in threads, without a GIL: requests a second of one thread, of two, and
+of two processes.  Each has a loop and a server of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from harness import network
+from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.loops import SERVER_LOOPS
+
+from cases.idle import connected
+
+ORDER = 117
+WORKERS = 4
+CONNECTIONS = 200
+#: The worker that accepted the last one has gone to sleep.
+APART_S = 0.002
+THREADS = {
+    "one": ("one thread", ("--workers=1", "--threads")),
+    "two": ("two threads", ("--workers=2", "--threads")),
+    "processes": ("two processes", ("--workers=2",)),
+}
+
+
+def sockets(pid: int) -> int:
+    """Return how many sockets a process has."""
+    count = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            count += os.readlink(link).startswith("socket:")
+    return count
+
+
+def share(_: LoopFactory, run: Run) -> dict[str, Figure]:
+    words = ["--mode=protocol", f"--workers={WORKERS}"]
+    command = network.server_command(run, "plain.py", words)
+    with network.serving(command) as server:
+        pid = server["pid"]
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        workers = [int(child) for child in children.split()]
+        before = [sockets(worker) for worker in workers]
+        clients = []
+        for _ in range(CONNECTIONS):
+            clients += connected(server, 1, None)
+            time.sleep(APART_S)
+        most = max(map(int.__sub__, map(sockets, workers), before))
+        for client in clients:
+            client.close()
+    return {"workers_share": figure([most / CONNECTIONS * WORKERS])}
+
+
+def in_threads(_: LoopFactory, run: Run) -> dict[str, Figure]:
+    found = {}
+    for name, (_, words) in THREADS.items():
+        words = ["--app=plain", *words]
+        command = network.server_command(run, "web.py", words)
+        with network.serving(command) as server:
+            load = {"connections": 64, **network.requests(server)}
+            measured = network.load(server, run, **load)
+        found[f"two_threads_uvicorn_{name}"] = measured["rate"]
+    return found
+
+
+CASES = (
+    Case(
+        "workers_share",
+        "workers",
+        (
+            Row(
+                "workers_share",
+                "four workers: the most loaded one's share",
+                "of even",
+            ),
+        ),
+        share,
+        loops=SERVER_LOOPS,
+    ),
+    Case(
+        "two_threads_uvicorn",
+        "workers",
+        tuple(
+            Row(
+                f"two_threads_uvicorn_{name}",
+                f"uvicorn, requests a second by {title}",
+                "1/s",
+                aside=name != "two",
+            )
+            for name, (title, _) in THREADS.items()
+        ),
+        in_threads,
+        loops=SERVER_LOOPS,
+        seconds=1.5,
+        loaded=True,
+        packages=("uvicorn", "httptools"),
+        free_threaded=True,
+    ),
+)
