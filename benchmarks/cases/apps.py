@@ -8,9 +8,7 @@ other.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -37,8 +35,6 @@ FEWER = 16
 ROUNDS = 10
 CHATTERS = 500
 URLS = 200
-#: In a measurement of full length: 100 MB.
-LINES = 1_000_000
 KILOBYTE = b"x" * 1_000
 
 Work = Callable[[], Awaitable[object]]
@@ -68,7 +64,7 @@ async def sampled(run: Run, open_app: Open, operations: int) -> Figure:
 
 
 def app_case(
-    name: str, title: str, operations: int, pinned: bool = True, **rest: Any
+    name: str, title: str, operations: int, **rest: Any
 ) -> Callable[[Callable[[Run], AsyncIterator[Work]]], Case]:
     """Make the case of an async generator that yields the app's work."""
 
@@ -76,8 +72,7 @@ def app_case(
         open_app = asynccontextmanager(app)
 
         def measure(new_loop: LoopFactory, run: Run) -> Figure:
-            if pinned:
-                os.sched_setaffinity(0, {network.cpus()[0]})
+            os.sched_setaffinity(0, {network.cpus()[0]})
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 return runner.run(sampled(run, open_app, operations))
 
@@ -85,50 +80,6 @@ def app_case(
         return simple_case(name, title, "1/s", **settings, **rest)(measure)
 
     return case
-
-
-@asynccontextmanager
-async def websockets(
-    count: int, talk: Callable[[Any], Awaitable[None]]
-) -> AsyncIterator[list[Any]]:
-    """Serve WebSockets by `talk`; give so many clients."""
-    from websockets.asyncio.client import connect
-    from websockets.asyncio.server import serve
-
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            serve(talk, "127.0.0.1", 0, backlog=CHATTERS, compression=None)
-        )
-        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield [
-            await stack.enter_async_context(
-                connect(url, proxy=None, compression=None)
-            )
-            for _ in range(count)
-        ]
-
-
-@app_case(
-    "websockets",
-    "websockets, echo of 100 B, 16 connections",
-    FEWER * ROUNDS,
-    packages=("websockets",),
-)
-async def websockets_echo(run: Run) -> AsyncIterator[Work]:
-    async def echo(connection: Any) -> None:
-        async for message in connection:
-            await connection.send(message)
-
-    def once(client: Any) -> Work:
-        async def talk() -> None:
-            await client.send(KILOBYTE[:100])
-            await client.recv()
-
-        return talk
-
-    async with websockets(FEWER, echo) as clients:
-        works = [once(client) for client in clients]
-        yield lambda: in_parallel(works)
 
 
 @asynccontextmanager
@@ -220,75 +171,6 @@ async def asyncpg_select(run: Run) -> AsyncIterator[Work]:
         await one.close()
 
 
-async def pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Write what is read, to the end."""
-    try:
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
-
-
-@app_case(
-    "proxy",
-    "proxy on streams, 32 connections of 1 KB",
-    CLIENTS * ROUNDS,
-)
-async def proxy_on_streams(run: Run) -> AsyncIterator[Work]:
-    origin = await asyncio.start_server(pump, "127.0.0.1", 0)
-    where = origin.sockets[0].getsockname()
-
-    async def forward(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        there, back = await asyncio.open_connection(*where)
-        await asyncio.gather(pump(reader, back), pump(there, writer))
-
-    proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
-    address = proxy.sockets[0].getsockname()
-    each = [await asyncio.open_connection(*address) for _ in range(CLIENTS)]
-
-    def once(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> Work:
-        async def talk() -> None:
-            writer.write(KILOBYTE)
-            await reader.readexactly(len(KILOBYTE))
-
-        return talk
-
-    works = [once(*one) for one in each]
-    yield lambda: in_parallel(works)
-    for _, writer in each:
-        writer.close()
-    proxy.close()
-    origin.close()
-    # The pumps end when they see their end of file.
-    await asyncio.sleep(0.05)
-
-
-@app_case(
-    "to_thread",
-    "to_thread of a SHA-256 of 8 KiB, 64 at once",
-    64,
-    pinned=False,
-)
-async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
-    data = bytes(8_192)
-
-    def digest() -> None:
-        hashlib.sha256(data).digest()
-
-    yield lambda: asyncio.gather(
-        *[asyncio.to_thread(digest) for _ in range(64)]
-    )
-
-
 @app_case(
     "chat",
     "WebSocket chat, a line to each of 500 clients",
@@ -297,7 +179,8 @@ async def hash_in_threads(run: Run) -> AsyncIterator[Work]:
 )
 async def chat(run: Run) -> AsyncIterator[Work]:
     """Yield one client's line, and its way to all of them."""
-    from websockets.asyncio.server import ServerConnection, broadcast
+    from websockets.asyncio.client import connect
+    from websockets.asyncio.server import ServerConnection, broadcast, serve
 
     there: set[ServerConnection] = set()
 
@@ -306,7 +189,16 @@ async def chat(run: Run) -> AsyncIterator[Work]:
         async for message in connection:
             broadcast(there, message)
 
-    async with websockets(CHATTERS, talk) as clients:
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        server = await enter(
+            serve(talk, "127.0.0.1", 0, backlog=CHATTERS, compression=None)
+        )
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        clients = [
+            await enter(connect(url, proxy=None, compression=None))
+            for _ in range(CHATTERS)
+        ]
 
         async def line() -> None:
             await clients[0].send(KILOBYTE[:100])
@@ -344,44 +236,11 @@ async def downloads(run: Run) -> AsyncIterator[Work]:
         yield all_at_once
 
 
-@simple_case(
-    "lines",
-    "subprocess, its output read by lines of 100 B",
-    group="apps",
-    seconds=1.0,
-)
-def lines(new_loop: LoopFactory, run: Run) -> Figure:
-    """Time a line of what a program writes as fast as it can."""
-    count = int(LINES * run.seconds)
-    shell = f"yes {'x' * 99} | head -n {count}"
-
-    async def read() -> int:
-        process = await asyncio.create_subprocess_shell(shell, stdout=PIPE)
-        assert process.stdout is not None
-        found = 0
-        async for _ in process.stdout:
-            found += 1
-        await process.wait()
-        return found
-
-    def whole() -> None:
-        found = runner.run(read())
-        if found != count:
-            raise RuntimeError(f"{found} of {count} lines came")
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        return run.sample(whole, count)
-
-
 CASES = (
-    websockets_echo,
     aiohttp_json,
     redis_get("redis_1", "redis-py, one GET at a time", 1),
     redis_get("redis_32", "redis-py, GET, 32 clients", CLIENTS),
     asyncpg_select,
-    proxy_on_streams,
-    hash_in_threads,
     chat,
     downloads,
-    lines,
 )
