@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sysconfig
 from importlib import metadata
 
 from fastloop.cli.info import machine
@@ -37,10 +36,8 @@ def packages() -> dict[str, str]:
 
 def facts() -> dict:
     """Return what a report says of the machine and of this interpreter."""
-    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
     return {
         **machine(),
-        "optimised": "--enable-optimizations" in options,
         "packages": packages(),
         "fastloop_disable": os.environ.get("FASTLOOP_DISABLE", ""),
     }
