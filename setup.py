@@ -7,6 +7,8 @@ Switches are environment variables, so that they reach a build started by pip:
     FASTLOOP_DEBUG=1          asserts, -O0 -g3
     FASTLOOP_SANITIZE=LIST    address,undefined or thread; asserts stay on
     FASTLOOP_WERROR=1         warnings are errors; for developers and CI
+    FASTLOOP_WINDOWS=SYSTEM   win_amd64, win_arm64 or win32: a wheel for it, of
+                              the Python files alone
 
 ninja compiles side by side, and only what changed or whose command changed;
 it writes compile_commands.json beside this file.
@@ -59,11 +61,11 @@ rule link
   description = ld $out
 """
 
-if sys.platform == "win32":
-    sys.exit(
-        "fastloop does not run on Windows: its core makes POSIX system calls. "
-        "Use asyncio's own event loop there, or WSL."
-    )
+#: The system that a wheel without the core is for: on Windows asyncio's own
+#: loop takes its place.
+WINDOWS = os.environ.get("FASTLOOP_WINDOWS") or (
+    sysconfig.get_platform() if sys.platform == "win32" else ""
+)
 
 
 def check_python() -> None:
@@ -261,7 +263,10 @@ def alone() -> Iterator[None]:
 
     They would share ninja's folder, setuptools' and the egg-info.
     """
-    import fcntl  # Windows has none, and got its sentence above
+    if sys.platform == "win32":  # compiles nothing
+        yield
+        return
+    import fcntl
 
     Path("build").mkdir(exist_ok=True)
     with open("build/lock", "w") as lock:
@@ -294,7 +299,7 @@ def readme() -> str:
 os.chdir(HERE)
 # What is missing is said before setuptools says what it does: pip shows the
 # build's output, and the sentence is then all of it.
-if BUILDS.intersection(sys.argv):
+if BUILDS.intersection(sys.argv) and not WINDOWS:
     check_compiler()
     libuv()
 found = sorted(Path("src").rglob("*.c"))
@@ -302,6 +307,10 @@ with alone():
     setup(
         long_description=readme(),
         long_description_content_type="text/markdown",
-        ext_modules=[Extension("fastloop._core", [str(p) for p in found])],
+        ext_modules=[]
+        if WINDOWS
+        else [Extension("fastloop._core", [str(p) for p in found])],
+        # A wheel for any system would be taken by Linux.
+        options={"bdist_wheel": {"plat_name": WINDOWS}} if WINDOWS else {},
         cmdclass={"build_ext": Build, "egg_info": Metadata},
     )

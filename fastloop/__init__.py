@@ -16,6 +16,8 @@ program that imports fastloop before pytest.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
@@ -27,12 +29,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: Whether fastloop has a loop for this system.  On Windows asyncio's own takes
+#: its place.
+is_native = sys.platform != "win32"
+
 __all__ = [
     "EventLoopPolicy",
     "Loop",
     "__version__",
     "get_running_loop",
     "install",
+    "is_native",
     "libuv_version",
     "new_event_loop",
     "run",
@@ -47,6 +54,8 @@ _HOMES = {
     "new_event_loop": "runner",
     "run": "runner",
 }
+if not is_native:
+    _HOMES |= {"Loop": "_windows", "libuv_version": "_windows"}
 
 
 def _load(module: str) -> ModuleType:
@@ -58,8 +67,14 @@ def _load(module: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name != f"{__name__}._core":
             raise
+    if not is_native:
+        from ._windows import ABOUT
+
+        raise ImportError(
+            f"this part of fastloop needs its loop, and this is {ABOUT}",
+            name=f"{__name__}._core",
+        )
     import os
-    import sys
 
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from . import _core
-
 #: What a variable says for no, in any case of letters.
 _NO = ("0", "false", "no", "off")
 
@@ -22,5 +20,14 @@ def disabled_names() -> set[str]:
 
 
 def is_off() -> bool:
-    """Whether FASTLOOP_DISABLE=loop gives programs asyncio's own loop."""
+    """Whether FASTLOOP_DISABLE=loop gives programs asyncio's own loop.
+
+    On Windows there is nothing to turn off.
+    """
+    from . import is_native
+
+    if not is_native:
+        return False
+    from . import _core
+
     return _core.has_switches() and "loop" in disabled_names()

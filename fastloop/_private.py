@@ -25,8 +25,12 @@ from asyncio import (
     events,
     format_helpers,
     sslproto,
-    unix_events,
 )
+
+if sys.platform == "win32":
+    from asyncio import windows_events
+else:
+    from asyncio import unix_events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,11 +66,16 @@ is_coroutine_function = (
     getattr(coroutines, "_iscoroutinefunction", None)
     or coroutines.iscoroutinefunction
 )
-if sys.version_info < (3, 16):
+if sys.version_info >= (3, 16):
+    DefaultPolicy = object
+elif sys.platform == "win32":
+    DefaultPolicy = (
+        getattr(windows_events, "_DefaultEventLoopPolicy", None)
+        or windows_events.DefaultEventLoopPolicy
+    )
+else:
     #: The class of policies.  From 3.14 on its public name warns at each use.
     DefaultPolicy = unix_events._UnixDefaultEventLoopPolicy
-else:
-    DefaultPolicy = object
 
 
 def has_c_futures() -> bool:
@@ -116,6 +125,12 @@ def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:
 def policy() -> object | None:
     """Return the policy that was set or used, or None."""
     return getattr(events, "_event_loop_policy", None)
+
+
+def has_selector_policy() -> bool:
+    """Whether the policy is for loops of asyncio's SelectorEventLoop."""
+    kind = getattr(policy(), "_loop_factory", None)
+    return kind is asyncio.SelectorEventLoop
 
 
 def handle_source(handle: Any, debug: bool) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from . import _private
+from . import Loop, _private, is_native
 from ._environment import is_off
-from .loop import Loop
 
 # Importing typing would take a quarter of the time allowed for fastloop.
 TYPE_CHECKING = False
@@ -25,10 +24,12 @@ def new_event_loop() -> Loop:
     For ``loop_factory`` arguments, as in ``asyncio.Runner``, for
     ``uvicorn --loop fastloop:new_event_loop`` and for pytest-asyncio.  With
     ``FASTLOOP_DISABLE=loop`` in the environment it is asyncio's own loop, so
-    that a deployment can go back without a change of code.  Raises OSError if
-    the system has no file descriptors left.
+    that a deployment can go back without a change of code.  On Windows it is
+    asyncio's Proactor loop, or asyncio's selector loop where the program has
+    set ``asyncio.WindowsSelectorEventLoopPolicy``.  Raises OSError if the
+    system has no file descriptors left.
     """
-    if is_off():
+    if is_off() or (not is_native and _private.has_selector_policy()):
         return asyncio.SelectorEventLoop()  # type: ignore[return-value]
     return Loop()
 
@@ -39,13 +40,13 @@ def get_running_loop() -> Loop:
     It is what ``asyncio.get_running_loop()`` returns, with the type that has
     ``metrics()`` and the other methods of fastloop alone.  Raises RuntimeError
     if no loop runs, as asyncio's, and TypeError if another kind of loop does.
-    With ``FASTLOOP_DISABLE=loop`` in the environment that is no error, and it
-    returns asyncio's loop, as ``new_event_loop`` does.
+    With ``FASTLOOP_DISABLE=loop`` in the environment, and on Windows, that is
+    no error, and it returns asyncio's loop, as ``new_event_loop`` does.
     """
     loop = asyncio.get_running_loop()
     if isinstance(loop, Loop):
         return loop
-    if is_off():
+    if is_off() or not is_native:
         return loop  # type: ignore[return-value]
     raise TypeError(f"the running loop is not fastloop's, but {loop!r}")
 
@@ -62,7 +63,8 @@ def run(
     debug turns asyncio's debug mode on or off; None leaves it to the
     environment.  loop_factory makes the loop; the default is
     ``new_event_loop``.  metrics enables ``loop.metrics()``; it raises
-    TypeError for a loop that is not fastloop's.  An exception of the coroutine
+    TypeError for a loop that is not fastloop's, and NotImplementedError on
+    Windows, which has none.  An exception of the coroutine
     propagates.  Raises RuntimeError if a loop is running already in this
     thread, ValueError or TypeError for an object that is not a coroutine, as
     ``asyncio.run``.  Implements asyncio's ``asyncio.run()``, with another
@@ -76,11 +78,15 @@ def run(
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         if metrics and not is_off():
             loop = runner.get_loop()
-            if not isinstance(loop, Loop):
+            try:
+                if not isinstance(loop, Loop):
+                    raise TypeError(
+                        "metrics=True needs a loop of fastloop's, not "
+                        f"{loop!r}"
+                    )
+                loop.enable_metrics()
+            except BaseException:
                 if asyncio.iscoroutine(main):
                     main.close()
-                raise TypeError(
-                    f"metrics=True needs a loop of fastloop's, not {loop!r}"
-                )
-            loop.enable_metrics()
+                raise
         return runner.run(main)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from fastloop import is_native
+
 from .commands import COMMANDS, Refused, tell
 
 __all__ = ["COMMANDS", "Refused", "command", "main"]
@@ -54,6 +56,11 @@ def main(words: list[str] | None = None) -> int:
         return 0
     if first not in COMMANDS:
         tell(f"there is no command {first!r}; --help lists the commands.")
+        return 2
+    if first != "info" and not is_native:
+        from fastloop._windows import ABOUT
+
+        tell(f"`{first}` needs fastloop's loop, and this is {ABOUT}")
         return 2
     return _command(first, rest)
 

@@ -6,10 +6,10 @@ import json
 import os
 import platform
 import re
-import resource
 import ssl
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,25 +57,32 @@ def facts() -> dict[str, Any]:
     try:
         import fastloop
 
-        libuv = fastloop.libuv_version()
+        about_loop = _about_loop()
     except ImportError as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
-    try:
-        engine = tls_engine()
     except OSError as exc:
         raise Refused(f"fastloop's loop does not run here: {exc}") from exc
     found = machine()
     return {
         "fastloop": fastloop.__version__,
         "python": f"{platform.python_version()} ({_build(found['gil'])})",
-        "libuv": libuv,
+        **about_loop,
         "openssl": found["openssl"],
-        "tls engine": engine,
         "system": ", ".join(
             (found["system"], found["machine"], found["libc"] or "no glibc")
         ),
         "loops": installed_loops(),
     }
+
+
+def _about_loop() -> dict[str, str]:
+    import fastloop
+
+    if not fastloop.is_native:
+        from fastloop._windows import ABOUT
+
+        return {"loop": ABOUT}
+    return {"libuv": fastloop.libuv_version(), "tls engine": tls_engine()}
 
 
 def _build(gil: bool) -> str:
@@ -119,14 +126,15 @@ def installed_loops() -> dict[str, str]:
 
 def limits() -> dict[str, str]:
     """Return what the system and the environment limit a server by."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_unlimited = soft == resource.RLIM_INFINITY
-    found = {
-        "descriptors": "any number"
-        if is_unlimited
-        else f"{soft:,} may be open",
-        "CPUs": f"{len(processors())}",
-    }
+    found = {"CPUs": f"{len(processors())}"}
+    with suppress(ImportError):  # on Windows
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        is_unlimited = soft == resource.RLIM_INFINITY
+        found["descriptors"] = (
+            "any number" if is_unlimited else f"{soft:,} may be open"
+        )
     for name in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE"):
         if os.environ.get(name):
             found["debug mode"] = f"on, by {name}: every loop is slow"
@@ -179,7 +187,7 @@ def machine() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": cpu[1] if cpu else platform.processor() or "unknown",
         "cpus": processors(),
-        "libc": " ".join(platform.libc_ver()),
+        "libc": " ".join(filter(None, platform.libc_ver())),
         "governor": _text_of(governor) or None,
         "python": sys.version,
         "gil": has_gil(),

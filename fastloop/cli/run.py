@@ -183,6 +183,13 @@ def main(words: list[str]) -> int:
 
 
 def _take_fastloop() -> None:
+    from fastloop import is_native
+
+    if not is_native:
+        from fastloop._windows import ABOUT
+
+        tell(f"this is {ABOUT}")
+        return
     try:
         from fastloop._environment import is_off
 

@@ -67,17 +67,18 @@ def metered(loop: ObservedLoop | None, name: str) -> ObservedLoop | None:
 
     None: FASTLOOP_DISABLE=loop gave the program asyncio's own loop.  Raises
     TypeError for a loop that is not fastloop's and for a name that is no text,
-    RuntimeError where no loop runs and none is given.
+    RuntimeError where no loop runs and none is given, NotImplementedError on
+    Windows.
     """
     import asyncio
 
-    from fastloop import _core
+    from fastloop import Loop
     from fastloop._environment import is_off
 
     if not isinstance(name, str):
         raise TypeError(f"the name of a loop is a str, not {name!r}")
     found: Any = asyncio.get_running_loop() if loop is None else loop
-    is_ours = isinstance(found, _core.BaseLoop)
+    is_ours = isinstance(found, Loop)
     if not is_ours and is_off():
         return None
     if not is_ours:

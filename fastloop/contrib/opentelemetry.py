@@ -225,11 +225,12 @@ def _forget_parents() -> None:
     _calls, _calling, _has_thread = SimpleQueue(), _thread.RLock(), False
 
 
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork,
-    after_in_child=_forget_parents,
-)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork,
+        after_in_child=_forget_parents,
+    )
 
 
 @atexit.register

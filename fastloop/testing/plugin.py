@@ -112,7 +112,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
         fault = other_installed() or exc
         raise pytest.UsageError(f"fastloop cannot be used: {fault}") from exc
-    config.pluginmanager.register(_FastloopRun(config), "fastloop-run")
+    run = _FastloopRun(config) if fastloop.is_native else _AsyncioRun(config)
+    config.pluginmanager.register(run, "fastloop-run")
 
 
 def pytest_collection_modifyitems(
@@ -216,6 +217,31 @@ def _without_loop(backend: Any) -> Any:
     loops = ("loop_factory", "policy", "use_uvloop")
     options = {k: v for k, v in backend[1].items() if k not in loops}
     return backend[0], options
+
+
+class _AsyncioRun:
+    """The hooks of a run on Windows, where all stays asyncio's."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        from fastloop._windows import ABOUT
+
+        self._about = ABOUT
+        option = config.option
+        if option.fastloop_virtual_time or option.fastloop_seed is not None:
+            raise pytest.UsageError(
+                f"virtual time and seeds need fastloop's loop: this is {ABOUT}"
+            )
+
+    def pytest_report_header(self) -> str:
+        """Name the loop of the run."""
+        return f"fastloop: {self._about}"
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Skip what would wait for real time."""
+        why = f"virtual time needs fastloop's loop: this is {self._about}"
+        for item in items:
+            if _marked(item).get("virtual_time"):
+                item.add_marker(pytest.mark.skip(why))
 
 
 class _FastloopRun:
