@@ -463,6 +463,10 @@ stage(
         f"python -m check_manifest {LOGS}/clone",
         f"sh -c '.venv/bin/twine check --strict {LOGS}/clone/dist/*'",
         f"python -m check_wheel_contents {LOGS}/clone/dist",
+        # It was compiled in another folder, and is the same as here.
+        f"sh -c '.venv/bin/python -m zipfile -e {LOGS}/clone/dist/*.whl "
+        f"{LOGS}/clone/wheel && cd {LOGS}/clone/wheel && "
+        f"for one in fastloop/*.so; do cmp $one {TOP}/$one; done'",
         "python -m validate_pyproject pyproject.toml",
         f"python -m pyroma --min=8 {LOGS}/clone",
         ".venv/bin/zizmor --offline --no-progress .github",
