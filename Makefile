@@ -34,7 +34,7 @@ help:
 	@echo "make lint      check style, layers, sizes, stubs"
 	@echo "make format    format C and Python as lint wants them"
 	@echo "make docs      the documentation as a site, in build/site"
-	@echo "make wheels    wheels for Linux (ARGS=--try: and the quick suite)"
+	@echo "make wheels    for Linux and Windows (ARGS=--try: and tests on each)"
 	@echo "make ci        what every change must pass (.ci/run)"
 	@echo "make gate      all other checks, in hours (.ci/run --gate)"
 

@@ -501,9 +501,9 @@ for one in ("bench", "test"):
     )
 stage(
     "wheels",
-    "each on a system without libuv",
+    "each on a system without libuv, or on Wine",
     "tools/wheels --try 3.11-x86_64 3.13-x86_64 3.14-x86_64 3.14t-x86_64 "
-    "3.15-x86_64",
+    "3.15-x86_64 win_amd64 win_arm64 win32",
     needs="",
     part="publish",
 )
