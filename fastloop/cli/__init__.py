@@ -11,7 +11,7 @@ import sys
 
 from fastloop import is_native
 
-from .commands import COMMANDS, Refused, tell
+from .commands import COMMANDS, HOME, Refused, tell, wrapped
 
 __all__ = ["COMMANDS", "Refused", "command", "main"]
 
@@ -29,8 +29,25 @@ def _usage() -> str:
             *lines,
             "",
             "python -m fastloop COMMAND --help explains each.",
+            _documentation(),
         ]
     )
+
+
+def _documentation() -> str:
+    """Return where the pages are: a wheel has README.md alone."""
+    import os
+    from importlib.metadata import files
+
+    from fastloop import __version__
+    from fastloop._distribution import NAME
+
+    if os.path.exists(f"{HOME}/docs/reference.md"):
+        return wrapped(f"Read README.md and docs/ in {HOME}.")
+    texts = [each for each in files(NAME) or () if each.name == "METADATA"]
+    readme = " ".join(f", in {each.locate()}," for each in texts)
+    source = f"{NAME.replace('-', '_')}-{__version__}.tar.gz"
+    return wrapped(f"Read README.md{readme} and docs/ of {source}.")
 
 
 def main(words: list[str] | None = None) -> int:
