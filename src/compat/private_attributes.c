@@ -92,7 +92,7 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     fl_field_set(self, &self->empty_waiter, waits ? value : NULL);
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    self->awaits_room = waits;
+    self->waits_for_writable = waits;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_raise_errno(code) : 0;

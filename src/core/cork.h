@@ -107,25 +107,15 @@ fl_cork_try_take(FlCork *cork)
                                              number | FL_CORK_HELD);
 }
 
-/* After a corked write that is not the first since a flush: offer what is
-   corked again. */
+/* After a corked write: offer what is corked.  The order is
+   memory_order_release.  For the first write since a flush it is
+   memory_order_seq_cst, and fl_sender_see follows: sender.c, invariant 3. */
 static inline void
-fl_cork_offer(FlCork *cork)
+fl_cork_offer(FlCork *cork, memory_order order)
 {
     uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
     atomic_store_explicit(&cork->turn,
-                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED,
-                          memory_order_release);
-}
-
-/* After the first: as fl_cork_offer.  The caller then calls fl_sender_see, in
-   this order: sender.c, invariant 3. */
-static inline void
-fl_cork_offer_first(FlCork *cork)
-{
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    (void)atomic_exchange(&cork->turn,
-                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED);
+                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED, order);
 }
 
 /* They are HELD, and none is left: begin the next turn, EMPTY. */

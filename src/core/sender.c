@@ -63,17 +63,23 @@ is_corked(uint64_t turn)
 
 /* Whether anything is corked and unsent, or was since the last look. */
 static bool
-is_active_at(const FlCork *cork, uint64_t turn)
+is_active(const FlCork *cork, uint64_t turn)
 {
     return (turn & ~FL_CORK_STATE) != cork->sent_turn
            && (is_corked(turn) || turn != cork->seen_turn);
 }
 
-/* For look_at_all. */
 static bool
-is_active(FlLoop *loop)
+any_is_active(void)
 {
-    return is_active_at(&loop->cork, atomic_load(&loop->cork.turn));
+    bool active = false;
+    for (FlList *link = sender.loops.next; link != &sender.loops && !active;
+         link = link->next)
+    {
+        const FlCork *cork = FL_LIST_ENTRY(link, FlCork, watch_link);
+        active = is_active(cork, atomic_load(&cork->turn));
+    }
+    return active;
 }
 
 /* Look at a loop: invariant 1.  Returns whether it was active. */
@@ -82,7 +88,7 @@ look(FlLoop *loop)
 {
     FlCork *cork = &loop->cork;
     uint64_t turn = atomic_load(&cork->turn), seen = cork->seen_turn;
-    bool active = is_active_at(cork, turn);
+    bool active = is_active(cork, turn);
     cork->seen_turn = turn;
     uint64_t number = turn & ~FL_CORK_STATE;
     if (active && is_corked(turn) && is_corked(seen)
@@ -98,14 +104,17 @@ look(FlLoop *loop)
     return active;
 }
 
+/* The same for all loops.  `stops`: nobody looks before the next turn, so
+   what they have corked is sent now. */
 static bool
-look_at_all(bool (*looks)(FlLoop *))
+look_at_all(bool stops)
 {
     bool active = false;
     for (FlList *link = sender.loops.next; link != &sender.loops;
          link = link->next)
     {
-        active |= looks(FL_LIST_ENTRY(link, FlLoop, cork.watch_link));
+        FlLoop *loop = FL_LIST_ENTRY(link, FlLoop, cork.watch_link);
+        active |= stops ? fl_cork_send_ahead(loop) : look(loop);
     }
     return active;
 }
@@ -129,14 +138,6 @@ wait_a_period(void)
     }
 }
 
-/* For look_at_all. */
-static bool
-send_ahead(FlLoop *loop)
-{
-    (void)fl_cork_send_ahead(loop);
-    return false;
-}
-
 static void *
 run(void *unused)
 {
@@ -144,20 +145,20 @@ run(void *unused)
     sender.period_ns = PERIOD_NS;
     while (!sender.stopping) {
         sender.is_late = false;
-        if (look_at_all(look)) {
+        if (look_at_all(false)) {
             wait_a_period();
             continue;
         }
         sender.period_ns = PERIOD_NS;
         atomic_store(&fl_sender_idle, true);
-        if (look_at_all(is_active)) { /* invariant 3 */
+        if (any_is_active()) { /* invariant 3 */
             atomic_store(&fl_sender_idle, false);
         }
         while (atomic_load(&fl_sender_idle) && !sender.stopping) {
             (void)pthread_cond_wait(&sender.wake, &sender.lock);
         }
     }
-    (void)look_at_all(send_ahead); /* nobody looks before the next turn */
+    (void)look_at_all(true);
     (void)pthread_mutex_unlock(&sender.lock);
     return unused;
 }
@@ -293,18 +294,11 @@ fl_sender_stop(void)
     }
 }
 
-/* For look_at_all. */
-static bool
-has_corked(FlLoop *loop)
-{
-    return is_corked(atomic_load(&loop->cork.turn));
-}
-
 void
 fl_sender_resume(void)
 {
     lock();
-    if (look_at_all(has_corked)) {
+    if (any_is_active()) {
         (void)wake();
     }
     unlock();

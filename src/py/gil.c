@@ -1,21 +1,21 @@
 /* Taking the GIL again after an offer: see gil.h.
 
-   An offer of one system call is short.  It wakes a thread that waits for the
-   GIL, but where that thread runs on another CPU, it comes too late, finds the
-   GIL taken again and waits on: offer after offer, for seconds, as it may
-   beside asyncio's loop, too.  So where a thread waits, the loop gives it time
-   to come.  Whether one waits is seen by the release: to wake it is a system
-   call of its own, and without it the release takes a fraction of the caller's
-   call. */
+   An offer lasts for one system call.  It wakes a thread that waits for the
+   GIL.  If that thread wakes on another CPU, it may be too late: the loop has
+   the GIL again, and the thread waits for the next offer, sometimes for
+   seconds.  (The same happens with asyncio's loop.)  So if a thread waits, the
+   loop yields the CPU for WAKE_NS before it takes the GIL again.  The duration
+   of the release shows whether a thread waits: to wake one is a system call;
+   without it the release takes a fraction of the caller's own call. */
 #include "py/gil.h"
 
 #include <sched.h>
 
 #define OFFER_NS  (FL_NS_PER_MS / 10)
 #define SWITCH_NS (5 * FL_NS_PER_MS)
-/* Whoever keeps the GIL for so long computes. */
+/* If the loop waits longer than this for the GIL, another thread computes. */
 #define LATE_NS   FL_NS_PER_MS
-/* How long a thread that was woken on another CPU takes to come. */
+/* The time that a thread takes to wake up on another CPU. */
 #define WAKE_NS   30000
 
 bool

@@ -180,12 +180,7 @@ static PyGetSetDef adapter_getset[] = {
 /* asyncio's names.  Those that are read-only belong to the C code, the others
    to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
-#if PY_VERSION_HEX < 0x030C0000
-    {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlTls, dict), Py_READONLY,
-     NULL},
-    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(FlTls, weakrefs),
-     Py_READONLY, NULL},
-#endif
+    FL_DICT_MEMBERS(FlTls)
     OBJECT("_loop", loop, Py_READONLY),
     OBJECT("_sslcontext", context, 0),
     OBJECT("_waiter", waiter, 0),

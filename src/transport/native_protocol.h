@@ -44,7 +44,8 @@
 
 struct FlNativeProtocol {
     /* Receive data, size_bytes > 0, which is valid during the call only.
-       0; 1 if it took long for its size: the next reads are smaller; or -1. */
+       Returns 0, or 1 to ask for smaller reads (the data was expensive), or -1
+       with an exception. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
 

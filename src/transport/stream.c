@@ -72,7 +72,8 @@ fl_stream_update_registration(FlStream *self)
     }
     /* Corked bytes wait for their flush, not for the kernel. */
     if (self->phase < FL_STREAM_LOST && !fl_stream_is_corked(self)
-        && (self->awaits_room || !fl_write_queue_is_empty(&self->write_queue)))
+        && (self->waits_for_writable
+            || !fl_write_queue_is_empty(&self->write_queue)))
     {
         wanted |= FL_WRITABLE;
     }

@@ -109,7 +109,7 @@ struct FlStream {
     bool eof_sent;              /* and the socket was shut down */
     bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
                          write pipe that is never_readable */
-    bool awaits_room; /* empty_waiter is for room in the kernel's buffer */
+    bool waits_for_writable; /* empty_waiter waits for a writable event */
     uint8_t read_halvings; /* how often the read size was halved */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */

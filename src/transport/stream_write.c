@@ -95,18 +95,18 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     return code;
 }
 
-/* How a write that is not corked begins: what it has to do with its data. */
+/* A write that is not corked, after begin_write. */
 typedef struct {
     bool blocked; /* queue behind what the kernel refused */
     int failure;  /* of the fd or of a send: 0 or a negative errno */
-} WriteStart;
+} UncorkedWrite;
 
 /* Begin such a write: check the fd, then flush what the write would overtake.
    Both may run Python, which may write, call write_eof(), ask for the socket
    or let the loop's thread end the stream.  1; 0 if the stream is LOST by now;
    or -1 as check_writable. */
 static int
-begin_write(FlStream *self, const char *method, WriteStart *start)
+begin_write(FlStream *self, const char *method, UncorkedWrite *start)
 {
     start->failure = fl_stream_check_fd(self);
     start->blocked = false;
@@ -124,7 +124,7 @@ begin_write(FlStream *self, const char *method, WriteStart *start)
    or has left bytes, and the loop is closed, which would neither report nor
    send. */
 static int
-end_write(FlStream *self, const WriteStart *start)
+end_write(FlStream *self, const UncorkedWrite *start)
 {
     if (start->blocked) {
         fl_stream_wait_for_kernel(self);
@@ -146,7 +146,7 @@ static int
 send_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes, sent = 0;
-    WriteStart start;
+    UncorkedWrite start;
     int code = begin_write(self, "write", &start);
     if (code <= 0) {
         return code;
@@ -301,7 +301,7 @@ write_list(FlStream *self, PyObject *list)
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
         size_bytes += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(list, at));
     }
-    WriteStart start = {false, 0};
+    UncorkedWrite start = {false, 0};
     bool corks = fl_stream_may_cork(self, size_bytes);
     int code = corks ? 1 : begin_write(self, "writelines", &start);
     if (code <= 0) {
@@ -373,7 +373,7 @@ fl_stream_drained(FlStream *self)
                && fl_write_queue_is_empty(&self->write_queue);
     if (sent_all) {
         /* First, or the registration would still want it. */
-        self->awaits_room = false;
+        self->waits_for_writable = false;
         code = fl_stream_update_registration(self);
     }
     Py_END_CRITICAL_SECTION();

@@ -362,15 +362,8 @@ PyGetSetDef fl_transport_getset[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
-/* Before 3.12 a heap type finds its __dict__ and weak references through the
-   first two.  Later versions manage both (FL_DICT_FLAGS). */
 PyMemberDef fl_transport_members[] = {
-#if PY_VERSION_HEX < 0x030C0000
-    {"__dictoffset__", T_PYSSIZET, offsetof(FlTransport, dict), READONLY,
-     NULL},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(FlTransport, weakrefs),
-     READONLY, NULL},
-#endif
+    FL_DICT_MEMBERS(FlTransport)
     {NULL, 0, 0, 0, NULL},
 };
 
