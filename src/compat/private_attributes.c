@@ -11,6 +11,7 @@
    Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"
 
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -21,7 +22,6 @@
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 static PyObject *
 sock_get(FlStream *self, void *Py_UNUSED(closure))
@@ -104,7 +104,7 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 static PyObject *
 buffer_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    const FlWriteQueue *queue = &self->write_queue;
+    const FlWriteQueue *queue = &self->out.queue;
     PyObject *list = PyList_New(0);
     if (list == NULL) {
         return NULL;

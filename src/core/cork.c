@@ -1,12 +1,20 @@
-/* Sending what is corked: see cork.h. */
+/* Sending what is corked: see cork.h.
+
+   The sockets are written to here, and not by the streams that own them: so a
+   corked write needs no call of a higher folder.  Only what the kernel did not
+   accept does (FL_UNSENT). */
 #include "core/cork.h"
 
 #include "base/clock.h"
+#include "base/codes.h"
 #include "base/list.h"
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "core/registration.h"
+#include "py/errors.h"
 #include "py/gil.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <time.h>
 
@@ -40,6 +48,44 @@ fl_cork_take_back(FlLoop *loop)
     atomic_store(&cork->wanted, false);
 }
 
+ssize_t
+fl_send_pieces(int fd, struct iovec *pieces, int count)
+{
+    if (count == 1) { /* costs the kernel less than sendmsg */
+        return send(fd, pieces->iov_base, pieces->iov_len, FL_SEND_FLAGS);
+    }
+    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
+    return sendmsg(fd, &message, FL_SEND_FLAGS);
+}
+
+/* Send what the kernel accepts of a queue.  It is noted in the queue; `drops`:
+   its items are dropped, which needs the GIL.  Returns the bytes sent. */
+static size_t
+send_queue(FlOutbox *out, bool drops)
+{
+    FlWriteQueue *queue = &out->queue;
+    size_t sent_bytes = 0;
+    int count = FL_SEND_PIECES;
+    /* Fewer pieces were all: what is left does not fit the kernel's buffer. */
+    while (count == FL_SEND_PIECES && queue->size_bytes > 0) {
+        struct iovec pieces[FL_SEND_PIECES];
+        count = fl_write_queue_fill_iovec(queue, pieces, FL_SEND_PIECES);
+        ssize_t sent = fl_send_pieces(out->fd, pieces, count);
+        if (sent < 0) {
+            out->send_errno = fl_errno_would_block(errno) ? 0 : (uint8_t)errno;
+            break;
+        }
+        sent_bytes += (size_t)sent;
+        if (drops) {
+            fl_write_queue_consume(queue, (size_t)sent);
+        }
+        else {
+            fl_write_queue_note_sent(queue, (size_t)sent);
+        }
+    }
+    return sent_bytes;
+}
+
 bool
 fl_cork_send_ahead(FlLoop *loop)
 {
@@ -57,12 +103,66 @@ fl_cork_send_ahead(FlLoop *loop)
     bool all = true;
     FlList *link = cork->streams.next;
     while (link != &cork->streams && !atomic_load(&cork->wanted)) {
-        all &= cork->send_ahead(link);
+        FlOutbox *out = FL_LIST_ENTRY(link, FlOutbox, link);
+        if (out->send_errno == 0) {
+            cork->ahead_bytes += send_queue(out, false);
+            all &= out->queue.size_bytes == 0 || out->send_errno != 0;
+        }
         link = link->next;
     }
     all &= link == &cork->streams;
     atomic_store(&cork->turn, turn | FL_CORK_OFFERED);
     return all;
+}
+
+/* Send the only item of a queue.  Returns the bytes sent. */
+static inline size_t
+send_only(FlOutbox *out, PyObject *bytes)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+    ssize_t sent =
+        send(out->fd, PyBytes_AS_STRING(bytes), size, FL_SEND_FLAGS);
+    if (FL_LIKELY((size_t)sent == size)) {
+        fl_write_queue_drop_only(&out->queue);
+    }
+    else if (sent >= 0) {
+        fl_write_queue_consume(&out->queue, (size_t)sent);
+    }
+    else {
+        out->send_errno = fl_errno_would_block(errno) ? 0 : (uint8_t)errno;
+        sent = 0;
+    }
+    return (size_t)sent;
+}
+
+/* Send the queue of a stream that is no longer in the list. */
+static inline void
+send_corked(FlLoop *loop, FlOutbox *out)
+{
+    if (fl_loop_is_inherited(loop)) {
+        fl_write_queue_clear(&out->queue); /* the parent sends them */
+        return;
+    }
+    loop->polls.skips_left = 0; /* as fl_loop_before_io */
+    if (FL_LIKELY(out->send_errno == 0)) {
+        PyObject *bytes = fl_write_queue_only(&out->queue);
+        size_t sent_bytes;
+        if (bytes != NULL) {
+            sent_bytes = send_only(out, bytes);
+        }
+        else {
+            fl_write_queue_consume(&out->queue, 0); /* what was sent ahead */
+            sent_bytes = send_queue(out, true);
+        }
+        FL_METER(loop, bytes_out, sent_bytes);
+        if (FL_LIKELY(fl_write_queue_is_empty(&out->queue))) {
+            return;
+        }
+    }
+    FlRegistration *reg = fl_registration_at(loop->table, out->fd);
+    FL_CHECK(reg != NULL, "a stream that is not registered corks nothing");
+    (void)reg->on_events(loop, reg, FL_UNSENT);
+    fl_cork_take(loop); /* Python that ran may have corked others */
 }
 
 void
@@ -78,7 +178,7 @@ fl_loop_flush_corked_now(FlLoop *loop)
     /* One at a time: what reports a failed send may run Python, which finds
        the other streams corked and may flush them, or cork others. */
     while ((link = fl_list_pop(&cork->streams)) != NULL) {
-        cork->send(link);
+        send_corked(loop, FL_LIST_ENTRY(link, FlOutbox, link));
     }
     fl_cork_end_turn(cork);
 }

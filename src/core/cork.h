@@ -1,5 +1,5 @@
 /* Corked bytes: the write queues that wait for the end of a callback or of the
-   iteration.
+   iteration.  Those of stream sockets alone are corked.
 
    `turn` says who may touch them: the list `streams`, the queues of the
    streams in it, and ahead_bytes.  It has a number, one more for each flush,
@@ -11,18 +11,21 @@
      TAKEN    fl_cork_send_ahead, in a thread that needs no GIL
 
    The loop takes them before it touches them (fl_cork_take), and offers them
-   after each corked write.  fl_cork_send_ahead takes what is offered, sends
-   it, and notes in each queue how much.  It frees nothing and changes no
-   reference count: the loop's own flush does the rest.
+   after each corked write (fl_cork_add).  fl_cork_send_ahead takes what is
+   offered, sends it, and notes in each queue how much.  It frees nothing and
+   changes no reference count: the loop's own flush does the rest.
 
    Threads: those with the loop's GIL, except for fl_cork_send_ahead. */
 #ifndef FL_CORE_CORK_H
 #define FL_CORE_CORK_H
 
 #include "base/list.h"
+#include "core/write_queue.h"
 #include "py/compat.h"
 
 #include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/types.h>
 
 struct FlLoop;
 
@@ -33,9 +36,37 @@ struct FlLoop;
 #define FL_CORK_STATE   ((uint64_t)3) /* the bits of the state */
 #define FL_CORK_NUMBER  ((uint64_t)4) /* one in the number */
 
+/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
+   process that shares the socket can clear O_NONBLOCK. */
+#ifdef MSG_NOSIGNAL
+#define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
+#else
+#define FL_SEND_FLAGS MSG_DONTWAIT
+#endif
+
+/* The most pieces of one send: enough for any burst worth one call, and well
+   below IOV_MAX. */
+#define FL_SEND_PIECES 64
+
+/* What a stream has written and not sent; a member of the stream. */
 typedef struct {
-    FlList streams; /* those whose queues are corked, in the order of their
-                       first corked writes */
+    FlList link;        /* in FlCork.streams while corked */
+    FlWriteQueue queue; /* corked, or refused by the kernel */
+    int fd;             /* of a socket: its own, until it is lost */
+    uint8_t send_errno; /* of a failed send of the corked queue; or 0 */
+} FlOutbox;
+
+static inline void
+fl_outbox_init(FlOutbox *out)
+{
+    fl_list_init(&out->link);
+    fl_write_queue_init(&out->queue);
+    out->fd = -1;
+}
+
+typedef struct {
+    FlList streams; /* FlOutbox.link: those whose queues are corked, in the
+                       order of their first corked writes */
     /* The run's thread, if the run corks writes; else NULL. */
     PyThreadState *thread;
     /* The same while the running callback corks.  A write of another thread is
@@ -48,13 +79,6 @@ typedef struct {
     atomic_bool wanted; /* the loop waits for what is TAKEN */
     bool watched;       /* watch_link is in the sender's list */
     size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
-    /* Sends the queue of one.  It calls no protocol and preserves a raised
-       exception; a failure queues connection_lost.  The caller has taken what
-       is corked, and still has it when this returns. */
-    void (*send)(FlList *link);
-    /* fl_cork_send_ahead's: sends what the kernel accepts of one's queue, and
-       adds it to ahead_bytes.  Returns false if the kernel refused some. */
-    bool (*send_ahead)(FlList *link);
     FlList watch_link;
     /* For sender.c alone: the turn at its last look, and the number of the
        last turn whose bytes it has all sent. */
@@ -77,7 +101,11 @@ fl_cork_is_overdue(const FlCork *cork)
            == atomic_load_explicit(&cork->overdue_turn, memory_order_relaxed);
 }
 
-/* Send what loop->cork.streams has.  Preserves a raised exception, and may run
+/* One send to a socket.  The number of bytes, or -1 with errno set. */
+ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
+
+/* Send what loop->cork.streams has.  A stream whose send fails, or leaves
+   bytes, gets FL_UNSENT (registration.h).  Preserves a raised exception, and may run
    Python, which reports a failed send.  Call fl_loop_flush_corked (loop.h),
    which looks first whether there is anything. */
 void fl_loop_flush_corked_now(struct FlLoop *loop);

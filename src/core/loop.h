@@ -28,6 +28,7 @@
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "core/report.h"
+#include "core/sender.h"
 #include "core/thread_queue.h"
 #include "py/errors.h"
 #include "py/gil.h"
@@ -203,6 +204,33 @@ fl_cork_take(FlLoop *loop)
     if (FL_UNLIKELY(!fl_cork_try_take(&loop->cork))) {
         fl_cork_take_back(loop);
     }
+}
+
+/* What a stream has queued is corked: the first such write since a flush.  The
+   caller has taken what is corked. */
+static inline void
+fl_cork_add_first(FlLoop *loop, FlOutbox *out)
+{
+    fl_list_append(&loop->cork.streams, &out->link);
+    if (FL_UNLIKELY(!loop->cork.watched)) {
+        fl_sender_watch(loop);
+    }
+    fl_cork_offer(&loop->cork, memory_order_seq_cst);
+    fl_sender_see(loop);
+}
+
+/* The same for any such write. */
+static inline void
+fl_cork_add(FlLoop *loop, FlOutbox *out)
+{
+    if (fl_list_is_empty(&loop->cork.streams)) {
+        fl_cork_add_first(loop, out);
+        return;
+    }
+    if (fl_list_is_empty(&out->link)) {
+        fl_list_append(&loop->cork.streams, &out->link);
+    }
+    fl_cork_offer(&loop->cork, memory_order_release);
 }
 
 /* Send the bytes that are corked, if there are any. */

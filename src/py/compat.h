@@ -119,12 +119,15 @@ PyDict_SetDefaultRef(PyObject *dict, PyObject *key, PyObject *value,
    `dict` and `weakrefs`, and its own GC slots visit and clear the dict. */
 #if PY_VERSION_HEX < 0x030C0000
 #define FL_DICT_FLAGS 0
-/* A heap type finds both fields through these members. */
-#define FL_DICT_MEMBERS(type)                                                \
-    {"__dictoffset__", Py_T_PYSSIZET, offsetof(type, dict), Py_READONLY,     \
-     NULL},                                                                  \
-        {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(type, weakrefs),      \
-         Py_READONLY, NULL},
+/* The last members of such a type, which finds both fields through them. */
+#define FL_LAST_MEMBERS(type)                                            \
+    {"__dictoffset__", Py_T_PYSSIZET, offsetof(type, dict), Py_READONLY, \
+     NULL},                                                              \
+        {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(type, weakrefs),  \
+         Py_READONLY, NULL},                                             \
+    {                                                                    \
+        NULL, 0, 0, 0, NULL                                              \
+    }
 #define fl_visit_dict(object, visit, arg) \
     fl_visit_one((object)->dict, visit, arg)
 #define fl_clear_dict(object) Py_CLEAR((object)->dict)
@@ -137,7 +140,10 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 }
 #else
 #define FL_DICT_FLAGS (Py_TPFLAGS_MANAGED_DICT | Py_TPFLAGS_MANAGED_WEAKREF)
-#define FL_DICT_MEMBERS(type)
+#define FL_LAST_MEMBERS(type) \
+    {                         \
+        NULL, 0, 0, 0, NULL   \
+    }
 #if PY_VERSION_HEX < 0x030D0000
 #define PyObject_VisitManagedDict _PyObject_VisitManagedDict
 #define PyObject_ClearManagedDict _PyObject_ClearManagedDict

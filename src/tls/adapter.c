@@ -14,6 +14,7 @@
 #include "tls/adapter.h"
 
 #include "core/loop.h"
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
@@ -27,7 +28,6 @@
 #include "tls/tls_transport.h"
 #include "tls/tls_write.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 /* The size of the buffer that get_buffer() returns. */
 #define BUFFER_BYTES (64 * 1024)
@@ -180,7 +180,6 @@ static PyGetSetDef adapter_getset[] = {
 /* asyncio's names.  Those that are read-only belong to the C code, the others
    to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
-    FL_DICT_MEMBERS(FlTls)
     OBJECT("_loop", loop, Py_READONLY),
     OBJECT("_sslcontext", context, 0),
     OBJECT("_waiter", waiter, 0),
@@ -194,7 +193,7 @@ static PyMemberDef adapter_members[] = {
      Py_READONLY, NULL},
     /* fastloop/_tls.py makes asyncio's _state of it. */
     {"_phase", Py_T_UINT, offsetof(FlTls, phase), Py_READONLY, NULL},
-    {NULL, 0, 0, 0, NULL},
+    FL_LAST_MEMBERS(FlTls),
 };
 
 /* --- the type ------------------------------------------------------------ */

@@ -60,12 +60,12 @@
 #define FL_TLS_CONNECTION_H
 
 #include "core/loop.h"
+#include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "transport/native_protocol.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 /* In the order of _STATES in fastloop/_tls.py. */
 typedef enum {

@@ -6,6 +6,7 @@
       get_extra_info() still answers. */
 #include "tls/release.h"
 
+#include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/field.h"
@@ -14,7 +15,6 @@
 #include "tls/engine.h"
 #include "tls/engine_object.h"
 #include "tls/tls_write.h"
-#include "transport/write_queue.h"
 
 void
 fl_tls_drop_unused_engine(FlTls *self)

@@ -16,6 +16,7 @@
       queued when its iterator has ended, after what that wrote. */
 #include "tls/tls_write.h"
 
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -25,7 +26,6 @@
 #include "transport/stream.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 #include <string.h>
 #include <sys/uio.h>

@@ -31,6 +31,7 @@
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "core/write_queue.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -44,7 +45,6 @@
 #include "transport/stream_send.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 #include <errno.h>
 #include <sys/un.h>
@@ -248,11 +248,11 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
     }
     /* As in asyncio, whose add_writer() raises on a closed loop before the
        first datagram is queued. */
-    int code = fl_write_queue_is_empty(&stream->write_queue)
+    int code = fl_write_queue_is_empty(&stream->out.queue)
                    ? fl_loop_check_open(stream->loop)
                    : 0;
     if (code == 0) {
-        code = fl_write_queue_append(&stream->write_queue, datagram, 0);
+        code = fl_write_queue_append(&stream->out.queue, datagram, 0);
     }
     Py_DECREF(datagram);
     if (code < 0) {
@@ -308,7 +308,7 @@ check_lost(FlDatagram *self)
 static int
 send_or_queue(FlDatagram *self, PyObject *data, PyObject *address)
 {
-    if (!fl_write_queue_is_empty(&self->stream.write_queue)) {
+    if (!fl_write_queue_is_empty(&self->stream.out.queue)) {
         return queue_datagram(self, data, address);
     }
     int result = send_now(self, data, address);
@@ -371,7 +371,7 @@ static int
 put_back(FlDatagram *self, PyObject *datagram)
 {
     FlStream *stream = &self->stream;
-    int code = fl_write_queue_prepend(&stream->write_queue, datagram, 0);
+    int code = fl_write_queue_prepend(&stream->out.queue, datagram, 0);
     if (code == 0) {
         /* Code that ran in the send may have found the queue empty and no
            longer wait for room. */
@@ -388,7 +388,7 @@ put_back(FlDatagram *self, PyObject *datagram)
 static int
 send_first(FlDatagram *self)
 {
-    PyObject *datagram = fl_write_queue_take(&self->stream.write_queue);
+    PyObject *datagram = fl_write_queue_take(&self->stream.out.queue);
     if (datagram == NULL) {
         return SENT; /* the queue is empty */
     }
@@ -416,7 +416,7 @@ write_ready(FlDatagram *self)
     Py_BEGIN_CRITICAL_SECTION(self);
     do {
         result = send_first(self);
-        is_empty = fl_write_queue_is_empty(&stream->write_queue);
+        is_empty = fl_write_queue_is_empty(&stream->out.queue);
     } while (result == SENT && !is_empty);
     Py_END_CRITICAL_SECTION();
     if (result < 0
@@ -563,7 +563,7 @@ datagram_traverse(FlDatagram *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->address);
     /* An address in the queue may be any object. */
-    const FlWriteQueue *queue = &self->stream.write_queue;
+    const FlWriteQueue *queue = &self->stream.out.queue;
     for (unsigned at = queue->head; at < queue->tail; at++) {
         Py_VISIT(queue->items[at]);
     }
@@ -575,7 +575,7 @@ datagram_clear(FlDatagram *self)
 {
     /* The base's clear does not drop the queue: a stream's bytes cannot be
        part of a cycle, but these addresses can. */
-    fl_write_queue_clear(&self->stream.write_queue);
+    fl_write_queue_clear(&self->stream.out.queue);
     fl_datagram_drop_received(self);
     Py_CLEAR(self->address);
     Py_CLEAR(self->last_sender.object);

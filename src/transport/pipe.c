@@ -167,7 +167,7 @@ pipe_repr(FlStream *self)
                                                  ? "%s fd=%d %s"
                                                  : "%s fd=%d %s bufsize=%zu",
                                              state, self->last_fd, polling,
-                                             self->write_queue.size_bytes);
+                                             self->out.queue.size_bytes);
     return fl_transport_repr((FlTransport *)self, details);
 }
 

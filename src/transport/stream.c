@@ -31,6 +31,7 @@
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
+#include "core/write_queue.h"
 #include "loop/user_fd.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -39,7 +40,6 @@
 #include "py/field.h"
 #include "py/state.h"
 #include "transport/native_protocol.h"
-#include "transport/write_queue.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -73,7 +73,7 @@ fl_stream_update_registration(FlStream *self)
     /* Corked bytes wait for their flush, not for the kernel. */
     if (self->phase < FL_STREAM_LOST && !fl_stream_is_corked(self)
         && (self->waits_for_writable
-            || !fl_write_queue_is_empty(&self->write_queue)))
+            || !fl_write_queue_is_empty(&self->out.queue)))
     {
         wanted |= FL_WRITABLE;
     }
@@ -207,13 +207,13 @@ fl_stream_cancel_flush(FlStream *self)
     if (fl_stream_is_corked(self)) {
         FlLoop *loop = self->loop;
         fl_cork_take(loop);
-        fl_list_remove(&self->cork_link);
-        self->ahead_errno = 0;
+        fl_list_remove(&self->out.link);
+        self->out.send_errno = 0;
         if (fl_list_is_empty(&loop->cork.streams)) {
             fl_cork_end_turn(&loop->cork);
         }
         else {
-            fl_cork_offer(&loop->cork);
+            fl_cork_offer(&loop->cork, memory_order_release);
         }
     }
 }
@@ -233,14 +233,16 @@ fl_stream_has_fd(FlOpenTransport *node)
 }
 
 /* FlRegistration.on_events: call the kind's run_events in the stream's
-   context, which the stream releases if they end it. */
+   context, which the stream releases if they end it.  FL_UNSENT needs none,
+   and comes in that of any callback, perhaps one of this stream. */
 static int
 on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
     FlStream *self =
         FL_LIST_ENTRY(&reg->transport->link, FlStream, loop_node.link);
-    if (events == 0) {
-        return 0; /* they were dropped while their entry was queued */
+    if (FL_UNLIKELY(!(events & (FL_READABLE | FL_WRITABLE)))) {
+        /* 0: they were dropped while their entry was queued. */
+        return events == 0 ? 0 : self->kind->run_events(self, events);
     }
     Py_INCREF(self);
     PyObject *context = Py_NewRef(self->context);

@@ -35,11 +35,11 @@
 
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "core/write_queue.h"
 #include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -107,16 +107,14 @@ struct FlStream {
     FL_ATOMIC bool paused;      /* pause_reading was called */
     FL_ATOMIC bool eof_written; /* write_eof was called */
     bool eof_sent;              /* and the socket was shut down */
-    bool read_eof;    /* reads no more: at EOF, until resumed; or for good, a
+    bool read_eof; /* reads no more: at EOF, until resumed; or for good, a
                          write pipe that is never_readable */
     bool waits_for_writable; /* empty_waiter waits for a writable event */
-    uint8_t read_halvings; /* how often the read size was halved */
+    uint8_t read_halvings;   /* how often the read size was halved */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
-    uint8_t
-        ahead_errno; /* the corked queue: fl_cork_send_ahead met it; or 0 */
-    uint32_t last_read_bytes; /* size of the last read */
-    FL_ATOMIC int fd;         /* -1 once it is closed */
+    uint32_t last_read_bytes;  /* size of the last read */
+    FL_ATOMIC int fd;          /* -1 once it is closed */
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
@@ -126,8 +124,7 @@ struct FlStream {
     FlProtocol protocol;
     PyObject *context;        /* events and connection_* run in it */
     const char *lost_message; /* see fl_stream_fail; or NULL */
-    FlList cork_link;         /* in loop->cork.streams while corked */
-    FlWriteQueue write_queue; /* corked, or refused by the kernel */
+    FlOutbox out;             /* what is corked, or refused by the kernel */
     FlName *peer;             /* NULL: the socket has none */
     FlName *sockname;         /* saved when the fd is closed */
     size_t metered_bytes;     /* its share of the metric bytes_waiting */
@@ -165,14 +162,14 @@ fl_stream_is_corked(const FlStream *self)
 {
     /* Without a GIL no stream is corked. */
     return FL_HAVE_GIL && self->loop != NULL
-           && !fl_list_is_empty(&self->cork_link);
+           && !fl_list_is_empty(&self->out.link);
 }
 
 /* The bytes that wait for the kernel.  Corked ones count as sent. */
 static inline size_t
 fl_stream_waiting_bytes(const FlStream *self)
 {
-    return fl_stream_is_corked(self) ? 0 : self->write_queue.size_bytes;
+    return fl_stream_is_corked(self) ? 0 : self->out.queue.size_bytes;
 }
 
 /* Take the stream out of loop->cork.streams, before its queue changes.  What

@@ -47,6 +47,7 @@
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -54,7 +55,6 @@
 #include "py/state.h"
 #include "transport/extra_info.h"
 #include "transport/stream.h"
-#include "transport/write_queue.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -202,7 +202,7 @@ stream_finish(FlStream *self)
     /* Put aside, because the releases below may run destructors. */
     exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     Py_BEGIN_CRITICAL_SECTION(self); /* see buffer_get */
-    fl_write_queue_clear(&self->write_queue);
+    fl_write_queue_clear(&self->out.queue);
     Py_END_CRITICAL_SECTION();
     fl_stream_meter_queue(self);
     fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
@@ -377,7 +377,7 @@ fl_stream_call_connection_lost(FlStream *self)
     /* If another thread's write has failed meanwhile, or has left bytes, then
        that ends the stream, or the next writable event does. */
     ends = self->phase == FL_STREAM_CLOSING
-           && fl_write_queue_is_empty(&self->write_queue);
+           && fl_write_queue_is_empty(&self->out.queue);
     if (ends && elsewhere) {
         fl_stream_queue_connection_lost(self, NULL);
     }
@@ -401,7 +401,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
     if (self->phase < FL_STREAM_LOST) {
         fl_stream_cancel_flush(self);
         /* First, so that the metric bytes_waiting no longer counts them. */
-        fl_write_queue_clear(&self->write_queue);
+        fl_write_queue_clear(&self->out.queue);
         fl_stream_queue_connection_lost(self, exc);
     }
     Py_END_CRITICAL_SECTION();
@@ -661,7 +661,7 @@ fl_stream_free(FlStream *self)
     (void)fl_stream_clear(self);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->context);
-    fl_write_queue_clear(&self->write_queue);
+    fl_write_queue_clear(&self->out.queue);
     free(self->peer);
     free(self->sockname);
     Py_CLEAR(self->loop);

@@ -36,36 +36,29 @@
       phase of its own stream again.
    5. The queue changes only while what is corked is held (cork.h): the sender
       may be reading it.
+   6. core/cork.c sends what is corked, and calls fl_stream_unsent (FL_UNSENT)
+      only if the kernel has not accepted all of it.
 
    README.md has the limits of corking, and what was rejected. */
 #include "transport/stream_send.h"
 
 #include "base/codes.h"
 #include "core/loop.h"
-#include "core/sender.h"
+#include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/write_queue.h"
 
 #include <errno.h>
 #include <sys/uio.h>
-
-/* Enough for any burst worth one call, and well below IOV_MAX. */
-#define MAX_VECTORS 64
 
 /* --- the kernel ---------------------------------------------------------- */
 
 ssize_t
 fl_stream_send(FlStream *self, struct iovec *pieces, int count)
 {
-    if (count == 1) { /* costs the kernel less than sendmsg */
-        return send(self->fd, pieces->iov_base, pieces->iov_len,
-                    FL_SEND_FLAGS);
-    }
-    struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
-    return sendmsg(self->fd, &message, FL_SEND_FLAGS);
+    return fl_send_pieces(self->fd, pieces, count);
 }
 
 int
@@ -85,19 +78,18 @@ fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
 int
 fl_stream_drain_queue(FlStream *self)
 {
-    FlWriteQueue *write_queue = &self->write_queue;
-    fl_write_queue_consume(write_queue, 0); /* what was sent ahead */
+    FlWriteQueue *write_queue = &self->out.queue;
     while (!fl_write_queue_is_empty(write_queue)) {
-        struct iovec vectors[MAX_VECTORS];
+        struct iovec vectors[FL_SEND_PIECES];
         int count =
-            fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
+            fl_write_queue_fill_iovec(write_queue, vectors, FL_SEND_PIECES);
         size_t sent;
         int code = fl_stream_send_once(self, vectors, count, &sent);
         if (code < 0) {
             return code;
         }
         fl_write_queue_consume(write_queue, sent);
-        if (sent == 0 || count < MAX_VECTORS) {
+        if (sent == 0 || count < FL_SEND_PIECES) {
             break; /* what is left does not fit into the kernel's buffer */
         }
     }
@@ -139,7 +131,7 @@ fl_stream_send_queue(FlStream *self)
     if (code < 0) {
         fl_stream_write_failed(self, code);
     }
-    else if (!fl_write_queue_is_empty(&self->write_queue)) {
+    else if (!fl_write_queue_is_empty(&self->out.queue)) {
         fl_stream_wait_for_kernel(self);
     }
 }
@@ -150,9 +142,7 @@ bool
 fl_stream_may_cork(FlStream *self, size_t size_bytes)
 {
     FlLoop *loop = self->loop;
-    if (!FL_HAVE_GIL || loop->cork.writer != PyThreadState_Get()
-        || self->exposed || fl_loop_is_inherited(loop))
-    {
+    if (!fl_stream_corks(self)) {
         return false;
     }
     fl_cork_take(loop);
@@ -162,79 +152,17 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
         loop->cork.writer = NULL;
         return false;
     }
-    uint64_t queued_bytes = self->write_queue.size_bytes + size_bytes;
-    return queued_bytes <= FL_CORKED_BYTES
-           && queued_bytes <= self->high_water_bytes
-           && (fl_write_queue_is_empty(&self->write_queue)
+    uint64_t queued_bytes = self->out.queue.size_bytes + size_bytes;
+    return fl_stream_cork_fits(self, queued_bytes)
+           && (fl_write_queue_is_empty(&self->out.queue)
                || fl_stream_is_corked(self));
 }
 
-/* FlCork's send_ahead.  What the kernel refuses now, the flush tries again. */
-static bool
-send_ahead(FlList *link)
+void
+fl_stream_unsent(FlStream *self)
 {
-    FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
-    FlWriteQueue *write_queue = &self->write_queue;
-    while (write_queue->size_bytes > 0 && self->ahead_errno == 0) {
-        struct iovec vectors[MAX_VECTORS];
-        int count =
-            fl_write_queue_fill_iovec(write_queue, vectors, MAX_VECTORS);
-        ssize_t sent = self->kind->send(self, vectors, count);
-        if (sent < 0) {
-            if (fl_errno_would_block(errno)) {
-                return false;
-            }
-            self->ahead_errno = (uint8_t)errno;
-            return true;
-        }
-        fl_write_queue_note_sent(write_queue, (size_t)sent);
-        self->loop->cork.ahead_bytes += (size_t)sent;
-    }
-    return true;
-}
-
-/* Send the only item of a queue.  0 or a negative errno. */
-static inline int
-send_only(FlStream *self, PyObject *bytes)
-{
-    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
-    ssize_t sent =
-        send(self->fd, PyBytes_AS_STRING(bytes), size, FL_SEND_FLAGS);
-    if (FL_UNLIKELY(sent < 0)) {
-        return fl_errno_would_block(errno) ? 0 : -errno;
-    }
-    FL_METER(self->loop, bytes_out, (uint64_t)sent);
-    if (FL_LIKELY((size_t)sent == size)) {
-        fl_write_queue_drop_only(&self->write_queue);
-    }
-    else {
-        fl_write_queue_consume(&self->write_queue, (size_t)sent);
-    }
-    return 0;
-}
-
-/* FlCork's send. */
-static void
-send_corked(FlList *link)
-{
-    FlStream *self = FL_LIST_ENTRY(link, FlStream, cork_link);
-    FlLoop *loop = self->loop;
-    if (fl_loop_is_inherited(loop)) {
-        fl_write_queue_clear(&self->write_queue); /* the parent sends them */
-        return;
-    }
-    loop->polls.skips_left = 0; /* as fl_loop_before_io */
-    int code = -(int)self->ahead_errno;
-    if (FL_LIKELY(code == 0)) {
-        PyObject *bytes = fl_write_queue_only(&self->write_queue);
-        code = bytes != NULL ? send_only(self, bytes)
-                             : fl_stream_drain_queue(self);
-        if (FL_LIKELY(code == 0
-                      && fl_write_queue_is_empty(&self->write_queue))) {
-            return;
-        }
-    }
-    self->ahead_errno = 0;
+    int code = -(int)self->out.send_errno;
+    self->out.send_errno = 0;
     Py_INCREF(self); /* a failure runs the GC, which may find it unused */
     if (code < 0) {
         fl_stream_write_failed(self, code);
@@ -243,27 +171,4 @@ send_corked(FlList *link)
         fl_stream_wait_for_kernel(self);
     }
     Py_DECREF(self);
-    fl_cork_take(loop); /* Python that ran may have corked others */
-}
-
-void
-fl_stream_cork(FlStream *self)
-{
-    FlCork *cork = &self->loop->cork;
-    bool is_first = fl_list_is_empty(&cork->streams);
-    if (!fl_stream_is_corked(self)) {
-        FL_CHECK(self->phase < FL_STREAM_LOST, "a lost stream sends nothing");
-        fl_list_append(&cork->streams, &self->cork_link);
-    }
-    if (!is_first) {
-        fl_cork_offer(cork);
-        return;
-    }
-    if (FL_UNLIKELY(!cork->watched)) {
-        cork->send = send_corked;
-        cork->send_ahead = send_ahead;
-        fl_sender_watch(self->loop);
-    }
-    fl_cork_offer_first(cork);
-    fl_sender_see(self->loop);
 }

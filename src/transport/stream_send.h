@@ -12,18 +12,8 @@
 #include "py/compat.h"
 #include "transport/stream.h"
 
-#include <sys/socket.h>
-
 /* The most bytes that are corked. */
 #define FL_CORKED_BYTES (64 * 1024)
-
-/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
-   process that shares the socket can clear O_NONBLOCK. */
-#ifdef MSG_NOSIGNAL
-#define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
-#else
-#define FL_SEND_FLAGS MSG_DONTWAIT
-#endif
 
 /* FlStreamKind.send of stream sockets. */
 ssize_t fl_stream_send(FlStream *self, struct iovec *pieces, int count);
@@ -53,10 +43,31 @@ int fl_stream_prepare_send(FlStream *self);
 /* The kernel refused bytes: register for writability. */
 void fl_stream_wait_for_kernel(FlStream *self);
 
+/* FL_UNSENT: the flush has sent a part of the queue, or failed. */
+void fl_stream_unsent(FlStream *self);
+
+/* Whether this stream corks what is written now: stream_send.c, invariant
+   2. */
+static inline bool
+fl_stream_corks(const FlStream *self)
+{
+    const FlLoop *loop = self->loop;
+    return FL_HAVE_GIL && loop != NULL
+           && loop->cork.writer == PyThreadState_Get() && !self->exposed
+           && !fl_loop_is_inherited(loop);
+}
+
+/* Whether a corked queue may have so many bytes. */
+static inline bool
+fl_stream_cork_fits(const FlStream *self, uint64_t size_bytes)
+{
+    return size_bytes <= FL_CORKED_BYTES
+           && size_bytes <= self->high_water_bytes;
+}
+
 /* Whether a write of this size is corked with the queue.  If so, the caller
-   queues it, as it holds the queue now, and calls fl_stream_cork.  Otherwise
-   it flushes. */
+   queues it, as it holds the queue now, and calls fl_cork_add.  Otherwise it
+   flushes. */
 bool fl_stream_may_cork(FlStream *self, size_t size_bytes);
-void fl_stream_cork(FlStream *self);
 
 #endif

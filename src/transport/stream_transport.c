@@ -21,6 +21,7 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
+#include "core/write_queue.h"
 #include "loop/add_reader.h"
 #include "loop/user_fd.h"
 #include "py/args.h"
@@ -39,7 +40,6 @@
 #include "transport/stream_send.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
-#include "transport/write_queue.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -63,7 +63,7 @@ stream_close(FlTransport *transport)
     /* asyncio would have sent the corked bytes by now, and would close at once
        if the kernel had taken them all. */
     fl_stream_flush_if_corked(self);
-    if (fl_write_queue_is_empty(&self->write_queue)) {
+    if (fl_write_queue_is_empty(&self->out.queue)) {
         /* Does nothing if the flush or another thread's write has failed.  Not
            fl_stream_force_close: its critical section would release this one
            on 3.13, and another thread could write in between. */
@@ -368,8 +368,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->loop = (FlLoop *)Py_NewRef((PyObject *)loop);
     self->loop_node.kind = &stream_kind; /* the loop's calls */
     fl_list_init(&self->loop_node.link);
-    fl_list_init(&self->cork_link);
-    fl_write_queue_init(&self->write_queue);
+    fl_outbox_init(&self->out);
     self->sock = Py_XNewRef(options->sock);
     self->accepted_protocol = options->peer == NULL
                                   ? FL_UNKNOWN_PROTOCOL
@@ -398,7 +397,7 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     if (fl_stream_take_fd(self, options->fd) < 0) {
         return -1;
     }
-    self->fd = self->last_fd = options->fd;
+    self->fd = self->last_fd = self->out.fd = options->fd;
     if (self->kind->shares_fd) {
         fl_stream_note_file(self);
     }

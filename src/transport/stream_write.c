@@ -6,14 +6,13 @@
 
 #include "base/codes.h"
 #include "core/loop.h"
-#include "core/sender.h"
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_send.h"
-#include "transport/write_queue.h"
 
 #include <errno.h>
 #include <sys/uio.h>
@@ -29,23 +28,19 @@ static inline bool
 cork_first(FlStream *self, PyObject *data)
 {
     FlLoop *loop = self->loop;
-    if (!FL_HAVE_GIL || !PyBytes_CheckExact(data) || loop == NULL
-        || loop->cork.writer != PyThreadState_Get() || self->exposed
+    if (!PyBytes_CheckExact(data) || !fl_stream_corks(self)
         || self->phase >= FL_STREAM_LOST || self->eof_written
-        || self->empty_waiter != NULL || fl_loop_is_inherited(loop)
-        || !loop->cork.watched || !fl_list_is_empty(&loop->cork.streams)
-        || !fl_write_queue_is_empty(&self->write_queue))
+        || self->empty_waiter != NULL || !fl_list_is_empty(&loop->cork.streams)
+        || !fl_write_queue_is_empty(&self->out.queue))
     {
         return false;
     }
     size_t size = (size_t)PyBytes_GET_SIZE(data);
-    if (size - 1 >= FL_CORKED_BYTES || size > self->high_water_bytes) {
+    if (size == 0 || !fl_stream_cork_fits(self, size)) {
         return false;
     }
-    fl_write_queue_put_only(&self->write_queue, data);
-    fl_list_append(&loop->cork.streams, &self->cork_link);
-    fl_cork_offer_first(&loop->cork);
-    fl_sender_see(loop);
+    fl_write_queue_put_only(&self->out.queue, data);
+    fl_cork_add_first(loop, &self->out);
     return true;
 }
 
@@ -81,7 +76,7 @@ static int
 queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
 {
     if (payload->bytes != NULL) {
-        return fl_write_queue_append(&self->write_queue, payload->bytes,
+        return fl_write_queue_append(&self->out.queue, payload->bytes,
                                      sent_bytes);
     }
     PyObject *copy = PyBytes_FromStringAndSize(payload->data + sent_bytes,
@@ -90,7 +85,7 @@ queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
     if (copy == NULL) {
         return -1;
     }
-    int code = fl_write_queue_append(&self->write_queue, copy, 0);
+    int code = fl_write_queue_append(&self->out.queue, copy, 0);
     Py_DECREF(copy);
     return code;
 }
@@ -112,7 +107,7 @@ begin_write(FlStream *self, const char *method, UncorkedWrite *start)
     start->blocked = false;
     if (self->phase < FL_STREAM_LOST) {
         fl_loop_before_io(self->loop);
-        start->blocked = !fl_write_queue_is_empty(&self->write_queue);
+        start->blocked = !fl_write_queue_is_empty(&self->out.queue);
     }
     if (check_writable(self, method) < 0) {
         return -1;
@@ -137,7 +132,7 @@ end_write(FlStream *self, const UncorkedWrite *start)
         fl_stream_send_queue(self);
     }
     bool unsent = self->phase >= FL_STREAM_LOST
-                  || !fl_write_queue_is_empty(&self->write_queue);
+                  || !fl_write_queue_is_empty(&self->out.queue);
     return unsent ? fl_stream_check_loop(self) : 0;
 }
 
@@ -187,7 +182,7 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, 0) < 0) {
         return -1;
     }
-    fl_stream_cork(self);
+    fl_cork_add(self->loop, &self->out);
     return 0;
 }
 
@@ -309,12 +304,12 @@ write_list(FlStream *self, PyObject *list)
     }
     code = 0;
     for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
-        code = fl_write_queue_append(&self->write_queue,
+        code = fl_write_queue_append(&self->out.queue,
                                      PyList_GET_ITEM(list, at), 0);
     }
     /* What was queued before memory ran out is sent all the same. */
     if (corks) {
-        fl_stream_cork(self);
+        fl_cork_add(self->loop, &self->out);
         return code;
     }
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
@@ -370,7 +365,7 @@ fl_stream_drained(FlStream *self)
     /* Without a GIL another thread may be writing. */
     Py_BEGIN_CRITICAL_SECTION(self);
     sent_all = self->phase < FL_STREAM_LOST
-               && fl_write_queue_is_empty(&self->write_queue);
+               && fl_write_queue_is_empty(&self->out.queue);
     if (sent_all) {
         /* First, or the registration would still want it. */
         self->waits_for_writable = false;
@@ -395,7 +390,7 @@ fl_stream_drained(FlStream *self)
     Py_BEGIN_CRITICAL_SECTION(self);
     if (code == 0 && self->eof_written && !self->eof_sent
         && self->phase == FL_STREAM_OPEN
-        && fl_write_queue_is_empty(&self->write_queue))
+        && fl_write_queue_is_empty(&self->out.queue))
     {
         code = shut_down_writing(self);
     }
@@ -418,7 +413,7 @@ fl_stream_write_ready(FlStream *self)
     code = fl_stream_prepare_send(self);
     code = code > 0 ? fl_stream_drain_queue(self) : code;
     resumes = !self->kind->resumes_when_empty
-              || fl_write_queue_is_empty(&self->write_queue);
+              || fl_write_queue_is_empty(&self->out.queue);
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
         fl_stream_write_failed(self, code);
@@ -443,7 +438,7 @@ write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     if (!fl_stream_is_closing(self) && !self->eof_written) {
         /* fl_stream_drained sends it after the queue. */
         self->eof_written = true;
-        if (fl_write_queue_is_empty(&self->write_queue)) {
+        if (fl_write_queue_is_empty(&self->out.queue)) {
             code = shut_down_writing(self);
         }
     }

@@ -363,8 +363,7 @@ PyGetSetDef fl_transport_getset[] = {
 };
 
 PyMemberDef fl_transport_members[] = {
-    FL_DICT_MEMBERS(FlTransport)
-    {NULL, 0, 0, 0, NULL},
+    FL_LAST_MEMBERS(FlTransport),
 };
 
 static PyMemberDef write_members[] = {

@@ -8,7 +8,7 @@
    2. Dropping a bytes object runs no Python.  Dropping a datagram's address
       may, so the queue is consistent before that, and the caller must read
       it anew afterwards. */
-#include "transport/write_queue.h"
+#include "core/write_queue.h"
 
 #include "py/compat.h"
 
