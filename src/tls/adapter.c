@@ -8,7 +8,7 @@
    of their own on it, to learn when it has ended.
 
    A connection's engine is chosen when the connection is created, and stays
-   until the connection has ended (fl_tls_drop_engine): libssl's if all its
+   for good: libssl's if all its
    conditions hold (make_engine), else the SSLObject's.  Records in flight
    could not move from one to the other. */
 #include "tls/adapter.h"
@@ -17,13 +17,13 @@
 #include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "tls/engine.h"
 #include "tls/engine_libssl.h"
 #include "tls/engine_object.h"
 #include "tls/connection.h"
 #include "tls/lifecycle.h"
-#include "tls/release.h"
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
 #include "tls/tls_write.h"
@@ -222,6 +222,23 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     return fl_visit_dict(self, visit, arg);
 }
 
+/* Drop the engine, the context and the extra info. */
+static void
+drop_engine(FlTls *self)
+{
+    /* The application may have the SSLObject, and a caller's memory may be
+       what it would read next. */
+    if (self->engine.type->settle(&self->engine) < 0) {
+        PyErr_Clear(); /* no memory: the unread records are lost */
+    }
+    self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
+    self->engine.more = self->engine.reads_until_raise = false;
+    fl_field_set(self, &self->engine.object, NULL);
+    Py_CLEAR(self->engine.owner);
+    Py_CLEAR(self->context);
+    fl_field_set(self, &self->extra, NULL);
+}
+
 /* The state is a connection that has ended, so that every method still works
    afterwards.  `loop` stays until dealloc, because methods use it without a
    check. */
@@ -230,8 +247,8 @@ adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_LOST;
     self->hold_iterations = 0;
-    fl_tls_drop_engine(self);
-    Py_CLEAR(self->engine.incoming); /* fl_tls_drop_engine leaves both */
+    drop_engine(self);
+    Py_CLEAR(self->engine.incoming);
     Py_CLEAR(self->engine.outgoing);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol.object);

@@ -12,8 +12,8 @@
    context, and calls C functions in place of write().
 
    This file has the state alone.  Above it are, in this order, tls_write.c,
-   tls_read.c, release.c and lifecycle.c, which goes from phase to phase; each
-   calls only those below it.
+   tls_read.c and lifecycle.c, which goes from phase to phase; each calls only
+   those below it.
 
    Phases:
 
@@ -125,7 +125,6 @@ typedef struct {
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
     bool paused_before_tls;  /* the raw transport called it before start_tls */
-    bool close_repeated;     /* close() of a transport that was closed */
     bool delivery_cancelled; /* a CancelledError: deliver nothing more */
     bool eof_received;       /* the raw transport's EOF was handled */
     bool eof_held;           /* or will be: lifecycle.c, 5 */

@@ -6,9 +6,8 @@
    unwrap are the SSLObject's, so CPython always checks the certificates.
 
    Ownership: an engine is embedded in an FlTls.  It owns the SSLObject and
-   what it needs of it; release.c drops these, adapter.c the MemoryBIOs.  The
-   application may own the SSLObject too, and use it after the connection has
-   ended.
+   what it needs of it until the FlTls is freed.  The application may own the
+   SSLObject too, and use it after the connection has ended.
    `feed` borrows the caller's memory; after `settle` the engine has its own
    copy of the unread rest.  Records for the peer accumulate in the engine
    until `take`.
@@ -67,9 +66,6 @@ typedef struct {
     /* Take all records for the peer.  0, or -1 with an exception: records
        are lost then, now or in an earlier call. */
     int (*take)(FlTlsEngine *engine, FlTlsOutput *output);
-    /* With an exception of do_handshake() or unwrap() raised: raise instead
-       the MemoryError that caused it, if it is known. */
-    void (*explain)(FlTlsEngine *engine);
 } FlTlsEngineType;
 
 struct FlTlsPipe;

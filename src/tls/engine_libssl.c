@@ -458,19 +458,6 @@ libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
-/* CPython raises the errno that malloc has set: from unwrap(), and since
-   OpenSSL 3.6 from do_handshake() where a session ticket finds no memory.
-   Other errors, such as that of a certificate, have other reasons. */
-static void
-libssl_explain(FlTlsEngine *engine)
-{
-    if (engine->pipe->out_failed && PyErr_Occurred() == PyExc_OSError) {
-        engine->pipe->out_failed = false;
-        PyErr_Clear();
-        PyErr_NoMemory();
-    }
-}
-
 /* The contract of each function is in engine.h. */
 static const FlTlsEngineType engine_libssl = {
     .name = "libssl",
@@ -481,7 +468,6 @@ static const FlTlsEngineType engine_libssl = {
     .incoming = libssl_incoming,
     .outgoing = libssl_outgoing,
     .take = libssl_take,
-    .explain = libssl_explain,
 };
 
 int

@@ -195,12 +195,6 @@ object_take(FlTlsEngine *engine, FlTlsOutput *output)
     return 0;
 }
 
-static void
-object_explain(FlTlsEngine *Py_UNUSED(engine))
-{
-    /* CPython raises the MemoryError of a MemoryBIO itself. */
-}
-
 /* The contract of each function is in engine.h. */
 const FlTlsEngineType fl_tls_engine_object = {
     .name = "sslobject",
@@ -211,5 +205,4 @@ const FlTlsEngineType fl_tls_engine_object = {
     .incoming = object_incoming,
     .outgoing = object_outgoing,
     .take = object_take,
-    .explain = object_explain,
 };

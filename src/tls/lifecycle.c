@@ -32,6 +32,7 @@
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/report.h"
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -39,7 +40,6 @@
 #include "py/state.h"
 #include "tls/connection.h"
 #include "tls/engine.h"
-#include "tls/release.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/stream.h"
@@ -193,7 +193,6 @@ call_sslobject(FlTls *self, PyObject *method)
         PyErr_Clear(); /* no error: the peer must send first */
         return FL_TLS_AGAIN;
     }
-    self->engine.type->explain(&self->engine);
     return FL_TLS_RAISED;
 }
 
@@ -599,6 +598,58 @@ const FlNativeProtocol fl_tls_native = {
 
 /* --- the end ------------------------------------------------------------- */
 
+/* As asyncio's connection_lost: what the peer has not got is dropped. */
+static void
+drop_records(FlTls *self)
+{
+    FlTlsOutput output;
+    fl_write_queue_clear(&self->backlog);
+    if (self->engine.type->take(&self->engine, &output) == 0) {
+        fl_tls_output_free(&output);
+    }
+    else {
+        PyErr_Clear(); /* no memory: they go with the engine */
+    }
+}
+
+/* In asyncio's order, by connection_lost of fastloop/_tls.py: queue the
+   protocol's connection_lost, resolve the waiter, cancel the timer. */
+static int
+release(FlTls *self, PyObject *exc)
+{
+    /* A connection lost during the handshake only resolves the waiter, also
+       after start_tls. */
+    bool was_made =
+        self->phase != FL_TLS_HANDSHAKE && self->app_state != FL_TLS_APP_NEW;
+    /* Fields are set before any call that runs Python: a finalizer that reads
+       them finds a connection that has ended. */
+    PyObject *protocol = fl_protocol_get(self, &self->protocol).object;
+    PyObject *raw = fl_field_get(self, &self->raw);
+    PyObject *failure = self->failure;
+    self->failure = NULL;
+    FlTlsTransport *transport =
+        (FlTlsTransport *)fl_field_get(self, (PyObject **)&self->transport);
+    self->phase = FL_TLS_LOST;
+    self->writes_after_loss++; /* as asyncio's _conn_lost */
+    fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
+    fl_field_set(self, &self->raw, NULL);
+    fl_field_set(self, (PyObject **)&self->transport, NULL);
+    if (transport != NULL) {
+        transport->closed = true;
+    }
+    drop_records(self);
+    Py_CLEAR(self->buffer);
+    Py_XDECREF(raw);
+    Py_XDECREF(transport);
+    int code = fl_tls_call(self, self->state->names.connection_lost,
+                           was_made ? protocol : Py_None,
+                           failure != NULL ? failure : exc);
+    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
+    Py_XDECREF(failure);
+    Py_XDECREF(protocol);
+    return fl_error_keep_first(raised, 0, (PyObject *)self);
+}
+
 PyObject *
 fl_tls_connection_lost(FlTls *self, PyObject *exc)
 {
@@ -617,6 +668,6 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = self->phase == FL_TLS_LOST ? 0 : fl_tls_release(self, exc);
+    code = self->phase == FL_TLS_LOST ? 0 : release(self, exc);
     return fl_call_none(fl_error_keep_first(raised, code, (PyObject *)self));
 }

@@ -21,7 +21,6 @@
 #include "py/field.h"
 #include "tls/connection.h"
 #include "tls/lifecycle.h"
-#include "tls/release.h"
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/native_protocol.h"
@@ -51,9 +50,7 @@ static int
 tls_close(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-    if (self->closed) { /* asyncio's transport drops its SSLProtocol here */
-        self->connection->close_repeated = true;
-        fl_tls_drop_unused_engine(self->connection);
+    if (self->closed) {
         return 0;
     }
     self->closed = true;

@@ -18,9 +18,9 @@ from pathlib import Path
 
 LIST = Path(__file__).resolve().parent / "left_out.toml"
 #: What is private to asyncio's own loop: a name that begins so, a name that
-#: one of asyncio's modules has imported and a test replaces there, or how many
-#: descriptors it has.
-PRIVATE = re.compile(r"_\w+|asyncio\.\w+\.\w+|os_helper\.fd_count")
+#: one of asyncio's modules has imported and a test replaces there, or in which
+#: iteration it frees an object.
+PRIVATE = re.compile(r"_\w+|asyncio\.\w+\.\w+|weakref\.ref")
 ID = re.compile(r"test_\w+\.\w+\.test_\w+")
 
 
