@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 from . import _originals
 
@@ -13,20 +12,6 @@ if TYPE_CHECKING:
 
 _NUMERIC = int(socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
 _ADDRCONFIG = int(socket.AI_ADDRCONFIG)
-#: Classes of arguments whose equal objects are alike.
-_PLAIN = frozenset(
-    {
-        int,
-        str,
-        type(None),
-        socket.AddressFamily,
-        socket.AddressInfo,
-        socket.SocketKind,
-    }
-)
-#: Answers: a call takes 3 us, most of them for enum members.
-_answers: dict[tuple[Any, ...], list[Any]] = {}
-_MOST_ANSWERS = 256
 
 
 def look_up(host: Any, port: Any, *hints: Any) -> list[Any] | None:
@@ -36,19 +21,10 @@ def look_up(host: Any, port: Any, *hints: Any) -> list[Any] | None:
     differ each time: that for the name of an interface ("%") or AI_ADDRCONFIG
     depends on the machine's interfaces.
     """
-    query = host, port, *hints
-    if not (
-        _PLAIN.issuperset(map(type, query))
-        and _originals.is_defined_in(socket, socket.getaddrinfo)
-    ):
-        return None
-    found = _answers.get(query)
-    if found is not None:
-        sys.audit("socket.getaddrinfo", *query[:-1])
-        return found.copy()
     family, kind, proto, flags = hints
     if (
-        type(host) is not str
+        not _originals.is_defined_in(socket, socket.getaddrinfo)
+        or type(host) is not str
         or not host
         or not isinstance(flags, int)
         or (":" not in host and host.strip("0123456789."))
@@ -57,12 +33,8 @@ def look_up(host: Any, port: Any, *hints: Any) -> list[Any] | None:
     ):
         return None
     try:
-        found = socket.getaddrinfo(
+        return socket.getaddrinfo(
             host, port, family, kind, proto, flags | _NUMERIC
         )
     except (OSError, TypeError):
         return None  # not numeric, or the resolver raises a better error
-    if len(_answers) >= _MOST_ANSWERS:
-        _answers.clear()
-    _answers[query] = found.copy()
-    return found

@@ -23,36 +23,6 @@ __all__ = ["StreamReader"]
 _take = _core._take
 _take_until = _core._take_until
 
-#: asyncio's functions at import, for the rest of a call that has waited.  A
-#: replacement that is set meanwhile serves later calls.
-_readexactly = asyncio.StreamReader.readexactly
-_readuntil = asyncio.StreamReader.readuntil
-_readline = asyncio.StreamReader.readline
-
-
-class _Continued:
-    """A reader as asyncio's code sees it in the middle of a call.
-
-    After a wait asyncio's method may have to do the rest: the reader became
-    plain meanwhile, or an exception is due.  The method then starts from its
-    beginning, where it would raise the reader's exception; but one that was
-    set since the waiter was woken belongs to the next call.  So this object
-    has no exception; its other attributes are the reader's.
-    """
-
-    _exception = None
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-    async def readuntil(self, separator: Any) -> bytes:
-        # asyncio's readline() calls this, and must not see the exception.
-        plain: Any = self
-        return await _readuntil(plain, separator)
-
 
 class StreamReader(_core.NativeReader):
     """An ``asyncio.StreamReader`` whose buffer is in C.
@@ -69,8 +39,8 @@ class StreamReader(_core.NativeReader):
         """Read up to `n` bytes, or until EOF if `n` is -1: see asyncio's."""
         if n < 0:  # asyncio calls read() repeatedly, with positive numbers
             return await asyncio.StreamReader.read(self, n)
-        got = _take(self, n, False, False)
-        if type(got) is not bytes:
+        waited = False
+        while type(got := _take(self, n, waited, False)) is not bytes:
             if got is None:
                 return await asyncio.StreamReader.read(self, n)
             try:
@@ -78,13 +48,7 @@ class StreamReader(_core.NativeReader):
             except BaseException:  # cancelled, or set_exception() was called
                 self._waiter = None
                 raise
-            got = _take(self, n, True, False)
-            if got is None:
-                # A plain reader by now.  The rest of asyncio's read(), which
-                # would wait again if it were called.
-                got = bytes(self._buffer[:n])
-                del self._buffer[:n]
-                self._maybe_resume_transport()
+            waited = True
         return got
 
     async def readexactly(self, n: int) -> bytes:
@@ -92,9 +56,6 @@ class StreamReader(_core.NativeReader):
         waited = False
         while type(got := _take(self, n, waited, True)) is not bytes:
             if got is None:
-                if waited:
-                    rest: Any = _Continued(self)
-                    return await _readexactly(rest, n)
                 return await asyncio.StreamReader.readexactly(self, n)
             try:
                 await got  # type: ignore[misc]
@@ -114,9 +75,6 @@ class StreamReader(_core.NativeReader):
             is not bytes
         ):
             if got is None:
-                if waited:
-                    rest: Any = _Continued(self)
-                    return await _readuntil(rest, separator)
                 return await asyncio.StreamReader.readuntil(self, separator)
             try:
                 await got  # type: ignore[misc]
@@ -131,9 +89,6 @@ class StreamReader(_core.NativeReader):
         waited = False
         while type(got := _take_until(self, b"\n", waited, True)) is not bytes:
             if got is None:
-                if waited:
-                    rest: Any = _Continued(self)
-                    return await _readline(rest)
                 return await asyncio.StreamReader.readline(self)
             try:
                 await got  # type: ignore[misc]

@@ -6,7 +6,6 @@ may also be given another class.
 """
 
 import asyncio
-from unittest import mock
 
 import pytest
 from net_helpers import waiting
@@ -73,29 +72,6 @@ async def test_patched_methods_are_called(opened, monkeypatch, when):
         assert await task == b"xyz"
     await use(reader, writer, peer)
     assert seen == set(METHODS)
-
-
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [
-        ("read", (5,)),
-        ("readexactly", (5,)),
-        ("readuntil", (b"\n",)),
-        ("readline", ()),
-    ],
-)
-async def test_a_waiting_call_is_not_replaced(opened, monkeypatch, name, args):
-    reader, writer, peer = await opened()
-    task = await waiting(getattr(reader, name)(*args))
-    mocks = {}
-    for replaced in ("read", "readexactly", "readuntil", "readline"):
-        mocks[replaced] = mock.AsyncMock(return_value=b"mock")
-        monkeypatch.setattr(asyncio.StreamReader, replaced, mocks[replaced])
-    await peer.send(b"line\n")
-    assert await task == b"line\n"
-    for replaced, mocked in mocks.items():
-        mocked.assert_not_called()
-        assert await getattr(reader, replaced)() == b"mock"
 
 
 @pytest.mark.parametrize("target", ["class", "object"])
