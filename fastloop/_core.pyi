@@ -196,7 +196,6 @@ def _use_stream_reader(type: type[NativeReader], /) -> None: ...
 @final
 class StreamTransport(_FlowControlMixin):
     _sendfile_compatible: ClassVar[Any]
-    max_size: int
     _empty_waiter: Future[None] | None
     @property
     def _sock(self) -> socket | None: ...
@@ -229,12 +228,10 @@ class TlsAdapter(BufferedProtocol):
 
 # asyncio's base class DatagramTransport is among its own from 3.12 on.
 @final
-class DatagramTransport(_FlowControlMixin, _AsyncioDatagramTransport):
-    max_size: int
+class DatagramTransport(_FlowControlMixin, _AsyncioDatagramTransport): ...
 
 @final
-class ReadPipeTransport(ReadTransport):
-    max_size: int
+class ReadPipeTransport(ReadTransport): ...
 
 @final
 class WritePipeTransport(_FlowControlMixin): ...

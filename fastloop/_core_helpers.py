@@ -6,10 +6,8 @@ None runs for each callback or packet.
 from __future__ import annotations
 
 import asyncio
-import collections
 import logging
 import socket
-import sys
 import threading
 import types
 import weakref
@@ -39,7 +37,6 @@ __all__ = [
     "safepoint",
     "send_rest",
     "set_read_buffer_limits",
-    "shown_buffer",
     "socket_type",
     "warn_lost",
 ]
@@ -176,21 +173,6 @@ def closed_socket(family: int) -> trsock.TransportSocket:
     sock = socket_type(family)
     sock.close()
     return trsock.TransportSocket(sock)
-
-
-def shown_buffer(waiting: list[Any], sent: int, datagrams: bool | None) -> Any:
-    """Return the unsent data in the type of asyncio's ``_buffer``.
-
-    ``sent`` bytes of a stream's first item have left.  A datagram's item is
-    a tuple of data and address.  ``datagrams`` is None for a pipe.
-    """
-    if datagrams:
-        return collections.deque(waiting)
-    if waiting:
-        waiting[0] = waiting[0][sent:]
-    if datagrams is None or sys.version_info < (3, 12):
-        return bytearray().join(waiting)
-    return collections.deque(waiting)
 
 
 def log_event(transport: object, event: str) -> None:

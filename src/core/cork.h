@@ -105,9 +105,9 @@ fl_cork_is_overdue(const FlCork *cork)
 ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
 
 /* Send what loop->cork.streams has.  A stream whose send fails, or leaves
-   bytes, gets FL_UNSENT (registration.h).  Preserves a raised exception, and may run
-   Python, which reports a failed send.  Call fl_loop_flush_corked (loop.h),
-   which looks first whether there is anything. */
+   bytes, gets FL_UNSENT (registration.h).  Preserves a raised exception, and
+   may run Python, which reports a failed send.  Call fl_loop_flush_corked
+   (loop.h), which looks first whether there is anything. */
 void fl_loop_flush_corked_now(struct FlLoop *loop);
 
 /* The same at the end of a batch.  It may release the GIL while it sends. */

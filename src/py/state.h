@@ -42,12 +42,10 @@ struct FlNativeProtocol;
     X(_closed)                  \
     X(_detach)                  \
     X(_io_refs)                 \
-    X(_read_ready)              \
     X(_report_call)             \
     X(_report_callback)         \
     X(_report_slow)             \
     X(_run)                     \
-    X(_sendto_ready)            \
     X(read)                     \
     X(readexactly)              \
     X(readuntil)                \
@@ -125,7 +123,6 @@ struct FlNativeProtocol;
     X(set_exception)            \
     X(set_result)               \
     X(setsockopt)               \
-    X(shown_buffer)             \
     X(shutdown)                 \
     X(socket)                   \
     X(sockname)                 \
@@ -176,8 +173,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(task_type, "asyncio", "Task")                                          \
     /* The mixin, because asyncio's sendfile checks for it by isinstance. */ \
     X(asyncio_transport, "asyncio.transports", "_FlowControlMixin")          \
-    X(base_get_extra_info, "asyncio.transports",                             \
-      "_FlowControlMixin.get_extra_info")                                    \
     X(asyncio_read_transport, "asyncio", "ReadTransport")                    \
     X(asyncio_datagrams, "asyncio", "DatagramTransport")                     \
     X(buffered_protocol, "asyncio", "BufferedProtocol")                      \

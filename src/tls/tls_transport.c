@@ -72,14 +72,6 @@ tls_force_close(FlTransport *self, PyObject *exc)
     return fl_error_keep_first(raised, 0, NULL);
 }
 
-/* A timer for the shutdown, or the end of the raw transport. */
-static bool
-tls_schedules_end(const FlTransport *transport, bool aborts)
-{
-    const FlTlsTransport *self = (const FlTlsTransport *)transport;
-    return aborts ? self->connection->raw != NULL : !self->closed;
-}
-
 /* Also while the raw transport is closing, as in asyncio's later releases of
    3.12 and 3.13 and since 3.14.  Otherwise StreamWriter.drain() does not yield
    after the connection is lost, so a task that goes on writing never lets the
@@ -122,7 +114,7 @@ int
 fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
 {
     return fl_protocol_change(connection->state, connection,
-                              &connection->protocol, protocol, true);
+                              &connection->protocol, protocol);
 }
 
 static int
@@ -177,7 +169,6 @@ static const FlTransportOps tls_ops = {
     .close = tls_close,
     .force_close = tls_force_close,
     .is_closing = tls_is_closing,
-    .schedules_end = tls_schedules_end,
     .set_paused = tls_set_paused,
     .is_reading = tls_is_reading,
     .set_protocol = tls_set_protocol,

@@ -119,14 +119,18 @@ fl_datagram_report_errno(FlDatagram *self, int code)
 int
 fl_datagram_report(FlDatagram *self, PyObject *method)
 {
+    PyObject *protocol = fl_protocol_get(self, &self->stream.protocol).object;
     /* The call that raised may have ended the transport: no loop is left to
        report to. */
-    if (self->stream.loop == NULL) {
+    if (self->stream.loop == NULL || protocol == NULL) {
         PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(protocol);
         return 0;
     }
-    return fl_loop_report_call(self->stream.loop, (PyObject *)self, method,
-                               NULL, NULL);
+    int code =
+        fl_loop_report_call(self->stream.loop, protocol, method, NULL, NULL);
+    Py_DECREF(protocol);
+    return code;
 }
 
 /* --- the kernel ---------------------------------------------------------- */
@@ -257,7 +261,8 @@ deliver_one(FlDatagram *self)
     Py_DECREF(data);
     Py_DECREF(sender);
     if (done == NULL) {
-        return fl_datagram_report(self, self->stream.state->names._read_ready);
+        return fl_datagram_report(self,
+                                  self->stream.state->names.datagram_received);
     }
     Py_DECREF(done);
     return 0;
@@ -337,8 +342,8 @@ read_batch(FlDatagram *self, unsigned limit)
     if (count < 0) {
         return fl_datagram_report_errno(self, count) == 0
                    ? 0
-                   : fl_datagram_report(self,
-                                        self->stream.state->names._read_ready);
+                   : fl_datagram_report(
+                       self, self->stream.state->names.error_received);
     }
     int code;
     /* Without a GIL another thread's sendto reads last_sender. */

@@ -55,8 +55,7 @@ int fl_datagram_call_error_received(FlDatagram *self, PyObject *exc);
 int fl_datagram_report_errno(FlDatagram *self, int code);
 
 /* Report the raised exception to the exception handler, as raised by the
-   transport's method of this name.  asyncio runs that method as a callback, so
-   reports must name it.  0, or -1 if the exception ends the run. */
+   protocol's method of this name.  0, or -1 if the exception ends the run. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
 
 /* The fd is readable: receive and deliver.  The caller owns a

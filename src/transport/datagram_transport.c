@@ -404,7 +404,7 @@ send_first(FlDatagram *self)
 /* The fd is writable: send from the queue, and complete a close that
    waited for it.  The caller owns a reference to the transport.  0, or -1 if
    an exception ends the run. */
-static int
+FL_NOINLINE static int
 write_ready(FlDatagram *self)
 {
     FlStream *stream = &self->stream;
@@ -420,7 +420,7 @@ write_ready(FlDatagram *self)
     } while (result == SENT && !is_empty);
     Py_END_CRITICAL_SECTION();
     if (result < 0
-        && fl_datagram_report(self, stream->state->names._sendto_ready) < 0)
+        && fl_datagram_report(self, stream->state->names.error_received) < 0)
     {
         return -1;
     }
@@ -451,7 +451,6 @@ run_events(FlStream *stream, int events)
 static const FlStreamKind datagram_kind = {
     .run_events = run_events,
     .write_lost = "socket.send() raised exception.",
-    .first_warned_write = 5,
     .drops_writes_from = FL_STREAM_LOST,
     .has_names = true,
 };
@@ -532,28 +531,6 @@ static const char sendto_doc[] =
     "error_received().  "
     "Implements asyncio's DatagramTransport.sendto().";
 
-/* asyncio's private names for the event callbacks.  Programs and tests call
-   them, and reports of exceptions name them. */
-static PyObject *
-datagram_read_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_call_none(fl_datagram_read_ready(self));
-}
-
-static PyObject *
-datagram_sendto_ready(FlDatagram *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_call_none(write_ready(self));
-}
-
-static const char read_ready_doc[] =
-    "_read_ready($self, /)\n--\n\n"
-    "Receive and deliver datagrams; asyncio's private name.";
-
-static const char sendto_ready_doc[] =
-    "_sendto_ready($self, /)\n--\n\n"
-    "Send buffered datagrams; asyncio's private name.";
-
 /* --- garbage collection -------------------------------------------------- */
 
 /* Objects that cannot be part of a cycle are not visited: bytes, and the
@@ -600,9 +577,6 @@ datagram_dealloc(FlDatagram *self)
 
 static PyMethodDef datagram_methods[] = {
     FL_METHOD("sendto", datagram_sendto, FL_FASTCALL, sendto_doc),
-    FL_METHOD("_read_ready", datagram_read_ready, METH_NOARGS, read_ready_doc),
-    FL_METHOD("_sendto_ready", datagram_sendto_ready, METH_NOARGS,
-              sendto_ready_doc),
     {NULL, NULL, 0, NULL},
 };
 

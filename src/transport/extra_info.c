@@ -246,25 +246,6 @@ extra_value(FlStream *self, PyObject *key)
     return value;
 }
 
-/* Create sockname and peername in `extra`.  A stream calls this while it
-   closes, perhaps because of an exception, so a raised exception stays and a
-   failure is only reported. */
-static void
-fill_names(FlStream *self)
-{
-    /* Set aside: Python code must not run with an exception raised. */
-    PyObject *exc = PyErr_GetRaisedException();
-    FlNames *names = &self->state->names;
-    PyObject *sockname = extra_value(self, names->sockname);
-    PyObject *peername = extra_value(self, names->peername);
-    if (sockname == NULL || peername == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    Py_XDECREF(sockname);
-    Py_XDECREF(peername);
-    fl_error_restore(exc);
-}
-
 void
 fl_stream_save_sockname(FlStream *self)
 {
@@ -285,10 +266,7 @@ fl_stream_save_sockname(FlStream *self)
         return;
     }
     if (!fl_sockaddr_is_known(&name)) {
-        /* Only the socket object can format this address.  It must do so now,
-           while its fd is open. */
-        fill_names(self);
-        return;
+        return; /* only the socket object can format it */
     }
     /* As a struct: most applications never ask for sockname after close, so no
        Python object is created for it. */
@@ -305,50 +283,22 @@ fl_stream_save_sockname(FlStream *self)
 int
 fl_stream_fill_extra(FlStream *self)
 {
-    PyObject *socket = extra_value(self, self->state->names.socket);
-    if (socket == NULL && PyErr_Occurred()) {
-        return -1;
+    FlNames *names = &self->state->names;
+    PyObject *keys[] = {names->socket, names->sockname, names->peername};
+    for (size_t at = 0; at < sizeof(keys) / sizeof(keys[0]); at++) {
+        PyObject *value = extra_value(self, keys[at]);
+        if (value == NULL) {
+            return -1;
+        }
+        Py_DECREF(value);
     }
-    Py_XDECREF(socket);
-    fill_names(self);
     return 0;
-}
-
-/* Call the replaced method.  asyncio's transports inherit get_extra_info, so a
-   replacement in the base class takes effect on them; our types define the
-   method themselves.  The dict is filled first: the replacement may call the
-   original, which reads the dict. */
-static PyObject *
-call_patched(FlStream *self, PyObject *name, PyObject *fallback)
-{
-    if (fl_stream_fill_extra(self) < 0) {
-        return NULL;
-    }
-    /* super(type, self): looks the method up behind our own. */
-    PyObject *base = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
-                                                  Py_TYPE(self), self, NULL);
-    PyObject *value =
-        base == NULL
-            ? NULL
-            : PyObject_CallMethodObjArgs(base,
-                                         self->state->names.get_extra_info,
-                                         name, fallback, NULL);
-    Py_XDECREF(base);
-    return value;
 }
 
 PyObject *
 fl_stream_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
     FlStream *self = (FlStream *)transport;
-    /* An application may have replaced BaseTransport.get_extra_info, as
-       instrumentation and tests do. */
-    PyObject *method = PyObject_GetAttr(self->state->asyncio_transport,
-                                        self->state->names.get_extra_info);
-    Py_XDECREF(method);
-    if (FL_UNLIKELY(method != self->state->base_get_extra_info)) {
-        return method == NULL ? NULL : call_patched(self, name, fallback);
-    }
     PyObject *value = extra_value(self, name);
     if (value == NULL && !PyErr_Occurred()) {
         value = Py_NewRef(fallback == NULL ? Py_None : fallback);

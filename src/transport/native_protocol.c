@@ -7,7 +7,7 @@
 
 int
 fl_protocol_change(const FlState *state, void *owner, FlProtocol *field,
-                   PyObject *object, bool buffers)
+                   PyObject *object)
 {
     int is_buffered = PyObject_IsInstance(object, state->buffered_protocol);
     if (is_buffered < 0) {
@@ -20,7 +20,7 @@ fl_protocol_change(const FlState *state, void *owner, FlProtocol *field,
         type == state->asyncio_stream_protocol        ? state->native_stream
         : type == (PyObject *)state->tls_adapter_type ? state->native_tls
                                                       : NULL;
-    found.buffered = buffers && is_buffered && found.native == NULL;
+    found.buffered = is_buffered && found.native == NULL;
     fl_protocol_set(owner, field, found);
     return 0;
 }

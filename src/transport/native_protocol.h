@@ -109,11 +109,11 @@ fl_protocol_set(void *owner, FlProtocol *field, FlProtocol set)
     Py_XDECREF(old);
 }
 
-/* Set the owner's protocol to an object, and find out how data reaches it: if
-   not `buffers`, then never by a BufferedProtocol's methods.  Runs
-   __instancecheck__.  0, or -1 with an exception set and nothing changed. */
+/* Set the owner's protocol to an object, and find out how data reaches it.
+   Runs __instancecheck__.  0, or -1 with an exception set and nothing
+   changed. */
 int fl_protocol_change(const FlState *state, void *owner, FlProtocol *field,
-                       PyObject *object, bool buffers);
+                       PyObject *object);
 
 /* Whether the owner's protocol is still the one of which `used` is a copy. */
 static inline bool

@@ -48,37 +48,14 @@ handle_eof(FlStream *self)
     return code < 0 ? fl_stream_fatal(self, READ_FAILED) : 0;
 }
 
-/* Every error is reported, even where fl_stream_fatal would leave the pipe
-   open, except EIO: a terminal's other side was closed. */
-static int
-handle_read_error(FlStream *self, int code)
-{
-    if (code == -EIO) {
-        fl_stream_fail(self, code, READ_FAILED);
-        return 0;
-    }
-    if (code == FL_NO_MEMORY) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
-    }
-    PyObject *exc = fl_errno_exception(code);
-    if (exc == NULL) {
-        return fl_stream_fatal(self, READ_FAILED);
-    }
-    code = fl_stream_fatal_exception(self, exc, READ_FAILED);
-    Py_DECREF(exc);
-    return code;
-}
-
 static const FlStreamKind read_kind = {
     .run_events = fl_stream_run_events,
     .receive = pipe_receive,
     .handle_eof = handle_eof,
-    .handle_read_error = handle_read_error,
-    .is_plain = true,
+    .read_failed = READ_FAILED,
     .shares_fd = true,
     .reads_once = true,
     .opens_unpolled = true,
-    .reports_os_errors = true,
     .survives_exceptions = true,
 };
 
@@ -113,27 +90,14 @@ static const FlStreamKind write_kind = {
     .write_failed = WRITE_FAILED,
     .write_lost =
         "pipe closed by peer or os.write(pipe, data) raised exception.",
-    /* asyncio's count begins with the loss of a connection, but not with the
-       close() of a pipe: there one more write is silent. */
-    .first_warned_write = 6,
     .drops_writes_from = FL_STREAM_CLOSING,
-    .counts_failed_write = true,
-    .is_plain = true,
     .shares_fd = true,
     .reads_at_close = true,
-    .resumes_when_empty = true,
     .opens_unpolled = true,
     .survives_exceptions = true,
-    .always_aborts = true,
 };
 
 /* --- methods ------------------------------------------------------------- */
-
-static PyObject *
-read_ready(FlStream *self, PyObject *Py_UNUSED(ignored))
-{
-    return fl_call_none(fl_stream_read_ready(self));
-}
 
 static PyObject *
 write_any(FlStream *self, PyObject *data)
@@ -213,10 +177,7 @@ static PyMethodDef functions[] = {
 
 /* --- the types ----------------------------------------------------------- */
 
-static PyMethodDef read_methods[] = {
-    FL_METHOD("_read_ready", read_ready, METH_NOARGS,
-              "_read_ready($self, /)\n--\n\n"
-              "Read and deliver once; asyncio's private name."),
+static PyMethodDef no_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
@@ -250,7 +211,7 @@ fl_pipe_register(PyObject *module, FlState *state)
     state->read_pipe_type = fl_stream_type_new(
         module, "fastloop._core.ReadPipeTransport", sizeof(FlPipe),
         "An asyncio.ReadTransport for a pipe, created by the loop.",
-        read_methods, (reprfunc)pipe_repr, FL_READS);
+        no_methods, (reprfunc)pipe_repr, FL_READS);
     state->write_pipe_type =
         state->read_pipe_type == NULL
             ? NULL

@@ -45,6 +45,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+/* The first write after the loss that logs a warning, as in asyncio. */
+#define FIRST_WARNED_WRITE 5
+
 void
 fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
 {
@@ -125,15 +128,16 @@ fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
 int
 fl_stream_set_protocol(FlStream *self, PyObject *protocol)
 {
-    return fl_protocol_change(self->state, self, &self->protocol, protocol,
-                              !self->kind->is_plain);
+    return fl_protocol_change(self->state, self, &self->protocol, protocol);
 }
 
 int
 fl_stream_count_lost_write(FlStream *self)
 {
-    fl_stream_add_lost_write(self);
-    if (self->writes_after_loss < self->kind->first_warned_write) {
+    if (self->writes_after_loss < UINT8_MAX) {
+        self->writes_after_loss++;
+    }
+    if (self->writes_after_loss < FIRST_WARNED_WRITE) {
         return 1;
     }
     PyObject *text = PyUnicode_FromString(self->kind->write_lost);

@@ -65,31 +65,22 @@ typedef struct {
     /* One system call.  The number of bytes, or -1 with errno set. */
     ssize_t (*receive)(FlStream *self, struct iovec *pieces, int count);
     ssize_t (*send)(FlStream *self, struct iovec *pieces, int count);
-    /* Handle EOF, or a read that failed with this negative errno: 0, or -1 to
-       end the run. */
+    /* Handle EOF: 0, or -1 to end the run. */
     int (*handle_eof)(FlStream *self);
-    int (*handle_read_error)(FlStream *self, int code);
-    const char *write_failed;   /* asyncio's message of a failed write */
-    const char *write_lost;     /* its warning about writes that are dropped */
-    uint8_t first_warned_write; /* the first of those that logs it */
-    uint8_t drops_writes_from;  /* FlStreamPhase: they are dropped from here */
-    bool counts_failed_write;   /* as one of them */
-    bool has_names;             /* of the socket and its peer */
-    /* data_received is called, whatever else the protocol has. */
-    bool is_plain;
+    const char *read_failed;   /* asyncio's message of a failed read */
+    const char *write_failed;  /* and of a failed write */
+    const char *write_lost;    /* its warning about writes that are dropped */
+    uint8_t drops_writes_from; /* FlStreamPhase: they are dropped from here */
+    bool has_names;            /* of the socket and its peer */
     /* The fd may have other users, such as add_reader.  The stream compares
        the fd's file with the one that it was opened on (FlPipe). */
     bool shares_fd;
     bool reads_once;     /* an event makes one read: the next may block */
     bool reads_at_close; /* a closing stream wants readable events, too */
-    /* resume_writing waits until the write queue is empty. */
-    bool resumes_when_empty;
     /* An fd that cannot be polled does not fail the open. */
     bool opens_unpolled;
-    bool reports_os_errors; /* to the exception handler, as others */
     /* An exception of a callback is reported, and the stream stays open. */
     bool survives_exceptions;
-    bool always_aborts; /* abort() schedules a call on a closing stream, too */
 } FlStreamKind;
 
 /* No protocol of a stream socket; see fl_socket_from_fd. */
@@ -298,19 +289,9 @@ int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
    NULL); for debug mode.  0, or -1 with an exception set. */
 int fl_stream_log(FlStream *self, const char *message, PyObject *exc);
 
-/* Add one to the count below, up to the most that the field holds. */
-static inline void
-fl_stream_add_lost_write(FlStream *self)
-{
-    if (self->writes_after_loss < UINT8_MAX) {
-        self->writes_after_loss++;
-    }
-}
-
 /* Count a write after the connection was lost, or to a write pipe after its
-   close().  As in asyncio, the fifth and later ones log a warning.  On a write
-   pipe it is the sixth, unless the pipe ended by a failed write, which was
-   counted too.  1, or -1 with an exception set. */
+   close().  As in asyncio, the fifth and later ones log a warning.  1, or -1
+   with an exception set. */
 int fl_stream_count_lost_write(FlStream *self);
 
 /* 0: the stream may write; 1: the write was counted as above, drop it; -1 with

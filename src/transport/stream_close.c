@@ -410,42 +410,35 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 /* --- errors -------------------------------------------------------------- */
 
 int
-fl_stream_fatal_exception(FlStream *self, PyObject *exc, const char *message)
-{
-    int code = 0;
-    /* asyncio would have sent the corked bytes before the error. */
-    fl_stream_flush_if_corked(self);
-    /* As in asyncio, a system error is not reported, but logged in debug mode,
-       unless it is that of a read pipe.  A stream without a loop is closed:
-       nothing handles a report. */
-    bool unreported = !self->kind->reports_os_errors
-                      && PyErr_GivenExceptionMatches(exc, PyExc_OSError);
-    if (self->loop != NULL) {
-        code = unreported ? log_lost(self->loop, self, message, exc)
-                          : fl_transport_report((FlTransport *)self, NULL, exc,
-                                                message);
-    }
-    if (code == 0) {
-        fl_stream_force_close(self, exc);
-    }
-    return code;
-}
-
-int
 fl_stream_fatal(FlStream *self, const char *message)
 {
     if (fl_error_leaves_loop()) {
         return -1;
     }
-    if (self->kind->survives_exceptions && self->loop != NULL
-        && !PyErr_ExceptionMatches(PyExc_MemoryError))
+    PyObject *exc = PyErr_GetRaisedException();
+    if (self->kind->survives_exceptions && self->protocol.object != NULL
+        && !PyErr_GivenExceptionMatches(exc, PyExc_MemoryError))
     {
         /* Invariant 6. */
-        return fl_loop_report_call(self->loop, (PyObject *)self,
-                                   self->state->names._read_ready, NULL, NULL);
+        PyErr_SetRaisedException(exc);
+        return fl_loop_report_call(self->loop, self->protocol.object,
+                                   self->state->names.data_received, NULL,
+                                   NULL);
     }
-    PyObject *exc = PyErr_GetRaisedException();
-    int code = fl_stream_fatal_exception(self, exc, message);
+    int code = 0;
+    /* asyncio would have sent the corked bytes before the error. */
+    fl_stream_flush_if_corked(self);
+    /* As in asyncio, a system error is not reported, but logged in debug mode.
+       A stream without a loop is closed: nothing handles a report. */
+    if (self->loop != NULL) {
+        code =
+            PyErr_GivenExceptionMatches(exc, PyExc_OSError)
+                ? log_lost(self->loop, self, message, exc)
+                : fl_transport_report((FlTransport *)self, NULL, exc, message);
+    }
+    if (code == 0) {
+        fl_stream_force_close(self, exc);
+    }
     Py_DECREF(exc);
     return code;
 }

@@ -49,20 +49,14 @@ int fl_stream_call_connection_lost(FlStream *self);
 
 /* Fatal errors.  An exception is reported to the loop's exception handler,
    then the stream is closed.  An OSError is not reported: connection_lost gets
-   it, and debug mode logs it.  A read pipe's is reported, except EIO
-   (fl_stream_fail).  The functions that return int return 0, or -1 with an
-   exception that ends the run (KeyboardInterrupt, SystemExit). */
+   it, and debug mode logs it.  The functions that return int return 0, or -1
+   with an exception that ends the run (KeyboardInterrupt, SystemExit). */
 
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
    it, unless it is an OSError, and force the stream closed.  A pipe stays open
    after an exception of its protocol, except MemoryError.  On -1 an
    exception is raised and the stream is not closed. */
 int fl_stream_fatal(FlStream *self, const char *message);
-
-/* The same for an exception that is not raised, of any kind: KeyboardInterrupt
-   and SystemExit are reported too. */
-int fl_stream_fatal_exception(FlStream *self, PyObject *exc,
-                              const char *message);
 
 /* The same for a failed call: code is a negative errno or FL_NO_MEMORY. */
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);

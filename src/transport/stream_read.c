@@ -66,8 +66,6 @@
    within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
 
-#define READ_FAILED "Fatal read error on socket transport"
-
 typedef struct {
     size_t got_bytes;     /* 0 after a failure, too */
     bool filled;          /* the buffer is full, so there may be more */
@@ -182,13 +180,30 @@ fl_stream_handle_eof(FlStream *self)
     self->read_eof = true;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
-    return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
+    return code < 0
+               ? fl_stream_fatal_errno(self, code, self->kind->read_failed)
+               : 0;
 }
 
-int
-fl_stream_handle_read_error(FlStream *self, int code)
+/* A read has failed with this negative errno, or FL_NO_MEMORY.  0, or -1 to
+   end the run. */
+FL_NOINLINE static int
+read_failed(FlStream *self, int code)
 {
-    return fl_stream_fatal_errno(self, code, READ_FAILED);
+    const char *message = self->kind->read_failed;
+    if (code == FL_NO_MEMORY) {
+        return fl_stream_fatal_errno(self, code, message);
+    }
+    fl_stream_flush_if_corked(self); /* asyncio has sent them by now */
+    fl_stream_fail(self, code, message);
+    return 0;
+}
+
+/* The same with the raised exception. */
+static int
+read_raised(FlStream *self)
+{
+    return fl_stream_fatal(self, self->kind->read_failed);
 }
 
 /* End a read that got no bytes: its code is 0 at EOF, or negative; -EAGAIN is
@@ -204,7 +219,7 @@ end_read(FlStream *self, int code, const ReadResult *result)
                    ? 0
                    : self->kind->handle_eof(self);
     }
-    return code == -EAGAIN ? 0 : self->kind->handle_read_error(self, code);
+    return code == -EAGAIN ? 0 : read_failed(self, code);
 }
 
 /* Allocate the loop's scratch buffer on first use.  0 or FL_NO_MEMORY. */
@@ -322,7 +337,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (direct) {
         data = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
         if (data == NULL) {
-            return fl_stream_fatal(self, READ_FAILED);
+            return read_raised(self);
         }
         buffer = PyBytes_AS_STRING(data);
     }
@@ -339,7 +354,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         data = PyBytes_FromStringAndSize(buffer, size);
     }
     if (data == NULL) {
-        return fl_stream_fatal(self, READ_FAILED);
+        return read_raised(self);
     }
     self->last_read_bytes = (uint32_t)result->got_bytes;
     code = fl_call_method(protocol->object, self->state->names.data_received,
@@ -383,7 +398,7 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     }
     Py_DECREF(buffer);
     if (code < 0) {
-        return fl_stream_fatal(self, READ_FAILED);
+        return read_raised(self);
     }
     code = read_area(self, protocol, view.buf, (size_t)view.len, result);
     /* Before buffer_updated, which may resize the buffer. */

@@ -17,9 +17,8 @@ int fl_stream_read_ready(FlStream *self);
 /* FlStreamKind.run_events of stream sockets and read pipes. */
 int fl_stream_run_events(FlStream *self, int events);
 
-/* FlStreamKind.receive, handle_eof and handle_read_error of stream sockets. */
+/* FlStreamKind.receive and handle_eof of stream sockets. */
 ssize_t fl_stream_receive(FlStream *self, struct iovec *areas, int count);
 int fl_stream_handle_eof(FlStream *self);
-int fl_stream_handle_read_error(FlStream *self, int code);
 
 #endif

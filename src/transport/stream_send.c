@@ -99,9 +99,6 @@ fl_stream_drain_queue(FlStream *self)
 void
 fl_stream_write_failed(FlStream *self, int code)
 {
-    if (self->kind->counts_failed_write) {
-        fl_stream_add_lost_write(self);
-    }
     fl_stream_fail(self, code, self->kind->write_failed);
 }
 

@@ -176,17 +176,6 @@ stream_buffer_bytes(const FlTransport *transport)
     return fl_stream_waiting_bytes((const FlStream *)transport);
 }
 
-/* connection_lost, unless bytes are unsent or it is scheduled already. */
-static bool
-stream_schedules_end(const FlTransport *transport, bool aborts)
-{
-    const FlStream *self = (const FlStream *)transport;
-    bool has_unsent = stream_buffer_bytes(transport) > 0;
-    return fl_stream_is_closing(self)
-               ? aborts && (has_unsent || self->kind->always_aborts)
-               : aborts || !has_unsent;
-}
-
 static int
 stream_control_writing(FlTransport *transport)
 {
@@ -200,7 +189,6 @@ static const FlTransportOps stream_ops = {
     .close = stream_close,
     .force_close = stream_force_close,
     .is_closing = stream_is_closing,
-    .schedules_end = stream_schedules_end,
     .set_paused = stream_set_paused,
     .is_reading = stream_is_reading,
     .set_protocol = stream_set_protocol,
@@ -215,10 +203,9 @@ static const FlStreamKind socket_kind = {
     .receive = fl_stream_receive,
     .send = fl_stream_send,
     .handle_eof = fl_stream_handle_eof,
-    .handle_read_error = fl_stream_handle_read_error,
+    .read_failed = "Fatal read error on socket transport",
     .write_failed = "Fatal write error on socket transport",
     .write_lost = "socket.send() raised exception.",
-    .first_warned_write = 5,
     .drops_writes_from = FL_STREAM_LOST,
     .has_names = true,
 };

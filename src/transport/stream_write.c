@@ -408,18 +408,15 @@ fl_stream_write_ready(FlStream *self)
         return 0;
     }
     int code;
-    bool resumes;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     code = fl_stream_prepare_send(self);
     code = code > 0 ? fl_stream_drain_queue(self) : code;
-    resumes = !self->kind->resumes_when_empty
-              || fl_write_queue_is_empty(&self->out.queue);
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
         fl_stream_write_failed(self, code);
         return 0;
     }
-    if (resumes && fl_flow_check(self, false) < 0) {
+    if (fl_flow_check(self, false) < 0) {
         return -1;
     }
     /* resume_writing may have written, closed or aborted: check again. */

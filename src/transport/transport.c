@@ -15,8 +15,6 @@
 #include "py/errors.h"
 #include "py/field.h"
 
-#include <math.h>
-
 /* --- threads ------------------------------------------------------------- */
 
 PyObject *
@@ -60,17 +58,14 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 
 /* --- methods ------------------------------------------------------------- */
 
-/* The body of close() and abort().  Where asyncio's schedule a call, debug
-   mode raises RuntimeError in a thread that does not run the loop; here
-   nothing has changed then.  0 or -1. */
+/* The body of close() and abort().  In debug mode they raise RuntimeError in a
+   thread that does not run the loop; nothing has changed then.  0 or -1. */
 static int
 end(FlTransport *self, bool aborts)
 {
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
     int code = 0;
-    if (loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)
-        && self->ops->schedules_end(self, aborts))
-    {
+    if (loop != NULL && FL_UNLIKELY(((FlLoop *)loop)->debug)) {
         code = fl_call_method(loop, self->state->names._check_thread, NULL);
     }
     Py_XDECREF(loop);
@@ -341,11 +336,7 @@ fl_water_mark_set(PyObject *owner, PyObject *value, void *offset)
        double has fewer bits than a mark, but no buffer is so large. */
     double number = PyFloat_AsDouble(value);
     if (number == -1.0 && PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
-            return -1;
-        }
-        PyErr_Clear(); /* an int above all doubles */
-        number = HUGE_VAL;
+        return -1;
     }
     *mark = number >= (double)INT64_MAX ? (uint64_t)INT64_MAX
             : number > 0                ? (uint64_t)number

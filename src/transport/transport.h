@@ -41,9 +41,6 @@ typedef struct {
     /* abort(), or with an exception, which may be NULL, _force_close(exc). */
     int (*force_close)(FlTransport *self, PyObject *exc);
     int (*is_closing)(FlTransport *self); /* 1, 0 or -1 */
-    /* Whether abort(), or close() if not `aborts`, schedules a call in
-       asyncio's transport.  Runs no Python. */
-    bool (*schedules_end)(const FlTransport *self, bool aborts);
     int (*set_paused)(FlTransport *self, bool paused);
     bool (*is_reading)(const FlTransport *self);
     int (*set_protocol)(FlTransport *self, PyObject *protocol);

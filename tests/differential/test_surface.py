@@ -33,9 +33,8 @@ _callback _args _context _loop _cancelled _source_traceback _repr _run
 _repr_info _when _scheduled
 """
 STREAM = """
-_loop _sock _protocol _extra _closing _conn_lost _paused _eof _server
-_force_close _fatal_error _protocol_paused _sendfile_compatible
-_start_tls_compatible max_size
+_loop _sock _protocol _extra _closing _conn_lost _force_close
+_protocol_paused _sendfile_compatible _start_tls_compatible
 """
 PRIVATE = {
     "loop": """

@@ -383,7 +383,8 @@ def note_datagrams(trace, protocol):
     trace.note("calls", values, [d.decode() for d in protocol.data])
     trace.note("closing", protocol.transport.is_closing())
     # Not the size: that of asyncio 3.13.0 is wrong.
-    trace.note("buffer", len(protocol.transport._buffer))
+    size = protocol.transport.get_write_buffer_size()
+    trace.note("buffer", size > 0)
 
 
 async def sends_datagrams(trace, has_peer):

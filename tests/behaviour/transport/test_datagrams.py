@@ -299,7 +299,6 @@ async def test_exceptions_of_datagram_received_are_reported(reports):
         await iterations(2)
         assert not p.transport.is_closing()
     assert [r["exception"].args[0] for r in reports] == TEN
-    assert all("_read_ready()" in r["message"] for r in reports)
 
 
 def test_exceptions_that_leave_the_loop_lose_no_datagram(loop):
@@ -435,7 +434,6 @@ async def test_a_refusing_peer_is_reported_and_the_endpoint_stays_open(
     assert bool(reports) == fails
     for report in reports:
         assert isinstance(report["exception"], ZeroDivisionError)
-        assert "_read_ready()" in report["message"]
 
 
 # --- datagrams that wait for room -------------------------------------------

@@ -55,19 +55,6 @@ async def test_another_thread_may_not_end_a_transport(
         assert not transport.is_closing()
 
 
-@needs_gil
-async def test_a_close_that_schedules_nothing_is_not_checked(debug):
-    """An abort() then schedules the end of the transport."""
-    async with opened(debug, "stream", Recorder()) as transport:
-        transport.write(bytes(MANY))
-        assert transport.get_write_buffer_size()
-        await debug.run_in_executor(None, transport.close)
-        assert transport.is_closing()
-        with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
-            await debug.run_in_executor(None, transport.abort)
-        transport.abort()
-
-
 class Coroutine(Recorder):
     async def connection_made(self, transport):
         raise AssertionError

@@ -198,7 +198,7 @@ async def test_the_handler_runs_as_in_an_except_block(loop, event):
 
 @pytest.mark.reports
 @pytest.mark.parametrize("kind", ["unix"])
-@pytest.mark.parametrize("call", [None, "_fatal_error", "_force_close"])
+@pytest.mark.parametrize("call", [None, "_force_close"])
 async def test_data_written_before_an_error_is_sent(transport_pair, call):
     """A server's last words, header and body, and then its exception."""
 

@@ -37,22 +37,6 @@ async def writing(loop, protocol=Recorder):
 
 
 @pytest.mark.reports
-async def test_a_read_that_fails_is_reported(loop, reports):
-    transport, protocol, write = await reading(loop)
-    with write:
-        directory = os.open("/", os.O_RDONLY)
-        os.dup2(directory, transport._fileno)
-        os.close(directory)
-        transport._read_ready()
-        assert transport.is_closing()
-        assert isinstance(await protocol.wait_lost(), IsADirectoryError)
-    (report,) = reports
-    assert report["message"] == "Fatal read error on pipe transport"
-    assert report["transport"] is transport
-    assert report["protocol"] is protocol
-
-
-@pytest.mark.reports
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 async def test_a_protocol_without_eof_received_ends_at_eof(loop, reports):
     """It is reported once.  asyncio does not call connection_lost then."""
@@ -91,29 +75,21 @@ async def test_writes_after_close_are_dropped_with_a_warning(loop, caplog):
     caplog.set_level(logging.WARNING, logger="asyncio")
     transport, protocol, read = await writing(loop)
     transport.write_eof()
-    counts = []
     for _ in range(7):
         transport.write(b"x")
-        counts.append(transport._conn_lost)
-    assert counts == [1, 2, 3, 4, 5, 6, 7]
     text = "pipe closed by peer or os.write(pipe, data) raised exception."
-    assert [r.getMessage() for r in caplog.records] == [text] * 2
+    assert {r.getMessage() for r in caplog.records} == {text}
     assert await protocol.wait_lost() is None
     assert read.read() == b""
     read.close()
 
 
 @pytest.mark.reports
-async def test_a_write_that_fails_is_counted(loop, reports, caplog):
-    caplog.set_level(logging.WARNING, logger="asyncio")
+async def test_a_write_that_fails_ends_the_pipe(loop, reports):
     transport, protocol, read = await writing(loop)
     read.close()
     transport.write(b"x")
-    assert transport._conn_lost == 1
     assert transport.is_closing()
-    for _ in range(5):
-        transport.write(b"x")
-    assert len(caplog.records) == 1
     assert isinstance(await protocol.wait_lost(), BrokenPipeError)
     assert not reports
 
@@ -138,7 +114,7 @@ async def test_the_parts_of_a_transport(loop):
     assert transport.get_extra_info("pipe") is pipe
     assert transport.get_extra_info("socket", 5) == 5
     assert transport._fileno == pipe.fileno()
-    assert (transport._closing, transport._paused) == (False, False)
+    assert transport._closing is False
     assert transport._loop is loop
     number = transport._fileno
     name = type(transport).__name__
@@ -165,7 +141,6 @@ async def test_the_parts_of_a_write_transport(loop):
     transport.write(b"x" * (1 << 20))
     left = transport.get_write_buffer_size()
     assert repr(transport) == f"<{name} fd={number} polling bufsize={left}>"
-    assert transport._buffer == bytearray(b"x" * left)
     transport.abort()
     assert transport.get_write_buffer_size() == 0
     assert await protocol.wait_lost() is None

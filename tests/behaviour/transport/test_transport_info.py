@@ -1,19 +1,14 @@
 """What a stream transport says about itself, and private parts of it.
 
-asyncio's transports are Python objects: tests count what waits in _buffer,
-tools wrap methods on an instance, some programs change what is in _extra.
+asyncio's transports are Python objects: tools wrap methods on an instance,
+some programs change what is in _extra.
 """
 
 import asyncio
-import collections
 import socket
-import sys
-import unittest.mock
 
 import pytest
 from net_helpers import every_kind
-
-WAITING = bytearray if sys.version_info < (3, 12) else collections.deque
 
 
 @every_kind
@@ -81,36 +76,6 @@ async def test_extra_info(transport_pair):
     assert info("more") is None
 
 
-@pytest.mark.parametrize("patched", [asyncio.Transport, asyncio.BaseTransport])
-@every_kind
-async def test_a_patched_base_class_answers(transport_pair, patched):
-    """Suites put a mock there, which may call the original.
-
-    asyncio's transports inherit the method.
-    """
-    c = await transport_pair()
-    original = asyncio.BaseTransport.get_extra_info
-
-    def noted(self, name, default=None):
-        return name, original(self, name, default)
-
-    with unittest.mock.patch.object(
-        patched, "get_extra_info", return_value="mocked"
-    ) as mock:
-        assert c.transport.get_extra_info("peername") == "mocked"
-        mock.assert_called_once_with("peername")
-    with unittest.mock.patch.object(patched, "get_extra_info", noted):
-        _, sock = c.transport.get_extra_info("socket")
-        for name, get in [
-            ("peername", sock.getpeername),
-            ("sockname", sock.getsockname),
-        ]:
-            assert c.transport.get_extra_info(name) == (name, get())
-        answer = c.transport.get_extra_info("other", default=5)
-        assert answer == ("other", 5)
-    assert c.transport.get_extra_info("sockname") == sock.getsockname()
-
-
 @every_kind
 async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
     """Tests of frameworks replace data_received on a live protocol."""
@@ -147,20 +112,3 @@ async def test_methods_replaced_on_the_instance(transport_pair):
         c.transport.write(b"x")
         assert await c.peer.recv() == b"x"
         assert seen == ["called"]
-
-
-@every_kind
-async def test_the_buffer_attribute_has_the_unsent_bytes(transport_pair):
-    c = await transport_pair()
-    assert type(c.transport._buffer) is WAITING
-    assert len(c.transport._buffer) == 0
-    c.shrink()
-    total = c.fill(bytes(range(256)) * 100)
-    c.transport.write(b"last")
-    waiting = c.transport._buffer
-    data = b"".join([waiting] if WAITING is bytearray else waiting)
-    assert len(data) == c.transport.get_write_buffer_size()
-    assert data.endswith(bytes(range(200, 256)) + b"last")
-    arrived = await c.peer.recv_exactly(total + 4)
-    assert arrived.endswith(data)
-    assert not c.transport._buffer
