@@ -83,6 +83,13 @@ typedef struct {
     bool survives_exceptions;
 } FlStreamKind;
 
+/* The call that has ended a stream, for the log in debug mode. */
+typedef enum {
+    FL_STREAM_NO_CALL,
+    FL_STREAM_READ,
+    FL_STREAM_WRITE,
+} FlStreamCall;
+
 /* No protocol of a stream socket; see fl_socket_from_fd. */
 #define FL_UNKNOWN_PROTOCOL UINT8_MAX
 
@@ -104,6 +111,7 @@ struct FlStream {
     uint8_t read_halvings;   /* how often the read size was halved */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
+    uint8_t failed_call;       /* FlStreamCall: see fl_stream_fail */
     uint32_t last_read_bytes;  /* size of the last read */
     FL_ATOMIC int fd;          /* -1 once it is closed */
     FL_ATOMIC int
@@ -113,12 +121,11 @@ struct FlStream {
     const FlStreamKind *kind;
     PyObject *sock; /* the socket object, made on first use; or NULL */
     FlProtocol protocol;
-    PyObject *context;        /* events and connection_* run in it */
-    const char *lost_message; /* see fl_stream_fail; or NULL */
-    FlOutbox out;             /* what is corked, or refused by the kernel */
-    FlName *peer;             /* NULL: the socket has none */
-    FlName *sockname;         /* saved when the fd is closed */
-    size_t metered_bytes;     /* its share of the metric bytes_waiting */
+    PyObject *context;    /* events and connection_* run in it */
+    FlOutbox out;         /* what is corked, or refused by the kernel */
+    FlName *peer;         /* NULL: the socket has none */
+    FlName *sockname;     /* saved when the fd is closed */
+    size_t metered_bytes; /* its share of the metric bytes_waiting */
 };
 
 /* A stream of a kind with shares_fd. */

@@ -308,7 +308,11 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         FL_METER(loop, connections_lost, 1);
     }
     /* An exception that ends the run must not stop what follows. */
-    int code = log_lost(loop, self, self->lost_message, argument);
+    const char *message =
+        self->failed_call == FL_STREAM_READ    ? self->kind->read_failed
+        : self->failed_call == FL_STREAM_WRITE ? self->kind->write_failed
+                                               : NULL;
+    int code = log_lost(loop, self, message, argument);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = 0;
     if (fl_call_method(protocol, name, argument) < 0) {
@@ -452,10 +456,10 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 }
 
 void
-fl_stream_fail(FlStream *self, int code, const char *message)
+fl_stream_fail(FlStream *self, int code, FlStreamCall call)
 {
     if (self->phase < FL_STREAM_LOST) { /* else it has its own */
-        self->lost_message = message;
+        self->failed_call = (uint8_t)call;
     }
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *exc = fl_errno_exception(code);
@@ -518,7 +522,7 @@ fl_stream_evict(FlOpenTransport *node)
     if (code < 0 && !refused) {
         fl_stream_unregister(self, true); /* a duplicate, if it has one */
         self->fd = -1; /* the stream must not use it any more */
-        fl_stream_fail(self, code, NULL);
+        fl_stream_fail(self, code, FL_STREAM_NO_CALL);
         code = 0;
     }
     Py_DECREF(self);

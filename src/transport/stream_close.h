@@ -62,10 +62,10 @@ int fl_stream_fatal(FlStream *self, const char *message);
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 
 /* Queue connection_lost with a negative errno, which is not reported.  A
-   raised exception stays.  `message` is a string literal, or NULL.  In debug
-   mode the queued entry logs the exception with it.  asyncio logs where the
-   call failed; here a log handler could run inside a flush. */
-void fl_stream_fail(FlStream *self, int code, const char *message);
+   raised exception stays.  In debug mode the queued entry logs the exception,
+   unless `call` is none.  asyncio logs where the call failed; here a log
+   handler could run inside a flush. */
+void fl_stream_fail(FlStream *self, int code, FlStreamCall call);
 
 /* FlOpenTransportKind.evict. */
 int fl_stream_evict(FlOpenTransport *node);

@@ -190,12 +190,11 @@ fl_stream_handle_eof(FlStream *self)
 FL_NOINLINE static int
 read_failed(FlStream *self, int code)
 {
-    const char *message = self->kind->read_failed;
     if (code == FL_NO_MEMORY) {
-        return fl_stream_fatal_errno(self, code, message);
+        return fl_stream_fatal_errno(self, code, self->kind->read_failed);
     }
     fl_stream_flush_if_corked(self); /* asyncio has sent them by now */
-    fl_stream_fail(self, code, message);
+    fl_stream_fail(self, code, FL_STREAM_READ);
     return 0;
 }
 

@@ -99,7 +99,7 @@ fl_stream_drain_queue(FlStream *self)
 void
 fl_stream_write_failed(FlStream *self, int code)
 {
-    fl_stream_fail(self, code, self->kind->write_failed);
+    fl_stream_fail(self, code, FL_STREAM_WRITE);
 }
 
 int
