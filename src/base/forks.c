@@ -9,27 +9,19 @@
 #include <sched.h>
 
 atomic_uint fl_forks;
-atomic_uint fl_forks_seen_count;
 static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
 static int forks_code;
 
 static void
-count_in_parent(void)
-{
-    atomic_fetch_add(&fl_forks_seen_count, 1);
-}
-
-static void
 count_in_child(void)
 {
-    atomic_fetch_add(&fl_forks_seen_count, 1);
     atomic_fetch_add(&fl_forks, 1);
 }
 
 static void
 register_handler(void)
 {
-    forks_code = -pthread_atfork(NULL, count_in_parent, count_in_child);
+    forks_code = -pthread_atfork(NULL, NULL, count_in_child);
 }
 
 /* pthread_once, because each interpreter imports the module: a handler that

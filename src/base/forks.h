@@ -7,9 +7,6 @@
    by foreign C code, and before any Python handler runs.  It does not count
    _Fork() and clone(), which call no handlers.
 
-   A second count also has the forks that this process made itself: the child
-   has the files that were open then.
-
    The counts belong to the process, not to an interpreter: a fork concerns
    every interpreter in the process.  Any thread may call. */
 #ifndef FL_BASE_FORKS_H
@@ -30,17 +27,6 @@ fl_forks_count(void)
     /* Relaxed: the count changes only in a new process, which starts with one
        thread, so no other memory has to be ordered with it. */
     return atomic_load_explicit(&fl_forks, memory_order_relaxed);
-}
-
-extern atomic_uint
-    fl_forks_seen_count; /* for forks.c and fl_forks_seen alone */
-
-/* The forks that led to this process, and those that it made itself. */
-static inline unsigned
-fl_forks_seen(void)
-{
-    /* Relaxed: the caller compares two counts and needs no other memory. */
-    return atomic_load_explicit(&fl_forks_seen_count, memory_order_relaxed);
 }
 
 /* Initializes a lock again in a forked child.  A thread that the child does

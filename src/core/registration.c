@@ -107,23 +107,6 @@ leave_set(FlRegistration *reg)
     }
 }
 
-/* After a fork two processes have the files that were open.  So the persistent
-   registrations of these are in the set only while somebody waits. */
-static void
-note_fork(FlFdTable *table)
-{
-    table->forks_seen = fl_forks_seen();
-    for (int fd = 0; fd < table->fds_size; fd++) {
-        FlRegistration *reg = table->fds[fd];
-        if (reg != NULL && reg->persistent) {
-            reg->shared = true;
-            if (reg->wanted == 0) {
-                leave_set(reg);
-            }
-        }
-    }
-}
-
 /* Register the wanted events for the file that the fd refers to now.  The next
    poll reports what is ready already.  Changing is tried first: for the
    registered file that is one system call, where adding would fail and need a
@@ -306,9 +289,6 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
             drop_event(reg);
         }
     }
-    if (reg->shared && wanted == 0) {
-        leave_set(reg);
-    }
     fl_fd_table_unlock(table);
     return code;
 }
@@ -459,9 +439,6 @@ void
 fl_registrations_collect(FlFdTable *table)
 {
     fl_fd_table_lock(table);
-    if (FL_UNLIKELY(table->forks_seen != fl_forks_seen())) {
-        note_fork(table);
-    }
     for (int at = 0; at < table->event_count; at++) {
         process_event(table, &table->events[at]);
     }
@@ -531,7 +508,6 @@ fl_fd_table_open(FlFdTable **out, bool portable)
     fl_list_init(&table->fired);
     fl_list_init(&table->closed);
     table->forks = fl_forks_count();
-    table->forks_seen = fl_forks_seen();
     fl_fork_renewal_init(&table->lock_renewal);
     int code = fl_fd_set_open(&table->set, portable);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {

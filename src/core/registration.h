@@ -18,8 +18,8 @@
    a wait is rechecked once within about a second: the fd is registered again
    and the waiter is called.  This covers an fd that now refers to another
    file.  The application closes the socket without our knowledge, and the
-   kernel then drops the registration, unless a forked child has the file too.
-   So one that was open at a fork leaves the set whenever nobody waits.
+   kernel then drops the registration.  If a forked child has the file too, the
+   events that it still reports are stale, which replaces the set.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -78,7 +78,6 @@ typedef struct {
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
     unsigned forks; /* fl_forks_count() of the process that owns the set */
-    unsigned forks_seen; /* fl_forks_seen() when `shared` was last set */
     int failure_code;    /* why the set is unusable: an error code, or 0 */
     int event_count;     /* events taken and not yet processed */
     /* Last, so that fl_fd_table_open need not clear it. */
@@ -106,7 +105,6 @@ struct FlRegistration {
     uint8_t ready;
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* set by the owner: see above */
-    bool shared;     /* persistent, and another process may have the file */
     bool recheck;    /* fl_registrations_recheck visits it */
 };
 

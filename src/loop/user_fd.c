@@ -643,7 +643,7 @@ user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
     }
     /* Dropping the old weak reference runs no code: it has no callback. */
     Py_XSETREF(user_fd->socket_ref, weakref);
-    user_fd->reg.persistent = user_fd->reg.shared = false;
+    user_fd->reg.persistent = false;
     return user_fd;
 }
 
