@@ -14,6 +14,8 @@
 #define FL_NO_MEMORY (-0x10000)
 /* The loop is closed: RuntimeError. */
 #define FL_CLOSED    (-0x10001)
+/* A transport uses the fd: RuntimeError. */
+#define FL_IN_USE    (-0x10002)
 
 /* True for an errno (positive) that Python raises as BlockingIOError or
    InterruptedError: the caller waits for an event, as asyncio does. */

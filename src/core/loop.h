@@ -62,16 +62,13 @@ typedef struct {
        drop it.  A stream whose finalizer has run is ended first.  The node is
        already unlinked. */
     void (*abandon)(struct FlOpenTransport *self);
-    /* Whether no other user may have the transport's fd.  False for a pipe,
-       and once the socket object was closed.  True without a socket object,
-       even if the fd was closed: nothing shows that.  May run Python.  Raises
-       nothing.  Any thread. */
+    /* Whether the fd still is the transport's: false once the socket object
+       was closed.  True without a socket object, even if the fd was closed:
+       nothing shows that.  May run Python.  Raises nothing.  Any thread. */
     bool (*has_fd)(struct FlOpenTransport *self);
     /* Another user gets the fd.  The transport ends with EBADF and does not
-       close the fd, which is another file's; a pipe that still has it waits
-       with a duplicate.  0, or a negative errno if the pipe cannot: then the
-       other user must not have the fd.  May run Python. */
-    int (*evict)(struct FlOpenTransport *self);
+       close the fd, which is another file's.  May run Python. */
+    void (*evict)(struct FlOpenTransport *self);
 } FlOpenTransportKind;
 
 /* An open transport of the loop, a member of the transport's object.  The loop

@@ -25,10 +25,8 @@
 #include "py/compat.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Events of a registration between two checks of its fd (invariant 2). */
 #define MOST_REPEATS    64
@@ -222,21 +220,6 @@ FlRegistration *
 fl_registration_at(const FlFdTable *table, int fd)
 {
     return fd < table->fds_size ? table->fds[fd] : NULL;
-}
-
-int
-fl_fd_move_from_registered(FlFdTable *table, int fd)
-{
-    fl_fd_table_lock(table);
-    while (fd >= 0 && fl_registration_at(table, fd) != NULL) {
-        int moved = fcntl(fd, F_DUPFD_CLOEXEC, fd + 1);
-        int error = errno;
-        (void)close(fd);
-        errno = error;
-        fd = moved;
-    }
-    fl_fd_table_unlock(table);
-    return fd;
 }
 
 /* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */

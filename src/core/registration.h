@@ -77,9 +77,9 @@ typedef struct {
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    unsigned forks; /* fl_forks_count() of the process that owns the set */
-    int failure_code;    /* why the set is unusable: an error code, or 0 */
-    int event_count;     /* events taken and not yet processed */
+    unsigned forks;   /* fl_forks_count() of the process that owns the set */
+    int failure_code; /* why the set is unusable: an error code, or 0 */
+    int event_count;  /* events taken and not yet processed */
     /* Last, so that fl_fd_table_open need not clear it. */
     FlFdEvent events[FL_FD_SET_EVENTS];
 } FlFdTable;
@@ -220,11 +220,6 @@ fl_fd_table_iterates_here(FlFdTable *table)
    then.  -EEXIST: the fd has a registration, to be closed first. */
 int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
                          const FlRegistration *init, FlRegistration **out);
-
-/* Move a file that was just opened away from an fd that still has a
-   registration: that one's file was closed without our knowledge.  Returns the
-   new fd, or -1 with errno, as also for fd -1. */
-int fl_fd_move_from_registered(FlFdTable *table, int fd);
 
 /* The open registration of an fd, or NULL.  The caller has the table's lock:
    after that, without a GIL, another thread may free it. */

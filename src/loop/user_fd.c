@@ -114,36 +114,21 @@ user_fd_after(const FlLoop *loop, int fd)
     return user_fd;
 }
 
-bool
-fl_fd_is_used(const FlLoop *loop, int fd)
-{
-    FlOpenTransport *transport = transport_at(loop, fd);
-    FlFdTable *table = loop->table;
-    bool is_used;
-    if (transport != NULL) {
-        is_used = transport->kind->has_fd(transport);
-        Py_DECREF(fl_open_transport_object(transport));
-        return is_used;
-    }
-    fl_fd_table_lock(table);
-    /* A persistent registration without a callback is idle. */
-    const FlUserFd *user_fd = user_fd_at(loop, fd);
-    is_used = user_fd != NULL ? user_fd_wanted(user_fd) != 0
-                              : fl_registration_at(table, fd) != NULL;
-    fl_fd_table_unlock(table);
-    return is_used;
-}
-
 int
-fl_fd_evict(FlLoop *loop, int fd)
+fl_fd_evict(FlLoop *loop, int fd, bool only_lost)
 {
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport == NULL) {
         return 0;
     }
-    int code = transport->kind->evict(transport);
+    bool used = only_lost
+                && (transport->kind->has_fd(transport)
+                    || fl_loop_on_other_thread(loop));
+    if (!used) {
+        transport->kind->evict(transport);
+    }
     Py_DECREF(fl_open_transport_object(transport));
-    return code < 0 ? code : 1;
+    return used ? FL_IN_USE : 1;
 }
 
 PyObject *
@@ -317,13 +302,10 @@ fl_user_fd_drop(FlLoop *loop, int fd)
 int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
-    int code;
     do {
         (void)fl_user_fd_drop(loop, fd);
-        code = fl_fd_evict(loop, fd);
-    } while (code > 0);
-    /* That code may have closed the loop. */
-    return code < 0 ? fl_raise_errno(code) : fl_loop_check_open(loop);
+    } while (fl_fd_evict(loop, fd, false) > 0);
+    return fl_loop_check_open(loop); /* that code may have closed the loop */
 }
 
 int
@@ -356,6 +338,12 @@ fl_fd_named_by(FlLoop *loop, const PyObject *object)
 int
 fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
 {
+    if (object == NULL) {
+        object = PyLong_FromLong(fd);
+        int code = object == NULL ? -1 : fl_fd_check(loop, object, fd, false);
+        Py_XDECREF(object);
+        return code;
+    }
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport != NULL) {
         int uses = transport->kind->has_fd(transport);
@@ -384,140 +372,97 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
 }
 
 /* Put a callback, a handle or a SocketCall, in the slot of its direction;
-   steals it.  *left gets what the caller drops outside the lock: what stood
-   there, or the callback itself if this fails.  0 or a negative errno; or 1:
-   the other direction's callback was of another file, so *left also gets it
-   and the object that names the fd. */
+   steals it.  *dropped gets what the caller drops outside the lock: what stood
+   there; also the other direction's callback, if that was of another file; or
+   the callback itself if this fails.  0 or an error code. */
 static int
-user_fd_put(FlLoop *loop, FlUserFd *user_fd, int event, PyObject *callback,
-            FlFdRefs *left)
+user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
+            PyObject *callback, FlFdRefs *dropped)
 {
     FlRegistration *reg = &user_fd->reg;
-    FlFdRefs before = user_fd->refs;
-    *left = (FlFdRefs){NULL, NULL, NULL};
+    FlFdRefs old = user_fd->refs;
+    bool is_first = user_fd_wanted(user_fd) == 0;
     *refs_slot(&user_fd->refs, event) = callback;
     /* A persistent one is of one socket, whose calls find the present file. */
     int wanted = user_fd_wanted(user_fd);
-    int renewed = reg->persistent ? wanted : event;
-    int code = fl_registration_renew(reg, wanted, renewed);
+    int code =
+        fl_registration_renew(reg, wanted, reg->persistent ? wanted : event);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         loop->polls.skips_left = 0;
     }
-    if (code == 0) {
-        *refs_slot(left, event) = *refs_slot(&before, event);
+    if (code < 0) { /* as if this had not been called */
+        user_fd->refs = old;
+        if (is_first) {
+            user_fd_detach(user_fd, dropped);
+        }
+        *refs_slot(dropped, event) = callback;
+        return code;
     }
-    else if (code > 0) {
-        *left = before;
+    if (code > 0) { /* the other direction's was of another file */
+        *dropped = old;
         user_fd->refs = (FlFdRefs){NULL, NULL, NULL};
         *refs_slot(&user_fd->refs, event) = callback;
     }
-    else { /* as if this had not been called */
-        user_fd->refs = before;
-        if (user_fd_wanted(user_fd) == 0) {
-            user_fd_detach(user_fd, left); /* no callbacks */
-        }
-        *refs_slot(left, event) = callback;
+    else {
+        *refs_slot(dropped, event) = *refs_slot(&old, event);
     }
+    /* As in selectors, the first callback of an fd names its file object. */
+    if (is_first || code > 0) {
+        dropped->object = old.object;
+        user_fd->refs.object = Py_XNewRef(object); /* fl_fd_named_by */
+    }
+    return 0;
+}
+
+/* fl_fd_set_callback.  With a weak reference to a socket, which this steals,
+   the registration is that socket's persistent one, unless one that is not
+   serves a waiter already. */
+static int
+set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+             PyObject *callback, PyObject *socket_ref)
+{
+    FlFdRefs dropped = {NULL, NULL, NULL};
+    int code = fl_fd_evict(loop, fd, true);
+    fl_fd_table_lock(loop->table);
+    /* Looked up after fl_fd_evict, which may have run any code. */
+    FlUserFd *user_fd = user_fd_at(loop, fd);
+    if (code >= 0) {
+        code = loop->closed      ? FL_CLOSED
+               : user_fd == NULL ? user_fd_new(loop, fd, &user_fd)
+                                 : 0;
+    }
+    if (code < 0) {
+        *refs_slot(&dropped, event) = callback;
+    }
+    else {
+        FlRegistration *reg = &user_fd->reg;
+        bool persists = socket_ref != NULL
+                        && (reg->persistent || user_fd_wanted(user_fd) == 0);
+        /* An event runs what is registered when it runs. */
+        reg->fired &= (uint8_t)~event;
+        if (reg->persistent) {       /* without a GIL it would be a race */
+            reg->persistent = false; /* user_fd_put registers the file */
+        }
+        code = user_fd_put(loop, user_fd, object, event, callback, &dropped);
+        if (code == 0 && persists) {
+            PyObject *old = user_fd->socket_ref;
+            user_fd->socket_ref = socket_ref;
+            socket_ref = old;
+            reg->persistent = true;
+        }
+    }
+    fl_fd_table_unlock(loop->table);
+    drop_refs(loop, &dropped);
+    Py_XDECREF(socket_ref);
     return code;
 }
 
-/* Evict a transport that has the fd in the table but not for itself: its
-   socket was closed without its knowledge, or it is a pipe's.  One that still
-   has the fd then waits with a duplicate.  0, or -1 with RuntimeError: the
-   transport still uses the fd, or another thread asks (invariant 4); or with
-   OSError as fl_fd_acquire. */
-static int
-evict_transport(FlLoop *loop, int fd)
+int
+fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+                   PyObject *callback)
 {
-    FlOpenTransport *transport = transport_at(loop, fd);
-    if (transport == NULL) {
-        return 0;
-    }
-    bool used =
-        transport->kind->has_fd(transport) || fl_loop_on_other_thread(loop);
-    if (used) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "File descriptor %d is used by transport %R", fd,
-                     fl_open_transport_object(transport));
-    }
-    int code = used ? 0 : transport->kind->evict(transport);
-    Py_DECREF(fl_open_transport_object(transport));
-    return used ? -1 : code < 0 ? fl_raise_errno(code) : 0;
-}
-
-/* The registration of an fd; a new one wants nothing yet.  It takes the lock
-   of the loop's table, and the caller releases it.  A transport whose socket
-   was closed without its knowledge loses the fd, and a pipe that still has it
-   waits with a duplicate; to find that out may run Python.  NULL, without the
-   lock, with MemoryError, OSError or RuntimeError: the loop is closed, a
-   transport uses the fd, or without a GIL another thread runs the loop and its
-   transport would lose the fd. */
-static FlUserFd *
-user_fd_lock(FlLoop *loop, int fd)
-{
-    if (evict_transport(loop, fd) < 0) {
-        return NULL;
-    }
-    fl_fd_table_lock(loop->table);
-    /* Looked up after evict_transport, which may have run any code. */
-    FlUserFd *user_fd = user_fd_at(loop, fd);
-    int code = loop->closed      ? FL_CLOSED
-               : user_fd == NULL ? user_fd_new(loop, fd, &user_fd)
-                                 : 0;
-    if (code < 0) {
-        fl_fd_table_unlock(loop->table);
-        (void)fl_raise_errno(code);
-        return NULL;
-    }
-    return user_fd;
-}
-
-/* End the wait of a sock_* call in this slot before another takes it.  That
-   may close the call's socket, and then the fd must not be registered. */
-static void
-remove_call(FlLoop *loop, int fd, int event)
-{
-    fl_fd_table_lock(loop->table);
-    FlUserFd *user_fd = user_fd_at(loop, fd);
-    bool removes =
-        user_fd != NULL && is_call(loop, *refs_slot(&user_fd->refs, event));
-    fl_fd_table_unlock(loop->table);
-    if (removes) {
-        (void)fl_fd_remove(loop, fd, event, NULL);
-    }
-}
-
-/* Register a handle or a SocketCall for an fd; steals it.  `object` is what
-   names the fd, NULL for an int.  0, or -1 with an exception set. */
-static int
-set_callback(FlLoop *loop, int fd, PyObject *object, int event,
-             PyObject *callback)
-{
-    FlFdRefs left;
-    remove_call(loop, fd, event);
-    FlUserFd *user_fd = user_fd_lock(loop, fd);
-    if (user_fd == NULL) {
-        Py_DECREF(callback);
-        return -1;
-    }
-    /* As in selectors, the first callback of an fd names its file object. */
-    bool names = user_fd_wanted(user_fd) == 0;
-    /* An event runs what is registered when it runs. */
-    user_fd->reg.fired &= (uint8_t)~event;
-    if (user_fd->reg.persistent) { /* without a GIL it would be a race */
-        user_fd->reg.persistent = false;
-    }
-    int code = user_fd_put(loop, user_fd, event, callback, &left);
-    if (code == 0 && names) {
-        left.object = user_fd->refs.object; /* after 1 it is there already */
-    }
-    if (code > 0 || (code == 0 && names)) {
-        user_fd->refs.object = Py_XNewRef(object); /* fl_fd_named_by */
-    }
-    fl_fd_table_unlock(loop->table);
-    drop_refs(loop, &left);
-    return code < 0 ? fl_raise_errno(code) : 0;
+    return set_callback(loop, fd, object, event, callback, NULL);
 }
 
 FlHandle *
@@ -537,10 +482,10 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
     }
     Py_INCREF(handle); /* one reference for the slot, one for the result */
     /* An int identifies nothing. */
-    if (set_callback(loop, fd, PyLong_Check(object) ? NULL : object, event,
-                     (PyObject *)handle)
-        < 0)
-    {
+    int code = set_callback(loop, fd, PyLong_Check(object) ? NULL : object,
+                            event, (PyObject *)handle, NULL);
+    if (code < 0) {
+        (void)fl_raise_errno(code);
         Py_CLEAR(handle);
     }
     return handle;
@@ -619,73 +564,31 @@ may_persist(int fd)
 #endif
 }
 
-/* The fd's registration, made if there is none, for a wait of this socket that
-   persists.  If it was another socket's, `persistent` is cleared, so that
-   user_fd_put registers the present file; fl_fd_add_call sets it again.  NULL
-   with an exception set, or without one: somebody waits for this fd by a
-   registration that does not persist. */
-static FlUserFd *
-user_fd_of_socket(FlLoop *loop, int fd, PyObject *sock)
-{
-    /* Made before the table is read: allocating may run the GC, and a
-       finalizer may change the table. */
-    PyObject *weakref = PyWeakref_NewRef(sock, NULL);
-    FlUserFd *user_fd = weakref == NULL ? NULL : user_fd_lock(loop, fd);
-    if (user_fd != NULL) {
-        fl_fd_table_unlock(loop->table); /* the GIL suffices here */
-        if (!user_fd->reg.persistent && user_fd_wanted(user_fd) != 0) {
-            user_fd = NULL;
-        }
-    }
-    if (user_fd == NULL) {
-        Py_XDECREF(weakref);
-        return NULL;
-    }
-    /* Dropping the old weak reference runs no code: it has no callback. */
-    Py_XSETREF(user_fd->socket_ref, weakref);
-    user_fd->reg.persistent = false;
-    return user_fd;
-}
-
-/* fl_fd_check for an fd without an object.  0 or -1. */
-static int
-check_free(FlLoop *loop, int fd)
-{
-    PyObject *object = PyLong_FromLong(fd);
-    int code = object == NULL ? -1 : fl_fd_check(loop, object, fd, false);
-    Py_XDECREF(object);
-    return code;
-}
-
 int
 fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
                bool persists)
 {
     persists = persists && FL_HAVE_GIL && !loop->debug
                && !(loop->off & FL_OFF_PERSISTENT_FDS);
-    FlUserFd *user_fd =
-        persists ? (FlUserFd *)fl_fd_persistent_registration(loop, fd, sock)
-                 : NULL;
-    if (user_fd == NULL) { /* else nobody else uses the fd */
-        if (check_free(loop, fd) < 0) {
+    FlRegistration *reg =
+        persists ? fl_fd_persistent_registration(loop, fd, sock) : NULL;
+    int code;
+    if (reg != NULL) { /* nobody else uses the fd */
+        FlFdRefs dropped = {NULL, NULL, NULL};
+        code = user_fd_put(loop, (FlUserFd *)reg, NULL, event, Py_NewRef(call),
+                           &dropped);
+        drop_refs(loop, &dropped); /* last: it runs any code */
+    }
+    else {
+        PyObject *socket_ref = NULL;
+        if (fl_fd_check(loop, NULL, fd, false) < 0
+            || (persists && may_persist(fd)
+                && (socket_ref = PyWeakref_NewRef(sock, NULL)) == NULL))
+        {
             return -1;
         }
-        if (persists && may_persist(fd)) {
-            user_fd = user_fd_of_socket(loop, fd, sock);
-        }
+        code =
+            set_callback(loop, fd, NULL, event, Py_NewRef(call), socket_ref);
     }
-    if (user_fd == NULL) {
-        return PyErr_Occurred()
-                   ? -1
-                   : set_callback(loop, fd, NULL, event, Py_NewRef(call));
-    }
-    /* A later call replaces an earlier one, which then waits until its
-       coroutine is cancelled, as in asyncio. */
-    FlFdRefs left;
-    int code = user_fd_put(loop, user_fd, event, Py_NewRef(call), &left);
-    if (code >= 0) {
-        user_fd->reg.persistent = true;
-    }
-    drop_refs(loop, &left); /* last: it runs any code */
     return code < 0 ? fl_raise_errno(code) : 0;
 }

@@ -29,26 +29,22 @@ bool fl_user_fd_drop(FlLoop *loop, int fd);
 
 /* Make an fd free for a new transport.  Callbacks of the fd are dropped,
    although the application's socket may still be open.  A transport loses the
-   fd: the system has reused it, so the transport's file is closed.  A pipe
-   that still has the fd waits with a duplicate.  Runs application code.
-   Loop's thread only.  0, or -1 with RuntimeError (loop closed) or OSError
-   (no fd is left for the duplicate). */
+   fd: the system has reused it, so the transport's file is closed.  Runs
+   application code.  Loop's thread only.  0, or -1 with RuntimeError (loop
+   closed). */
 int fl_fd_acquire(FlLoop *loop, int fd);
 
-/* Evict the transport that has the fd: the system has reused it, so the
-   transport's file is closed.  1, 0 if no transport has it, or a negative
-   errno: see FlOpenTransportKind.  Runs application code.  Loop's thread
-   only. */
-int fl_fd_evict(FlLoop *loop, int fd);
-
-/* Whether the fd has a callback, or a transport that admits no other user.
-   May run Python. */
-bool fl_fd_is_used(const FlLoop *loop, int fd);
+/* Evict the transport that has the fd in the table: the system has reused it,
+   so the transport's file is closed.  `only_lost`: not one that still has the
+   fd, for all it knows, and not in another thread (invariant 4).  1, 0 if no
+   transport has it, or FL_IN_USE.  Runs application code. */
+int fl_fd_evict(FlLoop *loop, int fd, bool only_lost);
 
 /* The fd for which this object, by identity, was registered; or -1. */
 int fl_fd_named_by(FlLoop *loop, const PyObject *object);
 
-/* Raise RuntimeError if a transport uses the fd, which `object` names.  One
+/* Raise RuntimeError if a transport uses the fd, which `object` names, NULL
+   for the number.  One
    whose socket was closed without its knowledge no longer uses it; a closing
    one does until it ends, unless it `may_close`.  0 or -1.  May run Python. */
 int fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close);
@@ -64,6 +60,15 @@ PyObject *fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs);
 FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
                     PyObject *const *args, Py_ssize_t nargs,
                     PyObject *context);
+
+/* Register a handle or a SocketCall for an fd; steals it.  `object` is what
+   names the fd, NULL for an int.  A transport whose socket was closed without
+   its knowledge loses the fd, and to find that out may run Python.  0, or an
+   error code: FL_CLOSED; FL_IN_USE if a transport uses the fd, or without a
+   GIL another thread runs the loop and its transport would lose the fd; or
+   what the system refused. */
+int fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+                       PyObject *callback);
 
 /* Remove a callback, and cancel it if it is a handle.  If `only` is not NULL,
    nothing but this handle or SocketCall is removed, and a persistent

@@ -18,6 +18,10 @@ fl_errno_exception(int code)
         return PyObject_CallFunction(PyExc_RuntimeError, "s",
                                      "Event loop is closed");
     }
+    if (code == FL_IN_USE) {
+        return PyObject_CallFunction(PyExc_RuntimeError, "s",
+                                     "File descriptor is used by transport");
+    }
     return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
 }
 

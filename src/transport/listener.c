@@ -448,8 +448,8 @@ start_accepting(PyObject *module, PyObject *args)
     if (self->context != NULL) {
         /* This fd is the listening socket, so a transport that still has it
            has lost its own file. */
-        code = fl_fd_evict(FL_LOOP(loop), fd);
-        code = code < 0 ? fl_raise_errno(code) : listener_start(self);
+        (void)fl_fd_evict(FL_LOOP(loop), fd, false);
+        code = listener_start(self);
     }
     Py_DECREF(self); /* the handle owns it */
     /* Dropping the reader that was registered before may run code that closes

@@ -31,10 +31,9 @@
 static ssize_t
 pipe_receive(FlStream *self, struct iovec *pieces, int count)
 {
-    int fd = fl_stream_pipe_fd(self);
     /* One piece costs the kernel less by read. */
-    return count > 1 ? readv(fd, pieces, count)
-                     : read(fd, pieces->iov_base, pieces->iov_len);
+    return count > 1 ? readv(self->fd, pieces, count)
+                     : read(self->fd, pieces->iov_base, pieces->iov_len);
 }
 
 /* Queue eof_received and connection_lost.  So neither the result nor an
@@ -48,15 +47,22 @@ handle_eof(FlStream *self)
     return code < 0 ? fl_stream_fatal(self, READ_FAILED) : 0;
 }
 
+static PyObject *
+read_ready(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return fl_call_none(fl_stream_read_ready(self));
+}
+
+static PyMethodDef read_ready_def = {"_read_ready", (PyCFunction)read_ready,
+                                     METH_NOARGS, NULL};
+
 static const FlStreamKind read_kind = {
-    .run_events = fl_stream_run_events,
     .receive = pipe_receive,
     .handle_eof = handle_eof,
     .read_failed = READ_FAILED,
-    .shares_fd = true,
+    .is_pipe = true,
+    .ready = {&read_ready_def, NULL},
     .reads_once = true,
-    .opens_unpolled = true,
-    .survives_exceptions = true,
 };
 
 /* --- write pipes --------------------------------------------------------- */
@@ -64,37 +70,45 @@ static const FlStreamKind read_kind = {
 static ssize_t
 pipe_send(FlStream *self, struct iovec *pieces, int count)
 {
-    return writev(fl_stream_pipe_fd(self), pieces, count);
+    return writev(self->fd, pieces, count);
 }
 
 /* A write pipe whose reader is gone becomes readable, and ends.  A pipe that
    is never_readable (a device, or on macOS a named FIFO) does not report
    that. */
-static int
-write_events(FlStream *self, int events)
+static PyObject *
+reader_gone(FlStream *self, PyObject *Py_UNUSED(ignored))
 {
-    if ((events & FL_READABLE) && self->phase < FL_STREAM_LOST
-        && fl_call_method(self->state->helpers,
-                          self->state->names.end_write_pipe, (PyObject *)self)
-               < 0
-        && fl_stream_fatal(self, WRITE_FAILED) < 0)
-    {
-        return -1;
-    }
-    return events & FL_WRITABLE ? fl_stream_write_ready(self) : 0;
+    return fl_call_none(
+        self->phase < FL_STREAM_LOST
+                && fl_call_method(self->state->helpers,
+                                  self->state->names.end_write_pipe,
+                                  (PyObject *)self)
+                       < 0
+            ? fl_stream_fatal(self, WRITE_FAILED)
+            : 0);
 }
 
+static PyObject *
+write_ready(FlStream *self, PyObject *Py_UNUSED(ignored))
+{
+    return fl_call_none(fl_stream_write_ready(self));
+}
+
+static PyMethodDef reader_gone_def = {"_read_ready", (PyCFunction)reader_gone,
+                                      METH_NOARGS, NULL};
+static PyMethodDef write_ready_def = {"_write_ready", (PyCFunction)write_ready,
+                                      METH_NOARGS, NULL};
+
 static const FlStreamKind write_kind = {
-    .run_events = write_events,
     .send = pipe_send,
     .write_failed = WRITE_FAILED,
     .write_lost =
         "pipe closed by peer or os.write(pipe, data) raised exception.",
     .drops_writes_from = FL_STREAM_CLOSING,
-    .shares_fd = true,
+    .is_pipe = true,
+    .ready = {&reader_gone_def, &write_ready_def},
     .reads_at_close = true,
-    .opens_unpolled = true,
-    .survives_exceptions = true,
 };
 
 /* --- methods ------------------------------------------------------------- */
@@ -116,7 +130,7 @@ static PyObject *
 pipe_repr(FlStream *self)
 {
     bool reads = self->kind == &read_kind;
-    int wanted = fl_stream_wanted(self);
+    int wanted = fl_stream_shown_wanted(self);
     bool closed = self->phase == FL_STREAM_CLOSED;
     const char *state = closed                       ? " closed"
                         : fl_stream_is_closing(self) ? " closing"

@@ -15,18 +15,14 @@
    Limit: an os.close() of the fd leaves no trace in the socket object, and a
    stream may have no such object.  System calls fail with EBADF until the fd
    is reused.  If another transport of this loop acquires the fd
-   (fl_fd_acquire), the stream ends.  A pipe's stream also ends if add_reader
-   or add_writer gets the fd.  In all other cases the stream uses and closes
-   the new file, as asyncio's transports do.  Even a pipe's stream that ended
-   in time cannot keep its file object's finalizer from closing the new file.
-
-   A pipe may share its fd with other users, so it compares the fd's file with
-   the one that it was opened on.  That does not tell two openings of the same
-   FIFO or device from each other. */
+   (fl_fd_acquire), a socket's stream ends, and a pipe's waits no more.  In all
+   other cases the stream uses and closes the new file, as asyncio's transports
+   do. */
 #include "transport/stream.h"
 
-#include "base/file_id.h"
+#include "base/codes.h"
 #include "core/fd_set.h"
+#include "core/handle.h"
 #include "core/loop.h"
 #include "core/registration.h"
 #include "core/report.h"
@@ -42,8 +38,6 @@
 #include "transport/native_protocol.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 /* The first write after the loss that logs a warning, as in asyncio. */
 #define FIRST_WARNED_WRITE 5
@@ -59,11 +53,50 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
     self->phase = (uint8_t)phase;
 }
 
+/* Have a pipe wait for an event, or no longer.  0 or an error code. */
+static int
+wait_for(FlStream *self, int event, bool waits)
+{
+    FlHandle **place =
+        &((FlPipe *)self)->handles[event == FL_READABLE ? 0 : 1];
+    FlHandle *handle = *place;
+    if (waits == (handle != NULL)) {
+        return 0;
+    }
+    if (!waits) {
+        *place = NULL;
+        /* Does nothing if another user of the fd has its slot by now. */
+        (void)fl_fd_remove(self->loop, self->last_fd, event,
+                           (PyObject *)handle);
+        Py_DECREF(handle);
+        return 0;
+    }
+    PyObject *method =
+        PyCFunction_New(self->kind->ready[event == FL_READABLE ? 0 : 1],
+                        (PyObject *)self);
+    handle = method == NULL ? NULL
+                            : fl_handle_new_filled(self->loop, method,
+                                                   self->state->empty_tuple,
+                                                   self->context);
+    Py_XDECREF(method);
+    if (handle == NULL) {
+        PyErr_Clear();
+        return FL_NO_MEMORY;
+    }
+    *place = handle;
+    int code = fl_fd_set_callback(self->loop, self->fd, NULL, event,
+                                  Py_NewRef((PyObject *)handle));
+    if (code < 0 && *place == handle) {
+        Py_CLEAR(*place);
+    }
+    return code;
+}
+
 int
 fl_stream_update_registration(FlStream *self)
 {
     fl_stream_meter_queue(self);
-    if (self->reg == NULL) {
+    if (self->reg == NULL && !self->kind->is_pipe) {
         return 0;
     }
     int wanted = 0;
@@ -80,6 +113,11 @@ fl_stream_update_registration(FlStream *self)
     {
         wanted |= FL_WRITABLE;
     }
+    if (self->kind->is_pipe) {
+        int code = wait_for(self, FL_READABLE, wanted & FL_READABLE);
+        return code < 0 ? code
+                        : wait_for(self, FL_WRITABLE, wanted & FL_WRITABLE);
+    }
     if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
     }
@@ -87,13 +125,15 @@ fl_stream_update_registration(FlStream *self)
 }
 
 int
-fl_stream_wanted(FlStream *self)
+fl_stream_shown_wanted(FlStream *self)
 {
     int wanted = -1;
     /* Without a GIL the loop's thread may be closing the stream. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->reg != NULL && self->loop != NULL && !self->loop->closed) {
-        wanted = self->reg->wanted;
+    if ((self->reg != NULL || self->kind->is_pipe) && self->loop != NULL
+        && !self->loop->closed)
+    {
+        wanted = fl_stream_wanted(self);
     }
     Py_END_CRITICAL_SECTION();
     return wanted;
@@ -191,20 +231,6 @@ fl_stream_query_fd(FlStream *self)
     return fd == self->fd ? 0 : -EBADF;
 }
 
-bool
-fl_stream_has_its_file(const FlStream *self)
-{
-    uint64_t now = fl_file_id(self->fd);
-    uint64_t noted = ((const FlPipe *)self)->file_id;
-    return now == 0 || noted == 0 || now == noted;
-}
-
-void
-fl_stream_note_file(FlStream *self)
-{
-    ((FlPipe *)self)->file_id = fl_file_id(self->fd);
-}
-
 void
 fl_stream_cancel_flush(FlStream *self)
 {
@@ -233,7 +259,7 @@ bool
 fl_stream_has_fd(FlOpenTransport *node)
 {
     FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
-    return !self->kind->shares_fd && fl_stream_query_fd(self) == 0;
+    return fl_stream_query_fd(self) == 0;
 }
 
 /* FlRegistration.on_events: call the kind's run_events in the stream's
@@ -263,71 +289,49 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
     return code;
 }
 
-/* 0 or a negative errno. */
-static int
-open_registration(FlStream *self, int fd)
-{
-    FlRegistration user = {
-        .transport = &self->loop_node,
-        .on_events = on_events,
-    };
-    FlRegistration *reg;
-    int code =
-        fl_registration_open(self->loop->table, fd, sizeof(user), &user, &reg);
-    if (code == 0) {
-        self->reg = reg;
-    }
-    return code;
-}
-
 void
-fl_stream_unregister(FlStream *self, bool closes_duplicate)
+fl_stream_unregister(FlStream *self)
 {
     FlRegistration *reg = self->reg;
-    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_wanted */
+    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_shown_wanted */
     self->reg = NULL;
+    if (self->kind->is_pipe) {
+        (void)wait_for(self, FL_READABLE, false);
+        (void)wait_for(self, FL_WRITABLE, false);
+    }
     Py_END_CRITICAL_SECTION();
     fl_stream_cancel_flush(self); /* the fd may be another file's, or closed */
-    if (reg == NULL) {
-        return;
+    if (reg != NULL) {
+        fl_registration_close(reg);
     }
-    int fd = reg->fd;
-    fl_registration_close(reg);
-    if (closes_duplicate && self->fd >= 0 && fd != self->fd) {
-        (void)close(fd);
-    }
-}
-
-int
-fl_stream_register_duplicate(FlStream *self, int fd)
-{
-    int duplicate = fl_fd_move_from_registered(self->loop->table,
-                                               fcntl(fd, F_DUPFD_CLOEXEC, 0));
-    if (duplicate < 0) {
-        return -errno;
-    }
-    fl_stream_unregister(self, false);
-    int code = open_registration(self, duplicate);
-    if (code < 0) {
-        (void)close(duplicate);
-    }
-    return code;
 }
 
 int
 fl_stream_take_fd(FlStream *self, int fd)
 {
     FlLoop *loop = self->loop;
-    bool shares = self->kind->shares_fd && fl_fd_is_used(loop, fd);
+    if (self->kind->is_pipe) {
+        return fl_loop_check_open(loop) < 0
+                   ? -1
+                   : fl_fd_check(loop, self->sock, fd, false);
+    }
     /* Evicts a previous owner of the fd, whose registration must be gone
        before this one is opened. */
-    int code = shares ? fl_loop_check_open(loop) : fl_fd_acquire(loop, fd);
-    if (code < 0) {
+    if (fl_fd_acquire(loop, fd) < 0) {
         return -1;
     }
-    code = shares ? fl_stream_register_duplicate(self, fd)
-                  : open_registration(self, fd);
-    return code < 0 ? fl_raise_errno(code) : 0;
+    FlRegistration user = {
+        .transport = &self->loop_node,
+        .on_events = on_events,
+    };
+    FlRegistration *reg;
+    int code =
+        fl_registration_open(loop->table, fd, sizeof(user), &user, &reg);
+    if (code < 0) {
+        return fl_raise_errno(code);
+    }
+    self->reg = reg;
+    return 0;
 }
 
 /* --- flow control -------------------------------------------------------- */

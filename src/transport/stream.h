@@ -60,7 +60,7 @@ typedef struct FlStream FlStream;
    NULL there. */
 typedef struct {
     /* Handle a registration's events: 0, or -1 to end the run.  Called in the
-       stream's context. */
+       stream's context.  A pipe's are methods that its handles call. */
     int (*run_events)(FlStream *self, int events);
     /* One system call.  The number of bytes, or -1 with errno set. */
     ssize_t (*receive)(FlStream *self, struct iovec *pieces, int count);
@@ -72,15 +72,14 @@ typedef struct {
     const char *write_lost;    /* its warning about writes that are dropped */
     uint8_t drops_writes_from; /* FlStreamPhase: they are dropped from here */
     bool has_names;            /* of the socket and its peer */
-    /* The fd may have other users, such as add_reader.  The stream compares
-       the fd's file with the one that it was opened on (FlPipe). */
-    bool shares_fd;
-    bool reads_once;     /* an event makes one read: the next may block */
-    bool reads_at_close; /* a closing stream wants readable events, too */
-    /* An fd that cannot be polled does not fail the open. */
-    bool opens_unpolled;
-    /* An exception of a callback is reported, and the stream stays open. */
-    bool survives_exceptions;
+    /* As asyncio's, a pipe's transport waits with handles of add_reader and
+       add_writer, so that the fd may have another user for the other
+       direction.  An fd that cannot be polled does not fail the open.  An
+       exception of a callback is reported, and the stream stays open. */
+    bool is_pipe;
+    PyMethodDef *ready[2]; /* of a pipe: what these handles call */
+    bool reads_once;       /* an event makes one read: the next may block */
+    bool reads_at_close;   /* a closing stream wants readable events, too */
 } FlStreamKind;
 
 /* The call that has ended a stream, for the log in debug mode. */
@@ -117,7 +116,7 @@ struct FlStream {
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
-    FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
+    FlRegistration *FL_ATOMIC reg; /* NULL once unregistered, and of a pipe */
     const FlStreamKind *kind;
     PyObject *sock; /* the socket object, made on first use; or NULL */
     FlProtocol protocol;
@@ -128,10 +127,11 @@ struct FlStream {
     size_t metered_bytes; /* its share of the metric bytes_waiting */
 };
 
-/* A stream of a kind with shares_fd. */
+/* A stream of a kind that is_pipe. */
 typedef struct {
     FlStream stream;
-    uint64_t file_id; /* see fl_stream_note_file */
+    FlHandle *handles[2]; /* of add_reader and add_writer; NULL: it does not
+                             wait for this event */
 } FlPipe;
 
 /* The exception sendfile gets when its transport ends; asyncio's text. */
@@ -226,26 +226,30 @@ int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
    0 or a negative errno. */
 int fl_stream_update_registration(FlStream *self);
 
-/* The events that the stream waits for, for its repr; -1 if it is not
-   registered or its loop is closed.  Any thread. */
-int fl_stream_wanted(FlStream *self);
+/* The events that the stream waits for. */
+static inline int
+fl_stream_wanted(const FlStream *self)
+{
+    FlHandle *const *handles = ((const FlPipe *)self)->handles;
+    return self->reg != NULL ? self->reg->wanted
+           : !self->kind->is_pipe
+               ? 0
+               : (handles[0] != NULL ? FL_READABLE : 0)
+                     | (handles[1] != NULL ? FL_WRITABLE : 0);
+}
+
+/* The same for its repr; -1 if it has ended or its loop is closed.  Any
+   thread. */
+int fl_stream_shown_wanted(FlStream *self);
 
 /* Open a new stream's registration on this fd.  A callback or transport that
-   was left on the fd loses it (fl_fd_acquire).  A pipe takes no fd from a
-   user that still has it: it waits with a duplicate.  0, or -1 with an
-   exception set.  May run Python. */
+   was left on the fd loses it (fl_fd_acquire).  A pipe has no registration
+   until it waits.  0, or -1 with an exception set.  May run Python. */
 int fl_stream_take_fd(FlStream *self, int fd);
 
-/* Register a duplicate of a pipe's fd, which fl_stream_unregister closes, in
-   place of the pipe's registration, if it has one.  0 or a negative errno; the
-   pipe keeps its registration where no fd is left. */
-int fl_stream_register_duplicate(FlStream *self, int fd);
-
-/* Close the registration and release the fd in the loop's table.  The stream's
-   own fd stays open.  closes_duplicate: close the duplicate that a pipe may
-   wait with; false if its fd may be another file's.  A stream without an fd
-   has none to close.  Corked bytes are not flushed any more. */
-void fl_stream_unregister(FlStream *self, bool closes_duplicate);
+/* Close the registration and release the fd in the loop's table, while it is
+   open.  Corked bytes are not flushed any more. */
+void fl_stream_unregister(FlStream *self);
 
 /* FlOpenTransportKind.has_fd. */
 bool fl_stream_has_fd(FlOpenTransport *node);
@@ -254,32 +258,12 @@ bool fl_stream_has_fd(FlOpenTransport *node);
    Python, as fileno() may be the application's.  Raises nothing. */
 int fl_stream_query_fd(FlStream *self);
 
-/* Note which file a pipe's fd refers to, and query whether it still does:
-   false if it certainly refers to another one.  The pipe's object does not
-   tell: its fd may have been closed by os.close().  Rejected: a query of
-   epoll, which does not know the fd of a paused pipe. */
-void fl_stream_note_file(FlStream *self);
-bool fl_stream_has_its_file(const FlStream *self);
-
-/* The fd for a pipe's system calls: its own; or the duplicate that it waits
-   with, if its own certainly refers to another file.  Rejected: the duplicate
-   first.  A program that closes one fd too many may hit that number. */
-static inline int
-fl_stream_pipe_fd(const FlStream *self)
-{
-    return self->reg == NULL || self->fd < 0 || self->reg->fd == self->fd
-                   || fl_stream_has_its_file(self)
-               ? self->fd
-               : self->reg->fd;
-}
-
 /* Call this before system calls on the fd, and again after Python code ran.  A
    stream whose fd was never exposed to the application costs no query. */
 static inline int
 fl_stream_check_fd(FlStream *self)
 {
-    return self->exposed && !self->kind->shares_fd ? fl_stream_query_fd(self)
-                                                   : 0;
+    return self->exposed ? fl_stream_query_fd(self) : 0;
 }
 
 /* Application code has the fd from now on: flush now, cork nothing later, and

@@ -15,10 +15,10 @@
       exception handler finds the transport open, as with asyncio.
    5. A raised exception that ends the run closes nothing, as in asyncio:
       it goes up to run_forever.
-   6. An exception of a pipe's callback closes nothing either: asyncio's pipe
-      transports leave it to the loop, which reports it.  A MemoryError does
-      close the pipe: bytes that were read may be lost, and the protocol must
-      not get the bytes after them.
+   6. An exception of a pipe's callback closes nothing either: as asyncio's,
+      pipe transports leave it to the handle, which reports it.  A MemoryError
+      does close the pipe: bytes that were read may be lost, and the protocol
+      must not get the bytes after them.
    7. An open stream that waits for no event is garbage once the application
       has no reference to it, because nothing will ever call its protocol.  It
       has nothing to send, and is paused, at EOF or a write pipe that is
@@ -82,65 +82,19 @@ detach_server(FlStream *self)
     return code;
 }
 
-/* Take the fd and its object, owned or NULL, from the stream. */
-static PyObject *
-take_object(FlStream *self)
-{
-    PyObject *object;
-    /* See fl_stream_get_socket and make_sockname. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    self->fd = -1;
-    object = self->sock;
-    self->sock = NULL;
-    Py_END_CRITICAL_SECTION();
-    return object;
-}
-
-/* A pipe's fd was closed by os.close() or the like, and refers to another file
-   now, which the pipe's object must not close. */
-static void
-disown_pipe(FlStream *self)
-{
-    PyObject *pipe = take_object(self);
-    if (pipe != NULL
-        && PyObject_TypeCheck(pipe, (PyTypeObject *)self->state->socket_type))
-    {
-        fl_socket_detach(self->state, pipe);
-    }
-    /* A file cannot detach, and its finalizer would close the fd.  It lives as
-       long as the transport: get_extra_info("pipe") refers to it. */
-    Py_XDECREF(pipe);
-}
-
-/* Whether a pipe's fd refers to another file, which another user of this loop
-   has registered.  The stream must not close that file.  Without such a
-   registration it closes the file, as asyncio does: see the limit in
-   stream.c. */
-static bool
-is_anothers_fd(FlStream *self)
-{
-    FlFdTable *table = self->loop->table;
-    int fd = self->fd;
-    if (!self->kind->shares_fd || fd < 0) {
-        return false;
-    }
-    fl_fd_table_lock(table);
-    bool found = fl_registration_at(table, fd) != NULL;
-    fl_fd_table_unlock(table);
-    return found && !fl_stream_has_its_file(self);
-}
-
 /* 0, or -1 with the exception of the socket object's close(). */
 static int
 close_fd(FlStream *self)
 {
-    if (is_anothers_fd(self)) {
-        disown_pipe(self);
-        return 0;
-    }
-    /* Both fields first: close() may run Python that uses the stream. */
     int fd = self->fd;
-    PyObject *sock = take_object(self);
+    PyObject *sock;
+    /* Both fields first: close() may run Python that uses the stream.  See
+       also fl_stream_get_socket and make_sockname. */
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->fd = -1;
+    sock = self->sock;
+    self->sock = NULL;
+    Py_END_CRITICAL_SECTION();
     if (sock == NULL) {
         if (fd >= 0) {
             fl_close_socket(self->loop, fd);
@@ -190,11 +144,10 @@ stream_finish(FlStream *self)
         Py_DECREF(self);
         return 0;
     }
-    /* The close of the fd or of a duplicate sends an EOF, perhaps to a stream
-       of this loop: corked bytes of other streams go first, and the next
-       iteration polls. */
+    /* The close of the fd sends an EOF, perhaps to a stream of this loop:
+       corked bytes of other streams go first, and the next iteration polls. */
     fl_loop_before_io(self->loop);
-    fl_stream_unregister(self, true);
+    fl_stream_unregister(self);
     PyObject *exc = close_fd(self) < 0 ? PyErr_GetRaisedException() : NULL;
     /* After the close: _detach may let wait_closed() return, and the fd must
        be closed by then. */
@@ -232,7 +185,7 @@ void
 fl_stream_abandon(FlOpenTransport *node)
 {
     FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
-    fl_stream_unregister(self, true);
+    fl_stream_unregister(self);
     if (PyObject_GC_IsFinalized((PyObject *)self)) {
         end_unclosed(self); /* the finalizer will not run again */
     }
@@ -243,7 +196,7 @@ void
 fl_stream_undo_open(FlStream *self)
 {
     PyObject *exc = PyErr_GetRaisedException();
-    fl_stream_unregister(self, true);
+    fl_stream_unregister(self);
     if (detach_server(self) < 0) { /* nothing if _attach has failed */
         PyErr_WriteUnraisable((PyObject *)self);
     }
@@ -419,16 +372,10 @@ fl_stream_fatal(FlStream *self, const char *message)
     if (fl_error_leaves_loop()) {
         return -1;
     }
-    PyObject *exc = PyErr_GetRaisedException();
-    if (self->kind->survives_exceptions && self->protocol.object != NULL
-        && !PyErr_GivenExceptionMatches(exc, PyExc_MemoryError))
-    {
-        /* Invariant 6. */
-        PyErr_SetRaisedException(exc);
-        return fl_loop_report_call(self->loop, self->protocol.object,
-                                   self->state->names.data_received, NULL,
-                                   NULL);
+    if (self->kind->is_pipe && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return -1; /* to the handle that runs: invariant 6 */
     }
+    PyObject *exc = PyErr_GetRaisedException();
     int code = 0;
     /* asyncio would have sent the corked bytes before the error. */
     fl_stream_flush_if_corked(self);
@@ -473,60 +420,24 @@ fl_stream_fail(FlStream *self, int code, FlStreamCall call)
 
 /* --- a lost fd ----------------------------------------------------------- */
 
-/* The part of fl_stream_evict that may run Python.  0 if a pipe keeps
-   the fd together with another user, or -EBADF. */
-static int
-give_up_fd(FlStream *self)
-{
-    int code = fl_stream_query_fd(self);
-    if (self->kind->shares_fd) {
-        if (code == 0 && !fl_stream_has_its_file(self)) {
-            disown_pipe(self);
-            code = -EBADF;
-        }
-        return code;
-    }
-    PyObject *sock = code == 0 ? fl_field_get(self, &self->sock) : NULL;
-    if (sock != NULL) {
-        /* The fd was closed by os.close() or the like. */
-        fl_socket_detach(self->state, sock);
-        Py_DECREF(sock);
-    }
-    return -EBADF;
-}
-
-int
+void
 fl_stream_evict(FlOpenTransport *node)
 {
     FlStream *self = FL_LIST_ENTRY(&node->link, FlStream, loop_node.link);
     Py_INCREF(self); /* detach() and its like may drop other references */
-    int fd = self->reg == NULL ? -1 : self->reg->fd;
-    int code = give_up_fd(self);
-    bool refused = false;
-    if (self->reg == NULL || self->reg->fd != fd) {
-        /* That has ended the stream, closed the loop, or left the fd for a
-           duplicate. */
-        code = 0;
+    if (fl_stream_query_fd(self) == 0) {
+        PyObject *sock = fl_field_get(self, &self->sock);
+        if (sock != NULL) { /* the fd was closed by os.close() or the like */
+            fl_socket_detach(self->state, sock);
+            Py_DECREF(sock);
+        }
     }
-    else if (code == 0) {
-        /* Leave a pipe's fd to its other user: wait with a duplicate. */
-        code = fl_stream_register_duplicate(self, self->fd);
-        refused = code < 0 && self->reg != NULL;
-        Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-        code = code < 0 ? code : fl_stream_update_registration(self);
-        Py_END_CRITICAL_SECTION();
-    }
-    else {
-        fl_stream_unregister(self, false);
-    }
-    if (code < 0 && !refused) {
-        fl_stream_unregister(self, true); /* a duplicate, if it has one */
+    if (self->reg != NULL) { /* else that has ended the stream */
+        fl_stream_unregister(self);
         self->fd = -1; /* the stream must not use it any more */
-        fl_stream_fail(self, code, FL_STREAM_NO_CALL);
-        code = 0;
+        fl_stream_fail(self, -EBADF, FL_STREAM_NO_CALL);
     }
     Py_DECREF(self);
-    return code;
 }
 
 /* --- garbage collection -------------------------------------------------- */
@@ -537,8 +448,8 @@ fl_stream_visits_own_ref(const FlOpenTransport *node)
     const FlStream *self =
         FL_LIST_ENTRY((FlList *)&node->link, FlStream, loop_node.link);
     /* Datagram transports live until they are closed. */
-    return self->phase == FL_STREAM_OPEN && self->reg != NULL
-           && self->reg->wanted == 0 && !fl_stream_is_corked(self)
+    return self->phase == FL_STREAM_OPEN && fl_stream_wanted(self) == 0
+           && !fl_stream_is_corked(self)
            && !Py_IS_TYPE((PyObject *)self, self->state->datagram_type);
 }
 
@@ -556,6 +467,10 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->waiter);
     Py_VISIT(self->empty_waiter);
     Py_VISIT(self->queued_by);
+    if (self->kind->is_pipe) {
+        Py_VISIT(((FlPipe *)self)->handles[0]);
+        Py_VISIT(((FlPipe *)self)->handles[1]);
+    }
     /* Invariant 7; the list tells whether the loop has a reference at all. */
     if (!fl_list_is_empty(&self->loop_node.link)
         && fl_stream_visits_own_ref(&self->loop_node))

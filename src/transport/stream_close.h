@@ -68,7 +68,7 @@ int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 void fl_stream_fail(FlStream *self, int code, FlStreamCall call);
 
 /* FlOpenTransportKind.evict. */
-int fl_stream_evict(FlOpenTransport *node);
+void fl_stream_evict(FlOpenTransport *node);
 
 /* FlOpenTransportKind.visits_own_ref: the stream waits for no event, so it
    visits the loop's reference to it as its own. */

@@ -255,11 +255,12 @@ start_reading(FlLoop *loop, FlStream *self)
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     if (code < 0
-        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0)
+        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0
+        && fl_loop_report_callback(loop, NULL) < 0)
     {
         return -1;
     }
-    return wake_waiter(loop, self, self->kind->opens_unpolled ? 0 : code);
+    return wake_waiter(loop, self, self->kind->is_pipe ? 0 : code);
 }
 
 static int
@@ -385,9 +386,6 @@ stream_start(FlStream *self, const FlStreamOptions *options)
         return -1;
     }
     self->fd = self->last_fd = self->out.fd = options->fd;
-    if (self->kind->shares_fd) {
-        fl_stream_note_file(self);
-    }
     fl_list_append(&loop->transports, &self->loop_node.link);
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
     if (fl_stream_is_connection(self)) {
@@ -513,7 +511,7 @@ fl_stream_repr(FlTransport *transport)
     FlStream *self = STREAM(transport);
     FlStreamPhase phase = self->phase; /* one atomic read */
     const char *state = phases[phase];
-    int wanted = fl_stream_wanted(self);
+    int wanted = fl_stream_shown_wanted(self);
     /* The fd is shown after close, too: logs refer to it. */
     PyObject *details =
         wanted < 0

@@ -1,8 +1,8 @@
 """What programs do that close an fd by hand: the next file gets its number.
 
-fastloop notes which file a pipe, and an epoll registration, belongs to: the
-next file's bytes are its own, and a callback left on the closed fd is not
-called for it.  asyncio does not, so it is no model here.
+fastloop notes which file an epoll registration belongs to: the next file's
+bytes are its own, and a callback left on the closed fd is not called for it.
+asyncio does not, so it is no model here.
 """
 
 from __future__ import annotations

@@ -27,16 +27,16 @@ class TransportOps:
     def usable(self, number: int) -> Link | None:
         """Return a link whose transport can be used now."""
         link: Link = self.link(number)
-        return None if link.transport is None or link.upgrading else link
+        if link.transport is None or link.upgrading or link.reused:
+            return None  # the program itself would use the next file
+        return link
 
     # -- writing ------------------------------------------------------------
 
     def op_write(self, number: int, *sizes: int) -> None:
         """Write so many pieces, of these sizes."""
         link = self.usable(number)
-        if link is None or link.reused:
-            return  # the program itself would write to the next file
-        if link.busy:
+        if link is None or link.busy:
             return  # how long a sendfile() takes is the loop's to say
         for size in sizes:
             piece = link.next_piece(size)
@@ -46,7 +46,7 @@ class TransportOps:
 
     def op_lines(self, number: int, *sizes: int) -> None:
         link = self.usable(number)
-        if link is None or link.busy or link.reused:
+        if link is None or link.busy:
             return
         pieces, written = [], link.written
         for size in sizes:
@@ -264,7 +264,7 @@ class TransportOps:
 
     def descriptor(self, number: int) -> int:
         link = self.usable(number)
-        if link is None or link.reused or link.transport.is_closing():
+        if link is None or link.transport.is_closing():
             return -1  # its fd may be another's by now
         if link.conf.get("own") == "calls":
             return -1  # of asyncio's transport, which waits in recv() then

@@ -191,15 +191,6 @@ async def test_a_displaced_call_waits_and_keeps_nothing_open(loop, call, by):
     assert not call.task.done()
 
 
-@closes_later
-@pytest.mark.parametrize("name", ["accept"])
-async def test_no_server_of_a_socket_that_was_closed(loop, call):
-    call.near.close()
-    with pytest.raises(OSError):
-        await loop.create_server(asyncio.Protocol, sock=call.near)
-    assert call.near.fileno() == -1
-
-
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_call_whose_loop_is_closed(loop_factory, loop_kind, closed):
     if closed and loop_kind == "asyncio":
