@@ -184,12 +184,13 @@ append_users(FlLoop *loop, int fd, PyObject *list)
     bool is_last = fd >= table->fds_size;
     PyObject *transport = fl_fd_users(loop, fd, &refs);
     fl_fd_table_unlock(table);
-    if (refs.reader == NULL && refs.writer == NULL && transport == NULL) {
+    PyObject *reader = refs.callbacks[0], *writer = refs.callbacks[1];
+    if (reader == NULL && writer == NULL && transport == NULL) {
         return is_last;
     }
     PyObject *row =
-        Py_BuildValue("iNNNN", fd, or_none(refs.object), or_none(refs.reader),
-                      or_none(refs.writer), or_none(transport));
+        Py_BuildValue("iNNNN", fd, or_none(refs.object), or_none(reader),
+                      or_none(writer), or_none(transport));
     int code = row == NULL ? -1 : PyList_Append(list, row);
     Py_XDECREF(row);
     return code;

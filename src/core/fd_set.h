@@ -5,9 +5,9 @@
    fd_set_uv.c     everywhere: a uv_loop_t.  Where there is no epoll it is the
                    one kind; on Linux FASTLOOP_POLLER=libuv chooses it.
 
-   Each registration carries a tag, which the caller compares, so it recognizes
-   events of a file that the fd referred to earlier; and what the system
-   refuses is an error code.
+   Each registration carries a generation, which the caller compares, so it
+   recognizes events of a file that the fd referred to earlier; and what the
+   system refuses is an error code.
 
    Registrations are level-triggered: they report as long as the file is
    ready.
@@ -46,8 +46,8 @@
 #define FL_FD_SET_EVENTS 1024
 
 typedef struct {
-    uint64_t tag;
-    int events; /* FL_READABLE | FL_WRITABLE */
+    uint32_t fd, generation; /* as they were registered */
+    int events;              /* FL_READABLE | FL_WRITABLE */
 } FlFdEvent;
 
 /* FL_FD_ADD registers an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
@@ -69,7 +69,7 @@ typedef struct {
     int (*open)(FlFdSet *set);
     void (*close)(FlFdSet *set);
     int (*control)(FlFdSet *set, FlFdControl control, int fd, int interest,
-                   uint64_t tag);
+                   uint32_t generation);
     int (*wait)(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
     void (*wake_anythread)(FlFdSet *set);
     int (*after_fork)(FlFdSet *set);
@@ -131,9 +131,9 @@ fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
 
 static inline int
 fl_fd_set_control(FlFdSet *set, FlFdControl control, int fd, int interest,
-                  uint64_t tag)
+                  uint32_t generation)
 {
-    return set->kind->control(set, control, fd, interest, tag);
+    return set->kind->control(set, control, fd, interest, generation);
 }
 
 /* Wait for events, at most timeout_ns (0: not at all; negative: without a

@@ -24,9 +24,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The tag of the eventfd, which has no registration (registration.h).  Its low
-   half is no fd. */
-#define WAKE_TAG UINT64_MAX
+/* epoll's data of the eventfd, whose low half is no fd.  That of others is a
+   generation and, below it, an fd. */
+#define WAKE_DATA UINT64_MAX
 
 static void
 close_epoll(FlFdSet *set)
@@ -45,7 +45,7 @@ static int
 add_wake_fd(const FlFdSet *set)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET,
-                                .data.u64 = WAKE_TAG};
+                                .data.u64 = WAKE_DATA};
     return epoll_ctl(set->fd, EPOLL_CTL_ADD, set->wake_fd, &event) < 0 ? -errno
                                                                        : 0;
 }
@@ -64,9 +64,10 @@ open_epoll(FlFdSet *set)
 
 static int
 control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
-              uint64_t tag)
+              uint32_t generation)
 {
-    struct epoll_event event = {.data.u64 = tag};
+    struct epoll_event event = {.data.u64 =
+                                    (uint64_t)generation << 32 | (uint32_t)fd};
     event.events = (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
                    | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
     int operation = control == FL_FD_ADD ? EPOLL_CTL_ADD
@@ -120,10 +121,11 @@ wait_epoll(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
     FlFdEvent *event = events;
     for (int at = 0; at < count; at++) {
         uint32_t bits = ready[at].events;
-        if (FL_UNLIKELY(ready[at].data.u64 == WAKE_TAG)) {
+        if (FL_UNLIKELY(ready[at].data.u64 == WAKE_DATA)) {
             continue;
         }
-        event->tag = ready[at].data.u64;
+        event->fd = (uint32_t)ready[at].data.u64;
+        event->generation = (uint32_t)(ready[at].data.u64 >> 32);
         /* As selectors does: an error, and the end of a connection, are
            events of both directions. */
         event->events =

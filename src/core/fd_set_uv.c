@@ -26,9 +26,10 @@
 
 /* A registered fd; freed when libuv has closed it. */
 typedef struct {
-    uv_poll_t poll; /* first */
-    uint64_t tag;
+    uv_poll_t poll;   /* first */
     struct stat file; /* invariant 3 */
+    int fd;
+    uint32_t generation;
     int interest;
 } UvFd;
 
@@ -58,8 +59,9 @@ on_poll(uv_poll_t *poll, int status, int events)
         events = FL_READABLE | FL_WRITABLE;
     }
     if (uv->events != NULL && uv->event_count < FL_FD_SET_EVENTS) {
+        const UvFd *self = (UvFd *)poll;
         uv->events[uv->event_count++] =
-            (FlFdEvent){((UvFd *)poll)->tag, events};
+            (FlFdEvent){(uint32_t)self->fd, self->generation, events};
     }
 }
 
@@ -147,12 +149,14 @@ add(UvSet *uv, int fd)
         return code;
     }
     (void)fcntl(fd, F_SETFL, flags); /* libuv has set O_NONBLOCK */
+    self->fd = fd;
     uv->fds[fd] = self;
     return 0;
 }
 
 static int
-change(UvSet *uv, FlFdControl control, int fd, int interest, uint64_t tag)
+change(UvSet *uv, FlFdControl control, int fd, int interest,
+       uint32_t generation)
 {
     UvFd *self = find(uv, fd);
     int code = self != NULL              ? 0
@@ -166,18 +170,18 @@ change(UvSet *uv, FlFdControl control, int fd, int interest, uint64_t tag)
         return 0;
     }
     self = uv->fds[fd];
-    self->tag = tag;
+    self->generation = generation;
     self->interest = interest;
     return uv_poll_start(&self->poll, interest, on_poll);
 }
 
 static int
 control_uv(FlFdSet *set, FlFdControl control, int fd, int interest,
-           uint64_t tag)
+           uint32_t generation)
 {
     UvSet *uv = set->uv;
     uv_mutex_lock(&uv->lock);
-    int code = change(uv, control, fd, interest, tag);
+    int code = change(uv, control, fd, interest, generation);
     run(uv, NULL);
     uv_mutex_unlock(&uv->lock);
     return code;

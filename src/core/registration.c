@@ -1,10 +1,9 @@
 /* Registrations of fds: see registration.h.
 
-   1. The set stores a tag with each registration: the fd and a generation.
-      fl_registration_open(), add() and make_stale() renew the generation;
-      update_interest keeps it unless the fd refers to another file.
-      An event with another generation is stale and is ignored; otherwise it
-      would run the callback of another file.
+   1. The set stores a generation with each registration.  add() and
+      make_stale() renew it; update_interest keeps it unless the fd refers to
+      another file.  An event with another generation is stale and is ignored;
+      otherwise it would run the callback of another file.
    2. The kernel keeps a registration after its fd was closed as long as a
       duplicate, or another process, has the file open.  So we remove ours
       while the fd is open, at each close.  Other code closes fds too: then
@@ -25,6 +24,7 @@
 #include "py/compat.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,12 +59,6 @@ is_other_file(int code)
     return code == -ENOENT || code == -EBADF || code == -EPERM;
 }
 
-static uint64_t
-tag_of(const FlRegistration *reg, uint32_t generation)
-{
-    return (uint64_t)generation << 32 | (uint32_t)reg->fd;
-}
-
 /* Treat as stale what the set may still contain under the fd. */
 static void
 make_stale(FlRegistration *reg)
@@ -80,7 +74,7 @@ static void
 update_interest(FlRegistration *reg, int interest)
 {
     int code = fl_fd_set_control(&reg->table->set, FL_FD_CHANGE, reg->fd,
-                                 interest, tag_of(reg, reg->generation));
+                                 interest, reg->generation);
     reg->unwanted = 0;
     if (code == 0) {
         reg->interest = (uint8_t)interest;
@@ -117,10 +111,10 @@ add(FlRegistration *reg, int renewed)
     FlFdSet *set = &reg->table->set;
     int all = reg->wanted, interest = all;
     uint32_t generation = ++reg->table->last_generation;
-    uint64_t tag = tag_of(reg, generation);
     int code = -ENOENT;
     if (reg->interest != 0) {
-        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
+        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest,
+                                 generation);
     }
     if (is_other_file(code)) {
         /* The other wanted events were of an earlier file.  This call found
@@ -130,14 +124,16 @@ add(FlRegistration *reg, int renewed)
             reg->wanted = (uint8_t)(interest &= renewed);
         }
         reg->interest = 0;
-        code = fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, tag);
+        code =
+            fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, generation);
     }
     if (code == -EEXIST) {
         /* The set has this file under this fd although we do not know it, for
            example from a duplicate that was moved back here with dup2.  So
            nothing was given up. */
         reg->wanted = (uint8_t)(interest = all);
-        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest, tag);
+        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest,
+                                 generation);
     }
     if (code == 0 || reg->interest == 0) {
         reg->generation = generation; /* else the previous one stays */
@@ -165,17 +161,18 @@ add_or_retry(FlRegistration *reg)
 
 /* Make the table large enough for fd, by doubling.  It never shrinks: the
    system reuses the lowest free fd, so it stays as small as the most fds that
-   were open.  0 or FL_NO_MEMORY. */
+   were open.  0 or an error code. */
 static int
-table_reserve(FlFdTable *table, int fd)
+grow(FlFdTable *table, int fd)
 {
+    /* An int that is not an open fd could request a table of any size. */
+    if (fcntl(fd, F_GETFD) < 0) {
+        return -errno;
+    }
     size_t size = (size_t)table->fds_size;
     size_t grown = size == 0 ? FIRST_FDS : size;
     while (grown <= (size_t)fd) {
         grown *= 2;
-    }
-    if (grown == size) {
-        return 0;
     }
     /* An fd is less than INT_MAX, and so is a size that the system allows. */
     FlRegistration **fds = realloc(table->fds, grown * sizeof(void *));
@@ -201,7 +198,7 @@ fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
     reg->table = table;
     reg->fd = fd;
     fl_fd_table_lock(table);
-    int code = table_reserve(table, fd);
+    int code = fd < table->fds_size ? 0 : grow(table, fd);
     if (code == 0 && table->fds[fd] != NULL) {
         code = -EEXIST;
     }
@@ -214,12 +211,6 @@ fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
         free(reg);
     }
     return code;
-}
-
-FlRegistration *
-fl_registration_at(const FlFdTable *table, int fd)
-{
-    return fd < table->fds_size ? table->fds[fd] : NULL;
 }
 
 /* Drop the queued event: its entry becomes FL_READY_NONE and is skipped. */
@@ -264,13 +255,15 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
     }
     else {
         code = reg->wanted != wanted; /* to want less cannot fail */
-        /* A queued entry runs with what is left.  Without any it is dropped,
-           and a later event queues another one, at the tail. */
-        reg->fired &= reg->wanted;
-        if (reg->fired == 0) {
+        /* An event runs what is registered when it is reported.  A queued
+           entry runs with what is left.  Without any it is dropped, and a
+           later event queues another one, at the tail. */
+        int fired = reg->fired & reg->wanted & ~renewed;
+        if (fired == 0 && reg->fired != 0) {
             fl_list_remove(&reg->fired_link);
             drop_event(reg);
         }
+        reg->fired = (uint8_t)fired;
     }
     fl_fd_table_unlock(table);
     return code;
@@ -373,15 +366,14 @@ replace_set(FlFdTable *table)
 static void
 process_event(FlFdTable *table, const FlFdEvent *event)
 {
-    uint32_t fd = (uint32_t)event->tag;
-    if (FL_UNLIKELY(fd >= (uint32_t)table->fds_size)) {
+    if (FL_UNLIKELY(event->fd >= (uint32_t)table->fds_size)) {
         /* The table never shrinks, so this is not our set: its fd was closed,
            and another epoll has the fd. */
         table->failure_code = -EBADF;
         return;
     }
-    FlRegistration *reg = table->fds[fd];
-    if (reg == NULL || reg->generation != (uint32_t)(event->tag >> 32)) {
+    FlRegistration *reg = table->fds[event->fd];
+    if (reg == NULL || reg->generation != event->generation) {
         table->stale_events++;
         return;
     }

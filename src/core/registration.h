@@ -1,6 +1,6 @@
 /* Registrations of fds: how the loop learns that an fd is ready.
 
-   Each fd is registered in an FlFdSet under a tag: its fd and a generation.
+   Each fd is registered in an FlFdSet with a generation.
    Other code may close, duplicate or replace an fd without our knowledge.
    Then the system either refuses our next call, which is an error code, or
    leaves an old registration behind.  Its events carry an old generation, so
@@ -223,7 +223,11 @@ int fl_registration_open(FlFdTable *table, int fd, size_t size_bytes,
 
 /* The open registration of an fd, or NULL.  The caller has the table's lock:
    after that, without a GIL, another thread may free it. */
-FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
+static inline FlRegistration *
+fl_registration_at(const FlFdTable *table, int fd)
+{
+    return fd < table->fds_size ? table->fds[fd] : NULL;
+}
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to
@@ -232,8 +236,8 @@ FlRegistration *fl_registration_at(const FlFdTable *table, int fd);
 int fl_registration_want(FlRegistration *reg, int wanted);
 
 /* The same; an event in `renewed` counts as added also if it is wanted
-   already.  1: the other wanted events were of another file, and are given
-   up. */
+   already, and is dropped if it was reported.  1: the other wanted events were
+   of another file, and are given up. */
 int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
 
 /* Take the fd out of the set, drop the queued event, and free the

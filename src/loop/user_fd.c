@@ -38,8 +38,6 @@
 #include "py/errors.h"
 #include "py/state.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -52,21 +50,6 @@ typedef struct {
 } FlUserFd;
 
 static int on_fd(FlLoop *loop, FlRegistration *reg, int events);
-
-/* FL_READABLE | FL_WRITABLE: the directions that have a callback. */
-static int
-user_fd_wanted(const FlUserFd *user_fd)
-{
-    return (user_fd->refs.reader != NULL ? FL_READABLE : 0)
-           | (user_fd->refs.writer != NULL ? FL_WRITABLE : 0);
-}
-
-/* Where the callback of a direction is stored. */
-static PyObject **
-refs_slot(FlFdRefs *refs, int event)
-{
-    return event == FL_READABLE ? &refs->reader : &refs->writer;
-}
 
 /* Whether a slot's object is a SocketCall. */
 static bool
@@ -134,15 +117,15 @@ fl_fd_evict(FlLoop *loop, int fd, bool only_lost)
 PyObject *
 fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
 {
-    *refs = (FlFdRefs){NULL, NULL, NULL};
+    *refs = (FlFdRefs){{NULL}};
     FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     const FlUserFd *user_fd = user_fd_at(loop, fd);
-    /* A persistent registration may have no waiter. */
-    if (user_fd != NULL && user_fd_wanted(user_fd) != 0) {
-        refs->reader = Py_XNewRef(user_fd->refs.reader);
-        refs->writer = Py_XNewRef(user_fd->refs.writer);
-        refs->object = Py_XNewRef(user_fd->refs.object);
+    if (user_fd != NULL) {
+        *refs = user_fd->refs;
+        Py_XINCREF(refs->callbacks[0]);
+        Py_XINCREF(refs->callbacks[1]);
+        Py_XINCREF(refs->object);
     }
     FlOpenTransport *transport = transport_at(loop, fd);
     fl_fd_table_unlock(table);
@@ -185,13 +168,10 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
     PyObject *reader = NULL, *writer = NULL;
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
-    /* NULL if another thread has closed it since the event was queued. */
-    FlUserFd *user_fd = reg->on_events == NULL ? NULL : (FlUserFd *)reg;
-    if (user_fd != NULL && (events & FL_READABLE)) {
-        reader = Py_XNewRef(user_fd->refs.reader);
-    }
-    if (user_fd != NULL && (events & FL_WRITABLE)) {
-        writer = Py_XNewRef(user_fd->refs.writer);
+    if (reg->on_events != NULL) { /* else another thread has closed it */
+        PyObject *const *callbacks = ((FlUserFd *)reg)->refs.callbacks;
+        reader = events & FL_READABLE ? Py_XNewRef(callbacks[0]) : NULL;
+        writer = events & FL_WRITABLE ? Py_XNewRef(callbacks[1]) : NULL;
     }
     fl_fd_table_unlock(table);
     int fd = reg->fd, code = run_slot(loop, fd, FL_READABLE, reader);
@@ -200,8 +180,8 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
         code = fl_loop_time_rest(loop, NULL, code);
         /* The reader may have removed or replaced the writer. */
         fl_fd_table_lock(table);
-        user_fd = user_fd_at(loop, fd);
-        runs = user_fd != NULL && user_fd->refs.writer == writer;
+        const FlUserFd *user_fd = user_fd_at(loop, fd);
+        runs = user_fd != NULL && user_fd->refs.callbacks[1] == writer;
         fl_fd_table_unlock(table);
     }
     if (code < 0 || !runs) {
@@ -213,62 +193,43 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
 
 /* --- registering --------------------------------------------------------- */
 
-/* Make an FlUserFd with a registration that wants nothing yet.  0 or an error
-   code. */
-static int
-user_fd_new(FlLoop *loop, int fd, FlUserFd **user_fd)
-{
-    FlFdTable *table = loop->table;
-    /* An int that is not an open fd could request a table of any size. */
-    if (fd >= table->fds_size && fcntl(fd, F_GETFD) < 0) {
-        return -errno;
-    }
-    FlRegistration user = {.on_events = on_fd}, *reg = NULL;
-    int code =
-        fl_registration_open(loop->table, fd, sizeof(FlUserFd), &user, &reg);
-    *user_fd = (FlUserFd *)reg;
-    return code;
-}
-
-/* What has left a slot: a handle, a SocketCall or NULL; steals it.  A call no
-   longer keeps its socket open and, as in asyncio, waits until its coroutine
-   is cancelled.  A handle is cancelled, unless the loop is closed.  Runs
-   application code. */
-static void
-leave_slot(FlLoop *loop, PyObject *object)
-{
-    const FlState *state = loop->state;
-    if (is_call(loop, object)) {
-        /* Without a GIL only the loop's thread changes a socket's count. */
-        if (!fl_loop_on_other_thread(loop)
-            || fl_thread_queue_push_op_anythread(loop, state->displaced,
-                                                 object, NULL, NULL)
-                   < 0)
-        {
-            PyErr_Clear(); /* the loop is closed by now */
-            (void)state->displaced(loop, object, NULL);
-        }
-    }
-    else if (object != NULL && !loop->closed
-             && fl_call_method(object, state->names.cancel, NULL) < 0)
-    {
-        if (fl_loop_is_running(loop) || fl_fd_table_iterates_here(loop->table))
-        {
-            fl_thread_queue_pass_exception_anythread(loop, object);
-        }
-        else { /* a later run has nothing to do with it */
-            PyErr_WriteUnraisable(object);
-        }
-    }
-    Py_XDECREF(object);
-}
-
-/* Drop what an fd had, outside the lock.  Runs application code. */
+/* Drop what an fd had, outside the lock.  A call no longer keeps its socket
+   open and, as in asyncio, waits until its coroutine is cancelled.  A handle
+   is cancelled, unless the loop is closed.  Runs application code. */
 static void
 drop_refs(FlLoop *loop, const FlFdRefs *refs)
 {
-    leave_slot(loop, refs->reader);
-    leave_slot(loop, refs->writer);
+    const FlState *state = loop->state;
+    for (int at = 0; at < 2; at++) {
+        PyObject *object = refs->callbacks[at];
+        if (object == NULL) {
+            continue;
+        }
+        if (is_call(loop, object)) {
+            /* Without a GIL only the loop's thread changes a socket's
+               count. */
+            if (!fl_loop_on_other_thread(loop)
+                || fl_thread_queue_push_op_anythread(loop, state->displaced,
+                                                     object, NULL, NULL)
+                       < 0)
+            {
+                PyErr_Clear(); /* the loop is closed by now */
+                (void)state->displaced(loop, object, NULL);
+            }
+        }
+        else if (!loop->closed
+                 && fl_call_method(object, state->names.cancel, NULL) < 0)
+        {
+            if (fl_loop_is_running(loop)
+                || fl_fd_table_iterates_here(loop->table)) {
+                fl_thread_queue_pass_exception_anythread(loop, object);
+            }
+            else { /* a later run has nothing to do with it */
+                PyErr_WriteUnraisable(object);
+            }
+        }
+        Py_DECREF(object);
+    }
     Py_XDECREF(refs->object);
 }
 
@@ -286,7 +247,7 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
 bool
 fl_user_fd_drop(FlLoop *loop, int fd)
 {
-    FlFdRefs refs = {NULL, NULL, NULL};
+    FlFdRefs refs = {{NULL}};
     FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     FlUserFd *user_fd =
@@ -314,8 +275,8 @@ fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
     for (const FlUserFd *user_fd = user_fd_after(loop, -1); user_fd != NULL;
          user_fd = user_fd_after(loop, user_fd->reg.fd))
     {
-        Py_VISIT(user_fd->refs.reader);
-        Py_VISIT(user_fd->refs.writer);
+        Py_VISIT(user_fd->refs.callbacks[0]);
+        Py_VISIT(user_fd->refs.callbacks[1]);
         Py_VISIT(user_fd->refs.object);
     }
     return 0;
@@ -338,12 +299,6 @@ fl_fd_named_by(FlLoop *loop, const PyObject *object)
 int
 fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
 {
-    if (object == NULL) {
-        object = PyLong_FromLong(fd);
-        int code = object == NULL ? -1 : fl_fd_check(loop, object, fd, false);
-        Py_XDECREF(object);
-        return code;
-    }
     FlOpenTransport *transport = transport_at(loop, fd);
     if (transport != NULL) {
         int uses = transport->kind->has_fd(transport);
@@ -380,69 +335,67 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
             PyObject *callback, FlFdRefs *dropped)
 {
     FlRegistration *reg = &user_fd->reg;
-    FlFdRefs old = user_fd->refs;
-    bool is_first = user_fd_wanted(user_fd) == 0;
-    *refs_slot(&user_fd->refs, event) = callback;
+    FlFdRefs *refs = &user_fd->refs;
+    bool is_first = reg->wanted == 0;
     /* A persistent one is of one socket, whose calls find the present file. */
-    int wanted = user_fd_wanted(user_fd);
-    int code =
-        fl_registration_renew(reg, wanted, reg->persistent ? wanted : event);
+    int code = fl_registration_renew(reg, reg->wanted | event,
+                                     reg->persistent ? 0 : event);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         loop->polls.skips_left = 0;
     }
-    if (code < 0) { /* as if this had not been called */
-        user_fd->refs = old;
+    if (code < 0) {
         if (is_first) {
             user_fd_detach(user_fd, dropped);
         }
-        *refs_slot(dropped, event) = callback;
+        dropped->callbacks[event - 1] = callback;
         return code;
-    }
-    if (code > 0) { /* the other direction's was of another file */
-        *dropped = old;
-        user_fd->refs = (FlFdRefs){NULL, NULL, NULL};
-        *refs_slot(&user_fd->refs, event) = callback;
-    }
-    else {
-        *refs_slot(dropped, event) = *refs_slot(&old, event);
     }
     /* As in selectors, the first callback of an fd names its file object. */
     if (is_first || code > 0) {
-        dropped->object = old.object;
-        user_fd->refs.object = Py_XNewRef(object); /* fl_fd_named_by */
+        dropped->object = refs->object;
+        refs->object = Py_XNewRef(object); /* fl_fd_named_by */
+    }
+    dropped->callbacks[event - 1] = refs->callbacks[event - 1];
+    refs->callbacks[event - 1] = callback;
+    if (code > 0) { /* the other direction's was of another file */
+        dropped->callbacks[2 - event] = refs->callbacks[2 - event];
+        refs->callbacks[2 - event] = NULL;
     }
     return 0;
 }
 
-/* fl_fd_set_callback.  With a weak reference to a socket, which this steals,
-   the registration is that socket's persistent one, unless one that is not
-   serves a waiter already. */
-static int
-set_callback(FlLoop *loop, int fd, PyObject *object, int event,
-             PyObject *callback, PyObject *socket_ref)
+int
+fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+                   PyObject *callback, PyObject *socket_ref)
 {
-    FlFdRefs dropped = {NULL, NULL, NULL};
-    int code = fl_fd_evict(loop, fd, true);
-    fl_fd_table_lock(loop->table);
-    /* Looked up after fl_fd_evict, which may have run any code. */
-    FlUserFd *user_fd = user_fd_at(loop, fd);
-    if (code >= 0) {
-        code = loop->closed      ? FL_CLOSED
-               : user_fd == NULL ? user_fd_new(loop, fd, &user_fd)
-                                 : 0;
+    FlFdTable *table = loop->table;
+    FlFdRefs dropped = {{NULL}};
+    fl_fd_table_lock(table);
+    FlRegistration *reg = fl_registration_at(table, fd);
+    int code = 0;
+    while (code >= 0 && reg != NULL && reg->transport != NULL) {
+        fl_fd_table_unlock(table);
+        code = fl_fd_evict(loop, fd, true); /* which may run any code */
+        fl_fd_table_lock(table);
+        reg = fl_registration_at(table, fd);
     }
+    if (code >= 0) {
+        code = loop->closed ? FL_CLOSED : 0;
+    }
+    if (code == 0 && reg == NULL) {
+        FlRegistration user = {.on_events = on_fd};
+        code = fl_registration_open(table, fd, sizeof(FlUserFd), &user, &reg);
+    }
+    FlUserFd *user_fd = (FlUserFd *)reg;
     if (code < 0) {
-        *refs_slot(&dropped, event) = callback;
+        dropped.callbacks[event - 1] = callback;
     }
     else {
-        FlRegistration *reg = &user_fd->reg;
-        bool persists = socket_ref != NULL
-                        && (reg->persistent || user_fd_wanted(user_fd) == 0);
-        /* An event runs what is registered when it runs. */
-        reg->fired &= (uint8_t)~event;
+        bool persists =
+            socket_ref != NULL && (reg->persistent || reg->wanted == 0);
         if (reg->persistent) {       /* without a GIL it would be a race */
-            reg->persistent = false; /* user_fd_put registers the file */
+            reg->persistent = false; /* so that the file is registered */
         }
         code = user_fd_put(loop, user_fd, object, event, callback, &dropped);
         if (code == 0 && persists) {
@@ -452,17 +405,10 @@ set_callback(FlLoop *loop, int fd, PyObject *object, int event,
             reg->persistent = true;
         }
     }
-    fl_fd_table_unlock(loop->table);
+    fl_fd_table_unlock(table);
     drop_refs(loop, &dropped);
     Py_XDECREF(socket_ref);
     return code;
-}
-
-int
-fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
-                   PyObject *callback)
-{
-    return set_callback(loop, fd, object, event, callback, NULL);
 }
 
 FlHandle *
@@ -482,8 +428,9 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
     }
     Py_INCREF(handle); /* one reference for the slot, one for the result */
     /* An int identifies nothing. */
-    int code = set_callback(loop, fd, PyLong_Check(object) ? NULL : object,
-                            event, (PyObject *)handle, NULL);
+    int code =
+        fl_fd_set_callback(loop, fd, PyLong_Check(object) ? NULL : object,
+                           event, (PyObject *)handle, NULL);
     if (code < 0) {
         (void)fl_raise_errno(code);
         Py_CLEAR(handle);
@@ -494,25 +441,25 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
 bool
 fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 {
+    FlFdRefs dropped = {{NULL}};
     PyObject *removed = NULL;
-    FlFdRefs refs = {NULL, NULL, NULL};
     FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
     FlUserFd *user_fd = loop->closed ? NULL : user_fd_at(loop, fd);
     PyObject **slot =
-        user_fd == NULL ? NULL : refs_slot(&user_fd->refs, event);
+        user_fd == NULL ? NULL : &user_fd->refs.callbacks[event - 1];
     if (slot != NULL && (only == NULL || *slot == only)) {
         removed = *slot;
         *slot = NULL;
+        int wanted = user_fd->reg.wanted & ~event;
         /* remove_reader also closes an idle persistent registration; a call
            that ends its wait leaves it open. */
-        if (user_fd_wanted(user_fd) == 0
-            && (only == NULL || !user_fd->reg.persistent)) {
-            user_fd_detach(user_fd, &refs);
+        if (wanted == 0 && (only == NULL || !user_fd->reg.persistent)) {
+            user_fd_detach(user_fd, &dropped);
         }
         else if (removed != NULL) {
             /* To want less cannot fail. */
-            (void)fl_registration_want(&user_fd->reg, user_fd_wanted(user_fd));
+            (void)fl_registration_want(&user_fd->reg, wanted);
         }
     }
     fl_fd_table_unlock(table);
@@ -521,9 +468,9 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
         Py_XDECREF(removed); /* a call that ends its wait itself */
     }
     else {
-        leave_slot(loop, removed);
+        dropped.callbacks[event - 1] = removed;
     }
-    Py_XDECREF(refs.object);
+    drop_refs(loop, &dropped);
     return found;
 }
 
@@ -534,14 +481,15 @@ fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
     /* Without a GIL there is none (invariant 3), and reading the table here
        would be unsafe. */
-    FlUserFd *user_fd = FL_HAVE_GIL ? user_fd_at(loop, fd) : NULL;
-    if (user_fd == NULL || !user_fd->reg.persistent) {
+    FlRegistration *reg =
+        FL_HAVE_GIL ? fl_registration_at(loop->table, fd) : NULL;
+    if (reg == NULL || !reg->persistent) {
         return NULL;
     }
-    PyObject *owner = fl_weakref_get(user_fd->socket_ref);
+    PyObject *owner = fl_weakref_get(((FlUserFd *)reg)->socket_ref);
     bool same = owner == sock;
     Py_XDECREF(owner); /* if it is the same, the caller has a reference */
-    return same ? &user_fd->reg : NULL;
+    return same ? reg : NULL;
 }
 
 /* Whether a socket may have a persistent registration: a TCP connection, where
@@ -574,21 +522,24 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
         persists ? fl_fd_persistent_registration(loop, fd, sock) : NULL;
     int code;
     if (reg != NULL) { /* nobody else uses the fd */
-        FlFdRefs dropped = {NULL, NULL, NULL};
+        FlFdRefs dropped = {{NULL}};
         code = user_fd_put(loop, (FlUserFd *)reg, NULL, event, Py_NewRef(call),
                            &dropped);
         drop_refs(loop, &dropped); /* last: it runs any code */
     }
     else {
-        PyObject *socket_ref = NULL;
-        if (fl_fd_check(loop, NULL, fd, false) < 0
-            || (persists && may_persist(fd)
-                && (socket_ref = PyWeakref_NewRef(sock, NULL)) == NULL))
-        {
+        PyObject *number = PyLong_FromLong(fd), *socket_ref = NULL;
+        code = number == NULL ? -1 : fl_fd_check(loop, number, fd, false);
+        Py_XDECREF(number);
+        if (code == 0 && persists && may_persist(fd)) {
+            socket_ref = PyWeakref_NewRef(sock, NULL);
+            code = socket_ref == NULL ? -1 : 0;
+        }
+        if (code < 0) {
             return -1;
         }
-        code =
-            set_callback(loop, fd, NULL, event, Py_NewRef(call), socket_ref);
+        code = fl_fd_set_callback(loop, fd, NULL, event, Py_NewRef(call),
+                                  socket_ref);
     }
     return code < 0 ? fl_raise_errno(code) : 0;
 }

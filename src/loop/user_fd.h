@@ -16,8 +16,9 @@
 
 /* What the application registered for an fd. */
 typedef struct {
-    PyObject *reader; /* an FlHandle, a SocketCall of sock/, or NULL */
-    PyObject *writer;
+    /* The reader and the writer, at `event - 1`: an FlHandle, a SocketCall of
+       sock/, or NULL. */
+    PyObject *callbacks[2];
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
@@ -43,8 +44,7 @@ int fl_fd_evict(FlLoop *loop, int fd, bool only_lost);
 /* The fd for which this object, by identity, was registered; or -1. */
 int fl_fd_named_by(FlLoop *loop, const PyObject *object);
 
-/* Raise RuntimeError if a transport uses the fd, which `object` names, NULL
-   for the number.  One
+/* Raise RuntimeError if a transport uses the fd, which `object` names.  One
    whose socket was closed without its knowledge no longer uses it; a closing
    one does until it ends, unless it `may_close`.  0 or -1.  May run Python. */
 int fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close);
@@ -62,13 +62,16 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
                     PyObject *context);
 
 /* Register a handle or a SocketCall for an fd; steals it.  `object` is what
-   names the fd, NULL for an int.  A transport whose socket was closed without
-   its knowledge loses the fd, and to find that out may run Python.  0, or an
+   names the fd, NULL for an int.  With a weak reference to a socket, which
+   this steals, the registration is that socket's persistent one, unless one
+   that is not serves a waiter already.  A transport whose socket was closed
+   without its knowledge loses the fd, and to find that out may run Python.  0,
+   or an
    error code: FL_CLOSED; FL_IN_USE if a transport uses the fd, or without a
    GIL another thread runs the loop and its transport would lose the fd; or
    what the system refused. */
 int fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
-                       PyObject *callback);
+                       PyObject *callback, PyObject *socket_ref);
 
 /* Remove a callback, and cancel it if it is a handle.  If `only` is not NULL,
    nothing but this handle or SocketCall is removed, and a persistent

@@ -31,30 +31,33 @@
    would block then costs no bytes object. */
 #define STACK_BUFFER_BYTES ((Py_ssize_t)16 * 1024)
 
-/* --- persistent registrations -------------------------------------------- */
+/* --- one transfer -------------------------------------------------------- */
 
-/* Whether an earlier call found the socket not ready and epoll has reported
-   nothing since: then this one waits without a system call.  *reg is the
-   socket's persistent registration or NULL, valid until Python code runs. */
-static bool
-is_known_unready(const FlAttempt *self, int fd, FlRegistration **reg)
-{
-    *reg = fl_fd_persistent_registration(self->loop, fd, self->sock);
-    return *reg != NULL && !((*reg)->ready & self->operation->event);
-}
-
-/* What a system call proved, which the registration records.  It moved `moved`
-   of `requested` bytes, or failed with errno.  1; 0 if it would block; or -1
-   with an OSError set. */
+/* Receive or send once.  The socket's persistent registration, if it has one,
+   records what that proved.  While it records that the socket is not ready,
+   and epoll has reported nothing since, there is no system call.  1 with
+   *moved set; 0 if it would block; or -1 with an OSError set.  MSG_DONTWAIT:
+   outside debug mode nothing has checked that the socket is non-blocking. */
 static int
-note_transfer(FlRegistration *reg, int event, ssize_t moved, size_t requested)
+transfer(const FlAttempt *self, int fd, char *buffer, size_t size,
+         ssize_t *moved)
 {
-    bool blocks = moved < 0 && fl_errno_would_block(errno);
+    int event = self->operation->event;
+    FlRegistration *reg =
+        fl_fd_persistent_registration(self->loop, fd, self->sock);
+    if (reg != NULL && !(reg->ready & event) && size > 0) {
+        return 0;
+    }
+    do {
+        *moved = event == FL_READABLE ? recv(fd, buffer, size, MSG_DONTWAIT)
+                                      : send(fd, buffer, size, FL_SEND_FLAGS);
+    } while (*moved < 0 && errno == EINTR);
+    bool blocks = *moved < 0 && fl_errno_would_block(errno);
     /* Zero bytes mean EOF, which lasts: reads stay allowed. */
-    if (reg != NULL && (blocks || (moved > 0 && (size_t)moved < requested))) {
+    if (reg != NULL && (blocks || (*moved > 0 && (size_t)*moved < size))) {
         reg->ready &= (uint8_t)~event;
     }
-    return moved >= 0 ? 1 : blocks ? 0 : fl_raise_errno(-errno);
+    return *moved >= 0 ? 1 : blocks ? 0 : fl_raise_errno(-errno);
 }
 
 /* --- attempts ------------------------------------------------------------ */
@@ -93,17 +96,6 @@ size_argument(const FlAttempt *self)
     return overflow || value < 0 ? 0 : value;
 }
 
-/* recv(), as note_transfer.  MSG_DONTWAIT: outside debug mode nothing has
-   checked that the socket is non-blocking. */
-static int
-receive(FlRegistration *reg, int fd, char *buffer, size_t size, ssize_t *got)
-{
-    do {
-        *got = recv(fd, buffer, size, MSG_DONTWAIT);
-    } while (*got < 0 && errno == EINTR);
-    return note_transfer(reg, FL_READABLE, *got, size);
-}
-
 /* Receive at most as many bytes as requested, as a new bytes object. */
 static int
 try_recv(FlAttempt *self, int fd, PyObject **result)
@@ -111,10 +103,6 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
     Py_ssize_t size = size_argument(self);
     if (size == 0) {
         return call_method(self, fd, result);
-    }
-    FlRegistration *reg;
-    if (is_known_unready(self, fd, &reg)) {
-        return 0;
     }
     char stack[STACK_BUFFER_BYTES];
     PyObject *bytes = NULL;
@@ -127,7 +115,7 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
         buffer = PyBytes_AS_STRING(bytes);
     }
     ssize_t got;
-    int code = receive(reg, fd, buffer, (size_t)size, &got);
+    int code = transfer(self, fd, buffer, (size_t)size, &got);
     if (code <= 0) {
         Py_XDECREF(bytes);
         return code;
@@ -166,12 +154,8 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
         PyBuffer_Release(&view);
         return call_method(self, fd, result);
     }
-    int code = 0;
-    ssize_t got = 0;
-    FlRegistration *reg;
-    if (!is_known_unready(self, fd, &reg)) {
-        code = receive(reg, fd, view.buf, (size_t)view.len, &got);
-    }
+    ssize_t got;
+    int code = transfer(self, fd, view.buf, (size_t)view.len, &got);
     PyBuffer_Release(&view);
     return code == 1 ? store_result(PyLong_FromSsize_t(got), result) : code;
 }
@@ -266,18 +250,10 @@ sendall_by_method(FlAttempt *self, int Py_UNUSED(fd), PyObject **result)
 static int
 try_sendall(FlAttempt *self, int fd, PyObject **result)
 {
-    FlRegistration *reg;
-    /* Empty data completes at once, even if the send buffer is full. */
-    if (is_known_unready(self, fd, &reg) && self->view.len > 0) {
-        return 0;
-    }
-    const char *rest = (char *)self->view.buf + self->sent_bytes;
-    size_t size = (size_t)(self->view.len - self->sent_bytes);
+    char *rest = (char *)self->view.buf + self->sent_bytes;
     ssize_t sent;
-    do {
-        sent = send(fd, rest, size, FL_SEND_FLAGS);
-    } while (sent < 0 && errno == EINTR);
-    int code = note_transfer(reg, FL_WRITABLE, sent, size);
+    int code = transfer(self, fd, rest,
+                        (size_t)(self->view.len - self->sent_bytes), &sent);
     return code == 1 ? add_sent(self, sent, result) : code;
 }
 

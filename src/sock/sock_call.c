@@ -133,39 +133,6 @@ on_ready(SocketCall *self, PyObject *Py_UNUSED(args),
     return fl_call_none(fl_error_keep_first(exc, 0, NULL));
 }
 
-/* Make the future and register for the fd.  0, or -1 with an exception set;
-   the call must be released in either case. */
-static int
-wait_ready(SocketCall *self)
-{
-    const FlAttempt *attempt = &self->attempt;
-    PyObject *sock = attempt->sock;
-    if (self->future != NULL || atomic_load(&self->counts)) {
-        PyErr_SetString(PyExc_RuntimeError, "a SocketCall is awaited once");
-        return -1;
-    }
-    self->future =
-        PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
-                                  attempt->state->names.create_future);
-    /* A closed socket raises here and is not registered. */
-    self->fd = self->future == NULL ? -1 : PyObject_AsFileDescriptor(sock);
-    if (self->fd < 0) {
-        return -1;
-    }
-    if (PyObject_TypeCheck(sock, (PyTypeObject *)attempt->state->socket_type))
-    {
-        if (add_users(self, 1) < 0) {
-            return -1;
-        }
-        atomic_store(&self->counts, true);
-    }
-    const FlOperation *operation = attempt->operation;
-    return fl_fd_add_call(attempt->loop, self->fd, sock, operation->event,
-                          (PyObject *)self,
-                          operation->direct != NULL
-                              && fl_attempt_is_plain(attempt));
-}
-
 /* --- module functions ---------------------------------------------------- */
 
 /* asyncio's checks of the socket, in _core_helpers.py.  0, or -1 with a
@@ -309,11 +276,38 @@ displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(ignored))
     return 0;
 }
 
-/* Register for the fd, then wait as the future's own __await__ does. */
+/* Make the future, register for the fd, then wait as the future's own
+   __await__ does.  After a failure the coroutine's `finally` releases it. */
 static PyObject *
 call_await(SocketCall *self)
 {
-    if (wait_ready(self) < 0) {
+    const FlAttempt *attempt = &self->attempt;
+    PyObject *sock = attempt->sock;
+    if (self->future != NULL || atomic_load(&self->counts)) {
+        PyErr_SetString(PyExc_RuntimeError, "a SocketCall is awaited once");
+        return NULL;
+    }
+    self->future =
+        PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
+                                  attempt->state->names.create_future);
+    /* A closed socket raises here and is not registered. */
+    self->fd = self->future == NULL ? -1 : PyObject_AsFileDescriptor(sock);
+    if (self->fd < 0) {
+        return NULL;
+    }
+    if (PyObject_TypeCheck(sock, (PyTypeObject *)attempt->state->socket_type))
+    {
+        if (add_users(self, 1) < 0) {
+            return NULL;
+        }
+        atomic_store(&self->counts, true);
+    }
+    const FlOperation *operation = attempt->operation;
+    if (fl_fd_add_call(
+            attempt->loop, self->fd, sock, operation->event, (PyObject *)self,
+            operation->direct != NULL && fl_attempt_is_plain(attempt))
+        < 0)
+    {
         return NULL;
     }
     if (self->future == NULL) { /* the socket's fileno() has closed it */

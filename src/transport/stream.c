@@ -85,7 +85,7 @@ wait_for(FlStream *self, int event, bool waits)
     }
     *place = handle;
     int code = fl_fd_set_callback(self->loop, self->fd, NULL, event,
-                                  Py_NewRef((PyObject *)handle));
+                                  Py_NewRef((PyObject *)handle), NULL);
     if (code < 0 && *place == handle) {
         Py_CLEAR(*place);
     }
