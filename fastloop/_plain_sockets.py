@@ -50,7 +50,7 @@ def accepts_as_a_socket(sock: Any) -> bool:
     )
 
 
-def leaves_to_system(sock: Any, *calls: str) -> bool:
+def uses_builtin_socket_calls(sock: Any, *calls: str) -> bool:
     """Whether a socket inherits these calls, and fileno(), unchanged.
 
     Only then may the core replace the calls by system calls.  An object of a

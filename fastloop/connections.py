@@ -139,7 +139,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """Return a C transport; or asyncio's if the socket's class overrides
         socket methods, because only asyncio's transport calls those.
         """
-        if _plain_sockets.leaves_to_system(sock, *_plain_sockets.STREAM_CALLS):
+        if _plain_sockets.uses_builtin_socket_calls(
+            sock, *_plain_sockets.STREAM_CALLS
+        ):
             exposed = self._is_exposed(sock, socket.SOCK_STREAM)
             return _core.open_stream(
                 self, sock, exposed, protocol, waiter, extra, server, context
@@ -356,7 +358,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     ) -> Any:
         if (
             sock.family not in _DATAGRAM_FAMILIES
-            or not _plain_sockets.leaves_to_system(
+            or not _plain_sockets.uses_builtin_socket_calls(
                 sock, *_plain_sockets.DATAGRAM_CALLS
             )
         ):

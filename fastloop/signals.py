@@ -204,7 +204,7 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         if pipe is not None and pipe.pid != os.getpid():
             self._close_signal_pipe()
 
-    def _leave_parent(self) -> None:
+    def _reinit_after_fork(self) -> None:
         """Have a pipe of its own, before a forked child's first iteration.
 
         The core calls this.
@@ -246,10 +246,10 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         self._release_wakeup_fd()
 
 
-def _leave_parents_wakeup_fd() -> None:
+def _drop_inherited_wakeup_fd() -> None:
     """In a forked child: its signals are not its parent's."""
     if _wakeup_fd >= 0:
         _unset_wakeup_fd(_wakeup_fd)
 
 
-os.register_at_fork(after_in_child=_leave_parents_wakeup_fd)
+os.register_at_fork(after_in_child=_drop_inherited_wakeup_fd)

@@ -91,18 +91,18 @@ static atomic_bool has_pwait2 = true;
 static int
 wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
-    struct timespec left = {(time_t)(timeout_ns / FL_NS_PER_S),
-                            (long)(timeout_ns % FL_NS_PER_S)};
+    struct timespec timeout = {(time_t)(timeout_ns / FL_NS_PER_S),
+                               (long)(timeout_ns % FL_NS_PER_S)};
     bool tried = epoll_pwait2 != NULL
                  && atomic_load_explicit(&has_pwait2, memory_order_relaxed);
     if (tried) {
-        int count = epoll_pwait2(fd, ready, FL_FD_SET_EVENTS, &left, NULL);
+        int count = epoll_pwait2(fd, ready, FL_FD_SET_EVENTS, &timeout, NULL);
         if (count >= 0 || errno == EINTR) {
             return count;
         }
     }
     struct pollfd set = {fd, POLLIN, 0};
-    int count = ppoll(&set, 1, &left, NULL) < 0
+    int count = ppoll(&set, 1, &timeout, NULL) < 0
                     ? -1
                     : epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
     if (tried && count >= 0) {

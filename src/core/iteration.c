@@ -317,7 +317,8 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
     int code = PyErr_CheckSignals() < 0 || PyErr_CheckSignals() < 0 ? -1 : 0;
     /* After a fork in a handler the next iteration leaves the parent. */
     if (code == 0 && !must_not_wait(loop)
-        && loop->left_forks == fl_forks_count()) {
+        && loop->reinit_forks == fl_forks_count())
+    {
         code = timer_timeout(loop, timeout_ns);
     }
     if (code < 0 || *timeout_ns == 0) {
@@ -385,26 +386,26 @@ queue_due(FlLoop *loop)
 
 /* Before the poll: fail if the set's fd was closed.  In a forked child (a
    callback may have forked) replace what is shared with the parent.
-   0, or -1 with OSError, or with what _leave_parent() raised. */
+   0, or -1 with OSError, or with what _reinit_after_fork() raised. */
 FL_INLINE int
-leave_parent(FlLoop *loop)
+reinit_after_fork(FlLoop *loop)
 {
     int code = fl_fd_table_after_fork(loop->table);
     if (FL_UNLIKELY(code < 0)) {
         return fl_raise_errno(code);
     }
-    if (FL_LIKELY(loop->left_forks == fl_forks_count())) {
+    if (FL_LIKELY(loop->reinit_forks == fl_forks_count())) {
         return 0;
     }
-    loop->left_forks = fl_forks_count();
-    return fl_call_method((PyObject *)loop, loop->state->names._leave_parent,
-                          NULL);
+    loop->reinit_forks = fl_forks_count();
+    return fl_call_method((PyObject *)loop,
+                          loop->state->names._reinit_after_fork, NULL);
 }
 
 int
 fl_loop_iterate(FlLoop *loop)
 {
-    if (leave_parent(loop) < 0) {
+    if (reinit_after_fork(loop) < 0) {
         return -1;
     }
     bool polls = !may_skip_poll(loop);
@@ -429,7 +430,7 @@ fl_loop_iterate(FlLoop *loop)
 int
 fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
 {
-    if (leave_parent(loop) < 0) {
+    if (reinit_after_fork(loop) < 0) {
         return -1;
     }
     FlFdTable *table = loop->table;

@@ -88,9 +88,9 @@ fl_open_transport_object(const FlOpenTransport *node)
 struct FlLoop {
     PyObject_HEAD
     FlState *state;
-    unsigned forks;      /* fl_forks_count() when the loop was made */
-    unsigned left_forks; /* and when it last left its parent (iteration.c) */
-    FlFdTable *table;    /* what it waits with */
+    unsigned forks;        /* fl_forks_count() when the loop was made */
+    unsigned reinit_forks; /* and at the last reinit_after_fork() */
+    FlFdTable *table;      /* what it waits with */
     FlReadyQueue ready;
     FlTimerQueue timers;
     FlHandlePool handle_pool, timer_pool;

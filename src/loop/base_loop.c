@@ -90,7 +90,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     loop->table = table;
     Py_INCREF(module);
     loop->state = fl_state_get(module);
-    loop->forks = loop->left_forks = fl_forks_count();
+    loop->forks = loop->reinit_forks = fl_forks_count();
     loop->timing.slow_s = 0.1;
     fl_list_init(&loop->transports);
     fl_cork_init(&loop->cork);

@@ -101,7 +101,7 @@ struct FlNativeProtocol;
     X(getsockname)              \
     X(in_daemon_thread)         \
     X(in_main_thread)           \
-    X(_leave_parent)            \
+    X(_reinit_after_fork)       \
     X(log_event)                \
     X(log_lost)                 \
     X(loop)                     \
