@@ -298,7 +298,14 @@ void
 fl_sender_resume(void)
 {
     lock();
-    if (any_is_active()) {
+    bool corked = false; /* else os.fork() would warn of a thread */
+    for (FlList *link = sender.loops.next; link != &sender.loops && !corked;
+         link = link->next)
+    {
+        FlCork *cork = FL_LIST_ENTRY(link, FlCork, watch_link);
+        corked = is_corked(atomic_load(&cork->turn));
+    }
+    if (corked) {
         (void)wake();
     }
     unlock();
