@@ -76,8 +76,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fastloop-seed",
         type=int,
         metavar="N",
-        help="as --fastloop, and each loop draws from N the order of events "
-        "that asyncio leaves open",
+        help="as --fastloop, and each loop shuffles by N the events whose "
+        "order asyncio leaves open",
     )
     parser.addini(
         "fastloop",

@@ -1,9 +1,9 @@
-"""A loop that draws from a seed what asyncio leaves open, to find races.
+"""A loop that shuffles by a seed what asyncio leaves open, to find races.
 
-A program may rely by chance on an order that asyncio does not promise: of the
+A program may happen to rely on an order that asyncio does not promise: of the
 events that one poll finds, of timers with one deadline, of results from
-threads.  This loop draws these orders, and by how many iterations (0 to 3) an
-event or a result is late.  What asyncio promises stays: callbacks of
+threads.  This loop shuffles them, and chooses at random by how many iterations
+an event or a result is late.  What asyncio promises stays: callbacks of
 ``call_soon`` run in their order, and bytes of one connection arrive in theirs.
 
 Other loops execute not one instruction more for it.
@@ -12,6 +12,7 @@ Other loops execute not one instruction more for it.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 
 from fastloop import _core
@@ -25,25 +26,23 @@ if TYPE_CHECKING:
 
 __all__ = ["SeededLoop"]
 
-#: By how many iterations an event or a result is late at most.
+#: By how many iterations a result is late at most.
 _MOST_LATE = 3
 #: How long a job's result waits at most for those of others, in real seconds.
 _HOLD_S = 0.05
 
 
 class SeededLoop(Loop):
-    """A ``fastloop.Loop`` whose order of events is drawn from a seed.
+    """A ``fastloop.Loop`` whose events are shuffled by a seed.
 
-    seed is an int; None draws nothing.  The same seed gives the same order, as
-    far as the events come at the same times.
+    seed is an int; None shuffles nothing.  The same seed gives the same order,
+    as far as the events come at the same times.
     """
 
     def __init__(self, *, seed: int | None = None) -> None:
         super().__init__()
         self._random = random.Random(seed)
-        self._draws = seed is not None
-        #: Polls since the last one that put nothing off.
-        self._late_polls = 0
+        self._shuffles = seed is not None
         #: Jobs of executors for whose end the results of others wait.
         self._awaited: set[_Future] = set()
         #: Jobs that are done, each with the future that the program has.
@@ -64,7 +63,7 @@ class SeededLoop(Loop):
         So timers that are set one after the other for the same delay have one
         deadline, as by a clock that is less exact.
         """
-        if not (self._draws and delay > 0):
+        if not (self._shuffles and delay > 0):
             return super().call_later(delay, callback, *args, context=context)
         when = round(self.time() + delay + 0.0005, 3)
         return self.call_at(when, callback, *args, context=context)
@@ -75,10 +74,10 @@ class SeededLoop(Loop):
         """As ``fastloop.Loop``; with a seed the result may be late.
 
         It waits until the other jobs are done, for 50 ms at most, so that
-        their order can be drawn.
+        they can be shuffled.
         """
         job = super().run_in_executor(executor, func, *args)
-        if not self._draws:
+        if not self._shuffles:
             return job
         future: _Future = self.create_future()
         self._awaited.add(job)
@@ -122,24 +121,12 @@ class SeededLoop(Loop):
     # -- iterations -----------------------------------------------------------
 
     def _run_once(self) -> None:
-        if not self._poll(0):
-            self._wait()
-        self._run_ready(self._bits())
+        self._iterate(math.inf)
 
-    def _bits(self) -> int:
-        """Return random bits for the core; 0 draws nothing."""
-        return self._random.getrandbits(64) if self._draws else 0
-
-    def _wait(self) -> None:
-        """Wait until something is ready or a timer is due."""
-        wait_s = min(_core.next_deadline(self) - self.time(), 3600)
-        if wait_s > 0:
-            self._poll(wait_s)
-
-    def _poll(self, seconds: float) -> bool:
-        """Poll, and return whether something is ready."""
+    def _iterate(self, seconds: float) -> bool:
+        """Wait at most so long; return whether there was anything to run."""
+        released = self._release()
         if self._held:
             seconds = min(seconds, self._held_until - self._real_time())
-        self._late_polls = (self._late_polls + 1) % (_MOST_LATE + 1)
-        ready = self._poll_for(seconds, self._bits(), self._late_polls > 0)
-        return self._release() or ready
+        bits = self._random.getrandbits(64) if self._shuffles else 0
+        return self._run_shuffled(seconds, bits) or released or self._stopping

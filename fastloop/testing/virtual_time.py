@@ -180,11 +180,14 @@ class VirtualTimeLoop(SeededLoop):
 
     # -- iterations -----------------------------------------------------------
 
-    def _wait(self) -> None:
-        """Wait until something is ready, or let the clock jump."""
+    def _run_once(self) -> None:
         if self._follows_since is not None:
-            super()._wait()
-            return
+            super()._run_once()
+        elif not self._iterate(0):
+            self._wait()
+
+    def _wait(self) -> None:
+        """Iterate until something has run, or let the clock jump."""
         began = quiet_since = self._real_time()
         while (next_timer := _core.next_deadline(self)) > self._now:
             has_timer = next_timer < math.inf
@@ -211,7 +214,7 @@ class VirtualTimeLoop(SeededLoop):
             left_s = until - self._real_time()
             # Also where no time is left: a thread may have called, and ended,
             # since the last poll.
-            if self._poll(min(max(left_s, 0.0), _POLL_S)):
+            if self._iterate(min(left_s, _POLL_S)):
                 return
             if left_s > 0:
                 continue

@@ -38,7 +38,6 @@
 #include "base/clock.h"
 #include "base/timer_queue.h"
 #include "core/dispatch.h"
-#include "core/drawn_order.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -64,6 +63,9 @@
 
 /* How often registrations that need a recheck are registered again. */
 #define RECHECK_NS FL_NS_PER_S
+
+/* The limit of a poll that may wait for ever. */
+#define NO_LIMIT INT64_MAX
 
 /* How long a loop waits at most while it has memory of a burst. */
 #define TRIM_NS FL_NS_PER_S
@@ -125,7 +127,7 @@ queue_fired(FlLoop *loop)
 }
 
 /* A poll that may wait: poll_timeout has prepared it. */
-static void
+FL_INLINE void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlFdTable *table = loop->table;
@@ -159,7 +161,7 @@ poll_offering_gil(FlLoop *loop, int64_t began_ns)
 
 /* How many polls may be skipped after this one; see invariant 1.  began_ns is
    the time at which it began, 0 if it may have waited. */
-static void
+FL_INLINE void
 allow_skips(FlLoop *loop, Found found, int64_t began_ns)
 {
     unsigned allowance = loop->polls.skip_allowance;
@@ -231,7 +233,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
 
 /* Before a poll: see invariant 2.  0, or -1 with an exception of a signal
    handler that ends the run. */
-static int
+FL_INLINE int
 reach_safepoint(FlLoop *loop, int64_t timeout_ns)
 {
     if (timeout_ns != 0 || fl_clock_coarse_ns() == loop->polls.last_ns) {
@@ -243,7 +245,7 @@ reach_safepoint(FlLoop *loop, int64_t timeout_ns)
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */
-static bool
+FL_INLINE bool
 may_skip_poll(FlLoop *loop)
 {
     /* Read once: without a GIL another thread may set it to 0. */
@@ -274,7 +276,7 @@ must_not_wait(FlLoop *loop)
 
 /* How long until the next timer is due; -1 in *timeout_ns means for ever.  0,
    or -1 with an exception of time(). */
-static int
+FL_INLINE int
 timer_timeout(FlLoop *loop, int64_t *timeout_ns)
 {
     double next_s = fl_timer_queue_next_s(&loop->timers), now_s;
@@ -296,18 +298,18 @@ timer_timeout(FlLoop *loop, int64_t *timeout_ns)
     return 0;
 }
 
-/* How long the poll may wait; -1 in *timeout_ns means for ever.  If it may,
-   this also prepares the set for it (fl_fd_set_let_wake).  Python's
-   handlers of signals that have arrived run first.  A signal that arrives
-   between that and the poll itself, less than a microsecond, is handled after
-   the poll, unless add_signal_handler has any handlers; as in asyncio, where
-   that time is longer.  0, or -1 with an exception of time() or of a signal
-   handler. */
-static int
-poll_timeout(FlLoop *loop, int64_t *timeout_ns)
+/* How long the poll may wait, at most limit_ns; -1 in *timeout_ns means for
+   ever.  If it may, this also prepares the set for it (fl_fd_set_let_wake).
+   Python's handlers of signals that have arrived run first.  A signal that
+   arrives between that and the poll itself, less than a microsecond, is
+   handled after the poll, unless add_signal_handler has any handlers; as in
+   asyncio, where that time is longer.  0, or -1 with an exception of time() or
+   of a signal handler. */
+FL_INLINE int
+poll_timeout(FlLoop *loop, int64_t limit_ns, int64_t *timeout_ns)
 {
     *timeout_ns = 0;
-    if (must_not_wait(loop)) {
+    if (limit_ns == 0 || must_not_wait(loop)) {
         return 0;
     }
     /* From here on a thread that queues something also wakes the poll. */
@@ -320,6 +322,9 @@ poll_timeout(FlLoop *loop, int64_t *timeout_ns)
         && loop->reinit_forks == fl_forks_count())
     {
         code = timer_timeout(loop, timeout_ns);
+    }
+    if (limit_ns != NO_LIMIT && (*timeout_ns < 0 || *timeout_ns > limit_ns)) {
+        *timeout_ns = limit_ns;
     }
     if (code < 0 || *timeout_ns == 0) {
         fl_fd_set_end_wait(&loop->table->set);
@@ -361,7 +366,7 @@ queue_due_at(FlLoop *loop, double now_s)
 
 /* Move the due timers to the ready queue: see invariant 3.  0, or -1 with
    MemoryError or an exception of time(). */
-static int
+FL_INLINE int
 queue_due(FlLoop *loop)
 {
     if (fl_timer_queue_next_s(&loop->timers) == INFINITY) {
@@ -402,8 +407,10 @@ reinit_after_fork(FlLoop *loop)
                           loop->state->names._reinit_after_fork, NULL);
 }
 
-int
-fl_loop_iterate(FlLoop *loop)
+/* Queue what runs next: poll, for at most limit_ns, and queue the events and
+   the due timers.  0, or -1 with an exception that ends the run. */
+FL_INLINE int
+fill_batch(FlLoop *loop, int64_t limit_ns)
 {
     if (reinit_after_fork(loop) < 0) {
         return -1;
@@ -411,76 +418,126 @@ fl_loop_iterate(FlLoop *loop)
     bool polls = !may_skip_poll(loop);
     int64_t timeout_ns, began_ns = 0;
     if (polls) {
-        if (poll_timeout(loop, &timeout_ns) < 0
+        if (poll_timeout(loop, limit_ns, &timeout_ns) < 0
             || reach_safepoint(loop, timeout_ns) < 0)
         {
             return -1;
         }
         began_ns = poll(loop, timeout_ns);
     }
-    if (fl_thread_queue_drain(loop) < 0) {
+    if (!FL_HAVE_GIL && fl_thread_queue_drain(loop) < 0) {
         return -1;
     }
     if (polls) {
         allow_skips(loop, queue_fired(loop), began_ns);
     }
-    return queue_due(loop) < 0 ? -1 : fl_loop_run_batch(loop);
+    return queue_due(loop);
 }
 
 int
-fl_loop_poll(FlLoop *loop, int64_t timeout_ns, uint64_t bits, bool puts_off)
+fl_loop_iterate(FlLoop *loop)
 {
-    if (reinit_after_fork(loop) < 0) {
-        return -1;
+    return fill_batch(loop, NO_LIMIT) < 0 ? -1 : fl_loop_run_batch(loop);
+}
+
+/* --- a shuffled iteration ------------------------------------------------ */
+
+/* An event waits for the next iteration with a chance of one in so many. */
+#define LATE_ONE_IN 3
+
+/* A random number below `limit`, from a state of any bits (splitmix64). */
+static uint64_t
+random_below(uint64_t *state, uint64_t limit)
+{
+    uint64_t bits = *state += 0x9E3779B97F4A7C15u;
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9u;
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EBu;
+    return (bits ^ (bits >> 31)) % limit;
+}
+
+static const FlTimerHandle *
+timer_of(const FlLoop *loop, const FlReady *entry)
+{
+    return entry->kind == FL_READY_HANDLE
+                   && Py_TYPE(entry->callback) == loop->state->timer_type
+               ? (const FlTimerHandle *)entry->callback
+               : NULL;
+}
+
+/* Whether asyncio leaves the order of two neighbours open: they are events, or
+   timers with one deadline. */
+static bool
+may_swap(const FlLoop *loop, const FlReady *entry, const FlReady *other)
+{
+    const FlTimerHandle *timer = timer_of(loop, entry);
+    const FlTimerHandle *second = timer_of(loop, other);
+    return timer != NULL && second != NULL
+               ? timer->when_seconds == second->when_seconds
+               : entry->kind == FL_READY_EVENT
+                     && other->kind == FL_READY_EVENT;
+}
+
+static void
+swap(FlReady *entry, FlReady *other)
+{
+    FlReady copy = *entry;
+    *entry = *other;
+    *other = copy;
+    if (entry->kind == FL_READY_EVENT) {
+        entry->of.reg->entry = entry;
+        other->of.reg->entry = other;
     }
-    FlFdTable *table = loop->table;
-    FlList late, *link;
-    fl_list_init(&late);
-    bool waits = timeout_ns > 0;
-    if (waits) {
-        fl_fd_set_let_wake(&loop->table->set);
-    }
+}
+
+/* Record a queued event as fired again: the next iteration queues it behind
+   the calls that are ready then.  Not if another thread has closed it. */
+static void
+put_off(FlFdTable *table, FlReady *entry)
+{
+    FlRegistration *reg = entry->of.reg;
     fl_fd_table_lock(table);
-    bool were_late = !fl_list_is_empty(&table->fired);
-    fl_fd_table_unlock(table);
-    (void)poll(loop, were_late || must_not_wait(loop) ? 0 : timeout_ns);
-    if (waits) {
-        fl_fd_set_end_wait(&loop->table->set);
+    if (reg->on_events != NULL) {
+        entry->kind = FL_READY_NONE;
+        reg->entry = NULL;
+        fl_list_remove(&reg->fired_link); /* there if memory has run out */
+        fl_list_append(&table->fired, &reg->fired_link);
     }
-    if (fl_thread_queue_drain(loop) < 0) {
+    fl_fd_table_unlock(table);
+}
+
+static void
+shuffle(FlLoop *loop, uint64_t bits)
+{
+    FlReadyQueue *ready = &loop->ready;
+    uint64_t first = ready->head; /* of those that may change places */
+    for (uint64_t at = first; at < ready->tail; at++) {
+        FlReady *entry = fl_ready_find(ready, at);
+        if (!may_swap(loop, fl_ready_find(ready, first), entry)) {
+            first = at;
+        }
+        swap(entry,
+             fl_ready_find(ready,
+                           first + random_below(&bits, at - first + 1)));
+    }
+    for (uint64_t at = ready->head; at < ready->tail; at++) {
+        FlReady *entry = fl_ready_find(ready, at);
+        if (entry->kind == FL_READY_EVENT
+            && random_below(&bits, LATE_ONE_IN) == 0) {
+            put_off(loop->table, entry);
+        }
+    }
+}
+
+int
+fl_loop_iterate_shuffled(FlLoop *loop, int64_t limit_ns, uint64_t bits)
+{
+    loop->polls.skips_left = 0; /* skipping depends on the clock */
+    if (fill_batch(loop, limit_ns) < 0) {
         return -1;
     }
+    bool found = fl_ready_count(&loop->ready) > 0;
     if (bits != 0) {
-        fl_drawn_events(loop, bits, puts_off, &late);
+        shuffle(loop, bits);
     }
-    (void)queue_fired(loop);
-    /* The next call finds in `fired` those that were put off. */
-    fl_fd_table_lock(table);
-    bool are_late = !fl_list_is_empty(&late);
-    while ((link = fl_list_pop(&late)) != NULL) {
-        fl_list_append(&table->fired, link);
-    }
-    fl_fd_table_unlock(table);
-    return are_late || must_not_wait(loop);
-}
-
-int
-fl_loop_run_ready(FlLoop *loop, uint64_t bits)
-{
-    double now_s = fl_clock_s();
-    if (fl_overrides(loop, FL_OVERRIDES_TIME) && call_time(loop, &now_s) < 0) {
-        return -1;
-    }
-    if (fl_timer_queue_next_s(&loop->timers) != INFINITY) {
-        /* Read after call_time, in which other threads may queue something:
-           from here on only timers are queued. */
-        uint64_t position = loop->ready.tail;
-        if (queue_due_at(loop, now_s) < 0) {
-            return -1;
-        }
-        if (bits != 0) {
-            fl_drawn_timers(loop, bits, position);
-        }
-    }
-    return fl_loop_run_batch(loop);
+    return fl_loop_run_batch(loop) < 0 ? -1 : found;
 }

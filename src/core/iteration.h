@@ -32,14 +32,12 @@ typedef struct {
    exception that ends the run. */
 int fl_loop_iterate(struct FlLoop *loop);
 
-/* The two halves of an iteration, for the loops of fastloop.testing.
-   The first polls for at most timeout_ns, unless something is ready, queues
-   the events and ignores the timers; 1 if something is ready then.  The second
-   queues the timers that are due and runs the batch.  Random bits other than 0
-   draw the order of events and timers (drawn_order.h).  In all other
-   respects, errors included, as fl_loop_iterate. */
-int fl_loop_poll(struct FlLoop *loop, int64_t timeout_ns, uint64_t bits,
-                 bool puts_off);
-int fl_loop_run_ready(struct FlLoop *loop, uint64_t bits);
+/* For the loops of fastloop.testing, which look for races in programs: the
+   same iteration, but it waits for at most limit_ns, and random bits other
+   than 0 shuffle what asyncio leaves open: the order of events, and of timers
+   with one deadline.  A third of the events wait for the next iteration.  1 if
+   there was anything to run, 0 if not, or -1. */
+int fl_loop_iterate_shuffled(struct FlLoop *loop, int64_t limit_ns,
+                             uint64_t bits);
 
 #endif

@@ -245,59 +245,30 @@ fl_loop_run_once(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return fl_call_none(code);
 }
 
-/* --- the halves of an iteration ------------------------------------------ */
-
-/* As begin_iterations, in a run of this thread. */
-static int
-begin_half(FlLoop *loop, FlLoop **previous)
-{
-    if (!fl_loop_on_own_thread(loop)) {
-        PyErr_SetString(PyExc_RuntimeError, "only for overrides of _run_once");
-        return -1;
-    }
-    return begin_iterations(loop, previous);
-}
-
-const char fl_loop_poll_for_doc[] =
-    "_poll_for($self, seconds, bits, puts_off, /)\n--\n\n"
-    "Poll for at most so many seconds, unless something is ready; return\n"
-    "whether something is ready then.  It ignores timers and runs nothing.\n"
-    "For an override of _run_once.  Random bits other than 0 draw the order\n"
-    "of events; puts_off: some of them wait for a later iteration.";
+const char fl_loop_run_shuffled_doc[] =
+    "_run_shuffled($self, seconds, bits, /)\n--\n\n"
+    "Run one iteration that waits at most so many seconds; return whether\n"
+    "there was anything to run.  For an override of _run_once.  Random bits\n"
+    "other than 0 shuffle events, and timers with one deadline.";
 
 PyObject *
-fl_loop_poll_for(FlLoop *loop, PyObject *args)
+fl_loop_run_shuffled(FlLoop *loop, PyObject *args)
 {
     double wait_s;
     unsigned long long bits;
-    int puts_off;
     FlLoop *previous = NULL; /* gcc takes it for unset under TSan */
-    if (!PyArg_ParseTuple(args, "dKp:_poll_for", &wait_s, &bits, &puts_off)
-        || begin_half(loop, &previous) < 0)
-    {
+    if (!PyArg_ParseTuple(args, "dK:_run_shuffled", &wait_s, &bits)) {
         return NULL;
     }
-    int64_t wait_ns = wait_s > 0 ? (int64_t)(Py_MIN(wait_s, 1e6) * 1e9) : 0;
-    int ready = fl_loop_poll(loop, wait_ns, bits, puts_off);
-    end_iterations(loop, previous);
-    return ready < 0 ? NULL : PyBool_FromLong(ready);
-}
-
-const char fl_loop_run_ready_once_doc[] =
-    "_run_ready($self, bits, /)\n--\n\n"
-    "Run what is ready and the timers that are due, without a poll.  For an\n"
-    "override of _run_once.  Random bits other than 0 draw the order of\n"
-    "timers with one deadline.";
-
-PyObject *
-fl_loop_run_ready_once(FlLoop *loop, PyObject *number)
-{
-    uint64_t bits = PyLong_AsUnsignedLongLongMask(number);
-    FlLoop *previous = NULL; /* gcc takes it for unset under TSan */
-    if (PyErr_Occurred() || begin_half(loop, &previous) < 0) {
+    if (!fl_loop_on_own_thread(loop)) {
+        PyErr_SetString(PyExc_RuntimeError, "only for overrides of _run_once");
         return NULL;
     }
-    int code = fl_loop_run_ready(loop, bits);
+    if (begin_iterations(loop, &previous) < 0) {
+        return NULL;
+    }
+    int64_t limit_ns = wait_s > 0 ? (int64_t)(Py_MIN(wait_s, 1e6) * 1e9) : 0;
+    int found = fl_loop_iterate_shuffled(loop, limit_ns, bits);
     end_iterations(loop, previous);
-    return fl_call_none(code);
+    return found < 0 ? NULL : PyBool_FromLong(found);
 }
