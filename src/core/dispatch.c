@@ -22,7 +22,6 @@
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
-#include "core/threadsafe_handle.h"
 #include "core/timers.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -84,8 +83,8 @@ run_patched(FlLoop *loop, FlHandle *self)
 
 /* The references are taken in the critical section and kept for the call: the
    callback, or another thread, may cancel the handle and clear its slots. */
-static int
-run_handle(FlLoop *loop, FlHandle *self)
+int
+fl_handle_run(FlLoop *loop, FlHandle *self)
 {
     if (FL_UNLIKELY(loop->patched_run != NULL)) {
         return run_patched(loop, self);
@@ -120,19 +119,6 @@ run_handle(FlLoop *loop, FlHandle *self)
     Py_DECREF(callback);
     Py_DECREF(args);
     Py_DECREF(context);
-    return code;
-}
-
-/* A thread-safe handle is announced as running first, so that a cancel() of
-   another thread waits for it; run_handle then checks `cancelled`. */
-int
-fl_handle_run(FlLoop *loop, FlHandle *self)
-{
-    if (!fl_handle_is_threadsafe(self) || !fl_threadsafe_handle_begin(self)) {
-        return run_handle(loop, self);
-    }
-    int code = run_handle(loop, self);
-    fl_threadsafe_handle_end(self);
     return code;
 }
 

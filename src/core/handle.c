@@ -59,7 +59,6 @@ fl_handle_new(FlLoop *loop)
         /* A pooled object has the values of its last use.  Track it last: GC
            may visit a tracked object at any time. */
         self->entry = NULL;
-        self->threadsafe = false;
         PyObject_GC_Track(self);
     }
     return self;
@@ -157,9 +156,6 @@ release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
 static inline void
 handle_release(FlHandle *self)
 {
-#if FL_CANCEL_WAITS_FOR_CALLBACK
-    Py_CLEAR(self->lock); /* asyncio's slot: the application may set it */
-#endif
     release(self, &FL_LOOP(self->loop)->handle_pool, MOST_POOLED_HANDLES);
 }
 
@@ -270,9 +266,6 @@ visit_slots(FlHandle *self, visitproc visit, void *arg)
 int
 fl_handle_traverse(FlHandle *self, visitproc visit, void *arg)
 {
-#if FL_CANCEL_WAITS_FOR_CALLBACK
-    Py_VISIT(self->lock);
-#endif
     return visit_slots(self, visit, arg);
 }
 

@@ -41,9 +41,7 @@
 
 typedef struct FlHandle {
     FL_HANDLE_SLOTS
-    FL_LOCK_FIELD
-    FlReady *entry;  /* in the ready queue, or NULL */
-    bool threadsafe; /* of call_soon_threadsafe: see threadsafe_handle.c */
+    FlReady *entry; /* in the ready queue, or NULL */
 } FlHandle;
 
 typedef struct {

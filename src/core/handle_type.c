@@ -9,7 +9,6 @@
 #include "core/dispatch.h"
 #include "core/handle.h"
 #include "core/loop.h"
-#include "core/threadsafe_handle.h"
 #include "core/timers.h"
 #include "py/args.h"
 #include "py/call.h"
@@ -165,14 +164,7 @@ PyDoc_STRVAR(
 static PyObject *
 handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    /* Read first: the wait below marks a thread-safe handle cancelled. */
-    bool before = fl_handle_is_cancelled(self);
-    if (fl_handle_is_threadsafe(self)
-        && fl_threadsafe_handle_wait_callback(self, true) < 0)
-    {
-        return NULL;
-    }
-    if (before) {
+    if (fl_handle_is_cancelled(self)) {
         Py_RETURN_NONE;
     }
     if (save_repr(self) < 0) {
@@ -209,24 +201,6 @@ timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(cancelled_doc,
-             "cancelled($self, /)\n--\n\n"
-             "Return True if cancel() was called before the callback ran.\n\n"
-             "Implements asyncio.Handle.cancelled().");
-
-/* A running thread-safe callback may still cancel its own handle, so another
-   thread gets the answer after it. */
-static PyObject *
-handle_cancelled(FlHandle *self, PyObject *Py_UNUSED(ignored))
-{
-    if (fl_handle_is_threadsafe(self)
-        && fl_threadsafe_handle_wait_callback(self, false) < 0)
-    {
-        return NULL;
-    }
-    return PyBool_FromLong(fl_handle_is_cancelled(self));
-}
-
 PyDoc_STRVAR(
     run_doc,
     "_run($self, /)\n--\n\n"
@@ -240,11 +214,10 @@ handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
                             : fl_handle_run(FL_LOOP(self->loop), self));
 }
 
-/* The rest is asyncio's, in Python: get_context(), when() and a timer's
-   cancelled() and _run() read the attributes. */
+/* The rest is asyncio's, in Python: get_context(), cancelled(), when() and a
+   timer's _run() read the attributes. */
 static PyMethodDef handle_methods[] = {
     FL_METHOD("cancel", handle_cancel, METH_NOARGS, cancel_doc),
-    FL_METHOD("cancelled", handle_cancelled, METH_NOARGS, cancelled_doc),
     FL_METHOD("_run", handle_run, METH_NOARGS, run_doc),
     {NULL, NULL, 0, NULL},
 };
@@ -298,9 +271,6 @@ static PyType_Slot timer_slots[] = {
 
 static const FlBaseSlot handle_base_slots[] = {
     HANDLE_BASE_SLOTS(FlHandle),
-#if FL_CANCEL_WAITS_FOR_CALLBACK
-    BASE_SLOT(FlHandle, lock),
-#endif
     {NULL, offsetof(FlHandle, entry)},
 };
 
@@ -311,9 +281,7 @@ static const FlBaseSlot timer_base_slots[] = {
     {NULL, offsetof(FlTimerHandle, node)},
 };
 
-/* From 3.14 on the base of Handle is asyncio's _ThreadSafeHandle, which has
-   one slot more: a single type serves call_soon and call_soon_threadsafe.
-   Only fl_handle_new and fl_timer_new set the fields behind asyncio's
+/* Only fl_handle_new and fl_timer_new set the fields behind asyncio's
    slots. */
 int
 fl_handle_register(PyObject *module, FlState *state)
@@ -322,9 +290,8 @@ fl_handle_register(PyObject *module, FlState *state)
                           FL_TYPE_FLAGS, handle_slots};
     PyType_Spec timer = {"fastloop._core.TimerHandle", sizeof(FlTimerHandle),
                          0, FL_TYPE_FLAGS, timer_slots};
-    state->handle_type =
-        fl_type_derive(module, &handle, state->asyncio_safe_handle, NULL,
-                       handle_base_slots);
+    state->handle_type = fl_type_derive(module, &handle, state->asyncio_handle,
+                                        NULL, handle_base_slots);
     if (state->handle_type == NULL) {
         return -1;
     }

@@ -28,15 +28,13 @@
 
 #include <string.h>
 
-/* After a fork, initialize lock and condition again.  The old ones are not
-   destroyed first: uv_cond_destroy also waits for threads that slept on the
-   condition, and the child has none of them. */
+/* After a fork, initialize the lock again.  The old one is not destroyed, as
+   that is undefined while it is held. */
 static void
 renew_lock(FlThreadQueue *thread_queue)
 {
     if (fl_fork_renewal_begin(&thread_queue->renewal)) {
         (void)uv_mutex_init(&thread_queue->lock);
-        (void)uv_cond_init(&thread_queue->finished);
         fl_fork_renewal_end(&thread_queue->renewal);
     }
 }
@@ -64,11 +62,6 @@ fl_thread_queue_init(FlThreadQueue *thread_queue)
         PyErr_NoMemory();
         return -1;
     }
-    if (uv_cond_init(&thread_queue->finished) < 0) {
-        uv_mutex_destroy(&thread_queue->lock);
-        PyErr_NoMemory();
-        return -1;
-    }
     if (!FL_HAVE_GIL && fl_ready_init(&thread_queue->ready) < 0) {
         fl_thread_queue_free(thread_queue);
         return -1;
@@ -91,8 +84,7 @@ void
 fl_thread_queue_free(FlThreadQueue *thread_queue)
 {
     drop_entries(&thread_queue->ready);
-    renew_lock(thread_queue); /* the two calls below would wait */
-    uv_cond_destroy(&thread_queue->finished);
+    renew_lock(thread_queue);
     uv_mutex_destroy(&thread_queue->lock);
 }
 

@@ -25,19 +25,14 @@
 #include <uv.h>
 
 /* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the last three fields and the times of metrics.  With a GIL
+   also guards the times of metrics.  With a GIL
    `ready` stays empty.  A push then takes the lock too, although the GIL alone
    protects the loop's ready queue. */
 typedef struct {
     uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
-    FlForkRenewal renewal; /* of lock and condition */
+    FlForkRenewal renewal; /* of the lock */
     FlReadyQueue ready;
     atomic_bool filled; /* ready has entries; readable without the lock */
-    /* see threadsafe_handle.c */
-    uv_cond_t finished;           /* `running` has returned */
-    FlHandle *running;            /* borrowed: the running thread-safe handle,
-                                     or NULL */
-    unsigned long running_thread; /* the thread that runs it */
 } FlThreadQueue;
 
 /* Who may run, iterate or close the loop: see fl_loop_claim.  The loop's
@@ -48,17 +43,16 @@ typedef struct {
     FL_ATOMIC unsigned long last_thread; /* that had the claim last */
 } FlClaim;
 
-/* Take and release the lock.  Any thread.  In a forked child the lock and its
-   condition are initialized again first.  Threads of the parent, which do not
-   exist here, may have had the lock or waited on the condition, and glibc up
-   to 2.40 would wait for those to wake. */
+/* Take and release the lock.  Any thread.  In a forked child the lock is
+   initialized again first: a thread of the parent, which does not exist here,
+   may have had it. */
 void fl_thread_queue_lock(FlThreadQueue *thread_queue);
 void fl_thread_queue_unlock(FlThreadQueue *thread_queue);
 
 /* 0, or -1 with MemoryError. */
 int fl_thread_queue_init(FlThreadQueue *thread_queue);
 
-/* Release the entries, the lock and the condition. */
+/* Release the entries and the lock. */
 void fl_thread_queue_free(FlThreadQueue *thread_queue);
 
 /* Drop the entries that wait.  The caller has marked the loop closed.  When

@@ -97,7 +97,7 @@ is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 /* Queue a filled handle.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *context, bool threadsafe)
+            PyObject *context)
 {
     PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
     FlHandle *handle =
@@ -108,8 +108,6 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
-    /* Set before it is queued: the loop's thread may run it at once. */
-    handle->threadsafe = threadsafe;
     if (fl_loop_queue_handle(loop, (PyObject *)handle) < 0) {
         Py_CLEAR(handle);
     }
@@ -207,7 +205,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (filled) {
-        return push_filled(loop, args, nargs, owned, other_thread);
+        return push_filled(loop, args, nargs, owned);
     }
     return push_call(loop, args, nargs, owned);
 }
@@ -242,11 +240,9 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     }
     bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug)
                   || is_custom_context(call.context);
-    PyObject *handle =
-        filled ? push_filled(loop, call.args, call.nargs, owned, true)
-               : push_call(loop, call.args, call.nargs, owned);
+    PyObject *handle = filled ? push_filled(loop, call.args, call.nargs, owned)
+                              : push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL && FL_HAVE_GIL) {
-        ((FlHandle *)handle)->threadsafe = true;
         /* The entry is in the ready queue already; this wakes the loop. */
         fl_loop_flush_corked_here(loop->state);
         fl_fd_table_wake_anythread(loop->table);

@@ -50,17 +50,6 @@
 #define FL_WEAKREF_FIELD
 #endif
 
-/* 3.14: call_soon_threadsafe returns an instance of a class of its own.  That
-   class has a slot for a lock.  Our handles have the slot, because they
-   inherit the layout, but do not use it. */
-#if PY_VERSION_HEX < 0x030E0000
-#define FL_THREADSAFE_HANDLE "Handle"
-#define FL_LOCK_FIELD
-#else
-#define FL_THREADSAFE_HANDLE "_ThreadSafeHandle"
-#define FL_LOCK_FIELD        PyObject *lock;
-#endif
-
 /* 3.12: the raised exception is one object, not a triple of type, value and
    traceback. */
 #if PY_VERSION_HEX < 0x030C0000
@@ -172,10 +161,6 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 /* 3.13: sleep(nan), and a run that reaches a timer whose time is NaN, raise
    ValueError.  Before, such a timer is due at once. */
 #define FL_NAN_RAISES (PY_VERSION_HEX >= 0x030D0000)
-
-/* 3.14: the callback of a call_soon_threadsafe handle runs under the handle's
-   lock, so cancel() waits for it: see core/threadsafe_handle.c. */
-#define FL_CANCEL_WAITS_FOR_CALLBACK (PY_VERSION_HEX >= 0x030E0000)
 
 /* 3.14: the TypeError of a stream's write() names the accepted types. */
 #if PY_VERSION_HEX < 0x030E0000

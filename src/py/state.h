@@ -184,8 +184,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(extract_stack, "asyncio.format_helpers", "extract_stack")              \
     X(asyncio_handle, "asyncio.events", "Handle")                            \
     X(asyncio_timer_handle, "asyncio.events", "TimerHandle")                 \
-    /* What call_soon_threadsafe returns. */                                 \
-    X(asyncio_safe_handle, "asyncio.events", FL_THREADSAFE_HANDLE)           \
     X(asyncio_events, "asyncio.events", "__dict__")                          \
     X(asyncio_tasks, "asyncio.tasks", "__dict__")                            \
     X(asyncio_futures, "asyncio.futures", "__dict__")                        \

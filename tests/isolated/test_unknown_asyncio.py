@@ -18,10 +18,7 @@ except ImportError as exc:
     print(exc)
 """
 CLASSES = (
-    (
-        "events",
-        "Handle" if sys.version_info < (3, 14) else "_ThreadSafeHandle",
-    ),
+    ("events", "Handle"),
     ("events", "TimerHandle"),
     ("transports", "_FlowControlMixin"),
 )
