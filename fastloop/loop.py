@@ -312,25 +312,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def _call_later(
         self,
-        delay: Any,
+        delay: float,
         callback: Callable[..., object],
         *args: Any,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        """call_later() for the calls that the core leaves to Python.
-
-        Those are calls with a delay that is neither exactly a float nor
-        exactly an int, or with NaN or a huge int, and all calls where time()
-        or call_at() is replaced.
-        """
-        now: Any = self.time()
-        try:
-            when = now + delay
-        except TypeError as exc:
-            raise TypeError(
-                "delay must be a number of seconds, not "
-                f"{type(delay).__name__}: {exc}"
-            ) from exc
+        """call_later() where time() or call_at() is replaced."""
+        when = self.time() + delay
         timer: Any = self.call_at(when, callback, *args, context=context)
         if timer._source_traceback:
             del timer._source_traceback[-1]

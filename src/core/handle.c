@@ -88,15 +88,14 @@ fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
 
 FlTimerHandle *
 fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
-             PyObject *context, FlWhen when)
+             PyObject *context, double when_s)
 {
     FlTimerHandle *self =
         (FlTimerHandle *)handle_alloc(loop, loop->state->timer_type,
                                       &loop->timer_pool);
     if (self != NULL) {
         fill((FlHandle *)self, callback, args, context);
-        self->when = Py_XNewRef(when.object);
-        self->when_seconds = when.seconds;
+        self->when_s = when_s;
         self->node.place = 0;
         PyObject_GC_Track(self);
         if (FL_UNLIKELY(loop->debug)

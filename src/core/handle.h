@@ -47,9 +47,9 @@ typedef struct FlHandle {
 typedef struct {
     FL_HANDLE_SLOTS
     PyObject *scheduled; /* asyncio's slot, unused: see node.place */
-    PyObject *when;      /* the object passed to call_at, or NULL */
+    PyObject *when;      /* asyncio's slot, unused: see when_s */
     FlTimerNode node;
-    double when_seconds; /* the deadline, also where `when` is NULL */
+    double when_s; /* the deadline in seconds of loop.time(), not NaN */
 } FlTimerHandle;
 
 /* The freed handles of one loop and type that wait for reuse, linked through
@@ -68,16 +68,9 @@ FlHandle *fl_handle_new(struct FlLoop *loop);
 FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
                                PyObject *args, PyObject *context);
 
-/* A timer's deadline, in seconds of loop.time(). */
-typedef struct {
-    double seconds;   /* infinite where the value exceeds a double's range */
-    PyObject *object; /* the number as the caller passed it, borrowed; or NULL
-                         where only `seconds` is known */
-} FlWhen;
-
 /* A new filled timer, not yet scheduled; else as fl_handle_new_filled. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
-                            PyObject *args, PyObject *context, FlWhen when);
+                            PyObject *args, PyObject *context, double when_s);
 
 /* Move a popped entry's call into a handle: the one that still points at the
    entry, or a new one.  `entry` is the caller's copy, not the queue's slot.

@@ -70,13 +70,10 @@ set_cancelled(FlHandle *self, PyObject *value, void *closure)
                : set_slot(self, value == NULL ? NULL : truth, closure);
 }
 
-/* call_at keeps the caller's object, of whatever class, so that when() returns
-   it; call_later's float is made when it is read. */
 static PyObject *
 get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
-    return self->when == NULL ? PyFloat_FromDouble(self->when_seconds)
-                              : Py_NewRef(self->when);
+    return PyFloat_FromDouble(self->when_s);
 }
 
 static PyObject *

@@ -472,7 +472,7 @@ may_swap(const FlLoop *loop, const FlReady *entry, const FlReady *other)
     const FlTimerHandle *timer = timer_of(loop, entry);
     const FlTimerHandle *second = timer_of(loop, other);
     return timer != NULL && second != NULL
-               ? timer->when_seconds == second->when_seconds
+               ? timer->when_s == second->when_s
                : entry->kind == FL_READY_EVENT
                      && other->kind == FL_READY_EVENT;
 }

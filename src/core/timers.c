@@ -9,57 +9,10 @@
 #include "core/thread_queue.h"
 #include "py/compat.h"
 
-#include <math.h>
-
-static int
-check_when(const FlWhen *when)
-{
-    if (FL_NAN_RAISES && FL_UNLIKELY(isnan(when->seconds))) {
-        PyErr_SetString(PyExc_ValueError,
-                        "a timer's time must not be NaN (not a number)");
-        return -1;
-    }
-    return 0;
-}
-
-int
-fl_timer_parse_when(PyObject *value, FlWhen *when)
-{
-    when->object = value;
-    if (FL_LIKELY(PyFloat_Check(value))) {
-        when->seconds = PyFloat_AS_DOUBLE(value);
-        return check_when(when);
-    }
-    /* Subtract a float as asyncio does (when - time()), so that the same types
-       are refused with the same TypeError.  A plain conversion would accept a
-       Decimal. */
-    PyObject *zero = PyFloat_FromDouble(0);
-    if (zero == NULL) {
-        return -1;
-    }
-    PyObject *difference = PyNumber_Subtract(value, zero);
-    when->seconds = difference == NULL ? -1 : PyFloat_AsDouble(difference);
-    Py_XDECREF(difference);
-    if (when->seconds == -1 && PyErr_Occurred()
-        && PyErr_ExceptionMatches(PyExc_OverflowError))
-    {
-        /* Beyond a double's range: it counts as infinite, with its sign. */
-        PyErr_Clear();
-        int positive = PyObject_RichCompareBool(value, zero, Py_GT);
-        when->seconds = positive > 0 ? INFINITY : -INFINITY;
-    }
-    Py_DECREF(zero);
-    return PyErr_Occurred() ? -1 : check_when(when);
-}
-
 int
 fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
 {
-    double when = timer->when_seconds;
-    /* NaN compares with nothing, so it has no place in an order: it goes
-       first, and is due at once. */
-    double deadline_s = FL_UNLIKELY(isnan(when)) ? -INFINITY : when;
-    if (fl_timer_queue_push(&loop->timers, &timer->node, deadline_s) < 0) {
+    if (fl_timer_queue_push(&loop->timers, &timer->node, timer->when_s) < 0) {
         PyErr_NoMemory();
         return -1;
     }

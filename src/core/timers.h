@@ -11,12 +11,6 @@
 #include "core/handle.h"
 #include "core/loop.h"
 
-/* Parse a deadline of any numeric type.  The type must support what asyncio
-   computes with it, when - time().  A Decimal or a string raises that
-   subtraction's TypeError.  NaN raises ValueError on the versions where a run
-   of asyncio's loop does (3.13 and later).  when->object borrows `value`. */
-int fl_timer_parse_when(PyObject *value, FlWhen *when);
-
 /* Queue a timer that is in no queue; the queue takes its own reference.
    MemoryError: nothing changed. */
 int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer);

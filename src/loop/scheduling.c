@@ -274,7 +274,7 @@ fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 /* Create and queue a timer.  call->args[0] is the time, the callback and its
    arguments follow.  A new reference, or NULL with an exception set. */
 static PyObject *
-schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
+schedule(FlLoop *loop, double when_s, const FlArgs *call)
 {
     PyObject *const *args = call->args + 1; /* callback, *args */
     Py_ssize_t nargs = call->nargs - 1;
@@ -286,7 +286,7 @@ schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
                            : fl_args_tuple(args + 1, nargs - 1);
     }
     if (tuple != NULL) {
-        timer = fl_timer_new(loop, args[0], tuple, owned, when);
+        timer = fl_timer_new(loop, args[0], tuple, owned, when_s);
     }
     Py_XDECREF(tuple);
     Py_XDECREF(owned);
@@ -302,22 +302,26 @@ schedule(FlLoop *loop, FlWhen when, const FlArgs *call)
     return (PyObject *)timer;
 }
 
-/* Replace the TypeError of an addition by one that names the argument `when`.
-   It quotes the original, which becomes its __cause__.  Other exceptions
-   stay. */
-static void
-name_argument(PyObject *value)
+/* A number of seconds, of any type that float() takes.  0, or -1 with
+   TypeError, OverflowError or, for NaN, ValueError. */
+static inline int
+parse_seconds(PyObject *value, double *seconds)
 {
-    if (!PyErr_ExceptionMatches(PyExc_TypeError)) {
-        return;
+    if (FL_LIKELY(PyFloat_CheckExact(value))) {
+        *seconds = PyFloat_AS_DOUBLE(value);
     }
-    PyObject *cause = PyErr_GetRaisedException();
-    PyErr_Format(PyExc_TypeError,
-                 "when must be a number of seconds, not %.100s: %S",
-                 Py_TYPE(value)->tp_name, cause);
-    PyObject *error = PyErr_GetRaisedException();
-    PyException_SetCause(error, cause);
-    PyErr_SetRaisedException(error);
+    else {
+        *seconds = PyFloat_AsDouble(value);
+        if (*seconds == -1.0 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    if (FL_UNLIKELY(isnan(*seconds))) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a timer's time must not be NaN (not a number)");
+        return -1;
+    }
+    return 0;
 }
 
 /* Check that the loop is open and, in debug mode, thread and callback.  0 or
@@ -333,9 +337,8 @@ check_timer(FlLoop *loop, const FlArgs *call)
                        : 0;
 }
 
-/* call_later by fastloop.Loop._call_later(), which computes the time as
-   asyncio does: for a delay of any type, and if the application overrides
-   time() or call_at().  The arguments are those of call_later. */
+/* call_later by fastloop.Loop._call_later(), which calls time() and call_at()
+   as asyncio does: the application has replaced one of them. */
 static PyObject *
 call_later_in_python(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *kwnames)
@@ -349,74 +352,48 @@ call_later_in_python(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return timer;
 }
 
-/* Whether the delay can be added in C with the result that Python would get:
-   an exact float other than NaN, or an exact int that fits. */
-static bool
-is_plain_delay(PyObject *object, double *delay)
-{
-    if (FL_LIKELY(PyFloat_CheckExact(object))) {
-        *delay = PyFloat_AS_DOUBLE(object);
-        return !isnan(*delay);
-    }
-    if (!PyLong_CheckExact(object)) {
-        return false;
-    }
-    int overflow;
-    long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
-    *delay = (double)value;
-    return overflow == 0;
-}
-
 const char fl_loop_call_later_doc[] =
     "call_later($self, delay, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) after delay seconds; never earlier.\n\n"
-    "Returns an asyncio.TimerHandle.  Raises TypeError when delay is None or\n"
-    "not a number, RuntimeError when the loop is closed.  Implements\n"
-    "asyncio's loop.call_later().";
+    "Returns an asyncio.TimerHandle.  Raises TypeError when delay is not a\n"
+    "number, ValueError when it is NaN, RuntimeError when the loop is\n"
+    "closed.  Implements asyncio's loop.call_later().";
 
 PyObject *
 fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                    PyObject *kwnames)
 {
-    double delay = 0;
+    double delay_s;
     FlArgs call = {.args = args, .nargs = nargs};
     if ((FL_UNLIKELY(nargs < 2) || kwnames != NULL)
         && fl_args_parse(&later_parameters, args, nargs, kwnames, &call) < 0)
     {
         return NULL;
     }
-    /* asyncio's texts, which differ between call_later and call_at. */
-    if (FL_UNLIKELY(call.args[0] == Py_None)) {
-        PyErr_SetString(PyExc_TypeError, "delay must not be None");
-        return NULL;
-    }
-    /* Replaced methods see the same calls as in asyncio. */
-    if (!is_plain_delay(call.args[0], &delay)
-        || fl_overrides(loop, FL_OVERRIDES_TIME)
+    if (fl_overrides(loop, FL_OVERRIDES_TIME)
         || fl_overrides(loop, FL_OVERRIDES_CALL_AT))
     {
         return call_later_in_python(loop, args, nargs, kwnames);
     }
-    if (check_timer(loop, &call) < 0) {
+    if (parse_seconds(call.args[0], &delay_s) < 0
+        || check_timer(loop, &call) < 0) {
         return NULL;
     }
-    FlWhen when = {0};
     double now_s = fl_clock_s();
     if (!fl_loop_needs_lock(loop)) {
         /* So that call_later(0) may run without a poll: may_skip_poll compares
            deadlines with it. */
         loop->now_s = now_s;
     }
-    when.seconds = now_s + delay;
-    return schedule(loop, when, &call);
+    return schedule(loop, now_s + delay_s, &call);
 }
 
 const char fl_loop_call_at_doc[] =
     "call_at($self, when, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) when loop.time() reaches `when` seconds.\n\n"
-    "Returns an asyncio.TimerHandle.  Raises TypeError when `when` is None\n"
-    "or not a number, RuntimeError when the loop is closed.  Implements\n"
-    "asyncio's loop.call_at().";
+    "Returns an asyncio.TimerHandle.  Raises TypeError when `when` is not a\n"
+    "number, ValueError when it is NaN, RuntimeError when the loop is\n"
+    "closed.  Implements asyncio's loop.call_at().";
 
 PyObject *
 fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -428,21 +405,11 @@ fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    if (FL_UNLIKELY(call.args[0] == Py_None)) {
-        PyErr_SetString(PyExc_TypeError, "when cannot be None");
-        return NULL;
-    }
-    FlWhen when;
-    /* Before the argument, as asyncio does it.  check_timer looks again: to
-       parse the argument may run code that closes the loop. */
-    if (fl_loop_check_open(loop) < 0) {
-        return NULL;
-    }
-    if (fl_timer_parse_when(call.args[0], &when) < 0) {
-        name_argument(call.args[0]);
-        return NULL;
-    }
-    return check_timer(loop, &call) < 0 ? NULL : schedule(loop, when, &call);
+    double when_s;
+    return check_timer(loop, &call) < 0
+                   || parse_seconds(call.args[0], &when_s) < 0
+               ? NULL
+               : schedule(loop, when_s, &call);
 }
 
 const char fl_loop_time_doc[] =

@@ -158,10 +158,6 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 /* 3.12: asyncio's datagram transports inherit asyncio.DatagramTransport. */
 #define FL_HAVE_DATAGRAM_BASE (PY_VERSION_HEX >= 0x030C0000)
 
-/* 3.13: sleep(nan), and a run that reaches a timer whose time is NaN, raise
-   ValueError.  Before, such a timer is due at once. */
-#define FL_NAN_RAISES (PY_VERSION_HEX >= 0x030D0000)
-
 /* 3.14: the TypeError of a stream's write() names the accepted types. */
 #if PY_VERSION_HEX < 0x030E0000
 #define FL_WRITABLE_TYPES "bytes-like"

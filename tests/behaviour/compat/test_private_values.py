@@ -158,7 +158,7 @@ def test_private_attributes_show_a_handles_call(loop, iterate, way):
 def test_private_attributes_show_a_timers_moment(loop, run):
     when = loop.time()
     handle = loop.call_at(when, nothing)
-    assert handle._when is when
+    assert handle._when == when
     assert handle._scheduled is True
     assert handle._repr_info()[1] == f"when={when}"
     run(asyncio.sleep(0.001))

@@ -1,5 +1,6 @@
 """call_later and call_at: when timers fire, in what order."""
 
+import contextlib
 import datetime
 import decimal
 import fractions
@@ -48,92 +49,43 @@ def test_far_timers_let_near_ones_run(loop, iterate, delay):
     handle.cancel()
 
 
-class OnlyFloat:
-    """A number to float(), which no sum takes."""
-
-    def __float__(self):
-        return 1.0
-
-
-class OnlyIndex:
-    """A number to operator.index(), which no sum takes."""
-
-    def __index__(self):
-        return 1
-
-
-BAD = [
-    "1",
-    b"1",
-    [],
-    {},
-    object(),
-    decimal.Decimal(1),
-    datetime.timedelta(seconds=1),
-    OnlyFloat(),
-    OnlyIndex(),
-]
-
-
-@pytest.mark.parametrize("bad", BAD, ids=lambda bad: type(bad).__name__)
-def test_other_types_are_refused(loop, loop_kind, bad):
-    """asyncio has the text of the sum alone, and looks at no moment."""
-    text = "unsupported operand type"
-    if loop_kind == "fastloop":
-        kind = rf"not (\w+\.)?{type(bad).__name__}"
-        text = f"must be a number of seconds, {kind}: {text}"
-        with pytest.raises(TypeError, match=f"^when {text}"):
-            loop.call_at(bad, nothing)
-        text = f"^delay {text}"
-    text = rf"{text}.* \+: "
-    with pytest.raises(TypeError, match=text) as found:
-        loop.call_later(bad, nothing)
-    if loop_kind == "fastloop":
-        assert type(found.value.__cause__) is TypeError
-
-
-NAN = [math.nan, -math.nan, type("Float", (float,), {})("nan")]
-refuses_nan = sys.version_info >= (3, 13)
-
-
-@pytest.mark.parametrize("nan", NAN)
-@pytest.mark.parametrize("way", ["call_later", "call_at"])
-def test_nan_is_refused_where_the_run_would_fail(loop_factory, way, nan):
-    """At once by fastloop; asyncio's loop does not run any more."""
-    loop = loop_factory()
-    seen = []
-
-    def run():
-        getattr(loop, way)(nan, lambda: (seen.append(1), loop.stop()))
-        loop.run_forever()
-
-    if refuses_nan:
-        with pytest.raises(ValueError, match="NaN"):
-            run()
-    else:
-        run()
-    assert seen == ([] if refuses_nan else [1])
-    loop.close()
-
-
-NUMBERS = {
-    "int": 5,
-    "float": 2.5,
-    "fraction": fractions.Fraction(7, 2),
-    "bool": True,
-    "huge": 10**400,
-    "huge fraction": fractions.Fraction(10**400, 3),
-    "below all": -(10**400),
+BAD = {
+    **dict.fromkeys(["1", b"1", (), None, datetime.timedelta(1)], TypeError),
+    10**400: OverflowError,
 }
 
 
-@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
-def test_when_returns_the_object_passed_to_call_at(loop, number):
+@pytest.mark.parametrize(("bad", "error"), BAD.items(), ids=map(type, BAD))
+def test_other_types_are_refused(loop, loop_kind, bad, error):
+    """asyncio looks at a moment when it runs."""
+    with pytest.raises(error):
+        loop.call_later(bad, nothing)
+    if loop_kind == "fastloop":
+        with pytest.raises(error):
+            loop.call_at(bad, nothing)
+
+
+@pytest.mark.parametrize("nan", [math.nan, type("F", (float,), {})("nan")])
+@pytest.mark.parametrize("way", ["call_later", "call_at"])
+def test_nan_is_refused(loop_factory, loop_kind, way, nan):
+    """At once by fastloop; from 3.13 on asyncio's loop does not run then."""
+    if loop_kind == "asyncio" and sys.version_info < (3, 13):
+        pytest.skip("asyncio takes it for now")
+    loop = loop_factory()
+    with contextlib.closing(loop), pytest.raises(ValueError, match="NaN"):
+        getattr(loop, way)(nan, loop.stop)
+        loop.run_forever()
+
+
+NUMBERS = [5, 2.5, True, fractions.Fraction(7, 2), decimal.Decimal("0.5")]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=map(type, NUMBERS))
+def test_when_returns_the_time_passed_to_call_at(loop, number):
     timer = loop.call_at(number, nothing)
-    assert timer.when() is timer._when is number
-    assert f"when={number} " in repr(timer)
+    assert timer.when() == timer._when == number
     timer.cancel()
-    assert timer.when() is number
+    assert timer.when() == number
 
 
 @pytest.mark.parametrize(
