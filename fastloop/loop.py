@@ -66,6 +66,11 @@ _PATHS = (
 )
 
 
+def _run_unless_cancelled(handle: Any) -> None:
+    if not handle._cancelled:
+        handle._run()
+
+
 #: How many slow callbacks of a loop are stored, for ``fastloop top``.
 _RECENT_SLOW = 16
 
@@ -297,18 +302,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     # -- scheduling -----------------------------------------------------------
 
-    def _call_soon(
-        self,
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        context: Context | None,
-    ) -> events.Handle:
-        handle = events.Handle(callback, args, self, context)
-        trace: Any = handle._source_traceback  # type: ignore[attr-defined]
-        if trace:
-            del trace[-1]
-        self._add_callback(handle)
-        return handle
+    def _add_callback(self, handle: events.Handle) -> None:
+        """Queue a handle: asyncio's signal handlers have some of its own."""
+        self.call_soon(_run_unless_cancelled, handle)
 
     def _call_later(
         self,

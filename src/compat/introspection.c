@@ -43,7 +43,6 @@ handle_of(FlLoop *loop, uint64_t position, FlHandle *new_handle)
         }
         return Py_NewRef((PyObject *)entry->of.handle);
     case FL_READY_HANDLE:
-    case FL_READY_OTHER:
         return Py_NewRef(entry->callback);
     case FL_READY_OP:
         /* Not tied to the entry: a filled handle for display only. */

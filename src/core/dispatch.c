@@ -103,21 +103,17 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
         return 0; /* cancelled */
     }
     note_current(loop, self, callback);
-    int code;
-    if (FL_LIKELY(PyContext_CheckExact(context) && PyTuple_CheckExact(args))) {
-        code = fl_call_done(call_in_context(callback, args, context));
-        if (FL_UNLIKELY(code < 0)) {
-            code = fl_loop_report_callback(loop, (PyObject *)self);
-        }
+    if (FL_UNLIKELY(!PyTuple_CheckExact(args))) {
+        Py_SETREF(args, PySequence_Tuple(args)); /* set by the application */
     }
-    else {
-        /* The application may have set anything.  Then asyncio's own _run()
-           makes the call, and reports what it raises. */
-        code = fl_call_method(loop->state->asyncio_handle,
-                              loop->state->names._run, (PyObject *)self);
+    int code = args == NULL
+                   ? -1
+                   : fl_call_done(call_in_context(callback, args, context));
+    if (FL_UNLIKELY(code < 0)) {
+        code = fl_loop_report_callback(loop, (PyObject *)self);
     }
     Py_DECREF(callback);
-    Py_DECREF(args);
+    Py_XDECREF(args);
     Py_DECREF(context);
     return code;
 }
@@ -206,18 +202,6 @@ run_call(FlLoop *loop, FlReady *entry)
     return 0;
 }
 
-/* A handle of another class, which _add_callback queued.  As in asyncio,
-   _cancelled is an attribute and _run() a method: what either raises ends the
-   run. */
-static int
-run_other(FlLoop *loop, PyObject *handle)
-{
-    int cancelled = fl_attr_truth(handle, loop->state->names._cancelled);
-    return cancelled != 0
-               ? (cancelled < 0 ? -1 : 0)
-               : fl_call_method(handle, loop->state->names._run, NULL);
-}
-
 /* Run an operation of the loop itself.  It has no handle, and reports its own
    errors. */
 static int
@@ -278,9 +262,6 @@ run_entry(FlLoop *loop, FlReady *entry)
         return run_event(loop, entry->of.reg);
     case FL_READY_OP:
         return run_op(loop, entry);
-    case FL_READY_OTHER:
-        code = run_other(loop, entry->callback);
-        break;
     default:
         return 0;
     }
@@ -312,9 +293,9 @@ subject_of(FlLoop *loop, const FlReady *entry)
     return subject;
 }
 
-/* The time by which callbacks are timed.  Outside of debug mode the coarse
-   clock serves, except for a limit of only a few of its ticks: it may be a
-   tick late. */
+/* Clock for timing callbacks: the coarse one, unless debug mode is on or
+   slow_callback_duration is under four ticks, where its error of one tick
+   would matter. */
 static int64_t
 timing_ns(const FlLoop *loop)
 {
@@ -441,21 +422,10 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
 }
 
 int
-fl_loop_queue_handle(FlLoop *loop, PyObject *handle)
+fl_loop_queue_handle(FlLoop *loop, FlHandle *handle)
 {
-    /* Our types cannot be subclassed: their fields say all that runs.  Any
-       other class may have a _run() of its own. */
-    bool ours = Py_TYPE(handle) == loop->state->handle_type
-                || Py_TYPE(handle) == loop->state->timer_type;
-    FlReady entry = {.kind = ours ? FL_READY_HANDLE : FL_READY_OTHER,
-                     .callback = handle};
-    /* A handle that only points at its entry, of this loop or another. */
-    if (Py_TYPE(handle) == loop->state->handle_type
-        && fl_handle_fill((FlHandle *)handle) < 0)
-    {
-        return -1;
-    }
-    Py_INCREF(handle);
+    FlReady entry = {.kind = FL_READY_HANDLE,
+                     .callback = Py_NewRef((PyObject *)handle)};
     int code = fl_loop_choose_queue(loop);
     if (code > 0) {
         return fl_thread_queue_push_anythread(loop, &entry);

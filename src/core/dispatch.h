@@ -51,8 +51,8 @@ fl_loop_choose_queue(FlLoop *loop)
 int fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                      PyObject *argument, PyObject *context);
 
-/* Queue any asyncio.Handle; takes its own reference. */
-int fl_loop_queue_handle(FlLoop *loop, PyObject *handle);
+/* Queue a filled handle; takes its own reference.  0 or -1. */
+int fl_loop_queue_handle(FlLoop *loop, FlHandle *handle);
 
 /* Run a filled handle as asyncio does: skip it if it is cancelled, and report
    an exception of its callback.  0, or -1 with an exception that ends the

@@ -191,14 +191,6 @@ fl_handle_dealloc(FlHandle *self)
 }
 
 static inline void
-clear_timer_slots(FlTimerHandle *self)
-{
-    clear_slots((FlHandle *)self);
-    Py_CLEAR(self->scheduled);
-    Py_CLEAR(self->when);
-}
-
-static inline void
 timer_release(FlTimerHandle *self)
 {
     release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
@@ -218,13 +210,13 @@ fl_timer_dealloc(FlTimerHandle *self)
              "the queue owns a reference");
     if (!FL_HAVE_GIL || FL_UNLIKELY(state->nested_timers >= MOST_NESTED)) {
         Py_TRASHCAN_BEGIN(self, fl_timer_dealloc)
-        clear_timer_slots(self);
+        clear_slots((FlHandle *)self);
         timer_release(self);
         Py_TRASHCAN_END
     }
     else {
         state->nested_timers++;
-        clear_timer_slots(self);
+        clear_slots((FlHandle *)self);
         state->nested_timers--;
         timer_release(self);
     }
@@ -246,10 +238,9 @@ fl_handle_pool_free(FlHandlePool *pool)
 
 /* --- GC slots ------------------------------------------------------------ */
 
-/* The application may set any of asyncio's slots.  An unfilled handle's call
-   is the loop's to visit (fl_ready_traverse). */
-static int
-visit_slots(FlHandle *self, visitproc visit, void *arg)
+/* An unfilled handle's call is the loop's to visit (fl_ready_traverse). */
+int
+fl_handle_traverse(FlHandle *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->args);
@@ -257,23 +248,8 @@ visit_slots(FlHandle *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->loop);
     Py_VISIT(self->repr);
-    Py_VISIT(self->cancelled);
     Py_VISIT(self->source_traceback);
     return 0;
-}
-
-int
-fl_handle_traverse(FlHandle *self, visitproc visit, void *arg)
-{
-    return visit_slots(self, visit, arg);
-}
-
-int
-fl_timer_traverse(FlTimerHandle *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->when);
-    Py_VISIT(self->scheduled);
-    return visit_slots((FlHandle *)self, visit, arg);
 }
 
 /* `loop` is not cleared: a handle needs its loop to be used and to be freed.
@@ -282,16 +258,7 @@ int
 fl_handle_clear(FlHandle *self)
 {
     clear_slots(self);
-    Py_CLEAR(self->cancelled); /* any object, if set by asyncio's own slot */
     return 0;
-}
-
-int
-fl_timer_clear(FlTimerHandle *self)
-{
-    Py_CLEAR(self->when);
-    Py_CLEAR(self->scheduled);
-    return fl_handle_clear((FlHandle *)self);
 }
 
 /* --- moving the call into the handle ------------------------------------- */

@@ -31,8 +31,7 @@
     PyObject_HEAD                                      \
     PyObject *args;                                    \
     PyObject *callback;                                \
-    /* True or False, unless set by asyncio's slot. */ \
-    PyObject *FL_ATOMIC cancelled;                     \
+    PyObject *FL_ATOMIC cancelled; /* True or False */ \
     PyObject *context;                                 \
     PyObject *loop;                                    \
     PyObject *repr;                                    \
@@ -88,13 +87,11 @@ fl_handle_is_cancelled(const FlHandle *self)
     return self->cancelled == Py_True;
 }
 
-/* The types' tp_dealloc, tp_traverse and tp_clear. */
+/* tp_dealloc of each type, tp_traverse and tp_clear of both. */
 void fl_handle_dealloc(FlHandle *self);
 void fl_timer_dealloc(FlTimerHandle *self);
 int fl_handle_traverse(FlHandle *self, visitproc visit, void *arg);
-int fl_timer_traverse(FlTimerHandle *self, visitproc visit, void *arg);
 int fl_handle_clear(FlHandle *self);
-int fl_timer_clear(FlTimerHandle *self);
 
 /* Free the handles that wait for reuse. */
 void fl_handle_pool_free(FlHandlePool *pool);

@@ -57,19 +57,6 @@ get_cancelled(FlHandle *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(fl_handle_is_cancelled(self));
 }
 
-/* The value's truth is stored: the loop compares with True.  The handle is
-   filled, so that its entry owns it and sees the value although the
-   application has dropped the handle. */
-static int
-set_cancelled(FlHandle *self, PyObject *value, void *closure)
-{
-    int cancelled = value == NULL ? 0 : PyObject_IsTrue(value);
-    PyObject *truth = cancelled ? Py_True : Py_False;
-    return cancelled < 0
-               ? -1
-               : set_slot(self, value == NULL ? NULL : truth, closure);
-}
-
 static PyObject *
 get_when(FlTimerHandle *self, void *Py_UNUSED(closure))
 {
@@ -87,17 +74,19 @@ get_scheduled(FlTimerHandle *self, void *Py_UNUSED(closure))
         "_" #name, (getter)get_slot, (setter)set_slot, NULL, \
             (void *)offsetof(FlHandle, name)                 \
     }
-/* The attributes that both types have.  _loop, _when and _scheduled are
-   read-only, unlike asyncio's slots: the handle's memory and its place belong
-   to this loop. */
-#define HANDLE_SLOTS                                                      \
-    SLOT(callback), SLOT(args), SLOT(context), SLOT(source_traceback),    \
-        SLOT(repr),                                                       \
-        {"_loop", fl_field_attribute, NULL, NULL,                         \
-         (void *)offsetof(FlHandle, loop)},                               \
-    {                                                                     \
-        "_cancelled", (getter)get_cancelled, (setter)set_cancelled, NULL, \
-            (void *)offsetof(FlHandle, cancelled)                         \
+/* An unfilled handle has this slot too. */
+#define READ_ONLY(name)                            \
+    {                                              \
+        "_" #name, fl_field_attribute, NULL, NULL, \
+            (void *)offsetof(FlHandle, name)       \
+    }
+/* The attributes that both types have.  Tracers wrap a handle's call; the rest
+   is read-only, unlike asyncio's slots. */
+#define HANDLE_SLOTS                                                        \
+    SLOT(callback), SLOT(args), SLOT(context), READ_ONLY(source_traceback), \
+        READ_ONLY(repr), READ_ONLY(loop),                                   \
+    {                                                                       \
+        "_cancelled", (getter)get_cancelled, NULL, NULL, NULL               \
     }
 
 static PyGetSetDef handle_getset[] = {
@@ -247,8 +236,8 @@ static PyType_Slot handle_slots[] = {
 static PyType_Slot timer_slots[] = {
     {Py_tp_doc, (void *)timer_doc},
     {Py_tp_dealloc, fl_timer_dealloc},
-    {Py_tp_traverse, fl_timer_traverse},
-    {Py_tp_clear, fl_timer_clear},
+    {Py_tp_traverse, fl_handle_traverse},
+    {Py_tp_clear, fl_handle_clear},
     {Py_tp_methods, timer_methods},
     {Py_tp_getset, timer_getset},
     {0, NULL},

@@ -39,7 +39,6 @@ typedef enum {
                         _write_to_self() */
     FL_READY_CALL,   /* callback(*args) in context */
     FL_READY_HANDLE, /* callback is our Handle: run the handle's fields */
-    FL_READY_OTHER,  /* callback is any asyncio.Handle: call its _run() */
     FL_READY_EVENT,  /* events of the registration of.reg; owns nothing */
     FL_READY_OP,     /* of.op(loop, callback, args[0]); context may be NULL */
 } FlReadyKind;

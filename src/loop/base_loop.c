@@ -504,7 +504,6 @@ static PyMethodDef loop_methods[] = {
     FAST_KW("call_later", fl_loop_call_later),
     FAST_KW("call_at", fl_loop_call_at),
     PLAIN("time", fl_loop_time, METH_NOARGS),
-    FAST_KW("_add_callback", fl_loop_add_callback),
     PLAIN("_iterate_until_stopped", fl_loop_iterate_until_stopped,
           METH_NOARGS),
     PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),

@@ -43,14 +43,6 @@ static const FlParameters later_parameters =
 static const FlParameters at_parameters =
     PARAMETERS("call_at", {"when", "callback"});
 
-/* Whether the context is not exactly a contextvars.Context.  Only a filled
-   handle can run a callback in one: by the context's run() method. */
-static inline bool
-is_custom_context(PyObject *context)
-{
-    return context != NULL && !PyContext_CheckExact(context);
-}
-
 /* --- call_soon ----------------------------------------------------------- */
 
 /* Fill a reserved entry.  args[0] is the callback.  Steals context. */
@@ -90,8 +82,7 @@ is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
     return kwnames != NULL && FL_LIKELY(kwnames == loop->state->c_kwnames)
-           && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS)
-           && FL_LIKELY(!is_custom_context(args[nargs]));
+           && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS);
 }
 
 /* Queue a filled handle.  Steals context. */
@@ -108,7 +99,7 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
-    if (fl_loop_queue_handle(loop, (PyObject *)handle) < 0) {
+    if (fl_loop_queue_handle(loop, handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
@@ -185,7 +176,6 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         args = parsed.args;
         nargs = parsed.nargs;
         context = parsed.context;
-        filled |= is_custom_context(context);
     }
     if (FL_UNLIKELY(loop->debug)
         && fl_debug_check(loop, args[0], "call_soon", true) < 0)
@@ -238,8 +228,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     if (owned == NULL) {
         return NULL;
     }
-    bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug)
-                  || is_custom_context(call.context);
+    bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
     PyObject *handle = filled ? push_filled(loop, call.args, call.nargs, owned)
                               : push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL && FL_HAVE_GIL) {
@@ -248,25 +237,6 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         fl_fd_table_wake_anythread(loop->table);
     }
     return handle;
-}
-
-const char fl_loop_add_callback_doc[] =
-    "_add_callback($self, handle)\n--\n\n"
-    "Queue an asyncio.Handle unless it was cancelled.  asyncio's private\n"
-    "name.";
-
-PyObject *
-fl_loop_add_callback(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-                     PyObject *kwnames)
-{
-    PyObject *handle =
-        fl_args_parse_one("_add_callback", "handle", args, nargs, kwnames);
-    /* The attribute, as in asyncio: the handle may be of any class. */
-    int cancelled = handle == NULL || fl_loop_check_open(loop) < 0
-                        ? -1
-                        : fl_attr_truth(handle, loop->state->names._cancelled);
-    return fl_call_none(cancelled == 0 ? fl_loop_queue_handle(loop, handle)
-                                       : -(cancelled < 0));
 }
 
 /* --- timers -------------------------------------------------------------- */
@@ -302,7 +272,7 @@ schedule(FlLoop *loop, double when_s, const FlArgs *call)
     return (PyObject *)timer;
 }
 
-/* A number of seconds, of any type that float() takes.  0, or -1 with
+/* A number of seconds, of any type with a float's value.  0, or -1 with
    TypeError, OverflowError or, for NaN, ValueError. */
 static inline int
 parse_seconds(PyObject *value, double *seconds)

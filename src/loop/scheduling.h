@@ -1,4 +1,4 @@
-/* call_soon, call_soon_threadsafe, call_later, call_at, time, _add_callback.
+/* call_soon, call_soon_threadsafe, call_later, call_at, time.
 
    Each function implements the method of its name; the docstring beside it
    states arguments, result and errors.
@@ -16,6 +16,5 @@ FL_FAST_KW(fl_loop_call_soon_threadsafe);
 FL_FAST_KW(fl_loop_call_later);
 FL_FAST_KW(fl_loop_call_at);
 FL_NOARGS(fl_loop_time);
-FL_FAST_KW(fl_loop_add_callback);
 
 #endif

@@ -35,7 +35,6 @@ struct FlNativeProtocol;
     X(Future)                   \
     X(Task)                     \
     X(_attach)                  \
-    X(_cancelled)               \
     X(_check_callback)          \
     X(_check_python_transports) \
     X(_check_thread)            \

@@ -432,7 +432,10 @@ def outcome(
     reports: list[str] = []
     loop.set_exception_handler(
         lambda loop, context: reports.append(
-            type(context.get("exception")).__name__
+            # asyncio calls the run() of any context.
+            type(context.get("exception")).__name__.replace(
+                "Attribute", "Type"
+            )
         )
     )
     case = Case(loop)

@@ -7,7 +7,6 @@ subclass, or a patch, may have replaced.
 
 import asyncio
 import contextlib
-import contextvars
 import signal
 import socket
 import sys
@@ -163,19 +162,3 @@ def test_methods_of_a_subclass_are_called(loop_class):
         loop.call_soon(loop.stop)
         loop.run_forever()
         assert seen[4:] == ["run_forever", "_run_once"]
-
-
-def test_the_private_call_soon_schedules_a_handle(loop):
-    variable = contextvars.ContextVar("variable", default="outside")
-    context = contextvars.copy_context()
-    context.run(variable.set, "inside")
-    seen = []
-    handles = [
-        loop._call_soon(lambda *a: seen.append((a, variable.get())), (1,), c)
-        for c in (context, None)
-    ]
-    assert all(isinstance(h, asyncio.Handle) for h in handles)
-    loop._call_soon(seen.append, (2,), None).cancel()
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert seen == [((1,), "inside"), ((1,), "outside")]
