@@ -104,7 +104,7 @@ THREADED = sorted(
     # They start processes, whose threads are others' to look at.
     and path.parent.name not in ("cli", "package")
 )
-#: Calls by several threads, drawn by chance.
+#: Calls by several threads, at random.
 THREADS = "tests/fuzz/threaded.py"
 #: ThreadSanitizer takes a thread of a forked child for the parent's thread of
 #: that number, and ends the child ("dup thread with used id").

@@ -6,9 +6,9 @@
    A Handle starts empty.  While its callback waits in the ready queue, the
    queue's entry owns callback, arguments and context, and the handle only
    points at the entry.  The handle is filled when the entry is popped or when
-   code reads the handle's attributes.  In debug mode, without a GIL, and where
-   the context is of another class, it is filled from the start.  Callers drop
-   most handles at once, so most are never filled.
+   code reads the handle's attributes.  In debug mode and without a GIL it is
+   filled from the start.  Callers drop most handles at once, so most are never
+   filled.
 
    Ownership: a handle owns its loop.  The loop owns the entry of an unfilled
    Handle, not the Handle; it does own each scheduled TimerHandle.  That

@@ -153,7 +153,7 @@ def changed(seed: int) -> Program:
 
 
 def mixed(seed: int) -> Program:
-    """Return one by chance, or, of two, one of the corpus with changes."""
+    """Return one at random, or, of two, one of the corpus with changes."""
     half = seed % 2 and kept()
     return changed(seed) if half else prog_gen.draw(seed)
 

@@ -1,4 +1,4 @@
-"""Programs by chance: what a seed says, a program does.
+"""Programs generated at random: what a seed says, a program does.
 
 Each program has some of the operations only, drawn first, and those often:
 what needs three of a kind in one callback is not drowned by the rest.  An

@@ -1,4 +1,4 @@
-"""Programs without links, by chance: callbacks, futures and tasks."""
+"""Random programs without links: callbacks, futures and tasks."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ class in place of ssl.SSLObject.  Whatever happens, what one end has got is
 the beginning of what the other wrote, no plain byte is sent, and protocols
 are called in asyncio's order.
 
-unit/test_tls_programs.py runs the corpus and inputs made by chance.
+unit/test_tls_programs.py runs the corpus and inputs made at random.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Public calls of one loop's objects, by several threads, without a GIL.
 
-`python tests/fuzz/threaded.py --seconds 120` makes cases by chance.  In each,
+`python tests/fuzz/threaded.py --seconds 120` makes cases at random.  In each,
 the loop's thread opens transports and runs iterations, while other threads
 call methods and read attributes of the same objects.  They do so only during a
 run: between two runs only one thread at a time may use a loop's transports.

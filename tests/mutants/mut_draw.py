@@ -135,7 +135,7 @@ def mutants(file: str, text: str) -> list[list[Mutant]]:
 
 
 def draw(sources: dict[str, str], seed: int) -> Iterator[Mutant]:
-    """Yield mutants: a line by chance, then a change of it."""
+    """Yield mutants: a line at random, then a change of it."""
     chance = random.Random(seed)
     lines: list[list[Mutant]] = []
     for file, text in sorted(sources.items()):

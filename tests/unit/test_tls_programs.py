@@ -2,7 +2,7 @@
 
 Protocols, transports below and classes in place of ssl.SSLObject write, bring
 records or end in the midst of any call: fuzz/fuzz_tls.py has what they do and
-what may not happen.  Here are the inputs of its corpus, and inputs by chance.
+what may not happen.  Here are the inputs of its corpus, and random inputs.
 """
 
 from __future__ import annotations
