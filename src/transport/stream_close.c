@@ -327,24 +327,17 @@ fl_stream_call_connection_lost(FlStream *self)
 {
     /* Owned, because the call clears self->loop. */
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
-    /* Only the loop's thread calls the protocol, and it may be polling. */
-    bool elsewhere = fl_fd_table_iterates_elsewhere(loop->table);
     bool ends;
     Py_BEGIN_CRITICAL_SECTION(self);
     /* If another thread's write has failed meanwhile, or has left bytes, then
        that ends the stream, or the next writable event does. */
     ends = self->phase == FL_STREAM_CLOSING
            && fl_write_queue_is_empty(&self->out.queue);
-    if (ends && elsewhere) {
-        fl_stream_queue_connection_lost(self, NULL);
-    }
-    else if (ends) {
+    if (ends) {
         fl_stream_set_phase(self, FL_STREAM_LOST);
     }
     Py_END_CRITICAL_SECTION();
-    int code = ends && !elsewhere
-                   ? run_connection_lost(loop, (PyObject *)self, Py_None)
-                   : 0;
+    int code = ends ? run_connection_lost(loop, (PyObject *)self, Py_None) : 0;
     Py_DECREF(loop);
     return code;
 }

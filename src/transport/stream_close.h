@@ -43,8 +43,7 @@ void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
 
 /* Enter LOST and call connection_lost(None) at once.  For the event that sent
    the last bytes of a closing stream: asyncio does not wait for another
-   iteration there either.  In another thread than the loop's it is queued.
-   0, or -1 with an exception that ends the run. */
+   iteration there either.  0, or -1 with an exception that ends the run. */
 int fl_stream_call_connection_lost(FlStream *self);
 
 /* Fatal errors.  An exception is reported to the loop's exception handler,

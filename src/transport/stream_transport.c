@@ -64,9 +64,7 @@ stream_close(FlTransport *transport)
        if the kernel had taken them all. */
     fl_stream_flush_if_corked(self);
     if (fl_write_queue_is_empty(&self->out.queue)) {
-        /* Does nothing if the flush or another thread's write has failed.  Not
-           fl_stream_force_close: its critical section would release this one
-           on 3.13, and another thread could write in between. */
+        /* Does nothing if the flush or another thread's write has failed. */
         fl_stream_queue_connection_lost(self, NULL);
     }
     else if (!fl_stream_is_closing(self)) {
