@@ -2,6 +2,7 @@
 #include "base/forks.h"
 #include "compat/introspection.h"
 #include "compat/private_attributes.h"
+#include "core/cork.h"
 #include "core/handle_type.h"
 #include "core/loop.h"
 #include "core/sender.h"

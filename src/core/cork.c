@@ -9,8 +9,9 @@
 #include "base/codes.h"
 #include "base/list.h"
 #include "core/loop.h"
-#include "core/metrics.h"
+#include "core/meter.h"
 #include "core/registration.h"
+#include "core/turn.h"
 #include "py/errors.h"
 #include "py/gil.h"
 

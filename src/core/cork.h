@@ -1,40 +1,19 @@
-/* Corked bytes: the write queues that wait for the end of a callback or of the
-   iteration.  Those of stream sockets alone are corked.
+/* Corking: sending what callbacks have written, in order and in time.
 
-   `turn` says who may touch them: the list `streams`, the queues of the
-   streams in it, and ahead_bytes.  It has a number, one more for each flush,
-   and a state:
-
-     EMPTY    nothing is corked: whoever has the GIL corks the first write
-     HELD     whoever has the GIL, also while a flush goes on
-     OFFERED  whoever takes them first: the callback may go on for long
-     TAKEN    fl_cork_send_ahead, in a thread that needs no GIL
-
-   The loop takes them before it touches them (fl_cork_take), and offers them
-   after each corked write (fl_cork_add).  fl_cork_send_ahead takes what is
-   offered, sends it, and notes in each queue how much.  It frees nothing and
-   changes no reference count: the loop's own flush does the rest.
+   turn.h has what is corked and who may touch it; sender.h has how a write is
+   added.  transport/stream_send.c says which writes are corked.
 
    Threads: those with the loop's GIL, except for fl_cork_send_ahead. */
 #ifndef FL_CORE_CORK_H
 #define FL_CORE_CORK_H
 
-#include "base/list.h"
-#include "core/write_queue.h"
+#include "core/loop.h"
+#include "core/turn.h"
 #include "py/compat.h"
 
-#include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/types.h>
-
-struct FlLoop;
-
-#define FL_CORK_EMPTY   ((uint64_t)0)
-#define FL_CORK_HELD    ((uint64_t)1)
-#define FL_CORK_OFFERED ((uint64_t)2)
-#define FL_CORK_TAKEN   ((uint64_t)3)
-#define FL_CORK_STATE   ((uint64_t)3) /* the bits of the state */
-#define FL_CORK_NUMBER  ((uint64_t)4) /* one in the number */
 
 /* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
    process that shares the socket can clear O_NONBLOCK. */
@@ -48,112 +27,73 @@ struct FlLoop;
    below IOV_MAX. */
 #define FL_SEND_PIECES 64
 
-/* What a stream has written and not sent; a member of the stream. */
-typedef struct {
-    FlList link;        /* in FlCork.streams while corked */
-    FlWriteQueue queue; /* corked, or refused by the kernel */
-    int fd;             /* of a socket: its own, until it is lost */
-    uint8_t send_errno; /* of a failed send of the corked queue; or 0 */
-} FlOutbox;
-
-static inline void
-fl_outbox_init(FlOutbox *out)
-{
-    fl_list_init(&out->link);
-    fl_write_queue_init(&out->queue);
-    out->fd = -1;
-}
-
-typedef struct {
-    FlList streams; /* FlOutbox.link: those whose queues are corked, in the
-                       order of their first corked writes */
-    /* The run's thread, if the run corks writes; else NULL. */
-    PyThreadState *thread;
-    /* The same while the running callback corks.  A write of another thread is
-       not corked: the loop may be asleep, or wait for that thread. */
-    PyThreadState *writer;
-    _Atomic uint64_t turn;
-    /* The number of a turn whose bytes have waited for too long: the loop
-       sends them when the running callback returns, or at its next write. */
-    _Atomic uint64_t overdue_turn;
-    atomic_bool wanted; /* the loop waits for what is TAKEN */
-    bool watched;       /* watch_link is in the sender's list */
-    size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
-    FlList watch_link;
-    /* For sender.c alone: the turn at its last look, and the number of the
-       last turn whose bytes it has all sent. */
-    uint64_t seen_turn;
-    uint64_t sent_turn;
-} FlCork;
-
-static inline void
-fl_cork_init(FlCork *cork)
-{
-    fl_list_init(&cork->streams);
-    atomic_init(&cork->turn, FL_CORK_NUMBER); /* not the overdue one */
-}
-
-static inline bool
-fl_cork_is_overdue(const FlCork *cork)
-{
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    return (turn & ~FL_CORK_STATE)
-           == atomic_load_explicit(&cork->overdue_turn, memory_order_relaxed);
-}
-
 /* One send to a socket.  The number of bytes, or -1 with errno set. */
 ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
 
 /* Send what loop->cork.streams has.  A stream whose send fails, or leaves
    bytes, gets FL_UNSENT (registration.h).  Preserves a raised exception, and
-   may run Python, which reports a failed send.  Call fl_loop_flush_corked
-   (loop.h), which looks first whether there is anything. */
-void fl_loop_flush_corked_now(struct FlLoop *loop);
+   may run Python, which reports a failed send.  Call fl_loop_flush_corked,
+   which looks first whether there is anything. */
+void fl_loop_flush_corked_now(FlLoop *loop);
 
 /* The same at the end of a batch.  It may release the GIL while it sends. */
-void fl_loop_flush_corked_batch(struct FlLoop *loop);
+void fl_loop_flush_corked_batch(FlLoop *loop);
 
 /* Wait for what is TAKEN; for fl_cork_take alone. */
-void fl_cork_take_back(struct FlLoop *loop);
+void fl_cork_take_back(FlLoop *loop);
 
 /* Send what is OFFERED.  Any thread, while the loop cannot be freed.  Returns
    whether it sent all.  It stops early where the loop waits for what is
    TAKEN. */
-bool fl_cork_send_ahead(struct FlLoop *loop);
+bool fl_cork_send_ahead(FlLoop *loop);
 
-/* Take what is corked: what is OFFERED becomes HELD; EMPTY and HELD stay as
-   they are.  Returns false if it is TAKEN.  For fl_cork_take (loop.h) and
-   fl_cork_take_back alone. */
-static inline bool
-fl_cork_try_take(FlCork *cork)
+/* Have what is corked to oneself, before it changes. */
+static inline void
+fl_cork_take(FlLoop *loop)
 {
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    uint64_t number = turn & ~FL_CORK_STATE;
-    uint64_t offered = number | FL_CORK_OFFERED;
-    return turn < offered
-           || atomic_compare_exchange_strong(&cork->turn, &offered,
-                                             number | FL_CORK_HELD);
+    if (FL_UNLIKELY(!fl_cork_try_take(&loop->cork))) {
+        fl_cork_take_back(loop);
+    }
 }
 
-/* After a corked write: offer what is corked.  The order is
-   memory_order_release.  For the first write since a flush it is
-   memory_order_seq_cst, and fl_sender_see follows: sender.c, invariant 3. */
+/* Send the bytes that are corked, if there are any. */
 static inline void
-fl_cork_offer(FlCork *cork, memory_order order)
+fl_loop_flush_corked(FlLoop *loop)
 {
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    atomic_store_explicit(&cork->turn,
-                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED, order);
+    if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))) {
+        fl_loop_flush_corked_now(loop);
+    }
 }
 
-/* They are HELD, and none is left: begin the next turn, EMPTY. */
+/* Flush the corked bytes of the loop that this thread runs, if any.  Call this
+   wherever a callback reaches another loop, thread or process: the other side
+   may wait for bytes that are corked here. */
 static inline void
-fl_cork_end_turn(FlCork *cork)
+fl_loop_flush_corked_here(FlState *state)
 {
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    atomic_store_explicit(&cork->turn,
-                          (turn & ~FL_CORK_STATE) + FL_CORK_NUMBER,
-                          memory_order_relaxed);
+    FlLoop *loop = fl_loop_of_thread(state);
+    if (loop != NULL) {
+        fl_loop_flush_corked(loop);
+    }
+}
+
+/* Call this before every send, shutdown or close of a socket.  Corked bytes
+   were written earlier, so they leave first; if the loop does not cork, those
+   of the loop that this thread runs.  A loop that runs inside a callback of
+   another one corks nothing, and the other's bytes were flushed when it began.
+   The next iteration polls: if the peer is in the same process, its event
+   arrives in the same iteration as with asyncio.  A failed flush may run
+   Python: see fl_stream_flush_if_corked. */
+static inline void
+fl_loop_before_io(FlLoop *loop)
+{
+    if (FL_HAVE_GIL && FL_UNLIKELY(loop->cork.writer == NULL)) {
+        fl_loop_flush_corked_here(loop->state);
+    }
+    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
+        fl_loop_flush_corked(loop);
+        loop->polls.skips_left = 0;
+    }
 }
 
 #endif

@@ -23,6 +23,7 @@
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "core/timers.h"
+#include "core/turn.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"

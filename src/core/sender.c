@@ -1,7 +1,7 @@
 /* The sender's thread: see sender.h.
 
    1. It looks at each watched loop once in a period.  If a look finds the
-      corked bytes of the look before it (cork.h, turn), they are overdue, and
+      corked bytes of the look before it (turn.h), they are overdue, and
       the loop sends them when its callback returns, or at its next write.  If
       the look after that finds them still there, the sender sends them.  So a
       header waits for its body, and where callbacks are short the loop's
@@ -23,7 +23,9 @@
 #include "base/clock.h"
 #include "base/forks.h"
 #include "base/list.h"
+#include "core/cork.h"
 #include "core/loop.h"
+#include "core/turn.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -12,32 +12,60 @@
 #ifndef FL_CORE_SENDER_H
 #define FL_CORE_SENDER_H
 
+#include "core/cork.h"
+#include "core/loop.h"
+#include "core/turn.h"
 #include "py/compat.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
-
-struct FlLoop;
 
 extern atomic_bool fl_sender_idle; /* for sender.c and fl_sender_see alone */
 
 /* Have the sender look at a loop: call this once, at the loop's first corked
    write.  Call fl_sender_unwatch before the loop is freed; it does nothing for
    a loop that is not watched. */
-void fl_sender_watch(struct FlLoop *loop);
-void fl_sender_unwatch(struct FlLoop *loop);
+void fl_sender_watch(FlLoop *loop);
+void fl_sender_unwatch(FlLoop *loop);
 
 /* For fl_sender_see alone: wake the sender, or start it.  Where no thread can
    be made, flush, and cork no more in this run. */
-void fl_sender_wake(struct FlLoop *loop);
+void fl_sender_wake(FlLoop *loop);
 
 /* A watched loop has corked its first write since a flush. */
 static inline void
-fl_sender_see(struct FlLoop *loop)
+fl_sender_see(FlLoop *loop)
 {
     if (FL_UNLIKELY(atomic_load(&fl_sender_idle))) {
         fl_sender_wake(loop);
     }
+}
+
+/* What a stream has queued is corked: the first such write since a flush.  The
+   caller has taken what is corked. */
+static inline void
+fl_cork_add_first(FlLoop *loop, FlOutbox *out)
+{
+    fl_list_append(&loop->cork.streams, &out->link);
+    if (FL_UNLIKELY(!loop->cork.watched)) {
+        fl_sender_watch(loop);
+    }
+    fl_cork_offer(&loop->cork, memory_order_seq_cst);
+    fl_sender_see(loop);
+}
+
+/* The same for any such write. */
+static inline void
+fl_cork_add(FlLoop *loop, FlOutbox *out)
+{
+    if (fl_list_is_empty(&loop->cork.streams)) {
+        fl_cork_add_first(loop, out);
+        return;
+    }
+    if (fl_list_is_empty(&out->link)) {
+        fl_list_append(&loop->cork.streams, &out->link);
+    }
+    fl_cork_offer(&loop->cork, memory_order_release);
 }
 
 /* End the thread, before a fork: os.fork() warns where there are other

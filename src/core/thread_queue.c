@@ -20,9 +20,10 @@
       _ready and _scheduled. */
 #include "core/thread_queue.h"
 
+#include "core/cork.h"
 #include "core/loop.h"
-#include "core/registration.h"
 #include "core/ready_queue.h"
+#include "core/registration.h"
 #include "py/compat.h"
 #include "py/errors.h"
 

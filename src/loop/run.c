@@ -9,6 +9,7 @@
 #include "loop/run.h"
 
 #include "base/codes.h"
+#include "core/cork.h"
 #include "core/iteration.h"
 #include "core/loop.h"
 #include "core/metrics.h"

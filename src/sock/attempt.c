@@ -13,6 +13,7 @@
 #include "sock/attempt.h"
 
 #include "base/codes.h"
+#include "core/cork.h"
 #include "core/loop.h"
 #include "core/overrides.h"
 #include "core/registration.h"

@@ -28,6 +28,7 @@
 #include "transport/datagram_transport.h"
 
 #include "base/codes.h"
+#include "core/cork.h"
 #include "core/fd_set.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -41,8 +42,8 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_transport.h"
 #include "transport/stream_send.h"
+#include "transport/stream_transport.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 

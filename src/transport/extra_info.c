@@ -16,6 +16,7 @@
       */
 #include "transport/extra_info.h"
 
+#include "core/cork.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/field.h"

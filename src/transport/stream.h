@@ -33,8 +33,10 @@
 #ifndef FL_TRANSPORT_STREAM_H
 #define FL_TRANSPORT_STREAM_H
 
+#include "core/cork.h"
 #include "core/loop.h"
 #include "core/metrics.h"
+#include "core/turn.h"
 #include "core/write_queue.h"
 #include "py/field.h"
 #include "transport/native_protocol.h"

@@ -40,6 +40,7 @@
 #include "transport/stream_close.h"
 
 #include "base/list.h"
+#include "core/cork.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/loop.h"

@@ -34,7 +34,7 @@
       records the stack.  That code finds the failed stream no longer corked
       and the others still corked, and may use each.  So a caller checks the
       phase of its own stream again.
-   5. The queue changes only while what is corked is held (cork.h): the sender
+   5. The queue changes only while what is corked is held (turn.h): the sender
       may be reading it.
    6. core/cork.c sends what is corked, and calls fl_stream_unsent (FL_UNSENT)
       only if the kernel has not accepted all of it.
@@ -43,7 +43,9 @@
 #include "transport/stream_send.h"
 
 #include "base/codes.h"
+#include "core/cork.h"
 #include "core/loop.h"
+#include "core/turn.h"
 #include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"

@@ -5,7 +5,9 @@
 #include "transport/stream_write.h"
 
 #include "base/codes.h"
+#include "core/cork.h"
 #include "core/loop.h"
+#include "core/sender.h"
 #include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
