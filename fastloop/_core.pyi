@@ -309,6 +309,7 @@ def start_accepting(
     factory: Callable[[], BaseProtocol],
     server: Server | None,
     backlog: int,
+    shared: bool,
     accept_tls: Callable[[socket, _PeerName], object] | None,
     context: Context | None,
     /,

@@ -78,6 +78,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         return sock.type != kind or self._given_socks.get(id(sock)) is sock
 
     create_connection = _keeping_given_socks(_Loop.create_connection)
+    create_server = _keeping_given_socks(_Loop.create_server)
+    create_unix_server = _keeping_given_socks(_Loop.create_unix_server)
     create_datagram_endpoint = _keeping_given_socks(
         _Loop.create_datagram_endpoint,
         """Create a datagram transport and its protocol.
@@ -411,8 +413,21 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 ssl_shutdown_timeout,
             )
 
+        # Other workers may have one that the program gave; gunicorn's wraps
+        # a socket and is none.
+        shared = (
+            not isinstance(sock, _core_helpers.socket_type)
+            or self._given_socks.get(id(sock)) is sock
+        )
         _core.start_accepting(
-            self, sock, protocol_factory, server, backlog, accept_tls, context
+            self,
+            sock,
+            protocol_factory,
+            server,
+            backlog,
+            shared,
+            accept_tls,
+            context,
         )
 
     def _stop_serving(self, sock: socket.socket) -> None:

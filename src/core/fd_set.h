@@ -39,8 +39,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FL_READABLE 1
-#define FL_WRITABLE 2
+#define FL_READABLE      1
+#define FL_WRITABLE      2
+/* Beside an event, for epoll's kind: of the sets that wait for the file, it
+   wakes the one that registered it first, not all. */
+#define FL_EXCLUSIVE     4
+/* In a change to other events. */
+#define FL_WAS_EXCLUSIVE 8
 
 /* The most events that one call takes. */
 #define FL_FD_SET_EVENTS 1024
@@ -50,13 +55,14 @@ typedef struct {
     int events;              /* FL_READABLE | FL_WRITABLE */
 } FlFdEvent;
 
-/* FL_FD_ADD registers an fd.  interest: FL_READABLE, FL_WRITABLE.  -EEXIST:
-   this fd is already registered for the same file; libuv's kind changes the
-   registration there, and returns 0.
+/* FL_FD_ADD registers an fd.  interest: FL_READABLE, FL_WRITABLE, and
+   FL_EXCLUSIVE if the kind has it.  -EEXIST: this fd is already registered for
+   the same file; libuv's kind changes the registration there, and returns 0.
    FL_FD_CHANGE changes a registration; what is ready already is reported at
    once.  Without an interest (0) it removes the registration.  -ENOENT: the
-   file that the fd refers to now is not registered.  -EBADF, -EPERM: the fd is
-   closed, or refers to a file that cannot be registered. */
+   file that the fd refers to now is not registered; an exclusive one is added
+   anew, and there was no room.  -EBADF, -EPERM: the fd is closed, or refers to
+   a file that cannot be registered. */
 typedef enum {
     FL_FD_ADD,
     FL_FD_CHANGE
@@ -66,6 +72,7 @@ typedef struct FlFdSet FlFdSet;
 
 /* What a kind does; the functions below say how. */
 typedef struct {
+    bool exclusive; /* it has FL_EXCLUSIVE */
     int (*open)(FlFdSet *set);
     void (*close)(FlFdSet *set);
     int (*control)(FlFdSet *set, FlFdControl control, int fd, int interest,

@@ -62,6 +62,29 @@ open_epoll(FlFdSet *set)
     return code;
 }
 
+/* Of Linux 4.5; an older kernel ignores the bit, and wakes all. */
+#ifndef EPOLLEXCLUSIVE
+#define EPOLLEXCLUSIVE (1U << 28)
+#endif
+
+/* epoll changes no registration that is, or becomes, exclusive: remove it, if
+   `control` is FL_FD_CHANGE, and add it. */
+FL_NOINLINE static int
+add_anew(FlFdSet *set, FlFdControl control, int fd, struct epoll_event *event)
+{
+    if (control == FL_FD_CHANGE
+        && epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, event) < 0)
+    {
+        return -errno;
+    }
+    int code = epoll_ctl(set->fd, EPOLL_CTL_ADD, fd, event);
+    if (code < 0 && errno == EINVAL) { /* as FreeBSD's emulation of Linux */
+        event->events &= ~(uint32_t)EPOLLEXCLUSIVE;
+        code = epoll_ctl(set->fd, EPOLL_CTL_ADD, fd, event);
+    }
+    return code == 0 ? 0 : control == FL_FD_CHANGE ? -ENOENT : -errno;
+}
+
 static int
 control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
               uint32_t generation)
@@ -70,6 +93,10 @@ control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
                                     (uint64_t)generation << 32 | (uint32_t)fd};
     event.events = (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
                    | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
+    if (FL_UNLIKELY(interest & (FL_EXCLUSIVE | FL_WAS_EXCLUSIVE))) {
+        event.events |= interest & FL_EXCLUSIVE ? (uint32_t)EPOLLEXCLUSIVE : 0;
+        return add_anew(set, control, fd, &event);
+    }
     int operation = control == FL_FD_ADD ? EPOLL_CTL_ADD
                     : interest == 0      ? EPOLL_CTL_DEL
                                          : EPOLL_CTL_MOD;
@@ -195,6 +222,7 @@ replace_epoll(FlFdSet *set, FlFdSet *old)
 }
 
 const FlFdSetKind fl_fd_set_epoll = {
+    .exclusive = true,
     .open = open_epoll,
     .close = close_epoll,
     .control = control_epoll,

@@ -145,7 +145,12 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
-    PyEval_RestoreThread(thread);
+    if (FL_UNLIKELY(loop->gil.late_ns != 0)) {
+        fl_gil_retake_timed(&loop->gil, thread);
+    }
+    else {
+        PyEval_RestoreThread(thread);
+    }
     loop->gil.due_ns = 0;
     fl_fd_set_end_wait(&table->set);
 }

@@ -25,6 +25,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,7 +114,8 @@ add(FlRegistration *reg, int renewed)
     uint32_t generation = ++reg->table->last_generation;
     int code = -ENOENT;
     if (reg->interest != 0) {
-        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest,
+        int was = reg->interest & FL_EXCLUSIVE ? FL_WAS_EXCLUSIVE : 0;
+        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest | was,
                                  generation);
     }
     if (is_other_file(code)) {
@@ -142,6 +144,9 @@ add(FlRegistration *reg, int renewed)
     }
     reg->ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
     reg->repeats = 0;
+    if (reg->wanted & FL_EXCLUSIVE) {
+        reg->recheck = reg->table->recheck = true;
+    }
     return code;
 }
 
@@ -293,6 +298,17 @@ fl_registration_close(FlRegistration *reg)
 
 /* --- registering again --------------------------------------------------- */
 
+/* Of an exclusive one.  It keeps its place among the sets that wait. */
+static void
+look(FlRegistration *reg)
+{
+    struct pollfd file = {reg->fd, POLLIN, 0};
+    reg->recheck = reg->table->recheck = true;
+    if (poll(&file, 1, 0) > 0 && (file.revents & POLLIN)) {
+        fire(reg, FL_READABLE);
+    }
+}
+
 void
 fl_registrations_recheck(FlFdTable *table)
 {
@@ -304,7 +320,10 @@ fl_registrations_recheck(FlFdTable *table)
             continue;
         }
         reg->recheck = false;
-        if (reg->wanted != 0) {
+        if ((reg->wanted & FL_EXCLUSIVE) && reg->interest != 0) {
+            look(reg);
+        }
+        else if (reg->wanted != 0) {
             add_or_retry(reg);
             if (reg->persistent) {
                 fire(reg, reg->wanted);

@@ -21,6 +21,12 @@
    kernel then drops the registration.  If a forked child has the file too, the
    events that it still reports are stale, which replaces the set.
 
+   An exclusive registration (FL_EXCLUSIVE among what is wanted) shares its
+   file with sets of other loops and processes.  Each time that it is wanted
+   again it becomes the last of them to be woken.  The one that was woken may
+   never look, because its process ends or is stopped; so each looks once a
+   second, and fires if the file is readable.
+
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
 
@@ -98,7 +104,8 @@ struct FlRegistration {
     uint32_t generation;
     uint8_t interest;
     uint8_t unwanted;         /* unwanted events in a row */
-    FL_ATOMIC uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested */
+    FL_ATOMIC uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested;
+                                 and FL_EXCLUSIVE */
     uint8_t fired;            /* events reported and not yet run */
     /* Events that may still hold.  EAGAIN or a short transfer clears a bit,
        the next such event sets it. */
@@ -261,8 +268,8 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 void fl_registrations_free_closed(FlFdTable *table);
 
 /* Register again, and fire, each persistent registration that began to wait
-   without a system call since the last call.  Also register what a new set had
-   no room for. */
+   without a system call since the last call.  Also register what a set had no
+   room for, and look at the files of exclusive ones. */
 void fl_registrations_recheck(FlFdTable *table);
 
 #endif

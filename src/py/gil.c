@@ -10,6 +10,7 @@
 #include "py/gil.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 
 #define OFFER_NS  (FL_NS_PER_MS / 10)
 #define SWITCH_NS (5 * FL_NS_PER_MS)
@@ -42,4 +43,29 @@ fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
     int64_t now_ns = fl_clock_ns();
     gil->due_ns =
         now_ns + (now_ns - asked_ns > LATE_NS ? SWITCH_NS : OFFER_NS);
+}
+
+/* How often this thread has blocked.  One that only lost its processor to
+   another process did not. */
+static int64_t
+times_blocked(void)
+{
+    int64_t times = 0;
+#ifdef RUSAGE_THREAD
+    struct rusage usage;
+    if (getrusage(RUSAGE_THREAD, &usage) == 0) {
+        times = usage.ru_nvcsw;
+    }
+#endif
+    return times;
+}
+
+void
+fl_gil_retake_timed(FlGil *gil, PyThreadState *thread)
+{
+    int64_t woke_ns = fl_clock_ns(), before = times_blocked();
+    PyEval_RestoreThread(thread);
+    if (fl_clock_ns() - woke_ns > LATE_NS && times_blocked() != before) {
+        gil->late_ns = woke_ns;
+    }
 }

@@ -23,6 +23,9 @@
 typedef struct {
     int64_t due_ns; /* when the next offer is due; 0: a poll that may wait has
                        just released the GIL */
+    /* When a wait ended after which other threads kept the GIL for long; 0:
+       nobody needs it. */
+    int64_t late_ns;
 } FlGil;
 
 /* One offer. */
@@ -52,5 +55,8 @@ fl_gil_release(int64_t began_ns)
 }
 
 void fl_gil_retake(FlGil *gil, const FlGilOffer *offer);
+
+/* Take the GIL after a wait; late_ns gets the time if others kept it. */
+void fl_gil_retake_timed(FlGil *gil, PyThreadState *thread);
 
 #endif

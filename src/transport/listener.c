@@ -12,6 +12,9 @@
       at one again.  It does not grow beyond MAX_ACCEPTS, nor once it is above
       the backlog.  A single connection then costs one accept call, without a
       second one that only fails with EAGAIN.
+      Where workers take turns (invariant 5) it is one, and one for each of
+      those milliseconds.  So workers with short iterations leave each other
+      the rest, and those with long ones keep up.
    2. accept has no MSG_DONTWAIT, and any process that shares the socket can
       clear O_NONBLOCK.  So an event releases the GIL to accept, and sets
       O_NONBLOCK before it accepts more than the one connection that the poll
@@ -28,7 +31,18 @@
    4. The application may close the socket object itself, and the system may
       give its fd to another file.  So each event asks the object for its fd,
       and a listener without one stops with EBADF.  Where another thread
-      closes it while accept runs, nothing can be noticed. */
+      closes it while accept runs, nothing can be noticed.
+   5. A socket that the application gave may be shared by workers: processes,
+      or threads with loops of their own.  The kernel would wake all of them
+      for each connection, and the quickest would take nearly all.  So workers
+      take turns: such a socket is registered exclusively, and again, as the
+      last to be woken, at the first accept of a burst.  (The place counts once
+      the worker sleeps.)  While connections keep coming, the workers that were
+      woken for them may lack a processor, so each event lets them run first.
+      A connection would wait for a worker whose other threads keep the GIL: it
+      is registered plainly, so that all are woken, until the GIL has come
+      promptly for LATE_MEMORY_NS.  After a pause (invariant 3) it is until it
+      accepts.  The sockets that asyncio made are one loop's. */
 #include "transport/listener.h"
 
 #include "base/clock.h"
@@ -52,11 +66,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 
 /* The most connections that one event accepts: listener_call stores them in an
    array, and other callbacks wait for their factories. */
 #define MAX_ACCEPTS 64
+
+#define LATE_MEMORY_NS (10 * FL_NS_PER_S)
 
 /* Owned by the add_reader handle while it accepts, by a timer while it pauses.
    The Server owns the listening socket and closes it.  The reference held here
@@ -75,6 +92,7 @@ typedef struct {
     PyObject *context;    /* copied for each connection */
     uint8_t protocol;     /* of sock, and so of its connections */
     int fd;               /* of sock */
+    bool shared;          /* perhaps, and workers take turns: invariant 5 */
     int backlog;          /* of listen(); see invariant 1 */
     int accept_limit;     /* of the last event; see invariant 1 */
     uint64_t limit_poll;  /* poll whose event reached the limit, or 0 */
@@ -138,11 +156,12 @@ accept_one(int listener_fd, Accepted *accepted)
     return 0;
 }
 
-/* Accept connections with the GIL released, in at most `limit` attempts.
-   Returns how many.  *code tells why it stopped: 0 after the last attempt,
-   else a negative errno. */
+/* Accept connections with the GIL released, in at most `limit` attempts; if it
+   yields, other processes run first.  Returns how many.  *code tells why it
+   stopped: 0 after the last attempt, else a negative errno. */
 static int
-accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
+accept_batch(int listener_fd, Accepted *accepted, int limit, bool yields,
+             int *code)
 {
     int on = 1, count = 0;
     if (limit > 1) {
@@ -151,6 +170,9 @@ accept_batch(int listener_fd, Accepted *accepted, int limit, int *code)
         (void)ioctl(listener_fd, FIONBIO, &on);
     }
     PyThreadState *thread = PyEval_SaveThread();
+    if (yields) {
+        (void)sched_yield();
+    }
     *code = 0;
     for (int attempts = 0; attempts < limit && *code == 0; attempts++) {
         *code = accept_one(listener_fd, &accepted[count]);
@@ -312,6 +334,27 @@ listener_start(Listener *self)
     return handle_ref == NULL ? -1 : 0;
 }
 
+/* Wait for the next turn: invariant 5.  If it accepted nothing, the last turn
+   goes on. */
+static void
+listener_take_turns(const Listener *self, bool accepted)
+{
+    FlLoop *loop = self->loop;
+    bool accepts = is_accepting(self); /* else the registration is another's */
+    bool late = fl_clock_coarse_ns() - loop->gil.late_ns < LATE_MEMORY_NS;
+    fl_fd_table_lock(loop->table);
+    FlRegistration *reg = fl_registration_at(loop->table, self->fd);
+    if (accepts && reg != NULL) { /* NULL: the loop is closed */
+        int before = reg->wanted;
+        int wanted = (before & ~FL_EXCLUSIVE) | (late ? 0 : FL_EXCLUSIVE);
+        if (wanted != before || (accepted && !late)) {
+            /* A failure is tried again: registration.h. */
+            (void)fl_registration_renew(reg, wanted, wanted);
+        }
+    }
+    fl_fd_table_unlock(loop->table);
+}
+
 /* accept failed: pause or stop if invariant 3 or 4 applies.  0 if the failure
    is reported, or -1 with an exception set. */
 static int
@@ -355,12 +398,11 @@ open_all(Listener *self, Accepted *accepted, int count)
     return fl_error_keep_first(leaving, 0, NULL);
 }
 
-/* The limit of this event: invariant 1. */
-static int
-next_limit(Listener *self)
+/* Set the limit of this event: invariant 1.  Whether the last event reached
+   its limit, in the poll before this one. */
+static bool
+set_limit(Listener *self)
 {
-    /* True if the last event reached the limit, in the poll before this
-       one. */
     bool still_busy = self->limit_poll != 0
                       && self->limit_poll + 1 == self->loop->table->polls;
     if (!still_busy) {
@@ -370,10 +412,11 @@ next_limit(Listener *self)
              && self->accept_limit <= self->backlog)
     {
         int64_t apart_ns = self->loop->polls.last_ns - self->limit_ns;
-        int64_t limit = 2 * self->accept_limit + apart_ns / FL_NS_PER_MS;
+        int64_t limit = self->shared ? 1 : 2 * self->accept_limit;
+        limit += apart_ns / FL_NS_PER_MS;
         self->accept_limit = (int)Py_MIN(limit, MAX_ACCEPTS);
     }
-    return self->accept_limit;
+    return still_busy;
 }
 
 /* The add_reader callback: the socket is readable.  The loop reports an
@@ -387,8 +430,13 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     if (open < 0) {
         return NULL; /* the loop reports it, and the next event tries again */
     }
-    int count =
-        open ? accept_batch(self->fd, accepted, next_limit(self), &code) : 0;
+    bool still_busy = set_limit(self);
+    int count = open ? accept_batch(self->fd, accepted, self->accept_limit,
+                                    self->shared && still_busy, &code)
+                     : 0;
+    if (self->shared && open && !still_busy) {
+        listener_take_turns(self, count > 0);
+    }
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool would_block = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
@@ -406,10 +454,11 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
 /* --- module functions ---------------------------------------------------- */
 
 static const char start_accepting_doc[] =
-    "start_accepting(loop, sock, factory, server, backlog, accept_tls,\n"
-    "                context, /)\n--\n\n"
+    "start_accepting(loop, sock, factory, server, backlog, shared,\n"
+    "                accept_tls, context, /)\n--\n\n"
     "Accept connections on a listening socket until its reader is removed.\n"
     "\n"
+    "shared: other loops may accept on it, too, and they take turns.\n"
     "accept_tls, if not None, is called with (socket, peer name) for each\n"
     "connection instead of opening a StreamTransport.  context is the\n"
     "contextvars.Context that connections copy; None: the current one.";
@@ -419,9 +468,9 @@ start_accepting(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *sock, *factory, *server, *accept_tls, *context;
-    int backlog;
-    if (!PyArg_ParseTuple(args, "O!OOOiOO:start_accepting", state->loop_type,
-                          &loop, &sock, &factory, &server, &backlog,
+    int backlog, shared;
+    if (!PyArg_ParseTuple(args, "O!OOOipOO:start_accepting", state->loop_type,
+                          &loop, &sock, &factory, &server, &backlog, &shared,
                           &accept_tls, &context)
         || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
@@ -439,6 +488,7 @@ start_accepting(PyObject *module, PyObject *args)
     self->protocol = protocol_of(fd);
     self->accept_limit = 1;
     self->backlog = backlog;
+    self->shared = shared && self->loop->table->set.kind->exclusive;
     self->factory = Py_NewRef(factory);
     self->server = Py_XNewRef(fl_none_to_null(server));
     self->accept_tls = Py_XNewRef(fl_none_to_null(accept_tls));
@@ -450,6 +500,10 @@ start_accepting(PyObject *module, PyObject *args)
            has lost its own file. */
         (void)fl_fd_evict(FL_LOOP(loop), fd, false);
         code = listener_start(self);
+    }
+    if (code == 0 && self->shared) {
+        self->loop->gil.late_ns += self->loop->gil.late_ns == 0;
+        listener_take_turns(self, false);
     }
     Py_DECREF(self); /* the handle owns it */
     /* Dropping the reader that was registered before may run code that closes

@@ -283,6 +283,11 @@ hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     if (op == EPOLL_CTL_MOD && fails(H_epoll_ctl_mod)) {
         return -1;
     }
+    if (op == EPOLL_CTL_ADD && (event->events & EPOLLEXCLUSIVE)
+        && fails(H_epoll_exclusive))
+    {
+        return -1;
+    }
     int code = epoll_ctl(epfd, op, fd, event);
     if (op == EPOLL_CTL_ADD && code == 0 && fails(H_epoll_ctl)) {
         int error = errno;
@@ -294,7 +299,8 @@ hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 }
 
 /* By the name that is not called. */
-#define hook_epoll_ctl_mod NULL
+#define hook_epoll_ctl_mod   NULL
+#define hook_epoll_exclusive NULL
 
 static void
 be_away(void)

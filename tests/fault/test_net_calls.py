@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 import sys
 
 from builds import FREE_THREADED, SANITIZED
@@ -71,9 +72,34 @@ async def accept_error(code, helpers):
         assert not os.get_inheritable(fd)
 
 
+async def shared_error(code, helpers):
+    """Where no registration can be exclusive, or none is left for one."""
+    made = []
+
+    def factory():
+        made.append(helpers.Recorder())
+        return made[-1]
+
+    loop = asyncio.get_running_loop()
+    if code == errno.EINVAL:
+        arm("epoll_exclusive", code, count=100)
+    else:
+        arm("epoll_ctl", code, skip=2, count=2)
+    with helpers.listening_socket() as sock:
+        async with await loop.create_server(factory, sock=sock):
+            for number in range(3):
+                with socket.create_connection(sock.getsockname()):
+                    await helpers.spin(lambda n=number: len(made) > n)
+                await made[-1].wait_lost()
+    if code == errno.EINVAL:  # one refusal each, not one a second later
+        assert hits() == 4
+
+
 #: Each case, and its errno, or how many calls it makes.
 CASES = {
     "accept": (accept_error, errno.ENOSYS),
+    "shared-no-room": (shared_error, errno.ENOSPC),
+    "shared-refused": (shared_error, errno.EINVAL),
     "thread": (thread_error, errno.EAGAIN),
     "writes-corked": (count_writes, 50),
     "writes-not-corked": (count_writes, 100),

@@ -15,8 +15,10 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 
 import pytest
+from builds import ON_LIBUV
 from interop_process import APPS, LOOPS, PATIENCE, Process, free_port
 from test_docs import named
 
@@ -284,6 +286,66 @@ def test_workers_of_a_server(start, server, tmp_path):
     answers = [where(port) for _ in range(LATER)]
     assert {loop for _, loop in answers} == {b"fastloop"}
     assert b"%d" % child.child.pid not in {pid for pid, _ in answers}
+    child.stop()
+    assert "Traceback" not in child.log
+
+
+def shares(port, count):
+    """How many of 200 requests each of so many workers answers.
+
+    A request comes when all of them sleep.
+    """
+    pids = set()
+    while len(pids) < count:
+        pids.add(where(port)[0].decode())
+    answers = collections.Counter()
+    for _ in range(200):
+        while any(state(pid) != "S" for pid in pids):
+            pass
+        answers[where(port)[0].decode()] += 1
+    assert answers.keys() == pids
+    return set(answers.values())
+
+
+def state(pid):
+    """Whether a process runs (R) or sleeps (S)."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(") ")[2][0]
+
+
+@pytest.mark.skipif(ON_LIBUV, reason="libuv's poller wakes all workers")
+@pytest.mark.parametrize("server", ["uvicorn", "uvicorn_worker", "gasgi"])
+def test_workers_share_connections_evenly(start, server):
+    """Also once they were replaced, and once there are more and fewer."""
+    if server == "uvicorn":
+        pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+        loop = ("--loop", LOOPS["fastloop"])
+        words = ("-m", "uvicorn", "holding:app", "--port", "0", *loop)
+        bound = r"running on http://[\d.]+:(\d+)"
+    else:
+        own = server == "gasgi"
+        module = "gunicorn.workers.gasgi" if own else server
+        pytest.importorskip(module, reason=f"there is no {module}")
+        kind = worker_options("asgi" if own else "uvicorn", "fastloop")
+        bind = ("--bind", "127.0.0.1:0")
+        words = ("-m", "gunicorn", "holding:app", *bind, *kind)
+        bound = r"Listening at: http://[\d.]+:(\d+)"
+    child = start(*words, "--workers", "4")
+    port = int(child.wait_for(bound)[1])
+    child.wait_for("lifespan begins", times=4)
+    # uvicorn looks ten times a second whether it shall end: then the next one
+    # in the queue may be woken instead.
+    assert shares(port, 4) <= {49, 50, 51}
+    child.child.send_signal(signal.SIGHUP)
+    child.wait_for("lifespan begins", times=8)
+    child.wait_for("lifespan ends", times=4)
+    assert shares(port, 4) <= {49, 50, 51}
+    child.child.send_signal(signal.SIGTTIN)
+    child.wait_for("lifespan begins", times=9)
+    assert shares(port, 5) <= {39, 40, 41}
+    child.child.send_signal(signal.SIGTTOU)
+    child.wait_for("lifespan ends", times=5)
+    assert shares(port, 4) <= {49, 50, 51}
     child.stop()
     assert "Traceback" not in child.log
 
