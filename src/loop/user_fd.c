@@ -338,9 +338,10 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     FlRegistration *reg = &user_fd->reg;
     FlFdRefs *refs = &user_fd->refs;
     bool is_first = reg->wanted == 0;
+    /* Turns (transport/listener.c) end with any other user of the fd. */
+    int wanted = (reg->wanted & ~FL_EXCLUSIVE) | event;
     /* A persistent one is of one socket, whose calls find the present file. */
-    int code = fl_registration_renew(reg, reg->wanted | event,
-                                     reg->persistent ? 0 : event);
+    int code = fl_registration_renew(reg, wanted, reg->persistent ? 0 : event);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         loop->polls.skips_left = 0;
@@ -452,7 +453,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
     if (slot != NULL && (only == NULL || *slot == only)) {
         removed = *slot;
         *slot = NULL;
-        int wanted = user_fd->reg.wanted & ~event;
+        int wanted = user_fd->reg.wanted & ~(event | FL_EXCLUSIVE);
         /* remove_reader also closes an idle persistent registration; a call
            that ends its wait leaves it open. */
         if (wanted == 0 && (only == NULL || !user_fd->reg.persistent)) {
