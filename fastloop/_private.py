@@ -18,13 +18,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import types
 from asyncio import (
     base_events,
     constants,
     coroutines,
     events,
     format_helpers,
+    futures,
     sslproto,
+    tasks,
+    timeouts,
 )
 
 if sys.platform == "win32":
@@ -83,6 +87,43 @@ def has_c_futures() -> bool:
     # Not asyncio.futures._CFuture, which nest_asyncio replaces.
     built_in = sys.modules.get("_asyncio")
     return asyncio.Future is getattr(built_in, "Future", None)
+
+
+def shared_by_threads() -> list[object]:
+    """Return what the loops of all threads count references to.
+
+    CPython's C code counts the classes of tasks, of their steps, of futures
+    and of their iterators.  Each sleep, time-out, ``gather()`` and run counts
+    its callback, a time-out its states.
+    """
+    built_in = sys.modules.get("_asyncio")
+    if asyncio.Task is not getattr(built_in, "Task", None):
+        return []
+    steps: list[object] = []
+
+    def call_soon(step: object, **_: object) -> None:
+        steps.append(step)
+
+    async def nothing() -> None:
+        pass
+
+    coro = nothing()
+    loop: Any = types.SimpleNamespace(call_soon=call_soon, get_debug=bool)
+    # It has a name, so that the program's first task is still Task-1.
+    task: Any = asyncio.Task(coro, loop=loop, name="nothing")
+    task._log_destroy_pending = False
+    coro.close()
+    return [
+        asyncio.Task,
+        type(steps[0]),
+        asyncio.Future,
+        type(iter(task)),
+        futures._set_result_unless_cancelled,
+        tasks._release_waiter,
+        base_events._run_until_complete_cb,
+        timeouts.Timeout._on_timeout,
+        *timeouts._State,
+    ]
 
 
 def is_debug_mode() -> bool:

@@ -173,12 +173,10 @@ fl_visit_one(PyObject *object, visitproc visit, void *arg)
 #define FL_HAVE_GIL 1
 #endif
 
-/* Without a GIL, make a type or a module immortal.  Each new or freed instance
-   changes the reference count of its type, and some the module's, so threads
-   that create instances compete for a cache line.  A count too large for its
-   field makes an object immortal: the documentation says so, and the
-   interpreter does the same to every Python class once it has a second
-   thread. */
+/* Without a GIL, make an object immortal that all threads use and this thread
+   owns.  Otherwise each thread changes its reference count, as that of a type
+   for every instance, and they compete for a cache line.  A count too large
+   for its field does it: the documentation says so. */
 static inline void
 fl_make_immortal(PyObject *object)
 {

@@ -86,6 +86,45 @@ find_c_kwnames(PyObject *module)
     return fl_call_done(done);
 }
 
+#if FL_HAVE_GIL
+#define immortalize_asyncio(state) 0
+#else
+
+/* A gcvisitobjects_t, called once: false ends the visit.  All other threads
+   are stopped for it.  So no owner of an object is about to store a count that
+   it has read before, and this thread, which made the list, can become the
+   owner. */
+static int
+immortalize(PyObject *Py_UNUSED(visited), void *list)
+{
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
+        PyObject *object = PyList_GET_ITEM(list, at);
+        object->ob_tid = ((PyObject *)list)->ob_tid;
+        fl_make_immortal(object);
+    }
+    return false;
+}
+
+/* In the main interpreter, make what all threads count of asyncio's immortal:
+   CPython's C code drops three references to its classes for each task.  0, or
+   -1 with an exception set. */
+static int
+immortalize_asyncio(FlState *state)
+{
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        return 0; /* it would leak them, as in fl_type_add */
+    }
+    PyObject *list = PyObject_CallNoArgs(state->shared_by_threads);
+    if (list == NULL) {
+        return -1;
+    }
+    PyUnstable_GC_VisitObjects(immortalize, list);
+    Py_DECREF(list);
+    return 0;
+}
+
+#endif
+
 /* On failure the module's m_free releases what was set (see state.h). */
 int
 fl_state_init(FlState *state, PyObject *module)
@@ -110,7 +149,7 @@ fl_state_init(FlState *state, PyObject *module)
     if (state->empty_tuple == NULL || state->loop_kwnames == NULL) {
         return -1;
     }
-    return find_c_kwnames(module);
+    return find_c_kwnames(module) < 0 ? -1 : immortalize_asyncio(state);
 }
 
 int

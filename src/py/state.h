@@ -193,7 +193,8 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(monotonic, "time", "monotonic")                                        \
     X(system_socket_type, "_socket", "socket")                               \
     X(helpers, "fastloop._core_helpers", NULL)                               \
-    X(safepoint, "fastloop._core_helpers", "safepoint")
+    X(safepoint, "fastloop._core_helpers", "safepoint")                      \
+    X(shared_by_threads, "fastloop._private", "shared_by_threads")
 
 /* Other owned references.  Each is set by the folder that uses it. */
 #define FL_OBJECTS(X)                                                      \

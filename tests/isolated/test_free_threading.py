@@ -70,6 +70,26 @@ kept += [loop.call_later(9, int) for _ in range(100)]
 assert [sys.getrefcount(kind) for kind in kinds] == before
 loop.close()
 """,
+    # Imported by another thread than asyncio, which owns these objects.
+    "nor_do_tasks_and_timeouts_count_asyncios_objects": """
+in_threads(1, lambda number: new_loop().close())
+
+async def nap():
+    async with asyncio.timeout(60):
+        await asyncio.sleep(0)
+
+async def main():
+    await asyncio.gather(*(nap() for _ in range(9)))
+    assert asyncio.current_task().get_name() == "Task-1"
+
+loop = new_loop()
+loop.run_until_complete(main())
+loop.close()
+from fastloop._private import shared_by_threads
+shared = shared_by_threads()
+assert {asyncio.Task, asyncio.Future} < set(shared), shared
+assert [one for one in shared if not sys._is_immortal(one)] == []
+""",
     "queues_are_not_shown_to_other_threads": """
 with Running() as loop:
     for name in ("_ready", "_scheduled"):

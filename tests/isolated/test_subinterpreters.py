@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from builds import FREE_THREADED
 from test_exit import OPEN, SAY
 
 pytestmark = pytest.mark.skipif(
@@ -131,6 +132,19 @@ before = descriptors(), free_key()
 for _ in range(5):
     cycle()
 assert (descriptors(), free_key()) == before
+""")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="sys._is_immortal")
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_asyncios_classes_are_immortal_for_free_threads_alone(script, inside):
+    """With a GIL, and inside another interpreter, they are left alone."""
+    code = "new_loop().close()\nassert sys._is_immortal(asyncio.Task) is {}\n"
+    script(f"""
+interpreter = create()
+run(interpreter, {inside(code.format(False))!r})
+destroy(interpreter)
+{code.format(FREE_THREADED)}
 """)
 
 
