@@ -203,6 +203,37 @@ run_call(FlLoop *loop, FlReady *entry)
     return 0;
 }
 
+/* Without a GIL every call is queued as a filled handle.  If only its entry
+   refers to it, no thread can read or cancel it any more.  Then take the call
+   out of it, so that it runs as a bare one.  False: it must run as a
+   handle. */
+static inline bool
+take_from_handle(FlLoop *loop, FlReady *entry)
+{
+#if FL_HAVE_GIL
+    return false;
+#else
+    FlHandle *self = (FlHandle *)entry->callback;
+    if (!PyUnstable_Object_IsUniquelyReferenced(entry->callback)
+        || !Py_IS_TYPE(entry->callback, loop->state->handle_type)
+        || self->cancelled != Py_False || self->callback == NULL
+        || self->args == NULL || !PyTuple_CheckExact(self->args)
+        || self->context == NULL || !PyContext_CheckExact(self->context)
+        || loop->patched_run != NULL || loop->timing.since_ns != 0)
+    {
+        return false;
+    }
+    *entry = (FlReady){.kind = FL_READY_CALL,
+                       .nargs = FL_READY_ARGS + 1, /* a tuple of them */
+                       .callback = self->callback,
+                       .context = self->context,
+                       .args = {self->args}};
+    self->callback = self->context = self->args = NULL;
+    Py_DECREF((PyObject *)self);
+    return true;
+#endif
+}
+
 /* Run an operation of the loop itself.  It has no handle, and reports its own
    errors. */
 static int
@@ -257,6 +288,9 @@ run_entry(FlLoop *loop, FlReady *entry)
         }
         return run_call(loop, entry);
     case FL_READY_HANDLE:
+        if (take_from_handle(loop, entry)) {
+            return run_call(loop, entry);
+        }
         code = fl_handle_run(loop, (FlHandle *)entry->callback);
         break;
     case FL_READY_EVENT:
@@ -366,7 +400,7 @@ fl_loop_run_batch(FlLoop *loop)
     }
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
-        loop->callback_count++;
+        fl_field_count_up(&loop->callback_count);
         loop->cork.writer = loop->cork.thread;
         bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)

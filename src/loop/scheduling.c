@@ -86,10 +86,11 @@ is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
            && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS);
 }
 
-/* Queue a filled handle.  Steals context. */
+/* Queue a filled handle.  other_thread is false if this thread has chosen the
+   ready queue, true if fl_loop_queue_handle has to choose.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *context)
+            PyObject *context, bool other_thread)
 {
     PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
     FlHandle *handle =
@@ -100,7 +101,17 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
-    if (fl_loop_queue_handle(loop, handle) < 0) {
+    int code;
+    if (other_thread) {
+        code = fl_loop_queue_handle(loop, handle);
+    }
+    else {
+        FlReady entry = {.kind = FL_READY_HANDLE,
+                         .callback = (PyObject *)handle};
+        code = fl_ready_push(&loop->ready, &entry);
+        Py_XINCREF(code < 0 ? NULL : handle);
+    }
+    if (code < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;

@@ -46,6 +46,14 @@ def another_context(_):
     return context
 
 
+class OtherContext:
+    """What asyncio asks of a context is a run() method."""
+
+    def __init__(self, callback):
+        self.run = another_context(callback).run
+        self.run(variable.set, "other")
+
+
 @every_scheduler
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
@@ -55,6 +63,7 @@ def another_context(_):
         ("_args", lambda _: (), ((), "none")),
         ("_args", lambda _: iter("y"), (("y",), "none")),
         ("_context", another_context, (("x",), "another")),
+        ("_context", OtherContext, (("x",), "other")),
     ],
 )
 def test_an_attribute_that_is_set_takes_effect(
@@ -71,6 +80,7 @@ def test_an_attribute_that_is_set_takes_effect(
     assert getattr(handle, name) is value
     if name == "_callback":
         assert "traced" in repr(handle)
+    del handle  # the last reference is the queue's
     run_until(any_loop, seen, 1)
     assert seen == [expected]
 

@@ -23,10 +23,12 @@ def test_the_context_of_a_failing_callback_names_it(loop, iterate, reports):
 
 def test_handler_runs_as_in_an_except_block(loop, iterate):
     """logging.exception() and traceback.format_exc() work in it."""
-    handled = []
+    handled, timers = [], []
 
     def handler(lo, context):
         handled.append(sys.exc_info()[1] is context["exception"])
+        if isinstance(context["handle"], asyncio.TimerHandle):
+            timers.append(handled[-1])
 
     loop.set_exception_handler(handler)
     loop.call_soon(fail)
@@ -36,7 +38,7 @@ def test_handler_runs_as_in_an_except_block(loop, iterate):
     future.add_done_callback(fail)
     future.set_result(None)
     iterate(4)
-    assert handled == [True] * 4
+    assert (handled, timers) == ([True] * 4, [True])
     assert sys.exc_info() == (None, None, None)
 
 
