@@ -24,12 +24,19 @@
 
 /* --- making and freeing -------------------------------------------------- */
 
+/* Whether this thread may use the loop's pools, which have no lock. */
+static inline bool
+may_pool(const FlLoop *loop)
+{
+    return !fl_loop_needs_lock(loop);
+}
+
 /* An empty handle of either type, not tracked by GC: every slot is NULL except
    loop and cancelled. */
 static FlHandle *
 handle_alloc(FlLoop *loop, PyTypeObject *type, FlHandlePool *pool)
 {
-    FlHandle *self = (FlHandle *)pool->first;
+    FlHandle *self = may_pool(loop) ? (FlHandle *)pool->first : NULL;
     if (self != NULL) {
         pool->first = self->args;
         pool->count--;
@@ -141,7 +148,7 @@ release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
     PyObject *loop = self->loop;
     Py_CLEAR(self->cancelled);
     self->loop = NULL;
-    if (FL_HAVE_GIL && pool->count < limit) { /* the pool has no lock */
+    if (may_pool(FL_LOOP(loop)) && pool->count < limit) {
         self->args = pool->first;
         pool->first = (PyObject *)self;
         pool->count++;

@@ -231,13 +231,14 @@ fl_type_version(const PyTypeObject *type)
 }
 
 /* Revive an object from a free list: set its reference count to 1.  The dead
-   object still owns the reference to its type.  A debug build also counts the
-   total of all references, so there PyObject_Init does it; that takes another
-   reference to the type, which is dropped. */
+   object still owns the reference to its type.  Without a GIL this thread
+   becomes its owner, and a debug build counts the total of all references, so
+   there PyObject_Init does it; that takes another reference to the type, which
+   is dropped. */
 static inline void
 fl_revive(PyObject *object)
 {
-#ifdef Py_REF_DEBUG
+#if !FL_HAVE_GIL || defined(Py_REF_DEBUG)
     (void)PyObject_Init(object, Py_TYPE(object));
     Py_DECREF(Py_TYPE(object));
 #else
