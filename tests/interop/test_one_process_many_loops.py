@@ -11,7 +11,7 @@ import sysconfig
 import pytest
 from builds import ON_LIBUV
 from interop_process import free_port
-from test_docs import named
+from test_docs import named, running
 from test_more_than_one_process import asks
 
 THREADS = 3
@@ -37,4 +37,20 @@ def test_loops_in_threads_share_the_load_of_a_port(program):
         assert len(shares) == THREADS
         assert set(shares.values()) <= {199, 200, 201}, shares
     assert child.stop() == 0, child.log
+    assert "Traceback" not in child.log
+
+
+def test_uvicorn_serves_in_threads(start, tmp_path):
+    pytest.importorskip("uvicorn")
+    name, port = "uvicorn_threads.py", free_port()
+    words = str(tmp_path / name), str(port), str(THREADS)
+    child = running(name, start, tmp_path, *words)
+    child.wait_for("Application startup complete", THREADS)
+    ask = b"GET / HTTP/1.0\r\n\r\n"
+    answers = [asks(port, ask) for _ in range(100)]
+    assert all(b"200 OK" in answer for answer in answers)
+    idents = {int(answer.split()[-1]) for answer in answers}
+    assert len(idents) <= THREADS and child.child.pid not in idents
+    assert child.stop() == 0, child.log
+    assert child.log.count("Finished server process") == THREADS
     assert "Traceback" not in child.log

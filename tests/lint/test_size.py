@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 41_480
+MOST_LINES = 41_496
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
