@@ -207,7 +207,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (filled) {
-        return push_filled(loop, args, nargs, owned);
+        return push_filled(loop, args, nargs, owned, other_thread);
     }
     return push_call(loop, args, nargs, owned);
 }
@@ -241,8 +241,9 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         return NULL;
     }
     bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
-    PyObject *handle = filled ? push_filled(loop, call.args, call.nargs, owned)
-                              : push_call(loop, call.args, call.nargs, owned);
+    PyObject *handle =
+        filled ? push_filled(loop, call.args, call.nargs, owned, true)
+               : push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL && FL_HAVE_GIL) {
         /* The entry is in the ready queue already; this wakes the loop. */
         fl_loop_flush_corked_here(loop->state);

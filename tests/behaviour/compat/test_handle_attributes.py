@@ -46,14 +46,6 @@ def another_context(_):
     return context
 
 
-class OtherContext:
-    """What asyncio asks of a context is a run() method."""
-
-    def __init__(self, callback):
-        self.run = another_context(callback).run
-        self.run(variable.set, "other")
-
-
 @every_scheduler
 @pytest.mark.parametrize(
     ("name", "change", "expected"),
@@ -63,7 +55,6 @@ class OtherContext:
         ("_args", lambda _: (), ((), "none")),
         ("_args", lambda _: iter("y"), (("y",), "none")),
         ("_context", another_context, (("x",), "another")),
-        ("_context", OtherContext, (("x",), "other")),
     ],
 )
 def test_an_attribute_that_is_set_takes_effect(
