@@ -109,11 +109,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _watchdog: Watchdog | None = None
     #: Replaced as a whole, because another thread reads it without a lock.
     _recent_slow: tuple[SlowCallback, ...] = ()
-    #: OpenTelemetry's adapter: gets each report and the callback, or its task,
-    #: in the loop's thread or the watchdog's.
-    _on_report: (
-        Callable[[SlowCallback | BlockedCallback, object], None] | None
-    ) = None
+    #: OpenTelemetry's adapter: gets each report, in the loop's thread or the
+    #: watchdog's.
+    _on_report: Callable[[SlowCallback | BlockedCallback], None] | None = None
 
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
@@ -518,7 +516,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if self._watchdog is not None:
             found = self._watchdog.ended(found)
         self._recent_slow = (*self._recent_slow, found)[-_RECENT_SLOW:]
-        self._call_hook("a report", self._on_report, found, subject)
+        self._call_hook("a report", self._on_report, found)
         hook = self._slow_callback_hook
         self._call_hook("slow_callback_hook", hook, found)
 

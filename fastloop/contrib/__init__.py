@@ -2,67 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
-import weakref
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-    from fastloop.observe._observed import ObservedLoop
+    from fastloop.loop import Loop
 
 
-class NamedLoops:
-    """Loops of which an adapter tells, by name.  Keeps no loop alive."""
-
-    def __init__(self) -> None:
-        #: Each loop, and the process in which it got its name.
-        self._by_name: dict[str, tuple[weakref.ref[ObservedLoop], int]] = {}
-
-    def add(self, loop: ObservedLoop, name: str) -> bool:
-        """Add a loop; return False if it has this name already.
-
-        Raises ValueError if another open loop has it.  A forked child may
-        give its parent's names to its own loops.
-        """
-        reference, pid = self._by_name.get(name, (None, 0))
-        known = None if reference is None else reference()
-        if known is not None and known is not loop and pid == os.getpid():
-            if not known.is_closed():
-                raise ValueError(f"another loop has the name {name!r}")
-        self._by_name[name] = weakref.ref(loop), os.getpid()
-        return known is not loop
-
-    def add_unnamed(self, loop: ObservedLoop) -> str:
-        """Add a loop as main, or as main-2 and so on if others have that.
-
-        One that has a name keeps it.
-        """
-        for name, known in self:
-            if known is loop:
-                return name
-        for number in itertools.count(1):
-            name = f"main-{number}" if number > 1 else "main"
-            with contextlib.suppress(ValueError):
-                self.add(loop, name)
-                break
-        return name
-
-    def __iter__(self) -> Iterator[tuple[str, ObservedLoop]]:
-        """Yield the names and loops that are not closed.
-
-        After a fork those of the parent run there alone.
-        """
-        for name, (reference, pid) in list(self._by_name.items()):
-            loop = reference() if pid == os.getpid() else None
-            if loop is not None and not loop.is_closed():
-                yield name, loop
-
-
-def metered(loop: ObservedLoop | None, name: str) -> ObservedLoop | None:
+def metered(loop: Loop | None, name: str) -> Loop | None:
     """Enable the metrics of a loop, by default the running one; return it.
 
     None: FASTLOOP_DISABLE=loop gave the program asyncio's own loop.  Raises
@@ -72,17 +17,15 @@ def metered(loop: ObservedLoop | None, name: str) -> ObservedLoop | None:
     """
     import asyncio
 
-    from fastloop import Loop
+    import fastloop
     from fastloop._environment import is_off
 
     if not isinstance(name, str):
         raise TypeError(f"the name of a loop is a str, not {name!r}")
-    found: Any = asyncio.get_running_loop() if loop is None else loop
-    is_ours = isinstance(found, Loop)
-    if not is_ours and is_off():
+    found = asyncio.get_running_loop() if loop is None else loop
+    if isinstance(found, fastloop.Loop):
+        found.enable_metrics()
+        return found
+    if is_off():
         return None
-    if not is_ours:
-        raise TypeError(f"a fastloop.Loop is required, not {found!r}")
-    running: ObservedLoop = found
-    running.enable_metrics()
-    return running
+    raise TypeError(f"a fastloop.Loop is required, not {found!r}")

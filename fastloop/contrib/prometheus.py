@@ -24,15 +24,17 @@ except ImportError as _exc:
         "pip install prometheus-client"
     ) from _exc
 
-from . import NamedLoops, metered
+from fastloop.observe._observed import NamedLoops
+
+from . import metered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client import CollectorRegistry
 
+    from fastloop.loop import Loop
     from fastloop.metrics import LoopMetrics
-    from fastloop.observe._observed import ObservedLoop
 
 __all__ = ["register"]
 
@@ -158,7 +160,7 @@ def _stored(sample: _Sample) -> Any:
 
 
 def _write(
-    loop: ObservedLoop, name: str, interval_s: float, last: dict[Any, float]
+    loop: Loop, name: str, interval_s: float, last: dict[Any, float]
 ) -> None:
     """Write a loop's metrics, and again after the interval.
 
@@ -179,7 +181,7 @@ def _write(
 
 
 def register(
-    loop: ObservedLoop | None = None,
+    loop: Loop | None = None,
     *,
     name: str = "main",
     registry: CollectorRegistry = REGISTRY,

@@ -1,38 +1,61 @@
-"""The type of a loop for what observes it.
-
-Observers do not import ``fastloop.loop``, because that imports them.
-"""
+"""Loops by name, for what observes them."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+import weakref
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Protocol
+    from collections.abc import Iterator
 
-    from fastloop.metrics import BlockedCallback, LoopMetrics, SlowCallback
+    from fastloop.loop import Loop
 
-    class ObservedLoop(Protocol):
-        """What observers and adapters use of a ``fastloop.Loop``."""
 
-        call_later: Callable[..., Any]
-        call_soon: Callable[..., Any]
+class NamedLoops:
+    """Loops that an observer tells of, by name.  Keeps no loop alive."""
 
-        _thread_id: int | None
-        _watchdog: Any
-        _recent_slow: tuple[SlowCallback, ...]
-        _on_report: (
-            Callable[[SlowCallback | BlockedCallback, object], None] | None
-        )
+    def __init__(self) -> None:
+        #: Each loop, and the process in which it got its name.
+        self._by_name: dict[str, tuple[weakref.ref[Loop], int]] = {}
 
-        def enable_metrics(
-            self,
-            *,
-            socket: str | bool | None = None,
-            watchdog_s: float | None = None,
-        ) -> None: ...
-        def metrics(self) -> LoopMetrics: ...
-        def is_running(self) -> bool: ...
-        def is_closed(self) -> bool: ...
-        def call_exception_handler(self, context: dict[str, Any]) -> None: ...
-        def _running_callback(self) -> tuple[int, int] | None: ...
+    def add(self, loop: Loop, name: str) -> bool:
+        """Add a loop; return False if it has this name already.
+
+        Raises ValueError if another open loop has it.  A forked child may
+        give its parent's names to its own loops.
+        """
+        reference, pid = self._by_name.get(name, (None, 0))
+        known = None if reference is None else reference()
+        if known is not None and known is not loop and pid == os.getpid():
+            if not known.is_closed():
+                raise ValueError(f"another loop has the name {name!r}")
+        self._by_name[name] = weakref.ref(loop), os.getpid()
+        return known is not loop
+
+    def add_unnamed(self, loop: Loop) -> str:
+        """Add a loop as main, or as main-2 and so on if others have that.
+
+        One that has a name keeps it.
+        """
+        for name, known in self:
+            if known is loop:
+                return name
+        for number in itertools.count(1):
+            name = f"main-{number}" if number > 1 else "main"
+            with contextlib.suppress(ValueError):
+                self.add(loop, name)
+                break
+        return name
+
+    def __iter__(self) -> Iterator[tuple[str, Loop]]:
+        """Yield the names and loops that are not closed.
+
+        After a fork those of the parent run there alone.
+        """
+        for name, (reference, pid) in list(self._by_name.items()):
+            loop = reference() if pid == os.getpid() else None
+            if loop is not None and not loop.is_closed():
+                yield name, loop

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from ._observed import ObservedLoop
+    from fastloop.loop import Loop
 
 
 #: How long a slow client may keep the others waiting.
@@ -99,7 +99,7 @@ def _listen(path: str) -> socket.socket:
     return sock
 
 
-def _blocked_in(loop: ObservedLoop, busy_ns: int) -> list[str]:
+def _blocked_in(loop: Loop, busy_ns: int) -> list[str]:
     """Return where the loop's thread is, outermost first, if it blocks."""
     if busy_ns < _BLOCKED_NS:
         return []
@@ -122,7 +122,7 @@ def _shown(
     }
 
 
-def describe_loop(loop: ObservedLoop) -> dict[str, Any]:
+def describe_loop(loop: Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found = loop.metrics()
     watchdog = loop._watchdog
@@ -147,9 +147,9 @@ class _Server(threading.Thread):
         self.sock = sock
         self._numbers = itertools.count()
         # Always replaced as a whole: the thread reads it without a lock.
-        self._loops: dict[int, weakref.ref[ObservedLoop]] = {}
+        self._loops: dict[int, weakref.ref[Loop]] = {}
 
-    def loops(self) -> dict[int, ObservedLoop]:
+    def loops(self) -> dict[int, Loop]:
         """Return the loops that are open, by number."""
         found = {number: one() for number, one in self._loops.items()}
         return {
@@ -158,7 +158,7 @@ class _Server(threading.Thread):
             if one is not None and not one.is_closed()
         }
 
-    def add(self, loop: ObservedLoop) -> None:
+    def add(self, loop: Loop) -> None:
         """Show a loop, unless it is shown already."""
         loops = self.loops()
         if loop not in loops.values():
@@ -216,7 +216,7 @@ _lock = threading.Lock()
 _servers: dict[str, _Server] = {}
 
 
-def show(loop: ObservedLoop, path: str | None) -> None:
+def show(loop: Loop, path: str | None) -> None:
     """Show a loop on the socket of a path, until the process ends.
 
     None selects the default path.  Raises OSError if it cannot be opened.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from traceback import FrameSummary
     from types import CodeType
 
-    from ._observed import ObservedLoop
+    from fastloop.loop import Loop
 
 
 _MOST_FRAMES = 40
@@ -33,7 +33,7 @@ def readable() -> bool:
 
 
 def stack_of(
-    loop: ObservedLoop, without: CodeType | None = None
+    loop: Loop, without: CodeType | None = None
 ) -> tuple[list[FrameSummary], CodeType | None]:
     """Return where a loop's callback is, outer first, and its outermost code.
 

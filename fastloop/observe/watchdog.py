@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     from types import CodeType
     from typing import Any
 
+    from fastloop.loop import Loop
     from fastloop.metrics import SlowCallback
-
-    from ._observed import ObservedLoop
 
 
 #: The shortest limit: a tick of the clock by which callbacks are timed.
@@ -69,7 +68,7 @@ def checked(limit_s: float) -> float:
 class Watchdog:
     """The thread that watches one loop, and what it has reported."""
 
-    def __init__(self, loop: ObservedLoop) -> None:
+    def __init__(self, loop: Loop) -> None:
         """Make a watchdog that does not run yet."""
         self._loop = weakref.ref(loop)
         self._limit_s = _LEAST_S
@@ -192,7 +191,7 @@ class Watchdog:
                 # excepthook has raised.
                 self._forget()
 
-    def _look_safely(self, loop: ObservedLoop) -> float:
+    def _look_safely(self, loop: Loop) -> float:
         try:
             return self._look(loop)
         except Exception:
@@ -201,7 +200,7 @@ class Watchdog:
             sys.excepthook(*sys.exc_info())
             return self._limit_s
 
-    def _look(self, loop: ObservedLoop) -> float:
+    def _look(self, loop: Loop) -> float:
         """Report the callback if it ran too long; return the next wait."""
         running = loop._running_callback()
         if running is None:
@@ -211,19 +210,17 @@ class Watchdog:
         if left_s > 0:
             # The clock of callbacks ticks only every few milliseconds.
             return max(left_s, 0.001)
-        task: asyncio.Task[Any] | None = asyncio.current_task(
-            loop  # type: ignore[arg-type]
-        )
+        task: asyncio.Task[Any] | None = asyncio.current_task(loop)
         found = self._describe(loop, callback, ran_ns, task)
         if found is not None and self._store_once(callback, found):
             _log(found, "still runs")
             if loop._on_report is not None:
-                loop._on_report(found, task)
+                loop._on_report(found)
         return self._limit_s
 
     def _describe(
         self,
-        loop: ObservedLoop,
+        loop: Loop,
         callback: int,
         ran_ns: int,
         task: asyncio.Task[Any] | None,

@@ -227,21 +227,3 @@ print("main", flush=True)
         quiet=False,
     )
     assert done.stdout == "main\n"
-
-
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-def test_a_report_to_opentelemetry_starts_no_thread_inside(script, inside):
-    """CPython 3.13 aborts where a daemon thread outlives its interpreter."""
-    code = inside("""
-loop = new_loop()
-loop.set_exception_handler(lambda loop, context: loop.stop())
-loop.call_soon(divmod, 1, 0)
-loop.run_forever()
-loop.close()
-from fastloop.contrib import opentelemetry
-assert not opentelemetry._has_thread
-""")
-    script(
-        f"one = create()\nrun(one, {code!r})\ndestroy(one)",
-        FASTLOOP_OTEL="1",
-    )
