@@ -382,7 +382,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def enable_metrics(
         self,
         *,
-        socket: str | bool | None = None,
+        socket: bool = False,
         watchdog_s: float | None = None,
     ) -> None:
         """Count what the loop does from now on; this cannot be turned off.
@@ -392,10 +392,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         the counts.  Before this call metrics cost nothing.
 
         socket opens a Unix socket on which the process's loops show their
-        metrics to ``fastloop top``.  Only this user can read it.  It is a
-        path, in which ``{pid}`` stands for the process id, or True for a path
-        that ``top PID`` finds.  The socket is removed when the process
-        ends.
+        metrics to ``fastloop top``.  Only this user can read it.  It is
+        removed when the process ends.
 
         watchdog_s starts a thread that reports each callback which runs for
         that many seconds, once and while it runs: to asyncio's log with the
@@ -404,16 +402,14 @@ class Loop(  # type: ignore[misc, unused-ignore]
         The thread ends when the loop is closed, and is not in a forked child.
 
         Raises RuntimeError if the loop is closed, TypeError for a socket that
-        is neither a str nor a bool, OSError if it cannot be opened.  For
-        watchdog_s raises TypeError for no number, ValueError for less than
-        0.01, and RuntimeError where it cannot run: without a GIL, and in a
-        subinterpreter that allows no daemon threads.
+        is no bool, OSError if the socket cannot be opened, and RuntimeError in
+        a subinterpreter that allows no daemon threads.  For watchdog_s raises
+        TypeError for no number, ValueError for less than 0.01, and
+        RuntimeError where it cannot run: also without a GIL.
         asyncio has no counterpart.
         """
-        if not isinstance(socket, str | bool | None):
-            raise TypeError(
-                f"socket is a path as a str, or True, not {socket!r}"
-            )
+        if not isinstance(socket, bool):
+            raise TypeError(f"socket is True or False, not {socket!r}")
         # Imported here, so that the first metrics() does not do it while the
         # loop is measured.
         from . import metrics  # noqa: F401
@@ -427,7 +423,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if socket:
             from .observe import metrics_socket
 
-            metrics_socket.show(self, None if socket is True else socket)
+            metrics_socket.show(self)
         if watchdog_s is not None:
             started = self._watchdog or watchdog.Watchdog(self)
             started.start(watchdog_s)
@@ -482,17 +478,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _metrics_from_environment(self) -> None:
         # The program itself did not request these: warn, and go on.
         wrong = []
-        path = variable("FASTLOOP_METRICS_SOCKET")
-        if path not in ("", "1") and "/" not in path:
-            wrong.append(
-                f"FASTLOOP_METRICS_SOCKET={path}: it is 1 or a path with a /"
-            )
-            path = ""
-        if path or variable("FASTLOOP_METRICS"):
+        socket = bool(variable("FASTLOOP_METRICS_SOCKET"))
+        if socket or variable("FASTLOOP_METRICS"):
             try:
-                self.enable_metrics(socket=True if path == "1" else path)
-            except OSError as exc:
-                wrong.append(f"FASTLOOP_METRICS_SOCKET={path}: {exc}")
+                self.enable_metrics(socket=socket)
+            except (OSError, RuntimeError) as exc:
+                wrong.append(f"FASTLOOP_METRICS_SOCKET: {exc}")
         if limit := variable("FASTLOOP_WATCHDOG"):
             try:
                 self.enable_metrics(watchdog_s=float(limit))

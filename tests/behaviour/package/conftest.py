@@ -1,4 +1,6 @@
-"""The fixture of a socket that shows metrics."""
+"""The fixture of a folder for the socket that shows metrics."""
+
+import os
 
 import pytest
 
@@ -6,7 +8,8 @@ from fastloop.observe import metrics_socket
 
 
 @pytest.fixture
-def path(tmp_path):
-    """Return the path for a socket."""
-    yield str(tmp_path / "loops.sock")
-    metrics_socket._stop_all()
+def path(tmp_path, monkeypatch):
+    """Return the path of this process's socket, in a folder of the test's."""
+    monkeypatch.setattr(metrics_socket.tempfile, "tempdir", str(tmp_path))
+    yield metrics_socket.path_of(os.getpid(), os.geteuid())
+    metrics_socket.stop()

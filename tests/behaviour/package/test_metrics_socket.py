@@ -1,7 +1,6 @@
 """The socket on which a process shows the metrics of its loops."""
 
 import contextlib
-import io
 import os
 import socket
 import stat
@@ -12,7 +11,7 @@ import pytest
 
 import fastloop
 from fastloop import cli
-from fastloop.observe import metrics_socket, reading
+from fastloop.observe import metrics_socket, top
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -28,26 +27,29 @@ class Loop(fastloop.Loop):
         return super().metrics()
 
 
-def test_the_socket_is_the_users_alone(loop, path):
-    loop.enable_metrics(socket=path)
-    found = os.stat(path)
-    assert stat.S_ISSOCK(found.st_mode)
-    assert stat.S_IMODE(found.st_mode) == 0o600
+def test_the_sockets_folder_is_the_users_alone(loop, path):
+    folder = Path(path).parent
+    folder.mkdir()
+    folder.chmod(0o755)
+    with pytest.raises(PermissionError, match="this user's alone"):
+        loop.enable_metrics(socket=True)
+    folder.rmdir()
+    loop.enable_metrics(socket=True)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert top.find(str(os.getpid())) == path
 
 
 def test_loops_of_a_process_share_a_socket(loop, loop_factory, path):
+    def shown():
+        return [one["name"] for one in top.read(path)["loops"]]
+
     other = loop_factory()
-    loop.enable_metrics(socket=path)
-    other.enable_metrics(socket=path)
-    other.enable_metrics(socket=path)
-    assert [one["number"] for one in reading.read(path)["loops"]] == [0, 1]
+    for one in (loop, other, other):
+        one.enable_metrics(socket=True)
+    assert shown() == ["main", "main-2"]
     loop.close()
-    # A later loop is not taken for an earlier one.
-    later = loop_factory()
-    later.enable_metrics(socket=path)
-    assert [one["number"] for one in reading.read(path)["loops"]] == [1, 2]
-    for one in (other, later):
-        one.close()
+    assert shown() == ["main-2"]
+    other.close()
 
 
 def test_the_last_slow_callbacks_are_remembered(loop, iterate):
@@ -85,103 +87,57 @@ def test_slow_callbacks_are_shown_while_others_end(loop, in_thread):
     assert len(shown) == 1000
 
 
-# -- paths --------------------------------------------------------------------
-
-
-def bound(path):
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    return sock
-
-
-def stale(path):
-    sock = bound(path)
-    sock.close()
-    return sock
-
-
-def listening(path):
-    sock = bound(path)
-    sock.listen()
-    return sock
-
-
-@pytest.mark.parametrize(
-    ("before", "name", "text"),
-    [
-        (lambda path: open(path, "w"), "x", "not a socket"),
-        (listening, "x", "another process"),
-        (lambda path: io.StringIO(), "none/x", "No such file"),
-        (stale, "x", None),
-    ],
-)
-def test_only_a_stale_socket_is_replaced(loop, path, before, name, text):
-    at = Path(path).parent / name
-    wrong = pytest.raises(OSError, match=text)
-    with contextlib.closing(before(at)):
-        was_there = at.exists()
-        with wrong if text else contextlib.nullcontext():
-            loop.enable_metrics(socket=str(at))
-    assert at.exists() == was_there
-    loop.metrics()  # does not raise: metrics are on
-
-
-def test_a_path_is_text(loop, tmp_path):
-    with pytest.raises(TypeError, match=r"a path as a str, or True, not .*\)"):
-        loop.enable_metrics(socket=tmp_path / "x")
-
-
-def test_the_default_folder_must_be_the_users_alone(
-    loop, tmp_path, monkeypatch, path
-):
-    monkeypatch.setattr(metrics_socket.tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / f"fastloop-{os.geteuid()}"
-    folder.mkdir()
-    folder.chmod(0o777)
-    with pytest.raises(PermissionError):
-        loop.enable_metrics(socket=True)
-    folder.chmod(0o700)
+def test_a_socket_of_an_earlier_process_is_replaced(loop, path):
+    Path(path).parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
     loop.enable_metrics(socket=True)
-    own = os.getpid()
-    assert reading.find(str(own)) == f"{folder}/{own}.sock"
+    assert top.read(path)["loops"]
+
+
+def test_a_path_is_refused(loop):
+    with pytest.raises(TypeError, match="socket is True or False, not '/x'"):
+        loop.enable_metrics(socket="/x")
 
 
 # -- ends ---------------------------------------------------------------------
 
 #: It ends without closing its loop.
 FORKS = """
-import os, sys, fastloop
-path = sys.argv[1]
+import os, fastloop
+from fastloop.observe import metrics_socket
+path = metrics_socket.path_of(os.getpid(), os.geteuid())
 loop = fastloop.new_event_loop()
-loop.enable_metrics(socket=path)
+loop.enable_metrics(socket=True)
 pid = os.fork()
 if pid == 0:
-    from fastloop.observe import metrics_socket
-    os._exit(len(metrics_socket._servers))
+    os._exit(metrics_socket._server is not None)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), os.path.exists(path))
 """
 #: Its process ends without the functions of `atexit`.
 STARTS = """
-import multiprocessing, os, sys, fastloop
-path = sys.argv[1]
+import multiprocessing, os, fastloop
+from fastloop.observe import metrics_socket
 def child():
     loop = fastloop.new_event_loop()
-    loop.enable_metrics(socket=path)
-    assert os.path.exists(path)
+    loop.enable_metrics(socket=True)
+    os.stat(metrics_socket.path_of(os.getpid(), os.geteuid()))
 process = multiprocessing.get_context("fork").Process(target=child)
 process.start()
 process.join()
+path = metrics_socket.path_of(process.pid, os.geteuid())
 print(process.exitcode, not os.path.exists(path))
 """
 
 
 @pytest.mark.parametrize("program", [FORKS, STARTS], ids=["forks", "starts"])
 def test_a_process_removes_its_socket_and_no_other(
-    loop_kind, path, python, program
+    loop_kind, tmp_path, python, program
 ):
-    done = python("-W", "ignore", "-c", program, path)
+    folder = str(tmp_path)
+    done = python("-W", "ignore", "-c", program, TMPDIR=folder)
     assert (done.stdout, done.stderr) == ("0 True\n", "")
-    assert not os.path.exists(path)
+    assert [*tmp_path.glob("*/*.sock")] == []
 
 
 def test_a_thread_that_cannot_start_is_an_error(
@@ -193,20 +149,20 @@ def test_a_thread_that_cannot_start_is_an_error(
     loop = loop_factory()
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        with pytest.raises(OSError, match="can't start new thread"):
-            loop.enable_metrics(socket=path)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            loop.enable_metrics(socket=True)
     assert not os.path.exists(path)
-    loop.enable_metrics(socket=path)
-    assert reading.read(path)["loops"]
+    loop.enable_metrics(socket=True)
+    assert top.read(path)["loops"]
     loop.close()
 
 
 def test_metrics_that_fail_end_only_that_answer(loop_kind, path, capfd):
     with contextlib.closing(Loop()) as loop:
-        loop.enable_metrics(socket=path)
+        loop.enable_metrics(socket=True)
         loop.broken = True
         with pytest.raises(cli.Refused, match="no metrics"):
-            reading.read(path)
+            top.read(path)
         assert "ValueError: of the program's" in capfd.readouterr().err
         loop.broken = False
-        assert reading.read(path)["loops"]
+        assert top.read(path)["loops"]
