@@ -12,9 +12,6 @@ from .options import listed
 
 __all__ = ["Result"]
 
-#: The share of a program's time from which on its start-up is reported.
-_START_UP_SHARE = 0.25
-
 
 class Result:
     """All figures by loop; the loop that is judged is the candidate.
@@ -154,7 +151,7 @@ class Result:
         cut = self.data["cut"]
         doubts = [f"Not complete: {cut}."] if cut else []
         notes = [*self._own_loops(), *self.data["notes"], *doubts]
-        return [*verdict, *self._start_up(others), *notes]
+        return [*verdict, *notes]
 
     def _own_loops(self) -> Iterator[str]:
         if unused := self.data["unused_loops"]:
@@ -164,21 +161,6 @@ class Result:
                 "set. So no ratio is given. `python -m fastloop run` says "
                 "where its process starts another loop; the workers of "
                 "pytest-xdist do not take one (`-n 0`)."
-            )
-
-    def _start_up(self, others: list[str]) -> Iterator[str]:
-        """Tell the start of a short program apart from the rest."""
-        own = self.candidate
-        found = [m for m in self.metrics if m["key"] == "loop"]
-        whole, rest = self.mean(own, "time"), self.mean(own, "loop")
-        if not (found and others and whole and rest):
-            return
-        share = 1 - rest / whole
-        if share > _START_UP_SHARE:
-            clauses = [self._verdict(base, found[0]) for base in others]
-            yield (
-                f"{share * 100:.0f} % of the time on {own} was start-up, "
-                f"before the first loop. Without it, {'; '.join(clauses)}."
             )
 
     def _verdict(self, base: str, metric: dict[str, str]) -> str:

@@ -80,9 +80,6 @@ def test_start_up_is_reported_on_its_own(fastloop_command):
     for runs in found_in(fastloop_command)["runs"].values():
         assert all(0 < run["loop"] < run["time"] - 0.5 for run in runs)
     assert "without start-up (s)" in done.stdout
-    said = " ".join(done.stdout.split())
-    assert "% of the time on fastloop was start-up, before the first" in said
-    assert "Without it, 2 rounds cannot tell fastloop from asyncio" in said
 
 
 @pytest.mark.parametrize(
@@ -193,17 +190,15 @@ def test_whether_there_is_a_gil_is_what_the_runs_say(fastloop_command):
 def test_an_application_is_measured_under_load(fastloop_command):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     fastloop_command.write("app.py", APP.replace("STATUS", "200"))
-    done = fastloop_command(
+    fastloop_command(
         *("bench", *HTTP, "--json", "found.json"),
         *("--http", "app:app", "--path", "/x"),
     )
     found = found_in(fastloop_command)
-    # In so short a time there are too few requests for p99.9.
-    keys = {"rate", "cpu", "memory", "p50", "p90", "p99"}
+    keys = {"rate", "cpu", "memory", "p50", "p99"}
     for runs in found["runs"].values():
         assert [set(run) for run in runs] == [keys] * 2
         assert all(run["p50"] <= run["p99"] for run in runs)
-    assert "latency p99.9 (ms)        -" in done.stdout
     settings = found["settings"]
     assert "bench --quiet" in settings["command"]
     assert settings["server"].startswith("uvicorn ")
