@@ -45,6 +45,7 @@ class _HasFileno(Protocol):
 
 _Descriptor: TypeAlias = int | _HasFileno
 _Extra: TypeAlias = dict[str, Any]
+_User: TypeAlias = Handle | SocketCall[Any] | None
 _PeerName: TypeAlias = (
     tuple[str, int] | tuple[str, int, int, int] | str | bytes | None
 )
@@ -141,30 +142,18 @@ class BaseLoop:
             context: Context | None = None,
         ) -> Task[_T]: ...
     def add_reader(
-        self,
-        fd: _Descriptor,
-        callback: Callable[[*_Ts], object],
-        *args: *_Ts,
+        self, fd: _Descriptor, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> None: ...
     def add_writer(
-        self,
-        fd: _Descriptor,
-        callback: Callable[[*_Ts], object],
-        *args: *_Ts,
+        self, fd: _Descriptor, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> None: ...
     def remove_reader(self, fd: _Descriptor) -> bool: ...
     def remove_writer(self, fd: _Descriptor) -> bool: ...
     def _add_reader(
-        self,
-        fd: _Descriptor,
-        callback: Callable[[*_Ts], object],
-        *args: *_Ts,
+        self, fd: _Descriptor, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> Handle: ...
     def _add_writer(
-        self,
-        fd: _Descriptor,
-        callback: Callable[[*_Ts], object],
-        *args: *_Ts,
+        self, fd: _Descriptor, callback: Callable[[*_Ts], object], *args: *_Ts
     ) -> Handle: ...
     def _remove_reader(self, fd: _Descriptor) -> bool: ...
     def _remove_writer(self, fd: _Descriptor) -> bool: ...
@@ -340,13 +329,7 @@ def next_deadline(loop: BaseLoop, /) -> float: ...
 def fd_users(
     loop: BaseLoop, /
 ) -> list[
-    tuple[
-        int,
-        Any,
-        Handle | SocketCall[Any] | None,
-        Handle | SocketCall[Any] | None,
-        StreamTransport | DatagramTransport | None,
-    ]
+    tuple[int, Any, _User, _User, StreamTransport | DatagramTransport | None]
 ]: ...
 
 # -- the module --------------------------------------------------------------
@@ -360,11 +343,7 @@ def open_tls(
     /,
 ) -> TlsAdapter: ...
 def use_tls(
-    module: Any,
-    again: Any,
-    error: type[Exception],
-    zero: type[Exception],
-    /,
+    module: Any, again: Any, error: type[Exception], zero: type[Exception], /
 ) -> None: ...
 def libuv_version() -> str: ...
 def has_switches() -> bool: ...
