@@ -15,8 +15,8 @@ from typing import Any
 
 from fastloop._distribution import NAME, other_installed
 
-from .commands import Refused
-from .options import aligned, as_text, parser_of
+from .commands import Refused, wrapped
+from .options import parser_of
 from .worker import has_gil
 
 __all__ = [
@@ -44,8 +44,11 @@ def main(words: list[str]) -> int:
     if as_json:
         print(json.dumps(found, indent=2))
         return 0
-    rows = [(name, as_text(value)) for name, value in found.items()]
-    print("\n".join(aligned(rows, str.ljust)))
+    width = max(map(len, found))
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{one} {text}" for one, text in value.items())
+        print(wrapped(f"{name:<{width}}  {value}", " " * (width + 2)))
     return 0
 
 
@@ -54,14 +57,20 @@ def facts() -> dict[str, Any]:
 
     Raises Refused if the extension cannot be imported.
     """
-    try:
-        import fastloop
+    import fastloop
 
-        about_loop = _about_loop()
-    except ImportError as exc:
+    try:
+        if fastloop.is_native:
+            about_loop = {
+                "libuv": fastloop.libuv_version(),
+                "tls engine": tls_engine(),
+            }
+        else:
+            from fastloop._windows import ABOUT
+
+            about_loop = {"loop": ABOUT}
+    except (ImportError, OSError) as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
-    except OSError as exc:
-        raise Refused(f"fastloop's loop does not run here: {exc}") from exc
     found = machine()
     return {
         "fastloop": fastloop.__version__,
@@ -73,16 +82,6 @@ def facts() -> dict[str, Any]:
         ),
         "loops": installed_loops(),
     }
-
-
-def _about_loop() -> dict[str, str]:
-    import fastloop
-
-    if not fastloop.is_native:
-        from fastloop._windows import ABOUT
-
-        return {"loop": ABOUT}
-    return {"libuv": fastloop.libuv_version(), "tls engine": tls_engine()}
 
 
 def _build(gil: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import NoReturn
 
@@ -12,7 +12,6 @@ from .commands import COLUMNS, COMMANDS, Refused, wrapped
 __all__ = [
     "Parser",
     "aligned",
-    "as_text",
     "listed",
     "parser_of",
     "printable",
@@ -43,40 +42,23 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def as_text(value: object) -> str:
-    """Return a fact as text; a dict as its items."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return str(value)
-
-
-def aligned(
-    rows: Sequence[Sequence[str]],
-    others: Callable[[str, int], str] = str.rjust,
-) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a table: the first column left, others right.
 
     Columns that do not fit become another table below, with the first column
-    again.  Where others are left too, the last is text, which is wrapped.
+    again.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if others is str.ljust:
-        indent = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
-        return [
-            wrapped(line, indent) if " " in row[-1] else line
-            for row in rows
-            for line in ["  ".join(map(str.ljust, row, widths)).rstrip()]
-        ]
     ends = accumulate(widths, lambda end, width: end + 2 + width)
     fit = max(2, sum(end <= COLUMNS for end in ends))
     lines = [
         "  ".join(
-            [row[0].ljust(widths[0]), *map(others, row[1:fit], widths[1:fit])]
+            [row[0].ljust(widths[0]), *map(str.rjust, row[1:fit], widths[1:])]
         ).rstrip()
         for row in rows
     ]
     if fit < len(widths):
-        lines += ["", *aligned([[row[0], *row[fit:]] for row in rows], others)]
+        lines += ["", *aligned([[row[0], *row[fit:]] for row in rows])]
     return lines
 
 
