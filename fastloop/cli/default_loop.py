@@ -83,11 +83,12 @@ def set_default_loop(kind: str, mark: str | None = None) -> None:
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
-    source = partial(_source, kind, mark)
     _patch_when_imported(
         {
             "uvicorn.loops.auto": partial(_patch_uvicorn, default),
-            "multiprocessing.spawn": partial(_patch_multiprocessing, source),
+            "multiprocessing.spawn": partial(
+                _patch_multiprocessing, kind, mark
+            ),
         }
     )
 
@@ -109,28 +110,6 @@ def _mark_first_run(kind: str, mark: str) -> None:
     _private.watch_runs(ran)
 
 
-def _source(kind: str, mark: str | None, path: list[str]) -> str:
-    """Return code that gives another process the same default.
-
-    It runs before that process has its parent's `sys.path`, which is *path*.
-    It does nothing where fastloop cannot be imported: a child may be of
-    another Python, or on another machine.
-    """
-    return (
-        "import sys\n"
-        "own = sys.path[:]\n"
-        f"sys.path += [one for one in {[HOME, *path]!r} if one not in own]\n"
-        "try:\n"
-        "    from fastloop.cli.default_loop import set_default_loop\n"
-        f"    set_default_loop({kind!r}, {mark!r})\n"
-        f"    own.append({HOME!r})\n"
-        "except ImportError:\n"
-        "    pass\n"
-        "finally:\n"
-        "    sys.path[:] = own\n"
-    )
-
-
 def _patch_uvicorn(default: Callable[[], Any], module: ModuleType) -> None:
     """uvicorn asks for a factory from 0.36 on, and for a policy before."""
 
@@ -148,23 +127,21 @@ def _patch_uvicorn(default: Callable[[], Any], module: ModuleType) -> None:
 class _SetDefaultLoop:
     """Pickles as the call that gives a child the same default."""
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, kind: str, mark: str | None) -> None:
+        self._words = kind, mark
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return exec, (self._source, {})
+        return set_default_loop, self._words
 
 
 def _patch_multiprocessing(
-    source: Callable[[list[str]], str], module: ModuleType
+    kind: str, mark: str | None, module: ModuleType
 ) -> None:
     """A child unpickles the preparation data before anything else."""
     prepare = module.get_preparation_data
 
     def get_preparation_data(name: str) -> dict[str, Any]:
-        data: dict[str, Any] = prepare(name)
-        first = _SetDefaultLoop(source(data.get("sys_path", [])))
-        return {"fastloop": first, **data}
+        return {"fastloop": _SetDefaultLoop(kind, mark), **prepare(name)}
 
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
 

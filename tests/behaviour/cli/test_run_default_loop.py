@@ -1,14 +1,7 @@
 """`run`: modules that are patched on import, and the children's default."""
 
 import re
-import subprocess
-import sys
 import zipfile
-
-import pytest
-from cli_helpers import LIMIT
-
-from fastloop.cli import default_loop
 
 AUTO = """
 def auto_loop_factory(use_subprocess=False):
@@ -40,47 +33,6 @@ def test_a_changed_module_may_come_from_an_archive(fastloop_command):
     done = fastloop_command("run", "app.pyz")
     found = ["zipimporter"] * 4
     assert done.stdout.splitlines() == [*found, "fastloop.loop"]
-
-
-CHILD = """
-import sys
-{missing}
-before = [*sys.path]
-exec({source!r})
-assert sys.path == before
-import asyncio
-asyncio.new_event_loop().close()
-assert type(asyncio.new_event_loop()).__module__.startswith("asyncio.")
-"""
-
-
-@pytest.mark.parametrize("missing", ["fastloop", "fastloop._core"])
-def test_a_child_without_fastloop_is_left_alone(missing):
-    """It may be of another Python, or on another machine."""
-    source = default_loop._source("fastloop", None, [])
-    missing = f"sys.modules[{missing!r}] = None"
-    subprocess.run(
-        [sys.executable, "-c", CHILD.format(source=source, missing=missing)],
-        check=True,
-        timeout=LIMIT,
-    )
-
-
-SPAWN = """
-import asyncio, multiprocessing, sys
-sys.path.insert(0, "elsewhere")
-from fastloop.cli import default_loop
-
-def report():
-    print(type(asyncio.new_event_loop()).__module__)
-
-if __name__ == "__main__":
-    default_loop.set_default_loop("my_loops:Loop", "ran")
-    child = multiprocessing.get_context("spawn").Process(target=report)
-    child.start()
-    child.join()
-    print(child.exitcode)
-"""
 
 
 SERVE = """
@@ -123,14 +75,3 @@ def test_a_process_on_another_loop_says_so(fastloop_command):
     assert re.findall(r"fastloop: process (\d+) did not run on", said) == pids
     assert said.count("fastloop: ") == 3
     assert said.count("asyncio.unix_events._UnixSelectorEventLoop, which") == 3
-
-
-def test_a_child_gets_a_kind_of_its_parents_path(fastloop_command):
-    (fastloop_command.folder / "elsewhere").mkdir()
-    fastloop_command.write(
-        "elsewhere/my_loops.py",
-        "import asyncio\nclass Loop(asyncio.SelectorEventLoop): pass\n",
-    )
-    fastloop_command.write("spawn.py", SPAWN)
-    done = fastloop_command.python("spawn.py")
-    assert done.stdout.split() == ["my_loops", "0"], done.stderr
