@@ -56,19 +56,15 @@ def run(
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
-    metrics: bool = False,
 ) -> _T:
     """Run a coroutine on a fresh loop and return its result.
 
     debug turns asyncio's debug mode on or off; None leaves it to the
     environment.  loop_factory makes the loop; the default is
-    ``new_event_loop``.  metrics enables ``loop.metrics()``; it raises
-    TypeError for a loop that is not fastloop's, and NotImplementedError on
-    Windows, which has none.  An exception of the coroutine
-    propagates.  Raises RuntimeError if a loop is running already in this
-    thread, ValueError or TypeError for an object that is not a coroutine, as
-    ``asyncio.run``.  Implements asyncio's ``asyncio.run()``, with another
-    default loop and the parameter metrics.
+    ``new_event_loop``.  An exception of the coroutine propagates.  Raises
+    RuntimeError if a loop is running already in this thread, ValueError or
+    TypeError for an object that is not a coroutine, as ``asyncio.run``.
+    Implements asyncio's ``asyncio.run()``, with another default loop.
     """
     factory = new_event_loop if loop_factory is None else loop_factory
     if _private.running_loop() is not None:
@@ -76,17 +72,4 @@ def run(
             "fastloop.run() cannot be called from a running event loop"
         )
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
-        if metrics and not is_off():
-            loop = runner.get_loop()
-            try:
-                if not isinstance(loop, Loop):
-                    raise TypeError(
-                        "metrics=True needs a loop of fastloop's, not "
-                        f"{loop!r}"
-                    )
-                loop.enable_metrics()
-            except BaseException:
-                if asyncio.iscoroutine(main):
-                    main.close()
-                raise
         return runner.run(main)

@@ -90,12 +90,6 @@ def test_what_only_fastloops_loop_has_is_refused(call):
         fastloop.run(main())
 
 
-@pytest.mark.filterwarnings("error")  # of a coroutine that nobody awaited
-def test_asking_for_metrics_is_refused():
-    with pytest.raises(NotImplementedError, match=ABOUT):
-        fastloop.run(exchange(), metrics=True)
-
-
 def test_a_part_that_needs_the_core_says_so():
     with pytest.raises(ImportError, match=f"this is {ABOUT}"):
         import fastloop.streams  # noqa: F401

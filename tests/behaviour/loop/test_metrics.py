@@ -18,7 +18,6 @@ from hosts import only_tcp
 from loop_helpers import spend
 from net_helpers import Peer, spin
 
-import fastloop
 from fastloop.metrics import Lag, LoopMetrics, SlowCallback
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
@@ -53,24 +52,6 @@ def test_a_closed_loop_reports_its_last_metrics(loop, iterate):
     assert found.iterations == 2
     assert found.timers_high_water == 1
     assert found.timers == found.ready == found.connections_open == 0
-
-
-def test_run_turns_metrics_on(loop_kind):
-    async def main():
-        return asyncio.get_running_loop().metrics().callbacks
-
-    assert fastloop.run(main(), metrics=True) == 1
-
-
-def test_run_refuses_another_loop(loop_kind):
-    async def main():
-        pass
-
-    for given in (main(), 42):
-        with pytest.raises(TypeError, match="a loop of fastloop's"):
-            fastloop.run(
-                given, metrics=True, loop_factory=asyncio.SelectorEventLoop
-            )
 
 
 # -- iterations and times -----------------------------------------------------
