@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ _TEXT = """
 Options of bench come before the program."""
 _WITHOUT_VALUE = ("-h", "--help", "--quiet")
 #: Options that need --http, and their defaults.
-_OF_HTTP = {"path": "/", "connections": 32, "seconds": 2.0}
+_OF_HTTP = {"path": "/", "seconds": 2.0}
 #: The loops that are compared if nobody names others.
 _USUAL = ("asyncio", "uvloop", "fastloop")
 #: Seconds that the rounds of a program may take, if --runs does not say.
@@ -65,7 +64,6 @@ def _options(words: list[str]) -> argparse.Namespace:
     add = parser.add_argument_group("a web application").add_argument
     add("--http", metavar="APP", help="module:name")
     add("--path", help="what to ask for (default: /)")
-    add("--connections", type=int, help="(default: 32)")
     add("--seconds", type=float, help="length of a phase (default: 2)")
     place = _place_of_program(words)
     options = parser.parse_args(words[:place])
@@ -130,12 +128,8 @@ def _check(options: argparse.Namespace) -> None:
         file = Path(options.json)
         if file.is_dir() or not os.access(file.parent, os.W_OK):
             raise Refused(f"cannot write {file}")
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    limits = {"runs": 10_000, "connections": max(32, files // 4)}
-    for name, most in limits.items():
-        given = getattr(options, name)
-        if given is not None and not 1 <= given <= most:
-            raise Refused(f"--{name} must be 1 to {most:,}")
+    if options.runs is not None and not 1 <= options.runs <= 10_000:
+        raise Refused("--runs must be 1 to 10,000")
     if not 0.1 <= options.seconds <= 3600:
         raise Refused("--seconds must be 0.1 to 3600")
     if options.timeout is not None and not 0 < options.timeout <= 1e6:

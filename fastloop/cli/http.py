@@ -22,6 +22,7 @@ from .worker import HOST
 
 __all__ = ["HttpRace"]
 
+_CONNECTIONS = 32
 #: Seconds of a server's warm-up at most.
 _WARM = 1.0
 #: Seconds that the client may take beyond the time it was given.
@@ -67,7 +68,6 @@ class HttpRace(Race):
         self.app: str = options.http
         self.path = path
         self.title = f"{self.app} GET {self.path}"
-        self._connections: int = options.connections
         self._seconds: float = options.seconds
         self._start_limit = start_limit
         self._cpu = _take_processors()
@@ -82,7 +82,7 @@ class HttpRace(Race):
             "server": f"uvicorn {version('uvicorn')}",
             "http parser": f"{parser} {version(parser)}",
             "latency": f"at {self._rate:,.1f} requests a second",
-            "connections": str(self._connections),
+            "connections": str(_CONNECTIONS),
             "seconds of a phase": f"{self._seconds:g}",
             "server's CPU": self._cpu or "any",
         }
@@ -176,7 +176,7 @@ class HttpRace(Race):
 
         Raises Refused if the client or a request failed.
         """
-        words = (port, self.path, self._connections, seconds, rate)
+        words = (port, self.path, _CONNECTIONS, seconds, rate)
         # Without options, such as -X dev, which are for what is measured.
         command = worker_command("client.main", *words, options=False)
         with open(self._processes.folder / "load", "w+") as out:

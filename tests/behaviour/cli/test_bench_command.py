@@ -14,7 +14,7 @@ from cli_helpers import (
 
 #: Short: what is found does not matter here.
 SHORT = ("--quiet", "--runs", "2", "--loops", "asyncio,fastloop")
-HTTP = (*SHORT, "--seconds", "0.1", "--connections", "2")
+HTTP = (*SHORT, "--seconds", "0.1")
 PROGRAM = "import asyncio; asyncio.run(asyncio.sleep(0))"
 APP = """
 async def app(scope, receive, send):
@@ -217,11 +217,9 @@ def test_an_application_is_measured_under_load(fastloop_command):
         (["--loops", "asyncio,noloop", "-c", ""], "noloop is not installed"),
         (["--loops", "asyncio", "-c", ""], "two loops or more"),
         (["--runs", "0", "-c", ""], "--runs must be 1 to 10,000"),
-        (["--connections", "9" * 9, "--http", "a:b"], "--connections must be"),
         (["--path", "/a b", "--http", "a:b"], "has %20 for a space"),
         (["--seconds", "0", "--http", "a:b"], "--seconds must be 0.1 to 3600"),
         (["--path", "/x", "-c", ""], "--path needs --http"),
-        (["--connections", "32", "-c", ""], "--connections needs --http"),
         (["--seconds", "2", "-c", ""], "--seconds needs --http"),
         (["--json", ".", "-c", ""], "cannot write ."),
         (["--json", "no/where.json", "-c", ""], "cannot write no/where.json"),
