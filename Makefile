@@ -3,9 +3,7 @@
 
 VENV ?= .venv
 PY = $(VENV)/bin/python
-# Those who run several at once in one tree say how they take turns.
-TURN ?=
-SETUP = VENV=$(VENV) $(TURN) tools/setup-env
+SETUP = VENV=$(VENV) tools/setup-env
 BENCH_OUT ?= bench-results
 # More words for pytest or benchmarks/run.py: make test ARGS="-k timer"
 ARGS ?=
@@ -26,7 +24,7 @@ help:
 	@echo "make conformance  CPython's own tests of asyncio, on each version"
 	@echo "make debug     build with asserts and -O0 -g3, then unit and behaviour"
 	@echo "make sanitize  unit, behaviour, part of fault under ASan and UBSan;"
-	@echo "               what is in Python: .ci/run --only asan-python"
+	@echo "               what is in Python: .ci/run --only asan-rest"
 	@echo "make soak      10,000 connections on one loop for half an hour"
 	@echo "make fuzz      the fuzzers of tests/fuzz, two minutes each"
 	@echo "make mutants   change the C in places: which changes no test notices"
@@ -71,7 +69,7 @@ soak:
 
 fuzz:
 	@CC=clang FASTLOOP_SANITIZE=fuzzer-no-link,address,undefined \
-		VENV=.venv-fuzz $(TURN) tools/setup-env build fuzz
+		VENV=.venv-fuzz tools/setup-env build fuzz
 	.venv-fuzz/bin/python tests/fuzz/run.py $(ARGS)
 
 mutants:
@@ -117,7 +115,7 @@ wheels:
 # What a version found is in build/conformance; the table tells who is missing.
 conformance:
 	rm -rf build/conformance
-	-.ci/run --only $(patsubst %,%-conf,3.11 3.12 3.13 3.14 3.15 3.14t)
+	-.ci/run --only conf conf-all
 	python3 tests/conformance/table.py
 
 ci:

@@ -6,16 +6,17 @@ passed is named at the end as unsteady (flaky), to be mended.
 """
 
 import argparse
-import collections
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +30,9 @@ ELSEWHERE = "arm64 without qemu, riscv64, musl, macOS"
 LIMIT = 90 * 60
 # On two cores: a third of a stage's time is waiting.
 JOBS = 3
-# The part whose stages measure, and so run one by one.
-ALONE = "load"
+# Runs in which none may skip a test, because all that they need is installed.
+COMPLETE = ("interop.3.11", "upstream.3.11")
+COLUMNS = 80
 # The process groups of what runs now.
 LIVE: set[int] = set()
 # Set when the run itself is ended: no stage begins any more.
@@ -44,45 +46,33 @@ class Stage:
     name: str
     what: str
     part: str = ""  # of the gate
-    result: str = "did not run"
-    note: str = ""
+    result: str = "not run"
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    counts: collections.Counter[str] = field(
-        default_factory=collections.Counter
-    )
-    skips: collections.Counter[str] = field(
-        default_factory=collections.Counter
-    )
+    counts: Counter[str] = field(default_factory=Counter)
+    skips: Counter[str] = field(default_factory=Counter)
     unsteady: list[str] = field(default_factory=list)
 
     def run(self) -> None:
         say(f"{self.name}: {self.what}")
         log = LOGS / f"{self.name}.log"
-        report = LOGS / f"{self.name}.xml"
-        report.unlink(missing_ok=True)
+        for old in LOGS.glob(f"{self.name}.*.xml"):
+            old.unlink()
         began = time.monotonic()
-        code = run_group([*NOX, "-s", self.name], log, LIMIT)
+        code = run_group([*NOX, "-s", self.name], log)
         self.seconds = time.monotonic() - began
         text = log.read_text(errors="replace")
         self.unsteady = re.findall(r"(?m)^RERUN (.*)\nPASSED \1$", text)
-        if self.unsteady:
-            self.note = f"{len(self.unsteady)} unsteady"
+        self.notes += re.findall(r" aborted: (failed: .*)\.", text)
         if code == 124:
-            self.note = f"stopped after {LIMIT // 60} minutes"
-        elif code:
-            self.note = f"see {log}"
-        self.result = "FAILED" if code else "ok"
-        if report.exists():
+            self.notes.append(f"stopped after {LIMIT // 60} minutes")
+        for report in sorted(LOGS.glob(f"{self.name}.*.xml")):
             self.read(report)
-        elif "-m pytest" in text:
-            self.fail("no report of the tests")
-        if self.result != "ok":
+        self.result = "FAILED" if code or self.notes else "ok"
+        if self.result == "FAILED":
+            self.notes.append(f"see {log.relative_to(TOP)}")
             print("\n".join(text.splitlines()[-60:]), flush=True)
-        say(f"{self.name}: {self.result} {self.note}")
-
-    def fail(self, note: str) -> None:
-        self.result = "FAILED"
-        self.note = self.note or note
+        say(f"{self.name}: {self.result} {'; '.join(self.notes)}")
 
     def read(self, report: Path) -> None:
         outcomes: dict[tuple[str, str], str] = {}
@@ -94,25 +84,35 @@ class Stage:
                 if child.tag in ("failure", "error"):
                     outcomes[place] = "failed"
                 elif child.tag == "skipped":
-                    self.read_skip(child)
                     outcomes[place] = "skipped"
+                    if child.get("type") != "pytest.xfail":
+                        reason = child.get("message") or "no reason"
+                        self.skips[" ".join(reason.split())] += 1
+                    if report.stem in COMPLETE:
+                        self.notes.append(f"{report.stem}: {place[1]} skipped")
         self.counts.update(outcomes.values())
-        if not self.counts["passed"]:
-            self.fail("no test ran")
+        if "passed" not in outcomes.values():
+            self.notes.append(f"{report.stem}: no test ran")
 
-    def read_skip(self, skip: ElementTree.Element) -> None:
-        reason = skip.get("message") or "no reason"
-        if skip.get("type") != "pytest.xfail":
-            self.skips[re.sub(r"\s+", " ", reason)] += 1
-        if self.name in ("interop", "upstream"):
-            self.fail(f"skipped here, where none may be: {reason}")
+    def rows(self) -> list[str]:
+        counts = (self.counts[key] for key in ("passed", "failed", "skipped"))
+        row = f"{self.name:<15}{self.what:<30}{self.result:<8}"
+        row += "{:>7}{:>7}{:>8}".format(*counts)
+        return [f"{row}{self.seconds:>4.0f}s", *map(indented, self.notes)]
+
+
+def indented(text: str) -> str:
+    return textwrap.fill(
+        text, COLUMNS, initial_indent="  ", subsequent_indent="    "
+    )
 
 
 def say(text: str) -> None:
-    print(f"ci: {time.strftime('%H:%M:%S')} {text}", flush=True)
+    # One write: threads would mix their lines.
+    print(f"ci: {time.strftime('%H:%M:%S')} {text}\n", end="", flush=True)
 
 
-def run_group(command: list[str], log: Path, seconds: float) -> int:
+def run_group(command: list[str], log: Path) -> int:
     """The exit status, 124 when time ran out; nothing outlives the command."""
     if ENDED.is_set():
         return 124
@@ -127,7 +127,7 @@ def run_group(command: list[str], log: Path, seconds: float) -> int:
         )
     LIVE.add(child.pid)
     try:
-        return child.wait(seconds)
+        return child.wait(LIMIT)
     except subprocess.TimeoutExpired:
         return 124
     finally:
@@ -153,42 +153,35 @@ def on_end_signal(signum: int, frame: object) -> None:
     os._exit(128 + signum)
 
 
-def table(rows: list[Stage]) -> str:
-    head = f"{'stage':<18}{'what':<30}{'result':<13}"
-    head += f"{'passed':>7}{'failed':>7}{'skipped':>8}{'time':>8}"
+def table(stages: list[Stage]) -> str:
+    head = f"{'stage':<15}{'what':<30}{'result':<8}"
+    head += f"{'passed':>7}{'failed':>7}{'skipped':>8}{'time':>5}"
     lines = [head, "-" * len(head)]
-    reasons = collections.defaultdict(list)
-    for row in rows:
-        lines.append(
-            f"{row.name:<18}{row.what:<30}{row.result:<13}"
-            f"{row.counts['passed']:>7}{row.counts['failed']:>7}"
-            f"{row.counts['skipped']:>8}{row.seconds:>7.0f}s"
-            + f"  {row.note}"
-            * bool(row.note)
-        )
-        for reason, count in row.skips.items():
-            reasons[reason].append(f"{row.name}: {count}")
-    unsteady = [f"  {row.name}: {one}" for row in rows for one in row.unsteady]
-    if unsteady:
-        head = "unsteady (failed, then passed), to be mended:"
-        lines += ["", head, *unsteady]
+    reasons = defaultdict(list)
+    for one in stages:
+        lines += one.rows()
+        for reason, count in one.skips.items():
+            reasons[reason].append(f"{one.name}: {count}")
+    if any(one.unsteady for one in stages):
+        lines += ["", "unsteady (failed, then passed), to be mended:"]
+        lines += [f"  {one.name}: {t}" for one in stages for t in one.unsteady]
     if reasons:
         lines += ["", "skipped, and why:"]
         for reason, where in sorted(reasons.items()):
-            lines.append(f"  {reason} ({', '.join(where)})")
+            lines.append(indented(f"{reason} ({', '.join(where)})"))
     return "\n".join(lines)
 
 
-def closing_line(rows: list[Stage], seconds: float) -> str:
+def closing_line(stages: list[Stage], seconds: float) -> str:
     """One line that sums all stages up, as pytest words it."""
-    total: collections.Counter[str] = collections.Counter()
-    for row in rows:
-        total += row.counts
-        total["rerun"] += len(row.unsteady)
+    total: Counter[str] = Counter()
+    for one in stages:
+        total += one.counts
+        total["rerun"] += len(one.unsteady)
         # A stage that has no tests, or failed beside them, counts as one.
-        if row.result != "ok":
-            total["failed"] += not row.counts["failed"]
-        elif not row.counts:
+        if one.result != "ok":
+            total["failed"] += not one.counts["failed"]
+        elif not one.counts:
             total["passed"] += 1
     kinds = ("failed", "passed", "skipped", "rerun")
     words = ", ".join(f"{total[kind]} {kind}" for kind in kinds if total[kind])
@@ -207,45 +200,38 @@ def every_stage() -> list[Stage]:
 
 def main() -> int:
     stages = every_stage()
-    parts = list(dict.fromkeys(row.part for row in stages))
+    parts = list(dict.fromkeys(one.part for one in stages))
+    names = [one.name for one in stages]
     parser = argparse.ArgumentParser(prog=".ci/run")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--gate", nargs="*", metavar="PART", choices=parts[1:])
-    which.add_argument(
-        "--only",
-        nargs="+",
-        metavar="NAME",
-        choices=[row.name for row in stages],
-    )
+    which.add_argument("--only", nargs="+", metavar="NAME", choices=names)
     which.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list:
-        for row in stages:
-            print(f"{row.name:<18}{row.part:<16}{row.what}")
+        for one in stages:
+            print(f"{one.name:<15}{one.part:<16}{one.what}")
         return 0
-    if options.gate is not None:
-        parts = options.gate or parts[1:]
-    elif not options.only:
-        parts = [""]
-    rows = [
-        row
-        for row in stages
-        if (row.name in options.only if options.only else row.part in parts)
-    ]
+    if options.only:
+        stages = [one for one in stages if one.name in options.only]
+    else:
+        gate = options.gate
+        parts = [""] if gate is None else gate or parts[1:]
+        stages = [one for one in stages if one.part in parts]
     LOGS.mkdir(parents=True, exist_ok=True)
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, on_end_signal)
     began = time.monotonic()
     # Each part builds the extension in its own way, and so runs by itself.
     for part in parts:
-        with ThreadPoolExecutor(1 if part == ALONE else JOBS) as pool:
-            list(pool.map(Stage.run, [r for r in rows if r.part == part]))
-    text = f"{table(rows)}\n\nnot run here: {ELSEWHERE}\nlogs: {LOGS}\n"
+        with ThreadPoolExecutor(JOBS) as pool:
+            list(pool.map(Stage.run, [s for s in stages if s.part == part]))
+    text = f"{table(stages)}\n\nnot run here: {ELSEWHERE}\n"
+    text += f"logs: {LOGS}\n"
     (LOGS / "table.txt").write_text(text)
-    print(
-        f"\n{text}{closing_line(rows, time.monotonic() - began)}", flush=True
-    )
-    return 0 if all(row.result == "ok" for row in rows) else 1
+    spent = time.monotonic() - began
+    print(f"\n{text}{closing_line(stages, spent)}", flush=True)
+    return 0 if all(one.result == "ok" for one in stages) else 1
 
 
 if __name__ == "__main__":
