@@ -14,7 +14,6 @@ ninja compiles side by side, and only what changed or whose command changed;
 it writes compile_commands.json beside this file.
 """
 
-import contextlib
 import ctypes
 import filecmp
 import os
@@ -24,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -175,8 +173,8 @@ def flavour() -> tuple[str, list[str], list[str]]:
 
 def ninja() -> str:
     """The program, of the package that pyproject.toml asks for or another."""
-    beside = Path(sys.executable).parent / "ninja"
-    found = str(beside) if beside.exists() else shutil.which("ninja")
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    found = shutil.which("ninja", path=path)
     return found or sys.exit("fastloop needs ninja: pip install ninja")
 
 
@@ -197,13 +195,9 @@ class Build(build_ext):
         work = Path("build", f"{abi}-{name}")
         version = self.distribution.get_version()
         folders = ["src", *self.compiler.include_dirs]
-        cc = quoted(
-            *self.compiler.compiler_so,
-            *(f"-I{folder}" for folder in folders),
-            *uv_compile,
-            *flags,
-            f'-DFL_VERSION="{version}"',
-        )
+        flags += [*uv_compile, f'-DFL_VERSION="{version}"']
+        flags += [f"-I{folder}" for folder in folders]
+        cc = quoted(*self.compiler.compiler_so, *flags)
         ld = quoted(*self.compiler.linker_so, *link)
         text = f"cc = {cc}\nld = {ld}\nlibs = {quoted(*uv_link)}\n{RULES}"
         objects = [work / Path(unit).with_suffix(".o") for unit in ext.sources]
@@ -259,23 +253,6 @@ class Metadata(egg_info):
             shutil.copy(bill, folder)
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Wait until no other build of this tree runs, and hold the others up.
-
-    They would share ninja's folder, setuptools' and the egg-info.
-    """
-    if sys.platform == "win32":  # compiles nothing
-        yield
-        return
-    import fcntl
-
-    Path("build").mkdir(exist_ok=True)
-    with open("build/lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def readme() -> str:
     """README.md; if pyproject.toml names the repository, with its address.
 
@@ -290,9 +267,8 @@ def readme() -> str:
     address = urls.get("Repository", "").rstrip("/")
 
     def absolute(link: re.Match[str]) -> str:
-        kind = "blob"
-        if link["picture"] or "src" in link["before"]:
-            kind = "raw"
+        picture = link["picture"] or "src" in link["before"]
+        kind = "raw" if picture else "blob"
         return f"{link['before']}{address}/{kind}/HEAD/{link['target']}"
 
     return TARGET.sub(absolute, text) if address else text
@@ -304,15 +280,12 @@ os.chdir(HERE)
 if BUILDS.intersection(sys.argv) and not WINDOWS:
     check_compiler()
     libuv()
-found = sorted(Path("src").rglob("*.c"))
-with alone():
-    setup(
-        long_description=readme(),
-        long_description_content_type="text/markdown",
-        ext_modules=[]
-        if WINDOWS
-        else [Extension("fastloop._core", [str(p) for p in found])],
-        # A wheel for any system would be taken by Linux.
-        options={"bdist_wheel": {"plat_name": WINDOWS}} if WINDOWS else {},
-        cmdclass={"build_ext": Build, "egg_info": Metadata},
-    )
+core = Extension("fastloop._core", sorted(map(str, Path("src").rglob("*.c"))))
+setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    ext_modules=[] if WINDOWS else [core],
+    # A wheel for any system would be taken by Linux.
+    options={"bdist_wheel": {"plat_name": WINDOWS}} if WINDOWS else {},
+    cmdclass={"build_ext": Build, "egg_info": Metadata},
+)
