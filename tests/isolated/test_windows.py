@@ -1,6 +1,6 @@
 """The wheels for Windows, where fastloop is asyncio's own loop.
 
-tools/try-wheel runs one on CPythons for Windows, which show what is real.
+tools/wheels --try runs one on CPythons for Windows, which show what is real.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A suite that `pytest --fastloop` runs on Windows, on asyncio's own loop.
 
-tools/try-wheel runs it by CPythons for Windows, and test_windows.py on Linux,
-where the names alone are those of Windows.
+tools/wheels --try runs it by CPythons for Windows, and test_windows.py on
+Linux, where the names alone are those of Windows.
 """
 
 import asyncio
