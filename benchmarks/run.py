@@ -52,7 +52,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--more", type=int, default=0, help="more, of cases in doubt (0)")
     add("--quick", action="store_true", help="roughly, in under 3 minutes")
     add("--json", metavar="FILE", help="write all raw figures")
-    add("--from", metavar="JSON", dest="saved", help="measure nothing: read")
+    read = "measure nothing: read a run, or the parts of one"
+    add("--from", nargs="+", metavar="JSON", dest="saved", help=read)
     add("--count", action="store_true", help="count calls and instructions")
     add("--scale", type=float, help="times the length of measurements (1)")
     add("--minutes", type=float, help="no new measurement after so many")
@@ -167,6 +168,16 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
     }
 
 
+def joined(files: list[str]) -> dict:
+    """Return the run that several make, each of a part of the cases."""
+    data, *parts = (json.loads(Path(one).read_text()) for one in files)
+    for part in parts:
+        data["rows"] += part["rows"]
+        data["cut"] = data["cut"] or part["cut"]
+        data["machine"]["without"] |= part["machine"]["without"]
+    return data
+
+
 def start_daemons(cases: list[case.Case], stack: ExitStack) -> None:
     """Start what the cases need."""
     for name in {name for one in cases for name in one.daemons}:
@@ -227,7 +238,7 @@ def main() -> int:
         for name in filter(None, files):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         if args.saved:
-            data = json.loads(Path(args.saved).read_text())
+            data = joined(args.saved)
         else:
             data = measure(args, known)
         if args.count and data:
