@@ -224,8 +224,13 @@ class Build(build_ext):
     @staticmethod
     def check_loads(built: Path) -> None:
         """Load it, which fails if a symbol is undefined."""
-        if os.environ.get("FASTLOOP_SANITIZE") or sys.platform != "linux":
-            return  # needs the sanitizer's library first, or may be for ARM
+        # It needs the sanitizer's library first, or is for another Python
+        # (tools/wheels), or may be for ARM.
+        others = map(
+            os.environ.get, ("FASTLOOP_SANITIZE", "SETUPTOOLS_EXT_SUFFIX")
+        )
+        if any(others) or sys.platform != "linux":
+            return
         try:
             ctypes.CDLL(str(built.absolute()))
         except OSError as exc:
