@@ -298,15 +298,22 @@ fl_registration_close(FlRegistration *reg)
 
 /* --- registering again --------------------------------------------------- */
 
-/* Of an exclusive one.  It keeps its place among the sets that wait. */
+/* Of an exclusive one.  It keeps its place among the sets that wait: epoll
+   does not change it, and only tells whether the fd still has its file. */
 static void
 look(FlRegistration *reg)
 {
     struct pollfd file = {reg->fd, POLLIN, 0};
-    reg->recheck = reg->table->recheck = true;
-    if (poll(&file, 1, 0) > 0 && (file.revents & POLLIN)) {
-        fire(reg, FL_READABLE);
+    if (poll(&file, 1, 0) > 0) {
+        update_interest(reg, FL_READABLE);
+        if (reg->interest == 0) {
+            return;
+        }
+        if (file.revents & POLLIN) {
+            fire(reg, FL_READABLE);
+        }
     }
+    reg->recheck = reg->table->recheck = true;
 }
 
 void

@@ -127,6 +127,21 @@ async def test_two_servers_of_one_socket(loop, loop_kind, serve):
     assert {await ask(second) for _ in range(70)} == {b"second"}
 
 
+async def test_a_file_with_the_number_of_a_closed_socket(loop, reports):
+    """It is none of the server's, though the loop looks once a second."""
+    sock = listening_socket()
+    await loop.create_server(answering(), sock=sock)
+    readable, peer = socket.socketpair()
+    with readable, peer:
+        peer.send(b"data")
+        number = sock.fileno()
+        sock.close()
+        os.dup2(readable.fileno(), number)
+        await asyncio.sleep(1.2)
+        os.close(number)
+    assert reports == []
+
+
 async def test_a_socket_of_the_loop_is_not_shared(loop, takes_turns):
     async with await loop.create_server(answering(), "127.0.0.1") as server:
         (sock,) = server.sockets
