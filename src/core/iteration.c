@@ -139,13 +139,15 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         fl_ready_trim(&loop->ready);
         timeout_ns = timeout_ns < 0 ? TRIM_NS : Py_MIN(timeout_ns, TRIM_NS);
     }
-    bool metered = loop->metrics != NULL; /* read while the GIL is ours */
+    /* Both are read while the GIL is ours. */
+    bool metered = loop->metrics != NULL;
+    bool timed = FL_UNLIKELY(loop->gil.late_ns != 0) && fl_gil_has_others();
     PyThreadState *thread = PyEval_SaveThread();
     fl_fd_table_poll(table, timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
-    if (FL_UNLIKELY(loop->gil.late_ns != 0)) {
+    if (FL_UNLIKELY(timed)) {
         fl_gil_retake_timed(&loop->gil, thread);
     }
     else {

@@ -56,6 +56,16 @@ fl_gil_release(int64_t began_ns)
 
 void fl_gil_retake(FlGil *gil, const FlGilOffer *offer);
 
+/* Whether this interpreter has other threads, which may keep the GIL.  Call it
+   while this thread has it. */
+static inline bool
+fl_gil_has_others(void)
+{
+    PyInterpreterState *interpreter = PyInterpreterState_Get();
+    return PyThreadState_Next(PyInterpreterState_ThreadHead(interpreter))
+           != NULL;
+}
+
 /* Take the GIL after a wait; late_ns gets the time if others kept it. */
 void fl_gil_retake_timed(FlGil *gil, PyThreadState *thread);
 
