@@ -102,11 +102,6 @@ reserve(FlByteStore *store, Py_ssize_t extra_bytes)
     if (free_size(store) >= extra_bytes) {
         return 0;
     }
-    /* The doubling below must not overflow. */
-    if (extra_bytes > PY_SSIZE_T_MAX / 4 - size) {
-        PyErr_NoMemory();
-        return -1;
-    }
     /* Grow geometrically: appending is O(1) amortized. */
     return rebuild(store, extra_bytes > size ? size + extra_bytes : 2 * size);
 }

@@ -100,25 +100,6 @@ wake(FlReader *self)
     return code;
 }
 
-/* As asyncio's feed_data does it.  0 or -1. */
-static int
-pause_transport(FlReader *self)
-{
-    self->paused = true; /* first: the call may downgrade, which copies it */
-    if (fl_call_method(self->transport, self->state->names.pause_reading, NULL)
-        == 0)
-    {
-        return 0;
-    }
-    self->paused = false;
-    if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
-        return -1;
-    }
-    PyErr_Clear(); /* it cannot pause: asyncio does not try again either */
-    Py_CLEAR(self->transport);
-    return 0;
-}
-
 /* 0 or -1.  Without a transport the call on None raises AttributeError, as in
    asyncio. */
 static int
@@ -146,7 +127,14 @@ data_added(FlReader *self)
     /* An application may set any limit: no product, which could overflow. */
     Py_ssize_t size = self->store.size_bytes;
     Py_ssize_t limit = self->limit_bytes;
-    return limit < 0 || size - limit > limit ? pause_transport(self) : 0;
+    if (limit >= 0 && size - limit <= limit) {
+        return 0;
+    }
+    self->paused = true; /* first: the call may downgrade, which copies it */
+    int code = fl_call_method(self->transport,
+                              self->state->names.pause_reading, NULL);
+    self->paused = code == 0;
+    return code;
 }
 
 /* Return bytes from a method that has enough: take up to size_bytes from the
