@@ -1,9 +1,5 @@
 /* Copies of the loop's queues for applications that read asyncio's private
-   attributes: see introspection.h.
-
-   1. Making an object may start a GC, which may run any Python and change the
-      queues.  So each entry is located, or its references taken, after the
-      objects for it were made. */
+   attributes: see introspection.h. */
 #include "compat/introspection.h"
 
 #include "base/timer_queue.h"
@@ -26,61 +22,37 @@ loop_of(PyObject *module, PyObject *object)
     return FL_LOOP(object);
 }
 
-/* The handle of the entry at a position, which must be in the queue; if the
-   entry has none, new_handle becomes its handle.  A new reference; NULL
-   without an exception for an entry that does not show.  Makes no object and
-   runs no Python, so the entry stays valid throughout. */
+/* The handle of an entry, or a new one if it has none: a new reference.  NULL
+   with MemoryError. */
 static PyObject *
-handle_of(FlLoop *loop, uint64_t position, FlHandle *new_handle)
+handle_of(FlLoop *loop, FlReady *entry)
 {
-    FlReady *entry = fl_ready_find(&loop->ready, position);
-    switch (entry->kind) {
-    case FL_READY_CALL:
-        if (entry->of.handle == NULL) {
-            /* Both pointers are borrowed; see ready_queue.h. */
-            new_handle->entry = entry;
-            entry->of.handle = new_handle;
-        }
-        return Py_NewRef((PyObject *)entry->of.handle);
-    case FL_READY_HANDLE:
+    bool is_call = entry->kind == FL_READY_CALL;
+    if (entry->kind == FL_READY_HANDLE) {
         return Py_NewRef(entry->callback);
-    case FL_READY_OP:
-        /* Not tied to the entry: a filled handle for display only. */
-        new_handle->callback = Py_NewRef(entry->callback);
-        new_handle->args = Py_NewRef(loop->state->empty_tuple);
-        new_handle->context =
-            Py_NewRef(entry->context == NULL ? Py_None : entry->context);
-        return Py_NewRef((PyObject *)new_handle);
-    default:
-        return NULL;
     }
-}
-
-/* Append the handle of the entry at a position.  0, or -1 with an exception
-   set. */
-static int
-append_ready(FlLoop *loop, uint64_t position, PyObject *list)
-{
-    /* Before the entry is looked up: invariant 1. */
-    FlHandle *new_handle = fl_handle_new(loop);
-    if (new_handle == NULL) {
-        return -1;
+    if (is_call && entry->of.handle != NULL) {
+        return Py_NewRef((PyObject *)entry->of.handle);
     }
-    PyObject *handle = NULL;
-    /* The entry may have left the queue meanwhile.  Positions never repeat, so
-       another entry cannot be taken for it. */
-    if (position >= loop->ready.head && position < loop->ready.tail) {
-        handle = handle_of(loop, position, new_handle);
-    }
-    int code = handle == NULL ? 0 : PyList_Append(list, handle);
-    if (code == 0 && !FL_HAVE_GIL && handle == (PyObject *)new_handle) {
+    FlHandle *handle = fl_handle_new(loop);
+    if (handle != NULL && is_call) {
+        /* Both pointers are borrowed; see ready_queue.h. */
+        handle->entry = entry;
+        entry->of.handle = handle;
         /* Without a GIL other threads may cancel it, and a handle that only
            points at its entry is for the loop's thread. */
-        code = fl_handle_fill(new_handle);
+        if (!FL_HAVE_GIL && fl_handle_fill(handle) < 0) {
+            Py_CLEAR(handle);
+        }
     }
-    Py_XDECREF(handle);
-    Py_DECREF(new_handle);
-    return code;
+    else if (handle != NULL) {
+        /* An operation of the loop's: a filled handle for display only. */
+        handle->callback = Py_NewRef(entry->callback);
+        handle->args = Py_NewRef(loop->state->empty_tuple);
+        handle->context =
+            Py_NewRef(entry->context == NULL ? Py_None : entry->context);
+    }
+    return (PyObject *)handle;
 }
 
 /* An empty list for the copy of a queue, or NULL with an exception set:
@@ -121,11 +93,19 @@ ready_handles(PyObject *module, PyObject *object)
     }
     /* The drain moves what other threads pushed into the ready queue. */
     int code = fl_thread_queue_drain(loop);
-    /* Calls that are queued from here on do not show: a GC that queues one for
-       each entry would make this endless. */
-    uint64_t end = loop->ready.tail;
-    for (uint64_t at = loop->ready.head; code == 0 && at < end; at++) {
-        code = append_ready(loop, at, list);
+    /* A collection may run any Python, which may change the queue. */
+    int collects = PyGC_Disable();
+    for (uint64_t at = loop->ready.head; code == 0 && at < loop->ready.tail;
+         at++) {
+        FlReady *entry = fl_ready_find(&loop->ready, at);
+        if (entry->kind != FL_READY_NONE && entry->kind != FL_READY_EVENT) {
+            PyObject *handle = handle_of(loop, entry);
+            code = handle == NULL ? -1 : PyList_Append(list, handle);
+            Py_XDECREF(handle);
+        }
+    }
+    if (collects) {
+        (void)PyGC_Enable();
     }
     return end_copy(list, code);
 }
