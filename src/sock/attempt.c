@@ -7,9 +7,7 @@
       poll reports it.
    2. fl_attempt_try flushes corked writes first.  Otherwise bytes that were
       written earlier could leave after those that this call sends, or a
-      receive would not find them.
-   3. To take a buffer may run its __buffer__(), which may close the socket.
-      So no fd that was read before is used after it. */
+      receive would not find them. */
 #include "sock/attempt.h"
 
 #include "base/codes.h"
@@ -128,17 +126,6 @@ try_recv(FlAttempt *self, int fd, PyObject **result)
     return store_result(bytes, result);
 }
 
-/* Whether this still is the socket's fd. */
-static bool
-has_fd(const FlAttempt *self, int fd)
-{
-    int now = PyObject_AsFileDescriptor(self->sock);
-    if (now < 0) {
-        PyErr_Clear(); /* closed: the socket's own method raises EBADF */
-    }
-    return now == fd;
-}
-
 static int
 try_recv_into(FlAttempt *self, int fd, PyObject **result)
 {
@@ -150,7 +137,7 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
         PyErr_Clear(); /* the socket's method raises its own TypeError */
         return call_method(self, fd, result);
     }
-    if (view.len == 0 || !has_fd(self, fd)) { /* invariant 3 */
+    if (view.len == 0) {
         /* An empty buffer is the method's to judge, as for size 0. */
         PyBuffer_Release(&view);
         return call_method(self, fd, result);
@@ -161,42 +148,14 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
     return code == 1 ? store_result(PyLong_FromSsize_t(got), result) : code;
 }
 
-/* Whether the first try would block.  Waiting then saves making and dropping a
+/* Where the first try would block, waiting saves making and dropping a
    BlockingIOError. */
-static bool
-is_unreadable(const FlAttempt *self, int fd)
-{
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    return fd >= 0 && !self->is_retry && poll(&ready, 1, 0) == 0;
-}
-
 static int
 try_recvfrom(FlAttempt *self, int fd, PyObject **result)
 {
-    return fl_attempt_is_plain(self) && size_argument(self) > 0
-                   && is_unreadable(self, fd)
-               ? 0
-               : call_method(self, fd, result);
-}
-
-/* Whether a connection can arrive.  If not, accept() raises the reason, and
-   waiting would never end. */
-static bool
-is_listening(int fd)
-{
-    int on = 0;
-    socklen_t size = sizeof(on);
-    /* macOS lacks the option: assume so. */
-    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &size) < 0
-               ? errno == ENOPROTOOPT
-               : on != 0;
-}
-
-static int
-try_accept(FlAttempt *self, int fd, PyObject **result)
-{
-    return fl_attempt_is_plain(self) && is_unreadable(self, fd)
-                   && is_listening(fd)
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    return fl_attempt_is_plain(self) && size_argument(self) > 0 && fd >= 0
+                   && !self->is_retry && poll(&ready, 1, 0) == 0
                ? 0
                : call_method(self, fd, result);
 }
@@ -264,7 +223,7 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
     const FlOperation *operation = self->operation;
     /* sendall's data is held until the call ends, so that the application
        cannot resize it between two tries.  First, because it may run Python:
-       invariants 2 and 3. */
+       invariant 2. */
     if (operation == &fl_operation_sendall && self->view.obj == NULL
         && PyObject_GetBuffer(self->args[0], &self->view, PyBUF_SIMPLE) < 0)
     {
@@ -311,5 +270,5 @@ OPERATION(recvfrom, 1, FL_READABLE, NULL, try_recvfrom)
 OPERATION(recvfrom_into, 2, FL_READABLE, NULL, call_method)
 OPERATION(sendall, 1, FL_WRITABLE, try_sendall, sendall_by_method)
 OPERATION(sendto, 2, FL_WRITABLE, NULL, call_method)
-OPERATION(accept, 0, FL_READABLE, NULL, try_accept)
+OPERATION(accept, 0, FL_READABLE, NULL, call_method)
 OPERATION(connect, 1, FL_WRITABLE, NULL, try_connect)
