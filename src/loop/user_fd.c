@@ -194,42 +194,39 @@ on_fd(FlLoop *loop, FlRegistration *reg, int events)
 
 /* --- registering --------------------------------------------------------- */
 
-/* Drop what an fd had, outside the lock.  A call no longer keeps its socket
-   open and, as in asyncio, waits until its coroutine is cancelled.  A handle
-   is cancelled, unless the loop is closed.  Runs application code. */
+/* End what stood in a slot: an FlReadyOp.  A call that is closed keeps its
+   socket open no longer and, as in asyncio, waits until its coroutine is
+   cancelled.  A handle is cancelled. */
+static int
+end_callback(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(argument))
+{
+    const FlNames *names = &loop->state->names;
+    PyObject *method = is_call(loop, object) ? names->close : names->cancel;
+    if (fl_call_method(object, method, NULL) < 0) {
+        fl_thread_queue_pass_exception_anythread(loop, object);
+    }
+    return 0;
+}
+
+/* Drop what an fd had, outside the lock.  Runs application code. */
 static void
 drop_refs(FlLoop *loop, const FlFdRefs *refs)
 {
-    const FlState *state = loop->state;
     for (int at = 0; at < 2; at++) {
         PyObject *object = refs->callbacks[at];
-        if (object == NULL) {
-            continue;
-        }
-        if (is_call(loop, object)) {
-            /* Without a GIL only the loop's thread changes a socket's
-               count. */
-            if (!fl_loop_on_other_thread(loop)
-                || fl_thread_queue_push_op_anythread(loop, state->displaced,
+        bool waits = is_call(loop, object);
+        bool ends = waits || (object != NULL && !loop->closed);
+        if (waits && fl_loop_on_other_thread(loop)) {
+            /* Without a GIL only the loop's thread ends a call. */
+            ends = fl_thread_queue_push_op_anythread(loop, end_callback,
                                                      object, NULL, NULL)
-                       < 0)
-            {
-                PyErr_Clear(); /* the loop is closed by now */
-                (void)state->displaced(loop, object, NULL);
-            }
+                   < 0;
+            PyErr_Clear(); /* the loop is closed by now */
         }
-        else if (!loop->closed
-                 && fl_call_method(object, state->names.cancel, NULL) < 0)
-        {
-            if (fl_loop_is_running(loop)
-                || fl_fd_table_iterates_here(loop->table)) {
-                fl_thread_queue_pass_exception_anythread(loop, object);
-            }
-            else { /* a later run has nothing to do with it */
-                PyErr_WriteUnraisable(object);
-            }
+        if (ends) {
+            (void)end_callback(loop, object, NULL);
         }
-        Py_DECREF(object);
+        Py_XDECREF(object);
     }
     Py_XDECREF(refs->object);
 }

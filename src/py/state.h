@@ -247,9 +247,6 @@ typedef struct FlState {
        transport/native_protocol.h.  NULL: none. */
     const struct FlNativeProtocol *native_stream;
     const struct FlNativeProtocol *native_tls;
-    /* An FlReadyOp of sock/sock_call.c: another user of the fd has taken the
-       place of this SocketCall. */
-    int (*displaced)(struct FlLoop *loop, PyObject *call, PyObject *ignored);
 
     /* Python's main thread and fl_forks_count() when that was found out; 0:
        not known yet. */

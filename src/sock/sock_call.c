@@ -16,7 +16,6 @@
 
 #include "core/loop.h"
 #include "core/overrides.h"
-#include "core/thread_queue.h"
 #include "loop/user_fd.h"
 #include "py/args.h"
 #include "py/call.h"
@@ -265,17 +264,6 @@ call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))
     return fl_call_none(end_count(self));
 }
 
-/* FlState.displaced: nothing will end the call's wait, so it keeps its socket
-   open no longer. */
-static int
-displaced(FlLoop *loop, PyObject *call, PyObject *Py_UNUSED(ignored))
-{
-    if (end_count((SocketCall *)call) < 0) {
-        fl_thread_queue_pass_exception_anythread(loop, call);
-    }
-    return 0;
-}
-
 /* Make the future, register for the fd, then wait as the future's own
    __await__ does.  After a failure the coroutine's `finally` releases it. */
 static PyObject *
@@ -395,7 +383,6 @@ fl_sock_call_register(PyObject *module, FlState *state)
     }
     PyType_Spec spec = {"fastloop._core.SocketCall", sizeof(SocketCall), 0,
                         FL_TYPE_FLAGS | Py_TPFLAGS_IMMUTABLETYPE, call_slots};
-    state->displaced = displaced;
     state->socket_call_type = fl_type_add(module, &spec, NULL);
     return state->socket_call_type == NULL
                ? -1
