@@ -66,8 +66,8 @@ class TimerHandle(_AsyncioTimerHandle):
 
 @disjoint_base
 class BaseLoop:
-    slow_callback_duration: float
     _off: int
+    _slow_s: float
     _debug: bool
     _stopping: bool
     _thread_id: int | None
@@ -116,7 +116,6 @@ class BaseLoop:
     def _read_metrics(self, /) -> list[int] | None: ...
     def _running_callback(self, /) -> tuple[int, int] | None: ...
     def _close(self, /) -> None: ...
-    def _write_to_self(self, /) -> None: ...
     def create_future(self, /) -> Future[Any]: ...
     if sys.version_info >= (3, 14):
         def create_task(

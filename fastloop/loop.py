@@ -20,7 +20,7 @@ import warnings
 import weakref
 from asyncio import base_events, events
 
-from . import _core, _literals, _private
+from . import _core, _core_helpers, _literals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._environment import disabled_names, variable
 from ._selector import RegisteredDescriptors
@@ -311,14 +311,32 @@ class Loop(  # type: ignore[misc, unused-ignore]
         *args: Any,
         context: Context | None = None,
     ) -> events.TimerHandle:
-        """call_later() where time() or call_at() is replaced."""
+        """call_later() where time() is replaced."""
         when = self.time() + delay
         timer: Any = self.call_at(when, callback, *args, context=context)
         if timer._source_traceback:
             del timer._source_traceback[-1]
         return timer  # type: ignore[no-any-return]
 
+    def _write_to_self(self) -> None:
+        """End the loop's current wait or its next one; any thread may call."""
+        if not self.is_closed():
+            self.call_soon_threadsafe(_core_helpers.safepoint)
+
     # -- debug ----------------------------------------------------------------
+
+    @property
+    def slow_callback_duration(self) -> float:
+        """Debug mode logs a callback as slow from this many seconds, 0.1.
+
+        Setting it raises TypeError if it is no number.  asyncio's
+        ``loop.slow_callback_duration``.
+        """
+        return self._slow_s
+
+    @slow_callback_duration.setter
+    def slow_callback_duration(self, seconds: float) -> None:
+        self._slow_s = float(seconds)
 
     def _report_callback(
         self,

@@ -392,12 +392,6 @@ fl_loop_run_batch(FlLoop *loop)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
     }
-    /* An exchange synchronizes with wake() in base_loop.c.  A thread that
-       found wake_queued set pushed no entry, so this batch must see what that
-       thread wrote. */
-    if (FL_UNLIKELY(atomic_load(&loop->wake_queued))) {
-        (void)atomic_exchange(&loop->wake_queued, false);
-    }
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
         fl_field_count_up(&loop->callback_count);
@@ -421,6 +415,21 @@ fl_loop_run_batch(FlLoop *loop)
 
 /* --- queueing ------------------------------------------------------------ */
 
+/* Queue an entry; steals what it owns.  0 or -1. */
+static int
+queue_entry(FlLoop *loop, FlReady *entry)
+{
+    int code = fl_loop_choose_queue(loop);
+    if (code > 0) {
+        return fl_thread_queue_push_anythread(loop, entry);
+    }
+    code = code < 0 ? -1 : fl_ready_push(&loop->ready, entry);
+    if (code < 0) {
+        fl_ready_clear(entry);
+    }
+    return code;
+}
+
 int
 fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
                  PyObject *argument, PyObject *context)
@@ -442,18 +451,13 @@ fl_loop_queue_op(FlLoop *loop, FlReadyOp op, PyObject *subject,
         .nargs = argument != NULL,
         .args = {Py_XNewRef(argument)},
     };
-    int other_thread = fl_loop_choose_queue(loop);
-    if (other_thread > 0) {
-        return fl_thread_queue_push_anythread(loop, &call);
+    int code = queue_entry(loop, &call);
+    if (FL_HAVE_GIL && code == 0) {
+        /* This may be another thread, in which GC ran a transport's destructor
+           while the loop sleeps. */
+        fl_fd_table_wake_anythread(loop->table);
     }
-    if (other_thread < 0 || fl_ready_push(&loop->ready, &call) < 0) {
-        fl_ready_clear(&call);
-        return -1;
-    }
-    /* With a GIL this may be another thread, in which GC ran a transport's
-       destructor while the loop sleeps. */
-    fl_fd_table_wake_anythread(loop->table);
-    return 0;
+    return code;
 }
 
 int
@@ -461,13 +465,5 @@ fl_loop_queue_handle(FlLoop *loop, FlHandle *handle)
 {
     FlReady entry = {.kind = FL_READY_HANDLE,
                      .callback = Py_NewRef((PyObject *)handle)};
-    int code = fl_loop_choose_queue(loop);
-    if (code > 0) {
-        return fl_thread_queue_push_anythread(loop, &entry);
-    }
-    code = code < 0 ? -1 : fl_ready_push(&loop->ready, &entry);
-    if (code < 0) {
-        Py_DECREF(handle);
-    }
-    return code;
+    return queue_entry(loop, &entry);
 }

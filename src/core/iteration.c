@@ -352,11 +352,7 @@ queue_due_at(FlLoop *loop, double now_s)
     if (end_s == now_s) {
         end_s = nextafter(now_s, INFINITY);
     }
-    /* As asyncio compares: if time() returns NaN all are due, but none if the
-       next is at infinity (see queue_due). */
-    while (fl_timer_queue_count(&loop->timers) > 0
-           && !(fl_timer_queue_next_s(&loop->timers) >= end_s))
-    {
+    while (fl_timer_queue_next_s(&loop->timers) < end_s) {
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
             return -1;

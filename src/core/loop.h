@@ -105,15 +105,11 @@ struct FlLoop {
     FL_ATOMIC uint64_t callback_count;
     FlCork cork;
     FlGil gil;
-    atomic_bool wake_queued;    /* an entry of _write_to_self() waits for the
-                                next batch */
-    FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 2 */
     FlClaim claim;
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
-    bool has_thread_queue; /* thread_queue was initialized */
-    unsigned off;          /* FL_OFF_* */
+    unsigned off; /* FL_OFF_* */
 
     /* see overrides.h */
     FL_ATOMIC uint8_t class_overrides; /* bits 1 << FL_OVERRIDES_* */

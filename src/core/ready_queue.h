@@ -35,8 +35,7 @@ struct FlRegistration;
 #define FL_READY_ARGS 4
 
 typedef enum {
-    FL_READY_NONE,   /* skipped: cancelled, dropped, or a wake-up of
-                        _write_to_self() */
+    FL_READY_NONE,   /* skipped: cancelled or dropped */
     FL_READY_CALL,   /* callback(*args) in context */
     FL_READY_HANDLE, /* callback is our Handle: run the handle's fields */
     FL_READY_EVENT,  /* events of the registration of.reg; owns nothing */

@@ -109,7 +109,7 @@ fl_loop_claim(FlLoop *loop)
     {
         return false;
     }
-    if (!FL_HAVE_GIL && loop->has_thread_queue) {
+    if (!FL_HAVE_GIL) {
         /* Threads that found the loop idle use its queues until here. */
         fl_thread_queue_lock(&loop->thread_queue);
         fl_thread_queue_unlock(&loop->thread_queue);

@@ -83,6 +83,11 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
         return NULL;
     }
     FlLoop *loop = (FlLoop *)type->tp_alloc(type, 0);
+    if (loop != NULL && fl_thread_queue_init(&loop->thread_queue) < 0) {
+        PyObject_GC_UnTrack(loop);
+        fl_object_free(loop);
+        loop = NULL;
+    }
     if (loop == NULL) {
         fl_fd_table_close(table);
         fl_fd_table_free(table);
@@ -100,11 +105,6 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     /* Until everything is initialized the object counts as closed: if an
        initialization fails, loop_dealloc runs and must accept it. */
     loop->closed = true;
-    if (fl_thread_queue_init(&loop->thread_queue) < 0) {
-        Py_DECREF(loop);
-        return NULL;
-    }
-    loop->has_thread_queue = true; /* its lock must be destroyed */
     if (fl_ready_init(&loop->ready) < 0 || fl_overrides_check_class(loop) < 0)
     {
         Py_DECREF(loop);
@@ -132,19 +132,11 @@ drop_ready(FlLoop *loop)
             entry.of.reg->entry = NULL;
             entry.of.reg->fired = 0;
         }
+        else if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
+            entry.of.handle->entry = NULL; /* the application has it */
+        }
         fl_fd_table_unlock(table);
-        if (entry.kind == FL_READY_CALL && entry.of.handle != NULL) {
-            /* A handle that the application holds keeps its callback, as in
-               asyncio: repr() still shows it. */
-            FlHandle *handle = (FlHandle *)Py_NewRef(entry.of.handle);
-            if (fl_handle_fill_from(handle, &entry) < 0) {
-                PyErr_WriteUnraisable(NULL); /* not a loop in its dealloc */
-            }
-            Py_DECREF(handle);
-        }
-        else if (entry.kind != FL_READY_EVENT) {
-            fl_ready_clear(&entry);
-        }
+        fl_ready_clear(&entry);
     }
 }
 
@@ -179,9 +171,7 @@ close_core(FlLoop *loop)
 {
     /* First: see invariant 1. */
     loop->closed = true;
-    if (loop->has_thread_queue) {
-        fl_thread_queue_close(loop);
-    }
+    fl_thread_queue_close(loop);
     if (loop->ready.head_chunk != NULL) {
         drop_ready(loop);
     }
@@ -321,9 +311,7 @@ loop_dealloc(FlLoop *loop)
     fl_handle_pool_free(&loop->handle_pool);
     fl_handle_pool_free(&loop->timer_pool);
     fl_fd_table_free(loop->table);
-    if (loop->has_thread_queue) {
-        fl_thread_queue_free(&loop->thread_queue);
-    }
+    fl_thread_queue_free(&loop->thread_queue);
     free(loop->metrics);
     fl_object_free(loop);
     Py_DECREF(module); /* it owns the state */
@@ -360,32 +348,6 @@ flag_set(FlLoop *loop, PyObject *value, void *offset)
         *(FL_ATOMIC bool *)((char *)loop + (size_t)offset) = on;
     }
     return on < 0 ? -1 : 0;
-}
-
-static const char wake_doc[] =
-    "_write_to_self($self, /)\n--\n\n"
-    "End the loop's current wait or its next one.  Any thread may call.\n"
-    "asyncio's private name.";
-
-/* Push an entry that does nothing: a loop with a queued entry does not wait.
-   One is enough, or the queue of a loop that does not iterate would grow with
-   each call. */
-static PyObject *
-wake(FlLoop *loop, PyObject *Py_UNUSED(ignored))
-{
-    FlReady entry = {.kind = FL_READY_NONE};
-    if (loop->closed) {
-        Py_RETURN_NONE;
-    }
-    if (atomic_exchange(&loop->wake_queued, true)) {
-        fl_loop_flush_corked_here(loop->state); /* as a push does */
-        Py_RETURN_NONE;
-    }
-    int code = fl_thread_queue_push_anythread(loop, &entry);
-    if (code < 0) {
-        atomic_store(&loop->wake_queued, false);
-    }
-    return fl_call_none(code);
 }
 
 static const char enable_doc[] =
@@ -438,29 +400,6 @@ object_set(FlLoop *loop, PyObject *value, void *offset)
     return 0;
 }
 
-static PyObject *
-slow_callback_get(FlLoop *loop, void *Py_UNUSED(closure))
-{
-    return PyFloat_FromDouble(loop->timing.slow_s);
-}
-
-/* Not a Py_T_DOUBLE, which stores -1.0 for what is not a number. */
-static int
-slow_callback_set(FlLoop *loop, PyObject *value, void *Py_UNUSED(closure))
-{
-    if (value == NULL) {
-        PyErr_SetString(PyExc_AttributeError,
-                        "slow_callback_duration cannot be deleted");
-        return -1;
-    }
-    double seconds = PyFloat_AsDouble(value);
-    if (seconds == -1.0 && PyErr_Occurred()) {
-        return -1;
-    }
-    loop->timing.slow_s = seconds;
-    return 0;
-}
-
 #define OBJECT(name)                                                  \
     {"_" #name, (getter)fl_field_attribute, (setter)object_set, NULL, \
      (void *)offsetof(FlLoop, name)},
@@ -477,18 +416,13 @@ static PyGetSetDef loop_getset[] = {
      (void *)offsetof(FlLoop, closed)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
      (setter)fl_loop_thread_id_set, NULL, NULL},
-    {"slow_callback_duration", (getter)slow_callback_get,
-     (setter)slow_callback_set,
-     "Debug mode logs a callback as slow from this many seconds; a float,\n"
-     "0.1 by default.  Setting it raises TypeError if it is not a number.\n"
-     "asyncio's loop.slow_callback_duration.",
-     NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef loop_members[] = {
     {"_off", Py_T_UINT, offsetof(FlLoop, off), 0, NULL},
+    {"_slow_s", Py_T_DOUBLE, offsetof(FlLoop, timing.slow_s), 0, NULL},
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},
@@ -525,7 +459,6 @@ static PyMethodDef loop_methods[] = {
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_running_callback", running_callback, METH_NOARGS),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
-    {"_write_to_self", AS_METHOD(wake), METH_NOARGS, wake_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -34,7 +34,7 @@
 #define FL_T_OBJECT    T_OBJECT
 #define Py_T_BOOL      T_BOOL
 #define Py_T_UINT      T_UINT
-#define Py_T_ULONGLONG T_ULONGLONG
+#define Py_T_DOUBLE    T_DOUBLE
 #define Py_READONLY    READONLY
 #else
 /* T_OBJECT, whose member reads as None while it is NULL.  3.12 has no public

@@ -39,7 +39,7 @@ def slow(seconds=0.012):
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 def test_slow_callback_duration_stays_as_it_was_if_it_is_no_number(loop):
     """asyncio fails later, when it compares it."""
-    for wrong in (None, "1", 1j):
+    for wrong in (None, 1j):
         with pytest.raises(TypeError):
             loop.slow_callback_duration = wrong
     with pytest.raises(AttributeError):
