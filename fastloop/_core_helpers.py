@@ -31,7 +31,6 @@ __all__ = [
     "get_read_buffer_limits",
     "in_daemon_thread",
     "in_main_thread",
-    "log_event",
     "log_lost",
     "own_socket",
     "safepoint",
@@ -173,11 +172,6 @@ def closed_socket(family: int) -> trsock.TransportSocket:
     sock = socket_type(family)
     sock.close()
     return trsock.TransportSocket(sock)
-
-
-def log_event(transport: object, event: str) -> None:
-    """Log a transport's event, for a loop in debug mode."""
-    _logger.debug("%r %s", transport, event)
 
 
 def log_lost(transport: object, message: str, exc: Exception) -> None:

@@ -242,13 +242,8 @@ def _stop_timer(tls: Any) -> None:
         timer.cancel()
 
 
-#: The raw transport's messages for an exception that asyncio's SSLProtocol
-#: lets propagate into it.  It reports a CancelledError too.  In C they are
-#: FL_BUFFER_FAILED and FL_EOF_FAILED.
-_CALLS_FAILED = (
-    "Fatal error: protocol.buffer_updated() call failed.",
-    "Fatal error: protocol.eof_received() call failed.",
-)
+#: The text of fl_tls_call_eof_received in C.
+_EOF_FAILED = "Error calling eof_received()"
 
 
 def fatal(tls: Any, exc: BaseException, message: str) -> None:
@@ -256,11 +251,11 @@ def fatal(tls: Any, exc: BaseException, message: str) -> None:
     transport = tls._transport  # closing it may clear the attribute
     if transport is not None:
         transport._force_close(exc)
-    # asyncio only logs an OSError, and does not report CancelledError.
+    # As asyncio: an OSError is only logged, and this CancelledError dropped.
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
-    elif message in _CALLS_FAILED or not isinstance(
+    elif message != _EOF_FAILED or not isinstance(
         exc, exceptions.CancelledError
     ):
         tls._loop.call_exception_handler(
@@ -271,11 +266,6 @@ def fatal(tls: Any, exc: BaseException, message: str) -> None:
                 "protocol": tls,
             }
         )
-
-
-def log_eof(tls: Any) -> None:
-    """Log in debug mode that the transport below has received EOF."""
-    _logger.debug("%r received EOF", tls)
 
 
 def warn_closed() -> None:

@@ -362,7 +362,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _report_call(
         self,
         exc: BaseException,
-        source: Any,
         target: object,
         name: str,
         *args: object,
@@ -376,7 +375,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         except Exception:  # it is missing, as `exc` says
             method = name
         handle: Any = events.Handle(method, args, self)
-        handle._source_traceback = source
+        handle._source_traceback = None  # debug mode's is this function
         self._report_callback(exc, handle)
 
     def _report_slow(

@@ -3,11 +3,8 @@
 
 #include "core/handle.h"
 #include "core/loop.h"
-#include "core/thread_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/errors.h"
-#include "py/field.h"
 #include "py/state.h"
 
 int
@@ -42,18 +39,4 @@ fl_debug_note_source(FlLoop *loop, FlHandle *handle)
     }
     Py_XSETREF(handle->source_traceback, stack);
     return 0;
-}
-
-void
-fl_debug_note_stack(FlLoop *loop, void *owner, PyObject **field)
-{
-    /* Python code must not be called while an exception is set. */
-    PyObject *exc = PyErr_GetRaisedException();
-    PyObject *stack = PyObject_CallNoArgs(loop->state->extract_stack);
-    if (stack == NULL) {
-        fl_thread_queue_pass_exception_anythread(loop, (PyObject *)loop);
-    }
-    fl_field_set(owner, field, stack);
-    Py_XDECREF(stack);
-    fl_error_restore(exc);
 }

@@ -9,12 +9,6 @@
 #include "core/loop.h"
 #include "py/compat.h"
 
-/* Set the owner's field (py/field.h) to the stack of the calling Python code.
-   On failure the field is NULL and the error is handled as by
-   fl_thread_queue_pass_exception_anythread.  An exception that is set stays
-   set. */
-void fl_debug_note_stack(FlLoop *loop, void *owner, PyObject **field);
-
 /* asyncio's checks before it schedules a callback: that it is callable and no
    coroutine, and, if check_thread, that this is the loop's thread.  `method`
    is the method's name, for the messages.  0, or -1 with an exception set. */

@@ -40,11 +40,10 @@ fl_loop_report_callback(FlLoop *loop, PyObject *handle)
 
 int
 fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
-                    PyObject *argument, PyObject *source)
+                    PyObject *argument)
 {
-    return fl_loop_report_by(loop, loop->state->names._report_call,
-                             source == NULL ? Py_None : source, object, name,
-                             argument);
+    return fl_loop_report_by(loop, loop->state->names._report_call, object,
+                             name, argument, NULL);
 }
 
 int

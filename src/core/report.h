@@ -27,10 +27,10 @@ int fl_loop_report_by(struct FlLoop *loop, PyObject *method, PyObject *first,
                       PyObject *second, PyObject *third, PyObject *fourth);
 
 /* Report the raised exception as one of object.name(argument), a call that the
-   loop made without a handle.  `argument` may be NULL: no argument.  `source`
-   is the stack of the code that queued the call, or NULL.  0 or -1. */
+   loop made without a handle.  `argument` may be NULL: no argument.  0 or
+   -1. */
 int fl_loop_report_call(struct FlLoop *loop, PyObject *object, PyObject *name,
-                        PyObject *argument, PyObject *source);
+                        PyObject *argument);
 
 /* If an entry that returned `code` took at least slow_callback_duration: log
    it in debug mode, and call slow_callback_hook with metrics.  `subject` names

@@ -98,7 +98,6 @@ struct FlNativeProtocol;
     X(in_daemon_thread)         \
     X(in_main_thread)           \
     X(_reinit_after_fork)       \
-    X(log_event)                \
     X(log_lost)                 \
     X(loop)                     \
     X(message)                  \
@@ -141,7 +140,6 @@ struct FlNativeProtocol;
     X(handshake_begins)         \
     X(handshake_done)           \
     X(handshake_failed)         \
-    X(log_eof)                  \
     X(shutdown_begins)          \
     X(shutdown_done)            \
     X(wake_waiter)              \

@@ -222,34 +222,17 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     return fl_visit_dict(self, visit, arg);
 }
 
-/* Drop the engine, the context and the extra info. */
-static void
-drop_engine(FlTls *self)
-{
-    /* The application may have the SSLObject, and a caller's memory may be
-       what it would read next. */
-    if (self->engine.type->settle(&self->engine) < 0) {
-        PyErr_Clear(); /* no memory: the unread records are lost */
-    }
-    self->engine.type = &fl_tls_engine_object; /* its invariant 4 */
-    self->engine.more = self->engine.reads_until_raise = false;
-    fl_field_set(self, &self->engine.object, NULL);
-    Py_CLEAR(self->engine.owner);
-    Py_CLEAR(self->context);
-    fl_field_set(self, &self->extra, NULL);
-}
-
 /* The state is a connection that has ended, so that every method still works
-   afterwards.  `loop` stays until dealloc, because methods use it without a
-   check. */
+   afterwards.  `loop` and the engine stay until dealloc, because methods use
+   them without a check.  A cycle through the engine's objects passes through a
+   dict or an SSLContext, whose tp_clear breaks it. */
 static int
 adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_LOST;
     self->hold_iterations = 0;
-    drop_engine(self);
-    Py_CLEAR(self->engine.incoming);
-    Py_CLEAR(self->engine.outgoing);
+    Py_CLEAR(self->context);
+    fl_field_set(self, &self->extra, NULL);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol.object);
     Py_CLEAR(self->transport);
@@ -270,6 +253,10 @@ adapter_dealloc(FlTls *self)
     PyObject_ClearWeakRefs((PyObject *)self);
     (void)adapter_clear(self);
     fl_write_queue_clear(&self->backlog);
+    Py_CLEAR(self->engine.object);
+    Py_CLEAR(self->engine.incoming);
+    Py_CLEAR(self->engine.outgoing);
+    Py_CLEAR(self->engine.owner);
     Py_CLEAR(self->loop);
     fl_object_free(self);
 }
@@ -316,8 +303,7 @@ make_engine(FlTls *self, PyObject *wrap, const char *ssl_file)
         return -1;
     }
     engine->object = Py_NewRef(object);
-    engine->reads_until_raise = owner == Py_None;
-    int taken = may_use_libssl && !engine->reads_until_raise
+    int taken = may_use_libssl && owner != Py_None
                     ? fl_tls_engine_take_ssl(engine, owner)
                     : 0;
     if (taken == 0) {
@@ -358,7 +344,7 @@ open_tls(PyObject *module, PyObject *args)
     self->loop = (FlLoop *)Py_NewRef(loop);
     fl_write_queue_init(&self->backlog);
     self->app_state = made ? FL_TLS_APP_MADE : FL_TLS_APP_NEW;
-    if (fl_tls_set_protocol(self, protocol) == 0
+    if (fl_protocol_change(state, self, &self->protocol, protocol) == 0
         && make_engine(self, wrap, ssl_file) == 0)
     {
         self->extra =

@@ -109,11 +109,10 @@ typedef struct {
     PyObject *shutdown_timeout;
     FlWriteQueue backlog;        /* plain bytes, not encrypted yet */
     size_t reply_bytes;          /* unsent records that reading has produced */
-    size_t overhead_bytes;       /* records without data: lifecycle.c, 6 */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     FL_ATOMIC Py_ssize_t writes_after_loss;
     /* Until the peer's end may be delivered, data one earlier: lifecycle.c,
-       5.  run_deferred is queued while it is not 0. */
+       4.  run_deferred is queued while it is not 0. */
     FL_ATOMIC unsigned hold_iterations;
     FlTlsPhase phase;
     FlTlsAppState app_state;
@@ -124,11 +123,9 @@ typedef struct {
     FL_ATOMIC bool app_paused; /* the application called pause_reading */
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
-    bool paused_before_tls;  /* the raw transport called it before start_tls */
-    bool delivery_cancelled; /* a CancelledError: deliver nothing more */
-    bool eof_received;       /* the raw transport's EOF was handled */
-    bool eof_held;           /* or will be: lifecycle.c, 5 */
-    bool read_less;          /* lifecycle.c, 6 */
+    bool paused_before_tls; /* the raw transport called it before start_tls */
+    bool eof_received;      /* the raw transport's EOF was handled */
+    bool eof_held;          /* or will be: lifecycle.c, 4 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
        close_notify. */
     bool closing;

@@ -79,9 +79,7 @@ struct FlTlsEngine {
        long as the connection: other threads may ask for their lengths. */
     PyObject *incoming;
     PyObject *outgoing;
-    bool reads_until_raise; /* read() or write() is not CPython's, or a
-                               callback of the context must run */
-    bool more;              /* the last read filled its room: read again */
+    bool more; /* the last read filled its room: read again */
     /* engine_libssl.c only. */
     PyObject *owner; /* owns the SSL: the SSLObject's _sslobj */
     void *ssl;

@@ -1,20 +1,8 @@
 /* The TLS engine that calls an SSLObject's methods.
 
-   1. CPython's own read() is called only if records are unread or the last
-      read filled its room.  Otherwise it would raise SSLWantReadError, which
-      costs more than the check.
-   2. MemoryBIO.write() gets the stream's memory through a memoryview that is
-      released after the call.  Otherwise a frame that a traceback or a
-      profiler keeps alive could read memory that is reused.
-   3. `reads_until_raise` is set if read() or write() may be the application's,
-      or if the context has a message callback or a key log (_is_plain() of
-      fastloop/_tls.py).  Both are then called as asyncio calls them: until
-      they raise, whatever the BIO holds.  An overridden read() may buffer
-      plain bytes itself.
-   4. A connection that has dropped its engine has this type, whichever engine
-      it had, and no SSLObject: nothing is read any more.  The MemoryBIOs stay,
-      if it had any, because without a GIL other threads may be asking for
-      their lengths. */
+   read() is called only if records are unread or the last read filled its
+   room.  Otherwise it would raise SSLWantReadError, which costs more than the
+   check. */
 #include "tls/engine_object.h"
 
 #include "py/call.h"
@@ -25,15 +13,11 @@
 
 #include <string.h>
 
-
 /* The length of a MemoryBIO.  Never fails, because the engine's incoming() and
    outgoing() have no way to. */
 static size_t
 bio_pending_bytes(const FlTlsEngine *engine, PyObject *bio)
 {
-    if (bio == NULL) {
-        return 0; /* engine_libssl.c had none */
-    }
     PyObject *size = PyObject_GetAttr(bio, engine->state->names.pending);
     size_t bytes = size == NULL ? 0 : PyLong_AsSize_t(size);
     Py_XDECREF(size);
@@ -59,22 +43,18 @@ object_outgoing(const FlTlsEngine *engine)
     return bio_pending_bytes(engine, engine->outgoing);
 }
 
-/* A MemoryBIO copies, so nothing of the caller's memory is used later. */
+/* A copy: a frame that a traceback or a profiler keeps alive may still have
+   the argument when the caller reuses its memory. */
 static int
 object_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 {
-    FlNames *names = &engine->state->names;
-    PyObject *view =
-        PyMemoryView_FromMemory((char *)data, (Py_ssize_t)size_bytes,
-                                PyBUF_READ);
-    if (view == NULL) {
-        return -1;
-    }
-    int code = fl_call_method(engine->incoming, names->write, view);
-    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = fl_call_method(view, names->release, NULL); /* invariant 2 */
-    Py_DECREF(view);
-    return fl_error_keep_first(raised, code, engine->object);
+    PyObject *bytes = PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
+    int code = bytes == NULL
+                   ? -1
+                   : fl_call_method(engine->incoming,
+                                    engine->state->names.write, bytes);
+    Py_XDECREF(bytes);
+    return code;
 }
 
 static int
@@ -103,12 +83,8 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
             size_t *got_bytes)
 {
     *got_bytes = 0;
-    /* Invariants 1 and 3: an overridden read() is always called. */
-    size_t waiting_bytes =
-        engine->reads_until_raise ? room_bytes : object_incoming(engine);
-    /* NULL: invariant 4.  The length may be an application's own and run
-       Python. */
-    if (engine->object == NULL || (waiting_bytes == 0 && !engine->more)) {
+    size_t waiting_bytes = object_incoming(engine);
+    if (waiting_bytes == 0 && !engine->more) {
         return FL_TLS_AGAIN;
     }
     engine->more = false; /* unless this read fills its room */

@@ -9,10 +9,7 @@
       asyncio ends such a connection with an error.
    3. Data written before a shutdown is passed to the raw transport before that
       is closed, even if it has called pause_writing.  asyncio drops it.
-   4. handshake_failed, like fl_tls_fatal, handles subclasses of Exception
-      alone.  CancelledError and KeyboardInterrupt stay raised and propagate
-      into the raw transport, as in asyncio.
-   5. After the handshake of start_tls() nothing is delivered until the
+   4. After the handshake of start_tls() nothing is delivered until the
       application has called a method of the new transport, or for three
       iterations (FL_TLS_HOLD_ITERATIONS).  Until the task that awaits
       start_tls() has resumed, the application has only the old transport: a
@@ -20,13 +17,7 @@
       of a protocol that was paused before start_tls waits too.  asyncio does
       not wait.  What was held is delivered by run_deferred, and its end, EOF
       or close_notify, in the iteration after: a task that the data wakes can
-      still answer.
-   6. Handling a key update costs hundreds of times as much CPU as decrypting
-      as many bytes of data.  A peer whose records are mostly not data is
-      therefore read in small amounts, so that it does not delay other
-      connections.  `overhead_bytes` measures this: it grows by the record
-      bytes received and shrinks, never below 0, by twice the plain bytes
-      decrypted. */
+      still answer. */
 #include "tls/lifecycle.h"
 
 #include "core/dispatch.h"
@@ -43,10 +34,6 @@
 #include "tls/tls_read.h"
 #include "tls/tls_write.h"
 #include "transport/stream.h"
-
-/* More than one record: the incomplete record at the end of a read yields no
-   data yet and must not count as overhead. */
-#define MAX_OVERHEAD_BYTES (24 * 1024)
 
 /* --- work for a later iteration ------------------------------------------ */
 
@@ -126,7 +113,7 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
         failed = FL_EOF_FAILED;
         code = handle_eof(self);
     }
-    return code >= 0 || fl_tls_fatal_any(self, failed) == 0
+    return code >= 0 || fl_tls_fatal(self, failed) == 0
                ? 0
                : fl_loop_report_callback(loop, NULL);
 }
@@ -155,9 +142,8 @@ read_records(FlTls *self)
         return fl_tls_defer(self);
     }
     int code = fl_tls_read(self);
-    if (code > 0) {
-        code = code == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self)
-                                          : fl_tls_defer(self);
+    if (code == FL_TLS_READ_CLOSED) {
+        code = fl_tls_start_shutdown(self);
     }
     /* Also while the application has paused reading.  What is sent may be the
        last records of the handshake, which asyncio keeps until a write. */
@@ -196,11 +182,11 @@ call_sslobject(FlTls *self, PyObject *method)
     return FL_TLS_RAISED;
 }
 
-/* End the connection with the raised exception: invariant 4. */
+/* End the connection with the raised exception; -1 if that ends the run. */
 static int
 handshake_failed(FlTls *self)
 {
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (fl_error_leaves_loop()) {
         return -1;
     }
     fl_tls_fail(self);
@@ -501,32 +487,12 @@ fl_tls_receive(FlTls *self, const char *data, size_t size_bytes)
                     : process_and_settle(self);
 }
 
-/* Invariant 6.  fl_tls_receive decrypts and subtracts.  Records do not count
-   while they can yield no data: during the handshake, and while delivery is
-   paused or held.  If the last read filled its room (`engine.more`), more
-   data may follow, so the balance is not final.  Returns 1 to ask the stream
-   for smaller reads; see FlNativeProtocol.data_received. */
+/* FlNativeProtocol.data_received. */
 static int
 receive_data(FlState *Py_UNUSED(state), PyObject *object, const char *data,
              size_t size_bytes)
 {
-    FlTls *self = (FlTls *)object;
-    if (self->phase != FL_TLS_HANDSHAKE && !self->app_paused
-        && !fl_tls_holds_data(self))
-    {
-        self->overhead_bytes += size_bytes;
-    }
-    self->read_less = false;
-    int code = fl_tls_receive(self, data, size_bytes);
-    if (FL_UNLIKELY(self->overhead_bytes > MAX_OVERHEAD_BYTES)
-        && !self->engine.more)
-    {
-        /* Capped, so that a peer that sends data again is soon read
-           normally. */
-        self->overhead_bytes = MAX_OVERHEAD_BYTES;
-        self->read_less = true;
-    }
-    return code < 0 ? -1 : self->read_less;
+    return fl_tls_receive((FlTls *)object, data, size_bytes);
 }
 
 /* asyncio's eof_received() by phase.  1: keep the raw transport open, because
@@ -560,14 +526,8 @@ receive_eof(FlTls *self)
 static int
 handle_eof(FlTls *self)
 {
-    int code = 0;
     self->eof_received = true;
-    if (self->loop->debug) {
-        code = fl_tls_call(self, self->state->names.log_eof, NULL, NULL);
-    }
-    if (code == 0) {
-        code = receive_eof(self);
-    }
+    int code = receive_eof(self);
     /* asyncio closes the raw transport and raises again. */
     if (code < 0 && self->raw != NULL
         && PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -584,7 +544,7 @@ fl_tls_receive_eof(FlTls *self)
     if (self->hold_iterations == 0) {
         return handle_eof(self);
     }
-    /* Invariant 5.  A raw transport that is TLS closes in any case. */
+    /* Invariant 4.  A raw transport that is TLS closes in any case. */
     self->eof_held = true;
     return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }

@@ -23,8 +23,7 @@ int fl_tls_receive(FlTls *self, const char *data, size_t size_bytes);
 /* The raw transport of an FlTls received EOF.  1: keep it open; 0: close it;
    -1. */
 int fl_tls_receive_eof(FlTls *self);
-/* The native protocol of our streams: fl_tls_receive.  The stream's next reads
-   are smaller if the peer's records are mostly not data. */
+/* The native protocol of our streams: fl_tls_receive. */
 extern const FlNativeProtocol fl_tls_native;
 
 /* In the next iteration, process what was received until then.  It is not

@@ -57,10 +57,6 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
         decrypted.got_bytes += got;
     }
     self->engine_busy = false;
-    /* lifecycle.c, invariant 6. */
-    size_t credit = 2 * decrypted.got_bytes;
-    self->overhead_bytes =
-        self->overhead_bytes > credit ? self->overhead_bytes - credit : 0;
     /* outgoing() may call Python, which is not allowed with an exception
        raised.  The error ends the connection anyway. */
     if (FL_UNLIKELY(self->writing_paused) && decrypted.result != FL_TLS_RAISED)
@@ -83,8 +79,8 @@ can_deliver(const FlTls *self, const FlProtocol *protocol)
     bool same_callback =
         protocol->native != NULL
         && self->paused_in_callback == self->loop->callback_count;
-    return (!self->app_paused || same_callback) && !self->delivery_cancelled
-           && !fl_tls_holds_data(self) && self->app_state != FL_TLS_APP_NEW
+    return (!self->app_paused || same_callback) && !fl_tls_holds_data(self)
+           && self->app_state != FL_TLS_APP_NEW
            && (self->phase == FL_TLS_WRAPPED
                || self->phase == FL_TLS_FLUSHING);
 }
@@ -112,8 +108,7 @@ fl_tls_call_eof_received(FlTls *self)
     if (keep_open == 0) {
         return 0;
     }
-    /* As asyncio, which catches BaseException here. */
-    return fl_tls_fatal_any(self, "Error calling eof_received()");
+    return fl_tls_fatal(self, "Error calling eof_received()");
 }
 
 /* Set the engine's exception aside while the data before it is delivered
@@ -142,8 +137,8 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
         return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
     }
     if (code == 0 && exc == NULL && self->hold_iterations > 0) {
-        self->engine.more = true; /* lifecycle.c, invariant 5 */
-        return FL_TLS_READ_LATER;
+        self->engine.more = true; /* lifecycle.c, invariant 4 */
+        return 0;
     }
     if (code == 0 && exc == NULL) {
         code = fl_tls_call_eof_received(self);
@@ -205,10 +200,6 @@ deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
                    ? to->native->data_received(self->state, to->object, data,
                                                size)
                    : call_data_received(self, to->object, bytes, data, size);
-        if (code > 0) { /* TLS in TLS: the inner connection asks for less */
-            self->read_less = true;
-            code = 0;
-        }
     }
     Py_XDECREF(protocol.object);
     return finish_delivery(self, decrypted, exc, code);
@@ -263,16 +254,6 @@ read_bytes(FlTls *self, const FlProtocol *used)
 
 /* --- BufferedProtocol ---------------------------------------------------- */
 
-/* Whether the next delivery fills a buffer: the protocol may be another one by
-   now. */
-static bool
-fills_buffers(FlTls *self)
-{
-    FlProtocol protocol = fl_protocol_get(self, &self->protocol);
-    Py_XDECREF(protocol.object);
-    return protocol.buffered;
-}
-
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
    released before that call, which may resize the buffer. */
 static int
@@ -292,13 +273,9 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
     }
     bool same = fl_protocol_is(self, &self->protocol, protocol);
     if (!same || !can_deliver(self, protocol)) {
-        /* get_buffer() has paused, closed or set another protocol.  A new
-           BufferedProtocol is tried in the next iteration, not in a loop: its
-           get_buffer() may set yet another one. */
+        /* get_buffer() has paused, closed or set another protocol. */
         PyBuffer_Release(&view);
-        return same                  ? 0
-               : fills_buffers(self) ? FL_TLS_READ_LATER
-                                     : FL_TLS_READ_MORE;
+        return same ? 0 : FL_TLS_READ_MORE;
     }
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc = set_aside(self, &decrypted);
@@ -307,20 +284,12 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
         code = fl_protocol_buffer_updated(self->state, protocol->object,
                                           decrypted.got_bytes);
     }
-    code = finish_delivery(self, &decrypted, exc, code);
-    /* A full buffer was delivered and there may be more.  As in asyncio the
-       rest follows in the next iteration.  When FLUSHING it follows at once:
-       the end must not overtake data. */
-    return code == FL_TLS_READ_MORE && self->phase == FL_TLS_WRAPPED
-                   && fills_buffers(self)
-               ? FL_TLS_READ_LATER
-               : code;
+    return finish_delivery(self, &decrypted, exc, code);
 }
 
 /* --- both ---------------------------------------------------------------- */
 
-/* All there is, unless the protocol pauses, closes or, if it is a
-   BufferedProtocol, has had one full buffer. */
+/* All there is, unless the protocol pauses or closes. */
 int
 fl_tls_read(FlTls *self)
 {
@@ -392,6 +361,5 @@ fl_tls_resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
     }
     /* The raw transport would only report an exception.  But records are lost
        then, so the connection must end. */
-    return fl_call_none(code < 0 ? fl_tls_fatal_any(self, FL_TLS_FATAL_TEXT)
-                                 : 0);
+    return fl_call_none(code < 0 ? fl_tls_fatal(self, FL_TLS_FATAL_TEXT) : 0);
 }

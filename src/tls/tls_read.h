@@ -10,13 +10,12 @@
 
 /* What may be left to do after a delivery. */
 enum {
-    FL_TLS_READ_LATER = 1, /* the rest, in the next iteration */
-    FL_TLS_READ_CLOSED,    /* the shutdown, because the peer has closed */
-    FL_TLS_READ_MORE,      /* for tls_read.c alone: there may be more data */
+    FL_TLS_READ_CLOSED = 1, /* the shutdown, because the peer has closed */
+    FL_TLS_READ_MORE,       /* for tls_read.c alone: there may be more data */
 };
 
-/* Deliver what can be delivered.  0, -1, or LATER or CLOSED, which the caller
-   does.  Unless it failed, the caller then finishes the read: it sends the
+/* Deliver what can be delivered.  0, -1, or CLOSED: the caller begins the
+   shutdown.  Unless it failed, the caller then finishes the read: it sends the
    backlog and the records that reading has produced, and pauses or resumes
    reading.  Only while data flows (WRAPPED, FLUSHING) and no engine call is
    running. */

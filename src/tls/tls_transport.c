@@ -30,7 +30,7 @@
 #define WRITE_HIGH_BYTES (512 * 1024)
 #define READ_HIGH_BYTES  (256 * 1024)
 
-/* The connection, for a call of the application's: lifecycle.c, invariant 5.
+/* The connection, for a call of the application's: lifecycle.c, invariant 4.
    Another thread's does not end a hold. */
 static inline FlTls *
 use(const void *transport)
@@ -110,17 +110,12 @@ tls_is_reading(const FlTransport *self)
     return !use(self)->app_paused;
 }
 
-int
-fl_tls_set_protocol(FlTls *connection, PyObject *protocol)
-{
-    return fl_protocol_change(connection->state, connection,
-                              &connection->protocol, protocol);
-}
-
 static int
 tls_set_protocol(FlTransport *self, PyObject *protocol)
 {
-    return fl_tls_set_protocol(use(self), protocol);
+    FlTls *connection = use(self);
+    return fl_protocol_change(self->state, connection, &connection->protocol,
+                              protocol);
 }
 
 static PyObject *

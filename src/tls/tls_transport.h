@@ -12,10 +12,6 @@
    exception. */
 FlTlsTransport *fl_tls_transport_new(FlTls *connection);
 
-/* Deliver to this Protocol or BufferedProtocol from now on; takes its own
-   reference.  0, or -1 with an exception set. */
-int fl_tls_set_protocol(FlTls *connection, PyObject *protocol);
-
 /* Add SSLTransport to the module.  0, or -1 with an exception set. */
 int fl_tls_transport_register(PyObject *module, FlState *state);
 

@@ -72,8 +72,7 @@ fl_tls_control_writing(FlTls *self)
     self->paused_before_tls = false;
     return fl_transport_call_flow(
         (FlTransport *)transport,
-        fl_protocol_get(self, &self->protocol).object, (PyObject *)self,
-        pauses);
+        fl_protocol_get(self, &self->protocol).object, pauses);
 }
 
 /* --- to the raw transport ------------------------------------------------ */
@@ -241,25 +240,11 @@ fl_tls_end(FlTls *self, PyObject *function, const char *message)
 }
 
 int
-fl_tls_fatal_any(FlTls *self, const char *message)
+fl_tls_fatal(FlTls *self, const char *message)
 {
     return fl_error_leaves_loop()
                ? -1
                : fl_tls_end(self, self->state->names.fatal, message);
-}
-
-int
-fl_tls_fatal(FlTls *self, const char *message)
-{
-    if (PyErr_ExceptionMatches(PyExc_Exception)) {
-        return fl_tls_fatal_any(self, message);
-    }
-    if (!fl_error_leaves_loop()) {
-        /* The caller reports it: the raw transport, which ends the connection
-           then, or the application. */
-        self->delivery_cancelled = true;
-    }
-    return -1;
 }
 
 /* --- to records ---------------------------------------------------------- */
@@ -337,8 +322,6 @@ fl_tls_write_backlog(FlTls *self)
     return fl_tls_send(self, false);
 }
 
-#define NO_BUFFER "a bytes-like object is required, not '%.100s'"
-
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an
    outer write is encrypting or queued, all of it is queued behind
    (invariant 4). */
@@ -366,12 +349,18 @@ write_bytes(FlTls *self, PyObject *bytes)
     return fl_error_keep_first(exc, code, (PyObject *)self);
 }
 
+static bool
+accepts_data(const FlTls *self)
+{
+    return self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE;
+}
+
 /* 1 if the connection accepts no more data; later such writes log asyncio's
    warning.  0 if it does; -1 with an exception. */
 static int
 drop_after_end(FlTls *self)
 {
-    if (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE) {
+    if (accepts_data(self)) {
         return 0;
     }
     if (self->writes_after_loss++ < SILENT_WRITES_AFTER_LOSS) {
@@ -390,8 +379,9 @@ finish_write(FlTls *self, int code)
     if (code == 0 && self->phase == FL_TLS_WRAPPED) {
         code = fl_tls_write_backlog(self);
     }
+    /* What a signal handler raises, and is no Exception, is the caller's. */
     return code < 0 && PyErr_ExceptionMatches(PyExc_Exception)
-               ? fl_tls_fatal_any(self, FL_TLS_FATAL_TEXT)
+               ? fl_tls_fatal(self, FL_TLS_FATAL_TEXT)
                : code;
 }
 
@@ -402,42 +392,16 @@ fl_tls_write(FlTls *self, PyObject *data)
     if (dropped != 0) {
         return dropped < 0 ? -1 : 0;
     }
-    PyObject *bytes = fl_transport_as_bytes(data, NO_BUFFER);
-    int code = bytes == NULL ? -1 : write_bytes(self, bytes);
-    Py_XDECREF(bytes);
+    PyObject *bytes = fl_transport_as_bytes(data);
+    if (bytes == NULL) {
+        return -1;
+    }
+    int code = write_bytes(self, bytes);
+    Py_DECREF(bytes);
     return finish_write(self, code);
 }
 
 /* --- writelines ---------------------------------------------------------- */
-
-/* Make bytes objects of the items: before any is queued, because this may run
-   Python, which may write. */
-static int
-convert_items(PyObject *list)
-{
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
-        PyObject *bytes =
-            fl_transport_as_bytes(PyList_GET_ITEM(list, at), NO_BUFFER);
-        if (bytes == NULL) {
-            return -1;
-        }
-        (void)PyList_SetItem(list, at, bytes); /* cannot fail; steals */
-    }
-    return 0;
-}
-
-static int
-queue_items(FlTls *self, PyObject *list)
-{
-    int code = 0;
-    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
-        PyObject *bytes = PyList_GET_ITEM(list, at);
-        if (PyBytes_GET_SIZE(bytes) > 0) {
-            code = fl_write_queue_append(&self->backlog, bytes, 0);
-        }
-    }
-    return code;
-}
 
 int
 fl_tls_writelines(FlTls *self, PyObject *lines)
@@ -446,31 +410,15 @@ fl_tls_writelines(FlTls *self, PyObject *lines)
     if (dropped != 0) {
         return dropped < 0 ? -1 : 0;
     }
-    PyObject *list = PySequence_List(lines);
+    PyObject *list = fl_transport_bytes_list(lines);
     if (list == NULL) {
         return -1;
     }
-    /* asyncio first takes the length of each item and raises that error to the
-       caller. */
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
-        if (PyObject_Size(PyList_GET_ITEM(list, at)) < 0) {
-            Py_DECREF(list);
-            return -1;
-        }
-    }
-    /* All this may have run Python, for example a generator, which may have
-       closed the connection.  So may convert_items. */
-    int code = 0;
-    if (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE) {
-        code = convert_items(list);
-        if (code == 0
-            && (self->phase == FL_TLS_WRAPPED
-                || self->phase == FL_TLS_HANDSHAKE))
-        {
-            code = queue_items(self, list);
-        }
-        code = finish_write(self, code);
-    }
+    /* Making it may have run Python, which may have closed the connection. */
+    int code =
+        accepts_data(self)
+            ? finish_write(self, fl_transport_queue_list(&self->backlog, list))
+            : 0;
     Py_DECREF(list);
     return code;
 }

@@ -11,8 +11,8 @@
 
 /* asyncio's write() and writelines().  They drop the data before
    connection_made, and once the connection is closing: after close(), the
-   peer's EOF or close_notify, or an error.  An error in encrypting, or in
-   converting an item, ends the connection and is reported. */
+   peer's EOF or close_notify, or an error.  An error in encrypting ends the
+   connection and is reported. */
 int fl_tls_write(FlTls *self, PyObject *data);
 int fl_tls_writelines(FlTls *self, PyObject *lines);
 /* Encrypt the backlog as far as possible, then fl_tls_send(self, false). */
@@ -50,10 +50,8 @@ int fl_tls_end(FlTls *self, PyObject *function, const char *message);
 
 /* End the connection with the raised exception, as asyncio's _fatal_error
    does: close the raw transport with it, then report it.  An exception that
-   is no Exception stays raised, for the raw transport: returns -1. */
+   ends the run stays raised, for the raw transport: returns -1. */
 int fl_tls_fatal(FlTls *self, const char *message);
-/* The same, but only an exception that ends the run stays raised. */
-int fl_tls_fatal_any(FlTls *self, const char *message);
 
 /* get_write_buffer_size(): plain bytes in the backlog and unsent records. */
 size_t fl_tls_write_buffer_bytes(const FlTls *self);

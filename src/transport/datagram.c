@@ -127,8 +127,7 @@ fl_datagram_report(FlDatagram *self, PyObject *method)
         Py_XDECREF(protocol);
         return 0;
     }
-    int code =
-        fl_loop_report_call(self->stream.loop, protocol, method, NULL, NULL);
+    int code = fl_loop_report_call(self->stream.loop, protocol, method, NULL);
     Py_DECREF(protocol);
     return code;
 }

@@ -286,23 +286,15 @@ check_address(FlDatagram *self, PyObject *address)
     return same > 0 ? self->address : NULL;
 }
 
-/* Check for a lost transport, as asyncio does.  With a fixed remote address it
-   drops the datagram and counts it.  Without one it still sends, until the
-   socket is closed.  0: send; 1: drop; -1 with an exception set. */
+/* Check for a lost transport.  It drops the datagram and counts it.  As in
+   asyncio, one without a fixed remote address still sends until the socket is
+   closed.  0: send; 1: drop; -1 with an exception set. */
 static int
 check_lost(FlDatagram *self)
 {
-    if (self->address != NULL) {
-        return fl_stream_check_lost(&self->stream);
-    }
-    if (self->stream.phase < FL_STREAM_CLOSED) {
-        return 0;
-    }
-    /* asyncio's transport, which has no socket and no loop any more, fails
-       with an AttributeError, too. */
-    PyErr_SetString(PyExc_AttributeError,
-                    "'NoneType' object has no attribute 'sendto'");
-    return -1;
+    return self->address != NULL || self->stream.phase == FL_STREAM_CLOSED
+               ? fl_stream_check_lost(&self->stream)
+               : 0;
 }
 
 /* Invariant 1, in a critical section.  0, or -1 with an exception set. */
@@ -453,7 +445,6 @@ static const FlStreamKind datagram_kind = {
     .run_events = run_events,
     .write_lost = "socket.send() raised exception.",
     .drops_writes_from = FL_STREAM_LOST,
-    .has_names = true,
 };
 
 /* --- opening ------------------------------------------------------------- */
@@ -491,24 +482,22 @@ open_datagram(PyObject *module, PyObject *args)
         .waiter = fl_none_to_null(waiter),
         .extra = fl_none_to_null(extra),
     };
-    struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
-    socklen_t size = sizeof(name);
     /* fileno() of a closed socket is -1: AsFileDescriptor has raised. */
     if (options.fd < 0) {
         return NULL;
-    }
-    if (getsockname(options.fd, (struct sockaddr *)&name, &size) < 0) {
-        /* Then C code parses no address: the socket object handles each. */
-        name.ss_family = AF_UNSPEC;
     }
     /* This queues connection_made and runs no protocol: the fields below are
        set before anybody uses the transport. */
     PyObject *transport = fl_stream_open(FL_LOOP(loop), &options);
     if (transport != NULL) {
         FlDatagram *self = FL_DATAGRAM(transport);
+        const FlName *name = self->stream.sockname;
         const FlName *peer = self->stream.peer;
         self->address = Py_XNewRef(fl_none_to_null(address));
-        self->family = name.ss_family;
+        /* Without a name C code parses no address: the socket object handles
+           each. */
+        self->family =
+            name == NULL ? AF_UNSPEC : fl_name_address(name)->ss_family;
         /* As asyncio, which tests the peername: that of a Unix peer without a
            name is the empty string, which is false. */
         self->connected =

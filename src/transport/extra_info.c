@@ -6,10 +6,7 @@
    1. The socket object owns the fd as soon as it exists: it closes the
       fd, and `fd` is a borrowed copy.  Two owners would close the same
       fd twice, the second time perhaps another connection's.
-   2. The local address is read before the fd is closed
-      (fl_stream_save_sockname).  asyncio's transports report sockname after
-      close, too.
-   3. An application may obtain the fd from the socket and send on it directly.
+   2. An application may obtain the fd from the socket and send on it directly.
       The object it gets is a TransportSocket (_core_helpers.py), which then
       reports the exposed fd to the stream (fl_stream_expose_fd).  Otherwise
       corked bytes would be sent after bytes that the application sends later.
@@ -25,19 +22,6 @@
 #include "transport/stream.h"
 
 #include <unistd.h>
-
-/* The result of a function of _core_helpers.py that takes an int. */
-static PyObject *
-call_with_int(FlState *state, PyObject *name, int number)
-{
-    PyObject *object = PyLong_FromLong(number);
-    PyObject *result =
-        object == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(state->helpers, name, object);
-    Py_XDECREF(object);
-    return result;
-}
 
 PyObject *
 fl_socket_from_fd(FlState *state, int fd, uint8_t protocol)
@@ -123,10 +107,17 @@ make_socket(FlStream *self)
     if (PyErr_Occurred()) {
         return NULL;
     }
-    const FlName *name = self->sockname == NULL ? self->peer : self->sockname;
-    int family = name == NULL ? AF_INET : fl_name_address(name)->ss_family;
-    return call_with_int(self->state, self->state->names.closed_socket,
-                         family);
+    int family = self->sockname == NULL
+                     ? AF_INET
+                     : fl_name_address(self->sockname)->ss_family;
+    PyObject *number = PyLong_FromLong(family);
+    sock = number == NULL
+               ? NULL
+               : PyObject_CallMethodOneArg(self->state->helpers,
+                                           self->state->names.closed_socket,
+                                           number);
+    Py_XDECREF(number);
+    return sock;
 }
 
 /* The result of the socket object's getsockname or getpeername, for address
@@ -150,48 +141,18 @@ call_socket_method(FlStream *self, PyObject *method)
     return name == NULL ? Py_NewRef(Py_None) : name;
 }
 
-/* The value of 'sockname': a new reference, None if unknown, or NULL with an
-   exception set.  The same holds for make_peername. */
+/* The object of a name that the stream saved when it opened, as asyncio: a
+   new reference, None if it has none, or NULL with an exception set. */
 static PyObject *
-make_sockname(FlStream *self)
+make_name(FlStream *self, const FlName *name, PyObject *method)
 {
-    struct sockaddr_storage name;
-    socklen_t size = sizeof(name);
-    const FlName *saved;
-    int code = -1;
-    /* The loop's thread saves the name first, and then closes the fd. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    saved = self->sockname;
-    if (saved == NULL && self->fd >= 0) {
-        code = getsockname(self->fd, (struct sockaddr *)&name, &size);
-    }
-    Py_END_CRITICAL_SECTION();
-    if (saved != NULL) {
-        return fl_sockaddr_object(fl_name_address(saved),
-                                  (socklen_t)saved->size);
-    }
-    if (code < 0) {
+    if (name == NULL) {
         Py_RETURN_NONE;
     }
-    if (!fl_sockaddr_is_known(&name)) {
-        return call_socket_method(self, self->state->names.getsockname);
-    }
-    return fl_sockaddr_object(&name, size);
-}
-
-static PyObject *
-make_peername(FlStream *self)
-{
-    /* Not read from the fd here: getpeername fails once the peer has
-       reset the connection.  The stream saved the address when it opened. */
-    if (self->peer == NULL) {
-        Py_RETURN_NONE;
-    }
-    const struct sockaddr_storage *name = fl_name_address(self->peer);
-    if (!fl_sockaddr_is_known(name)) {
-        return call_socket_method(self, self->state->names.getpeername);
-    }
-    return fl_sockaddr_object(name, (socklen_t)self->peer->size);
+    const struct sockaddr_storage *address = fl_name_address(name);
+    return fl_sockaddr_is_known(address)
+               ? fl_sockaddr_object(address, (socklen_t)name->size)
+               : call_socket_method(self, method);
 }
 
 static PyObject *
@@ -205,10 +166,10 @@ make_extra_value(FlStream *self, PyObject *key)
         return make_socket(self);
     }
     if (PyUnicode_Compare(key, names->sockname) == 0) {
-        return make_sockname(self);
+        return make_name(self, self->sockname, names->getsockname);
     }
     if (PyUnicode_Compare(key, names->peername) == 0) {
-        return make_peername(self);
+        return make_name(self, self->peer, names->getpeername);
     }
     return NULL;
 }
@@ -245,40 +206,6 @@ extra_value(FlStream *self, PyObject *key)
     }
     Py_DECREF(extra);
     return value;
-}
-
-void
-fl_stream_save_sockname(FlStream *self)
-{
-    struct sockaddr_storage name;
-    socklen_t size = sizeof(name);
-    PyObject *key = self->state->names.sockname;
-    /* A cached value suffices, and spares the system call.  The dict is owned
-       meanwhile: the comparison may run Python, which may set _extra. */
-    PyObject *extra = fl_field_get(self, &self->extra);
-    int cached = extra == NULL ? 0 : PyDict_Contains(extra, key);
-    Py_XDECREF(extra);
-    if (cached < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
-    }
-    if (cached != 0 || self->fd < 0
-        || getsockname(self->fd, (struct sockaddr *)&name, &size) < 0)
-    {
-        return;
-    }
-    if (!fl_sockaddr_is_known(&name)) {
-        return; /* only the socket object can format it */
-    }
-    /* As a struct: most applications never ask for sockname after close, so no
-       Python object is created for it. */
-    FlName *copy = fl_name_new(&name, size);
-    if (copy == NULL) {
-        PyErr_WriteUnraisable((PyObject *)self);
-        return;
-    }
-    Py_BEGIN_CRITICAL_SECTION(self); /* see make_sockname */
-    self->sockname = copy;
-    Py_END_CRITICAL_SECTION();
 }
 
 int

@@ -3,7 +3,7 @@
    Owner: the stream owns the dict (`extra`) and the socket object (`sock`).
    The socket object is created on first request: most connections are served
    without one.  Once it exists, it owns the fd.
-   Threads: any, but fl_stream_save_sockname as stream_finish.
+   Threads: any.
    Errors: NULL or -1 with an exception set, except where stated. */
 #ifndef FL_TRANSPORT_EXTRA_INFO_H
 #define FL_TRANSPORT_EXTRA_INFO_H
@@ -42,10 +42,5 @@ void fl_close_socket(FlLoop *loop, int fd);
    closes the stream.  NULL without an exception if the stream is closed, NULL
    with an exception set if the object cannot be created. */
 PyObject *fl_stream_get_socket(FlStream *self);
-
-/* Save the local address in `sockname` before the fd is closed, unless
-   the dict already has it.  A failure is reported as unraisable.  A raised
-   exception stays. */
-void fl_stream_save_sockname(FlStream *self);
 
 #endif

@@ -43,9 +43,8 @@
 #define FL_NATIVE_AREAS 4
 
 struct FlNativeProtocol {
-    /* Receive data, size_bytes > 0, which is valid during the call only.
-       Returns 0, or 1 to ask for smaller reads (the data was expensive), or -1
-       with an exception. */
+    /* Receive data, size_bytes > 0, which is valid during the call only.  0 or
+       -1. */
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
 

@@ -62,7 +62,6 @@ static const FlStreamKind read_kind = {
     .read_failed = READ_FAILED,
     .is_pipe = true,
     .ready = {&read_ready_def, NULL},
-    .reads_once = true,
 };
 
 /* --- write pipes --------------------------------------------------------- */
@@ -102,52 +101,16 @@ static PyMethodDef write_ready_def = {"_write_ready", (PyCFunction)write_ready,
 
 static const FlStreamKind write_kind = {
     .send = pipe_send,
-    .write_failed = WRITE_FAILED,
     .write_lost =
         "pipe closed by peer or os.write(pipe, data) raised exception.",
     .drops_writes_from = FL_STREAM_CLOSING,
     .is_pipe = true,
     .ready = {&reader_gone_def, &write_ready_def},
-    .reads_at_close = true,
 };
 
 /* --- methods ------------------------------------------------------------- */
 
-static PyObject *
-write_any(FlStream *self, PyObject *data)
-{
-    if (PyBytes_Check(data) || PyByteArray_Check(data)
-        || PyMemoryView_Check(data)) {
-        return fl_stream_write(self, data);
-    }
-    return PyErr_Format(PyExc_AssertionError, "%R", data);
-}
-
-FL_ONE_ARGUMENT(FlStream, pipe_write, "write", "data", write_any)
-
-/* asyncio's formats.  A closed transport says so twice there. */
-static PyObject *
-pipe_repr(FlStream *self)
-{
-    bool reads = self->kind == &read_kind;
-    int wanted = fl_stream_shown_wanted(self);
-    bool closed = self->phase == FL_STREAM_CLOSED;
-    const char *state = closed                       ? " closed"
-                        : fl_stream_is_closing(self) ? " closing"
-                                                     : "";
-    const char *polling = closed       ? "closed"
-                          : wanted < 0 ? "open"
-                          : wanted & (reads ? FL_READABLE : FL_WRITABLE)
-                              ? "polling"
-                              : "idle";
-    /* The shorter format ignores the size. */
-    PyObject *details = PyUnicode_FromFormat(reads || closed || wanted < 0
-                                                 ? "%s fd=%d %s"
-                                                 : "%s fd=%d %s bufsize=%zu",
-                                             state, self->last_fd, polling,
-                                             self->out.queue.size_bytes);
-    return fl_transport_repr((FlTransport *)self, details);
-}
+FL_ONE_ARGUMENT(FlStream, pipe_write, "write", "data", fl_stream_write)
 
 /* --- opening ------------------------------------------------------------- */
 
@@ -209,7 +172,7 @@ static PyMethodDef write_methods[] = {
               "Write a bytes, bytearray or memoryview object in order,\n"
               "without blocking.  The caller may change a mutable buffer\n"
               "afterwards.\n\n"
-              "Raises AssertionError for other types.  After close() the\n"
+              "Raises TypeError for other types.  After close() the\n"
               "data is dropped.  Implements asyncio's\n"
               "WriteTransport.write()."),
     FL_METHOD("write_eof", write_eof, METH_NOARGS,
@@ -225,14 +188,14 @@ fl_pipe_register(PyObject *module, FlState *state)
     state->read_pipe_type = fl_stream_type_new(
         module, "fastloop._core.ReadPipeTransport", sizeof(FlPipe),
         "An asyncio.ReadTransport for a pipe, created by the loop.",
-        no_methods, (reprfunc)pipe_repr, FL_READS);
+        no_methods, FL_READS);
     state->write_pipe_type =
         state->read_pipe_type == NULL
             ? NULL
             : fl_stream_type_new(
                 module, "fastloop._core.WritePipeTransport", sizeof(FlPipe),
                 "An asyncio.WriteTransport for a pipe, created by the loop.",
-                write_methods, (reprfunc)pipe_repr, FL_WRITES);
+                write_methods, FL_WRITES);
     return state->write_pipe_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

@@ -71,6 +71,9 @@ fl_sockaddr_is_known(const struct sockaddr_storage *address)
 FlName *
 fl_name_new(const struct sockaddr_storage *name, socklen_t size)
 {
+    if (size == 0) {
+        return NULL;
+    }
     FlName *copy = malloc(sizeof(*copy) + size);
     if (copy == NULL) {
         PyErr_NoMemory();

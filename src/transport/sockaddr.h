@@ -28,7 +28,8 @@ typedef struct {
     char bytes[];
 } FlName;
 
-/* A copy, to be released with free(); NULL with MemoryError set. */
+/* A copy, to be released with free(); NULL if the size is 0, or with
+   MemoryError set. */
 FlName *fl_name_new(const struct sockaddr_storage *name, socklen_t size);
 
 /* Only the first name->size bytes of the result may be read. */

@@ -102,9 +102,8 @@ fl_stream_update_registration(FlStream *self)
         return 0;
     }
     int wanted = 0;
-    bool reads =
-        self->phase == FL_STREAM_OPEN
-        || (self->phase == FL_STREAM_CLOSING && self->kind->reads_at_close);
+    bool reads = self->phase == FL_STREAM_OPEN
+                 || (self->phase == FL_STREAM_CLOSING && self->kind->is_pipe);
     if (reads && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
@@ -129,7 +128,7 @@ fl_stream_update_registration(FlStream *self)
 int
 fl_stream_shown_wanted(FlStream *self)
 {
-    int wanted = -1;
+    int wanted = 0;
     /* Without a GIL the loop's thread may be closing the stream. */
     Py_BEGIN_CRITICAL_SECTION(self);
     if ((self->reg != NULL || self->kind->is_pipe) && self->loop != NULL
@@ -141,23 +140,6 @@ fl_stream_shown_wanted(FlStream *self)
     return wanted;
 }
 
-/* Calls _core_helpers.py: messages go through asyncio's logger. */
-int
-fl_stream_log(FlStream *self, const char *message, PyObject *exc)
-{
-    FlNames *names = &self->state->names;
-    PyObject *text = PyUnicode_FromString(message);
-    if (text == NULL) {
-        return -1;
-    }
-    /* Without an exception its NULL ends the arguments. */
-    int code = fl_call_done(PyObject_CallMethodObjArgs(
-        self->state->helpers, exc == NULL ? names->log_event : names->log_lost,
-        (PyObject *)self, text, exc, NULL));
-    Py_DECREF(text);
-    return code;
-}
-
 int
 fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
                              PyObject *value)
@@ -165,12 +147,6 @@ fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
     int code =
         fl_call_unless_done(waiter, loop->state->names.done, method, value);
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
-}
-
-int
-fl_stream_set_protocol(FlStream *self, PyObject *protocol)
-{
-    return fl_protocol_change(self->state, self, &self->protocol, protocol);
 }
 
 int
@@ -381,7 +357,7 @@ fl_flow_check(FlStream *self, bool pause)
         Py_DECREF(loop);
         return code;
     }
-    return protocol == NULL ? 0
-                            : fl_transport_call_flow((FlTransport *)self,
-                                                     protocol, NULL, pause);
+    return protocol == NULL
+               ? 0
+               : fl_transport_call_flow((FlTransport *)self, protocol, pause);
 }

@@ -70,26 +70,17 @@ typedef struct {
     /* Handle EOF: 0, or -1 to end the run. */
     int (*handle_eof)(FlStream *self);
     const char *read_failed;   /* asyncio's message of a failed read */
-    const char *write_failed;  /* and of a failed write */
     const char *write_lost;    /* its warning about writes that are dropped */
     uint8_t drops_writes_from; /* FlStreamPhase: they are dropped from here */
-    bool has_names;            /* of the socket and its peer */
     /* As asyncio's, a pipe's transport waits with handles of add_reader and
        add_writer, so that the fd may have another user for the other
        direction.  An fd that cannot be polled does not fail the open.  An
-       exception of a callback is reported, and the stream stays open. */
+       exception of a callback is reported, and the stream stays open.  An
+       event makes one read, as the next may block.  While it is closing, which
+       only a write pipe may be, it still waits for the end of its reader. */
     bool is_pipe;
     PyMethodDef *ready[2]; /* of a pipe: what these handles call */
-    bool reads_once;       /* an event makes one read: the next may block */
-    bool reads_at_close;   /* a closing stream wants readable events, too */
 } FlStreamKind;
-
-/* The call that has ended a stream, for the log in debug mode. */
-typedef enum {
-    FL_STREAM_NO_CALL,
-    FL_STREAM_READ,
-    FL_STREAM_WRITE,
-} FlStreamCall;
 
 /* No protocol of a stream socket; see fl_socket_from_fd. */
 #define FL_UNKNOWN_PROTOCOL UINT8_MAX
@@ -97,8 +88,8 @@ typedef enum {
 struct FlStream {
     /* The slots have: the server, whose _attach and _detach count connections;
        the future resolved after connection_made; sendfile's future, for an
-       empty queue or for room; in debug mode the stack that queued a call. */
-    FL_TRANSPORT_HEAD(server, waiter, empty_waiter, queued_by)
+       empty queue or for room. */
+    FL_TRANSPORT_HEAD(server, waiter, empty_waiter, unused)
     /* Small, because an idle connection's memory is mostly this struct: with
        the head's last field these fill three words. */
     FL_ATOMIC uint8_t phase;    /* FlStreamPhase */
@@ -109,10 +100,8 @@ struct FlStream {
     bool read_eof; /* reads no more: at EOF, until resumed; or for good, a
                          write pipe that is never_readable */
     bool waits_for_writable; /* empty_waiter waits for a writable event */
-    uint8_t read_halvings;   /* how often the read size was halved */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
-    uint8_t failed_call;       /* FlStreamCall: see fl_stream_fail */
     uint32_t last_read_bytes;  /* size of the last read */
     FL_ATOMIC int fd;          /* -1 once it is closed */
     FL_ATOMIC int
@@ -122,11 +111,10 @@ struct FlStream {
     const FlStreamKind *kind;
     PyObject *sock; /* the socket object, made on first use; or NULL */
     FlProtocol protocol;
-    PyObject *context;    /* events and connection_* run in it */
-    FlOutbox out;         /* what is corked, or refused by the kernel */
-    FlName *peer;         /* NULL: the socket has none */
-    FlName *sockname;     /* saved when the fd is closed */
-    size_t metered_bytes; /* its share of the metric bytes_waiting */
+    PyObject *context;       /* events and connection_* run in it */
+    FlOutbox out;            /* what is corked, or refused by the kernel */
+    FlName *peer, *sockname; /* when it opened; NULL: it had none */
+    size_t metered_bytes;    /* its share of the metric bytes_waiting */
 };
 
 /* A stream of a kind that is_pipe. */
@@ -221,9 +209,6 @@ fl_stream_meter_queue(FlStream *self)
 /* Advance to a later phase.  From LOST on nothing is corked. */
 void fl_stream_set_phase(FlStream *self, FlStreamPhase phase);
 
-/* Deliver to another protocol from now on.  0, or -1 with an exception set. */
-int fl_stream_set_protocol(FlStream *self, PyObject *protocol);
-
 /* Set the registration to the events the stream wants in its present state.
    0 or a negative errno. */
 int fl_stream_update_registration(FlStream *self);
@@ -240,7 +225,7 @@ fl_stream_wanted(const FlStream *self)
                      | (handles[1] != NULL ? FL_WRITABLE : 0);
 }
 
-/* The same for its repr; -1 if it has ended or its loop is closed.  Any
+/* The same for its repr; 0 if it has ended or its loop is closed.  Any
    thread. */
 int fl_stream_shown_wanted(FlStream *self);
 
@@ -277,10 +262,6 @@ void fl_stream_expose_fd(FlStream *self);
    loop is the caller's: the call may end the stream, which drops its own. */
 int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
                                  PyObject *method, PyObject *value);
-
-/* Log an event of the transport, or an exception that ends it (exc; else
-   NULL); for debug mode.  0, or -1 with an exception set. */
-int fl_stream_log(FlStream *self, const char *message, PyObject *exc);
 
 /* Count a write after the connection was lost, or to a write pipe after its
    close().  As in asyncio, the fifth and later ones log a warning.  1, or -1

@@ -41,7 +41,6 @@
 
 #include "base/list.h"
 #include "core/cork.h"
-#include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -90,7 +89,7 @@ close_fd(FlStream *self)
     int fd = self->fd;
     PyObject *sock;
     /* Both fields first: close() may run Python that uses the stream.  See
-       also fl_stream_get_socket and make_sockname. */
+       also fl_stream_get_socket. */
     Py_BEGIN_CRITICAL_SECTION(self);
     self->fd = -1;
     sock = self->sock;
@@ -127,24 +126,17 @@ drop_loop_reference(FlStream *self)
 static int
 stream_finish(FlStream *self)
 {
-    if (self->phase == FL_STREAM_CLOSED) {
-        return 0; /* a finalizer has ended it */
-    }
-    Py_INCREF(self); /* the loop's reference may be the last */
-    if (self->kind->has_names) {
-        fl_stream_save_sockname(self); /* may run Python */
-    }
-    bool was_closed;
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may write or finish */
+    bool was_closed;                 /* by a finalizer, or another thread */
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may write */
     was_closed = self->phase == FL_STREAM_CLOSED;
     if (!was_closed) {
         fl_stream_set_phase(self, FL_STREAM_CLOSED);
     }
     Py_END_CRITICAL_SECTION();
     if (was_closed) {
-        Py_DECREF(self);
         return 0;
     }
+    Py_INCREF(self); /* the loop's reference may be the last */
     /* The close of the fd sends an EOF, perhaps to a stream of this loop:
        corked bytes of other streams go first, and the next iteration polls. */
     fl_loop_before_io(self->loop);
@@ -211,23 +203,6 @@ fl_stream_undo_open(FlStream *self)
 
 /* --- connection_lost ----------------------------------------------------- */
 
-/* In debug mode, log an exception that no exception handler gets.  Does
-   nothing if message is NULL.  0, or -1 to end the run. */
-static int
-log_lost(FlLoop *loop, FlStream *self, const char *message, PyObject *exc)
-{
-    if (!loop->debug || message == NULL) {
-        return 0;
-    }
-    Py_INCREF(loop); /* a log handler may run the loop, and drop it */
-    PyObject *outer = fl_error_begin_handling(exc);
-    int code = fl_stream_log(self, message, exc);
-    fl_error_end_handling(outer);
-    code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
-    Py_DECREF(loop);
-    return code;
-}
-
 /* Fail sendfile's future with connection_lost's exception, or with a
    ConnectionError if that is None.  0, or -1 to end the run. */
 static int
@@ -261,21 +236,13 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     if (argument != Py_None && fl_stream_is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
     }
-    /* An exception that ends the run must not stop what follows. */
-    const char *message =
-        self->failed_call == FL_STREAM_READ    ? self->kind->read_failed
-        : self->failed_call == FL_STREAM_WRITE ? self->kind->write_failed
-                                               : NULL;
-    int code = log_lost(loop, self, message, argument);
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = 0;
+    int code = 0;
     if (fl_call_method(protocol, name, argument) < 0) {
-        code = fl_loop_report_call(loop, protocol, name, argument,
-                                   self->queued_by);
+        code = fl_loop_report_call(loop, protocol, name, argument);
     }
     Py_DECREF(protocol);
-    code = fl_error_keep_first(exc, code, subject);
-    exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    /* An exception that ends the run must not stop what follows. */
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     if (self->empty_waiter != NULL) {
         code = fail_empty_waiter(loop, self, argument);
         code = fl_error_keep_first(exc, code, subject);
@@ -283,8 +250,8 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     }
     code = 0;
     if (stream_finish(self) < 0) { /* the file's close() failed */
-        code = fl_loop_report_call(loop, subject, loop->state->names.close,
-                                   NULL, self->queued_by);
+        code =
+            fl_loop_report_call(loop, subject, loop->state->names.close, NULL);
     }
     return fl_error_keep_first(exc, code, subject);
 }
@@ -300,9 +267,6 @@ fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
     fl_stream_set_phase(self, FL_STREAM_LOST);
     (void)fl_stream_update_registration(self); /* it wants nothing now */
     PyObject *argument = exc == NULL ? Py_None : exc;
-    if (self->loop->debug) {
-        fl_debug_note_stack(self->loop, self, &self->queued_by);
-    }
     if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
                          argument, self->context)
         == 0)
@@ -360,6 +324,28 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 
 /* --- errors -------------------------------------------------------------- */
 
+/* In debug mode, log an exception that no exception handler gets.  0, or -1
+   to end the run. */
+static int
+log_lost(FlStream *self, const char *message, PyObject *exc)
+{
+    if (!self->loop->debug) {
+        return 0;
+    }
+    /* Owned: a log handler may run the loop, and drop it. */
+    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+    PyObject *text = PyUnicode_FromString(message);
+    int code = text == NULL
+                   ? -1
+                   : fl_call_done(PyObject_CallMethodObjArgs(
+                       self->state->helpers, self->state->names.log_lost,
+                       (PyObject *)self, text, exc, NULL));
+    Py_XDECREF(text);
+    code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    Py_DECREF(loop);
+    return code;
+}
+
 int
 fl_stream_fatal(FlStream *self, const char *message)
 {
@@ -375,11 +361,12 @@ fl_stream_fatal(FlStream *self, const char *message)
     fl_stream_flush_if_corked(self);
     /* As in asyncio, a system error is not reported, but logged in debug mode.
        A stream without a loop is closed: nothing handles a report. */
-    if (self->loop != NULL) {
-        code =
-            PyErr_GivenExceptionMatches(exc, PyExc_OSError)
-                ? log_lost(self->loop, self, message, exc)
-                : fl_transport_report((FlTransport *)self, NULL, exc, message);
+    if (self->loop != NULL && PyErr_GivenExceptionMatches(exc, PyExc_OSError))
+    {
+        code = log_lost(self, message, exc);
+    }
+    else if (self->loop != NULL) {
+        code = fl_transport_report((FlTransport *)self, exc, message);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);
@@ -397,11 +384,8 @@ fl_stream_fatal_errno(FlStream *self, int code, const char *message)
 }
 
 void
-fl_stream_fail(FlStream *self, int code, FlStreamCall call)
+fl_stream_fail(FlStream *self, int code)
 {
-    if (self->phase < FL_STREAM_LOST) { /* else it has its own */
-        self->failed_call = (uint8_t)call;
-    }
     PyObject *raised = PyErr_GetRaisedException();
     PyObject *exc = fl_errno_exception(code);
     if (exc == NULL) {
@@ -429,7 +413,7 @@ fl_stream_evict(FlOpenTransport *node)
     if (self->reg != NULL) { /* else that has ended the stream */
         fl_stream_unregister(self);
         self->fd = -1; /* the stream must not use it any more */
-        fl_stream_fail(self, -EBADF, FL_STREAM_NO_CALL);
+        fl_stream_fail(self, -EBADF);
     }
     Py_DECREF(self);
 }
@@ -460,7 +444,6 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
     Py_VISIT(self->empty_waiter);
-    Py_VISIT(self->queued_by);
     if (self->kind->is_pipe) {
         Py_VISIT(((FlPipe *)self)->handles[0]);
         Py_VISIT(((FlPipe *)self)->handles[1]);
@@ -485,7 +468,6 @@ fl_stream_clear(FlStream *self)
     fl_field_set(self, &self->server, NULL);
     fl_field_set(self, &self->waiter, NULL);
     fl_field_set(self, &self->empty_waiter, NULL);
-    fl_field_set(self, &self->queued_by, NULL);
     fl_clear_dict(self);
     return 0;
 }

@@ -48,8 +48,9 @@ int fl_stream_call_connection_lost(FlStream *self);
 
 /* Fatal errors.  An exception is reported to the loop's exception handler,
    then the stream is closed.  An OSError is not reported: connection_lost gets
-   it, and debug mode logs it.  The functions that return int return 0, or -1
-   with an exception that ends the run (KeyboardInterrupt, SystemExit). */
+   it, and debug mode logs one that a protocol has raised.  The functions that
+   return int return 0, or -1 with an exception that ends the run
+   (KeyboardInterrupt, SystemExit). */
 
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
    it, unless it is an OSError, and force the stream closed.  A pipe stays open
@@ -61,10 +62,8 @@ int fl_stream_fatal(FlStream *self, const char *message);
 int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
 
 /* Queue connection_lost with a negative errno, which is not reported.  A
-   raised exception stays.  In debug mode the queued entry logs the exception,
-   unless `call` is none.  asyncio logs where the call failed; here a log
-   handler could run inside a flush. */
-void fl_stream_fail(FlStream *self, int code, FlStreamCall call);
+   raised exception stays. */
+void fl_stream_fail(FlStream *self, int code);
 
 /* FlOpenTransportKind.evict. */
 void fl_stream_evict(FlOpenTransport *node);

@@ -19,10 +19,7 @@
       then closes a connection with unread bytes in the socket, the kernel
       resets the connection, and the peer may lose the last bytes sent to it.
       So a Protocol and a StreamReader get all of an event in one callback.
-   4. When a native protocol reports that the data took long, the event ends
-      and the next reads are small.  Each later read that fills its buffer and
-      is not slow doubles the size again, up to NATIVE_BYTES.
-   5. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
+   4. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
       which any process that shares the socket can clear.  A pipe has no such
       flag, so an event makes one read.  It blocks if O_NONBLOCK was cleared
       and another reader took the bytes first. */
@@ -58,9 +55,6 @@
    two reads of an event, and the bytes still in the socket are lost if the
    transport then closes.  So each read for TLS takes all of an event. */
 #define WHOLE_EVENTS  (!FL_HAVE_GIL)
-/* Data that takes long is read 4 KiB at a time: NATIVE_BYTES, halved this many
-   times. */
-#define MOST_HALVINGS 4
 /* A read counts as this much of EVENT_BYTES at least.  The fixed cost of an
    event is about that of one read, so 16 reads make it small; they end well
    within a millisecond. */
@@ -69,7 +63,6 @@
 typedef struct {
     size_t got_bytes;     /* 0 after a failure, too */
     bool filled;          /* the buffer is full, so there may be more */
-    bool costly;          /* the data took long: end this event */
     bool event_delivered; /* set before the read: the event has given data */
 } ReadResult;
 
@@ -146,15 +139,7 @@ read_area(FlStream *self, const FlProtocol *protocol, char *buffer,
 int
 fl_stream_handle_eof(FlStream *self)
 {
-    if (FL_UNLIKELY(self->loop->debug)
-        && fl_stream_log(self, "received EOF", NULL) < 0)
-    {
-        return fl_stream_fatal(self, "Fatal error: EOF could not be logged.");
-    }
     FlProtocol protocol = fl_protocol_get(self, &self->protocol);
-    if (protocol.object == NULL) {
-        return 0; /* a handler of the log has ended the stream */
-    }
     int keep_open =
         fl_call_truth(protocol.object, self->state->names.eof_received);
     Py_DECREF(protocol.object);
@@ -194,15 +179,8 @@ read_failed(FlStream *self, int code)
         return fl_stream_fatal_errno(self, code, self->kind->read_failed);
     }
     fl_stream_flush_if_corked(self); /* asyncio has sent them by now */
-    fl_stream_fail(self, code, FL_STREAM_READ);
+    fl_stream_fail(self, code);
     return 0;
-}
-
-/* The same with the raised exception. */
-static int
-read_raised(FlStream *self)
-{
-    return fl_stream_fatal(self, self->kind->read_failed);
 }
 
 /* End a read that got no bytes: its code is 0 at EOF, or negative; -EAGAIN is
@@ -243,9 +221,8 @@ static int
 add_scratch(const FlStream *self, const FlNativeProtocol *native,
             struct iovec *areas, int count)
 {
-    bool whole = native->find_room != NULL
-                 || (WHOLE_EVENTS && self->read_halvings == 0);
-    size_t left = whole ? EVENT_BYTES : NATIVE_BYTES >> self->read_halvings;
+    size_t left =
+        native->find_room != NULL || WHOLE_EVENTS ? EVENT_BYTES : NATIVE_BYTES;
     for (int at = 0; at < count; at++) {
         areas[at].iov_len = Py_MIN(areas[at].iov_len, left);
         left -= areas[at].iov_len;
@@ -253,27 +230,6 @@ add_scratch(const FlStream *self, const FlNativeProtocol *native,
     areas[count].iov_base = self->loop->scratch;
     areas[count].iov_len = left;
     return left > 0 ? count + 1 : count;
-}
-
-/* Deliver what is in the scratch, and adapt the size of the next reads.  0, or
-   -1 to end the run. */
-static int
-deliver_scratch(FlStream *self, const FlProtocol *protocol, ReadResult *result)
-{
-    int code = protocol->native->data_received(self->state, protocol->object,
-                                               self->loop->scratch,
-                                               result->got_bytes);
-    if (code < 0) {
-        return fl_stream_fatal(self, protocol->native->data_failed);
-    }
-    if (FL_UNLIKELY(code > 0)) {
-        result->costly = true;
-        self->read_halvings = MOST_HALVINGS;
-    }
-    else if (FL_UNLIKELY(self->read_halvings > 0) && result->filled) {
-        self->read_halvings--;
-    }
-    return 0;
 }
 
 /* One read for a native protocol, and its callback.  0, or -1 to end the
@@ -310,11 +266,11 @@ read_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         return end_read(self, code, result);
     }
     self->last_read_bytes = (uint32_t)result->got_bytes;
-    if (count == 0) {
-        return deliver_scratch(self, protocol, result);
-    }
-    code = native->buffers_filled(self->state, protocol->object, areas,
-                                  result->got_bytes);
+    code = count == 0
+               ? native->data_received(self->state, protocol->object,
+                                       self->loop->scratch, result->got_bytes)
+               : native->buffers_filled(self->state, protocol->object, areas,
+                                        result->got_bytes);
     return code < 0 ? fl_stream_fatal(self, native->data_failed) : 0;
 }
 
@@ -336,7 +292,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (direct) {
         data = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
         if (data == NULL) {
-            return read_raised(self);
+            return fl_stream_fatal(self, self->kind->read_failed);
         }
         buffer = PyBytes_AS_STRING(data);
     }
@@ -353,7 +309,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         data = PyBytes_FromStringAndSize(buffer, size);
     }
     if (data == NULL) {
-        return read_raised(self);
+        return fl_stream_fatal(self, self->kind->read_failed);
     }
     self->last_read_bytes = (uint32_t)result->got_bytes;
     code = fl_call_method(protocol->object, self->state->names.data_received,
@@ -363,21 +319,6 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
-
-/* Replace the raised exception by the TypeError that asyncio's call of
-   sock.recv_into() raises for a buffer that is not writable. */
-static void
-raise_wrong_buffer(PyObject *buffer)
-{
-    if (fl_error_leaves_loop()) {
-        return;
-    }
-    PyErr_Clear(); /* the exporter's own text */
-    PyErr_Format(PyExc_TypeError,
-                 "recv_into() argument 1 must be read-write bytes-like "
-                 "object, not %.50s",
-                 buffer == Py_None ? "None" : Py_TYPE(buffer)->tp_name);
-}
 
 /* One read for a BufferedProtocol, and its callbacks.  0, or -1 to end the
    run. */
@@ -392,12 +333,9 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     }
     Py_buffer view;
     int code = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
-    if (code < 0) {
-        raise_wrong_buffer(buffer);
-    }
     Py_DECREF(buffer);
     if (code < 0) {
-        return read_raised(self);
+        return fl_stream_fatal(self, self->kind->read_failed);
     }
     code = read_area(self, protocol, view.buf, (size_t)view.len, result);
     /* Before buffer_updated, which may resize the buffer. */
@@ -431,8 +369,7 @@ fl_stream_read_ready(FlStream *self)
                : protocol.buffered     ? read_into(self, &protocol, &result)
                                        : read_bytes(self, &protocol, &result);
         Py_DECREF(protocol.object);
-        if (FL_LIKELY(!result.filled) || result.costly
-            || self->kind->reads_once) {
+        if (FL_LIKELY(!result.filled) || self->kind->is_pipe) {
             break; /* also at EOF and without data: then nothing is filled */
         }
         size_t cost = Py_MAX(result.got_bytes, READ_BYTES);

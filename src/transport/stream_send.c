@@ -98,12 +98,6 @@ fl_stream_drain_queue(FlStream *self)
     return 0;
 }
 
-void
-fl_stream_write_failed(FlStream *self, int code)
-{
-    fl_stream_fail(self, code, FL_STREAM_WRITE);
-}
-
 int
 fl_stream_prepare_send(FlStream *self)
 {
@@ -119,7 +113,7 @@ fl_stream_wait_for_kernel(FlStream *self)
 {
     int code = fl_stream_update_registration(self);
     if (code < 0) {
-        fl_stream_write_failed(self, code);
+        fl_stream_fail(self, code);
     }
 }
 
@@ -128,7 +122,7 @@ fl_stream_send_queue(FlStream *self)
 {
     int code = fl_stream_drain_queue(self);
     if (code < 0) {
-        fl_stream_write_failed(self, code);
+        fl_stream_fail(self, code);
     }
     else if (!fl_write_queue_is_empty(&self->out.queue)) {
         fl_stream_wait_for_kernel(self);
@@ -164,7 +158,7 @@ fl_stream_unsent(FlStream *self)
     self->out.send_errno = 0;
     Py_INCREF(self); /* a failure runs the GC, which may find it unused */
     if (code < 0) {
-        fl_stream_write_failed(self, code);
+        fl_stream_fail(self, code);
     }
     else {
         fl_stream_wait_for_kernel(self);

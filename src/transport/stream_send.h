@@ -32,9 +32,6 @@ int fl_stream_drain_queue(FlStream *self);
    failed. */
 void fl_stream_send_queue(FlStream *self);
 
-/* End the stream: a send has failed with this negative errno. */
-void fl_stream_write_failed(FlStream *self, int code);
-
 /* Check the fd, then flush what was written before.  In this order, because
    the application's fileno() may write, and so cork.  1: send; 0: Python that
    ran has ended the stream; or a negative errno. */

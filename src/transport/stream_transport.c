@@ -44,7 +44,6 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <string.h>
 
 /* --- operations ---------------------------------------------------------- */
 
@@ -120,13 +119,6 @@ change_paused(FlStream *self, bool paused)
     if (code < 0) {
         return fl_raise_errno(code);
     }
-    if (self->loop->debug
-        && fl_stream_log(self, paused ? "pauses reading" : "resumes reading",
-                         NULL)
-               < 0)
-    {
-        return -1;
-    }
     /* Datagrams that were received before the pause are delivered in the next
        iteration, since asyncio's resume_reading calls no protocol. */
     return !paused && Py_IS_TYPE(self, self->state->datagram_type)
@@ -160,7 +152,8 @@ stream_is_reading(const FlTransport *self)
 static int
 stream_set_protocol(FlTransport *self, PyObject *protocol)
 {
-    return fl_stream_set_protocol(STREAM(self), protocol);
+    return fl_protocol_change(self->state, self, &STREAM(self)->protocol,
+                              protocol);
 }
 
 static PyObject *
@@ -203,10 +196,8 @@ static const FlStreamKind socket_kind = {
     .send = fl_stream_send,
     .handle_eof = fl_stream_handle_eof,
     .read_failed = "Fatal read error on socket transport",
-    .write_failed = "Fatal write error on socket transport",
     .write_lost = "socket.send() raised exception.",
     .drops_writes_from = FL_STREAM_LOST,
-    .has_names = true,
 };
 
 /* --- what the loop calls ------------------------------------------------- */
@@ -282,11 +273,7 @@ run_connection_made(FlLoop *loop, PyObject *subject,
     fl_protocol_before_made(self->state, &protocol);
     int code = fl_call_method(protocol.object, name, subject);
     if (code < 0) {
-        /* A reference: a write by another thread may fail, and replace it. */
-        PyObject *source = fl_field_get(self, &self->queued_by);
-        code =
-            fl_loop_report_call(loop, protocol.object, name, subject, source);
-        Py_XDECREF(source);
+        code = fl_loop_report_call(loop, protocol.object, name, subject);
     }
     if (code < 0) {
         exc = PyErr_GetRaisedException(); /* ends the run, afterwards */
@@ -298,24 +285,26 @@ run_connection_made(FlLoop *loop, PyObject *subject,
 
 /* --- opening ------------------------------------------------------------- */
 
-/* Save the peer's name now: getpeername fails once the peer has left.  0, or
-   -1 with MemoryError. */
+/* Save the names for get_extra_info, as asyncio does: getpeername fails once
+   the peer has left, getsockname once the fd is closed.  0, or -1 with
+   MemoryError. */
 static int
-set_peer(FlStream *self, const FlStreamOptions *options)
+save_names(FlStream *self, const FlStreamOptions *options)
 {
     struct sockaddr_storage name;
+    struct sockaddr *address = (struct sockaddr *)&name;
     socklen_t size = sizeof(name);
     if (options->peer != NULL) {
-        size = options->peer_size;
-        memcpy(&name, options->peer, size);
+        self->peer = fl_name_new(options->peer, options->peer_size);
     }
-    else if (getpeername(options->fd, (struct sockaddr *)&name, &size) < 0) {
-        return 0;
-    }
-    if (size > 0) {
+    else if (getpeername(options->fd, address, &size) == 0) {
         self->peer = fl_name_new(&name, size);
     }
-    return size > 0 && self->peer == NULL ? -1 : 0;
+    size = sizeof(name);
+    if (getsockname(options->fd, address, &size) == 0) {
+        self->sockname = fl_name_new(&name, size);
+    }
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 /* As asyncio, which looks connection_made up and passes it to call_soon().  0,
@@ -366,8 +355,10 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->context = options->context == NULL ? PyContext_CopyCurrent()
                                              : Py_NewRef(options->context);
     if (self->context == NULL
-        || (self->kind->has_names && set_peer(self, options) < 0)
-        || fl_stream_set_protocol(self, options->protocol) < 0
+        || (!self->kind->is_pipe && save_names(self, options) < 0)
+        || fl_protocol_change(self->state, self, &self->protocol,
+                              options->protocol)
+               < 0
         || check_protocol(loop, options->protocol) < 0)
     {
         Py_CLEAR(self);
@@ -389,9 +380,6 @@ stream_start(FlStream *self, const FlStreamOptions *options)
     Py_INCREF(self); /* the loop's, see drop_loop_reference */
     if (fl_stream_is_connection(self)) {
         fl_count_add(&loop->open_connections, 1);
-    }
-    if (loop->debug) {
-        fl_debug_note_stack(loop, self, &self->queued_by);
     }
     return 0;
 }
@@ -480,17 +468,13 @@ static const char is_literal_doc[] =
 static PyObject *
 is_literal(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *family, *address;
-    if (!PyArg_ParseTuple(args, "OO:is_literal", &family, &address)) {
+    int family;
+    PyObject *address;
+    if (!PyArg_ParseTuple(args, "iO:is_literal", &family, &address)) {
         return NULL;
     }
-    /* An application's own socket class may have any object as its family. */
-    int overflow;
-    long number = PyLong_Check(family)
-                      ? PyLong_AsLongAndOverflow(family, &overflow)
-                      : AF_UNSPEC;
-    return PyBool_FromLong((number == AF_INET || number == AF_INET6)
-                           && fl_address_is_literal((int)number, address));
+    return PyBool_FromLong((family == AF_INET || family == AF_INET6)
+                           && fl_address_is_literal(family, address));
 }
 
 static PyMethodDef functions[] = {
@@ -512,23 +496,20 @@ fl_stream_repr(FlTransport *transport)
     const char *state = phases[phase];
     int wanted = fl_stream_shown_wanted(self);
     /* The fd is shown after close, too: logs refer to it. */
-    PyObject *details =
-        wanted < 0
-            ? PyUnicode_FromFormat("%s fd=%d", state, self->last_fd)
-            : PyUnicode_FromFormat("%s fd=%d read=%s write=<%s, bufsize=%zu>",
-                                   state, self->fd,
-                                   wanted & FL_READABLE ? "polling" : "idle",
-                                   wanted & FL_WRITABLE ? "polling" : "idle",
-                                   stream_buffer_bytes(transport));
-    return fl_transport_repr(transport, details);
+    return fl_transport_repr(
+        transport,
+        PyUnicode_FromFormat("%s fd=%d read=%s write=<%s, bufsize=%zu>", state,
+                             self->last_fd,
+                             wanted & FL_READABLE ? "polling" : "idle",
+                             wanted & FL_WRITABLE ? "polling" : "idle",
+                             stream_buffer_bytes(transport)));
 }
 
 /* --- types --------------------------------------------------------------- */
 
 PyTypeObject *
 fl_stream_type_new(PyObject *module, const char *name, size_t size_bytes,
-                   const char *doc, PyMethodDef *methods, reprfunc repr,
-                   FlTraits traits)
+                   const char *doc, PyMethodDef *methods, FlTraits traits)
 {
     PyType_Slot slots[] = {
         {Py_tp_doc, (void *)doc},
@@ -536,7 +517,7 @@ fl_stream_type_new(PyObject *module, const char *name, size_t size_bytes,
         {Py_tp_finalize, fl_stream_finalize},
         {Py_tp_traverse, fl_stream_traverse},
         {Py_tp_clear, fl_stream_clear},
-        {Py_tp_repr, repr},
+        {Py_tp_repr, fl_stream_repr},
         {Py_tp_methods, methods},
         {Py_tp_getset, fl_transport_getset},
         {Py_tp_members, fl_transport_members},
@@ -553,8 +534,7 @@ fl_stream_register(PyObject *module, FlState *state)
         module, "fastloop._core.StreamTransport", sizeof(FlStream),
         "An asyncio.Transport for a TCP or Unix socket, created by "
         "the loop.",
-        fl_stream_methods, (reprfunc)fl_stream_repr,
-        FL_READS | FL_WRITES | FL_TELLS_EXTRA);
+        fl_stream_methods, FL_READS | FL_WRITES | FL_TELLS_EXTRA);
     return state->stream_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);

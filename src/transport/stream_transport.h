@@ -40,16 +40,16 @@ typedef struct {
    exception set, and the fd is still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
-/* repr() of streams and datagram transports, in asyncio's format. */
+/* repr() of streams, pipes and datagram transports, in asyncio's format of
+   streams. */
 PyObject *fl_stream_repr(FlTransport *self);
 
 /* Add a type of streams to the module, as fl_transport_type_new: its full
    name, the size of its instances, docstring, methods beside those of all
-   transports, repr() and base.  A new reference, or NULL. */
+   transports, and traits.  A new reference, or NULL. */
 PyTypeObject *fl_stream_type_new(PyObject *module, const char *name,
                                  size_t size_bytes, const char *doc,
-                                 PyMethodDef *methods, reprfunc repr,
-                                 FlTraits traits);
+                                 PyMethodDef *methods, FlTraits traits);
 
 /* Add StreamTransport and the functions that connections.py connects with to
    the module.  0, or -1 with an exception set. */

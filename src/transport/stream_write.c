@@ -22,8 +22,6 @@
 #define WRONG_TYPE \
     "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
 
-#define NO_BUFFER "memoryview: a bytes-like object is required, not '%.200s'"
-
 /* The usual write: cork a bytes object as the first write since a flush.
    Returns false, having done nothing, for every other write. */
 static inline bool
@@ -128,7 +126,7 @@ end_write(FlStream *self, const UncorkedWrite *start)
         return 0;
     }
     if (start->failure < 0) {
-        fl_stream_write_failed(self, start->failure);
+        fl_stream_fail(self, start->failure);
     }
     else {
         fl_stream_send_queue(self);
@@ -210,7 +208,7 @@ write_buffer(FlStream *self, PyObject *data)
         code = write_payload(self, &payload);
     }
     else {
-        PyObject *copy = fl_transport_as_bytes(data, NO_BUFFER);
+        PyObject *copy = fl_transport_as_bytes(data);
         if (copy != NULL) {
             code = write_bytes(self, copy);
             Py_DECREF(copy);
@@ -264,31 +262,6 @@ fl_stream_write_memory(FlStream *self, const char *data, size_t size_bytes)
 
 /* --- writelines ---------------------------------------------------------- */
 
-/* The items as a new list of exact, non-empty bytes objects; NULL with an
-   exception, and then nothing is written. */
-static PyObject *
-bytes_list(PyObject *lines)
-{
-    PyObject *iterator = PyObject_GetIter(lines);
-    PyObject *list = iterator == NULL ? NULL : PyList_New(0);
-    PyObject *item;
-    while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
-        PyObject *bytes = fl_transport_as_bytes(item, NO_BUFFER);
-        Py_DECREF(item);
-        if (bytes == NULL
-            || (PyBytes_GET_SIZE(bytes) > 0 && PyList_Append(list, bytes) < 0))
-        {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(bytes);
-    }
-    Py_XDECREF(iterator);
-    if (PyErr_Occurred()) {
-        Py_CLEAR(list);
-    }
-    return list;
-}
-
 /* Queue all items as one write, then cork or send the queue.  0, or -1 with
    MemoryError or as check_writable. */
 static int
@@ -304,11 +277,7 @@ write_list(FlStream *self, PyObject *list)
     if (code <= 0) {
         return code;
     }
-    code = 0;
-    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
-        code = fl_write_queue_append(&self->out.queue,
-                                     PyList_GET_ITEM(list, at), 0);
-    }
+    code = fl_transport_queue_list(&self->out.queue, list);
     /* What was queued before memory ran out is sent all the same. */
     if (corks) {
         fl_cork_add(self->loop, &self->out);
@@ -324,7 +293,7 @@ writelines(FlStream *self, PyObject *lines)
     if (check_writable(self, "writelines") < 0) {
         return NULL;
     }
-    PyObject *list = bytes_list(lines);
+    PyObject *list = fl_transport_bytes_list(lines);
     if (list == NULL) {
         return NULL;
     }
@@ -398,7 +367,7 @@ fl_stream_drained(FlStream *self)
     }
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
-        fl_stream_write_failed(self, code);
+        fl_stream_fail(self, code);
     }
     return 0;
 }
@@ -415,7 +384,7 @@ fl_stream_write_ready(FlStream *self)
     code = code > 0 ? fl_stream_drain_queue(self) : code;
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
-        fl_stream_write_failed(self, code);
+        fl_stream_fail(self, code);
         return 0;
     }
     if (fl_flow_check(self, false) < 0) {

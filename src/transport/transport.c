@@ -11,6 +11,7 @@
 #include "transport/transport.h"
 
 #include "core/report.h"
+#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/errors.h"
 #include "py/field.h"
@@ -204,11 +205,47 @@ static PyMethodDef extra_methods[] = {
 /* --- helpers of all kinds ------------------------------------------------ */
 
 PyObject *
-fl_transport_as_bytes(PyObject *data, const char *format)
+fl_transport_as_bytes(PyObject *data)
 {
     return PyObject_CheckBuffer(data)
                ? PyBytes_FromObject(data)
-               : PyErr_Format(PyExc_TypeError, format, Py_TYPE(data)->tp_name);
+               : PyErr_Format(
+                   PyExc_TypeError,
+                   "memoryview: a bytes-like object is required, not '%.200s'",
+                   Py_TYPE(data)->tp_name);
+}
+
+PyObject *
+fl_transport_bytes_list(PyObject *lines)
+{
+    PyObject *iterator = PyObject_GetIter(lines);
+    PyObject *list = iterator == NULL ? NULL : PyList_New(0);
+    PyObject *item;
+    while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
+        PyObject *bytes = fl_transport_as_bytes(item);
+        Py_DECREF(item);
+        if (bytes == NULL
+            || (PyBytes_GET_SIZE(bytes) > 0 && PyList_Append(list, bytes) < 0))
+        {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(bytes);
+    }
+    Py_XDECREF(iterator);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+int
+fl_transport_queue_list(FlWriteQueue *queue, PyObject *list)
+{
+    int code = 0;
+    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
+        code = fl_write_queue_append(queue, PyList_GET_ITEM(list, at), 0);
+    }
+    return code;
 }
 
 int
@@ -227,8 +264,7 @@ fl_transport_check_data(PyObject *data, const char *format)
 }
 
 int
-fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
-                    const char *message)
+fl_transport_report(FlTransport *self, PyObject *exc, const char *message)
 {
     FlNames *names = &self->state->names;
     /* Owned: the handler may run the loop, which then lets the transport
@@ -241,12 +277,11 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
     }
     /* The format's N takes this reference.  It is taken before the dict is
        made, because that may run a finalizer that sets another protocol. */
-    PyObject *owned = protocol == NULL ? fl_transport_get_protocol(self, NULL)
-                                       : Py_NewRef(protocol);
+    PyObject *protocol = fl_transport_get_protocol(self, NULL);
     PyObject *context =
         Py_BuildValue("{OsOOOOON}", names->message, message, names->exception,
                       exc, names->transport, (PyObject *)self, names->protocol,
-                      owned);
+                      protocol);
     int code = -1;
     if (context != NULL) {
         PyObject *outer = fl_error_begin_handling(exc);
@@ -264,8 +299,7 @@ fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
 }
 
 int
-fl_transport_call_flow(FlTransport *self, PyObject *protocol,
-                       PyObject *reported, bool pause)
+fl_transport_call_flow(FlTransport *self, PyObject *protocol, bool pause)
 {
     FlNames *names = &self->state->names;
     if (protocol == NULL) {
@@ -277,7 +311,7 @@ fl_transport_call_flow(FlTransport *self, PyObject *protocol,
     Py_DECREF(protocol);
     if (code < 0 && !fl_error_leaves_loop()) {
         PyObject *exc = PyErr_GetRaisedException();
-        code = fl_transport_report(self, reported, exc,
+        code = fl_transport_report(self, exc,
                                    pause ? "protocol.pause_writing() failed"
                                          : "protocol.resume_writing() failed");
         Py_DECREF(exc);

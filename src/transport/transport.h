@@ -20,6 +20,7 @@
 #define FL_TRANSPORT_TRANSPORT_H
 
 #include "core/loop.h"
+#include "core/write_queue.h"
 #include "py/args.h"
 #include "py/compat.h"
 #include "py/state.h"
@@ -96,23 +97,26 @@ PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
 int fl_transport_check_data(PyObject *data, const char *format);
 
 /* The data of any buffer as an exact bytes object: a new reference, or NULL
-   with an exception, TypeError if the data is no buffer.  The format has one
-   PyUnicode_FromFormat field for the name of the data's type, a C string. */
-PyObject *fl_transport_as_bytes(PyObject *data, const char *format);
+   with an exception, TypeError if the data is no buffer. */
+PyObject *fl_transport_as_bytes(PyObject *data);
+
+/* The items of writelines() as a new list of exact, non-empty bytes objects;
+   NULL with an exception, and then nothing is to be written. */
+PyObject *fl_transport_bytes_list(PyObject *lines);
+
+/* Append the items of such a list to a queue.  0, or -1 with MemoryError and
+   those before the failure appended. */
+int fl_transport_queue_list(FlWriteQueue *queue, PyObject *list);
 
 /* Report an exception to the loop's call_exception_handler with the keys that
    asyncio uses for a transport; unraisable if the transport has ended.
-   protocol is borrowed; NULL: the transport's.  0, or -1 with one that ends
-   the run. */
-int fl_transport_report(FlTransport *self, PyObject *protocol, PyObject *exc,
-                        const char *message);
+   0, or -1 with one that ends the run. */
+int fl_transport_report(FlTransport *self, PyObject *exc, const char *message);
 
 /* Call the protocol's pause_writing or resume_writing; do nothing if protocol
-   is NULL.  Steals protocol.  A report of an exception names `reported` as the
-   protocol, as asyncio's does; NULL: the one that the transport has after the
-   call.  0, or -1 with an exception that ends the run. */
-int fl_transport_call_flow(FlTransport *self, PyObject *protocol,
-                           PyObject *reported, bool pause);
+   is NULL.  Steals protocol.  Reports an exception: 0, or -1 with one that
+   ends the run. */
+int fl_transport_call_flow(FlTransport *self, PyObject *protocol, bool pause);
 
 /* repr(): the class's name and these details, which it steals.  NULL: making
    them raised. */

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from net_helpers import Peer, Recorder, iterations, tcp_socketpair
+from net_helpers import tcp_socketpair
 
 
 @pytest.fixture
@@ -102,57 +102,6 @@ def test_a_callback_that_turns_debug_mode_on_is_not_timed(loop, pair, warned):
     loop.run_until_complete(asyncio.sleep(0))
     assert loop.get_debug()
     assert warned() == []
-
-
-@pytest.mark.parametrize("name", ["connection_made", "connection_lost"])
-def test_reports_have_the_source_traceback_of_open_and_close(
-    debug, run, reports, name
-):
-    """Whose call of the transport's it was, asyncio's own or ours."""
-
-    def fail(self, argument):
-        raise LookupError(name)
-
-    protocol = type("Protocol", (asyncio.Protocol,), {name: fail})
-
-    async def opened_here(sock):
-        return await debug.connect_accepted_socket(protocol, sock)
-
-    async def main():
-        near, far = tcp_socketpair()
-        with far:
-            transport, _ = await opened_here(near)
-            transport.abort()
-            await iterations(3)
-
-    run(main())
-    (report,) = reports
-    assert report["message"].startswith("Exception in callback ")
-    functions = [frame.name for frame in report["source_traceback"]]
-    whose = "opened_here" if name == "connection_made" else "main"
-    assert whose in functions
-
-
-@pytest.mark.parametrize("does", ["read", "write", "write later"])
-async def test_transports_log_the_error_that_ends_them(debug, caplog, does):
-    """It is logged at debug level, and is what connection_lost gets."""
-    caplog.set_level(logging.DEBUG, logger="asyncio")
-    near, far = tcp_socketpair()
-    transport, protocol = await debug.create_connection(Recorder, sock=near)
-    if does != "read":
-        transport.pause_reading()
-    if does == "write later":
-        transport.write(bytes(1 << 24))
-        await iterations(2)
-    Peer(far).reset()
-    if does == "write":
-        transport.write(b"x")
-    exc = await protocol.wait_lost()
-    (record,) = (r for r in caplog.records if "Fatal" in r.getMessage())
-    assert record.levelno == logging.DEBUG
-    word = does.split()[0]
-    assert f"Fatal {word} error on socket transport" in record.getMessage()
-    assert record.exc_info[1] is exc
 
 
 def test_a_slow_reader_is_named_and_not_the_writer_of_its_fd(debug, warned):

@@ -17,13 +17,9 @@ from libssl_calls import LibsslCalls
 from net_helpers import (
     KIB,
     MIB,
-    Recorder,
     client_context,
-    digest,
     iterations,
-    pattern,
 )
-from tls_ends import InnerPeer, contexts, echo, start_tls
 
 #: What waits to be sent in a TLS transport and the one below it, at most.
 BOUND = 512 * KIB
@@ -147,57 +143,3 @@ async def test_renegotiations_that_a_server_requests_are_refused(settled_pair):
     assert flood.below.is_reading()
     c.transport.abort()
     assert len(await taking) > 64 * KIB
-
-
-@pytest.mark.native_tls
-@one_side
-@pytest.mark.parametrize("kind", ["telling", "asking", "in a tunnel"])
-async def test_others_are_answered_meanwhile(
-    tls_pair, settled_pair, side, kind
-):
-    """Many new keys take long: few of them are read at a time.
-
-    In a tunnel the outer TLS has data alone, the inner one has new keys
-    alone: an outer record is 16 KiB and comes whole, with 600 new keys.
-    """
-    c = await settled_pair(side=side, version="1.3")
-    peer, wants = c.peer, 20
-    if kind == "in a tunnel":
-        near, far = contexts(side, "1.3")
-        upgrading = asyncio.ensure_future(
-            start_tls(c.transport, c.protocol, side, near)
-        )
-        peer, wants = InnerPeer(c.peer, far, side == "client"), 5
-        await peer.handshake()
-        await upgrading
-    near, far = contexts(side)
-    other = await tls_pair(Recorder(data=echo), side=side, near=near, far=far)
-    wire = LibsslCalls(peer).seal_key_updates(20_000, kind == "asking")
-    wire += peer.seal(b"end")
-    reading = asyncio.ensure_future(c.peer.recv_all())
-    sending = asyncio.ensure_future(peer.send(wire))
-    answers = 0
-    while c.protocol.data != b"end":
-        await other.peer.write(b"ping")
-        assert await other.peer.read_exactly(4) == b"ping"
-        answers += 1
-    await sending
-    c.transport.abort()
-    await reading
-    assert answers > wants
-
-
-@pytest.mark.native_tls
-@one_side
-async def test_data_after_a_flood_comes_in_large_pieces(settled_pair, side):
-    """To be read few at a time is the flood's price, and not for ever."""
-    c = await settled_pair(side=side, version="1.3")
-    await c.peer.send(LibsslCalls(c.peer).seal_key_updates(8000, False))
-    await c.peer.write(b"end")
-    await c.protocol.wait_data(3)
-    c.clear()
-    data = pattern(4 * MIB)
-    await c.peer.write(data)
-    await c.protocol.wait_data(len(data))
-    assert digest(c.protocol.data) == digest(data)
-    assert c.protocol.count("data") < len(data) / (32 * KIB)

@@ -121,6 +121,16 @@ async def test_other_types_than_bytes_are_refused(tls_pair, wrong):
     assert await c.peer.read_exactly(4) == b"fine"
 
 
+@pytest.mark.native_tls
+async def test_writelines_refuses_an_item_and_writes_none(tls_pair):
+    """asyncio ends the connection."""
+    c = await tls_pair()
+    with pytest.raises(TypeError):
+        c.transport.writelines([b"lost?", "text"])
+    c.transport.writelines([b"fi", b"", bytearray(b"ne")])
+    assert await c.peer.read_exactly(4) == b"fine"
+
+
 @every_side
 async def test_a_short_write_is_one_segment_at_once(tls_pair, side):
     """The record is on the wire in the iteration of the write."""

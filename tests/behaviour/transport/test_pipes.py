@@ -118,15 +118,16 @@ async def test_the_parts_of_a_transport(loop):
     assert transport._loop is loop
     number = transport._fileno
     name = type(transport).__name__
-    assert repr(transport) == f"<{name} fd={number} polling>"
+    assert repr(transport).startswith(f"<{name} fd={number} ")
+    assert "polling" in repr(transport)
     transport.pause_reading()
-    assert repr(transport) == f"<{name} fd={number} idle>"
+    assert "polling" not in repr(transport)
     transport.close()
-    assert repr(transport) == f"<{name} closing fd={number} idle>"
+    assert repr(transport).startswith(f"<{name} closing fd={number} ")
     write.close()
     assert await protocol.wait_lost() is None
     await iterations()
-    assert repr(transport) == f"<{name} closed fd={number} closed>"
+    assert repr(transport).startswith(f"<{name} closed fd={number} ")
     assert transport.get_extra_info("pipe") is pipe
     assert pipe.closed
     assert transport._pipe is None
@@ -137,15 +138,16 @@ async def test_the_parts_of_a_write_transport(loop):
     transport, protocol, read = await writing(loop)
     assert isinstance(transport, asyncio.WriteTransport)
     name, number = type(transport).__name__, transport._fileno
-    assert repr(transport) == f"<{name} fd={number} idle bufsize=0>"
+    assert repr(transport).startswith(f"<{name} fd={number} ")
+    assert "idle" in repr(transport)
     transport.write(b"x" * (1 << 20))
     left = transport.get_write_buffer_size()
-    assert repr(transport) == f"<{name} fd={number} polling bufsize={left}>"
+    assert f"bufsize={left}>" in repr(transport)
     transport.abort()
     assert transport.get_write_buffer_size() == 0
     assert await protocol.wait_lost() is None
     await iterations()
-    assert repr(transport) == f"<{name} closed fd={number} closed>"
+    assert repr(transport).startswith(f"<{name} closed fd={number} ")
     transport.close()
     read.close()
 

@@ -158,6 +158,8 @@ def zero_division():
 NO_BUFFER = "Fatal error: protocol.get_buffer() call failed."
 NOT_WRITABLE = "Fatal read error on socket transport"
 EMPTY = "get_buffer() returned an empty buffer"
+#: asyncio's socket raises TypeError, fastloop what the object raises.
+WRONG = (TypeError, BufferError)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +170,10 @@ EMPTY = "get_buffer() returned an empty buffer"
         (zero_division, ZeroDivisionError(), NO_BUFFER),
         (lambda: None, TypeError, NO_BUFFER),
         (lambda: 5, TypeError, NO_BUFFER),
-        (lambda: b"read-only", "bytes", NOT_WRITABLE),
-        (lambda: memoryview(bytearray(10))[::2], "memoryview", NOT_WRITABLE),
-        (lambda: "text", "str", NOT_WRITABLE),
-        (lambda: [0] * 10, "list", NOT_WRITABLE),
+        (lambda: b"read-only", WRONG, NOT_WRITABLE),
+        (lambda: memoryview(bytearray(10))[::2], WRONG, NOT_WRITABLE),
+        (lambda: "text", TypeError, NOT_WRITABLE),
+        (lambda: [0] * 10, TypeError, NOT_WRITABLE),
     ],
     ids="empty empty-view raises None int bytes step str list".split(),
 )
@@ -183,15 +185,10 @@ async def test_wrong_buffers_end_the_connection(
     c = await transport_pair(protocol)
     await c.peer.send(b"data")
     exc = await c.protocol.wait_lost()
-    if isinstance(error, str):
-        error = TypeError(
-            "recv_into() argument 1 must be read-write bytes-like object, "
-            f"not {error}"
-        )
     if isinstance(error, Exception):
         assert str(exc) == str(error)
         error = type(error)
-    assert type(exc) is error
+    assert isinstance(exc, error)
     assert c.protocol.names == ["made", "lost"]
     (report,) = reports
     assert report["exception"] is exc

@@ -31,7 +31,7 @@ async def test_repr_and_state(transport_pair):
     assert "closing" in repr(c.transport)
     c.transport.abort()
     await c.protocol.wait_lost()
-    assert f"closed fd={number}>" in repr(c.transport)
+    assert f"closed fd={number}" in repr(c.transport)
     assert c.transport._sock_fd == number
     assert c.transport._sock is None
 
