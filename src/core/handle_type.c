@@ -2,8 +2,8 @@
 
    A handle is filled before one of its slots is read or set.  Otherwise the
    entry would run its own callback and ignore the new value.  Any object may
-   be set: run_handle in dispatch.c checks the types of args and context when
-   the handle runs. */
+   be set: fl_handle_run checks the types of args and context when the handle
+   runs. */
 #include "core/handle_type.h"
 
 #include "core/dispatch.h"

@@ -9,8 +9,8 @@
       while the fd is open, at each close.  Other code closes fds too: then
       events become stale when a call for the fd fails.  So every MOST_REPEATS
       events one FL_FD_CHANGE checks that the fd still refers to the registered
-      file.  After MOST_STALE stale events the set is replaced,
-      which is the only way to stop them.
+      file.  After MOST_STALE stale events the set is replaced, which is the
+      only way to stop them.
    3. An fd has one registration.  What the set contains under the fd for its
       present file is that one's, or stale.  So it may be removed, also if
       other code has closed the fd and reused it. */
@@ -299,7 +299,8 @@ fl_registration_close(FlRegistration *reg)
 /* --- registering again --------------------------------------------------- */
 
 /* Of an exclusive one.  It keeps its place among the sets that wait: epoll
-   does not change it, and only tells whether the fd still has its file. */
+   refuses to change it (EINVAL), and so only tells whether the fd still has
+   its file. */
 static void
 look(FlRegistration *reg)
 {

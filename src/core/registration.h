@@ -1,10 +1,10 @@
 /* Registrations of fds: how the loop learns that an fd is ready.
 
-   Each fd is registered in an FlFdSet with a generation.
-   Other code may close, duplicate or replace an fd without our knowledge.
-   Then the system either refuses our next call, which is an error code, or
-   leaves an old registration behind.  Its events carry an old generation, so
-   registration.c recognizes them as stale and ignores them.
+   Each fd is registered in an FlFdSet with a generation.  Other code may
+   close, duplicate or replace an fd without our knowledge.  Then the system
+   either refuses our next call, which is an error code, or leaves an old
+   registration behind.  Its events carry an old generation, so registration.c
+   recognizes them as stale and ignores them.
 
    A registration is level-triggered.  A wanted event is added at once, for the
    file that the fd refers to now: one system call, or two if that is another

@@ -11,10 +11,10 @@
       that finds some, and after a sleep.
    3. The sender sleeps while nothing is corked, or it has sent all that is.
       Nothing is added to what it has sent: the callback's next write flushes,
-      and after that the callback corks no more.  A loop first
-      changes its turn and then looks whether the sender is idle; the sender
-      first says that it is idle and then looks at the turns.  All four are
-      sequentially consistent, so one of the two sees the other.
+      and after that the callback corks no more.  A loop first changes its turn
+      and then looks whether the sender is idle; the sender first says that it
+      is idle and then looks at the turns.  All four are sequentially
+      consistent, so one of the two sees the other.
    4. A loop is watched from its first corked write until it is freed.  In a
       forked child the thread is missing, and its lock may be taken: the child
       begins with a new state, and leaves the parent's loops out. */

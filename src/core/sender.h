@@ -41,8 +41,8 @@ fl_sender_see(FlLoop *loop)
     }
 }
 
-/* What a stream has queued is corked: the first such write since a flush.  The
-   caller has taken what is corked. */
+/* What a stream has queued is corked.  No other stream is, so nothing is
+   OFFERED or TAKEN (turn.h). */
 static inline void
 fl_cork_add_first(FlLoop *loop, FlOutbox *out)
 {
@@ -54,7 +54,7 @@ fl_cork_add_first(FlLoop *loop, FlOutbox *out)
     fl_sender_see(loop);
 }
 
-/* The same for any such write. */
+/* The same where others may be.  The caller has taken them (fl_cork_take). */
 static inline void
 fl_cork_add(FlLoop *loop, FlOutbox *out)
 {

@@ -25,9 +25,9 @@
 #include <uv.h>
 
 /* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the times of metrics.  With a GIL
-   `ready` stays empty.  A push then takes the lock too, although the GIL alone
-   protects the loop's ready queue. */
+   also guards the times of metrics.  With a GIL `ready` stays empty.  A push
+   then takes the lock too, although the GIL alone protects the loop's ready
+   queue. */
 typedef struct {
     uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
     FlForkRenewal renewal; /* of the lock */

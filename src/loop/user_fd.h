@@ -66,10 +66,9 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
    this steals, the registration is that socket's persistent one, unless one
    that is not serves a waiter already.  A transport whose socket was closed
    without its knowledge loses the fd, and to find that out may run Python.  0,
-   or an
-   error code: FL_CLOSED; FL_IN_USE if a transport uses the fd, or without a
-   GIL another thread runs the loop and its transport would lose the fd; or
-   what the system refused. */
+   or an error code: FL_CLOSED; FL_IN_USE if a transport uses the fd, or
+   without a GIL another thread runs the loop and its transport would lose the
+   fd; or what the system refused. */
 int fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
                        PyObject *callback, PyObject *socket_ref);
 

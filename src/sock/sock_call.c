@@ -26,12 +26,13 @@
 
 #include <stdatomic.h>
 
-/* A waiting operation.  Its life: call_new, wait (registers it), on_ready (any
-   number of times), release.  The coroutine and the fd's slot own it. */
+/* A waiting operation.  Its life: call_new, call_await (registers it),
+   on_ready (any number of times), release.  The coroutine and the fd's slot
+   own it. */
 typedef struct {
     PyObject_HEAD
     FlAttempt attempt;  /* owns its references, unlike other attempts */
-    PyObject *future;   /* NULL before wait, and once released */
+    PyObject *future;   /* NULL before call_await, and once released */
     int fd;             /* the fd it waits for; -1: it does not wait */
     atomic_bool counts; /* in the socket's _io_refs: invariant 3 */
 } SocketCall;

@@ -348,7 +348,7 @@ listener_take_turns(const Listener *self, bool accepted)
         int before = reg->wanted;
         int wanted = (before & ~FL_EXCLUSIVE) | (late ? 0 : FL_EXCLUSIVE);
         if (wanted != before || (accepted && !late)) {
-            /* A failure is tried again: registration.h. */
+            /* A failure is tried again by fl_registrations_recheck. */
             (void)fl_registration_renew(reg, wanted, wanted);
         }
     }
@@ -502,6 +502,7 @@ start_accepting(PyObject *module, PyObject *args)
         code = listener_start(self);
     }
     if (code == 0 && self->shared) {
+        /* From now on each poll notes whether other threads keep the GIL. */
         self->loop->gil.late_ns += self->loop->gil.late_ns == 0;
         listener_take_turns(self, false);
     }

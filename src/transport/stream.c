@@ -82,10 +82,10 @@ wait_for(FlStream *self, int event, bool waits)
                                                    self->context);
     Py_XDECREF(method);
     if (handle == NULL) {
-        PyErr_Clear();
+        PyErr_Clear(); /* the caller takes a code */
         return FL_NO_MEMORY;
     }
-    *place = handle;
+    *place = handle; /* first: the next call may run Python */
     int code = fl_fd_set_callback(self->loop, self->fd, NULL, event,
                                   Py_NewRef((PyObject *)handle), NULL);
     if (code < 0 && *place == handle) {

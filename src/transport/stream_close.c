@@ -147,7 +147,7 @@ stream_finish(FlStream *self)
     int code = fl_error_keep_first(exc, detach_server(self), (PyObject *)self);
     /* Put aside, because the releases below may run destructors. */
     exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    Py_BEGIN_CRITICAL_SECTION(self); /* see buffer_get */
+    Py_BEGIN_CRITICAL_SECTION(self); /* the queue changes in it */
     fl_write_queue_clear(&self->out.queue);
     Py_END_CRITICAL_SECTION();
     fl_stream_meter_queue(self);

@@ -14,7 +14,7 @@
    asyncio's _fatal_error does.  0, or -1 to end the run. */
 int fl_stream_read_ready(FlStream *self);
 
-/* FlStreamKind.run_events of stream sockets and read pipes. */
+/* FlStreamKind.run_events of stream sockets. */
 int fl_stream_run_events(FlStream *self, int events);
 
 /* FlStreamKind.receive and handle_eof of stream sockets. */
