@@ -279,6 +279,7 @@ static struct iovec
 backlog_data(const FlWriteQueue *backlog, char memory[FL_TLS_RECORD_BYTES])
 {
     struct iovec vectors[MAX_JOINED];
+    vectors[0] = (struct iovec){NULL, 0}; /* if it were empty */
     int count = fl_write_queue_fill_iovec(backlog, vectors, MAX_JOINED);
     size_t size = 0;
     int at = 0;

@@ -135,14 +135,17 @@ class Trace(logging.Handler):
         self.fault.arm(self.code)
 
     def emit(self, record):
-        if record.exc_info or record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING:
             exc = record.exc_info[1] if record.exc_info else None
             text = plain_text(record.getMessage())
             self.note("logged", record.levelname, text, shown(exc))
 
     def report(self, loop, context):
         text = plain_text(context["message"])
-        self.note("reported", text, shown(context.get("exception")))
+        if (
+            text != "Fatal read error on pipe transport"
+        ):  # connection_lost has it
+            self.note("reported", text, shown(context.get("exception")))
 
     async def outcome(self, awaitable):
         """Await, and note the result or the exception."""
