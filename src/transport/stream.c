@@ -82,7 +82,13 @@ wait_for(FlStream *self, int event, bool waits)
                                                    self->context);
     Py_XDECREF(method);
     if (handle == NULL) {
-        PyErr_Clear(); /* the caller takes a code */
+        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
+            PyErr_Clear(); /* the caller takes a code */
+        }
+        else { /* Ctrl-C, while debug mode records the stack */
+            fl_thread_queue_pass_exception_anythread(self->loop,
+                                                     (PyObject *)self);
+        }
         return FL_NO_MEMORY;
     }
     *place = handle; /* first: the next call may run Python */
