@@ -105,6 +105,7 @@ struct FlLoop {
     FL_ATOMIC uint64_t callback_count;
     FlCork cork;
     FlGil gil;
+    FL_ATOMIC bool plain_tasks; /* see tasks.c, invariant 2 */
     FlClaim claim;
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;

@@ -25,6 +25,7 @@ is_replaced(PyObject *base, PyObject *type, PyObject *name)
 /* The names of FlOverride. */
 static const size_t methods[] = {
     [FL_OVERRIDES_TIME] = offsetof(FlNames, time),
+    [FL_OVERRIDES_CALL_AT] = offsetof(FlNames, call_at),
     [FL_OVERRIDES_CALL_SOON_THREADSAFE] =
         offsetof(FlNames, call_soon_threadsafe),
 };

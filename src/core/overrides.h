@@ -1,11 +1,10 @@
 /* Methods of ours, or of asyncio's, that the application has replaced.
 
-   Applications replace methods to fake the time (tests), to see each
-   thread-safe call when it is scheduled (loops within other loops), and to see
-   a callback when it runs (instrumentation).  The fast paths skip these
-   methods, so they are not used for a method that was replaced.  call_soon is
-   not among them: each caller gets a handle but asyncio's C code
-   (loop/scheduling.c).
+   Applications replace methods to fake the time (tests), to see each timer or
+   thread-safe call when it is scheduled (subclasses), and to see a callback
+   when it runs (instrumentation).  The fast paths skip these methods, so they
+   are not used for a method that was replaced.  call_soon is not among them:
+   each caller gets a handle but asyncio's C code (loop/scheduling.c).
 
    When a replacement takes effect:
 
@@ -48,6 +47,7 @@ fl_socket_is_plain(FlState *state, const PyTypeObject *type)
 /* Methods of the loop; a set bit of loop->class_overrides has this number. */
 typedef enum {
     FL_OVERRIDES_TIME,
+    FL_OVERRIDES_CALL_AT,
     /* A replaced call_soon_threadsafe may also have to wake a foreign event
        loop that the loop is embedded in, so nothing may bypass it. */
     FL_OVERRIDES_CALL_SOON_THREADSAFE,

@@ -15,6 +15,7 @@
 #include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/thread_queue.h"
+#include "loop/tasks.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -95,7 +96,12 @@ begin(FlLoop *loop, unsigned long thread)
     loop->thread_id = thread;
     loop->polls.skips_left = 0; /* the first iteration polls */
     fl_metrics_run_begins(loop);
-    return begin_corking(loop) < 0 ? -1 : fl_overrides_begin_run(loop);
+    int plain = fl_tasks_are_plain(loop);
+    loop->plain_tasks = plain > 0;
+    return plain < 0 || begin_corking(loop) < 0
+                   || fl_overrides_begin_run(loop) < 0
+               ? -1
+               : 0;
 }
 
 PyObject *

@@ -321,7 +321,7 @@ check_timer(FlLoop *loop, const FlArgs *call)
 }
 
 /* call_later by fastloop.Loop._call_later(), which calls time() and call_at()
-   as asyncio does: the application has replaced time(). */
+   as asyncio does: the application has replaced one of them. */
 static PyObject *
 call_later_in_python(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *kwnames)
@@ -353,7 +353,9 @@ fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    if (fl_overrides(loop, FL_OVERRIDES_TIME)) {
+    if (fl_overrides(loop, FL_OVERRIDES_TIME)
+        || fl_overrides(loop, FL_OVERRIDES_CALL_AT))
+    {
         return call_later_in_python(loop, args, nargs, kwnames);
     }
     if (parse_seconds(call.args[0], &delay_s) < 0

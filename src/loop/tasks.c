@@ -4,7 +4,10 @@
    `python -m asyncio ps` keep working.
 
    1. A future or task belongs to this loop, whichever loop is set as running:
-      a callback may have called asyncio._set_running_loop(). */
+      a callback may have called asyncio._set_running_loop().
+   2. An application may replace asyncio's Task and Future; then asyncio's own
+      methods, which look them up, are called.  During a run the check made at
+      its beginning counts (loop->plain_tasks). */
 #include "loop/tasks.h"
 
 #include "core/loop.h"
@@ -81,6 +84,37 @@ construct(FlLoop *loop, PyObject *type, PyObject *coro)
 
 #endif
 
+/* Whether a name in a module's dict still refers to `expected`: 1, 0 or -1. */
+static int
+is_unchanged(PyObject *module_dict, PyObject *name, const void *expected)
+{
+    PyObject *now = PyObject_GetItem(module_dict, name);
+    Py_XDECREF(now); /* only the address is compared */
+    return now == NULL ? -1 : (const void *)now == expected;
+}
+
+int
+fl_tasks_are_plain(const FlLoop *loop)
+{
+    const FlState *state = loop->state;
+    int plain = is_unchanged(state->asyncio_tasks, state->names.Task,
+                             state->task_type);
+    return plain <= 0 ? plain
+                      : is_unchanged(state->asyncio_futures,
+                                     state->names.Future, state->future_type);
+}
+
+/* Whether to instantiate asyncio's types directly: 1, 0 or -1.  See
+   invariant 2. */
+static inline int
+uses_asyncio_types(const FlLoop *loop)
+{
+    /* Outside a run nothing has been checked in advance. */
+    return FL_LIKELY(loop->plain_tasks && fl_loop_is_running(loop))
+               ? 1
+               : fl_tasks_are_plain(loop);
+}
+
 const char fl_loop_create_future_doc[] =
     "create_future($self, /)\n--\n\n"
     "Return a new asyncio.Future of this loop.\n\n"
@@ -89,6 +123,13 @@ const char fl_loop_create_future_doc[] =
 PyObject *
 fl_loop_create_future(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
+    int plain = uses_asyncio_types(loop);
+    if (FL_UNLIKELY(plain <= 0)) {
+        /* Not plain: asyncio's method looks the class up in its module. */
+        return plain < 0 ? NULL
+                         : PyObject_CallOneArg(loop->state->base_create_future,
+                                               (PyObject *)loop);
+    }
     return construct(loop, loop->state->future_type, NULL);
 }
 
@@ -108,9 +149,10 @@ create_by_asyncio(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* From 3.13.3 on, create_task passes any keyword to the task. */
+#define ANY_KEYWORD (PY_VERSION_HEX >= 0x030D0300)
 #if PY_VERSION_HEX >= 0x030E0000
 #define CREATE_TASK_KEYWORDS "**kwargs"
-#elif PY_VERSION_HEX >= 0x030D0300
+#elif ANY_KEYWORD
 #define CREATE_TASK_KEYWORDS "*, name=None, context=None, **kwargs"
 #else
 #define CREATE_TASK_KEYWORDS "*, name=None, context=None"
@@ -124,18 +166,23 @@ const char fl_loop_create_task_doc[] =
     "coroutine, RuntimeError if the loop is closed.  Implements asyncio's\n"
     "loop.create_task().";
 
-/* Those of accepts_keywords. */
-#define MOST_KEYWORDS 2
+/* The most keywords that are passed from an array on the stack. */
+#define MOST_KEYWORDS 4
 
-/* Whether these keywords are but name= and context=, which are passed to the
-   Task type.  They are compared by address: asyncio's own create_task serves
-   any others, and names that are not interned. */
+/* Whether the Task type accepts these keywords just as create_task does.  The
+   known names are compared by address; if one is not interned, asyncio's own
+   create_task decides. */
 static inline bool
 accepts_keywords(const FlState *state, PyObject *kwnames, Py_ssize_t count)
 {
     for (Py_ssize_t at = 0; at < count; at++) {
         PyObject *name = PyTuple_GET_ITEM(kwnames, at);
-        if (name != state->names.name && name != state->names.context) {
+        bool known = name == state->names.name || name == state->names.context;
+        /* loop= twice: the caller's would override ours. */
+        if (!known
+            && (!ANY_KEYWORD
+                || PyUnicode_Compare(name, state->names.loop) == 0))
+        {
             return false;
         }
     }
@@ -159,6 +206,11 @@ fl_loop_create_task(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         || (factory != NULL && factory != Py_None))
     {
         return create_by_asyncio(loop, args, nargs, kwnames);
+    }
+    int plain = uses_asyncio_types(loop);
+    if (FL_UNLIKELY(plain <= 0)) {
+        return plain < 0 ? NULL
+                         : create_by_asyncio(loop, args, nargs, kwnames);
     }
     if (keywords == 0) {
         return construct(loop, state->task_type, args[0]);

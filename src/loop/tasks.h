@@ -11,6 +11,10 @@
 #include "core/loop.h"
 #include "loop/methods.h"
 
+/* Whether asyncio.tasks.Task and asyncio.futures.Future are still the types
+   that we imported: 1 or 0, or -1 with an exception set. */
+int fl_tasks_are_plain(const FlLoop *loop);
+
 FL_NOARGS(fl_loop_create_future);
 FL_FAST_KW(fl_loop_create_task);
 

@@ -32,6 +32,8 @@ struct FlNativeProtocol;
     X(TransportSocket)          \
     X(_accept_exhausted)        \
     X(_accept_failed)           \
+    X(Future)                   \
+    X(Task)                     \
     X(_attach)                  \
     X(_check_callback)          \
     X(_check_python_transports) \
@@ -68,6 +70,7 @@ struct FlNativeProtocol;
     X(buffer_updated)           \
     X(call_exception_handler)   \
     X(cancel)                   \
+    X(call_at)                  \
     X(cancelled)                \
     X(check_socket)             \
     X(close)                    \
@@ -174,10 +177,13 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(asyncio_stream_protocol, "asyncio.streams", "StreamReaderProtocol")    \
     X(stream_globals, "asyncio.streams", "__dict__")                         \
     X(base_create_task, "asyncio", "BaseEventLoop.create_task")              \
+    X(base_create_future, "asyncio", "BaseEventLoop.create_future")          \
     X(extract_stack, "asyncio.format_helpers", "extract_stack")              \
     X(asyncio_handle, "asyncio.events", "Handle")                            \
     X(asyncio_timer_handle, "asyncio.events", "TimerHandle")                 \
     X(asyncio_events, "asyncio.events", "__dict__")                          \
+    X(asyncio_tasks, "asyncio.tasks", "__dict__")                            \
+    X(asyncio_futures, "asyncio.futures", "__dict__")                        \
     X(convert_exception, "asyncio.futures", "_convert_future_exc")           \
     /* Of C tasks and futures; asyncio.events may have another by now. */    \
     X(get_running_loop, "_asyncio", "_get_running_loop")                     \

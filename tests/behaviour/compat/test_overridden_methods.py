@@ -5,6 +5,7 @@ programs that test, trace or measure.
 """
 
 import asyncio
+import contextvars
 import functools
 import socket
 import threading
@@ -51,6 +52,29 @@ def test_a_partial_of_call_soon_passes_its_arguments(loop, count):
     with mock.patch.object(loop, "call_soon", partial):
         assert loop.run_until_complete(steps()) == "done"
     assert set(seen) == {before}
+
+
+def test_call_later_calls_an_overridden_call_at(loop_class):
+    calls = []
+
+    class Tracing(loop_class):
+        def call_at(self, when, callback, *args, context=None):
+            handle = super().call_at(when, callback, *args, context=context)
+            calls.append((when, callback, args, context))
+            return handle
+
+    loop = Tracing()
+    context = contextvars.copy_context()
+    before = loop.time()
+    first = loop.call_later(1000, print, 1, 2, context=context)
+    second = loop.call_later(0, print)
+    (when, callback, args, given), rest = calls
+    assert before + 1000 <= when == first.when() <= loop.time() + 1000
+    assert (callback, args, given) == (print, (1, 2), context)
+    assert rest == (second.when(), print, (), None)
+    assert loop.run_until_complete(steps()) == "done"
+    loop.close()
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("where", ["class", "loop"])

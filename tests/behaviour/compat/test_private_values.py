@@ -189,3 +189,38 @@ async def test_private_attributes_show_a_transports_state(
     await c.protocol.wait_lost()
     assert transport._loop is None
     assert transport._protocol is None
+
+
+# -- what programs put in its place -------------------------------------------
+
+
+# As programs that nest loops put in classes in Python.
+class OtherTask(asyncio.tasks._PyTask):
+    pass
+
+
+class OtherFuture(asyncio.futures._PyFuture):
+    pass
+
+
+def test_replaced_classes_of_tasks_and_futures_are_used(loop, monkeypatch):
+    async def child():
+        await asyncio.sleep(0)
+        return "done"
+
+    async def main():
+        task = loop.create_task(child(), name="child")
+        bare = loop.create_task(child())
+        future = loop.create_future()
+        future.set_result(None)
+        await asyncio.gather(task, bare, future)
+        return [type(each) for each in (task, bare, future)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.tasks, "Task", OtherTask)
+        patch.setattr(asyncio.futures, "Future", OtherFuture)
+        before = loop.create_future()
+        assert type(before) is OtherFuture
+        assert before.get_loop() is loop
+        found = loop.run_until_complete(main())
+    assert found == [OtherTask, OtherTask, OtherFuture]
