@@ -321,7 +321,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _write_to_self(self) -> None:
         """End the loop's current wait or its next one; any thread may call."""
         if not self.is_closed():
-            self.call_soon_threadsafe(_core_helpers.safepoint)
+            # Not an overriding method, which may end with this call.
+            super().call_soon_threadsafe(_core_helpers.safepoint)
 
     # -- debug ----------------------------------------------------------------
 

@@ -81,11 +81,12 @@ def test_call_later_calls_an_overridden_call_at(loop_class):
 def test_an_overridden_call_soon_threadsafe_gets_results_of_threads(
     loop_class, where
 ):
-    """Whatever the loop runs in may have to be woken."""
+    """Whatever the loop runs in may have to be woken, or the loop itself."""
     calls = []
 
     def call_soon_threadsafe(self, callback, *args, context=None):
         calls.append(threading.current_thread())
+        self._write_to_self()
         return loop_class.call_soon_threadsafe(
             self, callback, *args, context=context
         )
@@ -95,9 +96,8 @@ def test_an_overridden_call_soon_threadsafe_gets_results_of_threads(
         loop = type("Waking", (loop_class,), changed)()
     else:
         loop = loop_class()
-        loop.call_soon_threadsafe = functools.partial(
-            call_soon_threadsafe, loop
-        )
+        waking = functools.partial(call_soon_threadsafe, loop)
+        loop.call_soon_threadsafe = waking
 
     async def main():
         for result in (True, ZeroDivisionError):
