@@ -154,7 +154,9 @@ def tokens(rows: Rows, machine: dict) -> list[str]:
     found = [
         {
             **row,
-            "title": re.sub(" streams of.*?,|, server.*", "", row["title"]),
+            "title": re.sub(
+                " streams of.*?(?=,)|, server.*", "", row["title"]
+            ),
         }
         for row in rows.values()
         if row["row"] == f"{row['case']}_cpu" and row["group"] == "tokens"
