@@ -13,7 +13,7 @@
 
 int
 fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
-                  PyObject *second, PyObject *third, PyObject *fourth)
+                  PyObject *second, PyObject *third)
 {
     if (fl_error_leaves_loop()) {
         return -1;
@@ -22,7 +22,7 @@ fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
     PyObject *outer = fl_error_begin_handling(exc);
     PyObject *result =
         PyObject_CallMethodObjArgs((PyObject *)loop, method, exc, first,
-                                   second, third, fourth, NULL);
+                                   second, third, NULL);
     fl_error_end_handling(outer);
     Py_DECREF(exc);
     /* What an application's call_exception_handler raises ends the run, as in
@@ -34,8 +34,7 @@ int
 fl_loop_report_callback(FlLoop *loop, PyObject *handle)
 {
     return fl_loop_report_by(loop, loop->state->names._report_callback,
-                             handle == NULL ? Py_None : handle, NULL, NULL,
-                             NULL);
+                             handle == NULL ? Py_None : handle, NULL, NULL);
 }
 
 int
@@ -43,7 +42,7 @@ fl_loop_report_call(FlLoop *loop, PyObject *object, PyObject *name,
                     PyObject *argument)
 {
     return fl_loop_report_by(loop, loop->state->names._report_call, object,
-                             name, argument, NULL);
+                             name, argument);
 }
 
 int

@@ -24,7 +24,7 @@ typedef struct {
    except block.  The first NULL ends the arguments.  An exception that ends
    the run stays set.  0 or -1. */
 int fl_loop_report_by(struct FlLoop *loop, PyObject *method, PyObject *first,
-                      PyObject *second, PyObject *third, PyObject *fourth);
+                      PyObject *second, PyObject *third);
 
 /* Report the raised exception as one of object.name(argument), a call that the
    loop made without a handle.  `argument` may be NULL: no argument.  0 or

@@ -23,9 +23,10 @@
 typedef struct {
     int64_t due_ns; /* when the next offer is due; 0: a poll that may wait has
                        just released the GIL */
-    /* When a wait ended after which other threads kept the GIL for long; 0:
-       nobody needs it. */
+    /* When a wait ended after which other threads kept the GIL for long, while
+       times_waits is set; 0: never. */
     int64_t late_ns;
+    bool times_waits; /* a listener needs late_ns */
 } FlGil;
 
 /* One offer. */

@@ -236,7 +236,7 @@ open_tls(Listener *self, Accepted *accepted)
 static int
 report_by(Listener *self, PyObject *method, PyObject *first, PyObject *second)
 {
-    return fl_loop_report_by(self->loop, method, first, second, NULL, NULL) < 0
+    return fl_loop_report_by(self->loop, method, first, second, NULL) < 0
                ? fl_loop_report_callback(self->loop, NULL)
                : 0;
 }
@@ -502,8 +502,7 @@ start_accepting(PyObject *module, PyObject *args)
         code = listener_start(self);
     }
     if (code == 0 && self->shared) {
-        /* From now on each poll notes whether other threads keep the GIL. */
-        self->loop->gil.late_ns += self->loop->gil.late_ns == 0;
+        self->loop->gil.times_waits = true;
         listener_take_turns(self, false);
     }
     Py_DECREF(self); /* the handle owns it */
