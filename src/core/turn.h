@@ -5,10 +5,10 @@
    streams in it, and ahead_bytes.  It has a number, one more for each flush,
    and a state:
 
-     EMPTY    nothing is corked: whoever has the GIL corks the first write
-     HELD     whoever has the GIL, also while a flush goes on
-     OFFERED  whoever takes them first: the callback may go on for long
-     TAKEN    fl_cork_send_ahead, in a thread that needs no GIL
+     EMPTY    nothing is corked: a thread with the GIL corks the first write
+     HELD     a thread with the GIL may touch them, also during a flush
+     OFFERED  the first thread that takes them may: the callback may run long
+     TAKEN    fl_cork_send_ahead may, in a thread that needs no GIL
 
    The loop takes them before it touches them (fl_cork_take), and offers them
    after each corked write (fl_cork_add).  fl_cork_send_ahead takes what is

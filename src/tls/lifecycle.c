@@ -15,9 +15,8 @@
       start_tls() has resumed, the application has only the old transport: a
       protocol that replied would write plain text to it.  The resume_writing
       of a protocol that was paused before start_tls waits too.  asyncio does
-      not wait.  What was held is delivered by run_deferred, and its end, EOF
-      or close_notify, in the iteration after: a task that the data wakes can
-      still answer. */
+      not wait.  run_deferred delivers the data, and in the next iteration its
+      end, EOF or close_notify: a task that the data wakes can still answer. */
 #include "tls/lifecycle.h"
 
 #include "core/dispatch.h"
