@@ -95,6 +95,10 @@ def shared_by_threads() -> list[object]:
     CPython's C code counts the classes of tasks, of their steps, of futures
     and of their iterators.  Each sleep, time-out, ``gather()`` and run counts
     its callback, a time-out its states.
+
+    A program counts what it calls by asyncio's name, as in
+    ``asyncio.sleep(0)``: the module has a ``__getattr__``, so CPython looks
+    the name up each time.
     """
     built_in = sys.modules.get("_asyncio")
     if asyncio.Task is not getattr(built_in, "Task", None):
@@ -123,6 +127,7 @@ def shared_by_threads() -> list[object]:
         base_events._run_until_complete_cb,
         timeouts.Timeout._on_timeout,
         *timeouts._State,
+        *(getattr(asyncio, name) for name in asyncio.__all__),
     ]
 
 

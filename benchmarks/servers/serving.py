@@ -111,8 +111,12 @@ def share(args: Namespace, main: Main) -> None:
             traceback.print_exc()
         os._exit(1)
 
-    # A worker that ends is an error, and ends the server.
-    signal.signal(signal.SIGCHLD, lambda *_: os._exit(1))
+    def look(*_: Any) -> None:
+        # A worker that ends is an error.  The race stops one that must wait.
+        if os.waitpid(-1, os.WNOHANG)[0]:
+            os._exit(1)
+
+    signal.signal(signal.SIGCHLD, look)
     for _ in range(args.workers):
         if args.threads:
             own = Namespace(**{**vars(args), "sock": args.sock.dup()})
@@ -126,7 +130,8 @@ def share(args: Namespace, main: Main) -> None:
             lines.readline()
     os.dup2(stdout, 1)
     announce(args.sock.getsockname()[1])
-    signal.pause()
+    while True:
+        signal.pause()
 
 
 def serve(args: Namespace, main: Main) -> None:
