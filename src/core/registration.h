@@ -83,7 +83,9 @@ typedef struct {
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    unsigned forks;   /* fl_forks_count() of the process that owns the set */
+    /* fl_forks_count() of the process that owns the set.  A thread that the
+       child starts before its loop's next iteration reads it. */
+    FL_ATOMIC unsigned forks;
     int failure_code; /* why the set is unusable: an error code, or 0 */
     int event_count;  /* events taken and not yet processed */
     /* Last, so that fl_fd_table_open need not clear it. */
