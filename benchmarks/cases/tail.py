@@ -61,7 +61,7 @@ def tail(
                 Row(f"{key}_{name}", f"{title}, {NAMES[name]}", "us")
                 for name in names.split()
             ),
-            Row(f"{key}_rate", "the load", "1/s", aside=True),
+            Row(f"{key}_rate", f"{title}, rate", "1/s", aside=True),
         ),
         measure,
         loops=SERVER_LOOPS,

@@ -79,17 +79,17 @@ def place(row: dict, peer: str = "") -> str:
 
 
 def over_best(row: dict) -> str:
-    """Return the ratio over the best peer, and its interval."""
+    """Return the ratio over the best peer, and the interval that decides."""
     peer = best_peer(row)
-    over = ratio(row, "fastloop", peer)
-    found = against(row, peer) if over is not None else None
+    over = times(ratio(row, "fastloop", peer))
+    found = against(row, peer) if over else None
     if not found:
-        return times(over)
+        return over
     # Two repetitions may leave a ratio open to thousands.
     high = (
         times(found.high_95) if found.high_95 < 100 else short(found.high_95)
     )
-    return f"{found.ratio:.2f} ({found.low_95:.2f} to {high})"
+    return f"{over} ({found.low_95:.2f} to {high})"
 
 
 def counted(row: dict, kind: str) -> tuple[float | None, float | None, str]:
@@ -298,10 +298,12 @@ def text(data: dict, also: dict | None = None) -> str:
         "",
         *described(data),
         "",
-        "A ratio is times as good, above 1 is better. *over uvloop*, *over "
-        "asyncio* and *over zuvloop* are fastloop's; *best peer* is over "
-        "uvloop of the same run. *over the best* is fastloop's ratio over the "
-        "best peer's, with the 95 % interval that decides its *place*. "
+        "A ratio is times as good, above 1 is better: it divides two [figures "
+        "of this page](#every-loops-figures). *over uvloop*, *over asyncio* "
+        "and *over zuvloop* are fastloop's, *best peer* is that peer's over "
+        "uvloop, *over the best* is fastloop's over that peer. The 95 % "
+        "interval in brackets is of the ratios of samples of the same time: "
+        "it decides the *place*, and may exclude the ratio beside it. "
         "*instructions* (of user code) and *system calls* are counts for an "
         "operation (a MiB where the unit is MiB/s), with the least count of a "
         "peer. Rows without a place explain the row beside them.",

@@ -1,7 +1,9 @@
 """The figures of a run as rows of JSON, and what they say.
 
 A ratio is always "times as good as the other": above 1 is faster, smaller
-or more a second, whichever the row counts.
+or more a second, whichever the row counts.  One that is shown divides the two
+figures as they are shown.  What decides a place is the ratios of samples of
+the same time.
 """
 
 from __future__ import annotations
@@ -85,9 +87,17 @@ def ratios(row: dict, loop: str, base: str) -> list[float]:
     return [paired(mine, theirs, row["better"]) for mine, theirs in each]
 
 
+def shown(row: dict, loop: str) -> float:
+    """Return the figure of `loop` as a reader sees it; 0 without one."""
+    return float(short(figure(row, loop)).replace(",", "") or 0)
+
+
 def ratio(row: dict, loop: str, base: str) -> float | None:
-    """Return how many times as good as `base` the `loop` is: the mean."""
-    return mean(ratios(row, loop, base)) or None
+    """Return how many times as good as `base` the `loop` is, for a page."""
+    own, other = shown(row, loop), shown(row, base)
+    if not own or not other:
+        return None
+    return times_as_good(own, other, row["better"])
 
 
 def repetitions(row: dict, loop: str) -> list[float]:
@@ -114,14 +124,14 @@ def best(row: dict, loops: Iterable[str]) -> str:
     """Return the best of `loops` in a row, "" where none was measured.
 
     They are compared by their ratios over one loop, fastloop where it has a
-    figure, because those are of the same time.  One that failed is not: few
-    figures may have been lucky.
+    figure, of samples of the same time.  One that failed is not: few figures
+    may have been lucky.
     """
     found = [loop for loop in loops if is_measured(row, loop)]
     if not found:
         return ""
     base = "fastloop" if figure(row, "fastloop") else found[0]
-    return max(found, key=lambda loop: ratio(row, loop, base) or 0.0)
+    return max(found, key=lambda loop: mean(ratios(row, loop, base)))
 
 
 def best_peer(row: dict) -> str:
