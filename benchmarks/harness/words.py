@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 
-from harness import chart
-from harness.markdown import over_best, place, rows_of_one, sentences
-from harness.report import best_peer, by_loop, cell, ratio, table, times
+from harness.counts import KINDS
+from harness.markdown import place, rows_of_one, sentences
+from harness.report import best_peer, by_loop, cell, ratio, short, table, times
 
-#: The rows that the words name, and their names there.
+#: The rows that a newcomer sees, and their names there.
 ROWS = {
     "echo_protocol_64x1k": "TCP echo (1 KiB, CPU time of the server)",
     "echo_streams_64x1k": "Streams (1 KiB, CPU time of the server)",
@@ -21,6 +20,28 @@ ROWS = {
     "executor_64": "run_in_executor (64 in flight, time of a job)",
     "idle_tls": "An idle TLS connection (memory)",
 }
+#: What people run, and the rows that are nearest to it.
+USES = {
+    "fastapi_def": "a FastAPI service, plain `def`",
+    "fastapi_sqlalchemy": "a FastAPI service with a database",
+    "uvicorn": "an ASGI application that answers at once",
+    "chat": "a websocket server",
+    "redis_32": "a redis worker, many jobs at a time",
+    "redis_1": "a redis worker, one job at a time",
+    "downloads": "a scraper",
+    "tokens_each_256_cpu": "an LLM or MCP server that streams",
+    "executor_64": "`to_thread`",
+    "new_loop": "a pytest suite, the loop of a test",
+    "import": "a script, until its loop runs",
+}
+#: Shorter names of rows that fastloop may lose, and how many are named.
+LOST = {
+    "import": "start",
+    "memory": "memory of one loop",
+    "two_threads": "callbacks of two threads over one",
+    "two_threads_tasks": "tasks of two threads over one",
+}
+MOST_LOST = 4
 #: The rows whose least and greatest ratio over asyncio say what to expect.
 AT_ONCE = (
     "echo_protocol_64x1k",
@@ -31,7 +52,7 @@ AT_ONCE = (
 )
 FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
 BASES = ("asyncio", "uvloop")
-HEAD = ["", "unit", "fastloop", "asyncio", "uvloop", "zuvloop", "best peer"]
+HEAD = ["unit", "fastloop", *BASES, "best peer"]
 THREADS = "two threads over one, "
 BETWEEN = r"(?<=<!-- {0}: begin -->\n).*(?=<!-- {0}: end -->)"
 #: The rows of a run, by their keys.
@@ -61,16 +82,19 @@ def expected(rows: Rows) -> str:
     )
 
 
-def line(name: str, row: dict) -> list[str]:
-    """Return fastloop's figure in a row, and those of others with how many
-    times as good it is.
-    """
-    found = [name, row["unit"], cell(row, "fastloop")]
-    for loop in ("asyncio", "uvloop", "zuvloop"):
-        own, over = cell(row, loop), times(ratio(row, "fastloop", loop))
-        failed = own.endswith("failed")
-        found.append(f"{own} ({over})" if over and not failed else own)
-    return [*found, f"{best_peer(row)} ({over_best(row).split(' ')[0]})"]
+def beside(row: dict, loop: str) -> str:
+    """Return a loop's figure, and how many times as good fastloop's is."""
+    own, over = cell(row, loop), times(ratio(row, "fastloop", loop))
+    failed = own.endswith("failed")
+    return f"{own} ({over})" if over and not failed else own
+
+
+def line(row: dict) -> list[str]:
+    """Return fastloop's figure in a row, and those of others beside it."""
+    own = [row["unit"], cell(row, "fastloop")]
+    own += [beside(row, loop) for loop in BASES]
+    peer = best_peer(row)
+    return [*own, f"{peer} {beside(row, peer)}"]
 
 
 def on(machine: dict) -> str:
@@ -79,32 +103,83 @@ def on(machine: dict) -> str:
     return f"CPython {python}, {len(machine['cpus'])} CPUs"
 
 
-def rows_of(
-    rows: Rows, machine: dict, names: dict[str, str], newcomer: bool
-) -> list[str]:
-    """Return the rows of these keys as a table, and what they say.
-
-    A newcomer gets the slower rows as well, and no count of other peers.
-    """
-    shown = zip(names.values(), picked(rows, names), strict=True)
-    lines = [HEAD, *(line(name, row) for name, row in shown)]
-    places = sentences([*rows.values()])
-    if newcomer:
-        slower = [
-            line(row["title"], row)
-            for row in rows.values()
-            if "**behind**" in {place(row, peer) for peer in BASES}
-        ]
-        title = ["**slower than asyncio or uvloop:**", *[""] * (len(HEAD) - 1)]
-        lines += [title, *slower] if slower else []
-        places = [one for one in places if "best peer" not in one]
-    facts = (
-        f"{on(machine)}; two threads on a free-threaded CPython. In brackets: "
-        f"how many times as good fastloop is. {' '.join(places)} "
-        "Inconclusive: the 95 % interval of the ratio includes 1."
+def facts(machine: dict, places: list[str]) -> str:
+    """Return what the figures of a table are, and all places."""
+    return (
+        f"{on(machine)}. In brackets: how many times as good fastloop is, the "
+        f"one figure divided by the other. {' '.join(places)} Samples of the "
+        "same time decide that: a row is inconclusive if the 95 % interval of "
+        "their ratio includes 1."
     )
-    told = (textwrap.fill(text, 79) for text in (expected(rows), facts))
-    return [next(told), "", *table(lines), "", *told]
+
+
+def counts_of(row: dict, loop: str) -> str:
+    """Return a loop's counts in a row; "" without."""
+    found = row.get("counts", {}).get(loop, {})
+    return " and ".join(short(found[kind]) for kind in KINDS if kind in found)
+
+
+def by_counts(shown: dict[str, dict]) -> list[str]:
+    """Return the counts of rows whose place no clock decides, a sentence."""
+    told = []
+    for name, row in shown.items():
+        own, peer = counts_of(row, "fastloop"), best_peer(row)
+        if place(row) == "inconclusive" and own and counts_of(row, peer):
+            name = name.partition(" (")[0]
+            told.append(f"{name} {own}, {peer} {counts_of(row, peer)}")
+    head = (
+        "Where the clock does not decide, user instructions and system calls "
+        "of an operation: "
+    )
+    return [f"{head}{'; '.join(told)}."] if told else []
+
+
+def lost(rows: Rows) -> list[str]:
+    """Return what fastloop loses to asyncio and uvloop, a sentence each."""
+    out = []
+    for base in BASES:
+        slower = [
+            f"{LOST.get(key, row['title'])}, {cell(row, 'fastloop')} "
+            f"{row['unit']} against {cell(row, base)}"
+            for key, row in rows.items()
+            if place(row, base) == "**behind**"
+        ]
+        more = len(slower) - MOST_LOST
+        slower[MOST_LOST:] = [f"and {more} more rows"] if more > 0 else []
+        told = "; ".join(slower).replace(" 1/s", "/s").replace(" times", "")
+        out += [f"Slower than {base}: {told}."] if slower else []
+    return out
+
+
+def newcomer(rows: Rows, machine: dict) -> list[str]:
+    """Return six rows, what fastloop loses, and counts where clocks do not
+    decide.
+    """
+    found = picked(rows, ROWS)
+    shown = dict(zip(ROWS.values(), found, strict=True))
+    lines = [[name, *line(row)] for name, row in shown.items()]
+    places = [
+        one for one in sentences([*rows.values()]) if "best peer" not in one
+    ]
+    told = [facts(machine, places), *by_counts(shown), *lost(rows)]
+    return [
+        textwrap.fill(expected(rows), 79),
+        "",
+        *table([["", *HEAD], *lines]),
+        *(one for text in told for one in ("", textwrap.fill(text, 79))),
+    ]
+
+
+def by_use(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of what people run, and all places."""
+    lines = [
+        [f"{name}: *{row['title']}*", *line(row)]
+        for name, row in zip(USES.values(), picked(rows, USES), strict=True)
+    ]
+    text = facts(machine, sentences([*rows.values()]))
+    head = ["you run: *the row behind it*", *HEAD]
+    first = textwrap.fill(expected(rows), 79)
+    return [first, "", *table([head, *lines]), "", *textwrap.wrap(text, 79)]
 
 
 def threads(rows: Rows, machine: dict) -> list[str]:
@@ -187,13 +262,9 @@ def late(rows: Rows, machine: dict) -> list[str]:
 
 #: The pages that quote a run, their marks, and what stands between them.
 PAGES = (
-    ("README.md", "race", partial(rows_of, names=ROWS, newcomer=True)),
-    ("docs/index.md", "race", partial(rows_of, names=ROWS, newcomer=True)),
-    (
-        "docs/performance.md",
-        "race",
-        partial(rows_of, names=chart.ROWS, newcomer=False),
-    ),
+    ("README.md", "race", newcomer),
+    ("docs/index.md", "race", newcomer),
+    ("docs/performance.md", "race", by_use),
     ("docs/performance.md", "late", late),
     ("docs/performance.md", "tokens", tokens),
     ("docs/one-process-many-loops.md", "race", threads),

@@ -1,0 +1,147 @@
+"""A ratio on a page is that of two figures that the page shows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from test_docs import ROOT
+
+PAGES = "README.md docs/index.md docs/performance.md".split()
+FIGURE = r"([\d.,]+)"
+#: A loop's figure, with the name of the best peer before it, and the ratio.
+BESIDE = re.compile(rf"(?:[\w-]+ )?{FIGURE} \(([\d.]+)\)")
+#: Operations a second, as docs/performance.md's gain.py prints them.
+PRINTED = re.compile(
+    rf"asyncio +{FIGURE}/s, fastloop +{FIGURE}/s, ([\d.]+) times"
+)
+OVER = {f"over {loop}": loop for loop in ("uvloop", "asyncio", "zuvloop")}
+
+
+#: Writes a run in which chance is all that differs.
+RUN = """
+import random, sys
+from pathlib import Path
+from harness import case, markdown, report, words
+
+chance = random.Random(1)
+cases = case.all_cases().values()
+rows = [row for one in cases for row in report.new_rows(one)]
+for row in rows:
+    for loop in ("asyncio", "uvloop", "zuvloop", "fastloop"):
+        for _ in range(5):
+            samples = [chance.uniform(1, 3000) for _ in range(3)]
+            figure = {"figure": sorted(samples)[1], "samples": samples}
+            report.keep(row, loop, {"figures": {row["row"]: figure}})
+machine = {"without": {}, "without_loops": {}, "packages": {}, "cpus": [0, 1]}
+machine |= {"load_before": [], "loops": rows[0]["loops"], "python": "3.14.8"}
+machine |= dict.fromkeys("date cpu system libc openssl".split(), "a")
+settings = {"repeat": 5, "more": 4, "scale": 1}
+data = {"rows": rows, "machine": machine, "settings": settings, "cut": ""}
+folder = Path(sys.argv[1])
+words.write_pages(folder, data, None)
+(folder / "RESULTS.md").write_text(markdown.text(data))
+"""
+
+
+def tables(path):
+    """Each row of the tables of a page, by the names of its columns."""
+    for block in re.findall(r"(?:^\|.*\n)+", path.read_text("utf-8"), re.M):
+        head, _, *rows = (
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in block.splitlines()
+        )
+        yield from (dict(zip(head, row, strict=True)) for row in rows)
+
+
+def number(text):
+    return float(text.split(" ")[0].replace(",", ""))
+
+
+def divides(shown, own, base, unit="1/s"):
+    """Whether own is so many times as good as base."""
+    more = unit in ("1/s", "MiB/s", "times")
+    ratio = own / base if more else base / own
+    digits = len(shown.partition(".")[2])
+    return abs(float(shown) - ratio) < 0.51 * 10**-digits
+
+
+def beside(path):
+    """Each ratio that stands in a table beside its figure."""
+    for row in tables(path):
+        own = row.get("unit") and row.get("fastloop")
+        for cell in row.values() if own else ():
+            if found := BESIDE.fullmatch(cell):
+                base, shown = number(found[1]), found[2]
+                yield row, divides(shown, number(own), base, row["unit"])
+
+
+def in_results(path):
+    """Each ratio of RESULTS.md, whose figures are in tables of their own."""
+    rows = [row for row in tables(path) if "unit" in row]
+    figures = {row["row"]: row for row in rows if "place" not in row}
+    for row in rows:
+        if "place" not in row:
+            continue
+        found = figures[row["row"]]
+        peer, _, over_uvloop = row["best peer"].partition(" ")
+        pairs = [(row[key], "fastloop", loop) for key, loop in OVER.items()]
+        pairs += [(over_uvloop, peer, "uvloop")]
+        pairs += [(row["over the best"].split(" (")[0], "fastloop", peer)]
+        for shown, *loops in pairs:
+            if shown:
+                own, base = (number(found[loop]) for loop in loops)
+                yield row, divides(shown, own, base, row["unit"])
+
+
+def listed(path):
+    """Each row that RESULTS.md lists with a ratio; its table has the same."""
+    rows = [row for row in tables(path) if "place" in row]
+    cells = {row["row"]: row["over the best"] for row in rows}
+    said = re.findall(r"^- (.*?): ([\d.]+.*) of \S+$", path.read_text(), re.M)
+    for title, ratio in said:
+        yield title, cells[title] == ratio
+
+
+def wrong(found, least):
+    """Those that are wrong; there have to be so many at least."""
+    found = list(found)
+    assert len(found) >= least
+    return [row for row, is_right in found if not is_right]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_ratio_divides_the_two_figures_beside_it(page):
+    assert wrong(beside(ROOT / page), least=18) == []  # six rows, three peers
+
+
+def test_a_ratio_of_the_results_divides_two_of_their_figures():
+    path = ROOT / "benchmarks" / "RESULTS.md"
+    assert wrong(in_results(path), least=300) == []
+    assert wrong(listed(path), least=1) == []
+
+
+def test_the_ratios_that_a_program_prints():
+    found = PRINTED.findall((ROOT / "docs" / "performance.md").read_text())
+    assert len(found) == 3
+    for base, own, shown in found:
+        assert divides(shown, number(own), number(base))
+
+
+def test_what_a_run_writes_divides_its_figures(tmp_path):
+    """Samples of the same time have other ratios here than the figures."""
+    (tmp_path / "docs").mkdir()
+    for page in PAGES:
+        (tmp_path / page).write_bytes((ROOT / page).read_bytes())
+    env = {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"}
+    program = [sys.executable, "-c", RUN, str(tmp_path)]
+    subprocess.run(program, env=os.environ | env, check=True)
+    for page in PAGES:
+        before, after = (root / page for root in (ROOT, tmp_path))
+        assert before.read_text() != after.read_text()
+        assert wrong(beside(after), least=18) == []
+    assert wrong(in_results(tmp_path / "RESULTS.md"), least=300) == []
+    assert wrong(listed(tmp_path / "RESULTS.md"), least=1) == []
