@@ -9,7 +9,7 @@ BENCH_OUT ?= bench-results
 ARGS ?=
 # Two processes of tests; pdb needs one: make unit WORKERS= ARGS=--pdb
 WORKERS = -n 2
-PYTHON_PARTS = fastloop tests benchmarks tools .ci setup.py
+PYTHON_PARTS = fastloop tests benchmarks docs tools .ci setup.py
 OWN_TESTS = $(wildcard $(addprefix tests/,unit behaviour isolated fault))
 
 .PHONY: help bench race test build unit sanitize fuzz mutants edges lint \

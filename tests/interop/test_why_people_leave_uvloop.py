@@ -12,22 +12,21 @@ import sys
 
 import pytest
 from interop_process import ended
-from test_docs import ROOT, named
+from test_docs import ROOT
 
-PROGRAMS = """cancelled_connect.py closed_twice.py closed_behind.py
-debug_mode.py no_free_fd.py factory_raises.py closed_server.py dev_stdin.py
-write_late.py no_stdin.py""".split()
 PAGE = ROOT / "docs" / "why-people-leave-uvloop.md"
-ROW = re.compile(r"^\| `(\w+\.py)` \|[^|]*\| (.*?) \| (.*?) \|$", re.M)
+FOLDER = ROOT / "docs" / "leaving-uvloop"
+PROGRAMS = sorted(path.name for path in FOLDER.glob("*.py"))
+ROW = re.compile(
+    r"^\| \[`(\w+\.py)`\]\([^|]*\|[^|]*\| (.*?) \| (.*?) \|$", re.M
+)
 VERSIONS = re.compile(r"^\| program \| reports \|(.*)\|$", re.M)
 ROWS = {row[0]: row[1:] for row in ROW.findall(PAGE.read_text("utf-8"))}
 
 
 def run(name, loop, tmp_path):
-    """Run a program of the page in a process of its own."""
-    file = tmp_path / name
-    file.write_text(named(name), encoding="utf-8")
-    return ended(str(file), loop, cwd=tmp_path)
+    """Run a program in a process of its own."""
+    return ended(str(FOLDER / name), loop, cwd=tmp_path)
 
 
 def did_right(done):
@@ -35,7 +34,7 @@ def did_right(done):
 
 
 def test_the_table_has_each_program():
-    assert list(ROWS) == PROGRAMS
+    assert sorted(ROWS) == PROGRAMS
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
