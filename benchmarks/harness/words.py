@@ -30,7 +30,7 @@ USES = {
     "redis_1": "a redis worker, one job at a time",
     "downloads": "a scraper",
     "tokens_each_256_cpu": "an LLM or MCP server that streams",
-    "executor_64": "`to_thread`",
+    "executor_64": "jobs in threads",
     "new_loop": "a pytest suite, the loop of a test",
     "import": "a script, until its loop runs",
 }
