@@ -11,7 +11,6 @@
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/registration.h"
-#include "core/turn.h"
 #include "py/errors.h"
 #include "py/gil.h"
 
@@ -27,10 +26,10 @@
 #define BURST    8
 
 void
-fl_cork_take_back(FlLoop *loop)
+fl_cork_take_back(FlCork *cork)
 {
-    FlCork *cork = &loop->cork;
-    if (fl_loop_is_inherited(loop)) { /* the parent's thread is not here */
+    if (fl_loop_is_inherited(fl_loop_of_cork(cork)))
+    { /* the parent's thread is not here */
         uint64_t turn = atomic_load(&cork->turn) & ~FL_CORK_STATE;
         atomic_store(&cork->turn, turn | FL_CORK_HELD);
         return;
@@ -163,7 +162,7 @@ send_corked(FlLoop *loop, FlOutbox *out)
     FlRegistration *reg = fl_registration_at(loop->table, out->fd);
     FL_CHECK(reg != NULL, "a stream that is not registered corks nothing");
     (void)reg->on_events(loop, reg, FL_UNSENT);
-    fl_cork_take(loop); /* Python that ran may have corked others */
+    fl_cork_take(&loop->cork); /* Python that ran may have corked others */
 }
 
 void
@@ -171,7 +170,7 @@ fl_loop_flush_corked_now(FlLoop *loop)
 {
     FlCork *cork = &loop->cork;
     FlList *link;
-    fl_cork_take(loop);
+    fl_cork_take(cork);
     if (FL_UNLIKELY(cork->ahead_bytes > 0)) {
         FL_METER(loop, bytes_out, cork->ahead_bytes);
         cork->ahead_bytes = 0;

@@ -1,19 +1,175 @@
-/* Corking: sending what callbacks have written, in order and in time.
+/* Corking: what callbacks have written and not sent yet, who may touch it, and
+   sending it.  Only stream sockets cork: transport/stream_send.c says which of
+   their writes.
 
-   turn.h has what is corked and who may touch it; sender.h has how a write is
-   added.  transport/stream_send.c says which writes are corked.
+   FlCork is a member of the loop.  Its `turn` says who may touch the list
+   `streams`, the queues of the streams in it, and ahead_bytes.  It has a
+   number, one more for each flush, and a state:
+
+     EMPTY    nothing is corked: a thread with the GIL corks the first write
+     HELD     a thread with the GIL may touch them, also during a flush
+     OFFERED  the first thread that takes them may: the callback may run long
+     TAKEN    fl_cork_send_ahead may, in a thread that needs no GIL
+
+   The loop takes them before it touches them (fl_cork_take), and offers them
+   after each corked write (fl_cork_add).  fl_cork_send_ahead takes what is
+   offered, sends it, and notes in each queue how much.  It frees nothing and
+   changes no reference count: the loop's own flush does the rest.  When to
+   flush is in loop.h, from fl_loop_flush_corked on.
+
+   Owner: a stream owns its FlOutbox, and leaves the list before it dies.
 
    Threads: those with the loop's GIL, except for fl_cork_send_ahead. */
 #ifndef FL_CORE_CORK_H
 #define FL_CORE_CORK_H
 
-#include "core/loop.h"
-#include "core/turn.h"
+#include "base/list.h"
+#include "core/sender.h"
+#include "core/write_queue.h"
 #include "py/compat.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+
+struct FlLoop;
+
+#define FL_CORK_EMPTY   ((uint64_t)0)
+#define FL_CORK_HELD    ((uint64_t)1)
+#define FL_CORK_OFFERED ((uint64_t)2)
+#define FL_CORK_TAKEN   ((uint64_t)3)
+#define FL_CORK_STATE   ((uint64_t)3) /* the bits of the state */
+#define FL_CORK_NUMBER  ((uint64_t)4) /* one in the number */
+
+/* What a stream has written and not sent; a member of the stream. */
+typedef struct {
+    FlList link;        /* in FlCork.streams while corked */
+    FlWriteQueue queue; /* corked, or refused by the kernel */
+    int fd;             /* a copy of the stream's; only a socket's is used */
+    uint8_t send_errno; /* of a failed send of the corked queue; or 0 */
+} FlOutbox;
+
+static inline void
+fl_outbox_init(FlOutbox *out)
+{
+    fl_list_init(&out->link);
+    fl_write_queue_init(&out->queue);
+    out->fd = -1;
+}
+
+typedef struct FlCork {
+    FlList streams; /* FlOutbox.link: those whose queues are corked, in the
+                       order of their first corked writes */
+    /* The run's thread, if the run corks writes; else NULL. */
+    PyThreadState *thread;
+    /* The same while the running callback corks.  A write of another thread is
+       not corked: the loop may be asleep, or wait for that thread. */
+    PyThreadState *writer;
+    _Atomic uint64_t turn;
+    /* The number of a turn whose bytes have waited for too long: the loop
+       sends them when the running callback returns, or at its next write. */
+    _Atomic uint64_t overdue_turn;
+    atomic_bool wanted; /* the loop waits for what is TAKEN */
+    bool watched;       /* watch_link is in the sender's list */
+    size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
+    FlList watch_link;
+    /* For sender.c alone: the turn at its last look, and the number of the
+       last turn whose bytes it has all sent. */
+    uint64_t seen_turn;
+    uint64_t sent_turn;
+} FlCork;
+
+static inline void
+fl_cork_init(FlCork *cork)
+{
+    fl_list_init(&cork->streams);
+    atomic_init(&cork->turn, FL_CORK_NUMBER); /* not the overdue one */
+}
+
+static inline bool
+fl_cork_is_overdue(const FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    return (turn & ~FL_CORK_STATE)
+           == atomic_load_explicit(&cork->overdue_turn, memory_order_relaxed);
+}
+
+/* Take what is corked: what is OFFERED becomes HELD; EMPTY and HELD stay as
+   they are.  Returns false if it is TAKEN.  For fl_cork_take and
+   fl_cork_take_back alone. */
+static inline bool
+fl_cork_try_take(FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    uint64_t number = turn & ~FL_CORK_STATE;
+    uint64_t offered = number | FL_CORK_OFFERED;
+    return turn < offered
+           || atomic_compare_exchange_strong(&cork->turn, &offered,
+                                             number | FL_CORK_HELD);
+}
+
+/* Wait for what is TAKEN; for fl_cork_take alone. */
+void fl_cork_take_back(FlCork *cork);
+
+/* Have what is corked to oneself, before it changes. */
+static inline void
+fl_cork_take(FlCork *cork)
+{
+    if (FL_UNLIKELY(!fl_cork_try_take(cork))) {
+        fl_cork_take_back(cork);
+    }
+}
+
+/* After a corked write: offer what is corked.  The order is
+   memory_order_release.  For the first write since a flush it is
+   memory_order_seq_cst, and fl_sender_see follows: sender.c, invariant 3. */
+static inline void
+fl_cork_offer(FlCork *cork, memory_order order)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    atomic_store_explicit(&cork->turn,
+                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED, order);
+}
+
+/* They are HELD, and none is left: begin the next turn, EMPTY. */
+static inline void
+fl_cork_end_turn(FlCork *cork)
+{
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    atomic_store_explicit(&cork->turn,
+                          (turn & ~FL_CORK_STATE) + FL_CORK_NUMBER,
+                          memory_order_relaxed);
+}
+
+/* What a stream has queued is corked.  No other stream is, so nothing is
+   OFFERED or TAKEN. */
+static inline void
+fl_cork_add_first(FlCork *cork, FlOutbox *out)
+{
+    fl_list_append(&cork->streams, &out->link);
+    if (FL_UNLIKELY(!cork->watched)) {
+        fl_sender_watch(cork);
+    }
+    fl_cork_offer(cork, memory_order_seq_cst);
+    fl_sender_see(cork);
+}
+
+/* The same where others may be.  The caller has taken them (fl_cork_take). */
+static inline void
+fl_cork_add(FlCork *cork, FlOutbox *out)
+{
+    if (fl_list_is_empty(&cork->streams)) {
+        fl_cork_add_first(cork, out);
+        return;
+    }
+    if (fl_list_is_empty(&out->link)) {
+        fl_list_append(&cork->streams, &out->link);
+    }
+    fl_cork_offer(cork, memory_order_release);
+}
+
+/* --- sending ------------------------------------------------------------- */
 
 /* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
    process that shares the socket can clear O_NONBLOCK. */
@@ -34,66 +190,14 @@ ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
    bytes, gets FL_UNSENT (registration.h).  Preserves a raised exception, and
    may run Python, which reports a failed send.  Call fl_loop_flush_corked,
    which looks first whether there is anything. */
-void fl_loop_flush_corked_now(FlLoop *loop);
+void fl_loop_flush_corked_now(struct FlLoop *loop);
 
 /* The same at the end of a batch.  It may release the GIL while it sends. */
-void fl_loop_flush_corked_batch(FlLoop *loop);
-
-/* Wait for what is TAKEN; for fl_cork_take alone. */
-void fl_cork_take_back(FlLoop *loop);
+void fl_loop_flush_corked_batch(struct FlLoop *loop);
 
 /* Send what is OFFERED.  Any thread, while the loop cannot be freed.  Returns
    whether it sent all.  It stops early where the loop waits for what is
    TAKEN. */
-bool fl_cork_send_ahead(FlLoop *loop);
-
-/* Have what is corked to oneself, before it changes. */
-static inline void
-fl_cork_take(FlLoop *loop)
-{
-    if (FL_UNLIKELY(!fl_cork_try_take(&loop->cork))) {
-        fl_cork_take_back(loop);
-    }
-}
-
-/* Send the bytes that are corked, if there are any. */
-static inline void
-fl_loop_flush_corked(FlLoop *loop)
-{
-    if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))) {
-        fl_loop_flush_corked_now(loop);
-    }
-}
-
-/* Flush the corked bytes of the loop that this thread runs, if any.  Call this
-   wherever a callback reaches another loop, thread or process: the other side
-   may wait for bytes that are corked here. */
-static inline void
-fl_loop_flush_corked_here(FlState *state)
-{
-    FlLoop *loop = fl_loop_of_thread(state);
-    if (loop != NULL) {
-        fl_loop_flush_corked(loop);
-    }
-}
-
-/* Call this before every send, shutdown or close of a socket.  Corked bytes
-   were written earlier, so they leave first; if the loop does not cork, those
-   of the loop that this thread runs.  A loop that runs inside a callback of
-   another one corks nothing, and the other's bytes were flushed when it began.
-   The next iteration polls: if the peer is in the same process, its event
-   arrives in the same iteration as with asyncio.  A failed flush may run
-   Python: see fl_stream_flush_if_corked. */
-static inline void
-fl_loop_before_io(FlLoop *loop)
-{
-    if (FL_HAVE_GIL && FL_UNLIKELY(loop->cork.writer == NULL)) {
-        fl_loop_flush_corked_here(loop->state);
-    }
-    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
-        fl_loop_flush_corked(loop);
-        loop->polls.skips_left = 0;
-    }
-}
+bool fl_cork_send_ahead(struct FlLoop *loop);
 
 #endif

@@ -23,7 +23,6 @@
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "core/timers.h"
-#include "core/turn.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"

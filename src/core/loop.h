@@ -22,13 +22,13 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "base/timer_queue.h"
+#include "core/cork.h"
 #include "core/handle.h"
 #include "core/iteration.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
-#include "core/turn.h"
 #include "py/errors.h"
 #include "py/gil.h"
 #include "py/state.h"
@@ -202,6 +202,55 @@ static inline FlLoop *
 fl_loop_of_thread(FlState *state)
 {
     return PyThread_tss_get(&state->running);
+}
+
+/* The loop that has this member. */
+static inline FlLoop *
+fl_loop_of_cork(FlCork *cork)
+{
+    return FL_LIST_ENTRY(&cork->streams, FlLoop, cork.streams);
+}
+
+/* --- flushing what is corked (cork.h) ------------------------------------ */
+
+/* Send the bytes that are corked, if there are any. */
+static inline void
+fl_loop_flush_corked(FlLoop *loop)
+{
+    if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))) {
+        fl_loop_flush_corked_now(loop);
+    }
+}
+
+/* Flush the corked bytes of the loop that this thread runs, if any.  Call this
+   wherever a callback reaches another loop, thread or process: the other side
+   may wait for bytes that are corked here. */
+static inline void
+fl_loop_flush_corked_here(FlState *state)
+{
+    FlLoop *loop = fl_loop_of_thread(state);
+    if (loop != NULL) {
+        fl_loop_flush_corked(loop);
+    }
+}
+
+/* Call this before every send, shutdown or close of a socket.  Corked bytes
+   were written earlier, so they leave first; if the loop does not cork, those
+   of the loop that this thread runs.  A loop that runs inside a callback of
+   another one corks nothing, and the other's bytes were flushed when it began.
+   The next iteration polls: if the peer is in the same process, its event
+   arrives in the same iteration as with asyncio.  A failed flush may run
+   Python: see fl_stream_flush_if_corked. */
+static inline void
+fl_loop_before_io(FlLoop *loop)
+{
+    if (FL_HAVE_GIL && FL_UNLIKELY(loop->cork.writer == NULL)) {
+        fl_loop_flush_corked_here(loop->state);
+    }
+    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
+        fl_loop_flush_corked(loop);
+        loop->polls.skips_left = 0;
+    }
 }
 
 #endif

@@ -60,7 +60,7 @@
 #include <uv.h>
 
 /* In place of events: a flush could not send all that the owner has corked
-   (turn.h).  The owner notes that and calls no protocol. */
+   (cork.h).  The owner notes that and calls no protocol. */
 #define FL_UNSENT 4
 
 struct FlLoop;

@@ -1,7 +1,7 @@
 /* The sender's thread: see sender.h.
 
    1. It looks at each watched loop once in a period.  If a look finds the
-      corked bytes of the look before it (turn.h), they are overdue, and
+      corked bytes of the look before it (cork.h), they are overdue, and
       the loop sends them when its callback returns, or at its next write.  If
       the look after that finds them still there, the sender sends them.  So a
       header waits for its body, and where callbacks are short the loop's
@@ -25,7 +25,6 @@
 #include "base/list.h"
 #include "core/cork.h"
 #include "core/loop.h"
-#include "core/turn.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -232,23 +231,23 @@ start(void)
 }
 
 void
-fl_sender_watch(FlLoop *loop)
+fl_sender_watch(FlCork *cork)
 {
     lock();
-    loop->cork.seen_turn = atomic_load(&loop->cork.turn);
-    loop->cork.watched = true;
-    fl_list_append(&sender.loops, &loop->cork.watch_link);
+    cork->seen_turn = atomic_load(&cork->turn);
+    cork->watched = true;
+    fl_list_append(&sender.loops, &cork->watch_link);
     unlock();
 }
 
 void
-fl_sender_unwatch(FlLoop *loop)
+fl_sender_unwatch(FlCork *cork)
 {
-    bool watched = loop->cork.watched;
-    loop->cork.watched = false;
-    if (watched && !fl_loop_is_inherited(loop)) { /* invariant 4 */
-        lock();
-        fl_list_remove(&loop->cork.watch_link);
+    bool watched = cork->watched;
+    cork->watched = false;
+    if (watched && !fl_loop_is_inherited(fl_loop_of_cork(cork))) {
+        lock(); /* see invariant 4 */
+        fl_list_remove(&cork->watch_link);
         unlock();
     }
 }
@@ -268,14 +267,14 @@ wake(void)
 }
 
 void
-fl_sender_wake(FlLoop *loop)
+fl_sender_wake(FlCork *cork)
 {
     lock();
     bool wakes = wake();
     unlock();
     if (!wakes) {
-        loop->cork.thread = loop->cork.writer = NULL;
-        fl_loop_flush_corked_now(loop);
+        cork->thread = cork->writer = NULL;
+        fl_loop_flush_corked_now(fl_loop_of_cork(cork));
     }
 }
 

@@ -9,7 +9,7 @@
 
    Threads: the owner's.  The queue has no lock of its own.  Of a corked queue
    fl_write_queue_fill_iovec and fl_write_queue_note_sent also run in the
-   thread that has taken it (turn.h). */
+   thread that has taken it (cork.h). */
 #ifndef FL_CORE_WRITE_QUEUE_H
 #define FL_CORE_WRITE_QUEUE_H
 

@@ -19,7 +19,6 @@
 #include "core/registration.h"
 #include "core/sender.h"
 #include "core/thread_queue.h"
-#include "core/turn.h"
 #include "loop/add_reader.h"
 #include "loop/run.h"
 #include "loop/scheduling.h"
@@ -305,7 +304,7 @@ loop_dealloc(FlLoop *loop)
     PyObject_GC_UnTrack(loop);
     (void)loop_clear(loop);
     /* After close_core, because destructors may still have used these. */
-    fl_sender_unwatch(loop);
+    fl_sender_unwatch(&loop->cork);
     fl_ready_free(&loop->ready);
     fl_timer_queue_free(&loop->timers);
     fl_handle_pool_free(&loop->handle_pool);

@@ -28,7 +28,6 @@
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
-#include "core/turn.h"
 #include "core/write_queue.h"
 #include "loop/user_fd.h"
 #include "py/call.h"
@@ -220,7 +219,7 @@ fl_stream_cancel_flush(FlStream *self)
 {
     if (fl_stream_is_corked(self)) {
         FlLoop *loop = self->loop;
-        fl_cork_take(loop);
+        fl_cork_take(&loop->cork);
         fl_list_remove(&self->out.link);
         self->out.send_errno = 0;
         if (fl_list_is_empty(&loop->cork.streams)) {

@@ -36,7 +36,6 @@
 #include "core/cork.h"
 #include "core/loop.h"
 #include "core/metrics.h"
-#include "core/turn.h"
 #include "core/write_queue.h"
 #include "py/field.h"
 #include "transport/native_protocol.h"

@@ -34,7 +34,7 @@
       records the stack.  That code finds the failed stream no longer corked
       and the others still corked, and may use each.  So a caller checks the
       phase of its own stream again.
-   5. The queue changes only while what is corked is held (turn.h): the sender
+   5. The queue changes only while what is corked is held (cork.h): the sender
       may be reading it.
    6. core/cork.c sends what is corked, and calls fl_stream_unsent (FL_UNSENT)
       only if the kernel has not accepted all of it.
@@ -45,7 +45,6 @@
 #include "base/codes.h"
 #include "core/cork.h"
 #include "core/loop.h"
-#include "core/turn.h"
 #include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -138,7 +137,7 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
     if (!fl_stream_corks(self)) {
         return false;
     }
-    fl_cork_take(loop);
+    fl_cork_take(&loop->cork);
     /* Cork no more: the sender looks no more at overdue bytes that it has
        sent, so it would not see what is added to them. */
     if (FL_UNLIKELY(fl_cork_is_overdue(&loop->cork))) {

@@ -21,7 +21,6 @@
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/report.h"
-#include "core/turn.h"
 #include "core/write_queue.h"
 #include "loop/add_reader.h"
 #include "loop/user_fd.h"

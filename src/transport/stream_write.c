@@ -40,7 +40,7 @@ cork_first(FlStream *self, PyObject *data)
         return false;
     }
     fl_write_queue_put_only(&self->out.queue, data);
-    fl_cork_add_first(loop, &self->out);
+    fl_cork_add_first(&loop->cork, &self->out);
     return true;
 }
 
@@ -182,7 +182,7 @@ write_payload(FlStream *self, const Payload *payload)
     if (queue_payload(self, payload, 0) < 0) {
         return -1;
     }
-    fl_cork_add(self->loop, &self->out);
+    fl_cork_add(&self->loop->cork, &self->out);
     return 0;
 }
 
@@ -280,7 +280,7 @@ write_list(FlStream *self, PyObject *list)
     code = fl_transport_queue_list(&self->out.queue, list);
     /* What was queued before memory ran out is sent all the same. */
     if (corks) {
-        fl_cork_add(self->loop, &self->out);
+        fl_cork_add(&self->loop->cork, &self->out);
         return code;
     }
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
