@@ -96,7 +96,7 @@ leave_set(FlRegistration *reg)
     {
         update_interest(reg, 0);
         /* No event updates it any more, so nothing is known. */
-        reg->ready = FL_READABLE | FL_WRITABLE;
+        reg->may_be_ready = FL_READABLE | FL_WRITABLE;
     }
 }
 
@@ -142,7 +142,7 @@ add(FlRegistration *reg, int renewed)
         reg->interest = code == 0 ? (uint8_t)interest : 0;
         reg->unwanted = 0;
     }
-    reg->ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
+    reg->may_be_ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
     reg->repeats = 0;
     if (reg->wanted & FL_EXCLUSIVE) {
         reg->recheck = reg->table->recheck = true;
@@ -412,7 +412,7 @@ process_event(FlFdTable *table, const FlFdEvent *event)
     else if (++reg->unwanted == MOST_UNWANTED) {
         update_interest(reg, wanted);
     }
-    reg->ready |= (uint8_t)event->events;
+    reg->may_be_ready |= (uint8_t)event->events;
     if (fired == 0) {
         return;
     }

@@ -109,9 +109,9 @@ struct FlRegistration {
     FL_ATOMIC uint8_t wanted; /* FL_READABLE | FL_WRITABLE: events requested;
                                  and FL_EXCLUSIVE */
     uint8_t fired;            /* events reported and not yet run */
-    /* Events that may still hold.  EAGAIN or a short transfer clears a bit,
-       the next such event sets it. */
-    uint8_t ready;
+    /* The events for which the fd may be ready now.  EAGAIN or a short
+       transfer clears a bit, the next such event sets it. */
+    uint8_t may_be_ready;
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* set by the owner: see above */
     bool recheck;    /* fl_registrations_recheck visits it */

@@ -61,7 +61,8 @@ fill_entry(FlReady *entry, PyObject *const *args, Py_ssize_t nargs,
     }
 }
 
-/* Queue a call without a handle: see invariant 1. */
+/* Queue a call without a handle: see invariant 1.  The switch raw_steps turns
+   it off. */
 static inline PyObject *
 push_bare(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
           PyObject *context)
@@ -86,11 +87,11 @@ is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
            && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS);
 }
 
-/* Queue a filled handle.  other_thread is false if this thread has chosen the
-   ready queue, true if fl_loop_queue_handle has to choose.  Steals context. */
+/* Queue a filled handle.  to_ready: the caller has chosen the ready queue;
+   otherwise fl_loop_queue_handle chooses.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *context, bool other_thread)
+            PyObject *context, bool to_ready)
 {
     PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
     FlHandle *handle =
@@ -102,14 +103,14 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     int code;
-    if (other_thread) {
-        code = fl_loop_queue_handle(loop, handle);
-    }
-    else {
+    if (to_ready) {
         FlReady entry = {.kind = FL_READY_HANDLE,
                          .callback = (PyObject *)handle};
         code = fl_ready_push(&loop->ready, &entry);
         Py_XINCREF(code < 0 ? NULL : handle);
+    }
+    else {
+        code = fl_loop_queue_handle(loop, handle);
     }
     if (code < 0) {
         Py_CLEAR(handle);
@@ -194,12 +195,13 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return NULL;
     }
-    int other_thread = fl_loop_choose_queue(loop);
-    if (other_thread < 0) {
+    int by_thread_queue = fl_loop_choose_queue(loop);
+    if (by_thread_queue < 0) {
         return NULL;
     }
-    if (bare && !other_thread && !loop->debug
-        && !(loop->off & FL_OFF_RAW_STEPS)) {
+    if (bare && !by_thread_queue && !loop->debug
+        && !(loop->off & FL_OFF_RAW_STEPS))
+    {
         return push_bare(loop, args, nargs, context);
     }
     PyObject *owned = fl_context_resolve(context);
@@ -207,7 +209,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (filled) {
-        return push_filled(loop, args, nargs, owned, other_thread);
+        return push_filled(loop, args, nargs, owned, !by_thread_queue);
     }
     return push_call(loop, args, nargs, owned);
 }
@@ -242,7 +244,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     }
     bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
     PyObject *handle =
-        filled ? push_filled(loop, call.args, call.nargs, owned, true)
+        filled ? push_filled(loop, call.args, call.nargs, owned, false)
                : push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL && FL_HAVE_GIL) {
         /* The entry is in the ready queue already; this wakes the loop. */

@@ -14,8 +14,8 @@
    3. A persistent registration ends when a handle or a call that does not
       persist registers for the fd, a transport acquires it, or remove_reader
       or remove_writer removes a waiting call or finds the fd idle.  Rejected:
-      one without a GIL.  The thread that clears `ready` must be the thread
-      that processes its events.
+      one without a GIL.  The thread that clears `may_be_ready` must be the
+      thread that processes its events.
    4. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
       table's lock.  There the registration still keeps the transport alive: it
@@ -139,26 +139,26 @@ fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
    it.  As in asyncio, a handle that the application has cancelled is removed.
    0, or -1 with an exception that ends the run. */
 static int
-run_slot(FlLoop *loop, int fd, int event, PyObject *handle)
+run_slot(FlLoop *loop, int fd, int event, PyObject *object)
 {
-    if (handle == NULL) {
+    if (object == NULL) {
         return 0;
     }
     int code = 0;
-    if (is_call(loop, handle)) {
-        code = fl_call_done(PyObject_CallNoArgs(handle));
+    if (is_call(loop, object)) {
+        code = fl_call_done(PyObject_CallNoArgs(object));
         code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
-        code = fl_loop_time_rest(loop, handle, code);
+        code = fl_loop_time_rest(loop, object, code);
     }
-    else if (FL_UNLIKELY(fl_handle_is_cancelled((FlHandle *)handle))) {
-        (void)fl_fd_remove(loop, fd, event, handle);
+    else if (FL_UNLIKELY(fl_handle_is_cancelled((FlHandle *)object))) {
+        (void)fl_fd_remove(loop, fd, event, object);
     }
     else {
         /* It may send without our knowledge. */
         fl_loop_flush_corked(loop);
-        code = fl_handle_run(loop, (FlHandle *)handle);
+        code = fl_handle_run(loop, (FlHandle *)object);
     }
-    Py_DECREF(handle);
+    Py_DECREF(object);
     return code;
 }
 
@@ -365,7 +365,7 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
 }
 
 int
-fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+fl_fd_put_callback(FlLoop *loop, int fd, PyObject *object, int event,
                    PyObject *callback, PyObject *socket_ref)
 {
     FlFdTable *table = loop->table;
@@ -428,7 +428,7 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
     Py_INCREF(handle); /* one reference for the slot, one for the result */
     /* An int identifies nothing. */
     int code =
-        fl_fd_set_callback(loop, fd, PyLong_Check(object) ? NULL : object,
+        fl_fd_put_callback(loop, fd, PyLong_Check(object) ? NULL : object,
                            event, (PyObject *)handle, NULL);
     if (code < 0) {
         (void)fl_raise_errno(code);
@@ -537,7 +537,7 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
         if (code < 0) {
             return -1;
         }
-        code = fl_fd_set_callback(loop, fd, NULL, event, Py_NewRef(call),
+        code = fl_fd_put_callback(loop, fd, NULL, event, Py_NewRef(call),
                                   socket_ref);
     }
     return code < 0 ? fl_raise_errno(code) : 0;

@@ -69,7 +69,7 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
    or an error code: FL_CLOSED; FL_IN_USE if a transport uses the fd, or
    without a GIL another thread runs the loop and its transport would lose the
    fd; or what the system refused. */
-int fl_fd_set_callback(FlLoop *loop, int fd, PyObject *object, int event,
+int fl_fd_put_callback(FlLoop *loop, int fd, PyObject *object, int event,
                        PyObject *callback, PyObject *socket_ref);
 
 /* Remove a callback, and cancel it if it is a handle.  If `only` is not NULL,

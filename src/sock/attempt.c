@@ -44,7 +44,7 @@ transfer(const FlAttempt *self, int fd, char *buffer, size_t size,
     int event = self->operation->event;
     FlRegistration *reg =
         fl_fd_persistent_registration(self->loop, fd, self->sock);
-    if (reg != NULL && !(reg->ready & event) && size > 0) {
+    if (reg != NULL && !(reg->may_be_ready & event) && size > 0) {
         return 0;
     }
     do {
@@ -54,7 +54,7 @@ transfer(const FlAttempt *self, int fd, char *buffer, size_t size,
     bool blocks = *moved < 0 && fl_errno_would_block(errno);
     /* Zero bytes mean EOF, which lasts: reads stay allowed. */
     if (reg != NULL && (blocks || (*moved > 0 && (size_t)*moved < size))) {
-        reg->ready &= (uint8_t)~event;
+        reg->may_be_ready &= (uint8_t)~event;
     }
     return *moved >= 0 ? 1 : blocks ? 0 : fl_raise_errno(-errno);
 }

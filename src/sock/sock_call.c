@@ -206,14 +206,14 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* One function of the module: sock_<name>. */
-#define FUNCTION(name, parameters, doc)                                   \
-    static const char name##_doc[] =                                      \
-        "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" doc         \
-        "\nReturns a SocketCall to await when it would block.";           \
-    static PyObject *call_##name(PyObject *module, PyObject *const *args, \
-                                 Py_ssize_t nargs)                        \
-    {                                                                     \
-        return begin(module, args, nargs, &fl_operation_##name);          \
+#define FUNCTION(name, parameters, doc)                                    \
+    static const char name##_doc[] =                                       \
+        "sock_" #name "(loop, sock" parameters ", /)\n--\n\n" doc          \
+        "\nReturns a SocketCall to await when it would block.";            \
+    static PyObject *begin_##name(PyObject *module, PyObject *const *args, \
+                                  Py_ssize_t nargs)                        \
+    {                                                                      \
+        return begin(module, args, nargs, &fl_operation_##name);           \
     }
 
 FUNCTION(recv, ", size", "sock.recv(size).")
@@ -238,7 +238,7 @@ is_plain_class(PyObject *module, PyObject *kind)
 }
 
 #define ROW(name) \
-    FL_METHOD("sock_" #name, call_##name, METH_FASTCALL, name##_doc)
+    FL_METHOD("sock_" #name, begin_##name, METH_FASTCALL, name##_doc)
 
 static PyMethodDef functions[] = {
     ROW(recv),

@@ -61,7 +61,7 @@ static const FlStreamKind read_kind = {
     .handle_eof = handle_eof,
     .read_failed = READ_FAILED,
     .is_pipe = true,
-    .ready = {&read_ready_def, NULL},
+    .event_methods = {&read_ready_def, NULL},
 };
 
 /* --- write pipes --------------------------------------------------------- */
@@ -105,7 +105,7 @@ static const FlStreamKind write_kind = {
         "pipe closed by peer or os.write(pipe, data) raised exception.",
     .drops_writes_from = FL_STREAM_CLOSING,
     .is_pipe = true,
-    .ready = {&reader_gone_def, &write_ready_def},
+    .event_methods = {&reader_gone_def, &write_ready_def},
 };
 
 /* --- methods ------------------------------------------------------------- */

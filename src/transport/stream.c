@@ -49,7 +49,7 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
     FL_CHECK(phase > self->phase, "phases only advance");
     if (phase >= FL_STREAM_LOST) {
         /* A flush must not find a lost stream. */
-        fl_stream_cancel_flush(self);
+        fl_stream_uncork(self);
     }
     self->phase = (uint8_t)phase;
 }
@@ -72,9 +72,9 @@ wait_for(FlStream *self, int event, bool waits)
         Py_DECREF(handle);
         return 0;
     }
-    PyObject *method =
-        PyCFunction_New(self->kind->ready[event == FL_READABLE ? 0 : 1],
-                        (PyObject *)self);
+    PyObject *method = PyCFunction_New(
+        self->kind->event_methods[event == FL_READABLE ? 0 : 1],
+        (PyObject *)self);
     handle = method == NULL ? NULL
                             : fl_handle_new_filled(self->loop, method,
                                                    self->state->empty_tuple,
@@ -91,7 +91,7 @@ wait_for(FlStream *self, int event, bool waits)
         return FL_NO_MEMORY;
     }
     *place = handle; /* first: the next call may run Python */
-    int code = fl_fd_set_callback(self->loop, self->fd, NULL, event,
+    int code = fl_fd_put_callback(self->loop, self->fd, NULL, event,
                                   Py_NewRef((PyObject *)handle), NULL);
     if (code < 0 && *place == handle) {
         Py_CLEAR(*place);
@@ -215,7 +215,7 @@ fl_stream_query_fd(FlStream *self)
 }
 
 void
-fl_stream_cancel_flush(FlStream *self)
+fl_stream_uncork(FlStream *self)
 {
     if (fl_stream_is_corked(self)) {
         FlLoop *loop = self->loop;
@@ -283,7 +283,7 @@ fl_stream_unregister(FlStream *self)
         (void)wait_for(self, FL_WRITABLE, false);
     }
     Py_END_CRITICAL_SECTION();
-    fl_stream_cancel_flush(self); /* the fd may be another file's, or closed */
+    fl_stream_uncork(self); /* the fd may be another file's, or closed */
     if (reg != NULL) {
         fl_registration_close(reg);
     }

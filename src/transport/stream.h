@@ -78,7 +78,7 @@ typedef struct {
        event makes one read, as the next may block.  While it is closing, which
        only a write pipe may be, it still waits for the end of its reader. */
     bool is_pipe;
-    PyMethodDef *ready[2]; /* of a pipe: what these handles call */
+    PyMethodDef *event_methods[2]; /* of a pipe: what these handles call */
 } FlStreamKind;
 
 /* No protocol of a stream socket; see fl_socket_from_fd. */
@@ -159,9 +159,9 @@ fl_stream_waiting_bytes(const FlStream *self)
     return fl_stream_is_corked(self) ? 0 : self->out.queue.size_bytes;
 }
 
-/* Take the stream out of loop->cork.streams, before its queue changes.  What
-   the queue still has is dropped, not sent. */
-void fl_stream_cancel_flush(FlStream *self);
+/* Take a stream that ends, or loses its fd, out of loop->cork.streams: no
+   flush sends what its queue still has. */
+void fl_stream_uncork(FlStream *self);
 
 /* If this stream has corked bytes, send those of all streams of its loop, in
    the order of each stream's first corked write.  Calls no protocol, keeps a

@@ -314,7 +314,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->phase < FL_STREAM_LOST) {
-        fl_stream_cancel_flush(self);
+        fl_stream_uncork(self);
         /* First, so that the metric bytes_waiting no longer counts them. */
         fl_write_queue_clear(&self->out.queue);
         fl_stream_queue_connection_lost(self, exc);
