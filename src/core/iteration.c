@@ -101,10 +101,11 @@ queue_fired(FlLoop *loop)
     Found found = {false, false};
     for (;;) {
         /* Before the pop, so that the event stays recorded if memory runs
-           out.  The next poll tries again, when callbacks may have freed
-           some.  It ends within RECHECK_NS. */
+           out. */
         FlReady *entry = fl_ready_reserve(&loop->ready);
         if (entry == NULL) {
+            /* The next poll tries again, when callbacks may have freed some.
+               It ends within RECHECK_NS. */
             PyErr_Clear();
             loop->table->recheck = true;
             return (Found){true, true};

@@ -9,12 +9,12 @@
 #include "executor/job.h"
 
 #include "base/clock.h"
-#include "core/thread_queue.h"
 #include "core/loop.h"
 #include "core/metrics.h"
 #include "core/overrides.h"
 #include "core/ready_queue.h"
 #include "core/report.h"
+#include "core/thread_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/state.h"
@@ -88,7 +88,7 @@ post_outcome(FlJob *job, FlReadyOp op, PyObject *value)
     int code = fl_thread_queue_push_op_anythread(job->loop, op, job->future,
                                                  value, NULL);
     if (code < 0 && PyErr_ExceptionMatches(PyExc_RuntimeError)) {
-        PyErr_Clear();
+        PyErr_Clear(); /* "Event loop is closed": nothing awaits the future */
     }
     else if (code < 0) {
         PyErr_WriteUnraisable((PyObject *)job->loop);
@@ -208,7 +208,8 @@ job_dealloc(FlJob *job)
 static const char run_doc[] =
     "run($self, /, *context)\n--\n\n"
     "Make the call and post its outcome to the loop; for a worker thread.\n\n"
-    "From 3.14 on concurrent.futures passes a context, which would only call.";
+    "From 3.14 on concurrent.futures passes a worker context, an object that\n"
+    "makes the calls of work items; a job makes its own.";
 
 static PyObject *
 job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),

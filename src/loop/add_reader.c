@@ -38,8 +38,8 @@ fd_of_registered(FlLoop *loop, PyObject *object)
         return fd;
     }
     if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();
-        return INT32_MAX; /* no fd is that large, so nothing is found */
+        PyErr_Clear(); /* no fd is that large, so nothing is found */
+        return INT32_MAX;
     }
     if (!PyErr_ExceptionMatches(PyExc_ValueError)) {
         return -1;

@@ -49,7 +49,7 @@ fl_error_would_block(void)
     bool blocks = PyErr_ExceptionMatches(PyExc_BlockingIOError)
                   || PyErr_ExceptionMatches(PyExc_InterruptedError);
     if (blocks) {
-        PyErr_Clear();
+        PyErr_Clear(); /* no failure: the caller waits, and tries again */
     }
     return blocks;
 }

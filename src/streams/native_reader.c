@@ -249,7 +249,7 @@ fl_reader_downgrade(FlState *state, PyObject *reader)
         && change_class(state, reader, state->asyncio_reader_type) < 0) {
         code = PyErr_ExceptionMatches(PyExc_Exception) ? 0 : -1;
         if (code == 0) {
-            PyErr_Clear();
+            PyErr_Clear(); /* the reader works as it is */
         }
     }
     Py_XDECREF(plain);

@@ -205,7 +205,7 @@ send_alert(FlTls *self, PyObject *exc)
         return PyErr_GetRaisedException();
     }
     if (PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyErr_Clear();
+        PyErr_Clear(); /* no alert leaves: `exc` says why it ended */
     }
     else {
         PyErr_WriteUnraisable((PyObject *)self);
