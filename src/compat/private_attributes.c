@@ -11,7 +11,6 @@
    Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"
 
-#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/field.h"
@@ -19,7 +18,6 @@
 #include "transport/datagram.h"
 #include "transport/extra_info.h"
 #include "transport/stream.h"
-#include "transport/stream_close.h"
 #include "transport/transport.h"
 
 static PyObject *

@@ -11,7 +11,6 @@
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/registration.h"
-#include "py/errors.h"
 #include "py/gil.h"
 
 #include <errno.h>

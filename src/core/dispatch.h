@@ -18,7 +18,6 @@
 
 #include "core/loop.h"
 #include "core/ready_queue.h"
-#include "core/registration.h"
 #include "core/thread_queue.h"
 #include "py/compat.h"
 

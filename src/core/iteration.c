@@ -46,7 +46,6 @@
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
-#include "core/timers.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"

@@ -11,7 +11,6 @@
 #include "core/metrics.h"
 
 #include "base/clock.h"
-#include "core/registration.h"
 #include "core/ready_queue.h"
 #include "core/thread_queue.h"
 #include "py/compat.h"

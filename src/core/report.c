@@ -6,7 +6,7 @@
 #include "core/report.h"
 
 #include "core/loop.h"
-#include "core/metrics.h"
+#include "core/meter.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"

@@ -20,7 +20,6 @@
       _ready and _scheduled. */
 #include "core/thread_queue.h"
 
-#include "core/cork.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"

@@ -4,7 +4,6 @@
 #include "base/timer_queue.h"
 #include "core/handle.h"
 #include "core/loop.h"
-#include "core/ready_queue.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "py/compat.h"

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "core/loop.h"
-#include "core/metrics.h"
+#include "core/meter.h"
 #include "core/overrides.h"
 #include "core/ready_queue.h"
 #include "core/report.h"

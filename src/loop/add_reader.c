@@ -2,7 +2,6 @@
    the rest. */
 #include "loop/add_reader.h"
 
-#include "core/handle.h"
 #include "core/loop.h"
 #include "loop/user_fd.h"
 #include "py/args.h"

@@ -8,8 +8,6 @@
       the loop for its one iteration. */
 #include "loop/run.h"
 
-#include "base/codes.h"
-#include "core/cork.h"
 #include "core/iteration.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -18,7 +16,6 @@
 #include "loop/tasks.h"
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "py/state.h"
 
 /* asyncio's error.  Returns -1. */

@@ -24,7 +24,6 @@
 #include "loop/user_fd.h"
 
 #include "base/codes.h"
-#include "core/cork.h"
 #include "core/dispatch.h"
 #include "core/fd_set.h"
 #include "core/handle.h"

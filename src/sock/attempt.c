@@ -13,13 +13,11 @@
 #include "base/codes.h"
 #include "core/cork.h"
 #include "core/loop.h"
-#include "core/overrides.h"
 #include "core/registration.h"
 #include "loop/user_fd.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "transport/stream_send.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -27,7 +27,6 @@
 #include "tls/tls_read.h"
 #include "tls/tls_transport.h"
 #include "tls/tls_write.h"
-#include "transport/transport.h"
 
 /* The size of the buffer that get_buffer() returns. */
 #define BUFFER_BYTES (64 * 1024)

@@ -7,7 +7,6 @@
 
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "py/state.h"
 #include "tls/engine.h"
 

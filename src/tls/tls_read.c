@@ -14,7 +14,6 @@
       once MAX_REPLY_BYTES wait.  This also holds during a shutdown. */
 #include "tls/tls_read.h"
 
-#include "core/loop.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"

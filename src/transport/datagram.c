@@ -23,7 +23,7 @@
 #include "base/codes.h"
 #include "core/dispatch.h"
 #include "core/loop.h"
-#include "core/metrics.h"
+#include "core/meter.h"
 #include "core/report.h"
 #include "py/call.h"
 #include "py/compat.h"

@@ -13,9 +13,7 @@
       */
 #include "transport/extra_info.h"
 
-#include "core/cork.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
 #include "transport/sockaddr.h"

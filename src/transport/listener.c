@@ -49,7 +49,7 @@
 #include "base/codes.h"
 #include "core/handle.h"
 #include "core/loop.h"
-#include "core/metrics.h"
+#include "core/meter.h"
 #include "core/registration.h"
 #include "core/report.h"
 #include "loop/add_reader.h"

@@ -6,12 +6,8 @@
    subprocess's too (get_extra_info), and may write to it directly. */
 #include "transport/pipe.h"
 
-#include "base/codes.h"
-#include "core/fd_set.h"
-#include "core/report.h"
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 #include "transport/stream_read.h"

@@ -36,7 +36,6 @@
 #include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
-#include "transport/native_protocol.h"
 
 #include <errno.h>
 

@@ -35,8 +35,7 @@
 
 #include "core/cork.h"
 #include "core/loop.h"
-#include "core/metrics.h"
-#include "core/write_queue.h"
+#include "core/meter.h"
 #include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"

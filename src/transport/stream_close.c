@@ -40,11 +40,9 @@
 #include "transport/stream_close.h"
 
 #include "base/list.h"
-#include "core/cork.h"
 #include "core/dispatch.h"
 #include "core/loop.h"
-#include "core/metrics.h"
-#include "core/registration.h"
+#include "core/meter.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
 #include "core/write_queue.h"

@@ -47,7 +47,6 @@
 #include "core/loop.h"
 #include "core/write_queue.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
 

@@ -4,10 +4,8 @@
    change its buffer once write returns.  stream_send.c corks and sends. */
 #include "transport/stream_write.h"
 
-#include "base/codes.h"
 #include "core/cork.h"
 #include "core/loop.h"
-#include "core/sender.h"
 #include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"

@@ -8,7 +8,6 @@
 #ifndef FL_TRANSPORT_STREAM_WRITE_H
 #define FL_TRANSPORT_STREAM_WRITE_H
 
-#include "core/loop.h"
 #include "py/compat.h"
 #include "transport/stream.h"
 
