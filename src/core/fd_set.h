@@ -41,10 +41,12 @@
 
 #define FL_READABLE      1
 #define FL_WRITABLE      2
-/* Beside an event, for epoll's kind: of the sets that wait for the file, it
-   wakes the one that registered it first, not all. */
+/* Beside an event, for epoll's kind: of the sets that have the file
+   exclusively, an event wakes the one that registered it first, not all.  For
+   listening sockets: transport/listener.c, invariant 5. */
 #define FL_EXCLUSIVE     4
-/* In a change to other events. */
+/* Beside the interest of an FL_FD_CHANGE: the registration was made with
+   FL_EXCLUSIVE.  epoll cannot change such a one: it is removed and added. */
 #define FL_WAS_EXCLUSIVE 8
 
 /* The most events that one call takes. */

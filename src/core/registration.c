@@ -298,21 +298,29 @@ fl_registration_close(FlRegistration *reg)
 
 /* --- registering again --------------------------------------------------- */
 
-/* Of an exclusive one.  It keeps its place among the sets that wait: epoll
-   refuses to change it (EINVAL), and so only tells whether the fd still has
-   its file. */
+/* Whether the fd of an exclusive registration still refers to its file.  It
+   keeps its place among the sets that wait: epoll refuses to change it
+   (EINVAL), but only after it has found the file registered. */
+static bool
+still_has_file(FlRegistration *reg)
+{
+    update_interest(reg, FL_READABLE);
+    return reg->interest != 0;
+}
+
+/* Fire an exclusive registration if its file is readable: the loop that was
+   woken for that may never handle it.  Until its fd has lost the file, it is
+   visited again. */
 static void
-look(FlRegistration *reg)
+recheck_exclusive(FlRegistration *reg)
 {
     struct pollfd file = {reg->fd, POLLIN, 0};
-    if (poll(&file, 1, 0) > 0) {
-        update_interest(reg, FL_READABLE);
-        if (reg->interest == 0) {
-            return;
-        }
-        if (file.revents & POLLIN) {
-            fire(reg, FL_READABLE);
-        }
+    int found = poll(&file, 1, 0);
+    if (found > 0 && !still_has_file(reg)) {
+        return;
+    }
+    if (found > 0 && file.revents & POLLIN) {
+        fire(reg, FL_READABLE);
     }
     reg->recheck = reg->table->recheck = true;
 }
@@ -329,7 +337,7 @@ fl_registrations_recheck(FlFdTable *table)
         }
         reg->recheck = false;
         if ((reg->wanted & FL_EXCLUSIVE) && reg->interest != 0) {
-            look(reg);
+            recheck_exclusive(reg);
         }
         else if (reg->wanted != 0) {
             add_or_retry(reg);

@@ -23,9 +23,9 @@
 
    An exclusive registration (FL_EXCLUSIVE among what is wanted) shares its
    file with sets of other loops and processes.  Each time that it is wanted
-   again it becomes the last of them to be woken.  The one that was woken may
-   never look, because its process ends or is stopped; so each looks once a
-   second, and fires if the file is readable.
+   again it becomes the last of them to be woken.  The loop that was woken may
+   never handle the event, because its process ends or is stopped; so each
+   loop looks at the file once a second, and fires if it is readable.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -269,9 +269,11 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
    thread runs iterations.  No callback may be running. */
 void fl_registrations_free_closed(FlFdTable *table);
 
-/* Register again, and fire, each persistent registration that began to wait
-   without a system call since the last call.  Also register what a set had no
-   room for, and look at the files of exclusive ones. */
+/* About once a second, visit each registration that has `recheck` set:
+   - a persistent one, which began to wait without a system call: register it
+     again, and fire it;
+   - one for which the set had no room: register it again;
+   - an exclusive one: fire it if its file is readable. */
 void fl_registrations_recheck(FlFdTable *table);
 
 #endif

@@ -334,7 +334,7 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     FlRegistration *reg = &user_fd->reg;
     FlFdRefs *refs = &user_fd->refs;
     bool is_first = reg->wanted == 0;
-    /* Turns (transport/listener.c) end with any other user of the fd. */
+    /* Only a listener that is the fd's one user shares it with workers. */
     int wanted = (reg->wanted & ~FL_EXCLUSIVE) | event;
     /* A persistent one is of one socket, whose calls find the present file. */
     int code = fl_registration_renew(reg, wanted, reg->persistent ? 0 : event);

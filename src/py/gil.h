@@ -26,7 +26,8 @@ typedef struct {
     /* When a wait ended after which other threads kept the GIL for long, while
        times_waits is set; 0: never. */
     int64_t late_ns;
-    bool times_waits; /* a listener needs late_ns */
+    bool times_waits; /* workers share a socket of this loop: it needs late_ns
+                         (transport/listener.c, invariant 5) */
 } FlGil;
 
 /* One offer. */

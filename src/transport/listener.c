@@ -12,8 +12,8 @@
       at one again.  It does not grow beyond MAX_ACCEPTS, nor once it is above
       the backlog.  A single connection then costs one accept call, without a
       second one that only fails with EAGAIN.
-      Where workers take turns (invariant 5) it is one, and one for each of
-      those milliseconds.  So workers with short iterations leave each other
+      Where workers share the socket (invariant 5) it is one, and one for each
+      of those milliseconds.  So workers with short iterations leave each other
       the rest, and those with long ones keep up.
    2. accept has no MSG_DONTWAIT, and any process that shares the socket can
       clear O_NONBLOCK.  So an event releases the GIL to accept, and sets
@@ -34,15 +34,21 @@
       closes it while accept runs, nothing can be noticed.
    5. A socket that the application gave may be shared by workers: processes,
       or threads with loops of their own.  The kernel would wake all of them
-      for each connection, and the quickest would take nearly all.  So workers
-      take turns: such a socket is registered exclusively, and again, as the
-      last to be woken, at the first accept of a burst.  (The place counts once
-      the worker sleeps.)  While connections keep coming, the workers that were
+      for each connection, and the quickest would take nearly all.  So such a
+      socket is registered exclusively: the kernel wakes the worker that
+      registered it first.  At the first accept of a burst a worker registers
+      it again, and so is the last in this order.  (The place counts once the
+      worker sleeps.)  While connections keep coming, the workers that were
       woken for them may lack a processor, so each event lets them run first.
-      A connection would wait for a worker whose other threads keep the GIL: it
-      is registered plainly, so that all are woken, until the GIL has come
-      promptly for LATE_MEMORY_NS.  After a pause (invariant 3) it is until it
-      accepts.  The sockets that asyncio made are one loop's. */
+      A connection would wait for a worker whose other threads keep the GIL:
+      that worker registers the socket plainly, so that all are woken, until
+      the GIL has come promptly for LATE_MEMORY_NS.  So does a worker after a
+      pause (invariant 3), until it accepts.  The sockets that asyncio made are
+      one loop's.
+      Other files have the parts: core/fd_set.h says what FL_EXCLUSIVE does;
+      core/registration.h what happens if the worker that was woken never
+      accepts; py/gil.h has late_ns; loop/user_fd.c makes the registration
+      plain when anybody else uses the fd. */
 #include "transport/listener.h"
 
 #include "base/clock.h"
@@ -92,7 +98,7 @@ typedef struct {
     PyObject *context;    /* copied for each connection */
     uint8_t protocol;     /* of sock, and so of its connections */
     int fd;               /* of sock */
-    bool shared;          /* perhaps, and workers take turns: invariant 5 */
+    bool shared;          /* perhaps, with other workers: invariant 5 */
     int backlog;          /* of listen(); see invariant 1 */
     int accept_limit;     /* of the last event; see invariant 1 */
     uint64_t limit_poll;  /* poll whose event reached the limit, or 0 */
@@ -334,10 +340,10 @@ listener_start(Listener *self)
     return handle_ref == NULL ? -1 : 0;
 }
 
-/* Wait for the next turn: invariant 5.  If it accepted nothing, the last turn
-   goes on. */
+/* Register a shared socket exclusively or plainly, and if this worker has
+   `accepted`, as the last one to be woken: invariant 5. */
 static void
-listener_take_turns(const Listener *self, bool accepted)
+listener_go_last(const Listener *self, bool accepted)
 {
     FlLoop *loop = self->loop;
     bool accepts = is_accepting(self); /* else the registration is another's */
@@ -435,7 +441,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
                                     self->shared && still_busy, &code)
                      : 0;
     if (self->shared && open && !still_busy) {
-        listener_take_turns(self, count > 0);
+        listener_go_last(self, count > 0);
     }
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool would_block = code < 0 && fl_errno_would_block(-code);
@@ -503,7 +509,7 @@ start_accepting(PyObject *module, PyObject *args)
     }
     if (code == 0 && self->shared) {
         self->loop->gil.times_waits = true;
-        listener_take_turns(self, false);
+        listener_go_last(self, false);
     }
     Py_DECREF(self); /* the handle owns it */
     /* Dropping the reader that was registered before may run code that closes
