@@ -68,6 +68,17 @@ def test_the_files_of_transport_form_a_ladder():
             del below[name]
 
 
+def test_the_map_names_each_file():
+    """In the list of src/README.md, by its folder; a header by its .c."""
+    folder, named = "", {"/module"}
+    for line in read(SRC / "README.md").split("```")[1].splitlines():
+        if head := re.match(r"(\w+)/ ", line):
+            folder = head[1]
+        elif entry := re.match(r"  (\w+)[.][ch] ", line):
+            named.add(f"{folder}/{entry[1]}")
+    assert named == {f"{layer(path)}/{path.stem}" for path in c_files()}
+
+
 def test_base_is_plain_c():
     for path in c_files():
         if layer(path) == "base":
