@@ -1,4 +1,5 @@
-/* The counters of a loop's metrics: see metrics.h. */
+/* The counters of a loop's metrics, and the macro that counts.  metrics.h says
+   what is measured, who owns the counters and which threads use them. */
 #ifndef FL_CORE_METER_H
 #define FL_CORE_METER_H
 

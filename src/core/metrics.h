@@ -1,8 +1,9 @@
 /* Metrics: counters of a loop's work, once the application enables them.
 
    loop->metrics is NULL until enable_metrics().  Everything that costs time is
-   behind a test of that pointer.  Once set, it stays until the loop is freed,
-   so that a thread which reads metrics never accesses freed memory.
+   behind a test of that pointer.  The loop owns it: once set, it stays until
+   the loop is freed, so that a thread which reads metrics never accesses freed
+   memory.
 
    What is measured:
 

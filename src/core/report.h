@@ -2,7 +2,8 @@
 
    A report is a call of loop.call_exception_handler with asyncio's message and
    keys.  KeyboardInterrupt and SystemExit are not reported: they propagate out
-   of run_forever.
+   of run_forever.  A callback that was slow is reported too, if it was timed
+   (FlTiming): in debug mode, and with metrics.
 
    Every function returns -1 with an exception set if that exception ends
    the run.  All of them run Python.  Loop's thread only. */

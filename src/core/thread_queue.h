@@ -1,4 +1,6 @@
-/* The thread queue: how other threads queue entries and wake the loop.
+/* The thread queue: how other threads queue entries and wake the loop.  Also
+   the claim: which thread runs, iterates or closes the loop.  Without a GIL
+   the lock of the queue protects what no thread has claimed.
 
    With a GIL a push goes straight into the ready queue, so that calls by
    call_soon and call_soon_threadsafe run in one order.  Without a GIL an entry

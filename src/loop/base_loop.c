@@ -239,7 +239,8 @@ visit_transports(const FlList *list, visitproc visit, void *arg)
     return 0;
 }
 
-/* The attributes that Python code sees and sets. */
+/* The fields that are attributes in Python, as _name.  The GC visits and
+   clears them, too. */
 #define LOOP_ATTRIBUTES(X) \
     X(task_factory)        \
     X(exception_handler)   \

@@ -2,7 +2,7 @@
 
    1. On a TCP connection a read shorter than requested has emptied the receive
       buffer, and a send shorter than requested has filled the send buffer.  So
-      the next try may be skipped until epoll reports an event.  Where that is
+      the next try may be skipped until a poll reports an event.  Where that is
       wrong, as before an EOF, the registration is level-triggered and the next
       poll reports it.
    2. fl_attempt_try flushes corked writes first.  Otherwise bytes that were
@@ -32,7 +32,7 @@
 
 /* Receive or send once.  The socket's persistent registration, if it has one,
    records what that proved.  While it records that the socket is not ready,
-   and epoll has reported nothing since, there is no system call.  1 with
+   and no poll has reported anything since, there is no system call.  1 with
    *moved set; 0 if it would block; or -1 with an OSError set.  MSG_DONTWAIT:
    outside debug mode nothing has checked that the socket is non-blocking. */
 static int

@@ -1,14 +1,9 @@
 /* The life of a written byte: cork, send, wait for the kernel.
 
    What a callback writes is corked: it stays in the write queue until the
-   callback returns, if that is an event (data_received), or else until the
-   iteration ends.  So an HTTP header and its body leave by one system call.
-   Sends in a row wake a peer that sleeps on another CPU once; a wake-up costs
-   more than the rest of a send.  Bytes that the sender's thread finds twice
-   are overdue (sender.c): they leave when the running callback returns, or at
-   its next write, and after that write the callback corks no more.  If it does
-   neither, the thread sends them.  Whether a write is corked does not depend
-   on what earlier callbacks did.
+   callback returns, if that is an event, or else until the iteration ends.
+   README.md ("Bytes out") says why, which bytes leave earlier, the limits, and
+   what was rejected.
 
    1. loop->cork.streams has the corked streams in the order of their first
       corked writes, and a flush sends them in that order.  Every write that
@@ -37,9 +32,7 @@
    5. The queue changes only while what is corked is held (cork.h): the sender
       may be reading it.
    6. core/cork.c sends what is corked, and calls fl_stream_unsent (FL_UNSENT)
-      only if the kernel has not accepted all of it.
-
-   README.md has the limits of corking, and what was rejected. */
+      only if the kernel has not accepted all of it. */
 #include "transport/stream_send.h"
 
 #include "base/codes.h"
