@@ -47,6 +47,20 @@ fl_cork_take_back(FlCork *cork)
     atomic_store(&cork->wanted, false);
 }
 
+void
+fl_cork_remove(FlCork *cork, FlOutbox *out)
+{
+    fl_cork_take(cork);
+    fl_list_remove(&out->link);
+    out->send_errno = 0;
+    if (fl_list_is_empty(&cork->streams)) {
+        fl_cork_end_turn(cork);
+    }
+    else {
+        fl_cork_offer(cork, memory_order_release);
+    }
+}
+
 ssize_t
 fl_send_pieces(int fd, struct iovec *pieces, int count)
 {

@@ -12,10 +12,10 @@
      TAKEN    fl_cork_send_ahead may, in a thread that needs no GIL
 
    The loop takes them before it touches them (fl_cork_take), and offers them
-   after each corked write (fl_cork_add).  fl_cork_send_ahead takes what is
-   offered, sends it, and notes in each queue how much.  It frees nothing and
-   changes no reference count: the loop's own flush does the rest.  When to
-   flush is in loop.h, from fl_loop_flush_corked on.
+   after each change (fl_cork_add, fl_cork_remove).  fl_cork_send_ahead takes
+   what is offered, sends it, and notes in each queue how much.  It frees
+   nothing and changes no reference count: the loop's own flush does the rest.
+   When to flush is in loop.h, from fl_loop_flush_corked on.
 
    Owner: a stream owns its FlOutbox, and leaves the list before it dies.
 
@@ -168,6 +168,9 @@ fl_cork_add(FlCork *cork, FlOutbox *out)
     }
     fl_cork_offer(cork, memory_order_release);
 }
+
+/* Take a corked stream out: no flush sends what its queue still has. */
+void fl_cork_remove(FlCork *cork, FlOutbox *out);
 
 /* --- sending ------------------------------------------------------------- */
 

@@ -415,10 +415,10 @@ process_event(FlFdTable *table, const FlFdEvent *event)
     int wanted = reg->wanted;
     int fired = event->events & wanted;
     if (fired != 0 && !(event->events & reg->interest & ~wanted)) {
-        reg->unwanted = 0;
+        reg->unwanted = 0; /* all that it reports is wanted */
     }
     else if (++reg->unwanted == MOST_UNWANTED) {
-        update_interest(reg, wanted);
+        update_interest(reg, wanted); /* or each poll would report it */
     }
     reg->may_be_ready |= (uint8_t)event->events;
     if (fired == 0) {

@@ -392,8 +392,10 @@ fl_fd_put_callback(FlLoop *loop, int fd, PyObject *object, int event,
     else {
         bool persists =
             socket_ref != NULL && (reg->persistent || reg->wanted == 0);
-        if (reg->persistent) {       /* without a GIL it would be a race */
-            reg->persistent = false; /* so that the file is registered */
+        /* So that user_fd_put registers the file.  Tested first: without a GIL
+           none is persistent, and another thread may be reading the field. */
+        if (reg->persistent) {
+            reg->persistent = false;
         }
         code = user_fd_put(loop, user_fd, object, event, callback, &dropped);
         if (code == 0 && persists) {

@@ -425,8 +425,12 @@ set_limit(Listener *self)
     return still_busy;
 }
 
-/* The add_reader callback: the socket is readable.  The loop reports an
-   exception from here as the callback's, unless it ends the run. */
+/* The add_reader callback: the socket is readable.  Has it still its fd
+   (invariant 4)?  Then accept up to the limit (1, 2), go last (5), open the
+   connections, and handle a failed accept (3).  Python code runs in the first
+   step and in the last two; it may stop the listener, which is_accepting then
+   tells.  The loop reports an exception from here as the callback's, unless it
+   ends the run. */
 static PyObject *
 listener_call(Listener *self, PyObject *Py_UNUSED(args),
               PyObject *Py_UNUSED(kwargs))

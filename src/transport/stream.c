@@ -214,23 +214,6 @@ fl_stream_query_fd(FlStream *self)
 }
 
 void
-fl_stream_uncork(FlStream *self)
-{
-    if (fl_stream_is_corked(self)) {
-        FlLoop *loop = self->loop;
-        fl_cork_take(&loop->cork);
-        fl_list_remove(&self->out.link);
-        self->out.send_errno = 0;
-        if (fl_list_is_empty(&loop->cork.streams)) {
-            fl_cork_end_turn(&loop->cork);
-        }
-        else {
-            fl_cork_offer(&loop->cork, memory_order_release);
-        }
-    }
-}
-
-void
 fl_stream_expose_fd(FlStream *self)
 {
     fl_stream_flush_if_corked(self);

@@ -158,9 +158,14 @@ fl_stream_waiting_bytes(const FlStream *self)
     return fl_stream_is_corked(self) ? 0 : self->out.queue.size_bytes;
 }
 
-/* Take a stream that ends, or loses its fd, out of loop->cork.streams: no
-   flush sends what its queue still has. */
-void fl_stream_uncork(FlStream *self);
+/* For a stream that ends, or loses its fd: no flush sends its queue. */
+static inline void
+fl_stream_uncork(FlStream *self)
+{
+    if (FL_UNLIKELY(fl_stream_is_corked(self))) {
+        fl_cork_remove(&self->loop->cork, &self->out);
+    }
+}
 
 /* If this stream has corked bytes, send those of all streams of its loop, in
    the order of each stream's first corked write.  Calls no protocol, keeps a
