@@ -1,11 +1,11 @@
 """Callbacks: of call_soon, from other threads, and of timers.
 
-A batch is many callbacks in one iteration, a chain one callback in each.  A
-burst from a thread is timed from the first call to the last callback, while
-the loop runs beside the thread, as in a program whose worker thread reports
-results.  A wake-up is the time from a call to its callback in a loop that
-sleeps; loop and thread are pinned to different CPUs, for on one CPU it takes a
-third of the time and where the system puts them is chance.
+A batch is many callbacks in one iteration.  A burst from a thread is timed
+from the first call to the last callback, while the loop runs beside the
+thread, as in a program whose worker thread reports results.  A wake-up is the
+time from a call to its callback in a loop that sleeps; loop and thread are
+pinned to different CPUs, for on one CPU it takes a third of the time and where
+the system puts them is chance.
 
 A cancelled timer is the fate of most time-outs.  10,000 due timers are what a
 program meets after something blocked it; waiting is no part of the figure.
@@ -24,7 +24,6 @@ from harness.case import Figure, Run, figure, loop_case
 ORDER = 10
 BATCH = 1_000
 ITERATIONS = 20
-CHAIN = 10_000
 BURST = 5_000
 ROW = 50
 CANCELLED = 5
@@ -45,28 +44,6 @@ def batch(loop: Loop, run: Run) -> Figure:
             call_soon(nothing)
 
     return run.sample_iterations(loop, schedule, BATCH, ITERATIONS)
-
-
-@loop_case("chain", "call_soon chain")
-def chain(loop: Loop, run: Run) -> Figure:
-    call_soon = loop.call_soon
-    left = 0
-
-    def link() -> None:
-        nonlocal left
-        left -= 1
-        if left:
-            call_soon(link)
-        else:
-            loop.stop()
-
-    def whole() -> None:
-        nonlocal left
-        left = CHAIN
-        loop.call_soon(link)
-        loop.run_forever()
-
-    return run.sample(whole, CHAIN)
 
 
 @loop_case("threadsafe_burst", "call_soon_threadsafe, burst from a thread")
@@ -171,4 +148,4 @@ def due_at_once(loop: Loop, run: Run) -> Figure:
     return figure(sample() for _ in run.repeat())
 
 
-CASES = (batch, chain, burst, wake_up, cancelled, due_at_once)
+CASES = (batch, burst, wake_up, cancelled, due_at_once)

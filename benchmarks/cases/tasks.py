@@ -21,7 +21,6 @@ from harness.case import (
 
 ORDER = 40
 SWITCHES = 5_000
-TASKS = 100
 CREATED = 2_000
 GATHERED = 1_000
 ITEMS = 2_000
@@ -32,26 +31,15 @@ RUNS = 200
 LOOPS = 20
 
 
-async def switches(count: int) -> None:
-    sleep = asyncio.sleep
-    for _ in range(count):
-        await sleep(0)
-
-
 async def trivial() -> None:
     pass
 
 
 @task_case("sleep0", "sleep(0), 1 task", SWITCHES)
 async def sleep_alone() -> None:
-    await switches(SWITCHES)
-
-
-@task_case("sleep0_100", "sleep(0), 100 tasks", SWITCHES)
-async def sleep_hundred() -> None:
-    each = SWITCHES // TASKS
-    for task in [asyncio.create_task(switches(each)) for _ in range(TASKS)]:
-        await task
+    sleep = asyncio.sleep
+    for _ in range(SWITCHES):
+        await sleep(0)
 
 
 @task_case("create_task", "create_task + await", CREATED)
@@ -135,7 +123,6 @@ def make_and_close(new_loop: LoopFactory, run: Run) -> Figure:
 
 CASES = (
     sleep_alone,
-    sleep_hundred,
     create_and_await,
     gather,
     ping_pong,
