@@ -178,6 +178,8 @@ class StreamOps:
         link = self.link(number)
         if link.reader is not None:
             link.rough = True
+            if link.readers and link.reader._waiter is None:
+                link.mark("a read begins anew")
             link.reader.set_exception(RAISED["boom"]("failed"))
 
     def op_reader(self, number: int, what: str) -> None:
@@ -186,6 +188,9 @@ class StreamOps:
         reader = link.reader
         if reader is None:
             return
+        if link.readers and what in ("class", "dict", "buffer", "keep"):
+            link.looked = True
+        link.mark_anew()
         if what == "class":
             reader.__class__ = Subclass
         elif what == "dict":
@@ -209,6 +214,8 @@ class StreamOps:
         link = self.link(number)
         waiter = getattr(link.reader, "_waiter", None)
         if waiter is not None and not waiter.done():
+            link.woken = True
+            link.mark_anew()
             waiter.set_result(None)
 
     # -- TLS ----------------------------------------------------------------
@@ -352,8 +359,7 @@ class StreamOps:
         if not count or link.closed or link.rough or link.busy:
             return
         if link.secure:
-            limits = " with limits of 0" if link.limited else ""
-            link.mark(f"sendfile over TLS{limits}")
+            link.mark_limits()
         elif link.readers:
             link.mark("read during a sendfile")
         link.busy = True
@@ -378,6 +384,9 @@ class StreamOps:
                 ended = peer.gone or peer.broken == "ended"
                 if cancelled and seen not in (None, (peer.wanted, ended)):
                     link.mark("read during a sendfile")
+                broken = peer.gone and isinstance(exc, ConnectionError)
+                if link.secure or broken:
+                    link.mark("sendfile interrupted")
                 link.rough = peer.outside = True
                 raise
             finally:

@@ -182,9 +182,9 @@ class TransportOps:
     def op_limits(self, number: int, high: int | None, low: Any) -> None:
         link = self.usable(number)
         if link is not None and not is_leaving_tls(link):
-            link.limited = high == 0
-            if link.limited and link.secure and link.react.get("full"):
-                link.mark("a high-water mark of 0 over TLS")
+            link.limited = high == 0 or (high is None and low == 0)
+            if link.secure and (link.writer or link.react.get("full")):
+                link.mark_limits()
             link.transport.set_write_buffer_limits(high, low)
 
     def op_set_protocol(self, number: int, kind: str) -> None:
@@ -216,7 +216,7 @@ class TransportOps:
         link.kind = kind
         if link.flow:
             if link.secure:
-                link.mark("another protocol while TLS is paused")
+                link.mark_limits()
             link.flow = False
             link.rough = True
 
