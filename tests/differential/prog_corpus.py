@@ -1,8 +1,10 @@
-"""Programs that are kept, since each reached branches of C no other did.
+"""Programs that are kept: for branches of C no other reaches, or a defect.
 
 ``prog_corpus.py --programs N`` builds a copy of the tree that counts its
 edges, draws programs, half of them changed ones of the corpus, adds those that
-reach something new, and drops those that reach nothing of their own any more.
+reach something new, and drops those that reach nothing of their own any more,
+but for those that stay ``always``.  The line above a program says what it
+has; that of a new one names functions, until somebody says more.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ FIELDS = ("links", "steps", "tapes", "env", "debug")
 RUNS = 3
 #: Translates a counter to the digit of a bit.
 ZERO_OR_ONE = b"0" + b"1" * 255
+#: How the reason of a program begins that stays whatever it reaches.
+ALWAYS = "# always: "
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(HERE), str(TOP / "tests/mutants")]
+    sys.path[:0] = map(str, (HERE, HERE.parent, TOP / "tests/mutants"))
     import edges
     import mut_plugin
 
@@ -49,11 +53,20 @@ from prog_world import run_program  # noqa: E402
 import fastloop  # noqa: E402
 
 
+def reasons() -> dict[str, str]:
+    """Return each line of the corpus, and the line above with its reason."""
+    lines = FILE.read_text().splitlines()
+    return dict(zip(lines[1::2], lines[::2], strict=True))
+
+
 @functools.cache
 def kept() -> list[Program]:
     """Return the corpus."""
-    lines = FILE.read_text().splitlines() if FILE.exists() else []
-    return [Program(*ast.literal_eval(line)) for line in lines]
+    return list(map(program_of, reasons()))
+
+
+def program_of(line: str) -> Program:
+    return Program(*ast.literal_eval(line))
 
 
 def line_of(program: Program) -> str:
@@ -172,22 +185,37 @@ def reached(program: Program) -> int:
     return bits
 
 
-def grow(programs: list[Program], workers: int) -> list[Program]:
+def grow(programs: dict[str, str], workers: int) -> dict[str, str]:
     """Return those of the programs that reach what none before did."""
-    seen, better = 0, []
+    seen, better, lines = 0, {}, list(programs)
 
     def run(which: int) -> tuple[str, str]:
         # `seen` is as it was when this worker was forked.
-        return "edges", f"{reached(programs[which]) & ~seen:x}"
+        return "edges", f"{reached(program_of(lines[which])) & ~seen:x}"
 
-    for result in prog_pool.run_all(iter(range(len(programs))), run, workers):
+    for result in prog_pool.run_all(iter(range(len(lines))), run, workers):
+        line = lines[result.seed]
+        why = programs[line]
         if result.kind != "edges":
             print(f"program {result.seed}: {result.kind} {result.text[:500]}")
-        elif bits := int(result.text, 16) & ~seen:
-            seen |= bits
-            better.append(programs[result.seed])
-    print(f"{len(better)} of {len(programs)} reach {seen.bit_count()} edges")
+            continue
+        bits = int(result.text, 16) & ~seen
+        seen |= bits
+        if bits or why.startswith(ALWAYS):
+            better[line] = why or f"# reaches {functions(bits)}"[:79]
+    print(f"{len(better)} of {len(lines)} reach {seen.bit_count()} edges")
     return better
+
+
+def functions(bits: int) -> str:
+    """Return the names of the functions that edges are in."""
+    from fastloop import _core
+
+    library = Path(_core.__file__)
+    named, _ = edges.places(library, mut_plugin.edges().places())
+    digits = zip(named, reversed(f"{bits:b}"), strict=False)
+    names = {edge.split()[1] for edge, digit in digits if digit == "1"}
+    return ", ".join(sorted(names))
 
 
 def main() -> None:
@@ -198,12 +226,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     new = [mixed(args.seed + number) for number in range(args.programs)]
-    # Short ones first: what they reach, the long ones need not.
-    old = sorted(kept(), key=lambda program: len(line_of(program)))
-    better = grow(old + new, args.workers)
-    better.sort(key=lambda program: len(line_of(program)))
-    better = grow(better, args.workers)
-    FILE.write_text("".join(f"{line_of(one)}\n" for one in better))
+    programs = reasons() | dict.fromkeys(map(line_of, new), "")
+    for _ in range(2):
+        # Short ones first: what they reach, the long ones need not.
+        better = grow(programs, args.workers)
+        programs = {line: better[line] for line in sorted(better, key=len)}
+    lines = (f"{reason}\n{line}\n" for line, reason in programs.items())
+    FILE.write_text("".join(lines))
 
 
 if __name__ == "__main__":
