@@ -16,6 +16,7 @@ import gc
 import inspect
 import logging
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from patience import PATIENCE
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
+TOP = pathlib.Path(__file__).resolve().parents[1]
 KINDS = ("asyncio", "fastloop")
 
 _FD_DIR = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
@@ -53,6 +55,12 @@ def factory_of(kind: str) -> Factory:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marks, so that a misspelt one is an error."""
+    if not (TOP / "pyproject.toml").is_file():
+        raise pytest.UsageError(
+            "tests/ does not run alone: it needs the checkout or sdist around "
+            "it (pytest's options and marks are in its pyproject.toml, and "
+            "tests read src/, docs/ and tools/), with fastloop installed"
+        )
     # A shell's background job ignores two of them, what nohup starts the
     # third, and so would every child.
     for number, handler in (

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 from .conftest import TOP
 
@@ -28,3 +29,14 @@ def test_all_that_a_new_debian_lacks_is_named_at_once(tmp_path):
     python3-dev python3-venv postgresql redis-server strace valgrind clang
     clang-format clang-tidy libclang-rt-dev"""
     assert set(wanted.split()) <= set(advice.split())
+
+
+def test_a_copy_of_the_tests_alone_says_what_it_needs(tmp_path):
+    for name in ("conftest.py", "builds.py", "patience.py"):
+        shutil.copy(TOP / "tests" / name, tmp_path)
+    (tmp_path / "test_any.py").write_text("def test_any(loop):\n    pass\n")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert done.stderr.startswith("ERROR: tests/ does not run alone")
+    assert "Traceback" not in done.stdout + done.stderr
