@@ -239,6 +239,8 @@ class Link:
         self.world.watch(transport)
         self.log("made")
         self.happens("made")
+        if self.net in ("pipe", "pty") and transport.is_closing():
+            self.mark("a pipe closed as it is made")
 
     def on_lost(self, exc: BaseException | None) -> None:
         self.lost += 1
