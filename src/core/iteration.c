@@ -173,7 +173,8 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
 {
     unsigned allowance = loop->polls.skip_allowance;
     int64_t last_ns = loop->polls.empty_ns;
-    loop->polls.skip_allowance = loop->polls.skips_left = 0;
+    loop->polls.skip_allowance = 0;
+    loop->polls.skips_left = 0;
     loop->polls.empty_ns = 0;
     if (loop->off & FL_OFF_POLL_SKIP) {
         return;

@@ -100,6 +100,14 @@ leave_set(FlRegistration *reg)
     }
 }
 
+/* Have fl_registrations_recheck visit it. */
+static void
+recheck_later(FlRegistration *reg)
+{
+    reg->recheck = true;
+    reg->table->recheck = true;
+}
+
 /* Register the wanted events for the file that the fd refers to now.  The next
    poll reports what is ready already.  Changing is tried first: for the
    registered file that is one system call, where adding would fail and need a
@@ -145,7 +153,7 @@ add(FlRegistration *reg, int renewed)
     reg->may_be_ready = FL_READABLE | FL_WRITABLE; /* nothing is known yet */
     reg->repeats = 0;
     if (reg->wanted & FL_EXCLUSIVE) {
-        reg->recheck = reg->table->recheck = true;
+        recheck_later(reg);
     }
     return code;
 }
@@ -158,7 +166,7 @@ add_or_retry(FlRegistration *reg)
 {
     int code = add(reg, reg->wanted);
     if (code < 0 && code != -EBADF && code != -EPERM) {
-        reg->recheck = reg->table->recheck = true;
+        recheck_later(reg);
     }
 }
 
@@ -252,7 +260,7 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
             code = add(reg, renewed == 0 ? wanted : added);
         }
         else { /* no system call has seen the fd */
-            reg->recheck = table->recheck = true;
+            recheck_later(reg);
         }
     }
     if (code < 0 && added != 0) {
@@ -322,7 +330,7 @@ recheck_exclusive(FlRegistration *reg)
     if (found > 0 && file.revents & POLLIN) {
         fire(reg, FL_READABLE);
     }
-    reg->recheck = reg->table->recheck = true;
+    recheck_later(reg);
 }
 
 void

@@ -21,7 +21,8 @@ fl_write_queue_init(FlWriteQueue *write_queue)
     write_queue->items = write_queue->inline_items;
     write_queue->capacity = FL_WRITE_QUEUE_INLINE;
     write_queue->head = write_queue->tail = 0;
-    write_queue->sent_bytes = write_queue->size_bytes = 0;
+    write_queue->sent_bytes = 0;
+    write_queue->size_bytes = 0;
 }
 
 void

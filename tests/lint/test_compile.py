@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SRC, c_files, short
+from .conftest import SRC, TOP, c_files, short
 
 WARNINGS = [
     "-std=c11",
@@ -71,7 +71,19 @@ def libuv_flags(flag="--cflags"):
     return done.stdout.split()
 
 
-def test_file_compiles_alone(tool):
+def includes(kind):
+    """Where Python.h is; built by .ci/pythons where there is none yet."""
+    if kind == "ours":
+        return sysconfig.get_path("include")
+    program = "import sysconfig; print(sysconfig.get_path('include'))"
+    words = [TOP / ".ci" / "pythons", "run", "3.14t"]
+    words += ["sh", "-c", 'exec "$PYTHON" -c "$0"', program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["ours", "free-threaded"])
+def test_file_compiles_alone(tool, kind):
     units = [
         (short(path), ["-c", str(path), "-o", os.devnull], "")
         for path in c_files(".c")
@@ -84,7 +96,7 @@ def test_file_compiles_alone(tool):
         )
         for path in c_files(".h")
     ]
-    command = ["clang", *FLAGS, *libuv_flags()]
+    command = ["clang", "-isystem", includes(kind), *FLAGS, *libuv_flags()]
     bad = complaints(tool, command, units + headers)
     assert not bad, "\n".join(bad)[:8000]
 
