@@ -391,7 +391,8 @@ begin_step(FlState *state, PyObject *reader, bool waited)
     /* The check that may downgrade: replaced methods, a _buffer in use. */
     FlReader *self = native_or_downgrade(state, reader);
     /* Later steps ignore an exception that was set since the waiter was
-       woken: it is raised by the next call, as in asyncio. */
+       woken: the next call raises it, as in asyncio, or asyncio's method if
+       that takes over. */
     bool raises = self != NULL && !waited && fl_reader_has(self->exception);
     return raises ? NULL : self;
 }
