@@ -116,6 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(run, "fastloop-run")
 
 
+@pytest.hookimpl(trylast=True)  # -k, -m and --deselect choose before
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
