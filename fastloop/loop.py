@@ -584,20 +584,23 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
 
 def _refuse_greenlets() -> None:
-    """Raise RuntimeError if gevent has replaced threads by greenlets.
+    """Raise RuntimeError if gevent or eventlet made threads greenlets.
 
     Greenlets share one thread, and a loop that waits in C would block them
     all.
     """
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and (
-        monkey.is_module_patched("threading")
-        or monkey.is_module_patched("select")
+    for name, thread, patched, patch in (
+        ("gevent.monkey", "threading", "is_module_patched", "patch_all"),
+        ("eventlet.patcher", "thread", "is_monkey_patched", "monkey_patch"),
     ):
-        raise RuntimeError(
-            "fastloop does not work with gevent's monkey.patch_all(): use "
-            "asyncio's own loop, or do not patch 'thread' and 'select'"
-        )
+        module = sys.modules.get(name)
+        if module is not None and any(
+            map(getattr(module, patched), (thread, "select"))
+        ):
+            raise RuntimeError(
+                f"fastloop does not work with {name}.{patch}(): use "
+                "asyncio's own loop, or do not patch 'thread' and 'select'"
+            )
 
 
 # Corked writes are sent before a fork, or the child would send them too.

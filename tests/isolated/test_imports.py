@@ -83,26 +83,25 @@ def test_a_program_pays_for_few_modules_beside_asyncios():
     assert others <= MAY_BE_IMPORTED
 
 
-GEVENT = """
+@pytest.mark.parametrize(
+    ("module", "asks", "thread", "patch"),
+    [
+        ("gevent.monkey", "is_module_patched", "threading", "patch_all"),
+        ("eventlet.patcher", "is_monkey_patched", "thread", "monkey_patch"),
+    ],
+)
+def test_patched_modules_are_refused(fast_script, module, asks, thread, patch):
+    """The libraries are not needed here: interop would be the place."""
+    done = fast_script(f"""
 import types
-monkey = types.ModuleType("gevent.monkey")
-monkey.is_module_patched = lambda name: name in patched
-sys.modules["gevent.monkey"] = monkey
-"""
-
-
-def test_modules_that_gevent_patched_are_refused(fast_script):
-    """gevent itself is not needed here: interop would be the place."""
-    done = fast_script(
-        GEVENT
-        + """
-for patched in ({"threading"}, {"select"}, {"select", "socket"}):
+module = sys.modules[{module!r}] = types.ModuleType({module!r})
+module.{asks} = lambda name: name in patched
+for patched in ({{{thread!r}}}, {{"select"}}, {{"select", "socket"}}):
     try:
         new_loop()
     except RuntimeError as exc:
         print(exc)
-patched = {"os", "signal"}
+patched = {{"os", "signal"}}
 new_loop().close()
-"""
-    )
-    assert done.stdout.count("gevent's monkey.patch_all()") == 3
+""")
+    assert done.stdout.count(f" {module}.{patch}()") == 3
