@@ -67,6 +67,15 @@ def _load(module: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name != f"{__name__}._core":
             raise
+    except ImportError as exc:  # in an image that only the wheel was copied to
+        if not exc.path or not exc.msg.startswith("libuv"):
+            raise
+        raise ImportError(
+            f"{exc}: install the libuv that fastloop was built with: "
+            "`apt-get install libuv1` (Debian, Ubuntu), `dnf install libuv` "
+            "(Fedora), `apk add libuv` (Alpine)",
+            name=f"{__name__}._core",
+        ) from None
     if not is_native:
         from ._windows import ABOUT
 

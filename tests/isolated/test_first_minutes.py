@@ -86,6 +86,16 @@ def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
     assert last.startswith(text)
 
 
+def test_a_system_without_libuv_is_told_what_to_install(unbuilt):
+    text = "libuv.so.1: cannot open shared object file: No such file"
+    (unbuilt / "fastloop" / "_core.py").write_text(
+        f"raise ImportError({text!r}, path=__file__)"
+    )
+    last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH="")
+    assert last.startswith(f"ImportError: {text}: install the libuv that")
+    assert last.count("`apt-get install libuv1`") == 1
+
+
 @pytest.fixture
 def other(unbuilt):
     """PyPI's project of that name has a package of that name."""
