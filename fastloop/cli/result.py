@@ -158,9 +158,9 @@ class Result:
             yield (
                 "The program took no loop from asyncio's default: in the runs "
                 f"of {listed(unused)} it did not use the loop that bench "
-                "set. So no ratio is given. `python -m fastloop run` says "
-                "where its process starts another loop; the workers of "
-                "pytest-xdist do not take one (`-n 0`)."
+                "set. So no ratio is given. `python -m fastloop run` names "
+                "another loop that its process starts, and is silent if it "
+                "starts none; pytest-xdist's workers take none (`-n 0`)."
             )
 
     def _verdict(self, base: str, metric: dict[str, str]) -> str:
