@@ -58,7 +58,7 @@ lint: ## check style, layers, sizes, stubs, clang-tidy
 	@$(SETUP) build test lint
 	$(PY) -m ruff check -q $(PYTHON_PARTS)
 	$(PY) -m ruff format -q --check $(PYTHON_PARTS)
-	find src -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
+	find src tests benchmarks -name '*.[ch]' -exec clang-format --dry-run -Werror {} +
 	for version in 3.11 3.12 3.13 3.14 3.15; do \
 		$(PY) -m mypy --strict --python-version $$version fastloop || exit; \
 	done

@@ -124,29 +124,30 @@ enum {
     X(PyObject_GetOptionalAttr, OUT3)
 
 /* The symbol, and the name it goes by. */
-#define SPECIALS(X)                                                 \
-    X(epoll_ctl, "epoll_ctl")                                       \
-    X(epoll_ctl_mod, "epoll_ctl_mod")                               \
-    X(epoll_exclusive, "epoll_exclusive")                           \
-    X(epoll_wait, "epoll_wait")                                     \
-    X(epoll_pwait, "epoll_wait")                                    \
-    X(fcntl, "fcntl")                                               \
-    X(fcntl64, "fcntl")                                             \
-    X(mmap, "mmap")                                                 \
-    X(mmap64, "mmap")                                               \
-    X(close, "close")                                               \
-    X(read, "read")                                                 \
-    X(write, "write")                                               \
-    X(recv, "recv")                                                 \
-    X(send, "send")                                                 \
-    X(recvmsg, "recvmsg")                                           \
-    X(sendmsg, "sendmsg")                                           \
-    X(writev, "writev")                                             \
-    X(recvmmsg, "recvmmsg")                                         \
-    X(recvfrom, "recvfrom")                                         \
-    X(sendto, "sendto")                                             \
-    X(clock_gettime, "clock_gettime") X(epoll_pwait2, "epoll_wait") \
-        X(PyFloat_FromDouble, "PyFloat_FromDouble")                 \
-            X(_PyBytes_Resize, "_PyBytes_Resize")
+#define SPECIALS(X)                             \
+    X(epoll_ctl, "epoll_ctl")                   \
+    X(epoll_ctl_mod, "epoll_ctl_mod")           \
+    X(epoll_exclusive, "epoll_exclusive")       \
+    X(epoll_wait, "epoll_wait")                 \
+    X(epoll_pwait, "epoll_wait")                \
+    X(fcntl, "fcntl")                           \
+    X(fcntl64, "fcntl")                         \
+    X(mmap, "mmap")                             \
+    X(mmap64, "mmap")                           \
+    X(close, "close")                           \
+    X(read, "read")                             \
+    X(write, "write")                           \
+    X(recv, "recv")                             \
+    X(send, "send")                             \
+    X(recvmsg, "recvmsg")                       \
+    X(sendmsg, "sendmsg")                       \
+    X(writev, "writev")                         \
+    X(recvmmsg, "recvmmsg")                     \
+    X(recvfrom, "recvfrom")                     \
+    X(sendto, "sendto")                         \
+    X(clock_gettime, "clock_gettime")           \
+    X(epoll_pwait2, "epoll_wait")               \
+    X(PyFloat_FromDouble, "PyFloat_FromDouble") \
+    X(_PyBytes_Resize, "_PyBytes_Resize")
 
 #endif

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EXPORT __attribute__((visibility("default")))
+#define EXPORT     __attribute__((visibility("default")))
 #define MOST_FILES 400
 
 typedef struct {
@@ -84,15 +84,14 @@ fl_mutants_dump(void)
     if (folder == NULL) {
         return;
     }
-    int length = snprintf(path, sizeof path, "%s/%d.%d", folder,
-                          (int)getpid(), dumps++);
+    int length = snprintf(path, sizeof path, "%s/%d.%d", folder, (int)getpid(),
+                          dumps++);
     int fd = length < (int)sizeof path
                  ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)
                  : -1;
     for (size_t i = 0; fd >= 0 && i < number_of_files; i++) {
         if (write(fd, files[i].counters, files[i].size)
-            != (ssize_t)files[i].size)
-        {
+            != (ssize_t)files[i].size) {
             break; /* a file that is short is not read */
         }
     }
