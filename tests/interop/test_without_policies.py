@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from interop_process import PATIENCE, Process, child_env, free_port
+from test_docs import named
 
 #: asyncio of Python 3.16, as far as programs see it.
 WITHOUT_POLICIES = """
@@ -47,33 +48,6 @@ from fastloop import _private
 
 _private.DefaultPolicy = object
 """
-ASGI = """
-import asyncio
-
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        return
-    body = repr(type(asyncio.get_running_loop())).encode()
-    headers = [(b"content-length", b"%d" % len(body))]
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": headers}
-    )
-    await send({"type": "http.response.body", "body": body})
-"""
-SANIC = """
-import asyncio
-from sanic import Sanic, text
-
-app = Sanic("app")
-app.config.USE_UVLOOP = False
-
-@app.get("/")
-async def which(request):
-    return text(repr(type(asyncio.get_running_loop())))
-"""
 SERVERS = {  # the words after its name, and what it prints when it serves
     "gunicorn": (
         "app:app -k asgi --asgi-loop asyncio --bind 127.0.0.1:{port}",
@@ -83,7 +57,7 @@ SERVERS = {  # the words after its name, and what it prints when it serves
         "-k asyncio --workers 2 --bind 127.0.0.1:{port} app:app",
         "Running on",
     ),
-    "sanic": ("app:app --port {port} --workers 2", "Worker ready"),
+    "sanic": ("sanic_app:app --port {port} --workers 2", "Worker ready"),
 }
 
 
@@ -93,7 +67,8 @@ def test_run_serves_by_fastloop(server, tmp_path):
     if server == "gunicorn" and module.version_info < (24,):
         pytest.skip("its ASGI worker came with gunicorn 24")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_POLICIES)
-    (tmp_path / "app.py").write_text(SANIC if server == "sanic" else ASGI)
+    name = "sanic_app.py" if server == "sanic" else "app.py"
+    (tmp_path / name).write_text(named(name))
     port = free_port()
     words, ready = SERVERS[server]
     env = child_env()
@@ -107,6 +82,6 @@ def test_run_serves_by_fastloop(server, tmp_path):
         conn.request("GET", "/")
         answer = conn.getresponse().read().decode()
         conn.close()
-        assert answer == "<class 'fastloop.loop.Loop'>"
+        assert answer == "<class 'fastloop.loop.Loop'>\n"
     finally:
         child.kill()
