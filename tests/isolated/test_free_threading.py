@@ -58,6 +58,15 @@ assert not sys._is_gil_enabled()
     )
 
 
+#: Asyncio and fastloop are new, and no loop has loaded the core yet.
+ANEW = """
+for name in [*sys.modules]:
+    if name.partition(".")[0] in ("asyncio", "_asyncio", "fastloop"):
+        del sys.modules[name]
+import asyncio, fastloop
+new_loop = lambda: fastloop.new_event_loop()
+"""
+
 #: Where there is no GIL, on fastloop.
 WITHOUT_A_GIL = {
     # Threads that did would wait for each other at every callback.
@@ -71,7 +80,9 @@ assert [sys.getrefcount(kind) for kind in kinds] == before
 loop.close()
 """,
     # Imported by another thread than asyncio, which owns these objects.
-    "nor_do_tasks_and_timeouts_count_asyncios_objects": """
+    "nor_do_tasks_and_timeouts_count_asyncios_objects": ANEW
+    + """
+assert not sys._is_immortal(asyncio.sleep)
 in_threads(1, lambda number: new_loop().close())
 
 async def nap():
