@@ -127,8 +127,21 @@ def shared_by_threads() -> list[object]:
         base_events._run_until_complete_cb,
         timeouts.Timeout._on_timeout,
         *timeouts._State,
-        *(getattr(asyncio, name) for name in asyncio.__all__),
+        *filter(_is_asyncios, map(vars(asyncio).get, asyncio.__all__)),
     ]
+
+
+def _is_asyncios(found: Any) -> bool:
+    """Whether asyncio defined it: a test replaces names, or deletes them."""
+    kind = type(found)
+    if kind is types.FunctionType:
+        # functools.wraps() copies __module__.
+        home = found.__globals__.get("__name__")
+    elif kind in (type, types.BuiltinFunctionType):
+        home = found.__module__
+    else:
+        return False
+    return str(home).partition(".")[0] in ("asyncio", "_asyncio")
 
 
 def is_debug_mode() -> bool:

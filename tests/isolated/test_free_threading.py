@@ -98,8 +98,32 @@ loop.run_until_complete(main())
 loop.close()
 from fastloop._private import shared_by_threads
 shared = shared_by_threads()
-assert {asyncio.Task, asyncio.Future} < set(shared), shared
+called = {asyncio.Task, asyncio.sleep, asyncio.current_task, asyncio.Queue}
+assert called < set(shared), shared
 assert [one for one in shared if not sys._is_immortal(one)] == []
+""",
+    # A test patched and deleted names while it ran the first loop.
+    "what_replaces_asyncios_objects_is_freed": ANEW
+    + """
+import functools, weakref
+from unittest import mock
+
+@functools.wraps(asyncio.gather)
+def gather(*args):
+    raise NotImplementedError
+
+del asyncio.TaskGroup
+with (
+    mock.patch("asyncio.sleep", mock.AsyncMock()) as sleep,
+    mock.patch("asyncio.gather", gather),
+):
+    loop = new_loop()
+    loop.run_until_complete(asyncio.sleep(60))
+    loop.close()
+replaced = weakref.ref(sleep), weakref.ref(gather)
+del sleep, gather
+gc.collect()
+assert [one() for one in replaced] == [None, None]
 """,
     "queues_are_not_shown_to_other_threads": """
 with Running() as loop:
