@@ -115,7 +115,8 @@ def wrong(found, least):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_ratio_divides_the_two_figures_beside_it(page):
-    assert wrong(beside(ROOT / page), least=18) == []  # six rows, three peers
+    # Six rows of three peers, of which one may have failed.
+    assert wrong(beside(ROOT / page), least=12) == []
 
 
 def test_a_ratio_of_the_results_divides_two_of_their_figures():
@@ -142,6 +143,6 @@ def test_what_a_run_writes_divides_its_figures(tmp_path):
     for page in PAGES:
         before, after = (root / page for root in (ROOT, tmp_path))
         assert before.read_text() != after.read_text()
-        assert wrong(beside(after), least=18) == []
+        assert wrong(beside(after), least=12) == []
     assert wrong(in_results(tmp_path / "RESULTS.md"), least=300) == []
     assert wrong(listed(tmp_path / "RESULTS.md"), least=1) == []
