@@ -1,5 +1,7 @@
-/* A stream's end: close, abort, fatal errors, connection_lost, release, the
-   loss of its fd, and its GC slots.
+/* A stream's end: fatal errors, connection_lost, release, the loss of its fd,
+   and its GC slots.  Its methods close() and abort() are in
+   stream_transport.c; the last bytes of a closing stream leave in
+   stream_write.c.
 
    1. connection_lost is called once, from the ready queue or an event, so
       never inside another callback of the protocol.  If there is no memory

@@ -1,6 +1,6 @@
-/* A stream's end: close, abort, fatal errors, connection_lost, release, the
-   loss of its fd, and its GC slots, which the types of streams, pipes and
-   datagrams share.
+/* A stream's end: fatal errors, connection_lost, release, the loss of its fd,
+   and its GC slots, which the types of streams, pipes and datagrams share.
+   The methods close() and abort() are in stream_transport.c.
 
    Owner: the caller owns a reference to the stream, because the loop's may be
    dropped.
@@ -32,8 +32,8 @@ void fl_stream_abandon(FlOpenTransport *node);
    is the caller's again, and open.  The raised exception stays. */
 void fl_stream_undo_open(FlStream *self);
 
-/* asyncio's abort(), or its _force_close(exc): drop the queue and queue
-   connection_lost.  exc is borrowed, or NULL. */
+/* asyncio's _force_close(exc): drop the queue, also what is corked, and queue
+   connection_lost.  exc is borrowed, or NULL.  abort() flushes first. */
 void fl_stream_force_close(FlStream *self, PyObject *exc);
 
 /* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.  Does

@@ -47,7 +47,9 @@
 
 #define STREAM(transport) ((FlStream *)(transport))
 
-/* The write queue is sent first. */
+/* What waits in the write queue is sent first.  If the kernel takes it at once
+   the stream is LOST when this returns.  Otherwise it is CLOSING, and writable
+   events send the rest: fl_stream_write_ready, fl_stream_drained. */
 static int
 stream_close(FlTransport *transport)
 {
