@@ -8,9 +8,8 @@
    of their own on it, to learn when it has ended.
 
    A connection's engine is chosen when the connection is created, and stays
-   for good: libssl's if all its
-   conditions hold (make_engine), else the SSLObject's.  Records in flight
-   could not move from one to the other. */
+   for good: libssl's if all its conditions hold (make_engine), else the
+   SSLObject's.  Records in flight could not move from one to the other. */
 #include "tls/adapter.h"
 
 #include "core/loop.h"

@@ -11,12 +11,13 @@
       is closed, even if it has called pause_writing.  asyncio drops it.
    4. After the handshake of start_tls() nothing is delivered until the
       application has called a method of the new transport, or for three
-      iterations (FL_TLS_HOLD_ITERATIONS).  Until the task that awaits
-      start_tls() has resumed, the application has only the old transport: a
-      protocol that replied would write plain text to it.  The resume_writing
-      of a protocol that was paused before start_tls waits too.  asyncio does
-      not wait.  run_deferred delivers the data, and in the next iteration its
-      end, EOF or close_notify: a task that the data wakes can still answer. */
+      iterations after start_tls() has returned (FL_TLS_HOLD_ITERATIONS says
+      which).  Until the task that awaits it has resumed, the application has
+      only the old transport: a protocol that replied would write plain text
+      to it.  The resume_writing of a protocol that was paused before start_tls
+      waits too.  asyncio does not wait.  run_deferred delivers the data, and
+      in the next iteration its end, EOF or close_notify: a task that the data
+      wakes can still answer. */
 #include "tls/lifecycle.h"
 
 #include "core/dispatch.h"
