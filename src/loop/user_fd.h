@@ -63,12 +63,12 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
 
 /* Register a handle or a SocketCall for an fd; steals it.  `object` is what
    names the fd, NULL for an int.  With a weak reference to a socket, which
-   this steals, the registration is that socket's persistent one, unless one
-   that is not serves a waiter already.  A transport whose socket was closed
-   without its knowledge loses the fd, and to find that out may run Python.  0,
-   or an error code: FL_CLOSED; FL_IN_USE if a transport uses the fd, or
-   without a GIL another thread runs the loop and its transport would lose the
-   fd; or what the system refused. */
+   this steals, the registration is that socket's persistent one from now on,
+   unless it is a plain one for which somebody waits already.  A transport
+   whose socket was closed without its knowledge loses the fd, and to find that
+   out may run Python.  0, or an error code: FL_CLOSED; FL_IN_USE if a
+   transport uses the fd, or without a GIL another thread runs the loop and its
+   transport would lose the fd; or what the system refused. */
 int fl_fd_put_callback(FlLoop *loop, int fd, PyObject *object, int event,
                        PyObject *callback, PyObject *socket_ref);
 
@@ -87,9 +87,9 @@ FlRegistration *fl_fd_persistent_registration(const FlLoop *loop, int fd,
    `event`.  It waits in the slot of a handle of add_reader or add_writer,
    where a later call or handle replaces it.  If it `persists`, the
    registration is persistent on a TCP connection on Linux, with a GIL and
-   outside debug mode, unless one that is not serves a waiter already.
-   fl_fd_remove ends the wait.  0, or -1 with an exception, as fl_fd_check
-   raises it too. */
+   outside debug mode, unless it is a plain one for which somebody waits
+   already.  fl_fd_remove ends the wait.  0, or -1 with an exception, as
+   fl_fd_check raises it too. */
 int fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event,
                    PyObject *call, bool persists);
 
