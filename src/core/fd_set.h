@@ -62,9 +62,10 @@ typedef struct {
    the same file; libuv's kind changes the registration there, and returns 0.
    FL_FD_CHANGE changes a registration; what is ready already is reported at
    once.  Without an interest (0) it removes the registration.  -ENOENT: the
-   file that the fd refers to now is not registered; an exclusive one is added
-   anew, and there was no room.  -EBADF, -EPERM: the fd is closed, or refers to
-   a file that cannot be registered. */
+   file that the fd refers to now is not registered, or no longer: an exclusive
+   registration is changed by removing and adding it, and the second failed.
+   -EBADF, -EPERM: the fd is closed, or refers to a file that cannot be
+   registered. */
 typedef enum {
     FL_FD_ADD,
     FL_FD_CHANGE

@@ -111,9 +111,10 @@ recheck_later(FlRegistration *reg)
 /* Register the wanted events for the file that the fd refers to now.  The next
    poll reports what is ready already.  Changing is tried first: for the
    registered file that is one system call, where adding would fail and need a
-   second one.  If the fd refers to another file by now, it is added.  The
-   wanted events that are not in `renewed` are given up in that case, because
-   their callbacks belong to the earlier file.  0 or a negative errno. */
+   second one.  If the fd refers to another file by now, that is added, for the
+   events in `renewed` alone: those that the caller requests by that fd now.
+   The other wanted ones are given up then, because their callbacks belong to
+   the earlier file.  0 or a negative errno. */
 static int
 add(FlRegistration *reg, int renewed)
 {
