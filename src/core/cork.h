@@ -132,7 +132,8 @@ fl_cork_offer(FlCork *cork, memory_order order)
                           (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED, order);
 }
 
-/* They are HELD, and none is left: begin the next turn, EMPTY. */
+/* The turn is HELD, and no stream is left in the list: begin the next one,
+   EMPTY. */
 static inline void
 fl_cork_end_turn(FlCork *cork)
 {

@@ -393,6 +393,8 @@ fl_loop_run_batch(FlLoop *loop)
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
         fl_field_count_up(&loop->callback_count);
+        /* In a run that corks, each callback does, also after one that had to
+           stop (fl_stream_may_cork). */
         loop->cork.writer = loop->cork.thread;
         bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)

@@ -235,9 +235,11 @@ fl_loop_flush_corked_here(FlState *state)
 }
 
 /* Call this before every send, shutdown or close of a socket.  Corked bytes
-   were written earlier, so they leave first; if the loop does not cork, those
-   of the loop that this thread runs.  A loop that runs inside a callback of
-   another one corks nothing, and the other's bytes were flushed when it began.
+   were written earlier, so they leave first.  Where this loop does not cork,
+   the caller may be a callback of another loop that does, which writes to a
+   stream of this one: then what that loop has corked leaves first.  (A loop
+   that runs inside a callback of another one corks nothing, and the other's
+   bytes were flushed when it began.)
    The next iteration polls: if the peer is in the same process, its event
    arrives in the same iteration as with asyncio.  A failed flush may run
    Python: see fl_stream_flush_if_corked. */

@@ -2,8 +2,9 @@
 
    1. asyncio's C code calls call_soon for a task's step and for a future's
       callbacks.  It drops the handle, so it gets none.  Its calls are known by
-      their tuple of keywords, c_kwnames (state.c), an object of its own.
-      Other code can only pass it on, with the result to asyncio's C code.
+      their tuple of keywords, which is one object of asyncio's C code
+      (c_kwnames, found by state.c).  Other code can only pass a call of it on,
+      and then the result goes to asyncio's C code all the same.
    2. A handle is made before its entry is reserved.  Allocating one may run
       the GC, and a finalizer may call call_soon, which would fill the reserved
       slot first. */
