@@ -153,6 +153,8 @@ make_name(FlStream *self, const FlName *name, PyObject *method)
                : call_socket_method(self, method);
 }
 
+/* A value that the dict then keeps, so never one that changes.  A new
+   reference; NULL without an exception for other keys, or with one. */
 static PyObject *
 make_extra_value(FlStream *self, PyObject *key)
 {

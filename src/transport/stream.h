@@ -95,8 +95,8 @@ struct FlStream {
     FL_ATOMIC bool paused;      /* pause_reading was called */
     FL_ATOMIC bool eof_written; /* write_eof was called */
     bool eof_sent;              /* and the socket was shut down */
-    bool read_eof; /* reads no more: at EOF, until resumed; or for good, a
-                         write pipe that is never_readable */
+    bool read_eof; /* reads no more: from EOF until resume_reading; a write
+                         pipe that is never_readable never reads */
     bool waits_for_writable; /* empty_waiter waits for a writable event */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */

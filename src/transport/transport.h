@@ -32,7 +32,7 @@ typedef struct FlTransport FlTransport;
 typedef enum {
     FL_READS = 1,
     FL_WRITES = 2,
-    FL_TELLS_EXTRA = 4, /* get_extra_info of our own, not the base class's */
+    FL_TELLS_EXTRA = 4, /* get_extra_info of our own; pipes have asyncio's */
 } FlTraits;
 
 /* What a method does, by kind of transport.  The functions that return int
