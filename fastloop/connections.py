@@ -413,8 +413,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 ssl_shutdown_timeout,
             )
 
-        # Other workers may have one that the program gave; gunicorn's wraps
-        # a socket and is none.
+        # Other workers may have a socket that the program gave.  One that is
+        # no socket.socket is the program's too: gunicorn's wraps one.
         shared = (
             not isinstance(sock, _core_helpers.socket_type)
             or self._given_socks.get(id(sock)) is sock

@@ -5,7 +5,7 @@
    FlStream and shares its life cycle (phases, closing, water marks, extra
    info: stream.h).  Two fields of that FlStream have another meaning here:
 
-     write_queue   tuples of datagram and address that the kernel had no
+     out.queue     tuples of datagram and address that the kernel had no
                    buffer space for.  Each counts FL_DATAGRAM_HEADER_BYTES more
                    than its data, as asyncio of this Python version counts it
      sock          is never NULL while the transport is open: the socket object
