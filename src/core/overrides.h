@@ -4,7 +4,7 @@
    thread-safe call when it is scheduled (subclasses), and to see a callback
    when it runs (instrumentation).  The fast paths skip these methods, so they
    are not used for a method that was replaced.  call_soon is not among them:
-   each caller gets a handle but asyncio's C code (loop/scheduling.c).
+   every caller gets a handle, except asyncio's C code (loop/scheduling.c).
 
    When a replacement takes effect:
 
