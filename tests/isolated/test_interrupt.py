@@ -60,23 +60,6 @@ def test_ctrl_c_leaves_run_forever(script, finish, where):
     assert (status, out) == (0, "interrupted False\nusable\n"), err
 
 
-CANCELLED = """
-async def main():
-    try:
-        print("ready")
-        {}
-    except asyncio.CancelledError:
-        print("cancelled")
-        raise
-    finally:
-        await asyncio.sleep(0.001)
-        print("cleaned up")
-
-with asyncio.Runner(loop_factory=new_loop) as runner:
-    runner.run(main())
-"""
-SLEEPS = CANCELLED.format("await asyncio.sleep(1000)")
-SPINS = CANCELLED.format("while True: await asyncio.sleep(0)")
 GRACEFUL = """
 async def worker(number):
     try:
@@ -147,10 +130,8 @@ with asyncio.Runner(loop_factory=new_loop) as runner:
         (IGNORED, ["INT", "TERM"], 0, "still here\n"),
         (ASLEEP, ["STOP", "CONT"] * 5, 0, "True\n"),
         (WITH_A_CHILD, ["INT"], -signal.SIGINT, "reaped -9\n"),
-        (SLEEPS, ["INT"], -signal.SIGINT, "cancelled\ncleaned up\n"),
-        (SPINS, ["INT"], -signal.SIGINT, "cancelled\ncleaned up\n"),
     ],
-    ids="default graceful ignored stop child sleeps spins".split(),
+    ids="default graceful ignored stop child".split(),
 )
 def test_signals_from_outside(script, finish, program, signals, status, says):
     process = script.start(program)
