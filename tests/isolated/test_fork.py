@@ -6,8 +6,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from isolated_scripts import SERVED
 
-BEFORE = """
+BEFORE = (
+    SERVED
+    + """
 def child(run):
     '''Run a function in a forked child; return its exit status.'''
     sys.stdout.flush()
@@ -31,7 +34,21 @@ def c_child():
     if pid:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     return not pid
+
+async def connections(count):
+    '''Transports that a server has accepted, and plain sockets.'''
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Server, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    before = len(made)
+    fars = [socket.create_connection(address) for _ in range(count)]
+    for far in fars:
+        far.settimeout(10)
+    await until(lambda: len(made) == before + count)
+    server.close()
+    return [one.transport for one in made[before:]], fars
 """
+)
 #: It is a warning to fork with threads.
 FLAGS = ("-W", "ignore::DeprecationWarning")
 
@@ -68,48 +85,11 @@ thread.join()
 loop.close()
 assert statuses == [0]
 """,
-    "fork_inside_a_running_loop": """
-async def main():
-    def run():
-        asyncio._set_running_loop(None)
-        own = new_loop()
-        value = own.run_until_complete(asyncio.sleep(0.001, 3))
-        own.close()
-        return 0 if value == 3 else 1
-
-    assert child(run) == 0
-    await asyncio.sleep(0.001)
-    left, right = socket.socketpair()
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-    loop.add_reader(left, future.set_result, "seen")
-    assert child(lambda: 0) == 0
-    right.send(b"x")
-    assert await future == "seen"
-    loop.remove_reader(left)
-    left.close()
-    right.close()
-
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
-""",
     # A child has a copy of it, sends what it writes itself, and ends its
     # transports.
     "what_a_callback_holds_at_a_fork_is_sent_once": """
-class Serves(asyncio.Protocol):
-    def connection_made(self, transport):
-        served.append(transport)
-
-served = []
-
 async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Serves, "127.0.0.1", 0)
-    far = socket.create_connection(server.sockets[0].getsockname())
-    while not served:
-        await asyncio.sleep(0)
-    transport, = served
+    (transport,), (far,) = await connections(1)
     transport.write(b"head ")
     transport.write(b"body ")
     assert child(lambda: transport.writelines([b"1", b"2 "])) == 0
@@ -122,13 +102,11 @@ async def main():
     forks.join()
     assert codes == [0]
     transport.write(b"end")
-    far.settimeout(10)
     got = b""
     while len(got) < 21:  # it leaves while this goes on
         got += far.recv(1000)
     assert got == b"head body 12 more end", got
     transport.close()
-    server.close()
     return far
 
 loop = new_loop()
@@ -140,19 +118,8 @@ far.close()
 """,
     # A flush of many connections is made without the GIL.
     "a_child_that_leaves_the_run_sends_nothing_of_its_parents": """
-served = []
-
-class Serves(asyncio.Protocol):
-    def connection_made(self, transport):
-        served.append(transport)
-
 async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Serves, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    fars = [socket.create_connection(address) for _ in range(20)]
-    while len(served) < 20:
-        await asyncio.sleep(0)
+    served, fars = await connections(20)
 
     def step():
         for transport in served:
@@ -167,7 +134,6 @@ async def main():
     for transport in served:
         transport.close()
     await asyncio.sleep(0)
-    server.close()
     for far in fars:
         with far:
             assert far.recv(99) == b"x" * 10
@@ -186,22 +152,8 @@ loop.close()
 import contextlib, warnings
 warnings.simplefilter("always", DeprecationWarning)  # os.fork() raises none
 
-class Serves(asyncio.Protocol):
-    def connection_made(self, transport):
-        served.append(transport)
-
-async def connection():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(Serves, "127.0.0.1", 0)
-    far = socket.create_connection(server.sockets[0].getsockname())
-    far.settimeout(10)
-    while not served:
-        await asyncio.sleep(0)
-    server.close()
-    return served.pop(), far
-
 async def in_child():
-    transport, far = await connection()
+    (transport,), (far,) = await connections(1)
     transport.write(b"kept")
     assert far.recv(9) == b"kept"
     transport.abort()
@@ -213,7 +165,7 @@ def run():
         own.run_until_complete(in_child())
 
 async def main():
-    transport, far = await connection()
+    (transport,), (far,) = await connections(1)
     for number in range(12):
         await asyncio.sleep(0)
         transport.write(b"kept")
@@ -234,7 +186,6 @@ async def main():
     assert far.recv(9) == b""
     far.close()
 
-served = []
 with contextlib.closing(new_loop()) as loop:
     loop.run_until_complete(main())
 """,
