@@ -404,16 +404,6 @@ def test_a_loop_that_only_serves_another_thread_waits_on(virtual):
         serving.close()
 
 
-def test_the_clock_jumps_while_a_socket_is_silent(virtual):
-    async def main():
-        server = await asyncio.start_server(print, "127.0.0.1", 0)
-        async with server:
-            await asyncio.sleep(1000)
-            return now()
-
-    assert virtual(main()) == 1000
-
-
 @pytest.mark.parametrize(
     "settings",
     [
