@@ -1,4 +1,4 @@
-"""Private attributes of loops, handles and transports, and what they say.
+"""Private attributes of loops and handles, and what they say.
 
 Debuggers, monitors and test suites read them, and guests put their own
 functions and classes into asyncio; asyncio's loop is the measure.
@@ -9,11 +9,9 @@ import contextvars
 import gc
 import selectors
 import signal
-import socket
 
 import pytest
 from loop_helpers import nothing
-from net_helpers import every_kind
 
 # -- the loop ----------------------------------------------------------------
 
@@ -163,32 +161,6 @@ def test_private_attributes_show_a_timers_moment(loop, run):
     assert handle._repr_info()[1] == f"when={when}"
     run(asyncio.sleep(0.001))
     assert handle._scheduled is False
-
-
-# -- transports --------------------------------------------------------------
-
-
-@every_kind
-async def test_private_attributes_show_a_transports_state(
-    transport_pair, loop
-):
-    c = await transport_pair()
-    transport = c.transport
-    assert transport._loop is loop
-    assert transport._protocol is c.protocol
-    sock = transport._sock
-    assert isinstance(sock, socket.socket)
-    assert sock.fileno() == transport._sock_fd
-    assert transport._start_tls_compatible is True
-    assert transport._sendfile_compatible.name == "TRY_NATIVE"
-    assert transport._closing is False
-    assert transport._conn_lost == 0
-    transport._force_close(None)
-    assert transport._closing is True
-    assert transport._conn_lost == 1
-    await c.protocol.wait_lost()
-    assert transport._loop is None
-    assert transport._protocol is None
 
 
 # -- what programs put in its place -------------------------------------------

@@ -12,10 +12,16 @@ from net_helpers import every_kind
 
 
 @every_kind
-async def test_repr_and_state(transport_pair):
+async def test_repr_and_state(transport_pair, loop):
     c = await transport_pair()
     number = c.transport._sock_fd
     assert number == c.transport.get_extra_info("socket").fileno()
+    assert number == c.transport._sock.fileno()
+    assert c.transport._loop is loop
+    assert c.transport._protocol is c.protocol
+    assert c.transport._start_tls_compatible is True
+    assert c.transport._sendfile_compatible.name == "TRY_NATIVE"
+    assert (c.transport._closing, c.transport._conn_lost) == (False, 0)
     text = repr(c.transport)
     assert text.startswith("<") and text.endswith(">")
     assert f"fd={number}" in text
@@ -30,10 +36,12 @@ async def test_repr_and_state(transport_pair):
     c.transport.close()
     assert "closing" in repr(c.transport)
     c.transport.abort()
+    assert (c.transport._closing, c.transport._conn_lost) == (True, 1)
     await c.protocol.wait_lost()
     assert f"closed fd={number}" in repr(c.transport)
     assert c.transport._sock_fd == number
-    assert c.transport._sock is None
+    assert c.transport._sock is c.transport._loop is None
+    assert c.transport._protocol is None
 
 
 @every_kind
