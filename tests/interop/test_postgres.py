@@ -48,32 +48,6 @@ async def test_queries(dsn):
         conn.terminate()
 
 
-async def test_pool(dsn):
-    """60 queries of all sizes at a time over at most 5 connections."""
-    pool = await asyncpg.create_pool(**dsn, min_size=1, max_size=5)
-
-    async def one(i):
-        async with pool.acquire() as conn:
-            text = chr(97 + i % 26) * (i * 5000)
-            assert await conn.fetchval("select $1::text", text) == text
-            return conn.get_server_pid()
-
-    try:
-        pids = await asyncio.gather(*(one(i) for i in range(60)))
-        assert 1 < len(set(pids)) <= 5
-    finally:
-        pool.terminate()
-
-
-async def test_a_query_that_times_out_is_cancelled(dsn):
-    """asyncpg asks for it on a connection of its own."""
-    conn = await asyncpg.connect(**dsn)
-    with pytest.raises(asyncio.TimeoutError):
-        await conn.execute("select pg_sleep(600)", timeout=0.05)
-    assert await conn.fetchval("select 1") == 1
-    conn.terminate()
-
-
 async def test_psycopg(dsn):
     """A pipeline, COPY both ways, a notification, a cancelled query."""
     psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
