@@ -67,11 +67,3 @@ async def test_all_of_a_transport_can_be_read(loop, kind):
         await protocol.wait_lost()
         await asyncio.sleep(0)
         look_at(transport)
-
-
-async def test_all_of_a_server_can_be_read(loop):
-    server = await loop.create_server(Recorder, "127.0.0.1", 0)
-    look_at(server)
-    server.close()
-    await server.wait_closed()
-    look_at(server)

@@ -85,17 +85,6 @@ async def test_datagram_calls_set_on_the_class_are_called(loop, counted):
     assert (counted["sendto"], counted["recvfrom"]) == (1, 1)
 
 
-async def test_a_mock_on_the_class_stands_for_the_system(
-    loop, pair, monkeypatch
-):
-    def refuse(self, *args):
-        raise ConnectionResetError("no")
-
-    monkeypatch.setattr(socket.socket, "recv", refuse)
-    with pytest.raises(ConnectionResetError, match="no"):
-        await loop.sock_recv(pair[0], 1)
-
-
 async def echo_once(reader, writer):
     writer.write(await reader.readexactly(5))
     await writer.drain()

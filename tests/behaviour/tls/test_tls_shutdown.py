@@ -17,22 +17,6 @@ from tls_ends import (
 
 @every_side
 @every_version
-async def test_close_sends_close_notify_and_waits(settled_pair, side, version):
-    """connection_lost comes when the peer has answered."""
-    c = await settled_pair(side=side, version=version)
-    c.transport.close()
-    assert c.transport.is_closing()
-    assert await c.peer.read() == b""
-    await iterations(10)
-    assert c.protocol.names == ["made"]
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-    assert await c.peer.recv_all() == b""
-
-
-@every_side
-@every_version
 async def test_the_close_notify_of_a_peer_ends_the_connection(
     settled_pair, side, version
 ):

@@ -19,11 +19,9 @@ from net_helpers import (
     BufferedRecorder,
     Recorder,
     every_kind,
-    every_kind_and_tls,
     iterations,
     link,
     open_on_pair,
-    pattern,
     tcp_socketpair,
 )
 
@@ -49,20 +47,6 @@ async def test_lost_comes_later_and_once(transport_pair, ending):
     assert c.protocol.count("lost") == 1
     assert (seen, number()) == ([fd], -1)
     assert await c.peer.recv() == b""
-
-
-@every_kind_and_tls
-async def test_close_sends_the_write_buffer(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    data = pattern(4 * MIB)
-    c.transport.write(data)
-    c.transport.close()
-    assert c.transport.is_closing()
-    await iterations(5)
-    assert not c.protocol.lost
-    assert await c.peer.recv_all() == data
-    assert await c.protocol.wait_lost() is None
 
 
 @every_kind

@@ -84,16 +84,6 @@ async def test_writes_after_close_are_dropped_with_a_warning(loop, caplog):
     read.close()
 
 
-@pytest.mark.reports
-async def test_a_write_that_fails_ends_the_pipe(loop, reports):
-    transport, protocol, read = await writing(loop)
-    read.close()
-    transport.write(b"x")
-    assert transport.is_closing()
-    assert isinstance(await protocol.wait_lost(), BrokenPipeError)
-    assert not reports
-
-
 async def test_what_a_socket_receives_ends_a_write_pipe(loop):
     """asyncio takes any readable event for the end of the reader."""
     near, far = socket.socketpair()
