@@ -25,8 +25,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from harness import DEPTH, Run, Tape, check, note, one_iteration
-from tls_memory_link import contexts
+from harness import DEPTH, Run, Tape, check, note
+from tls_memory_link import contexts, one_iteration
 
 import fastloop.loop
 import fastloop.signals

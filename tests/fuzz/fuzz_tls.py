@@ -21,8 +21,8 @@ import ssl
 from typing import Any
 from unittest import mock
 
-from harness import DEPTH, Run, Spoiled, Tape, act, check, note, one_iteration
-from tls_memory_link import CERTS, Raw, contexts
+from harness import DEPTH, Run, Spoiled, Tape, act, check, note
+from tls_memory_link import CERTS, Raw, contexts, one_iteration
 
 import fastloop
 from fastloop import _tls

@@ -108,12 +108,6 @@ def act(case: Any, lost: bool, *call: Any) -> None:
         case.depth -= 1
 
 
-def one_iteration(loop: Any) -> None:
-    """Run a loop for one iteration."""
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-
-
 def _load(name: str) -> tuple[Run, Any]:
     """Return what runs an input of a target, and the target."""
     module = importlib.import_module(f"fuzz_{name}")

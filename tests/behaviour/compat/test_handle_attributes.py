@@ -11,22 +11,6 @@ from loop_helpers import every_scheduler
 variable = contextvars.ContextVar("variable", default="none")
 
 
-def run_until(loop, seen, count):
-    """Run iterations until so many have come, 100 at most."""
-    left = 100
-
-    def look():
-        nonlocal left
-        left -= 1
-        if len(seen) < count and left:
-            loop.call_soon(look)
-        else:
-            loop.stop()
-
-    loop.call_soon(look)
-    loop.run_forever()
-
-
 @pytest.fixture(params=[False, True], ids=["plain", "debug"])
 def any_loop(request, loop):
     loop.set_debug(request.param)
@@ -58,7 +42,7 @@ def another_context(_):
     ],
 )
 def test_an_attribute_that_is_set_takes_effect(
-    any_loop, make, name, change, expected
+    any_loop, iterate, make, name, change, expected
 ):
     seen = []
 
@@ -72,7 +56,7 @@ def test_an_attribute_that_is_set_takes_effect(
     if name == "_callback":
         assert "traced" in repr(handle)
     del handle  # the last reference is the queue's
-    run_until(any_loop, seen, 1)
+    iterate(3)
     assert seen == [expected]
 
 
@@ -81,12 +65,12 @@ def test_an_attribute_that_is_set_takes_effect(
     ("name", "value"), [("_callback", None), ("_args", None), ("_context", 5)]
 )
 def test_an_uncallable_callback_is_reported(
-    any_loop, reports, make, name, value
+    any_loop, iterate, reports, make, name, value
 ):
     """asyncio calls the run() of any context."""
     handle = make(any_loop, print)
     setattr(handle, name, value)
-    run_until(any_loop, reports, 1)
+    iterate(3)
     (report,) = reports
     assert type(report["exception"]) in (TypeError, AttributeError)
     assert report["handle"] is handle
