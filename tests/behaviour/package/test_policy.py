@@ -55,6 +55,8 @@ def test_run_makes_and_closes_a_loop(factory, debug):
 
     loop = fastloop.run(main(), debug=debug, loop_factory=factory)
     assert type(loop) is (factory or fastloop.Loop)
+    name = "Mine" if factory else "fastloop.Loop"
+    assert repr(loop) == f"<{name} running=False closed=True debug={debug}>"
     assert loop.get_debug() is debug
     assert loop.is_closed()
 
