@@ -9,8 +9,6 @@ import asyncio
 import pytest
 from net_helpers import (
     MIB,
-    BufferedRecorder,
-    Recorder,
     iterations,
     pattern,
 )
@@ -99,29 +97,3 @@ async def test_read_marks_of_0_do_not_stop_the_wire(settled_pair, side):
     c.transport.set_read_buffer_limits(0)
     await c.peer.write(b"heard")
     assert await c.protocol.wait_data(5) == b"heard"
-
-
-@every_side
-@pytest.mark.parametrize("kind", [Recorder, BufferedRecorder])
-@pytest.mark.parametrize("ends", [False, True], ids=["goes on", "ends"])
-async def test_set_protocol_inside_get_buffer(tls_pair, side, kind, ends):
-    """The new protocol reads.
-
-    asyncio tells it of what was read into the old one's buffer.
-    """
-
-    def change(protocol, hint):
-        if not second.events:
-            protocol.transport.set_protocol(second)
-        return protocol.buffer
-
-    first = BufferedRecorder(get_buffer=change)
-    second = kind(eof=lambda p: c.transport.set_protocol(first))
-    c = await tls_pair(first, side=side)
-    await c.peer.send(
-        c.peer.seal(b"data") + (c.peer.seal_close() if ends else b"")
-    )
-    assert await second.wait_data(4) == b"data"
-    assert first.data == b""
-    if not ends:
-        c.transport.set_protocol(first)
