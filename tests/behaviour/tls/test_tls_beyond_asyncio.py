@@ -77,20 +77,6 @@ async def test_a_transport_that_was_closed_twice_answers(tls_pair, side):
 
 
 @every_side
-async def test_marks_of_0_pause_only_while_something_waits(tls_pair, side):
-    """asyncio pauses with nothing to send, and resumes after a write."""
-    c = await tls_pair(side=side)
-    await c.settle()
-    c.transport.set_write_buffer_limits(0)
-    for _ in range(5):
-        c.transport.write(b"short")
-    assert c.protocol.count("pause") == c.protocol.count("resume") == 0
-    await c.peer.read_exactly(25 + c.fill())
-    await c.protocol.wait_for("resume")
-    assert c.protocol.count("pause") == c.protocol.count("resume") == 1
-
-
-@every_side
 async def test_read_marks_of_0_do_not_stop_the_wire(settled_pair, side):
     """asyncio pauses the transport below with nothing in memory."""
     c = await settled_pair(side=side)

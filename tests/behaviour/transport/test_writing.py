@@ -80,10 +80,13 @@ async def test_exactly_the_high_mark_does_not_pause(transport_pair):
     await c.protocol.wait_for("resume")
 
 
-@every_kind
+@every_kind_and_tls
 async def test_zero_high_mark_pauses_with_the_first_buffered_byte(
-    transport_pair,
+    transport_pair, loop_kind, kind
 ):
+    theirs = loop_kind == "asyncio" or kind.endswith("no-native")
+    if theirs and kind.startswith("tls"):
+        pytest.skip("asyncio's TLS pauses with nothing to send")
     c = await transport_pair()
     c.shrink()
     c.transport.set_write_buffer_limits(high=0)
