@@ -350,13 +350,6 @@ def test_a_refusal_is_one_sentence(capsys, words, sentence):
     assert one_sentence(capsys.readouterr().err) == sentence
 
 
-def test_importing_fastloop_does_not_import_the_command_line(
-    fastloop_command,
-):
-    code = "import fastloop, sys; print('fastloop.cli' in sys.modules)"
-    assert fastloop_command.python("-c", code).stdout == "False\n"
-
-
 #: Of the standard library, which commands import before a program runs.
 SHADOWED = ("argparse", "json", "logging", "queue", "selectors", "ssl")
 
