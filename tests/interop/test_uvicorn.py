@@ -12,7 +12,6 @@ import contextlib
 import http.client
 import json
 import signal
-import socket
 
 import pytest
 from interop_process import CERTS, LOOPS
@@ -81,23 +80,6 @@ def test_bodies_large_and_chunked(uvicorn):
     conn.close()
 
 
-def test_pipelined_requests(uvicorn):
-    """Requests that arrive together are answered in their order."""
-    _child, port = uvicorn()
-    paths = [b"/stream?n=%d" % n for n in (1, 300, 2)] + [b"/plain"]
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
-        sock.sendall(
-            b"".join(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % p for p in paths)
-        )
-        got = b""
-        while not got.endswith(b"Hello, world!"):
-            data = sock.recv(65536)
-            assert data, "closed before all answers came"
-            got += data
-    assert got.count(b"HTTP/1.1 200 OK") == len(paths)
-    assert got.count(b"line 299") == 1
-
-
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_websocket(uvicorn, client_tls, tls):
     reason = "websockets is not installed"
@@ -135,12 +117,6 @@ def test_stops_while_a_client_is_connected(uvicorn):
     assert child.stop() in (0, -signal.SIGTERM)
     assert conn.sock.recv(1) == b""
     conn.close()
-    assert "lifespan ends" in child.log
-
-
-def test_interrupt_ends_it(uvicorn):
-    child, _port = uvicorn()
-    assert child.stop(signal.SIGINT) in (0, -signal.SIGINT)
     assert "lifespan ends" in child.log
 
 
