@@ -264,9 +264,17 @@ def _busy_threads() -> set[Any]:
 
 def _count_stops() -> int:
     """How often the other threads have stopped running."""
-    every = resource.getrusage(resource.RUSAGE_SELF)
-    own = resource.getrusage(resource.RUSAGE_THREAD)
-    return every.ru_nvcsw + every.ru_nivcsw - own.ru_nvcsw - own.ru_nivcsw
+    own = _stops(resource.RUSAGE_THREAD)
+    while True:
+        others = _stops(resource.RUSAGE_SELF) - own
+        before, own = own, _stops(resource.RUSAGE_THREAD)
+        if own == before:  # else this thread stopped in between
+            return others
+
+
+def _stops(whose: int) -> int:
+    usage = resource.getrusage(whose)
+    return usage.ru_nvcsw + usage.ru_nivcsw
 
 
 def _rests(thread: threading.Thread) -> bool:
