@@ -63,7 +63,7 @@ class StreamOps:
             reads = name in READS and link.reader is not None
             if reads:
                 link.log_race()
-                if link.busy and not link.secure:
+                if link.busy:
                     link.mark("read during a sendfile")
             link.readers += reads
             try:
@@ -360,7 +360,7 @@ class StreamOps:
             return
         if link.secure:
             link.mark_limits()
-        elif link.readers:
+        if link.readers:
             link.mark("read during a sendfile")
         link.busy = True
         peer = link.peer
