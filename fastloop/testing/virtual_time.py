@@ -54,9 +54,11 @@ def _find_futex() -> str | None:
     """
     try:
         with open("/proc/thread-self/syscall") as file:
-            return {"0": "202", "63": "98"}.get(file.read().partition(" ")[0])
+            read = file.read().partition(" ")[0]
     except OSError:
         return None
+    # x86-64, i386, and the later ones, such as arm64.
+    return {"0": "202", "3": "240", "63": "98"}.get(read)
 
 
 _FUTEX = _find_futex()
