@@ -284,16 +284,21 @@ def _rests(thread: threading.Thread) -> bool:
 
     That is a wait for a lock (futex) that is private and has no time limit.
     """
+    folder = f"/proc/self/task/{thread.native_id}"
     try:
-        with open(f"/proc/self/task/{thread.native_id}/syscall") as file:
+        with open(f"{folder}/syscall") as file:
             call, *arguments = file.read().split()
+        # A thread that was woken for another CPU still seems to be in the
+        # call, until that CPU takes it.  Its state is R by then.
+        with open(f"{folder}/stat") as file:
+            sleeps = file.read().rpartition(")")[2].split()[0] == "S"
     except OSError:
         return False  # It has ended.
     if not getattr(thread, "pending_work_items", True):
         # A ProcessPoolExecutor's, whose children have no job.
-        return call not in ("running", _FUTEX)
+        return sleeps and call not in ("running", _FUTEX)
     is_lock = call == _FUTEX and int(arguments[1], 16) & 0x80 != 0
-    return is_lock and int(arguments[3], 16) == 0
+    return sleeps and is_lock and int(arguments[3], 16) == 0
 
 
 def _is_daemon(worker: Any) -> bool:
