@@ -29,8 +29,8 @@
       records the stack.  That code finds the failed stream no longer corked
       and the others still corked, and may use each.  So a caller checks the
       phase of its own stream again.
-   5. The queue changes only while what is corked is held (cork.h): the sender
-      may be reading it.
+   5. The sender may read a corked queue.  So the loop takes what is corked
+      (fl_cork_take) before it changes the queue.
    6. core/cork.c sends what is corked, and calls fl_stream_unsent (FL_UNSENT)
       only if the kernel has not accepted all of it. */
 #include "transport/stream_send.h"
