@@ -91,6 +91,39 @@ async def send_file(
     return total
 
 
+class _Protocol(SendfileProtocol):
+    """Stands in for a transport's protocol while blocks are sent.
+
+    As asyncio's, also where the program cancels sendfile(): the protocol gets
+    its connection_lost(), and knows whether writing is paused.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._drop_cancelled()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        self._drop_cancelled()
+        super().resume_writing()
+
+    def _drop_cancelled(self) -> None:
+        if self._write_ready_fut and self._write_ready_fut.done():
+            self._write_ready_fut = None
+
+    async def restore(self) -> None:
+        was_paused, self._should_resume_writing = (
+            self._should_resume_writing,
+            False,
+        )
+        await super().restore()
+        is_paused = self._transport._protocol_paused
+        if is_paused != was_paused and not self._transport.is_closing():
+            if is_paused:
+                self._proto.pause_writing()
+            else:
+                self._proto.resume_writing()
+
+
 async def send_blocks(
     loop: asyncio.AbstractEventLoop,
     transp: Any,
@@ -102,12 +135,13 @@ async def send_blocks(
 
     Like asyncio's ``_sendfile_fallback``, with larger blocks.
     """
-    if hasattr(file, "seek") if sys.version_info >= (3, 14) else offset:
+    may_seek = hasattr(file, "seek") if sys.version_info >= (3, 14) else offset
+    if may_seek:
         file.seek(offset)
     size = min(count or _BLOCK_BYTES, _BLOCK_BYTES)
     block = memoryview(bytearray(size))
     total = 0
-    protocol = SendfileProtocol(transp)
+    protocol = _Protocol(transp)
     try:
         while size > 0:
             fill = block[:size]
@@ -120,7 +154,9 @@ async def send_blocks(
             if count:
                 size = min(size, count - total)
     finally:
-        if total and hasattr(file, "seek"):
-            file.seek(offset + total)
-        await protocol.restore()
+        try:
+            if total and hasattr(file, "seek"):
+                file.seek(offset + total)
+        finally:
+            await protocol.restore()
     return total

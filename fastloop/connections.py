@@ -277,7 +277,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             waiter = transp._empty_waiter = self.create_future()
             if transp.get_write_buffer_size():
                 await waiter
-            sock = transp._sock
+            if transp.is_closing():
+                raise ConnectionError("Connection is closed by peer")
+            # transp._sock would end corking on this connection.
+            sock = transp.get_extra_info("socket")._socket
             self._check_sendfile_params(sock, file, offset, count)
             return await _sendfile.send_file(transp, sock, file, offset, count)
         finally:

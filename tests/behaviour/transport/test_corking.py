@@ -95,12 +95,24 @@ async def queried(path):
         yield transport, peer
 
 
+@contextlib.asynccontextmanager
+async def sent(path):
+    """A file was sent, as by a server's answer before this one."""
+    async with served() as (transport, peer):
+        Path(path).write_bytes(b"file")
+        with open(path, "rb") as file:
+            await asyncio.get_running_loop().sendfile(transport, file)
+        assert peer.receive(4) == b"file"
+        yield transport, peer
+
+
 TCP = (socket.AF_INET, ("127.0.0.1", 0))
 WAYS = [  # how the transport came to be, and whether it corks
     ("server", lambda path: served(), True),
     ("tcp client", lambda path: client(*TCP), True),
     ("unix client", lambda path: client(socket.AF_UNIX, path), True),
     ("socket queried", queried, True),
+    ("a file sent", sent, True),
     ("create_connection", given, False),
     ("create_unix_connection", given, False),
     ("connect_accepted_socket", given, False),

@@ -1,6 +1,7 @@
 """loop.sendfile: parts of files, and a transport that ends meanwhile."""
 
 import asyncio
+import contextlib
 import io
 import select
 import socket
@@ -16,6 +17,7 @@ from net_helpers import (
     iterations,
     link,
     pattern,
+    spin,
     tcp_socketpair,
 )
 
@@ -146,6 +148,26 @@ async def test_a_reset_while_it_waits_for_earlier_writes(loop, file_of):
     assert caught.value is await protocol.wait_lost()
 
 
+@pytest.mark.reports  # asyncio sets the waiter's result a second time
+async def test_a_close_while_it_waits_for_earlier_writes(
+    loop, loop_kind, file_of
+):
+    near, far = socket.socketpair()
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    transport.write(bytes(SIZE))
+    task = loop.create_task(loop.sendfile(transport, file_of(DATA)))
+    await iterations()
+    transport.close()
+    peer = Peer(far)
+    assert len(await peer.recv_all()) == SIZE
+    peer.close()
+    # asyncio's transport has no socket any more.
+    wanted = AttributeError if loop_kind == "asyncio" else ConnectionError
+    with pytest.raises(wanted):
+        await task
+    assert await protocol.wait_lost() is None
+
+
 async def test_a_cancelled_wait_for_the_buffer(loop, loop_kind, file_of):
     """The transport is writable again, and reads as before."""
     if loop_kind == "asyncio":
@@ -181,3 +203,53 @@ async def test_a_cancelled_one_leaves_the_position(loop, file_of):
     transport.abort()
     await protocol.wait_lost()
     peer.close()
+
+
+@contextlib.asynccontextmanager
+async def in_blocks(loop, loop_kind):
+    """A transport that is paused in the middle of a file that is no file."""
+    if loop_kind == "asyncio":
+        pytest.skip("asyncio's protocol is left without some calls")
+    near, far = socket.socketpair()
+    transport, protocol = await loop.create_connection(Recorder, sock=near)
+    file = io.BytesIO(bytes(SIZE))
+    task = loop.create_task(loop.sendfile(transport, file))
+    await spin(lambda: transport.get_write_buffer_size() > 64 * KIB)
+    peer = Peer(far)
+    yield transport, protocol, file, task, peer
+    peer.close()
+    transport.abort()
+    await protocol.wait_lost()
+    protocol.check()
+
+
+async def test_writing_is_paused_still_after_a_cancelled_one(loop, loop_kind):
+    """As of a handler with a time limit, which goes on with the writer."""
+    async with in_blocks(loop, loop_kind) as (_, protocol, _, task, peer):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert protocol.names == ["made", "pause"]
+        while not protocol.count("resume"):
+            await peer.recv(MIB)
+
+
+async def test_connection_lost_comes_beside_a_cancelled_one(loop, loop_kind):
+    async with in_blocks(loop, loop_kind) as (transport, protocol, _, task, _):
+        transport.abort()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await protocol.wait_lost() is None
+
+
+async def test_it_reads_again_if_the_file_was_closed(loop, loop_kind):
+    async with in_blocks(loop, loop_kind) as (transport, protocol, *rest):
+        file, task, peer = rest
+        file.close()
+        while transport.get_write_buffer_size():
+            await peer.recv(MIB)
+        with pytest.raises(ValueError, match="closed file"):
+            await task
+        assert transport.get_protocol() is protocol
+        assert transport.is_reading()
