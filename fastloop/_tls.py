@@ -154,7 +154,7 @@ def handshake_timed_out(tls: Any) -> None:
         tls._loop.call_soon(tls.connection_lost, exc)
 
 
-def handshake_done(tls: Any, sslobj: Any, certificate: Any) -> None:
+def note_handshake(tls: Any, sslobj: Any, certificate: Any) -> None:
     """Stop the timer, and store what get_extra_info() answers from now on."""
     extra = tls._extra
     if extra is None:
@@ -172,7 +172,7 @@ def handshake_done(tls: Any, sslobj: Any, certificate: Any) -> None:
     extra["ssl_object"] = sslobj
 
 
-def handshake_failed(tls: Any, exc: Exception, message: str) -> None:
+def report_handshake(tls: Any, exc: Exception, message: str) -> None:
     """End a connection whose handshake has failed."""
     _stop_timer(tls)
     if isinstance(exc, ssl.CertificateError):

@@ -3,8 +3,8 @@
    Known users: libraries read _protocol and _sock, and some set _protocol or
    _extra.  Protocol clients test _conn_lost, _closing or _protocol_connected
    to see if they are still connected.  UDP tunnels read the peer from
-   _address.  asyncio's own sendfile reads _loop, _sock_fd and
-   _protocol_paused.  docs/differences.md lists those that are missing.
+   _address.  What asyncio's sendfile puts in the protocol's place reads _loop
+   and _protocol_paused.  docs/differences.md lists those that are missing.
 
    Reading _sock or _sock_fd exposes the fd: the application may now write to
    it without our knowledge, so the transport stops corking and sends at once.

@@ -243,7 +243,7 @@ static PyType_Slot timer_slots[] = {
     {0, NULL},
 };
 
-/* Invariant 2.  The names are those of asyncio's slots; the last line of each
+/* handle.c, invariant 2.  The names are those of asyncio's slots; the last line of each
    list says where asyncio's part ends and our fields begin. */
 #define BASE_SLOT(type, name)           \
     {                                   \

@@ -27,9 +27,8 @@
 #include <uv.h>
 
 /* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the times of metrics.  With a GIL `ready` stays empty.  A push
-   then takes the lock too, although the GIL alone protects the loop's ready
-   queue. */
+   also guards the times of metrics.  With a GIL `ready` stays empty, and a
+   push takes the free lock all the same: one way for both builds. */
 typedef struct {
     uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
     FlForkRenewal renewal; /* of the lock */

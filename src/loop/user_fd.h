@@ -37,7 +37,7 @@ int fl_fd_acquire(FlLoop *loop, int fd);
 
 /* Evict the transport that has the fd in the table: the system has reused it,
    so the transport's file is closed.  `only_lost`: not one that still has the
-   fd, for all it knows, and not in another thread (invariant 4).  1, 0 if no
+   fd, for all it knows, and not in another thread (user_fd.c, 4).  1, 0 if no
    transport has it, or FL_IN_USE.  Runs application code. */
 int fl_fd_evict(FlLoop *loop, int fd, bool only_lost);
 

@@ -141,8 +141,8 @@ struct FlNativeProtocol;
     X(fatal)                    \
     X(getpeercert)              \
     X(handshake_begins)         \
-    X(handshake_done)           \
-    X(handshake_failed)         \
+    X(note_handshake)           \
+    X(report_handshake)         \
     X(shutdown_begins)          \
     X(shutdown_done)            \
     X(wake_waiter)              \
@@ -243,7 +243,7 @@ typedef struct FlState {
 
     /* The C functions of asyncio_stream_protocol, and of tls_adapter_type: see
        transport/native_protocol.h.  NULL: none. */
-    const struct FlNativeProtocol *native_stream;
+    const struct FlNativeProtocol *native_reader_protocol;
     const struct FlNativeProtocol *native_tls;
 
     /* Python's main thread and fl_forks_count() when that was found out; 0:

@@ -557,7 +557,7 @@ fl_reader_register(PyObject *module, FlState *state)
         && fl_method_is_from(state->stream_data_received,
                              state->stream_globals))
     {
-        state->native_stream = &native;
+        state->native_reader_protocol = &native;
     }
     return PyModule_AddFunctions(module, functions);
 }

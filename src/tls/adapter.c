@@ -114,7 +114,8 @@ feed(FlTls *self, PyObject *data)
 }
 
 /* start_tls() failed or was cancelled, so the application has no transport to
-   reply on: the held first data must not be delivered. */
+   reply on: the held first data must not be delivered.  During the handshake
+   nothing is held; the caller closes the raw transport. */
 static PyObject *
 abandon(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
@@ -179,7 +180,7 @@ static PyGetSetDef adapter_getset[] = {
    to fastloop/_tls.py. */
 static PyMemberDef adapter_members[] = {
     OBJECT("_loop", loop, Py_READONLY),
-    OBJECT("_sslcontext", context, 0),
+    OBJECT("_sslcontext", ssl_context, 0),
     OBJECT("_waiter", waiter, 0),
     OBJECT("_timer", timer, 0),
     OBJECT("_ssl_handshake_timeout", handshake_timeout, 0),
@@ -211,7 +212,7 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
     Py_VISIT(self->protocol.object);
     Py_VISIT(self->transport);
     Py_VISIT(self->waiter);
-    Py_VISIT(self->context);
+    Py_VISIT(self->ssl_context);
     Py_VISIT(self->extra);
     Py_VISIT(self->timer);
     Py_VISIT(self->failure);
@@ -229,7 +230,7 @@ adapter_clear(FlTls *self)
 {
     self->phase = FL_TLS_LOST;
     self->hold_iterations = 0;
-    Py_CLEAR(self->context);
+    Py_CLEAR(self->ssl_context);
     fl_field_set(self, &self->extra, NULL);
     Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol.object);

@@ -101,7 +101,7 @@ typedef struct {
                         returned last */
     /* Set by fastloop/_tls.py; NULL before. */
     PyObject *waiter;  /* future: the handshake is over; None if none */
-    PyObject *context; /* the SSLContext */
+    PyObject *ssl_context;
     PyObject *extra;   /* the dict behind get_extra_info */
     PyObject *timer;   /* the handshake's or the shutdown's TimerHandle */
     PyObject *failure; /* from FAILED on: connection_lost's exception */
@@ -111,8 +111,9 @@ typedef struct {
     size_t reply_bytes;          /* unsent records that reading has produced */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     FL_ATOMIC Py_ssize_t writes_after_loss;
-    /* Until the peer's end may be delivered, data one earlier: lifecycle.c,
-       4.  run_deferred is queued while it is not 0. */
+    /* Counts down once an iteration after the handshake of start_tls: above 1
+       nothing is delivered, at 1 data, but not the peer's end; 0: no hold.
+       run_deferred is queued while it is not 0.  lifecycle.c, 4. */
     FL_ATOMIC unsigned hold_iterations;
     FlTlsPhase phase;
     FlTlsAppState app_state;

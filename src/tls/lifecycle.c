@@ -193,7 +193,7 @@ handshake_failed(FlTls *self)
     if (self->raw != NULL && self->phase != FL_TLS_FAILED) {
         self->phase = FL_TLS_UNWRAPPED;
     }
-    return fl_tls_end(self, self->state->names.handshake_failed,
+    return fl_tls_end(self, self->state->names.report_handshake,
                       "SSL handshake failed");
 }
 
@@ -208,7 +208,7 @@ store_extra(FlTls *self)
     PyObject *certificate =
         PyObject_CallMethodNoArgs(object, names->getpeercert);
     int code = certificate == NULL ? handshake_failed(self)
-                                   : fl_tls_call(self, names->handshake_done,
+                                   : fl_tls_call(self, names->note_handshake,
                                                  object, certificate);
     Py_XDECREF(certificate);
     Py_DECREF(object);

@@ -33,7 +33,7 @@
 /* The connection, for a call of the application's: lifecycle.c, invariant 4.
    Another thread's does not end a hold. */
 static inline FlTls *
-use(const void *transport)
+end_hold(const void *transport)
 {
     FlTls *self = ((const FlTlsTransport *)transport)->connection;
     if (FL_UNLIKELY(self->hold_iterations > FL_TLS_HOLD_USED)
@@ -61,7 +61,7 @@ tls_close(FlTransport *transport)
 static int
 tls_force_close(FlTransport *self, PyObject *exc)
 {
-    FlTls *connection = use(self);
+    FlTls *connection = end_hold(self);
     ((FlTlsTransport *)self)->closed = true;
     /* connection_lost gets `exc`, not the engine's earlier exception. */
     PyObject *failure = connection->failure;
@@ -81,7 +81,7 @@ tls_is_closing(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
     PyObject *raw =
-        self->closed ? NULL : fl_field_get(use(self), &self->connection->raw);
+        self->closed ? NULL : fl_field_get(end_hold(self), &self->connection->raw);
     if (raw != NULL) {
         int closing = fl_call_truth(raw, self->state->names.is_closing);
         Py_DECREF(raw);
@@ -95,7 +95,7 @@ tls_is_closing(FlTransport *transport)
 static int
 tls_set_paused(FlTransport *self, bool paused)
 {
-    FlTls *connection = use(self);
+    FlTls *connection = end_hold(self);
     bool resumes = connection->app_paused && !paused;
     if (paused && !connection->app_paused) {
         connection->paused_in_callback = self->loop->callback_count;
@@ -107,13 +107,13 @@ tls_set_paused(FlTransport *self, bool paused)
 static bool
 tls_is_reading(const FlTransport *self)
 {
-    return !use(self)->app_paused;
+    return !end_hold(self)->app_paused;
 }
 
 static int
 tls_set_protocol(FlTransport *self, PyObject *protocol)
 {
-    FlTls *connection = use(self);
+    FlTls *connection = end_hold(self);
     return fl_protocol_change(self->state, connection, &connection->protocol,
                               protocol);
 }
@@ -121,14 +121,15 @@ tls_set_protocol(FlTransport *self, PyObject *protocol)
 static PyObject *
 tls_protocol(FlTransport *self)
 {
-    return fl_protocol_get(use(self), &use(self)->protocol).object;
+    FlTls *connection = end_hold(self);
+    return fl_protocol_get(connection, &connection->protocol).object;
 }
 
 /* Looks in the dict, then asks the raw transport. */
 static PyObject *
 tls_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
-    FlTls *self = use(transport);
+    FlTls *self = end_hold(transport);
     PyObject *found = NULL;
     PyObject *extra = fl_field_get(self, &self->extra);
     fallback = fallback == NULL ? Py_None : fallback;
@@ -151,13 +152,13 @@ tls_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 static size_t
 tls_buffer_bytes(const FlTransport *self)
 {
-    return fl_tls_write_buffer_bytes(use(self));
+    return fl_tls_write_buffer_bytes(end_hold(self));
 }
 
 static int
 tls_control_writing(FlTransport *self)
 {
-    return fl_tls_control_writing(use(self));
+    return fl_tls_control_writing(end_hold(self));
 }
 
 static const FlTransportOps tls_ops = {
@@ -219,7 +220,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     }
     return fl_loop_on_other_thread(self->loop)
                ? forward_write(self, PyBytes_FromObject(data))
-               : fl_call_none(fl_tls_write(use(self), data));
+               : fl_call_none(fl_tls_write(end_hold(self), data));
 }
 
 static PyObject *
@@ -227,7 +228,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
 {
     return fl_loop_on_other_thread(self->loop)
                ? forward_write(self, join_lines(self->state, lines))
-               : fl_call_none(fl_tls_writelines(use(self), lines));
+               : fl_call_none(fl_tls_writelines(end_hold(self), lines));
 }
 
 /* --- the type ------------------------------------------------------------ */
@@ -235,7 +236,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
 static PyObject *
 get_read_size(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
 {
-    FlTlsEngine *engine = &use(self)->engine;
+    FlTlsEngine *engine = &end_hold(self)->engine;
     return PyLong_FromSize_t(engine->type->incoming(engine));
 }
 
@@ -253,7 +254,7 @@ control_reading(FlTlsTransport *self, PyObject *Py_UNUSED(ignored))
     return fl_loop_on_other_thread(self->loop)
                ? fl_transport_queue_to_loop(self->loop, (PyObject *)self, name,
                                             NULL)
-               : fl_call_none(fl_tls_control_reading(use(self)));
+               : fl_call_none(fl_tls_control_reading(end_hold(self)));
 }
 
 FL_ONE_ARGUMENT(FlTlsTransport, write_one, "write", "data", write_data)

@@ -26,6 +26,11 @@ int fl_tls_send(FlTls *self, bool all);
    objects (NULL ends the list).  Runs Python. */
 int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
                 PyObject *second);
+/* Five ways to end: fl_tls_set_unwrapped sets the phase alone; fl_tls_fail
+   sets FAILED, for a raised SSLError, and closes nothing; fl_tls_abort ends
+   the raw transport too; fl_tls_end fails, sends the alert and calls what
+   closes and reports; fl_tls_fatal is that for any exception. */
+
 /* asyncio's _abort(): end without close_notify.  With an exception (borrowed,
    NULL for none) calls the raw transport's _force_close(exc). */
 int fl_tls_abort(FlTls *self, PyObject *exc);
