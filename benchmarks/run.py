@@ -168,13 +168,20 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
     }
 
 
-def joined(files: list[str]) -> dict:
+def joined(files: list[str], known: dict[str, case.Case]) -> dict:
     """Return the run that several make, each of a part of the cases."""
-    data, *parts = (json.loads(Path(one).read_text()) for one in files)
+    runs = [json.loads(Path(one).read_text()) for one in files]
+    data, *parts = runs
+    if parts:
+        names = [Path(one).stem.removeprefix("race-part-") for one in files]
+        each = [one["settings"]["repeat"] for one in runs]
+        data["parts"] = dict(zip(names, each, strict=True))
     for part in parts:
         data["rows"] += part["rows"]
         data["cut"] = data["cut"] or part["cut"]
         data["machine"]["without"] |= part["machine"]["without"]
+    order = {name: place for place, name in enumerate(known)}
+    data["rows"].sort(key=lambda row: order[row["case"]])
     return data
 
 
@@ -238,7 +245,7 @@ def main() -> int:
         for name in filter(None, files):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         if args.saved:
-            data = joined(args.saved)
+            data = joined(args.saved, known)
         else:
             data = measure(args, known)
         if args.count and data:

@@ -21,7 +21,7 @@ CALLS = 5_000
 TIMERS = 100
 MESSAGES = 25
 CONNECTIONS = 16
-TASKS = 500
+TASKS = 5_000
 
 Loop = asyncio.AbstractEventLoop
 Work = Callable[[Loop], object]

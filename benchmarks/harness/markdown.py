@@ -191,14 +191,19 @@ def described(data: dict) -> list[str]:
         for name, version in names.items()
         if name != "asyncio"
     ]
-    more = settings.get("more")  # None in a run that was saved before
     load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
+    repeat, more = f"{settings['repeat']} repetitions", settings["more"]
+    if parts := data.get("parts"):
+        # tools/race waits for that.
+        quiet = "each begun while others used at most 3 % of the CPUs"
+        each = ", ".join(f"{name} {most}" for name, most in parts.items())
+        repeat = f"parts, {quiet}, with so many repetitions: {each}"
     return [
         f"- {machine['date']}; {machine['cpu']}, {len(machine['cpus'])} CPUs, "
         f"{machine['system']}, {machine['libc']}; load before: {load}",
         f"- CPython {machine['python']}, {machine['openssl']}",
         f"- {', '.join(versions)}",
-        f"- {settings['repeat']} repetitions, alternating"
+        f"- {repeat}, alternating"
         + (f", and up to {more} more of inconclusive cases" if more else "")
         + f"; lengths times {settings['scale']:g}",
     ]
