@@ -1,19 +1,21 @@
 """Polls and clocks that are late.  Run as a script, the tests' program:
 
-    test_slow_systems.py delay|slow|wake MICROSECONDS
+    test_slow_systems.py delay|slow|events|wake MICROSECONDS
     test_slow_systems.py coarse MILLISECONDS
 
 With `delay`, the thread is away before it polls, and its timers must not be
 missed.  With `slow`, each poll takes so long, and the polls of a thousand
-busy iterations are counted.  With `coarse`, the ticks of the coarse clock are
-so long, and the polls of a short sleep are counted.  With `wake`, another
-thread wakes each of ten loops in its first wait, while a poll takes so long.
+busy iterations, or of a thousand events, are counted.  With `coarse`, the
+ticks of the coarse clock are so long, and the polls of a short sleep are
+counted.  With `wake`, another thread wakes each of ten loops in its first
+wait, while a poll takes so long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import socket
 import sys
 import threading
 from collections.abc import Coroutine
@@ -51,6 +53,26 @@ async def be_busy() -> None:
         await asyncio.sleep(0)
 
 
+async def watch() -> None:
+    loop, done, left = asyncio.get_running_loop(), asyncio.Event(), 1000
+    near, far = socket.socketpair()
+
+    def received() -> None:
+        nonlocal left
+        near.recv(1)
+        left -= 1
+        if left:
+            far.send(b"x")
+        else:
+            done.set()
+
+    with near, far:
+        loop.add_reader(near, received)
+        far.send(b"x")
+        await done.wait()
+        loop.remove_reader(near)
+
+
 async def sleep_often() -> None:
     for _ in range(100):
         await asyncio.sleep(0.001)
@@ -80,6 +102,9 @@ def main(how: str, amount: int) -> None:
     elif how == "slow":
         SHIM.fault_delay(amount)
         print("total", polls_of(be_busy()))
+    elif how == "events":
+        SHIM.fault_delay(amount)
+        print("total", polls_of(watch()))
     elif how == "wake":
         SHIM.fault_delay(amount)
         for _ in range(10):
@@ -125,6 +150,10 @@ def test_slow_polls_are_skipped_as_quick_ones_are(total):
     # sanitizer on a busy machine, or is preempted for long.
     quick = max(total("slow", "0") for _ in range(3))
     assert min(total("slow", "100") for _ in range(3)) < 300 + quick
+
+
+def test_an_event_is_one_poll(total):
+    assert 1000 <= total("events", "0") < 1200
 
 
 @pytest.mark.parametrize("milliseconds", ["4", "50"])

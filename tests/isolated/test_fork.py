@@ -1,7 +1,6 @@
 """After a fork: the child's loops, new or the parent's, are its own."""
 
 import itertools
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -408,69 +407,6 @@ finally:
 @pytest.mark.parametrize("name", FASTLOOP_PROGRAMS)
 def test_after_a_fork_on_fastloop(fast_script, name):
     fast_script(FASTLOOP_PROGRAMS[name])
-
-
-LEAVE = """
-async def main():
-    async def sleep():
-        try:
-            await asyncio.sleep(100)
-        finally:
-            await asyncio.sleep(0.001)
-            cleaned.append("task")
-
-    async def generate():
-        try:
-            yield
-        finally:
-            cleaned.append("generator")
-
-    generator = generate()
-    await anext(generator)
-    task = asyncio.create_task(sleep())
-    await asyncio.to_thread(int)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, int)
-    sys.stdout.flush()
-    pid = os.fork()
-    if not pid:
-        {leave}
-    print("left by", os.waitpid(pid, 0)[1] >> 8)
-    task.cancel()
-    await asyncio.wait([task])
-    await generator.aclose()
-
-cleaned = []
-try:
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(main())
-finally:
-    print(sorted(cleaned))
-"""
-
-
-@pytest.mark.skipif(
-    sys.version_info >= (3, 14),
-    reason="asyncio forgets in the child which loop runs, so a task that "
-    "forked cannot end there",
-)
-@pytest.mark.parametrize(
-    ("leave", "status", "says"),
-    [
-        ("sys.exit(3)", 3, ""),
-        ("raise ZeroDivisionError('child')", 1, "ZeroDivisionError: child"),
-    ],
-)
-def test_a_child_leaves_the_parents_run(fast_script, leave, status, says):
-    """Its tasks are cancelled and its generators closed on the way.
-
-    asyncio's child takes the self-pipe out of the epoll set that both have:
-    the parent does not hear of its threads any more.
-    """
-    done = fast_script(LEAVE.format(leave=leave), quiet=not says)
-    cleaned = "['generator', 'task']\n"
-    assert done.stdout == f"{cleaned}left by {status}\n{cleaned}"
-    assert done.stderr.rstrip().endswith(says)
-    assert "During handling" not in done.stderr
 
 
 #: A StreamWriter that is collected closes its transport, on asyncio as well:

@@ -1,7 +1,5 @@
 """Loops in several threads, abandoned loops, loops by the hundred."""
 
-import os
-
 import pytest
 
 BEFORE = """
@@ -116,31 +114,3 @@ MARKS = {
 )
 def test_no_descriptors_stay_of(script, name):
     script(CYCLES[name])
-
-
-def test_memory_of_many_loops_stays_flat(script):
-    # A sanitizer keeps what was freed for a while, as much as it is told to.
-    asan = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=0"
-    script(
-        """
-import resource
-
-def cycle(times):
-    for _ in range(times):
-        loop = new_loop()
-        loop.call_later(100, print)
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
-    gc.collect()
-
-def size():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-cycle(200)
-before = size()
-cycle(400)
-assert size() - before < 3_000_000, size() - before
-""",
-        ASAN_OPTIONS=asan,
-    )

@@ -2,9 +2,7 @@
 
 import _thread
 import asyncio
-import contextlib
 import gc
-import signal
 import threading
 import warnings
 import weakref
@@ -13,47 +11,18 @@ import pytest
 from patience import PATIENCE
 
 
-def by_coroutine(call):
-    with contextlib.closing(asyncio.sleep(0)) as coro:
-        call(coro)
-
-
-def drive(coro):
-    try:
-        coro.send(None)
-    finally:
-        coro.close()
-
-
-REFUSED = {
-    "call_soon": lambda loop, fd: loop.call_soon(print),
-    "call_later": lambda loop, fd: loop.call_later(1, print),
-    "call_later_0": lambda loop, fd: loop.call_later(0, print),
-    "call_at": lambda loop, fd: loop.call_at(1e9, print),
-    "call_at_wrong": lambda loop, fd: loop.call_at("soon", print),
-    "call_soon_threadsafe": lambda loop, fd: loop.call_soon_threadsafe(print),
-    "run_forever": lambda loop, fd: loop.run_forever(),
-    "run_until_complete": lambda loop, fd: loop.run_until_complete(
-        loop.create_future()
-    ),
-    "create_task": lambda loop, fd: by_coroutine(loop.create_task),
-    "run_a_coroutine": lambda loop, fd: by_coroutine(loop.run_until_complete),
-    "getaddrinfo": lambda loop, fd: drive(loop.getaddrinfo("localhost", 1)),
-    "run_in_executor": lambda loop, fd: loop.run_in_executor(None, print),
-    "add_reader": lambda loop, fd: loop.add_reader(fd, print),
-    "add_writer": lambda loop, fd: loop.add_writer(fd, print),
-    "add_signal_handler": lambda loop, fd: loop.add_signal_handler(
-        signal.SIGUSR1, print
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_closed_loop_refuses_calls(loop, pair, name):
+def test_a_closed_loop_refuses_calls(loop, pair):
+    """CPython's test_events has the others."""
     loop.close()
-    with pytest.raises(RuntimeError) as caught:
-        REFUSED[name](loop, pair[0])
-    assert str(caught.value) == "Event loop is closed"
+    for refused in (
+        lambda: loop.call_soon(print),
+        lambda: loop.call_at("soon", print),
+        lambda: loop.add_reader(pair[0], print),
+        lambda: loop.add_writer(pair[0], print),
+        lambda: loop.getaddrinfo("localhost", 1).send(None),
+    ):
+        with pytest.raises(RuntimeError, match="^Event loop is closed$"):
+            refused()
 
 
 def test_watchers_are_dropped_by_close(loop, pair):

@@ -1,193 +1,91 @@
-"""The order within one iteration, compared between asyncio and fastloop.
+"""The order within one iteration.
 
-A scenario schedules callbacks that write a log.  It is run on both loops, and
-on fastloop with its fast paths on and off; the logs are printed and must be
-equal.  What is read here is architecture: ready callbacks, then the poll's
-events, then due timers, then what all these scheduled; stop() lets the
-iteration finish; a run begins with a poll.
+Ready callbacks, then the poll's events, then due timers, then what all these
+scheduled; stop() lets the iteration finish; a run begins with a poll.
 """
 
-import asyncio
-import contextlib
-import socket
 import threading
 
 import pytest
+from net_helpers import Recorder, open_on_pair
 
-import fastloop
-
-SWITCHES = ["", "poll_skip,raw_steps"]
-
-
-class Stage:
-    """A loop, a log, and a socket pair per reader asked for."""
-
-    def __init__(self, loop):
-        self.loop = loop
-        self.log = []
-        self.sockets = []
-
-    def note(self, *what):
-        self.log.append(what[0] if len(what) == 1 else what)
-
-    def noting(self, what, then=None):
-        """Return a callback that notes ``what`` and calls ``then``."""
-
-        def callback(*args):
-            self.note(what)
-            if then is not None:
-                then()
-
-        return callback
-
-    def pair(self, ready=True):
-        """Return a socket, ready to be read or not, and its peer."""
-        left, right = socket.socketpair()
-        left.setblocking(False)
-        right.setblocking(False)
-        self.sockets += [left, right]
-        if ready:
-            right.send(b"x")
-        return left, right
-
-    def once(self, sock, what, then=None):
-        """Watch ``sock`` until it was readable once."""
-
-        def callback():
-            self.loop.remove_reader(sock)
-            sock.recv(100)
-            self.note(what)
-            if then is not None:
-                then()
-
-        self.loop.add_reader(sock, callback)
-
-    def run(self):
-        """Run until stopped; note the end."""
-        self.loop.run_forever()
-        self.note("-- run ended")
-
-    def iterate(self):
-        self.loop.call_soon(self.loop.stop)
-        self.run()
+FIRST = ["callback", "second callback", "reader", "timer", "second timer"]
+THEN = [f"after the {name}" for name in ("callback", "reader", "timer")]
 
 
-def play(factory, scenario):
-    """Return the log of a scenario on a loop of its own."""
-    loop = factory()
-    stage = Stage(loop)
-    try:
-        with contextlib.ExitStack() as stack:
-            scenario(stage)
-            for sock in stage.sockets:
-                loop.remove_reader(sock)
-                loop.remove_writer(sock)
-                stack.callback(sock.close)
-    finally:
-        loop.close()
-    return stage.log
+@pytest.fixture
+def due(loop, pair):
+    """Return what schedules things that are due at once; it returns their log.
+
+    It takes a function that a callback, a reader and a timer call.
+    """
+
+    def due(then):
+        log = []
+
+        def run(name):
+            log.append(name)
+            then(name)
+            loop.call_soon(log.append, f"after the {name}")
+
+        def readable():
+            loop.remove_reader(pair[0])
+            run("reader")
+
+        loop.call_at(0, run, "timer")
+        loop.call_at(0, log.append, "second timer")
+        loop.add_reader(pair[0], readable)
+        pair[1].send(b"x")
+        loop.call_soon(run, "callback")
+        loop.call_soon(log.append, "second callback")
+        return log
+
+    return due
 
 
-def compare(scenario, monkeypatch, switches):
-    expected = play(asyncio.SelectorEventLoop, scenario)
-    monkeypatch.setenv("FASTLOOP_DISABLE", switches)
-    got = play(fastloop.new_event_loop, scenario)
-    print("asyncio: ", expected)
-    print("fastloop:", got)
-    assert got == expected
-    assert expected, "a scenario that notes nothing compares nothing"
+@pytest.mark.parametrize("stops", ["before", "callback", "reader", "timer"])
+def test_an_iteration_ends_before_what_it_schedules(loop, due, iterate, stops):
+    log = due(lambda name: loop.stop() if name == stops else None)
+    if stops == "before":
+        loop.stop()
+    loop.run_forever()
+    assert log == FIRST
+    iterate()
+    assert log == FIRST + THEN
 
 
-def what_they_schedule_comes_after(s):
-    left, _ = s.pair()
-
-    def later(name):
-        return lambda: s.loop.call_soon(s.noting(name + " later"))
-
-    s.loop.call_soon(s.noting("soon", later("soon")))
-    s.loop.call_at(0, s.noting("timer", later("timer")))
-    s.once(left, "reader", later("reader"))
-    s.loop.call_soon(s.noting("soon 2"))
-    for _ in range(4):
-        s.iterate()
-
-
-def stop_in(where):
-    """A scenario whose callback, reader or timer stops the loop."""
-
-    def scenario(s):
-        def then(name):
-            if name == where:
-                s.loop.stop()
-            s.loop.call_soon(s.noting(f"after the {name}"))
-
-        left, _ = s.pair()
-        for name, schedule in (
-            ("callback", s.loop.call_soon),
-            ("timer", lambda callback: s.loop.call_at(0, callback)),
-        ):
-            schedule(s.noting(name, lambda name=name: then(name)))
-            schedule(s.noting(f"second {name}"))
-        s.once(left, "reader", lambda: then("reader"))
-        s.run()
-        s.iterate()
-        s.iterate()
-
-    scenario.__name__ = f"stop_in_a_{where}"
-    return scenario
-
-
-def stop_before_the_run(s):
-    left, _ = s.pair()
-    s.once(left, "reader")
-    s.loop.call_at(0, s.noting("timer"))
-    s.loop.call_soon(s.noting("soon"))
-    s.loop.stop()
-    s.run()
-    s.iterate()
-
-
-def threadsafe_calls_before_what_they_precede(s):
-    left, right = s.pair(ready=False)
-    s.once(left, "reader")
-    near, far = socket.socketpair()
-
-    class Protocol(asyncio.Protocol):
-        def connection_lost(self, exc):
-            s.note("lost")
-
-    transport, _ = s.loop.run_until_complete(
-        s.loop.create_connection(Protocol, sock=near)
-    )
+def test_threadsafe_calls_come_before_what_they_precede(loop, pair, iterate):
+    log = []
+    lost = Recorder(lost=lambda *_: log.append("lost"))
+    opening, _, far = open_on_pair(loop, "stream", lambda: lost)
+    transport, _ = loop.run_until_complete(opening)
 
     def from_a_thread():
-        s.loop.call_soon_threadsafe(s.note, "of the thread")
-        right.send(b"x")
+        loop.call_soon_threadsafe(log.append, "of the thread")
+        pair[1].send(b"x")
+
+    def readable():
+        loop.remove_reader(pair[0])
+        log.append("reader")
 
     def work():
-        s.loop.call_soon_threadsafe(s.note, "threadsafe")
+        loop.call_soon_threadsafe(log.append, "threadsafe")
         transport.abort()
-        s.loop.call_soon_threadsafe(s.note, "threadsafe again")
-        s.loop.call_soon(s.note, "soon")
+        loop.call_soon_threadsafe(log.append, "threadsafe again")
+        loop.call_soon(log.append, "soon")
         thread = threading.Thread(target=from_a_thread)
         thread.start()
         thread.join()
 
-    s.loop.call_soon(work)
+    loop.add_reader(pair[0], readable)
+    loop.call_soon(work)
     with far:
-        s.iterate()
-        s.iterate()
-
-
-SCENARIOS = [
-    what_they_schedule_comes_after,
-    *map(stop_in, ["callback", "reader", "timer"]),
-    stop_before_the_run,
-    threadsafe_calls_before_what_they_precede,
-]
-
-
-@pytest.mark.parametrize("switches", SWITCHES)
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_callbacks_run_in_asyncios_order(scenario, monkeypatch, switches):
-    compare(scenario, monkeypatch, switches)
+        iterate(2)
+    assert log == [
+        "threadsafe",
+        "lost",
+        "threadsafe again",
+        "soon",
+        "of the thread",
+        "reader",
+    ]

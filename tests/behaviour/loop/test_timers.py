@@ -123,3 +123,30 @@ def test_timers_of_the_past_run_in_the_order_of_their_deadlines(loop):
     loop.call_at(0.5, loop.stop)
     loop.run_forever()
     assert seen == [float("-inf"), -1e12, -2.0, -1.0, 0.0, -0.0]
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_due_timers_need_few_polls(loop):
+    """A timer without delay is ready, as a callback is.
+
+    A loop that another process delays polls more often: one of several runs
+    is not delayed.
+    """
+    loop.enable_metrics()
+
+    def polls_of_1000():
+        before, left = loop.metrics().polls, 1000
+
+        def tick():
+            nonlocal left
+            left -= 1
+            if left:
+                loop.call_later(0, tick)
+            else:
+                loop.stop()
+
+        tick()
+        loop.run_forever()
+        return loop.metrics().polls - before
+
+    assert any(polls_of_1000() < 600 for _ in range(10))

@@ -7,12 +7,11 @@ import logging
 import os
 import pty
 import socket
-import sys
 import tty
 
 import pytest
 from few_descriptors import few_descriptors
-from net_helpers import Recorder, iterations, moved_to
+from net_helpers import Recorder, iterations
 from patience import PATIENCE
 
 
@@ -207,41 +206,3 @@ async def test_a_write_pipe_shares_a_terminal_with_a_reader(loop, first, use):
         assert await protocol.wait_lost() is None
         stop()
         await iterations()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="numbers of files")
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-@pytest.mark.parametrize("way", ["read", "write"])
-async def test_a_pipe_whose_file_was_closed_leaves_the_next_one_alone(
-    loop, way
-):
-    """Readers and writers of the next one are in differential/corpus.txt."""
-    near, far = socket.socketpair() if way == "read" else pipe_files()[::-1]
-    stale, lost = await getattr(loop, f"connect_{way}_pipe")(Recorder, near)
-    if way == "write":
-        stale.write(bytes(100_000))
-    await iterations(2)
-    new_near, peer = socket.socketpair()
-    number = near.fileno()
-    near.close()
-    new_near = moved_to(number, new_near)
-    peer.setblocking(False)
-    peer.send(b"for the new one")
-    new, recorder = await loop.create_connection(Recorder, sock=new_near)
-    assert await recorder.wait_data(15) == b"for the new one"
-    if way == "write":
-        stale.abort()
-    else:
-        stale.close()
-    assert await lost.wait_lost() is None
-    assert lost.data == b""
-    with pytest.raises(BlockingIOError):
-        peer.recv(1)
-    new.write(b"from the new one")
-    await iterations()
-    assert peer.recv(20) == b"from the new one"
-    assert stale.get_extra_info("pipe") is near
-    new.close()
-    await recorder.wait_lost()
-    peer.close()
-    far.close()
