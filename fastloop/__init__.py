@@ -115,7 +115,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name otherwise
         try:
             value = getattr(_load(_HOMES[name]), name)
         except (ImportError, AttributeError) as exc:
-            from ._distribution import other_installed
+            from ._environment import other_installed
 
             is_unbuilt = exc.name == f"{__name__}._core"  # it says so
             if not is_unbuilt and (fault := other_installed()):

@@ -20,26 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-__all__ = [
-    "TransportSocket",
-    "check_socket",
-    "closed_socket",
-    "complete_future",
-    "end_read_pipe",
-    "end_write_pipe",
-    "finish_connect",
-    "get_read_buffer_limits",
-    "in_daemon_thread",
-    "in_main_thread",
-    "log_lost",
-    "own_socket",
-    "safepoint",
-    "send_rest",
-    "set_read_buffer_limits",
-    "socket_type",
-    "warn_lost",
-]
-
 _logger = logging.getLogger("asyncio")
 
 
@@ -66,17 +46,10 @@ def complete_future(record: Callable[..., Any]) -> None:
 
 #: Values and bound methods that a TransportSocket copies from its socket at
 #: the first access: an HTTP client may read them 50 times a request.
-_KEPT = (
-    "family",
-    "fileno",
-    "get_inheritable",
-    "getpeername",
-    "getsockname",
-    "getsockopt",
-    "proto",
-    "setsockopt",
-    "type",
-)
+_KEPT = """
+    family fileno get_inheritable getpeername getsockname getsockopt proto
+    setsockopt type
+""".split()
 
 
 def in_main_thread() -> bool:

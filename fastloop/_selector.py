@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from ._core import BaseLoop
 
-__all__ = ["RegisteredDescriptors"]
-
 
 class RegisteredDescriptors:
     """The descriptors of add_reader and add_writer, as a selector's map.

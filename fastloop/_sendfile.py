@@ -91,12 +91,15 @@ async def send_file(
     return total
 
 
-class _Protocol(SendfileProtocol):
+class _Protocol(SendfileProtocol):  # type: ignore[misc]
     """Stands in for a transport's protocol while blocks are sent.
 
     As asyncio's, also where the program cancels sendfile(): the protocol gets
     its connection_lost(), and knows whether writing is paused.
     """
+
+    _write_ready_fut: Any
+    _should_resume_writing: bool
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._drop_cancelled()
@@ -111,10 +114,8 @@ class _Protocol(SendfileProtocol):
             self._write_ready_fut = None
 
     async def restore(self) -> None:
-        was_paused, self._should_resume_writing = (
-            self._should_resume_writing,
-            False,
-        )
+        was_paused = self._should_resume_writing
+        self._should_resume_writing = False  # it would resume unasked
         await super().restore()
         is_paused = self._transport._protocol_paused
         if is_paused != was_paused and not self._transport.is_closing():

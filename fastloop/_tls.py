@@ -53,16 +53,8 @@ def open_adapter(
     It takes the arguments of asyncio's SSLProtocol and raises its errors:
     ValueError for a timeout that is not positive, and what wrap_bio() raises.
     """
-    handshake = _timeout(
-        "ssl_handshake_timeout",
-        ssl_handshake_timeout,
-        constants.SSL_HANDSHAKE_TIMEOUT,
-    )
-    shutdown = _timeout(
-        "ssl_shutdown_timeout",
-        ssl_shutdown_timeout,
-        constants.SSL_SHUTDOWN_TIMEOUT,
-    )
+    handshake = _timeout("ssl_handshake_timeout", ssl_handshake_timeout)
+    shutdown = _timeout("ssl_shutdown_timeout", ssl_shutdown_timeout)
     if not sslcontext:
         sslcontext = _private.create_transport_context(
             server_side, server_hostname
@@ -80,10 +72,10 @@ def open_adapter(
     return tls
 
 
-def _timeout(name: str, value: float | None, usual: float) -> float:
+def _timeout(name: str, value: float | None) -> Any:
     """A timeout in seconds, with asyncio's default and check."""
     if value is None:
-        return usual
+        return getattr(constants, name.upper())
     if value <= 0:
         raise ValueError(f"{name} should be a positive number, got {value}")
     return value

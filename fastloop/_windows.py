@@ -12,8 +12,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-__all__ = ["ABOUT", "Loop", "libuv_version"]
-
 ABOUT = "asyncio's own loop: there is no native one for Windows"
 
 

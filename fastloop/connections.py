@@ -18,7 +18,7 @@ import weakref
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 
-from . import _core, _core_helpers, _plain_sockets, _private, _sendfile
+from . import _core, _core_helpers, _originals, _private, _sendfile
 
 try:
     import ssl
@@ -141,8 +141,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """Return a C transport; or asyncio's if the socket's class overrides
         socket methods, because only asyncio's transport calls those.
         """
-        if _plain_sockets.uses_builtin_socket_calls(
-            sock, *_plain_sockets.STREAM_CALLS
+        if _originals.uses_builtin_socket_calls(
+            sock, *_originals.STREAM_CALLS
         ):
             exposed = self._is_exposed(sock, socket.SOCK_STREAM)
             return _core.open_stream(
@@ -160,26 +160,13 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         sslcontext: Any,
         waiter: Any = None,
         *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
         extra: dict[str, Any] | None = None,
         server: Any = None,
-        ssl_handshake_timeout: Any = None,
-        ssl_shutdown_timeout: Any = None,
-        call_connection_made: bool = True,
         context: Any = None,
+        **more: Any,
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
-        tls = self._make_tls(
-            protocol,
-            sslcontext,
-            waiter,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            call_connection_made=call_connection_made,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
+        tls = self._make_tls(protocol, sslcontext, waiter, **more)
         self._open_stream(rawsock, tls, None, extra, server, context)
         return tls._app_transport
 
@@ -308,22 +295,14 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     # -- pipes ----------------------------------------------------------------
 
     def _make_read_pipe_transport(
-        self,
-        pipe: Any,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
+        self, pipe: Any, *rest: Any, **more: Any
     ) -> Any:
         if not _is_pipe(os.fstat(pipe.fileno()).st_mode):
             raise ValueError("Pipe transport is for pipes/sockets only.")
-        return self._open_pipe(pipe, protocol, waiter, extra)
+        return self._open_pipe(False, False, pipe, *rest, **more)
 
     def _make_write_pipe_transport(
-        self,
-        pipe: Any,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
+        self, pipe: Any, *rest: Any, **more: Any
     ) -> Any:
         status = os.fstat(pipe.fileno())
         if not _is_pipe(status.st_mode):
@@ -331,18 +310,17 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 "Pipe transport is only for pipes, sockets and character "
                 "devices"
             )
-        return self._open_pipe(
-            pipe, protocol, waiter, extra, True, _tells_of_readers(status)
-        )
+        tells = _tells_of_readers(status)
+        return self._open_pipe(True, tells, pipe, *rest, **more)
 
     def _open_pipe(
         self,
+        writes: bool,
+        reports_end: bool,
         pipe: Any,
         protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any] | None,
-        writes: bool = False,
-        reports_end: bool = False,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
     ) -> Any:
         os.set_blocking(pipe.fileno(), False)
         known = {} if extra is None else extra
@@ -363,8 +341,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     ) -> Any:
         if (
             sock.family not in _DATAGRAM_FAMILIES
-            or not _plain_sockets.uses_builtin_socket_calls(
-                sock, *_plain_sockets.DATAGRAM_CALLS
+            or not _originals.uses_builtin_socket_calls(
+                sock, *_originals.DATAGRAM_CALLS
             )
         ):
             return super()._make_datagram_transport(
@@ -392,7 +370,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> None:
-        if not _plain_sockets.accepts_as_a_socket(sock):
+        if not _originals.accepts_as_a_socket(sock):
             more = () if sys.version_info < (3, 15) else (context,)
             super()._start_serving(
                 protocol_factory,

@@ -20,7 +20,7 @@ import warnings
 import weakref
 from asyncio import base_events, events
 
-from . import _core, _core_helpers, _literals, _private
+from . import _core, _core_helpers, _originals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._environment import disabled_names, variable
 from ._selector import RegisteredDescriptors
@@ -53,17 +53,10 @@ def _asyncio_logger() -> logging.Logger:
 
 #: The fast paths that FASTLOOP_DISABLE can name, in the order of FL_OFF_* in
 #: src/core/loop.h.
-_PATHS = (
-    "raw_steps",
-    "poll_skip",
-    "cork",
-    "native_executor",
-    "datagram_batch",
-    "native_tls",
-    "libssl",
-    "persistent_fds",
-    "native_readers",
-)
+_PATHS = """
+    raw_steps poll_skip cork native_executor datagram_batch native_tls libssl
+    persistent_fds native_readers
+""".split()
 
 
 def _run_unless_cancelled(handle: Any) -> None:
@@ -575,12 +568,42 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """
         self._check_closed()
         if not self._debug:
-            found = _literals.look_up(host, port, family, type, proto, flags)
+            found = _look_up_literal(host, port, family, type, proto, flags)
             if found is not None:
                 return found
         return await super().getaddrinfo(
             host, port, family=family, type=type, proto=proto, flags=flags
         )
+
+
+_NUMERIC = int(socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+_ADDRCONFIG = int(socket.AI_ADDRCONFIG)
+
+
+def _look_up_literal(host: Any, port: Any, *hints: Any) -> list[Any] | None:
+    """Return what getaddrinfo finds for a numeric host and port, or None.
+
+    ``hints`` are family, type, proto and flags.  None, too, if the answer may
+    differ each time: that for the name of an interface ("%") or AI_ADDRCONFIG
+    depends on the machine's interfaces.
+    """
+    family, kind, proto, flags = hints
+    if (
+        not _originals.is_defined_in(socket, socket.getaddrinfo)
+        or type(host) is not str
+        or not host
+        or not isinstance(flags, int)
+        or (":" not in host and host.strip("0123456789."))
+        or "%" in host
+        or flags & _ADDRCONFIG
+    ):
+        return None
+    try:
+        return socket.getaddrinfo(
+            host, port, family, kind, proto, flags | _NUMERIC
+        )
+    except (OSError, TypeError):
+        return None  # not numeric, or the resolver raises a better error
 
 
 def _refuse_greenlets() -> None:

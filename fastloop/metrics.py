@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockedCallback", "Lag", "LoopMetrics", "SlowCallback"]
 
-_LAG_BUCKETS = 27
-
 
 @dataclass(frozen=True, slots=True)
 class Lag:
@@ -41,9 +39,7 @@ class Lag:
     counts: tuple[int, ...]
     sum_ns: int
     max_ns: int
-    bounds_ns: tuple[int, ...] = tuple(
-        1024 << at for at in range(_LAG_BUCKETS - 1)
-    )
+    bounds_ns: tuple[int, ...] = tuple(1024 << at for at in range(26))
 
     @property
     def count(self) -> int:
@@ -368,10 +364,7 @@ def _describe_slow(subject: Any, duration_ns: int) -> SlowCallback:
     while isinstance(subject, functools.partial):
         subject = subject.func
     code = getattr(subject, "__code__", None)
-    return SlowCallback(
-        name_of(subject),
-        duration_ns,
-        (place(code, code.co_firstlineno),)
-        if isinstance(code, types.CodeType)
-        else (),
-    )
+    stack: tuple[traceback.FrameSummary, ...] = ()
+    if isinstance(code, types.CodeType):
+        stack = (place(code, code.co_firstlineno),)
+    return SlowCallback(name_of(subject), duration_ns, stack)

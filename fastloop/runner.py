@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     _T = TypeVar("_T")
 
-__all__ = ["get_running_loop", "new_event_loop", "run"]
-
 
 def new_event_loop() -> Loop:
     """Return a new ``fastloop.Loop``, not running and not set as current.

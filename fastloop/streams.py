@@ -18,8 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["StreamReader"]
-
 _take = _core._take
 _take_until = _core._take_until
 

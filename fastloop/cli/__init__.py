@@ -13,8 +13,6 @@ from fastloop import is_native
 
 from .commands import COMMANDS, HOME, Refused, tell, wrapped
 
-__all__ = ["COMMANDS", "Refused", "command", "main"]
-
 #: Commands whose module is not in this package.
 _ELSEWHERE = {"top": "fastloop.observe.top"}
 
@@ -40,7 +38,7 @@ def _documentation() -> str:
     from importlib.metadata import files
 
     from fastloop import __version__
-    from fastloop._distribution import NAME
+    from fastloop._environment import NAME
 
     if os.path.exists(f"{HOME}/docs/reference.md"):
         return wrapped(f"Read README.md and docs/ in {HOME}.")

@@ -24,8 +24,6 @@ from .program import ProgramRace
 from .result import Result
 from .run import parse
 
-__all__ = ["main"]
-
 _TEXT = """
 
   bench prog.py [ARGUMENTS]         a program that ends by itself

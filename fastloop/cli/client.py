@@ -22,8 +22,6 @@ from itertools import count
 
 from .worker import HOST
 
-__all__ = ["SHARES", "load", "main"]
-
 SHARES = {"p50": 0.5, "p99": 0.99}
 #: Seconds to wait for the last answers.
 _GRACE = 2.0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["COLUMNS", "COMMANDS", "HOME", "Refused", "tell", "wrapped"]
-
 #: Folder that has the package, for children that do not find it themselves.
 HOME = os.path.dirname(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -14,17 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = [
-    "ENOUGH_ROUNDS",
-    "Comparison",
-    "compare",
-    "figure",
-    "mean",
-    "of_ratios",
-    "t_quantile",
-    "times_as_good",
-]
-
 #: Rounds from which on an insignificant difference counts as none.
 ENOUGH_ROUNDS = 5
 _LEAST = math.log(1.01)
@@ -120,18 +109,15 @@ def compare(
 
 
 def of_ratios(ratios: Sequence[float]) -> Comparison | None:
-    """Compare by the ratio of each round; None if fewer than two are above
-    0."""
+    """Compare by the ratios of rounds; None if fewer than two are above 0."""
     logs = [math.log(ratio) for ratio in ratios if ratio > 0]
     if len(logs) < 2:
         return None
     middle = statistics.fmean(logs)
     spread = statistics.stdev(logs)
-
     error = spread / math.sqrt(len(logs))
     near, far = (
-        error * _cached_quantile(outside, len(logs) - 1)
-        for outside in (0.05, 0.001)
+        error * t_quantile(outside, len(logs) - 1) for outside in (0.05, 0.001)
     )
     return Comparison(
         math.exp(middle),
@@ -143,6 +129,7 @@ def of_ratios(ratios: Sequence[float]) -> Comparison | None:
     )
 
 
+@cache
 def t_quantile(outside: float, freedom: int) -> float:
     """Return the t beyond which, on both sides, lies this probability.
 
@@ -156,6 +143,3 @@ def t_quantile(outside: float, freedom: int) -> float:
     while beyond > 0:
         beyond -= weights.pop()
     return math.sqrt(freedom) * math.tan(len(weights) * step)
-
-
-_cached_quantile = cache(t_quantile)

@@ -31,7 +31,7 @@ from importlib.machinery import PathFinder
 from time import perf_counter
 
 from fastloop import _private
-from fastloop._process_end import at_end_of_child, is_child
+from fastloop._environment import at_end_of_child, is_child
 
 from .commands import HOME, tell
 
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from typing import Any
-
-__all__ = ["factory_of", "set_default_loop"]
 
 
 def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:

@@ -20,8 +20,6 @@ from .processes import Child, Processes, worker_command
 from .program import Race
 from .worker import HOST
 
-__all__ = ["HttpRace"]
-
 _CONNECTIONS = 32
 #: Seconds of a server's warm-up at most.
 _WARM = 1.0

@@ -13,21 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastloop._distribution import NAME, other_installed
+from fastloop._environment import NAME, other_installed
 
 from .commands import Refused, wrapped
 from .options import parser_of
 from .worker import has_gil
-
-__all__ = [
-    "facts",
-    "installed_loops",
-    "limits",
-    "machine",
-    "main",
-    "processors",
-    "tls_engine",
-]
 
 #: Packages that have a loop of this kind, besides fastloop.
 OTHER_LOOPS = ("uvloop", "zuvloop", "rloop", "rsloop", "blazio")

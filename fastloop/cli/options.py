@@ -9,14 +9,6 @@ from typing import NoReturn
 
 from .commands import COLUMNS, COMMANDS, Refused, wrapped
 
-__all__ = [
-    "Parser",
-    "aligned",
-    "listed",
-    "parser_of",
-    "printable",
-]
-
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises Refused instead of printing its usage."""

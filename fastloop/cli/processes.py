@@ -25,8 +25,6 @@ from fastloop import _private
 from .commands import HOME
 from .options import printable
 
-__all__ = ["Child", "Processes", "worker_command"]
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds that processes have to clean up after Ctrl-C.
 _LAST = 1.0

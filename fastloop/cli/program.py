@@ -10,8 +10,6 @@ from .processes import Processes, worker_command
 from .run import Program
 from .worker import RAN
 
-__all__ = ["ProgramRace", "Race"]
-
 
 class Race:
     """What the kinds of races share.

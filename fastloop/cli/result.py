@@ -10,8 +10,6 @@ from .commands import Refused
 from .compare import ENOUGH_ROUNDS, Comparison, compare, figure, mean
 from .options import listed
 
-__all__ = ["Result"]
-
 
 class Result:
     """All figures by loop; the loop that is judged is the candidate.

@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Program", "main", "parse"]
-
 USAGE = """\
 usage: python [PYTHON OPTIONS] -m fastloop run prog.py [ARGUMENTS]
        python [PYTHON OPTIONS] -m fastloop run -m module [ARGUMENTS]

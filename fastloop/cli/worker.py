@@ -17,8 +17,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["HOST", "RAN", "has_gil", "run_program", "serve"]
-
 #: The address that servers listen on while they are measured.
 HOST = "127.0.0.1"
 #: What the name of the file beside REPORT ends in.
@@ -48,23 +46,18 @@ def has_gil() -> bool:
 
 
 def _begin(kind: str, report: str) -> None:
-    """Have loops of a kind, and report at the end."""
+    """Have loops of a kind; write REPORT when this process, no child, ends."""
+    import atexit
+
     from .default_loop import set_default_loop
 
     set_default_loop(kind, f"{report}{RAN}")
-    _report_at_exit(report)
-
-
-def _report_at_exit(path: str) -> None:
-    """Have this process, and no child of it, write REPORT when it ends."""
-    import atexit
-
     owner = os.getpid()
 
     def write() -> None:
         if os.getpid() == owner:
             found = {"memory": _peak_memory(), "gil": has_gil()}
-            with suppress(OSError), open(path, "w") as file:
+            with suppress(OSError), open(report, "w") as file:
                 file.write(repr(found))
 
     atexit.register(write)

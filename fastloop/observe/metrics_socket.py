@@ -22,7 +22,7 @@ import time
 import traceback
 
 from fastloop import __version__
-from fastloop._process_end import at_end_of_child
+from fastloop._environment import at_end_of_child
 
 from . import stacks
 from ._observed import NamedLoops

@@ -22,8 +22,6 @@ from fastloop.metrics import LoopMetrics
 
 from .metrics_socket import path_of
 
-__all__ = ["main"]
-
 _INTERVAL_S = 1.0
 _TIMEOUT_S = 5.0
 #: Characters that are shown of a place in the code: its end.

@@ -49,10 +49,7 @@ _RECENT = 16
 
 
 def checked(limit_s: float) -> float:
-    """Return a limit.
-
-    Raises ValueError or TypeError for a bad one, RuntimeError without a GIL.
-    """
+    """Return a limit, or raise what ``Watchdog.start`` raises for it."""
     text = f"the watchdog's limit is a number of seconds from {_LEAST_S} on"
     if not isinstance(limit_s, (int, float)):
         raise TypeError(f"{text}, not {limit_s!r}")
@@ -210,33 +207,23 @@ class Watchdog:
         if left_s > 0:
             # The clock of callbacks ticks only every few milliseconds.
             return max(left_s, 0.001)
-        task: asyncio.Task[Any] | None = asyncio.current_task(loop)
-        found = self._describe(loop, callback, ran_ns, task)
-        if found is not None and self._store_once(callback, found):
-            _log(found, "still runs")
-            if loop._on_report is not None:
-                loop._on_report(found)
+        if callback != self._reported:
+            self._report(loop, callback, ran_ns)
         return self._limit_s
 
-    def _describe(
-        self,
-        loop: Loop,
-        callback: int,
-        ran_ns: int,
-        task: asyncio.Task[Any] | None,
-    ) -> BlockedCallback | None:
-        """Return the report of a callback.
-
-        None if it has ended, or if it was reported before.
-        """
-        if callback == self._reported:
-            return None
+    def _report(self, loop: Loop, callback: int, ran_ns: int) -> None:
+        """Report a callback, unless it has ended: then ended() reports it."""
+        task: asyncio.Task[Any] | None = asyncio.current_task(loop)
         stack, outermost = stacks.stack_of(loop, Watchdog._on_gc.__code__)
         name = _name(task, outermost)
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
-            return None  # ended() reports it
-        return self._make_report(callback, name, ran_ns, tuple(stack))
+            return
+        found = self._make_report(callback, name, ran_ns, tuple(stack))
+        if self._store_once(callback, found):
+            _log(found, "still runs")
+            if loop._on_report is not None:
+                loop._on_report(found)
 
     def _make_report(
         self,

@@ -108,7 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         fastloop.new_event_loop  # noqa: B018 (imports the extension)
     except (ImportError, AttributeError) as exc:
-        from fastloop._distribution import other_installed
+        from fastloop._environment import other_installed
 
         fault = other_installed() or exc
         raise pytest.UsageError(f"fastloop cannot be used: {fault}") from exc

@@ -14,17 +14,12 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from typing import Any
 
 from fastloop import _core
 from fastloop.loop import Loop
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-    _Future = asyncio.Future[Any]
-
-__all__ = ["SeededLoop"]
+_Future = asyncio.Future[Any]
 
 #: By how many iterations a result is late at most.
 _MOST_LATE = 3

@@ -20,24 +20,16 @@ import math
 import resource
 import threading
 import weakref
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastloop import _core
 from fastloop.loop import Loop
 
-from .seeded import SeededLoop
+from .seeded import SeededLoop, _Future
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any, TypeVar
-
-    from .seeded import _Future
-
-    _T = TypeVar("_T")
-
-__all__ = ["DeadlockError", "VirtualTimeLoop", "run"]
-
+_T = TypeVar("_T")
 
 #: How long one poll waits at most, in real seconds.  After that the loop looks
 #: again who is at work.

@@ -72,7 +72,7 @@ static bool
 socket_is_plain(const FlState *state)
 {
     const FlNames *names = &state->names;
-    /* fastloop/_plain_sockets.py has the same names, for other classes. */
+    /* fastloop/_originals.py has the same names, for other classes. */
     PyObject *methods[] = {
         names->recv,        names->recv_into,   names->recvfrom,
         names->send,        names->sendmsg,     names->sendto,
