@@ -188,8 +188,9 @@ class VirtualTimeLoop(SeededLoop):
             registered = len(_core.fd_users(self))
             workers = self._at_work()
             delaying = {*filter(_delays_clock, workers - self._ignored)}
-            if delaying:
-                quiet_since = self._real_time()
+            # At one look a thread may wait for a lock of the interpreter's.
+            now = self._real_time()
+            quiet_since = math.inf if delaying else min(quiet_since, now)
             # One of them that ends may have to wake another that rests.
             has_threads = threading.active_count() > 1
             if delaying or (
