@@ -74,14 +74,16 @@ push_bare(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
 }
 
 /* Whether this is a call of asyncio's C code: invariant 1.  The keyword is
-   ("context",).  A functools.partial around call_soon passes the tuple on,
-   with more arguments. */
+   ("context",), and its value a context; but None where a program has called
+   add_done_callback(..., context=None) of a future.  A functools.partial
+   around call_soon passes the tuple on, with more arguments. */
 static inline bool
 is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
     return kwnames != NULL && FL_LIKELY(kwnames == loop->state->c_kwnames)
-           && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS);
+           && FL_LIKELY(nargs >= 1 && nargs <= 1 + FL_READY_ARGS)
+           && FL_LIKELY(args[nargs] != Py_None);
 }
 
 /* Queue a filled handle.  to_ready: the caller has chosen the ready queue;

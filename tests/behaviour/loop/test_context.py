@@ -40,6 +40,13 @@ def add_writer(loop, callback):
     loop.add_writer(left, writable)
 
 
+def done_callback(loop, callback):
+    """As many overrides of add_done_callback() pass their default on."""
+    future = loop.create_future()
+    future.add_done_callback(lambda _: callback(), context=None)
+    future.set_result(None)
+
+
 GIVEN = {
     **SCHEDULERS,
     "1 ms later": lambda loop, *call, **how: loop.call_later(
@@ -50,6 +57,7 @@ WAYS = {
     **GIVEN,
     "signal handler": add_signal_handler,
     "writer": add_writer,
+    "done callback, context=None": done_callback,
 }
 
 
