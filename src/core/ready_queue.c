@@ -8,10 +8,11 @@
 #include <sys/mman.h>
 
 /* A small chunk stays in the nearest cache. */
-#define CHUNK_ENTRIES 256
-#define CHUNK_BYTES   (CHUNK_ENTRIES * sizeof(FlReady))
+#define CHUNK_ENTRIES    256
+#define CHUNK_BYTES      (CHUNK_ENTRIES * sizeof(FlReady))
+#define CACHE_LINE_BYTES 64
 /* Spare chunks that a burst keeps for the next one: 64 MiB at most. */
-#define MOST_SPARES   4096
+#define MOST_SPARES      4096
 
 /* The first slot of a chunk is its header. */
 static FlReady *
@@ -21,8 +22,8 @@ first_entry(FlReadyChunk *chunk)
 }
 
 /* A spare chunk or a new one; NULL with MemoryError.  New chunks are mapped,
-   so that freeing one returns its pages to the system.  No entry, of 64 bytes,
-   spans two cache lines. */
+   so that freeing one returns its pages to the system.  No entry spans two
+   cache lines, where it has 64 bytes: on 64-bit systems. */
 static FlReadyChunk *
 take_chunk(FlReadyQueue *queue)
 {
@@ -93,7 +94,7 @@ fl_ready_init(FlReadyQueue *queue)
 {
     memset(queue, 0, sizeof(*queue)); /* on failure head_chunk stays NULL */
     /* Not mapped, which is slower: many loops need no second chunk. */
-    FlReadyChunk *chunk = aligned_alloc(sizeof(FlReady), CHUNK_BYTES);
+    FlReadyChunk *chunk = aligned_alloc(CACHE_LINE_BYTES, CHUNK_BYTES);
     if (chunk == NULL) {
         PyErr_NoMemory();
         return -1;
