@@ -141,7 +141,8 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     /* Both are read while the GIL is ours. */
     bool metered = loop->metrics != NULL;
-    bool timed = FL_UNLIKELY(loop->gil.times_waits) && fl_gil_has_others();
+    bool timed = FL_HAVE_GIL && FL_UNLIKELY(loop->gil.times_waits)
+                 && fl_gil_has_others();
     PyThreadState *thread = PyEval_SaveThread();
     fl_fd_table_poll(table, timeout_ns);
     if (FL_UNLIKELY(metered)) {

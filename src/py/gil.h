@@ -59,7 +59,7 @@ fl_gil_release(int64_t began_ns)
 void fl_gil_retake(FlGil *gil, const FlGilOffer *offer);
 
 /* Whether this interpreter has other threads, which may keep the GIL.  Call it
-   while this thread has it. */
+   while this thread has it: without one a thread may end meanwhile. */
 static inline bool
 fl_gil_has_others(void)
 {
