@@ -3,7 +3,9 @@
    Known users: libraries read _protocol and _sock, and some set _protocol or
    _extra.  Protocol clients test _conn_lost, _closing or _protocol_connected
    to see if they are still connected.  UDP tunnels read the peer from
-   _address.  What asyncio's sendfile puts in the protocol's place reads _loop
+   _address; asyncio_dgram sets it, to the peer of a socket that was connected
+   before.  aioconsole sets _pipe to None, so that the standard streams stay
+   open.  What asyncio's sendfile puts in the protocol's place reads _loop
    and _protocol_paused.  docs/differences.md lists those that are missing.
 
    Reading _sock or _sock_fd exposes the fd: the application may now write to
@@ -89,6 +91,31 @@ waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 static int
+address_set(FlDatagram *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    fl_field_set(self, &self->address, value == Py_None ? NULL : value);
+    return 0;
+}
+
+/* With None the transport leaves the file open when it ends. */
+static int
+pipe_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (value != Py_None) {
+        PyErr_SetString(PyExc_AttributeError, "_pipe can only be set to None");
+        return -1;
+    }
+    if (self->loop != NULL) {
+        fl_stream_unregister(self);
+    }
+    Py_BEGIN_CRITICAL_SECTION(self);
+    self->fd = -1;
+    Py_END_CRITICAL_SECTION();
+    fl_field_set(self, &self->sock, NULL);
+    return 0;
+}
+
+static int
 protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 {
     if (value == NULL) {
@@ -141,13 +168,13 @@ static PyGetSetDef stream_getset[] = {
 };
 
 static PyGetSetDef datagram_getset[] = {
-    {"_address", fl_field_attribute, NULL, NULL,
+    {"_address", fl_field_attribute, (setter)address_set, NULL,
      (void *)offsetof(FlDatagram, address)},
     GETSET_END,
 };
 
 static PyGetSetDef pipe_getset[] = {
-    {"_pipe", (getter)sock_get, NULL, NULL, NULL},
+    {"_pipe", (getter)sock_get, (setter)pipe_set, NULL, NULL},
     {"_fileno", (getter)fd_get, NULL, NULL, NULL},
     GETSET_END,
 };

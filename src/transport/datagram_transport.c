@@ -37,6 +37,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
+#include "py/field.h"
 #include "py/state.h"
 #include "transport/datagram.h"
 #include "transport/sockaddr.h"
@@ -265,24 +266,28 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
     return fl_flow_check(stream, true);
 }
 
-/* The destination, borrowed: the fixed remote address if there is one.  NULL
-   with an exception set: ValueError if the argument is another address. */
+/* The destination, a new reference: the fixed remote address if there is one.
+   NULL with an exception set: ValueError if the argument is another address. */
 static PyObject *
 check_address(FlDatagram *self, PyObject *address)
 {
-    if (self->address == NULL) {
-        return address;
+    PyObject *own = fl_field_get(self, &self->address);
+    if (own == NULL) {
+        return Py_NewRef(address);
     }
     /* Identity first: the comparison may run Python code. */
-    int same = address == Py_None || address == self->address;
+    int same = address == Py_None || address == own;
     if (!same) {
-        same = PyObject_RichCompareBool(address, self->address, Py_EQ);
+        same = PyObject_RichCompareBool(address, own, Py_EQ);
     }
     if (same == 0) {
         PyErr_Format(PyExc_ValueError, "Invalid address: must be None or %S",
-                     self->address);
+                     own);
     }
-    return same > 0 ? self->address : NULL;
+    if (same <= 0) {
+        Py_CLEAR(own);
+    }
+    return own;
 }
 
 /* Check for a lost transport.  It drops the datagram and counts it.  As in
@@ -342,8 +347,6 @@ datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
     if (address == NULL) {
         return NULL;
     }
-    /* It may be the transport's, and a callback may end the transport. */
-    Py_INCREF(address);
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
     code = check_lost(self); /* in it: the loop's thread may end it */

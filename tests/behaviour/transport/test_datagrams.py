@@ -64,10 +64,18 @@ async def test_what_an_endpoint_says_of_itself(how):
     assert info("socket").fileno() == -1
 
 
-async def test_a_connected_endpoint_sends_to_its_peer_alone():
-    with plain() as peer:
+@pytest.mark.parametrize("by", ["remote_addr", "_address"])
+async def test_a_connected_endpoint_sends_to_its_peer_alone(by):
+    """asyncio_dgram sets the attribute for a socket that is connected."""
+    with plain() as peer, socket.socket(type=socket.SOCK_DGRAM) as own:
         address = peer.getsockname()
-        async with endpoint(remote_addr=address) as p:
+        how = {by: address}
+        if by == "_address":
+            own.connect(address)
+            how = {"sock": own.dup()}
+        async with endpoint(**how) as p:
+            if by == "_address":
+                p.transport._address = address
             assert p.transport.get_extra_info("peername") == address
             for wrong in (("127.0.0.1", 1), ("localhost", address[1])):
                 with pytest.raises(ValueError) as caught:

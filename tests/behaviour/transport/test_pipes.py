@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import logging
 import os
 import pty
@@ -206,3 +207,21 @@ async def test_a_write_pipe_shares_a_terminal_with_a_reader(loop, first, use):
         assert await protocol.wait_lost() is None
         stop()
         await iterations()
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_a_transport_without_its_pipe_leaves_the_file_open(loop, way):
+    """As aioconsole's, for the standard streams."""
+    read, write = pipe_files()
+    pipe, far = (read, write) if way == "read" else (write, read)
+    transport, _ = loop.run_until_complete(
+        getattr(loop, f"connect_{way}_pipe")(Recorder, pipe)
+    )
+    transport._pipe = None
+    assert transport._pipe is None
+    loop.close()
+    del transport, _
+    gc.collect()
+    os.fstat(pipe.fileno())
+    pipe.close()
+    far.close()
