@@ -163,6 +163,8 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
         FlReady call = *self->entry;
         self->entry->kind = FL_READY_NONE;
         self->entry = NULL;
+        Py_XSETREF(self->context, call.context);
+        call.context = NULL;
         fl_ready_clear(&call);
     }
     mark_cancelled(self);
@@ -243,8 +245,8 @@ static PyType_Slot timer_slots[] = {
     {0, NULL},
 };
 
-/* handle.c, invariant 2.  The names are those of asyncio's slots; the last line of each
-   list says where asyncio's part ends and our fields begin. */
+/* py/state.c, invariant 1.  The names are those of asyncio's slots; the last
+   line of each list says where asyncio's part ends and our fields begin. */
 #define BASE_SLOT(type, name)           \
     {                                   \
         "_" #name, offsetof(type, name) \

@@ -74,3 +74,11 @@ def test_an_uncallable_callback_is_reported(
     (report,) = reports
     assert type(report["exception"]) in (TypeError, AttributeError)
     assert report["handle"] is handle
+
+
+def test_a_cancelled_handle_keeps_its_context(loop):
+    context = contextvars.copy_context()
+    handle = loop.call_soon(print, context=context)
+    handle.cancel()
+    assert handle._context is context
+    assert handle._callback is None
