@@ -1,16 +1,17 @@
-"""asyncio's ``loop._selector``, for programs that read what is registered."""
+"""What programs read of a loop: ``_selector``, ``_ready``, ``_scheduled``."""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
 import weakref
+from collections.abc import Sequence
 
 from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, Protocol
 
     class _HasFileno(Protocol):
@@ -50,6 +51,33 @@ class RegisteredDescriptors:
         """Return one descriptor's key; KeyError if it is not registered."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[fd]
+
+
+class Handles(Sequence):  # type: ignore[type-arg]
+    """The handles of a loop that wait, as they are at each look.
+
+    Playwright stores ``loop._ready``, and waits until it is empty.
+    """
+
+    def __init__(self, loop: Any, find: Callable[[Any], list[Any]]) -> None:
+        self._loop = weakref.ref(loop)
+        self._find = find
+
+    def _now(self) -> list[Any]:
+        loop = self._loop()
+        return [] if loop is None else self._find(loop)
+
+    def __len__(self) -> int:
+        return len(self._now())
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._now()[at]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._now())
+
+    def __repr__(self) -> str:
+        return repr(self._now())
 
 
 def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:

@@ -23,7 +23,7 @@ from asyncio import base_events, events
 from . import _core, _core_helpers, _originals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._environment import disabled_names, variable
-from ._selector import RegisteredDescriptors
+from ._selector import Handles, RegisteredDescriptors
 from .connections import Connections
 from .executor import ExecutorCalls
 from .signals import SignalCalls
@@ -173,12 +173,14 @@ class Loop(  # type: ignore[misc, unused-ignore]
             return {}
 
     @property
-    def _ready(self) -> tuple[asyncio.Handle, ...]:
-        return tuple(_core.ready_handles(self))
+    def _ready(self) -> Handles:
+        return Handles(self, _core.ready_handles)
 
     @property
-    def _scheduled(self) -> tuple[asyncio.TimerHandle, ...]:
-        return tuple(sorted(_core.scheduled_handles(self)))
+    def _scheduled(self) -> Handles:
+        return Handles(
+            self, lambda loop: sorted(_core.scheduled_handles(loop))
+        )
 
     @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:

@@ -73,7 +73,8 @@ def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):
     for number in range(4):
         loop.call_soon(seen.append, number)
     last = loop.call_soon(seen.append, 4)
-    *handles, shown = loop._ready
+    ready = loop._ready
+    *handles, shown = ready
     assert shown is last
     assert [h._args for h in handles] == [(n,) for n in range(4)]
     assert {h._callback for h in handles} == {seen.append}
@@ -87,6 +88,7 @@ def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):
     iterate()
     assert seen == [0, 2, 4]
     assert not loop._ready
+    assert not ready
 
 
 def test_the_selectors_map_shows_registrations(loop, pair):
