@@ -6,8 +6,8 @@ without the option it only declares the option.  A run with it uses
 - a policy, for asyncio.run, asyncio.new_event_loop, unittest's
   IsolatedAsyncioTestCase and every plugin that gets its loops from asyncio
   (on Python 3.16, which has no policies, asyncio's default class);
-- pytest-asyncio's own hook, if that version has it, because a suite that
-  names its loop factories never uses the policy;
+- pytest-asyncio's own hook, if the suite names its loop factories by it,
+  because then it never uses the policy;
 - the options of anyio's backend fixture, because a suite that parametrises it
   may name a loop there.
 
@@ -245,6 +245,23 @@ class _AsyncioRun:
                 item.add_marker(pytest.mark.skip(why))
 
 
+class _Factories:
+    """The hook of pytest-asyncio, of a suite that names its loops by it."""
+
+    def __init__(self, factory: Callable[[], Any]) -> None:
+        self._factory = factory
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_asyncio_loop_factories(self) -> Iterator[None]:
+        """Make each loop that a suite names a fastloop.
+
+        The names, and so the suite's test ids and marks, stay.
+        """
+        outcome: Any = yield
+        named = outcome.get_result() or ("fastloop",)
+        outcome.force_result(dict.fromkeys(named, self._factory))
+
+
 class _FastloopRun:
     """The hooks of a run on fastloop, which is also the factory of its loops.
 
@@ -272,6 +289,7 @@ class _FastloopRun:
         self._changing: weakref.WeakSet[Any] = weakref.WeakSet()
         #: The number of loops made, and whether a run without one fails.
         self._made, self._must = 0, bool(option.fastloop)
+        self._factories = _Factories(self)
         self._policy = _make_policy(self)
         self._previous_policy: Any = None
         self._ran = False
@@ -334,21 +352,21 @@ class _FastloopRun:
         ):
             self._patches.setattr(cls, "loop_factory", self)
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:
-        """Set the policy again: a collected module may have set its own, as
-        uvloop.install() in a conftest.py does.
-        """
-        self._set_policy()
+    def pytest_plugin_registered(
+        self, manager: pytest.PytestPluginManager
+    ) -> None:
+        """Have pytest-asyncio ask us for loops, if a suite names its own.
 
-    @pytest.hookimpl(hookwrapper=True, optionalhook=True)
-    def pytest_asyncio_loop_factories(self) -> Iterator[None]:
-        """Make each loop that a suite names a fastloop.  The names, and so
-        the suite's test ids and marks, stay.
+        Where anybody is asked, it makes a shared loop, and what was set up on
+        that, anew for each test.
         """
-        outcome: Any = yield
-        named = outcome.get_result() or ("fastloop",)
-        outcome.force_result(dict.fromkeys(named, self))
+        hook = getattr(manager.hook, "pytest_asyncio_loop_factories", None)
+        if (
+            hook is not None
+            and hook.get_hookimpls()
+            and not manager.is_registered(self._factories)
+        ):
+            manager.register(self._factories)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(
@@ -397,7 +415,12 @@ class _FastloopRun:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Make the test's own loops as its marks say."""
+        """Make the test's own loops as its marks say.
+
+        Set the policy again: a module, or a test before, may have set its own,
+        as by uvloop.install().
+        """
+        self._set_policy()
         with self._making((self._clock_for(item), False)):
             yield
 

@@ -70,8 +70,11 @@ import asyncio
 import pytest
 import pytest_asyncio
 
+made = []
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared():
+    made.append("shared")
     yield asyncio.get_running_loop()
 
 @pytest_asyncio.fixture
@@ -79,7 +82,7 @@ async def own():
     return asyncio.get_running_loop()
 
 @pytest.mark.asyncio
-async def test_own(kind, own):
+async def test_own(kind, own, shared):
     assert own is asyncio.get_running_loop()
     assert kind() == "fastloop"
 
@@ -99,22 +102,31 @@ class TestModule:
     async def test_second(self):
         self.loops.add(asyncio.get_running_loop())
         assert len(self.loops) == 1
+
+def test_shared_was_made_once(shared):
+    assert made == ["shared"]
 """
 POLICY_SET = """
 import asyncio
+import pytest
 import warnings
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
+def set_policy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
 
-def test_it(kind):
+set_policy()
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_it(kind, time):
     async def main():
         return kind()
     assert asyncio.run(main()) == "fastloop"
     loop = asyncio.new_event_loop()
     loop.close()
     assert kind(loop) == "fastloop"
+    set_policy()
 """
 POLICY_FIXTURE = """
 import asyncio
@@ -199,11 +211,11 @@ async def test_it(resource, kind, anyio_backend_name, request):
 @pytest.mark.parametrize(
     ("files", "args", "passed"),
     [
-        ({"test_scopes": SCOPES, "test_unittest": UNITTEST}, [], 6),
+        ({"test_scopes": SCOPES, "test_unittest": UNITTEST}, [], 7),
         (
             {"test_set": POLICY_SET, "test_named": POLICY_FIXTURE},
             ["-Wdefault"],
-            3,
+            4,
         ),
         ({"test_anyio": ANYIO}, ["-v", "-p", "anyio"], 5),
     ],
