@@ -103,6 +103,8 @@ class SeededLoop(Loop):
     def _deliver(self, job: _Future, future: _Future, late: int) -> None:
         """Give a job's outcome to the future, so many iterations late."""
         if future.done():
+            if not job.cancelled():
+                job.exception()  # or its text would be logged as never read
             return
         if late:
             self.call_soon(self._deliver, job, future, late - 1)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 import resource
+import sys
 import threading
 import weakref
 from collections.abc import Coroutine
@@ -50,7 +51,10 @@ def _find_futex() -> str | None:
     except OSError:
         return None
     # x86-64, i386, and the later ones, such as arm64.
-    return {"0": "202", "3": "240", "63": "98"}.get(read)
+    known = {"0": "202", "63": "98"}
+    if sys.maxsize < 1 << 32:
+        known["3"] = "240"  # 64-bit PowerPC, too, numbers read() so
+    return known.get(read)
 
 
 _FUTEX = _find_futex()
@@ -119,7 +123,7 @@ class VirtualTimeLoop(SeededLoop):
         self._follows_since = None
         #: For whom the clock does not wait, until they rest: they were at work
         #: before, or have been for longer than `patience_s`.
-        self._ignored: set[Any] = _busy_threads() - {None}
+        self._ignored: set[Any] = _busy_threads()
         self._found_before: set[Any] = set()
 
     def time(self) -> float:
@@ -220,7 +224,7 @@ class VirtualTimeLoop(SeededLoop):
                     f"the next timer is after the clock's end, {self._end:g} s"
                     f"\n{self._places()}"
                 )
-            self._ignored |= delaying - {None}
+            self._ignored |= delaying
             self._now = next_timer
             return
 
