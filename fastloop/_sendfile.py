@@ -109,6 +109,9 @@ class _Protocol(SendfileProtocol):  # type: ignore[misc]
         self._drop_cancelled()
         super().resume_writing()
 
+    def eof_received(self) -> Any:
+        return self._proto.eof_received()  # TLS ends while reading is paused
+
     def _drop_cancelled(self) -> None:
         if self._write_ready_fut and self._write_ready_fut.done():
             self._write_ready_fut = None
@@ -118,7 +121,11 @@ class _Protocol(SendfileProtocol):  # type: ignore[misc]
         self._should_resume_writing = False  # it would resume unasked
         await super().restore()
         is_paused = self._transport._protocol_paused
-        if is_paused != was_paused and not self._transport.is_closing():
+        sends = (
+            not self._transport.is_closing()
+            or self._transport.get_write_buffer_size()
+        )
+        if is_paused != was_paused and sends:
             if is_paused:
                 self._proto.pause_writing()
             else:
@@ -149,6 +156,8 @@ async def send_blocks(
             read = await loop.run_in_executor(None, file.readinto, fill)
             if not read:
                 break
+            if transp.is_closing():
+                raise ConnectionError("Connection closed by peer")
             transp.write(bytes(block[:read]))
             await protocol.drain()
             total += read

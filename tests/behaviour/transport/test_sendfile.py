@@ -223,10 +223,16 @@ async def in_blocks(loop, loop_kind):
     protocol.check()
 
 
-async def test_writing_is_paused_still_after_a_cancelled_one(loop, loop_kind):
+@pytest.mark.parametrize("closes", [False, True])
+async def test_writing_is_paused_still_after_a_cancelled_one(
+    loop, loop_kind, closes
+):
     """As of a handler with a time limit, which goes on with the writer."""
-    async with in_blocks(loop, loop_kind) as (_, protocol, _, task, peer):
+    async with in_blocks(loop, loop_kind) as (transport, protocol, *rest):
+        _, task, peer = rest
         task.cancel()
+        if closes:
+            transport.close()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert protocol.names == ["made", "pause"]
