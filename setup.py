@@ -14,7 +14,6 @@ ninja compiles side by side, and only what changed or whose command changed;
 it writes compile_commands.json beside this file.
 """
 
-import ctypes
 import filecmp
 import os
 import re
@@ -232,7 +231,11 @@ class Build(build_ext):
         if any(others) or sys.platform != "linux":
             return
         try:
+            import ctypes
+
             ctypes.CDLL(str(built.absolute()))
+        except ImportError:
+            return  # this Python was built without libffi
         except OSError as exc:
             sys.exit(f"fastloop was compiled and cannot be loaded: {exc}")
 
