@@ -105,12 +105,6 @@ pipe_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
         PyErr_SetString(PyExc_AttributeError, "_pipe can only be set to None");
         return -1;
     }
-    if (self->loop != NULL) {
-        fl_stream_unregister(self);
-    }
-    Py_BEGIN_CRITICAL_SECTION(self);
-    self->fd = -1;
-    Py_END_CRITICAL_SECTION();
     fl_field_set(self, &self->sock, NULL);
     return 0;
 }

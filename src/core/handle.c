@@ -181,9 +181,8 @@ fl_handle_dealloc(FlHandle *self)
     }
     clear_weakrefs((PyObject *)self);
     /* An unfilled handle has none of these, and needs no trashcan.  A filled
-       one has a context, also after cancel() has cleared callback and args; it
-       is rare, and always has the trashcan.  One that was cancelled unfilled
-       has what the application set since. */
+       one, and one that was cancelled, has a context; it is rare, and always
+       has the trashcan. */
     if (self->context != NULL || self->callback != NULL || self->args != NULL
         || self->repr != NULL || self->source_traceback != NULL)
     {

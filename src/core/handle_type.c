@@ -163,7 +163,7 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
         FlReady call = *self->entry;
         self->entry->kind = FL_READY_NONE;
         self->entry = NULL;
-        Py_XSETREF(self->context, call.context);
+        self->context = call.context; /* an unfilled handle has none */
         call.context = NULL;
         fl_ready_clear(&call);
     }

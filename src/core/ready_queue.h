@@ -1,10 +1,11 @@
 /* The ready queue: a FIFO of entries, in chunks.
 
    Ownership: an entry owns the callback, the arguments and the context that it
-   runs.  An entry is one cache line (64-bit) and never moves.  A Handle that a caller
-   still has points at its entry, and the entry points back; both pointers are
-   borrowed.  Code that ends one side clears the other pointer too, at the
-   latest when the entry is popped, since the slot is reused.
+   runs.  An entry never moves, and is one cache line on 64-bit systems.  A
+   Handle that a caller still has points at its entry, and the entry points
+   back; both pointers are borrowed.  Code that ends one side clears the other
+   pointer too, at the latest when the entry is popped, since the slot is
+   reused.
 
    A position counts all entries ever pushed.  It never repeats.
 

@@ -100,7 +100,7 @@ typedef struct {
     PyObject *buffer; /* the bytearray behind the view that get_buffer()
                         returned last */
     /* Set by fastloop/_tls.py; NULL before. */
-    PyObject *waiter;  /* future: the handshake is over; None if none */
+    PyObject *waiter; /* future: the handshake is over; None if none */
     PyObject *ssl_context;
     PyObject *extra;   /* the dict behind get_extra_info */
     PyObject *timer;   /* the handshake's or the shutdown's TimerHandle */

@@ -80,8 +80,9 @@ static int
 tls_is_closing(FlTransport *transport)
 {
     FlTlsTransport *self = (FlTlsTransport *)transport;
-    PyObject *raw =
-        self->closed ? NULL : fl_field_get(end_hold(self), &self->connection->raw);
+    PyObject *raw = self->closed
+                        ? NULL
+                        : fl_field_get(end_hold(self), &self->connection->raw);
     if (raw != NULL) {
         int closing = fl_call_truth(raw, self->state->names.is_closing);
         Py_DECREF(raw);

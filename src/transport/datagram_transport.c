@@ -267,7 +267,7 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
 }
 
 /* The destination, a new reference: the fixed remote address if there is one.
-   NULL with an exception set: ValueError if the argument is another address. */
+   NULL with an exception set: ValueError if the argument is another one. */
 static PyObject *
 check_address(FlDatagram *self, PyObject *address)
 {

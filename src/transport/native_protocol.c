@@ -17,7 +17,7 @@ fl_protocol_change(const FlState *state, void *owner, FlProtocol *field,
     PyObject *type = (PyObject *)Py_TYPE(object);
     FlProtocol found = {.object = object};
     found.native =
-        type == state->asyncio_stream_protocol        ? state->native_reader_protocol
+        type == state->asyncio_stream_protocol ? state->native_reader_protocol
         : type == (PyObject *)state->tls_adapter_type ? state->native_tls
                                                       : NULL;
     found.buffered = is_buffered && found.native == NULL;

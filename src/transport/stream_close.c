@@ -96,7 +96,7 @@ close_fd(FlStream *self)
     self->sock = NULL;
     Py_END_CRITICAL_SECTION();
     if (sock == NULL) {
-        if (fd >= 0) {
+        if (fd >= 0 && !self->kind->is_pipe) { /* see pipe_set */
             fl_close_socket(self->loop, fd);
         }
         return 0;
@@ -519,7 +519,9 @@ fl_stream_finalize(FlStream *self)
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    fl_transport_warn_unclosed((FlTransport *)self);
+    if (!self->kind->is_pipe || self->sock != NULL) {
+        fl_transport_warn_unclosed((FlTransport *)self);
+    }
     /* Owned: another thread may end the stream meanwhile. */
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
     if (loop != NULL) {

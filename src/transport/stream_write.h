@@ -12,8 +12,8 @@
 #include "transport/stream.h"
 
 /* Handle a writable event: send the queue.  Once it is empty, do what waited
-   for that: resume_writing, sendfile's future, the EOF of write_eof, the end of
-   a closing stream.  0, or -1 to end the run. */
+   for that: resume_writing, sendfile's future, write_eof's EOF, the end of a
+   closing stream.  0, or -1 to end the run. */
 int fl_stream_write_ready(FlStream *self);
 
 /* The end of a writable event: if the queue is sent, stop waiting for room and

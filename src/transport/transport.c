@@ -59,9 +59,9 @@ was_queued(FlTransport *self, PyObject *method, PyObject **result)
 
 /* --- methods ------------------------------------------------------------- */
 
-/* The body of close() and abort().  With a GIL they raise RuntimeError in debug
-   mode in a thread that does not run the loop; nothing has changed then.  0 or
-   -1. */
+/* The body of close() and abort().  With a GIL, in debug mode, they raise
+   RuntimeError in a thread that does not run the loop; nothing has changed
+   then.  0 or -1. */
 static int
 end(FlTransport *self, bool aborts)
 {

@@ -63,8 +63,8 @@ def test_signal_handlers_has_the_handles(loop, iterate):
 
 # -- its queues and its selector ---------------------------------------------
 #
-# asyncio's are its own; fastloop's are copies, made when asked for, with the
-# same handles in them.
+# asyncio's are its own; fastloop's are views, which cannot be changed, of the
+# same handles.
 
 
 def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):

@@ -225,3 +225,30 @@ def test_a_transport_without_its_pipe_leaves_the_file_open(loop, way):
     os.fstat(pipe.fileno())
     pipe.close()
     far.close()
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+async def test_a_transport_without_its_pipe_goes_on(loop):
+    """To its end, at which asyncio's raises AttributeError."""
+    size = 1 << 20
+    transport, protocol, read = await writing(loop)
+    transport.write(bytes(size))
+    transport._pipe = None
+    os.set_blocking(read.fileno(), False)
+    while size:
+        with contextlib.suppress(BlockingIOError):
+            size -= len(os.read(read.fileno(), size))
+        await asyncio.sleep(0)
+    receiver, seen, write = await reading(loop)
+    receiver._pipe = None
+    receiver.pause_reading()
+    receiver.resume_reading()
+    write.write(b"in")
+    assert await seen.wait_data(2) == b"in"
+    for ended, its in ((transport, protocol), (receiver, seen)):
+        ended.close()
+        await its.wait_lost()
+        with ended.get_extra_info("pipe") as pipe:
+            os.fstat(pipe.fileno())
+    write.close()
+    read.close()
