@@ -245,21 +245,18 @@ class _AsyncioRun:
                 item.add_marker(pytest.mark.skip(why))
 
 
-class _Factories:
-    """The hook of pytest-asyncio, of a suite that names its loops by it."""
+class _Named:
+    """A suite's pytest_asyncio_loop_factories: its names, but our loops.
 
-    def __init__(self, factory: Callable[[], Any]) -> None:
-        self._factory = factory
+    The names, and so the suite's test ids and marks, stay.
+    """
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_asyncio_loop_factories(self) -> Iterator[None]:
-        """Make each loop that a suite names a fastloop.
+    def __init__(self, own: Any, factory: Callable[[], Any]) -> None:
+        self._own, self._factory = own, factory
 
-        The names, and so the suite's test ids and marks, stay.
-        """
-        outcome: Any = yield
-        named = outcome.get_result() or ("fastloop",)
-        outcome.force_result(dict.fromkeys(named, self._factory))
+    def __call__(self, *args: Any) -> Any:
+        named = self._own(*args)
+        return named and dict.fromkeys(named, self._factory)
 
 
 class _FastloopRun:
@@ -289,7 +286,6 @@ class _FastloopRun:
         self._changing: weakref.WeakSet[Any] = weakref.WeakSet()
         #: The number of loops made, and whether a run without one fails.
         self._made, self._must = 0, bool(option.fastloop)
-        self._factories = _Factories(self)
         self._policy = _make_policy(self)
         self._previous_policy: Any = None
         self._ran = False
@@ -355,18 +351,16 @@ class _FastloopRun:
     def pytest_plugin_registered(
         self, manager: pytest.PytestPluginManager
     ) -> None:
-        """Have pytest-asyncio ask us for loops, if a suite names its own.
+        """Give pytest-asyncio our loops by a suite's own hook, if it has one.
 
-        Where anybody is asked, it makes a shared loop, and what was set up on
-        that, anew for each test.
+        Where another implementation answered, pytest-asyncio would make shared
+        loops, and what was set up on them, anew for each test.
         """
         hook = getattr(manager.hook, "pytest_asyncio_loop_factories", None)
-        if (
-            hook is not None
-            and hook.get_hookimpls()
-            and not manager.is_registered(self._factories)
-        ):
-            manager.register(self._factories)
+        for each in hook.get_hookimpls() if hook is not None else ():
+            wraps = each.hookwrapper or getattr(each, "wrapper", False)
+            if not wraps and not isinstance(each.function, _Named):
+                each.function = _Named(each.function, self)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(

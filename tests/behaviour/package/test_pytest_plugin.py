@@ -238,11 +238,17 @@ def pytest_asyncio_loop_factories(config, item):
 """
 
 
-def test_suite_with_loop_factories_of_its_own(suite):
+@pytest.fixture
+def factories():
+    """Return a conftest.py that names loops."""
     pytest_asyncio = pytest.importorskip("pytest_asyncio.plugin")
     specs = getattr(pytest_asyncio, "PytestAsyncioSpecs", None)
     if not hasattr(specs, "pytest_asyncio_loop_factories"):
         pytest.skip("this pytest-asyncio has no pytest_asyncio_loop_factories")
+    return FACTORIES
+
+
+def test_suite_with_loop_factories_of_its_own(suite, factories):
     source = """
         import pytest
 
@@ -254,10 +260,20 @@ def test_suite_with_loop_factories_of_its_own(suite):
         async def test_one(kind):
             assert kind() == "fastloop"
         """
-    result = suite(source, "--fastloop", "-v", conftest=FACTORIES)
+    result = suite(source, "--fastloop", "-v", conftest=factories)
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["*test_each?plain? PASSED*"])
     result.stdout.fnmatch_lines(["*test_each?other? PASSED*"])
+
+
+def test_loop_factories_of_one_folder_change_no_other(
+    suite, factories, pytester
+):
+    folder = pytester.mkdir("folder")
+    (folder / "conftest.py").write_text(f"import asyncio\n{factories}")
+    (folder / "test_named.py").write_text(ASYNC)
+    result = suite("", "--fastloop", modules={"test_scopes": SCOPES})
+    result.assert_outcomes(passed=7)
 
 
 # -- options and the verdict --------------------------------------------------
