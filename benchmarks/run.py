@@ -181,7 +181,7 @@ def joined(files: list[str], known: dict[str, case.Case]) -> dict:
         data["cut"] = data["cut"] or part["cut"]
         data["machine"]["without"] |= part["machine"]["without"]
     order = {name: place for place, name in enumerate(known)}
-    data["rows"].sort(key=lambda row: order[row["case"]])
+    data["rows"].sort(key=lambda row: order.get(row["case"], 0))
     return data
 
 

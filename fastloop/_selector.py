@@ -59,25 +59,27 @@ class Handles(Sequence):  # type: ignore[type-arg]
     Playwright stores ``loop._ready``, and waits until it is empty.
     """
 
-    def __init__(self, loop: Any, find: Callable[[Any], list[Any]]) -> None:
+    def __init__(
+        self, loop: Any, find: Callable[[Any], list[Any]], order: Any = list
+    ) -> None:
         self._loop = weakref.ref(loop)
-        self._find = find
+        self._find, self._order = find, order
 
-    def _now(self) -> list[Any]:
+    def _found(self) -> list[Any]:
         loop = self._loop()
         return [] if loop is None else self._find(loop)
 
     def __len__(self) -> int:
-        return len(self._now())
+        return len(self._found())
 
     def __getitem__(self, at: Any) -> Any:
-        return self._now()[at]
+        return self._order(self._found())[at]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._now())
+        return iter(self._order(self._found()))
 
     def __repr__(self) -> str:
-        return repr(self._now())
+        return repr(self._order(self._found()))
 
 
 def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:

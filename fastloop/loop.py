@@ -178,9 +178,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _scheduled(self) -> Handles:
-        return Handles(
-            self, lambda loop: sorted(_core.scheduled_handles(loop))
-        )
+        return Handles(self, _core.scheduled_handles, sorted)
 
     @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:

@@ -128,13 +128,6 @@ def pytest_runtest_protocol(
     return done
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show why a test failed that passed when it was run again."""
-    for report in terminalreporter.stats.get("rerun", ()):
-        terminalreporter.section(f"first failure of {report.nodeid}")
-        terminalreporter.write_line(report.longreprtext)
-
-
 @pytest.fixture(params=KINDS)
 def loop_kind(request: pytest.FixtureRequest) -> str:
     """Return which loop this run of the test is about."""

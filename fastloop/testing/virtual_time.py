@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import resource
-import sys
 import threading
 import weakref
 from collections.abc import Coroutine
@@ -50,10 +50,10 @@ def _find_futex() -> str | None:
             read = file.read().partition(" ")[0]
     except OSError:
         return None
-    # x86-64, i386, and the later ones, such as arm64.
+    # x86-64, and the later ones, such as arm64.
     known = {"0": "202", "63": "98"}
-    if sys.maxsize < 1 << 32:
-        known["3"] = "240"  # 64-bit PowerPC, too, numbers read() so
+    if os.uname().machine[0] in "aix":
+        known["3"] = "240"  # of 32-bit ARM and x86; PowerPC's is another
     return known.get(read)
 
 
@@ -186,7 +186,7 @@ class VirtualTimeLoop(SeededLoop):
 
     def _wait(self) -> None:
         """Iterate until something has run, or let the clock jump."""
-        began = quiet_since = self._real_time()
+        began, quiet_since = self._real_time(), math.inf
         while (next_timer := _core.next_deadline(self)) > self._now:
             has_timer = next_timer < math.inf
             registered = len(_core.fd_users(self))
@@ -258,7 +258,9 @@ def _busy_threads() -> set[Any]:
         return others
     before = _count_stops()
     busy = {each for each in others if not _rests(each)}
-    return busy if _count_stops() == before else busy | {None}
+    if busy == others or _count_stops() == before:
+        return busy
+    return busy | {None}
 
 
 def _count_stops() -> int:

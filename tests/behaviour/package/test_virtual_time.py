@@ -287,6 +287,22 @@ def test_workers_of_a_daemon_thread_are_waited_for(virtual):
     assert times == [0]
 
 
+def test_a_thread_that_computed_before_delays_nothing(virtual, in_thread):
+    over = threading.Event()
+
+    def spin():
+        while not over.is_set():
+            pass
+
+    async def main():
+        await asyncio.sleep(1000)
+        over.set()
+        return now()
+
+    in_thread(spin)
+    assert virtual(main(), patience_s=TEST_LIMIT) == 1000
+
+
 def test_a_thread_that_rests_at_one_look_is_waited_for(virtual, monkeypatch):
     """As one that waits for a lock of the interpreter's own."""
     looks = 0
