@@ -9,7 +9,7 @@ import os
 import sys
 
 from . import _core
-from ._private import SendfileMode, SendfileProtocol
+from ._private import AsyncioLoop, SendfileMode, SendfileProtocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _MOST_BYTES = sys.maxsize // 2 + 1
 #: Each block costs a hop through the executor.  asyncio's have 16 KiB.
 _BLOCK_BYTES = 256 * 1024
+#: Whether an offset of 0 is one, too, and the file is left behind it: where
+#: asyncio has the mend of gh-150107, as a late 3.13 has.
+_SEEKS = AsyncioLoop._sock_sendfile_update_filepos.__code__.co_argcount == 3
 
 _core.StreamTransport._sendfile_compatible = SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = SendfileMode.FALLBACK
@@ -86,7 +89,7 @@ async def send_file(
         moves = False
         raise
     finally:
-        if moves and (total or sys.version_info >= (3, 14)):
+        if moves and (total or _SEEKS):
             os.lseek(source, offset, os.SEEK_SET)
     return total
 
@@ -143,8 +146,7 @@ async def send_blocks(
 
     Like asyncio's ``_sendfile_fallback``, with larger blocks.
     """
-    may_seek = hasattr(file, "seek") if sys.version_info >= (3, 14) else offset
-    if may_seek:
+    if hasattr(file, "seek") if _SEEKS else offset:
         file.seek(offset)
     size = min(count or _BLOCK_BYTES, _BLOCK_BYTES)
     block = memoryview(bytearray(size))
