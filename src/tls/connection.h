@@ -109,6 +109,7 @@ typedef struct {
     PyObject *shutdown_timeout;
     FlWriteQueue backlog;        /* plain bytes, not encrypted yet */
     size_t reply_bytes;          /* unsent records that reading has produced */
+    size_t discarded_bytes;      /* read and dropped during the shutdown */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */
     FL_ATOMIC Py_ssize_t writes_after_loss;
     /* Counts down once an iteration after the handshake of start_tls: above 1

@@ -304,6 +304,9 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
 
 /* --- shutdown ------------------------------------------------------------ */
 
+/* How much a peer may send after close(), in bytes. */
+#define MOST_DISCARDED ((size_t)16 << 20)
+
 /* Send close_notify and wait for the peer's.  SSLObject.unwrap() fails if data
    is left to read, so this first reads and drops all of it (invariant 2).
    unwrap() is called once when nothing is left, to send close_notify, and
@@ -331,6 +334,9 @@ do_shutdown(FlTls *self)
     }
     /* After EOF the peer cannot reply any more. */
     FlTlsResult result = self->eof_received ? FL_TLS_DONE : unwrap(self);
+    if (result == FL_TLS_AGAIN && self->discarded_bytes > MOST_DISCARDED) {
+        result = FL_TLS_DONE; /* a download that was given up */
+    }
     if (result == FL_TLS_RAISED
         && !PyErr_ExceptionMatches(self->state->tls_error)) {
         return -1;

@@ -312,6 +312,7 @@ fl_tls_discard(FlTls *self)
     Decrypted decrypted;
     do {
         decrypted = decrypt(self, memory, sizeof(memory));
+        self->discarded_bytes += decrypted.got_bytes;
         /* The engine may have run Python that ended the connection. */
     } while (decrypted.result == FL_TLS_DONE
              && self->phase == FL_TLS_SHUTDOWN);

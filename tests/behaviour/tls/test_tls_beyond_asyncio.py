@@ -5,6 +5,7 @@ it does TLS, and are skipped where asyncio's SSLProtocol does it.
 """
 
 import asyncio
+import contextlib
 
 import pytest
 from net_helpers import (
@@ -56,6 +57,22 @@ async def test_close_while_reading_is_paused(settled_pair, side, waiting):
     await c.peer.close_notify()
     assert await c.protocol.wait_lost() is None
     assert c.protocol.data == b""
+
+
+@every_side
+async def test_close_ends_though_the_peer_goes_on_sending(settled_pair, side):
+    """A download that was given up does not last as long as the time limit."""
+    c = await settled_pair(side=side, ssl_shutdown_timeout=1000)
+
+    async def send():
+        with contextlib.suppress(OSError):
+            while True:
+                await c.peer.write(bytes(MIB))
+
+    sending = asyncio.ensure_future(send())
+    c.transport.close()
+    assert await c.protocol.wait_lost() is None
+    await sending
 
 
 @every_side
