@@ -129,7 +129,7 @@ assert [one() for one in replaced] == [None, None]
 with Running() as loop:
     for name in ("_ready", "_scheduled"):
         try:
-            getattr(loop, name)
+            len(getattr(loop, name))
         except RuntimeError as exc:
             assert "own thread" in str(exc)
         else:
