@@ -176,12 +176,19 @@ def joined(files: list[str], known: dict[str, case.Case]) -> dict:
         names = [Path(one).stem.removeprefix("race-part-") for one in files]
         each = [one["settings"]["repeat"] for one in runs]
         data["parts"] = dict(zip(names, each, strict=True))
-    for part in parts:
-        data["rows"] += part["rows"]
-        data["cut"] = data["cut"] or part["cut"]
-        data["machine"]["without"] |= part["machine"]["without"]
     order = {name: place for place, name in enumerate(known)}
-    data["rows"].sort(key=lambda row: order.get(row["case"], 0))
+    rows = {row["row"]: row for one in runs for row in one["rows"]}
+    data["rows"] = sorted(
+        rows.values(), key=lambda row: order.get(row["case"], 0)
+    )
+    data["cut"] = next((one["cut"] for one in runs if one["cut"]), "")
+    without = data["machine"]["without"]
+    for part in parts:
+        without |= part["machine"]["without"]
+    measured = {row["case"] for row in data["rows"]}
+    for name in order if parts else ():
+        if name not in measured:
+            without.setdefault(name, "it is in no part")
     return data
 
 
