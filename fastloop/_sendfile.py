@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = sys.maxsize // 2 + 1
 #: Each block costs a hop through the executor.  asyncio's have 16 KiB.
 _BLOCK_BYTES = 256 * 1024
-#: Whether an offset of 0 is one, too, and the file is left behind it: where
-#: asyncio has the mend of gh-150107, as a late 3.13 has.
+#: Whether asyncio seeks to an offset of 0, too, and sets the file's position
+#: even if nothing was sent: since gh-150107, which late releases of 3.13 have.
 _SEEKS = AsyncioLoop._sock_sendfile_update_filepos.__code__.co_argcount == 3
 
 _core.StreamTransport._sendfile_compatible = SendfileMode.TRY_NATIVE

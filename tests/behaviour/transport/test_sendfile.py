@@ -22,7 +22,7 @@ from net_helpers import (
 
 DATA = pattern(300_000)
 SIZE = 8 * MIB
-#: From gh-150107 on, an offset of 0 is one, too.
+#: Whether asyncio seeks to an offset of 0, too: since gh-150107.
 SEEKS = (
     asyncio.SelectorEventLoop._sock_sendfile_update_filepos.__code__.co_argcount
     == 3
