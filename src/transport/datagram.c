@@ -47,26 +47,18 @@
 #define UNIX_SLOT_BYTES ((size_t)256 * 1024)
 #define BUFFER_BYTES    (FL_DATAGRAM_BATCH * SLOT_BYTES)
 
-/* Receive several datagrams with one system call, where there is recvmmsg, and
-   never block.  The number received, at least one, or -1 with errno.  An error
-   after the first is not reported: the next call reports it. */
 #ifdef __linux__
 typedef struct mmsghdr FlMessage;
-
-static int
-receive_messages(int fd, FlMessage *messages, unsigned count)
-{
-    return recvmmsg(fd, messages, count, MSG_DONTWAIT, NULL);
-}
 #else
 /* The fields of Linux's struct mmsghdr that we use, under the same names. */
 typedef struct {
     struct msghdr msg_hdr;
     unsigned msg_len;
 } FlMessage;
+#endif
 
 static int
-receive_messages(int fd, FlMessage *messages, unsigned count)
+receive_one_by_one(int fd, FlMessage *messages, unsigned count)
 {
     unsigned at = 0;
     for (; at < count; at++) {
@@ -78,7 +70,23 @@ receive_messages(int fd, FlMessage *messages, unsigned count)
     }
     return at == 0 ? -1 : (int)at;
 }
+
+/* Receive several datagrams with one system call, where there is recvmmsg, and
+   never block.  The number received, at least one, or -1 with errno.  An error
+   after the first is not reported: the next call reports it. */
+static int
+receive_messages(int fd, FlMessage *messages, unsigned count)
+{
+#ifdef __linux__
+    int got = recvmmsg(fd, messages, count, MSG_DONTWAIT, NULL);
+    /* A sandbox may refuse it, as Docker with an old libseccomp the one of
+       32-bit systems with 64-bit times. */
+    if (got >= 0 || (errno != ENOSYS && errno != EPERM)) {
+        return got;
+    }
 #endif
+    return receive_one_by_one(fd, messages, count);
+}
 
 /* The receive buffer of a loop, which owns it, shared by its datagram
    transports.  It takes 1 MiB of address space.  calloc maps that without
