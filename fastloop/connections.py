@@ -428,24 +428,22 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """Begin a TLS connection on an accepted socket, as asyncio does.
 
         Difference: a factory's exception is reported, as without TLS.
-        asyncio's method reports nothing outside debug mode, because most of
-        its errors are network errors.
+        asyncio's method reports it in debug mode alone, or always
+        (gh-155934).  So the factory is not called there.
         """
 
-        def make_protocol() -> Any:
+        async def accept() -> None:
             try:
-                return protocol_factory()
+                protocol = protocol_factory()
             except BaseException as exc:
                 _core._flush_corked()  # the close would overtake the bytes
                 conn.close()
-                leaves = isinstance(exc, (SystemExit, KeyboardInterrupt))
-                if not leaves and not self._debug:
-                    self._accept_failed(exc)
-                raise
-
-        self.create_task(
-            self._accept_connection2(
-                make_protocol,
+                if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                    raise
+                self._accept_failed(exc)
+                return
+            await self._accept_connection2(
+                lambda: protocol,
                 conn,
                 # Else, as of AF_VSOCK, the socket is asked for it.
                 {} if peer is None else {"peername": peer},
@@ -454,7 +452,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
                 handshake_timeout,
                 shutdown_timeout,
             )
-        )
+
+        self.create_task(accept())
 
     def _accept_exhausted(
         self, exc: OSError, sock: socket.socket, listener: Any

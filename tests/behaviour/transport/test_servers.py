@@ -167,8 +167,8 @@ async def test_a_factory_that_fails_loses_only_its_client(
 ):
     """Its client is disconnected, the next one is served.
 
-    asyncio reports it in debug mode only, and before 3.15 leaves the
-    accepted socket to the GC.
+    asyncio reports it in debug mode only, and leaves the accepted socket to
+    the GC, up to the releases that have gh-155934's fix.
     """
     loop.set_debug(debug)
     if loop_kind == "fastloop":
@@ -190,7 +190,8 @@ async def test_a_factory_that_fails_loses_only_its_client(
             assert found.connections_made == found.connections_open == 0
             assert found.connections_lost == 0
     first.close()
-    assert len(reports) == (debug or loop_kind == "fastloop")
+    silent = not debug and loop_kind == "asyncio"
+    assert len(reports) == 1 or (silent and not reports)
     for report in reports:
         assert type(report["exception"]) is error
         if error is not AttributeError:
