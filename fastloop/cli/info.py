@@ -8,12 +8,13 @@ import platform
 import re
 import ssl
 import sys
+import sysconfig
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastloop._environment import NAME, other_installed
+from fastloop._environment import NAME, disabled_names, other_installed
 
 from .commands import Refused, wrapped
 from .options import parser_of
@@ -92,8 +93,10 @@ def tls_engine() -> str:
         return "asyncio's, in Python"
     from fastloop._tls import _library
 
-    if _library is None:
-        return "object, in C over Python's ssl module"
+    # As src/tls/adapter.c chooses.
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
+    if not _library or free_threaded or "libssl" in disabled_names():
+        return "sslobject, in C over Python's ssl module"
     return "libssl, in C over the OpenSSL of Python's ssl module"
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from fastloop.cli import info
 
 
@@ -15,6 +17,15 @@ def test_info_names_versions_and_the_default_loop(fastloop_command):
     assert "asyncio" in found["loops"]
     switched_off = fastloop_command("info", "--json", FASTLOOP_DISABLE="loop")
     assert json.loads(switched_off.stdout)["tls engine"] == found["tls engine"]
+
+
+@pytest.mark.parametrize(
+    ("path", "engine"),
+    [("libssl", "sslobject,"), ("native_tls", "asyncio's,")],
+)
+def test_info_names_the_tls_engine_of_a_switch(fastloop_command, path, engine):
+    done = fastloop_command("info", "--json", FASTLOOP_DISABLE=path)
+    assert json.loads(done.stdout)["tls engine"].startswith(engine)
 
 
 def test_help_needs_no_core(fastloop_command):
