@@ -108,8 +108,10 @@ def facts(machine: dict, places: list[str]) -> str:
     return (
         f"{on(machine)}. In brackets: how many times as good fastloop is, the "
         f"one figure divided by the other. {' '.join(places)} Samples of the "
-        "same time decide that: a row is inconclusive if the 95 % interval of "
-        "their ratio includes 1."
+        "same time decide that, and which peer is the best, though another "
+        "may have a better figure. A row is even if the 95 % interval of "
+        "their ratio lies within 3 % of 1, and inconclusive if it includes 1 "
+        "and is wider."
     )
 
 
@@ -126,10 +128,10 @@ def by_counts(shown: dict[str, dict]) -> list[str]:
         own, peer = counts_of(row, "fastloop"), best_peer(row)
         if place(row) == "inconclusive" and own and counts_of(row, peer):
             name = name.partition(" (")[0]
-            told.append(f"{name} {own}, {peer} {counts_of(row, peer)}")
+            told.append(f"{name} {own} ({peer} {counts_of(row, peer)})")
     head = (
-        "Where the clock does not decide, user instructions and system calls "
-        "of an operation: "
+        "The clock leaves some rows open. fastloop's user instructions and "
+        "system calls for an operation there: "
     )
     return [f"{head}{'; '.join(told)}."] if told else []
 
@@ -138,16 +140,20 @@ def lost(rows: Rows) -> list[str]:
     """Return what fastloop loses to asyncio and uvloop, a sentence each."""
     out = []
     for base in BASES:
+        behind = {
+            key: row
+            for key, row in rows.items()
+            if place(row, base) == "**behind**"
+        }
         slower = [
             f"{LOST.get(key, row['title'])}, {cell(row, 'fastloop')} "
             f"{row['unit']} against {cell(row, base)}"
-            for key, row in rows.items()
-            if place(row, base) == "**behind**"
+            for key, row in behind.items()
             # As a reader sees it, too: see report.py.
-            and (ratio(row, "fastloop", base) or 1) < 1
-        ]
-        more = len(slower) - MOST_LOST
-        slower[MOST_LOST:] = [f"and {more} more rows"] if more > 0 else []
+            if (ratio(row, "fastloop", base) or 1) < 1
+        ][:MOST_LOST]
+        more = len(behind) - len(slower)
+        slower += [f"and {more} more rows"] if more else []
         told = "; ".join(slower).replace(" 1/s", "/s").replace(" times", "")
         out += [f"Slower than {base}: {told}."] if slower else []
     return out
