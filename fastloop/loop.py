@@ -563,8 +563,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Resolve a name with ``socket.getaddrinfo``, in an executor thread.
 
         Returns its list of 5-tuples.  Raises what it raises.  Numeric
-        addresses and ports are resolved at once, without a thread.  Implements
-        asyncio's ``loop.getaddrinfo()``.
+        addresses and ports are resolved at once, without a thread (but for
+        debug mode, scopes and AI_ADDRCONFIG).  Implements asyncio's
+        ``loop.getaddrinfo()``.
         """
         self._check_closed()
         if not self._debug:

@@ -32,7 +32,7 @@ from harness.loops import SERVER_LOOPS
 ORDER = 115
 CLIENTS = 32
 FEWER = 16
-ROUNDS = 10
+ROUNDS = 100
 CHATTERS = 500
 URLS = 200
 KILOBYTE = b"x" * 1_000

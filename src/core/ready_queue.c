@@ -11,7 +11,8 @@
 #define CHUNK_ENTRIES    256
 #define CHUNK_BYTES      (CHUNK_ENTRIES * sizeof(FlReady))
 #define CACHE_LINE_BYTES 64
-/* Spare chunks that a burst keeps for the next one: 64 MiB at most. */
+/* Spare chunks that a burst keeps for the next one: 64 MiB at most, or four
+   times that where a page has 64 KiB. */
 #define MOST_SPARES      4096
 
 /* The first slot of a chunk is its header. */

@@ -340,8 +340,9 @@ const char fl_loop_call_later_doc[] =
     "call_later($self, delay, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) after delay seconds; never earlier.\n\n"
     "Returns an asyncio.TimerHandle.  Raises TypeError when delay is not a\n"
-    "number, ValueError when it is NaN, RuntimeError when the loop is\n"
-    "closed.  Implements asyncio's loop.call_later().";
+    "number, ValueError when it is NaN, OverflowError when it is beyond a\n"
+    "float, RuntimeError when the loop is closed.  Implements asyncio's\n"
+    "loop.call_later().";
 
 PyObject *
 fl_loop_call_later(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
@@ -376,8 +377,9 @@ const char fl_loop_call_at_doc[] =
     "call_at($self, when, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) when loop.time() reaches `when` seconds.\n\n"
     "Returns an asyncio.TimerHandle.  Raises TypeError when `when` is not a\n"
-    "number, ValueError when it is NaN, RuntimeError when the loop is\n"
-    "closed.  Implements asyncio's loop.call_at().";
+    "number, ValueError when it is NaN, OverflowError when it is beyond a\n"
+    "float, RuntimeError when the loop is closed.  Implements asyncio's\n"
+    "loop.call_at().";
 
 PyObject *
 fl_loop_call_at(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,

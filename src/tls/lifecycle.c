@@ -5,8 +5,9 @@
       connection.  Going on would set a phase that is over (asyncio raises
       RuntimeError from close() in this case).
    2. The peer may still send data after the application's close().  That data
-      is read and dropped until the peer closes or the shutdown times out.
-      asyncio ends such a connection with an error.
+      is read and dropped until the peer closes, MOST_DISCARDED bytes are
+      dropped or the shutdown times out.  asyncio ends such a connection with
+      an error.
    3. Data written before a shutdown is passed to the raw transport before that
       is closed, even if it has called pause_writing.  asyncio drops it.
    4. After the handshake of start_tls() nothing is delivered until the
