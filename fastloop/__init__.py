@@ -58,6 +58,11 @@ if not is_native:
     _HOMES |= {"Loop": "_windows", "libuv_version": "_windows"}
 
 
+def _for_freezers() -> None:
+    """Never called: Nuitka and its like see no imports but such."""
+    from . import _core, _core_helpers, loop, policy, runner  # noqa: F401
+
+
 def _load(module: str) -> ModuleType:
     """Import a module of the package; ImportError if the C core is missing."""
     from importlib import import_module

@@ -1,7 +1,9 @@
 """What importing fastloop does to a program that has not made a loop."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,40 @@ def test_a_program_pays_for_few_modules_beside_asyncios():
     assert first - {"__future__"} == {"fastloop"}
     others = {name for name in then if not name.startswith("fastloop")}
     assert others <= MAY_BE_IMPORTED
+    found = followed("fastloop")
+    assert {name for name in then if name.startswith("fastloop")} <= found
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """Yield what statements import of the package, but for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ImportFrom) and child.level == 1:
+            whole = child.module or ""
+            names = [whole] if whole else [one.name for one in child.names]
+            yield from (f"fastloop.{name}" for name in names)
+        elif not (
+            isinstance(child, ast.If)
+            and ast.unparse(child.test) == "TYPE_CHECKING"
+        ):
+            yield from imports(child)
+
+
+def followed(*names: str) -> set[str]:
+    """Return the modules that a tool finds which freezes a program.
+
+    Nuitka follows no other imports, so a frozen program has no other modules.
+    """
+    import fastloop
+
+    found = {"fastloop._windows"}  # for that system alone
+    left = [*names]
+    while left:
+        name = left.pop()
+        path = Path(fastloop.__file__).parent / f"{name[9:] or '__init__'}.py"
+        if name not in found and path.exists():
+            left += imports(ast.parse(path.read_text()))
+        found.add(name)
+    return found
 
 
 @pytest.mark.parametrize(
