@@ -349,7 +349,9 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->accepted_protocol = options->peer == NULL
                                   ? FL_UNKNOWN_PROTOCOL
                                   : options->accepted_protocol;
-    self->exposed = options->exposed;
+    /* An SCTP message is what one send has. */
+    self->exposed =
+        options->exposed || self->accepted_protocol == IPPROTO_SCTP;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
