@@ -1,15 +1,4 @@
-"""Callbacks: of call_soon, from other threads, and of timers.
-
-A batch is many callbacks in one iteration.  A burst from a thread is timed
-from the first call to the last callback, while the loop runs beside the
-thread, as in a program whose worker thread reports results.  A wake-up is the
-time from a call to its callback in a loop that sleeps; loop and thread are
-pinned to different CPUs, for on one CPU it takes a third of the time and where
-the system puts them is chance.
-
-A cancelled timer is the fate of most time-outs.  10,000 due timers are what a
-program meets after something blocked it; waiting is no part of the figure.
-"""
+"""Callbacks: of call_soon, from other threads, and of timers."""
 
 from __future__ import annotations
 
@@ -64,7 +53,11 @@ def burst(loop: Loop, run: Run) -> Figure:
 
 
 def pin(place: int) -> None:
-    """Keep this thread on one CPU, where there are several and a way to."""
+    """Keep this thread on one CPU, where there are several and a way to.
+
+    A wake-up on one CPU takes a third of the time, and where the system puts
+    the loop and the thread is chance.
+    """
     try:
         cpus = sorted(os.sched_getaffinity(0))
     except AttributeError:
@@ -125,7 +118,6 @@ def cancelled(loop: Loop, run: Run) -> Figure:
 
 @loop_case("timers_due_heap", "10,000 timers due at once")
 def due_at_once(loop: Loop, run: Run) -> Figure:
-    """Time scheduling and running, not the wait in between."""
     start = waited = 0
 
     def schedule() -> None:

@@ -1,10 +1,4 @@
-"""What an idle connection costs a server, in memory.
-
-Every connection says something once and is answered, as real ones do before
-they fall idle.  The figure is what the server's resident memory grew by, over
-the connections; other connections came and went before, so that what a server
-keeps for good is not counted.
-"""
+"""What an idle connection costs a server, in memory."""
 
 from __future__ import annotations
 
@@ -57,6 +51,7 @@ def grown_bytes(command: list[str], count: int, tls: bool) -> float:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     with network.serving(command) as server:
+        # Before the others: what a server keeps for good is not counted.
         for sock in connected(server, 50, context):
             sock.close()
         # The server has seen them go once it has answered one more.

@@ -1,11 +1,7 @@
 """How late bytes and threads are while a program keeps its loop busy.
 
-A callback that goes on after a write, a coroutine that computes and yields:
-what a loop does only between callbacks, or in its next poll, waits for them.
-The figure is the median of the waits, the greatest one stands beside it.
-
-The client is another process (`clients/late.py`) that reads the same clock.
-Nothing is pinned to a CPU: a loop may have threads of its own.
+What a loop does only between callbacks, or in its next poll, waits for them.
+README.md has the method.
 """
 
 from __future__ import annotations

@@ -1,12 +1,4 @@
-"""Servers under load: what a message costs the server, with the rate beside
-it, or the rate where bytes go one way or most of the time is a framework's.
-
-With one connection every loop is equal, for that measures how a CPU is woken.
-With 64 the generator is as busy as the server, so rates say little: the least
-CPU time the server spent on a message is the judge.  Of a request of HTTP most
-of the time goes into the framework's Python, which no loop makes faster; what
-is left is how the loop reads, writes and wakes.
-"""
+"""Servers under load; README.md says which figures judge them."""
 
 from __future__ import annotations
 

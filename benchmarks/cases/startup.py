@@ -1,10 +1,4 @@
-"""What a program pays before it has done anything: import time and memory.
-
-Each figure comes from interpreters of their own that import asyncio and the
-loop's package where it is another, and make one loop: a package may put off
-its imports until then, and every program makes one.  For the memory the loop
-is run once.  asyncio's own row is the floor that the others stand on.
-"""
+"""What a program pays before it has done anything: import time and memory."""
 
 from __future__ import annotations
 

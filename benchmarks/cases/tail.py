@@ -1,15 +1,4 @@
-"""How late answers are under load, from an open loop.
-
-Messages are due at fixed times, so that a stall is charged to all that it
-delays ("coordinated omission"); what the generator is late itself is not.  The
-load is 70 % of what this very loop can take, which is measured first; it
-stands beside.  Two workers of 0.2 ms a message, behind one socket, have 60 %
-of twice what one can take, and keep their connections: how evenly they have
-accepted them decides.  A worker with all 64 has more than it can take.
-
-One stall of the machine makes a p99.  So there are many short measurements,
-and the median of their p99s stands for a loop.
-"""
+"""How late answers are under load; README.md has the method."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""What tasks make of the loop, jobs of threads, and the life of a loop.
-
-One job in flight measures the way to a thread and back; with 64 the hand-over
-amortises.  getaddrinfo of a literal address needs no resolver, so a loop may
-answer it without a thread.
-"""
+"""What tasks make of the loop, jobs of threads, and the life of a loop."""
 
 from __future__ import annotations
 
@@ -94,6 +89,7 @@ async def many_in_flight() -> None:
 
 @task_case("getaddrinfo", "getaddrinfo of a literal", NAMES, unit="us")
 async def literal() -> None:
+    # It needs no resolver: a loop may answer without a thread.
     getaddrinfo = asyncio.get_running_loop().getaddrinfo
     for _ in range(NAMES):
         await getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)

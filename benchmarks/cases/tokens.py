@@ -1,11 +1,6 @@
 """Streams of tokens: what a token costs the server, and how late it comes.
 
-Each of many clients has a stream, and each stream a token every 20 ms, which a
-thread of the server makes (servers/tokens.py).  Beside them a health check
-comes 21 times a second.  A server that cannot send 50 tokens a second to each
-falls behind, the longer the more: then the rate says what it sends.
-
-Nothing waits for its turn here: what it did not send meanwhile would be late.
+README.md has the method.
 """
 
 from __future__ import annotations

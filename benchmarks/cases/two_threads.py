@@ -1,10 +1,7 @@
 """A loop in each of two threads, without a GIL: how much more they do.
 
-One thread works alone, then both do the same work at the same time, again
-and again; the figure is twice the time of one over the time of two, so 2 is
-all that two cores can give, and 1 is what a GIL would leave.  Tasks are shown
-apart: up to 3.13 asyncio keeps one table of current tasks for all threads,
-and a step of a task locks it twice, whatever the loop.
+The figure is twice the time of one over the time of two, so 2 is all that two
+cores can give, and 1 is what a GIL would leave.
 """
 
 from __future__ import annotations

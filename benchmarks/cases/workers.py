@@ -1,12 +1,4 @@
-"""Workers behind one socket, which the kernel wakes and a loop accepts for.
-
-Four processes, and 200 connections, one after the other, to idle workers: the
-share of the most loaded one over the even share, so 1 is the best and 4 the
-worst.
-
-uvicorn in threads, without a GIL: requests a second of one thread, of two, and
-of two processes.  Each has a loop and a server of its own.
-"""
+"""Workers behind one socket, which the kernel wakes and a loop accepts for."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
 """Counts in place of clocks: user instructions, and system calls.
 
-A count is a clock that ticks once for each of them, so a case that reads
-`Run.clock` takes the one for the other: what it calls a nanosecond is one
-instruction or one call.  Nothing else on the machine can make a count differ.
-callgrind counts instructions and `strace` calls, of all threads of a process:
-of the worker, or of the server that a case loads.  Calls are those of child
-processes, too.
+A count is a clock that ticks once for each of them: what a case that reads
+`Run.clock` calls a nanosecond is one instruction or one call.  README.md has
+the rest.
 """
 
 from __future__ import annotations

@@ -1,15 +1,7 @@
 """The first client of a process: it connects, is served and leaves.
 
-asyncio reads 256 KiB at a time, and so do some loops, or their TLS.  In a
-process that has imported little, glibc maps such a block for each read and
-unmaps it after it, until one of them is freed whole.  The read that finds the
-end of a client does that, and from then on glibc keeps blocks of that size.
-So what is measured before holds for the first moments of a process alone.
-
-The heap may have a gap of that size when the first client leaves, and none
-later: then only a later client would end it.  So the gaps are filled while the
-first client is there.  They are filled with such blocks, so those of a loop
-whose clients are not all alike (TLS, datagrams, pipes) are freed whole, too.
+README.md says why.  The gaps are filled with blocks of 256 KiB, as asyncio
+reads, so those of TLS, datagrams and pipes are freed whole, too.
 """
 
 from __future__ import annotations

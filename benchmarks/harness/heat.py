@@ -1,9 +1,4 @@
-"""Alternates the loops of a case, sample by sample.
-
-The machine may run at half its speed for seconds at a time.  So the workers
-of all loops are started together, and then each takes one sample at a time,
-one right after the other: samples of the same round see the same machine.
-A worker that waits is stopped, with the servers that it started.
+"""Alternates the loops of a case, sample by sample; README.md says why.
 
 A worker pauses before each sample: it writes READY and reads a word.  GO lets
 it take one sample, END ends the series.  A case may have several series.  A

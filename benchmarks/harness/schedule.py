@@ -1,13 +1,6 @@
-"""Takes the measurements, with the loops alternating.
+"""Takes the measurements, with the loops alternating (`heat.py`).
 
-Each repetition goes through all cases.  The loops of a case alternate sample
-by sample (`heat.py`), a different one first each time: whatever drifts on
-the machine drifts for all of them.  Every measurement is a process of its
-own, in a process group of its own, so that one which hangs or crashes is
-ended together with the servers and clients it started.  What fails is noted
-in its place and not tried again; the run goes on.
-
-A case has some more repetitions where its result is inconclusive.
+Each repetition goes through all cases.  README.md has the method.
 """
 
 from __future__ import annotations

@@ -1,11 +1,7 @@
-"""Streams of tokens, as servers of language models send them: applications
-for web.py.
+"""Applications of web.py that send streams of tokens: README.md has them.
 
-A thread is the engine: each 20 ms it makes a token for every stream, and hands
-it to the loop, by one call for each token (each) or for all of them (step).
-It begins when all --streams are there, and leaves out a step that is overdue
-by the next.  FastAPI sends a token as an event (SSE); in its place one path
-may be plain ASGI (asgi).  An event ends with the time when its token was due.
+The engine begins when all --streams are there, and leaves out a step that is
+overdue by the next.  An event ends with the time when its token was due.
 """
 
 from __future__ import annotations
