@@ -37,7 +37,6 @@ QUICK_LIMIT, LIMIT = 12.0, 60.0
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -67,7 +66,6 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def say(text: str) -> None:
-    """Print a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -127,7 +125,6 @@ def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
 
 
 def settings_of(args: argparse.Namespace) -> schedule.Settings:
-    """Return how the measurements are to be taken."""
     quick = args.quick
     budget = QUICK_BUDGET if quick else None
     limit = QUICK_LIMIT if quick and not args.minutes else LIMIT
@@ -193,7 +190,6 @@ def joined(files: list[str], known: dict[str, case.Case]) -> dict:
 
 
 def start_daemons(cases: list[case.Case], stack: ExitStack) -> None:
-    """Start what the cases need."""
     for name in {name for one in cases for name in one.daemons}:
         stack.enter_context(daemons.DAEMONS[name]())
 
@@ -235,7 +231,6 @@ def write(args: argparse.Namespace, data: dict) -> None:
 
 
 def main() -> int:
-    """Run as the command line says; return the exit status."""
     args = parse_arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C: end what was started, and save what was measured; but

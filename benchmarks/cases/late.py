@@ -68,7 +68,6 @@ def late_case(
 
 
 def compute(seconds: float) -> None:
-    """Run Python for so long."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
@@ -116,7 +115,6 @@ def stamp() -> bytes:
 
 
 async def told_ms(reader: asyncio.StreamReader) -> float:
-    """Return what the client measured."""
     line = await reader.readline()
     if not line:
         raise RuntimeError("the client has left")
@@ -124,8 +122,6 @@ async def told_ms(reader: asyncio.StreamReader) -> float:
 
 
 def answer(key: str, what: str, go_on: Callable[[float], None]) -> Case:
-    """Return the case of an answer after which its handler goes on."""
-
     @late_case(f"late_{key}", f"answer, then 50 ms of {what}")
     async def answers() -> AsyncIterator[Wait]:
         async with visited() as next_peer:
@@ -197,8 +193,6 @@ async def upgrades() -> AsyncIterator[Wait]:
 
 
 def job(key: str, title: str, start: Callable[[], Awaitable[object]]) -> Case:
-    """Return the case of jobs of a thread, one after the other."""
-
     @late_case(key, title, loops=OWN_LOOPS)
     async def jobs() -> AsyncIterator[Wait]:
         async def wait() -> list[float]:

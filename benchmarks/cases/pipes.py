@@ -14,7 +14,6 @@ PIPED = 2_000
 
 @loop_case("pipe", "pipe read, 1 KiB", unit="us", group="sockets")
 def pipe_read(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
-    """Time messages through a pipe, their writes included."""
     read, write = os.pipe()
     message = bytes(SIZE)
 
@@ -51,7 +50,6 @@ def pipe_read(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
 
 @task_case("spawn", "spawn /bin/true and wait", 1, unit="us", group="sockets")
 async def spawn() -> None:
-    """Start a program that does nothing, and see its end."""
     process = await asyncio.create_subprocess_exec("/bin/true")
     await process.wait()
 

@@ -89,7 +89,6 @@ def echo(
     size: int,
     **more: Any,
 ) -> Case:
-    """Return the case of so many connections that send messages of a size."""
     kib = size // KIB
     load = {"connections": connections, "size": size}
     load["lines"] = int(mode == "readline")
@@ -105,7 +104,6 @@ def echo(
 
 
 def one_way(key: str, group: str, title: str, mode: str, **more: Any) -> Case:
-    """Return the case of bytes that a server gets, or sends."""
     way = "receive" if mode.startswith("send") else "oneway"
     load, words = {"connections": FEW, way: 1}, [f"--mode={mode}"]
     return served(
@@ -114,7 +112,6 @@ def one_way(key: str, group: str, title: str, mode: str, **more: Any) -> Case:
 
 
 def connect(key: str, group: str, title: str, **more: Any) -> Case:
-    """Return the case of connections that are closed after one echo."""
     load = {"connections": 32, "size": 64, "fresh": 1}
     title = f"{title}connect, one echo of 64 B, close"
     words = ["--mode=protocol"]
@@ -122,7 +119,6 @@ def connect(key: str, group: str, title: str, **more: Any) -> Case:
 
 
 def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
-    """Return the case of a server of HTTP."""
     return served(
         key,
         group,

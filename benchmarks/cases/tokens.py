@@ -67,7 +67,6 @@ def checked(server: dict[str, Any]) -> Iterator[list[float]]:
 
 
 def tokens(app: str, streams: int) -> Case:
-    """Return the case of so many streams."""
     case = f"tokens_{app}_{streams}"
     title = f"{streams:,} streams of tokens, {APPS[app]}"
     # Tokens that have waited come together, and cost less.

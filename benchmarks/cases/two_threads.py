@@ -45,33 +45,25 @@ def callbacks(loop: Loop) -> None:
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes."""
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self.write = transport.write
 
     def data_received(self, data: bytes) -> None:
-        """Send it back."""
         self.write(data)
 
 
 class Client(Echo):
-    """Sends a message and each answer, some times; then `done` is."""
-
     def __init__(self, done: asyncio.Future[None], messages: int) -> None:
         self.done = done
         self.left = messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the first message."""
         super().connection_made(transport)
         self.transport = transport
         self.write(b"x" * 64)
 
     def data_received(self, data: bytes) -> None:
-        """Send the next message, or end."""
         self.left -= 1
         if self.left:
             self.write(data)
@@ -81,8 +73,6 @@ class Client(Echo):
 
 
 def echoes(loop: Loop) -> None:
-    """Serve and be the clients, in one loop."""
-
     async def main() -> None:
         server = await loop.create_server(Echo, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
@@ -98,8 +88,6 @@ def echoes(loop: Loop) -> None:
 
 
 def tasks(loop: Loop) -> None:
-    """Make tasks that wait for an iteration each."""
-
     async def main() -> None:
         for _ in range(TASKS):
             await asyncio.create_task(asyncio.sleep(0))

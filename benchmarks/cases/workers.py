@@ -25,8 +25,7 @@ THREADS = {
 }
 
 
-def sockets(pid: int) -> int:
-    """Return how many sockets a process has."""
+def socket_count(pid: int) -> int:
     count = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -41,12 +40,12 @@ def share(_: LoopFactory, run: Run) -> dict[str, Figure]:
         pid = server["pid"]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         workers = [int(child) for child in children.split()]
-        before = [sockets(worker) for worker in workers]
+        before = [socket_count(worker) for worker in workers]
         clients = []
         for _ in range(CONNECTIONS):
             clients += connected(server, 1, None)
             time.sleep(APART_S)
-        most = max(map(int.__sub__, map(sockets, workers), before))
+        most = max(map(int.__sub__, map(socket_count, workers), before))
         for client in clients:
             client.close()
     return {"workers_share": figure([most / CONNECTIONS * WORKERS])}

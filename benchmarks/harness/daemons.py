@@ -41,7 +41,6 @@ def missing(name: str) -> str:
 
 
 def port_of(name: str) -> int:
-    """Return the port of a server that runs: for a case."""
     return int(os.environ[PORT.format(name)])
 
 
@@ -95,7 +94,6 @@ def _running(
 
 @contextmanager
 def redis() -> Iterator[None]:
-    """Run a Redis server."""
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [_program("redis"), "--port", str(port), "--save", ""]

@@ -121,7 +121,6 @@ def count_place(row: dict, kind: str) -> str:
 
 
 def line(row: dict) -> list[str]:
-    """Return the cells of a row."""
     peer = best_peer(row)
     return [
         row["title"],
@@ -142,7 +141,6 @@ def line(row: dict) -> list[str]:
 
 
 def by_group(rows: list[dict]) -> list[str]:
-    """Return a table for each group of rows."""
     out: list[str] = []
     for group, title in GROUPS.items():
         own = [line(row) for row in rows if row["group"] == group]
@@ -152,7 +150,6 @@ def by_group(rows: list[dict]) -> list[str]:
 
 
 def all_figures(data: dict) -> list[str]:
-    """Return the table of every loop's figure and spread."""
     head, loops = ["row", "unit"], data["machine"]["loops"]
     return table(by_loop(data["rows"], head, loops, with_spread))
 
@@ -169,7 +166,6 @@ def all_counts(data: dict) -> list[str]:
 
 
 def not_measured(data: dict) -> list[str]:
-    """Return what is missing, and why, a line each."""
     machine = data["machine"]
     missing = {**machine["without_loops"], **machine["without"]}
     for row in data["rows"]:
@@ -290,7 +286,6 @@ def rows_of_one(data: dict, also: dict | None) -> list[dict]:
 
 
 def text(data: dict, also: dict | None = None) -> str:
-    """Return the page."""
     rows = rows_of_one(data, also)
     others = also["rows"] if also else []
     for name in {row["case"] for row in others}:

@@ -55,7 +55,6 @@ def server_command(run: Run, script: str, options: Sequence[str]) -> list[str]:
 def running(
     command: list[str], **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process; end it with the with-block."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
     try:
         yield process

@@ -28,7 +28,6 @@ EVEN = 0.97
 
 
 def new_rows(case: Case) -> list[dict]:
-    """Return the rows of a case, without figures."""
     return [
         {
             "case": case.name,
@@ -58,7 +57,6 @@ def keep(row: dict, loop: str, answer: dict) -> None:
 
 
 def figure(row: dict, loop: str) -> float | None:
-    """Return what stands for `loop` in a row."""
     return row["loops"].get(loop, {}).get("figure")
 
 
@@ -115,7 +113,6 @@ def against(row: dict, peer: str) -> Comparison | None:
 
 
 def is_measured(row: dict, loop: str) -> bool:
-    """Say whether `loop` has a figure and did not fail."""
     found = row["loops"].get(loop, {})
     return found.get("figure") is not None and not found.get("error")
 
@@ -135,7 +132,6 @@ def best(row: dict, loops: Iterable[str]) -> str:
 
 
 def best_peer(row: dict) -> str:
-    """Return the best loop that is not fastloop."""
     return best(row, [loop for loop in LOOPS if loop != "fastloop"])
 
 
@@ -154,7 +150,6 @@ def short(value: float | None) -> str:
 
 
 def times(value: float | None) -> str:
-    """Return a ratio as text."""
     return "" if value is None else f"{value:.2f}"
 
 

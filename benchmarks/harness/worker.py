@@ -63,7 +63,6 @@ def _measure(
 
 
 def main() -> None:
-    """Run as the command line says, and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -51,8 +51,6 @@ class Worker(Echo):
 
 
 class BufferedEcho(asyncio.BufferedProtocol):
-    """Writes a copy of what it was read into its own buffer."""
-
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,8 +65,6 @@ class BufferedEcho(asyncio.BufferedProtocol):
 
 
 class Receiver(asyncio.Protocol):
-    """Counts what comes."""
-
     count = 0
 
     def data_received(self, data: bytes) -> None:
@@ -76,8 +72,6 @@ class Receiver(asyncio.Protocol):
 
 
 class Sender(asyncio.Protocol):
-    """Sends for as long as the other end takes it."""
-
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,8 +96,6 @@ class Sender(asyncio.Protocol):
 
 
 class FileSender(asyncio.Protocol):
-    """Sends one file again and again."""
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.task = asyncio.ensure_future(self.send(transport))
 
@@ -122,8 +114,6 @@ class FileSender(asyncio.Protocol):
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """Sends each datagram back to its sender."""
-
     transport: asyncio.DatagramTransport
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:
@@ -137,8 +127,6 @@ def on_streams(
     read: Callable[[asyncio.StreamReader], Awaitable[bytes]],
     echoes: bool = True,
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """Return a client's coroutine function that reads by `read`."""
-
     async def serve(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
@@ -156,7 +144,6 @@ def on_streams(
 
 
 async def serve_sockets(args: argparse.Namespace) -> None:
-    """Echo by sock_accept, sock_recv and sock_sendall."""
     loop = asyncio.get_running_loop()
 
     async def echo(sock: socket.socket) -> None:
@@ -207,7 +194,6 @@ OTHERS = {"sock": serve_sockets, "udp": serve_datagrams}
 
 
 async def serve_connections(args: argparse.Namespace) -> None:
-    """Serve connections to a Protocol or streams."""
     options = {"backlog": 1024, "ssl": serving.tls_context(args)}
     loop = asyncio.get_running_loop()
     where = (args.unix,) if args.unix else ("127.0.0.1", 0)

@@ -34,7 +34,6 @@ Main = Callable[[Namespace], Coroutine[Any, Any, None]]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser that knows the options every server has."""
     new = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,7 +60,6 @@ def announce(port: int) -> None:
 
 
 def port_of(server: asyncio.Server) -> int:
-    """Return the port on which `server` listens."""
     return server.sockets[0].getsockname()[1]
 
 
@@ -76,7 +74,6 @@ def tls_context(args: Namespace) -> ssl.SSLContext | None:
 
 
 async def forever() -> None:
-    """Wait for the end of the server."""
     await asyncio.get_running_loop().create_future()
 
 
@@ -87,7 +84,6 @@ def fail(error: Exception) -> NoReturn:
 
 
 def run(args: Namespace, main: Main) -> None:
-    """Run `main(args)` on the loop that `args` names."""
     factory = loops.loop_factory(args.loop)
     if not args.unvisited:
         first_client.have_one(factory)
@@ -135,7 +131,6 @@ def share(args: Namespace, main: Main) -> None:
 
 
 def serve(args: Namespace, main: Main) -> None:
-    """Serve as `args` say until SIGTERM."""
     parent.set_up_process()
     if args.workers:
         share(args, main)

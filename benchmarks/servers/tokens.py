@@ -73,7 +73,6 @@ class Engine:
 
 
 def with_fastapi(engine: Engine) -> Any:
-    """Return an application with a path of streams, and a health check."""
     import fastapi
     from fastapi.responses import StreamingResponse
 
@@ -112,7 +111,6 @@ def with_asgi(engine: Engine) -> Any:
 
 
 def tokens(args: Namespace) -> Any:
-    """Return the application that --app names."""
     engine = Engine(args.app == "tokens_each", args.streams)
     make = with_asgi if args.app == "tokens_asgi" else with_fastapi
     return make(engine)

@@ -36,8 +36,6 @@ END = {"type": "http.response.body", "body": BODY}
 
 
 def plain_text(args: argparse.Namespace) -> Any:
-    """Return an ASGI application that answers with a few words."""
-
     async def app(scope: dict, receive: Any, send: Any) -> None:
         await send(START)
         await send(END)
@@ -46,7 +44,6 @@ def plain_text(args: argparse.Namespace) -> Any:
 
 
 def plain_function(args: argparse.Namespace) -> Any:
-    """Return a FastAPI application with an endpoint that is no coroutine."""
     import fastapi
 
     app = fastapi.FastAPI()
@@ -59,7 +56,6 @@ def plain_function(args: argparse.Namespace) -> Any:
 
 
 def sqlalchemy_row(args: argparse.Namespace) -> Any:
-    """Return a FastAPI application that reads a row by its key."""
     import fastapi
     from harness.daemons import port_of
     from sqlalchemy import Integer, String
@@ -100,7 +96,6 @@ def sqlalchemy_row(args: argparse.Namespace) -> Any:
 
 
 def django_view(args: argparse.Namespace) -> Any:
-    """Return a Django application of one asynchronous view."""
     import django
     from django.conf import settings
     from django.core.asgi import get_asgi_application
@@ -144,8 +139,6 @@ async def serve_uvicorn(args: argparse.Namespace) -> None:
     )
 
     class Server(uvicorn.Server):
-        """Announces its port once it listens."""
-
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
