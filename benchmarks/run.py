@@ -25,7 +25,6 @@ from harness import (
     counts,
     daemons,
     loops,
-    machine,
     markdown,
     report,
     schedule,
@@ -145,7 +144,8 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
     """
     cases = case.pick_cases(known, args.cases)
     found, without_loops = find_loops(args.loops)
-    facts = {**machine.facts(), "loops": found, "without_loops": without_loops}
+    facts = schedule.facts(known.values())
+    facts |= {"loops": found, "without_loops": without_loops}
     facts["without"] = find_missing(cases, facts)
     kept = [one for one in cases if one.name not in facts["without"]]
     if not kept or not found:

@@ -5,17 +5,22 @@ Each repetition goes through all cases.  README.md has the method.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fastloop.cli.info import machine
 from harness import counts, heat, report
 from harness.case import Case
+from harness.loops import LOOPS
 
 WORKER = [sys.executable, str(Path(__file__).with_name("worker.py"))]
 PROBE_LIMIT = 20.0
@@ -34,6 +39,17 @@ class Settings:
     budget: float | None
     case_budget: float | None
     limit: float
+
+
+def facts(cases: Iterable[Case]) -> dict:
+    """Return what a report says of the machine and of what is installed."""
+    names = {name for case in cases for name in case.packages}
+    packages = {}
+    for name in sorted(names.union(LOOPS) - {"asyncio"}):
+        with suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    disable = os.environ.get("FASTLOOP_DISABLE", "")
+    return {**machine(), "packages": packages, "fastloop_disable": disable}
 
 
 def probe(name: str) -> dict:
