@@ -16,6 +16,7 @@ from importlib import metadata
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 from fastloop.cli.info import machine
 from harness import counts, heat, report
@@ -27,18 +28,8 @@ PROBE_LIMIT = 20.0
 COUNT_LIMIT = 120.0
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Settings:
-    """How the measurements are taken, as the command line asked."""
-
-    repeat: int
-    more: int
-    scale: float
-    budget: float | None
-    case_budget: float | None
-    limit: float
+#: run.py's `settings_of` has the fields.
+Settings = SimpleNamespace
 
 
 def facts(cases: Iterable[Case]) -> dict:
