@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
 
@@ -95,48 +95,31 @@ def tasks(loop: Loop) -> None:
     loop.run_until_complete(main())
 
 
-class Worker:
-    """A thread with a loop of its own, which does its work over and over."""
-
-    def __init__(self, new_loop: LoopFactory, work: Work) -> None:
-        self._work = work
-        self._thread = ThreadPoolExecutor(1)
-        self._loop = self._thread.submit(new_loop).result()
-
-    def start(self) -> Future[int]:
-        """Have the work done once; its result is when it was done."""
-        return self._thread.submit(self._once)
-
-    def _once(self) -> int:
-        self._work(self._loop)
-        return time.perf_counter_ns()
-
-    def end(self) -> None:
-        """End the thread."""
-        self._thread.submit(self._loop.close).result()
-        self._thread.shutdown()
-
-
-def timed(workers: list[Worker]) -> int:
-    """Return the nanoseconds in which all of them did their work."""
-    began_ns = time.perf_counter_ns()
-    each = [worker.start() for worker in workers]
-    return max(one.result() for one in each) - began_ns
-
-
 def case(key: str, what: str, work: Work) -> Case:
     """Return a case of its own: a loop that fails one may do the others."""
     title = f"two threads over one, {what}"
 
     @simple_case(key, title, "times", free_threaded=True)
     def factor(new_loop: LoopFactory, run: Run) -> Figure:
-        workers = [Worker(new_loop, work) for _ in range(2)]
-        timed(workers)
-        found = figure(
-            2 * timed(workers[:1]) / timed(workers) for _ in run.repeat()
-        )
-        for worker in workers:
-            worker.end()
+        threads = [ThreadPoolExecutor(1) for _ in range(2)]
+        loops = [thread.submit(new_loop).result() for thread in threads]
+
+        def once(loop: Loop) -> int:
+            work(loop)
+            return time.perf_counter_ns()
+
+        def timed(number: int) -> int:
+            """Return the nanoseconds in which so many did their work."""
+            began_ns = time.perf_counter_ns()
+            pairs = zip(threads[:number], loops, strict=False)
+            each = [thread.submit(once, loop) for thread, loop in pairs]
+            return max(one.result() for one in each) - began_ns
+
+        timed(2)
+        found = figure(2 * timed(1) / timed(2) for _ in run.repeat())
+        for thread, loop in zip(threads, loops, strict=True):
+            thread.submit(loop.close).result()
+            thread.shutdown()
         return found
 
     return factor
