@@ -17,24 +17,26 @@ BLOCK_SIZE = 256 * 1024
 BLOCKS = 16
 
 
+class Echo(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
 async def serve_one() -> bytes:
     """Serve a client until it has left; return what it was answered."""
     loop = asyncio.get_running_loop()
     left: asyncio.Future[None] = loop.create_future()
 
-    class Echo(asyncio.Protocol):
-        transport: asyncio.Transport
-
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
-
-        def data_received(self, data: bytes) -> None:
-            self.transport.write(data)
-
+    class UntilItLeaves(Echo):
         def connection_lost(self, exc: Exception | None) -> None:
             left.set_result(None)
 
-    server = await loop.create_server(Echo, "127.0.0.1", 0)
+    server = await loop.create_server(UntilItLeaves, "127.0.0.1", 0)
     address = server.sockets[0].getsockname()
     with socket.create_connection(address, PATIENCE_S) as client:
         client.sendall(MESSAGE)

@@ -22,23 +22,12 @@ import tempfile
 from collections.abc import Awaitable, Callable
 
 import serving
+from harness.first_client import Echo
 
 BUFFER_SIZE = 64 * 1024
 CHUNK = bytes(BUFFER_SIZE)
 FILE_SIZE = 1024 * 1024
 WORK = 16_000
-
-
-class Echo(asyncio.Protocol):
-    """Writes what it is given."""
-
-    transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data)
 
 
 class Worker(Echo):
