@@ -8,7 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness import network
-from harness.case import Case, Figure, LoopFactory, Row, Run, figure
+from harness.case import (
+    Case,
+    Figure,
+    LoopFactory,
+    Row,
+    Run,
+    figure,
+    simple_case,
+)
 from harness.loops import SERVER_LOOPS
 
 from cases.idle import connected
@@ -33,7 +41,14 @@ def socket_count(pid: int) -> int:
     return count
 
 
-def share(_: LoopFactory, run: Run) -> dict[str, Figure]:
+@simple_case(
+    "workers_share",
+    "four workers: the most loaded one's share",
+    "of even",
+    "workers",
+    loops=SERVER_LOOPS,
+)
+def share(_: LoopFactory, run: Run) -> Figure:
     words = ["--mode=protocol", f"--workers={WORKERS}"]
     command = network.server_command(run, "plain.py", words)
     with network.serving(command) as server:
@@ -48,7 +63,7 @@ def share(_: LoopFactory, run: Run) -> dict[str, Figure]:
         most = max(map(int.__sub__, map(socket_count, workers), before))
         for client in clients:
             client.close()
-    return {"workers_share": figure([most / CONNECTIONS * WORKERS])}
+    return figure([most / CONNECTIONS * WORKERS])
 
 
 def in_threads(_: LoopFactory, run: Run) -> dict[str, Figure]:
@@ -64,19 +79,7 @@ def in_threads(_: LoopFactory, run: Run) -> dict[str, Figure]:
 
 
 CASES = (
-    Case(
-        "workers_share",
-        "workers",
-        (
-            Row(
-                "workers_share",
-                "four workers: the most loaded one's share",
-                "of even",
-            ),
-        ),
-        share,
-        loops=SERVER_LOOPS,
-    ),
+    share,
     Case(
         "two_threads_uvicorn",
         "workers",
