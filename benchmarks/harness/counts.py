@@ -62,6 +62,8 @@ class Counter:
         self.kind = kind
         self.was_read = False
         self._folder = Path(folder)
+        self._log = self._folder / "calls"
+        self._vgdb = f"--vgdb-prefix={self._folder / 'vgdb'}"
         self._pid = 0
         self._total = 0
         self._dumps = 0
@@ -75,21 +77,16 @@ class Counter:
             # The process is the command's, and strace a child of no one.
             log = str(self._log)
             return ["strace", "-D", "-f", "-qq", "-o", log, *command]
-        file = self._folder / "callgrind"
         return [
             "valgrind",
             "--tool=callgrind",
             "--instr-atstart=no",
             "--dump-before=getpriority",
-            f"--callgrind-out-file={file}",
-            f"--vgdb-prefix={self._folder / 'vgdb'}",
+            f"--callgrind-out-file={self._folder / 'callgrind'}",
+            self._vgdb,
             "--quiet",
             *command,
         ]
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / "calls"
 
     def seconds(self, of_a_server: bool) -> float:
         """Return for how long a case should measure: a window of a server, or
@@ -109,15 +106,12 @@ class Counter:
 
     def start(self, pid: int) -> None:
         """Begin to count the process, which `command` has started."""
-        if pid == self._pid:
-            return
         self._pid = pid
         self._is_own = pid == os.getpid()
         if self.kind == CALLS:
             self._file = os.open(self._log, os.O_RDONLY)
         else:
             self._ask("instrumentation", "on")
-        self._own = 0
         self.read()
         if self._is_own:
             before = self.read()
@@ -132,9 +126,7 @@ class Counter:
         return self._total
 
     def more_when_idle(self) -> int:
-        """Return what was counted since the last time, as soon as the process
-        has nothing more to do.
-        """
+        """Return what was counted since the last time, once it is idle."""
         before, used_ns = self._total, -1
         end = time.monotonic() + BUSY_S
         while used_ns != (used_ns := cpu_time(self._pid)):
@@ -169,13 +161,5 @@ class Counter:
             self._ask("dump")
 
     def _ask(self, *words: str) -> None:
-        subprocess.run(
-            [
-                "vgdb",
-                f"--vgdb-prefix={self._folder / 'vgdb'}",
-                f"--pid={self._pid}",
-                *words,
-            ],
-            check=True,
-            capture_output=True,
-        )
+        command = ["vgdb", self._vgdb, f"--pid={self._pid}", *words]
+        subprocess.run(command, check=True, capture_output=True)
