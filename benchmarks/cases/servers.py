@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +14,28 @@ ORDER = 100
 KIB = 1024
 FEW, MANY = 8, 64
 UVICORN = ("uvicorn", "httptools")
+FASTAPI = (*UVICORN, "fastapi")
 
 
 def served(
     key: str,
     group: str,
     title: str,
-    script: str,
-    words: Sequence[str],
+    mode: str,
     load: dict[str, Any],
     *,
     by: str = "cpu",
     tls: bool = False,
     unix: bool = False,
     packages: tuple[str, ...] = (),
-    daemons: tuple[str, ...] = (),
 ) -> Case:
-    """Return the case of `script`, started with `words` on each loop.
+    """Return the case of plain.py in a mode, or of web.py with such an app.
 
-    It is judged `by` the server's CPU time for an answer ("cpu"), the "rate"
-    of answers, or the rate of "bytes" that go one way; the other of the two
-    rows explains it.  `load` are the generator's options.
+    It is judged `by` the server's CPU time for an answer ("cpu"), the rate
+    of answers of HTTP ("http"), or the rate of "bytes" that go one way; the
+    other of the two rows explains it.  `load` are the generator's options.
     """
-    by_cpu, is_bytes = by == "cpu", by == "bytes"
+    by_cpu, is_bytes, is_http = by == "cpu", by == "bytes", by == "http"
     cpu = Row(
         key if by_cpu else f"{key}_cpu",
         f"{title}, server CPU",
@@ -53,14 +51,18 @@ def served(
     )
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
+        given, script = {"tls": int(tls), **load}, "plain.py"
+        words = [f"--mode={mode}", f"--size={load.get('size', KIB)}"]
+        if is_http:
+            script, words = "web.py", [f"--app={mode}"]
+        words += ["--tls"] * tls
         with tempfile.TemporaryDirectory() as folder:
-            given, more = {"tls": int(tls), **load}, ["--tls"] * tls
             if unix:
                 given["path"] = str(Path(folder) / "socket")
-                more.append(f"--unix={given['path']}")
-            command = network.server_command(run, script, [*more, *words])
+                words.append(f"--unix={given['path']}")
+            command = network.server_command(run, script, words)
             with network.serving(command) as server:
-                if by == "rate":
+                if is_http:
                     given |= network.requests(server)
                 # The generator counts bytes that go one way in KiB.
                 unit = 1024 if is_bytes else 1
@@ -73,10 +75,10 @@ def served(
         (cpu, rate) if by_cpu else (rate, cpu),
         measure,
         loops=TLS_LOOPS if tls else SERVER_LOOPS,
-        seconds=1.5 if by == "rate" else 1.0,
+        seconds=1.5 if is_http else 1.0,
         loaded=True,
         packages=packages,
-        daemons=daemons,
+        daemons=("postgres",) if "asyncpg" in packages else (),
     )
 
 
@@ -87,49 +89,33 @@ def echo(
     mode: str,
     connections: int,
     size: int,
-    **more: Any,
+    tls: bool = False,
 ) -> Case:
     kib = size // KIB
     load = {"connections": connections, "size": size}
     load["lines"] = int(mode == "readline")
-    return served(
-        f"{key}_{connections}x{f'{kib}k' if kib else f'{size}b'}",
-        group,
-        f"{title}, {connections:,} of {f'{kib} KiB' if kib else f'{size} B'}",
-        "plain.py",
-        [f"--mode={mode}", f"--size={size}"],
-        load,
-        **more,
-    )
+    key = f"{key}_{connections}x{f'{kib}k' if kib else f'{size}b'}"
+    title += f", {connections:,} of {f'{kib} KiB' if kib else f'{size} B'}"
+    return served(key, group, title, mode, load, tls=tls)
 
 
-def one_way(key: str, group: str, title: str, mode: str, **more: Any) -> Case:
+def one_way(
+    key: str, group: str, title: str, mode: str, tls: bool = False
+) -> Case:
     way = "receive" if mode.startswith("send") else "oneway"
-    load, words = {"connections": FEW, way: 1}, [f"--mode={mode}"]
-    return served(
-        key, group, title, "plain.py", words, load, by="bytes", **more
-    )
+    load = {"connections": FEW, way: 1}
+    return served(key, group, title, mode, load, by="bytes", tls=tls)
 
 
-def connect(key: str, group: str, title: str, **more: Any) -> Case:
+def connect(key: str, group: str, title: str, tls: bool = False) -> Case:
     load = {"connections": 32, "size": 64, "fresh": 1}
-    title = f"{title}connect, one echo of 64 B, close"
-    words = ["--mode=protocol"]
-    return served(key, group, title, "plain.py", words, load, **more)
+    title += "connect, one echo of 64 B, close"
+    return served(key, group, title, "protocol", load, tls=tls)
 
 
 def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
-    return served(
-        key,
-        group,
-        title,
-        "web.py",
-        [f"--app={app}"],
-        {"connections": MANY},
-        by="rate",
-        packages=packages,
-        daemons=("postgres",) if "asyncpg" in packages else (),
-    )
+    load = {"connections": MANY}
+    return served(key, group, title, app, load, by="http", packages=packages)
 
 
 PROTOCOL = ("echo_protocol", "tcp", "TCP echo, Protocol", "protocol")
@@ -143,6 +129,7 @@ READEXACTLY = (
 TLS = ("echo_tls", "TCP echo, TLS", "protocol")
 TLS_STREAMS = ("echo_tls_streams", "tls", "TLS echo, streams", "streams")
 SOCK = ("sock", "sockets", "sock_recv + sock_sendall", "sock")
+UNIX = ("unix", "sockets", "Unix echo, Protocol, 64 of 1 KiB", "protocol")
 
 CASES = (
     echo(*PROTOCOL, MANY, 64),
@@ -171,22 +158,9 @@ CASES = (
     echo(*SOCK, FEW, 100 * KIB),
     connect("connect", "sockets", ""),
     served(
-        "udp",
-        "sockets",
-        "UDP echo, 512 B",
-        "plain.py",
-        ["--mode=udp"],
-        {"size": 512, "udp": 1},
+        "udp", "sockets", "UDP echo, 512 B", "udp", {"size": 512, "udp": 1}
     ),
-    served(
-        "unix",
-        "sockets",
-        "Unix echo, Protocol, 64 of 1 KiB",
-        "plain.py",
-        ["--mode=protocol"],
-        {},
-        unix=True,
-    ),
+    served(*UNIX, {}, unix=True),
     http(
         "uvicorn", "http", "uvicorn (httptools), plain text", "plain", *UVICORN
     ),
@@ -198,19 +172,15 @@ CASES = (
         "web",
         "FastAPI, an endpoint in a thread",
         "def",
-        *UVICORN,
-        "fastapi",
+        *FASTAPI,
     ),
     http(
         "fastapi_sqlalchemy",
         "web",
         "FastAPI, a row by SQLAlchemy and asyncpg",
         "sqlalchemy",
-        *UVICORN,
-        "fastapi",
-        "sqlalchemy",
-        "greenlet",
-        "asyncpg",
+        *FASTAPI,
+        *("sqlalchemy", "greenlet", "asyncpg"),
     ),
     http(
         "django",
