@@ -557,14 +557,9 @@ run_window(Step step)
 
 /* -- how late echoes come, from an open loop ------------------------------- */
 
-/* Messages are due at fixed times, whether or not the last was answered.  So a
- * server that stalls is charged for every message that waits, not for one
- * ("coordinated omission").  What this process is late itself is subtracted:
- * a latency counts from when it came to send a message that was due, which no
- * answer holds up, and its clock stands still while it does not run.
- *
- * It never sleeps: the wake-up of its own CPU would be in every latency.
- * But it does (--sleeps) where the servers need its CPU. */
+/* README.md has the method.  This process never sleeps: the wake-up of its own
+ * CPU would be in every latency.  But it does (--sleeps) where the servers
+ * need its CPU. */
 #define MAX_WAITING 4096
 #define PATIENCE    2.0
 #define SLEEP_NS    100000
