@@ -31,8 +31,11 @@ def tail(
             most = network.load(server, short, **LOAD)
         rate = part * most["rate"]["figure"] * max(1, workers)
         load = {**LOAD, "rate": rate, "sleeps": int(workers > 0)}
+        takes = []
         with started(run, f"--workers={workers}") as server:
-            takes = [network.late(server, short, **load) for _ in range(TAKES)]
+            for _ in range(TAKES):
+                with network.generator(server, short, load) as window:
+                    takes.append(window())
         found = {f"{key}_rate": figure([rate])}
         for name in names.split():
             each = [take[name] for take in takes]
@@ -42,16 +45,15 @@ def tail(
             found[f"{key}_{name}"] = middle
         return found
 
+    rows = [
+        Row(f"{key}_{name}", f"{title}, {NAMES[name]}", "us")
+        for name in names.split()
+    ]
+    rows.append(Row(f"{key}_rate", f"{title}, rate", "1/s", aside=True))
     return Case(
         key,
         "tail",
-        (
-            *(
-                Row(f"{key}_{name}", f"{title}, {NAMES[name]}", "us")
-                for name in names.split()
-            ),
-            Row(f"{key}_rate", f"{title}, rate", "1/s", aside=True),
-        ),
+        tuple(rows),
         measure,
         loops=SERVER_LOOPS,
         seconds=3.0,

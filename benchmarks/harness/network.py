@@ -135,12 +135,6 @@ def generator(
             raise RuntimeError(said or "the load generator failed") from None
 
 
-def late(server: dict[str, Any], run: Run, **options: Any) -> dict[str, Any]:
-    """Load a server by the clock; return the percentiles of the latencies."""
-    with generator(server, run, options) as window:
-        return window()
-
-
 def load(
     server: dict[str, Any], run: Run, unit: int = 1, **options: Any
 ) -> dict[str, Figure]:
