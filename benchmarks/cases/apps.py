@@ -18,14 +18,7 @@ from contextlib import (
 from typing import Any
 
 from harness import network
-from harness.case import (
-    Case,
-    Figure,
-    LoopFactory,
-    Run,
-    figure,
-    simple_case,
-)
+from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
 from harness.daemons import port_of
 from harness.loops import SERVER_LOOPS
 
@@ -71,7 +64,7 @@ async def sampled(run: Run, open_app: Open, operations: int) -> Figure:
 
 
 def app_case(
-    name: str, title: str, operations: int, **rest: Any
+    name: str, title: str, operations: int, *packages: str, **rest: Any
 ) -> Callable[[Callable[[Run], AsyncIterator[Work]]], Case]:
     """Make the case of an async generator that yields the app's work."""
 
@@ -83,8 +76,8 @@ def app_case(
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 return runner.run(sampled(run, open_app, operations))
 
-        settings = {"group": "apps", "loops": SERVER_LOOPS, "seconds": 1.0}
-        return simple_case(name, title, "1/s", **settings, **rest)(measure)
+        rest.update(loops=SERVER_LOOPS, seconds=1.0, packages=packages)
+        return simple_case(name, title, "1/s", "apps", **rest)(measure)
 
     return case
 
@@ -109,7 +102,7 @@ async def aiohttp_site(
     "aiohttp_json",
     "aiohttp client and server, JSON, 16 connections",
     FEWER * ROUNDS,
-    packages=("aiohttp",),
+    "aiohttp",
 )
 async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
     import aiohttp
@@ -131,23 +124,17 @@ async def aiohttp_json(run: Run) -> AsyncIterator[Work]:
 
 
 def redis_get(name: str, title: str, clients: int) -> Case:
-    needs = {"packages": ("redis",), "daemons": ("redis",)}
-
-    @app_case(name, title, clients * ROUNDS, **needs)
+    @app_case(name, title, clients * ROUNDS, "redis", daemons=("redis",))
     async def get(run: Run) -> AsyncIterator[Work]:
-        import redis.asyncio as redis
+        from redis.asyncio import Redis
 
-        port = port_of("redis")
-        async with AsyncExitStack() as stack:
-            each = [
-                await stack.enter_async_context(
-                    redis.Redis(host="127.0.0.1", port=port)
-                )
-                for _ in range(clients)
-            ]
-            await each[0].set("key", KILOBYTE[:100])
-            works = [lambda one=one: one.get("key") for one in each]
-            yield lambda: in_parallel(works)
+        address = {"host": "127.0.0.1", "port": port_of("redis")}
+        each = [Redis(**address) for _ in range(clients)]
+        await each[0].set("key", KILOBYTE[:100])
+        works = [lambda one=one: one.get("key") for one in each]
+        yield lambda: in_parallel(works)
+        for one in each:
+            await one.aclose()
 
     return get
 
@@ -156,22 +143,14 @@ def redis_get(name: str, title: str, clients: int) -> Case:
     "asyncpg_32",
     "asyncpg, SELECT 1, 32 connections",
     CLIENTS * ROUNDS,
-    packages=("asyncpg",),
+    "asyncpg",
     daemons=("postgres",),
 )
 async def asyncpg_select(run: Run) -> AsyncIterator[Work]:
     import asyncpg
 
-    each = [
-        await asyncpg.connect(
-            host="127.0.0.1",
-            port=port_of("postgres"),
-            user="race",
-            database="postgres",
-            ssl=False,
-        )
-        for _ in range(CLIENTS)
-    ]
+    address = f"postgresql://race@127.0.0.1:{port_of('postgres')}/postgres"
+    each = [await asyncpg.connect(address, ssl=False) for _ in range(CLIENTS)]
     works = [lambda one=one: one.fetchval("SELECT 1") for one in each]
     yield lambda: in_parallel(works)
     for one in each:
@@ -182,10 +161,9 @@ async def asyncpg_select(run: Run) -> AsyncIterator[Work]:
     "chat",
     "WebSocket chat, a line to each of 500 clients",
     CHATTERS,
-    packages=("websockets",),
+    "websockets",
 )
 async def chat(run: Run) -> AsyncIterator[Work]:
-    """Yield one client's line, and its way to all of them."""
     from websockets.asyncio.client import connect
     from websockets.asyncio.server import ServerConnection, broadcast, serve
 
@@ -215,13 +193,9 @@ async def chat(run: Run) -> AsyncIterator[Work]:
 
 
 @app_case(
-    "downloads",
-    "aiohttp, 200 downloads of 10 KB at once",
-    URLS,
-    packages=("aiohttp",),
+    "downloads", "aiohttp, 200 downloads of 10 KB at once", URLS, "aiohttp"
 )
 async def downloads(run: Run) -> AsyncIterator[Work]:
-    """Yield a new session that gets all URLs, a connection for each."""
     import aiohttp
     from aiohttp import web
 
