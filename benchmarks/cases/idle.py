@@ -44,22 +44,6 @@ def connected(
     return opened
 
 
-def grown_bytes(command: list[str], count: int, tls: bool) -> float:
-    context = ssl._create_unverified_context() if tls else None
-    with network.serving(command) as server:
-        # Before the others: what a server keeps for good is not counted.
-        for sock in connected(server, 50, context):
-            sock.close()
-        # The server has seen them go once it has answered one more.
-        socks = connected(server, 1, context)
-        before = resident_bytes(server["pid"])
-        socks += connected(server, count, context)
-        grown = resident_bytes(server["pid"]) - before
-        for sock in socks:
-            sock.close()
-    return grown / count
-
-
 def idle_case(name: str, title: str, mode: str, tls: bool = False) -> Case:
     count, unit = (TLS_CONNECTIONS, "KiB") if tls else (CONNECTIONS, "B")
     loops = TLS_LOOPS if tls else SERVER_LOOPS
@@ -68,9 +52,19 @@ def idle_case(name: str, title: str, mode: str, tls: bool = False) -> Case:
     def idle(_: LoopFactory, run: Run) -> Figure:
         # Clients leave it below; a loop that was closed would leave memory.
         words = [f"--mode={mode}", "--unvisited", *["--tls"] * tls]
-        command = network.server_command(run, "plain.py", words)
         many = count if run.seconds >= 0.1 else count // 10
-        grown = grown_bytes(command, many, tls)
+        context = ssl._create_unverified_context() if tls else None
+        with network.serving(run, "plain.py", *words) as server:
+            # Before the others: what a server keeps for good is not counted.
+            for sock in connected(server, 50, context):
+                sock.close()
+            # The server has seen them go once it has answered one more.
+            socks = connected(server, 1, context)
+            before = resident_bytes(server["pid"])
+            socks += connected(server, many, context)
+            grown = (resident_bytes(server["pid"]) - before) / many
+            for sock in socks:
+                sock.close()
         return figure([grown / 1024 if tls else grown])
 
     return idle

@@ -60,8 +60,7 @@ def served(
             if unix:
                 given["path"] = str(Path(folder) / "socket")
                 words.append(f"--unix={given['path']}")
-            command = network.server_command(run, script, words)
-            with network.serving(command) as server:
+            with network.serving(run, script, *words) as server:
                 if is_http:
                     given |= network.requests(server)
                 # The generator counts bytes that go one way in KiB.

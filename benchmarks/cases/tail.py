@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from functools import partial
 
 from harness import network
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
@@ -21,18 +21,15 @@ def tail(
 ) -> Case:
     """Return the case of a server under `part` of what it can take."""
 
-    def started(run: Run, *words: str) -> Any:
-        words = f"--mode={mode}", *words
-        return network.serving(network.server_command(run, "plain.py", words))
-
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         short = Run(run.loop, run.seconds / TAKES)
-        with started(run) as server:
+        started = partial(network.serving, run, "plain.py", f"--mode={mode}")
+        with started() as server:
             most = network.load(server, short, **LOAD)
         rate = part * most["rate"]["figure"] * max(1, workers)
         load = {**LOAD, "rate": rate, "sleeps": int(workers > 0)}
         takes = []
-        with started(run, f"--workers={workers}") as server:
+        with started(f"--workers={workers}") as server:
             for _ in range(TAKES):
                 with network.generator(server, short, load) as window:
                     takes.append(window())

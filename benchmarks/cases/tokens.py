@@ -85,15 +85,14 @@ def tokens(app: str, streams: int) -> Case:
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         load = {"connections": streams, "request": REQUEST, "events": 1}
         words = [f"--app=tokens_{app}", f"--streams={streams}"]
-        command = network.server_command(run, "web.py", words)
-        with network.serving(command) as server:
-            with (
-                checked(server) as health_ms,
-                network.generator(server, run, load | {"warmup": 0}) as window,
-            ):
-                window()  # warms up
-                health_ms.clear()
-                found = window()
+        with (
+            network.serving(run, "web.py", *words) as server,
+            checked(server) as health_ms,
+            network.generator(server, run, load | {"warmup": 0}) as window,
+        ):
+            window()  # warms up
+            health_ms.clear()
+            found = window()
         health_ms.sort()
         figures = (
             found["cpu"] / found["answered"] * 1e6,

@@ -49,9 +49,8 @@ def socket_count(pid: int) -> int:
     loops=SERVER_LOOPS,
 )
 def share(_: LoopFactory, run: Run) -> Figure:
-    words = ["--mode=protocol", f"--workers={WORKERS}"]
-    command = network.server_command(run, "plain.py", words)
-    with network.serving(command) as server:
+    words = "--mode=protocol", f"--workers={WORKERS}"
+    with network.serving(run, "plain.py", *words) as server:
         pid = server["pid"]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         workers = [int(child) for child in children.split()]
@@ -69,9 +68,7 @@ def share(_: LoopFactory, run: Run) -> Figure:
 def in_threads(_: LoopFactory, run: Run) -> dict[str, Figure]:
     found = {}
     for name, (_, words) in THREADS.items():
-        words = ["--app=plain", *words]
-        command = network.server_command(run, "web.py", words)
-        with network.serving(command) as server:
+        with network.serving(run, "web.py", "--app=plain", *words) as server:
             load = {"connections": 64, **network.requests(server)}
             measured = network.load(server, run, **load)
         found[f"two_threads_uvicorn_{name}"] = measured["rate"]

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,21 +36,6 @@ def cpus() -> tuple[int, int]:
     return usable[-1], usable[0]
 
 
-def server_command(run: Run, script: str, options: Sequence[str]) -> list[str]:
-    """Return the command that starts the server `script` on a run's loop.
-
-    Where the run counts, the command counts the server.
-    """
-    command = [
-        sys.executable,
-        str(SERVERS / script),
-        f"--loop={run.loop}",
-        f"--cpu={cpus()[0]}",
-        *options,
-    ]
-    return run.counter.command(command) if run.counter else command
-
-
 @contextmanager
 def running(
     command: list[str], **options: Any
@@ -70,11 +55,16 @@ def running(
 
 
 @contextmanager
-def serving(command: list[str]) -> Iterator[dict[str, Any]]:
-    """Run a server for the length of a with-block; give what it announced.
+def serving(run: Run, script: str, *words: str) -> Iterator[dict[str, Any]]:
+    """Run a server on a run's loop for a with-block; give what it announced.
 
-    One that ends by itself is an error, which says what it said last.
+    Where the run counts, it counts the server.  A server that ends by itself
+    is an error, which says what it said last.
     """
+    own = f"--loop={run.loop}", f"--cpu={cpus()[0]}"
+    command = [sys.executable, str(SERVERS / script), *own, *words]
+    if run.counter:
+        command = run.counter.command(command)
     with (
         tempfile.TemporaryFile() as said,
         running(command, stdout=subprocess.PIPE, stderr=said) as process,
