@@ -1,9 +1,4 @@
-"""Programs: client and server in one process, and clients of databases.
-
-Each does its work over and over on one loop; a figure is operations a second.
-The process has the server's CPU for itself, Redis and PostgreSQL run on the
-other.
-"""
+"""Programs: client and server in one process, and clients of databases."""
 
 from __future__ import annotations
 

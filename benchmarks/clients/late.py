@@ -3,9 +3,8 @@
     python benchmarks/clients/late.py PORT
     python benchmarks/clients/late.py PORT --starttls
 
-It blocks and has no loop, so what it waits for is the server.  Its clock is
-the server's: all processes read one CLOCK_MONOTONIC.  It ends when the server
-closes the connection.
+All processes read one CLOCK_MONOTONIC.  It ends when the server closes the
+connection.
 """
 
 from __future__ import annotations

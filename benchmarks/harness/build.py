@@ -1,9 +1,4 @@
-"""Compiles the load generator when it is missing or old.
-
-It goes to `build/`, into a folder of this system's and C library's own: one
-checkout may be used from several systems.  Without it, servers are left out of
-the race, with the reason.
-"""
+"""Compiles the load generator when it is missing or old."""
 
 from __future__ import annotations
 
@@ -22,7 +17,10 @@ COMPILE_LIMIT = 120
 
 
 def path() -> Path:
-    """Return where the generator is, or will be, on this system: on Linux."""
+    """Return where the generator is, or will be, on this system.
+
+    One checkout may be used from several systems.
+    """
     libc = filter(None, platform.libc_ver())
     parts = [platform.system(), platform.machine(), *libc]
     return BENCHMARKS / "build" / "-".join(parts).lower() / "load"

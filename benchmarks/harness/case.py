@@ -1,9 +1,7 @@
 """What a case is, and what it may use while it measures.
 
-A file under `cases/` holds a tuple `CASES` of `Case`.  Each has a function
-that takes a loop factory and a `Run`, and returns a figure for each of its
-rows.  It is called once in a fresh process, measures for about
-`Run.seconds`, and uses nothing that a program of a user would not.
+README.md says how to write one.  It uses nothing that a program of a user
+would not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """Writes a run as a page of Markdown.
 
-Every row is on the page: one that could not be measured says why, and one
-that fastloop loses, or that is inconclusive, says so.  Rows of the run beside
-it, on another interpreter, have a table of their own.
+Rows of the run beside it, on another interpreter, have a table of their own.
 """
 
 from __future__ import annotations

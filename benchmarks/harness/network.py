@@ -1,9 +1,4 @@
-"""Servers and load generators as child processes, each on its own CPU.
-
-A server is pinned to the last CPU this process may use and the generator to
-the first, so that the one never takes time from the other.  The server's
-CPU time is read by the generator, where each of its windows begins and ends.
-"""
+"""Servers and load generators as child processes, each on its own CPU."""
 
 from __future__ import annotations
 

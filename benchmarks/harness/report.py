@@ -1,9 +1,7 @@
 """The figures of a run as rows of JSON, and what they say.
 
-A ratio is always "times as good as the other": above 1 is faster, smaller
-or more a second, whichever the row counts.  One that is shown divides the two
-figures as they are shown.  What decides a place is the ratios of samples of
-the same time.
+README.md has the method: of ratios that are shown, and of those that decide a
+place.
 """
 
 from __future__ import annotations
