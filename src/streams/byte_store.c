@@ -15,6 +15,9 @@
    one has no room.  Smaller data is copied into one piece, which keeps their
    number low. */
 #define APPENDED_MIN_BYTES 8192
+/* A larger piece of which less than a quarter is unread is replaced: a silent
+   peer must not keep a whole event's memory. */
+#define WASTEFUL_BYTES     (16 * 1024)
 
 /* Where the unread bytes of the first piece begin. */
 static char *
@@ -255,9 +258,17 @@ fl_byte_store_drop(FlByteStore *store, Py_ssize_t size_bytes)
         size_bytes -= first_size(store);
         Py_DECREF(pop_piece(store));
     }
-    if (store->count > 0) {
-        store->start += size_bytes;
-        store->size_bytes -= size_bytes;
+    if (store->count == 0) {
+        return;
+    }
+    store->start += size_bytes;
+    store->size_bytes -= size_bytes;
+    Py_ssize_t capacity = PyBytes_GET_SIZE(store->pieces[0]);
+    if (store->count == 1 && capacity > WASTEFUL_BYTES
+        && store->size_bytes < capacity / 4
+        && rebuild(store, store->size_bytes) < 0)
+    {
+        PyErr_Clear(); /* it stays as it is */
     }
 }
 

@@ -140,6 +140,24 @@ async def test_reads_of_one_size_give_all_in_order(connect, size):
     assert got == data
 
 
+async def test_a_silent_peer_keeps_no_more_than_its_last_bytes(opened):
+    """What the event with them brought is free again."""
+    reader, _, peer = await opened()
+    tracemalloc.start()
+    try:
+        await peer.send(b"line\n" * 40_000 + b"begun")
+        for _ in range(40_000):
+            await reader.readline()
+        task = asyncio.create_task(reader.readline())
+        await iterations(3)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    await peer.send(b"\n")
+    assert await task == b"begun\n"
+    assert kept < 32 * KIB
+
+
 async def test_a_long_line_is_not_copied_at_each_event(opened):
     """A copy would need as much memory again."""
     reader, _, peer = await opened(limit=16 * MIB)
