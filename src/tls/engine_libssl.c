@@ -283,18 +283,25 @@ free_pending(FlTlsPipe *pipe)
     pipe->pending = NULL;
 }
 
-/* Have `pending` hold the unread records and, behind them, these.  A block
-   that is too small is replaced by one of twice the size that is needed, so
-   each byte is moved a bounded number of times.  0, or -1 with MemoryError. */
+/* Have `pending` hold the unread records and, behind them, these.  They move
+   to the block's front if they fill at most half of it.  A block that is too
+   small is replaced by one with a quarter to spare.  So each byte is moved a
+   bounded number of times.  0, or -1 with MemoryError. */
 static int
 keep_records(FlTlsPipe *pipe, const char *data, size_t size_bytes)
 {
     size_t needed = pipe->in_bytes + size_bytes;
     char *pending = pipe->pending;
-    if (pending == NULL
-        || (size_t)(pipe->in - pending) + needed > pipe->pending_capacity)
-    {
-        pending = PyMem_RawMalloc(2 * needed);
+    size_t capacity = pipe->pending_capacity;
+    bool fits =
+        pending != NULL && (size_t)(pipe->in - pending) + needed <= capacity;
+    if (!fits && pending != NULL && needed <= capacity / 2) {
+        memmove(pending, pipe->in, pipe->in_bytes);
+        pipe->in = pending;
+    }
+    else if (!fits) {
+        capacity = needed + needed / 4;
+        pending = PyMem_RawMalloc(capacity);
         if (pending == NULL) {
             PyErr_NoMemory();
             return -1;
@@ -302,7 +309,7 @@ keep_records(FlTlsPipe *pipe, const char *data, size_t size_bytes)
         memcpy(pending, pipe->in, pipe->in_bytes);
         free_pending(pipe);
         pipe->in = pipe->pending = pending;
-        pipe->pending_capacity = 2 * needed;
+        pipe->pending_capacity = capacity;
     }
     memcpy((char *)pipe->in + pipe->in_bytes, data, size_bytes);
     pipe->in_bytes = needed;
