@@ -177,10 +177,7 @@ close_core(FlLoop *loop)
     drop_timers(loop);
     abandon_transports(&loop->transports);
     atomic_store(&loop->open_connections, 0);
-    /* One at a time: dropping references may run any code, which may remove
-       other callbacks. */
-    while (fl_user_fd_drop(loop, -1)) {
-    }
+    fl_user_fd_drop_all(loop);
     /* It frees the registrations that are left, so their owners had to go
        first. */
     fl_fd_table_close(loop->table);

@@ -247,14 +247,32 @@ fl_user_fd_drop(FlLoop *loop, int fd)
     FlFdRefs refs = {{NULL}};
     FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
-    FlUserFd *user_fd =
-        fd < 0 ? user_fd_after(loop, -1) : user_fd_at(loop, fd);
+    FlUserFd *user_fd = user_fd_at(loop, fd);
     if (user_fd != NULL) {
         user_fd_detach(user_fd, &refs);
     }
     fl_fd_table_unlock(table);
     drop_refs(loop, &refs);
     return user_fd != NULL;
+}
+
+/* The next fd above this one that has such a registration, or -1. */
+static int
+next_fd(FlLoop *loop, int fd)
+{
+    fl_fd_table_lock(loop->table);
+    const FlUserFd *next = user_fd_after(loop, fd);
+    int found = next == NULL ? -1 : next->reg.fd;
+    fl_fd_table_unlock(loop->table);
+    return found;
+}
+
+void
+fl_user_fd_drop_all(FlLoop *loop)
+{
+    for (int fd = next_fd(loop, -1); fd >= 0; fd = next_fd(loop, fd)) {
+        (void)fl_user_fd_drop(loop, fd);
+    }
 }
 
 int

@@ -22,11 +22,13 @@ typedef struct {
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
-/* Close the user-owned registration of an fd, or the lowest one if fd is -1,
-   and drop its callbacks.  Handles are cancelled, unless the loop is closed.
-   Whether there was a registration, which may have been idle.  Runs
-   application code. */
+/* Close the user-owned registration of an fd, and drop its callbacks.  Handles
+   are cancelled, unless the loop is closed.  Whether there was a registration,
+   which may have been idle.  Runs application code. */
 bool fl_user_fd_drop(FlLoop *loop, int fd);
+
+/* The same for all fds of a closed loop, which gets no new ones. */
+void fl_user_fd_drop_all(FlLoop *loop);
 
 /* Make an fd free for a new transport.  Callbacks of the fd are dropped,
    although the application's socket may still be open.  A transport loses the
