@@ -144,6 +144,11 @@ add(UvSet *uv, int fd)
                : fstat(fd, &self->file) < 0
                    ? -errno
                    : uv_poll_init(&uv->loop, &self->poll, fd);
+    if (code == -EINVAL
+        && (S_ISREG(self->file.st_mode) || S_ISDIR(self->file.st_mode)))
+    {
+        code = -EPERM; /* as epoll; kqueue's libuv says EINVAL */
+    }
     if (code < 0) {
         free(self);
         return code;

@@ -502,10 +502,11 @@ open_datagram(PyObject *module, PyObject *args)
             name == NULL ? AF_UNSPEC : fl_name_address(name)->ss_family;
         /* As asyncio, which tests the peername: that of a Unix peer without a
            name is the empty string, which is false. */
-        self->connected =
-            peer != NULL
-            && (fl_name_address(peer)->ss_family != AF_UNIX
-                || peer->size > offsetof(struct sockaddr_un, sun_path));
+        self->connected = peer != NULL
+                          && (fl_name_address(peer)->ss_family != AF_UNIX
+                              || fl_sockaddr_path_bytes(fl_name_address(peer),
+                                                        (socklen_t)peer->size)
+                                     > 0);
     }
     return transport;
 }

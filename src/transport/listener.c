@@ -145,7 +145,7 @@ accept_one(int listener_fd, Accepted *accepted)
 {
     struct sockaddr *peer = (struct sockaddr *)&accepted->peer;
     accepted->peer_size = sizeof(accepted->peer);
-#ifdef __linux__
+#if defined(__linux__) || defined(__FreeBSD__)
     accepted->fd = accept4(listener_fd, peer, &accepted->peer_size,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (accepted->fd >= 0 || errno != ENOSYS) {

@@ -20,12 +20,28 @@
 
 /* --- to Python ----------------------------------------------------------- */
 
-static PyObject *
-unix_object(const struct sockaddr_un *address, socklen_t size)
+size_t
+fl_sockaddr_path_bytes(const struct sockaddr_storage *address, socklen_t size)
 {
     size_t header = offsetof(struct sockaddr_un, sun_path);
-    /* An unbound socket's address ends before sun_path: its name is ''. */
+    /* On Linux an unbound socket's address ends before sun_path. */
     size_t length = size > header ? size - header : 0;
+#ifndef __linux__
+    if (length > 0 && ((const struct sockaddr_un *)address)->sun_path[0] == 0)
+    {
+        length = 0; /* on BSD it has zeros there, and there are no others */
+    }
+#else
+    (void)address;
+#endif
+    return length;
+}
+
+static PyObject *
+unix_object(const struct sockaddr_storage *name, socklen_t size)
+{
+    const struct sockaddr_un *address = (const struct sockaddr_un *)name;
+    size_t length = fl_sockaddr_path_bytes(name, size);
     if (length > 0 && address->sun_path[0] == '\0') {
         /* An abstract name (Linux) is binary and may contain NUL, so its
            length comes from the address size.  Python shows it as bytes. */
@@ -43,6 +59,9 @@ fl_sockaddr_object(const struct sockaddr_storage *address, socklen_t size)
     const struct sockaddr_in *in = (const struct sockaddr_in *)address;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)address;
     char text[INET6_ADDRSTRLEN];
+    if (size == 0) {
+        Py_RETURN_NONE; /* macOS, of a connection that was reset meanwhile */
+    }
     switch (address->ss_family) {
     case AF_INET: /* inet_ntop fails only for want of space */
         (void)inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
@@ -55,7 +74,7 @@ fl_sockaddr_object(const struct sockaddr_storage *address, socklen_t size)
                              (unsigned)ntohl(in6->sin6_flowinfo),
                              (unsigned)in6->sin6_scope_id);
     case AF_UNIX: /* the only one of variable size */
-        return unix_object((const struct sockaddr_un *)address, size);
+        return unix_object(address, size);
     default:
         Py_RETURN_NONE;
     }

@@ -14,9 +14,14 @@
 /* The object that socket.getsockname() would return for an address: a tuple
    for AF_INET and AF_INET6, str or bytes for AF_UNIX.  A new reference.
    None for other families: the caller asks the socket object, which it makes
-   if there is none. */
+   if there is none.  None, too, if the size is 0. */
 PyObject *fl_sockaddr_object(const struct sockaddr_storage *address,
                              socklen_t size);
+
+/* The size of a Unix socket's name in its address, perhaps with a final NUL; 0
+   if it has none. */
+size_t fl_sockaddr_path_bytes(const struct sockaddr_storage *address,
+                              socklen_t size);
 
 /* True for AF_INET, AF_INET6 and AF_UNIX. */
 bool fl_sockaddr_is_known(const struct sockaddr_storage *address);

@@ -99,8 +99,13 @@ class Commands:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Return the commands of processes whose working folder is this one."""
+    """Return the commands of processes whose working folder is this one.
+
+    None without /proc.
+    """
     found = []
+    if not os.path.exists("/proc/self"):
+        return found
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and os.path.samefile(
