@@ -211,13 +211,16 @@ class LoopMetrics:
     def from_dict(cls, found: dict[str, Any]) -> LoopMetrics:
         """Make an object from the result of ``to_dict``, also after JSON.
 
-        Raises KeyError for a missing field.
+        Raises KeyError for a missing field, ValueError or TypeError for one
+        that is no number.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        values = {name: found[name] for name in names}
+        names = {field.name for field in dataclasses.fields(cls)} - {"lag"}
         lag = found["lag"]
-        values["lag"] = Lag(tuple(lag["counts"]), lag["sum_ns"], lag["max_ns"])
-        return cls(**values)
+        counts = tuple(map(int, lag["counts"]))
+        return cls(
+            lag=Lag(counts, int(lag["sum_ns"]), int(lag["max_ns"])),
+            **{name: int(found[name]) for name in names},
+        )
 
 
 def from_core(

@@ -42,7 +42,7 @@ _BLOCKED_NS = 50_000_000
 
 
 def path_of(pid: int | str, user: int | str) -> str:
-    """Return the path of a process's socket; both may be patterns."""
+    """Return the path of a process's socket."""
     return f"{tempfile.gettempdir()}/fastloop-{user}/{pid}.sock"
 
 

@@ -6,13 +6,14 @@ what changed between two reads.
 
 from __future__ import annotations
 
-import glob
 import json
+import os
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from fastloop import __version__
@@ -32,8 +33,16 @@ def find(target: str) -> str:
     """Return the path of a pid's socket, or the path that is given."""
     if not target.isdecimal():
         return target
-    if found := glob.glob(path_of(target, "*")):
-        return found[0]
+    users = [os.getuid()]
+    with suppress(OSError):  # no such process, or no such file system
+        users.append(os.stat(f"/proc/{target}").st_uid)
+    for user in users:
+        path = path_of(target, user)
+        with suppress(OSError):
+            # Not what a third user has put there.
+            if os.stat(os.path.dirname(path)).st_uid == user:
+                os.stat(path)
+                return path
     raise Refused(
         f"there is no {path_of(target, 'USER')}: start process {target} with "
         "FASTLOOP_METRICS_SOCKET=1, or name the path of its socket"

@@ -391,3 +391,5 @@ def test_answers_go_through_json(loop, iterate):
     found = loop.metrics()
     text = json.dumps(found.to_dict())
     assert LoopMetrics.from_dict(json.loads(text)) == found
+    with pytest.raises(ValueError, match="invalid literal"):
+        LoopMetrics.from_dict({**json.loads(text), "timers": "\x1b[2J"})

@@ -201,6 +201,14 @@ def test_a_refusal_is_one_line(loop_kind, top, target, text):
     assert err.startswith("fastloop: ") and text in err
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="cannot give a folder away")
+def test_a_socket_in_another_users_folder_is_not_read(shown, top):
+    os.chown(os.path.dirname(shown), 12345, -1)
+    code, out, err = top(str(os.getpid()), "--once")
+    assert (code, out) == (2, "")
+    assert err.startswith("fastloop: there is no ")
+
+
 NONE = f"no metrics of fastloop {fastloop.__version__}"
 
 
