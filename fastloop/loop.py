@@ -23,7 +23,7 @@ from asyncio import base_events, events
 from . import _core, _core_helpers, _originals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._environment import disabled_names, variable
-from ._selector import Handles, RegisteredDescriptors
+from ._selector import Handles, RegisteredDescriptors, Transports
 from .connections import Connections
 from .executor import ExecutorCalls
 from .signals import SignalCalls
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from .observe.watchdog import Watchdog
 
     _Ts = TypeVarTuple("_Ts")
-
-
-#: The transports that ``_transports`` shows beside asyncio's own.
-_native_transports = (_core.StreamTransport, _core.DatagramTransport)
 
 
 def _asyncio_logger() -> logging.Logger:
@@ -181,16 +177,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return Handles(self, _core.scheduled_handles, sorted)
 
     @property
-    def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
-        found: weakref.WeakValueDictionary[int, Any] | None
-        found = self._python_transports
-        if found is None:
-            found = self._python_transports = weakref.WeakValueDictionary()
-        for fd, _, _, _, transport in _core.fd_users(self):
-            # as with asyncio, without those of pipes
-            if transport is not None and not hasattr(type(transport), "_pipe"):
-                found[fd] = transport
-        return found
+    def _transports(self) -> Transports:
+        return Transports(self)
 
     @property
     def _nest_patched(self) -> bool:
@@ -541,8 +529,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Raise RuntimeError if one of asyncio's own transports uses fd."""
         fileno = fd if isinstance(fd, int) else fd.fileno()
         transport = self._python_transports.get(fileno)
-        if isinstance(transport, _native_transports):
-            return  # the core has looked at those itself
         if transport is not None and not transport.is_closing():
             raise RuntimeError(
                 f"File descriptor {fd!r} is used by transport {transport!r}"
