@@ -2,12 +2,9 @@
 
     PORT PATH CONNECTIONS SECONDS RATE
 
-Without a rate (0) each connection asks again as soon as it has the answer,
-which shows how many requests a second the server can do.  With one, each
-connection has its share of the times at which requests are due, whatever the
-server does.  A latency runs from when the request was due, if its connection
-still waited for an answer then; so a server that stalls is charged for all
-that came in meanwhile ("coordinated omission").  It prints JSON.
+Without a rate (0) each connection asks again as soon as it has the answer.
+With one it has its share of the times at which requests are due, from which
+their latencies run: ``docs/command-line.md``, "bench".  It prints JSON.
 """
 
 from __future__ import annotations

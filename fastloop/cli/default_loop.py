@@ -8,12 +8,6 @@ so no Python version warns.  Code that names a class of loop keeps it.
 Two modules are patched when the application imports them: uvicorn's loop
 "auto", which would name a class, follows asyncio's default; and the processes
 that multiprocessing starts have the same default.
-
-A library or the program itself may choose its loop, and then `run` changes
-nothing.  It says so at the end, and where the loop was started.  So does a
-process of multiprocessing, as those of granian are.  A process that used no
-event loop, or fastloop's for a part, gets no message, nor does one that ends
-without its `atexit` functions.
 """
 
 from __future__ import annotations

@@ -30,10 +30,8 @@ _PATIENCE = 20.0
 class HttpRace(Race):
     """What `bench --http` measures.
 
-    Each server is warmed up, then asked as fast as it answers: requests a
-    second and CPU a request, user and system.  Then it is asked at a rate
-    that is the same for each loop: latency runs from when a request was due,
-    so that a stall counts in full.
+    Each server is warmed up, then asked as fast as it answers (requests a
+    second, CPU a request), and then at one rate for all loops (latency).
     """
 
     kind = "http"

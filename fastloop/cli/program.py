@@ -51,8 +51,7 @@ class ProgramRace(Race):
     """What `bench prog.py` measures.
 
     Time runs from the start of the program's process to its end, and start-up
-    is what passes until the program's first loop runs.  CPU time, children
-    included, and peak memory are what the system counted for that process.
+    is what passes until the program's first loop runs.
     """
 
     kind = "program"

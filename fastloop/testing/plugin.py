@@ -1,19 +1,8 @@
 """`pytest --fastloop`: runs a suite's asyncio tests on fastloop, unchanged.
 
 pytest loads this module in every project that has fastloop installed, so
-without the option it only declares the option.  A run with it uses
-
-- a policy, for asyncio.run, asyncio.new_event_loop, unittest's
-  IsolatedAsyncioTestCase and every plugin that gets its loops from asyncio
-  (on Python 3.16, which has no policies, asyncio's default class);
-- pytest-asyncio's own hook, if the suite names its loop factories by it,
-  because then it never uses the policy;
-- the options of anyio's backend fixture, because a suite that parametrises it
-  may name a loop there.
-
-A run that made no loop tested nothing on fastloop.  It fails if the option
-asked for fastloop, and warns if the ini file did, which also asks in a run of
-synchronous tests alone.
+without the option it only declares the option.  ``docs/testing.md`` says what
+a run with it does, and when it fails.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """A loop that shuffles by a seed what asyncio leaves open, to find races.
 
-A program may happen to rely on an order that asyncio does not promise: of the
-events that one poll finds, of timers with one deadline, of results from
-threads.  This loop shuffles them, and chooses at random by how many iterations
-an event or a result is late.  What asyncio promises stays: callbacks of
-``call_soon`` run in their order, and bytes of one connection arrive in theirs.
-
-Other loops execute not one instruction more for it.
+Those are the events of one poll, timers with one deadline, and results from
+threads: ``docs/testing.md`` says how late each may be.  Other loops execute
+not one instruction more for it.
 """
 
 from __future__ import annotations

@@ -1,16 +1,7 @@
 """A loop whose clock jumps to the next timer when nothing else can happen.
 
-The rules are those of Trio's MockClock with autojump.  ``loop.time()`` stands
-still while callbacks run.  If nothing is ready, no descriptor has an event and
-no other thread calls within `idle_s` of real time, and nobody works for the
-loop, the clock jumps to the next timer.  Those who work for it are
-
-- other threads, until they rest: until they wait, without a time limit, for a
-  lock, a queue or whatever else only a thread of this process can give them.
-  The kernel knows which do (Linux).  Daemon threads, for which the interpreter
-  would not wait either, do not count;
-- jobs in executors that have no threads here, until they are done;
-- child processes of asyncio, until they end.
+``docs/testing.md`` has the rules, which are those of Trio's MockClock with
+autojump, and says who is at work for a loop.
 """
 
 from __future__ import annotations
@@ -305,7 +296,7 @@ def _is_daemon(worker: Any) -> bool:
 
 
 def _delays_clock(worker: Any) -> bool:
-    """Whether the clock waits for it: see the module's docstring."""
+    """Whether the clock waits for it: ``docs/testing.md`` has the rules."""
     if _FUTEX is None and isinstance(worker, threading.Thread):
         return False
     # A daemon thread's workers are daemons: see Starlette's TestClient.
