@@ -13,9 +13,6 @@ from fastloop import is_native
 
 from .commands import COMMANDS, HOME, Refused, tell, wrapped
 
-#: Commands whose module is not in this package.
-_ELSEWHERE = {"top": "fastloop.observe.top"}
-
 
 def _usage() -> str:
     width = max(map(len, COMMANDS))
@@ -105,9 +102,8 @@ def _command(name: str, words: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A program's path or text may have what the terminal cannot show.
         sys.stdout.reconfigure(errors="backslashreplace")
-    module = _ELSEWHERE.get(name, f"{__name__}.{name}")
     try:
-        status: int = import_module(module).main(words)
+        status: int = import_module(f"{__name__}.{name}").main(words)
         if sys.stdout:  # None if it was closed from the start
             sys.stdout.flush()
         return status

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import fastloop
-from fastloop import cli
-from fastloop.observe import metrics_socket, top
+from fastloop.cli import Refused, top
+from fastloop.observe import metrics_socket
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -161,7 +161,7 @@ def test_metrics_that_fail_end_only_that_answer(loop_kind, path, capfd):
     with contextlib.closing(Loop()) as loop:
         loop.enable_metrics(socket=True)
         loop.broken = True
-        with pytest.raises(cli.Refused, match="no metrics"):
+        with pytest.raises(Refused, match="no metrics"):
             top.read(path)
         assert "ValueError: of the program's" in capfd.readouterr().err
         loop.broken = False

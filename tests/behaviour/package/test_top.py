@@ -18,11 +18,11 @@ from patience import PATIENCE
 
 import fastloop
 from fastloop import cli
+from fastloop.cli import top as module
+from fastloop.cli.top import _text, read
 from fastloop.metrics import LoopMetrics
 from fastloop.observe import metrics_socket
-from fastloop.observe import top as module
 from fastloop.observe.metrics_socket import describe_loop
-from fastloop.observe.top import _text, read
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 

@@ -17,11 +17,11 @@ from contextlib import suppress
 from typing import Any
 
 from fastloop import __version__
-from fastloop.cli.commands import Refused, wrapped
-from fastloop.cli.options import parser_of, printable
 from fastloop.metrics import LoopMetrics
+from fastloop.observe.metrics_socket import path_of
 
-from .metrics_socket import path_of
+from .commands import Refused, wrapped
+from .options import parser_of, printable
 
 _INTERVAL_S = 1.0
 _TIMEOUT_S = 5.0
