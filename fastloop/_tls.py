@@ -234,22 +234,18 @@ def _stop_timer(tls: Any) -> None:
         timer.cancel()
 
 
-#: The text of fl_tls_call_eof_received in C.
-_EOF_FAILED = "Error calling eof_received()"
-
-
 def fatal(tls: Any, exc: BaseException, message: str) -> None:
     """Close with an exception, then report it, as SSLProtocol does."""
     transport = tls._transport  # closing it may clear the attribute
     if transport is not None:
         transport._force_close(exc)
-    # As asyncio: an OSError is only logged, and this CancelledError dropped.
+    # As asyncio: an OSError is only logged, and a CancelledError dropped that
+    # comes from the protocol's eof_received(), as the core's text says.
+    is_from_eof = message == "Error calling eof_received()"
     if isinstance(exc, OSError):
         if tls._loop.get_debug():
             _logger.debug("%r: %s", tls, message, exc_info=exc)
-    elif message != _EOF_FAILED or not isinstance(
-        exc, exceptions.CancelledError
-    ):
+    elif not (is_from_eof and isinstance(exc, exceptions.CancelledError)):
         tls._loop.call_exception_handler(
             {
                 "message": message,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import os
 import socket
 import sys
@@ -33,18 +32,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
-    from typing import Any, TypeVarTuple
+    from typing import Any
 
     from .metrics import BlockedCallback, LoopMetrics, SlowCallback
     from .observe.watchdog import Watchdog
-
-    _Ts = TypeVarTuple("_Ts")
-
-
-def _asyncio_logger() -> logging.Logger:
-    """Return the logger of asyncio's loops; looked up, as tests replace it."""
-    logger: logging.Logger = base_events.logger  # type: ignore[attr-defined]
-    return logger
 
 
 #: The fast paths that FASTLOOP_DISABLE can name, in the order of FL_OFF_* in
@@ -58,10 +49,6 @@ _PATHS = """
 def _run_unless_cancelled(handle: Any) -> None:
     if not handle._cancelled:
         handle._run()
-
-
-#: How many slow callbacks of a loop are stored, for ``fastloop top``.
-_RECENT_SLOW = 16
 
 
 class Loop(  # type: ignore[misc, unused-ignore]
@@ -268,7 +255,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _close_all(self) -> None:
         """Close the core, and end what Python code runs for the loop."""
         if self._debug and not self.is_running():
-            _asyncio_logger().debug("Close %r", self)
+            # The module's name, which tests replace.
+            base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
         self._close()
         self._selector = None
         if self._watchdog is not None:
@@ -370,7 +358,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if self._debug:
             if isinstance(handle, events.Handle):
                 handle = _private.handle_text(handle)
-            _asyncio_logger().warning(
+            base_events.logger.warning(  # type: ignore[attr-defined]
                 "Executing %s took %.3f seconds", handle, duration_ns / 1e9
             )
         if self._read_metrics() is not None:
@@ -505,7 +493,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         found = metrics.describe_slow(subject, duration_ns)
         if self._watchdog is not None:
             found = self._watchdog.ended(found)
-        self._recent_slow = (*self._recent_slow, found)[-_RECENT_SLOW:]
+        self._recent_slow = (*self._recent_slow, found)[-metrics.RECENT :]
         self._call_hook("a report", self._on_report, found)
         hook = self._slow_callback_hook
         self._call_hook("slow_callback_hook", hook, found)

@@ -264,6 +264,9 @@ _CORE_NAMES = """
 
 # -- slow callbacks -----------------------------------------------------------
 
+#: How many reports of each kind a loop keeps, for ``fastloop top``.
+RECENT = 16
+
 
 @dataclass(frozen=True, slots=True)
 class BlockedCallback:

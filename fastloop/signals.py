@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     _Ts = TypeVarTuple("_Ts")
 
-#: How many signals one read takes.
-_SIGNALS_PER_READ = 4096
-
 #: The least descriptor of a pipe.  Among lower ones it could get one that the
 #: application has closed and closes again, or removes from the loop late.
 _FIRST_FD = 512
@@ -217,7 +214,7 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         """The pipe is readable: call the handlers of the signals in it."""
         while (pipe := self._signal_pipe) and pipe.pid == os.getpid():
             try:
-                signums = os.read(pipe.read_fd, _SIGNALS_PER_READ)
+                signums = os.read(pipe.read_fd, 4096)
             except BlockingIOError:
                 return
             if not signums:  # the application has closed the other end

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _Call = _core.SocketCall
-_socket = _core_helpers.socket_type
-#: Whose addresses may have host names.
-_RESOLVED = (socket.AF_INET, socket.AF_INET6)
 
 
 async def _finish(call: _core.SocketCall[_T]) -> _T:
@@ -33,7 +30,8 @@ async def _finish(call: _core.SocketCall[_T]) -> _T:
 
 async def _keep_open(sock: Any, operation: Coroutine[Any, Any, _T]) -> _T:
     """Wait for a coroutine of asyncio's; keep the socket open meanwhile."""
-    counted = issubclass(type(sock), _socket)  # a mock is an instance
+    # Not isinstance(): a mock is an instance.
+    counted = issubclass(type(sock), _core_helpers.socket_type)
     if counted:
         sock._io_refs += 1
     try:
@@ -133,7 +131,8 @@ class SocketCalls:
         ``loop.sock_connect()``.
         """
         family = sock.family
-        if family in _RESOLVED and not _core.is_literal(family, address):
+        has_names = family in (socket.AF_INET, socket.AF_INET6)
+        if has_names and not _core.is_literal(family, address):
             loop: Any = self
             _core_helpers.check_socket(sock, loop.get_debug())
             found = await loop._ensure_resolved(
