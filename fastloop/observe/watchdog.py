@@ -27,7 +27,7 @@ import time
 import traceback
 import weakref
 
-from fastloop.metrics import BlockedCallback, name_of
+from fastloop.metrics import RECENT, BlockedCallback, name_of
 
 from . import stacks
 
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 _LEAST_S = 0.01
 #: How long close() waits for a thread that logs at that moment.
 _JOIN_S = 2.0
-#: How many reports of a loop are stored, for ``fastloop top``.
-_RECENT = 16
 
 
 def checked(limit_s: float) -> float:
@@ -70,7 +68,6 @@ class Watchdog:
         self._loop = weakref.ref(loop)
         self._limit_s = _LEAST_S
         self._thread: threading.Thread | None = None
-        self._reset()
         #: How many callbacks were reported.
         self.count = 0
         #: The last reports.  Replaced as a whole, because another thread
@@ -80,11 +77,6 @@ class Watchdog:
         self._gc_callback = 0  # the callback that the next two refer to
         self._gc_ns = 0  # its time in collections that have ended
         self._gc_began_ns = 0  # when the running collection began, or 0
-
-    def _reset(self) -> None:
-        self._wake = threading.Lock()
-        self._wake.acquire()
-        self._reporting = threading.Lock()
 
     # -- beginning and end ----------------------------------------------------
 
@@ -98,7 +90,9 @@ class Watchdog:
         if self._thread is not None:
             self._poke()
             return
-        self._reset()
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._reporting = threading.Lock()
         try:
             thread = threading.Thread(
                 target=self._watch,
@@ -138,11 +132,6 @@ class Watchdog:
         with contextlib.suppress(ValueError):
             gc.callbacks.remove(self._on_gc)
 
-    def forget_thread(self) -> None:
-        """Forget the parent's thread and locks, in a forked child."""
-        self._forget()
-        self._reset()
-
     # -- the GC -------------------------------------------------------------
 
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
@@ -180,22 +169,19 @@ class Watchdog:
                 loop = self._loop()
                 if self._thread is not me or loop is None:
                     break
-                wait_s = self._look_safely(loop)
+                try:
+                    wait_s = self._look(loop)
+                except Exception:
+                    # A log handler or a repr() of the application failed.  The
+                    # thread must survive to report the next callback.
+                    sys.excepthook(*sys.exc_info())
+                    wait_s = self._limit_s
                 del loop
         finally:
             if self._thread is me:
                 # The loop is gone, and was never closed; or the application's
                 # excepthook has raised.
                 self._forget()
-
-    def _look_safely(self, loop: Loop) -> float:
-        try:
-            return self._look(loop)
-        except Exception:
-            # A log handler or a repr() of the application failed.  The thread
-            # must survive to report the next callback.
-            sys.excepthook(*sys.exc_info())
-            return self._limit_s
 
     def _look(self, loop: Loop) -> float:
         """Report the callback if it ran too long; return the next wait."""
@@ -219,32 +205,30 @@ class Watchdog:
         running = loop._running_callback()
         if running is None or running[0] != callback or _has_ended(outermost):
             return
-        found = self._make_report(callback, name, ran_ns, tuple(stack))
-        if self._store_once(callback, found):
+        found = self._store_once(callback, name, ran_ns, tuple(stack))
+        if found is not None:
             _log(found, "still runs")
             if loop._on_report is not None:
                 loop._on_report(found)
 
-    def _make_report(
+    def _store_once(
         self,
         callback: int,
         name: str,
         ran_ns: int,
-        stack: tuple[traceback.FrameSummary, ...],
-    ) -> BlockedCallback:
+        stack: tuple[traceback.FrameSummary, ...] = (),
+    ) -> BlockedCallback | None:
+        """Count and store a report; None if the other thread has done so."""
         # The clock of callbacks may be a tick behind.
         gc_ns = min(self._gc_time_ns(callback), ran_ns)
-        return BlockedCallback(name, ran_ns, gc_ns, stack)
-
-    def _store_once(self, callback: int, found: BlockedCallback) -> bool:
-        """Count and store a report, unless the other thread has done so."""
+        found = BlockedCallback(name, ran_ns, gc_ns, stack)
         with self._reporting:
             if callback <= self._reported:  # the ids only increase
-                return False
+                return None
             self.count += 1
-            self.recent = (*self.recent, found)[-_RECENT:]
+            self.recent = (*self.recent, found)[-RECENT:]
             self._reported = callback
-            return True
+        return found
 
     # -- the loop's thread ----------------------------------------------------
 
@@ -261,8 +245,8 @@ class Watchdog:
             return slow
         callback, ran_ns = running[0], slow.duration_ns
         if ran_ns >= self._limit_s * 1e9:
-            late = self._make_report(callback, slow.name, ran_ns, ())
-            if self._store_once(callback, late):
+            late = self._store_once(callback, slow.name, ran_ns)
+            if late is not None:
                 _log(late, "ended before its stack could be read")
         if callback != self._reported:
             return slow
@@ -315,7 +299,7 @@ def _stop_all() -> None:
 
 def _forget_parents() -> None:
     for watchdog in list(_running):
-        watchdog.forget_thread()
+        watchdog._forget()
 
 
 atexit.register(_stop_all)
