@@ -147,24 +147,20 @@ def _is_asyncios(found: Any) -> bool:
 
 
 def is_debug_mode() -> bool:
-    """Whether the environment or the interpreter asks for debug mode."""
     return coroutines._is_debug_mode()
 
 
 def python_options() -> list[str]:
-    """Return the options that this process's interpreter was started with."""
     import subprocess
 
     return subprocess._args_from_interpreter_flags()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the running loop of this thread, or None."""
     return asyncio._get_running_loop()
 
 
 def set_running_loop(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Set the running loop of this thread."""
     events._set_running_loop(loop)
 
 

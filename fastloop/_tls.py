@@ -165,7 +165,6 @@ def note_handshake(tls: Any, sslobj: Any, certificate: Any) -> None:
 
 
 def report_handshake(tls: Any, exc: Exception, message: str) -> None:
-    """End a connection whose handshake has failed."""
     _stop_timer(tls)
     if isinstance(exc, ssl.CertificateError):
         message += " on verifying the certificate"

@@ -123,7 +123,6 @@ class _Collector:
         self.loops = NamedLoops()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of all loops."""
         made: dict[str, Metric] = {}
         for loop_name, loop in self.loops:
             for kind, metric, text, name, value, labels in _samples(

@@ -64,7 +64,6 @@ class Watchdog:
     """The thread that watches one loop, and what it has reported."""
 
     def __init__(self, loop: Loop) -> None:
-        """Make a watchdog that does not run yet."""
         self._loop = weakref.ref(loop)
         self._limit_s = _LEAST_S
         self._thread: threading.Thread | None = None

@@ -223,7 +223,6 @@ class _AsyncioRun:
             )
 
     def pytest_report_header(self) -> str:
-        """Name the loop of the run."""
         return f"fastloop: {self._about}"
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -291,7 +290,6 @@ class _FastloopRun:
         self._set_policy()
 
     def __call__(self) -> Any:
-        """Make a loop."""
         import fastloop
 
         loop: Any
@@ -428,7 +426,6 @@ class _FastloopRun:
     # -- the verdict -------------------------------------------------------
 
     def pytest_report_header(self) -> str:
-        """Name the loop of the run."""
         import fastloop
         from fastloop._environment import is_off
 
