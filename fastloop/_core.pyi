@@ -71,7 +71,7 @@ class BaseLoop:
     _debug: bool
     _stopping: bool
     _thread_id: int | None
-    _slow_callback_hook: Any
+    _slow_callback_hook: Callable[[Any], object] | None
     _python_transports: Any
     def call_soon(
         self,

@@ -80,13 +80,6 @@ class TransportSocket(trsock.TransportSocket):
 
     __slots__ = ("_socket", "_transport", *_KEPT)
 
-    fileno: Callable[[], int]
-    get_inheritable: Callable[[], bool]
-    getpeername: Callable[[], Any]
-    getsockname: Callable[[], Any]
-    getsockopt: Callable[..., Any]
-    setsockopt: Callable[..., None]
-
     def __init__(self, sock: socket.socket, transport: Any) -> None:
         self._socket = sock
         # Weak: the transport refers to this object, and a cycle would need

@@ -14,12 +14,9 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any, Protocol
+    from typing import Any
 
-    class _HasFileno(Protocol):
-        def fileno(self) -> int: ...
-
-    _Descriptor = int | _HasFileno
+    from _typeshed import FileDescriptorLike
 
     from ._core import BaseLoop
 
@@ -33,10 +30,10 @@ class RegisteredDescriptors:
     def __init__(self, loop: BaseLoop) -> None:
         self._loop = weakref.ref(loop)
 
-    def get_map(self) -> Mapping[_Descriptor, selectors.SelectorKey]:
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
         loop = self._loop()
-        found: dict[_Descriptor, selectors.SelectorKey] = {}
+        found: dict[FileDescriptorLike, selectors.SelectorKey] = {}
         for fd, fileobj, *callbacks, _ in _core.fd_users(loop) if loop else ():
             reader, writer = (_as_handle(each, loop) for each in callbacks)
             if reader or writer:
@@ -49,7 +46,7 @@ class RegisteredDescriptors:
                 )
         return found
 
-    def get_key(self, fileobj: _Descriptor) -> selectors.SelectorKey:
+    def get_key(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
         """Return one descriptor's key; KeyError if it is not registered."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[fd]

@@ -314,19 +314,16 @@ class Loop(  # type: ignore[misc, unused-ignore]
         handle: _core.Handle | _core.TimerHandle | None,
     ) -> None:
         """Report a callback's exception, with asyncio's text and keys."""
-        if handle is None:
-            self.call_exception_handler(
-                {"message": "Exception in the event loop", "exception": exc}
-            )
-            return
-        source = _private.handle_source(handle, self.get_debug())
         context: dict[str, Any] = {
-            "message": f"Exception in callback {source}",
+            "message": "Exception in the event loop",
             "exception": exc,
-            "handle": handle,
         }
-        if handle._source_traceback:
-            context["source_traceback"] = handle._source_traceback
+        if handle is not None:
+            source = _private.handle_source(handle, self.get_debug())
+            context["message"] = f"Exception in callback {source}"
+            context["handle"] = handle
+            if handle._source_traceback:
+                context["source_traceback"] = handle._source_traceback
         self.call_exception_handler(context)
 
     def _report_call(
@@ -446,9 +443,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         needed.  Raises TypeError for an object that is not callable.
         asyncio has no counterpart.
         """
-        found: Callable[[SlowCallback], object] | None
-        found = self._slow_callback_hook
-        return found
+        return self._slow_callback_hook
 
     @slow_callback_hook.setter
     def slow_callback_hook(

@@ -20,6 +20,7 @@ import fcntl
 import os
 import signal
 import sys
+import types
 import warnings
 from asyncio import events
 
@@ -36,16 +37,6 @@ if TYPE_CHECKING:
 #: The least descriptor of a pipe.  Among lower ones it could get one that the
 #: application has closed and closes again, or removes from the loop late.
 _FIRST_FD = 512
-
-
-class _Pipe:
-    """The pipe of a loop for the numbers of signals."""
-
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        self.read_fd = read_fd
-        self.write_fd = write_fd
-        # A forked child has its parent's pipe, whose bytes are not its.
-        self.pid = os.getpid()
 
 
 #: The descriptor that a loop has set as the wakeup descriptor, or -1.
@@ -96,7 +87,9 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
     """The part of ``Loop`` that calls handlers of signals."""
 
     _signal_handlers: dict[int, events.Handle]
-    _signal_pipe: _Pipe | None = None
+    #: The pipe for the numbers of signals: its two descriptors, and the pid.
+    #: A forked child has its parent's pipe, whose bytes are not its.
+    _signal_pipe: types.SimpleNamespace | None = None
 
     def add_signal_handler(
         self, sig: int, callback: Callable[[*_Ts], Any], *args: *_Ts
@@ -169,10 +162,12 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
             if self.is_closed():
                 self._close_signal_pipe()
 
-    def _open_signal_pipe(self) -> _Pipe:
+    def _open_signal_pipe(self) -> types.SimpleNamespace:
         """Open the pipe, and have it read."""
         read_fd, write_fd = map(_move_up, os.pipe())
-        pipe = _Pipe(read_fd, write_fd)
+        pipe = types.SimpleNamespace(
+            read_fd=read_fd, write_fd=write_fd, pid=os.getpid()
+        )
         self._signal_pipe = pipe
         try:
             os.set_blocking(pipe.read_fd, False)
