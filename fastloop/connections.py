@@ -124,23 +124,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         server: Any = None,
         context: Any = None,
     ) -> Any:
-        self._ensure_fd_no_transport(sock)
-        return self._open_stream(
-            sock, protocol, waiter, extra, server, context
-        )
-
-    def _open_stream(
-        self,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None,
-        extra: dict[str, Any] | None,
-        server: Any,
-        context: Any,
-    ) -> Any:
         """Return a C transport; or asyncio's if the socket's class overrides
         socket methods, because only asyncio's transport calls those.
         """
+        self._ensure_fd_no_transport(sock)
         if _originals.uses_builtin_socket_calls(
             sock, *_originals.STREAM_CALLS
         ):
@@ -167,7 +154,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     ) -> Any:
         self._ensure_fd_no_transport(rawsock)
         tls = self._make_tls(protocol, sslcontext, waiter, **more)
-        self._open_stream(rawsock, tls, None, extra, server, context)
+        # Not self's own: a subclass may have replaced that for plain streams.
+        Connections._make_socket_transport(
+            self, rawsock, tls, extra=extra, server=server, context=context
+        )
         return tls._app_transport
 
     def _make_tls(self, *args: Any, **kwargs: Any) -> Any:
@@ -297,36 +287,37 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     def _make_read_pipe_transport(
         self, pipe: Any, *rest: Any, **more: Any
     ) -> Any:
-        if not _is_pipe(os.fstat(pipe.fileno()).st_mode):
-            raise ValueError("Pipe transport is for pipes/sockets only.")
-        return self._open_pipe(False, False, pipe, *rest, **more)
+        fault = "Pipe transport is for pipes/sockets only."
+        return self._open_pipe(False, fault, pipe, *rest, **more)
 
     def _make_write_pipe_transport(
         self, pipe: Any, *rest: Any, **more: Any
     ) -> Any:
-        status = os.fstat(pipe.fileno())
-        if not _is_pipe(status.st_mode):
-            raise ValueError(
-                "Pipe transport is only for pipes, sockets and character "
-                "devices"
-            )
-        tells = _tells_of_readers(status)
-        return self._open_pipe(True, tells, pipe, *rest, **more)
+        fault = (
+            "Pipe transport is only for pipes, sockets and character devices"
+        )
+        return self._open_pipe(True, fault, pipe, *rest, **more)
 
     def _open_pipe(
         self,
         writes: bool,
-        reports_end: bool,
+        fault: str,
         pipe: Any,
         protocol: asyncio.BaseProtocol,
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Any:
+        """Return a C transport; ValueError (`fault`) for other files."""
+        status = os.fstat(pipe.fileno())
+        kind = stat.S_IFMT(status.st_mode)
+        if kind not in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR):
+            raise ValueError(fault)
         os.set_blocking(pipe.fileno(), False)
         known = {} if extra is None else extra
         known["pipe"] = pipe
+        tells = writes and _tells_of_readers(status)
         return _core.open_pipe(
-            self, pipe, writes, reports_end, protocol, waiter, known
+            self, pipe, writes, tells, protocol, waiter, known
         )
 
     # -- datagrams ------------------------------------------------------------
@@ -484,11 +475,6 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         if protocol is not None:
             context["protocol"] = protocol
         self.call_exception_handler(context)
-
-
-def _is_pipe(mode: int) -> bool:
-    """Whether a file is one that asyncio's pipe transports take."""
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 def _tells_of_readers(status: os.stat_result) -> bool:
