@@ -58,6 +58,11 @@ def other_installed() -> str:
     )
 
 
+def has_gil() -> bool:
+    """Whether this process has a GIL now, which a module may turn on."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
 def is_child() -> bool:
     """Whether this is a process that multiprocessing has started."""
     found = sys.modules.get("multiprocessing.process")

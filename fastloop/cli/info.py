@@ -14,11 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastloop._environment import NAME, disabled_names, other_installed
+from fastloop._environment import (
+    NAME,
+    disabled_names,
+    has_gil,
+    other_installed,
+)
 
 from .commands import Refused, wrapped
 from .options import parser_of
-from .worker import has_gil
 
 #: Packages that have a loop of this kind, besides fastloop.
 OTHER_LOOPS = ("uvloop", "zuvloop", "rloop", "rsloop", "blazio")
@@ -155,14 +159,6 @@ def _default_loop() -> str:
     return f"{kind}, {chosen}"
 
 
-def _text_of(path: str) -> str:
-    """Return a file's text, "" if it cannot be read."""
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
 def processors() -> list[int]:
     """Return the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -172,15 +168,16 @@ def processors() -> list[int]:
 
 def machine() -> dict[str, Any]:
     """Return the facts; the core of fastloop is not imported for them."""
-    cpu = re.search(r"^model name\s*: (.*\S)", _text_of("/proc/cpuinfo"), re.M)
-    governor = "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    cpu = None
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        cpu = re.search(r"^model name\s*: (.*\S)", text, re.M)
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "cpu": cpu[1] if cpu else platform.processor() or "unknown",
         "cpus": processors(),
         "libc": " ".join(filter(None, platform.libc_ver())),
-        "governor": _text_of(governor) or None,
         "python": sys.version,
         "gil": has_gil(),
         "openssl": ssl.OPENSSL_VERSION,

@@ -11,6 +11,8 @@ import os
 import sys
 from contextlib import suppress
 
+from fastloop._environment import has_gil
+
 from .run import parse
 
 TYPE_CHECKING = False
@@ -37,12 +39,6 @@ def _peak_memory() -> int:
     except OSError:
         return 0
     return int(found[1]) * 1024 if found else 0
-
-
-def has_gil() -> bool:
-    """Whether this process has a GIL now, which a module may turn on."""
-    has: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-    return has
 
 
 def _begin(kind: str, report: str) -> None:

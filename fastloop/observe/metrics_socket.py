@@ -22,7 +22,7 @@ import time
 import traceback
 
 from fastloop import __version__
-from fastloop._environment import at_end_of_child
+from fastloop._environment import at_end_of_child, has_gil
 
 from . import stacks
 from ._observed import NamedLoops
@@ -76,7 +76,7 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
     found, where = loop.metrics(), []
     if found.busy_ns >= _BLOCKED_NS:
         where = ["(unknown without a GIL)"]
-        if stacks.readable():
+        if has_gil():
             where = _places(stacks.stack_of(loop)[0])
     watchdog = loop._watchdog
     blocked = () if watchdog is None else watchdog.recent

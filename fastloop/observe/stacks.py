@@ -21,15 +21,9 @@ _MOST_FRAMES = 40
 # must not, because a child that is forked meanwhile never gets their locks.
 traceback.format_list(traceback.extract_stack(limit=1))
 
-#: Why there is no stack without a GIL.
+#: Why there is no stack without a GIL.  CPython's guide to free threading
+#: forbids it, and a program that does it again and again does crash.
 UNREADABLE = "CPython may crash when a thread reads the stack of another one"
-
-
-def readable() -> bool:
-    """Whether a thread may read the stack of another one."""
-    # CPython's guide to free threading forbids it, and a program that reads
-    # another thread's stack again and again does crash.
-    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def stack_of(
@@ -37,7 +31,7 @@ def stack_of(
 ) -> tuple[list[FrameSummary], CodeType | None]:
     """Return where a loop's callback is, outer first, and its outermost code.
 
-    Frames of the code *without* are left out.  Only where ``readable()``.
+    Frames of the code *without* are left out.  Only with a GIL.
 
     This does not read the lines of the source, which takes time.  While it
     refers to the frames, objects that the callback drops stay alive, and this

@@ -27,6 +27,7 @@ import time
 import traceback
 import weakref
 
+from fastloop._environment import has_gil
 from fastloop.metrics import RECENT, BlockedCallback, name_of
 
 from . import stacks
@@ -53,7 +54,7 @@ def checked(limit_s: float) -> float:
         raise TypeError(f"{text}, not {limit_s!r}")
     if not _LEAST_S <= limit_s <= threading.TIMEOUT_MAX:
         raise ValueError(f"{text}, not {limit_s!r}")
-    if not stacks.readable():
+    if not has_gil():
         raise RuntimeError(
             f"there is no watchdog without a GIL: {stacks.UNREADABLE}"
         )
