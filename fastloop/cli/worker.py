@@ -15,10 +15,6 @@ from fastloop._environment import has_gil
 
 from .run import parse
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 #: The address that servers listen on while they are measured.
 HOST = "127.0.0.1"
 #: What the name of the file beside REPORT ends in.
@@ -83,22 +79,9 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.path.insert(0, os.getcwd())
     sys.argv[1:] = []
-    target = _load(app)
     import uvicorn
 
     config = uvicorn.Config(
-        target, host=HOST, port=int(port), log_level="error", access_log=False
+        app, host=HOST, port=int(port), log_level="error", access_log=False
     )
     asyncio.run(uvicorn.Server(config).serve())
-
-
-def _load(app: str) -> Any:
-    from importlib import import_module
-
-    module, _, names = app.partition(":")
-    found: Any = import_module(module)
-    for name in names.split("."):
-        if not hasattr(found, name):
-            sys.exit(f"{module} has no {names}")
-        found = getattr(found, name)
-    return found

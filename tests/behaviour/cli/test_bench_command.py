@@ -254,9 +254,9 @@ def test_what_cannot_be_measured_is_one_sentence(
 @pytest.mark.parametrize(
     ("app", "sentence"),
     [
-        (None, "No module named 'app'"),
+        (None, 'Could not import module "app"'),
         ("app = None", "answered 500 to GET /"),
-        ("", "app has no app"),
+        ("", 'Attribute "app" not found in module "app"'),
         (APP.replace("STATUS", "500"), "answered 500 to GET /"),
     ],
 )
