@@ -49,14 +49,9 @@ class Comparison:
         return f"{self.low_999:.2f} to {most}"
 
     @property
-    def interval(self) -> str:
-        """The interval that it is judged by, in words."""
-        return f"99.9 % interval {self.bounds}"
-
-    @property
     def doubt(self) -> str:
         """Why it is not sure, in words."""
-        found = f"{self.ratio:.2f} times, {self.interval}"
+        found = f"{self.ratio:.2f} times, 99.9 % interval {self.bounds}"
         if self.low_999 <= 1 <= self.high_999:
             return found
         return f"{found}; the difference is below 1 %"
@@ -66,12 +61,13 @@ class Comparison:
 
         did has "{}" in the place of "2.00 times".
         """
-        times = f"{self.ratio:.2f} times"
         if not self.sure:
             none = "no significant difference"
             return f"{own} and {base}: {none} ({self.doubt})"
+        done = did.format(f"{self.ratio:.2f} times")
         slower = " and so is slower" if self.ratio < 1 else ""
-        return f"{own} {did.format(times)} {base}{slower} ({self.interval})"
+        judged = f"99.9 % interval {self.bounds}"
+        return f"{own} {done} {base}{slower} ({judged})"
 
 
 def mean(figures: Sequence[float]) -> float:

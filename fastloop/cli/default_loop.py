@@ -48,13 +48,9 @@ def factory_of(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
         return asyncio.SelectorEventLoop
     name, _, attribute = kind.partition(":")
     module = import_module(name)
-    made: Any = (
-        getattr(module, attribute)
-        if attribute
-        else getattr(module, "Loop", None) or module.new_event_loop
-    )
-    factory: Callable[[], asyncio.AbstractEventLoop] = made
-    return factory
+    if not attribute:
+        attribute = "Loop" if hasattr(module, "Loop") else "new_event_loop"
+    return getattr(module, attribute)  # type: ignore[no-any-return]
 
 
 def set_default_loop(kind: str, mark: str | None = None) -> None:
@@ -102,18 +98,16 @@ def _mark_first_run(kind: str, mark: str) -> None:
     _private.watch_runs(ran)
 
 
-def _patch_uvicorn(default: Callable[[], Any], module: ModuleType) -> None:
-    """uvicorn asks for a factory from 0.36 on, and for a policy before."""
+def _patch_uvicorn(default: Callable[[], Any], module: Any) -> None:
+    """uvicorn asks for a factory from 0.36 on.
 
-    def auto_loop_factory(use_subprocess: bool = False) -> Callable[[], Any]:
+    Before, it has a policy set, and ignores what that returns.
+    """
+
+    def auto_loop(use_subprocess: bool = False) -> Callable[[], Any]:
         return default
 
-    def auto_loop_setup(use_subprocess: bool = False) -> None:
-        """Leave asyncio's default, which is ours."""
-
-    for change in (auto_loop_factory, auto_loop_setup):
-        if hasattr(module, change.__name__):
-            setattr(module, change.__name__, change)
+    module.auto_loop_factory = module.auto_loop_setup = auto_loop
 
 
 class _SetDefaultLoop:

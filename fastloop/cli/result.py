@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from .commands import Refused
@@ -140,26 +139,24 @@ class Result:
 
     def sentences(self) -> list[str]:
         """Return the verdict in one sentence, then notes on it."""
-        others = self.others()
-        if len(self.data["unused_loops"]) == len(self.loops):
-            others = []  # a note says so
-        first = self.metrics[0]
-        clauses = [self._verdict(base, first) for base in others]
-        verdict = ["; ".join(clauses) + "."] if clauses else []
-        cut = self.data["cut"]
-        doubts = [f"Not complete: {cut}."] if cut else []
-        notes = [*self._own_loops(), *self.data["notes"], *doubts]
-        return [*verdict, *notes]
-
-    def _own_loops(self) -> Iterator[str]:
-        if unused := self.data["unused_loops"]:
-            yield (
+        unused = self.data["unused_loops"]
+        found = []
+        if len(unused) < len(self.loops):
+            first = self.metrics[0]
+            clauses = [self._verdict(base, first) for base in self.others()]
+            found.append("; ".join(clauses) + ".")
+        if unused:
+            found.append(
                 "The program took no loop from asyncio's default: in the runs "
                 f"of {listed(unused)} it did not use the loop that bench "
                 "set. So no ratio is given. `python -m fastloop run` names "
                 "another loop that its process starts, and is silent if it "
                 "starts none; pytest-xdist's workers take none (`-n 0`)."
             )
+        found += self.data["notes"]
+        if cut := self.data["cut"]:
+            found.append(f"Not complete: {cut}.")
+        return found
 
     def _verdict(self, base: str, metric: dict[str, str]) -> str:
         own = self.candidate
