@@ -7,6 +7,7 @@ a run with it does, and when it fails.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import sys
 import warnings
@@ -42,16 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     ).addoption
     add(
         "--fastloop",
-        action="store_true",
-        default=None,
-        dest="fastloop",
-        help="run asyncio tests on fastloop; fail if none made a loop",
-    )
-    add(
-        "--no-fastloop",
-        action="store_false",
-        dest="fastloop",
-        help="ignore the ini option fastloop",
+        action=argparse.BooleanOptionalAction,
+        help="run asyncio tests on fastloop, and fail if none made a loop; "
+        "--no-fastloop ignores the ini option",
     )
     add(
         "--fastloop-virtual-time",
@@ -164,9 +158,7 @@ def _class_for_looptime(settings: dict[str, Any]) -> Any:
             start: float | None = None,
             end: float | None = None,
             idle_timeout: float | None = None,
-            idle_step: object = None,
-            noop_cycles: object = None,
-            resolution: object = None,
+            **not_needed: object,
         ) -> None:
             said = {"start": start, "end": end, "patience_s": idle_timeout}
             self._asked = {k: v for k, v in said.items() if v is not None}
