@@ -41,22 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    class AsyncioLoop(asyncio.SelectorEventLoop):
-        """The private methods of asyncio's loop that ``Loop`` calls."""
-
-        _sock_sendfile_update_filepos: Any
-
-        def _check_closed(self) -> None: ...
-        def _check_running(self) -> None: ...
-        def _check_signal(self, sig: object) -> None: ...
-        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
-        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
-        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
-
     #: The base of classes whose methods ``Loop`` inherits.
     LoopPart = Any
 else:
-    AsyncioLoop = asyncio.SelectorEventLoop
     LoopPart = object
 
 #: Raises TypeError for an SSL socket; the core calls it for ``sock_*()``.

@@ -9,7 +9,7 @@ import os
 import sys
 
 from . import _core
-from ._private import AsyncioLoop, SendfileMode, SendfileProtocol
+from ._private import SendfileMode, SendfileProtocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ _MOST_BYTES = sys.maxsize // 2 + 1
 _BLOCK_BYTES = 256 * 1024
 #: Whether asyncio seeks to an offset of 0, too, and sets the file's position
 #: even if nothing was sent: since gh-150107, which late releases of 3.13 have.
-_SEEKS = AsyncioLoop._sock_sendfile_update_filepos.__code__.co_argcount == 3
+_update: Any = asyncio.SelectorEventLoop._sock_sendfile_update_filepos  # type: ignore[attr-defined]
+_SEEKS = _update.__code__.co_argcount == 3
 
 _core.StreamTransport._sendfile_compatible = SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = SendfileMode.FALLBACK

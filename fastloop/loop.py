@@ -57,7 +57,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     SignalCalls,
     ExecutorCalls,
     Connections,
-    _private.AsyncioLoop,
+    asyncio.SelectorEventLoop,
 ):
     """An asyncio event loop whose hot paths are in C.
 
@@ -69,7 +69,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     # Bound here, so that a patch of asyncio's class, as nest_asyncio makes,
     # does not change it.
-    run_until_complete = _private.AsyncioLoop.run_until_complete
+    run_until_complete = asyncio.SelectorEventLoop.run_until_complete
 
     # asyncio's own __init__ sets these on each instance; they rarely change.
     _coroutine_origin_tracking_enabled = False
@@ -249,23 +249,19 @@ class Loop(  # type: ignore[misc, unused-ignore]
         Implements asyncio's ``loop.close()``.
         """
         if not self.is_closed():
-            self._close_all()
+            if self._debug and not self.is_running():
+                # The module's name, which tests replace.
+                base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
+            self._close()
+            self._selector = None
+            if self._watchdog is not None:
+                self._watchdog.stop()
+            self._executor_shutdown_called = True
+            executor = self._default_executor
+            if executor is not None:
+                self._default_executor = None
+                executor.shutdown(wait=False)
         self._end_signals()
-
-    def _close_all(self) -> None:
-        """Close the core, and end what Python code runs for the loop."""
-        if self._debug and not self.is_running():
-            # The module's name, which tests replace.
-            base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
-        self._close()
-        self._selector = None
-        if self._watchdog is not None:
-            self._watchdog.stop()
-        self._executor_shutdown_called = True
-        executor = self._default_executor
-        if executor is not None:
-            self._default_executor = None
-            executor.shutdown(wait=False)
 
     # -- scheduling -----------------------------------------------------------
 
