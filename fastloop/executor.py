@@ -1,12 +1,8 @@
 """``run_in_executor``: the core's jobs in the standard library's thread pool.
 
-``submit`` of a ``concurrent.futures.ThreadPoolExecutor`` makes a work item and
-a concurrent future.  ``run_in_executor`` puts an ExecutorJob of the core into
-that executor's own queue instead.  This includes the default executor, and
-subclasses that keep the way of a call: ``submit`` and, from 3.14 on,
-``prepare_context``, by which an InterpreterPoolExecutor takes the call to
-another interpreter.  The default executor, which fastloop makes, has a cheaper
-counter than a Semaphore.  The standard library does everything else.
+``run_in_executor`` puts an ExecutorJob of the core into the executor's own
+queue, in the place of a work item and a concurrent future:
+``src/executor/README.md`` says when.  The standard library does the rest.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 When its connection is made, an exact ``asyncio.StreamReader`` gets the class
 ``StreamReader`` of this module.  It gets asyncio's class back, for good, when
-the application needs a plain reader: it keeps the ``_buffer``, reads one that
-is not empty, uses ``__dict__``, sets ``__class__``, copies the reader,
-replaces one of its methods or sets an attribute of its own.
-``src/streams/native_reader.h`` says it in full.
+the application needs a plain reader: ``src/streams/native_reader.h`` says
+when.
 """
 
 from __future__ import annotations

@@ -6,21 +6,21 @@ program, once its loop runs::
     from fastloop.contrib import opentelemetry
     opentelemetry.instrument()
 
-The instruments are named as OpenTelemetry's conventions name those of
-Node.js's event loop (``nodejs.eventloop.delay.p99``), with ``fastloop`` in the
-place of ``nodejs``: those of CPython name no event loop yet.
+The instruments have the names of Node.js's event loop in OpenTelemetry's
+conventions, as those of CPython name no event loop yet.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import time
 import traceback
 import weakref
+from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary as ByObject
 
 try:
     from opentelemetry import metrics as api
@@ -71,13 +71,11 @@ class _Instruments:
     def __init__(self, provider: Any) -> None:
         self.loops = NamedLoops()
         #: Two earlier metrics of each loop, the older one first.
-        self.past: weakref.WeakKeyDictionary[Loop, list[LoopMetrics]]
-        self.past = weakref.WeakKeyDictionary()
+        self.past: ByObject[Loop, list[LoopMetrics]] = ByObject()
         #: Exceptions by process, loop and type.  They are counted here and
         #: not by OpenTelemetry, because a destructor may report one while its
         #: thread has a lock of OpenTelemetry's.
-        self.exceptions: collections.Counter[tuple[int, str, str]]
-        self.exceptions = collections.Counter()
+        self.exceptions: Counter[tuple[int, str, str]] = Counter()
         meter = api.get_meter("fastloop", __version__, provider)
         for name, (unit, value) in _GAUGES.items():
             meter.create_observable_gauge(
@@ -131,10 +129,9 @@ class _Instruments:
         self, value: Callable[[LoopMetrics], float], state: str = ""
     ) -> Callable[[object], Iterator[Any]]:
         """Return what observes a value's sum over all loops of a name."""
-        last: weakref.WeakKeyDictionary[Loop, dict[str, float]]
-        last = weakref.WeakKeyDictionary()
+        last: ByObject[Loop, dict[str, float]] = ByObject()
         # By process, too: a forked child counts from 0.
-        sums: dict[tuple[int, str], float] = collections.defaultdict(int)
+        sums: dict[tuple[int, str], float] = defaultdict(int)
         more = {f"{_BASE}.state": state} if state else {}
 
         def observe(options: object) -> Iterator[Any]:
@@ -158,8 +155,7 @@ class _Instruments:
 
 
 #: By provider; by `api` that of the global one, which may be set later.
-_of_providers: weakref.WeakKeyDictionary[object, _Instruments]
-_of_providers = weakref.WeakKeyDictionary()
+_of_providers: ByObject[object, _Instruments] = ByObject()
 
 
 def _make_span(
@@ -189,7 +185,7 @@ def _make_span(
 
 
 def _send_reports(
-    loop: Loop, name: str, tracer: Any, exceptions: collections.Counter[Any]
+    loop: Loop, name: str, tracer: Any, exceptions: Counter[Any]
 ) -> None:
     """Send a loop's reports from now on, instead of those to another name."""
     reference = weakref.ref(loop)  # the loop has the functions: no cycle

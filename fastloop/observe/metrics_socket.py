@@ -1,9 +1,8 @@
 """The Unix socket on which a process shows its loops' metrics to ``top``.
 
-A thread serves the socket, because a blocked loop could not.  The thread
-sleeps until a client connects.  A client gets one JSON document and then EOF.
-Nothing is read from it, so a client cannot change anything.  The socket is in
-a folder into which only its user may look.
+A thread serves the socket, because a blocked loop could not.  A client gets
+one JSON document and then EOF.  Nothing is read from it.  The socket is in a
+folder into which only its user may look.
 """
 
 from __future__ import annotations
