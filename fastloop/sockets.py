@@ -12,7 +12,6 @@ from . import _core, _core_helpers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from typing import Any, TypeVar
 
     _T = TypeVar("_T")
@@ -26,22 +25,6 @@ async def _finish(call: _core.SocketCall[_T]) -> _T:
         return await call
     finally:
         call.close()
-
-
-async def _keep_open(sock: Any, operation: Coroutine[Any, Any, _T]) -> _T:
-    """Wait for a coroutine of asyncio's; keep the socket open meanwhile."""
-    # Not isinstance(): a mock is an instance.
-    counted = issubclass(type(sock), _core_helpers.socket_type)
-    if counted:
-        sock._io_refs += 1
-    try:
-        return await operation
-    finally:
-        try:
-            operation.close()
-        finally:
-            if counted:
-                sock._decref_socketios()
 
 
 class SocketCalls:
@@ -149,7 +132,7 @@ class SocketCalls:
 
     async def sock_sendfile(
         self,
-        sock: socket.socket,
+        sock: Any,
         file: Any,
         offset: int = 0,
         count: int | None = None,
@@ -165,10 +148,17 @@ class SocketCalls:
         ``sock_recv``.  Implements asyncio's ``loop.sock_sendfile()``.
         """
         _core._flush_corked()  # os.sendfile() would overtake corked writes
-        sending = super().sock_sendfile(  # type: ignore[misc]
-            sock, file, offset, count, fallback=fallback
-        )
-        return await _keep_open(sock, sending)
+        # The socket stays open meanwhile.  A mock is an instance of its class.
+        counted = issubclass(type(sock), _core_helpers.socket_type)
+        if counted:
+            sock._io_refs += 1
+        try:
+            return await super().sock_sendfile(  # type: ignore[misc, no-any-return]
+                sock, file, offset, count, fallback=fallback
+            )
+        finally:
+            if counted:
+                sock._decref_socketios()
 
     async def sock_accept(
         self, sock: socket.socket
