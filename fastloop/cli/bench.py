@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,10 @@ def _measure(
     result: Result,
     options: argparse.Namespace,
 ) -> None:
-    step = _progress(options.quiet)
+    def step(text: str) -> None:
+        if sys.stderr and not options.quiet:
+            print(text, file=sys.stderr, flush=True)
+
     seconds = 0.0
     for loop in loops:
         step(f"warming up {loop}")
@@ -220,13 +223,6 @@ def _notes_on(race: AnyRace) -> Iterator[str]:
     if len({*race.gil.values()}) > 1:
         locked = [kind for kind, gil in race.gil.items() if gil]
         yield f"The GIL was on only in the runs of {listed(locked)}."
-
-
-def _progress(quiet: bool) -> Callable[[str], None]:
-    """Return a function that shows a step on stderr."""
-    if quiet or not sys.stderr:
-        return lambda text: None
-    return lambda text: print(text, file=sys.stderr, flush=True)
 
 
 def _print(result: Result) -> None:

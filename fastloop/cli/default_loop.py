@@ -32,7 +32,6 @@ from .commands import HOME, tell
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from importlib.machinery import ModuleSpec
     from types import FrameType, ModuleType
     from typing import Any
 
@@ -71,14 +70,13 @@ def set_default_loop(kind: str, mark: str | None = None) -> None:
         policy._loop_factory = staticmethod(default)
     if hasattr(asyncio, "EventLoop"):  # from 3.13 on
         asyncio.EventLoop = unix_events.EventLoop = default  # type: ignore[attr-defined, misc, assignment, unused-ignore]
-    _patch_when_imported(
-        {
-            "uvicorn.loops.auto": partial(_patch_uvicorn, default),
-            "multiprocessing.spawn": partial(
-                _patch_multiprocessing, kind, mark
-            ),
-        }
-    )
+    patches: dict[str, Callable[[Any], None]] = {
+        "uvicorn.loops.auto": partial(_patch_uvicorn, default),
+        "multiprocessing.spawn": partial(_patch_multiprocessing, kind, mark),
+    }
+    for name in patches.keys() & sys.modules.keys():
+        patches.pop(name)(sys.modules[name])
+    sys.meta_path.insert(0, _Finder(patches))  # type: ignore[arg-type, unused-ignore]
 
 
 def _mark_first_run(kind: str, mark: str) -> None:
@@ -142,12 +140,9 @@ class _Finder:
         if name not in self._patches:
             return None
         spec = PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            self._patch_by(spec)
-        return spec
-
-    def _patch_by(self, spec: ModuleSpec) -> None:
-        loader: Any = spec.loader
+        loader: Any = None if spec is None else spec.loader
+        if loader is None:
+            return spec
         exec_module = loader.exec_module
 
         def then_patch(module: ModuleType) -> None:
@@ -157,12 +152,7 @@ class _Finder:
                 patch(module)
 
         loader.exec_module = then_patch
-
-
-def _patch_when_imported(patches: dict[str, Callable[[Any], None]]) -> None:
-    for name in patches.keys() & sys.modules.keys():
-        patches.pop(name)(sys.modules[name])
-    sys.meta_path.insert(0, _Finder(patches))  # type: ignore[arg-type, unused-ignore]
+        return spec
 
 
 # -- the end of a program -----------------------------------------------------

@@ -124,7 +124,9 @@ class HttpRace(Race):
     @contextmanager
     def _server(self, kind: str) -> Iterator[tuple[Child, int]]:
         self._forget()
-        port = _free_port()
+        with socket.socket() as free:
+            free.bind((HOST, 0))
+            port: int = free.getsockname()[1]
         words = (kind, self._report, port, self._cpu, self.app)
         child = self._processes.start(worker_command("worker.serve", *words))
         try:
@@ -188,12 +190,6 @@ class HttpRace(Race):
         if not found["requests"]:
             raise Refused(f"the server on {kind} answered nothing under load")
         return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _take_processors() -> str:

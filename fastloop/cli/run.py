@@ -13,10 +13,6 @@ import sys
 
 from .commands import Refused, tell
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
 USAGE = """\
 usage: python [PYTHON OPTIONS] -m fastloop run prog.py [ARGUMENTS]
        python [PYTHON OPTIONS] -m fastloop run -m module [ARGUMENTS]
@@ -122,7 +118,7 @@ def _execute(source: bytes | str, file: str, **names: object) -> None:
     exec(compile(source, file, "exec", dont_inherit=True), found)
 
 
-def _fresh_main(**more: object) -> dict[str, Any]:
+def _fresh_main(**more: object) -> dict[str, object]:
     """Return the names of `__main__`, as a new program finds them."""
     import builtins
     from importlib.machinery import BuiltinImporter
