@@ -242,10 +242,9 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         itself.
         """
         if not isinstance(transp, _core.StreamTransport):
-            total: int = await super()._sendfile_native(
+            return await super()._sendfile_native(  # type: ignore[no-any-return]
                 transp, file, offset, count
             )
-            return total
         if transp._empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
         resume_reading = transp.is_reading()
@@ -361,29 +360,16 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Any = None,
     ) -> None:
+        times = ssl_handshake_timeout, ssl_shutdown_timeout
         if not _originals.accepts_as_a_socket(sock):
+            given = protocol_factory, sock, sslcontext, server, backlog, *times
             more = () if sys.version_info < (3, 15) else (context,)
-            super()._start_serving(
-                protocol_factory,
-                sock,
-                sslcontext,
-                server,
-                backlog,
-                ssl_handshake_timeout,
-                ssl_shutdown_timeout,
-                *more,
-            )
+            super()._start_serving(*given, *more)
             return
         accept_tls = None
         if sslcontext is not None:
-            accept_tls = functools.partial(
-                self._accept_tls,
-                protocol_factory,
-                sslcontext,
-                server,
-                ssl_handshake_timeout,
-                ssl_shutdown_timeout,
-            )
+            made = protocol_factory, sslcontext, server, *times
+            accept_tls = functools.partial(self._accept_tls, *made)
 
         # Other workers may have a socket that the program gave.  One that is
         # no socket.socket is the program's too: gunicorn's wraps one.
@@ -489,11 +475,9 @@ def _tells_of_readers(status: os.stat_result) -> bool:
 
 def _take_read_ahead(protocol: Any, tls: Any) -> None:
     """Move TLS records that a StreamReader has buffered to the adapter."""
-    reader = (
-        getattr(protocol, "_stream_reader", None)
-        if isinstance(protocol, asyncio.StreamReaderProtocol)
-        else None
-    )
+    if not isinstance(protocol, asyncio.StreamReaderProtocol):
+        return
+    reader = getattr(protocol, "_stream_reader", None)
     if reader is None or not reader._buffer:
         return
     data = bytes(reader._buffer)
