@@ -1,9 +1,4 @@
-"""The event-loop policy, for programs that choose their loop with one.
-
-Policies are deprecated from Python 3.14 and removed in 3.16.
-``fastloop.run`` and ``asyncio.Runner(loop_factory=fastloop.new_event_loop)``
-need none.
-"""
+"""The event-loop policy, for programs that choose their loop with one."""
 
 from __future__ import annotations
 

@@ -102,9 +102,8 @@ class SignalCalls(_private.LoopPart):  # type: ignore[misc]
         outside the main thread, and if the loop is closed.  Implements
         asyncio's ``loop.add_signal_handler()``.
         """
-        if asyncio.iscoroutine(callback) or _private.is_coroutine_function(
-            callback
-        ):
+        is_function = _private.is_coroutine_function(callback)
+        if is_function or asyncio.iscoroutine(callback):
             raise TypeError(
                 "coroutines cannot be used with add_signal_handler()"
             )

@@ -78,34 +78,24 @@ class _Instruments:
         self.exceptions: Counter[tuple[int, str, str]] = Counter()
         meter = api.get_meter("fastloop", __version__, provider)
         for name, (unit, value) in _GAUGES.items():
-            meter.create_observable_gauge(
-                f"{_BASE}.{name}",
-                [self._gauge(value)],
-                unit,
-                f"Event loop {name}.",
-            )
-        meter.create_observable_counter(
+            seen, text = [self._gauge(value)], f"Event loop {name}."
+            meter.create_observable_gauge(f"{_BASE}.{name}", seen, unit, text)
+        count = meter.create_observable_counter
+        active = self._counter(lambda now: now.busy_time_ns / 1e9, "active")
+        idle = self._counter(lambda now: now.sleep_time_ns / 1e9, "idle")
+        count(
             f"{_BASE}.time",
-            [
-                self._counter(lambda now: now.busy_time_ns / 1e9, "active"),
-                self._counter(lambda now: now.sleep_time_ns / 1e9, "idle"),
-            ],
+            [active, idle],
             "s",
             "Cumulative duration of time the event loop has been in each "
             "state.",
         )
-        meter.create_observable_counter(
-            f"{_BASE}.blocked_callbacks",
-            [self._counter(lambda now: now.blocked_callbacks)],
-            "{callback}",
-            "Callbacks that the watchdog has reported.",
-        )
-        meter.create_observable_counter(
-            f"{_BASE}.unhandled_exceptions",
-            [self._observe_exceptions],
-            "{exception}",
-            "Exceptions that the loop's exception handler got.",
-        )
+        blocked = self._counter(lambda now: now.blocked_callbacks)
+        text = "Callbacks that the watchdog has reported."
+        count(f"{_BASE}.blocked_callbacks", [blocked], "{callback}", text)
+        text = "Exceptions that the loop's exception handler got."
+        seen = [self._observe_exceptions]
+        count(f"{_BASE}.unhandled_exceptions", seen, "{exception}", text)
 
     def _gauge(
         self, value: Callable[[LoopMetrics], float]

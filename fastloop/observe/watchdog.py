@@ -203,7 +203,9 @@ class Watchdog:
         stack, outermost = stacks.stack_of(loop, Watchdog._on_gc.__code__)
         name = _name(task, outermost)
         running = loop._running_callback()
-        if running is None or running[0] != callback or _has_ended(outermost):
+        # Or the callback has ended by now, and the loop reports it as slow.
+        ended = getattr(outermost, "co_qualname", "") == "Loop._report_slow"
+        if running is None or running[0] != callback or ended:
             return
         found = self._store_once(callback, name, ran_ns, tuple(stack))
         if found is not None:
@@ -253,11 +255,6 @@ class Watchdog:
         # Its report is the last: no later callback can run meanwhile, and
         # _store_once() refuses an earlier one.
         return dataclasses.replace(slow, blocked=self.recent[-1])
-
-
-def _has_ended(outermost: CodeType | None) -> bool:
-    """Whether the callback has ended and the loop reports it as slow."""
-    return getattr(outermost, "co_qualname", "") == "Loop._report_slow"
 
 
 def _name(task: asyncio.Task[Any] | None, outermost: CodeType | None) -> str:
