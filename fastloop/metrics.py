@@ -203,9 +203,7 @@ class LoopMetrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as a dict that ``json.dumps`` accepts."""
-        found = dataclasses.asdict(self)
-        found["utilization"] = self.utilization
-        return found
+        return dataclasses.asdict(self) | {"utilization": self.utilization}
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> LoopMetrics:

@@ -169,8 +169,6 @@ class SocketCalls:
         ``loop.sock_accept()``.
         """
         call = _core.sock_accept(self, sock)
-        conn, address = (
-            await _finish(call) if isinstance(call, _Call) else call
-        )
-        conn.setblocking(False)
-        return conn, address
+        accepted = await _finish(call) if isinstance(call, _Call) else call
+        accepted[0].setblocking(False)
+        return accepted

@@ -66,8 +66,7 @@ class Comparison:
             return f"{own} and {base}: {none} ({self.doubt})"
         done = did.format(f"{self.ratio:.2f} times")
         slower = " and so is slower" if self.ratio < 1 else ""
-        judged = f"99.9 % interval {self.bounds}"
-        return f"{own} {done} {base}{slower} ({judged})"
+        return f"{own} {done} {base}{slower} (99.9 % interval {self.bounds})"
 
 
 def mean(figures: Sequence[float]) -> float:

@@ -173,10 +173,9 @@ def _starter(frame: FrameType | None) -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         place = f"{file}:{frame.f_lineno}"
-        if file.startswith((_OWN, "<frozen ")):
+        is_spawn = file == "<string>" and is_child()  # multiprocessing's `-c`
+        if is_spawn or file.startswith((_OWN, "<frozen ")):
             pass
-        elif file == "<string>" and is_child():
-            pass  # multiprocessing's `-c`
         elif "-packages/" in file:  # Debian's are dist-packages
             first = first or place
         elif not file.startswith(_STANDARD):

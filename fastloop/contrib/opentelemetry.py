@@ -78,7 +78,7 @@ class _Instruments:
         self.exceptions: Counter[tuple[int, str, str]] = Counter()
         meter = api.get_meter("fastloop", __version__, provider)
         for name, (unit, value) in _GAUGES.items():
-            seen, text = [self._gauge(value)], f"Event loop {name}."
+            seen, text = [partial(self._gauge, value)], f"Event loop {name}."
             meter.create_observable_gauge(f"{_BASE}.{name}", seen, unit, text)
         count = meter.create_observable_counter
         active = self._counter(lambda now: now.busy_time_ns / 1e9, "active")
@@ -94,26 +94,22 @@ class _Instruments:
         text = "Callbacks that the watchdog has reported."
         count(f"{_BASE}.blocked_callbacks", [blocked], "{callback}", text)
         text = "Exceptions that the loop's exception handler got."
-        seen = [self._observe_exceptions]
-        count(f"{_BASE}.unhandled_exceptions", seen, "{exception}", text)
+        raised = [self._observe_exceptions]
+        count(f"{_BASE}.unhandled_exceptions", raised, "{exception}", text)
 
     def _gauge(
-        self, value: Callable[[LoopMetrics], float]
-    ) -> Callable[[object], Iterator[Any]]:
-        """Return what observes a value of the last 30 to 60 seconds.
+        self, value: Callable[[LoopMetrics], float], options: object
+    ) -> Iterator[Any]:
+        """Observe a value of the last 30 to 60 seconds.
 
         Not since the last collection: that may be another reader's.
         """
-
-        def observe(options: object) -> Iterator[Any]:
-            for name, loop in self.loops:
-                now, past = loop.metrics(), self.past[loop]
-                if now.elapsed_ns - past[1].elapsed_ns >= _WINDOW_NS:
-                    past[:] = past[1], now
-                seen = value(now.since(past[0]))
-                yield api.Observation(seen, {f"{_BASE}.name": name})
-
-        return observe
+        for name, loop in self.loops:
+            now, past = loop.metrics(), self.past[loop]
+            if now.elapsed_ns - past[1].elapsed_ns >= _WINDOW_NS:
+                past[:] = past[1], now
+            seen = value(now.since(past[0]))
+            yield api.Observation(seen, {f"{_BASE}.name": name})
 
     def _counter(
         self, value: Callable[[LoopMetrics], float], state: str = ""

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 #: How long a slow client may keep the others waiting.
 _SEND_SECONDS = 1.0
-#: A loop that is busy for this long counts as blocked: its stack is shown.
-_BLOCKED_NS = 50_000_000
 
 
 def path_of(pid: int | str, user: int | str) -> str:
@@ -73,7 +71,7 @@ def _shown(one: SlowCallback | BlockedCallback) -> dict[str, Any]:
 def describe_loop(loop: Loop) -> dict[str, Any]:
     """Return what the JSON document says of one loop."""
     found, where = loop.metrics(), []
-    if found.busy_ns >= _BLOCKED_NS:
+    if found.busy_ns >= 50_000_000:  # it counts as blocked
         where = ["(unknown without a GIL)"]
         if has_gil():
             where = _places(stacks.stack_of(loop)[0])
