@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import fault_shim
 import pytest
+from builds import environment
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +28,9 @@ def shim_env():
 
     It can import fastloop and what the tests of behaviour share.
     """
-    import fastloop
-
-    home = Path(fastloop.__file__).resolve().parent.parent
     tests = Path(__file__).resolve().parent.parent
     behaviour = tests / "behaviour"
-    folders = [home, tests, behaviour, behaviour / "transport"]
-    path = [*map(str, folders), os.environ.get("PYTHONPATH") or ""]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    return environment(tests, behaviour, behaviour / "transport")
 
 
 @pytest.fixture

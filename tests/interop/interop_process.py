@@ -18,6 +18,7 @@ import sys
 import threading
 from pathlib import Path
 
+from builds import environment
 from patience import TEST_LIMIT
 
 APPS = Path(__file__).with_name("apps")
@@ -44,15 +45,7 @@ def free_port() -> int:
 
 def child_env(**extra: str) -> dict[str, str]:
     """This process's environment, in which apps/ and fastloop import."""
-    path = [str(APPS)]
-    with contextlib.suppress(ImportError):
-        from fastloop import _core
-
-        path.append(str(Path(_core.__file__).parents[1]))
-    if os.environ.get("PYTHONPATH"):
-        path.append(os.environ["PYTHONPATH"])
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", **extra}
-    return {**env, "PYTHONPATH": os.pathsep.join(path)}
+    return environment(APPS, PYTHONUNBUFFERED="1", **extra)
 
 
 def ended(*argv: str, cwd=None) -> subprocess.CompletedProcess[str]:

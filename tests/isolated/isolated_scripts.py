@@ -6,7 +6,6 @@ forks, exits, signals from outside, tracers, system-call filters.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builds import environment
 from patience import TEST_LIMIT
 
 #: Programs of racing threads: ``in_threads(count, function)``.
@@ -92,19 +92,6 @@ QUIET = tuple(
 )
 
 Completed = subprocess.CompletedProcess
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return an environment in which the package under test is found."""
-    import fastloop
-
-    home = str(Path(fastloop.__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {
-        **os.environ,
-        "PYTHONPATH": home + (os.pathsep + path if path else ""),
-        **more,
-    }
 
 
 class Script:

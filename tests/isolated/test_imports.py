@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from isolated_scripts import LIMIT, environment
+from builds import environment
+from isolated_scripts import LIMIT
 
 
 def test_fastloop_imported_before_pytest(tmp_path):

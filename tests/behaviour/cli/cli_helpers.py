@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builds import environment
 from patience import TEST_LIMIT
 
 from fastloop.cli.commands import wrapped
@@ -18,16 +19,6 @@ from fastloop.cli.commands import wrapped
 LIMIT = TEST_LIMIT * 5 / 6
 
 Done = subprocess.CompletedProcess
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Return an environment in which the package under test is found."""
-    import fastloop
-
-    home = str(Path(fastloop.__file__).resolve().parent.parent)
-    path = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
-    kept = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
-    return {**kept, "PYTHONPATH": os.pathsep.join(path), **more}
 
 
 def one_sentence(text: str) -> str:

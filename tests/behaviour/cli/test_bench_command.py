@@ -5,8 +5,8 @@ import signal
 import sys
 
 import pytest
+from builds import environment
 from cli_helpers import (
-    environment,
     interrupt,
     processes_in,
     wait_for,

@@ -4,11 +4,10 @@ Each test runs such a suite in a process of its own, as its users do.  Its only
 odd part is the fixture `kind`, which names the loop of a test.
 """
 
-import os
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
+from builds import environment
 from patience import TEST_LIMIT
 
 pytest_plugins = ["pytester"]
@@ -46,10 +45,7 @@ LIMIT = TEST_LIMIT * 5 / 6
 @pytest.fixture
 def suite(pytester, monkeypatch):
     """suite(source, *args, **ini) writes, runs and gives the result."""
-    core = pytest.importorskip("fastloop._core", reason="not built")
-    home = [str(Path(core.__file__).parents[1])]
-    home += filter(None, [os.environ.get("PYTHONPATH")])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(home))
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
     # They take longer to import than all else of an inner run.
     slow = "-p no:hypothesispytest -p no:anyio"
     # With it each pytest-asyncio warns of policies.
