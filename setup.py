@@ -199,10 +199,11 @@ class Build(build_ext):
         flags += [f"-I{folder}" for folder in folders]
         cc = quoted(*self.compiler.compiler_so, *flags)
         ld = quoted(*self.compiler.linker_so, *link)
-        # Processors without 64-bit or small atomic operations, as that of the
-        # first Raspberry Pis: what the compiler calls in their place.
-        small = sys.maxsize < 2**32 or platform.machine() == "riscv64"
-        if small and sys.platform == "linux":
+        # gcc calls libatomic where a processor lacks 64-bit or small atomic
+        # operations, as that of the first Raspberry Pis does.
+        machine = platform.machine()
+        small = sys.maxsize < 2**32 and machine not in ("i686", "x86_64")
+        if sys.platform == "linux" and (small or machine == "riscv64"):
             uv_link += ["-Wl,--as-needed", "-latomic"]
         text = f"cc = {cc}\nld = {ld}\nlibs = {quoted(*uv_link)}\n{RULES}"
         objects = [work / Path(unit).with_suffix(".o") for unit in ext.sources]

@@ -59,7 +59,7 @@ if not is_native:
 
 
 def _for_freezers() -> None:
-    """Never called: Nuitka and its like see no imports but such."""
+    """Never called: Nuitka and its like only see import statements."""
     from . import _core, _core_helpers, loop, policy, runner  # noqa: F401
 
 

@@ -13,7 +13,13 @@ from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import (
+        Callable,
+        ItemsView,
+        Iterator,
+        Mapping,
+        ValuesView,
+    )
     from typing import Any
 
     from _typeshed import FileDescriptorLike
@@ -94,7 +100,7 @@ class Transports(MutableMapping):  # type: ignore[type-arg]
         self._stored = loop._python_transports
 
     def _found(self) -> dict[int, Any]:
-        return dict(self._stored) | {
+        return dict(self._stored.items()) | {
             fd: transport
             for fd, _, _, _, transport in _core.fd_users(self._loop)
             if transport is not None and not hasattr(type(transport), "_pipe")
@@ -107,13 +113,22 @@ class Transports(MutableMapping):  # type: ignore[type-arg]
         self._stored[fd] = transport
 
     def __delitem__(self, fd: int) -> None:
-        del self._stored[fd]
+        if self._stored.pop(fd, None) is None and fd not in self._found():
+            raise KeyError(fd)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._found())
 
     def __len__(self) -> int:
         return len(self._found())
+
+    def items(self) -> ItemsView[int, Any]:
+        """Return the present ones, at one look."""
+        return self._found().items()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the present ones, at one look."""
+        return self._found().values()
 
 
 def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:

@@ -239,7 +239,7 @@ def fatal(tls: Any, exc: BaseException, message: str) -> None:
     if transport is not None:
         transport._force_close(exc)
     # As asyncio: an OSError is only logged, and a CancelledError dropped that
-    # comes from the protocol's eof_received(), as the core's text says.
+    # comes from the protocol's eof_received(), as the message says.
     is_from_eof = message == "Error calling eof_received()"
     if isinstance(exc, OSError):
         if tls._loop.get_debug():

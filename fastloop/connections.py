@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 _Loop = asyncio.SelectorEventLoop
+_SCTP = getattr(socket, "IPPROTO_SCTP", 132)
 
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
@@ -74,8 +75,10 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
 
         It gave the socket, or made it, as asyncio's methods make sockets of
         one kind only: programs pass others (SEQPACKET) to private methods.
+        One of SCTP counts, too: there each send is a message.
         """
-        return sock.type != kind or self._given_socks.get(id(sock)) is sock
+        given = self._given_socks.get(id(sock)) is sock
+        return given or sock.type != kind or sock.proto == _SCTP
 
     create_connection = _keeping_given_socks(_Loop.create_connection)
     create_server = _keeping_given_socks(_Loop.create_server)
@@ -405,8 +408,8 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
         """Begin a TLS connection on an accepted socket, as asyncio does.
 
         Difference: a factory's exception is reported, as without TLS.
-        asyncio's method reports it in debug mode alone, or always
-        (gh-155934).  So the factory is not called there.
+        asyncio's method, which would call it, reports it in debug mode alone,
+        or always (gh-155934).
         """
 
         async def accept() -> None:

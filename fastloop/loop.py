@@ -250,7 +250,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """
         if not self.is_closed():
             if self._debug and not self.is_running():
-                # The module's name, which tests replace.
+                # Looked up each time, as tests replace it.
                 base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
             self._close()
             self._selector = None

@@ -209,8 +209,8 @@ class LoopMetrics:
     def from_dict(cls, found: dict[str, Any]) -> LoopMetrics:
         """Make an object from the result of ``to_dict``, also after JSON.
 
-        Raises KeyError for a missing field, ValueError or TypeError for one
-        that is no number.
+        Raises KeyError for a missing field; ValueError, TypeError or
+        OverflowError for one that is no number.
         """
         names = {field.name for field in dataclasses.fields(cls)} - {"lag"}
         lag = found["lag"]

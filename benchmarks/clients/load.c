@@ -557,9 +557,8 @@ run_window(Step step)
 
 /* -- how late echoes come, from an open loop ------------------------------- */
 
-/* README.md has the method.  This process never sleeps: the wake-up of its own
- * CPU would be in every latency.  But it does (--sleeps) where the servers
- * need its CPU. */
+/* README.md has the method.  This process sleeps only with --sleeps, where the
+ * servers need its CPU: the wake-up of its own would be in every latency. */
 #define MAX_WAITING 4096
 #define PATIENCE    2.0
 #define SLEEP_NS    100000

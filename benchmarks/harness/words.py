@@ -108,8 +108,8 @@ def facts(machine: dict, places: list[str]) -> str:
     return (
         f"{on(machine)}. In brackets: how many times as good fastloop is, the "
         f"one figure divided by the other. {' '.join(places)} Samples of the "
-        "same time decide that, and which peer is the best, though another "
-        "may have a better figure. A row is even if the 95 % interval of "
+        "same time decide that, and which peer is the best: another peer may "
+        "have a better figure. A row is even if the 95 % interval of "
         "their ratio lies within 3 % of 1, and inconclusive if it includes 1 "
         "and is wider."
     )
@@ -153,7 +153,8 @@ def lost(rows: Rows) -> list[str]:
             if (ratio(row, "fastloop", base) or 1) < 1
         ][:MOST_LOST]
         more = len(behind) - len(slower)
-        slower += [f"and {more} more rows"] if more else []
+        if more and slower:
+            slower.append(f"and {more} more row{'s' * (more > 1)}")
         told = "; ".join(slower).replace(" 1/s", "/s").replace(" times", "")
         out += [f"Slower than {base}: {told}."] if slower else []
     return out

@@ -33,14 +33,14 @@ def find(target: str) -> str:
     """Return the path of a pid's socket, or the path that is given."""
     if not target.isdecimal():
         return target
-    users = [os.getuid()]
+    users = [os.geteuid()]
     with suppress(OSError):  # no such process, or no such file system
-        users.append(os.stat(f"/proc/{target}").st_uid)
+        users.insert(0, os.stat(f"/proc/{target}").st_uid)
     for user in users:
         path = path_of(target, user)
         with suppress(OSError):
             # Not what a third user has put there.
-            if os.stat(os.path.dirname(path)).st_uid == user:
+            if os.lstat(os.path.dirname(path)).st_uid == user:
                 os.stat(path)
                 return path
     raise Refused(
@@ -69,7 +69,7 @@ def read(path: str) -> dict[str, Any]:
         ) from exc
     except OSError as exc:
         raise Refused(f"{path}: {exc.strerror or exc}") from exc
-    except (ValueError, KeyError, TypeError):
+    except (ArithmeticError, ValueError, KeyError, TypeError):
         raise Refused(
             f"{path}: no metrics of fastloop {__version__}"
         ) from None

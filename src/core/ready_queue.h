@@ -93,7 +93,8 @@ int fl_ready_grow(FlReadyQueue *queue);
 /* Move the head to the next chunk; its own has no more entries. */
 void fl_ready_next_chunk(FlReadyQueue *queue);
 
-/* How many spare chunks an idle loop keeps: 1 MiB. */
+/* How many spare chunks an idle loop keeps: 1 MiB, or 4 where a page has
+   64 KiB. */
 #define FL_READY_SPARES 64
 
 /* Release half of the spare chunks beyond FL_READY_SPARES, at least one; there

@@ -227,8 +227,9 @@ fl_thread_queue_drain(FlLoop *loop)
         fl_ready_commit(&loop->ready);
     }
     atomic_store(&thread_queue->filled, code < 0);
-    if (FL_UNLIKELY(thread_queue->ready.spares > FL_READY_SPARES)) {
-        fl_ready_trim(&thread_queue->ready); /* after a burst */
+    /* After a burst: no wait of the loop trims this queue. */
+    while (FL_UNLIKELY(thread_queue->ready.spares > FL_READY_SPARES)) {
+        fl_ready_trim(&thread_queue->ready);
     }
     fl_thread_queue_unlock(thread_queue);
     return code;

@@ -76,7 +76,8 @@ int fl_byte_store_filled(FlByteStore *store, const struct iovec *memory,
    that could not be shrunk to its used size is lost. */
 PyObject *fl_byte_store_take(FlByteStore *store, Py_ssize_t size_bytes);
 
-/* Remove up to size_bytes bytes from the front.  Cannot fail. */
+/* Remove up to size_bytes bytes from the front.  May move the others, into
+   less memory.  Cannot fail. */
 void fl_byte_store_drop(FlByteStore *store, Py_ssize_t size_bytes);
 
 /* The index of the first separator that begins at `from` or later.  -1 if

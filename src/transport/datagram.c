@@ -57,23 +57,9 @@ typedef struct {
 } FlMessage;
 #endif
 
-static int
-receive_one_by_one(int fd, FlMessage *messages, unsigned count)
-{
-    unsigned at = 0;
-    for (; at < count; at++) {
-        ssize_t got = recvmsg(fd, &messages[at].msg_hdr, MSG_DONTWAIT);
-        if (got < 0) {
-            break;
-        }
-        messages[at].msg_len = (unsigned)got;
-    }
-    return at == 0 ? -1 : (int)at;
-}
-
-/* Receive several datagrams with one system call, where there is recvmmsg, and
-   never block.  The number received, at least one, or -1 with errno.  An error
-   after the first is not reported: the next call reports it. */
+/* Receive several datagrams with one system call, or one where there is no
+   recvmmsg, and never block.  The number received, at least one, or -1 with
+   errno.  An error after the first is left for the next call. */
 static int
 receive_messages(int fd, FlMessage *messages, unsigned count)
 {
@@ -85,7 +71,10 @@ receive_messages(int fd, FlMessage *messages, unsigned count)
         return got;
     }
 #endif
-    return receive_one_by_one(fd, messages, count);
+    (void)count;
+    ssize_t got_bytes = recvmsg(fd, &messages->msg_hdr, MSG_DONTWAIT);
+    messages->msg_len = (unsigned)got_bytes;
+    return got_bytes < 0 ? -1 : 1;
 }
 
 /* The receive buffer of a loop, which owns it, shared by its datagram

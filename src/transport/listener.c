@@ -122,7 +122,7 @@ protocol_of(int fd)
         found = (uint8_t)protocol;
     }
 #else
-    (void)fd; /* accept4 and SO_PROTOCOL are missing */
+    (void)fd; /* there is no SO_PROTOCOL, or another */
 #endif
     return found;
 }

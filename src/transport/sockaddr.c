@@ -29,7 +29,7 @@ fl_sockaddr_path_bytes(const struct sockaddr_storage *address, socklen_t size)
 #ifndef __linux__
     if (length > 0 && ((const struct sockaddr_un *)address)->sun_path[0] == 0)
     {
-        length = 0; /* on BSD it has zeros there, and there are no others */
+        length = 0; /* BSD has zeros there, and no abstract names */
     }
 #else
     (void)address;

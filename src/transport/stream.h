@@ -92,7 +92,8 @@ struct FlStream {
     /* Small, because an idle connection's memory is mostly this struct: with
        the head's last field these fill three words. */
     FL_ATOMIC uint8_t phase;    /* FlStreamPhase */
-    FL_ATOMIC bool exposed;     /* others may close the fd or send on it */
+    FL_ATOMIC bool exposed;     /* others may close the fd or send on it; or
+                                   it is one of SCTP */
     FL_ATOMIC bool paused;      /* pause_reading was called */
     FL_ATOMIC bool eof_written; /* write_eof was called */
     bool eof_sent;              /* and the socket was shut down */

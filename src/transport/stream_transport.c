@@ -349,7 +349,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->accepted_protocol = options->peer == NULL
                                   ? FL_UNKNOWN_PROTOCOL
                                   : options->accepted_protocol;
-    /* An SCTP message is what one send has. */
+    /* Over SCTP each send is a message: nothing is corked. */
     self->exposed =
         options->exposed || self->accepted_protocol == IPPROTO_SCTP;
     self->waiter = Py_XNewRef(options->waiter);

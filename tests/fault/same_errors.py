@@ -535,8 +535,8 @@ ACTIONS = {
 }
 
 
-#: Intended: see docs/differences.md.  A sandbox says EPERM of recvmmsg alone,
-#: and then fastloop calls recvmsg, which fails if the socket does.
+#: Intended: see docs/differences.md for EBADF.  A sandbox says EPERM of
+#: recvmmsg alone, and then fastloop calls recvmsg.
 DIFFERENCES = {("accept", "EBADF"), ("datagram-read", "EPERM")}
 
 
