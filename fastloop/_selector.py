@@ -1,25 +1,17 @@
-"""What programs read of a loop: ``_selector``, ``_ready``, ``_scheduled``,
-``_transports``.
-"""
+"""What programs read of a loop: ``_selector``, ``_ready``, ``_scheduled``."""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
 import weakref
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 
 from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,
-        ItemsView,
-        Iterator,
-        Mapping,
-        ValuesView,
-    )
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from _typeshed import FileDescriptorLike
@@ -85,50 +77,6 @@ class Handles(Sequence):  # type: ignore[type-arg]
 
     def __repr__(self) -> str:
         return repr(self._order(self._found()))
-
-
-class Transports(MutableMapping):  # type: ignore[type-arg]
-    """fd -> transport, as asyncio's dict of them, without pipes.
-
-    asyncio's own store themselves, and a look finds fastloop's.
-    """
-
-    def __init__(self, loop: Any) -> None:
-        self._loop = loop
-        if loop._python_transports is None:
-            loop._python_transports = weakref.WeakValueDictionary()
-        self._stored = loop._python_transports
-
-    def _found(self) -> dict[int, Any]:
-        return dict(self._stored.items()) | {
-            fd: transport
-            for fd, _, _, _, transport in _core.fd_users(self._loop)
-            if transport is not None and not hasattr(type(transport), "_pipe")
-        }
-
-    def __getitem__(self, fd: int) -> Any:
-        return self._found()[fd]
-
-    def __setitem__(self, fd: int, transport: Any) -> None:
-        self._stored[fd] = transport
-
-    def __delitem__(self, fd: int) -> None:
-        if self._stored.pop(fd, None) is None and fd not in self._found():
-            raise KeyError(fd)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._found())
-
-    def __len__(self) -> int:
-        return len(self._found())
-
-    def items(self) -> ItemsView[int, Any]:
-        """Return the present ones, at one look."""
-        return self._found().items()
-
-    def values(self) -> ValuesView[Any]:
-        """Return the present ones, at one look."""
-        return self._found().values()
 
 
 def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:

@@ -22,7 +22,7 @@ from asyncio import base_events, events
 from . import _core, _core_helpers, _originals, _private
 from . import streams as _native_streams  # noqa: F401
 from ._environment import disabled_names, variable
-from ._selector import Handles, RegisteredDescriptors, Transports
+from ._selector import Handles, RegisteredDescriptors
 from .connections import Connections
 from .executor import ExecutorCalls
 from .signals import SignalCalls
@@ -164,8 +164,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return Handles(self, _core.scheduled_handles, sorted)
 
     @property
-    def _transports(self) -> Transports:
-        return Transports(self)
+    def _transports(self) -> weakref.WeakValueDictionary[int, Any]:
+        """Asyncio's own transports, which store themselves here."""
+        if self._python_transports is None:
+            self._python_transports = weakref.WeakValueDictionary()
+        return self._python_transports  # type: ignore[no-any-return]
 
     @property
     def _nest_patched(self) -> bool:

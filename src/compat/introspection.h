@@ -1,5 +1,5 @@
 /* Views of the loop's private state, which applications read by asyncio's
-   names: _ready, _scheduled, _transports, and the map of _selector.
+   names: _ready, _scheduled, and the map of _selector.
 
    Each view is a copy, made when it is requested.  fastloop.Loop (loop.py) and
    _selector.py return them under those names. */

@@ -9,7 +9,6 @@ import contextvars
 import gc
 import selectors
 import signal
-import socket
 
 import pytest
 from loop_helpers import nothing
@@ -46,22 +45,6 @@ def test_a_setting_is_an_attribute(loop, name, value, other):
     assert getattr(loop, f"_{name}") is value
     setattr(loop, f"_{name}", other)
     assert getattr(loop, f"get_{name}")() is other
-
-
-async def test_transports_are_found_by_their_fds(loop):
-    near, far = socket.socketpair()
-    with far:
-        transport, _ = await loop.create_connection(
-            asyncio.Protocol, sock=near
-        )
-        found, fd = loop._transports, near.fileno()
-        assert dict(found) == {fd: transport} == dict(found.items())
-        assert [*found.values()] == [transport]
-        assert found.pop(fd, None) is transport
-        assert found.pop(-1, None) is None
-        with pytest.raises(KeyError):
-            del found[-1]
-        transport.abort()
 
 
 def test_signal_handlers_has_the_handles(loop, iterate):
