@@ -68,6 +68,26 @@ def test_an_end_waits_for_a_protocol_that_pauses(link, fast_loop, size):
     assert sips.calls == ["eof"]
 
 
+def test_records_behind_those_of_a_slow_reader_follow_them(link, fast_loop):
+    """A block whose first half has been read serves again."""
+    data = os.urandom(400_000)
+    sips = Sips(link.server.protocol.transport)
+    sips.buffer = bytearray(10_000)
+    sips.transport.pause_reading()
+    sips.transport.set_protocol(sips)
+    for at in range(0, len(data), 10_000):
+        link.client.protocol.transport.write(data[at : at + 10_000])
+        link.carry()
+        # Ten wait at first, and then two.
+        while at >= 90_000 and at - len(sips.got) >= 20_000:
+            sips.transport.resume_reading()
+            one_iteration(fast_loop)
+    while len(sips.got) < len(data):
+        sips.transport.resume_reading()
+        one_iteration(fast_loop)
+    assert sips.got == data
+
+
 def test_memory_is_freed_once_reading_has_caught_up(link, fast_loop, engine):
     if engine != "libssl":
         pytest.skip("a MemoryBIO keeps its memory")
