@@ -414,8 +414,10 @@ class Case:
     def finish(self) -> None:
         """Bring it to an orderly end, and see that nothing is missing."""
         self.tape.at = len(self.tape.data)
-        for top, (tls, below, _) in zip(self.tops, self.ends, strict=True):
-            top.resume_reading()
+        for app, (tls, below, _) in zip(self.apps, self.ends, strict=True):
+            # Before start_tls() has returned nobody has its transport.
+            if app.transport is not None:
+                app.transport.resume_reading()
             if not below.closing:
                 tls.resume_writing()
         for _ in range(3):
