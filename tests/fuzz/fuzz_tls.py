@@ -164,6 +164,8 @@ class Buffered(App, asyncio.BufferedProtocol):
         self.take(bytes(self.buffer[:size]))
 
 
+#: As FL_TLS_HOLD_ITERATIONS: after so many, data of start_tls() is delivered.
+HOLD_ITERATIONS = 5
 #: The steps that use the application's transport.
 USES = (4, 5, 9, 10, 11, 13)
 
@@ -414,13 +416,13 @@ class Case:
     def finish(self) -> None:
         """Bring it to an orderly end, and see that nothing is missing."""
         self.tape.at = len(self.tape.data)
-        for app, (tls, below, _) in zip(self.apps, self.ends, strict=True):
-            # Before start_tls() has returned nobody has its transport.
-            if app.transport is not None:
-                app.transport.resume_reading()
-            if not below.closing:
-                tls.resume_writing()
-        for _ in range(3):
+        for _ in range(HOLD_ITERATIONS):
+            for app, (tls, below, _) in zip(self.apps, self.ends, strict=True):
+                # Nobody has its transport before start_tls() has returned.
+                if app.transport is not None:
+                    app.transport.resume_reading()
+                if not below.closing:
+                    tls.resume_writing()
             one_iteration(self.loop)
             self.carry()
         for side, app in enumerate(self.apps):
