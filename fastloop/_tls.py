@@ -53,8 +53,12 @@ def open_adapter(
     It takes the arguments of asyncio's SSLProtocol and raises its errors:
     ValueError for a timeout that is not positive, and what wrap_bio() raises.
     """
-    handshake = _timeout("ssl_handshake_timeout", ssl_handshake_timeout)
-    shutdown = _timeout("ssl_shutdown_timeout", ssl_shutdown_timeout)
+    default = constants.SSL_HANDSHAKE_TIMEOUT
+    handshake = _timeout(
+        "ssl_handshake_timeout", ssl_handshake_timeout, default
+    )
+    default = constants.SSL_SHUTDOWN_TIMEOUT
+    shutdown = _timeout("ssl_shutdown_timeout", ssl_shutdown_timeout, default)
     if not sslcontext:
         sslcontext = _private.create_transport_context(
             server_side, server_hostname
@@ -72,10 +76,10 @@ def open_adapter(
     return tls
 
 
-def _timeout(name: str, value: float | None) -> Any:
+def _timeout(name: str, value: float | None, default: float) -> float:
     """A timeout in seconds, with asyncio's default and check."""
     if value is None:
-        return getattr(constants, name.upper())
+        return default
     if value <= 0:
         raise ValueError(f"{name} should be a positive number, got {value}")
     return value
