@@ -241,7 +241,7 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     fl_registration_close(&user_fd->reg);
 }
 
-bool
+void
 fl_user_fd_drop(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {{NULL}};
@@ -253,7 +253,6 @@ fl_user_fd_drop(FlLoop *loop, int fd)
     }
     fl_fd_table_unlock(table);
     drop_refs(loop, &refs);
-    return user_fd != NULL;
 }
 
 /* The next fd above this one that has such a registration, or -1. */
@@ -271,7 +270,7 @@ void
 fl_user_fd_drop_all(FlLoop *loop)
 {
     for (int fd = next_fd(loop, -1); fd >= 0; fd = next_fd(loop, fd)) {
-        (void)fl_user_fd_drop(loop, fd);
+        fl_user_fd_drop(loop, fd);
     }
 }
 
@@ -279,7 +278,7 @@ int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
     do {
-        (void)fl_user_fd_drop(loop, fd);
+        fl_user_fd_drop(loop, fd);
     } while (fl_fd_evict(loop, fd, false) > 0);
     return fl_loop_check_open(loop); /* that code may have closed the loop */
 }

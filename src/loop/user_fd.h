@@ -23,9 +23,8 @@ typedef struct {
 } FlFdRefs;
 
 /* Close the user-owned registration of an fd, and drop its callbacks.  Handles
-   are cancelled, unless the loop is closed.  Whether there was a registration,
-   which may have been idle.  Runs application code. */
-bool fl_user_fd_drop(FlLoop *loop, int fd);
+   are cancelled, unless the loop is closed.  Runs application code. */
+void fl_user_fd_drop(FlLoop *loop, int fd);
 
 /* The same for all fds of a closed loop, which gets no new ones. */
 void fl_user_fd_drop_all(FlLoop *loop);
