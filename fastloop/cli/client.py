@@ -2,9 +2,9 @@
 
     PORT PATH CONNECTIONS SECONDS RATE
 
-Without a rate (0) each connection asks again as soon as it has the answer.
-With one it has its share of the times at which requests are due, from which
-their latencies run: ``docs/command-line.md``, "bench".  It prints JSON.
+A rate of 0: each connection sends a request when it has the last answer.
+Another rate: it has its share of the times at which requests are due.
+Latencies run from these (``docs/command-line.md``, "bench").  It prints JSON.
 """
 
 from __future__ import annotations

@@ -418,7 +418,7 @@ class Case:
         self.tape.at = len(self.tape.data)
         for _ in range(HOLD_ITERATIONS):
             for app, (tls, below, _) in zip(self.apps, self.ends, strict=True):
-                # Nobody has its transport before start_tls() has returned.
+                # A program gets the transport when start_tls() returns.
                 if app.transport is not None:
                     app.transport.resume_reading()
                 if not below.closing:
