@@ -321,12 +321,12 @@ def open_tls(
     loop: BaseLoop,
     protocol: BaseProtocol,
     wrap: Callable[[], Any],
-    libssl: str | None,
+    libssl: bytes | None,
     made: bool,
     /,
 ) -> TlsAdapter: ...
 def use_tls(
-    module: Any, again: Any, error: type[Exception], zero: type[Exception], /
+    module: Any, again: Any, error: type[Exception], ends: Any, /
 ) -> None: ...
 def libuv_version() -> str: ...
 def has_switches() -> bool: ...

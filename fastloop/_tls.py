@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import ssl
 import sys
 from asyncio import constants, exceptions, sslproto
@@ -23,6 +24,7 @@ _logger = logging.getLogger("asyncio")
 #: The file in which src/tls/engine_libssl.c looks for libssl's functions.
 #: None if _ssl is built into the interpreter: SSLObject's methods are called.
 _library = getattr(sys.modules.get("_ssl"), "__file__", None)
+_library = _library and os.fsencode(_library)
 
 
 #: asyncio's states, in the order of FlTlsPhase in src/tls/connection.h.
@@ -259,6 +261,16 @@ def fatal(tls: Any, exc: BaseException, message: str) -> None:
         )
 
 
+def with_reason(exc: Any, text: str) -> Any:
+    """*exc*, or the SSLError that has OpenSSL's reason, if *exc* has none."""
+    if getattr(exc, "reason", None):
+        return exc
+    reason = text.upper().replace(" ", "_")
+    named: Any = ssl.SSLError(ssl.SSL_ERROR_SSL, f"[SSL: {reason}] {text}")
+    named.library, named.reason = "SSL", reason
+    return named
+
+
 def warn_closed() -> None:
     """Log asyncio's warning about writes to a closed connection."""
     _logger.warning("SSL connection is closed")
@@ -275,5 +287,7 @@ _core.use_tls(
     sys.modules[__name__],
     sslproto.SSLAgainErrors,
     ssl.SSLError,
-    ssl.SSLZeroReturnError,
+    # The second is for a close_notify behind another warning (openssl#25254):
+    # the MemoryBIO itself never ends.
+    (ssl.SSLZeroReturnError, ssl.SSLEOFError),
 )

@@ -146,6 +146,7 @@ struct FlNativeProtocol;
     X(shutdown_begins)          \
     X(shutdown_done)            \
     X(wake_waiter)              \
+    X(with_reason)              \
     X(_call_later)
 
 typedef struct {
@@ -210,7 +211,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(tls) /* the module fastloop._tls */                                  \
     X(tls_again_errors)                                                    \
     X(tls_error)                                                           \
-    X(tls_zero_error)
+    X(tls_end_errors)
 
 /* Our types, each set by the function that registers it. */
 #define FL_TYPES(X)     \

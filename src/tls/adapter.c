@@ -317,21 +317,22 @@ static const char open_tls_doc[] =
     "open_tls(loop, protocol, wrap, libssl, made, /)\n--\n\n"
     "Make a TlsAdapter; its _app_transport is the application's.  wrap()\n"
     "returns an SSLObject, its _sslobj, or None if its methods have to be\n"
-    "called, and its MemoryBIOs; libssl is _ssl's file or None; made is true\n"
-    "if connection_made() has already been called.";
+    "called, and its MemoryBIOs; libssl is _ssl's file, as bytes, or None;\n"
+    "made is true if connection_made() has already been called.";
 
 static PyObject *
 open_tls(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
-    PyObject *loop, *protocol, *wrap;
-    const char *ssl_file;
+    PyObject *loop, *protocol, *wrap, *file;
     int made;
-    if (!PyArg_ParseTuple(args, "O!OOzp:open_tls", state->loop_type, &loop,
-                          &protocol, &wrap, &ssl_file, &made))
+    if (!PyArg_ParseTuple(args, "O!OOOp:open_tls", state->loop_type, &loop,
+                          &protocol, &wrap, &file, &made))
     {
         return NULL;
     }
+    const char *ssl_file =
+        PyBytes_Check(file) ? PyBytes_AS_STRING(file) : NULL;
     /* tp_alloc zeroes the memory, so that dealloc works from here on. */
     FlTls *self =
         (FlTls *)state->tls_adapter_type->tp_alloc(state->tls_adapter_type, 0);
@@ -360,21 +361,21 @@ open_tls(PyObject *module, PyObject *args)
 /* fastloop._tls calls this when it is imported, which connections.py does for
    the first TLS connection.  open_tls needs what it stores. */
 static const char use_tls_doc[] =
-    "use_tls(module, again, error, zero, /)\n--\n\n"
+    "use_tls(module, again, error, ends, /)\n--\n\n"
     "Give the core fastloop._tls and the ssl module's exceptions.";
 
 static PyObject *
 use_tls(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
-    PyObject *tls, *again, *error, *zero;
-    if (!PyArg_ParseTuple(args, "OOOO:use_tls", &tls, &again, &error, &zero)) {
+    PyObject *tls, *again, *error, *ends;
+    if (!PyArg_ParseTuple(args, "OOOO:use_tls", &tls, &again, &error, &ends)) {
         return NULL;
     }
     Py_XSETREF(state->tls, Py_NewRef(tls));
     Py_XSETREF(state->tls_again_errors, Py_NewRef(again));
     Py_XSETREF(state->tls_error, Py_NewRef(error));
-    Py_XSETREF(state->tls_zero_error, Py_NewRef(zero));
+    Py_XSETREF(state->tls_end_errors, Py_NewRef(ends));
     Py_RETURN_NONE;
 }
 

@@ -13,8 +13,8 @@
       uses the SSLObject.
    3. Exceptions are CPython's.  If a direct call fails, the SSLObject's read()
       is called while OpenSSL's error queue still has the error, and CPython
-      raises it.  The pipe is `muted` during that call: nothing more is read or
-      sent.
+      raises it; give_reason covers a CPython that clears the queue first.
+      The pipe is `muted` during that call: nothing more is read or sent.
    4. A direct call holds the GIL, but CPython's read(), write(), unwrap() and
       do_handshake() release it.  Two threads in one SSL corrupt it, so no
       other thread may call these four on a connection's SSLObject.  (The same
@@ -43,7 +43,9 @@
 #define INDEX_OF_SSL          0 /* CRYPTO_EX_INDEX_SSL */
 #define SSL_ERROR_WANT_READ   2
 #define SSL_ERROR_WANT_WRITE  3
+#define SSL_ERROR_SYSCALL     5
 #define SSL_ERROR_ZERO_RETURN 6
+#define SSL_RECEIVED_SHUTDOWN 2
 #define BIO_READ_RETRY        (0x01 | 0x08)
 #define BIO_ALL_RETRY         (0x01 | 0x02 | 0x04 | 0x08)
 #define BIO_FLUSH             11
@@ -56,11 +58,14 @@
     X(int, CRYPTO_get_ex_new_index,                                          \
       (int kind, long argl, void *argp, void *new, void *dup, void *free))   \
     X(void, ERR_clear_error, (void))                                         \
+    X(unsigned long, ERR_peek_last_error, (void))                            \
+    X(const char *, ERR_reason_error_string, (unsigned long code))           \
     X(void *, SSL_get_ex_data, (const void *ssl, int index))                 \
     X(int, SSL_read_ex, (void *ssl, void *buf, size_t size, size_t *got))    \
     X(int, SSL_write_ex,                                                     \
       (void *ssl, const void *buf, size_t size, size_t *taken))              \
     X(int, SSL_get_error, (const void *ssl, int result))                     \
+    X(int, SSL_get_shutdown, (const void *ssl))                              \
     X(void, SSL_set_bio, (void *ssl, void *reads, void *writes))             \
     X(void *, BIO_meth_new, (int type, const char *name))                    \
     X(int, BIO_meth_set_read,                                                \
@@ -349,6 +354,26 @@ libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 
 /* --- plain bytes --------------------------------------------------------- */
 
+/* Have the raised exception say OpenSSL's reason, also if CPython has cleared
+   the queue before its read() (gh-148594). */
+static void
+give_reason(const FlTlsEngine *engine, const char *text)
+{
+    PyObject *exc = PyErr_GetRaisedException();
+    PyObject *words = PyUnicode_FromString(text);
+    PyObject *named =
+        words == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs(engine->state->tls,
+                                         engine->state->names.with_reason, exc,
+                                         words, NULL);
+    Py_XDECREF(words);
+    Py_DECREF(exc);
+    if (named != NULL) {
+        PyErr_SetRaisedException(named);
+    }
+}
+
 /* The result of a direct call that failed; raises as invariant 3 says. */
 static FlTlsResult
 result_of_failure(FlTlsEngine *engine, int status)
@@ -362,13 +387,20 @@ result_of_failure(FlTlsEngine *engine, int status)
         PyErr_NoMemory();
         return FL_TLS_RAISED;
     }
+    unsigned long code = libssl.ERR_peek_last_error();
     int error = libssl.SSL_get_error(engine->ssl, status);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
         return FL_TLS_AGAIN;
     }
-    if (error == SSL_ERROR_ZERO_RETURN) {
+    /* From 3.2 on OpenSSL takes a close_notify behind another warning, which
+       Java's sockets send, for a BIO that failed (openssl#25254). */
+    if (error == SSL_ERROR_ZERO_RETURN
+        || (error == SSL_ERROR_SYSCALL && code == 0
+            && (libssl.SSL_get_shutdown(engine->ssl) & SSL_RECEIVED_SHUTDOWN)))
+    {
         return FL_TLS_END;
     }
+    const char *text = code == 0 ? NULL : libssl.ERR_reason_error_string(code);
     engine->pipe->muted = true;
     /* read() is expected to fail with the error that is in the queue. */
     PyObject *one = PyLong_FromLong(1);
@@ -383,6 +415,9 @@ result_of_failure(FlTlsEngine *engine, int status)
         Py_DECREF(data);
         PyErr_SetString(engine->state->tls_error,
                         "TLS failed for an unknown reason");
+    }
+    if (text != NULL) {
+        give_reason(engine, text);
     }
     return FL_TLS_RAISED;
 }

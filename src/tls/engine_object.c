@@ -70,8 +70,8 @@ result_of_failure(const FlTlsEngine *engine)
         PyErr_Clear(); /* no error: the peer must send first */
         return FL_TLS_AGAIN;
     }
-    if (PyErr_ExceptionMatches(engine->state->tls_zero_error)) {
-        PyErr_Clear(); /* read() raises it if both sides have shut down */
+    if (PyErr_ExceptionMatches(engine->state->tls_end_errors)) {
+        PyErr_Clear(); /* the peer's close_notify */
         return FL_TLS_END;
     }
     return FL_TLS_RAISED;

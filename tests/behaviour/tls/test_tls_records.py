@@ -4,6 +4,7 @@ import contextlib
 import ssl
 
 import pytest
+from libssl_calls import library
 from net_helpers import (
     KIB,
     MIB,
@@ -153,6 +154,24 @@ async def test_a_spoiled_record_ends_the_connection(
     assert c.protocol.data == b""
     assert c.transport.is_closing()
     await c.peer.expect_end()
+
+
+@every_side
+async def test_a_read_that_clears_errors_hides_no_reason(
+    settled_pair, side, monkeypatch
+):
+    """CPython clears OpenSSL's queue of errors first, with gh-148594."""
+    read = "def read(*args): clear(); return args[0]._sslobj.read(*args[1:])"
+    clear = library().ERR_clear_error
+    monkeypatch.setattr(ssl, "clear", clear, raising=False)
+    exec(read, vars(ssl), found := {})
+    c = await settled_pair(side=side)
+    wire = spoil_text(c.peer.seal(b"spoiled"))
+    monkeypatch.setattr(ssl.SSLObject, "read", found["read"])
+    await c.peer.send(wire)
+    exc = await c.protocol.wait_lost()
+    assert type(exc) is ssl.SSLError
+    assert exc.reason in BAD_RECORD and exc.reason in str(exc)
 
 
 @pytest.mark.native_tls

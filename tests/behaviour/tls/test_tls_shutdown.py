@@ -4,9 +4,11 @@ import contextlib
 import ssl
 
 import pytest
+from libssl_calls import seal_alert
 from net_helpers import Recorder, iterations
 from tls_ends import (
     closes_with_raw,
+    contexts,
     every_side,
     every_version,
     every_way,
@@ -34,6 +36,27 @@ async def test_the_close_notify_of_a_peer_ends_the_connection(
     assert c.transport.is_closing()
     assert await c.peer.read() == b""
     assert await c.peer.recv_all() == b""
+
+
+# From OpenSSL 3.2 on asyncio has SSLEOFError for the first (openssl#25254).
+@pytest.mark.parametrize(
+    "closes", [pytest.param(False, marks=pytest.mark.native_tls), True]
+)
+async def test_a_close_like_javas(settled_pair, tmp_path, closes):
+    """A warning, user_canceled, comes before the close_notify."""
+    far = contexts("server", "1.3")[1]
+    far.keylog_filename = str(tmp_path / "keys")
+    c = await settled_pair(side="server", far=far)
+    assert c.peer.tls.cipher()[0] == "TLS_AES_256_GCM_SHA384"
+    lines = (tmp_path / "keys").read_text().splitlines()
+    keys = dict(line.split(" ", 1) for line in lines if line[0] != "#")
+    secret = bytes.fromhex(keys["CLIENT_TRAFFIC_SECRET_0"].split()[1])
+    if closes:
+        c.transport.close()
+    canceled = seal_alert(secret, 1, b"\x01\x5a")
+    await c.peer.send(canceled + seal_alert(secret, 2, b"\x01\x00"))
+    assert await c.protocol.wait_lost() is None
+    assert c.protocol.names == ["made", "eof", "lost"]
 
 
 @every_side
