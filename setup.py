@@ -16,7 +16,6 @@ it writes compile_commands.json beside this file.
 
 import filecmp
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -201,9 +200,10 @@ class Build(build_ext):
         ld = quoted(*self.compiler.linker_so, *link)
         # gcc calls libatomic where a processor lacks 64-bit or small atomic
         # operations, as that of the first Raspberry Pis does.
-        machine = platform.machine()
-        small = sys.maxsize < 2**32 and machine not in ("i686", "x86_64")
-        if sys.platform == "linux" and (small or machine == "riscv64"):
+        system, _, machine = sysconfig.get_platform().partition("-")
+        small = sysconfig.get_config_var("SIZEOF_VOID_P") == 4
+        small = small and machine not in ("i686", "x86_64")
+        if system == "linux" and (small or machine == "riscv64"):
             uv_link += ["-Wl,--as-needed", "-latomic"]
         text = f"cc = {cc}\nld = {ld}\nlibs = {quoted(*uv_link)}\n{RULES}"
         objects = [work / Path(unit).with_suffix(".o") for unit in ext.sources]
@@ -229,7 +229,7 @@ class Build(build_ext):
 
     @staticmethod
     def check_loads(built: Path) -> None:
-        """Load it, which fails if a symbol is undefined."""
+        """Load it, to see if a symbol is undefined."""
         # It needs the sanitizer's library first, or is for another Python
         # (tools/wheels), or may be for ARM.
         others = map(
@@ -244,7 +244,10 @@ class Build(build_ext):
         except ImportError:
             return  # this Python was built without libffi
         except OSError as exc:
-            sys.exit(f"fastloop was compiled and cannot be loaded: {exc}")
+            # Others say that it is for another processor, or that libuv is
+            # in a folder which is not searched here.
+            if "symbol" in str(exc):
+                sys.exit(f"fastloop was compiled and cannot be loaded: {exc}")
 
     @staticmethod
     def put(built: Path, target: Path) -> None:

@@ -22,7 +22,10 @@ fl_errno_exception(int code)
         return PyObject_CallFunction(PyExc_RuntimeError, "s",
                                      "File descriptor is used by transport");
     }
-    return PyObject_CallFunction(PyExc_OSError, "is", -code, strerror(-code));
+    /* In the locale's encoding, as CPython decodes it. */
+    PyObject *text =
+        PyUnicode_DecodeLocale(strerror(-code), "surrogateescape");
+    return PyObject_CallFunction(PyExc_OSError, "iN", -code, text);
 }
 
 int
