@@ -171,6 +171,8 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(task_type, "asyncio", "Task")                                          \
     /* The mixin, because asyncio's sendfile checks for it by isinstance. */ \
     X(asyncio_transport, "asyncio.transports", "_FlowControlMixin")          \
+    X(asyncio_get_extra_info, "asyncio.transports",                          \
+      "_FlowControlMixin.get_extra_info")                                    \
     X(asyncio_read_transport, "asyncio", "ReadTransport")                    \
     X(asyncio_datagrams, "asyncio", "DatagramTransport")                     \
     X(buffered_protocol, "asyncio", "BufferedProtocol")                      \

@@ -85,6 +85,22 @@ async def test_extra_info(transport_pair):
 
 
 @every_kind
+async def test_a_replaced_get_extra_info_answers(transport_pair, monkeypatch):
+    """In the base class; it may call the original."""
+    c = await transport_pair()
+    original = asyncio.BaseTransport.get_extra_info
+    monkeypatch.setattr(
+        asyncio.BaseTransport,
+        "get_extra_info",
+        lambda *args: (args[1:], original(*args)),
+    )
+    peer = c.peer.sock.getsockname()
+    info = c.transport.get_extra_info
+    assert info("peername") == (("peername",), peer)
+    assert info("other", 5) == (("other", 5), 5)
+
+
+@every_kind
 async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
     """Tests of frameworks replace data_received on a live protocol."""
     c = await transport_pair()
