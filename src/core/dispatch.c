@@ -212,8 +212,10 @@ take_from_handle(FlLoop *loop, FlReady *entry)
     return false;
 #else
     FlHandle *self = (FlHandle *)entry->callback;
-    if (!PyUnstable_Object_IsUniquelyReferenced(entry->callback)
-        || !Py_IS_TYPE(entry->callback, loop->state->handle_type)
+    bool is_ours = PyUnstable_Object_IsUniquelyReferenced(entry->callback);
+    /* Acquires what a thread did before it let go of the handle. */
+    (void)_Py_atomic_load_ssize_acquire(&entry->callback->ob_ref_shared);
+    if (!is_ours || !Py_IS_TYPE(entry->callback, loop->state->handle_type)
         || self->cancelled != Py_False || self->callback == NULL
         || self->args == NULL || !PyTuple_CheckExact(self->args)
         || self->context == NULL || !PyContext_CheckExact(self->context)

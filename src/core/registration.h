@@ -200,7 +200,8 @@ fl_fd_table_begin_iterations(FlFdTable *table)
 static inline void
 fl_fd_table_end_iterations(FlFdTable *table)
 {
-    atomic_store_explicit(&table->iterating_thread, 0, memory_order_relaxed);
+    /* Released: a thread that sees 0 frees what this one has read. */
+    atomic_store_explicit(&table->iterating_thread, 0, memory_order_release);
 }
 
 /* True if another thread runs iterations: it may be using any registration or
@@ -209,7 +210,7 @@ static inline bool
 fl_fd_table_iterates_elsewhere(FlFdTable *table)
 {
     uintptr_t thread =
-        atomic_load_explicit(&table->iterating_thread, memory_order_relaxed);
+        atomic_load_explicit(&table->iterating_thread, memory_order_acquire);
     return thread != 0 && thread != (uintptr_t)pthread_self();
 }
 

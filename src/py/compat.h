@@ -226,8 +226,9 @@ fl_weakref_get(PyObject *weak)
 static inline unsigned
 fl_type_version(const PyTypeObject *type)
 {
-    /* Another thread may change the class. */
-    return __atomic_load_n(&type->tp_version_tag, __ATOMIC_RELAXED);
+    /* Another thread may change the class: what is looked up afterwards is of
+       this version or a later one. */
+    return __atomic_load_n(&type->tp_version_tag, __ATOMIC_ACQUIRE);
 }
 
 /* Revive an object from a free list: set its reference count to 1.  The dead
