@@ -196,7 +196,8 @@ ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
    which looks first whether there is anything. */
 void fl_loop_flush_corked_now(struct FlLoop *loop);
 
-/* The same at the end of a batch.  It may release the GIL while it sends. */
+/* The same after an event, an overdue callback or a batch.  It may release the
+   GIL while it sends. */
 void fl_loop_flush_corked_batch(struct FlLoop *loop);
 
 /* Send what is OFFERED.  Any thread, while the loop cannot be freed.  Returns

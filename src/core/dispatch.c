@@ -27,6 +27,9 @@
 #include "py/context.h"
 #include "py/field.h"
 
+/* After one in so many events the GIL may be offered. */
+#define GIL_EVENTS 8
+
 /* --- handles ------------------------------------------------------------- */
 
 static PyObject *
@@ -405,7 +408,11 @@ fl_loop_run_batch(FlLoop *loop)
         if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))
             && (is_event || fl_cork_is_overdue(&loop->cork)))
         {
-            fl_loop_flush_corked_now(loop);
+            fl_loop_flush_corked_batch(loop);
+        }
+        /* Events may be C alone: a native protocol's, of 100 us or more. */
+        if (is_event && FL_UNLIKELY(queue->head % GIL_EVENTS == 0)) {
+            fl_gil_offer(&loop->gil);
         }
     }
     loop->cork.writer = NULL;

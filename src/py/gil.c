@@ -6,7 +6,8 @@
    seconds.  (The same happens with asyncio's loop.)  So if a thread waits, the
    loop yields the CPU for WAKE_NS before it takes the GIL again.  The duration
    of the release shows whether a thread waits: to wake one is a system call;
-   without it the release takes a fraction of the caller's own call. */
+   without it the release takes a fraction of the caller's own call, if that is
+   one (CALL_NS). */
 #include "py/gil.h"
 
 #include <sched.h>
@@ -18,6 +19,8 @@
 #define LATE_NS   FL_NS_PER_MS
 /* The time that a thread takes to wake up on another CPU. */
 #define WAKE_NS   30000
+/* What a short system call takes. */
+#define CALL_NS   1000
 
 bool
 fl_gil_note_release(FlGil *gil, int64_t now_ns)
@@ -34,6 +37,7 @@ fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
 {
     int64_t asked_ns = fl_clock_ns();
     int64_t call_ns = asked_ns - offer->released_ns;
+    call_ns = Py_MAX(call_ns, CALL_NS);
     if (offer->released_ns - offer->began_ns > call_ns / 2) {
         do {
             (void)sched_yield();

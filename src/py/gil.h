@@ -58,6 +58,17 @@ fl_gil_release(int64_t began_ns)
 
 void fl_gil_retake(FlGil *gil, const FlGilOffer *offer);
 
+/* Make an offer if one is due: for work that makes no system call. */
+static inline void
+fl_gil_offer(FlGil *gil)
+{
+    int64_t now_ns = fl_clock_ns();
+    if (fl_gil_is_due(gil, now_ns)) {
+        FlGilOffer offer = fl_gil_release(now_ns);
+        fl_gil_retake(gil, &offer);
+    }
+}
+
 /* Whether this interpreter has other threads, which may keep the GIL.  Call it
    while this thread has it: without one a thread may end meanwhile. */
 static inline bool

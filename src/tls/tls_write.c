@@ -32,6 +32,9 @@
 
 /* At most this many queued items share a record. */
 #define MAX_JOINED               64
+/* Another thread may take the GIL after so much of a write, half a
+   millisecond. */
+#define GIL_BYTES                (1024 * 1024)
 /* asyncio logs a warning for writes after the loss beyond these. */
 #define SILENT_WRITES_AFTER_LOSS 5
 
@@ -260,10 +263,13 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
     self->engine_busy = true;
     FlTlsResult result = FL_TLS_DONE;
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
-        size_t taken;
+        size_t taken, rest = size_bytes - *taken_bytes;
         result = engine->type->write(engine, data + *taken_bytes,
-                                     size_bytes - *taken_bytes, &taken);
+                                     Py_MIN(rest, GIL_BYTES), &taken);
         *taken_bytes += taken;
+        if (FL_HAVE_GIL && FL_UNLIKELY(rest > GIL_BYTES)) {
+            fl_gil_offer(&self->loop->gil);
+        }
     }
     self->engine_busy = false;
     if (result == FL_TLS_END) {
