@@ -24,8 +24,10 @@
    2. A poll touches no Python object.  A poll that may block releases the GIL,
       and so does another one if that is due (py/gil.h).  Signal handlers run
       only between the bytecodes of callbacks.  A callback in C may have none.
-      So before a poll that does not block, at a new tick of the coarse clock,
-      a Python function that does nothing is called.
+      So after a poll that does not block, at a new tick of the coarse clock,
+      a Python function that does nothing is called.  It is also called after
+      each poll if another thread has raised an exception in this one
+      (PyThreadState_SetAsyncExc, as dramatiq's limits of time do).
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
       by an earlier reading of the clock are queued without another one.  The
@@ -232,7 +234,8 @@ poll(FlLoop *loop, int64_t timeout_ns)
     fl_registrations_collect(loop->table);
     loop->polls.last_ns = fl_clock_coarse_ns();
     if (loop->table->recheck
-        && loop->polls.last_ns - loop->polls.rechecked_ns >= RECHECK_NS)
+        && loop->polls.last_ns - loop->polls.rechecked_ns
+               >= RECHECK_NS - FL_COARSE_LAG_NS)
     {
         loop->polls.rechecked_ns = loop->polls.last_ns;
         fl_registrations_recheck(loop->table);
@@ -240,17 +243,17 @@ poll(FlLoop *loop, int64_t timeout_ns)
     return began_ns;
 }
 
-/* Before a poll: see invariant 2.  0, or -1 with an exception of a signal
-   handler that ends the run. */
+/* After a poll: see invariant 2.  0, or -1 with what a signal handler or
+   another thread has raised here: it ends the run. */
 FL_INLINE int
-reach_safepoint(FlLoop *loop, int64_t timeout_ns)
+reach_safepoint(FlLoop *loop, bool is_due)
 {
-    if (timeout_ns != 0 || fl_clock_coarse_ns() == loop->polls.last_ns) {
+    PyThreadState *thread = PyThreadState_Get();
+    if (!is_due
+        && __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) == NULL) {
         return 0;
     }
-    int code = fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
-    /* As what a signal handler raises during a callback in Python. */
-    return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
+    return fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */
@@ -423,12 +426,15 @@ fill_batch(FlLoop *loop, int64_t limit_ns)
     bool polls = !may_skip_poll(loop);
     int64_t timeout_ns, began_ns = 0;
     if (polls) {
-        if (poll_timeout(loop, limit_ns, &timeout_ns) < 0
-            || reach_safepoint(loop, timeout_ns) < 0)
-        {
+        if (poll_timeout(loop, limit_ns, &timeout_ns) < 0) {
             return -1;
         }
+        bool is_due =
+            timeout_ns == 0 && fl_clock_coarse_ns() != loop->polls.last_ns;
         began_ns = poll(loop, timeout_ns);
+        if (reach_safepoint(loop, is_due) < 0) {
+            return -1;
+        }
     }
     if (!FL_HAVE_GIL && fl_thread_queue_drain(loop) < 0) {
         return -1;

@@ -1,7 +1,9 @@
 """call_exception_handler and what a failing callback sets off."""
 
 import asyncio
+import ctypes
 import sys
+import threading
 
 import pytest
 
@@ -40,6 +42,37 @@ def test_handler_runs_as_in_an_except_block(loop, iterate):
     iterate(4)
     assert (handled, timers) == ([True] * 4, [True])
     assert sys.exc_info() == (None, None, None)
+
+
+class Stop(BaseException):
+    """What one thread raises in another."""
+
+
+def test_an_exception_that_another_thread_raises_ends_the_run(loop):
+    """dramatiq's limits of time are such ones."""
+    started, ended = threading.Event(), []
+
+    def work():
+        with pytest.raises(Stop):
+            loop.run_forever()
+        ended.append(loop.is_running())
+
+    loop.set_exception_handler(lambda loop, context: None)
+    loop.call_soon(started.set)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    started.wait()
+    number, kind = ctypes.c_ulong(thread.ident), ctypes.py_object(Stop)
+    for _ in range(5):  # the first may still meet the callback above
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(number, kind)
+        loop.call_soon_threadsafe(int)
+        thread.join(1)
+        if not thread.is_alive():
+            break
+    else:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+    assert ended == [False]
 
 
 class Unreported(Exception):
