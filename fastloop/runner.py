@@ -70,4 +70,8 @@ def run(
             "fastloop.run() cannot be called from a running event loop"
         )
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
+        if loop_factory is None:
+            # As asyncio.run(): a child watcher needs it, up to 3.13.
+            asyncio.set_event_loop(runner.get_loop())
+            runner._set_event_loop = True  # type: ignore[attr-defined]
         return runner.run(main)

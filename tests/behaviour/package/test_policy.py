@@ -61,6 +61,20 @@ def test_run_makes_and_closes_a_loop(factory, debug):
     assert loop.is_closed()
 
 
+@pytest.mark.parametrize("module", [asyncio, fastloop])
+def test_run_sets_the_current_loop(module, monkeypatch):
+    """Child watchers of Python 3.11 to 3.13 are attached to that one."""
+
+    async def main():
+        return asyncio.get_running_loop()
+
+    current = []
+    monkeypatch.setattr(asyncio, "set_event_loop", current.append)
+    monkeypatch.setattr(asyncio.events, "set_event_loop", current.append)
+    loop = module.run(main())
+    assert current == [loop, None]
+
+
 def test_run_inside_a_running_loop():
     async def inner():
         pass
