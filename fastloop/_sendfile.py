@@ -9,7 +9,7 @@ import os
 import sys
 
 from . import _core
-from ._private import SendfileMode, SendfileProtocol
+from ._private import SendfileProtocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ _BLOCK_BYTES = 256 * 1024
 #: even if nothing was sent: since gh-150107, which late releases of 3.13 have.
 _update: Any = asyncio.SelectorEventLoop._sock_sendfile_update_filepos  # type: ignore[attr-defined]
 _SEEKS = _update.__code__.co_argcount == 3
-
-_core.StreamTransport._sendfile_compatible = SendfileMode.TRY_NATIVE
-_core.SSLTransport._sendfile_compatible = SendfileMode.FALLBACK
 
 
 async def send_file(

@@ -38,6 +38,9 @@ _SCTP = getattr(socket, "IPPROTO_SCTP", 132)
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
+_core.StreamTransport._sendfile_compatible = _private.SendfileMode.TRY_NATIVE
+_core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
+
 
 def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
     """Return asyncio's METHOD, which records the sockets it is given.

@@ -13,14 +13,14 @@ import functools
 import os
 import socket
 import sys
-import threading
 import types
 import warnings
 import weakref
+from _thread import get_ident
 from asyncio import base_events, events
 
 from . import _core, _core_helpers, _originals, _private
-from . import streams as _native_streams  # noqa: F401
+from . import streams as _native_streams
 from ._environment import disabled_names, variable
 from ._selector import Handles, RegisteredDescriptors
 from .connections import Connections
@@ -44,6 +44,8 @@ _PATHS = """
     raw_steps poll_skip cork native_executor datagram_batch native_tls libssl
     persistent_fds native_readers
 """.split()
+
+_core._use_stream_reader(_native_streams.StreamReader)
 
 
 def _run_unless_cancelled(handle: Any) -> None:
@@ -202,7 +204,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         self._check_closed()
         self._check_running()
         hooks = sys.get_asyncgen_hooks()
-        self._thread_id = threading.get_ident()  # begins a run in the core
+        self._thread_id = get_ident()  # begins a run in the core
         try:
             self._set_coroutine_origin_tracking(self._debug)
             sys.set_asyncgen_hooks(

@@ -97,4 +97,3 @@ class StreamReader(_core.NativeReader):
 
 # type(reader) then reads as asyncio's class does, for logs and messages.
 StreamReader.__module__ = asyncio.StreamReader.__module__
-_core._use_stream_reader(StreamReader)

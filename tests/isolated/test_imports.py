@@ -88,6 +88,26 @@ def test_a_program_pays_for_few_modules_beside_asyncios():
     assert {name for name in then if name.startswith("fastloop")} <= found
 
 
+LAZY = """
+import fastloop
+fastloop.new_event_loop().close()
+print(fastloop._core.StreamTransport._sendfile_compatible.name)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="not before 3.15")
+def test_lazy_imports_leave_nothing_out():
+    """A module that is imported for its effects would have none."""
+    done = subprocess.run(
+        [sys.executable, "-X", "lazy_imports=all", "-c", LAZY],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=environment(),
+    )
+    assert (done.stdout, done.stderr) == ("TRY_NATIVE\n", "")
+
+
 def imports(node: ast.AST) -> Iterator[str]:
     """Yield what statements import of the package, but for type checkers."""
     for child in ast.iter_child_nodes(node):
