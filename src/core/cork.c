@@ -85,7 +85,8 @@ send_queue(FlOutbox *out, bool drops)
         count = fl_write_queue_fill_iovec(queue, pieces, FL_SEND_PIECES);
         ssize_t sent = fl_send_pieces(out->fd, pieces, count);
         if (sent < 0) {
-            out->send_errno = fl_errno_would_block(errno) ? 0 : (uint8_t)errno;
+            out->send_errno =
+                fl_errno_would_block(errno) ? 0 : (uint16_t)errno;
             break;
         }
         sent_bytes += (size_t)sent;
@@ -142,7 +143,7 @@ send_only(FlOutbox *out, PyObject *bytes)
         fl_write_queue_consume(&out->queue, (size_t)sent);
     }
     else {
-        out->send_errno = fl_errno_would_block(errno) ? 0 : (uint8_t)errno;
+        out->send_errno = fl_errno_would_block(errno) ? 0 : (uint16_t)errno;
         sent = 0;
     }
     return (size_t)sent;

@@ -44,10 +44,10 @@ struct FlLoop;
 
 /* What a stream has written and not sent; a member of the stream. */
 typedef struct {
-    FlList link;        /* in FlCork.streams while corked */
-    FlWriteQueue queue; /* corked, or refused by the kernel */
-    int fd;             /* a copy of the stream's; only a socket's is used */
-    uint8_t send_errno; /* of a failed send of the corked queue; or 0 */
+    FlList link;         /* in FlCork.streams while corked */
+    FlWriteQueue queue;  /* corked, or refused by the kernel */
+    int fd;              /* a copy of the stream's; only a socket's is used */
+    uint16_t send_errno; /* of a failed send of the corked queue; or 0 */
 } FlOutbox;
 
 static inline void

@@ -62,6 +62,7 @@ fl_sockaddr_object(const struct sockaddr_storage *address, socklen_t size)
     if (size == 0) {
         Py_RETURN_NONE; /* macOS, of a connection that was reset meanwhile */
     }
+    size = Py_MIN(size, sizeof(*address)); /* BSD gives a longer path's */
     switch (address->ss_family) {
     case AF_INET: /* inet_ntop fails only for want of space */
         (void)inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
@@ -93,6 +94,7 @@ fl_name_new(const struct sockaddr_storage *name, socklen_t size)
     if (size == 0) {
         return NULL;
     }
+    size = Py_MIN(size, sizeof(*name)); /* BSD gives a longer path's */
     FlName *copy = malloc(sizeof(*copy) + size);
     if (copy == NULL) {
         PyErr_NoMemory();

@@ -21,8 +21,9 @@
       So a Protocol and a StreamReader get all of an event in one callback.
    4. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
       which any process that shares the socket can clear.  A pipe has no such
-      flag, so an event makes one read.  It blocks if O_NONBLOCK was cleared
-      and another reader took the bytes first. */
+      flag, so an event makes one read.  It blocks, with the GIL, if O_NONBLOCK
+      was cleared and another reader took the bytes first.  A signal ends it,
+      and its handler runs before the next read. */
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
@@ -87,7 +88,7 @@ read_areas(FlStream *self, struct iovec *areas, int count, ReadResult *result)
     ssize_t got;
     do {
         got = self->kind->receive(self, areas, count);
-    } while (got < 0 && errno == EINTR);
+    } while (got < 0 && errno == EINTR && !self->kind->is_pipe);
     if (got < 0) {
         return fl_errno_would_block(errno) ? -EAGAIN : -errno;
     }
