@@ -116,6 +116,9 @@ class StreamOps:
         """Note what one task has got, maybe while another seeks a line."""
         if link.seeking:
             self.log("taken from under a search", f"link {link.index}")
+        if link.readers > 1:  # the other one's, perhaps
+            link.woken = True
+            link.mark_anew()
         link.take(data)
 
     async def co_line(self, link: Link) -> None:
@@ -158,6 +161,7 @@ class StreamOps:
             mark = random.Random(self.fed).randbytes(8)
             piece = mark + bytes(max(0, size - 8))
             link.fed.append(piece)
+            link.looked = link.looked or link.readers > 0
             try:
                 link.reader.feed_data(piece)
             except BaseException as exc:
