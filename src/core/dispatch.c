@@ -27,8 +27,9 @@
 #include "py/context.h"
 #include "py/field.h"
 
-/* After one in so many events the GIL may be offered. */
-#define GIL_EVENTS 8
+/* After so many events the GIL is offered, if that is due: an event of a native
+   protocol is C alone, and may take 100 us or more. */
+#define GIL_EVENTS 16
 
 /* --- handles ------------------------------------------------------------- */
 
@@ -271,6 +272,7 @@ run_event(FlLoop *loop, FlRegistration *reg)
     reg->fired = 0;
     reg->entry = NULL;
     fl_fd_table_unlock(table);
+    loop->gil.events++;
     /* Another thread may have closed it while this one iterates: then
        fl_registrations_free_closed frees it. */
     return on_events == NULL ? 0 : on_events(loop, reg, events);
@@ -410,8 +412,8 @@ fl_loop_run_batch(FlLoop *loop)
         {
             fl_loop_flush_corked_batch(loop);
         }
-        /* Events may be C alone: a native protocol's, of 100 us or more. */
-        if (is_event && FL_UNLIKELY(queue->head % GIL_EVENTS == 0)) {
+        if (FL_UNLIKELY(loop->gil.events >= GIL_EVENTS)) {
+            loop->gil.events = 0;
             fl_gil_offer(&loop->gil);
         }
     }

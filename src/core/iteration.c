@@ -26,7 +26,7 @@
       only between the bytecodes of callbacks.  A callback in C may have none.
       So after a poll that does not block, at a new tick of the coarse clock,
       a Python function that does nothing is called.  It is also called after
-      each poll if another thread has raised an exception in this one
+      a wait in which another thread has raised an exception in this one
       (PyThreadState_SetAsyncExc, as dramatiq's limits of time do).
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
@@ -243,17 +243,12 @@ poll(FlLoop *loop, int64_t timeout_ns)
     return began_ns;
 }
 
-/* After a poll: see invariant 2.  0, or -1 with what a signal handler or
-   another thread has raised here: it ends the run. */
-FL_INLINE int
-reach_safepoint(FlLoop *loop, bool is_due)
+/* Whether another thread has raised an exception in this one. */
+FL_INLINE bool
+has_asynchronous_exception(void)
 {
     PyThreadState *thread = PyThreadState_Get();
-    if (!is_due
-        && __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) == NULL) {
-        return 0;
-    }
-    return fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
+    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */
@@ -429,11 +424,13 @@ fill_batch(FlLoop *loop, int64_t limit_ns)
         if (poll_timeout(loop, limit_ns, &timeout_ns) < 0) {
             return -1;
         }
-        bool is_due =
-            timeout_ns == 0 && fl_clock_coarse_ns() != loop->polls.last_ns;
+        int64_t last_ns = loop->polls.last_ns;
         began_ns = poll(loop, timeout_ns);
-        if (reach_safepoint(loop, is_due) < 0) {
-            return -1;
+        if (FL_UNLIKELY(timeout_ns == 0 ? loop->polls.last_ns != last_ns
+                                        : has_asynchronous_exception())
+            && fl_call_done(PyObject_CallNoArgs(loop->state->safepoint)) < 0)
+        {
+            return -1; /* what was raised there ends the run */
         }
     }
     if (!FL_HAVE_GIL && fl_thread_queue_drain(loop) < 0) {

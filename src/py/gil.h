@@ -28,6 +28,7 @@ typedef struct {
     int64_t late_ns;
     bool times_waits; /* workers share a socket of this loop: it needs late_ns
                          (transport/listener.c, invariant 5) */
+    unsigned events;  /* run since the last offer within a batch */
 } FlGil;
 
 /* One offer. */
