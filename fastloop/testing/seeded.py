@@ -32,7 +32,11 @@ class SeededLoop(Loop):
 
     def __init__(self, *, seed: int | None = None) -> None:
         super().__init__()
-        self._random = random.Random(seed)
+        try:
+            self._random = random.Random(seed)
+        except BaseException:
+            self.close()
+            raise
         self._shuffles = seed is not None
         #: Jobs of executors for whose end the results of others wait.
         self._awaited: set[_Future] = set()
