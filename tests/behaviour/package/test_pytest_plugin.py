@@ -245,21 +245,15 @@ def factories():
 
 
 def test_suite_with_loop_factories_of_its_own(suite, factories):
-    source = """
-        import pytest
-
-        @pytest.mark.asyncio
-        async def test_each(kind):
-            assert kind() == "fastloop"
-
-        @pytest.mark.asyncio(loop_factories=["other"])
-        async def test_one(kind):
-            assert kind() == "fastloop"
-        """
-    result = suite(source, "--fastloop", "-v", conftest=factories)
+    marked = """
+@pytest.mark.asyncio(loop_factories=["other"])
+async def test_one(kind):
+    assert kind() == "fastloop"
+"""
+    result = suite(ASYNC + marked, "--fastloop", "-v", conftest=factories)
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["*test_each?plain? PASSED*"])
-    result.stdout.fnmatch_lines(["*test_each?other? PASSED*"])
+    result.stdout.fnmatch_lines(["*test_it?plain? PASSED*"])
+    result.stdout.fnmatch_lines(["*test_it?other? PASSED*"])
 
 
 def test_loop_factories_of_one_folder_change_no_other(
@@ -461,23 +455,24 @@ def test_a_mark_gives_a_test_virtual_time(suite, option):
     result.stdout.fnmatch_lines(["E *had no event in 0.2 s of real time"])
 
 
+def test_the_thread_of_pytest_timeout_delays_no_clock(suite):
+    """It starts after the test's loop was made."""
+    pytest.importorskip("pytest_timeout", reason="it is not installed")
+    ini = {"timeout": 20, "timeout_method": "thread", "timeout_func_only": 1}
+    args = "--fastloop-virtual-time", "--fastloop-patience-s=60"
+    result = suite(VIRTUAL_TIME, *args, "-kfirst or second or marked", **ini)
+    result.assert_outcomes(passed=3, deselected=6)
+
+
 @pytest.mark.parametrize(
     ("mark", "options", "text"),
     [
-        (
-            "fastloop(virtual_time=True)",
-            [],
-            "*run pytest with --fastloop, ",
-        ),
-        (
-            "fastloop(virtual=True)",
-            ["--fastloop"],
-            "*takes virtual_time, start, ",
-        ),
+        ("virtual_time=True", [], "*run pytest with --fastloop, "),
+        ("virtual=True", ["--fastloop"], "*takes virtual_time, start, "),
     ],
 )
 def test_what_cannot_hold_ends_the_run(suite, mark, options, text):
-    source = f"import pytest\n@pytest.mark.{mark}\n{SYNC}"
+    source = f"import pytest\n@pytest.mark.fastloop({mark})\n{SYNC}"
     result = suite(source, *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"{text}*"])
