@@ -109,7 +109,8 @@ def pytest_collection_modifyitems(
     """
     marked = [item.nodeid for item in items if _marked(item)]
     is_on = config.pluginmanager.has_plugin("fastloop-run")
-    if marked and config.getoption("fastloop") is None and not is_on:
+    off_by_default = config.getoption("fastloop") is None and not is_on
+    if marked and off_by_default and not config.option.collectonly:
         raise pytest.UsageError(
             f"{marked[0]} is marked {_MARK}: run pytest with --fastloop, or "
             "set fastloop = true in the ini file"

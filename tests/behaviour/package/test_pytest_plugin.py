@@ -478,11 +478,12 @@ def test_what_cannot_hold_ends_the_run(suite, mark, options, text):
     result.stderr.fnmatch_lines([f"{text}*"])
 
 
-def test_a_marked_test_that_is_not_selected_ends_no_run(suite):
+def test_a_marked_test_that_does_not_run_ends_no_run(suite):
     mark = "@pytest.mark.fastloop(virtual_time=True)"
     source = f"import pytest\n{mark}\ndef test_hour(): pass\n{SYNC}"
     result = suite(source, "-k", "test_it")
     result.assert_outcomes(passed=1, deselected=1)
+    assert suite(source, "--collect-only").ret == pytest.ExitCode.OK
 
 
 LOOPTIME = """
