@@ -35,7 +35,7 @@ except ImportError as _exc:
 from fastloop import __version__
 from fastloop._environment import variable
 from fastloop.metrics import BlockedCallback
-from fastloop.observe._observed import NamedLoops
+from fastloop.observe._observed import NamedLoops, lock
 
 from . import metered
 
@@ -224,16 +224,20 @@ def instrument(
     loop = metered(loop, "main" if name is None else name)
     if loop is None:
         return
-    key = meter_provider or api
-    if key not in _of_providers:
-        _of_providers[key] = _Instruments(meter_provider)
-    found = _of_providers[key]
-    # First: a reader may collect in its thread as soon as the loop has a name.
-    found.past.setdefault(loop, [loop.metrics()] * 2)
-    if name is None:
-        name = found.loops.add_unnamed(loop)
-    else:
-        found.loops.add(loop, name)
+    with lock:
+        # By one key for a meter: it ignores a second set of instruments.
+        key = meter_provider or api.get_meter_provider()
+        if key is api.get_meter_provider() and key not in _of_providers:
+            key = api
+        if key not in _of_providers:
+            _of_providers[key] = _Instruments(meter_provider)
+        found = _of_providers[key]
+        # First: a reader may collect as soon as the loop has a name.
+        found.past.setdefault(loop, [loop.metrics()] * 2)
+        if name is None:
+            name = found.loops.add_unnamed(loop)
+        else:
+            found.loops.add(loop, name)
     tracer = trace.get_tracer("fastloop", __version__, tracer_provider)
     _send_reports(loop, name, tracer, found.exceptions)
     if loop._watchdog is None and variable("FASTLOOP_WATCHDOG", "1"):

@@ -24,7 +24,7 @@ except ImportError as _exc:
         "pip install prometheus-client"
     ) from _exc
 
-from fastloop.observe._observed import NamedLoops
+from fastloop.observe._observed import NamedLoops, lock
 
 from . import metered
 
@@ -200,15 +200,16 @@ def register(
     loop = metered(loop, name)
     if loop is None:
         return
-    if getattr(values.ValueClass, "_multiprocess", False):
-        if _written.add(loop, name):
-            loop.call_soon(_write, loop, name, interval_s, {})
-        return
-    # The registry is asked, as the program may have unregistered ours.
-    for collector in registry._collector_to_names:
-        if isinstance(collector, _Collector):
-            collector.loops.add(loop, name)
+    with lock:
+        if getattr(values.ValueClass, "_multiprocess", False):
+            if _written.add(loop, name):
+                loop.call_soon(_write, loop, name, interval_s, {})
             return
-    collector = _Collector()
-    collector.loops.add(loop, name)
-    registry.register(collector)
+        # The registry is asked, as the program may have unregistered ours.
+        for collector in list(registry._collector_to_names):
+            if isinstance(collector, _Collector):
+                collector.loops.add(loop, name)
+                return
+        collector = _Collector()
+        collector.loops.add(loop, name)
+        registry.register(collector)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 import weakref
 
 TYPE_CHECKING = False
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fastloop.loop import Loop
+
+#: Who adds a loop has it, from the look for its observer on: threads may make
+#: their first loops at once.  A fork waits for them.
+lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=lock.acquire,
+        after_in_parent=lock.release,
+        after_in_child=lock.release,
+    )
 
 
 class NamedLoops:

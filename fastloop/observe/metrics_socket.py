@@ -24,7 +24,7 @@ from fastloop import __version__
 from fastloop._environment import at_end_of_child, has_gil
 
 from . import stacks
-from ._observed import NamedLoops
+from ._observed import NamedLoops, lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,6 @@ class _Server(threading.Thread):
         self.sock.close()
 
 
-_lock = threading.Lock()
 _server: _Server | None = None
 
 
@@ -161,7 +160,7 @@ def show(loop: Loop) -> None:
     Raises OSError if it cannot be opened, RuntimeError if no thread can start.
     """
     global _server
-    with _lock:
+    with lock:
         if _server is None:
             _server = _Server()
             at_end_of_child(stop)
@@ -179,8 +178,7 @@ def stop() -> None:
 
 
 def _forget_parents() -> None:
-    global _lock, _server
-    _lock = threading.Lock()
+    global _server
     if _server is not None:
         _server.sock.close()  # the parent still serves it
         _server = None

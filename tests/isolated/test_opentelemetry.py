@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
 )
 
 exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
-tracers = TracerProvider()
+meters, tracers = MeterProvider([reader]), TracerProvider()
 has_watchdog = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 def provide(on_end=SimpleSpanProcessor(exporter).on_end):
@@ -23,12 +23,12 @@ def provide(on_end=SimpleSpanProcessor(exporter).on_end):
     processor.on_end = on_end
     tracers.add_span_processor(processor)
     trace.set_tracer_provider(tracers)
-    metrics.set_meter_provider(MeterProvider([reader]))
+    metrics.set_meter_provider(meters)
 
-def call():
+def call(*providers):
     from fastloop.contrib import opentelemetry
-    for _ in range(2):
-        opentelemetry.instrument()
+    for each in providers or (None, meters):
+        opentelemetry.instrument(meter_provider=each)
 
 def spans(kind):
     return [
@@ -88,9 +88,9 @@ for span in spans("slow") + spans("blocked"):
     ("first", "then", "on"),
     [
         ("provide()", "int", "1"),
-        ("", "provide", "1"),
+        ("", "lambda: [provide(), call()]", "1"),
         ("provide()", "call", "no"),
-        ("", "lambda: [call(), provide()]", ""),
+        ("", "lambda: [call(meters), provide(), call()]", ""),
     ],
 )
 def test_reports_of_a_loop_are_spans_and_a_count(fast_script, first, then, on):

@@ -5,13 +5,16 @@ with what the library says.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 import fastloop
 from fastloop.contrib import opentelemetry, prometheus
+from fastloop.observe._observed import NamedLoops
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -232,24 +236,13 @@ with asyncio.Runner(loop_factory=Loop) as runner:
 # -- the dashboard ------------------------------------------------------------
 
 
-def expressions(node):
-    """Every query in a dashboard, however deep."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == "expr":
-                yield value
-            else:
-                yield from expressions(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from expressions(value)
-
-
 async def test_the_dashboard_asks_for_what_there_is(loop):
     registry = CollectorRegistry()
     prometheus.register(registry=registry)
     names = {name.partition("{")[0] for name in scrape(registry)}
-    queries = list(expressions(json.loads(DASHBOARD.read_text())))
+    nodes = []
+    json.loads(DASHBOARD.read_text(), object_hook=nodes.append)
+    queries = [node["expr"] for node in nodes if "expr" in node]
     asked = {name for q in queries for name in re.findall(r"fastloop_\w+", q)}
     assert len(queries) > 8
     assert asked <= names
@@ -336,10 +329,7 @@ async def test_gauges_are_of_the_same_time_to_each_reader(loop, monkeypatch):
     provider.shutdown()
 
 
-@pytest.mark.skipif(
-    not HAS_GIL,
-    reason="there is no watchdog without a GIL",
-)
+@pytest.mark.skipif(not HAS_GIL, reason="there is no watchdog without a GIL")
 async def test_both_count_what_the_watchdog_reports(loop, otel):
     loop.enable_metrics(watchdog_s=0.02)
     registry, (reader, provider) = CollectorRegistry(), otel
@@ -397,7 +387,7 @@ def test_loops_without_a_name_are_numbered(loop_factory, otel):
 @pytest.fixture(params=[prometheus, opentelemetry])
 def adapter(request, otel):
     """Return what tells an adapter of a loop, and the names it shows."""
-    registry, (reader, provider) = CollectorRegistry(), otel
+    registry, (reader, provider) = CollectorRegistry(True), otel
     if request.param is opentelemetry:
         tell = partial(opentelemetry.instrument, meter_provider=provider)
         return tell, lambda: set(collected(reader))
@@ -412,6 +402,8 @@ def test_two_loops_have_two_names(loop, loop_factory, adapter):
     other = loop_factory()
     with pytest.raises(ValueError, match="another loop has the name"):
         tell(other, name="main")
+    with pytest.raises(TypeError, match="name of a loop is a str, not 3"):
+        tell(other, name=3)
     for _ in range(2):
         tell(other, name="other")
     assert names() == {"main", "other"}
@@ -423,9 +415,24 @@ def test_two_loops_have_two_names(loop, loop_factory, adapter):
     third.close()
 
 
-def test_a_name_that_is_no_text_is_refused(loop, adapter):
-    with pytest.raises(TypeError, match="name of a loop is a str, not 3"):
-        adapter[0](loop, name=3)
+def test_threads_may_tell_of_their_first_loops_at_once(
+    loop, loop_factory, adapter, monkeypatch
+):
+    tell, names = adapter
+    loops = {"main": loop, "other": loop_factory()}
+    gate = threading.Barrier(2)
+
+    def meet():
+        with contextlib.suppress(threading.BrokenBarrierError):
+            gate.wait(0.1)
+        return NamedLoops()
+
+    for module in prometheus, opentelemetry:
+        monkeypatch.setattr(module, "NamedLoops", meet)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda name: tell(loops[name], name=name), loops))
+    assert names() == set(loops)
+    loops["other"].close()
 
 
 def test_a_forked_child_may_use_its_parents_names(loop, adapter):
