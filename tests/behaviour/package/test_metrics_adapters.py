@@ -7,6 +7,7 @@ with what the library says.
 import asyncio
 import contextlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -82,6 +83,12 @@ def test_a_metric_of_the_programs_with_such_a_name_is_refused(loop):
     for _ in range(2):
         with pytest.raises(ValueError, match="Duplicated"):
             prometheus.register(loop, registry=registry)
+
+
+@pytest.mark.parametrize("wrong", [None, "1", math.nan, 0])
+def test_an_interval_that_is_no_time_is_refused(loop, wrong):
+    with pytest.raises((TypeError, ValueError), match="above 0, not|'>'"):
+        prometheus.register(loop, interval_s=wrong)
 
 
 WORKER = """
@@ -178,26 +185,18 @@ def multiprocess(python, tmp_path):
     return run
 
 
-def test_a_second_call_counts_nothing_twice(loop_kind, multiprocess):
-    multiprocess("""
-async def main():
-    for _ in range(2):
-        prometheus.register(interval_s=0)
-    await spin()
-    assert 90 < shown() <= asyncio.get_running_loop().metrics().iterations
-
-fastloop.run(main())
-""")
-
-
-def test_a_forked_child_counts_its_parents_loop_once(loop_kind, multiprocess):
+def test_a_second_call_or_a_forked_child_counts_nothing_twice(
+    loop_kind, multiprocess
+):
     multiprocess("""
 loop = fastloop.new_event_loop()
-prometheus.register(loop, interval_s=0)
+for _ in range(2):
+    prometheus.register(loop, interval_s=1e-9)
 loop.run_until_complete(spin())
+assert 90 < shown() <= loop.metrics().iterations
 pid = os.fork()
 if not pid:
-    prometheus.register(loop, interval_s=0)
+    prometheus.register(loop, interval_s=1e-9)
     before = shown()
     loop.run_until_complete(spin())
     assert before + 90 < shown() <= loop.metrics().iterations
@@ -221,7 +220,7 @@ async def main():
     loop = asyncio.get_running_loop()
     reports = []
     loop.set_exception_handler(lambda loop, found: reports.append(found))
-    prometheus.register(interval_s=0)
+    prometheus.register(interval_s=1e-9)
     await asyncio.sleep(0)
     loop.fails = False
     assert reports
