@@ -74,7 +74,12 @@ class Program:
         if self.how == "-m":
             _run_module(self.name, True)
         elif self.how == "-c":
-            _execute(self.name, "<string>")
+            code = self.name
+            if sys.version_info >= (3, 14):  # as the interpreter
+                from textwrap import dedent
+
+                code = dedent(code)
+            _execute(code, "<string>")
         elif self._is_package():
             _run_module("__main__", False)
         else:

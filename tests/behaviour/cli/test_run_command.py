@@ -101,6 +101,11 @@ def test_a_program_sees_what_it_sees_without(both, tmp_path, words, flags):
     assert "__main__" in done.stdout or flags == ("-P",)
 
 
+def test_code_that_is_indented_runs_from_python_3_14_on(both):
+    done = both("-c", "\n    if True:\n        print('''a\n   \n    b''')\n")
+    assert (done.returncode == 0) == (sys.version_info >= (3, 14))
+
+
 def test_a_script_runs_where_the_current_folder_was_deleted(fastloop_command):
     fastloop_command.write("look.py", "print('here')")
     code = (
@@ -327,10 +332,7 @@ asyncio.run(main())
     ("words", "sentence"),
     [
         (["bnech"], "there is no command 'bnech'; --help lists the commands."),
-        (
-            ["run", "nope.py"],
-            "there is no program nope.py that can be read",
-        ),
+        (["run", "nope.py"], "there is no program nope.py that can be read"),
         (
             ["run", "nope", "a"],
             "there is no program nope that can be read; a module is `-m nope`",
