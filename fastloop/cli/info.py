@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
 def facts() -> dict[str, Any]:
     """Return what a bug report or a measurement needs to know.
 
-    Raises Refused if the extension cannot be imported.
+    Raises Refused if no loop can be made.
     """
     import fastloop
 
@@ -64,7 +64,7 @@ def facts() -> dict[str, Any]:
             from fastloop._windows import ABOUT
 
             about_loop = {"loop": ABOUT}
-    except (ImportError, OSError) as exc:
+    except (ImportError, OSError, ValueError) as exc:
         raise Refused(f"fastloop cannot be used: {exc}") from exc
     found = machine()
     return {

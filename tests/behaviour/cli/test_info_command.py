@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cli_helpers import one_sentence
 
 from fastloop.cli import info
 
@@ -26,6 +27,11 @@ def test_info_names_versions_and_the_default_loop(fastloop_command):
 def test_info_names_the_tls_engine_of_a_switch(fastloop_command, path, engine):
     done = fastloop_command("info", "--json", FASTLOOP_DISABLE=path)
     assert json.loads(done.stdout)["tls engine"].startswith(engine)
+
+
+def test_where_no_loop_can_be_made_is_a_refusal(fastloop_command):
+    done = fastloop_command("info", FASTLOOP_POLLER="epoll", status=2)
+    assert one_sentence(done.stderr).startswith("fastloop cannot be used: ")
 
 
 def test_help_needs_no_core(fastloop_command):
