@@ -20,7 +20,7 @@ _NO = ("0", "false", "no", "off")
 
 def variable(name: str, default: str = "") -> str:
     """Return the text of an environment variable; "" if it says no."""
-    value = os.environ.get(name, default)
+    value = os.environ.get(name) or default
     return "" if value.lower() in _NO else value
 
 
