@@ -300,8 +300,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def slow_callback_duration(self) -> float:
         """Debug mode logs a callback as slow from this many seconds, 0.1.
 
-        Setting it raises TypeError if it is no number.  asyncio's
-        ``loop.slow_callback_duration``.
+        Setting it takes what float() takes, and raises what that raises.
+        asyncio's ``loop.slow_callback_duration``.
         """
         return self._slow_s
 
