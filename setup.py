@@ -246,7 +246,7 @@ class Build(build_ext):
         except OSError as exc:
             # Others say that it is for another processor, or that libuv is
             # in a folder which is not searched here.
-            if "symbol" in str(exc):
+            if re.search("undefined symbol|symbol not found", str(exc)):
                 sys.exit(f"fastloop was compiled and cannot be loaded: {exc}")
 
     @staticmethod

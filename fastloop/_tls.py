@@ -265,7 +265,8 @@ def with_reason(exc: Any, text: str) -> Any:
     """*exc*, or the SSLError that has OpenSSL's reason, if *exc* has none."""
     if getattr(exc, "reason", None):
         return exc
-    reason = text.upper().replace(" ", "_")
+    # CPython has the older names of OpenSSL's alerts.
+    reason = text.upper().replace(" ", "_").replace("SSL/TLS", "SSLV3")
     named: Any = ssl.SSLError(ssl.SSL_ERROR_SSL, f"[SSL: {reason}] {text}")
     named.library, named.reason = "SSL", reason
     return named

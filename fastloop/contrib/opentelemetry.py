@@ -224,10 +224,11 @@ def instrument(
     loop = metered(loop, "main" if name is None else name)
     if loop is None:
         return
+    present = api.get_meter_provider()  # it may run any code
     with lock:
         # By one key for a meter: it ignores a second set of instruments.
-        key = meter_provider or api.get_meter_provider()
-        if key is api.get_meter_provider() and key not in _of_providers:
+        key = meter_provider or present
+        if key is present and key not in _of_providers:
             key = api
         if key not in _of_providers:
             _of_providers[key] = _Instruments(meter_provider)

@@ -263,9 +263,8 @@ class _FastloopRun:
         #: settings (None: real time), and whether it may change.
         clock = self._settings if self._virtual_time else None
         self._shared = self._present = (clock, False)
-        #: The loops whose clocks may, and all that can have virtual time.
+        #: The loops whose clocks may.
         self._changing: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._virtual: weakref.WeakSet[Any] = weakref.WeakSet()
         #: The number of loops made, and whether a run without one fails.
         self._made, self._must = 0, bool(option.fastloop)
         self._policy = _make_policy(self)
@@ -291,7 +290,6 @@ class _FastloopRun:
         if clock is not None or may_change:
             loop = self._virtual_class(seed=self._seed)
             loop._go_by(clock)
-            self._virtual.add(loop)
             if may_change:
                 self._changing.add(loop)
         elif self._seed is not None:
@@ -400,16 +398,9 @@ class _FastloopRun:
         with self._making((self._clock_for(item), False)):
             yield
 
-    @pytest.hookimpl(hookwrapper=True, trylast=True)  # see pytest-timeout
+    @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        """Have shared loops go by the test's clock, while it runs.
-
-        No clock waits for threads that a plugin has started for the test.
-        """
-        from .virtual_time import _busy_threads
-
-        for loop in [*self._virtual]:
-            loop._ignored |= _busy_threads()
+        """Have shared loops go by the test's clock, while it runs."""
         for loop in [*self._changing]:
             loop._go_by(self._present[0])
         yield

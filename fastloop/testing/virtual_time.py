@@ -243,7 +243,9 @@ def _busy_threads() -> set[Any]:
     """
     own = threading.get_native_id()  # get_ident() is what suites replace
     others: set[Any] = {
-        each for each in threading.enumerate() if each.native_id != own
+        each
+        for each in threading.enumerate()
+        if each.native_id != own and each.name[:15] != "pytest_timeout "
     }
     if not others or _FUTEX is None:
         return others

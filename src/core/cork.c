@@ -213,9 +213,7 @@ is_burst(const FlCork *cork)
 void
 fl_loop_flush_corked_batch(FlLoop *loop)
 {
-    /* The usual one stream needs no counting. */
-    FlList *streams = &loop->cork.streams;
-    if (FL_UNLIKELY(streams->next != streams->prev) && is_burst(&loop->cork)) {
+    if (is_burst(&loop->cork)) {
         int64_t now_ns = fl_clock_ns();
         if (fl_gil_is_due(&loop->gil, now_ns)) {
             FlGilOffer offer = fl_gil_release(now_ns);

@@ -27,8 +27,8 @@
 #include "py/context.h"
 #include "py/field.h"
 
-/* After so many events the GIL is offered, if that is due: an event of a native
-   protocol is C alone, and may take 100 us or more. */
+/* After so many events the GIL is offered, if that is due: an event of a
+   native protocol is C alone, and may take 100 us or more. */
 #define GIL_EVENTS 16
 
 /* --- handles ------------------------------------------------------------- */
@@ -218,7 +218,7 @@ take_from_handle(FlLoop *loop, FlReady *entry)
     FlHandle *self = (FlHandle *)entry->callback;
     bool is_ours = PyUnstable_Object_IsUniquelyReferenced(entry->callback);
     /* Acquires what a thread did before it let go of the handle. */
-    (void)_Py_atomic_load_ssize_acquire(&entry->callback->ob_ref_shared);
+    (void)__atomic_load_n(&entry->callback->ob_ref_shared, __ATOMIC_ACQUIRE);
     if (!is_ours || !Py_IS_TYPE(entry->callback, loop->state->handle_type)
         || self->cancelled != Py_False || self->callback == NULL
         || self->args == NULL || !PyTuple_CheckExact(self->args)
@@ -261,7 +261,8 @@ run_op(FlLoop *loop, FlReady *entry)
 }
 
 /* The events of a registration.  They are taken before on_events runs: it may
-   close the registration, and events that fire meanwhile get a new entry. */
+   close the registration, and events that fire meanwhile get a new entry.  0;
+   1: offer the GIL; or -1 with an exception that ends the run. */
 static int
 run_event(FlLoop *loop, FlRegistration *reg)
 {
@@ -272,14 +273,18 @@ run_event(FlLoop *loop, FlRegistration *reg)
     reg->fired = 0;
     reg->entry = NULL;
     fl_fd_table_unlock(table);
-    loop->gil.events++;
     /* Another thread may have closed it while this one iterates: then
        fl_registrations_free_closed frees it. */
-    return on_events == NULL ? 0 : on_events(loop, reg, events);
+    int code = on_events == NULL ? 0 : on_events(loop, reg, events);
+    if (FL_UNLIKELY(++loop->gil.events >= GIL_EVENTS)) {
+        loop->gil.events = 0;
+        code = code < 0 ? code : 1;
+    }
+    return code;
 }
 
-/* Run one entry, a copy, and release what it owns.  0, or -1 with an exception
-   that ends the run. */
+/* Run one entry, a copy, and release what it owns.  0, 1 or -1, as
+   run_event. */
 static inline int
 run_entry(FlLoop *loop, FlReady *entry)
 {
@@ -388,6 +393,19 @@ run_timed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
+/* Flush what is corked, usually of one stream. */
+static inline void
+flush(FlLoop *loop)
+{
+    const FlList *streams = &loop->cork.streams;
+    if (FL_LIKELY(streams->next == streams->prev)) {
+        fl_loop_flush_corked_now(loop);
+    }
+    else {
+        fl_loop_flush_corked_batch(loop);
+    }
+}
+
 int
 fl_loop_run_batch(FlLoop *loop)
 {
@@ -397,7 +415,7 @@ fl_loop_run_batch(FlLoop *loop)
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
     }
-    while (queue->head < end && code == 0) {
+    while (queue->head < end) {
         FlReady entry = *fl_ready_pop(queue);
         fl_field_count_up(&loop->callback_count);
         /* In a run that corks, each callback does, also after one that had to
@@ -410,16 +428,19 @@ fl_loop_run_batch(FlLoop *loop)
         if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))
             && (is_event || fl_cork_is_overdue(&loop->cork)))
         {
-            fl_loop_flush_corked_batch(loop);
+            flush(loop);
         }
-        if (FL_UNLIKELY(loop->gil.events >= GIL_EVENTS)) {
-            loop->gil.events = 0;
+        if (FL_UNLIKELY(code != 0)) {
+            if (code < 0) {
+                break;
+            }
+            code = 0;
             fl_gil_offer(&loop->gil);
         }
     }
     loop->cork.writer = NULL;
     if (!fl_list_is_empty(&loop->cork.streams)) {
-        fl_loop_flush_corked_batch(loop);
+        flush(loop);
     }
     return code;
 }

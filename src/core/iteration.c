@@ -128,6 +128,13 @@ queue_fired(FlLoop *loop)
     }
 }
 
+/* Whether another thread has raised an exception in this one. */
+static inline bool
+has_exception_of_others(PyThreadState *thread)
+{
+    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
+}
+
 /* A poll that may wait: poll_timeout has prepared it. */
 FL_INLINE void
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
@@ -146,7 +153,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     bool timed = FL_HAVE_GIL && FL_UNLIKELY(loop->gil.times_waits)
                  && fl_gil_has_others();
     PyThreadState *thread = PyEval_SaveThread();
-    fl_fd_table_poll(table, timeout_ns);
+    fl_fd_table_poll(table, has_exception_of_others(thread) ? 0 : timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
@@ -157,6 +164,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         PyEval_RestoreThread(thread);
     }
     loop->gil.due_ns = 0;
+    loop->polls.needs_safepoint = has_exception_of_others(thread);
     fl_fd_set_end_wait(&table->set);
 }
 
@@ -232,7 +240,11 @@ poll(FlLoop *loop, int64_t timeout_ns)
         fl_metrics_poll_ended(loop);
     }
     fl_registrations_collect(loop->table);
-    loop->polls.last_ns = fl_clock_coarse_ns();
+    int64_t now_ns = fl_clock_coarse_ns();
+    if (timeout_ns == 0) {
+        loop->polls.needs_safepoint = now_ns != loop->polls.last_ns;
+    }
+    loop->polls.last_ns = now_ns;
     if (loop->table->recheck
         && loop->polls.last_ns - loop->polls.rechecked_ns
                >= RECHECK_NS - FL_COARSE_LAG_NS)
@@ -241,14 +253,6 @@ poll(FlLoop *loop, int64_t timeout_ns)
         fl_registrations_recheck(loop->table);
     }
     return began_ns;
-}
-
-/* Whether another thread has raised an exception in this one. */
-FL_INLINE bool
-has_asynchronous_exception(void)
-{
-    PyThreadState *thread = PyThreadState_Get();
-    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
 }
 
 /* Whether this iteration skips its poll; see invariant 1. */
@@ -424,10 +428,8 @@ fill_batch(FlLoop *loop, int64_t limit_ns)
         if (poll_timeout(loop, limit_ns, &timeout_ns) < 0) {
             return -1;
         }
-        int64_t last_ns = loop->polls.last_ns;
         began_ns = poll(loop, timeout_ns);
-        if (FL_UNLIKELY(timeout_ns == 0 ? loop->polls.last_ns != last_ns
-                                        : has_asynchronous_exception())
+        if (FL_UNLIKELY(loop->polls.needs_safepoint)
             && fl_call_done(PyObject_CallNoArgs(loop->state->safepoint)) < 0)
         {
             return -1; /* what was raised there ends the run */

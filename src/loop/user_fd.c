@@ -366,11 +366,10 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
         dropped->callbacks[event - 1] = callback;
         return code;
     }
-    /* As in selectors, the first callback of an fd names its file object.  One
-       that replaces the only callback may be of the fd's next file. */
-    bool renames = object != NULL && !PyLong_Check(object)
-                   && refs->callbacks[2 - event] == NULL;
-    if (is_first || code > 0 || renames) {
+    /* As in selectors, the first callback of an fd names its file object, or
+       none.  One that replaces the only callback may be of the fd's next
+       file. */
+    if (is_first || code > 0 || refs->callbacks[2 - event] == NULL) {
         dropped->object = refs->object;
         refs->object = Py_XNewRef(object); /* fl_fd_named_by */
     }

@@ -42,7 +42,8 @@ int fl_fd_acquire(FlLoop *loop, int fd);
    transport has it, or FL_IN_USE.  Runs application code. */
 int fl_fd_evict(FlLoop *loop, int fd, bool only_lost);
 
-/* The fd for which this object, by identity, was registered; or -1. */
+/* The fd whose callback was last registered for this object, by identity; or
+   -1. */
 int fl_fd_named_by(FlLoop *loop, const PyObject *object);
 
 /* Raise RuntimeError if a transport uses the fd, which `object` names.  One

@@ -1,13 +1,13 @@
 /* Taking the GIL again after an offer: see gil.h.
 
-   An offer lasts for one system call.  It wakes a thread that waits for the
-   GIL.  If that thread wakes on another CPU, it may be too late: the loop has
-   the GIL again, and the thread waits for the next offer, sometimes for
-   seconds.  (The same happens with asyncio's loop.)  So if a thread waits, the
-   loop yields the CPU for WAKE_NS before it takes the GIL again.  The duration
-   of the release shows whether a thread waits: to wake one is a system call;
-   without it the release takes a fraction of the caller's own call, if that is
-   one (CALL_NS). */
+   An offer lasts for one system call, or for none.  It wakes a thread that
+   waits for the GIL.  If that thread wakes on another CPU, it may be too late:
+   the loop has the GIL again, and the thread waits for the next offer,
+   sometimes for seconds.  (The same happens with asyncio's loop.)  So if a
+   thread waits, the loop yields the CPU for WAKE_NS before it takes the GIL
+   again.  The duration of the release shows whether a thread waits: to wake
+   one is a system call; without it the release takes a fraction of the
+   caller's own call, if that is one (CALL_NS). */
 #include "py/gil.h"
 
 #include <sched.h>
@@ -47,6 +47,16 @@ fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
     int64_t now_ns = fl_clock_ns();
     gil->due_ns =
         now_ns + (now_ns - asked_ns > LATE_NS ? SWITCH_NS : OFFER_NS);
+}
+
+void
+fl_gil_offer(FlGil *gil)
+{
+    int64_t now_ns = fl_clock_ns();
+    if (fl_gil_is_due(gil, now_ns)) {
+        FlGilOffer offer = fl_gil_release(now_ns);
+        fl_gil_retake(gil, &offer);
+    }
 }
 
 /* How often this thread has blocked.  One that only lost its processor to

@@ -4,9 +4,9 @@
    5 ms, and gets it at the next bytecode.  One job of a thread needs the GIL
    several times.  So a loop that always has something ready would make each
    job late by several times 5 ms.  Therefore the loop also releases the GIL
-   around system calls that do not block, if it has kept it for 100 us
-   (OFFER_NS).  Around every such call that would cost an echo server a quarter
-   of its CPU.
+   around system calls that do not block, and in long work without any, if it
+   has kept it for 100 us (OFFER_NS).  Around every such call that would cost
+   an echo server a quarter of its CPU.
 
    A thread that computes keeps the GIL for the whole switch interval each time
    that it gets it.  Beside such a thread the loop keeps it as long, or it
@@ -28,7 +28,7 @@ typedef struct {
     int64_t late_ns;
     bool times_waits; /* workers share a socket of this loop: it needs late_ns
                          (transport/listener.c, invariant 5) */
-    unsigned events;  /* run since the last offer within a batch */
+    unsigned events;  /* run since the last fl_gil_offer() of a batch */
 } FlGil;
 
 /* One offer. */
@@ -60,15 +60,7 @@ fl_gil_release(int64_t began_ns)
 void fl_gil_retake(FlGil *gil, const FlGilOffer *offer);
 
 /* Make an offer if one is due: for work that makes no system call. */
-static inline void
-fl_gil_offer(FlGil *gil)
-{
-    int64_t now_ns = fl_clock_ns();
-    if (fl_gil_is_due(gil, now_ns)) {
-        FlGilOffer offer = fl_gil_release(now_ns);
-        fl_gil_retake(gil, &offer);
-    }
-}
+void fl_gil_offer(FlGil *gil);
 
 /* Whether this interpreter has other threads, which may keep the GIL.  Call it
    while this thread has it: without one a thread may end meanwhile. */

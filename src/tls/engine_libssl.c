@@ -109,7 +109,7 @@ typedef struct FlTlsPipe {
     char *out; /* records for the peer; NULL if none since take */
     size_t out_bytes;
     size_t out_capacity;
-    size_t out_expected; /* what the running write will need in all */
+    size_t out_expected; /* what the running SSL_write_ex() will need */
     bool muted;          /* during the call of invariant 3 */
     bool out_failed;     /* bio_write had no memory; not raised yet */
 } FlTlsPipe;
@@ -133,8 +133,9 @@ bio_read(void *bio, char *to, int size)
     return (int)count;
 }
 
-/* Ensure space for `more` bytes.  One allocation serves a whole write, whose
-   size libssl_write has set in out_expected; otherwise the capacity doubles.
+/* Ensure space for `more` bytes.  One allocation serves a whole call of
+   SSL_write_ex(), whose size libssl_write has set in out_expected; otherwise
+   the capacity doubles.
    false: no memory. */
 static bool
 make_room(FlTlsPipe *pipe, size_t more)
@@ -356,7 +357,7 @@ libssl_feed(FlTlsEngine *engine, const char *data, size_t size_bytes)
 
 /* Have the raised exception say OpenSSL's reason, also if CPython has cleared
    the queue before its read() (gh-148594). */
-static void
+FL_NOINLINE static void
 give_reason(const FlTlsEngine *engine, const char *text)
 {
     PyObject *exc = PyErr_GetRaisedException();
@@ -387,11 +388,11 @@ result_of_failure(FlTlsEngine *engine, int status)
         PyErr_NoMemory();
         return FL_TLS_RAISED;
     }
-    unsigned long code = libssl.ERR_peek_last_error();
     int error = libssl.SSL_get_error(engine->ssl, status);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
         return FL_TLS_AGAIN;
     }
+    unsigned long code = libssl.ERR_peek_last_error();
     /* From 3.2 on OpenSSL takes a close_notify behind another warning, which
        Java's sockets send, for a BIO that failed (openssl#25254). */
     if (error == SSL_ERROR_ZERO_RETURN
@@ -416,7 +417,7 @@ result_of_failure(FlTlsEngine *engine, int status)
         PyErr_SetString(engine->state->tls_error,
                         "TLS failed for an unknown reason");
     }
-    if (text != NULL) {
+    if (text != NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
         give_reason(engine, text);
     }
     return FL_TLS_RAISED;
@@ -449,7 +450,7 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 {
     FlTlsPipe *pipe = engine->pipe;
     *taken_bytes = 0;
-    /* So that make_room allocates once for all records of this write. */
+    /* So that make_room allocates once for all of its records. */
     pipe->out_expected =
         pipe->out_bytes + size_bytes
         + (size_bytes / FL_TLS_RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;

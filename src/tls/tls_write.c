@@ -264,8 +264,10 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
     FlTlsResult result = FL_TLS_DONE;
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
         size_t taken, rest = size_bytes - *taken_bytes;
-        result = engine->type->write(engine, data + *taken_bytes,
-                                     Py_MIN(rest, GIL_BYTES), &taken);
+        result =
+            engine->type->write(engine, data + *taken_bytes,
+                                FL_HAVE_GIL ? Py_MIN(rest, GIL_BYTES) : rest,
+                                &taken);
         *taken_bytes += taken;
         if (FL_HAVE_GIL && FL_UNLIKELY(rest > GIL_BYTES)) {
             fl_gil_offer(&self->loop->gil);

@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from patience import PATIENCE
 
 
 def fail(*args):
@@ -63,15 +64,15 @@ def test_an_exception_that_another_thread_raises_ends_the_run(loop):
     thread.start()
     started.wait()
     number, kind = ctypes.c_ulong(thread.ident), ctypes.py_object(Stop)
-    for _ in range(5):  # the first may still meet the callback above
+    for _ in range(2):  # the first may still meet the callback above
         ctypes.pythonapi.PyThreadState_SetAsyncExc(number, kind)
         loop.call_soon_threadsafe(int)
-        thread.join(1)
+        thread.join(PATIENCE)
         if not thread.is_alive():
             break
     else:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(PATIENCE)
     assert ended == [False]
 
 
