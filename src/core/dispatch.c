@@ -27,9 +27,9 @@
 #include "py/context.h"
 #include "py/field.h"
 
-/* After so many events the GIL is offered, if that is due: an event of a
+/* After so many entries the GIL is offered, if that is due: an event of a
    native protocol is C alone, and may take 100 us or more. */
-#define GIL_EVENTS 16
+#define GIL_ENTRIES 16
 
 /* --- handles ------------------------------------------------------------- */
 
@@ -261,8 +261,7 @@ run_op(FlLoop *loop, FlReady *entry)
 }
 
 /* The events of a registration.  They are taken before on_events runs: it may
-   close the registration, and events that fire meanwhile get a new entry.  0;
-   1: offer the GIL; or -1 with an exception that ends the run. */
+   close the registration, and events that fire meanwhile get a new entry. */
 static int
 run_event(FlLoop *loop, FlRegistration *reg)
 {
@@ -275,16 +274,11 @@ run_event(FlLoop *loop, FlRegistration *reg)
     fl_fd_table_unlock(table);
     /* Another thread may have closed it while this one iterates: then
        fl_registrations_free_closed frees it. */
-    int code = on_events == NULL ? 0 : on_events(loop, reg, events);
-    if (FL_UNLIKELY(++loop->gil.events >= GIL_EVENTS)) {
-        loop->gil.events = 0;
-        code = code < 0 ? code : 1;
-    }
-    return code;
+    return on_events == NULL ? 0 : on_events(loop, reg, events);
 }
 
-/* Run one entry, a copy, and release what it owns.  0, 1 or -1, as
-   run_event. */
+/* Run one entry, a copy, and release what it owns.  0, or -1 with an exception
+   that ends the run. */
 static inline int
 run_entry(FlLoop *loop, FlReady *entry)
 {
@@ -406,16 +400,14 @@ flush(FlLoop *loop)
     }
 }
 
-int
-fl_loop_run_batch(FlLoop *loop)
+/* Run the entries up to `end`.  0, or -1 with an exception that ends the
+   run. */
+FL_INLINE int
+run_until(FlLoop *loop, uint64_t end)
 {
     FlReadyQueue *queue = &loop->ready;
-    uint64_t end = queue->tail; /* invariant 1 */
     int code = 0;
-    if (FL_UNLIKELY(loop->metrics != NULL)) {
-        fl_metrics_batch_begins(loop);
-    }
-    while (queue->head < end) {
+    while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
         fl_field_count_up(&loop->callback_count);
         /* In a run that corks, each callback does, also after one that had to
@@ -430,13 +422,26 @@ fl_loop_run_batch(FlLoop *loop)
         {
             flush(loop);
         }
-        if (FL_UNLIKELY(code != 0)) {
-            if (code < 0) {
-                break;
-            }
-            code = 0;
+    }
+    return code;
+}
+
+int
+fl_loop_run_batch(FlLoop *loop)
+{
+    uint64_t end = loop->ready.tail; /* invariant 1 */
+    if (FL_UNLIKELY(loop->metrics != NULL)) {
+        fl_metrics_batch_begins(loop);
+    }
+    int code = 0;
+    while (FL_UNLIKELY(loop->ready.head + GIL_ENTRIES < end) && code == 0) {
+        code = run_until(loop, loop->ready.head + GIL_ENTRIES);
+        if (code == 0) {
             fl_gil_offer(&loop->gil);
         }
+    }
+    if (code == 0) {
+        code = run_until(loop, end);
     }
     loop->cork.writer = NULL;
     if (!fl_list_is_empty(&loop->cork.streams)) {

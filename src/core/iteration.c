@@ -128,15 +128,9 @@ queue_fired(FlLoop *loop)
     }
 }
 
-/* Whether another thread has raised an exception in this one. */
-static inline bool
-has_exception_of_others(PyThreadState *thread)
-{
-    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
-}
-
-/* A poll that may wait: poll_timeout has prepared it. */
-FL_INLINE void
+/* A poll that may wait: poll_timeout has prepared it.  Returns whether a
+   safepoint is due. */
+FL_INLINE bool
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlFdTable *table = loop->table;
@@ -153,7 +147,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     bool timed = FL_HAVE_GIL && FL_UNLIKELY(loop->gil.times_waits)
                  && fl_gil_has_others();
     PyThreadState *thread = PyEval_SaveThread();
-    fl_fd_table_poll(table, has_exception_of_others(thread) ? 0 : timeout_ns);
+    fl_fd_table_poll(table, timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
@@ -164,8 +158,9 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         PyEval_RestoreThread(thread);
     }
     loop->gil.due_ns = 0;
-    loop->polls.needs_safepoint = has_exception_of_others(thread);
     fl_fd_set_end_wait(&table->set);
+    /* Whether another thread has raised an exception in this one. */
+    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
 }
 
 /* A poll that does not wait, and offers the GIL. */
@@ -210,9 +205,10 @@ allow_skips(FlLoop *loop, Found found, int64_t began_ns)
     loop->polls.skips_left = loop->polls.skip_allowance;
 }
 
-/* Poll once.  Returns when that began, 0 if it may have waited. */
+/* Poll once.  Returns when that began, 0 if it may have waited.
+   *safepoint_is_due: see invariant 2. */
 FL_INLINE int64_t
-poll(FlLoop *loop, int64_t timeout_ns)
+poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
 {
     /* No callback is running, so no function on this thread's stack uses a
        registration. */
@@ -234,7 +230,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
         }
     }
     else {
-        poll_blocking(loop, timeout_ns);
+        *safepoint_is_due = poll_blocking(loop, timeout_ns);
     }
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_poll_ended(loop);
@@ -242,7 +238,7 @@ poll(FlLoop *loop, int64_t timeout_ns)
     fl_registrations_collect(loop->table);
     int64_t now_ns = fl_clock_coarse_ns();
     if (timeout_ns == 0) {
-        loop->polls.needs_safepoint = now_ns != loop->polls.last_ns;
+        *safepoint_is_due = now_ns != loop->polls.last_ns;
     }
     loop->polls.last_ns = now_ns;
     if (loop->table->recheck
@@ -428,8 +424,9 @@ fill_batch(FlLoop *loop, int64_t limit_ns)
         if (poll_timeout(loop, limit_ns, &timeout_ns) < 0) {
             return -1;
         }
-        began_ns = poll(loop, timeout_ns);
-        if (FL_UNLIKELY(loop->polls.needs_safepoint)
+        bool safepoint_is_due;
+        began_ns = poll(loop, timeout_ns, &safepoint_is_due);
+        if (FL_UNLIKELY(safepoint_is_due)
             && fl_call_done(PyObject_CallNoArgs(loop->state->safepoint)) < 0)
         {
             return -1; /* what was raised there ends the run */

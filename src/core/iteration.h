@@ -25,7 +25,6 @@ typedef struct {
        of the coarse clock at the latest. */
     FL_ATOMIC unsigned skips_left;
     unsigned skip_allowance; /* adapted at each empty poll */
-    bool needs_safepoint; /* after the last poll: iteration.c, invariant 2 */
 } FlPolls;
 
 /* Run one iteration.  The caller has checked that none of this loop runs on

@@ -28,7 +28,6 @@ typedef struct {
     int64_t late_ns;
     bool times_waits; /* workers share a socket of this loop: it needs late_ns
                          (transport/listener.c, invariant 5) */
-    unsigned events;  /* run since the last fl_gil_offer() of a batch */
 } FlGil;
 
 /* One offer. */
