@@ -244,8 +244,8 @@ class Build(build_ext):
         except ImportError:
             return  # this Python was built without libffi
         except OSError as exc:
-            # Others say that it is for another processor, or that libuv is
-            # in a folder which is not searched here.
+            # Other errors mean that it is for another processor, or that libuv
+            # is in a folder which is not searched here.
             if re.search("undefined symbol|symbol not found", str(exc)):
                 sys.exit(f"fastloop was compiled and cannot be loaded: {exc}")
 

@@ -19,7 +19,7 @@ _NO = ("0", "false", "no", "off")
 
 
 def variable(name: str, default: str = "") -> str:
-    """Return the text of an environment variable; "" if it says no."""
+    """Return its text; *default* if it has none; "" if it says no."""
     value = os.environ.get(name) or default
     return "" if value.lower() in _NO else value
 

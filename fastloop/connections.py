@@ -38,6 +38,7 @@ _SCTP = getattr(socket, "IPPROTO_SCTP", 132)
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
+# Here, because a lazy import of _sendfile would skip it.
 _core.StreamTransport._sendfile_compatible = _private.SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
 

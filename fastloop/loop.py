@@ -198,8 +198,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         Raises RuntimeError if this or another loop is running in the thread
         or the loop is closed, OSError if its own descriptors were closed.
-        KeyboardInterrupt and SystemExit of a callback leave it, and what a
-        signal handler or another thread raises between callbacks.  Implements
+        Also KeyboardInterrupt and SystemExit of a callback, and what a signal
+        handler or another thread raises between callbacks.  Implements
         asyncio's ``loop.run_forever()``.
         """
         self._check_closed()

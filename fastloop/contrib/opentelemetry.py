@@ -226,7 +226,7 @@ def instrument(
         return
     present = api.get_meter_provider()  # it may run any code
     with lock:
-        # By one key for a meter: it ignores a second set of instruments.
+        # One key for a meter, because it ignores a second set of instruments.
         key = meter_provider or present
         if key is present and key not in _of_providers:
             key = api

@@ -194,9 +194,9 @@ def register(
     is not used.  Raises TypeError for a loop that is not fastloop's and for a
     name that is no str, ValueError for a name that another open loop of the
     registry has (of the process in multiprocess mode), RuntimeError where no
-    loop runs and none is given.  For interval_s raises TypeError for no
-    number, ValueError for none above 0.  A second call for the same loop and
-    name changes nothing.
+    loop runs and none is given.  Raises TypeError if interval_s is no
+    number, ValueError if it is not above 0.  A second call for the same loop
+    and name changes nothing.
     """
     if not interval_s > 0:  # also NaN
         raise ValueError(f"interval_s is a time above 0, not {interval_s!r}")

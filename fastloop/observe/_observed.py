@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from fastloop.loop import Loop
 
-#: Who adds a loop has it, from the look for its observer on: threads may make
-#: their first loops at once.  A fork waits for them.
+#: Held while a loop is added, from the search for its observer on: two threads
+#: may add their first loops at the same time.  A fork waits for it.
 lock = threading.RLock()
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(

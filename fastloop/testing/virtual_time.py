@@ -239,13 +239,15 @@ class VirtualTimeLoop(SeededLoop):
 def _busy_threads() -> set[Any]:
     """The other threads that do not rest; None: one that ran meanwhile.
 
-    It may have woken another one that was looked at before.
+    It may have woken another one that was looked at before.  The thread of
+    pytest-timeout only waits.
     """
     own = threading.get_native_id()  # get_ident() is what suites replace
     others: set[Any] = {
         each
         for each in threading.enumerate()
-        if each.native_id != own and each.name[:15] != "pytest_timeout "
+        if each.native_id != own
+        and not each.name.startswith("pytest_timeout ")
     }
     if not others or _FUTEX is None:
         return others
@@ -301,8 +303,11 @@ def _delays_clock(worker: Any) -> bool:
     """Whether the clock waits for it: ``docs/testing.md`` has the rules."""
     if _FUTEX is None and isinstance(worker, threading.Thread):
         return False
-    # A daemon thread's workers are daemons: see Starlette's TestClient.
-    return not _is_daemon(worker) or threading.current_thread().daemon
+    # A daemon thread's workers are daemons: see Starlette's TestClient.  And
+    # who starts a daemon waits for it, until it has a native_id.
+    starts = getattr(worker, "native_id", 0) is None
+    own = threading.current_thread().daemon
+    return starts or own or not _is_daemon(worker)
 
 
 def _count(number: int, word: str) -> str:

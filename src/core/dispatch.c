@@ -28,7 +28,8 @@
 #include "py/field.h"
 
 /* After so many entries the GIL is offered, if that is due: an event of a
-   native protocol is C alone, and may take 100 us or more. */
+   native protocol is C alone, and may take 100 us or more.  Not after the last
+   ones of a batch: a poll follows. */
 #define GIL_ENTRIES 16
 
 /* --- handles ------------------------------------------------------------- */
@@ -387,7 +388,7 @@ run_timed(FlLoop *loop, FlReady *entry)
     return code;
 }
 
-/* Flush what is corked, usually of one stream. */
+/* Flush what is corked.  One stream, the usual case, needs no count. */
 static inline void
 flush(FlLoop *loop)
 {

@@ -25,9 +25,10 @@
       and so does another one if that is due (py/gil.h).  Signal handlers run
       only between the bytecodes of callbacks.  A callback in C may have none.
       So after a poll that does not block, at a new tick of the coarse clock,
-      a Python function that does nothing is called.  It is also called after
-      a wait in which another thread has raised an exception in this one
-      (PyThreadState_SetAsyncExc, as dramatiq's limits of time do).
+      a Python function that does nothing is called (safepoint).  It is also
+      called if another thread raises an exception in this one
+      (PyThreadState_SetAsyncExc, as dramatiq's limits of time do) before or
+      in a poll that may wait: then that does not wait, or when it ends.
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
       by an earlier reading of the clock are queued without another one.  The
@@ -128,6 +129,13 @@ queue_fired(FlLoop *loop)
     }
 }
 
+/* Whether another thread has raised an exception in this one. */
+static inline bool
+has_exception_of_others(PyThreadState *thread)
+{
+    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
+}
+
 /* A poll that may wait: poll_timeout has prepared it.  Returns whether a
    safepoint is due. */
 FL_INLINE bool
@@ -147,7 +155,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     bool timed = FL_HAVE_GIL && FL_UNLIKELY(loop->gil.times_waits)
                  && fl_gil_has_others();
     PyThreadState *thread = PyEval_SaveThread();
-    fl_fd_table_poll(table, timeout_ns);
+    fl_fd_table_poll(table, has_exception_of_others(thread) ? 0 : timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
@@ -159,8 +167,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     loop->gil.due_ns = 0;
     fl_fd_set_end_wait(&table->set);
-    /* Whether another thread has raised an exception in this one. */
-    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
+    return has_exception_of_others(thread);
 }
 
 /* A poll that does not wait, and offers the GIL. */
@@ -241,6 +248,8 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
         *safepoint_is_due = now_ns != loop->polls.last_ns;
     }
     loop->polls.last_ns = now_ns;
+    /* The wait is of the precise clock: without the lag that the coarse one
+       may have, a recheck would now and then be a second late. */
     if (loop->table->recheck
         && loop->polls.last_ns - loop->polls.rechecked_ns
                >= RECHECK_NS - FL_COARSE_LAG_NS)

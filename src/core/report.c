@@ -68,7 +68,5 @@ fl_loop_report_slow(FlLoop *loop, PyObject *subject, int64_t took_ns, int code)
                                          callback == NULL ? subject : callback,
                                          took, NULL);
     Py_XDECREF(took);
-    int reported =
-        fl_error_keep_first(exc, fl_call_done(result), (PyObject *)loop);
-    return reported < 0 ? -1 : code;
+    return fl_error_keep_first(exc, fl_call_done(result), (PyObject *)loop);
 }

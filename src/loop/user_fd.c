@@ -369,7 +369,7 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     /* As in selectors, the first callback of an fd names its file object, or
        none.  One that replaces the only callback may be of the fd's next
        file. */
-    if (is_first || code > 0 || refs->callbacks[2 - event] == NULL) {
+    if (code > 0 || refs->callbacks[2 - event] == NULL) {
         dropped->object = refs->object;
         refs->object = Py_XNewRef(object); /* fl_fd_named_by */
     }

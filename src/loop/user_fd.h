@@ -42,7 +42,7 @@ int fl_fd_acquire(FlLoop *loop, int fd);
    transport has it, or FL_IN_USE.  Runs application code. */
 int fl_fd_evict(FlLoop *loop, int fd, bool only_lost);
 
-/* The fd whose callback was last registered for this object, by identity; or
+/* The fd that this object names, by identity (user_fd_put has the rule); or
    -1. */
 int fl_fd_named_by(FlLoop *loop, const PyObject *object);
 

@@ -6,8 +6,8 @@
    sometimes for seconds.  (The same happens with asyncio's loop.)  So if a
    thread waits, the loop yields the CPU for WAKE_NS before it takes the GIL
    again.  The duration of the release shows whether a thread waits: to wake
-   one is a system call; without it the release takes a fraction of the
-   caller's own call, if that is one (CALL_NS). */
+   one is a system call, so it takes more than half as long as the caller's own
+   call, or as CALL_NS if that is longer. */
 #include "py/gil.h"
 
 #include <sched.h>

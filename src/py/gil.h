@@ -5,8 +5,9 @@
    several times.  So a loop that always has something ready would make each
    job late by several times 5 ms.  Therefore the loop also releases the GIL
    around system calls that do not block, and in long work without any, if it
-   has kept it for 100 us (OFFER_NS).  Around every such call that would cost
-   an echo server a quarter of its CPU.
+   has kept it for 100 us (OFFER_NS), counted from the first look after a wait.
+   Around every system call that would cost an echo server a quarter of its
+   CPU.
 
    A thread that computes keeps the GIL for the whole switch interval each time
    that it gets it.  Beside such a thread the loop keeps it as long, or it

@@ -417,6 +417,7 @@ result_of_failure(FlTlsEngine *engine, int status)
         PyErr_SetString(engine->state->tls_error,
                         "TLS failed for an unknown reason");
     }
+    /* SSLError is one; a KeyboardInterrupt stays. */
     if (text != NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
         give_reason(engine, text);
     }

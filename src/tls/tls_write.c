@@ -32,7 +32,7 @@
 
 /* At most this many queued items share a record. */
 #define MAX_JOINED               64
-/* Another thread may take the GIL after so much of a write, half a
+/* The GIL is offered each time so many bytes are encrypted, about half a
    millisecond. */
 #define GIL_BYTES                (1024 * 1024)
 /* asyncio logs a warning for writes after the loss beyond these. */

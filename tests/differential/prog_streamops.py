@@ -116,7 +116,7 @@ class StreamOps:
         """Note what one task has got, maybe while another seeks a line."""
         if link.seeking:
             self.log("taken from under a search", f"link {link.index}")
-        if link.readers > 1:  # the other one's, perhaps
+        if link.readers > 1:  # another task may have been woken for them
             link.woken = True
             link.mark_anew()
         link.take(data)
