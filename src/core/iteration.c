@@ -27,8 +27,9 @@
       So after a poll that does not block, at a new tick of the coarse clock,
       a Python function that does nothing is called (safepoint).  It is also
       called if another thread raises an exception in this one
-      (PyThreadState_SetAsyncExc, as dramatiq's limits of time do) before or
-      in a poll that may wait: then that does not wait, or when it ends.
+      (PyThreadState_SetAsyncExc, as dramatiq's limits of time do) during a
+      poll that may wait, when that ends.  If it came just before, too: such an
+      exception wakes no poll on asyncio either.
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
       by an earlier reading of the clock are queued without another one.  The
@@ -129,13 +130,6 @@ queue_fired(FlLoop *loop)
     }
 }
 
-/* Whether another thread has raised an exception in this one. */
-static inline bool
-has_exception_of_others(PyThreadState *thread)
-{
-    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
-}
-
 /* A poll that may wait: poll_timeout has prepared it.  Returns whether a
    safepoint is due. */
 FL_INLINE bool
@@ -155,7 +149,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     bool timed = FL_HAVE_GIL && FL_UNLIKELY(loop->gil.times_waits)
                  && fl_gil_has_others();
     PyThreadState *thread = PyEval_SaveThread();
-    fl_fd_table_poll(table, has_exception_of_others(thread) ? 0 : timeout_ns);
+    fl_fd_table_poll(table, timeout_ns);
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
@@ -167,7 +161,8 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     loop->gil.due_ns = 0;
     fl_fd_set_end_wait(&table->set);
-    return has_exception_of_others(thread);
+    /* Whether another thread has raised an exception in this one. */
+    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
 }
 
 /* A poll that does not wait, and offers the GIL. */
