@@ -183,7 +183,7 @@ class TransportOps:
         link = self.usable(number)
         if link is not None and not is_leaving_tls(link):
             link.limited = high == 0 or (high is None and low == 0)
-            if link.secure and (link.writer or link.react.get("full")):
+            if link.secure and (link.writer or link.react):
                 link.mark_limits()
             link.transport.set_write_buffer_limits(high, low)
 
