@@ -17,7 +17,7 @@ from patience import PATIENCE
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 
 
 BLOCKS = [
@@ -185,10 +185,24 @@ def test_the_first_measurement_runs():
         assert re.search(line, done.stdout)
 
 
+def anchors(page):
+    """The names that a link to the page may end with."""
+    text = page.read_text("utf-8")
+    given = re.findall(r"{ #([\w-]+) }", text)
+    described = re.findall(r"^::: (.+)$", text, re.M)
+    for heading in re.findall(r"^#+ (.+)$", text, re.M):
+        kept = re.sub(r"[^\w -]", "", heading)
+        given.append(kept.lower().replace(" ", "-"))
+    return {*given, *described}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links(page):
-    for target in LINK.findall(page.read_text("utf-8")):
-        assert (page.parent / target).exists(), target
+    for target, anchor in LINK.findall(page.read_text("utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors(path), f"{target}#{anchor}"
 
 
 def test_every_public_name_of_uvloop_has_its_row():
