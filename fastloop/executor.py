@@ -34,9 +34,10 @@ _KNOWN_NAMES = frozenset(
     """.split()
 )
 _submit = ThreadPoolExecutor.submit
+_code = _submit.__code__
 _is_known = _originals.is_defined_in(
     thread, _submit
-) and _KNOWN_NAMES.issuperset(_submit.__code__.co_names)
+) and _KNOWN_NAMES.issuperset(_code.co_names)
 
 
 class ExecutorCalls(_private.LoopPart):  # type: ignore[misc]
@@ -125,7 +126,11 @@ def _is_standard(pool: Any) -> bool:
         return False
     submit = pool.submit
     # Only an exact method is asked: see _originals.is_defined_in().
-    return type(submit) is types.MethodType and submit.__func__ is _submit
+    return (
+        type(submit) is types.MethodType
+        and submit.__func__ is _submit
+        and _submit.__code__ is _code
+    )
 
 
 def _is_like_it(kind: type) -> bool:

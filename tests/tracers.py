@@ -1,11 +1,13 @@
-"""Wrappers that behave like those of tracers (wrapt).
+"""Wrappers that behave like those of tracers.
 
-They pass on every attribute of what they wrap, its class and comparisons too,
-so that only ``type()`` tells them from it.
+Those of wrapt pass on every attribute of what they wrap, its class and
+comparisons too, so that only ``type()`` tells them from it.  ddtrace's leave
+the function where it is, and change its code.
 """
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -64,3 +66,25 @@ def trace(
 
     monkeypatch.setattr(owner, name, Wrapper(getattr(owner, name), tracer))
     return seen
+
+
+def trace_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+    function: types.FunctionType,
+    tracer: Callable[..., Any],
+) -> None:
+    """Have a function call ``tracer(its old self, *args, **words)``."""
+    wrapped = types.FunctionType(function.__code__, function.__globals__)
+
+    def call(*args: Any, **words: Any) -> Any:
+        return tracer(wrapped, *args, **words)
+
+    def trampoline(*args: Any, **words: Any) -> Any:
+        target: Any = "call"
+        return target(*args, **words)
+
+    code = trampoline.__code__
+    consts = (call if each == "call" else each for each in code.co_consts)
+    monkeypatch.setattr(
+        function, "__code__", code.replace(co_consts=tuple(consts))
+    )

@@ -3,6 +3,8 @@
    Applications replace methods of standard classes, to trace or to fake them.
    C code that does a method's work itself first checks that the method is
    CPython's.  A replacement is recognized by its globals: another module's.
+   ddtrace replaces the code in the function instead; what that calls is in its
+   constants, where a compiler puts nothing that can be called.
 
    Threads: any, while it holds the GIL.  Nothing here raises. */
 #ifndef FL_PY_METHODS_H
@@ -12,12 +14,23 @@
 #include "py/state.h"
 
 /* Whether a method, as looked up on its class, is a Python function of the
-   module whose __dict__ this is.  False for NULL, a lookup that failed. */
+   module whose __dict__ this is, with code of its own.  False for NULL, a
+   lookup that failed. */
 static inline bool
 fl_method_is_from(PyObject *method, PyObject *globals)
 {
-    return method != NULL && PyFunction_Check(method)
-           && PyFunction_GetGlobals(method) == globals;
+    if (method == NULL || !PyFunction_Check(method)
+        || PyFunction_GetGlobals(method) != globals)
+    {
+        return false;
+    }
+    PyObject *consts = ((PyCodeObject *)PyFunction_GetCode(method))->co_consts;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(consts); at++) {
+        if (PyCallable_Check(PyTuple_GET_ITEM(consts, at))) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* Whether a class has CPython's methods, as `check` finds; cached in *seen

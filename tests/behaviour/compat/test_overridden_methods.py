@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 from patience import PATIENCE
+from tracers import trace_in_place
 
 
 async def steps():
@@ -119,17 +120,22 @@ def test_an_overridden_call_soon_threadsafe_gets_results_of_threads(
     loop.close()
 
 
-@pytest.fixture
-def runs(monkeypatch):
+@pytest.fixture(params=["replaced", "changed"])
+def runs(monkeypatch, request):
     """Replace asyncio.Handle._run; return the handles that go through it."""
     seen = []
     plain = asyncio.Handle._run
 
-    def run(self):
-        seen.append(self)
-        return plain(self)
+    def traced(run, handle):
+        seen.append(handle)
+        return run(handle)
 
-    monkeypatch.setattr(asyncio.Handle, "_run", run)
+    if request.param == "changed":
+        trace_in_place(monkeypatch, plain, traced)
+    else:
+        monkeypatch.setattr(
+            asyncio.Handle, "_run", lambda self: traced(plain, self)
+        )
     return seen
 
 
@@ -156,12 +162,20 @@ def test_every_callback_runs_through_a_patched_handle(loop, runs, debug):
 
 
 def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop):
-    """nest_asyncio asks this first, and then replaces methods of the class."""
+    """nest_asyncio asks this first, and then replaces methods of the class.
+
+    A debugger that only asks, and leaves other loops alone, gets an answer.
+    """
+
+    def _patch_loop(loop):
+        return hasattr(loop, "_nest_patched")
+
+    assert not hasattr(loop, "_nest_patched")
     if type(loop).__module__.startswith("asyncio"):
-        assert not hasattr(loop, "_nest_patched")
+        assert not _patch_loop(loop)
     else:
         with pytest.raises(ValueError, match=r"Can't patch loop of type <cla"):
-            hasattr(loop, "_nest_patched")
+            _patch_loop(loop)
 
 
 def test_time_monotonic_itself_is_the_loops_own_clock(loop, monkeypatch):

@@ -11,12 +11,12 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tracers import Wrapper
+from tracers import Wrapper, trace_in_place
 
 scope = contextvars.ContextVar("scope", default="none")
 
 
-def in_the_callers_context(original):
+def in_the_callers_context(monkeypatch, original):
     """A submit() that runs each job in its caller's context."""
 
     @functools.wraps(original)
@@ -24,10 +24,20 @@ def in_the_callers_context(original):
         context = contextvars.copy_context()
         return original(self, context.run, fn, *args, **kwargs)
 
-    return submit
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
 
 
-def by_an_object(original):
+def by_other_code(monkeypatch, original):
+    """One that is the same function."""
+
+    def tracer(submit, pool, fn, *args, **kwargs):
+        context = contextvars.copy_context()
+        return submit(pool, context.run, fn, *args, **kwargs)
+
+    trace_in_place(monkeypatch, original, tracer)
+
+
+def by_an_object(monkeypatch, original):
     """One that is no function, and sets the caller's scope for a job."""
 
     def wrapper(submit, fn, *args, **kwargs):
@@ -42,11 +52,14 @@ def by_an_object(original):
 
         return submit(with_scope, *args, **kwargs)
 
-    return Wrapper(original, wrapper)
+    wrapped = Wrapper(original, wrapper)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", wrapped)
 
 
 @pytest.mark.parametrize("used_before", [False, True])
-@pytest.mark.parametrize("patch", [in_the_callers_context, by_an_object])
+@pytest.mark.parametrize(
+    "patch", [in_the_callers_context, by_other_code, by_an_object]
+)
 async def test_a_patched_submit_carries_each_requests_scope(
     loop, pool, monkeypatch, patch, used_before
 ):
@@ -56,8 +69,7 @@ async def test_a_patched_submit_carries_each_requests_scope(
 
     if used_before:
         await loop.run_in_executor(pool, int)
-    patched = patch(ThreadPoolExecutor.submit)
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", patched)
+    patch(monkeypatch, ThreadPoolExecutor.submit)
     scopes = await asyncio.gather(*(request(number) for number in range(5)))
     assert scopes == [f"request {number}" for number in range(5)]
 
