@@ -106,9 +106,10 @@ def shared_by_threads() -> list[object]:
     task: Any = asyncio.Task(coro, loop=loop, name="nothing")
     task._log_destroy_pending = False
     coro.close()
+    step = steps.pop()  # else a cycle keeps the task for `asyncio ps` to see
     return [
         asyncio.Task,
-        type(steps[0]),
+        type(step),
         asyncio.Future,
         type(iter(task)),
         futures._set_result_unless_cancelled,
@@ -118,6 +119,17 @@ def shared_by_threads() -> list[object]:
         *timeouts._State,
         *filter(_is_asyncios, map(vars(asyncio).get, asyncio.__all__)),
     ]
+
+
+def let_debugged_tasks_run() -> None:
+    """Have loops call task objects, if PyCharm's debugger is there.
+
+    Its tasks give call_soon() themselves, not their steps.  The call_soon()
+    that it sets on asyncio's own loop finds the step.
+    """
+    if hasattr(asyncio, "_pydevd_nest_patched"):
+        kind: Any = asyncio.Task
+        kind.__call__ = kind._Task__step
 
 
 def _is_asyncios(found: Any) -> bool:

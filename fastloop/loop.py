@@ -69,9 +69,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
     for ``call_soon_threadsafe`` and ``metrics``.
     """
 
-    # Bound here, so that a patch of asyncio's class, as nest_asyncio makes,
-    # does not change it.
-    run_until_complete = asyncio.SelectorEventLoop.run_until_complete
+    # Those of the base: nest_asyncio, at any time, replaces them in the class
+    # of asyncio's own loop.
+    run_until_complete = asyncio.BaseEventLoop.run_until_complete
+    _check_running: Any = vars(asyncio.BaseEventLoop)["_check_running"]
+    #: PyCharm's debugger leaves the class alone, as it has done its work.
+    _pydevd_nest_patched = True
 
     # asyncio's own __init__ sets these on each instance; they rarely change.
     _coroutine_origin_tracking_enabled = False
@@ -94,6 +97,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
         _refuse_greenlets()
+        _private.let_debugged_tasks_run()
         self._signal_handlers = {}
         if _private.is_debug_mode():
             self._debug = True
@@ -176,10 +180,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _nest_patched(self) -> bool:
         """Raise ValueError, so that nest_asyncio does not patch the loop.
 
-        nest_asyncio reads this name first.  It would then replace methods of
-        the loop's class by Python methods that need asyncio's queues.
+        Its _patch_loop() reads this name first.  It would then replace methods
+        of the loop's class by Python methods that need asyncio's queues.
+        Others only ask whether the loop is patched.
         """
-        raise ValueError(f"Can't patch loop of type {type(self)}")
+        if sys._getframe(1).f_code.co_name == "_patch_loop":
+            raise ValueError(f"Can't patch loop of type {type(self)}")
+        raise AttributeError("_nest_patched")
 
     @functools.cached_property
     def _selector(self) -> Any:

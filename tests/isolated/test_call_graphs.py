@@ -59,3 +59,4 @@ def test_a_process_seen_from_outside(script, verb):
         assert name in seen.stdout
     assert "leaf" in seen.stdout
     assert "TaskGroup" in seen.stdout
+    assert "nothing" not in seen.stdout  # a task of fastloop's import

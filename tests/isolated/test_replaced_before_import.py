@@ -104,3 +104,62 @@ class Proxy:
 {replace}
 """
     assert compare(program + ACCEPTS) == "True True\n"
+
+
+def test_a_loop_is_not_made_reentrant_by_a_patch_of_asyncios(tmp_path):
+    """As nest_asyncio's, made before.  What fails must not run later."""
+    done = Script("asyncio", tmp_path)("""
+    def run_until_complete(self, future):
+        task = asyncio.ensure_future(future, loop=self)
+        while not task.done():
+            self._run_once()
+        return task.result()
+
+    asyncio.SelectorEventLoop.run_until_complete = run_until_complete
+    asyncio.SelectorEventLoop._check_running = lambda self: None
+    import fastloop
+
+    async def inner():
+        print("ran")
+
+    async def main():
+        coro = inner()
+        try:
+            asyncio.get_running_loop().run_until_complete(coro)
+        except RuntimeError as exc:
+            print(exc)
+        coro.close()
+        await asyncio.sleep(0)
+
+    fastloop.run(main())
+    """)
+    assert done.stdout == "This event loop is already running\n"
+
+
+def test_tasks_of_pycharms_debugger_run(tmp_path):
+    """They give call_soon() themselves."""
+    done = Script("asyncio", tmp_path)("""
+    import types
+    from asyncio import tasks
+    init = tasks._PyTask.__init__
+
+    def of_the_debugger(self, coro, loop=None, name=None, context=None):
+        no_loop = types.SimpleNamespace(
+            get_debug=bool, call_soon=lambda *args, **words: None
+        )
+        init(self, coro, loop=no_loop, name=name, context=context)
+        self._loop = loop
+        loop.call_soon(self, context=self._context)
+
+    asyncio._pydevd_nest_patched = True
+    asyncio.Task = tasks._CTask = tasks.Task = tasks._PyTask
+    asyncio.Task.__init__ = of_the_debugger
+    import fastloop
+
+    async def main():
+        async with asyncio.timeout(5):
+            return await asyncio.gather(*map(asyncio.sleep, [0] * 3, "abc"))
+
+    print(fastloop.run(main()), fastloop.run(main(), debug=True))
+    """)
+    assert done.stdout == "['a', 'b', 'c'] ['a', 'b', 'c']\n"
