@@ -113,8 +113,10 @@ extern int epoll_pwait2(int, struct epoll_event *, int,
 /* False once a sandbox or an older kernel has refused it. */
 static atomic_bool has_pwait2 = true;
 
-/* epoll_wait with a timeout of nanoseconds: epoll_pwait2, or ppoll() and
-   epoll_wait where there is none. */
+/* epoll_wait with a timeout of nanoseconds: epoll_pwait2; or, where there is
+   none, epoll_wait for whole milliseconds, and ppoll() for the rest.  While
+   all workers sleep in ppoll(), the kernel wakes each of them for one
+   connection, EPOLLEXCLUSIVE or not. */
 static int
 wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
@@ -128,10 +130,17 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
             return count;
         }
     }
-    struct pollfd set = {fd, POLLIN, 0};
-    int count = ppoll(&set, 1, &timeout, NULL) < 0
-                    ? -1
-                    : epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
+    int64_t whole_ms = Py_MIN(timeout_ns / FL_NS_PER_MS, INT_MAX);
+    int count = epoll_wait(fd, ready, FL_FD_SET_EVENTS, (int)whole_ms);
+    if (count == 0) {
+        struct pollfd set = {fd, POLLIN, 0};
+        timeout.tv_sec = 0;
+        timeout.tv_nsec = (long)(timeout_ns % FL_NS_PER_MS);
+        count = ppoll(&set, 1, &timeout, NULL);
+        if (count > 0) {
+            count = epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
+        }
+    }
     if (tried && count >= 0) {
         atomic_store(&has_pwait2, false); /* else the fd is bad */
     }

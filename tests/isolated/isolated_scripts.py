@@ -174,3 +174,37 @@ class Script:
             process.kill()
             pytest.fail(f"{line!r}: {process.communicate()[1]}")
         return process
+
+
+#: For scripts that a sandbox keeps from some system calls.
+FILTER = """
+import ctypes, errno
+
+def refuse(numbers, code):
+    '''Let these system calls fail with an errno from now on.'''
+    class Instruction(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8),
+                    ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_uint16),
+                    ("filter", ctypes.POINTER(Instruction))]
+
+    load, equal, give = 0x20, 0x15, 0x06
+    code_for = [(load, 0, 0, 0)]
+    for number in numbers:
+        code_for.append((equal, 0, 1, number))
+        code_for.append((give, 0, 0, 0x00050000 | code))
+    code_for.append((give, 0, 0, 0x7FFF0000))
+    array = (Instruction * len(code_for))(*code_for)
+    program = Program(len(code_for), array)
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    if libc.prctl(22, 2, ctypes.byref(program), 0, 0) != 0:
+        print("no seccomp here", errno.errorcode[ctypes.get_errno()])
+        sys.exit(0)
+    libc.syscall.restype = ctypes.c_long
+    for number in numbers:
+        assert libc.syscall(number, 0, 0, 0, 0, 0, 0) == -1
+        assert ctypes.get_errno() == code
+"""
