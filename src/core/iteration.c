@@ -110,7 +110,7 @@ queue_fired(FlLoop *loop)
             /* The next poll tries again, when callbacks may have freed some.
                It ends within RECHECK_NS. */
             PyErr_Clear();
-            loop->table->recheck = true;
+            loop->table->recheck_end = INT_MAX;
             return (Found){true, true};
         }
         FlRegistration *reg = fl_registrations_pop_fired(loop->table);
@@ -136,7 +136,7 @@ FL_INLINE bool
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlFdTable *table = loop->table;
-    if (table->recheck && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
+    if (table->recheck_end && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
         timeout_ns = RECHECK_NS;
     }
     if (FL_UNLIKELY(loop->ready.spares > FL_READY_SPARES)) {
@@ -245,7 +245,7 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
     loop->polls.last_ns = now_ns;
     /* The wait is of the precise clock: without the lag that the coarse one
        may have, a recheck would now and then be a second late. */
-    if (loop->table->recheck
+    if (loop->table->recheck_end
         && loop->polls.last_ns - loop->polls.rechecked_ns
                >= RECHECK_NS - FL_COARSE_LAG_NS)
     {

@@ -104,8 +104,9 @@ leave_set(FlRegistration *reg)
 static void
 recheck_later(FlRegistration *reg)
 {
+    FlFdTable *table = reg->table;
     reg->recheck = true;
-    reg->table->recheck = true;
+    table->recheck_end = Py_MAX(table->recheck_end, reg->fd + 1);
 }
 
 /* Register the wanted events for the file that the fd refers to now.  The next
@@ -338,8 +339,11 @@ void
 fl_registrations_recheck(FlFdTable *table)
 {
     fl_fd_table_lock(table);
-    table->recheck = false;
-    for (int fd = 0; fd < table->fds_size; fd++) {
+    /* A server's listeners have it set all the time, and lower fds than its
+       many connections, which are not looked at. */
+    int end = Py_MIN(table->recheck_end, table->fds_size);
+    table->recheck_end = 0;
+    for (int fd = 0; fd < end; fd++) {
         FlRegistration *reg = table->fds[fd];
         if (reg == NULL || !reg->recheck) {
             continue;
@@ -384,8 +388,9 @@ register_all(FlFdTable *table, FlFdSet *old)
                registered: its callback belongs to the file that was closed.
                A persistent one is rechecked, because its waiter gets the fd
                from its socket and so notices. */
-            reg->recheck = reg->persistent;
-            table->recheck = table->recheck || reg->persistent;
+            if (reg->persistent) {
+                recheck_later(reg);
+            }
         }
         else {
             add_or_retry(reg);

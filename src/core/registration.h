@@ -76,9 +76,9 @@ typedef struct {
     FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;
     uint32_t last_generation;
-    /* No poll waits long: some registration has `recheck` set, or fired and
-       was not queued for lack of memory. */
-    FL_ATOMIC bool recheck;
+    /* Above each fd whose registration has `recheck` set, and above 0 if one
+       fired and was not queued for lack of memory: then no poll waits long. */
+    FL_ATOMIC int recheck_end;
     unsigned stale_events; /* since the last attempt to replace the set */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
