@@ -207,8 +207,11 @@ fl_stream_query_fd(FlStream *self)
     long fd = result == NULL ? -1 : PyLong_AsLong(result);
     Py_XDECREF(result);
     if (FL_UNLIKELY(fd < 0)) {
-        PyErr_Clear(); /* a fileno() that raises has no usable fd */
-        return -EBADF;
+        /* A fileno() that raises has no usable fd, unless it did not run. */
+        bool ran = !PyErr_ExceptionMatches(PyExc_RecursionError)
+                   && !PyErr_ExceptionMatches(PyExc_MemoryError);
+        PyErr_Clear();
+        return ran || self->fd < 0 ? -EBADF : 0;
     }
     return fd == self->fd ? 0 : -EBADF;
 }

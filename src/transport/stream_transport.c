@@ -413,9 +413,9 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
            address family decides.  An accepted socket inherits the option only
            if it arrived after the listener had set it, so each sets its
            own. */
-        int family = self->peer == NULL
-                         ? AF_UNSPEC /* no longer connected */
-                         : fl_name_address(self->peer)->ss_family;
+        int family = self->sockname == NULL
+                         ? AF_UNSPEC
+                         : fl_name_address(self->sockname)->ss_family;
         int on = 1;
         if (family == AF_INET || family == AF_INET6) {
             (void)setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on,

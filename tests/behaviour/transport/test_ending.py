@@ -18,6 +18,7 @@ from net_helpers import (
     OPENINGS,
     BufferedRecorder,
     Recorder,
+    end,
     every_kind,
     iterations,
     link,
@@ -258,6 +259,30 @@ def test_resume_writing_may_leave_the_loop(loop, end):
 
 class Own(socket.socket):
     """Takes attributes, other than socket.socket."""
+
+
+@pytest.mark.parametrize("error", [RecursionError, MemoryError])
+async def test_where_no_call_fits_a_connection_stays(loop, error):
+    """A fileno() that cannot run says nothing about the socket."""
+    failed = []
+
+    def no_room():
+        del sock.fileno
+        failed.append(error())
+        raise failed[0]
+
+    near, far = socket.socketpair()
+    sock = Own(fileno=near.detach())
+    transport, protocol = await loop.create_connection(Recorder, sock=sock)
+    await iterations()
+    far.setblocking(False)
+    with far:
+        sock.fileno = no_room
+        transport.write(b"x")
+        assert await loop.sock_recv(far, 9) == b"x"
+        assert not protocol.lost
+        vars(sock).pop("fileno", None)
+        await end(protocol)
 
 
 @leaving

@@ -15,6 +15,7 @@ import pytest
 from hosts import Made
 from net_helpers import (
     Recorder,
+    end,
     iterations,
     link,
     listening_socket,
@@ -45,6 +46,22 @@ async def test_nodelay_on_sockets_of_every_origin(loop, loop_kind, made_by):
         assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         transport.abort()
         await protocol.wait_lost()
+
+
+async def test_nodelay_on_a_socket_that_is_still_connecting(loop):
+    """It has no peer's address yet."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.create_connection(full.getsockname()),
+    ):
+        near = socket.socket(socket.AF_INET, proto=socket.IPPROTO_TCP)
+        near.setblocking(False)
+        near.connect_ex(full.getsockname())
+        with pytest.raises(OSError, match="not connected"):
+            near.getpeername()
+        _, protocol = await loop.create_connection(Recorder, sock=near)
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await end(protocol)
 
 
 async def test_a_given_socket_is_the_programs_after_one_that_was_made(loop):
