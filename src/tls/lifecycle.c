@@ -350,9 +350,16 @@ do_shutdown(FlTls *self)
         return fl_tls_fatal(self, "Fatal error on transport");
     }
     if (result == FL_TLS_AGAIN) {
-        /* The raw transport may be paused: the reply must get in. */
-        return fl_tls_send(self, false) < 0 ? -1
-                                            : fl_tls_control_reading(self);
+        /* The raw transport may be paused: the reply must get in.  Also by
+           another than us: a StreamReader has paused it, if that is the one
+           whose writer called start_tls(). */
+        if (fl_tls_send(self, false) < 0 || fl_tls_control_reading(self) < 0) {
+            return -1;
+        }
+        return self->raw_paused || self->raw == NULL
+                   ? 0
+                   : fl_call_method(self->raw,
+                                    self->state->names.resume_reading, NULL);
     }
     /* Invariant 3.  As in asyncio the protocol gets eof_received also after
        its own close(), if it has not had it. */
@@ -381,7 +388,8 @@ has_data_paused(FlTls *self)
 static int
 flush(FlTls *self)
 {
-    if (read_records(self) < 0) {
+    /* A data_received() that closes gets no more data. */
+    if (!(self->closing && self->delivering) && read_records(self) < 0) {
         return -1;
     }
     if (self->phase != FL_TLS_FLUSHING) {

@@ -251,6 +251,18 @@ read_bytes(FlTls *self, const FlProtocol *used)
     return read_large(self, used, room < LARGE_BYTES ? room : LARGE_BYTES);
 }
 
+/* One data_received call.  It gets no further one after its own close():
+   asyncio's has had all there is. */
+static int
+read_once(FlTls *self, const FlProtocol *used)
+{
+    bool delivering = self->delivering, closing = self->closing;
+    self->delivering = true;
+    int code = read_bytes(self, used);
+    self->delivering = delivering;
+    return code == FL_TLS_READ_MORE && self->closing != closing ? 0 : code;
+}
+
 /* --- BufferedProtocol ---------------------------------------------------- */
 
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
@@ -298,7 +310,7 @@ fl_tls_read(FlTls *self)
         FlProtocol protocol = fl_protocol_get(self, &self->protocol);
         code = !can_deliver(self, &protocol) ? 0
                : protocol.buffered           ? read_buffered(self, &protocol)
-                                             : read_bytes(self, &protocol);
+                                             : read_once(self, &protocol);
         Py_XDECREF(protocol.object);
     } while (code == FL_TLS_READ_MORE);
     return code;

@@ -12,6 +12,7 @@ from net_helpers import (
     client_context,
     iterations,
     pattern,
+    spin,
 )
 from tls_ends import (
     APPLICATION_DATA,
@@ -85,6 +86,24 @@ async def test_many_tiny_records(settled_pair, side, version, paused):
     await c.peer.send(wire[at:])
     assert await c.protocol.wait_data(len(data)) == data
     assert c.protocol.count("data") - before < len(data) / 10
+
+
+@every_side
+async def test_close_in_data_received_is_the_last_word(settled_pair, side):
+    """However much has waited: asyncio joins it in one call."""
+    last = []
+    protocol = Recorder(data=lambda *_: last and c.transport.close())
+    c = await settled_pair(protocol, side=side)
+    c.transport.pause_reading()
+    await c.peer.write(pattern(250_000))
+    await spin(lambda: c.transport.get_read_buffer_size() > 250_000)
+    before = protocol.count("data")
+    last.append(True)
+    c.transport.resume_reading()
+    assert await c.peer.read() == b""
+    await c.peer.close_notify()
+    assert await protocol.wait_lost() is None
+    assert protocol.count("data") == before + 1
 
 
 def spoil_text(wire):

@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from net_helpers import (
+    MIB,
     BufferedRecorder,
     Recorder,
     digest,
     iterations,
     pattern,
+    spin,
     tcp_socketpair,
 )
 from patience import PATIENCE
@@ -424,6 +426,30 @@ async def test_a_stream_is_upgraded_before_it_is_fed(loop, side, version):
     peer.close()
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.native_tls
+async def test_a_stream_with_unread_bytes_closes(loop):
+    """Its reader has paused the plain transport, which gets the answer."""
+    near, far = contexts("client")
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, sock = await open_plain(protocol)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+    peer = WirePeer(sock, far, True)
+    upgrade = asyncio.ensure_future(
+        writer.start_tls(near, server_hostname="localhost")
+    )
+    await peer.handshake()
+    await upgrade
+    sending = asyncio.ensure_future(peer.write(bytes(MIB)))
+    await spin(lambda: not transport.is_reading())
+    writer.close()
+    await sending
+    assert await peer.read() == b""
+    await peer.close_notify()
+    await writer.wait_closed()
+    peer.close()
 
 
 # -- upgrades as asyncio does them --------------------------------------------
