@@ -81,6 +81,11 @@ def _load(module: str) -> ModuleType:
             "(Fedora), `apk add libuv` (Alpine)",
             name=f"{__name__}._core",
         ) from None
+    except AttributeError as exc:
+        raise ImportError(
+            f"fastloop does not know this version of asyncio: {exc}",
+            name=f"{__name__}.{module}",
+        ) from exc
     if not is_native:
         from ._windows import ABOUT
 

@@ -243,13 +243,14 @@ class Watchdog:
         """
         loop = self._loop()
         running = None if loop is None else loop._running_callback()
-        if self._thread is None or running is None:
+        if self._thread is None or loop is None or running is None:
             return slow
         callback, ran_ns = running[0], slow.duration_ns
         if ran_ns >= self._limit_s * 1e9:
             late = self._store_once(callback, slow.name, ran_ns)
             if late is not None:
                 _log(late, "ended before its stack could be read")
+                loop._call_hook("a report", loop._on_report, late)
         if callback != self._reported:
             return slow
         # Its report is the last: no later callback can run meanwhile, and

@@ -422,7 +422,8 @@ class _FastloopRun:
         import fastloop
         from fastloop._environment import is_off
 
-        if is_off():
+        is_plain = not self._virtual_time and self._seed is None
+        if is_plain and is_off():
             return "fastloop: off, by FASTLOOP_DISABLE=loop"
         text = f"fastloop: {fastloop.__version__}, "
         text += f"libuv {fastloop.libuv_version()}"

@@ -1,4 +1,4 @@
-"""An asyncio whose classes have other slots than ours is refused, not used."""
+"""An asyncio that has changed is refused with a sentence, not used."""
 
 import sys
 
@@ -30,6 +30,19 @@ def test_a_class_with_one_slot_more(tmp_path, module, name, slots):
     script = Script("asyncio", tmp_path)
     done = script(PROGRAM.format(module=module, name=name, slots=slots))
     assert "fastloop does not know this asyncio" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["base_events._check_ssl_socket"])
+def test_without_a_private_name(tmp_path, name):
+    done = Script("asyncio", tmp_path)(f"""
+del asyncio.{name}
+try:
+    from fastloop import run
+except ImportError as exc:
+    print(exc)
+""")
+    assert "fastloop does not know this version of asyncio" in done.stdout
+    assert name.partition(".")[2] in done.stdout
 
 
 REPLACED = """

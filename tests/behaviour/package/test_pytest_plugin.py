@@ -335,6 +335,20 @@ def test_a_failure_shows_its_seed(suite):
     result.stdout.fnmatch_lines(["fastloop: *, seed 42", "--fastloop-seed=42"])
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--fastloop", "off, by FASTLOOP_DISABLE=loop"),
+        ("--fastloop-virtual-time", "*, virtual time"),
+    ],
+)
+def test_which_loops_are_switched_off(suite, monkeypatch, option, says):
+    """Those for tests stay fastloop's: asyncio has none."""
+    monkeypatch.setenv("FASTLOOP_DISABLE", "loop")
+    result = suite("def test_nothing(): pass", option)
+    result.stdout.fnmatch_lines([f"fastloop: {says}"])
+
+
 #: What asyncio is like on Python 3.16, as far as fastloop uses it.
 NO_POLICIES = """
 import asyncio
