@@ -166,8 +166,9 @@ handle_release(FlHandle *self)
 }
 
 /* The application may set a handle as the callback of another one.  CPython's
-   trashcan bounds how deeply the deallocators of such a chain nest.  It may
-   postpone a deallocator, and then calls it again from its beginning. */
+   trashcan bounds how deeply the deallocators of such a chain nest.  Up to
+   3.13 it may postpone a deallocator, and then calls it again from its
+   beginning; from 3.14 on _Py_Dealloc postpones it before it begins. */
 void
 fl_handle_dealloc(FlHandle *self)
 {
@@ -203,7 +204,7 @@ timer_release(FlTimerHandle *self)
             MOST_POOLED_TIMERS);
 }
 
-/* The trashcan costs 70 instructions, so a timer uses it only deep in a
+/* The trashcan costs 70 instructions up to 3.13, so a timer uses it only deep in a
    chain. */
 void
 fl_timer_dealloc(FlTimerHandle *self)
