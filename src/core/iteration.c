@@ -29,7 +29,8 @@
       called if another thread raises an exception in this one
       (PyThreadState_SetAsyncExc, as dramatiq's limits of time do) during a
       poll that may wait, when that ends.  If it came just before, too: such an
-      exception wakes no poll on asyncio either.
+      exception wakes no poll on asyncio either.  And while a profiler is set,
+      after each such poll: pyinstrument notices by it that a task waits.
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
       by an earlier reading of the clock are queued without another one.  The
@@ -161,8 +162,10 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
     }
     loop->gil.due_ns = 0;
     fl_fd_set_end_wait(&table->set);
-    /* Whether another thread has raised an exception in this one. */
-    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL;
+    /* Whether another thread has raised an exception in this one, or a
+       profiler wants to see that the task which waits is not running. */
+    return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL
+           || thread->c_profilefunc != NULL;
 }
 
 /* A poll that does not wait, and offers the GIL. */
@@ -239,9 +242,11 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
     }
     fl_registrations_collect(loop->table);
     int64_t now_ns = fl_clock_coarse_ns();
+    bool ticked = now_ns != loop->polls.last_ns;
     if (timeout_ns == 0) {
-        *safepoint_is_due = now_ns != loop->polls.last_ns;
+        *safepoint_is_due = ticked;
     }
+    *safepoint_is_due |= ticked && fl_overrides_are_old(loop);
     loop->polls.last_ns = now_ns;
     /* The wait is of the precise clock: without the lag that the coarse one
        may have, a recheck would now and then be a second late. */
@@ -414,6 +419,16 @@ reinit_after_fork(FlLoop *loop)
                           loop->state->names._reinit_after_fork, NULL);
 }
 
+/* Invariant 2.  A tracer that was imported during the run may have replaced
+   methods.  0 or -1. */
+FL_NOINLINE static int
+safepoint(FlLoop *loop)
+{
+    int code = fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
+    return code < 0 || !fl_overrides_are_old(loop) ? code
+                                                   : fl_overrides_check(loop);
+}
+
 /* Queue what runs next: poll, for at most limit_ns, and queue the events and
    the due timers.  0, or -1 with an exception that ends the run. */
 FL_INLINE int
@@ -430,9 +445,7 @@ fill_batch(FlLoop *loop, int64_t limit_ns)
         }
         bool safepoint_is_due;
         began_ns = poll(loop, timeout_ns, &safepoint_is_due);
-        if (FL_UNLIKELY(safepoint_is_due)
-            && fl_call_done(PyObject_CallNoArgs(loop->state->safepoint)) < 0)
-        {
+        if (FL_UNLIKELY(safepoint_is_due) && safepoint(loop) < 0) {
             return -1; /* what was raised there ends the run */
         }
     }

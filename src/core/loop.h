@@ -114,7 +114,10 @@ struct FlLoop {
 
     /* see overrides.h */
     FL_ATOMIC uint8_t class_overrides; /* bits 1 << FL_OVERRIDES_* */
-    PyObject *patched_run;    /* replaces asyncio.Handle._run, or NULL */
+    PyObject *patched_run; /* replaces asyncio.Handle._run, or NULL */
+    /* fl_type_version of the loop's class and of asyncio.Handle when both were
+       checked last. */
+    unsigned class_version, handle_version;
     PyObject *FL_ATOMIC dict; /* __dict__, or NULL while there is none */
 
     /* transports and fds */

@@ -49,10 +49,22 @@ fl_overrides_check_class(FlLoop *loop)
     return 0;
 }
 
+/* The version of a class that was looked up.  It has none before that if it
+   was changed, and another one if another thread changed it meanwhile. */
+static unsigned
+seen_version(const PyTypeObject *type, unsigned before)
+{
+    return before != 0 ? before : fl_type_version(type);
+}
+
 int
-fl_overrides_begin_run(FlLoop *loop)
+fl_overrides_check(FlLoop *loop)
 {
     const FlState *state = loop->state;
+    const PyTypeObject *type = Py_TYPE(loop);
+    const PyTypeObject *handle = (PyTypeObject *)state->asyncio_handle;
+    unsigned of_type = fl_type_version(type);
+    unsigned of_handle = fl_type_version(handle);
     PyObject *run = PyObject_GetAttr(state->asyncio_handle, state->names._run);
     if (run == NULL) {
         return -1;
@@ -64,7 +76,10 @@ fl_overrides_begin_run(FlLoop *loop)
     }
     /* NULL if _run is CPython's: a run reads this once per handle. */
     Py_XSETREF(loop->patched_run, run);
-    return fl_overrides_check_class(loop);
+    int code = fl_overrides_check_class(loop);
+    loop->class_version = seen_version(type, of_type);
+    loop->handle_version = seen_version(handle, of_handle);
+    return code;
 }
 
 /* Whether socket.socket has the methods of _socket.socket. */

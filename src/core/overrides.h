@@ -11,6 +11,8 @@
    - on the loop's class: when a loop is created and when a run begins, because
      the check needs attribute lookups;
    - asyncio.Handle._run: when a run begins;
+   - both also in a run, within some milliseconds: uvicorn imports the
+     application, and the tracers that it sets up, in a task;
    - on the loop object itself: at once, as in asyncio;
    - on socket.socket, also when it is undone: with the next call.
 
@@ -29,7 +31,17 @@ int fl_overrides_check_class(FlLoop *loop);
 
 /* The same, and check asyncio.Handle._run; sets loop->patched_run.  0, or -1
    with an exception set. */
-int fl_overrides_begin_run(FlLoop *loop);
+int fl_overrides_check(FlLoop *loop);
+
+/* Whether one of the two classes has changed since fl_overrides_check.  Not if
+   a function was given other code (py/methods.h). */
+static inline bool
+fl_overrides_are_old(const FlLoop *loop)
+{
+    const PyTypeObject *handle = (PyTypeObject *)loop->state->asyncio_handle;
+    return fl_type_version(Py_TYPE(loop)) != loop->class_version
+           || fl_type_version(handle) != loop->handle_version;
+}
 
 /* Whether the application has replaced a method of socket.socket whose system
    call we make directly.  Then the method must be called instead. */

@@ -13,6 +13,7 @@ import time
 from unittest import mock
 
 import pytest
+from net_helpers import spin
 from patience import PATIENCE
 from tracers import trace_in_place
 
@@ -159,6 +160,16 @@ def test_every_callback_runs_through_a_patched_handle(loop, runs, debug):
     through = {handle._args[0] for handle in runs if handle._args}
     assert names <= through
     assert "cancelled" not in through
+
+
+async def test_a_handle_that_is_patched_in_a_run(loop, monkeypatch):
+    """By an application that uvicorn imports in a task."""
+    seen = []
+    plain = asyncio.Handle._run
+    monkeypatch.setattr(
+        asyncio.Handle, "_run", lambda self: seen.append(plain(self))
+    )
+    await spin(lambda: seen)
 
 
 def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop):

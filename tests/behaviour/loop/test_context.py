@@ -116,3 +116,13 @@ async def test_run_in_executor_carries_no_context():
     loop = asyncio.get_running_loop()
     expected = "caller" if inherits else "outside"
     assert await loop.run_in_executor(None, VAR.get) == expected
+
+
+async def test_a_profiler_sees_that_a_task_waits():
+    """pyinstrument charges the time to the await that it then has seen."""
+    VAR.set("task")
+    seen = set()
+    sys.setprofile(lambda *_: seen.add(VAR.get()))
+    await asyncio.sleep(0.001)
+    sys.setprofile(None)
+    assert seen == {"task", "outside"}
