@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "py/compat.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -110,8 +111,28 @@ extern int epoll_pwait2(int, struct epoll_event *, int,
                         const struct timespec *, const sigset_t *)
     __attribute__((weak));
 
-/* False once a sandbox or an older kernel has refused it. */
-static atomic_bool has_pwait2 = true;
+/* 1 if it is used.  -1 if it is not there, once a sandbox or an older kernel
+   has refused it, and if a library that was preloaded replaces epoll_wait and
+   not it, as libfaketime and libvma do: it would go past them.  0: not known
+   yet. */
+static atomic_int has_pwait2;
+
+static bool
+may_use_pwait2(void)
+{
+    int known = atomic_load_explicit(&has_pwait2, memory_order_relaxed);
+    if (FL_UNLIKELY(known == 0)) {
+        Dl_info plain, precise;
+        /* A libc that has it has dladdr, too. */
+        bool found = epoll_pwait2 != NULL
+                     && dladdr((void *)epoll_wait, &plain) != 0
+                     && dladdr((void *)epoll_pwait2, &precise) != 0
+                     && plain.dli_fbase == precise.dli_fbase;
+        known = found ? 1 : -1;
+        atomic_store(&has_pwait2, known);
+    }
+    return known > 0;
+}
 
 /* epoll_wait with a timeout of nanoseconds: epoll_pwait2; or, where there is
    none, epoll_wait for whole milliseconds, and ppoll() for the rest.  While
@@ -122,8 +143,7 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
     struct timespec timeout = {(time_t)(timeout_ns / FL_NS_PER_S),
                                (long)(timeout_ns % FL_NS_PER_S)};
-    bool tried = epoll_pwait2 != NULL
-                 && atomic_load_explicit(&has_pwait2, memory_order_relaxed);
+    bool tried = may_use_pwait2();
     if (tried) {
         int count = epoll_pwait2(fd, ready, FL_FD_SET_EVENTS, &timeout, NULL);
         if (count >= 0 || errno == EINTR) {
@@ -142,7 +162,7 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
         }
     }
     if (tried && count >= 0) {
-        atomic_store(&has_pwait2, false); /* else the fd is bad */
+        atomic_store(&has_pwait2, -1); /* else the fd is bad */
     }
     return count;
 }

@@ -5,9 +5,12 @@ tests/differential see.
 """
 
 import platform
+import shutil
+import subprocess
 import sys
 
 import pytest
+from builds import ON_LIBUV, SANITIZED
 from isolated_scripts import FILTER
 
 SWITCHES = """raw_steps poll_skip cork native_executor datagram_batch
@@ -82,6 +85,49 @@ def test_a_loop_works_in_a_sandbox_that_refuses_calls(script, code):
     if said.startswith("no seccomp"):
         pytest.skip(said)
     assert said == "done\n"
+
+
+#: As libfaketime with a rate: what waits for 20 seconds waits for 2 ms.
+FASTER = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/epoll.h>
+
+int epoll_wait(int fd, struct epoll_event *events, int count, int timeout_ms)
+{
+    int (*wait)(int, struct epoll_event *, int, int) =
+        (int (*)(int, struct epoll_event *, int, int))
+            dlsym(RTLD_NEXT, "epoll_wait");
+    return wait(fd, events, count,
+                timeout_ms < 10000 ? timeout_ms : timeout_ms / 10000);
+}
+"""
+
+
+@pytest.mark.skipif(
+    ON_LIBUV or SANITIZED, reason="another poller, or a library before ours"
+)
+def test_a_preloaded_library_that_replaces_epoll_wait_is_called(
+    fast_script, tmp_path
+):
+    """It knows no epoll_pwait2, by which timers wait otherwise."""
+    if shutil.which("cc") is None:
+        pytest.skip("there is no compiler: this is a system for users")
+    source, library = tmp_path / "faster.c", tmp_path / "faster.so"
+    source.write_text(FASTER)
+    command = ["cc", "-shared", "-fPIC", source, "-o", library, "-ldl"]
+    subprocess.run(command, check=True)
+    fast_script(
+        """
+        loop = new_loop()
+        loop.call_later(20, print)
+        began = time.monotonic()
+        loop._run_once()
+        assert time.monotonic() - began < 10
+        loop.close()
+        """,
+        LD_PRELOAD=str(library),
+    )
 
 
 def test_an_unknown_name_is_a_warning(fast_script):
