@@ -9,6 +9,7 @@ it has only those that fastloop's Python uses with their types.
 
 import sys
 from asyncio import (
+    AbstractEventLoop,
     BaseProtocol,
     BufferedProtocol,
     Future,
@@ -205,7 +206,7 @@ class ReadPipeTransport(ReadTransport): ...
 class WritePipeTransport(_FlowControlMixin): ...
 
 def open_pipe(
-    loop: BaseLoop,
+    loop: AbstractEventLoop,
     pipe: Any,
     writes: bool,
     reports_end: bool,
@@ -220,7 +221,7 @@ class Listener:
     def __call__(self, *args: object, **kwargs: object) -> None: ...
 
 def open_stream(
-    loop: BaseLoop,
+    loop: AbstractEventLoop,
     sock: socket,
     exposed: bool,
     protocol: BaseProtocol,
@@ -231,7 +232,7 @@ def open_stream(
     /,
 ) -> StreamTransport: ...
 def open_datagram(
-    loop: BaseLoop,
+    loop: AbstractEventLoop,
     sock: socket,
     exposed: object,
     protocol: BaseProtocol,
@@ -276,7 +277,7 @@ def sock_connect(
 ) -> None | SocketCall[None]: ...
 def is_literal(family: object, address: object, /) -> bool: ...
 def start_accepting(
-    loop: BaseLoop,
+    loop: AbstractEventLoop,
     sock: socket,
     factory: Callable[[], BaseProtocol],
     server: Server | None,
@@ -301,7 +302,10 @@ class ExecutorJob:
     def asyncio_future(self) -> Future[Any]: ...
 
 def executor_job(
-    loop: BaseLoop, func: Callable[..., object], args: tuple[Any, ...], /
+    loop: AbstractEventLoop,
+    func: Callable[..., object],
+    args: tuple[Any, ...],
+    /,
 ) -> ExecutorJob | None: ...
 
 # -- what programs look into -------------------------------------------------

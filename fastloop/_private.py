@@ -41,8 +41,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    #: The base of classes whose methods ``Loop`` inherits.
-    LoopPart = Any
+    class LoopPart(asyncio.SelectorEventLoop):
+        """The base of classes whose methods ``Loop`` inherits.
+
+        Its names are asyncio's private ones that they use.
+        """
+
+        _accept_connection2: Any
+        _add_reader: Any
+        _asyncgen_finalizer_hook: Any
+        _asyncgen_firstiter_hook: Any
+        _check_callback: Any
+        _check_closed: Any
+        _check_default_executor: Any
+        _check_sendfile_params: Any
+        _check_signal: Any
+        _debug: bool
+        _ensure_fd_no_transport: Any
+        _handle_signal: Any
+        _make_datagram_transport: Any
+        _make_socket_transport: Any
+        _make_subprocess_transport: Any
+        _remove_reader: Any
+        _sendfile_native: Any
+        _set_coroutine_origin_tracking: Any
+        _start_serving: Any
+        _stop_serving: Any
+
+        @property
+        def _has_native_tls(self) -> bool: ...
 else:
     LoopPart = object
 
@@ -127,8 +154,8 @@ def let_debugged_tasks_run() -> None:
     Its tasks give call_soon() themselves, not their steps.  The call_soon()
     that it sets on asyncio's own loop finds the step.
     """
-    if hasattr(asyncio, "_pydevd_nest_patched"):
-        kind: Any = asyncio.Task
+    kind: Any = asyncio.Task
+    if hasattr(kind, "_pydevd_nest_patched"):
         kind.__call__ = kind._Task__step
 
 

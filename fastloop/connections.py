@@ -61,7 +61,7 @@ def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
     return connect  # type: ignore[return-value]
 
 
-class Connections(_private.LoopPart):  # type: ignore[misc]
+class Connections(_private.LoopPart):
     """The methods of a loop that make transports and servers."""
 
     # -- streams --------------------------------------------------------------
@@ -87,7 +87,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     create_connection = _keeping_given_socks(_Loop.create_connection)
     create_server = _keeping_given_socks(_Loop.create_server)
     create_unix_server = _keeping_given_socks(_Loop.create_unix_server)
-    create_datagram_endpoint = _keeping_given_socks(
+    create_datagram_endpoint = _keeping_given_socks(  # type: ignore[assignment]
         _Loop.create_datagram_endpoint,
         """Create a datagram transport and its protocol.
 
@@ -178,14 +178,14 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
     async def start_tls(
         self,
         transport: Any,
-        protocol: Any,
-        sslcontext: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl.SSLContext,
         *,
         server_side: bool = False,
         server_hostname: str | None = None,
-        ssl_handshake_timeout: Any = None,
-        ssl_shutdown_timeout: Any = None,
-    ) -> Any:
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport | None:
         """Upgrade a transport to TLS; return the protocol's new transport.
 
         ``ssl_handshake_timeout`` (60 by default) and ``ssl_shutdown_timeout``
@@ -208,7 +208,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             raise TypeError(
                 f"transport {transport!r} is not supported by start_tls()"
             )
-        waiter = self.create_future()
+        waiter: Any = self.create_future()
         tls = self._make_tls(
             protocol,
             sslcontext,
@@ -240,7 +240,7 @@ class Connections(_private.LoopPart):  # type: ignore[misc]
             raise
         finally:
             waiter = None
-        return tls._app_transport
+        return tls._app_transport  # type: ignore[no-any-return]
 
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None

@@ -34,13 +34,13 @@ _KNOWN_NAMES = frozenset(
     """.split()
 )
 _submit = ThreadPoolExecutor.submit
-_code = _submit.__code__
+_code = getattr(_submit, "__code__", None)
 _is_known = _originals.is_defined_in(
     thread, _submit
-) and _KNOWN_NAMES.issuperset(_code.co_names)
+) and _KNOWN_NAMES.issuperset(_submit.__code__.co_names)
 
 
-class ExecutorCalls(_private.LoopPart):  # type: ignore[misc]
+class ExecutorCalls(_private.LoopPart):
     """The method of a loop that calls functions in other threads."""
 
     _default_executor: Any

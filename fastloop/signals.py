@@ -83,7 +83,7 @@ def _set_signal(sig: int, handler: Any) -> None:
         raise
 
 
-class SignalCalls(_private.LoopPart):  # type: ignore[misc]
+class SignalCalls(_private.LoopPart):
     """The part of ``Loop`` that calls handlers of signals."""
 
     _signal_handlers: dict[int, events.Handle]
