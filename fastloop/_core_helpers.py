@@ -6,6 +6,7 @@ None runs for each callback or packet.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import threading
@@ -121,10 +122,14 @@ def own_socket(fd: int, protocol: int) -> socket.socket:
     """
     sock = socket_type.__new__(socket_type)
     kind = -1 if protocol < 0 else ACCEPTED_TYPE
+    begin: Any = sock.__init__  # type: ignore[misc]
     try:
-        sock.__init__(  # type: ignore[misc]
-            type=kind, proto=protocol, fileno=fd
-        )
+        try:
+            begin(type=kind, proto=protocol, fileno=fd)
+        except OSError as exc:
+            if exc.errno != errno.ENOPROTOOPT:
+                raise
+            begin(type=kind, proto=0, fileno=fd)  # WSL 1 cannot be asked
         if sock.gettimeout() != 0:
             sock.setblocking(False)
     except BaseException:

@@ -12,7 +12,7 @@ from . import _core
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
+    from typing import Any, NoReturn
 
     from _typeshed import FileDescriptorLike
 
@@ -48,6 +48,16 @@ class RegisteredDescriptors:
         """Return one descriptor's key; KeyError if it is not registered."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[fd]
+
+    def select(self, timeout: float | None = None) -> NoReturn:
+        """Raise RuntimeError: the core does this.
+
+        Copies of nest_asyncio under another name get here.
+        """
+        raise RuntimeError(
+            "fastloop's loop cannot run inside one of its callbacks, as "
+            "nest_asyncio and copies of it make it do"
+        )
 
 
 class Handles(Sequence):  # type: ignore[type-arg]

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .metrics import BlockedCallback, LoopMetrics, SlowCallback
     from .observe.watchdog import Watchdog
 
-
 #: The fast paths that FASTLOOP_DISABLE can name, in the order of FL_OFF_* in
 #: src/core/loop.h.
 _PATHS = """
@@ -72,7 +71,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
     # Those of the base: nest_asyncio, at any time, replaces them in the class
     # of asyncio's own loop.
     run_until_complete = asyncio.BaseEventLoop.run_until_complete
-    _check_running: Any = vars(asyncio.BaseEventLoop)["_check_running"]
+    _check_running = (
+        asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
+    )
     #: PyCharm's debugger leaves the class alone, as it has done its work.
     _pydevd_nest_patched = True
 
@@ -97,7 +98,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def __init__(self) -> None:
         """Make a loop; see ``fastloop.new_event_loop``."""
         _refuse_greenlets()
-        _private.let_debugged_tasks_run()
         self._signal_handlers = {}
         if _private.is_debug_mode():
             self._debug = True
@@ -182,7 +182,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         Its _patch_loop() reads this name first.  It would then replace methods
         of the loop's class by Python methods that need asyncio's queues.
-        Others only ask whether the loop is patched.
+        Others only ask whether the loop is patched, or its class, which says
+        yes.
         """
         if sys._getframe(1).f_code.co_name == "_patch_loop":
             raise ValueError(f"Can't patch loop of type {type(self)}")
@@ -211,6 +212,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """
         self._check_closed()
         self._check_running()
+        _private.let_debugged_tasks_run()
         hooks = sys.get_asyncgen_hooks()
         self._thread_id = get_ident()  # begins a run in the core
         try:
@@ -530,8 +532,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     async def getaddrinfo(
         self,
-        host: Any,
-        port: Any,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
         *,
         family: int = 0,
         type: int = 0,

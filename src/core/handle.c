@@ -204,8 +204,8 @@ timer_release(FlTimerHandle *self)
             MOST_POOLED_TIMERS);
 }
 
-/* The trashcan costs 70 instructions up to 3.13, so a timer uses it only deep in a
-   chain. */
+/* The trashcan costs 70 instructions up to 3.13, so a timer uses it only deep
+   in a chain. */
 void
 fl_timer_dealloc(FlTimerHandle *self)
 {

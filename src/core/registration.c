@@ -388,6 +388,7 @@ register_all(FlFdTable *table, FlFdSet *old)
                registered: its callback belongs to the file that was closed.
                A persistent one is rechecked, because its waiter gets the fd
                from its socket and so notices. */
+            reg->recheck = false;
             if (reg->persistent) {
                 recheck_later(reg);
             }

@@ -4,7 +4,9 @@
    C code that does a method's work itself first checks that the method is
    CPython's.  A replacement is recognized by its globals: another module's.
    ddtrace replaces the code in the function instead; what that calls is in its
-   constants, where a compiler puts nothing that can be called.
+   constants, where a compiler puts nothing that can be called.  What a class
+   had is kept (fl_class_is_plain) until the class changes, so code that is
+   replaced later is not noticed there.
 
    Threads: any, while it holds the GIL.  Nothing here raises. */
 #ifndef FL_PY_METHODS_H

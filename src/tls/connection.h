@@ -119,7 +119,8 @@ typedef struct {
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
-    bool delivering;           /* data_received() is running */
+    bool delivering;           /* one data_received() is being prepared, or
+                                  runs, or its end: read_once */
     bool deferred;             /* fl_tls_defer has queued a call */
     bool sending;              /* a caller is in the loop of fl_tls_send */
     bool send_all;             /* send even if writing_paused */

@@ -388,14 +388,16 @@ has_data_paused(FlTls *self)
 static int
 flush(FlTls *self)
 {
-    /* A data_received() that closes gets no more data. */
-    if (!(self->closing && self->delivering) && read_records(self) < 0) {
+    /* A data_received() that closes gets no more data, also of a queued
+       call. */
+    bool last = self->closing && self->delivering && !self->engine_busy;
+    if (!last && read_records(self) < 0) {
         return -1;
     }
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended the connection */
     }
-    if (self->engine_busy || self->deferred) {
+    if (self->engine_busy || (self->deferred && !last)) {
         return 0; /* the outer call or a queued one continues */
     }
     /* The peer's EOF must not cost a paused protocol its data.  One that has

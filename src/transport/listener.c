@@ -347,7 +347,9 @@ listener_go_last(const Listener *self, bool accepted)
 {
     FlLoop *loop = self->loop;
     bool accepts = is_accepting(self); /* else the registration is another's */
-    bool late = fl_clock_coarse_ns() - loop->gil.late_ns < LATE_MEMORY_NS;
+    int64_t late_ns = loop->gil.late_ns;
+    bool late =
+        late_ns != 0 && fl_clock_coarse_ns() - late_ns < LATE_MEMORY_NS;
     fl_fd_table_lock(loop->table);
     FlRegistration *reg = fl_registration_at(loop->table, self->fd);
     if (accepts && reg != NULL) { /* NULL: the loop is closed */

@@ -151,15 +151,26 @@ def test_tasks_of_pycharms_debugger_run(tmp_path):
         self._loop = loop
         loop.call_soon(self, context=self._context)
 
-    asyncio._pydevd_nest_patched = True
     asyncio.Task = tasks._CTask = tasks.Task = tasks._PyTask
+    asyncio.Task._pydevd_nest_patched = True
     asyncio.Task.__init__ = of_the_debugger
     import fastloop
 
     async def main():
-        async with asyncio.timeout(5):
-            return await asyncio.gather(*map(asyncio.sleep, [0] * 3, "abc"))
+        return await asyncio.gather(*map(asyncio.sleep, [0] * 3, "abc"))
 
     print(fastloop.run(main()), fastloop.run(main(), debug=True))
     """)
     assert done.stdout == "['a', 'b', 'c'] ['a', 'b', 'c']\n"
+
+
+@pytest.mark.parametrize("replacement", ["unittest.mock.Mock()", "print"])
+def test_a_submit_that_is_no_function(tmp_path, replacement):
+    done = Script("asyncio", tmp_path)(f"""
+    import unittest.mock
+    from concurrent.futures import ThreadPoolExecutor
+    ThreadPoolExecutor.submit = {replacement}
+    import fastloop
+    fastloop.run(asyncio.sleep(0))
+    """)
+    assert done.stdout == ""

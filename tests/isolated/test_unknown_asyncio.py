@@ -32,7 +32,10 @@ def test_a_class_with_one_slot_more(tmp_path, module, name, slots):
     assert "fastloop does not know this asyncio" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["base_events._check_ssl_socket"])
+@pytest.mark.parametrize(
+    "name",
+    ["base_events._check_ssl_socket", "BaseEventLoop._check_running"],
+)
 def test_without_a_private_name(tmp_path, name):
     done = Script("asyncio", tmp_path)(f"""
 del asyncio.{name}

@@ -262,7 +262,7 @@ class Own(socket.socket):
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError])
-async def test_where_no_call_fits_a_connection_stays(loop, error):
+async def test_where_no_call_fits_a_connection_stays(loop, loop_kind, error):
     """A fileno() that cannot run says nothing about the socket."""
     failed = []
 
@@ -283,6 +283,7 @@ async def test_where_no_call_fits_a_connection_stays(loop, error):
         assert not protocol.lost
         vars(sock).pop("fileno", None)
         await end(protocol)
+    assert len(failed) == (loop_kind != "asyncio")
 
 
 @leaving
