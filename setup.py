@@ -25,7 +25,7 @@ import sysconfig
 from pathlib import Path
 from typing import NoReturn
 
-from setuptools import Extension, setup
+from setuptools import Extension, __version__, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.egg_info import egg_info
 
@@ -36,8 +36,7 @@ LIBUV_FLOOR = (1, 42, 0)
 #: structs.
 BASE_FLAGS = """-std=c11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 -fvisibility=hidden -fno-strict-overflow -fstack-protector-strong -Wall
--Wextra -Wno-unused-parameter -Wno-missing-field-initializers
--U_FORTIFY_SOURCE"""
+-Wextra -Wno-unused-parameter -Wno-missing-field-initializers"""
 ASSERTS = ["-UNDEBUG", "-DFASTLOOP_DEBUG=1"]
 #: The commands that compile: those of wheels, of editable installs, of ours.
 BUILDS = {"bdist_wheel", "editable_wheel", "build", "build_ext"}
@@ -83,6 +82,11 @@ def check_python() -> None:
             f"{sys.version.split()[0]}, where free threading was an "
             "experiment; CPython 3.13 with a GIL will do."
         )
+    if int(__version__.partition(".")[0]) < 77:  # it reads our licence
+        sys.exit(
+            "fastloop needs setuptools 77 or newer to build, and this is "
+            f"{__version__}: pip install -U setuptools"
+        )
 
 
 check_python()
@@ -107,22 +111,27 @@ def check_compiler() -> None:
         )
     folder = sysconfig.get_path("include")
     if not Path(folder, "Python.h").exists():
+        version = sysconfig.get_python_version()
         sys.exit(
             f"fastloop needs Python's headers, and {folder}/Python.h does "
-            "not exist; install them with `apt-get install python3-dev` "
-            "(Debian, Ubuntu), `dnf install python3-devel` (Fedora) or "
-            "`apk add python3-dev` (Alpine)."
+            f"not exist; install them with `apt-get install python{version}"
+            f"-dev` (Debian, Ubuntu), `dnf install python{version}-devel` "
+            "(Fedora) or `apk add python3-dev` (Alpine)."
         )
 
 
-def refuse_libuv(found: str) -> NoReturn:
+PACKAGES = (
+    "install it with `apt-get install libuv1-dev pkg-config` (Debian, Ubuntu)"
+    ", `dnf install libuv-devel pkgconf-pkg-config` (Fedora), `apk add "
+    "libuv-dev pkgconf` (Alpine) or `brew install libuv pkgconf` (macOS)."
+)
+
+
+def refuse_libuv(found: str, advice: str = PACKAGES) -> NoReturn:
     floor = ".".join(map(str, LIBUV_FLOOR[:2]))
     sys.exit(
         f"fastloop needs libuv {floor} or newer with its headers, and "
-        f"{found}; install it with `apt-get install libuv1-dev pkg-config` "
-        "(Debian, Ubuntu), `dnf install libuv-devel pkgconf-pkg-config` "
-        "(Fedora), `apk add libuv-dev pkgconf` (Alpine) or "
-        "`brew install libuv pkgconf` (macOS)."
+        f"{found}; {advice}"
     )
 
 
@@ -144,7 +153,12 @@ def libuv() -> tuple[list[str], list[str]]:
     if not has:
         refuse_libuv("pkg-config found none")
     if tuple(map(int, re.findall(r"\d+", has)))[:3] < LIBUV_FLOOR:
-        refuse_libuv(f"pkg-config found {has}")
+        refuse_libuv(
+            f"pkg-config found {has}",
+            "install a wheel, which contains one, or build libuv into a "
+            "folder, name it by PKG_CONFIG_PATH=FOLDER/lib/pkgconfig and "
+            "LDFLAGS=-Wl,-rpath,FOLDER/lib, and build again.",
+        )
     return shlex.split(ask("--cflags")), shlex.split(ask("--libs"))
 
 
@@ -153,6 +167,9 @@ def flavour() -> tuple[str, list[str], list[str]]:
     sanitize = os.environ.get("FASTLOOP_SANITIZE", "")
     linux = sys.platform.startswith("linux")
     link = ["-Wl,-z,relro", "-Wl,-z,now"] if linux else []
+    # A distribution may say more than 2.
+    fortifies = "_FORTIFY_SOURCE" in os.environ.get("CFLAGS", "")
+    base = BASE_FLAGS.split() + ["-U_FORTIFY_SOURCE"] * (not fortifies)
     if sanitize:
         name = sanitize.replace(",", "-")
         both = [f"-fsanitize={sanitize}"]
@@ -163,16 +180,20 @@ def flavour() -> tuple[str, list[str], list[str]]:
     else:
         name, both = "release", []
         # Any folder makes the same file.
-        extra = ["-O3", "-DNDEBUG", "-D_FORTIFY_SOURCE=2"]
-        extra += [f"-ffile-prefix-map={HERE}=."]
+        extra = ["-O3", "-DNDEBUG", f"-ffile-prefix-map={HERE}=."]
+        extra += ["-D_FORTIFY_SOURCE=2"] * (not fortifies)
     if switch("FASTLOOP_WERROR"):
         extra += ["-Werror"]
-    return name, [*BASE_FLAGS.split(), *both, *extra], [*link, *both]
+    return name, [*base, *both, *extra], [*link, *both]
 
 
 def ninja() -> str:
-    """The program, of the package that pyproject.toml asks for or another."""
-    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    """The program, of the package that pyproject.toml asks for or another.
+
+    pip puts that package's folder first in PATH; another virtual environment
+    may not be in it.
+    """
+    path = f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}"
     found = shutil.which("ninja", path=path)
     return found or sys.exit("fastloop needs ninja: pip install ninja")
 
@@ -222,7 +243,12 @@ class Build(build_ext):
         file = work / "build.ninja"
         file.write_text(f"builddir = {work}\n{text}")
         command = [ninja(), "-f", file]
-        if subprocess.call([*command, "--quiet"]):
+        if sys.platform == "darwin":  # as setuptools does for its compilers
+            target = sysconfig.get_config_var("MACOSX_DEPLOYMENT_TARGET")
+            os.environ.setdefault("MACOSX_DEPLOYMENT_TARGET", target or "")
+        has = subprocess.check_output([command[0], "--version"], text=True)
+        knows_quiet = [*map(int, has.split(".")[:2])] >= [1, 11]
+        if subprocess.call([*command, *["--quiet"] * knows_quiet]):
             sys.exit("fastloop did not compile")
         with open("compile_commands.json", "w") as out:
             subprocess.call([*command, "-t", "compdb", "cc"], stdout=out)

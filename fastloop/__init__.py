@@ -73,12 +73,12 @@ def _load(module: str) -> ModuleType:
         if exc.name != f"{__name__}._core":
             raise
     except ImportError as exc:  # in an image that only the wheel was copied to
-        if not exc.path or not exc.msg.startswith("libuv"):
+        if not exc.path or "libuv" not in exc.msg:
             raise
         raise ImportError(
             f"{exc}: install the libuv that fastloop was built with: "
             "`apt-get install libuv1` (Debian, Ubuntu), `dnf install libuv` "
-            "(Fedora), `apk add libuv` (Alpine)",
+            "(Fedora), `apk add libuv` (Alpine), `brew install libuv` (macOS)",
             name=f"{__name__}._core",
         ) from None
     except AttributeError as exc:

@@ -86,8 +86,16 @@ def test_an_error_inside_the_core_is_shown_as_it_is(unbuilt):
     assert last.startswith(text)
 
 
-def test_a_system_without_libuv_is_told_what_to_install(unbuilt):
-    text = "libuv.so.1: cannot open shared object file: No such file"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "libuv.so.1: cannot open shared object file: No such file",
+        "Error loading shared library libuv.so.1: No such file (needed by x)",
+        "dlopen(x, 0x0002): Library not loaded: /opt/lib/libuv.1.dylib",
+    ],
+    ids=["glibc", "musl", "macos"],
+)
+def test_a_system_without_libuv_is_told_what_to_install(unbuilt, text):
     (unbuilt / "fastloop" / "_core.py").write_text(
         f"raise ImportError({text!r}, path=__file__)"
     )
@@ -169,7 +177,19 @@ LACKS = {
         {"PKG_CONFIG": "false"},
         "",
         "fastloop needs libuv 1.42 or newer with its headers, and pkg-config "
-        "found none",
+        "found none; install it with `apt-get",
+    ),
+    "newer libuv": (
+        {},
+        "import subprocess; subprocess.run = lambda *args, **words: "
+        "subprocess.CompletedProcess(args, 0, stdout='1.41.1');",
+        "fastloop needs libuv 1.42 or newer with its headers, and pkg-config "
+        "found 1.41.1; install a wheel",
+    ),
+    "newer setuptools": (
+        {},
+        "import setuptools; setuptools.__version__ = '68.1.2';",
+        "fastloop needs setuptools 77 or newer to build, and this is 68.1.2: ",
     ),
 }
 
