@@ -109,6 +109,14 @@ pipe_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
+/* Programs set it at their end, so that no finalizer warns or closes. */
+static int
+closing_set(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value),
+            void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
 static int
 protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -129,7 +137,7 @@ protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 /* Without docstrings, as in asyncio.  All types begin with FlStream's
    fields. */
 static PyGetSetDef all_getset[] = {
-    {"_closing", (getter)fl_transport_is_closing, NULL, NULL, NULL},
+    {"_closing", (getter)fl_transport_is_closing, closing_set, NULL, NULL},
     {"_protocol", (getter)fl_transport_get_protocol, (setter)protocol_set,
      NULL, NULL},
     GETSET_END,

@@ -6,7 +6,8 @@
    that it was closed; the fd alone does not tell.
 
    1. A stream whose socket object is exposed queries it before each system
-      call.  asyncio's transports do so too, by making the call through it.
+      call.  asyncio's transports do so too, by making the call through it;
+      those of pipes keep the number.
    2. A stream that notices that its fd is no longer its own ends with EBADF.
       It does not read, write, shut down or close the fd, which would hit
       another file.  A write behind bytes that the kernel has refused only
