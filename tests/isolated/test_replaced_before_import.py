@@ -148,8 +148,8 @@ def test_tasks_of_pycharms_debugger_run(tmp_path):
             get_debug=bool, call_soon=lambda *args, **words: None
         )
         init(self, coro, loop=no_loop, name=name, context=context)
-        self._loop = loop
-        loop.call_soon(self, context=self._context)
+        self._loop = loop or asyncio.get_running_loop()
+        self._loop.call_soon(self, context=self._context)
 
     asyncio.Task = tasks._CTask = tasks.Task = tasks._PyTask
     asyncio.Task._pydevd_nest_patched = True
