@@ -25,7 +25,8 @@ import sysconfig
 from pathlib import Path
 from typing import NoReturn
 
-from setuptools import Extension, __version__, setup
+from setuptools import Extension, setup
+from setuptools import __version__ as setuptools_version
 from setuptools.command.build_ext import build_ext
 from setuptools.command.egg_info import egg_info
 
@@ -82,10 +83,10 @@ def check_python() -> None:
             f"{sys.version.split()[0]}, where free threading was an "
             "experiment; CPython 3.13 with a GIL will do."
         )
-    if int(__version__.partition(".")[0]) < 77:  # it reads our licence
+    if int(setuptools_version.partition(".")[0]) < 77:
         sys.exit(
             "fastloop needs setuptools 77 or newer to build, and this is "
-            f"{__version__}: pip install -U setuptools"
+            f"{setuptools_version}: pip install -U setuptools"
         )
 
 
@@ -120,14 +121,14 @@ def check_compiler() -> None:
         )
 
 
-PACKAGES = (
+LIBUV_ADVICE = (
     "install it with `apt-get install libuv1-dev pkg-config` (Debian, Ubuntu)"
     ", `dnf install libuv-devel pkgconf-pkg-config` (Fedora), `apk add "
     "libuv-dev pkgconf` (Alpine) or `brew install libuv pkgconf` (macOS)."
 )
 
 
-def refuse_libuv(found: str, advice: str = PACKAGES) -> NoReturn:
+def refuse_libuv(found: str, advice: str = LIBUV_ADVICE) -> NoReturn:
     floor = ".".join(map(str, LIBUV_FLOOR[:2]))
     sys.exit(
         f"fastloop needs libuv {floor} or newer with its headers, and "
@@ -167,7 +168,7 @@ def flavour() -> tuple[str, list[str], list[str]]:
     sanitize = os.environ.get("FASTLOOP_SANITIZE", "")
     linux = sys.platform.startswith("linux")
     link = ["-Wl,-z,relro", "-Wl,-z,now"] if linux else []
-    # A distribution may say more than 2.
+    # A distribution may set a higher level than our 2.
     fortifies = "_FORTIFY_SOURCE" in os.environ.get("CFLAGS", "")
     base = BASE_FLAGS.split() + ["-U_FORTIFY_SOURCE"] * (not fortifies)
     if sanitize:
@@ -190,8 +191,8 @@ def flavour() -> tuple[str, list[str], list[str]]:
 def ninja() -> str:
     """The program, of the package that pyproject.toml asks for or another.
 
-    pip puts that package's folder first in PATH; another virtual environment
-    may not be in it.
+    pip puts that package's folder first in PATH.  This Python's folder is for
+    a virtual environment that is not active.
     """
     path = f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}"
     found = shutil.which("ninja", path=path)
@@ -246,8 +247,8 @@ class Build(build_ext):
         if sys.platform == "darwin":  # as setuptools does for its compilers
             target = sysconfig.get_config_var("MACOSX_DEPLOYMENT_TARGET")
             os.environ.setdefault("MACOSX_DEPLOYMENT_TARGET", target or "")
-        has = subprocess.check_output([command[0], "--version"], text=True)
-        knows_quiet = [*map(int, has.split(".")[:2])] >= [1, 11]
+        found = subprocess.check_output([command[0], "--version"], text=True)
+        knows_quiet = [*map(int, found.split(".")[:2])] >= [1, 11]
         if subprocess.call([*command, *["--quiet"] * knows_quiet]):
             sys.exit("fastloop did not compile")
         with open("compile_commands.json", "w") as out:

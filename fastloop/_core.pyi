@@ -205,6 +205,8 @@ class ReadPipeTransport(ReadTransport): ...
 @final
 class WritePipeTransport(_FlowControlMixin): ...
 
+# Only a fastloop does for `loop`, here and in four below.  The parts of Loop
+# that pass themselves are asyncio's loops to a type checker.
 def open_pipe(
     loop: AbstractEventLoop,
     pipe: Any,

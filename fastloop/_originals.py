@@ -30,8 +30,8 @@ def is_defined_in(module: types.ModuleType, function: object) -> bool:
     A function that was set in the module, or on its class, has the globals of
     another module, whenever that was done.  The type must be exactly that of
     functions: a tracer's wrapper has the attributes of the function that it
-    wraps.  ddtrace gives the function itself other code, which calls what is
-    in its constants.  In C this is fl_method_is_from().
+    wraps.  Nor is one that ddtrace gave other code: see ``src/py/methods.h``.
+    In C this is fl_method_is_from().
     """
     if type(function) is not types.FunctionType:
         return False

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     class LoopPart(asyncio.SelectorEventLoop):
-        """The base of classes whose methods ``Loop`` inherits.
+        """For type checkers: the base of classes that ``Loop`` inherits from.
 
-        Its names are asyncio's private ones that they use.
+        It has the private names that they use: asyncio's, and one of Loop's.
         """
 
         _accept_connection2: Any
@@ -133,7 +133,7 @@ def shared_by_threads() -> list[object]:
     task: Any = asyncio.Task(coro, loop=loop, name="nothing")
     task._log_destroy_pending = False
     coro.close()
-    step = steps.pop()  # else a cycle keeps the task for `asyncio ps` to see
+    step = steps.pop()  # else a cycle keeps the task, which `asyncio ps` shows
     return [
         asyncio.Task,
         type(step),
@@ -149,9 +149,9 @@ def shared_by_threads() -> list[object]:
 
 
 def let_debugged_tasks_run() -> None:
-    """Have loops call task objects, if PyCharm's debugger is there.
+    """Make task objects callable, if PyCharm's debugger is there.
 
-    Its tasks give call_soon() themselves, not their steps.  The call_soon()
+    Its tasks pass themselves to call_soon(), not their steps.  The call_soon()
     that it sets on asyncio's own loop finds the step.
     """
     kind: Any = asyncio.Task

@@ -50,9 +50,9 @@ class RegisteredDescriptors:
         return self.get_map()[fd]
 
     def select(self, timeout: float | None = None) -> NoReturn:
-        """Raise RuntimeError: the core does this.
+        """Raise RuntimeError: a copy of nest_asyncio must not poll.
 
-        Copies of nest_asyncio under another name get here.
+        The core polls.  nest_asyncio itself is stopped by ``_nest_patched``.
         """
         raise RuntimeError(
             "fastloop's loop cannot run inside one of its callbacks, as "

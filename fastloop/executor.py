@@ -34,7 +34,8 @@ _KNOWN_NAMES = frozenset(
     """.split()
 )
 _submit = ThreadPoolExecutor.submit
-_code = getattr(_submit, "__code__", None)
+#: None if a program has set another callable there.
+_submit_code = getattr(_submit, "__code__", None)
 _is_known = _originals.is_defined_in(
     thread, _submit
 ) and _KNOWN_NAMES.issuperset(_submit.__code__.co_names)
@@ -125,11 +126,12 @@ def _is_standard(pool: Any) -> bool:
     if not (_is_known and (kind is ThreadPoolExecutor or _is_like_it(kind))):
         return False
     submit = pool.submit
-    # Only an exact method is asked: see _originals.is_defined_in().
+    # Only an exact method is asked: see _originals.is_defined_in().  ddtrace
+    # gives the function other code.
     return (
         type(submit) is types.MethodType
         and submit.__func__ is _submit
-        and _submit.__code__ is _code
+        and _submit.__code__ is _submit_code
     )
 
 

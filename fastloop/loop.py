@@ -68,13 +68,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
     for ``call_soon_threadsafe`` and ``metrics``.
     """
 
-    # Those of the base: nest_asyncio, at any time, replaces them in the class
-    # of asyncio's own loop.
+    # Of the base class: nest_asyncio replaces those of asyncio's own loop,
+    # before the import or after it.
     run_until_complete = asyncio.BaseEventLoop.run_until_complete
     _check_running = (
         asyncio.BaseEventLoop._check_running  # type: ignore[attr-defined]
     )
-    #: PyCharm's debugger leaves the class alone, as it has done its work.
+    #: Tells PyCharm's debugger that this class is patched already.
     _pydevd_nest_patched = True
 
     # asyncio's own __init__ sets these on each instance; they rarely change.
@@ -137,8 +137,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
             self.close()
 
     def __dir__(self) -> list[str]:
-        # Debuggers and mocks read every name in here, and reading
-        # _nest_patched raises.
+        # Debuggers and mocks read every name in here, and _nest_patched
+        # always raises.
         return [name for name in super().__dir__() if name != "_nest_patched"]
 
     # -- asyncio's instance attributes, made at the first access --------------
@@ -182,8 +182,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         Its _patch_loop() reads this name first.  It would then replace methods
         of the loop's class by Python methods that need asyncio's queues.
-        Others only ask whether the loop is patched, or its class, which says
-        yes.
+        Other callers get AttributeError.
         """
         if sys._getframe(1).f_code.co_name == "_patch_loop":
             raise ValueError(f"Can't patch loop of type {type(self)}")

@@ -109,7 +109,8 @@ pipe_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* Programs set it at their end, so that no finalizer warns or closes. */
+/* Ignored.  Programs set it when they end, so that asyncio's finalizer neither
+   warns nor closes. */
 static int
 closing_set(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value),
             void *Py_UNUSED(closure))

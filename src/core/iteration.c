@@ -29,8 +29,10 @@
       called if another thread raises an exception in this one
       (PyThreadState_SetAsyncExc, as dramatiq's limits of time do) during a
       poll that may wait, when that ends.  If it came just before, too: such an
-      exception wakes no poll on asyncio either.  And while a profiler is set,
-      after each such poll: pyinstrument notices by it that a task waits.
+      exception wakes no poll on asyncio either.  While a profiler is set, it
+      is called after each poll that may wait: pyinstrument notices by it that
+      a task waits.  And it is due at a new tick if a class of overrides.h has
+      changed: then replaced methods are looked for again.
    3. If time() is overridden (overrides.h), timers follow that method alone:
       it is called each time the value matters.  Otherwise timers that are due
       by an earlier reading of the clock are queued without another one.  The
@@ -419,10 +421,9 @@ reinit_after_fork(FlLoop *loop)
                           loop->state->names._reinit_after_fork, NULL);
 }
 
-/* Invariant 2.  A tracer that was imported during the run may have replaced
-   methods.  0 or -1. */
+/* Invariant 2.  0 or -1. */
 FL_NOINLINE static int
-safepoint(FlLoop *loop)
+reach_safepoint(FlLoop *loop)
 {
     int code = fl_call_done(PyObject_CallNoArgs(loop->state->safepoint));
     return code < 0 || !fl_overrides_are_old(loop) ? code
@@ -445,7 +446,7 @@ fill_batch(FlLoop *loop, int64_t limit_ns)
         }
         bool safepoint_is_due;
         began_ns = poll(loop, timeout_ns, &safepoint_is_due);
-        if (FL_UNLIKELY(safepoint_is_due) && safepoint(loop) < 0) {
+        if (FL_UNLIKELY(safepoint_is_due) && reach_safepoint(loop) < 0) {
             return -1; /* what was raised there ends the run */
         }
     }

@@ -49,8 +49,9 @@ fl_overrides_check_class(FlLoop *loop)
     return 0;
 }
 
-/* The version of a class that was looked up.  It has none before that if it
-   was changed, and another one if another thread changed it meanwhile. */
+/* The version to store.  A changed class has none until a lookup gives it one.
+   If another thread changes the class meanwhile, the old version stays, so the
+   next check sees the difference. */
 static unsigned
 seen_version(const PyTypeObject *type, unsigned before)
 {
@@ -69,8 +70,7 @@ fl_overrides_check(FlLoop *loop)
     if (run == NULL) {
         return -1;
     }
-    /* CPython's own _run is a Python function whose globals are those of
-       asyncio.events.  A replacement's globals are another module's. */
+    /* CPython's own _run is a Python function of asyncio.events. */
     if (fl_method_is_from(run, state->asyncio_events)) {
         Py_CLEAR(run);
     }

@@ -8,11 +8,12 @@
 
    When a replacement takes effect:
 
-   - on the loop's class: when a loop is created and when a run begins, because
-     the check needs attribute lookups;
-   - asyncio.Handle._run: when a run begins;
-   - both also in a run, within some milliseconds: uvicorn imports the
-     application, and the tracers that it sets up, in a task;
+   - on the loop's class: when a loop is created; this and the next need
+     attribute lookups;
+   - there and asyncio.Handle._run: when a run begins, and in a run within some
+     milliseconds (iteration.c, invariant 2): uvicorn imports the application,
+     and the tracers that it sets up, in a task;
+   - other code in the function _run: when a run begins;
    - on the loop object itself: at once, as in asyncio;
    - on socket.socket, also when it is undone: with the next call.
 

@@ -339,8 +339,8 @@ void
 fl_registrations_recheck(FlFdTable *table)
 {
     fl_fd_table_lock(table);
-    /* A server's listeners have it set all the time, and lower fds than its
-       many connections, which are not looked at. */
+    /* A shared listener is rechecked each time.  Its fd is lower than those of
+       the many connections, so the walk ends before them. */
     int end = Py_MIN(table->recheck_end, table->fds_size);
     table->recheck_end = 0;
     for (int fd = 0; fd < end; fd++) {

@@ -76,8 +76,8 @@ typedef struct {
     FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;
     uint32_t last_generation;
-    /* Above each fd whose registration has `recheck` set, and above 0 if one
-       fired and was not queued for lack of memory: then no poll waits long. */
+    /* Greater than each fd whose registration has `recheck` set; INT_MAX if
+       memory ran out for an event.  If it is not 0, no poll waits long. */
     FL_ATOMIC int recheck_end;
     unsigned stale_events; /* since the last attempt to replace the set */
     FlList fired;  /* registrations with events that are not queued yet */

@@ -38,16 +38,16 @@ fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
     int64_t asked_ns = fl_clock_ns();
     int64_t call_ns = asked_ns - offer->released_ns;
     int64_t release_ns = offer->released_ns - offer->began_ns;
-    bool waits = release_ns > Py_MAX(call_ns, CALL_NS) / 2;
-    if (waits) {
-        /* Each has a reading of the clock, which some hosts make a system
-           call that takes longer than a release. */
+    bool other_waits = release_ns > Py_MAX(call_ns, CALL_NS) / 2;
+    if (other_waits) {
+        /* Both times include one reading of the clock.  On some hosts that is
+           a system call, and takes longer than a release. */
         int64_t reading_ns = fl_clock_ns() - asked_ns;
         call_ns -= reading_ns;
         release_ns -= reading_ns;
-        waits = release_ns > Py_MAX(call_ns, CALL_NS) / 2;
+        other_waits = release_ns > Py_MAX(call_ns, CALL_NS) / 2;
     }
-    if (waits) {
+    if (other_waits) {
         do {
             (void)sched_yield();
         } while (fl_clock_ns() - asked_ns < WAKE_NS);

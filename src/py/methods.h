@@ -3,10 +3,10 @@
    Applications replace methods of standard classes, to trace or to fake them.
    C code that does a method's work itself first checks that the method is
    CPython's.  A replacement is recognized by its globals: another module's.
-   ddtrace replaces the code in the function instead; what that calls is in its
-   constants, where a compiler puts nothing that can be called.  What a class
-   had is kept (fl_class_is_plain) until the class changes, so code that is
-   replaced later is not noticed there.
+   ddtrace puts its own code into the function.  That code has what it calls
+   among its constants; a compiler puts nothing there that can be called.
+   fl_class_is_plain keeps its answer until the class changes, so it does not
+   notice code that is replaced later.
 
    Threads: any, while it holds the GIL.  Nothing here raises. */
 #ifndef FL_PY_METHODS_H
@@ -16,7 +16,7 @@
 #include "py/state.h"
 
 /* Whether a method, as looked up on its class, is a Python function of the
-   module whose __dict__ this is, with code of its own.  False for NULL, a
+   module whose __dict__ this is, and has its first code.  False for NULL, a
    lookup that failed. */
 static inline bool
 fl_method_is_from(PyObject *method, PyObject *globals)

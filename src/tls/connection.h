@@ -20,7 +20,8 @@
      NEW         before connection_made                    -> HANDSHAKE
      HANDSHAKE   do_handshake() has not succeeded yet      -> WRAPPED
      WRAPPED     data flows in both directions             -> FLUSHING
-     FLUSHING    received data is still delivered          -> SHUTDOWN
+     FLUSHING    received data is still delivered (but:
+                 tls_read.c, 4)                            -> SHUTDOWN
      SHUTDOWN    close_notify goes both ways, unless the
                  raw transport has received EOF; then the
                  raw transport is closed                   -> LOST
@@ -119,8 +120,7 @@ typedef struct {
     FlTlsPhase phase;
     FlTlsAppState app_state;
     bool engine_busy;          /* an engine call is running */
-    bool delivering;           /* one data_received() is being prepared, or
-                                  runs, or its end: read_once */
+    bool delivering;           /* read_once decrypts or delivers */
     bool deferred;             /* fl_tls_defer has queued a call */
     bool sending;              /* a caller is in the loop of fl_tls_send */
     bool send_all;             /* send even if writing_paused */

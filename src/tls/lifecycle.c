@@ -350,9 +350,9 @@ do_shutdown(FlTls *self)
         return fl_tls_fatal(self, "Fatal error on transport");
     }
     if (result == FL_TLS_AGAIN) {
-        /* The raw transport may be paused: the reply must get in.  Also by
-           another than us: a StreamReader has paused it, if that is the one
-           whose writer called start_tls(). */
+        /* The reply must get in, so the raw transport must not be paused.  A
+           StreamReader whose writer called start_tls() may have paused it.
+           While we have paused it ourselves, it stays so. */
         if (fl_tls_send(self, false) < 0 || fl_tls_control_reading(self) < 0) {
             return -1;
         }
@@ -388,16 +388,15 @@ has_data_paused(FlTls *self)
 static int
 flush(FlTls *self)
 {
-    /* A data_received() that closes gets no more data, also of a queued
-       call. */
-    bool last = self->closing && self->delivering && !self->engine_busy;
-    if (!last && read_records(self) < 0) {
+    /* tls_read.c, invariant 4; a queued call brings no more either. */
+    bool was_last = self->closing && self->delivering && !self->engine_busy;
+    if (!was_last && read_records(self) < 0) {
         return -1;
     }
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* the protocol has ended the connection */
     }
-    if (self->engine_busy || (self->deferred && !last)) {
+    if (self->engine_busy || (self->deferred && !was_last)) {
         return 0; /* the outer call or a queued one continues */
     }
     /* The peer's EOF must not cost a paused protocol its data.  One that has

@@ -11,7 +11,10 @@
    3. Reading may produce records: replies to a renegotiation or a key update,
       and alerts.  They are sent after each read.  A peer that provokes replies
       and does not read them would fill our memory, so it is not read either
-      once MAX_REPLY_BYTES wait.  This also holds during a shutdown. */
+      once MAX_REPLY_BYTES wait.  This also holds during a shutdown.
+   4. A data_received() that closes the transport is the last one.  asyncio's
+      has got all there is by then.  A BufferedProtocol gets the rest, as with
+      asyncio. */
 #include "tls/tls_read.h"
 
 #include "py/call.h"
@@ -251,8 +254,7 @@ read_bytes(FlTls *self, const FlProtocol *used)
     return read_large(self, used, room < LARGE_BYTES ? room : LARGE_BYTES);
 }
 
-/* One data_received call.  It gets no further one after its own close():
-   asyncio's has had all there is. */
+/* One data_received call: invariant 4. */
 static int
 read_once(FlTls *self, const FlProtocol *used)
 {

@@ -347,7 +347,7 @@ listener_go_last(const Listener *self, bool accepted)
 {
     FlLoop *loop = self->loop;
     bool accepts = is_accepting(self); /* else the registration is another's */
-    int64_t late_ns = loop->gil.late_ns;
+    int64_t late_ns = loop->gil.late_ns; /* 0: never */
     bool late =
         late_ns != 0 && fl_clock_coarse_ns() - late_ns < LATE_MEMORY_NS;
     fl_fd_table_lock(loop->table);

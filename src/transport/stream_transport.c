@@ -414,7 +414,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
            if it arrived after the listener had set it, so each sets its
            own. */
         int family = self->sockname == NULL
-                         ? AF_UNSPEC
+                         ? AF_UNSPEC /* the fd was closed meanwhile */
                          : fl_name_address(self->sockname)->ss_family;
         int on = 1;
         if (family == AF_INET || family == AF_INET6) {

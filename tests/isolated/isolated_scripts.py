@@ -177,7 +177,7 @@ class Script:
 
 
 #: For scripts that a sandbox keeps from some system calls.
-FILTER = """
+REFUSE = """
 import ctypes, errno
 
 def refuse(numbers, code):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 from builds import ON_LIBUV
-from isolated_scripts import FILTER
+from isolated_scripts import REFUSE
 
 pytestmark = pytest.mark.skipif(ON_LIBUV, reason="libuv's wakes all workers")
 
@@ -89,23 +89,23 @@ def ended():
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 """
-BEFORE += FILTER
+BEFORE += REFUSE
 
 
 @pytest.mark.parametrize(
-    ("given", "waits"),
+    ("given", "before"),
     [
         ("listening", ""),
         ("socket.create_server(unix.name + '/u', family=socket.AF_UNIX)", ""),
         ("Wrapped(listening)", ""),
-        ("listening", "refuse([441], errno.EPERM)"),
+        ("listening", "refuse([441], errno.EPERM)  # epoll_pwait2"),
     ],
     ids=["tcp", "unix", "wrapped", "no epoll_pwait2"],
 )
-def test_idle_workers_take_turns(fast_script, given, waits):
+def test_idle_workers_take_turns(fast_script, given, before):
     """Whatever kind of socket they are given; gunicorn's wraps one."""
     fast_script(f"""
-    {waits}
+    {before}
     class Wrapped:
         def __init__(self, sock):
             self.sock = sock

@@ -165,7 +165,9 @@ def test_tasks_of_pycharms_debugger_run(tmp_path):
 
 
 @pytest.mark.parametrize("replacement", ["unittest.mock.Mock()", "print"])
-def test_a_submit_that_is_no_function(tmp_path, replacement):
+def test_a_submit_that_is_no_function_does_not_stop_the_import(
+    tmp_path, replacement
+):
     done = Script("asyncio", tmp_path)(f"""
     import unittest.mock
     from concurrent.futures import ThreadPoolExecutor

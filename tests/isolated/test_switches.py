@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from builds import ON_LIBUV, SANITIZED
-from isolated_scripts import FILTER
+from isolated_scripts import REFUSE
 
 SWITCHES = """raw_steps poll_skip cork native_executor datagram_batch
 native_tls libssl persistent_fds native_readers""".split()
@@ -81,7 +81,7 @@ for _ in range(2):
 @pytest.mark.parametrize("code", ["EPERM", "ENOSYS"])
 def test_a_loop_works_in_a_sandbox_that_refuses_calls(script, code):
     call = f"refuse({NUMBERS}, errno.{code})\n"
-    said = script(FILTER + call + PROGRAM + "print('done')\n").stdout
+    said = script(REFUSE + call + PROGRAM + "print('done')\n").stdout
     if said.startswith("no seccomp"):
         pytest.skip(said)
     assert said == "done\n"

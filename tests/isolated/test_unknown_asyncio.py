@@ -36,7 +36,7 @@ def test_a_class_with_one_slot_more(tmp_path, module, name, slots):
     "name",
     ["base_events._check_ssl_socket", "BaseEventLoop._check_running"],
 )
-def test_without_a_private_name(tmp_path, name):
+def test_a_missing_private_name_is_an_import_error(tmp_path, name):
     done = Script("asyncio", tmp_path)(f"""
 del asyncio.{name}
 try:

@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 41_114
+MOST_LINES = 41_117
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

@@ -162,7 +162,7 @@ def test_every_callback_runs_through_a_patched_handle(loop, runs, debug):
     assert "cancelled" not in through
 
 
-async def test_a_handle_that_is_patched_in_a_run(loop, monkeypatch):
+async def test_a_run_method_replaced_during_a_run_is_called(loop, monkeypatch):
     """By an application that uvicorn imports in a task."""
     seen = []
     plain = asyncio.Handle._run

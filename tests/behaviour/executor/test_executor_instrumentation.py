@@ -28,7 +28,7 @@ def in_the_callers_context(monkeypatch, original):
 
 
 def by_other_code(monkeypatch, original):
-    """One that is the same function."""
+    """As ddtrace's: the same function with other code."""
 
     def tracer(submit, pool, fn, *args, **kwargs):
         context = contextvars.copy_context()

@@ -342,7 +342,7 @@ def test_a_failure_shows_its_seed(suite):
         ("--fastloop-virtual-time", "*, virtual time"),
     ],
 )
-def test_which_loops_are_switched_off(suite, monkeypatch, option, says):
+def test_the_header_says_which_loops_are_off(suite, monkeypatch, option, says):
     """Those for tests stay fastloop's: asyncio has none."""
     monkeypatch.setenv("FASTLOOP_DISABLE", "loop")
     result = suite("def test_nothing(): pass", option)

@@ -262,7 +262,9 @@ class Own(socket.socket):
 
 
 @pytest.mark.parametrize("error", [RecursionError, MemoryError])
-async def test_where_no_call_fits_a_connection_stays(loop, loop_kind, error):
+async def test_a_fileno_without_room_keeps_the_connection(
+    loop, loop_kind, error
+):
     """A fileno() that cannot run says nothing about the socket."""
     failed = []
 

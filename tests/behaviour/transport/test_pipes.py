@@ -104,7 +104,6 @@ async def test_the_parts_of_a_transport(loop):
     assert transport.get_extra_info("pipe") is pipe
     assert transport.get_extra_info("socket", 5) == 5
     assert transport._fileno == pipe.fileno()
-    transport._closing = transport._closing  # can be set
     assert transport._closing is False
     assert transport._loop is loop
     number = transport._fileno
