@@ -83,7 +83,8 @@ def check_python() -> None:
             f"{sys.version.split()[0]}, where free threading was an "
             "experiment; CPython 3.13 with a GIL will do."
         )
-    if int(setuptools_version.partition(".")[0]) < 77:
+    # 0 is what setuptools says if its metadata is not installed.
+    if 0 < int(setuptools_version.partition(".")[0]) < 77:
         sys.exit(
             "fastloop needs setuptools 77 or newer to build, and this is "
             f"{setuptools_version}: pip install -U setuptools"
@@ -168,9 +169,7 @@ def flavour() -> tuple[str, list[str], list[str]]:
     sanitize = os.environ.get("FASTLOOP_SANITIZE", "")
     linux = sys.platform.startswith("linux")
     link = ["-Wl,-z,relro", "-Wl,-z,now"] if linux else []
-    # A distribution may set a higher level than our 2.
-    fortifies = "_FORTIFY_SOURCE" in os.environ.get("CFLAGS", "")
-    base = BASE_FLAGS.split() + ["-U_FORTIFY_SOURCE"] * (not fortifies)
+    base = [*BASE_FLAGS.split(), "-U_FORTIFY_SOURCE"]
     if sanitize:
         name = sanitize.replace(",", "-")
         both = [f"-fsanitize={sanitize}"]
@@ -182,7 +181,12 @@ def flavour() -> tuple[str, list[str], list[str]]:
         name, both = "release", []
         # Any folder makes the same file.
         extra = ["-O3", "-DNDEBUG", f"-ffile-prefix-map={HERE}=."]
-        extra += ["-D_FORTIFY_SOURCE=2"] * (not fortifies)
+        # A distribution may set a higher level than our 2.
+        given = map(os.environ.get, ("CFLAGS", "CPPFLAGS"))
+        if any("_FORTIFY_SOURCE" in (flags or "") for flags in given):
+            base.remove("-U_FORTIFY_SOURCE")
+        else:
+            extra += ["-D_FORTIFY_SOURCE=2"]
     if switch("FASTLOOP_WERROR"):
         extra += ["-Werror"]
     return name, [*base, *both, *extra], [*link, *both]

@@ -58,6 +58,10 @@ if not is_native:
     _HOMES |= {"Loop": "_windows", "libuv_version": "_windows"}
 
 
+#: A text of the dynamic linker that has one of these means libuv.
+_LIBUV = ("libuv.so", "libuv.1")
+
+
 def _for_freezers() -> None:
     """Never called: Nuitka and its like only see import statements."""
     from . import _core, _core_helpers, loop, policy, runner  # noqa: F401
@@ -73,7 +77,7 @@ def _load(module: str) -> ModuleType:
         if exc.name != f"{__name__}._core":
             raise
     except ImportError as exc:  # in an image that only the wheel was copied to
-        if not exc.path or "libuv" not in exc.msg:
+        if not exc.path or not any(map(exc.msg.count, _LIBUV)):
             raise
         raise ImportError(
             f"{exc}: install the libuv that fastloop was built with: "

@@ -109,8 +109,8 @@ pipe_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* Ignored.  Programs set it when they end, so that asyncio's finalizer neither
-   warns nor closes. */
+/* Ignored.  Programs set it when they end: then asyncio's close(), which a
+   subprocess's finalizer calls, does nothing. */
 static int
 closing_set(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value),
             void *Py_UNUSED(closure))

@@ -49,23 +49,14 @@ fl_overrides_check_class(FlLoop *loop)
     return 0;
 }
 
-/* The version to store.  A changed class has none until a lookup gives it one.
-   If another thread changes the class meanwhile, the old version stays, so the
-   next check sees the difference. */
-static unsigned
-seen_version(const PyTypeObject *type, unsigned before)
-{
-    return before != 0 ? before : fl_type_version(type);
-}
-
 int
 fl_overrides_check(FlLoop *loop)
 {
     const FlState *state = loop->state;
-    const PyTypeObject *type = Py_TYPE(loop);
-    const PyTypeObject *handle = (PyTypeObject *)state->asyncio_handle;
-    unsigned of_type = fl_type_version(type);
-    unsigned of_handle = fl_type_version(handle);
+    /* Before the lookups, which another thread's change may come between. */
+    loop->class_version = fl_type_version(Py_TYPE(loop));
+    loop->handle_version =
+        fl_type_version((PyTypeObject *)state->asyncio_handle);
     PyObject *run = PyObject_GetAttr(state->asyncio_handle, state->names._run);
     if (run == NULL) {
         return -1;
@@ -76,10 +67,7 @@ fl_overrides_check(FlLoop *loop)
     }
     /* NULL if _run is CPython's: a run reads this once per handle. */
     Py_XSETREF(loop->patched_run, run);
-    int code = fl_overrides_check_class(loop);
-    loop->class_version = seen_version(type, of_type);
-    loop->handle_version = seen_version(handle, of_handle);
-    return code;
+    return fl_overrides_check_class(loop);
 }
 
 /* Whether socket.socket has the methods of _socket.socket. */

@@ -34,14 +34,21 @@ int fl_overrides_check_class(FlLoop *loop);
    with an exception set. */
 int fl_overrides_check(FlLoop *loop);
 
-/* Whether one of the two classes has changed since fl_overrides_check.  Not if
-   a function was given other code (py/methods.h). */
+static inline bool
+fl_class_has_version(const PyTypeObject *type, unsigned version)
+{
+    /* 0: the class was changed, or was changed too often to have versions. */
+    return version != 0 && version == fl_type_version(type);
+}
+
+/* Whether one of the two classes may have changed since fl_overrides_check.
+   Not if a function was given other code (py/methods.h). */
 static inline bool
 fl_overrides_are_old(const FlLoop *loop)
 {
     const PyTypeObject *handle = (PyTypeObject *)loop->state->asyncio_handle;
-    return fl_type_version(Py_TYPE(loop)) != loop->class_version
-           || fl_type_version(handle) != loop->handle_version;
+    return !fl_class_has_version(Py_TYPE(loop), loop->class_version)
+           || !fl_class_has_version(handle, loop->handle_version);
 }
 
 /* Whether the application has replaced a method of socket.socket whose system

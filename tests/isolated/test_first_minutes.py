@@ -180,7 +180,7 @@ LACKS = {
         "found none; install it with `apt-get",
     ),
     "newer libuv": (
-        {},
+        {"PKG_CONFIG": "true"},
         "import subprocess; subprocess.run = lambda *args, **words: "
         "subprocess.CompletedProcess(args, 0, stdout='1.41.1');",
         "fastloop needs libuv 1.42 or newer with its headers, and pkg-config "

@@ -123,6 +123,8 @@ async def test_a_profiler_sees_that_a_task_waits():
     VAR.set("task")
     seen = set()
     sys.setprofile(lambda *_: seen.add(VAR.get()))
-    await asyncio.sleep(0.001)
-    sys.setprofile(None)
+    try:
+        await asyncio.sleep(0.05)  # more than a tick of the coarse clock
+    finally:
+        sys.setprofile(None)
     assert seen == {"task", "outside"}
