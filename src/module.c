@@ -1,4 +1,5 @@
 /* The module object of fastloop._core: its state, types and functions. */
+#include "base/clock.h"
 #include "base/forks.h"
 #include "compat/introspection.h"
 #include "compat/private_attributes.h"
@@ -86,6 +87,7 @@ static int
 module_exec(PyObject *module)
 {
     FlState *state = fl_state_get(module);
+    fl_clock_init();
     /* Before any loop: each notes the number of forks when it is made. */
     int errno_code = fl_forks_init();
     if (errno_code < 0) {

@@ -6,6 +6,8 @@
 #ifndef FL_BASE_CLOCK_H
 #define FL_BASE_CLOCK_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -44,20 +46,32 @@ fl_clock_s(void)
     return (double)fl_clock_ns() / 1e9;
 }
 
-/* A cheaper clock that is never ahead of fl_clock_ns(), and that lags behind
-   it by at most FL_COARSE_LAG_NS.  The exception is a virtual machine that the
-   host does not schedule: it misses ticks, and the lag grows.  A system
-   without a coarse clock gets the precise one. */
+/* Whether the system has a coarse clock.  macOS has none; gVisor's is as
+   precise as the other one, and a slow system call. */
+extern atomic_bool fl_clock_has_ticks;
+
+/* To be called once in a process at least, before fl_clock_coarse_ns. */
+void fl_clock_init(void);
+
+/* The tick of the coarse clock where the system has none. */
+#define FL_TICK_NS (4 * FL_NS_PER_MS)
+
+/* A clock of ticks, and a cheaper one, that is never ahead of fl_clock_ns(),
+   and that lags behind it by at most FL_COARSE_LAG_NS.  The exception is a
+   virtual machine that the host does not schedule: it misses ticks, and the
+   lag grows. */
 static inline int64_t
 fl_clock_coarse_ns(void)
 {
 #ifdef CLOCK_MONOTONIC_COARSE
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (int64_t)now.tv_sec * FL_NS_PER_S + now.tv_nsec;
-#else
-    return fl_clock_ns();
+    if (atomic_load_explicit(&fl_clock_has_ticks, memory_order_relaxed)) {
+        struct timespec now;
+        (void)clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+        return (int64_t)now.tv_sec * FL_NS_PER_S + now.tv_nsec;
+    }
 #endif
+    int64_t now_ns = fl_clock_ns();
+    return now_ns - now_ns % FL_TICK_NS;
 }
 
 #endif

@@ -87,37 +87,24 @@ def test_a_loop_works_in_a_sandbox_that_refuses_calls(script, code):
     assert said == "done\n"
 
 
-#: As libfaketime with a rate: what waits for 20 seconds waits for 2 ms.
-FASTER = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/epoll.h>
+#: Replacements of C functions, and what then holds.
+PRELOADED = {
+    # As libfaketime's with a rate: 20 seconds are 2 ms.  It knows no
+    # epoll_pwait2, by which timers wait otherwise.
+    "a faster epoll_wait": (
+        """
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <sys/epoll.h>
 
-int epoll_wait(int fd, struct epoll_event *events, int count, int timeout_ms)
-{
-    int (*wait)(int, struct epoll_event *, int, int) =
-        (int (*)(int, struct epoll_event *, int, int))
-            dlsym(RTLD_NEXT, "epoll_wait");
-    return wait(fd, events, count,
-                timeout_ms < 10000 ? timeout_ms : timeout_ms / 10000);
-}
-"""
-
-
-@pytest.mark.skipif(
-    ON_LIBUV or SANITIZED, reason="another poller, or a library before ours"
-)
-def test_a_preloaded_library_that_replaces_epoll_wait_is_called(
-    fast_script, tmp_path
-):
-    """It knows no epoll_pwait2, by which timers wait otherwise."""
-    if shutil.which("cc") is None:
-        pytest.skip("there is no compiler: this is a system for users")
-    source, library = tmp_path / "faster.c", tmp_path / "faster.so"
-    source.write_text(FASTER)
-    command = ["cc", "-shared", "-fPIC", source, "-o", library, "-ldl"]
-    subprocess.run(command, check=True)
-    fast_script(
+        int epoll_wait(int fd, struct epoll_event *events, int count, int ms)
+        {
+            int (*wait)(int, struct epoll_event *, int, int) =
+                (int (*)(int, struct epoll_event *, int, int))
+                    dlsym(RTLD_NEXT, "epoll_wait");
+            return wait(fd, events, count, ms < 10000 ? ms : ms / 10000);
+        }
+        """,
         """
         loop = new_loop()
         loop.call_later(20, print)
@@ -126,8 +113,49 @@ def test_a_preloaded_library_that_replaces_epoll_wait_is_called(
         assert time.monotonic() - began < 10
         loop.close()
         """,
-        LD_PRELOAD=str(library),
-    )
+    ),
+    # As gVisor's: its coarse clock is none.  Polls are skipped all the same.
+    "no coarse clock": (
+        """
+        #include <time.h>
+
+        int clock_getres(clockid_t clock, struct timespec *tick)
+        {
+            *tick = (struct timespec){0, 1};
+            return 0;
+        }
+        """,
+        """
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.enable_metrics()
+            for _ in range(2000):
+                await asyncio.sleep(0)
+            found = loop.metrics()
+            assert found.polls < found.iterations / 2
+            began = loop.time()
+            await asyncio.sleep(0.01)
+            assert 0.01 <= loop.time() - began
+
+        fastloop.run(main())
+        """,
+    ),
+}
+
+
+@pytest.mark.skipif(
+    ON_LIBUV or SANITIZED, reason="another poller, or a library before ours"
+)
+@pytest.mark.parametrize("what", PRELOADED)
+def test_beside_a_preloaded_library(fast_script, tmp_path, what):
+    if shutil.which("cc") is None:
+        pytest.skip("there is no compiler: this is a system for users")
+    text, program = PRELOADED[what]
+    source, library = tmp_path / "preloaded.c", tmp_path / "preloaded.so"
+    source.write_text(text)
+    command = ["cc", "-shared", "-fPIC", source, "-o", library, "-ldl"]
+    subprocess.run(command, check=True)
+    fast_script(program, LD_PRELOAD=str(library))
 
 
 def test_an_unknown_name_is_a_warning(fast_script):

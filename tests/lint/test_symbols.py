@@ -53,7 +53,8 @@ PROCESS = {
     "library_lock",
     "library_searched",
     "last_ssl",
-    # So is what the kernel has.
+    # So is what the system has.
+    "fl_clock_has_ticks",
     "has_pwait2",
     # And the one thread of the process that sends overdue writes.
     "fl_sender_idle",
