@@ -54,7 +54,10 @@ def late_case(
 ) -> Callable[[App], Case]:
     """Make the case of an async generator that yields what waits."""
     most = f"{key}_most"
-    rows = Row(key, title, "ms"), Row(most, f"{title}, most", "ms", aside=True)
+    rows = (
+        Row(key, title, "ms"),
+        Row(most, f"{title}, most", "ms", judge="most", aside=True),
+    )
 
     def case(app: App) -> Case:
         def measure(new_loop: LoopFactory, run: Run) -> dict[str, Figure]:

@@ -53,8 +53,8 @@ Figure = dict[str, Any]
 class Row:
     """One line of the table.
 
-    `judge` picks among the repetitions: "median" or "least".  A row that is
-    `aside` explains another and is no race of its own.
+    `judge` picks among the repetitions: "median", "least" or "most".  A row
+    that is `aside` explains another and is no race of its own.
     """
 
     key: str

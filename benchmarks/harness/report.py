@@ -50,8 +50,8 @@ def keep(row: dict, loop: str, answer: dict) -> None:
         found["error"] = " ".join(answer["error"].split()).removesuffix(":")
         return
     found["repetitions"].append(answer["figures"][row["row"]])
-    stands_for = min if row["judge"] == "least" else statistics.median
-    found["figure"] = stands_for(repetitions(row, loop))
+    stands_for = {"least": min, "median": statistics.median, "most": max}
+    found["figure"] = stands_for[row["judge"]](repetitions(row, loop))
 
 
 def figure(row: dict, loop: str) -> float | None:

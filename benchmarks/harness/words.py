@@ -262,8 +262,7 @@ def late(rows: Rows, machine: dict) -> list[str]:
         return own if own in ("", most) else f"{own} ({most})"
 
     facts = (
-        f"{on(machine)}. The median wait, and in brackets the greatest of a "
-        "repetition."
+        f"{on(machine)}. The median wait, and in brackets the greatest of all."
     )
     judged = [row for row in found if not row["aside"]]
     return of_four(judged, "milliseconds", waits, facts)
