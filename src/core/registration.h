@@ -71,7 +71,11 @@ typedef struct FlRegistration FlRegistration;
 typedef struct {
     FlFdSet set;
     FL_ATOMIC uint64_t polls; /* number of polls so far */
-    uv_mutex_t lock;          /* see fl_fd_table_lock */
+    /* The last poll before the present one that took all events there were.
+       What another one did not take may have been ready. */
+    uint64_t whole_poll;
+    bool poll_is_whole; /* whether the last poll did */
+    uv_mutex_t lock;    /* see fl_fd_table_lock */
     FlForkRenewal lock_renewal;
     FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;

@@ -6,7 +6,8 @@
    Each connection has a context of its own, a copy of the server's.
 
    1. An event accepts up to a limit, which starts at one.  When an event
-      reached it and the next poll reports the socket again, the limit doubles
+      reached it and the next poll reports the socket again (or a later one,
+      if those between had no room for it), the limit doubles
       and grows by one for each millisecond between the two polls: what no
       other process took in that time waits for this one.  Otherwise it starts
       at one again.  It does not grow beyond MAX_ACCEPTS, nor once it is above
@@ -412,7 +413,7 @@ static bool
 set_limit(Listener *self)
 {
     bool still_busy = self->limit_poll != 0
-                      && self->limit_poll + 1 == self->loop->table->polls;
+                      && self->limit_poll >= self->loop->table->whole_poll;
     if (!still_busy) {
         self->accept_limit = 1;
     }

@@ -6,12 +6,13 @@ less than once an iteration; these bound what that costs the others.
 
 import asyncio
 import itertools
+import resource
 import socket
 import time
 
 import pytest
 from hosts import Made
-from net_helpers import MIB, BufferedRecorder, end, link
+from net_helpers import MIB, BufferedRecorder, end, iterations, link
 
 #: How long each callback works, in us, and in how many I/O is looked at.
 SLOW = {10: 6, 100: 2, 2000: 2}
@@ -149,6 +150,27 @@ async def test_a_flooding_peer_does_not_starve_callbacks(loop):
         )
         await flood
     assert growth <= 2 * MIB
+
+
+async def test_a_listener_among_more_ready_fds_than_a_poll_takes(loop, host):
+    """epoll then reports each fd once in several polls."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= most < 8192:
+        pytest.skip("a process may not open so many files here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (8192, most))
+    left, right = socket.socketpair()
+    right.send(b"x")
+    copies = [left.dup() for _ in range(2500)]
+    for copy in copies:
+        loop.add_reader(copy, int)
+    await host.serve()
+    clients = [host.plain() for _ in range(64)]
+    await iterations(60)
+    assert len(host.made) == 64
+    for copy in copies:
+        loop.remove_reader(copy)
+    for sock in (left, right, *copies, *clients):
+        sock.close()
 
 
 async def test_an_idle_loop_leaves_connections_to_others(loop, loop_kind):
