@@ -32,9 +32,10 @@
 
 /* At most this many queued items share a record. */
 #define MAX_JOINED               64
-/* The GIL is offered each time so many bytes are encrypted, about half a
-   millisecond. */
+/* At most so many bytes are encrypted at once, in about half a millisecond. */
 #define GIL_BYTES                (1024 * 1024)
+/* After so many the GIL is offered, if that is due. */
+#define OFFER_BYTES              (8 * 1024)
 /* asyncio logs a warning for writes after the loss beyond these. */
 #define SILENT_WRITES_AFTER_LOSS 5
 
@@ -269,7 +270,7 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
                                 FL_HAVE_GIL ? Py_MIN(rest, GIL_BYTES) : rest,
                                 &taken);
         *taken_bytes += taken;
-        if (FL_HAVE_GIL && FL_UNLIKELY(rest > GIL_BYTES)) {
+        if (FL_HAVE_GIL && FL_UNLIKELY(taken >= OFFER_BYTES)) {
             fl_gil_offer(&self->loop->gil);
         }
     }

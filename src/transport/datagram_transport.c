@@ -104,12 +104,19 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
     }
     /* The flush and the call may end the transport, which drops its socket. */
     PyObject *sock = Py_NewRef(self->stream.sock);
+    FlLoop *loop = (FlLoop *)Py_NewRef(self->stream.loop);
     /* Corked bytes of a stream were written earlier: they leave first. */
-    fl_loop_before_io(self->stream.loop);
+    fl_loop_before_io(loop);
     PyObject *result =
         PyObject_CallMethodObjArgs(sock, self->stream.state->names.sendto,
                                    data, address, NULL);
     Py_DECREF(sock);
+    if (result != NULL && FL_UNLIKELY(loop->metrics != NULL)) {
+        Py_ssize_t size_bytes = PyLong_AsSsize_t(result);
+        PyErr_Clear(); /* a socket of the application's may return anything */
+        FL_METER(loop, bytes_out, (uint64_t)Py_MAX(size_bytes, 0));
+    }
+    Py_DECREF(loop);
     if (result == NULL) {
         return exception_outcome(self);
     }
