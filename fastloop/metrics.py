@@ -106,11 +106,12 @@ _OF_NOW = frozenset(
 class LoopMetrics:
     """What a loop has done since ``enable_metrics()``, and its present state.
 
-    Times are in nanoseconds of ``time.monotonic()``, and include the activity
-    that has not ended yet.  Connections are those of stream transports.  Bytes
-    are those of stream transports, TLS bytes encrypted, of pipes, and the
-    payload of datagram transports.  Bytes moved by ``loop.sock_recv()`` and
-    the other ``sock_*`` methods, and by ``sendfile``, do not count.
+    Times are in nanoseconds of ``time.monotonic()``.  Those of the loop
+    include the activity that has not ended yet.  Connections are those of
+    stream transports.  Bytes are those of stream transports, TLS bytes
+    encrypted, of pipes, and the payload of datagram transports.  Bytes moved
+    by ``loop.sock_recv()`` and the other ``sock_*`` methods, and by
+    ``sendfile`` of a plain connection, do not count.
     """
 
     #: Time since metrics were enabled.
@@ -127,7 +128,8 @@ class LoopMetrics:
     poll_time_ns: int
     #: Time in polls that wait.
     sleep_time_ns: int
-    #: Time from the end of a poll that waited until the thread had the GIL.
+    #: Time from the end of a poll that released the GIL until the thread had
+    #: it again.
     gil_wait_time_ns: int
     #: Time since the loop last polled; 0 while it polls.
     busy_ns: int
@@ -148,7 +150,7 @@ class LoopMetrics:
     #: Connections that servers accepted.
     connections_accepted: int
     #: Accepted connections that were closed at once, because the protocol
-    #: factory failed or the server had stopped.
+    #: factory failed (of a server without TLS) or the server had stopped.
     connections_refused: int
     #: Connections that an error ended (``connection_lost(exc)``).
     connections_lost: int
@@ -156,11 +158,12 @@ class LoopMetrics:
     bytes_in: int
     #: Bytes that were sent.
     bytes_out: int
-    #: Bytes that were written but that the kernel has not accepted yet.
+    #: Bytes that were written but that the kernel has not accepted yet.  Over
+    #: TLS, those that wait in the plain transport: 64 KiB or so.
     write_buffer_bytes: int
     #: Threads of the default executor.
     executor_threads: int
-    #: Calls that wait for a thread of a thread pool.
+    #: Calls by ``run_in_executor`` that wait for a thread of a thread pool.
     executor_queue: int
     #: Calls that run in a thread now.
     executor_running: int

@@ -76,10 +76,15 @@ def read(path: str) -> dict[str, Any]:
     return answer
 
 
+def _number(value: float, digits: int) -> str:
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if "e" in text else text
+
+
 def _duration(ns: float) -> str:
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if ns >= size:
-            return f"{ns / size:.3g} {unit}"
+            return f"{_number(ns / size, 3)} {unit}"
     return f"{ns:.0f} ns"
 
 
@@ -87,8 +92,8 @@ def _rate(amount: float, ns: int, unit: str = "") -> str:
     value = amount * 1e9 / max(ns, 1)
     for prefix, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= 10 * size:
-            return f"{value / size:.4g} {prefix}{unit}/s"
-    return f"{value:.4g}{unit and f' {unit}'}/s"
+            return f"{_number(value / size, 4)} {prefix}{unit}/s"
+    return f"{_number(value, 4)}{unit and f' {unit}'}/s"
 
 
 def _rows(now: LoopMetrics, change: LoopMetrics) -> dict[str, str]:
@@ -108,8 +113,9 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> dict[str, str]:
         "ready": f"{now.ready}, most {now.ready_high_water}; timers "
         f"{now.timers}, most {now.timers_high_water}",
         "connections": f"{now.connections_open} open, "
-        f"{_rate(change.connections_accepted, took)} accepted, "
-        f"{now.connections_refused} refused, {now.connections_lost} lost",
+        f"{_rate(change.connections_accepted, took)} accepted",
+        "refused, lost": f"in all {now.connections_refused}, "
+        f"{now.connections_lost}",
         "bytes": f"in {_rate(change.bytes_in, took, 'B')}, "
         f"out {_rate(change.bytes_out, took, 'B')}, "
         f"waiting {now.write_buffer_bytes:,}",
@@ -118,7 +124,7 @@ def _rows(now: LoopMetrics, change: LoopMetrics) -> dict[str, str]:
         "its calls": f"{_rate(change.executor_calls, took)}, "
         f"wait {_duration(change.executor_wait_time_ns / calls)}, "
         f"run {_duration(change.executor_run_time_ns / calls)}",
-        "slow callbacks": f"{now.slow_callbacks}, "
+        "slow callbacks": f"in all {now.slow_callbacks}, "
         f"{now.blocked_callbacks} reported as blocked",
     }
 
@@ -146,27 +152,30 @@ def _notes(loop: dict[str, Any]) -> Iterator[str]:
 
 
 def _change(
-    loop: dict[str, Any], before: dict[str, Any] | None
+    loop: dict[str, Any], before: dict[str, Any] | None, apart_ns: int
 ) -> LoopMetrics:
     """Return a loop's metrics since the last read, or in all."""
     now: LoopMetrics = loop["metrics"]
     for past in before["loops"] if before else ():
-        # Another loop may have the name by now, or another process the path.
+        # Another loop may have the name by now, or another process the path:
+        # it is younger than that one would be.
         earlier = past["metrics"]
         is_same = past["name"] == loop["name"]
-        if is_same and earlier.elapsed_ns <= now.elapsed_ns:
+        if is_same and earlier.elapsed_ns + apart_ns / 2 <= now.elapsed_ns:
             return now.since(earlier)
     return now
 
 
-def _text(now: dict[str, Any], before: dict[str, Any] | None) -> str:
+def _text(
+    now: dict[str, Any], before: dict[str, Any] | None, apart_ns: int = 0
+) -> str:
     title = (
         f"{now['program']}, process {now['pid']}, "
         f"Python {now['python']}, fastloop {now['fastloop']}"
     )
     lines = wrapped(printable(title)).split("\n")
     for loop in now["loops"]:
-        rows = _rows(loop["metrics"], _change(loop, before))
+        rows = _rows(loop["metrics"], _change(loop, before, apart_ns))
         lines += ["", *(f"{name:>14}  {text}" for name, text in rows.items())]
         if notes := [*_notes(loop)]:
             lines += ["", *notes]
@@ -176,10 +185,11 @@ def _text(now: dict[str, Any], before: dict[str, Any] | None) -> str:
 
 
 def _watch(path: str) -> None:
-    before = None
+    before, read_ns = None, 0
     while True:
+        last_ns, read_ns = read_ns, time.monotonic_ns()
         now = read(path)
-        text = _text(now, before)
+        text = _text(now, before, read_ns - last_ns)
         if sys.stdout.isatty():
             columns, rows = shutil.get_terminal_size()
             lines = [line[:columns] for line in text.split("\n")]

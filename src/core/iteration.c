@@ -174,8 +174,12 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
 FL_NOINLINE static void
 poll_offering_gil(FlLoop *loop, int64_t began_ns)
 {
+    bool metered = loop->metrics != NULL; /* read while the GIL is ours */
     FlGilOffer offer = fl_gil_release(began_ns);
     fl_fd_table_poll(loop->table, 0);
+    if (FL_UNLIKELY(metered)) {
+        fl_metrics_woke(loop);
+    }
     fl_gil_retake(&loop->gil, &offer);
 }
 

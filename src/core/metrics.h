@@ -68,8 +68,8 @@ void fl_metrics_callbacks_ended(FlLoop *loop, FlTimeOf next);
 
 void fl_metrics_poll_ended(FlLoop *loop);
 
-/* A poll that may wait has ended; call this before the GIL is taken.  The time
-   from now on counts as FL_TIME_GIL. */
+/* A poll that released the GIL has ended; call this before the GIL is taken.
+   The time from now on counts as FL_TIME_GIL. */
 void fl_metrics_woke(FlLoop *loop);
 
 /* Before the entries of an iteration run. */
