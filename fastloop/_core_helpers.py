@@ -199,6 +199,8 @@ def finish_connect(sock: Any, address: Any) -> None:
 
 def send_rest(sock: Any, data: Any, sent_bytes: int) -> Any:
     """Send the rest of ``sock_sendall()``'s data; return send()'s count."""
+    if not sent_bytes and isinstance(data, (bytes, bytearray)):
+        return sock.send(data)  # a class of the program's may want bytes
     view = memoryview(data)
     try:
         if view.nbytes and (view.ndim != 1 or view.itemsize > 1):

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import sys
+from asyncio.tasks import sleep  # tests replace asyncio.sleep
 
 from . import _core
 from ._private import SendfileProtocol
@@ -80,7 +81,7 @@ async def send_file(
             if transp.is_closing():
                 raise ConnectionError("Connection is closed by peer")
         if total and not waited:
-            await asyncio.sleep(0)  # as in asyncio, other tasks run
+            await sleep(0)  # as in asyncio, other tasks run
     except (asyncio.CancelledError, GeneratorExit):
         # As in asyncio.  The program may have closed the file: its fd may be
         # another file's by now.

@@ -485,10 +485,11 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
     if not isinstance(protocol, asyncio.StreamReaderProtocol):
         return
     reader = getattr(protocol, "_stream_reader", None)
-    if reader is None or not reader._buffer:
+    buffer = getattr(reader, "_buffer", None)
+    if not buffer or not isinstance(buffer, bytearray):
         return
-    data = bytes(reader._buffer)
-    reader._buffer.clear()
+    data = bytes(buffer)
+    buffer.clear()
     if isinstance(tls, sslproto.SSLProtocol):
         tls._incoming.write(data)  # type: ignore[attr-defined]
     else:

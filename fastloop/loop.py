@@ -88,7 +88,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _ssock: Any = None
     _csock: Any = None
     #: Made when it is first started, and kept for its count.
-    _watchdog: Watchdog | None = None
+    _fastloop_watchdog: Watchdog | None = None
     #: Replaced as a whole, because another thread reads it without a lock.
     _recent_slow: tuple[SlowCallback, ...] = ()
     #: OpenTelemetry's adapter: gets each report, in the loop's thread or the
@@ -130,7 +130,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
             return
         if getattr(asyncio, "__name__", None) is None:
             if not self.is_running():
-                self._close()  # the core: what it needs may be gone later
+                super()._close()  # what the core needs may be gone later
             return
         _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
         if not self.is_running():
@@ -266,10 +266,10 @@ class Loop(  # type: ignore[misc, unused-ignore]
             if self._debug and not self.is_running():
                 # Looked up each time, as tests replace it.
                 base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
-            self._close()
+            super()._close()  # a subclass may have the name
             self._selector = None
-            if self._watchdog is not None:
-                self._watchdog.stop()
+            if self._fastloop_watchdog is not None:
+                self._fastloop_watchdog.stop()
             self._executor_shutdown_called = True
             executor = self._default_executor
             if executor is not None:
@@ -419,9 +419,9 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
             metrics_socket.show(self)
         if watchdog_s is not None:
-            started = self._watchdog or watchdog.Watchdog(self)
+            started = self._fastloop_watchdog or watchdog.Watchdog(self)
             started.start(watchdog_s)
-            self._watchdog = started
+            self._fastloop_watchdog = started
 
     def metrics(self) -> LoopMetrics:
         """Return what was counted since ``enable_metrics()``.
@@ -438,7 +438,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 "metrics are off: call loop.enable_metrics(), or set "
                 "FASTLOOP_METRICS=1 in the environment"
             )
-        watchdog = self._watchdog
+        watchdog = self._fastloop_watchdog
         blocked = 0 if watchdog is None else watchdog.count
         return metrics.from_core(raw, self._default_executor, blocked)
 
@@ -496,8 +496,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         from . import metrics
 
         found = metrics.describe_slow(subject, duration_ns)
-        if self._watchdog is not None:
-            found = self._watchdog.ended(found)
+        if self._fastloop_watchdog is not None:
+            found = self._fastloop_watchdog.ended(found)
         self._recent_slow = (*self._recent_slow, found)[-metrics.RECENT :]
         self._call_hook("a report", self._on_report, found)
         hook = self._slow_callback_hook

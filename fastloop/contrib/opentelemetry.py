@@ -241,6 +241,6 @@ def instrument(
             found.loops.add(loop, name)
     tracer = trace.get_tracer("fastloop", __version__, tracer_provider)
     _send_reports(loop, name, tracer, found.exceptions)
-    if loop._watchdog is None and variable("FASTLOOP_WATCHDOG", "1"):
+    if loop._fastloop_watchdog is None and variable("FASTLOOP_WATCHDOG", "1"):
         with contextlib.suppress(RuntimeError):  # it cannot run here
             loop.enable_metrics(watchdog_s=_WATCHDOG_S)

@@ -75,7 +75,7 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
         where = ["(unknown without a GIL)"]
         if has_gil():
             where = _places(stacks.stack_of(loop)[0])
-    watchdog = loop._watchdog
+    watchdog = loop._fastloop_watchdog
     blocked = () if watchdog is None else watchdog.recent
     return {
         "running": loop.is_running(),

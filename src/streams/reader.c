@@ -134,6 +134,13 @@ data_added(FlReader *self)
     int code = fl_call_method(self->transport,
                               self->state->names.pause_reading, NULL);
     self->paused = code == 0;
+    if (code < 0 && PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
+        /* Of an application's transport, which cannot pause.  As in asyncio
+           all is stored from now on. */
+        PyErr_Clear();
+        Py_CLEAR(self->transport);
+        code = 0;
+    }
     return code;
 }
 

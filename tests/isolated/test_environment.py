@@ -11,7 +11,7 @@ loop = new_loop()
 print(loop._read_metrics() is not None)
 from fastloop.observe import metrics_socket
 print(metrics_socket._server and "socket" or "")
-print(loop._watchdog and loop._watchdog._limit_s)
+print(loop._fastloop_watchdog and loop._fastloop_watchdog._limit_s)
 loop.close()
 """
 METRICS, SOCKET = "FASTLOOP_METRICS", "FASTLOOP_METRICS_SOCKET"

@@ -215,7 +215,7 @@ def test_nothing_is_imported_when_off(fast_script, on):
 def test_the_watchdog_runs_unless_refused(fast_script, text, limit):
     code = """
 loop = new_loop()
-print(loop._watchdog and loop._watchdog._limit_s)
+print(loop._fastloop_watchdog and loop._fastloop_watchdog._limit_s)
 loop.close()
 """
     done = fast_script(code, FASTLOOP_OTEL="1", FASTLOOP_WATCHDOG=text)

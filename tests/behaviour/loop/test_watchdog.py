@@ -106,7 +106,9 @@ def watched(loop, log):
 def report_of(loop, name):
     """Return the one report of a function that is stored."""
     (found,) = [
-        one for one in loop._watchdog.recent if one.name.endswith(name)
+        one
+        for one in loop._fastloop_watchdog.recent
+        if one.name.endswith(name)
     ]
     return found
 

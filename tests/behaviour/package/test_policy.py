@@ -43,6 +43,21 @@ def test_where_no_loop_runs_there_is_none_to_return(module):
         module.get_running_loop()
 
 
+class Watched(fastloop.Loop):
+    """With names of its own that a careless base would have, too."""
+
+    def __init__(self):
+        super().__init__()
+        self._watchdog = self._close = object()
+
+
+def test_names_of_a_subclass_are_its_own():
+    loop = Watched()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert loop.is_closed()
+
+
 class Mine(fastloop.Loop):
     """A program's own class."""
 

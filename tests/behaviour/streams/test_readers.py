@@ -104,6 +104,27 @@ async def test_a_reader_of_a_subclass(loop):
     await writer.wait_closed()
 
 
+async def test_a_reader_whose_transport_cannot_pause(loop):
+    """It stores all, and asks that transport no more."""
+
+    class Program(asyncio.Transport):
+        def is_closing(self):
+            return False
+
+    near, far = tcp_socketpair()
+    reader = asyncio.StreamReader(limit=10, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    made = protocol.connection_made
+    protocol.connection_made = lambda _: made(Program())
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    for _ in range(2):
+        far.send(bytes(100))
+        assert await reader.readexactly(50) == bytes(50)
+    far.close()
+    assert await reader.read() == bytes(100)
+    transport.abort()
+
+
 async def echo(reader, writer):
     while data := await reader.read(64 * KIB):
         writer.write(data)
