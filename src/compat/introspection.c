@@ -31,10 +31,11 @@ handle_of(FlLoop *loop, FlReady *entry)
     if (entry->kind == FL_READY_HANDLE) {
         return Py_NewRef(entry->callback);
     }
-    if (is_call && entry->of.handle != NULL) {
-        return Py_NewRef((PyObject *)entry->of.handle);
+    FlHandle *handle = is_call ? fl_handle_of_entry(entry) : NULL;
+    if (handle != NULL) {
+        return Py_NewRef((PyObject *)handle);
     }
-    FlHandle *handle = fl_handle_new(loop);
+    handle = fl_handle_new(loop);
     if (handle != NULL && is_call) {
         /* Both pointers are borrowed; see ready_queue.h. */
         handle->entry = entry;

@@ -129,9 +129,9 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
 static FlHandle *
 handle_from_entry(FlLoop *loop, FlReady *entry)
 {
-    FlHandle *handle = entry->of.handle == NULL
-                           ? fl_handle_new(loop)
-                           : (FlHandle *)Py_NewRef(entry->of.handle);
+    FlHandle *handle = fl_handle_of_entry(entry);
+    handle =
+        handle == NULL ? fl_handle_new(loop) : (FlHandle *)Py_NewRef(handle);
     if (handle == NULL) {
         fl_ready_clear(entry);
     }
@@ -286,7 +286,7 @@ run_entry(FlLoop *loop, FlReady *entry)
     int code;
     switch (entry->kind) {
     case FL_READY_CALL:
-        if (entry->of.handle != NULL || FL_UNLIKELY(loop->debug)
+        if (fl_handle_of_entry(entry) != NULL || FL_UNLIKELY(loop->debug)
             || FL_UNLIKELY(loop->patched_run != NULL)) /* invariant 2 */
         {
             return run_as_handle(loop, entry);

@@ -168,7 +168,8 @@ handle_release(FlHandle *self)
 /* The application may set a handle as the callback of another one.  CPython's
    trashcan bounds how deeply the deallocators of such a chain nest.  Up to
    3.13 it may postpone a deallocator, and then calls it again from its
-   beginning; from 3.14 on _Py_Dealloc postpones it before it begins. */
+   beginning; from 3.14 on _Py_Dealloc postpones it before it begins
+   (fl_handle_of_entry). */
 void
 fl_handle_dealloc(FlHandle *self)
 {

@@ -71,6 +71,24 @@ FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,
                             PyObject *args, PyObject *context, double when_s);
 
+/* The handle of a call's entry, borrowed, or NULL.  From 3.14 on _Py_Dealloc
+   postpones a deallocator where the C stack is nearly full.  Until that runs,
+   the entry still refers to a handle without references, which must not be
+   revived. */
+static inline FlHandle *
+fl_handle_of_entry(FlReady *entry)
+{
+    FlHandle *handle = entry->of.handle;
+#if PY_VERSION_HEX >= 0x030E0000
+    if (FL_UNLIKELY(handle != NULL && Py_REFCNT(handle) == 0)) {
+        handle->entry = NULL;
+        entry->of.handle = NULL;
+        return NULL;
+    }
+#endif
+    return handle;
+}
+
 /* Move a popped entry's call into a handle: the one that still points at the
    entry, or a new one.  `entry` is the caller's copy, not the queue's slot.
    0, or -1 with MemoryError; the copy owns nothing either way. */
