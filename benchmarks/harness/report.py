@@ -105,8 +105,11 @@ def repetitions(row: dict, loop: str) -> list[float]:
 def against(row: dict, peer: str) -> Comparison | None:
     """Compare fastloop with `peer`, repetition by repetition.
 
-    None where there are fewer than two repetitions of both.
+    None where there are fewer than two repetitions of both, and where the
+    greatest of all is shown.
     """
+    if row["judge"] == "most":
+        return None
     return of_ratios(ratios(row, "fastloop", peer))
 
 

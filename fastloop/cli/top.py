@@ -187,8 +187,8 @@ def _text(
 def _watch(path: str) -> None:
     before, read_ns = None, 0
     while True:
-        last_ns, read_ns = read_ns, time.monotonic_ns()
         now = read(path)
+        last_ns, read_ns = read_ns, time.monotonic_ns()
         text = _text(now, before, read_ns - last_ns)
         if sys.stdout.isatty():
             columns, rows = shutil.get_terminal_size()

