@@ -79,6 +79,7 @@ class Link:
         self.closes = 0  # how often
         self.settled = False  # they had come long before
         self.late = False  # A wrote after its end; asyncio may send that
+        self.many_reads = False  # asyncio may have read less before A's end
         self.unread = False  # A may have closed with bytes unread
         self.wanted = MOST  # of B by the time that A closed
         self.upgrading = False  # start_tls() has not returned

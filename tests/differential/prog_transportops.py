@@ -148,6 +148,7 @@ class TransportOps:
             # asyncio has taken that, with one call: it had all come.
             peer = link.peer
             link.settled = peer.sent == peer.wanted <= 200_000
+        link.many_reads = link.peer.wanted > 200_000
         link.closed = link.own_end = True
         link.closes += 1
         link.wanted = min(link.wanted, link.peer.wanted)

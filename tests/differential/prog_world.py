@@ -381,7 +381,8 @@ class World(
                 )
             if link.secure and link.own_end:
                 continue  # data may have come behind it, an error in asyncio
-            if (link.settled or not link.unread) and not link.late:
+            is_told = link.settled or not (link.unread or link.many_reads)
+            if is_told and not link.late:
                 all_here = peer.received == link.written
                 self.log(f"B has all: {all_here}", f"link {link.index}")
 
