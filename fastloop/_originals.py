@@ -35,8 +35,8 @@ def is_defined_in(module: types.ModuleType, function: object) -> bool:
     """
     if type(function) is not types.FunctionType:
         return False
-    return function.__globals__ is vars(module) and not any(
-        map(callable, function.__code__.co_consts)
+    return function.__globals__ is vars(module) and bool(
+        function.__code__.co_names
     )
 
 

@@ -53,8 +53,8 @@ extern atomic_bool fl_clock_has_ticks;
 /* To be called once in a process at least, before fl_clock_coarse_ns. */
 void fl_clock_init(void);
 
-/* The tick of the coarse clock where the system has none. */
-#define FL_TICK_NS (4 * FL_NS_PER_MS)
+/* For fl_clock_coarse_ns alone: its value where the system has none. */
+int64_t fl_clock_tick_ns(void);
 
 /* A clock of ticks, and a cheaper one, that is never ahead of fl_clock_ns(),
    and that lags behind it by at most FL_COARSE_LAG_NS.  The exception is a
@@ -70,8 +70,7 @@ fl_clock_coarse_ns(void)
         return (int64_t)now.tv_sec * FL_NS_PER_S + now.tv_nsec;
     }
 #endif
-    int64_t now_ns = fl_clock_ns();
-    return now_ns - now_ns % FL_TICK_NS;
+    return fl_clock_tick_ns();
 }
 
 #endif

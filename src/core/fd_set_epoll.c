@@ -138,7 +138,7 @@ may_use_pwait2(void)
    none, epoll_wait for whole milliseconds, and ppoll() for the rest.  While
    all workers sleep in ppoll(), the kernel wakes each of them for one
    connection, EPOLLEXCLUSIVE or not. */
-static int
+FL_NOINLINE static int
 wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
     struct timespec timeout = {(time_t)(timeout_ns / FL_NS_PER_S),

@@ -230,6 +230,7 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
     }
     int64_t began_ns = 0;
     if (timeout_ns == 0) {
+        *safepoint_is_due = false;
         /* Taken before the poll: in a sandbox or under a tracer the system
            call itself takes long, and is no busy time. */
         began_ns = fl_clock_ns();
@@ -248,12 +249,10 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
     }
     fl_registrations_collect(loop->table);
     int64_t now_ns = fl_clock_coarse_ns();
-    bool ticked = now_ns != loop->polls.last_ns;
-    if (timeout_ns == 0) {
-        *safepoint_is_due = ticked;
+    if (now_ns != loop->polls.last_ns) {
+        loop->polls.last_ns = now_ns;
+        *safepoint_is_due |= timeout_ns == 0 || fl_overrides_are_old(loop);
     }
-    *safepoint_is_due |= ticked && fl_overrides_are_old(loop);
-    loop->polls.last_ns = now_ns;
     /* The wait is of the precise clock: without the lag that the coarse one
        may have, a recheck would now and then be a second late. */
     if (loop->table->recheck_end

@@ -446,22 +446,31 @@ process_event(FlFdTable *table, const FlFdEvent *event)
     }
 }
 
+/* The last poll has failed, or may have left events. */
+FL_NOINLINE static void
+note_partial_poll(FlFdTable *table, int count)
+{
+    if (table->partial_to + 1 != table->polls) {
+        table->partial_from = table->polls;
+    }
+    table->partial_to = table->polls;
+    if (count < 0 && count != -EINTR) {
+        table->failure_code = count;
+    } /* after EINTR Python's signal handlers run, and the next poll follows */
+}
+
 void
 fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
 {
     if (timeout_ns > LONGEST_POLL_NS) {
         timeout_ns = LONGEST_POLL_NS;
     }
-    if (table->poll_is_whole) {
-        table->whole_poll = table->polls;
-    }
     table->polls++;
     int count = fl_fd_set_wait(&table->set, table->events, timeout_ns);
     /* One less may be all there was room for, beside a wake-up. */
-    table->poll_is_whole = count >= 0 && count < FL_FD_SET_EVENTS - 1;
-    if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
-        table->failure_code = count;
-    } /* after EINTR Python's signal handlers run, and the next poll follows */
+    if (FL_UNLIKELY((unsigned)count >= FL_FD_SET_EVENTS - 1)) {
+        note_partial_poll(table, count);
+    }
     table->event_count = count > 0 ? count : 0;
 }
 

@@ -71,11 +71,10 @@ typedef struct FlRegistration FlRegistration;
 typedef struct {
     FlFdSet set;
     FL_ATOMIC uint64_t polls; /* number of polls so far */
-    /* The last poll before the present one that took all events there were.
-       What another one did not take may have been ready. */
-    uint64_t whole_poll;
-    bool poll_is_whole; /* whether the last poll did */
-    uv_mutex_t lock;    /* see fl_fd_table_lock */
+    /* The first and the last of the polls in a row that may not have taken all
+       events there were.  What such a one did not take may be ready. */
+    uint64_t partial_from, partial_to;
+    uv_mutex_t lock; /* see fl_fd_table_lock */
     FlForkRenewal lock_renewal;
     FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;
@@ -273,6 +272,16 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 /* Without a GIL: free the registrations that other threads closed while this
    thread runs iterations.  No callback may be running. */
 void fl_registrations_free_closed(FlFdTable *table);
+
+/* Whether every poll between that one and the present one was partial. */
+static inline bool
+fl_fd_table_missed_all_since(const FlFdTable *table, uint64_t poll)
+{
+    uint64_t now = table->polls;
+    return poll + 1 == now
+           || (table->partial_from <= poll + 1
+               && table->partial_to + 1 >= now);
+}
 
 /* About once a second, visit each registration that has `recheck` set:
    - a persistent one, which began to wait without a system call: register it

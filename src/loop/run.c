@@ -95,8 +95,7 @@ begin(FlLoop *loop, unsigned long thread)
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
-    return plain < 0 || begin_corking(loop) < 0
-                   || fl_overrides_check(loop) < 0
+    return plain < 0 || begin_corking(loop) < 0 || fl_overrides_check(loop) < 0
                ? -1
                : 0;
 }

@@ -4,7 +4,7 @@
    C code that does a method's work itself first checks that the method is
    CPython's.  A replacement is recognized by its globals: another module's.
    ddtrace puts its own code into the function.  That code has what it calls
-   among its constants; a compiler puts nothing there that can be called.
+   among its constants, and uses no names; CPython's methods use some.
    fl_class_is_plain keeps its answer until the class changes, so it does not
    notice code that is replaced later.
 
@@ -26,13 +26,8 @@ fl_method_is_from(PyObject *method, PyObject *globals)
     {
         return false;
     }
-    PyObject *consts = ((PyCodeObject *)PyFunction_GetCode(method))->co_consts;
-    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(consts); at++) {
-        if (PyCallable_Check(PyTuple_GET_ITEM(consts, at))) {
-            return false;
-        }
-    }
-    return true;
+    const PyCodeObject *code = (PyCodeObject *)PyFunction_GetCode(method);
+    return PyTuple_GET_SIZE(code->co_names) > 0;
 }
 
 /* Whether a class has CPython's methods, as `check` finds; cached in *seen

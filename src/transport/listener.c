@@ -412,8 +412,9 @@ open_all(Listener *self, Accepted *accepted, int count)
 static bool
 set_limit(Listener *self)
 {
-    bool still_busy = self->limit_poll != 0
-                      && self->limit_poll >= self->loop->table->whole_poll;
+    bool still_busy =
+        self->limit_poll != 0
+        && fl_fd_table_missed_all_since(self->loop->table, self->limit_poll);
     if (!still_busy) {
         self->accept_limit = 1;
     }
