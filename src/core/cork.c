@@ -23,8 +23,6 @@
 #define PAUSE_NS 20000
 /* A flush of so many streams offers the GIL, if that is due (py/gil.h). */
 #define BURST    8
-/* A flush of so many takes long itself: it need not be due. */
-#define MANY     64
 
 void
 fl_cork_take_back(FlCork *cork)
@@ -199,28 +197,25 @@ fl_loop_flush_corked_now(FlLoop *loop)
     fl_cork_end_turn(cork);
 }
 
-/* How many streams are corked, but at most MANY. */
-static int
-count_corked(const FlCork *cork)
+/* Whether at least BURST streams are corked. */
+static bool
+is_burst(const FlCork *cork)
 {
     const FlList *link = cork->streams.next;
     int count = 0;
-    while (link != &cork->streams && count < MANY) {
+    while (link != &cork->streams && count < BURST) {
         link = link->next;
         count++;
     }
-    return count;
+    return count == BURST;
 }
 
 void
 fl_loop_flush_corked_batch(FlLoop *loop)
 {
-    int count = count_corked(&loop->cork);
-    if (count >= BURST) {
+    if (is_burst(&loop->cork)) {
         int64_t now_ns = fl_clock_ns();
-        if (fl_gil_is_due(&loop->gil, now_ns)
-            || (count == MANY && fl_gil_may_offer(&loop->gil, now_ns)))
-        {
+        if (fl_gil_is_due(&loop->gil, now_ns)) {
             FlGilOffer offer = fl_gil_release(now_ns);
             (void)fl_cork_send_ahead(loop);
             fl_gil_retake(&loop->gil, &offer);

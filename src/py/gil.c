@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <sys/resource.h>
 
+#define OFFER_NS  (FL_NS_PER_MS / 10)
 #define SWITCH_NS (5 * FL_NS_PER_MS)
 /* If the loop waits longer than this for the GIL, another thread computes. */
 #define LATE_NS   FL_NS_PER_MS
@@ -26,7 +27,7 @@ fl_gil_note_release(FlGil *gil, int64_t now_ns)
 {
     bool is_due = gil->due_ns != 0;
     if (!is_due) {
-        gil->due_ns = now_ns + FL_GIL_OFFER_NS;
+        gil->due_ns = now_ns + OFFER_NS;
     }
     return is_due;
 }
@@ -54,7 +55,7 @@ fl_gil_retake(FlGil *gil, const FlGilOffer *offer)
     PyEval_RestoreThread(offer->thread);
     int64_t now_ns = fl_clock_ns();
     gil->due_ns =
-        now_ns + (now_ns - asked_ns > LATE_NS ? SWITCH_NS : FL_GIL_OFFER_NS);
+        now_ns + (now_ns - asked_ns > LATE_NS ? SWITCH_NS : OFFER_NS);
 }
 
 void

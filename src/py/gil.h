@@ -48,17 +48,6 @@ fl_gil_is_due(FlGil *gil, int64_t now_ns)
            && fl_gil_note_release(gil, now_ns);
 }
 
-/* The time between offers, unless another thread computes. */
-#define FL_GIL_OFFER_NS (FL_NS_PER_MS / 10)
-
-/* Whether an offer may be made before one is due: another thread has not just
-   had the GIL for long. */
-static inline bool
-fl_gil_may_offer(const FlGil *gil, int64_t now_ns)
-{
-    return gil->due_ns - now_ns <= FL_GIL_OFFER_NS;
-}
-
 /* Release the GIL; began_ns is the time of the call.  The caller makes its
    system calls, and then fl_gil_retake waits until it has the GIL again. */
 static inline FlGilOffer

@@ -134,11 +134,6 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
        sent, so it would not see what is added to them. */
     if (FL_UNLIKELY(fl_cork_is_overdue(&loop->cork))) {
         loop->cork.writer = NULL;
-        if (!fl_list_is_empty(&loop->cork.streams)) {
-            /* Perhaps thousands: other threads get the GIL meanwhile. */
-            fl_cork_offer(&loop->cork, memory_order_release);
-            fl_loop_flush_corked_batch(loop);
-        }
         return false;
     }
     uint64_t queued_bytes = self->out.queue.size_bytes + size_bytes;

@@ -64,8 +64,7 @@ fl_stream_cork_fits(const FlStream *self, uint64_t size_bytes)
 
 /* Whether a write of this size is corked with the queue.  If so, the caller
    queues it, as it holds the queue now, and calls fl_cork_add.  Otherwise it
-   flushes; overdue bytes are flushed here, which may run Python and end the
-   stream. */
+   flushes. */
 bool fl_stream_may_cork(FlStream *self, size_t size_bytes);
 
 #endif

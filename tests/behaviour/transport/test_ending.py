@@ -261,6 +261,23 @@ class Own(socket.socket):
     """Takes attributes, other than socket.socket."""
 
 
+async def write_while_fileno_fails(loop, fail):
+    """Write "x" through a socket whose next fileno() calls fail(sock)."""
+    near, far = socket.socketpair()
+    sock = Own(fileno=near.detach())
+    transport, protocol = await loop.create_connection(Recorder, sock=sock)
+    await iterations()
+    far.setblocking(False)
+    with far:
+        sock.fileno = lambda: fail(sock)
+        transport.write(b"x")
+        assert await loop.sock_recv(far, 9) == b"x"
+        await iterations()
+        assert not protocol.lost
+        vars(sock).pop("fileno", None)
+        await end(protocol)
+
+
 @pytest.mark.parametrize("error", [RecursionError, MemoryError])
 async def test_a_fileno_without_room_keeps_the_connection(
     loop, loop_kind, error
@@ -268,23 +285,12 @@ async def test_a_fileno_without_room_keeps_the_connection(
     """A fileno() that cannot run says nothing about the socket."""
     failed = []
 
-    def no_room():
+    def no_room(sock):
         del sock.fileno
         failed.append(error())
         raise failed[0]
 
-    near, far = socket.socketpair()
-    sock = Own(fileno=near.detach())
-    transport, protocol = await loop.create_connection(Recorder, sock=sock)
-    await iterations()
-    far.setblocking(False)
-    with far:
-        sock.fileno = no_room
-        transport.write(b"x")
-        assert await loop.sock_recv(far, 9) == b"x"
-        assert not protocol.lost
-        vars(sock).pop("fileno", None)
-        await end(protocol)
+    await write_while_fileno_fails(loop, no_room)
     assert len(failed) == (loop_kind != "asyncio")
 
 
@@ -294,28 +300,11 @@ def test_an_interrupt_in_fileno_ends_the_run_and_not_the_connection(
 ):
     """As of a signal handler there; asyncio's transport does not call it."""
 
-    def interrupt():
+    def interrupt(sock):
         del sock.fileno
         raise error(3)
 
-    near, far = socket.socketpair()
-    sock = Own(fileno=near.detach())
-
-    async def write_and_wait():
-        transport, protocol = await loop.create_connection(Recorder, sock=sock)
-        await iterations()
-        far.setblocking(False)
-        with far:
-            sock.fileno = interrupt
-            transport.write(b"x")
-            assert await loop.sock_recv(far, 9) == b"x"
-            await iterations()
-            assert not protocol.lost
-            vars(sock).pop("fileno", None)
-            transport.abort()
-            await protocol.wait_lost()
-
-    task = loop.create_task(write_and_wait())
+    task = loop.create_task(write_while_fileno_fails(loop, interrupt))
     if loop_kind == "fastloop":
         with pytest.raises(error):
             loop.run_until_complete(task)
