@@ -148,6 +148,27 @@ def shared_by_threads() -> list[object]:
     ]
 
 
+def swap_current_tasks(
+    loop: object, task: Any = None, native: Any = None
+) -> tuple[Any, Any]:
+    """Set the current tasks of the running loop; return the previous ones.
+
+    From 3.14 on there may be two: a thread has one that is written in C, and
+    each loop one in Python, as nest_asyncio makes them.
+    """
+    previous = tasks._current_tasks.pop(loop, None)
+    if task is not None:
+        tasks._current_tasks[loop] = task
+    if sys.version_info < (3, 14):
+        return previous, None
+    return previous, tasks._swap_current_task(loop, native)
+
+
+def ends_run(code: types.CodeType) -> bool:
+    """Whether it is what stops a run whose future is done."""
+    return code is base_events._run_until_complete_cb.__code__
+
+
 def let_debugged_tasks_run() -> None:
     """Make task objects callable, if PyCharm's debugger is there.
 

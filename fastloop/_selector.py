@@ -52,11 +52,11 @@ class RegisteredDescriptors:
     def select(self, timeout: float | None = None) -> NoReturn:
         """Raise RuntimeError: a copy of nest_asyncio must not poll.
 
-        The core polls.  nest_asyncio itself is stopped by ``_nest_patched``.
+        The core polls.  nest_asyncio itself asks ``_nest_patched``.
         """
         raise RuntimeError(
-            "fastloop's loop cannot run inside one of its callbacks, as "
-            "nest_asyncio and copies of it make it do"
+            "fastloop's loop cannot run inside one of its callbacks by a "
+            "copy of nest_asyncio: use nest_asyncio itself"
         )
 
 

@@ -178,14 +178,17 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _nest_patched(self) -> bool:
-        """Raise ValueError, so that nest_asyncio does not patch the loop.
+        """Let callbacks run their loop, because nest_asyncio is applied.
 
         Its _patch_loop() reads this name first.  It would then replace methods
         of the loop's class by Python methods that need asyncio's queues.
         Other callers get AttributeError.
         """
         if sys._getframe(1).f_code.co_name == "_patch_loop":
-            raise ValueError(f"Can't patch loop of type {type(self)}")
+            from . import _nesting
+
+            _nesting.allow()
+            return True
         raise AttributeError("_nest_patched")
 
     @functools.cached_property

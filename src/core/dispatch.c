@@ -25,6 +25,7 @@
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
+#include "py/errors.h"
 #include "py/field.h"
 
 /* After so many entries the GIL is offered, if that is due: an event of a
@@ -66,6 +67,35 @@ note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
         && loop->current_handle == NULL) {
         set_current(loop, (PyObject *)self, callback);
     }
+}
+
+bool
+fl_loop_must_put_off(const FlLoop *loop, PyObject *context)
+{
+    if (FL_LIKELY(loop->put_off == NULL) || context == NULL) {
+        return false;
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    bool entered = PyContext_Enter(context) < 0;
+    if (!entered) {
+        fl_context_leave(context, false);
+    }
+    PyErr_Clear();
+    fl_error_restore(exc);
+    return entered;
+}
+
+/* A handle's call has failed: report that; or, if a nested run must put it
+   off, keep it for the end of that run.  handle: NULL if no memory was left.
+   0, or -1 with an exception that ends the run. */
+static int
+end_failed(FlLoop *loop, FlHandle *handle, bool must_put_off)
+{
+    if (FL_UNLIKELY(must_put_off) && handle != NULL) {
+        PyErr_Clear();
+        return PyList_Append(loop->put_off, (PyObject *)handle);
+    }
+    return fl_loop_report_callback(loop, (PyObject *)handle);
 }
 
 /* Run a handle through the function that replaced asyncio.Handle._run.  What
@@ -114,7 +144,7 @@ fl_handle_run(FlLoop *loop, FlHandle *self)
                    ? -1
                    : fl_call_done(call_in_context(callback, args, context));
     if (FL_UNLIKELY(code < 0)) {
-        code = fl_loop_report_callback(loop, (PyObject *)self);
+        code = end_failed(loop, self, fl_loop_must_put_off(loop, context));
     }
     Py_DECREF(callback);
     Py_XDECREF(args);
@@ -161,6 +191,7 @@ run_as_handle(FlLoop *loop, FlReady *entry)
 static int
 call_failed(FlLoop *loop, FlReady *entry)
 {
+    bool must_put_off = fl_loop_must_put_off(loop, entry->context);
     /* Set aside: making the handle must not run with an exception set. */
     PyObject *exc = PyErr_GetRaisedException();
     FlHandle *handle = handle_from_entry(loop, entry);
@@ -168,7 +199,7 @@ call_failed(FlLoop *loop, FlReady *entry)
         PyErr_WriteUnraisable(NULL);
     }
     PyErr_SetRaisedException(exc);
-    int code = fl_loop_report_callback(loop, (PyObject *)handle);
+    int code = end_failed(loop, handle, must_put_off);
     Py_XDECREF(handle);
     return code;
 }
@@ -245,8 +276,15 @@ static int
 run_op(FlLoop *loop, FlReady *entry)
 {
     PyObject *context = entry->context;
-    int code;
-    if (context != NULL && PyContext_Enter(context) < 0) {
+    int code = context == NULL ? 0 : PyContext_Enter(context);
+    if (code < 0 && loop->put_off != NULL) {
+        /* A callback around the nested run has entered it.  The current one is
+           a callback's, too, and as a rule the same. */
+        PyErr_Clear();
+        context = NULL;
+        code = 0;
+    }
+    if (code < 0) {
         /* RuntimeError: a caller of this run has entered the context. */
         code = fl_loop_report_callback(loop, NULL);
     }

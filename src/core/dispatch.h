@@ -58,4 +58,9 @@ int fl_loop_queue_handle(FlLoop *loop, FlHandle *handle);
    run. */
 int fl_handle_run(FlLoop *loop, FlHandle *self);
 
+/* Whether this is a nested run (fl_loop_nest) and a callback around it has
+   entered the context: no handle can run in it before that run ends.  Keeps
+   the exception that is set. */
+bool fl_loop_must_put_off(const FlLoop *loop, PyObject *context);
+
 #endif

@@ -48,6 +48,9 @@
 /* Beside the interest of an FL_FD_CHANGE: the registration was made with
    FL_EXCLUSIVE.  epoll cannot change such a one: it is removed and added. */
 #define FL_WAS_EXCLUSIVE 8
+/* Beside the interest of an FL_FD_CHANGE: for now report each event once.
+   libuv's kind reports none. */
+#define FL_EDGE          16
 
 /* The most events that one call takes. */
 #define FL_FD_SET_EVENTS 1024

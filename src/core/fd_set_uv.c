@@ -176,8 +176,8 @@ change(UvSet *uv, FlFdControl control, int fd, int interest,
     }
     self = uv->fds[fd];
     self->generation = generation;
-    self->interest = interest;
-    return uv_poll_start(&self->poll, interest, on_poll);
+    self->interest = interest & FL_EDGE ? UV_DISCONNECT : interest;
+    return uv_poll_start(&self->poll, self->interest, on_poll);
 }
 
 static int

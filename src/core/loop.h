@@ -133,6 +133,8 @@ struct FlLoop {
     PyObject *exception_handler;
     PyObject *slow_callback_hook;
     PyObject *current_handle; /* while timed: what runs, or NULL */
+    PyObject *put_off;        /* borrowed list of a nested run's handles: see
+                          fl_loop_must_put_off; NULL: no run is nested */
     PyObject *default_executor;
     PyObject *signal_handlers;
     PyObject *python_transports; /* fd -> asyncio's own transport, or NULL */

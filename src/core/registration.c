@@ -285,6 +285,20 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
 }
 
 void
+fl_registration_put_off(FlFdTable *table, int fd)
+{
+    fl_fd_table_lock(table);
+    FlRegistration *reg = fl_registration_at(table, fd);
+    if (reg != NULL) {
+        if (reg->interest != 0 && !(reg->interest & FL_EDGE)) {
+            update_interest(reg, reg->interest | FL_EDGE);
+        }
+        recheck_later(reg);
+    }
+    fl_fd_table_unlock(table);
+}
+
+void
 fl_registration_close(FlRegistration *reg)
 {
     FlFdTable *table = reg->table;
@@ -351,6 +365,9 @@ fl_registrations_recheck(FlFdTable *table)
         reg->recheck = false;
         if ((reg->wanted & FL_EXCLUSIVE) && reg->interest != 0) {
             recheck_exclusive(reg);
+        }
+        else if (reg->interest & FL_EDGE) {
+            update_interest(reg, reg->wanted);
         }
         else if (reg->wanted != 0) {
             add_or_retry(reg);

@@ -260,6 +260,11 @@ void fl_registration_close(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
+/* The events of an fd cannot be handled before a callback returns.  Until it
+   has, or for about a second, report each event once, or each poll would
+   report them all; then fl_registrations_recheck reports what is ready. */
+void fl_registration_put_off(FlFdTable *table, int fd);
+
 /* Process the events that the last poll took from the set.  If too many were
    stale the set is replaced by a new one, which has no stale registrations; if
    no fd is free for it the old one stays, and its next ones try again. */

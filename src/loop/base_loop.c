@@ -445,6 +445,7 @@ static PyMethodDef loop_methods[] = {
           METH_NOARGS),
     PLAIN("_run_once", fl_loop_run_once, METH_NOARGS),
     PLAIN("_run_shuffled", fl_loop_run_shuffled, METH_VARARGS),
+    PLAIN("_nest", fl_loop_nest, METH_O),
     PLAIN("create_future", fl_loop_create_future, METH_NOARGS),
     FAST_KW("create_task", fl_loop_create_task),
     FAST_KW("add_reader", fl_loop_add_reader),

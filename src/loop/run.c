@@ -8,6 +8,8 @@
       the loop for its one iteration. */
 #include "loop/run.h"
 
+#include "base/clock.h"
+#include "core/dispatch.h"
 #include "core/iteration.h"
 #include "core/loop.h"
 #include "core/metrics.h"
@@ -16,7 +18,10 @@
 #include "loop/tasks.h"
 #include "py/call.h"
 #include "py/compat.h"
+#include "py/errors.h"
 #include "py/state.h"
+
+#include <stdlib.h>
 
 /* asyncio's error.  Returns -1. */
 static int
@@ -268,4 +273,95 @@ fl_loop_run_shuffled(FlLoop *loop, PyObject *args)
     int found = fl_loop_iterate_shuffled(loop, limit_ns, bits);
     end_iterations(loop, previous);
     return found < 0 ? NULL : PyBool_FromLong(found);
+}
+
+/* --- nested runs --------------------------------------------------------- */
+
+/* What a callback uses while it runs. */
+typedef struct {
+    char *scratch;
+    int64_t since_ns;
+    PyObject *callback, *handle, *put_off;
+} Used;
+
+/* Set these fields of the loop; `used` gets what they were. */
+static void
+swap_used(FlLoop *loop, Used *used)
+{
+    Used before = {loop->scratch, loop->timing.since_ns, loop->timing.callback,
+                   loop->current_handle, loop->put_off};
+    Py_BEGIN_CRITICAL_SECTION(loop); /* see py/field.h */
+    loop->current_handle = used->handle;
+    Py_END_CRITICAL_SECTION();
+    loop->scratch = used->scratch;
+    loop->timing.since_ns = used->since_ns;
+    loop->timing.callback = used->callback;
+    loop->put_off = used->put_off;
+    *used = before;
+}
+
+/* A nested run took so long, with its callbacks timed: the callback around it
+   did not. */
+static void
+resume_timing(FlLoop *loop, int64_t nested_ns)
+{
+    if (loop->timing.since_ns != 0) {
+        loop->timing.since_ns += nested_ns;
+        if (loop->metrics != NULL) {
+            fl_metrics_callback_begins(loop->metrics, loop->timing.since_ns);
+        }
+    }
+}
+
+/* Queue what a nested run has put off.  A handle for which no memory is left
+   is reported.  0, or -1 with an exception that ends the run. */
+static int
+queue_put_off(FlLoop *loop, PyObject *handles)
+{
+    int code = 0;
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(handles); at++) {
+        PyObject *handle = PyList_GET_ITEM(handles, at);
+        if (code == 0 && fl_loop_queue_handle(loop, (FlHandle *)handle) < 0) {
+            code = fl_loop_report_callback(loop, handle);
+        }
+    }
+    if (loop->table->recheck_end) {
+        fl_registrations_recheck(loop->table);
+        loop->polls.skips_left = 0;
+    }
+    return code;
+}
+
+const char fl_loop_nest_doc[] =
+    "_nest($self, run, /)\n--\n\n"
+    "Call run(), which may call _run_once(), inside a callback of this loop.";
+
+PyObject *
+fl_loop_nest(FlLoop *loop, PyObject *run)
+{
+    PyObject *handles = PyList_New(0);
+    if (handles == NULL) {
+        return NULL;
+    }
+    Used used = {.put_off = handles};
+    swap_used(loop, &used);
+    if (loop->metrics != NULL) {
+        fl_count_set(&loop->metrics->callback_began_ns, 0);
+    }
+    int64_t began_ns = fl_clock_ns();
+    bool iterates = fl_fd_table_iterates_here(loop->table);
+    fl_fd_table_end_iterations(loop->table);
+    PyObject *result = PyObject_CallNoArgs(run);
+    if (iterates) {
+        fl_fd_table_begin_iterations(loop->table);
+    }
+    PyObject *exc = PyErr_GetRaisedException();
+    swap_used(loop, &used);
+    free(used.scratch);
+    resume_timing(loop, fl_clock_ns() - began_ns);
+    if (fl_error_keep_first(exc, queue_put_off(loop, handles), run) < 0) {
+        Py_CLEAR(result);
+    }
+    Py_DECREF(handles);
+    return result;
 }

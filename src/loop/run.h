@@ -16,6 +16,7 @@ void fl_loop_end_run(FlLoop *loop);
 FL_NOARGS(fl_loop_iterate_until_stopped);
 FL_NOARGS(fl_loop_run_once);
 FL_ONE(fl_loop_run_shuffled);
+FL_ONE(fl_loop_nest);
 
 /* asyncio's attribute _thread_id.  Setting it to the calling thread's ident
    begins a run, None ends it.  RuntimeError if the loop runs already, or if an

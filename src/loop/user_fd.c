@@ -152,6 +152,9 @@ run_slot(FlLoop *loop, int fd, int event, PyObject *object)
     else if (FL_UNLIKELY(fl_handle_is_cancelled((FlHandle *)object))) {
         (void)fl_fd_remove(loop, fd, event, object);
     }
+    else if (fl_loop_must_put_off(loop, ((FlHandle *)object)->context)) {
+        fl_registration_put_off(loop->table, fd);
+    }
     else {
         /* It may send without our knowledge. */
         fl_loop_flush_corked(loop);

@@ -231,6 +231,23 @@ fl_stream_has_fd(FlOpenTransport *node)
     return fl_stream_query_fd(self) == 0;
 }
 
+/* The stream's context is entered, and that exception is set.  In a nested run
+   in a callback of this stream, what can be read is put off: the protocol has
+   not handled the bytes before.  Others are sent: it may wait for that. */
+FL_NOINLINE static int
+run_nested(FlLoop *loop, FlStream *self, int events)
+{
+    if (loop->put_off == NULL) {
+        return fl_loop_report_callback(loop, NULL);
+    }
+    PyErr_Clear();
+    if (events & FL_READABLE) {
+        fl_registration_put_off(loop->table, self->reg->fd);
+    }
+    return events & FL_WRITABLE ? self->kind->run_events(self, FL_WRITABLE)
+                                : 0;
+}
+
 /* FlRegistration.on_events: call the kind's run_events in the stream's
    context, which the stream releases if they end it.  FL_UNSENT needs none,
    and comes in that of any callback, perhaps one of this stream. */
@@ -246,8 +263,8 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
     Py_INCREF(self);
     PyObject *context = Py_NewRef(self->context);
     int code;
-    if (PyContext_Enter(context) < 0) {
-        code = fl_loop_report_callback(loop, NULL);
+    if (FL_UNLIKELY(PyContext_Enter(context) < 0)) {
+        code = run_nested(loop, self, events);
     }
     else {
         code = self->kind->run_events(self, events);

@@ -8,6 +8,7 @@ ours.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -105,6 +106,23 @@ def test_websocket(uvicorn, client_tls, tls):
                 await ws.recv()
 
     asyncio.run(asyncio.wait_for(talk(), PATIENCE))
+    assert child.stop() in (0, -signal.SIGTERM)
+    assert "Traceback" not in child.log
+
+
+def test_endpoints_that_run_the_loop_again_answer_all(uvicorn):
+    """By nest_asyncio2.  nest_asyncio loses most answers on asyncio."""
+    child, port = uvicorn()
+
+    def client(number):
+        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        with contextlib.closing(conn):
+            numbers = range(number, 800, 20)
+            got = [ask(conn, "GET", f"/nested?n={n}") for n in numbers]
+        return got == [b"%d" % (2 * n) for n in numbers]
+
+    with concurrent.futures.ThreadPoolExecutor(20) as threads:
+        assert all(threads.map(client, range(20)))
     assert child.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in child.log
 

@@ -172,23 +172,6 @@ async def test_a_run_method_replaced_during_a_run_is_called(loop, monkeypatch):
     await spin(lambda: seen)
 
 
-def test_a_fastloop_refuses_to_be_made_reentrant_by_patches(loop):
-    """nest_asyncio asks this first, and then replaces methods of the class.
-
-    A debugger that only asks, and leaves other loops alone, gets an answer.
-    """
-
-    def _patch_loop(loop):
-        return hasattr(loop, "_nest_patched")
-
-    assert not hasattr(loop, "_nest_patched")
-    if type(loop).__module__.startswith("asyncio"):
-        assert not _patch_loop(loop)
-    else:
-        with pytest.raises(ValueError, match=r"Can't patch loop of type <cla"):
-            _patch_loop(loop)
-
-
 def test_time_monotonic_itself_is_the_loops_own_clock(loop, monkeypatch):
     """Home Assistant sets it; call_later() takes no slower way then."""
     seen = []

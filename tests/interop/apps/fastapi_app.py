@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 
+import nest_asyncio2
 from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
@@ -80,3 +81,15 @@ async def ws(websocket: WebSocket) -> None:
             break
         await websocket.send_text(text.upper())
     await websocket.close(4000)
+
+
+async def doubled(n: int) -> int:
+    await asyncio.sleep(0.002)
+    return n * 2
+
+
+@app.get("/nested")
+async def nested(n: int) -> int:
+    """As an endpoint that calls a synchronous wrapper of a library."""
+    nest_asyncio2.apply()
+    return asyncio.run(doubled(n))

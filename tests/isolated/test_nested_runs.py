@@ -1,0 +1,285 @@
+"""Runs of a loop inside its own callbacks, as nest_asyncio applies them.
+
+Each case is a coroutine, in one process for each package and each loop.  Where
+a package does otherwise on asyncio, its cases are in BETTER.
+"""
+
+import ast
+import sys
+import textwrap
+
+import pytest
+
+BEFORE = """
+import contextvars
+
+async def after(seconds=0.001, value=7):
+    await asyncio.sleep(seconds)
+    return value
+
+def nested(coro):
+    return asyncio.get_running_loop().run_until_complete(coro)
+
+def raised(function, *args):
+    try:
+        return function(*args)
+    except BaseException as exc:
+        return repr(exc)
+
+async def served(protocol):
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    return server, server.sockets[0].getsockname()
+"""
+
+#: What runs in a loop, and what it returns.
+CASES = {
+    """
+    # A task's own step is not in the way, and is the current one again.
+    task = asyncio.current_task()
+    async def inner():
+        return asyncio.current_task() not in (None, task)
+    return nested(inner()), asyncio.current_task() is task
+    """: (True, True),
+    """
+    # Tasks, timers and callbacks go on, each in its turn.
+    log = []
+    loop.call_soon(log.append, 1)
+    loop.call_soon(lambda: log.append(nested(after(0, 3))))
+    loop.call_soon(log.append, 2)
+    await after()
+    return log
+    """: [1, 2, 3],
+    """
+    # What is of a context that the callback around has entered waits.
+    context, log = contextvars.copy_context(), []
+    async def inner(name):
+        log.append(name)
+    async def outer():
+        tasks = [loop.create_task(inner(n), context=context) for n in "ab"]
+        loop.call_soon(log.append, "soon", context=context)
+        loop.call_later(0, log.append, "later", context=context)
+        loop.call_soon(log.append, "never", context=context).cancel()
+        nested(after())
+        log.append("end")
+        return tasks
+    await asyncio.wait(await loop.create_task(outer(), context=context))
+    await after()
+    return log
+    """: ["end", "a", "b", "soon", "later"],
+    """
+    # So does a reader that runs; the loop sleeps meanwhile.
+    near, far = socket.socketpair()
+    log = []
+    def read():
+        log.append(near.recv(1))
+        if len(log) == 1:
+            began = time.process_time()
+            nested(after(0.2))
+            log.append(time.process_time() - began < 0.1)
+        elif len(log) == 4:
+            loop.remove_reader(near)
+            done.set_result(None)
+    done = loop.create_future()
+    loop.add_reader(near, read)
+    far.send(b"xyz")
+    await done
+    near.close()
+    far.close()
+    return log
+    """: [b"x", True, b"y", b"z"],
+    """
+    # And a connection's bytes; but it sends, and is lost, inside its callback.
+    log, done = [], loop.create_future()
+    class Server(asyncio.Protocol):
+        room = None
+        def connection_made(self, transport):
+            self.transport, self.lost = transport, loop.create_future()
+        def pause_writing(self):
+            self.room = loop.create_future()
+        def resume_writing(self):
+            self.room.set_result(None)
+        def data_received(self, data):
+            log.append(data)
+            if data == b"a":
+                self.transport.write(bytes(9_000_000))
+                client.write(b"b")
+                nested(asyncio.wait_for(self.room, 9))
+                log.append("sent")
+            else:
+                self.transport.abort()
+                log.append(nested(asyncio.wait_for(self.lost, 9)))
+                done.set_result(None)
+        def connection_lost(self, exc):
+            self.lost.set_result("lost")
+    server, address = await served(Server)
+    client, _ = await loop.create_connection(asyncio.Protocol, *address)
+    client.write(b"a")
+    await done
+    server.close()
+    client.abort()
+    return log
+    """: [b"a", "sent", b"b", "lost"],
+    """
+    # stop() ends the innermost run.
+    async def stops():
+        loop.call_soon(loop.stop)
+        await asyncio.sleep(9)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    return raised(nested, stops())
+    """: "RuntimeError('Event loop stopped before Future completed.')",
+    """
+    # What is raised goes to the caller, and the loop goes on.
+    async def ends(exc):
+        raise exc
+    class End(SystemExit):
+        pass
+    log = [raised(nested, ends(KeyError(1))), raised(nested, ends(End(2)))]
+    return log, nested(after()), await after()
+    """: (["KeyError(1)", "End(2)"], 7, 7),
+    """
+    # Ctrl-C ends a run that never ends.
+    async def forever():
+        loop.call_later(0.01, os.kill, os.getpid(), signal.SIGINT)
+        await loop.create_future()
+    return raised(nested, forever()), await after()
+    """: ("KeyboardInterrupt()", 7),
+    """
+    # Bad input.
+    other = new_loop()
+    coro = after()
+    log = [raised(nested, other.create_future())]
+    other.close()
+    log += [raised(other.run_until_complete, coro), raised(loop.close)]
+    coro.close()
+    return log
+    """: [
+        "ValueError('The future belongs to a different loop than the one "
+        "specified as the loop argument')",
+        "RuntimeError('Event loop is closed')",
+        "RuntimeError('Cannot close a running event loop')",
+    ],
+    """
+    # Another thread's loop.
+    coro = after()
+    got = await asyncio.to_thread(raised, loop.run_until_complete, coro)
+    coro.close()
+    return got
+    """: "RuntimeError('This event loop is already running')",
+    """
+    # Another loop, in which the first one runs again.
+    other, log = new_loop(), []
+    async def within():
+        log.append(loop.run_until_complete(after(0, 1)))
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop() is other
+    log.append(other.run_until_complete(within()))
+    other.close()
+    return log, asyncio.get_running_loop() is loop, await after()
+    """: ([1, True], True, 7),
+    """
+    # A program may have hidden the running loop itself.
+    other = new_loop()
+    asyncio._set_running_loop(None)
+    try:
+        got = other.run_until_complete(after())
+    finally:
+        asyncio._set_running_loop(loop)
+        other.close()
+    return got, nested(after()), asyncio.current_task() is not None
+    """: (7, 7, True),
+    """
+    # A child that is forked inside.
+    async def inner():
+        await asyncio.sleep(0)
+        return os.fork()
+    pid = nested(inner())
+    if pid == 0:
+        os._exit(nested(after()) + await after(0, 3))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), await after()
+    """: (10, 7),
+    """
+    # Threads, deep nests, time-outs.
+    def deep(n):
+        async def inner():
+            await asyncio.sleep(0)
+            return n and 1 + deep(n - 1)
+        return asyncio.run(inner())
+    def calls_back():
+        return asyncio.run_coroutine_threadsafe(after(), loop).result(9)
+    async def late():
+        await asyncio.wait_for(asyncio.sleep(9), 0.001)
+    return deep(30), nested(asyncio.to_thread(calls_back)), raised(
+        nested, late()
+    )
+    """: (30, 7, "TimeoutError()"),
+}
+#: What a package does in another way on asyncio, by the number of the case.
+BETTER = {
+    "nest_asyncio": {2, 3, 9},
+    "nest_asyncio2": {3, 9, 12} if sys.version_info >= (3, 14) else {3, 9},
+}
+ALL = "".join(
+    f"async def case{number}(loop):\n{textwrap.indent(code, '    ')}\n"
+    for number, code in enumerate(map(textwrap.dedent, CASES))
+)
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        pytest.param(
+            "nest_asyncio",
+            marks=pytest.mark.skipif(
+                sys.version_info >= (3, 14),
+                reason="its tasks are not the current ones",
+            ),
+        ),
+        "nest_asyncio2",
+    ],
+)
+def test_a_callback_runs_its_loop(script, package):
+    wrong = BETTER[package] if script.kind == "asyncio" else set()
+    done = script(
+        f"""
+import {package} as nest
+{ALL}
+for number in {sorted({*range(len(CASES))} - wrong)}:
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    async def main():
+        nest.apply(loop)
+        return await globals()[f"case{{number}}"](loop)
+    got = raised(loop.run_until_complete, main())
+    print((number, got), flush=True)
+    loop.close()
+""",
+        quiet=False,
+    )
+    expected = dict(enumerate(CASES.values()))
+    found = dict(map(ast.literal_eval, done.stdout.splitlines()))
+    assert found == {n: v for n, v in expected.items() if n not in wrong}
+
+
+def test_the_outermost_run_ends_after_a_nested_one(script):
+    """Its future is done meanwhile, which stops no other run."""
+    done = script("""
+    import nest_asyncio2 as nest
+
+    async def main():
+        nest.apply()
+        return asyncio.get_running_loop().create_future()
+
+    async def inner(future):
+        future.set_result(1)
+        return await after()
+
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    future = loop.run_until_complete(main())
+    loop.call_soon(lambda: print(nested(inner(future))))
+    print(loop.run_until_complete(future), loop.is_running())
+    loop.close()
+    """)
+    assert done.stdout == "7\n1 False\n"
