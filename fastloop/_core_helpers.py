@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import socket
 import threading
 import types
 import weakref
 from asyncio import constants, sslproto, trsock
+from operator import attrgetter
 
 from ._private import check_ssl_socket, has_c_futures
 
@@ -45,14 +47,6 @@ def complete_future(record: Callable[..., Any]) -> None:
         future.set_result(None)
 
 
-#: Values and bound methods that a TransportSocket copies from its socket at
-#: the first access: an HTTP client may read them 50 times a request.
-_KEPT = """
-    family fileno get_inheritable getpeername getsockname getsockopt proto
-    setsockopt type
-""".split()
-
-
 def in_main_thread() -> bool:
     """Whether this is the thread that ends the interpreter."""
     return threading.get_ident() == threading.main_thread().ident
@@ -79,29 +73,29 @@ class TransportSocket(trsock.TransportSocket):
     without corking.  Queries and options do not have this effect.
     """
 
-    __slots__ = ("_socket", "_transport", *_KEPT)
-
     def __init__(self, sock: socket.socket, transport: Any) -> None:
         self._socket = sock
         # Weak: the transport refers to this object, and a cycle would need
         # the garbage collector.
         self._transport = weakref.ref(transport)
 
-    @property
+    @functools.cached_property
     def _sock(self) -> socket.socket:  # for fileno(), dup() and shutdown()
         transport = self._transport()
         if transport is not None:
             _ = transport._sock_fd  # makes the transport stop corking
         return self._socket
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in _KEPT:
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}"
-            )
-        value = getattr(self._sock if name == "fileno" else self._socket, name)
-        setattr(self, name, value)
-        return value
+    # Kept: an HTTP client may read them 50 times a request.
+    family: Any = functools.cached_property(attrgetter("_socket.family"))
+    type: Any = functools.cached_property(attrgetter("_socket.type"))
+    # Found at each access: a test may replace a method for a while.
+    proto: Any = property(attrgetter("_socket.proto"))
+    getpeername: Any = property(attrgetter("_socket.getpeername"))
+    getsockname: Any = property(attrgetter("_socket.getsockname"))
+    getsockopt: Any = property(attrgetter("_socket.getsockopt"))
+    setsockopt: Any = property(attrgetter("_socket.setsockopt"))
+    get_inheritable: Any = property(attrgetter("_socket.get_inheritable"))
 
     def __repr__(self) -> str:
         return repr(trsock.TransportSocket(self._socket))

@@ -63,6 +63,18 @@ async def test_the_socket_and_names_of_a_lost_connection(transport_pair, kind):
         sock.shutdown(socket.SHUT_RD)
 
 
+@pytest.mark.parametrize("kind", ["unix"])
+async def test_the_socket_calls_what_its_class_has(
+    transport_pair, monkeypatch
+):
+    sock = (await transport_pair()).transport.get_extra_info("socket")
+    for _ in range(2):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "getsockopt", lambda *_: "mine")
+            assert sock.getsockopt() == "mine"
+
+
 @every_kind
 async def test_extra_info(transport_pair):
     """Its dict may be changed, and another one put in its place."""
