@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
+import types
 import weakref
 from collections.abc import Sequence
+from time import sleep
 
 from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any, NoReturn
+    from typing import Any
 
     from _typeshed import FileDescriptorLike
 
     from ._core import BaseLoop
 
 
+#: How long a replaced select() waits at most, in seconds.
+_WAIT_S = 0.001
+
+
 class RegisteredDescriptors:
     """The descriptors of add_reader and add_writer, as a selector's map.
 
-    asyncio's own transports look into it for their repr().
+    asyncio's own transports look into it for their repr().  A test may replace
+    select() to jump over waits, as aiotools' VirtualClock does.  As long as it
+    is replaced, a callback in each iteration calls it if nothing is ready.
     """
 
     def __init__(self, loop: BaseLoop) -> None:
-        self._loop = weakref.ref(loop)
+        self._loop: Any = weakref.ref(loop)
+        self._is_queued = False
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "select" and not self._is_queued:
+            self._is_queued = True
+            _core.BaseLoop.call_soon_threadsafe(self._loop(), self._run_select)
+
+    def _run_select(self) -> None:
+        # A mock that ends puts back the method that it found.
+        own = types.MethodType(RegisteredDescriptors.select, self)
+        self._is_queued = self.select != own
+        if not self._is_queued:
+            return
+        loop = self._loop()
+        _core.BaseLoop.call_soon(loop, self._run_select)
+        if len(loop._ready) == 1 and not loop._stopping:
+            wait_s = max(0.0, _core.next_deadline(loop) - loop.time())
+            self.select(None if wait_s == math.inf else wait_s)
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
@@ -49,15 +77,19 @@ class RegisteredDescriptors:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         return self.get_map()[fd]
 
-    def select(self, timeout: float | None = None) -> NoReturn:
-        """Raise RuntimeError: a copy of nest_asyncio must not poll.
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Wait for a millisecond at most; the core itself looks for events.
 
-        The core polls.  nest_asyncio itself asks ``_nest_patched``.
+        Raises RuntimeError if it is not replaced: a copy of nest_asyncio must
+        not poll.  nest_asyncio itself asks ``_nest_patched``.
         """
-        raise RuntimeError(
-            "fastloop's loop cannot run inside one of its callbacks by a "
-            "copy of nest_asyncio: use nest_asyncio itself"
-        )
+        if not self._is_queued:
+            raise RuntimeError(
+                "fastloop's loop cannot run inside one of its callbacks by a "
+                "copy of nest_asyncio: use nest_asyncio itself"
+            )
+        sleep(_WAIT_S if timeout is None else max(0, min(timeout, _WAIT_S)))
+        return []
 
 
 class Handles(Sequence):  # type: ignore[type-arg]

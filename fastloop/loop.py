@@ -192,9 +192,13 @@ class Loop(  # type: ignore[misc, unused-ignore]
         raise AttributeError("_nest_patched")
 
     @functools.cached_property
-    def _selector(self) -> Any:
-        """A read-only view of asyncio's selector: get_map(), get_key()."""
+    def _fastloop_selector(self) -> RegisteredDescriptors:
         return RegisteredDescriptors(self)
+
+    @property
+    def _selector(self) -> Any:
+        """What programs use of a selector; None if the loop is closed."""
+        return None if self.is_closed() else self._fastloop_selector
 
     @functools.cached_property
     def _watcher(self) -> Any:
@@ -270,7 +274,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
                 # Looked up each time, as tests replace it.
                 base_events.logger.debug("Close %r", self)  # type: ignore[attr-defined]
             super()._close()  # a subclass may have the name
-            self._selector = None
             if self._fastloop_watchdog is not None:
                 self._fastloop_watchdog.stop()
             self._executor_shutdown_called = True

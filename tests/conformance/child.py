@@ -21,6 +21,7 @@ import asyncio.base_events
 import asyncio.selector_events
 import asyncio.unix_events
 import faulthandler
+import functools
 import importlib
 import inspect
 import json
@@ -108,6 +109,11 @@ def fastloop_class() -> type:
             if selector is not None:
                 selector.close()
             super().__init__()
+
+        #: Tests set mocks, which stand for no wait here.
+        _selector: Any = functools.cached_property(
+            fastloop.Loop._selector.fget  # type: ignore[attr-defined]
+        )
 
         @property
         def _asyncgen_firstiter_hook(self) -> Any:

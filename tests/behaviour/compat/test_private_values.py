@@ -115,6 +115,33 @@ def test_the_selectors_map_shows_registrations(loop, pair):
         loop._selector.get_key(right)
 
 
+@pytest.mark.parametrize("jumps", [True, False])
+async def test_a_replaced_select_is_called(loop, monkeypatch, jumps):
+    """aiotools' VirtualClock jumps over a wait, other tools measure it."""
+    asked, select = [], loop._selector.select
+
+    def ask(timeout):
+        asked.append(timeout)
+        return select(0 if jumps else timeout)
+
+    with monkeypatch.context() as patch:
+        if jumps:
+            patch.setattr(loop, "time", lambda: sum(filter(None, asked)))
+        patch.setattr(loop._selector, "select", ask)
+        await asyncio.sleep(10 if jumps else 0.01)
+    number = len(asked)
+    assert number > 0
+    await asyncio.sleep(0.01)
+    assert len(asked) == number
+
+
+@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
+def test_another_selector_is_refused(loop):
+    """The core would never ask it."""
+    with pytest.raises(AttributeError, match="_selector"):
+        loop._selector = loop._selector
+
+
 def test_a_closed_loop_has_nothing(loop_factory):
     loop = loop_factory()
     loop.call_soon(nothing)
