@@ -95,10 +95,17 @@ class Loop(  # type: ignore[misc, unused-ignore]
     #: watchdog's.
     _on_report: Callable[[SlowCallback | BlockedCallback], None] | None = None
 
-    def __init__(self) -> None:
-        """Make a loop; see ``fastloop.new_event_loop``."""
+    def __init__(self, selector: None = None) -> None:
+        """Make a loop; see ``fastloop.new_event_loop``.
+
+        selector is for subclasses written for asyncio's loop.  Raises
+        TypeError for another one than None.
+        """
         _refuse_greenlets()
         self._signal_handlers = {}
+        if selector is not None:
+            self.close()
+            raise TypeError("a fastloop.Loop takes no selector")
         if _private.is_debug_mode():
             self._debug = True
         if _core.has_switches():
