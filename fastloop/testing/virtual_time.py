@@ -112,9 +112,9 @@ class VirtualTimeLoop(SeededLoop):
                 f"patience_s at least 0 s, in {clock}"
             )
         self._follows_since = None
-        #: For whom the clock does not wait, until they rest: they were at work
-        #: before, or have been for longer than `patience_s`.
-        self._ignored: set[Any] = _busy_threads()
+        #: For whom the clock does not wait, until they rest or are elsewhere:
+        #: they were at work before, or have been for longer than `patience_s`.
+        self._ignored = {(w, _call_of(w)) for w in _busy_threads()}
         self._found_before: set[Any] = set()
 
     def time(self) -> float:
@@ -162,10 +162,14 @@ class VirtualTimeLoop(SeededLoop):
         found = _busy_threads() | self._jobs | {job for job, _ in self._held}
         found |= {c for c in self._children if c.get_returncode() is None}
         # A lock of the interpreter's own is no rest: it lasts for one look.
-        self._ignored &= found | self._found_before
+        kept = found | self._found_before
+        # A thread that ran when it was found is idle where it waits first.
+        self._ignored = {
+            (w, call or _call_of(w)) for w, call in self._ignored if w in kept
+        }
         self._found_before = found
         # Daemons that are older than the loop are other tools' as a rule.
-        return found - {w for w in self._ignored if _is_daemon(w)}
+        return found - {w for w, _ in self._ignored if _is_daemon(w)}
 
     # -- iterations -----------------------------------------------------------
 
@@ -182,7 +186,11 @@ class VirtualTimeLoop(SeededLoop):
             has_timer = next_timer < math.inf
             registered = len(_core.fd_users(self))
             workers = self._at_work()
-            delaying = {*filter(_delays_clock, workers - self._ignored)}
+            delaying = {
+                w
+                for w in filter(_delays_clock, workers)
+                if not self._ignored & {(w, ""), (w, _call_of(w))}
+            }
             # At one look a thread may wait for a lock of the interpreter's.
             now = self._real_time()
             quiet_since = math.inf if delaying else min(quiet_since, now)
@@ -215,7 +223,7 @@ class VirtualTimeLoop(SeededLoop):
                     f"the next timer is after the clock's end, {self._end:g} s"
                     f"\n{self._places()}"
                 )
-            self._ignored |= delaying
+            self._ignored |= {(w, _call_of(w)) for w in delaying}
             self._now = next_timer
             return
 
@@ -293,6 +301,20 @@ def _rests(thread: threading.Thread) -> bool:
         return sleeps and call not in ("running", _FUTEX)
     is_lock = call == _FUTEX and int(arguments[1], 16) & 0x80 != 0
     return sleeps and is_lock and int(arguments[3], 16) == 0
+
+
+def _call_of(worker: Any) -> str:
+    """Return the system call in which a thread waits, and its descriptor.
+
+    "" if it is no thread, runs, waits for a lock, or cannot be seen.
+    """
+    tid = getattr(worker, "native_id", None)
+    try:
+        with open(f"/proc/self/task/{tid}/syscall") as file:
+            call, *arguments = file.read().split()
+    except (OSError, ValueError):
+        return ""
+    return f"{call} {arguments[0]}" if arguments and call != _FUTEX else ""
 
 
 def _is_daemon(worker: Any) -> bool:

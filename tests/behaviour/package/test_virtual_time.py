@@ -354,6 +354,28 @@ async def thread_that_never_rests():
         far.send(b"x")
 
 
+def serve(sock):
+    with sock:
+        while data := sock.recv(1):
+            time.sleep(0.05)
+            sock.send(data)
+
+
+async def ask_later(sock):
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(1000)
+    await loop.sock_sendall(sock, b"x")
+    assert await asyncio.wait_for(loop.sock_recv(sock, 1), 10) == b"x"
+
+
+async def thread_that_serves():
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    with near:
+        threading.Thread(target=serve, args=[far]).start()
+        await ask_later(near)
+
+
 async def child_that_serves():
     child = await asyncio.create_subprocess_exec("cat", stdin=-1)
     for _ in range(100):
@@ -363,7 +385,13 @@ async def child_that_serves():
 
 
 @pytest.mark.parametrize(
-    "work", [job_with_a_time_limit, thread_that_never_rests, child_that_serves]
+    "work",
+    [
+        job_with_a_time_limit,
+        thread_that_never_rests,
+        thread_that_serves,
+        child_that_serves,
+    ],
 )
 def test_what_works_for_too_long_delays_the_clock_once(virtual, work):
     async def main():
@@ -374,6 +402,17 @@ def test_what_works_for_too_long_delays_the_clock_once(virtual, work):
     virtual_s, real_s = virtual(main(), patience_s=0.5)
     assert virtual_s == 1000
     assert 0.5 < real_s < TEST_LIMIT / 10
+
+
+@sees_threads
+def test_a_thread_that_served_before_is_waited_for_while_it_answers(
+    virtual, in_thread
+):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    in_thread(serve, far)
+    with near:
+        virtual(ask_later(near), patience_s=TEST_LIMIT)
 
 
 def test_a_jump_costs_the_same_among_many_timers(virtual):
