@@ -4,10 +4,10 @@
 
 The tables are those of ``docs/conformance.md``, for its next version: a row
 for each CPython, and one for each suite of another project
-(``tests/interop/upstream_suites.py``).  It reads what ``run.py`` left in
+(``tests/interop/upstream_suites.py``).  It reads what ``plugin.py`` left in
 ``build/conformance`` and the counts of asyncio's own loop in ``counts.json``;
 what has no result there is printed as not run.  The exit status is 1 if a test
-failed or hung, if a version counted fewer tests than asyncio's own loop does
+failed, if a version counted fewer tests than asyncio's own loop does
 there, or if an entry of the left-out list is about no test of any version.
 """
 
@@ -24,8 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import left_out
 import upstream_suites
-from run import COUNTS, OUT
+from plugin import OUT
 
+COUNTS = Path(__file__).with_name("counts.json")
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15", "3.14t")
 #: Names of other projects' suites.
 SUITES = list(upstream_suites.SUITES)
@@ -46,7 +47,7 @@ def results() -> dict[str, dict[str, Any]]:
 def versions(found: dict[str, Any], own: dict[str, Any]) -> Iterator[str]:
     """Yield the table of CPython's tests."""
     yield (
-        "| CPython | passed | failed or hung | skipped | left out "
+        "| CPython | passed | failed | skipped | left out "
         "| other loop or none | passed on asyncio's own loop |"
     )
     yield "|---|---|---|---|---|---|---|"
@@ -58,7 +59,7 @@ def versions(found: dict[str, Any], own: dict[str, Any]) -> Iterator[str]:
         cells = (
             version,
             counts["passed"],
-            counts["failed"] + counts["hung"],
+            counts["failed"],
             counts["skipped"],
             counts["left_out"],
             counts["not_run"] + counts["other"] + counts["none"],
@@ -96,8 +97,9 @@ def notes(found: dict[str, Any], own: dict[str, Any]) -> list[str]:
     wrong = []
     for result in found.values():
         version = result["version"]
-        for test, (outcome, _) in result["failures"].items():
-            wrong.append(f"{version}: {test} {outcome}")
+        for test, (outcome, _) in result["tests"].items():
+            if outcome == "failed":
+                wrong.append(f"{version}: {test} failed")
         wrong += [f"{version}: {line}" for line in result["wrong"]]
         passed = result["counts"]["passed"]
         less = own.get(version, passed) - passed
@@ -116,9 +118,6 @@ def main() -> int:
     own = json.loads(COUNTS.read_text())
     print(*versions(found, own), "", *suites(), sep="\n")
     print()
-    for result in found.values():
-        for test in result["again"]:
-            print(f"{result['version']}: passed when run once more: {test}")
     wrong = notes(found, own)
     for line in wrong:
         print(f"WRONG: {line}")

@@ -27,7 +27,8 @@ PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mut_plugin"]
 GENERATED = "tests/differential/programs.py"
 #: What runs for each change besides our tests.
 PROGRAMS = {
-    "CPython's tests": ["tests/conformance/run.py", "--name", "edges"],
+    "CPython's tests": ["-m", "pytest", "-c", "tests/conformance/pytest.ini"]
+    + ["-n2", "--pyargs", "test.test_asyncio"],
     "the corpus": [GENERATED, "--workers=2", "--from=corpus"],
 }
 FLAGS = (
