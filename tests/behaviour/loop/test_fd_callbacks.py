@@ -4,7 +4,7 @@ import fcntl
 import socket
 
 import pytest
-from loop_helpers import idle_cpu, iterations, nothing
+from loop_helpers import iterations, nothing
 from net_helpers import Recorder
 
 
@@ -134,20 +134,3 @@ def test_a_handle_that_was_cancelled_is_removed(loop, pair, name):
     iterations(loop)
     assert not getattr(loop, f"remove_{name}")(left)
     assert seen == []
-
-
-def test_out_of_band_data_does_not_spin_a_reader(loop):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        client = socket.create_connection(server.getsockname())
-        peer, _ = server.accept()
-    seen = []
-    loop.add_reader(peer, lambda: seen.append(peer.recv(10)))
-    client.send(b"x", socket.MSG_OOB)
-    assert idle_cpu(loop) < 0.06
-    client.send(b"in band")
-    while not seen:
-        iterations(loop)
-    loop.remove_reader(peer)
-    client.close()
-    peer.close()
-    assert b"".join(seen) == b"in band"

@@ -12,9 +12,7 @@ import socket
 
 import pytest
 from net_helpers import (
-    Recorder,
     iterations,
-    moved_to,
     tcp_socketpair,
     waiting,
 )
@@ -85,19 +83,6 @@ async def test_others_may_read_between_two_calls(loop, tcp):
             assert await loop.sock_recv(near, 100) == b"cd"
 
 
-async def test_a_waiting_call_is_seen_in_the_selector(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    assert near.fileno() not in loop._selector.get_map()
-    task = await waiting(loop.sock_recv(near, 100))
-    reader, writer = loop._selector.get_map()[near.fileno()].data
-    assert isinstance(reader, asyncio.Handle)
-    assert writer is None
-    far.send(b"x")
-    await task
-
-
 async def test_a_transport_takes_the_socket(loop, tcp):
     near, far = tcp()
 
@@ -111,37 +96,3 @@ async def test_a_transport_takes_the_socket(loop, tcp):
         await loop.sock_recv(near, 100)
     writer.close()
     await writer.wait_closed()
-
-
-async def test_the_number_is_another_sockets(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    number = near.fileno()
-    near.close()
-    far.close()
-    other, two = tcp()
-    with moved_to(number, other) as one:
-        two.send(b"there")
-        assert await loop.sock_recv(one, 100) == b"there"
-        await exchange(loop, one, two)
-
-
-async def test_a_pipe_gets_the_fd_of_a_closed_socket(loop, tcp):
-    """It needs no duplicate: the registration left there is idle."""
-    near, far = tcp()
-    left, right = socket.socketpair()
-    await exchange(loop, near, far)
-    with right:
-        fd = near.fileno()
-        near.close()
-        left = moved_to(fd, left)
-        with right.dup() as dup:
-            free = dup.fileno()
-        protocol = Recorder()
-        await loop.connect_read_pipe(lambda: protocol, left)
-        with right.dup() as dup:
-            assert dup.fileno() == free
-        right.send(b"data")
-        assert await protocol.wait_data(4) == b"data"
-    assert await protocol.wait_lost() is None

@@ -10,7 +10,7 @@ import ssl
 import unittest.mock
 
 import pytest
-from net_helpers import fill_socket, iterations, listening_socket, waiting
+from net_helpers import fill_socket, iterations, waiting
 
 CALLS = {
     "sock_recv": (5,),
@@ -69,24 +69,6 @@ async def test_a_cancelled_call_lets_go_of_the_buffer(loop, pair):
         # Here, while the exception keeps the coroutine's frames.
         data.clear()
     assert not data
-
-
-@pytest.mark.parametrize("method", ["sock_recv", "sock_accept"])
-async def test_cancelling_frees_the_descriptor_at_once(loop, method):
-    """The fd may be another socket's in the next line."""
-    for _ in range(20):
-        if method == "sock_recv":
-            sock, far = socket.socketpair()
-            sock.setblocking(False)
-            task = await waiting(loop.sock_recv(sock, 1))
-            far.close()
-        else:
-            sock = listening_socket()
-            task = await waiting(loop.sock_accept(sock))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        sock.close()
 
 
 def test_an_interrupt_in_a_call_leaves_the_loop(loop):

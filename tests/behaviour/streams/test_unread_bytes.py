@@ -17,13 +17,10 @@ from net_helpers import (
     iterations,
     listening_socket,
     pattern,
-    waiting,
 )
 
 DATA = pattern(40 * KIB)
 WANTED = 9000
-#: What one event of asyncio's reads, less what the kernel keeps as a record.
-MUCH = 180_000
 
 
 class Ends:
@@ -78,51 +75,6 @@ def connect(request, run):
 
     yield open_ends
     run(cleanup.aclose())
-
-
-either_size = pytest.mark.parametrize("size", [len(DATA), MUCH])
-
-
-@either_size
-@pytest.mark.parametrize("limit", [1000, 64 * KIB])
-async def test_an_answer_to_part_of_an_upload_arrives_whole(
-    connect, size, limit
-):
-    answer = pattern(1_000_000, 2)
-    ends = await connect(limit=limit)
-
-    async def handle():
-        assert len(await ends.reader.read(WANTED)) == WANTED
-        ends.writer.write(answer)
-        ends.writer.close()
-
-    handling = asyncio.create_task(handle())
-    await iterations(1)
-    await ends.send(pattern(size))
-    assert await ends.peer_reader.read() == answer
-    await handling
-
-
-@either_size
-@pytest.mark.parametrize(
-    "then", ["close", "abort", "pause_reading", "more is fed"]
-)
-async def test_the_rest_is_the_readers(connect, size, then):
-    data = pattern(size)
-    ends = await connect(limit=1000)
-    task = await waiting(ends.reader.read(WANTED))
-    await ends.send(data)
-    assert await task == data[:WANTED]
-    rest = data[WANTED:]
-    assert ends.reader._paused
-    assert bytes(ends.reader._buffer) == rest
-    if then == "more is fed":
-        ends.reader.feed_data(b"fed")
-        rest += b"fed"
-    else:
-        getattr(ends.writer.transport, then)()
-    assert await ends.reader.read(100) == rest[:100]
-    assert await ends.reader.readexactly(len(rest) - 100) == rest[100:]
 
 
 @pytest.mark.parametrize("size", [10, WANTED, 100 * KIB, MIB])

@@ -10,52 +10,10 @@ from net_helpers import MIB, Recorder, for_tls, iterations
 from tls_ends import (
     PlainPeer,
     contexts,
-    echo,
     every_side,
     every_version,
     meet,
 )
-
-
-class StreamReplies(asyncio.StreamReaderProtocol):
-    """Replies from a task that reads."""
-
-    def __init__(self):
-        super().__init__(asyncio.StreamReader(), self.reply)
-        self.over = asyncio.Event()
-
-    async def reply(self, reader, writer):
-        writer.write(await reader.read(100))
-        writer.close()
-
-    def connection_lost(self, exc):
-        super().connection_lost(exc)
-        self.over.set()
-
-    async def wait_lost(self):
-        await self.over.wait()
-
-
-#: The second request's records have 64 KiB: as much as is read at once.
-@pytest.mark.parametrize("request_", [b"request", bytes(65_448)])
-@pytest.mark.parametrize(
-    ("side", "version"), [("client", "1.2"), ("server", "1.3")]
-)
-@pytest.mark.parametrize("kind", ["plain", "stream"])
-async def test_a_request_with_eof_behind_it_gets_its_reply(
-    run, side, version, kind, request_
-):
-    """It is in the segment of the handshake's last flight, too."""
-    protocol = Recorder(data=echo) if kind == "plain" else StreamReplies()
-    task, peer = await meet(side, protocol, *contexts(side, version))
-    await peer.attempt(peer.tls.do_handshake)
-    await peer.send(peer.outgoing.read() + peer.seal(request_))
-    peer.send_eof()
-    assert await peer.read_exactly(7) == request_[:7]
-    await protocol.wait_lost()
-    if task is not None:
-        await task
-    peer.close()
 
 
 async def test_the_order_at_the_end_of_a_handshake(run, loop):
@@ -190,29 +148,3 @@ async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair):
     c = await tls_pair(ssl_handshake_timeout=1)
     await asyncio.sleep(1.02)
     await c.settle()
-
-
-@pytest.mark.parametrize("stage", ["hello", "flight", "end"])
-async def test_create_connection_is_cancelled(run, loop, stage, reports):
-    """The peer sees the end; no protocol method was called."""
-    near = Recorder()
-    task, peer = await meet("client", near, *contexts("client"))
-    await peer._pull()
-    if stage != "hello":
-        with contextlib.suppress(ssl.SSLWantReadError):
-            peer.tls.do_handshake()
-        await peer.flush()
-    if stage == "end":
-        await iterations(1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    if stage != "end":
-        await peer.expect_end()
-    peer.close()
-    if near.count("made"):
-        # The handshake was over, so that the connection was closed well.
-        assert stage == "end"
-        await near.wait_lost()
-    await iterations(5)
-    assert reports == []

@@ -10,32 +10,10 @@ from tls_ends import (
     closes_with_raw,
     contexts,
     every_side,
-    every_version,
     every_way,
     open_plain,
     start_tls,
 )
-
-
-@every_side
-@every_version
-async def test_the_close_notify_of_a_peer_ends_the_connection(
-    settled_pair, side, version
-):
-    """eof_received, then our own goes out."""
-    closing = []
-
-    def eof(protocol):
-        closing.append(protocol.transport.is_closing())
-
-    c = await settled_pair(Recorder(eof=eof), side=side, version=version)
-    await c.peer.close_notify()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names == ["made", "eof", "lost"]
-    assert closing == [False]
-    assert c.transport.is_closing()
-    assert await c.peer.read() == b""
-    assert await c.peer.recv_all() == b""
 
 
 # From OpenSSL 3.2 on asyncio has SSLEOFError for the first (openssl#25254).
@@ -57,24 +35,6 @@ async def test_a_close_like_javas(settled_pair, tmp_path, closes):
     await c.peer.send(canceled + seal_alert(secret, 2, b"\x01\x00"))
     assert await c.protocol.wait_lost() is None
     assert c.protocol.names == ["made", "eof", "lost"]
-
-
-@every_side
-@pytest.mark.parametrize("paused", [False, True])
-async def test_half_a_record_is_not_delivered(settled_pair, side, paused):
-    """A ragged end follows it."""
-    c = await settled_pair(side=side)
-    if paused:
-        c.transport.pause_reading()
-    await c.peer.send(c.peer.seal(b"whole") + c.peer.seal(b"half")[:-2])
-    c.peer.send_eof()
-    if paused:
-        await iterations(20)
-        assert c.protocol.names == ["made"]
-        c.transport.resume_reading()
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.data == b"whole"
-    assert c.protocol.names == ["made", "data", "eof", "lost"]
 
 
 @every_way
@@ -109,25 +69,6 @@ async def test_a_true_answer_of_eof_received_only_warns(
     assert texts == [
         "returning true from eof_received() has no effect when using ssl"
     ]
-
-
-@every_side
-@pytest.mark.parametrize("end", ["close_notify", "ragged"])
-async def test_writes_before_the_close_notify_of_the_peer_arrive(
-    settled_pair, side, end
-):
-    """The peer closes its half with much still on the way to it."""
-    c = await settled_pair(side=side)
-    total = c.fill()
-    c.transport.write(b"the end")
-    if end == "close_notify":
-        await c.peer.close_notify()
-    else:
-        c.peer.send_eof()
-    await c.protocol.wait_for("eof")
-    got = await c.peer.read_exactly(total + 7)
-    assert got == bytes(total) + b"the end"
-    assert await c.protocol.wait_lost() is None
 
 
 @every_side

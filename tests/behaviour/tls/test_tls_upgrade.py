@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from net_helpers import (
@@ -22,7 +21,6 @@ from net_helpers import (
     iterations,
     pattern,
     spin,
-    tcp_socketpair,
 )
 from patience import PATIENCE
 from tls_ends import (
@@ -50,12 +48,6 @@ def every_last_word(test):
 
 async def direct(call):
     return await call
-
-
-async def and_use(call):
-    secure = await call
-    secure.get_extra_info("cipher")
-    return secure
 
 
 async def gathered(call):
@@ -183,56 +175,6 @@ async def test_first_data_waits_for_the_first_use(upgrading, use, steps):
     assert len(waited) == steps
 
 
-@every_last_word
-async def test_first_data_arrives_whole_and_in_order(upgrading):
-    """Also more than a connection that is paused takes."""
-    data = pattern(900_000)
-    c = await upgrading(Recorder())
-    flight = await c.last_flight()
-    sending = asyncio.ensure_future(c.peer.send(flight + c.peer.seal(data)))
-    await c.protocol.wait_data(len(data))
-    await sending
-    assert digest(c.protocol.data) == digest(data)
-    assert c.protocol.names == ["made", "upgraded", "data"]
-
-
-async def answer(protocol):
-    protocol.transport.write(b"answer")
-
-
-@every_last_word
-@pytest.mark.parametrize("way", [direct, and_use])
-@pytest.mark.parametrize(
-    "end", ["close_notify", "fin", "both", "reset", "a bad record"]
-)
-async def test_an_end_right_behind_it(upgrading, end, way):
-    """Comes after it, and takes nothing away: the peer gets the answer of a
-    task that the data wakes, and a close_notify for its own.
-    """
-    c = await upgrading(
-        Recorder(data=lambda p, data: asyncio.create_task(answer(p))), way
-    )
-    flight = await c.last_flight() + c.peer.seal(b"early")
-    if end in ("close_notify", "both"):
-        flight += c.peer.seal_close()
-    if end == "a bad record":
-        bad = c.peer.seal(b"bad")
-        flight += bad[:-1] + bytes([bad[-1] ^ 1])
-    await c.peer.send(flight)
-    if end == "reset":
-        c.peer.reset()
-    elif end in ("fin", "both"):
-        c.peer.send_eof()
-    if end not in ("reset", "a bad record"):
-        assert await c.peer.read_exactly(6) == b"answer"
-    if end in ("close_notify", "both"):
-        assert await c.peer.read() == b""
-    exc = await c.protocol.wait_lost()
-    assert isinstance(exc, ssl.SSLError) == (end == "a bad record")
-    assert c.protocol.data == b"early"
-    assert c.protocol.names[:3] == ["made", "upgraded", "data"]
-
-
 class Odd(BaseException):
     """No Exception, and nothing that ends a program."""
 
@@ -255,122 +197,6 @@ async def test_exceptions_of_data_received_close_the_connection(
     assert [report["exception"] for report in reports] == [exc]
     assert c.protocol.names == ["made", "upgraded", "data", "lost"]
     reports.clear()
-
-
-@every_last_word
-@pytest.mark.parametrize(
-    ("method", "behind", "after"),
-    [
-        ("pause_reading", "", 0),
-        ("close", "", 0),
-        ("abort", "", 0),
-        ("abort", "close_notify", 1),
-        ("abort", "fin", 1),
-    ],
-)
-async def test_calls_right_after_start_tls(upgrading, method, behind, after):
-    """They come before the first data; close() waits for the peer's."""
-    c = await upgrading(Recorder())
-
-    async def upgrade_and_call():
-        secure = await c.task
-        await iterations(after)
-        getattr(secure, method)()
-
-    calling = asyncio.create_task(upgrade_and_call())
-    flight = await c.last_flight() + c.peer.seal(b"early")
-    if behind == "close_notify":
-        flight += c.peer.seal_close()
-    await c.peer.send(flight)
-    if behind == "fin":
-        c.peer.send_eof()
-    await calling
-    if method == "pause_reading":
-        await iterations(20)
-        assert c.protocol.data == b""
-        c.secure.resume_reading()
-        assert await c.protocol.wait_data(5) == b"early"
-        return
-    if method == "close":
-        assert await c.peer.read() == b""
-        await c.peer.close_notify()
-        assert c.protocol.data == b"early"
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.data in (b"", b"early")
-    assert method == "close" or "eof" not in c.protocol.names
-
-
-@every_upgrade
-def test_close_sends_its_close_notify_though_the_run_ends(loop, side):
-    """The run ends with the task that has called start_tls and close."""
-    near, far = contexts(side)
-    server = side == "start-tls-server"
-    a, b = tcp_socketpair()
-    b.settimeout(PATIENCE)
-
-    def receive():
-        tls = far.wrap_socket(
-            b,
-            server_side=not server,
-            server_hostname="localhost" if server else None,
-            suppress_ragged_eofs=False,
-        )
-        with tls:
-            return [tls.recv(9), tls.recv(9)]
-
-    async def main():
-        plain, protocol = await loop.create_connection(Recorder, sock=a)
-        secure = await start_tls(plain, protocol, side, near)
-        secure.write(b"all")
-        secure.close()
-        return protocol
-
-    with ThreadPoolExecutor(1) as pool:
-        received = pool.submit(receive)
-        protocol = loop.run_until_complete(main())
-        assert received.result() == [b"all", b""]
-    loop.run_until_complete(protocol.wait_lost())
-
-
-@every_last_word
-@pytest.mark.parametrize(
-    ("stage", "after", "queued"),
-    [
-        ("the hello", 0, 0),
-        ("all but the last flight", 0, 0),
-        ("the last flight", 0, 0),
-        ("the last flight", 1, 0),
-        ("the last flight", 2, 0),
-        ("the last flight", 4, 0),
-        ("the last flight", 6, 0),
-        ("the last flight", 1, 1 << 23),
-        ("the last flight", 4, 1 << 23),
-    ],
-)
-async def test_a_cancelled_start_tls(upgrading, stage, after, queued, reports):
-    """Whenever it is cancelled, nothing is delivered behind its end, also
-    while the transport below is closing for as long as its bytes wait.
-    """
-    c = await upgrading(Recorder())
-    if stage != "the hello":
-        flight = await c.last_flight()
-    if stage == "the last flight":
-        c.plain.write(bytes(queued))
-        c.peer.sock.send(flight + c.peer.seal(b"early"))
-    await iterations(after)
-    cancelled = c.task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await c.task
-    assert cancelled or c.secure is not None
-    if c.secure is not None:
-        assert await c.protocol.wait_data(5) == b"early"
-        c.secure.abort()
-    await iterations(15)
-    assert c.plain.is_closing()
-    assert c.protocol.count("data") <= (c.secure is not None)
-    if not queued:
-        await c.peer.expect_end()
-    assert reports == []
 
 
 @every_last_word
@@ -450,30 +276,6 @@ async def test_a_stream_with_unread_bytes_closes(loop):
     await peer.close_notify()
     await writer.wait_closed()
     peer.close()
-
-
-# -- upgrades as asyncio does them --------------------------------------------
-
-
-async def test_the_hello_arrives_in_the_iteration_of_start_tls(run):
-    """An event of the plain transport is due when the protocol changes."""
-    side = "start-tls-server"
-    for count in range(6):
-        protocol = Recorder()
-        plain, sock = await open_plain(protocol)
-        await iterations(count)
-        peer = WirePeer(sock, contexts(side)[1], False)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            peer.tls.do_handshake()
-        # No iteration is between the two.
-        sock.send(peer.outgoing.read())
-        task = asyncio.ensure_future(start_tls(plain, protocol, side))
-        await peer.handshake()
-        secure = await task
-        assert protocol.data == b""
-        secure.abort()
-        await protocol.wait_lost()
-        peer.close()
 
 
 # -- connections that end -----------------------------------------------------

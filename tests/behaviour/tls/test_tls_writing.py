@@ -208,30 +208,6 @@ async def test_pause_and_resume(tls_pair, side):
 
 
 @every_side
-async def test_a_peer_that_never_reads_and_sends(settled_pair, side):
-    """We get its bytes: one direction does not block the other."""
-    c = await settled_pair(side=side)
-    while c.protocol.count("pause") == c.protocol.count("resume"):
-        c.transport.write(bytes(64 * KIB))
-        await iterations(1)
-    data = pattern(2 * MIB)
-    await c.peer.write(data)
-    assert await c.protocol.wait_data(len(data)) == data
-    assert c.transport.get_write_buffer_size() < MIB
-    c.transport.abort()
-    assert await c.protocol.wait_lost() is None
-
-
-@every_side
-async def test_a_half_close_is_not_for_tls(tls_pair, side):
-    c = await tls_pair(side=side)
-    assert c.transport.can_write_eof() is False
-    with pytest.raises(NotImplementedError):
-        c.transport.write_eof()
-    await c.settle()
-
-
-@every_side
 @pytest.mark.parametrize("end", ["close", "abort", "peer"])
 async def test_writes_after_the_end_are_dropped(tls_pair, side, end, caplog):
     """Silently five times, of which a loss is one; then with a warning."""

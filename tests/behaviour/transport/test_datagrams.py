@@ -453,42 +453,6 @@ async def test_a_refusing_peer_is_reported_and_the_endpoint_stays_open(
 
 
 @both
-async def test_buffered_datagrams_are_sent_in_order(tmp_path, connected):
-    """Also by close(), while abort() drops them."""
-    async with stuffed(tmp_path, connected) as (p, peer, address):
-        for number in range(100):
-            p.transport.sendto(b"queued %d" % number, address)
-        await iterations()
-        data = bytearray(b"before")
-        p.transport.sendto(data, address)
-        data[:] = b"after."
-        p.transport.close()
-        assert p.transport.is_closing()
-        await iterations()
-        assert p.names == ["made"]
-        # asyncio takes more until the transport is lost.
-        p.transport.sendto(b"late", address)
-        got = []
-        while got[-1:] != [b"late"]:
-            got += await drain(peer, 1)
-        number = got.index(b"queued 0")
-        assert got[:number] == [b"%04d" % n for n in range(number)]
-        assert got[number:-2] == [b"queued %d" % n for n in range(100)]
-        assert got[-2:] == [b"before", b"late"]
-        assert await p.wait("lost") is None
-    (tmp_path / "b").mkdir()
-    async with stuffed(tmp_path / "b", connected) as (p, peer, address):
-        p.transport.sendto(b"dropped", address)
-        p.transport.abort()
-        assert p.names == ["made"]
-        assert await p.wait("lost") is None
-        peer.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            while data := peer.recv(99):
-                assert data != b"dropped"
-
-
-@both
 async def test_datagrams_pause_and_resume_at_the_marks(tmp_path, connected):
     async with stuffed(tmp_path, connected) as (p, peer, address):
         transport = p.transport

@@ -5,7 +5,6 @@ data is read straight into its buffer; get_buffer may do anything, also end
 the connection, and its mistakes end it with an error.
 """
 
-import array
 import asyncio
 import socket
 import sys
@@ -27,21 +26,6 @@ from net_helpers import (
 )
 
 
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
-@every_kind_and_tls
-async def test_sizes_of_messages(transport_pair, make):
-    c = await transport_pair(make())
-    total = 0
-    for size in [1, 2, 100, 4096, 65535, 65536, 65537, 4 * MIB]:
-        for seed in range(3):
-            data = pattern(size, seed)
-            sending = asyncio.create_task(c.peer.send(data))
-            total += size
-            await c.protocol.wait_data(total)
-            assert c.protocol.data[-size:] == data
-            await sending
-
-
 @every_kind_and_tls
 async def test_received_bytes_are_exact_and_independent(transport_pair):
     """No spare room behind the bytes, none of them shared."""
@@ -54,23 +38,6 @@ async def test_received_bytes_are_exact_and_independent(transport_pair):
     assert b"".join(kept) == b"".join(b"%04d" % i for i in range(20))
     empty = sys.getsizeof(b"")
     assert all(sys.getsizeof(k) == empty + len(k) for k in kept)
-
-
-@every_kind
-async def test_eof_is_delivered_again_when_reading_resumes(transport_pair):
-    c = await transport_pair(Recorder(eof=lambda p: True))
-    c.peer.send_eof()
-    await c.protocol.wait_for("eof")
-    await iterations()
-    for _ in range(2):
-        await iterations(30)
-        c.transport.pause_reading()
-        c.transport.resume_reading()
-        await iterations(3)
-    assert c.protocol.names == ["made", "eof", "eof", "eof"]
-    c.protocol.faults.clear()  # it expects one
-    c.transport.abort()
-    assert await c.protocol.wait_lost() is None
 
 
 @pytest.mark.parametrize("state", ["open after EOF", "paused"])
@@ -116,25 +83,6 @@ async def test_an_event_delivers_all_received_data(loop, size, before):
 
 
 # --- BufferedProtocol -------------------------------------------------------
-
-BUFFERS = {
-    "bytearray": bytearray,
-    "memoryview": lambda size: memoryview(bytearray(size)),
-    "slice": lambda size: memoryview(bytearray(2 * size))[size:],
-    "array": lambda size: array.array("B", bytes(size)),
-}
-
-
-@every_kind_and_tls
-async def test_kinds_of_buffer(transport_pair):
-    protocol = BufferedRecorder()
-    c = await transport_pair(protocol)
-    for name, make in BUFFERS.items():
-        protocol.buffer = make(100)
-        await c.peer.send(name.encode())
-        await protocol.wait_data(len(name))
-        assert protocol.data == name.encode()
-        protocol.data.clear()
 
 
 @every_kind_and_tls

@@ -1,7 +1,6 @@
 """loop.sendfile: parts of files, and a transport that ends meanwhile."""
 
 import asyncio
-import contextlib
 import io
 import select
 import socket
@@ -201,74 +200,18 @@ async def test_a_cancelled_wait_for_the_buffer(loop, loop_kind, file_of):
     far.close()
 
 
-async def test_a_cancelled_one_leaves_the_position(loop, file_of):
-    """Of a file that has the fd of the one that was sent."""
-    file = file_of(b"x" * SIZE)
-    transport, protocol, peer, task = await began(loop, file)
-    number = file.fileno()
-    file.close()
-    other = file_of(b"x" * SIZE)
-    assert other.fileno() == number
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (other.tell(), transport.is_reading()) == (0, True)
-    transport.abort()
-    await protocol.wait_lost()
-    peer.close()
-
-
-@contextlib.asynccontextmanager
-async def in_blocks(loop, loop_kind):
-    """A transport that is paused in the middle of a file that is no file."""
+async def test_it_reads_again_if_the_file_was_closed(loop, loop_kind):
+    """A file that is no file, and is sent in blocks."""
     if loop_kind == "asyncio":
         pytest.skip("asyncio's protocol is left without some calls")
-    near, far = socket.socketpair()
-    transport, protocol = await loop.create_connection(Recorder, sock=near)
-    file = io.BytesIO(bytes(SIZE))
-    task = loop.create_task(loop.sendfile(transport, file))
-    await spin(lambda: transport.get_write_buffer_size() > 64 * KIB)
-    peer = Peer(far)
-    yield transport, protocol, file, task, peer
-    peer.close()
-    transport.abort()
-    await protocol.wait_lost()
-    protocol.check()
-
-
-@pytest.mark.parametrize("closes", [False, True])
-async def test_writing_is_paused_still_after_a_cancelled_one(
-    loop, loop_kind, closes
-):
-    """As of a handler with a time limit, which goes on with the writer."""
-    async with in_blocks(loop, loop_kind) as (transport, protocol, *rest):
-        _, task, peer = rest
-        task.cancel()
-        if closes:
-            transport.close()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert protocol.names == ["made", "pause"]
-        while not protocol.count("resume"):
-            await peer.recv(MIB)
-
-
-async def test_connection_lost_comes_beside_a_cancelled_one(loop, loop_kind):
-    async with in_blocks(loop, loop_kind) as (transport, protocol, _, task, _):
-        transport.abort()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await protocol.wait_lost() is None
-
-
-async def test_it_reads_again_if_the_file_was_closed(loop, loop_kind):
-    async with in_blocks(loop, loop_kind) as (transport, protocol, *rest):
-        file, task, peer = rest
+    async with link("unix") as c:
+        file = io.BytesIO(bytes(SIZE))
+        task = loop.create_task(loop.sendfile(c.transport, file))
+        await spin(lambda: c.transport.get_write_buffer_size() > 64 * KIB)
         file.close()
-        while transport.get_write_buffer_size():
-            await peer.recv(MIB)
+        while c.transport.get_write_buffer_size():
+            await c.peer.recv(MIB)
         with pytest.raises(ValueError, match="closed file"):
             await task
-        assert transport.get_protocol() is protocol
-        assert transport.is_reading()
+        assert c.transport.get_protocol() is c.protocol
+        assert c.transport.is_reading()
