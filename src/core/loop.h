@@ -163,18 +163,25 @@ fl_loop_on_own_thread(const FlLoop *loop)
     return loop->thread_id == PyThread_get_thread_ident();
 }
 
+/* Whether another thread runs the loop.  A loop inherited by fork has no such
+   thread in this process.  Between two runs the result is false: the loop may
+   never run again, and a queued call would be lost.  Only one thread at a time
+   may use its transports then. */
+static inline bool
+fl_loop_runs_elsewhere(const FlLoop *loop)
+{
+    return fl_loop_is_running(loop) && !fl_loop_on_own_thread(loop)
+           && !fl_loop_is_inherited(loop);
+}
+
 /* Without a GIL: whether another thread runs the loop, so that this one must
    not touch its transports.  Some calls, such as write, are for the loop's
    thread in asyncio but harmless from any thread under a GIL.  They go through
-   the thread queue then.  The loop may be NULL.  A loop inherited by fork has
-   no such thread in this process.  Between two runs the result is false:
-   the loop may never run again, and a queued call would be lost.  Only one
-   thread at a time may use its transports then. */
+   the thread queue then.  The loop may be NULL. */
 static inline bool
 fl_loop_on_other_thread(const FlLoop *loop)
 {
-    return !FL_HAVE_GIL && loop != NULL && fl_loop_is_running(loop)
-           && !fl_loop_on_own_thread(loop) && !fl_loop_is_inherited(loop);
+    return !FL_HAVE_GIL && loop != NULL && fl_loop_runs_elsewhere(loop);
 }
 
 /* Whether the calling thread runs, iterates or closes the loop now.  Relaxed:

@@ -5,9 +5,11 @@
    into.  Records for the peer accumulate in one block, which is sent and
    freed.
 
-   1. CPython's SSLObject methods call the BIO's functions without the GIL,
-      from any thread.  The functions therefore touch the pipe alone and
-      nothing of Python; PyMem_Raw* needs no GIL.
+   1. CPython's SSLObject methods call the BIO's functions without the GIL.
+      The functions therefore touch the pipe alone and nothing of Python;
+      PyMem_Raw* needs no GIL.  Other threads may ask for the two lengths
+      meanwhile, so these are stored and read atomically.  connection.h ("No
+      nested engine calls") keeps all else of the pipe from them.
    2. The BIO owns the pipe, the SSL owns the BIO, `owner` owns the SSL, and
       the engine owns `owner`.  So the pipe lives as long as the application
       uses the SSLObject.
@@ -127,16 +129,19 @@ bio_read(void *bio, char *to, int size)
         return -1;
     }
     size_t count = size < 0 ? 0 : Py_MIN((size_t)size, pipe->in_bytes);
+    __atomic_store_n(&pipe->in_bytes, pipe->in_bytes - count,
+                     __ATOMIC_RELAXED);
     memcpy(to, pipe->in, count);
     pipe->in += count;
-    pipe->in_bytes -= count;
     return (int)count;
 }
 
 /* Ensure space for `more` bytes.  One allocation serves a whole call of
    SSL_write_ex(), whose size libssl_write has set in out_expected; otherwise
    the capacity doubles.
-   false: no memory. */
+   false: no memory.  do_handshake() and unwrap() do not always raise then:
+   they would wait for the peer.  So at least one byte counts as ready: the
+   caller calls libssl_take, which raises. */
 static bool
 make_room(FlTlsPipe *pipe, size_t more)
 {
@@ -149,6 +154,8 @@ make_room(FlTlsPipe *pipe, size_t more)
     char *out = PyMem_RawRealloc(pipe->out, capacity);
     if (out == NULL) {
         pipe->out_failed = true;
+        __atomic_store_n(&pipe->out_bytes, Py_MAX(pipe->out_bytes, 1),
+                         __ATOMIC_RELAXED);
         return false;
     }
     pipe->out = out;
@@ -171,8 +178,9 @@ bio_write(void *bio, const char *from, int size)
     if (!make_room(pipe, (size_t)size)) {
         return -1; /* no retry flag: libssl reports SSL_ERROR_SYSCALL */
     }
-    memcpy(pipe->out + pipe->out_bytes, from, (size_t)size);
-    pipe->out_bytes += (size_t)size;
+    size_t at = pipe->out_bytes;
+    __atomic_store_n(&pipe->out_bytes, at + (size_t)size, __ATOMIC_RELAXED);
+    memcpy(pipe->out + at, from, (size_t)size);
     return size;
 }
 
@@ -385,6 +393,7 @@ result_of_failure(FlTlsEngine *engine, int status)
     /* libssl only reports that the BIO has failed, not why. */
     if (engine->pipe->out_failed) {
         engine->pipe->out_failed = false;
+        engine->pipe->out_bytes = 0; /* also what make_room counted */
         PyErr_NoMemory();
         return FL_TLS_RAISED;
     }
@@ -466,13 +475,10 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
 
 /* --- the engine ---------------------------------------------------------- */
 
-/* do_handshake() and unwrap() do not always raise when the BIO fails: they
-   would wait for the peer.  So a failure counts as one byte that is ready: the
-   caller then calls libssl_take, which raises. */
 static size_t
 libssl_outgoing(const FlTlsEngine *engine)
 {
-    return engine->pipe->out_bytes + engine->pipe->out_failed;
+    return __atomic_load_n(&engine->pipe->out_bytes, __ATOMIC_RELAXED);
 }
 
 /* Without what libssl has decrypted and not returned; `engine.more` covers
@@ -480,7 +486,7 @@ libssl_outgoing(const FlTlsEngine *engine)
 static size_t
 libssl_incoming(const FlTlsEngine *engine)
 {
-    return engine->pipe->in_bytes;
+    return __atomic_load_n(&engine->pipe->in_bytes, __ATOMIC_RELAXED);
 }
 
 /* Moves the block to the caller: no copy, and an idle connection owns none. */

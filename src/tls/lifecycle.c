@@ -18,7 +18,11 @@
       to it.  The resume_writing of a protocol that was paused before start_tls
       waits too.  asyncio does not wait.  run_deferred delivers the data, and
       in the next iteration its end, EOF or close_notify: a task that the data
-      wakes can still answer. */
+      wakes can still answer.
+   5. A close() in another thread leaves the flush to the loop's, with a GIL
+      too: unwrap() releases it, and the loop's thread would feed records to
+      the engine meanwhile.  What other threads write is queued during the
+      handshake and dropped in a shutdown. */
 #include "tls/lifecycle.h"
 
 #include "core/dispatch.h"
@@ -458,7 +462,8 @@ fl_tls_start_shutdown(FlTls *self)
         }
         return fl_error_keep_first(exc, code, (PyObject *)self);
     }
-    return do_flush(self);
+    return fl_loop_runs_elsewhere(self->loop) ? fl_tls_defer(self)
+                                              : do_flush(self);
 }
 
 /* --- calls of the raw transport ------------------------------------------ */
@@ -580,11 +585,12 @@ drop_records(FlTls *self)
 {
     FlTlsOutput output;
     fl_write_queue_clear(&self->backlog);
-    if (self->engine.type->take(&self->engine, &output) == 0) {
+    if (!self->engine_busy
+        && self->engine.type->take(&self->engine, &output) == 0) {
         fl_tls_output_free(&output);
     }
     else {
-        PyErr_Clear(); /* no memory: they go with the engine */
+        PyErr_Clear(); /* if there is no memory, they go with the engine */
     }
 }
 

@@ -109,13 +109,15 @@ write_raw(FlTls *self, const FlTlsOutput *output)
     return code;
 }
 
-/* Checked again for each output: the last write may have paused or closed. */
+/* Checked again for each output: the last write may have paused or closed.
+   While an engine call runs, also in another thread, its caller sends. */
 static bool
 can_send(const FlTls *self)
 {
     return self->raw != NULL && self->phase != FL_TLS_UNWRAPPED
            && (self->send_all || !self->writing_paused)
-           && self->engine.type->outgoing(&self->engine) > 0;
+           && self->engine.type->outgoing(&self->engine) > 0
+           && !self->engine_busy;
 }
 
 /* A loop: the raw transport's write() may call back and make records. */
