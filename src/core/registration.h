@@ -27,6 +27,9 @@
    never handle the event, because its process ends or is stopped; so each
    loop looks at the file once a second, and fires if it is readable.
 
+   A put-off registration (FL_EDGE in the set) reports each event once.  Its
+   callback runs the loop again, and cannot be called before that run ends.
+
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
 
