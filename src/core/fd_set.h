@@ -22,8 +22,9 @@
      that file's events under the fd, or spins.
    - It aborts if another thread closes an fd while it is being registered, if
      its own fds were closed, or if none are left for the process's first loop.
-   - If a child closes what it inherited and opens others under the numbers of
-     libuv's fds, it closes those with the loop.
+   - If other files get the numbers of libuv's fds, also in a child that has
+     closed what it inherited, a wake-up writes into one, and close() closes
+     them.
    - It waits whole milliseconds.
    - For a moment it sets O_NONBLOCK on a file that is registered.
 

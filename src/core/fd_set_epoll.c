@@ -1,12 +1,19 @@
 /* A set of fds made of an epoll instance and an eventfd: see fd_set.h.
 
-   1. Another thread wakes the set through an eventfd, which is edge-triggered:
-      each write is reported once, and nobody reads it.  (Its count would be
-      full after 2**64 wake-ups.)  It is opened with the set: later it could
-      get an fd that the application has closed while it is registered, and the
-      registration's owner would close it.
+   1. Another thread wakes the set by EPOLL_CTL_MOD of an eventfd.  epoll then
+      reports once that it is writable, which it always is; before the first
+      wake-up it reports nothing.  Rejected: a write.  Other code may have
+      closed the eventfd, and a file of its own may have the number by now:
+      that would take the bytes, but the MOD fails.  (Not if both numbers are
+      another loop's.)  Rejected: an edge (EPOLLET).  On Linux a MOD reports it
+      again, but epoll's manual promises that of EPOLLONESHOT alone.
+      The eventfd is opened with the set: later it could get an fd that the
+      application has closed while it is registered, and the registration's
+      owner would close it.
    2. The set's fds stay the same when the set is replaced.  A new one could be
-      an fd that the application has closed, and may close again. */
+      an fd that the application has closed, and may close again.  A wake-up
+      that comes meanwhile is lost, and not needed: the loop's thread, which
+      replaces the set, is not waiting. */
 #ifdef __linux__
 #include "core/fd_set.h"
 
@@ -29,26 +36,23 @@
    generation and, below it, an fd. */
 #define WAKE_DATA UINT64_MAX
 
+/* One that is -1 is none. */
 static void
-close_epoll(FlFdSet *set)
+close_fds(FlFdSet *set)
 {
-    if (set->fd >= 0) {
-        (void)close(set->fd);
-    }
-    if (set->wake_fd >= 0) {
-        (void)close(set->wake_fd);
-    }
-    set->fd = set->wake_fd = -1;
+    (void)close(set->fd);
+    (void)close(set->wake_fd);
 }
 
-/* 0 or a negative errno; -EEXIST: both fds are what they were. */
+/* EPOLL_CTL_ADD: register the eventfd.  EPOLL_CTL_MOD, which needs no memory:
+   wake the set.  0, both fds are the set's own then; or a negative errno. */
 static int
-add_wake_fd(const FlFdSet *set)
+control_wake_fd(const FlFdSet *set, int operation)
 {
-    struct epoll_event event = {.events = EPOLLIN | EPOLLET,
-                                .data.u64 = WAKE_DATA};
-    return epoll_ctl(set->fd, EPOLL_CTL_ADD, set->wake_fd, &event) < 0 ? -errno
-                                                                       : 0;
+    uint32_t events = operation == EPOLL_CTL_MOD ? EPOLLOUT | EPOLLONESHOT : 0;
+    struct epoll_event event = {.events = events, .data.u64 = WAKE_DATA};
+    return epoll_ctl(set->fd, operation, set->wake_fd, &event) < 0 ? -errno
+                                                                   : 0;
 }
 
 static int
@@ -56,11 +60,21 @@ open_epoll(FlFdSet *set)
 {
     set->fd = epoll_create1(EPOLL_CLOEXEC);
     set->wake_fd = set->fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int code = set->wake_fd < 0 ? -errno : add_wake_fd(set);
+    int code = set->wake_fd < 0 ? -errno : control_wake_fd(set, EPOLL_CTL_ADD);
     if (code < 0) {
-        close_epoll(set);
+        close_fds(set);
     }
     return code;
+}
+
+/* If other code has closed one of the two, the other one leaks: nothing shows
+   which one it is, since the numbers may be other files'. */
+static void
+close_epoll(FlFdSet *set)
+{
+    if (set->wake_fd < 0 || control_wake_fd(set, EPOLL_CTL_MOD) == 0) {
+        close_fds(set);
+    }
 }
 
 /* Of Linux 4.5; an older kernel ignores the bit, and wakes all. */
@@ -198,7 +212,7 @@ wait_epoll(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 static void
 wake_epoll(FlFdSet *set)
 {
-    (void)eventfd_write(set->wake_fd, 1);
+    (void)control_wake_fd(set, EPOLL_CTL_MOD);
 }
 
 /* Put a file that was just opened, if it was, under this number.  0 or a
@@ -218,7 +232,7 @@ put(int made, int fd)
 static int
 after_fork_epoll(FlFdSet *set)
 {
-    if (add_wake_fd(set) != -EEXIST) {
+    if (control_wake_fd(set, EPOLL_CTL_MOD) < 0) { /* it wakes the parent */
         return -EBADF;
     }
     /* Closed first: the process may be at its limit of open files. */
@@ -227,7 +241,7 @@ after_fork_epoll(FlFdSet *set)
     if (code == 0) {
         code = put(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), set->wake_fd);
     }
-    return code < 0 ? code : add_wake_fd(set);
+    return code < 0 ? code : control_wake_fd(set, EPOLL_CTL_ADD);
 }
 
 static int
@@ -244,7 +258,7 @@ replace_epoll(FlFdSet *set, FlFdSet *old)
         close_epoll(old);
         return code;
     }
-    code = add_wake_fd(set);
+    code = control_wake_fd(set, EPOLL_CTL_ADD);
     if (code < 0) {
         (void)put(old->fd, set->fd);
     }

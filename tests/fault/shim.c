@@ -276,11 +276,13 @@ give_up(int kind, int code, word second, word third)
 GENERIC(STUB)
 
 /* A descriptor that is there already needs no room: that answer is the
-   system's. */
+   system's.  Nor does a wake-up, the one that is reported once. */
 static int
 hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    if (op == EPOLL_CTL_MOD && fails(H_epoll_ctl_mod)) {
+    if (op == EPOLL_CTL_MOD && !(event->events & EPOLLONESHOT)
+        && fails(H_epoll_ctl_mod))
+    {
         return -1;
     }
     if (op == EPOLL_CTL_ADD && (event->events & EPOLLEXCLUSIVE)
