@@ -89,7 +89,7 @@ class TransportSocket(trsock.TransportSocket):
     # Kept: an HTTP client may read them 50 times a request.
     family: Any = functools.cached_property(attrgetter("_socket.family"))
     type: Any = functools.cached_property(attrgetter("_socket.type"))
-    # Found at each access: a test may replace a method for a while.
+    # Read at each access, so that a patched method of socket.socket is seen.
     proto: Any = property(attrgetter("_socket.proto"))
     getpeername: Any = property(attrgetter("_socket.getpeername"))
     getsockname: Any = property(attrgetter("_socket.getsockname"))

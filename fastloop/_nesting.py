@@ -23,22 +23,22 @@ _run_forever = Loop.run_forever
 _run_until_complete = Loop.run_until_complete
 _stop = Loop.stop
 
-#: The loops that have nested runs; True: their outermost run is to end.
-_ended: dict[Any, bool] = {}
+#: Each loop with nested runs: whether the future of its outermost is done.
+_outermost_is_done: dict[Any, bool] = {}
 
 
 def allow() -> None:
-    """Let callbacks run their loop, or another one: all loops of fastloop."""
+    """Allow nested runs, in all loops of fastloop."""
     Loop.run_forever = run_forever  # type: ignore[method-assign]
     Loop.run_until_complete = run_until_complete
     Loop.stop = stop  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
-def _between_steps(loop: Any, running: Any) -> Iterator[None]:
-    """Set the running loop, while no task is current."""
+def _without_current_task(loop: Any, running: Any) -> Iterator[None]:
+    """Set the running loop; no task is current, as between two steps."""
     outer = _private.running_loop()
-    _private.set_running_loop(loop)
+    _private.set_running_loop(loop)  # whose tasks are swapped
     current = _private.swap_current_tasks(loop)
     _private.set_running_loop(running)
     try:
@@ -60,24 +60,26 @@ def _nest(loop: Any, task: Any = None) -> None:
         if loop._ready:  # the task's callbacks, as asyncio's run
             loop._run_once()
 
-    is_outermost = loop not in _ended
-    _ended.setdefault(loop, False)
+    is_outermost = loop not in _outermost_is_done
+    _outermost_is_done.setdefault(loop, False)
     # A stop() before is for the run outside.
     stopping, loop._stopping = loop._stopping, False
     try:
-        with _between_steps(loop, loop):
+        with _without_current_task(loop, loop):
             loop._nest(run)
         if task is None:
             loop._stopping = False
     finally:
-        loop._stopping |= stopping | (is_outermost and _ended.pop(loop))
+        loop._stopping |= stopping | (
+            is_outermost and _outermost_is_done.pop(loop)
+        )
 
 
 def run_until_complete(self: Any, future: Any) -> Any:
     """Run until a future is done, also inside a callback of this loop."""
     self._check_closed()
     if self._thread_id != get_ident():
-        with _between_steps(self, None):
+        with _without_current_task(self, None):
             return _run_until_complete(self, future)
     task = asyncio.ensure_future(future, loop=self)
     if task is not future:
@@ -94,13 +96,18 @@ def run_forever(self: Any) -> None:
     if self._thread_id == get_ident():
         _nest(self)
         return
-    with _between_steps(self, None):
+    with _without_current_task(self, None):
         _run_forever(self)
 
 
 def stop(self: Any) -> None:
-    """Stop the innermost run; or, as its future is done, the outermost."""
-    if self in _ended and _private.ends_run(sys._getframe(1).f_code):
-        _ended[self] = True
+    """Stop the innermost run.
+
+    The callback of the outermost run's future stops that one, later.
+    """
+    if self in _outermost_is_done and _private.is_done_callback(
+        sys._getframe(1).f_code
+    ):
+        _outermost_is_done[self] = True
     else:
         _stop(self)

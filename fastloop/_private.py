@@ -164,8 +164,8 @@ def swap_current_tasks(
     return previous, tasks._swap_current_task(loop, native)
 
 
-def ends_run(code: types.CodeType) -> bool:
-    """Whether it is what stops a run whose future is done."""
+def is_done_callback(code: types.CodeType) -> bool:
+    """Whether run_until_complete() stops its run by this callback."""
     return code is base_events._run_until_complete_cb.__code__
 
 

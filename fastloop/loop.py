@@ -99,7 +99,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Make a loop; see ``fastloop.new_event_loop``.
 
         selector is for subclasses written for asyncio's loop.  Raises
-        TypeError for another one than None.
+        TypeError for anything but None.
         """
         _refuse_greenlets()
         self._signal_handlers = {}
@@ -145,7 +145,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     def __dir__(self) -> list[str]:
         # Debuggers and mocks read every name in here, and _nest_patched
-        # always raises.
+        # raises for them.
         return [name for name in super().__dir__() if name != "_nest_patched"]
 
     # -- asyncio's instance attributes, made at the first access --------------
@@ -185,11 +185,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _nest_patched(self) -> bool:
-        """Let callbacks run their loop, because nest_asyncio is applied.
+        """Allow nested runs, as nest_asyncio.apply() asks for this name.
 
-        Its _patch_loop() reads this name first.  It would then replace methods
+        Its _patch_loop() reads it first.  True keeps it from replacing methods
         of the loop's class by Python methods that need asyncio's queues.
-        Other callers get AttributeError.
+        Other readers get AttributeError.
         """
         if sys._getframe(1).f_code.co_name == "_patch_loop":
             from . import _nesting

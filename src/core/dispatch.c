@@ -72,7 +72,7 @@ note_current(FlLoop *loop, FlHandle *self, PyObject *callback)
 bool
 fl_loop_must_put_off(const FlLoop *loop, PyObject *context)
 {
-    if (FL_LIKELY(loop->put_off == NULL) || context == NULL) {
+    if (!fl_loop_is_nested(loop) || context == NULL) {
         return false;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -85,9 +85,10 @@ fl_loop_must_put_off(const FlLoop *loop, PyObject *context)
     return entered;
 }
 
-/* A handle's call has failed: report that; or, if a nested run must put it
-   off, keep it for the end of that run.  handle: NULL if no memory was left.
-   0, or -1 with an exception that ends the run. */
+/* A handle's call has failed: report that.  If its context cannot be entered
+   in a nested run, the callback has not run: keep the handle for the end of
+   that run.  handle: NULL if no memory was left.  0, or -1 with an exception
+   that ends the run. */
 static int
 end_failed(FlLoop *loop, FlHandle *handle, bool must_put_off)
 {
@@ -277,9 +278,9 @@ run_op(FlLoop *loop, FlReady *entry)
 {
     PyObject *context = entry->context;
     int code = context == NULL ? 0 : PyContext_Enter(context);
-    if (code < 0 && loop->put_off != NULL) {
-        /* A callback around the nested run has entered it.  The current one is
-           a callback's, too, and as a rule the same. */
+    if (code < 0 && fl_loop_is_nested(loop)) {
+        /* A callback around the nested run has entered it.  The operation then
+           runs in the current context, as a rule the same one. */
         PyErr_Clear();
         context = NULL;
         code = 0;

@@ -10,7 +10,7 @@
    system refuses is an error code.
 
    Registrations are level-triggered: they report as long as the file is
-   ready.
+   ready.  FL_EDGE is the one exception; a recheck ends it.
 
    Rejected: edge-triggered registrations of sockets.  A registration whose
    fd now refers to another file, or a short read that did not empty the
@@ -30,7 +30,8 @@
 
    Threads: any thread may call, also while another one waits for the set.
    Ownership: the caller owns the FlFdSet and closes it; the set owns its own
-   fds and none of those registered in it.  Errors are negative errnos. */
+   fds and none of those registered in it.  Where other code has closed one of
+   epoll's two, the other one leaks.  Errors are negative errnos. */
 #ifndef FL_CORE_FD_SET_H
 #define FL_CORE_FD_SET_H
 
@@ -49,8 +50,8 @@
 /* Beside the interest of an FL_FD_CHANGE: the registration was made with
    FL_EXCLUSIVE.  epoll cannot change such a one: it is removed and added. */
 #define FL_WAS_EXCLUSIVE 8
-/* Beside the interest of an FL_FD_CHANGE: for now report each event once.
-   libuv's kind reports none. */
+/* Beside the interest of an FL_FD_CHANGE: epoll's kind reports each event once
+   until the next change, and libuv's kind reports none. */
 #define FL_EDGE          16
 
 /* The most events that one call takes. */

@@ -3,8 +3,8 @@
    1. Another thread wakes the set by EPOLL_CTL_MOD of an eventfd.  epoll then
       reports once that it is writable, which it always is; before the first
       wake-up it reports nothing.  Rejected: a write.  Other code may have
-      closed the eventfd, and a file of its own may have the number by now:
-      that would take the bytes, but the MOD fails.  (Not if both numbers are
+      closed the eventfd, and the number may belong to another file by now,
+      which would receive the bytes; the MOD fails.  (Not if both numbers are
       another loop's.)  Rejected: an edge (EPOLLET).  On Linux a MOD reports it
       again, but epoll's manual promises that of EPOLLONESHOT alone.
       The eventfd is opened with the set: later it could get an fd that the
@@ -36,7 +36,7 @@
    generation and, below it, an fd. */
 #define WAKE_DATA UINT64_MAX
 
-/* One that is -1 is none. */
+/* One may be -1, which close() refuses. */
 static void
 close_fds(FlFdSet *set)
 {
@@ -67,8 +67,9 @@ open_epoll(FlFdSet *set)
     return code;
 }
 
-/* If other code has closed one of the two, the other one leaks: nothing shows
-   which one it is, since the numbers may be other files'. */
+/* Only if both fds are still the set's own does the MOD succeed.  Else close
+   neither, because either number may be another file's by now; what is left of
+   the set's own leaks.  wake_fd is -1 in the `old` of replace_epoll. */
 static void
 close_epoll(FlFdSet *set)
 {
@@ -232,7 +233,7 @@ put(int made, int fd)
 static int
 after_fork_epoll(FlFdSet *set)
 {
-    if (control_wake_fd(set, EPOLL_CTL_MOD) < 0) { /* it wakes the parent */
+    if (control_wake_fd(set, EPOLL_CTL_MOD) < 0) { /* not ours any more */
         return -EBADF;
     }
     /* Closed first: the process may be at its limit of open files. */

@@ -156,6 +156,13 @@ fl_loop_is_inherited(const FlLoop *loop)
     return FL_UNLIKELY(loop->forks != fl_forks_count());
 }
 
+/* Whether a callback of this loop runs it again (fl_loop_nest). */
+static inline bool
+fl_loop_is_nested(const FlLoop *loop)
+{
+    return FL_UNLIKELY(loop->put_off != NULL);
+}
+
 /* Whether the calling thread runs the loop now. */
 static inline bool
 fl_loop_on_own_thread(const FlLoop *loop)

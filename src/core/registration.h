@@ -27,8 +27,9 @@
    never handle the event, because its process ends or is stopped; so each
    loop looks at the file once a second, and fires if it is readable.
 
-   A put-off registration (FL_EDGE in the set) reports each event once.  Its
-   callback runs the loop again, and cannot be called before that run ends.
+   A registration that is put off (FL_EDGE in the set) reports each event once.
+   A callback that runs the loop again has entered the context of its handler,
+   which cannot be called before that run ends.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -263,9 +264,9 @@ void fl_registration_close(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* The events of an fd cannot be handled before a callback returns.  Until it
-   has, or for about a second, report each event once, or each poll would
-   report them all; then fl_registrations_recheck reports what is ready. */
+/* Put the events of an fd off: a callback on the stack must return before they
+   can be handled.  Until fl_registrations_recheck, after that or within about
+   a second, each is reported once: each poll would report it, else. */
 void fl_registration_put_off(FlFdTable *table, int fd);
 
 /* Process the events that the last poll took from the set.  If too many were

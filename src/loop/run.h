@@ -16,6 +16,8 @@ void fl_loop_end_run(FlLoop *loop);
 FL_NOARGS(fl_loop_iterate_until_stopped);
 FL_NOARGS(fl_loop_run_once);
 FL_ONE(fl_loop_run_shuffled);
+/* Call argument() inside a callback of this loop, whose thread calls this: it
+   may iterate the loop.  Raises what that raises. */
 FL_ONE(fl_loop_nest);
 
 /* asyncio's attribute _thread_id.  Setting it to the calling thread's ident

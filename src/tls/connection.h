@@ -48,8 +48,8 @@
 
    No nested engine calls: an engine call may run Python (an SSLObject
    subclass, a callback of the context, a finalizer), and that code may write,
-   feed records or close.  Or it releases the GIL, as the SSLObject's methods
-   do, and another thread does so.  While `engine_busy` is set, no other read,
+   feed records or close.  It may also release the GIL, as the methods of
+   SSLObject do, and then another thread may do the same.  While `engine_busy` is set, no other read,
    write, do_handshake or unwrap begins, and nothing is taken.  Only feed and
    settle, by the loop's thread, and the two lengths may be called.  Data
    written then goes to the backlog, which the outer call writes before it

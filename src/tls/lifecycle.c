@@ -19,9 +19,9 @@
       waits too.  asyncio does not wait.  run_deferred delivers the data, and
       in the next iteration its end, EOF or close_notify: a task that the data
       wakes can still answer.
-   5. A close() in another thread leaves the flush to the loop's, with a GIL
-      too: unwrap() releases it, and the loop's thread would feed records to
-      the engine meanwhile.  What other threads write is queued during the
+   5. A close() in another thread leaves the flush to the loop's thread.  This
+      holds with a GIL too, as unwrap() releases it and the loop's thread could
+      then feed records to the engine.  What other threads write is queued during the
       handshake and dropped in a shutdown. */
 #include "tls/lifecycle.h"
 
@@ -585,12 +585,14 @@ drop_records(FlTls *self)
 {
     FlTlsOutput output;
     fl_write_queue_clear(&self->backlog);
-    if (!self->engine_busy
-        && self->engine.type->take(&self->engine, &output) == 0) {
+    if (self->engine_busy) {
+        return; /* they go with the engine */
+    }
+    if (self->engine.type->take(&self->engine, &output) == 0) {
         fl_tls_output_free(&output);
     }
     else {
-        PyErr_Clear(); /* if there is no memory, they go with the engine */
+        PyErr_Clear(); /* no memory: so do they */
     }
 }
 

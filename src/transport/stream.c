@@ -231,13 +231,13 @@ fl_stream_has_fd(FlOpenTransport *node)
     return fl_stream_query_fd(self) == 0;
 }
 
-/* The stream's context is entered, and that exception is set.  In a nested run
-   in a callback of this stream, what can be read is put off: the protocol has
-   not handled the bytes before.  Others are sent: it may wait for that. */
+/* PyContext_Enter has failed.  In a nested run a callback of this stream is on
+   the stack.  It has not handled its bytes yet, so reading is put off.
+   Writing goes on: the callback may wait for that. */
 FL_NOINLINE static int
-run_nested(FlLoop *loop, FlStream *self, int events)
+context_is_entered(FlLoop *loop, FlStream *self, int events)
 {
-    if (loop->put_off == NULL) {
+    if (!fl_loop_is_nested(loop)) {
         return fl_loop_report_callback(loop, NULL);
     }
     PyErr_Clear();
@@ -264,7 +264,7 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
     PyObject *context = Py_NewRef(self->context);
     int code;
     if (FL_UNLIKELY(PyContext_Enter(context) < 0)) {
-        code = run_nested(loop, self, events);
+        code = context_is_entered(loop, self, events);
     }
     else {
         code = self->kind->run_events(self, events);

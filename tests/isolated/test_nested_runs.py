@@ -1,12 +1,10 @@
 """Runs of a loop inside its own callbacks, as nest_asyncio applies them.
 
-Each case is a coroutine, in one process for each package and each loop.  Where
-a package does otherwise on asyncio, its cases are in BETTER.
+Each case is a coroutine, in one process for each package and each loop.
 """
 
 import ast
 import sys
-import textwrap
 
 import pytest
 
@@ -30,28 +28,41 @@ async def served(protocol):
     loop = asyncio.get_running_loop()
     server = await loop.create_server(protocol, "127.0.0.1", 0)
     return server, server.sockets[0].getsockname()
+
+def run_case(name, case):
+    loop = new_loop()
+    asyncio.set_event_loop(loop)
+    async def main():
+        nest.apply(loop)
+        return await case(loop)
+    print((name, raised(loop.run_until_complete, main())), flush=True)
+    loop.close()
 """
 
 #: What runs in a loop, and what it returns.
 CASES = {
-    """
-    # A task's own step is not in the way, and is the current one again.
+    "the task around it is no obstacle, and current again": (
+        """
     task = asyncio.current_task()
     async def inner():
         return asyncio.current_task() not in (None, task)
     return nested(inner()), asyncio.current_task() is task
-    """: (True, True),
-    """
-    # Tasks, timers and callbacks go on, each in its turn.
+    """,
+        (True, True),
+    ),
+    "other callbacks run, each in its turn": (
+        """
     log = []
     loop.call_soon(log.append, 1)
     loop.call_soon(lambda: log.append(nested(after(0, 3))))
     loop.call_soon(log.append, 2)
     await after()
     return log
-    """: [1, 2, 3],
-    """
-    # What is of a context that the callback around has entered waits.
+    """,
+        [1, 2, 3],
+    ),
+    "what is of the outer callback's context waits": (
+        """
     context, log = contextvars.copy_context(), []
     async def inner(name):
         log.append(name)
@@ -66,9 +77,11 @@ CASES = {
     await asyncio.wait(await loop.create_task(outer(), context=context))
     await after()
     return log
-    """: ["end", "a", "b", "soon", "later"],
-    """
-    # So does a reader that runs; the loop sleeps meanwhile.
+    """,
+        ["end", "a", "b", "soon", "later"],
+    ),
+    "a reader that runs the loop waits, without spinning": (
+        """
     near, far = socket.socketpair()
     log = []
     def read():
@@ -87,9 +100,11 @@ CASES = {
     near.close()
     far.close()
     return log
-    """: [b"x", True, b"y", b"z"],
-    """
-    # And a connection's bytes; but it sends, and is lost, inside its callback.
+    """,
+        [b"x", True, b"y", b"z"],
+    ),
+    "a connection that runs the loop sends, ends and reads no more": (
+        """
     log, done = [], loop.create_future()
     class Server(asyncio.Protocol):
         room = None
@@ -119,34 +134,42 @@ CASES = {
     server.close()
     client.abort()
     return log
-    """: [b"a", "sent", b"b", "lost"],
-    """
-    # stop() ends the innermost run.
+    """,
+        [b"a", "sent", b"b", "lost"],
+    ),
+    "stop() ends the innermost run": (
+        """
     async def stops():
         loop.call_soon(loop.stop)
         await asyncio.sleep(9)
     loop.call_soon(loop.stop)
     loop.run_forever()
     return raised(nested, stops())
-    """: "RuntimeError('Event loop stopped before Future completed.')",
-    """
-    # What is raised goes to the caller, and the loop goes on.
+    """,
+        "RuntimeError('Event loop stopped before Future completed.')",
+    ),
+    "exceptions go to the caller, and the loop goes on": (
+        """
     async def ends(exc):
         raise exc
     class End(SystemExit):
         pass
     log = [raised(nested, ends(KeyError(1))), raised(nested, ends(End(2)))]
     return log, nested(after()), await after()
-    """: (["KeyError(1)", "End(2)"], 7, 7),
-    """
-    # Ctrl-C ends a run that never ends.
+    """,
+        (["KeyError(1)", "End(2)"], 7, 7),
+    ),
+    "Ctrl-C ends a run that never ends": (
+        """
     async def forever():
         loop.call_later(0.01, os.kill, os.getpid(), signal.SIGINT)
         await loop.create_future()
     return raised(nested, forever()), await after()
-    """: ("KeyboardInterrupt()", 7),
-    """
-    # Bad input.
+    """,
+        ("KeyboardInterrupt()", 7),
+    ),
+    "bad input raises what asyncio raises": (
+        """
     other = new_loop()
     coro = after()
     log = [raised(nested, other.create_future())]
@@ -154,21 +177,25 @@ CASES = {
     log += [raised(other.run_until_complete, coro), raised(loop.close)]
     coro.close()
     return log
-    """: [
-        "ValueError('The future belongs to a different loop than the one "
-        "specified as the loop argument')",
-        "RuntimeError('Event loop is closed')",
-        "RuntimeError('Cannot close a running event loop')",
-    ],
-    """
-    # Another thread's loop.
+    """,
+        [
+            "ValueError('The future belongs to a different loop than the one "
+            "specified as the loop argument')",
+            "RuntimeError('Event loop is closed')",
+            "RuntimeError('Cannot close a running event loop')",
+        ],
+    ),
+    "another thread's loop is refused": (
+        """
     coro = after()
     got = await asyncio.to_thread(raised, loop.run_until_complete, coro)
     coro.close()
     return got
-    """: "RuntimeError('This event loop is already running')",
-    """
-    # Another loop, in which the first one runs again.
+    """,
+        "RuntimeError('This event loop is already running')",
+    ),
+    "another loop runs, and in it the first one again": (
+        """
     other, log = new_loop(), []
     async def within():
         log.append(loop.run_until_complete(after(0, 1)))
@@ -177,9 +204,11 @@ CASES = {
     log.append(other.run_until_complete(within()))
     other.close()
     return log, asyncio.get_running_loop() is loop, await after()
-    """: ([1, True], True, 7),
-    """
-    # A program may have hidden the running loop itself.
+    """,
+        ([1, True], True, 7),
+    ),
+    "the program has hidden the running loop": (
+        """
     other = new_loop()
     asyncio._set_running_loop(None)
     try:
@@ -188,9 +217,11 @@ CASES = {
         asyncio._set_running_loop(loop)
         other.close()
     return got, nested(after()), asyncio.current_task() is not None
-    """: (7, 7, True),
-    """
-    # A child that is forked inside.
+    """,
+        (7, 7, True),
+    ),
+    "a child is forked inside": (
+        """
     async def inner():
         await asyncio.sleep(0)
         return os.fork()
@@ -198,9 +229,11 @@ CASES = {
     if pid == 0:
         os._exit(nested(after()) + await after(0, 3))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), await after()
-    """: (10, 7),
-    """
-    # Threads, deep nests, time-outs.
+    """,
+        (10, 7),
+    ),
+    "threads, deep nests and time-outs": (
+        """
     def deep(n):
         async def inner():
             await asyncio.sleep(0)
@@ -213,17 +246,21 @@ CASES = {
     return deep(30), nested(asyncio.to_thread(calls_back)), raised(
         nested, late()
     )
-    """: (30, 7, "TimeoutError()"),
+    """,
+        (30, 7, "TimeoutError()"),
+    ),
 }
-#: What a package does in another way on asyncio, by the number of the case.
-BETTER = {
-    "nest_asyncio": {2, 3, 9},
-    "nest_asyncio2": {3, 9, 12} if sys.version_info >= (3, 14) else {3, 9},
+#: What fails on asyncio with both packages, with the first, from 3.14 on.
+BOTH = {
+    "a reader that runs the loop waits, without spinning",
+    "another thread's loop is refused",
 }
-ALL = "".join(
-    f"async def case{number}(loop):\n{textwrap.indent(code, '    ')}\n"
-    for number, code in enumerate(map(textwrap.dedent, CASES))
-)
+FIRST = {"what is of the outer callback's context waits"}
+PY314 = {"a child is forked inside"}
+FAIL = {
+    "nest_asyncio": BOTH | FIRST,
+    "nest_asyncio2": BOTH | (PY314 if sys.version_info >= (3, 14) else set()),
+}
 
 
 @pytest.mark.parametrize(
@@ -240,26 +277,15 @@ ALL = "".join(
     ],
 )
 def test_a_callback_runs_its_loop(script, package):
-    wrong = BETTER[package] if script.kind == "asyncio" else set()
-    done = script(
-        f"""
-import {package} as nest
-{ALL}
-for number in {sorted({*range(len(CASES))} - wrong)}:
-    loop = new_loop()
-    asyncio.set_event_loop(loop)
-    async def main():
-        nest.apply(loop)
-        return await globals()[f"case{{number}}"](loop)
-    got = raised(loop.run_until_complete, main())
-    print((number, got), flush=True)
-    loop.close()
-""",
-        quiet=False,
-    )
-    expected = dict(enumerate(CASES.values()))
+    left_out = FAIL[package] if script.kind == "asyncio" else set()
+    cases = {n: case for n, case in CASES.items() if n not in left_out}
+    program = f"import {package} as nest\n"
+    for name, (code, _) in cases.items():
+        program += f"async def case(loop):\n{code}\n"
+        program += f"run_case({name!r}, case)\n"
+    done = script(program, quiet=False)
     found = dict(map(ast.literal_eval, done.stdout.splitlines()))
-    assert found == {n: v for n, v in expected.items() if n not in wrong}
+    assert found == {name: expected for name, (_, expected) in cases.items()}
 
 
 def test_the_outermost_run_ends_after_a_nested_one(script):

@@ -135,13 +135,13 @@ async def test_a_replaced_select_is_called(loop, monkeypatch, jumps):
     assert len(asked) == number
 
 
-def test_a_subclass_may_pass_on_that_it_has_no_selector(loop_class):
+def test_a_subclass_may_pass_selector_none(loop_class):
     loop_class(None).close()
     loop_class(selector=None).close()
 
 
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-def test_another_selector_is_refused(loop, loop_class):
+def test_a_selector_is_refused(loop, loop_class):
     """The core would never ask it."""
     with pytest.raises(AttributeError, match="_selector"):
         loop._selector = loop._selector

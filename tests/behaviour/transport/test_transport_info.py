@@ -64,7 +64,7 @@ async def test_the_socket_and_names_of_a_lost_connection(transport_pair, kind):
 
 
 @pytest.mark.parametrize("kind", ["unix"])
-async def test_the_socket_calls_what_its_class_has(
+async def test_a_patched_socket_method_is_called_while_it_is_patched(
     transport_pair, monkeypatch
 ):
     sock = (await transport_pair()).transport.get_extra_info("socket")
