@@ -67,7 +67,12 @@
 #define LEAST_LIMIT_NS 10000
 #define MOST_LIMIT_NS  50000
 
-/* How often registrations that need a recheck are registered again. */
+/* A wait of at most a second ends late if it is longer than it should be by
+   more than Linux adds: 1 ms, or 5 ms after nice(). */
+#define LATE_NS (6 * FL_NS_PER_MS)
+
+/* How often registrations that need a recheck are registered again, and how
+   long a wait is at most that shall tell whether it ends late. */
 #define RECHECK_NS FL_NS_PER_S
 
 /* The limit of a poll that may wait for ever. */
@@ -139,24 +144,30 @@ FL_INLINE bool
 poll_blocking(FlLoop *loop, int64_t timeout_ns)
 {
     FlFdTable *table = loop->table;
-    if (table->recheck_end && (timeout_ns < 0 || timeout_ns > RECHECK_NS)) {
-        timeout_ns = RECHECK_NS;
+    bool times_waits = FL_UNLIKELY(loop->gil.times_waits);
+    if (times_waits || table->recheck_end) {
+        int64_t apart_ns = loop->polls.last_ns - loop->polls.rechecked_ns;
+        int64_t left_ns = RECHECK_NS - apart_ns % RECHECK_NS;
+        timeout_ns = timeout_ns < 0 ? left_ns : Py_MIN(timeout_ns, left_ns);
     }
     if (FL_UNLIKELY(loop->ready.spares > FL_READY_SPARES)) {
         /* After a burst.  The next wait releases more, and follows soon. */
         fl_ready_trim(&loop->ready);
         timeout_ns = timeout_ns < 0 ? TRIM_NS : Py_MIN(timeout_ns, TRIM_NS);
     }
-    /* Both are read while the GIL is ours. */
+    /* These are read while the GIL is ours. */
     bool metered = loop->metrics != NULL;
-    bool timed = FL_HAVE_GIL && FL_UNLIKELY(loop->gil.times_waits)
-                 && fl_gil_has_others();
+    bool contended = FL_HAVE_GIL && times_waits && fl_gil_has_others();
+    int64_t end_ns = times_waits ? fl_clock_ns() + timeout_ns : 0;
     PyThreadState *thread = PyEval_SaveThread();
     fl_fd_table_poll(table, timeout_ns);
+    if (times_waits && fl_clock_ns() - end_ns > LATE_NS) {
+        loop->gil.late_ns = end_ns; /* for want of a processor */
+    }
     if (FL_UNLIKELY(metered)) {
         fl_metrics_woke(loop);
     }
-    if (FL_UNLIKELY(timed)) {
+    if (FL_UNLIKELY(contended)) {
         fl_gil_retake_timed(&loop->gil, thread);
     }
     else {
@@ -259,8 +270,9 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
         && loop->polls.last_ns - loop->polls.rechecked_ns
                >= RECHECK_NS - FL_COARSE_LAG_NS)
     {
-        loop->polls.rechecked_ns = loop->polls.last_ns;
-        fl_registrations_recheck(loop->table);
+        loop->polls.rechecked_ns = now_ns;
+        fl_registrations_recheck(loop->table,
+                                 fl_gil_was_late(&loop->gil, now_ns));
     }
     return began_ns;
 }

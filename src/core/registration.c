@@ -350,7 +350,7 @@ recheck_exclusive(FlRegistration *reg)
 }
 
 void
-fl_registrations_recheck(FlFdTable *table)
+fl_registrations_recheck(FlFdTable *table, bool late)
 {
     fl_fd_table_lock(table);
     /* A shared listener is rechecked each time.  Its fd is lower than those of
@@ -365,6 +365,10 @@ fl_registrations_recheck(FlFdTable *table)
         reg->recheck = false;
         if ((reg->wanted & FL_EXCLUSIVE) && reg->interest != 0) {
             recheck_exclusive(reg);
+            if (late && still_has_file(reg)) {
+                reg->wanted &= (uint8_t)~FL_EXCLUSIVE;
+                add_or_retry(reg);
+            }
         }
         else if (reg->interest & FL_EDGE) {
             update_interest(reg, reg->wanted);

@@ -296,7 +296,8 @@ fl_fd_table_missed_all_since(const FlFdTable *table, uint64_t poll)
    - a persistent one, which began to wait without a system call: register it
      again, and fire it;
    - one for which the set had no room: register it again;
-   - an exclusive one: fire it if its file is readable. */
-void fl_registrations_recheck(FlFdTable *table);
+   - an exclusive one: fire it if its file is readable; and register it
+     plainly if the loop is `late` to wake. */
+void fl_registrations_recheck(FlFdTable *table, bool late);
 
 #endif

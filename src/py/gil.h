@@ -24,12 +24,19 @@
 typedef struct {
     int64_t due_ns; /* when the next offer is due; 0: a poll that may wait has
                        just released the GIL */
-    /* When a wait ended after which other threads kept the GIL for long, while
-       times_waits is set; 0: never. */
+    /* While times_waits is set: when a wait should have ended that ended late,
+       or ended after which other threads kept the GIL for long; 0: never. */
     int64_t late_ns;
-    bool times_waits; /* workers share a socket of this loop: it needs late_ns
-                         (transport/listener.c, invariant 5) */
+    bool times_waits; /* workers share, or shared, a socket of this loop: it
+                         needs late_ns (transport/listener.c, invariant 5) */
 } FlGil;
+
+/* Whether late_ns is of the last ten seconds. */
+static inline bool
+fl_gil_was_late(const FlGil *gil, int64_t now_ns)
+{
+    return gil->late_ns != 0 && now_ns - gil->late_ns < 10 * FL_NS_PER_S;
+}
 
 /* One offer. */
 typedef struct {

@@ -41,15 +41,20 @@
       it again, and so is the last in this order.  (The place counts once the
       worker sleeps.)  While connections keep coming, the workers that were
       woken for them may lack a processor, so each event lets them run first.
-      A connection would wait for a worker whose other threads keep the GIL:
-      that worker registers the socket plainly, so that all are woken, until
-      the GIL has come promptly for LATE_MEMORY_NS.  So does a worker after a
-      pause (invariant 3), until it accepts.  The sockets that asyncio made are
-      one loop's.
+      A connection would wait for a worker that is late: its waits end late,
+      because other processes have the processors, or its other threads keep
+      the GIL.  That worker registers the socket plainly, so that all are
+      woken, until it has been prompt for ten seconds.  So does a worker
+      after a pause (invariant 3), until it accepts.  The sockets that asyncio
+      made are one loop's.
+      Rejected: to ask how long a connection has waited (TCP_INFO).  That is a
+      system call for each burst, in ticks of up to 10 ms, and not of Unix
+      sockets.
       Other files have the parts: core/fd_set.h says what FL_EXCLUSIVE does;
       core/registration.h what happens if the worker that was woken never
-      accepts; py/gil.h has late_ns; loop/user_fd.c makes the registration
-      plain when anybody else uses the fd. */
+      accepts; py/gil.h has late_ns, which core/iteration.c also sets;
+      loop/user_fd.c makes the registration plain when anybody else uses the
+      fd. */
 #include "transport/listener.h"
 
 #include "base/clock.h"
@@ -79,8 +84,6 @@
 /* The most connections that one event accepts: listener_call stores them in an
    array, and other callbacks wait for their factories. */
 #define MAX_ACCEPTS 64
-
-#define LATE_MEMORY_NS (10 * FL_NS_PER_S)
 
 /* Owned by the add_reader handle while it accepts, by a timer while it pauses.
    The Server owns the listening socket and closes it.  The reference held here
@@ -348,9 +351,7 @@ listener_go_last(const Listener *self, bool accepted)
 {
     FlLoop *loop = self->loop;
     bool accepts = is_accepting(self); /* else the registration is another's */
-    int64_t late_ns = loop->gil.late_ns; /* 0: never */
-    bool late =
-        late_ns != 0 && fl_clock_coarse_ns() - late_ns < LATE_MEMORY_NS;
+    bool late = fl_gil_was_late(&loop->gil, fl_clock_coarse_ns());
     fl_fd_table_lock(loop->table);
     FlRegistration *reg = fl_registration_at(loop->table, self->fd);
     if (accepts && reg != NULL) { /* NULL: the loop is closed */

@@ -1,6 +1,6 @@
 """Polls and clocks that are late.  Run as a script, the tests' program:
 
-    test_slow_systems.py delay|slow|events|wake MICROSECONDS
+    test_slow_systems.py delay|slow|events|wake|late MICROSECONDS
     test_slow_systems.py coarse MILLISECONDS
 
 With `delay`, the thread is away before it polls, and its timers must not be
@@ -8,7 +8,8 @@ missed.  With `slow`, each poll takes so long, and the polls of a thousand
 busy iterations, or of a thousand events, are counted.  With `coarse`, the
 ticks of the coarse clock are so long, and the polls of a short sleep are
 counted.  With `wake`, another thread wakes each of ten loops in its first
-wait, while a poll takes so long.
+wait, while a poll takes so long.  With `late`, the waits of a worker end so
+late that it takes no turns with others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from builds import ON_LIBUV
 from fault_shim import SHIM
+from turns import turns
 
 import fastloop
 
@@ -94,6 +97,16 @@ async def be_woken() -> None:
     thread.join()
 
 
+async def take_turns() -> None:
+    """Until the loop has noticed, in its waits, that it is late."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        async with await loop.create_server(asyncio.Protocol, sock=sock):
+            assert turns() == 1
+            while turns():
+                await asyncio.sleep(0.001)
+
+
 def main(how: str, amount: int) -> None:
     if how == "delay":
         SHIM.fault_delay(amount)
@@ -113,6 +126,10 @@ def main(how: str, amount: int) -> None:
             runner.start()
             runner.join()
         print("total", 10)
+    elif how == "late":
+        SHIM.fault_delay(amount)
+        polls_of(take_turns())
+        print("total", 1)
     else:
         SHIM.fault_coarse(amount)
         print("total", polls_of(sleep_often()) // 100)
@@ -142,6 +159,11 @@ def test_timers_due_just_before_the_poll_are_not_missed(total, microseconds):
 def test_a_wake_up_in_the_first_wait_of_a_loop_ends_it(total):
     """Nothing that the loop prepares for its waits may take the wake-up."""
     assert total("wake", "2000") == 10
+
+
+@pytest.mark.skipif(ON_LIBUV, reason="libuv's wakes all workers")
+def test_all_workers_are_woken_beside_one_that_wakes_late(total):
+    assert total("late", "10000") == 1
 
 
 def test_slow_polls_are_skipped_as_quick_ones_are(total):

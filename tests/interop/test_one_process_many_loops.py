@@ -13,6 +13,7 @@ from builds import ON_LIBUV
 from interop_process import free_port
 from test_docs import named, running
 from test_more_than_one_process import asks
+from turns import turns
 
 THREADS = 3
 
@@ -36,7 +37,8 @@ def test_loops_in_threads_share_the_load_of_a_port(program):
     if free and not ON_LIBUV:  # else threads that wait for the GIL are late
         assert len(shares) == THREADS
         # A thread that a busy machine has not let wait yet loses its turn.
-        assert max(shares.values()) <= 220, shares
+        even = max(shares.values()) <= 220
+        assert even or turns(child.child.pid) < THREADS, shares
     assert child.stop() == 0, child.log
     assert "Traceback" not in child.log
 

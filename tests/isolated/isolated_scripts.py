@@ -91,6 +91,8 @@ QUIET = tuple(
     if hasattr(sys, "gettotalrefcount")
 )
 
+#: Programs import what all tests share.
+TESTS = Path(__file__).resolve().parents[1]
 Completed = subprocess.CompletedProcess
 
 
@@ -143,7 +145,7 @@ class Script:
             text=True,
             timeout=LIMIT,
             input=stdin,
-            env=environment(**env),
+            env=environment(TESTS, **env),
             cwd=self.folder,
         )
         if status is not None:
