@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import statistics
+import subprocess
+import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from harness import network
@@ -26,6 +29,10 @@ WORKERS = 4
 CONNECTIONS = 200
 #: The worker that accepted the last one has gone to sleep.
 APART_S = 0.002
+#: A program that computes until this process ends.
+COMPUTES = "import os; us = os.getppid()\nwhile os.getppid() == us: pass"
+#: For so long they have computed when the first connection comes.
+BUSY_S = 2
 THREADS = {
     "one": ("one thread", ("--workers=1", "--threads")),
     "two": ("two threads", ("--workers=2", "--threads")),
@@ -65,6 +72,32 @@ def share(_: LoopFactory, run: Run) -> Figure:
     return figure([most / CONNECTIONS * WORKERS])
 
 
+@simple_case(
+    "workers_busy",
+    "four workers, all CPUs busy: the first answer, p99",
+    "ms",
+    "workers",
+    loops=SERVER_LOOPS,
+)
+def busy(_: LoopFactory, run: Run) -> Figure:
+    words = "--mode=protocol", f"--workers={WORKERS}"
+    waits_ms = []
+    with ExitStack() as stack:
+        server = stack.enter_context(network.serving(run, "plain.py", *words))
+        for _ in range(2 * (os.cpu_count() or 1)):
+            program = subprocess.Popen([sys.executable, "-c", COMPUTES])
+            stack.enter_context(program)
+            stack.callback(program.kill)
+        time.sleep(BUSY_S)
+        for _ in range(CONNECTIONS):
+            begin = time.perf_counter()
+            (client,) = connected(server, 1, None)
+            waits_ms.append((time.perf_counter() - begin) * 1e3)
+            client.close()
+            time.sleep(APART_S)
+    return figure([statistics.quantiles(waits_ms, n=100)[-1]])
+
+
 def in_threads(_: LoopFactory, run: Run) -> dict[str, Figure]:
     found = {}
     for name, (_, words) in THREADS.items():
@@ -77,6 +110,7 @@ def in_threads(_: LoopFactory, run: Run) -> dict[str, Figure]:
 
 CASES = (
     share,
+    busy,
     Case(
         "two_threads_uvicorn",
         "workers",
