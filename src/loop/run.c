@@ -333,7 +333,7 @@ queue_put_off(FlLoop *loop, PyObject *handles)
             break;
         }
     }
-    fl_registrations_recheck(loop->table);
+    fl_registrations_recheck(loop->table, false);
     loop->polls.skips_left = 0; /* poll next, for what was put off */
     return code;
 }
