@@ -35,6 +35,11 @@ int
 fl_overrides_check_class(FlLoop *loop)
 {
     const FlState *state = loop->state;
+    if (fl_class_has_version(Py_TYPE(loop), loop->class_version)) {
+        return 0;
+    }
+    /* Before the lookups, which another thread's change may come between. */
+    unsigned version = fl_type_version(Py_TYPE(loop));
     uint8_t found = 0;
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
         int replaced = is_replaced((PyObject *)state->loop_type,
@@ -46,6 +51,7 @@ fl_overrides_check_class(FlLoop *loop)
         found |= (uint8_t)(replaced << at);
     }
     loop->class_overrides = found;
+    loop->class_version = version;
     return 0;
 }
 
@@ -53,8 +59,7 @@ int
 fl_overrides_check(FlLoop *loop)
 {
     const FlState *state = loop->state;
-    /* Before the lookups, which another thread's change may come between. */
-    loop->class_version = fl_type_version(Py_TYPE(loop));
+    /* Before the lookup, as above. */
     loop->handle_version =
         fl_type_version((PyTypeObject *)state->asyncio_handle);
     PyObject *run = PyObject_GetAttr(state->asyncio_handle, state->names._run);
