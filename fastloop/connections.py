@@ -38,6 +38,10 @@ _SCTP = getattr(socket, "IPPROTO_SCTP", 132)
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
+#: The socket objects that a program gave, while they live: it may use them
+#: itself.  By their id(), as a program's class may have an __eq__ of its own.
+_given_socks: dict[int, weakref.ref[Any]] = {}
+
 # Here, because a lazy import of _sendfile would skip it.
 _core.StreamTransport._sendfile_compatible = _private.SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
@@ -54,7 +58,8 @@ def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
     async def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
         for sock in (*args, *kwargs.values()):
             if isinstance(sock, _core_helpers.socket_type):
-                self._given_socks[id(sock)] = sock
+                forget = functools.partial(_given_socks.pop, id(sock))
+                _given_socks[id(sock)] = weakref.ref(sock, forget)
         return await getattr(super(Connections, self), name)(*args, **kwargs)
 
     connect.__doc__ = about or connect.__doc__
@@ -66,14 +71,6 @@ class Connections(_private.LoopPart):
 
     # -- streams --------------------------------------------------------------
 
-    @functools.cached_property
-    def _given_socks(self) -> weakref.WeakValueDictionary[int, Any]:
-        """The socket objects that a program gave: it may use them itself.
-
-        By their id(), as a program's class may have an __eq__ of its own.
-        """
-        return weakref.WeakValueDictionary()
-
     def _is_exposed(self, sock: socket.socket, kind: int) -> bool:
         """Whether a program may use the socket itself.
 
@@ -81,7 +78,7 @@ class Connections(_private.LoopPart):
         one kind only: programs pass others (SEQPACKET) to private methods.
         One of SCTP counts, too: there each send is a message.
         """
-        given = self._given_socks.get(id(sock)) is sock
+        given = id(sock) in _given_socks
         return given or sock.type != kind or sock.proto == _SCTP
 
     create_connection = _keeping_given_socks(_Loop.create_connection)
@@ -382,7 +379,7 @@ class Connections(_private.LoopPart):
         # no socket.socket is the program's too: gunicorn's wraps one.
         shared = (
             not isinstance(sock, _core_helpers.socket_type)
-            or self._given_socks.get(id(sock)) is sock
+            or id(sock) in _given_socks
         )
         _core.start_accepting(
             self,
