@@ -320,6 +320,17 @@ loop_dealloc(FlLoop *loop)
 
 /* --- attributes ---------------------------------------------------------- */
 
+static const char is_running_doc[] =
+    "is_running($self, /)\n--\n\n"
+    "Return True while the loop runs.  Implements asyncio's\n"
+    "loop.is_running().";
+
+static PyObject *
+is_running(FlLoop *loop, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(fl_loop_is_running(loop));
+}
+
 static const char get_debug_doc[] =
     "get_debug($self, /)\n--\n\n"
     "Return True in debug mode.  Implements asyncio's loop.get_debug().";
@@ -461,6 +472,7 @@ static PyMethodDef loop_methods[] = {
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_running_callback", running_callback, METH_NOARGS),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
+    {"is_running", AS_METHOD(is_running), METH_NOARGS, is_running_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},
     {NULL, NULL, 0, NULL},
 };
