@@ -74,6 +74,8 @@ class BaseLoop:
     _thread_id: int | None
     _slow_callback_hook: Callable[[Any], object] | None
     _python_transports: Any
+    _made_watcher: Any
+    _executor_shutdown_called: bool
     def call_soon(
         self,
         callback: Callable[[*_Ts], object],

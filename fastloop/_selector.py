@@ -92,6 +92,15 @@ class RegisteredDescriptors:
         return []
 
 
+#: Of each loop whose _selector was read: a test may have replaced select().
+_views: Any = weakref.WeakKeyDictionary()
+
+
+def view_of(loop: Any) -> RegisteredDescriptors:
+    """Return a loop's only view."""
+    return _views.setdefault(loop, RegisteredDescriptors(loop))  # type: ignore[no-any-return]
+
+
 class Handles(Sequence):  # type: ignore[type-arg]
     """The handles of a loop that wait, as they are at each look.
 

@@ -9,7 +9,6 @@ each Python version's semantics hold.  The methods below connect the two.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import socket
 import sys
@@ -22,7 +21,7 @@ from asyncio import base_events, events
 from . import _core, _core_helpers, _originals, _private
 from . import streams as _native_streams
 from ._environment import disabled_names, variable
-from ._selector import Handles, RegisteredDescriptors
+from ._selector import Handles, view_of
 from .connections import Connections
 from .executor import ExecutorCalls
 from .signals import SignalCalls
@@ -78,22 +77,21 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _pydevd_nest_patched = True
 
     # asyncio's own __init__ sets these on each instance; they rarely change.
-    _coroutine_origin_tracking_enabled = False
-    _coroutine_origin_tracking_saved_depth: int | None = None
-    _asyncgens_shutdown_called = False
-    _executor_shutdown_called = False
     _clock_resolution = 1e-9
-    _old_agen_hooks: Any = None
     _timer_cancelled_count = 0
     _ssock: Any = None
     _csock: Any = None
+    if sys.version_info >= (3, 13):
+        #: Of all loops: asyncio's methods of servers use it.
+        _unix_server_sockets: Any = weakref.WeakKeyDictionary()
     #: Made when it is first started, and kept for its count.
-    _fastloop_watchdog: Watchdog | None = None
+    _fastloop_watchdog: Watchdog | None
     #: Replaced as a whole, because another thread reads it without a lock.
-    _recent_slow: tuple[SlowCallback, ...] = ()
+    _recent_slow: tuple[SlowCallback, ...] | None
     #: OpenTelemetry's adapter: gets each report, in the loop's thread or the
-    #: watchdog's.
-    _on_report: Callable[[SlowCallback | BlockedCallback], None] | None = None
+    #: watchdog's, and what the exception handler gets.
+    _on_report: Callable[[SlowCallback | BlockedCallback], None] | None
+    _on_exception: Callable[[dict[str, Any]], None] | None
 
     def __init__(self, selector: None = None) -> None:
         """Make a loop; see ``fastloop.new_event_loop``.
@@ -158,16 +156,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
     def _internal_fds(self) -> int:
         return 0 if self.is_closed() else 1
 
-    @functools.cached_property
-    def _asyncgens(self) -> weakref.WeakSet[Any]:
-        return weakref.WeakSet()
-
-    if sys.version_info >= (3, 13):
-
-        @functools.cached_property
-        def _unix_server_sockets(self) -> dict[socket.socket, int]:
-            return {}
-
     @property
     def _ready(self) -> Handles:
         return Handles(self, _core.ready_handles)
@@ -198,19 +186,17 @@ class Loop(  # type: ignore[misc, unused-ignore]
             return True
         raise AttributeError("_nest_patched")
 
-    @functools.cached_property
-    def _fastloop_selector(self) -> RegisteredDescriptors:
-        return RegisteredDescriptors(self)
-
     @property
     def _selector(self) -> Any:
         """What programs use of a selector; None if the loop is closed."""
-        return None if self.is_closed() else self._fastloop_selector
+        return None if self.is_closed() else view_of(self)
 
-    @functools.cached_property
+    @property
     def _watcher(self) -> Any:
         """The child watcher: reports exits of child processes (3.14 on)."""
-        return _private.child_watcher()
+        if self._made_watcher is None:
+            self._made_watcher = _private.child_watcher()
+        return self._made_watcher
 
     # -- running --------------------------------------------------------------
 
@@ -330,6 +316,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
     @slow_callback_duration.setter
     def slow_callback_duration(self, seconds: float) -> None:
         self._slow_s = float(seconds)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Report an error; asyncio's ``loop.call_exception_handler()``."""
+        if self._on_exception is not None:
+            self._on_exception(context)
+        super().call_exception_handler(context)
 
     def _report_callback(
         self,
@@ -511,7 +503,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         found = metrics.describe_slow(subject, duration_ns)
         if self._fastloop_watchdog is not None:
             found = self._fastloop_watchdog.ended(found)
-        self._recent_slow = (*self._recent_slow, found)[-metrics.RECENT :]
+        recent = self._recent_slow or ()
+        self._recent_slow = (*recent, found)[-metrics.RECENT :]
         self._call_hook("a report", self._on_report, found)
         hook = self._slow_callback_hook
         self._call_hook("slow_callback_hook", hook, found)

@@ -89,7 +89,7 @@ class SignalCalls(_private.LoopPart):
     _signal_handlers: dict[int, events.Handle]
     #: The pipe for the numbers of signals: its two descriptors, and the pid.
     #: A forked child has its parent's pipe, whose bytes are not its.
-    _signal_pipe: types.SimpleNamespace | None = None
+    _signal_pipe: types.SimpleNamespace | None
 
     def add_signal_handler(
         self, sig: int, callback: Callable[[*_Ts], Any], *args: *_Ts

@@ -16,7 +16,6 @@ import contextlib
 import os
 import time
 import traceback
-import weakref
 from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -170,28 +169,13 @@ def _make_span(
     ).end(end_ns)
 
 
-def _send_reports(
-    loop: Loop, name: str, tracer: Any, exceptions: Counter[Any]
+def _count(
+    exceptions: Counter[Any], name: str, context: dict[str, Any]
 ) -> None:
-    """Send a loop's reports from now on, instead of those to another name."""
-    reference = weakref.ref(loop)  # the loop has the functions: no cycle
-    # The program's own, if it has set one, or what an earlier call replaced.
-    before = vars(loop).get("call_exception_handler")
-    before = getattr(before, "replaced", before)
-
-    def call_exception_handler(context: dict[str, Any]) -> None:
-        if (exc := context.get("exception")) is not None:
-            kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
-            exceptions[os.getpid(), name, kind.removeprefix("builtins.")] += 1
-        if before is not None:
-            before(context)
-        elif (loop := reference()) is not None:
-            type(loop).call_exception_handler(loop, context)
-
-    call_exception_handler.replaced = before  # type: ignore[attr-defined]
-    loop._on_report = partial(_make_span, tracer, name)
-    # An attribute of this loop: without it nothing is counted or called.
-    loop.call_exception_handler = call_exception_handler  # type: ignore
+    """Count what reaches the exception handler of the loop of a name."""
+    if (exc := context.get("exception")) is not None:
+        kind = f"{type(exc).__module__}.{type(exc).__qualname__}"
+        exceptions[os.getpid(), name, kind.removeprefix("builtins.")] += 1
 
 
 def instrument(
@@ -240,7 +224,8 @@ def instrument(
         else:
             found.loops.add(loop, name)
     tracer = trace.get_tracer("fastloop", __version__, tracer_provider)
-    _send_reports(loop, name, tracer, found.exceptions)
+    loop._on_report = partial(_make_span, tracer, name)
+    loop._on_exception = partial(_count, found.exceptions, name)
     if loop._fastloop_watchdog is None and variable("FASTLOOP_WATCHDOG", "1"):
         with contextlib.suppress(RuntimeError):  # it cannot run here
             loop.enable_metrics(watchdog_s=_WATCHDOG_S)

@@ -81,7 +81,7 @@ def describe_loop(loop: Loop) -> dict[str, Any]:
         "running": loop.is_running(),
         "metrics": found.to_dict(),
         "blocked_in": where,
-        "slow": [_shown(one) for one in loop._recent_slow],
+        "slow": [_shown(one) for one in loop._recent_slow or ()],
         "blocked": [
             _shown(one) | {"gc_time_ns": one.gc_time_ns} for one in blocked
         ],

@@ -84,6 +84,30 @@ fl_open_transport_object(const FlOpenTransport *node)
     return (PyObject *)((char *)node - node->kind->node_offset);
 }
 
+/* The objects that Python code sees as _name, asyncio's and fastloop's; NULL
+   reads as None.  All that is stored on a loop is a field: one other attribute
+   makes the loop's __dict__.  Then CPython no longer specializes calls of the
+   loop's methods, calls from C look the method up there first, and
+   fl_overrides looks there, too. */
+#define FL_LOOP_OBJECTS(X)                                   \
+    X(task_factory)                                          \
+    X(exception_handler)                                     \
+    X(slow_callback_hook)                                    \
+    X(current_handle) /* while timed: what runs */           \
+    X(default_executor)                                      \
+    X(signal_handlers)                                       \
+    X(signal_pipe)                                           \
+    X(python_transports) /* fd -> asyncio's own transport */ \
+    X(made_watcher)                                          \
+    X(asyncgens)                                             \
+    X(old_agen_hooks)                                        \
+    X(coroutine_origin_tracking_saved_depth)                 \
+    X(fastloop_watchdog)                                     \
+    X(recent_slow)                                           \
+    X(on_report)                                             \
+    X(on_exception)
+#define FL_LOOP_OBJECT(name) PyObject *name;
+
 struct FlLoop {
     PyObject_HEAD
     FlState *state;
@@ -110,6 +134,9 @@ struct FlLoop {
     FL_ATOMIC bool debug;
     FL_ATOMIC bool closed;
     FL_ATOMIC bool stopping;
+    FL_ATOMIC bool asyncgens_shutdown_called;
+    FL_ATOMIC bool executor_shutdown_called;
+    FL_ATOMIC bool coroutine_origin_tracking_enabled;
     unsigned off; /* FL_OFF_* */
 
     /* see overrides.h */
@@ -128,17 +155,10 @@ struct FlLoop {
     char *scratch; /* receive buffer of all streams, made on first use */
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
-    /* attributes that Python code sees; NULL reads as None */
-    PyObject *task_factory;
-    PyObject *exception_handler;
-    PyObject *slow_callback_hook;
-    PyObject *current_handle; /* while timed: what runs, or NULL */
-    PyObject *put_off;        /* borrowed list of a nested run's handles: see
-                          fl_loop_must_put_off; NULL: no run is nested */
-    PyObject *default_executor;
-    PyObject *signal_handlers;
-    PyObject *python_transports; /* fd -> asyncio's own transport, or NULL */
-    PyObject *future_keywords;   /* {"loop": this}, see tasks.c */
+    FL_LOOP_OBJECTS(FL_LOOP_OBJECT)
+    PyObject *put_off;         /* borrowed list of a nested run's handles: see
+                           fl_loop_must_put_off; NULL: no run is nested */
+    PyObject *future_keywords; /* {"loop": this}, see tasks.c */
 };
 
 #define FL_LOOP(object) ((FlLoop *)(object))

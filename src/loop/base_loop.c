@@ -240,16 +240,6 @@ visit_transports(const FlList *list, visitproc visit, void *arg)
     return 0;
 }
 
-/* The fields that are attributes in Python, as _name.  The GC visits and
-   clears them, too. */
-#define LOOP_ATTRIBUTES(X) \
-    X(task_factory)        \
-    X(exception_handler)   \
-    X(slow_callback_hook)  \
-    X(current_handle)      \
-    X(default_executor)    \
-    X(signal_handlers)     \
-    X(python_transports)
 #define VISIT(name) Py_VISIT(loop->name);
 #define CLEAR(name) Py_CLEAR(loop->name);
 
@@ -260,7 +250,7 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(loop));
     Py_VISIT(loop->state->module);
-    LOOP_ATTRIBUTES(VISIT)
+    FL_LOOP_OBJECTS(VISIT)
     Py_VISIT(loop->timing.callback);
     Py_VISIT(loop->future_keywords);
     Py_VISIT(loop->patched_run);
@@ -293,7 +283,7 @@ loop_clear(FlLoop *loop)
     }
     close_core(loop);
     fl_error_restore(exc);
-    LOOP_ATTRIBUTES(CLEAR)
+    FL_LOOP_OBJECTS(CLEAR)
     Py_CLEAR(loop->patched_run);
     Py_CLEAR(loop->dict);
     return 0;
@@ -341,8 +331,8 @@ get_debug(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(loop->debug);
 }
 
-/* Getter and setter of asyncio's attributes _debug and _stopping; the closure
-   is the field's offset.  Not a PyMemberDef, because asyncio's attributes take
+/* Getter and setter of asyncio's attributes that are flags; the closure is the
+   field's offset.  Not a PyMemberDef, because asyncio's attributes take
    any object.  Servers that stop a loop and then run it once more clear
    _stopping. */
 static PyObject *
@@ -405,6 +395,28 @@ running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
     return Py_BuildValue("(KL)", (unsigned long long)id, (long long)ran_ns);
 }
 
+/* asyncio expects a set in _asyncgens.  One takes long to make, and few loops
+   need it, so it is made at the first access. */
+static PyObject *
+object_get(FlLoop *loop, void *offset)
+{
+    PyObject **field = &loop->asyncgens, *none = NULL;
+    if ((size_t)offset == offsetof(FlLoop, asyncgens)
+        && __atomic_load_n(field, __ATOMIC_RELAXED) == NULL)
+    {
+        PyObject *made = PyObject_CallNoArgs(loop->state->weak_set);
+        if (made == NULL) {
+            return NULL;
+        }
+        if (!__atomic_compare_exchange_n(field, &none, made, false,
+                                         __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        {
+            Py_DECREF(made); /* another thread was faster */
+        }
+    }
+    return fl_field_attribute((PyObject *)loop, offset);
+}
+
 static int
 object_set(FlLoop *loop, PyObject *value, void *offset)
 {
@@ -412,24 +424,31 @@ object_set(FlLoop *loop, PyObject *value, void *offset)
     return 0;
 }
 
-#define OBJECT(name)                                                  \
-    {"_" #name, (getter)fl_field_attribute, (setter)object_set, NULL, \
+#define OBJECT(name)                                          \
+    {"_" #name, (getter)object_get, (setter)object_set, NULL, \
      (void *)offsetof(FlLoop, name)},
+
+#define FLAG(name)                                           \
+    {                                                        \
+        "_" #name, (getter)flag_get, (setter)flag_set, NULL, \
+            (void *)offsetof(FlLoop, name)                   \
+    }
 
 /* Attributes of asyncio's own loop, under its names, for fastloop/loop.py.
    __dict__ is declared here and by __dictoffset__ below: instances need one
    for attributes that applications set. */
 static PyGetSetDef loop_getset[] = {
-    LOOP_ATTRIBUTES(OBJECT){"_debug", (getter)flag_get, (setter)flag_set, NULL,
-                            (void *)offsetof(FlLoop, debug)},
-    {"_stopping", (getter)flag_get, (setter)flag_set, NULL,
-     (void *)offsetof(FlLoop, stopping)},
+    FLAG(debug),
+    FLAG(stopping),
+    FLAG(asyncgens_shutdown_called),
+    FLAG(executor_shutdown_called),
+    FLAG(coroutine_origin_tracking_enabled),
     {"_closed", (getter)flag_get, NULL, NULL,
      (void *)offsetof(FlLoop, closed)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
      (setter)fl_loop_thread_id_set, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {NULL, NULL, NULL, NULL, NULL},
+    FL_LOOP_OBJECTS(OBJECT){NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMemberDef loop_members[] = {
