@@ -215,6 +215,9 @@ def loop_case(name: str, title: str, **rest: Any) -> Callable[..., Case]:
     def case(function: Callable[[Any, Run], Figure]) -> Case:
         def measure(new_loop: LoopFactory, run: Run) -> Figure:
             loop = new_loop()
+            # As in a program: a loop that has served may have a __dict__.
+            serve = loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            loop.run_until_complete(serve).close()
             found = function(loop, run)
             loop.close()
             return found
