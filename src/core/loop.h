@@ -156,8 +156,9 @@ struct FlLoop {
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
     FL_LOOP_OBJECTS(FL_LOOP_OBJECT)
-    PyObject *put_off;         /* borrowed list of a nested run's handles: see
-                           fl_loop_must_put_off; NULL: no run is nested */
+    /* Handles that the innermost nested run has put off, a borrowed list; NULL:
+       no run is nested. */
+    PyObject *put_off;
     PyObject *future_keywords; /* {"loop": this}, see tasks.c */
 };
 
