@@ -402,14 +402,14 @@ object_get(FlLoop *loop, void *offset)
 {
     PyObject **field = &loop->asyncgens, *none = NULL;
     if ((size_t)offset == offsetof(FlLoop, asyncgens)
-        && __atomic_load_n(field, __ATOMIC_RELAXED) == NULL)
+        && __atomic_load_n(field, __ATOMIC_ACQUIRE) == NULL)
     {
         PyObject *made = PyObject_CallNoArgs(loop->state->weak_set);
         if (made == NULL) {
             return NULL;
         }
         if (!__atomic_compare_exchange_n(field, &none, made, false,
-                                         __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+                                         __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         {
             Py_DECREF(made); /* another thread was faster */
         }
