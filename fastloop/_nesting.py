@@ -71,14 +71,23 @@ def _nest(loop: Any, task: Any = None) -> None:
             loop._stopping = False
     finally:
         loop._stopping |= stopping | (
-            is_outermost and _outermost_is_done.pop(loop)
+            is_outermost and _outermost_is_done.pop(loop, False)
         )
+
+
+def _is_nested(loop: Any) -> bool:
+    loop._check_closed()
+    if loop._thread_id == get_ident():
+        return True
+    if loop.is_running():
+        raise RuntimeError("This event loop is already running")
+    _outermost_is_done.pop(loop, None)  # left there by a Ctrl-C
+    return False
 
 
 def run_until_complete(self: Any, future: Any) -> Any:
     """Run until a future is done, also inside a callback of this loop."""
-    self._check_closed()
-    if self._thread_id != get_ident():
+    if not _is_nested(self):
         with _without_current_task(self, None):
             return _run_until_complete(self, future)
     task = asyncio.ensure_future(future, loop=self)
@@ -92,8 +101,7 @@ def run_until_complete(self: Any, future: Any) -> Any:
 
 def run_forever(self: Any) -> None:
     """Run until stop() is called, also inside a callback of this loop."""
-    self._check_closed()
-    if self._thread_id == get_ident():
+    if _is_nested(self):
         _nest(self)
         return
     with _without_current_task(self, None):

@@ -285,13 +285,17 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
 }
 
 void
-fl_registration_put_off(FlFdTable *table, int fd)
+fl_registration_put_off(FlFdTable *table, int fd, int event)
 {
     fl_fd_table_lock(table);
     FlRegistration *reg = fl_registration_at(table, fd);
     if (reg != NULL) {
-        if (reg->interest != 0 && !(reg->interest & FL_EDGE)) {
-            update_interest(reg, reg->interest | FL_EDGE);
+        int rest = reg->interest & (FL_READABLE | FL_WRITABLE) & ~event;
+        if (reg->interest & FL_EXCLUSIVE) {
+            update_interest(reg, 0); /* epoll can only remove it */
+        }
+        else if (reg->interest != 0 && !(reg->interest & FL_EDGE)) {
+            update_interest(reg, rest != 0 ? rest : event | FL_EDGE);
         }
         recheck_later(reg);
     }
@@ -370,7 +374,7 @@ fl_registrations_recheck(FlFdTable *table, bool late)
                 add_or_retry(reg);
             }
         }
-        else if (reg->interest & FL_EDGE) {
+        else if (reg->interest != 0 && !reg->persistent) { /* put off */
             update_interest(reg, reg->wanted);
         }
         else if (reg->wanted != 0) {

@@ -27,8 +27,8 @@
    never handle the event, because its process ends or is stopped; so each
    loop looks at the file once a second, and fires if it is readable.
 
-   A registration that is put off (FL_EDGE in the set) reports each event once.
-   A callback that runs the loop again has entered the context of its handler,
+   An event that is put off leaves the set, or is reported once (FL_EDGE).  A
+   callback that runs the loop again has entered the context of its handler,
    which cannot be called before that run ends.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
@@ -264,10 +264,11 @@ void fl_registration_close(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* Put the events of an fd off: a callback on the stack must return before they
-   can be handled.  Until fl_registrations_recheck, after that or within about
-   a second, each is reported once: each poll would report it, else. */
-void fl_registration_put_off(FlFdTable *table, int fd);
+/* Put an event of an fd off: a callback on the stack must return before it can
+   be handled.  Each poll would report it, so it leaves the set until
+   fl_registrations_recheck, after that or within about a second.  The last one
+   is reported once more instead: so the set knows the file. */
+void fl_registration_put_off(FlFdTable *table, int fd, int event);
 
 /* Process the events that the last poll took from the set.  If too many were
    stale the set is replaced by a new one, which has no stale registrations; if

@@ -355,11 +355,17 @@ fl_loop_nest(FlLoop *loop, PyObject *run)
         fl_count_set(&loop->metrics->callback_began_ns, 0);
     }
     int64_t began_ns = fl_clock_ns();
-    bool iterates = fl_fd_table_iterates_here(loop->table);
-    fl_fd_table_end_iterations(loop->table);
+    FlFdTable *table = loop->table;
+    bool iterates = fl_fd_table_iterates_here(table);
+    /* In a signal handler that runs before a wait. */
+    bool waits = atomic_load(&table->set.sleeping);
+    fl_fd_table_end_iterations(table);
     PyObject *result = PyObject_CallNoArgs(run);
     if (iterates) {
-        fl_fd_table_begin_iterations(loop->table);
+        fl_fd_table_begin_iterations(table);
+    }
+    if (waits) {
+        fl_fd_set_let_wake(&table->set);
     }
     PyObject *exc = PyErr_GetRaisedException();
     swap_callback_state(loop, &around);

@@ -153,7 +153,7 @@ run_slot(FlLoop *loop, int fd, int event, PyObject *object)
         (void)fl_fd_remove(loop, fd, event, object);
     }
     else if (fl_loop_must_put_off(loop, ((FlHandle *)object)->context)) {
-        fl_registration_put_off(loop->table, fd);
+        fl_registration_put_off(loop->table, fd, event);
     }
     else {
         /* It may send without our knowledge. */

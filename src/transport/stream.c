@@ -242,7 +242,7 @@ context_is_entered(FlLoop *loop, FlStream *self, int events)
     }
     PyErr_Clear();
     if (events & FL_READABLE) {
-        fl_registration_put_off(loop->table, self->reg->fd);
+        fl_registration_put_off(loop->table, self->reg->fd, FL_READABLE);
     }
     return events & FL_WRITABLE ? self->kind->run_events(self, FL_WRITABLE)
                                 : 0;

@@ -360,13 +360,17 @@ fl_stream_fatal(FlStream *self, const char *message)
     /* asyncio would have sent the corked bytes before the error. */
     fl_stream_flush_if_corked(self);
     /* As in asyncio, a system error is not reported, but logged in debug mode.
-       A stream without a loop is closed: nothing handles a report. */
-    if (self->loop != NULL && PyErr_GivenExceptionMatches(exc, PyExc_OSError))
-    {
-        code = log_lost(self, message, exc);
+       A stream without a loop is closed, perhaps in a nested run of the
+       callback that raised. */
+    bool is_system = PyErr_GivenExceptionMatches(exc, PyExc_OSError);
+    if (self->loop != NULL) {
+        code = is_system
+                   ? log_lost(self, message, exc)
+                   : fl_transport_report((FlTransport *)self, exc, message);
     }
-    else if (self->loop != NULL) {
-        code = fl_transport_report((FlTransport *)self, exc, message);
+    else if (!is_system) {
+        PyErr_SetRaisedException(Py_NewRef(exc));
+        PyErr_WriteUnraisable((PyObject *)self);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);

@@ -137,6 +137,74 @@ CASES = {
     """,
         [b"a", "sent", b"b", "lost"],
     ),
+    "a writer goes on beside a reader that runs the loop": (
+        """
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    sent, done = [], loop.create_future()
+    def write():
+        sent.append(near.send(b"x"))
+        if len(sent) == 20:
+            loop.remove_writer(near)
+            done.set_result("sent")
+    def read():
+        loop.remove_writer(near)
+        loop.add_writer(near, write)
+        got.set_result(nested(asyncio.wait_for(done, 5)))
+        loop.remove_reader(near)
+    got = loop.create_future()
+    loop.add_reader(near, read)
+    far.send(b"y")
+    result = await got
+    near.close()
+    far.close()
+    return result
+    """,
+        "sent",
+    ),
+    "an exception after a nested run that ended the connection is seen": (
+        """
+    seen, done = [], loop.create_future()
+    sys.unraisablehook = lambda found: seen.append(found.exc_value)
+    loop.set_exception_handler(lambda _, found: seen.append(found))
+    class Server(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport, self.lost = transport, loop.create_future()
+        def data_received(self, data):
+            self.transport.abort()
+            nested(self.lost)
+            loop.call_soon(done.set_result, None)
+            raise ValueError("mine")
+        def connection_lost(self, exc):
+            self.lost.set_result(None)
+    server, address = await served(Server)
+    client, _ = await loop.create_connection(asyncio.Protocol, *address)
+    client.write(b"a")
+    await done
+    server.close()
+    client.abort()
+    return len(seen) > 0
+    """,
+        True,
+    ),
+    "threads wake a loop that a signal handler has run": (
+        """
+    handled, future = threading.Event(), loop.create_future()
+    def handler(*_):
+        nested(after())
+        handled.set()
+    def elsewhere():
+        time.sleep(0.05)  # the loop waits
+        os.kill(os.getpid(), signal.SIGUSR1)
+        handled.wait()
+        time.sleep(0.05)
+        loop.call_soon_threadsafe(future.set_result, 5)
+    signal.signal(signal.SIGUSR1, handler)
+    threading.Thread(target=elsewhere).start()
+    return await asyncio.wait_for(future, 20)
+    """,
+        5,
+    ),
     "stop() ends the innermost run": (
         """
     async def stops():
