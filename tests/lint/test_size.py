@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 41_000
+MOST_LINES = 41_075
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
