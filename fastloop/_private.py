@@ -8,7 +8,7 @@ them.
 Two groups are not here: attributes of asyncio's objects, such as a reader's
 ``_buffer``, and the methods of asyncio's loop that ``Loop`` and its bases
 inherit and call or replace.  Private names of other packages are used by one
-module each: concurrent.futures' by ``executor.py``, socket's by
+module each: concurrent.futures' by ``_pool.py``, socket's by
 ``sockets.py``, ssl's by ``_tls.py``.
 """
 

@@ -45,7 +45,7 @@ class Running:
 def test_the_gil_stays_off(fast_script):
     fast_script(
         """
-import fastloop.executor, fastloop.policy
+import fastloop._pool, fastloop.policy
 from fastloop import _core
 loop = new_loop()
 loop.run_until_complete(loop.run_in_executor(None, int))
