@@ -7,10 +7,10 @@
       the first iteration of a run, after a transport or a sock_* call sent
       something, after a transport resumed reading, after a user-owned fd wants
       an additional event, or while time() is overridden.
-      - After a poll that found only events of transports and of persistent
-        registrations (sock_*), EVENT_SKIPS polls are skipped.  These
-        iterations run the tasks that the events wake, and the tasks send,
-        which ends the skipping.  Other user-owned fds may be written without
+      - After a poll that found only events of transports, of listeners and of
+        persistent registrations (sock_*), EVENT_SKIPS polls are skipped.
+        These iterations run connection_made and the tasks that the events
+        wake, and these send, which ends the skipping.  Other user-owned fds may be written without
         our knowledge, so their events allow no skip.
       - After a poll that found nothing, the allowance doubles, up to
         MAX_SKIPS, if the previous empty poll was less than half of a limit
@@ -102,7 +102,8 @@ call_time(FlLoop *loop, double *now_s)
 /* What a poll found. */
 typedef struct {
     bool any;   /* events of any kind */
-    bool other; /* others than of transports and persistent registrations */
+    bool other; /* others than of transports, listeners and persistent
+                   registrations */
 } Found;
 
 /* Queue an EVENT entry for each registration that fired. */
@@ -126,7 +127,8 @@ queue_fired(FlLoop *loop)
             return found;
         }
         found.any = true;
-        found.other |= reg->transport == NULL && !reg->persistent;
+        found.other |=
+            reg->transport == NULL && !reg->persistent && !reg->accepts;
         if (reg->entry != NULL) {
             continue; /* still queued: reg->fired has the new bits too */
         }

@@ -122,6 +122,8 @@ struct FlRegistration {
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* set by the owner: see above */
     bool recheck;    /* fl_registrations_recheck visits it */
+    /* Set by the owner: it is of a listener. */
+    FL_ATOMIC bool accepts;
 };
 
 /* Open an empty table with its set, which may have to be `portable` (see

@@ -164,6 +164,26 @@ async def test_connections_and_their_bytes_are_counted(loop, host):
     assert found.connections_lost == found.connections_refused == 0
 
 
+@only_tcp
+async def test_no_poll_delays_a_new_connection(loop, host):
+    polls = []
+
+    class Polls(asyncio.Protocol):
+        def __init__(self):
+            self.before = loop.metrics().polls
+
+        def connection_made(self, transport):
+            polls.append(loop.metrics().polls - self.before)
+            transport.abort()
+
+    loop.enable_metrics()
+    await host.serve(Polls)
+    for _ in range(9):
+        host.plain().close()
+    await spin(lambda: len(polls) == 9)
+    assert 0 in polls  # one at a tick of the coarse clock
+
+
 async def test_connections_from_before_count_as_open(loop, pair):
     a, b = pair
     transport, _ = await loop.create_connection(Echo, sock=a)
