@@ -254,8 +254,11 @@ class Connections(_private.LoopPart):
         resume_reading = transp.is_reading()
         transp.pause_reading()
         try:
-            waiter = transp._empty_waiter = self.create_future()
+            waiter = self.create_future()
+            waiter.set_result(None)
+            transp._empty_waiter = waiter  # flushes; no write comes after it
             if transp.get_write_buffer_size():
+                waiter = transp._empty_waiter = self.create_future()
                 await waiter
             if transp.is_closing():
                 raise ConnectionError("Connection is closed by peer")

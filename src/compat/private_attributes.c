@@ -13,6 +13,7 @@
    Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"
 
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/field.h"
@@ -70,21 +71,25 @@ conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
 }
 
 /* The future by which sendfile (fastloop/_sendfile.py) waits: it is resolved
-   when the buffer is empty and the kernel has room.  While there is one, other
-   writes raise; None allows them again. */
+   when the buffer is empty and the kernel has room, unless it is done already.
+   While there is one, other writes raise; None allows them again. */
 static int
 waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
 {
-    bool waits = value != NULL && value != Py_None;
-    if (waits && self->loop == NULL) {
+    bool blocks = value != NULL && value != Py_None;
+    int done = blocks ? fl_call_truth(value, self->state->names.done) : 1;
+    if (done < 0) {
+        return -1;
+    }
+    if (blocks && self->loop == NULL) {
         PyErr_SetString(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
         return -1;
     }
     fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
-    fl_field_set(self, &self->empty_waiter, waits ? value : NULL);
+    fl_field_set(self, &self->empty_waiter, blocks ? value : NULL);
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    self->waits_for_writable = waits;
+    self->waits_for_writable = !done;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
     return code < 0 ? fl_raise_errno(code) : 0;

@@ -243,14 +243,9 @@ drop_event(FlRegistration *reg)
     }
 }
 
-int
-fl_registration_want(FlRegistration *reg, int wanted)
-{
-    return fl_registration_renew(reg, wanted, 0);
-}
-
-int
-fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
+/* fl_registration_renew, or fl_registration_want if `renewed` is 0. */
+static int
+change_wanted(FlRegistration *reg, int wanted, int renewed, bool keeps)
 {
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
@@ -258,10 +253,12 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
-        if (!reg->persistent || (wanted & ~reg->interest)) {
+        /* What was put off is reported again only if it is added again. */
+        keeps = keeps && !(reg->interest & FL_EDGE);
+        if ((wanted & ~reg->interest) || !(reg->persistent || keeps)) {
             code = add(reg, renewed == 0 ? wanted : added);
         }
-        else { /* no system call has seen the fd */
+        else if (reg->persistent) { /* no system call has seen the fd */
             recheck_later(reg);
         }
     }
@@ -282,6 +279,18 @@ fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
     }
     fl_fd_table_unlock(table);
     return code;
+}
+
+int
+fl_registration_want(FlRegistration *reg, int wanted, bool keeps)
+{
+    return change_wanted(reg, wanted, 0, keeps);
+}
+
+int
+fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
+{
+    return change_wanted(reg, wanted, renewed, false);
 }
 
 void

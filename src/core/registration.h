@@ -9,7 +9,8 @@
    A registration is level-triggered.  A wanted event is added at once, for the
    file that the fd refers to now: one system call, or two if that is another
    file.  It is removed lazily: when it was reported twice in a row unwanted.
-   So pause_reading makes no system call, and resume_reading makes one.  A
+   So pause_reading makes no system call, and resume_reading makes one, or none
+   where nobody else has the fd and the event is still in the set.  A
    registration that is closed leaves the set at once, with one system call.
 
    A persistent registration stays in the set between two waits.  The next wait
@@ -250,9 +251,10 @@ fl_registration_at(const FlFdTable *table, int fd)
 
 /* Change the wanted events.  Reported events that are no longer wanted are
    dropped.  If one is added, this registers the file that the fd refers to
-   now, whatever was registered before, unless the registration is persistent.
+   now, whatever was registered before, unless the registration is persistent,
+   or `keeps` what the set contains: nobody else has the fd.
    -EBADF, -EPERM and others: the system refused, and nothing has changed. */
-int fl_registration_want(FlRegistration *reg, int wanted);
+int fl_registration_want(FlRegistration *reg, int wanted, bool keeps);
 
 /* The same; an event in `renewed` counts as added also if it is wanted
    already, and is dropped if it was reported.  1: the other wanted events were

@@ -485,7 +485,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
         }
         else if (removed != NULL) {
             /* To want less cannot fail. */
-            (void)fl_registration_want(&user_fd->reg, wanted);
+            (void)fl_registration_want(&user_fd->reg, wanted, false);
         }
     }
     fl_fd_table_unlock(table);

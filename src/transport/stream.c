@@ -127,7 +127,7 @@ fl_stream_update_registration(FlStream *self)
     if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
     }
-    return fl_registration_want(self->reg, wanted);
+    return fl_registration_want(self->reg, wanted, !self->exposed);
 }
 
 int

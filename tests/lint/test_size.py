@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 41_075
+MOST_LINES = 41_120
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
