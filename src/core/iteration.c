@@ -10,8 +10,8 @@
       - After a poll that found only events of transports, of listeners and of
         persistent registrations (sock_*), EVENT_SKIPS polls are skipped.
         These iterations run connection_made and the tasks that the events
-        wake, and these send, which ends the skipping.  Other user-owned fds may be written without
-        our knowledge, so their events allow no skip.
+        wake, and these send, which ends the skipping.  Other user-owned fds
+        may be written without our knowledge, so their events allow no skip.
       - After a poll that found nothing, the allowance doubles, up to
         MAX_SKIPS, if the previous empty poll was less than half of a limit
         ago.  It shrinks if that was more than a limit ago.  So an event waits

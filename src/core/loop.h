@@ -156,8 +156,8 @@ struct FlLoop {
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
     FL_LOOP_OBJECTS(FL_LOOP_OBJECT)
-    /* Handles that the innermost nested run has put off, a borrowed list; NULL:
-       no run is nested. */
+    /* Handles that the innermost nested run has put off, a borrowed list;
+       NULL: no run is nested. */
     PyObject *put_off;
     PyObject *future_keywords; /* {"loop": this}, see tasks.c */
 };

@@ -318,8 +318,9 @@ resume_timing(FlLoop *loop, int64_t nested_ns)
     }
 }
 
-/* Queue and register again what a nested run has put off.  A handle for which no memory is left
-   is reported.  0, or -1 with an exception that ends the run. */
+/* Queue and register again what a nested run has put off.  A handle for which
+   no memory is left is reported.  0, or -1 with an exception that ends the
+   run. */
 static int
 queue_put_off(FlLoop *loop, PyObject *handles)
 {

@@ -49,11 +49,11 @@
    No nested engine calls: an engine call may run Python (an SSLObject
    subclass, a callback of the context, a finalizer), and that code may write,
    feed records or close.  It may also release the GIL, as the methods of
-   SSLObject do, and then another thread may do the same.  While `engine_busy` is set, no other read,
-   write, do_handshake or unwrap begins, and nothing is taken.  Only feed and
-   settle, by the loop's thread, and the two lengths may be called.  Data
-   written then goes to the backlog, which the outer call writes before it
-   returns; all other work is deferred to the next iteration.
+   SSLObject do, and then another thread may do the same.  While `engine_busy`
+   is set, no other read, write, do_handshake or unwrap begins, and nothing is
+   taken.  Only feed and settle, by the loop's thread, and the two lengths may
+   be called.  Data written then goes to the backlog, which the outer call
+   writes before it returns; all other work is deferred to the next iteration.
    `sending` does the same for records on their way to the raw transport: the
    outer call sends those that a nested call produces.
 

@@ -8,8 +8,8 @@
    1. CPython's SSLObject methods call the BIO's functions without the GIL.
       The functions therefore touch the pipe alone and nothing of Python;
       PyMem_Raw* needs no GIL.  Other threads may ask for the two lengths
-      meanwhile, so the BIO's functions store them atomically.  connection.h ("No
-      nested engine calls") keeps all else of the pipe from them.
+      meanwhile, so the BIO's functions store them atomically.  connection.h
+      ("No nested engine calls") keeps all else of the pipe from them.
    2. The BIO owns the pipe, the SSL owns the BIO, `owner` owns the SSL, and
       the engine owns `owner`.  So the pipe lives as long as the application
       uses the SSLObject.

@@ -21,8 +21,8 @@
       wakes can still answer.
    5. A close() in another thread leaves the flush to the loop's thread.  This
       holds with a GIL too, as unwrap() releases it and the loop's thread could
-      then feed records to the engine.  What other threads write is queued during the
-      handshake and dropped in a shutdown. */
+      then feed records to the engine.  What other threads write is queued
+      during the handshake and dropped in a shutdown. */
 #include "tls/lifecycle.h"
 
 #include "core/dispatch.h"
