@@ -131,13 +131,13 @@ fl_cork_send_ahead(FlLoop *loop)
 
 /* Send the only item of a queue.  Returns the bytes sent. */
 static inline size_t
-send_only(FlOutbox *out, PyObject *bytes)
+send_only(FlLoop *loop, FlOutbox *out, PyObject *bytes)
 {
     size_t size = (size_t)PyBytes_GET_SIZE(bytes);
     ssize_t sent =
         send(out->fd, PyBytes_AS_STRING(bytes), size, FL_SEND_FLAGS);
     if (FL_LIKELY((size_t)sent == size)) {
-        fl_write_queue_drop_only(&out->queue);
+        fl_loop_drop_bytes(loop, fl_write_queue_take_only(&out->queue));
     }
     else if (sent >= 0) {
         fl_write_queue_consume(&out->queue, (size_t)sent);
@@ -162,7 +162,7 @@ send_corked(FlLoop *loop, FlOutbox *out)
         PyObject *bytes = fl_write_queue_only(&out->queue);
         size_t sent_bytes;
         if (bytes != NULL) {
-            sent_bytes = send_only(out, bytes);
+            sent_bytes = send_only(loop, out, bytes);
         }
         else {
             fl_write_queue_consume(&out->queue, 0); /* what was sent ahead */

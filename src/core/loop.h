@@ -153,6 +153,7 @@ struct FlLoop {
        thread that turns them on may not walk the list. */
     _Atomic uint64_t open_connections;
     char *scratch; /* receive buffer of all streams, made on first use */
+    PyObject *spare_bytes; /* NULL, or see FL_SPARE_BYTES */
     struct FlDatagramBuffers *datagram_buffers; /* the same for datagrams */
 
     FL_LOOP_OBJECTS(FL_LOOP_OBJECT)
@@ -249,6 +250,44 @@ static inline FlLoop *
 fl_loop_of_cork(FlCork *cork)
 {
     return FL_LIST_ENTRY(&cork->streams, FlLoop, cork.streams);
+}
+
+/* --- a spare bytes object ------------------------------------------------ */
+
+/* A loop keeps one bytes object, of at most this size, for the next read of
+   the same size: freeing and allocating 1 KiB costs as much as the rest of a
+   read, because glibc merges such blocks.  More than one gained nothing. */
+#define FL_SPARE_BYTES (8 * 1024)
+
+/* Drop a bytes object: it becomes the spare if nobody else has it.  Without a
+   GIL nobody could be sure of that.  The loop may be NULL. */
+static inline void
+fl_loop_drop_bytes(FlLoop *loop, PyObject *bytes)
+{
+    if (FL_HAVE_GIL && Py_REFCNT(bytes) == 1 && PyBytes_CheckExact(bytes)
+        && PyBytes_GET_SIZE(bytes) <= FL_SPARE_BYTES && loop != NULL
+        && loop->spare_bytes == NULL)
+    {
+        loop->spare_bytes = bytes;
+    }
+    else {
+        Py_DECREF(bytes);
+    }
+}
+
+/* A bytes object with a copy of the data; NULL with MemoryError. */
+static inline PyObject *
+fl_loop_copy_bytes(FlLoop *loop, const char *data, Py_ssize_t size)
+{
+    PyObject *spare = loop->spare_bytes;
+    loop->spare_bytes = NULL;
+    if (spare == NULL || PyBytes_GET_SIZE(spare) != size) {
+        Py_XDECREF(spare);
+        return PyBytes_FromStringAndSize(data, size);
+    }
+    fl_bytes_forget_hash(spare);
+    memcpy(PyBytes_AS_STRING(spare), data, (size_t)size);
+    return spare;
 }
 
 /* --- flushing what is corked (cork.h) ------------------------------------ */

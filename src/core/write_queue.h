@@ -100,14 +100,13 @@ fl_write_queue_only(const FlWriteQueue *write_queue)
                : NULL;
 }
 
-/* The item of fl_write_queue_only was sent. */
-static inline void
-fl_write_queue_drop_only(FlWriteQueue *write_queue)
+/* Take out the item of fl_write_queue_only: the caller has its reference. */
+static inline PyObject *
+fl_write_queue_take_only(FlWriteQueue *write_queue)
 {
-    PyObject *bytes = write_queue->inline_items[0];
     write_queue->tail = 0;
     write_queue->size_bytes = 0;
-    Py_DECREF(bytes);
+    return write_queue->inline_items[0];
 }
 
 /* As fl_write_queue_append, but at the front.  The present first item must be

@@ -285,6 +285,7 @@ loop_clear(FlLoop *loop)
     fl_error_restore(exc);
     FL_LOOP_OBJECTS(CLEAR)
     Py_CLEAR(loop->patched_run);
+    Py_CLEAR(loop->spare_bytes);
     Py_CLEAR(loop->dict);
     return 0;
 }

@@ -247,6 +247,17 @@ fl_revive(PyObject *object)
 #endif
 }
 
+/* Forget the hash of a bytes object, whose contents are about to change.  The
+   field is deprecated since 3.11, for a time when it is gone. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+static inline void
+fl_bytes_forget_hash(PyObject *bytes)
+{
+    ((PyBytesObject *)bytes)->ob_shash = -1;
+}
+#pragma GCC diagnostic pop
+
 /* A function of a hot path that a rare path calls too: without this gcc would
    no longer inline it. */
 #define FL_INLINE      static inline __attribute__((always_inline))

@@ -24,14 +24,6 @@
 
 /* --- read pipes ---------------------------------------------------------- */
 
-static ssize_t
-pipe_receive(FlStream *self, struct iovec *pieces, int count)
-{
-    /* One piece costs the kernel less by read. */
-    return count > 1 ? readv(self->fd, pieces, count)
-                     : read(self->fd, pieces->iov_base, pieces->iov_len);
-}
-
 /* Queue eof_received and connection_lost.  So neither the result nor an
    exception of eof_received keeps the transport open. */
 static int
@@ -53,7 +45,6 @@ static PyMethodDef read_ready_def = {"_read_ready", (PyCFunction)read_ready,
                                      METH_NOARGS, NULL};
 
 static const FlStreamKind read_kind = {
-    .receive = pipe_receive,
     .handle_eof = handle_eof,
     .read_failed = READ_FAILED,
     .is_pipe = true,

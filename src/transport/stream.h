@@ -64,7 +64,6 @@ typedef struct {
        methods that its handles call. */
     int (*run_events)(FlStream *self, int events);
     /* One system call.  The number of bytes, or -1 with errno set. */
-    ssize_t (*receive)(FlStream *self, struct iovec *pieces, int count);
     ssize_t (*send)(FlStream *self, struct iovec *pieces, int count);
     /* Handle EOF: 0, or -1 to end the run. */
     int (*handle_eof)(FlStream *self);

@@ -42,6 +42,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* Once an event has delivered this much, it reads no more. */
 #define EVENT_BYTES   (256 * 1024)
@@ -66,9 +67,14 @@ typedef struct {
     bool event_delivered; /* set before the read: the event has given data */
 } ReadResult;
 
-ssize_t
-fl_stream_receive(FlStream *self, struct iovec *areas, int count)
+/* One system call. */
+FL_INLINE ssize_t
+receive(const FlStream *self, struct iovec *areas, int count)
 {
+    if (FL_UNLIKELY(self->kind->is_pipe)) {
+        return count > 1 ? readv(self->fd, areas, count)
+                         : read(self->fd, areas->iov_base, areas->iov_len);
+    }
     if (count == 1) { /* costs the kernel less than recvmsg */
         return recv(self->fd, areas->iov_base, areas->iov_len, MSG_DONTWAIT);
     }
@@ -78,7 +84,7 @@ fl_stream_receive(FlStream *self, struct iovec *areas, int count)
 
 /* Read into several areas of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
    the socket is empty; or another negative errno.  Runs no Python. */
-static int
+FL_INLINE int
 read_areas(FlStream *self, struct iovec *areas, int count, ReadResult *result)
 {
     size_t size_bytes = 0;
@@ -87,7 +93,7 @@ read_areas(FlStream *self, struct iovec *areas, int count, ReadResult *result)
     }
     ssize_t got;
     do {
-        got = self->kind->receive(self, areas, count);
+        got = receive(self, areas, count);
     } while (got < 0 && errno == EINTR && !self->kind->is_pipe);
     if (got < 0) {
         return fl_errno_would_block(errno) ? -EAGAIN : -errno;
@@ -117,7 +123,7 @@ changed(FlStream *self, const FlProtocol *protocol)
    longer the stream's.  Checking the fd, and the caller's get_buffer, may run
    Python, which may pause or close the stream or set another protocol: then
    -EAGAIN, as if the socket were empty. */
-static int
+FL_INLINE int
 check_before_read(FlStream *self, const FlProtocol *protocol)
 {
     int code = fl_stream_check_fd(self);
@@ -125,7 +131,7 @@ check_before_read(FlStream *self, const FlProtocol *protocol)
 }
 
 /* As read_areas, into one area and with the check before it. */
-static int
+FL_INLINE int
 read_area(FlStream *self, const FlProtocol *protocol, char *buffer,
           size_t size_bytes, ReadResult *result)
 {
@@ -306,7 +312,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         (void)_PyBytes_Resize(&data, size); /* NULL if it fails */
     }
     else {
-        data = PyBytes_FromStringAndSize(buffer, size);
+        data = fl_loop_copy_bytes(self->loop, buffer, size);
     }
     if (data == NULL) {
         return fl_stream_fatal(self, self->kind->read_failed);
@@ -314,7 +320,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     self->last_read_bytes = (uint32_t)result->got_bytes;
     code = fl_call_method(protocol->object, self->state->names.data_received,
                           data);
-    Py_DECREF(data);
+    fl_loop_drop_bytes(self->loop, data);
     return code < 0 ? fl_stream_fatal(self, FL_DATA_FAILED) : 0;
 }
 

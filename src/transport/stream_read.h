@@ -17,8 +17,7 @@ int fl_stream_read_ready(FlStream *self);
 /* FlStreamKind.run_events of stream sockets. */
 int fl_stream_run_events(FlStream *self, int events);
 
-/* FlStreamKind.receive and handle_eof of stream sockets. */
-ssize_t fl_stream_receive(FlStream *self, struct iovec *areas, int count);
+/* FlStreamKind.handle_eof of stream sockets. */
 int fl_stream_handle_eof(FlStream *self);
 
 #endif

@@ -192,7 +192,6 @@ static const FlTransportOps stream_ops = {
 
 static const FlStreamKind socket_kind = {
     .run_events = fl_stream_run_events,
-    .receive = fl_stream_receive,
     .send = fl_stream_send,
     .handle_eof = fl_stream_handle_eof,
     .read_failed = "Fatal read error on socket transport",
