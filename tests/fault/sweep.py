@@ -320,6 +320,9 @@ class Run:
         # alive after the run.
         self.attempt(self.until, self.loop.shutdown_default_executor)
         hang.cancel()
+        # A run that failed after its future was done has left asyncio's stop.
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
         done = self.loop.run_until_complete(asyncio.sleep(0.0002, 5))
         assert done == 5
         for task in asyncio.all_tasks(self.loop):
