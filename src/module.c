@@ -74,7 +74,7 @@ static PyMethodDef module_methods[] = {
      "Send the corked writes of the callback that this thread runs."},
     {"_before_fork", before_fork, METH_NOARGS,
      "_before_fork()\n--\n\n"
-     "Call _flush_corked(), and end the thread that sends overdue writes."},
+     "Call _flush_corked(), and end the thread that sends corked writes."},
     {"_after_fork", after_fork, METH_NOARGS,
      "_after_fork()\n--\n\n"
      "In the parent: start that thread again, if other threads need it."},

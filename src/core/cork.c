@@ -57,7 +57,7 @@ fl_cork_remove(FlCork *cork, FlOutbox *out)
         fl_cork_end_turn(cork);
     }
     else {
-        fl_cork_offer(cork, memory_order_release);
+        fl_cork_offer(cork);
     }
 }
 
@@ -100,19 +100,19 @@ send_queue(FlOutbox *out, bool drops)
     return sent_bytes;
 }
 
-bool
+void
 fl_cork_send_ahead(FlLoop *loop)
 {
     FlCork *cork = &loop->cork;
     if (fl_loop_is_inherited(loop)) {
-        return false; /* the parent sends them */
+        return; /* the parent sends them */
     }
     uint64_t turn = atomic_load(&cork->turn) & ~FL_CORK_STATE;
     uint64_t offered = turn | FL_CORK_OFFERED;
     if (!atomic_compare_exchange_strong(&cork->turn, &offered,
                                         turn | FL_CORK_TAKEN))
     {
-        return false; /* EMPTY, HELD by the loop, or another thread's */
+        return; /* EMPTY, HELD by the loop, or another thread's */
     }
     bool all = true;
     FlList *link = cork->streams.next;
@@ -125,8 +125,7 @@ fl_cork_send_ahead(FlLoop *loop)
         link = link->next;
     }
     all &= link == &cork->streams;
-    atomic_store(&cork->turn, turn | FL_CORK_OFFERED);
-    return all;
+    atomic_store(&cork->turn, turn | (all ? FL_CORK_HELD : FL_CORK_OFFERED));
 }
 
 /* Send the only item of a queue.  Returns the bytes sent. */
@@ -217,7 +216,7 @@ fl_loop_flush_corked_batch(FlLoop *loop)
         int64_t now_ns = fl_clock_ns();
         if (fl_gil_is_due(&loop->gil, now_ns)) {
             FlGilOffer offer = fl_gil_release(now_ns);
-            (void)fl_cork_send_ahead(loop);
+            fl_cork_send_ahead(loop);
             fl_gil_retake(&loop->gil, &offer);
         }
     }

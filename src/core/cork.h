@@ -7,7 +7,8 @@
    number, one more for each flush, and a state:
 
      EMPTY    nothing is corked: a thread with the GIL corks the first write
-     HELD     a thread with the GIL may touch them, also during a flush
+     HELD     a thread with the GIL may touch them: during a flush, or because
+              fl_cork_send_ahead has sent them all
      OFFERED  the first thread that takes them may: the callback may run long
      TAKEN    fl_cork_send_ahead may, in a thread that needs no GIL
 
@@ -63,36 +64,23 @@ typedef struct FlCork {
                        order of their first corked writes */
     /* The run's thread, if the run corks writes; else NULL. */
     PyThreadState *thread;
-    /* The same while the running callback corks.  A write of another thread is
-       not corked: the loop may be asleep, or wait for that thread. */
+    /* The same during a batch; NULL once a callback of it has run another
+       loop.  A write of another thread is not corked: the loop may be asleep,
+       or wait for that thread. */
     PyThreadState *writer;
     _Atomic uint64_t turn;
-    /* The number of a turn whose bytes have waited for too long: the loop
-       sends them when the running callback returns, or at its next write. */
-    _Atomic uint64_t overdue_turn;
     atomic_bool wanted; /* the loop waits for what is TAKEN */
     bool watched;       /* watch_link is in the sender's list */
     size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
     FlList watch_link;
-    /* For sender.c alone: the turn at its last look, and the number of the
-       last turn whose bytes it has all sent. */
-    uint64_t seen_turn;
-    uint64_t sent_turn;
+    uint64_t seen_turn; /* for sender.c alone: the turn at its last look */
 } FlCork;
 
 static inline void
 fl_cork_init(FlCork *cork)
 {
     fl_list_init(&cork->streams);
-    atomic_init(&cork->turn, FL_CORK_NUMBER); /* not the overdue one */
-}
-
-static inline bool
-fl_cork_is_overdue(const FlCork *cork)
-{
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    return (turn & ~FL_CORK_STATE)
-           == atomic_load_explicit(&cork->overdue_turn, memory_order_relaxed);
+    atomic_init(&cork->turn, FL_CORK_EMPTY);
 }
 
 /* Take what is corked: what is OFFERED becomes HELD; EMPTY and HELD stay as
@@ -121,15 +109,13 @@ fl_cork_take(FlCork *cork)
     }
 }
 
-/* After a corked write: offer what is corked.  The order is
-   memory_order_release.  For the first write since a flush it is
-   memory_order_seq_cst, and fl_sender_see follows: sender.c, invariant 3. */
+/* Offer what is corked: sender.c, invariant 2. */
 static inline void
-fl_cork_offer(FlCork *cork, memory_order order)
+fl_cork_offer(FlCork *cork)
 {
     uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    atomic_store_explicit(&cork->turn,
-                          (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED, order);
+    atomic_store(&cork->turn, (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED);
+    fl_sender_see(cork);
 }
 
 /* The turn is HELD, and no stream is left in the list: begin the next one,
@@ -152,8 +138,7 @@ fl_cork_add_first(FlCork *cork, FlOutbox *out)
     if (FL_UNLIKELY(!cork->watched)) {
         fl_sender_watch(cork);
     }
-    fl_cork_offer(cork, memory_order_seq_cst);
-    fl_sender_see(cork);
+    fl_cork_offer(cork);
 }
 
 /* The same where others may be.  The caller has taken them (fl_cork_take). */
@@ -167,7 +152,7 @@ fl_cork_add(FlCork *cork, FlOutbox *out)
     if (fl_list_is_empty(&out->link)) {
         fl_list_append(&cork->streams, &out->link);
     }
-    fl_cork_offer(cork, memory_order_release);
+    fl_cork_offer(cork);
 }
 
 /* Take a corked stream out: no flush sends what its queue still has. */
@@ -196,13 +181,12 @@ ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
    which looks first whether there is anything. */
 void fl_loop_flush_corked_now(struct FlLoop *loop);
 
-/* The same after an event, an overdue callback or a batch.  It may release the
-   GIL while it sends. */
+/* The same after an event or a batch.  It may release the GIL while it
+   sends. */
 void fl_loop_flush_corked_batch(struct FlLoop *loop);
 
-/* Send what is OFFERED.  Any thread, while the loop cannot be freed.  Returns
-   whether it sent all.  It stops early where the loop waits for what is
-   TAKEN. */
-bool fl_cork_send_ahead(struct FlLoop *loop);
+/* Send what is OFFERED.  Any thread, while the loop cannot be freed.  It stops
+   early where the loop waits for what is TAKEN. */
+void fl_cork_send_ahead(struct FlLoop *loop);
 
 #endif

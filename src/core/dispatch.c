@@ -450,16 +450,11 @@ run_until(FlLoop *loop, uint64_t end)
     while (queue->head < end && code == 0) {
         FlReady entry = *fl_ready_pop(queue);
         fl_field_count_up(&loop->callback_count);
-        /* In a run that corks, each callback does, also after one that had to
-           stop (fl_stream_may_cork). */
-        loop->cork.writer = loop->cork.thread;
         bool is_event = entry.kind == FL_READY_EVENT;
         code = FL_UNLIKELY(loop->debug || loop->metrics != NULL)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);
-        if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))
-            && (is_event || fl_cork_is_overdue(&loop->cork)))
-        {
+        if (is_event && !fl_list_is_empty(&loop->cork.streams)) {
             flush(loop);
         }
     }
@@ -470,6 +465,7 @@ int
 fl_loop_run_batch(FlLoop *loop)
 {
     uint64_t end = loop->ready.tail; /* invariant 1 */
+    loop->cork.writer = loop->cork.thread; /* its callbacks cork */
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
     }

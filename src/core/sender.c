@@ -1,21 +1,14 @@
 /* The sender's thread: see sender.h.
 
    1. It looks at each watched loop once in a period.  If a look finds the
-      corked bytes of the look before it (cork.h), they are overdue, and
-      the loop sends them when its callback returns, or at its next write.  If
-      the look after that finds them still there, the sender sends them.  So a
-      header waits for its body, and where callbacks are short the loop's
-      thread makes all sends.
-   2. A period is PERIOD_NS.  It doubles, up to LONGEST_NS, with each look that
-      finds no bytes of the look before it.  It is PERIOD_NS again after a look
-      that finds some, and after a sleep.
-   3. The sender sleeps while nothing is corked, or it has sent all that is.
-      Nothing is added to what it has sent: the callback's next write flushes,
-      and after that the callback corks no more.  A loop first changes its turn
-      and then looks whether the sender is idle; the sender first says that it
+      corked bytes of the look before it (cork.h), it sends them.  So bytes
+      wait for two periods at most, a header waits for its body, and where
+      iterations are short the loop's thread makes all sends.
+   2. The sender sleeps while nothing is OFFERED.  A loop first offers and
+      then looks whether the sender is idle; the sender first says that it
       is idle and then looks at the turns.  All four are sequentially
       consistent, so one of the two sees the other.
-   4. A loop is watched from its first corked write until it is freed.  In a
+   3. A loop is watched from its first corked write until it is freed.  In a
       forked child the thread is missing, and its lock may be taken: the child
       begins with a new state, and leaves the parent's loops out. */
 #include "core/sender.h"
@@ -30,8 +23,9 @@
 #include <pthread.h>
 #include <signal.h>
 
-#define PERIOD_NS   FL_NS_PER_MS
-#define LONGEST_NS  (3 * FL_NS_PER_MS)
+/* The first after a sleep, and the later ones. */
+#define FIRST_NS    (2 * FL_NS_PER_MS)
+#define PERIOD_NS   (3 * FL_NS_PER_MS)
 #define STACK_BYTES ((size_t)128 * 1024)
 
 #ifdef __APPLE__ /* its conditions know no other clock */
@@ -49,64 +43,29 @@ static struct {
     FlForkRenewal renewal;
     pthread_t thread;
     bool running, stopping;
-    bool is_late; /* a look has found bytes of the look before it */
-    int64_t period_ns;
 } sender;
 static pthread_once_t sender_once = PTHREAD_ONCE_INIT;
 
 /* --- the thread ---------------------------------------------------------- */
 
+/* Whether any loop has something OFFERED, or has a thread that sends it. */
 static bool
-is_corked(uint64_t turn)
+any_is_offered(void)
 {
-    return (turn & FL_CORK_STATE) != FL_CORK_EMPTY;
-}
-
-/* Whether anything is corked and unsent, or was since the last look. */
-static bool
-is_active(const FlCork *cork, uint64_t turn)
-{
-    return (turn & ~FL_CORK_STATE) != cork->sent_turn
-           && (is_corked(turn) || turn != cork->seen_turn);
-}
-
-static bool
-any_is_active(void)
-{
-    bool active = false;
-    for (FlList *link = sender.loops.next; link != &sender.loops && !active;
+    bool offered = false;
+    for (FlList *link = sender.loops.next; link != &sender.loops && !offered;
          link = link->next)
     {
         const FlCork *cork = FL_LIST_ENTRY(link, FlCork, watch_link);
-        active = is_active(cork, atomic_load(&cork->turn));
+        uint64_t turn = atomic_load(&cork->turn);
+        offered = (turn & FL_CORK_STATE) >= FL_CORK_OFFERED;
     }
-    return active;
+    return offered;
 }
 
-/* Look at a loop: invariant 1.  Returns whether it was active. */
-static bool
-look(FlLoop *loop)
-{
-    FlCork *cork = &loop->cork;
-    uint64_t turn = atomic_load(&cork->turn), seen = cork->seen_turn;
-    bool active = is_active(cork, turn);
-    cork->seen_turn = turn;
-    uint64_t number = turn & ~FL_CORK_STATE;
-    if (active && is_corked(turn) && is_corked(seen)
-        && number == (seen & ~FL_CORK_STATE))
-    {
-        sender.is_late = true;
-        if (atomic_load(&cork->overdue_turn) == number
-            && fl_cork_send_ahead(loop)) {
-            cork->sent_turn = number;
-        }
-        atomic_store(&cork->overdue_turn, number);
-    }
-    return active;
-}
-
-/* The same for all loops.  `stops`: nobody looks before the next turn, so
-   what they have corked is sent now. */
+/* Look at all loops: invariant 1.  `stops`: nobody looks before the next turn,
+   so what they have corked is sent now.  Returns whether any turn has changed
+   since the last look, or something is OFFERED. */
 static bool
 look_at_all(bool stops)
 {
@@ -115,44 +74,46 @@ look_at_all(bool stops)
          link = link->next)
     {
         FlLoop *loop = FL_LIST_ENTRY(link, FlLoop, cork.watch_link);
-        active |= stops ? fl_cork_send_ahead(loop) : look(loop);
+        uint64_t turn = atomic_load(&loop->cork.turn);
+        uint64_t seen = loop->cork.seen_turn;
+        loop->cork.seen_turn = turn;
+        if (stops || ((turn | FL_CORK_STATE) == (seen | FL_CORK_STATE)
+                      && (seen & FL_CORK_STATE) != FL_CORK_EMPTY))
+        {
+            fl_cork_send_ahead(loop);
+        }
+        active |= turn != seen;
     }
-    return active;
+    return active || any_is_offered();
 }
 
 static void
-wait_a_period(void)
+wait_for(int64_t period_ns)
 {
     struct timespec end;
-    if (sender.is_late) {
-        sender.period_ns = PERIOD_NS;
-    }
     (void)clock_gettime(WAIT_CLOCK, &end);
-    end.tv_nsec += (long)sender.period_ns;
+    end.tv_nsec += (long)period_ns;
     if (end.tv_nsec >= FL_NS_PER_S) {
         end.tv_nsec -= FL_NS_PER_S;
         end.tv_sec++;
     }
     (void)pthread_cond_timedwait(&sender.wake, &sender.lock, &end);
-    if (!sender.is_late) {
-        sender.period_ns = Py_MIN(2 * sender.period_ns, LONGEST_NS);
-    }
 }
 
 static void *
 run(void *unused)
 {
+    int64_t period_ns = FIRST_NS;
     (void)pthread_mutex_lock(&sender.lock);
-    sender.period_ns = PERIOD_NS;
     while (!sender.stopping) {
-        sender.is_late = false;
         if (look_at_all(false)) {
-            wait_a_period();
+            wait_for(period_ns);
+            period_ns = PERIOD_NS;
             continue;
         }
-        sender.period_ns = PERIOD_NS;
+        period_ns = FIRST_NS;
         atomic_store(&fl_sender_idle, true);
-        if (any_is_active()) { /* invariant 3 */
+        if (any_is_offered()) { /* invariant 2 */
             atomic_store(&fl_sender_idle, false);
         }
         while (atomic_load(&fl_sender_idle) && !sender.stopping) {
@@ -194,7 +155,7 @@ lock(void)
 {
     (void)pthread_once(&sender_once, init_once);
     if (FL_UNLIKELY(fl_fork_renewal_begin(&sender.renewal))) {
-        init_state(); /* invariant 4 */
+        init_state(); /* invariant 3 */
         fl_fork_renewal_end(&sender.renewal);
     }
     (void)pthread_mutex_lock(&sender.lock);
@@ -246,7 +207,7 @@ fl_sender_unwatch(FlCork *cork)
     bool watched = cork->watched;
     cork->watched = false;
     if (watched && !fl_loop_is_inherited(fl_loop_of_cork(cork))) {
-        lock(); /* see invariant 4 */
+        lock(); /* see invariant 3 */
         fl_list_remove(&cork->watch_link);
         unlock();
     }
@@ -299,14 +260,7 @@ void
 fl_sender_resume(void)
 {
     lock();
-    bool corked = false; /* else os.fork() would warn of a thread */
-    for (FlList *link = sender.loops.next; link != &sender.loops && !corked;
-         link = link->next)
-    {
-        FlCork *cork = FL_LIST_ENTRY(link, FlCork, watch_link);
-        corked = is_corked(atomic_load(&cork->turn));
-    }
-    if (corked) {
+    if (any_is_offered()) { /* else os.fork() would warn of a thread */
         (void)wake();
     }
     unlock();

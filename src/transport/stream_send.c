@@ -16,8 +16,7 @@
       loop, and up to the lesser of FL_CORKED_BYTES and the high-water mark.
       Not where the application has the fd: its own sends would overtake corked
       bytes.  Not in a forked child of the loop's process, which may end by
-      os._exit, nor in a daemon thread, which the end of the interpreter stops
-      anywhere, nor in a loop that runs inside another loop's callback, which
+      os._exit, nor in a loop that runs inside another loop's callback, which
       may write to either's streams.  A queue that waits for the kernel is not
       corked.  If the kernel refuses bytes of the sender's thread, the queue
       stays corked, and the flush sends them or waits.
@@ -121,26 +120,6 @@ fl_stream_send_queue(FlStream *self)
 }
 
 /* --- corking ------------------------------------------------------------- */
-
-bool
-fl_stream_may_cork(FlStream *self, size_t size_bytes)
-{
-    FlLoop *loop = self->loop;
-    if (!fl_stream_corks(self)) {
-        return false;
-    }
-    fl_cork_take(&loop->cork);
-    /* Cork no more: the sender looks no more at overdue bytes that it has
-       sent, so it would not see what is added to them. */
-    if (FL_UNLIKELY(fl_cork_is_overdue(&loop->cork))) {
-        loop->cork.writer = NULL;
-        return false;
-    }
-    uint64_t queued_bytes = self->out.queue.size_bytes + size_bytes;
-    return fl_stream_cork_fits(self, queued_bytes)
-           && (fl_write_queue_is_empty(&self->out.queue)
-               || fl_stream_is_corked(self));
-}
 
 void
 fl_stream_unsent(FlStream *self)

@@ -65,6 +65,18 @@ fl_stream_cork_fits(const FlStream *self, uint64_t size_bytes)
 /* Whether a write of this size is corked with the queue.  If so, the caller
    queues it, as it holds the queue now, and calls fl_cork_add.  Otherwise it
    flushes. */
-bool fl_stream_may_cork(FlStream *self, size_t size_bytes);
+static inline bool
+fl_stream_may_cork(FlStream *self, size_t size_bytes)
+{
+    FlLoop *loop = self->loop;
+    if (!fl_stream_corks(self)) {
+        return false;
+    }
+    fl_cork_take(&loop->cork);
+    uint64_t queued_bytes = self->out.queue.size_bytes + size_bytes;
+    return fl_stream_cork_fits(self, queued_bytes)
+           && (fl_write_queue_is_empty(&self->out.queue)
+               || fl_stream_is_corked(self));
+}
 
 #endif

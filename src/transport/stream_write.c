@@ -20,28 +20,6 @@
 #define WRONG_TYPE \
     "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
 
-/* The usual write: cork a bytes object as the first write since a flush.
-   Returns false, having done nothing, for every other write. */
-static inline bool
-cork_first(FlStream *self, PyObject *data)
-{
-    FlLoop *loop = self->loop;
-    if (!PyBytes_CheckExact(data) || !fl_stream_corks(self)
-        || self->phase >= FL_STREAM_LOST || self->eof_written
-        || self->empty_waiter != NULL || !fl_list_is_empty(&loop->cork.streams)
-        || !fl_write_queue_is_empty(&self->out.queue))
-    {
-        return false;
-    }
-    size_t size = (size_t)PyBytes_GET_SIZE(data);
-    if (size == 0 || !fl_stream_cork_fits(self, size)) {
-        return false;
-    }
-    fl_write_queue_put_only(&self->out.queue, data);
-    fl_cork_add_first(&loop->cork, &self->out);
-    return true;
-}
-
 /* --- write --------------------------------------------------------------- */
 
 /* 0, or -1 with asyncio's exception if nothing may be written now. */
@@ -235,13 +213,27 @@ write_object(FlStream *self, PyObject *data)
     return fl_call_none(code == 0 ? fl_flow_check(self, true) : code);
 }
 
+/* Whether a write of these bytes needs none of what write_object does. */
+static inline bool
+is_corked(FlStream *self, PyObject *data)
+{
+    return PyBytes_CheckExact(data) && PyBytes_GET_SIZE(data) > 0
+           && self->phase < FL_STREAM_LOST && !self->eof_written
+           && self->empty_waiter == NULL
+           && fl_stream_may_cork(self, (size_t)PyBytes_GET_SIZE(data));
+}
+
 PyObject *
 fl_stream_write(FlStream *self, PyObject *data)
 {
-    if (FL_LIKELY(cork_first(self, data))) {
-        Py_RETURN_NONE;
+    if (FL_UNLIKELY(!is_corked(self, data))) {
+        return write_object(self, data);
     }
-    return write_object(self, data);
+    if (fl_write_queue_append(&self->out.queue, data, 0) < 0) {
+        return NULL;
+    }
+    fl_cork_add(&self->loop->cork, &self->out);
+    Py_RETURN_NONE;
 }
 
 int

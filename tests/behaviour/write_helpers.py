@@ -16,8 +16,8 @@ from net_helpers import Recorder, iterations, spin
 HOLDS = not FREE_THREADED
 #: Seconds to wait for bytes that should have been sent.
 LIMIT = 10
-#: The least time after which corked bytes are overdue: PERIOD_NS of sender.c.
-OVERDUE_NS = 1_000_000
+#: The least time after which corked bytes are overdue: FIRST_NS of sender.c.
+OVERDUE_NS = 2_000_000
 #: A loaded machine makes many iterations long, but not so many in a row.
 ATTEMPTS = 100
 

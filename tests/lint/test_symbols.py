@@ -56,7 +56,7 @@ PROCESS = {
     # So is what the system has.
     "fl_clock_has_ticks",
     "has_pwait2",
-    # And the one thread of the process that sends overdue writes.
+    # And the one thread of the process that sends corked writes.
     "fl_sender_idle",
     "sender",
     "sender_once",
