@@ -24,35 +24,36 @@ def served(
     mode: str,
     load: dict[str, Any],
     *,
-    by: str = "cpu",
     tls: bool = False,
     unix: bool = False,
     packages: tuple[str, ...] = (),
 ) -> Case:
     """Return the case of plain.py in a mode, or of web.py with such an app.
 
-    It is judged `by` the server's CPU time for an answer ("cpu"), the rate
-    of answers of HTTP ("http"), or the rate of "bytes" that go one way; the
-    other of the two rows explains it.  `load` are the generator's options.
+    HTTP, which needs packages, is judged by the rate of answers, all else by
+    the server's CPU time for an answer, or for a MiB that goes one way.  Other
+    rows explain it.  `load` are the generator's options.
     """
-    by_cpu, is_bytes, is_http = by == "cpu", by == "bytes", by == "http"
+    is_http = bool(packages)
+    daemons = ("postgres",) if "asyncpg" in packages else ()
+    is_bytes = "oneway" in load or "receive" in load
     cpu = Row(
-        key if by_cpu else f"{key}_cpu",
+        f"{key}_cpu" if is_http else key,
         f"{title}, server CPU",
         "us/MiB" if is_bytes else "us",
         judge="least",
-        aside=not by_cpu,
+        aside=is_http,
     )
     rate = Row(
-        f"{key}_rate" if by_cpu else key,
+        key if is_http else f"{key}_rate",
         f"{title}, rate",
         "MiB/s" if is_bytes else "1/s",
-        aside=by_cpu,
+        aside=not is_http,
     )
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         given, script = {"tls": int(tls), **load}, "plain.py"
-        words = [f"--mode={mode}", f"--size={load.get('size', KIB)}"]
+        words = [f"--mode={mode}"]
         if is_http:
             script, words = "web.py", [f"--app={mode}"]
         words += ["--tls"] * tls
@@ -71,13 +72,13 @@ def served(
     return Case(
         key,
         group,
-        (cpu, rate) if by_cpu else (rate, cpu),
+        (rate, cpu) if is_http else (cpu, rate),
         measure,
         loops=TLS_LOOPS if tls else SERVER_LOOPS,
         seconds=1.5 if is_http else 1.0,
         loaded=True,
         packages=packages,
-        daemons=("postgres",) if "asyncpg" in packages else (),
+        daemons=daemons,
     )
 
 
@@ -103,7 +104,7 @@ def one_way(
 ) -> Case:
     way = "receive" if mode.startswith("send") else "oneway"
     load = {"connections": FEW, way: 1}
-    return served(key, group, title, mode, load, by="bytes", tls=tls)
+    return served(key, group, title, mode, load, tls=tls)
 
 
 def connect(key: str, group: str, title: str, tls: bool = False) -> Case:
@@ -114,17 +115,13 @@ def connect(key: str, group: str, title: str, tls: bool = False) -> Case:
 
 def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
     load = {"connections": MANY}
-    return served(key, group, title, app, load, by="http", packages=packages)
+    return served(key, group, title, app, load, packages=packages)
 
 
 PROTOCOL = ("echo_protocol", "tcp", "TCP echo, Protocol", "protocol")
 BUFFERED = ("echo_buffered", "tcp", "TCP echo, BufferedProtocol", "buffered")
 STREAMS = ("streams", "TCP echo, streams", "streams")
 READLINE = ("readline", "streams", "TCP echo, streams, readline", "readline")
-READEXACTLY = (
-    *("readexactly", "streams"),
-    *("TCP echo, streams, readexactly", "readexactly"),
-)
 TLS = ("echo_tls", "TCP echo, TLS", "protocol")
 TLS_STREAMS = ("echo_tls_streams", "tls", "TLS echo, streams", "streams")
 SOCK = ("sock", "sockets", "sock_recv + sock_sendall", "sock")
@@ -149,7 +146,6 @@ CASES = (
     echo("echo_streams", *STREAMS, MANY, 16 * KIB),
     echo("echo_streams", *STREAMS, FEW, 100 * KIB),
     echo(*READLINE, MANY, KIB),
-    echo(*READEXACTLY, MANY, KIB),
     one_way("streams_receive", "streams", "one way, streams receive", "sink"),
     one_way("protocol_send", "streams", "one way, Protocol sends", "send"),
     one_way("sendfile", "streams", "sendfile", "sendfile"),

@@ -32,7 +32,6 @@ UNITS = {
     "ms": (1e6, False),
     "us/MiB": (1e3, False),
     "1/s": (1e9, True),
-    "MiB/s": (1e9, True),
 }
 # The second line of a call that strace began in another.
 RESUMED = b" resumed>"

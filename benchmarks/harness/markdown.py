@@ -303,7 +303,7 @@ def text(data: dict, also: dict | None = None) -> str:
         "interval in brackets is of the ratios of samples of the same time: "
         "it decides the *place*, and may exclude the ratio beside it. "
         "*instructions* (of user code) and *system calls* are counts for an "
-        "operation (a MiB where the unit is MiB/s), with the least count of a "
+        "operation (a MiB where the unit is us/MiB), with the least of a "
         "peer. Rows without a place explain the row beside them.",
         "",
         "## In short",

@@ -3,9 +3,9 @@
     python benchmarks/servers/plain.py --loop NAME --mode protocol
 
 They echo: a Protocol (also after 0.2 ms of work), a BufferedProtocol, streams
-(also by lines and by messages of --size bytes), sock_* calls, UDP.  Or bytes
-go one way: receive and sink read, send and sendfile write.  With --tls over
-TLS, with --unix on a Unix socket.
+(also by lines), sock_* calls, UDP.  Or bytes go one way: receive and sink
+read, send and sendfile write.  With --tls over TLS, with --unix on a Unix
+socket.
 
 BufferedProtocol has one buffer a connection and writes a copy of what came:
 the next read may overwrite the buffer before a slow peer has taken the last.
@@ -124,7 +124,7 @@ def on_streams(
                 if echoes:
                     writer.write(data)
                     await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except ConnectionError:
             pass
         finally:
             writer.close()
@@ -173,11 +173,10 @@ PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
     "send": Sender,
     "sendfile": FileSender,
 }
-STREAMS: dict[str, Callable[[int], Callable[..., Awaitable[None]]]] = {
-    "streams": lambda size: on_streams(lambda it: it.read(BUFFER_SIZE)),
-    "sink": lambda size: on_streams(lambda it: it.read(BUFFER_SIZE), False),
-    "readline": lambda size: on_streams(lambda it: it.readline()),
-    "readexactly": lambda size: on_streams(lambda it: it.readexactly(size)),
+STREAMS: dict[str, Callable[..., Awaitable[None]]] = {
+    "streams": on_streams(lambda it: it.read(BUFFER_SIZE)),
+    "sink": on_streams(lambda it: it.read(BUFFER_SIZE), False),
+    "readline": on_streams(lambda it: it.readline()),
 }
 OTHERS = {"sock": serve_sockets, "udp": serve_datagrams}
 
@@ -189,7 +188,7 @@ async def serve_connections(args: argparse.Namespace) -> None:
     if args.sock:
         where, options["sock"] = (), args.sock
     if args.mode in STREAMS:
-        client = STREAMS[args.mode](args.size)
+        client = STREAMS[args.mode]
         start = (
             asyncio.start_unix_server if args.unix else asyncio.start_server
         )
@@ -204,7 +203,6 @@ async def serve_connections(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = serving.parser(__doc__)
     parser.add_argument("--mode", choices=(*PROTOCOLS, *STREAMS, *OTHERS))
-    parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--unix", metavar="PATH")
     args = parser.parse_args()
     serving.serve(args, OTHERS.get(args.mode, serve_connections))
