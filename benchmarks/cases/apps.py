@@ -62,6 +62,8 @@ def app_case(
     name: str, title: str, operations: int, *packages: str, **rest: Any
 ) -> Callable[[Callable[[Run], AsyncIterator[Work]]], Case]:
     """Make the case of an async generator that yields the app's work."""
+    for database in rest.get("daemons", ()):
+        rest["cpu"] = ("client", "self"), ("database", database)
 
     def case(app: Callable[[Run], AsyncIterator[Work]]) -> Case:
         open_app = asynccontextmanager(app)

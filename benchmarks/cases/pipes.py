@@ -12,7 +12,13 @@ SIZE = 1024
 PIPED = 2_000
 
 
-@loop_case("pipe", "pipe read, 1 KiB", unit="us", group="sockets")
+@loop_case(
+    "pipe",
+    "pipe read, 1 KiB",
+    unit="us",
+    group="sockets",
+    cpu=[("process", "self")],
+)
 def pipe_read(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
     read, write = os.pipe()
     message = bytes(SIZE)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import network
-from harness.case import Case, Figure, LoopFactory, Row, Run
+from harness.case import Case, Figure, LoopFactory, Row, Run, cpu_row
 from harness.loops import SERVER_LOOPS, TLS_LOOPS
 
 ORDER = 100
@@ -50,6 +50,7 @@ def served(
         "MiB/s" if is_bytes else "1/s",
         aside=not is_http,
     )
+    behind = [cpu_row(key, title, "database", name) for name in daemons]
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
         given, script = {"tls": int(tls), **load}, "plain.py"
@@ -72,7 +73,7 @@ def served(
     return Case(
         key,
         group,
-        (rate, cpu) if is_http else (cpu, rate),
+        (rate, cpu, *behind) if is_http else (cpu, rate),
         measure,
         loops=TLS_LOOPS if tls else SERVER_LOOPS,
         seconds=1.5 if is_http else 1.0,

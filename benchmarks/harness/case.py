@@ -54,7 +54,8 @@ class Row:
     """One line of the table.
 
     `judge` picks among the repetitions: "median", "least" or "most".  A row
-    that is `aside` explains another and is no race of its own.
+    that is `aside` explains another and is no race of its own.  `cpu_of` names
+    a daemon or "self", whose CPU time the worker measures with the first row.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Row:
     unit: str
     judge: str = "median"
     aside: bool = False
+    cpu_of: str = ""
 
     @property
     def better(self) -> str:
@@ -188,20 +190,29 @@ def figure(samples: Iterable[float]) -> Figure:
     return {"figure": statistics.median(kept), "samples": kept}
 
 
+def cpu_row(key: str, title: str, side: str, of: str) -> Row:
+    """Return the row of the CPU time of one side for an operation."""
+    title = f"{title}, {side} CPU"
+    return Row(f"{key}_{side}", title, "us", aside=True, cpu_of=of)
+
+
 def simple_case(
     name: str,
     title: str,
     unit: str = "ns",
     group: str = "core",
+    cpu: Iterable[tuple[str, str]] = (),
     **rest: Any,
 ) -> Callable[[Callable[[LoopFactory, Run], Figure]], Case]:
-    """Make a case with one row of a function that gives one figure."""
+    """Make a case with one row of a function that gives one figure; rows of
+    the `cpu` of some sides stand beside it."""
+    beside = [cpu_row(name, title, *side) for side in cpu]
 
     def case(function: Callable[[LoopFactory, Run], Figure]) -> Case:
         return Case(
             name=name,
             group=group,
-            rows=(Row(name, title, unit),),
+            rows=(Row(name, title, unit), *beside),
             measure=lambda new_loop, run: {name: function(new_loop, run)},
             **rest,
         )

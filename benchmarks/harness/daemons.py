@@ -14,13 +14,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from harness import network
+from harness.counts import cpu_time
 
 START_LIMIT = 30.0
-PORT = "FASTLOOP_BENCH_PORT_OF_{}"
+PORT, PID = "FASTLOOP_BENCH_PORT_OF_{}", "FASTLOOP_BENCH_PID_OF_{}"
 
 
 def _program(name: str) -> str:
@@ -42,6 +43,22 @@ def missing(name: str) -> str:
 
 def port_of(name: str) -> int:
     return int(os.environ[PORT.format(name)])
+
+
+def cpu_us(name: str) -> float:
+    """Return how long a server ran, or this process, with its children.
+
+    PostgreSQL has one for each connection.  The time of those that have ended
+    is in hundredths of a second.
+    """
+    pid = os.environ.get(PID.format(name), os.getpid())
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ran_us = sum(map(int, stat[13:15])) * 1e6 / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for each in (pid, *children):
+        with suppress(OSError):  # it ends now
+            ran_us += cpu_time(int(each)) / 1e3
+    return ran_us
 
 
 def _free_port() -> int:
@@ -88,6 +105,7 @@ def _running(
     ) as process:
         _wait_for(port, process)
         os.environ[PORT.format(name)] = str(port)
+        os.environ[PID.format(name)] = str(process.pid)
         yield
 
 

@@ -16,13 +16,14 @@ import argparse
 import json
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TextIO
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from harness import case, counts, first_client, heat, loops, parent  # noqa: E402
+from harness import case, counts, daemons, first_client, heat, loops, parent  # noqa: E402
 
 
 def _new_counter(args: argparse.Namespace) -> counts.Counter | None:
@@ -39,12 +40,21 @@ def _new_counter(args: argparse.Namespace) -> counts.Counter | None:
 def _measure(
     args: argparse.Namespace, said: TextIO, counter: counts.Counter | None
 ) -> dict:
+    def mark() -> None:
+        used_us = [daemons.cpu_us(row.cpu_of) for row in watched]
+        marks.append([*used_us, time.perf_counter() * 1e6])
+
     def pause() -> bool:
         """Wait for the turn of this loop; say whether to take a sample."""
+        mark()
         print(heat.READY, file=said, flush=True)
-        return sys.stdin.readline().strip() == heat.GO
+        word = sys.stdin.readline().strip()
+        mark()
+        return word == heat.GO
 
     wanted = case.all_cases()[args.case]
+    watched = [row for row in wanted.rows if row.cpu_of]
+    marks: list[list[float]] = []  # before and after each pause
     run = case.Run(args.loop, args.seconds)
     if args.pause:
         run.pause = pause
@@ -59,6 +69,14 @@ def _measure(
     found = wanted.measure(factory, run)
     if run.counter and not run.counter.was_read:
         found = {}  # it has a clock of its own
+    first = wanted.rows[0]
+    for at, row in enumerate(watched if args.pause else ()):
+        samples = []
+        turns = marks[3:-1:2], marks[4::2], found[first.key]["samples"]
+        for begin, end, one in zip(*turns, strict=True):
+            part = (end[at] - begin[at]) / (end[-1] - begin[-1])
+            samples.append(part * (1e6 / one if first.unit == "1/s" else one))
+        found[row.key] = case.figure(samples)
     return {"figures": found}
 
 
