@@ -14,7 +14,7 @@ ORDER = 100
 KIB = 1024
 FEW, MANY = 8, 64
 UVICORN = ("uvicorn", "httptools")
-FASTAPI = (*UVICORN, "fastapi")
+SQLALCHEMY = ("sqlalchemy", "greenlet", "asyncpg")
 
 
 def served(
@@ -119,6 +119,11 @@ def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
     return served(key, group, title, app, load, packages=packages)
 
 
+def fastapi(app: str, title: str, *packages: str) -> Case:
+    names = f"fastapi_{app}", "web", f"FastAPI, {title}", app
+    return http(*names, *UVICORN, "fastapi", *packages)
+
+
 PROTOCOL = ("echo_protocol", "tcp", "TCP echo, Protocol", "protocol")
 BUFFERED = ("echo_buffered", "tcp", "TCP echo, BufferedProtocol", "buffered")
 STREAMS = ("streams", "TCP echo, streams", "streams")
@@ -163,21 +168,9 @@ CASES = (
     http(
         "aiohttp", "http", "aiohttp server, plain text", "aiohttp", "aiohttp"
     ),
-    http(
-        "fastapi_def",
-        "web",
-        "FastAPI, an endpoint in a thread",
-        "def",
-        *FASTAPI,
-    ),
-    http(
-        "fastapi_sqlalchemy",
-        "web",
-        "FastAPI, a row by SQLAlchemy and asyncpg",
-        "sqlalchemy",
-        *FASTAPI,
-        *("sqlalchemy", "greenlet", "asyncpg"),
-    ),
+    fastapi("def", "an endpoint in a thread"),
+    fastapi("sqlalchemy", "a row by SQLAlchemy and asyncpg", *SQLALCHEMY),
+    fastapi("sqlalchemy_64", "a row by SQLAlchemy, pool_size=64", *SQLALCHEMY),
     http(
         "django",
         "web",

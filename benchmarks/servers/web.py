@@ -4,10 +4,10 @@
 
 uvicorn with httptools has an application that answers with a few words
 (plain), a plain function of FastAPI, which runs in a thread (def), a row of a
-table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy), an asynchronous
-view of Django (django), or streams of tokens (tokens.py).  It is uvicorn's own
-Server, without access log, as under load.  Alone it binds its own socket:
-asyncio sets TCP_NODELAY only then.
+table by SQLAlchemy and asyncpg under FastAPI (sqlalchemy; sqlalchemy_64 has a
+pool of so many), an asynchronous view of Django (django), or streams of tokens
+(tokens.py).  It is uvicorn's own Server, without access log, as under load.
+Alone it binds its own socket: asyncio sets TCP_NODELAY only then.
 aiohttp has its own server (aiohttp).
 """
 
@@ -17,6 +17,7 @@ import argparse
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import serving
@@ -55,7 +56,7 @@ def plain_function(args: argparse.Namespace) -> Any:
     return app
 
 
-def sqlalchemy_row(args: argparse.Namespace) -> Any:
+def sqlalchemy_row(args: argparse.Namespace, **pool: int) -> Any:
     import fastapi
     from harness.daemons import port_of
     from sqlalchemy import Integer, String
@@ -72,7 +73,7 @@ def sqlalchemy_row(args: argparse.Namespace) -> Any:
         message = mapped_column(String)
 
     address = f"race@127.0.0.1:{port_of('postgres')}/postgres?ssl=disable"
-    engine = create_async_engine(f"postgresql+asyncpg://{address}")
+    engine = create_async_engine(f"postgresql+asyncpg://{address}", **pool)
 
     @asynccontextmanager
     async def filled(app: fastapi.FastAPI) -> AsyncIterator[None]:
@@ -118,6 +119,7 @@ APPS: dict[str, Callable[[argparse.Namespace], Any]] = {
     "plain": plain_text,
     "def": plain_function,
     "sqlalchemy": sqlalchemy_row,
+    "sqlalchemy_64": partial(sqlalchemy_row, pool_size=64),
     "django": django_view,
     **tokens.APPS,
 }
@@ -133,7 +135,7 @@ async def serve_uvicorn(args: argparse.Namespace) -> None:
         http="httptools",
         timeout_keep_alive=600,  # it may be stopped meanwhile
         ws="none",
-        lifespan="on" if args.app == "sqlalchemy" else "off",
+        lifespan="on" if args.app.startswith("sqlalchemy") else "off",
         log_level="warning",
         access_log=False,
     )
