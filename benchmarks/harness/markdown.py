@@ -20,6 +20,7 @@ from harness.report import (
     cell,
     figure,
     is_measured,
+    notes,
     ratio,
     repetitions,
     short,
@@ -141,9 +142,10 @@ def line(row: dict) -> list[str]:
 def by_group(rows: list[dict]) -> list[str]:
     out: list[str] = []
     for group, title in GROUPS.items():
-        own = [line(row) for row in rows if row["group"] == group]
+        own = [row for row in rows if row["group"] == group]
         if own:
-            out += ["", f"### {title}", "", *table([HEAD, *own])]
+            lines = table([HEAD, *map(line, own)])
+            out += ["", f"### {title}", "", *lines, *notes(own)]
     return out
 
 

@@ -20,6 +20,15 @@ BASES = ("uvloop", "asyncio")
 # A ratio over the best peer from which on the two are called even: so far do
 # runs differ.
 EVEN = 0.97
+#: What a reader has to know of rows, by their keys.
+NOTES = {
+    "getaddrinfo": "no connection makes this call for a literal",
+    "connect": "rloop 0.5.0 left the sockets of 57 to 241 of 300 open",
+    "pipe": "rsloop reads in a second thread, whose CPU time counts too",
+    "fastapi_sqlalchemy": "64 clients share a pool of 5 connections; 10 more "
+    "come and go, one in some 30 answers",
+    "asyncpg_32": "a loop that needs less CPU sleeps more, and both sides pay",
+}
 
 
 # -- one row ------------------------------------------------------------------
@@ -150,6 +159,13 @@ def short(value: float | None) -> str:
     return "" if value is None else in_digits(value)
 
 
+def notes(rows: list[dict]) -> list[str]:
+    """Return the notes of rows, in lines with an empty one before them."""
+    noted = [row for row in rows if row["row"] in NOTES]
+    lines = [f"- {row['title']}: {NOTES[row['row']]}" for row in noted]
+    return ["", *lines] if lines else []
+
+
 def times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -217,7 +233,7 @@ def write(data: dict, out: TextIO) -> None:
         head = [f"times as good as {base}"]
         shown.append(by_loop(rows, head, loops - {base}, over))
     texts = ["\n".join(table(lines, True)) for lines in shown if lines]
-    out.write("\n\n".join(texts) + "\n")
+    out.write("\n".join(["\n\n".join(texts), *notes(rows), ""]))
     failed = {
         (row["case"], loop): found["error"]
         for row in rows

@@ -28,8 +28,7 @@ from pathlib import Path
 from harness import case, markdown, report, words
 
 chance = random.Random(1)
-cases = case.all_cases().values()
-rows = [row for one in cases for row in report.new_rows(one)]
+rows = sum(map(report.new_rows, case.all_cases().values()), [])
 for row in rows:
     for loop in ("asyncio", "uvloop", "zuvloop", "fastloop"):
         for _ in range(5):
@@ -43,7 +42,8 @@ settings = {"repeat": 5, "more": 4, "scale": 1}
 data = {"rows": rows, "machine": machine, "settings": settings, "cut": ""}
 folder = Path(sys.argv[1])
 words.write_pages(folder, data, None)
-(folder / "RESULTS.md").write_text(markdown.text(data))
+(folder / "RESULTS.md").write_text(text := markdown.text(data))
+assert all(f": {note}\\n" in text for note in report.NOTES.values())
 """
 
 
