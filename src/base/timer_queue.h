@@ -13,10 +13,7 @@
    Failures: push returns FL_NO_MEMORY and changes no node.  The rest cannot
    fail.
 
-   Memory: a node removed from the sorted ring buffer (the "line") may leave an
-   empty slot, a tombstone.  A removal that leaves a long line with more
-   tombstones than nodes drops them all.  An empty queue keeps at most 384 KiB,
-   whatever its peak was.
+   Memory: an empty queue keeps at most 384 KiB, whatever its peak was.
 
    Threads: none of its own; the caller serializes access. */
 #ifndef FL_BASE_TIMER_QUEUE_H
@@ -35,22 +32,15 @@ typedef struct FlTimerNode {
 typedef struct {
     double deadline_s;
     uint64_t sequence; /* breaks ties: the push's serial number */
-    FlTimerNode *node; /* NULL: a tombstone, only in the line */
+    FlTimerNode *node;
 } FlTimerSlot;
 
 typedef struct {
     FlTimerSlot *heap; /* a 4-ary min-heap */
     size_t heap_size;
     size_t heap_capacity;
-    FlTimerSlot *line; /* a ring buffer, sorted by deadline */
-    /* Positions count all slots ever used, also on 32 bits: one slot is at
-       position & mask. */
-    uint64_t line_head;
-    uint64_t line_tail;
-    size_t line_capacity;
-    size_t line_removed; /* tombstones between head and tail */
-    uint64_t sequence;   /* of the next push */
-    double next_s;       /* the next deadline; INFINITY: none */
+    uint64_t sequence; /* of the next push */
+    double next_s;     /* the next deadline; INFINITY: none */
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);
@@ -89,8 +79,7 @@ FlTimerNode *fl_timer_queue_pop(FlTimerQueue *queue);
 static inline size_t
 fl_timer_queue_count(const FlTimerQueue *queue)
 {
-    return queue->heap_size + (size_t)(queue->line_tail - queue->line_head)
-           - queue->line_removed;
+    return queue->heap_size;
 }
 
 /* The queued nodes one by one, in no particular order, then NULL.  *at is 0 at

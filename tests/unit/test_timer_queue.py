@@ -32,11 +32,6 @@ class Queue(ctypes.Structure):
         ("heap", ctypes.c_void_p),
         ("heap_size", ctypes.c_size_t),
         ("heap_capacity", ctypes.c_size_t),
-        ("line", ctypes.c_void_p),
-        ("line_head", ctypes.c_uint64),
-        ("line_tail", ctypes.c_uint64),
-        ("line_capacity", ctypes.c_size_t),
-        ("line_removed", ctypes.c_size_t),
         ("sequence", ctypes.c_uint64),
         ("next_s", ctypes.c_double),
     ]
@@ -110,9 +105,7 @@ class Timers:
     def check(self) -> None:
         first = self.model[0][0] if self.model else NEVER
         assert self.queue.next_s == first
-        queue = self.queue
-        count = queue.heap_size + queue.line_tail - queue.line_head
-        assert count - queue.line_removed == len(self.model)
+        assert self.queue.heap_size == len(self.model)
 
 
 @pytest.fixture
@@ -120,21 +113,6 @@ def timers(library: ctypes.CDLL) -> Iterator[Timers]:
     timers = Timers(library)
     yield timers
     library.fl_timer_queue_free(ctypes.byref(timers.queue))
-
-
-def test_cancelled_timers_do_not_pile_up(timers: Timers) -> None:
-    """A far timer at the head of the line, and many cancelled behind it."""
-    timers.push(10**9)
-    for when in range(10_000):
-        timers.remove(timers.push(10**9 + when))
-        assert timers.queue.line_capacity <= 256
-    for when in range(1000):
-        kept = timers.push(2 * 10**9 + when)
-        for _ in range(20):
-            timers.remove(timers.push(2 * 10**9 + when))
-        timers.remove(kept)
-    assert timers.queue.line_capacity <= 1024
-    timers.check()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -161,12 +139,9 @@ def test_timers_leave_in_the_order_of_a_sorted_list(
 
 def test_a_flood_gives_its_memory_back(timers: Timers) -> None:
     for at in range(30_000):
-        timers.push(40_000 + at)
         timers.push(30_000 - at)
-    assert timers.queue.line_capacity > 16384
     assert timers.queue.heap_capacity > 16384
     timers.pop_due(10**6)
-    assert timers.queue.line_capacity <= 16384
     assert timers.queue.heap_capacity <= 16384
     name = timers.push(5)
     assert timers.pop_due(5) == [name]
