@@ -3,8 +3,8 @@
    1. node->place is the node's heap index plus one, so that remove need not
       search; 0: in no queue.  Every move of a slot updates its node's place:
       otherwise remove would take out another node.
-   2. Equal deadlines leave in the order of `sequence`: asyncio runs such timers
-      in the order in which they were scheduled.
+   2. Equal deadlines leave in the order of `sequence`: asyncio runs such
+      timers in the order in which they were scheduled.
    3. next_s always equals the heap's first deadline.  It is cached because the
       loop reads it several times per iteration. */
 #include "base/timer_queue.h"
@@ -144,8 +144,9 @@ heap_remove(FlTimerQueue *queue, size_t index)
 static inline void
 update_next(FlTimerQueue *queue)
 {
-    queue->next_s = queue->heap_size > 0 ? queue->heap[0].deadline_s : INFINITY;
-    if (queue->heap_size == 0 && queue->heap_capacity > MAX_IDLE_SLOTS) {
+    bool empty = queue->heap_size == 0;
+    queue->next_s = empty ? INFINITY : queue->heap[0].deadline_s;
+    if (empty && queue->heap_capacity > MAX_IDLE_SLOTS) {
         fl_timer_queue_free(queue);
     }
 }
