@@ -465,7 +465,7 @@ int
 fl_loop_run_batch(FlLoop *loop)
 {
     uint64_t end = loop->ready.tail; /* invariant 1 */
-    loop->cork.writer = loop->cork.thread; /* its callbacks cork */
+    loop->cork.writer = loop->cork.thread;
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
     }
