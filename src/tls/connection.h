@@ -9,7 +9,7 @@
    transport may be one of our streams, another connection's FlTlsTransport
    (TLS in TLS) or any transport of asyncio.  FlTls calls its public methods
    and asyncio's _force_close().  Of one of our streams it also reads the
-   context, and calls C functions in place of write().
+   context, and calls a C function in place of write().
 
    This file has the state alone.  Above it are, in this order, tls_write.c,
    tls_read.c and lifecycle.c, which goes from phase to phase; each calls only

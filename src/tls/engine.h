@@ -33,16 +33,6 @@ typedef enum {
     FL_TLS_END,   /* the peer has sent close_notify */
 } FlTlsResult;
 
-/* Records for the peer, taken out of the engine.  `data` points into `bytes`
-   or is `memory`; the other one is NULL.  The caller owns it and frees it
-   with fl_tls_output_free. */
-typedef struct {
-    const char *data;
-    size_t size_bytes;
-    PyObject *bytes; /* a bytes object */
-    char *memory;    /* of PyMem_RawMalloc */
-} FlTlsOutput;
-
 typedef struct FlTlsEngine FlTlsEngine;
 
 typedef struct {
@@ -63,9 +53,9 @@ typedef struct {
     /* How many bytes of records are unread; how many are ready to take. */
     size_t (*incoming)(const FlTlsEngine *engine);
     size_t (*outgoing)(const FlTlsEngine *engine);
-    /* Take all records for the peer.  0, or -1 with an exception: records
-       are lost then, now or in an earlier call. */
-    int (*take)(FlTlsEngine *engine, FlTlsOutput *output);
+    /* Take all records for the peer: a bytes object; or NULL with an
+       exception: records are lost then, now or in an earlier call. */
+    PyObject *(*take)(FlTlsEngine *engine);
 } FlTlsEngineType;
 
 struct FlTlsPipe;
@@ -85,13 +75,5 @@ struct FlTlsEngine {
     void *ssl;
     struct FlTlsPipe *pipe; /* owned by the SSL's BIO */
 };
-
-static inline void
-fl_tls_output_free(FlTlsOutput *output)
-{
-    Py_CLEAR(output->bytes);
-    PyMem_RawFree(output->memory);
-    output->memory = NULL;
-}
 
 #endif

@@ -2,14 +2,15 @@
 
    Records pass through a BIO of ours, whose state is an FlTlsPipe.  libssl
    reads the peer's records straight from the memory that the stream read them
-   into.  Records for the peer accumulate in one block, which is sent and
-   freed.
+   into.  Records for the peer accumulate in one block: a bytes object, which
+   the stream's queue takes, or plain memory if no write began it.
 
    1. CPython's SSLObject methods call the BIO's functions without the GIL.
-      The functions therefore touch the pipe alone and nothing of Python;
-      PyMem_Raw* needs no GIL.  Other threads may ask for the two lengths
-      meanwhile, so the BIO's functions store them atomically.  connection.h
-      ("No nested engine calls") keeps all else of the pipe from them.
+      The functions therefore touch the pipe and its memory alone.  They write
+      into a bytes object, but neither make nor size nor free one; PyMem_Raw*
+      needs no GIL.  Other threads may ask for the two lengths meanwhile, so
+      the BIO's functions store them atomically.  connection.h ("No nested
+      engine calls") keeps all else of the pipe from them.
    2. The BIO owns the pipe, the SSL owns the BIO, `owner` owns the SSL, and
       the engine owns `owner`.  So the pipe lives as long as the application
       uses the SSLObject.
@@ -51,8 +52,9 @@
 #define BIO_READ_RETRY        (0x01 | 0x08)
 #define BIO_ALL_RETRY         (0x01 | 0x02 | 0x04 | 0x08)
 #define BIO_FLUSH             11
-/* An estimate of a record's bytes that are not plain ones. */
-#define RECORD_OVERHEAD_BYTES 128
+/* A record's bytes that are not plain ones, with today's ciphers.  With CBC
+   they are more, and make_room moves the records. */
+#define RECORD_OVERHEAD_BYTES 32
 
 /* X(result, name, arguments) for each function that is looked up. */
 #define LIBSSL_FUNCTIONS(X)                                                  \
@@ -108,12 +110,14 @@ typedef struct FlTlsPipe {
     char *pending; /* `in` points into this copy, or it is NULL and `in`
                       points into feed's memory */
     size_t pending_capacity;
-    char *out; /* records for the peer; NULL if none since take */
+    /* Records for the peer: in `out`, or in `out_object` if that is NULL.
+       Both are NULL if there were none since take. */
+    char *out;
+    PyObject *out_object; /* a bytes object that nobody else has */
     size_t out_bytes;
     size_t out_capacity;
-    size_t out_expected; /* what the running SSL_write_ex() will need */
-    bool muted;          /* during the call of invariant 3 */
-    bool out_failed;     /* bio_write had no memory; not raised yet */
+    bool muted;      /* during the call of invariant 3 */
+    bool out_failed; /* bio_write had no memory; not raised yet */
 } FlTlsPipe;
 
 /* --- the BIO ------------------------------------------------------------- */
@@ -136,9 +140,8 @@ bio_read(void *bio, char *to, int size)
     return (int)count;
 }
 
-/* Ensure space for `more` bytes.  One allocation serves a whole call of
-   SSL_write_ex(), whose size libssl_write has set in out_expected; otherwise
-   the capacity doubles.
+/* Ensure space for `more` bytes.  What does not fit the bytes object moves to
+   plain memory, whose capacity doubles.
    false: no memory.  do_handshake() and unwrap() do not always raise then:
    they would wait for the peer.  So at least one byte counts as ready: the
    caller calls libssl_take, which raises. */
@@ -150,13 +153,15 @@ make_room(FlTlsPipe *pipe, size_t more)
         return true;
     }
     size_t capacity = Py_MAX(2 * pipe->out_capacity, needed);
-    capacity = Py_MAX(capacity, pipe->out_expected);
     char *out = PyMem_RawRealloc(pipe->out, capacity);
     if (out == NULL) {
         pipe->out_failed = true;
         __atomic_store_n(&pipe->out_bytes, Py_MAX(pipe->out_bytes, 1),
                          __ATOMIC_RELAXED);
         return false;
+    }
+    if (pipe->out == NULL && pipe->out_object != NULL) {
+        memcpy(out, PyBytes_AS_STRING(pipe->out_object), pipe->out_bytes);
     }
     pipe->out = out;
     pipe->out_capacity = capacity;
@@ -180,7 +185,9 @@ bio_write(void *bio, const char *from, int size)
     }
     size_t at = pipe->out_bytes;
     __atomic_store_n(&pipe->out_bytes, at + (size_t)size, __ATOMIC_RELAXED);
-    memcpy(pipe->out + at, from, (size_t)size);
+    char *out =
+        pipe->out != NULL ? pipe->out : PyBytes_AS_STRING(pipe->out_object);
+    memcpy(out + at, from, (size_t)size);
     return size;
 }
 
@@ -192,14 +199,15 @@ bio_ctrl(void *Py_UNUSED(bio), int command, long Py_UNUSED(larg),
     return command == BIO_FLUSH;
 }
 
-/* Runs when the SSL is freed.  The engine keeps the SSL alive through
-   `owner`, so nothing dangles. */
+/* Runs when the SSL is freed, which CPython does with the GIL alone.  The
+   engine keeps the SSL alive through `owner`, so nothing dangles. */
 static int
 bio_destroy(void *bio)
 {
     FlTlsPipe *pipe = libssl.BIO_get_data(bio);
     PyMem_RawFree(pipe->pending);
     PyMem_RawFree(pipe->out);
+    Py_XDECREF(pipe->out_object);
     PyMem_RawFree(pipe);
     return 1;
 }
@@ -454,20 +462,41 @@ libssl_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     return result_of_failure(engine, status);
 }
 
+/* Give the bytes object this size; make it if there is none.  0, or -1 with
+   MemoryError: what it had is lost. */
+static int
+size_object(FlTlsPipe *pipe, size_t size_bytes)
+{
+    Py_ssize_t size = (Py_ssize_t)size_bytes;
+    if (pipe->out_object == NULL) {
+        pipe->out_object = PyBytes_FromStringAndSize(NULL, size);
+    }
+    else {
+        (void)_PyBytes_Resize(&pipe->out_object, size); /* NULL if it fails */
+    }
+    return pipe->out_object == NULL ? -1 : 0;
+}
+
 static FlTlsResult
 libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
              size_t *taken_bytes)
 {
     FlTlsPipe *pipe = engine->pipe;
     *taken_bytes = 0;
-    /* So that make_room allocates once for all of its records. */
-    pipe->out_expected =
+    /* So that bio_write allocates nothing for these records. */
+    size_t needed =
         pipe->out_bytes + size_bytes
-        + (size_bytes / FL_TLS_RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
+        + ((size_bytes - 1) / FL_TLS_RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES;
+    if (pipe->out == NULL && needed > pipe->out_capacity) {
+        pipe->out_capacity = Py_MAX(2 * pipe->out_capacity, needed);
+        if (size_object(pipe, pipe->out_capacity) < 0) {
+            pipe->out_bytes = pipe->out_capacity = 0;
+            return FL_TLS_RAISED;
+        }
+    }
     libssl.ERR_clear_error();
     int status =
         libssl.SSL_write_ex(engine->ssl, data, size_bytes, taken_bytes);
-    pipe->out_expected = 0;
     return FL_LIKELY(status == 1 && !PyErr_Occurred())
                ? FL_TLS_DONE
                : result_of_failure(engine, status);
@@ -489,23 +518,26 @@ libssl_incoming(const FlTlsEngine *engine)
     return __atomic_load_n(&engine->pipe->in_bytes, __ATOMIC_RELAXED);
 }
 
-/* Moves the block to the caller: no copy, and an idle connection owns none. */
-static int
-libssl_take(FlTlsEngine *engine, FlTlsOutput *output)
+/* An idle connection owns no block. */
+static PyObject *
+libssl_take(FlTlsEngine *engine)
 {
     FlTlsPipe *pipe = engine->pipe;
-    output->bytes = NULL;
-    output->data = output->memory = pipe->out;
-    output->size_bytes = pipe->out_bytes;
-    pipe->out = NULL;
-    pipe->out_bytes = pipe->out_capacity = 0;
     if (pipe->out_failed) {
-        pipe->out_failed = false;
-        fl_tls_output_free(output);
+        Py_CLEAR(pipe->out_object);
         PyErr_NoMemory();
-        return -1;
     }
-    return 0;
+    else if (size_object(pipe, pipe->out_bytes) == 0 && pipe->out != NULL) {
+        memcpy(PyBytes_AS_STRING(pipe->out_object), pipe->out,
+               pipe->out_bytes);
+    }
+    PyObject *bytes = pipe->out_object;
+    PyMem_RawFree(pipe->out);
+    pipe->out = NULL;
+    pipe->out_object = NULL;
+    pipe->out_bytes = pipe->out_capacity = 0;
+    pipe->out_failed = false;
+    return bytes;
 }
 
 /* The contract of each function is in engine.h. */

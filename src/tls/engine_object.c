@@ -153,21 +153,11 @@ object_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
     return FL_TLS_DONE;
 }
 
-/* No copy: the caller gets the bytes object that MemoryBIO.read() returns,
-   which is also what a foreign raw transport's write() takes. */
-static int
-object_take(FlTlsEngine *engine, FlTlsOutput *output)
+static PyObject *
+object_take(FlTlsEngine *engine)
 {
-    memset(output, 0, sizeof(*output));
-    PyObject *bytes =
-        PyObject_CallMethodNoArgs(engine->outgoing, engine->state->names.read);
-    if (bytes == NULL) {
-        return -1;
-    }
-    output->bytes = bytes;
-    output->data = PyBytes_AS_STRING(bytes);
-    output->size_bytes = (size_t)PyBytes_GET_SIZE(bytes);
-    return 0;
+    return PyObject_CallMethodNoArgs(engine->outgoing,
+                                     engine->state->names.read);
 }
 
 /* The contract of each function is in engine.h. */

@@ -583,17 +583,15 @@ const FlNativeProtocol fl_tls_native = {
 static void
 drop_records(FlTls *self)
 {
-    FlTlsOutput output;
     fl_write_queue_clear(&self->backlog);
     if (self->engine_busy) {
         return; /* they go with the engine */
     }
-    if (self->engine.type->take(&self->engine, &output) == 0) {
-        fl_tls_output_free(&output);
-    }
-    else {
+    PyObject *records = self->engine.type->take(&self->engine);
+    if (records == NULL) {
         PyErr_Clear(); /* no memory: so do they */
     }
+    Py_XDECREF(records);
 }
 
 /* In asyncio's order, by connection_lost of fastloop/_tls.py: queue the

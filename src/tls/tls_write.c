@@ -81,30 +81,16 @@ fl_tls_control_writing(FlTls *self)
 
 /* --- to the raw transport ------------------------------------------------ */
 
-/* Our stream takes plain memory; other transports get a bytes object. */
 static int
-write_raw(FlTls *self, const FlTlsOutput *output)
+write_raw(FlTls *self, PyObject *bytes)
 {
     PyObject *raw = Py_XNewRef(self->raw);
-    int code = 0;
     if (raw == NULL) {
         return 0; /* Python in `take` ended the connection */
     }
-    if (Py_IS_TYPE(raw, self->state->stream_type) && output->bytes == NULL) {
-        code = fl_stream_write_memory((FlStream *)raw, output->data,
-                                      output->size_bytes);
-    }
-    else {
-        PyObject *bytes =
-            output->bytes != NULL
-                ? Py_NewRef(output->bytes)
-                : PyBytes_FromStringAndSize(output->data,
-                                            (Py_ssize_t)output->size_bytes);
-        code = bytes == NULL
-                   ? -1
+    int code = Py_IS_TYPE(raw, self->state->stream_type)
+                   ? fl_call_done(fl_stream_write((FlStream *)raw, bytes))
                    : fl_call_method(raw, self->state->names.write, bytes);
-        Py_XDECREF(bytes);
-    }
     Py_DECREF(raw);
     return code;
 }
@@ -128,12 +114,9 @@ send_records(FlTls *self)
     int code = 0;
     self->sending = true;
     while (code == 0 && can_send(self)) {
-        FlTlsOutput output;
-        code = engine->type->take(engine, &output);
-        if (code == 0) {
-            code = write_raw(self, &output);
-            fl_tls_output_free(&output);
-        }
+        PyObject *bytes = engine->type->take(engine);
+        code = bytes == NULL ? -1 : write_raw(self, bytes);
+        Py_XDECREF(bytes);
     }
     self->sending = false;
     return code;

@@ -236,20 +236,6 @@ fl_stream_write(FlStream *self, PyObject *data)
     Py_RETURN_NONE;
 }
 
-int
-fl_stream_write_memory(FlStream *self, const char *data, size_t size_bytes)
-{
-    Payload payload = {data, size_bytes, NULL};
-    if (check_writable(self, "write") < 0) {
-        return -1;
-    }
-    int code;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    code = write_payload(self, &payload);
-    Py_END_CRITICAL_SECTION();
-    return code < 0 ? -1 : fl_flow_check(self, true);
-}
-
 /* --- writelines ---------------------------------------------------------- */
 
 /* Queue all items as one write, then cork or send the queue.  0, or -1 with

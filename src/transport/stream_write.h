@@ -23,11 +23,6 @@ int fl_stream_drained(FlStream *self);
 /* transport.write(data): None, or NULL with an exception set. */
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
 
-/* The same for plain memory, which the caller may reuse once this returns.
-   0, or -1 with an exception set. */
-int fl_stream_write_memory(FlStream *self, const char *data,
-                           size_t size_bytes);
-
 /* The methods of StreamTransport that write: write, writelines, write_eof. */
 extern PyMethodDef fl_stream_methods[];
 
