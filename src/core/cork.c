@@ -2,7 +2,7 @@
 
    The sockets are written to here, and not by the streams that own them: so a
    corked write needs no call of a higher folder.  Only what the kernel did not
-   accept does (FL_UNSENT). */
+   accept does (FlState.unsent). */
 #include "core/cork.h"
 
 #include "base/clock.h"
@@ -10,7 +10,6 @@
 #include "base/list.h"
 #include "core/loop.h"
 #include "core/meter.h"
-#include "core/registration.h"
 #include "py/gil.h"
 
 #include <errno.h>
@@ -172,9 +171,7 @@ send_corked(FlLoop *loop, FlOutbox *out)
             return;
         }
     }
-    FlRegistration *reg = fl_registration_at(loop->table, out->fd);
-    FL_CHECK(reg != NULL, "a stream that is not registered corks nothing");
-    (void)reg->on_events(loop, reg, FL_UNSENT);
+    loop->state->unsent(out);
     fl_cork_take(&loop->cork); /* Python that ran may have corked others */
 }
 

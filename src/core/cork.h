@@ -44,7 +44,7 @@ struct FlLoop;
 #define FL_CORK_NUMBER  ((uint64_t)4) /* one in the number */
 
 /* What a stream has written and not sent; a member of the stream. */
-typedef struct {
+typedef struct FlOutbox {
     FlList link;         /* in FlCork.streams while corked */
     FlWriteQueue queue;  /* corked, or refused by the kernel */
     int fd;              /* a copy of the stream's; only a socket's is used */
@@ -175,10 +175,10 @@ void fl_cork_remove(FlCork *cork, FlOutbox *out);
 /* One send to a socket.  The number of bytes, or -1 with errno set. */
 ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
 
-/* Send what loop->cork.streams has.  A stream whose send fails, or leaves
-   bytes, gets FL_UNSENT (registration.h).  Preserves a raised exception, and
-   may run Python, which reports a failed send.  Call fl_loop_flush_corked,
-   which looks first whether there is anything. */
+/* Send what loop->cork.streams has.  Calls state->unsent for a stream whose
+   send fails or leaves bytes.  Preserves a raised exception, and may run
+   Python, which reports a failed send.  Call fl_loop_flush_corked, which looks
+   first whether there is anything. */
 void fl_loop_flush_corked_now(struct FlLoop *loop);
 
 /* The same after an event or a batch.  It may release the GIL while it

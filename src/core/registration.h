@@ -64,10 +64,6 @@
 #include <stdint.h>
 #include <uv.h>
 
-/* In place of events: a flush could not send all that the owner has corked
-   (cork.h).  The owner notes that and calls no protocol. */
-#define FL_UNSENT 4
-
 struct FlLoop;
 struct FlOpenTransport;
 typedef struct FlRegistration FlRegistration;
@@ -104,8 +100,8 @@ struct FlRegistration {
     FlList fired_link; /* in table->fired, or in table->closed */
     FlFdTable *table;
     struct FlOpenTransport *transport; /* borrowed; NULL: of no transport */
-    /* Run by the loop's thread with the events, or FL_UNSENT.  Returns
-       0, or -1 with an exception that ends the run.  NULL once closed. */
+    /* Run by the loop's thread with the events.  Returns 0, or -1 with an
+       exception that ends the run.  NULL once closed. */
     int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;

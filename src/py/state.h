@@ -26,6 +26,7 @@
 
 typedef struct FlLoop FlLoop; /* core/loop.h */
 struct FlNativeProtocol;
+struct FlOutbox; /* core/cork.h */
 
 /* Names that C code looks up, interned once. */
 #define FL_NAMES(X)             \
@@ -249,6 +250,9 @@ typedef struct FlState {
        transport/native_protocol.h.  NULL: none. */
     const struct FlNativeProtocol *native_reader_protocol;
     const struct FlNativeProtocol *native_tls;
+    /* What a flush calls for a stream that it could not send whole; set by
+       transport/, which core/ may not include. */
+    void (*unsent)(struct FlOutbox *out);
 
     /* Python's main thread and fl_forks_count() when that was found out; 0:
        not known yet. */

@@ -249,16 +249,14 @@ context_is_entered(FlLoop *loop, FlStream *self, int events)
 }
 
 /* FlRegistration.on_events: call the kind's run_events in the stream's
-   context, which the stream releases if they end it.  FL_UNSENT needs none,
-   and comes in that of any callback, perhaps one of this stream. */
+   context, which the stream releases if they end it. */
 static int
 on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
     FlStream *self =
         FL_LIST_ENTRY(&reg->transport->link, FlStream, loop_node.link);
-    if (FL_UNLIKELY(!(events & (FL_READABLE | FL_WRITABLE)))) {
-        /* 0: they were dropped while their entry was queued. */
-        return events == 0 ? 0 : self->kind->run_events(self, events);
+    if (FL_UNLIKELY(events == 0)) {
+        return 0; /* they were dropped while their entry was queued */
     }
     Py_INCREF(self);
     PyObject *context = Py_NewRef(self->context);

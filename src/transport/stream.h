@@ -60,8 +60,7 @@ typedef struct FlStream FlStream;
    NULL there. */
 typedef struct {
     /* Handle a registration's events: 0, or -1 to end the run.  Called in the
-       stream's context, but for FL_UNSENT, which comes in any.  A pipe's are
-       methods that its handles call. */
+       stream's context.  A pipe's are methods that its handles call. */
     int (*run_events)(FlStream *self, int events);
     /* One system call.  The number of bytes, or -1 with errno set. */
     ssize_t (*send)(FlStream *self, struct iovec *pieces, int count);

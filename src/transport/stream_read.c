@@ -36,7 +36,6 @@
 #include "transport/native_protocol.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
-#include "transport/stream_send.h"
 #include "transport/stream_write.h"
 
 #include <errno.h>
@@ -393,13 +392,7 @@ int
 fl_stream_run_events(FlStream *self, int events)
 {
     int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
-    if (code < 0 || !(events & (FL_WRITABLE | FL_UNSENT))
-        || self->loop == NULL) {
-        return code;
-    }
-    if (events & FL_UNSENT) {
-        fl_stream_unsent(self);
-        return 0;
-    }
-    return fl_stream_write_ready(self);
+    return code < 0 || !(events & FL_WRITABLE) || self->loop == NULL
+               ? code
+               : fl_stream_write_ready(self);
 }

@@ -30,8 +30,8 @@
       phase of its own stream again.
    5. The sender may read a corked queue.  So the loop takes what is corked
       (fl_cork_take) before it changes the queue.
-   6. core/cork.c sends what is corked, and calls fl_stream_unsent (FL_UNSENT)
-      only if the kernel has not accepted all of it. */
+   6. core/cork.c sends what is corked, and calls fl_stream_unsent
+      (FlState.unsent) only if the kernel has not accepted all of it. */
 #include "transport/stream_send.h"
 
 #include "base/codes.h"
@@ -122,8 +122,9 @@ fl_stream_send_queue(FlStream *self)
 /* --- corking ------------------------------------------------------------- */
 
 void
-fl_stream_unsent(FlStream *self)
+fl_stream_unsent(FlOutbox *out)
 {
+    FlStream *self = FL_LIST_ENTRY(&out->link, FlStream, out.link);
     int code = -(int)self->out.send_errno;
     self->out.send_errno = 0;
     Py_INCREF(self); /* a failure runs the GC, which may find it unused */

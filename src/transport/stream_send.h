@@ -40,8 +40,10 @@ int fl_stream_prepare_send(FlStream *self);
 /* The kernel refused bytes: register for writability. */
 void fl_stream_wait_for_kernel(FlStream *self);
 
-/* FL_UNSENT: the flush has sent a part of the queue, or failed. */
-void fl_stream_unsent(FlStream *self);
+/* FlState.unsent: the flush has sent a part of the queue, or failed.  It is
+   called in any context, perhaps inside a callback of this stream, and calls
+   no protocol. */
+void fl_stream_unsent(FlOutbox *out);
 
 /* Whether this stream corks what is written now: stream_send.c, invariant
    2. */

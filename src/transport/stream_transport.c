@@ -536,6 +536,7 @@ fl_stream_register(PyObject *module, FlState *state)
         "An asyncio.Transport for a TCP or Unix socket, created by "
         "the loop.",
         fl_stream_methods, FL_READS | FL_WRITES | FL_TELLS_EXTRA);
+    state->unsent = fl_stream_unsent;
     return state->stream_type == NULL
                ? -1
                : PyModule_AddFunctions(module, functions);
