@@ -271,7 +271,6 @@ def late(rows: Rows, machine: dict) -> list[str]:
 #: The pages that quote a run, their marks, and what stands between them.
 PAGES = (
     ("README.md", "race", newcomer),
-    ("docs/index.md", "race", newcomer),
     ("docs/performance.md", "race", by_use),
     ("docs/performance.md", "late", late),
     ("docs/performance.md", "tokens", tokens),

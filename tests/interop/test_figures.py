@@ -10,7 +10,7 @@ import sys
 import pytest
 from test_docs import ROOT
 
-PAGES = "README.md docs/index.md docs/performance.md".split()
+PAGES = "README.md docs/performance.md".split()
 FIGURE = r"([\d.,]+)"
 #: A loop's figure, with the name of the best peer before it, and the ratio.
 BESIDE = re.compile(rf"(?:[\w-]+ )?{FIGURE} \(([\d.]+)\)")
