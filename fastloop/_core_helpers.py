@@ -10,7 +10,6 @@ import errno
 import functools
 import logging
 import socket
-import threading
 import types
 import weakref
 from asyncio import constants, sslproto, trsock
@@ -45,24 +44,6 @@ def complete_future(record: Callable[..., Any]) -> None:
         future: asyncio.Future[None] = asyncio.Future(loop=loop)
         future.add_done_callback(asyncio.Future.result)
         future.set_result(None)
-
-
-def in_main_thread() -> bool:
-    """Whether this is the thread that ends the interpreter."""
-    return threading.get_ident() == threading.main_thread().ident
-
-
-def in_daemon_thread() -> bool:
-    """Whether the interpreter ends without waiting for this thread.
-
-    current_thread() would make and keep an object for a thread that
-    ``threading`` did not start.
-    """
-    ident = threading.get_ident()
-    return not any(
-        thread.ident == ident and not thread.daemon
-        for thread in threading.enumerate()
-    )
 
 
 class TransportSocket(trsock.TransportSocket):

@@ -9,6 +9,7 @@ each Python version's semantics hold.  The methods below connect the two.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import socket
 import sys
@@ -612,7 +613,9 @@ def _refuse_greenlets() -> None:
             )
 
 
-# Corked writes are sent before a fork, or the child would send them too.
+# Corked writes are sent before a fork, or the child would send them too; and
+# before the interpreter stops the daemon threads, in which loops may run.
+atexit.register(_core._before_fork)
 os.register_at_fork(
     before=_core._before_fork, after_in_parent=_core._after_fork
 )

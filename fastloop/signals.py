@@ -20,11 +20,12 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import types
 import warnings
 from asyncio import events
 
-from . import _core_helpers, _private
+from . import _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,7 +202,8 @@ class SignalCalls(_private.LoopPart):
         The core calls this.
         """
         self._close_parents_pipe()
-        if self._signal_handlers and _core_helpers.in_main_thread():
+        in_main = threading.get_ident() == threading.main_thread().ident
+        if self._signal_handlers and in_main:
             self._claim_wakeup_fd()
 
     def _read_signals(self) -> None:

@@ -46,48 +46,16 @@ fl_loop_end_run(FlLoop *loop)
     fl_loop_unclaim(loop);
 }
 
-/* Whether the end of the interpreter does not wait for this thread.  1, 0, or
-   -1 with an exception set.  The answer for the main thread is kept; a forked
-   child may have another one. */
-static int
-in_daemon_thread(FlState *state)
-{
-    unsigned long here = PyThread_get_thread_ident();
-    if (state->main_thread_id == here
-        && state->main_thread_forks == fl_forks_count())
-    {
-        return 0;
-    }
-    int code = fl_call_truth(state->helpers, state->names.in_main_thread);
-    if (code > 0) {
-        state->main_thread_id = here;
-        state->main_thread_forks = fl_forks_count();
-        return 0;
-    }
-    return code < 0
-               ? -1
-               : fl_call_truth(state->helpers, state->names.in_daemon_thread);
-}
-
-/* Decide whether this run corks writes: stream_send.c, invariant 2.  0 or
-   -1. */
-static int
+/* Decide whether this run corks writes: stream_send.c, invariant 2. */
+static void
 begin_corking(FlLoop *loop)
 {
     /* The loop that runs this one in a callback.  A forked child may still
        have the parent's there, which corks nothing. */
     const FlLoop *outer = fl_loop_of_thread(loop->state);
-    loop->cork.thread = NULL;
-    if (!FL_HAVE_GIL || loop->off & FL_OFF_CORK
-        || (outer != NULL && !fl_loop_is_inherited(outer)))
-    {
-        return 0;
-    }
-    int daemon = in_daemon_thread(loop->state);
-    if (daemon == 0) {
-        loop->cork.thread = PyThreadState_Get();
-    }
-    return daemon < 0 ? -1 : 0;
+    bool corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
+                 && (outer == NULL || fl_loop_is_inherited(outer));
+    loop->cork.thread = corks ? PyThreadState_Get() : NULL;
 }
 
 /* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
@@ -104,9 +72,8 @@ begin(FlLoop *loop, unsigned long thread)
     fl_metrics_run_begins(loop);
     int plain = fl_tasks_are_plain(loop);
     loop->plain_tasks = plain > 0;
-    return plain < 0 || begin_corking(loop) < 0 || fl_overrides_check(loop) < 0
-               ? -1
-               : 0;
+    begin_corking(loop);
+    return plain < 0 || fl_overrides_check(loop) < 0 ? -1 : 0;
 }
 
 PyObject *

@@ -99,8 +99,6 @@ struct FlOutbox; /* core/cork.h */
     X(get_extra_info)           \
     X(getpeername)              \
     X(getsockname)              \
-    X(in_daemon_thread)         \
-    X(in_main_thread)           \
     X(_reinit_after_fork)       \
     X(log_lost)                 \
     X(loop)                     \
@@ -254,10 +252,6 @@ typedef struct FlState {
        transport/, which core/ may not include. */
     void (*unsent)(struct FlOutbox *out);
 
-    /* Python's main thread and fl_forks_count() when that was found out; 0:
-       not known yet. */
-    FL_ATOMIC unsigned long main_thread_id;
-    FL_ATOMIC unsigned main_thread_forks;
     Py_tss_t running;       /* per thread: the loop that it runs, or NULL */
     unsigned nested_timers; /* calls of fl_timer_dealloc in core/handle.c that
                                have not returned */
