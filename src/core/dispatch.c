@@ -413,7 +413,7 @@ run_timed(FlLoop *loop, FlReady *entry)
     PyObject *subject = subject_of(loop, entry);
     int64_t began_ns = timing_ns(loop);
     if (metrics != NULL) {
-        fl_metrics_callback_begins(metrics, began_ns);
+        fl_count_set(&metrics->callback_began_ns, (uint64_t)began_ns);
     }
     loop->timing.since_ns = began_ns;
     int code = run_entry(loop, entry);

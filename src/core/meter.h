@@ -56,9 +56,7 @@ typedef struct FlMetrics {
     int64_t lag_from_ns; /* when the last poll ended or the run began */
     uint64_t callbacks_at_start; /* loop->callback_count at enabled_ns */
     uint64_t polls_at_start;     /* table->polls at enabled_ns */
-    uint64_t last_began_ns;      /* the greatest value of the next field */
-    FlCount callback_began_ns;   /* when the running callback began, or 0; see
-                                    fl_metrics_callback_begins */
+    FlCount callback_began_ns;   /* when the running callback began, or 0 */
 
     /* The counters, up to the end, in the order of fastloop/metrics.py. */
     FlCount iterations;

@@ -138,15 +138,6 @@ fl_metrics_run_ends(FlLoop *loop)
     }
 }
 
-uint64_t
-fl_metrics_running(FlMetrics *metrics, int64_t *ran_ns)
-{
-    uint64_t began_ns = fl_count_get(&metrics->callback_began_ns);
-    int64_t now_ns = fl_clock_coarse_ns(); /* behind the precise clock */
-    *ran_ns = began_ns == 0 ? 0 : Py_MAX(now_ns - (int64_t)began_ns, 0);
-    return began_ns;
-}
-
 /* --- creation and end ---------------------------------------------------- */
 
 /* As fl_metrics_enable, of a loop that has none. */

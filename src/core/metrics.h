@@ -45,24 +45,6 @@ void fl_metrics_closed(FlMetrics *metrics);
 void fl_metrics_run_begins(FlLoop *loop);
 void fl_metrics_run_ends(FlLoop *loop);
 
-/* A callback begins, at a time of either clock.  The time that is stored also
-   identifies the callback: each is later than the one before, by a nanosecond
-   where the clock has not moved. */
-static inline void
-fl_metrics_callback_begins(FlMetrics *metrics, int64_t now_ns)
-{
-    uint64_t began_ns = (uint64_t)now_ns;
-    if (began_ns <= metrics->last_began_ns) {
-        began_ns = metrics->last_began_ns + 1;
-    }
-    metrics->last_began_ns = began_ns;
-    fl_count_set(&metrics->callback_began_ns, began_ns);
-}
-
-/* The number that identifies the running callback, and how long it has run, to
-   a tick of the coarse clock.  0 if none runs.  Any thread. */
-uint64_t fl_metrics_running(FlMetrics *metrics, int64_t *ran_ns);
-
 /* Before a poll, with the state that its time counts for. */
 void fl_metrics_callbacks_ended(FlLoop *loop, FlTimeOf next);
 

@@ -8,6 +8,7 @@
       cycle that only the GC can break (visit_transports). */
 #include "loop/base_loop.h"
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "base/timer_queue.h"
 #include "core/cork.h"
@@ -388,12 +389,15 @@ static PyObject *
 running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     FlMetrics *metrics = loop->metrics;
-    int64_t ran_ns = 0;
-    uint64_t id = metrics == NULL ? 0 : fl_metrics_running(metrics, &ran_ns);
-    if (id == 0) {
+    uint64_t began_ns =
+        metrics == NULL ? 0 : fl_count_get(&metrics->callback_began_ns);
+    if (began_ns == 0) {
         Py_RETURN_NONE;
     }
-    return Py_BuildValue("(KL)", (unsigned long long)id, (long long)ran_ns);
+    /* A tick of the coarse clock may be behind. */
+    int64_t ran_ns = fl_clock_coarse_ns() - (int64_t)began_ns;
+    return Py_BuildValue("(KL)", (unsigned long long)loop->callback_count,
+                         (long long)Py_MAX(ran_ns, 0));
 }
 
 /* asyncio expects a set in _asyncgens.  One takes long to make, and few loops

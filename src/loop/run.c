@@ -280,7 +280,8 @@ resume_timing(FlLoop *loop, int64_t nested_ns)
     if (loop->timing.since_ns != 0) {
         loop->timing.since_ns += nested_ns;
         if (loop->metrics != NULL) {
-            fl_metrics_callback_begins(loop->metrics, loop->timing.since_ns);
+            fl_count_set(&loop->metrics->callback_began_ns,
+                         (uint64_t)loop->timing.since_ns);
         }
     }
 }

@@ -86,11 +86,10 @@ is_from_asyncio(const FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
            && FL_LIKELY(args[nargs] != Py_None);
 }
 
-/* Queue a filled handle.  to_ready: the caller has chosen the ready queue;
-   otherwise fl_loop_queue_handle chooses.  Steals context. */
+/* Queue a filled handle.  Steals context. */
 static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
-            PyObject *context, bool to_ready)
+            PyObject *context)
 {
     PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
     FlHandle *handle =
@@ -101,17 +100,7 @@ push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     if (handle == NULL) {
         return NULL;
     }
-    int code;
-    if (to_ready) {
-        FlReady entry = {.kind = FL_READY_HANDLE,
-                         .callback = (PyObject *)handle};
-        code = fl_ready_push(&loop->ready, &entry);
-        Py_XINCREF(code < 0 ? NULL : handle);
-    }
-    else {
-        code = fl_loop_queue_handle(loop, handle);
-    }
-    if (code < 0) {
+    if (fl_loop_queue_handle(loop, handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
@@ -208,7 +197,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     }
     if (filled) {
-        return push_filled(loop, args, nargs, owned, !by_thread_queue);
+        return push_filled(loop, args, nargs, owned);
     }
     return push_call(loop, args, nargs, owned);
 }
@@ -242,9 +231,8 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
         return NULL;
     }
     bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
-    PyObject *handle =
-        filled ? push_filled(loop, call.args, call.nargs, owned, false)
-               : push_call(loop, call.args, call.nargs, owned);
+    PyObject *handle = filled ? push_filled(loop, call.args, call.nargs, owned)
+                              : push_call(loop, call.args, call.nargs, owned);
     if (handle != NULL && FL_HAVE_GIL) {
         /* The entry is in the ready queue already; this wakes the loop. */
         fl_loop_flush_corked_here(loop->state);
