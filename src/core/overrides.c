@@ -85,7 +85,7 @@ socket_is_plain(const FlState *state)
         names->recv,        names->recv_into,   names->recvfrom,
         names->send,        names->sendmsg,     names->sendto,
         names->getpeername, names->getsockname, names->setsockopt,
-        names->shutdown,    names->fileno,
+        names->shutdown,    names->fileno,      names->connect,
     };
     for (size_t at = 0; at < sizeof(methods) / sizeof(methods[0]); at++) {
         if (is_replaced(state->system_socket_type, state->socket_type,

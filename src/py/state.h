@@ -66,6 +66,7 @@ struct FlOutbox; /* core/cork.h */
     X(_stream_reader_wr)        \
     X(accept)                   \
     X(connect)                  \
+    X(connect_ex)               \
     X(recvfrom_into)            \
     X(sendall)                  \
     X(buffer_updated)           \
@@ -99,6 +100,7 @@ struct FlOutbox; /* core/cork.h */
     X(get_extra_info)           \
     X(getpeername)              \
     X(getsockname)              \
+    X(gettimeout)               \
     X(_reinit_after_fork)       \
     X(log_lost)                 \
     X(loop)                     \

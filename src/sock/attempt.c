@@ -15,6 +15,7 @@
 #include "core/loop.h"
 #include "core/registration.h"
 #include "loop/user_fd.h"
+#include "py/call.h"
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
@@ -158,6 +159,27 @@ try_recvfrom(FlAttempt *self, int fd, PyObject **result)
                : call_method(self, fd, result);
 }
 
+/* connect_ex() makes no exception of EINPROGRESS, and none of a timeout. */
+static int
+begin_connect(FlAttempt *self, PyObject **result)
+{
+    const FlNames *names = &self->state->names;
+    PyObject *code = PyObject_CallMethodOneArg(self->sock, names->connect_ex,
+                                               self->args[0]);
+    int number = code == NULL ? -1 : (int)PyLong_AsLong(code);
+    Py_XDECREF(code);
+    if (number == EINPROGRESS) {
+        return 0;
+    }
+    if (number == EAGAIN && fl_call_truth(self->sock, names->gettimeout) > 0) {
+        PyErr_SetString(PyExc_TimeoutError, "timed out");
+    }
+    else if (number > 0) {
+        (void)fl_raise_errno(-number);
+    }
+    return store_result(number == 0 ? Py_NewRef(Py_None) : NULL, result);
+}
+
 /* The first try starts the connection.  A retry runs when the socket is
    writable: the connection has then succeeded or failed.  Except AF_UNIX: if
    the listener's backlog is full, connect() starts nothing (EAGAIN), and as
@@ -166,7 +188,8 @@ static int
 try_connect(FlAttempt *self, int fd, PyObject **result)
 {
     if (!self->is_retry) {
-        return call_method(self, fd, result);
+        return fl_attempt_is_plain(self) ? begin_connect(self, result)
+                                         : call_method(self, fd, result);
     }
     PyObject *done =
         PyObject_CallMethodObjArgs(self->state->helpers,

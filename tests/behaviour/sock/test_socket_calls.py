@@ -7,6 +7,7 @@ import asyncio
 import errno
 import socket
 import ssl
+import sys
 import unittest.mock
 
 import pytest
@@ -183,6 +184,21 @@ async def test_connect_calls_the_socket_objects_method(loop, monkeypatch):
     with pytest.raises(PermissionError):
         await loop.create_connection(asyncio.Protocol, "127.0.0.1", 9)
     assert called == [("127.0.0.1", 9)] * 2
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="a full backlog makes others wait on Linux"
+)
+async def test_connect_ends_with_the_sockets_own_timeout(loop):
+    """Which only a socket that ought to be non-blocking has."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        socket.create_connection(full.getsockname()),
+        socket.socket() as near,
+    ):
+        near.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            await loop.sock_connect(near, full.getsockname())
 
 
 async def test_connect_takes_an_object_whose_family_is_no_number(loop):
