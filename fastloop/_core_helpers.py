@@ -30,6 +30,20 @@ _logger = logging.getLogger("asyncio")
 socket_type = socket.socket
 
 
+# For a member of an enum socket.socket runs three functions in Python.
+_families = {family.value: family for family in socket.AddressFamily}
+_number_of_family: Callable[[Any], int] = socket.SocketType.family.__get__
+number_of_type: Callable[[Any], int] = socket.SocketType.type.__get__
+
+
+def family_of(sock: Any) -> Any:
+    """Return sock.family."""
+    if type(sock) is not socket_type:
+        return sock.family
+    number = _number_of_family(sock)
+    return _families.get(number, number)
+
+
 def safepoint() -> None:
     """Do nothing, so that CPython runs signal handlers and other threads."""
 
@@ -68,7 +82,7 @@ class TransportSocket(trsock.TransportSocket):
         return self._socket
 
     # Kept: an HTTP client may read them 50 times a request.
-    family: Any = functools.cached_property(attrgetter("_socket.family"))
+    family: Any = functools.cached_property(lambda s: family_of(s._socket))
     type: Any = functools.cached_property(attrgetter("_socket.type"))
     # Read at each access, so that a patched method of socket.socket is seen.
     proto: Any = property(attrgetter("_socket.proto"))

@@ -78,8 +78,8 @@ class Connections(_private.LoopPart):
         one kind only: programs pass others (SEQPACKET) to private methods.
         One of SCTP counts, too: there each send is a message.
         """
-        given = id(sock) in _given_socks
-        return given or sock.type != kind or sock.proto == _SCTP
+        known = id(sock) in _given_socks or sock.proto == _SCTP
+        return known or _core_helpers.number_of_type(sock) != kind
 
     create_connection = _keeping_given_socks(_Loop.create_connection)
     create_server = _keeping_given_socks(_Loop.create_server)

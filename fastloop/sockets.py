@@ -113,7 +113,7 @@ class SocketCalls:
         name, and the same as ``sock_recv``.  Implements asyncio's
         ``loop.sock_connect()``.
         """
-        family = sock.family
+        family = _core_helpers.family_of(sock)
         has_names = family in (socket.AF_INET, socket.AF_INET6)
         if has_names and not _core.is_literal(family, address):
             loop: Any = self
@@ -128,7 +128,10 @@ class SocketCalls:
             address = found[0][4]
         call = _core.sock_connect(self, sock, address)
         if isinstance(call, _Call):
-            await _finish(call)
+            try:  # as _finish(), whose coroutine would cost as much as this
+                await call
+            finally:
+                call.close()
 
     async def sock_sendfile(
         self,
