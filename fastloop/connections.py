@@ -14,7 +14,6 @@ import os
 import socket
 import stat
 import sys
-import weakref
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 
@@ -38,9 +37,9 @@ _SCTP = getattr(socket, "IPPROTO_SCTP", 132)
 #: The address families whose addresses the C code can read and write.
 _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
-#: The socket objects that a program gave, while they live: it may use them
-#: itself.  By their id(), as a program's class may have an __eq__ of its own.
-_given_socks: dict[int, weakref.ref[Any]] = {}
+#: The socket objects, by their id(), that a program gave to calls which have
+#: not returned yet: it may use them itself.
+_given_socks: set[int] = set()
 
 # Here, because a lazy import of _sendfile would skip it.
 _core.StreamTransport._sendfile_compatible = _private.SendfileMode.TRY_NATIVE
@@ -56,11 +55,18 @@ def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
 
     @functools.wraps(method)
     async def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
+        given = 0
         for sock in (*args, *kwargs.values()):
             if isinstance(sock, _core_helpers.socket_type):
-                forget = functools.partial(_given_socks.pop, id(sock))
-                _given_socks[id(sock)] = weakref.ref(sock, forget)
-        return await getattr(super(Connections, self), name)(*args, **kwargs)
+                _given_socks.add(given := id(sock))
+        call = getattr(super(Connections, self), name)(*args, **kwargs)
+        try:
+            made = await call
+        finally:
+            _given_socks.discard(given)
+        if given and isinstance(made, asyncio.Server):
+            made._has_given_sock = True  # type: ignore[attr-defined]
+        return made
 
     connect.__doc__ = about or connect.__doc__
     return connect  # type: ignore[return-value]
@@ -383,6 +389,7 @@ class Connections(_private.LoopPart):
         shared = (
             not isinstance(sock, _core_helpers.socket_type)
             or id(sock) in _given_socks
+            or hasattr(server, "_has_given_sock")  # one that starts later
         )
         _core.start_accepting(
             self,
