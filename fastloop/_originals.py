@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 #: What the core's transports do by system calls, and asyncio's by methods of
 #: the socket.  ``src/core/overrides.c`` has the same names.
 STREAM_CALLS = """
-    recv recv_into send sendmsg getpeername getsockname setsockopt shutdown
+    fileno recv recv_into send sendmsg getpeername getsockname setsockopt
+    shutdown
 """.split()
-DATAGRAM_CALLS = ("recvfrom", "send", "sendto", "getpeername", "getsockname")
+DATAGRAM_CALLS = "fileno recvfrom send sendto getpeername getsockname".split()
 
 
 def is_defined_in(module: types.ModuleType, function: object) -> bool:
@@ -58,24 +59,18 @@ def accepts_as_a_socket(sock: Any) -> bool:
     return (
         isinstance(real, socket.socket)
         and is_defined_in(socket, accept.__func__)
-        and _inherits(real, "_accept", "gettimeout", "fileno")
+        and inherits(real, "_accept", "gettimeout", "fileno")
         and _core.is_plain_class(_core_helpers.socket_type)
         and real.fileno() == sock.fileno()
     )
 
 
-def uses_builtin_socket_calls(sock: Any, *calls: str) -> bool:
-    """Whether a socket inherits these calls, and fileno(), unchanged.
+def inherits(sock: Any, *calls: str) -> bool:
+    """Whether a socket has these calls unchanged.
 
     Only then may the core replace the calls by system calls.  An object of a
     subclass may have a call of its own in its __dict__.
     """
-    return _core.is_plain_class(type(sock)) or _inherits(
-        sock, *calls, "fileno"
-    )
-
-
-def _inherits(sock: Any, *calls: str) -> bool:
     own = getattr(sock, "__dict__", {})
     return all(
         call not in own

@@ -137,14 +137,14 @@ class Connections(_private.LoopPart):
         """Return a C transport; or asyncio's if the socket's class overrides
         socket methods, because only asyncio's transport calls those.
         """
-        self._ensure_fd_no_transport(sock)
-        if _originals.uses_builtin_socket_calls(
+        if _core.is_plain_class(type(sock)) or _originals.inherits(
             sock, *_originals.STREAM_CALLS
         ):
             exposed = self._is_exposed(sock, socket.SOCK_STREAM)
             return _core.open_stream(
                 self, sock, exposed, protocol, waiter, extra, server, context
             )
+        self._ensure_fd_no_transport(sock)
         more = {} if sys.version_info < (3, 15) else {"context": context}
         return super()._make_socket_transport(
             sock, protocol, waiter, extra=extra, server=server, **more
@@ -342,11 +342,9 @@ class Connections(_private.LoopPart):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> Any:
-        if (
-            sock.family not in _DATAGRAM_FAMILIES
-            or not _originals.uses_builtin_socket_calls(
-                sock, *_originals.DATAGRAM_CALLS
-            )
+        if sock.family not in _DATAGRAM_FAMILIES or not (
+            _core.is_plain_class(type(sock))
+            or _originals.inherits(sock, *_originals.DATAGRAM_CALLS)
         ):
             return super()._make_datagram_transport(
                 sock, protocol, address, waiter, extra

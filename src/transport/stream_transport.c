@@ -23,6 +23,7 @@
 #include "core/report.h"
 #include "core/write_queue.h"
 #include "loop/add_reader.h"
+#include "loop/user_fd.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -458,7 +459,10 @@ open_stream(PyObject *module, PyObject *args)
         .context = fl_none_to_null(context),
     };
     /* On failure the socket remains the caller's, and open. */
-    return options.fd < 0 ? NULL : fl_stream_open(FL_LOOP(loop), &options);
+    return options.fd < 0
+                   || fl_fd_check(FL_LOOP(loop), sock, options.fd, false) < 0
+               ? NULL
+               : fl_stream_open(FL_LOOP(loop), &options);
 }
 
 static const char is_literal_doc[] =
