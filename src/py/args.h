@@ -33,7 +33,6 @@ typedef struct {
 
 /* Entries of method tables.  The double cast of the function avoids a compiler
    warning: its signature depends on the flags. */
-#define FL_KEYWORDS (METH_VARARGS | METH_KEYWORDS)
 #define FL_FASTCALL (METH_FASTCALL | METH_KEYWORDS)
 #define FL_METHOD(name, function, flags, doc)                   \
     {                                                           \

@@ -127,20 +127,16 @@ fl_transport_get_protocol(FlTransport *self, void *Py_UNUSED(ignored))
 }
 
 static PyObject *
-get_extra_info(FlTransport *self, PyObject *args, PyObject *kwargs)
+get_extra_info(FlTransport *self, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
 {
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *fallback = NULL;
-    /* The usual form skips the parser. */
-    if (kwargs == NULL && PyTuple_GET_SIZE(args) == 1) {
-        name = PyTuple_GET_ITEM(args, 0);
-    }
-    else if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info",
-                                          keywords, &name, &fallback))
-    {
-        return NULL;
-    }
-    return self->ops->get_extra(self, name, fallback);
+    FlParameters parameters = {"get_extra_info",
+                               {"name", "default"},
+                               .optional = 1};
+    FlArgs call;
+    return fl_args_parse(&parameters, args, nargs, kwnames, &call) < 0
+               ? NULL
+               : self->ops->get_extra(self, call.args[0], call.args[1]);
 }
 
 PyObject *
@@ -188,7 +184,7 @@ static PyMethodDef write_methods[] = {
 };
 
 static PyMethodDef extra_methods[] = {
-    FL_METHOD("get_extra_info", get_extra_info, FL_KEYWORDS,
+    FL_METHOD("get_extra_info", get_extra_info, FL_FASTCALL,
               "get_extra_info($self, name, default=None)\n--\n\n"
               "Return information about the transport: 'socket', 'sockname',\n"
               "'peername', or a name given when it was created; default if\n"
