@@ -89,7 +89,8 @@ fl_cork_init(FlCork *cork)
 static inline bool
 fl_cork_try_take(FlCork *cork)
 {
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    /* Acquire: fl_cork_send_ahead may have set HELD. */
+    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_acquire);
     uint64_t number = turn & ~FL_CORK_STATE;
     uint64_t offered = number | FL_CORK_OFFERED;
     return turn < offered
