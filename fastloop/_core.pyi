@@ -13,7 +13,6 @@ from asyncio import (
     BaseProtocol,
     BufferedProtocol,
     Future,
-    ReadTransport,
     Server,
     StreamReader,
     Task,
@@ -203,25 +202,8 @@ class TlsAdapter(BufferedProtocol):
 @final
 class DatagramTransport(_FlowControlMixin, _AsyncioDatagramTransport): ...
 
-@final
-class ReadPipeTransport(ReadTransport): ...
-
-@final
-class WritePipeTransport(_FlowControlMixin): ...
-
-# Only a fastloop does for `loop`, here and in four below.  The parts of Loop
+# Only a fastloop does for `loop`, here and in three below.  The parts of Loop
 # that pass themselves are asyncio's loops to a type checker.
-def open_pipe(
-    loop: AbstractEventLoop,
-    pipe: Any,
-    writes: bool,
-    reports_end: bool,
-    protocol: BaseProtocol,
-    waiter: Future[None] | None,
-    extra: _Extra | None,
-    /,
-) -> ReadPipeTransport | WritePipeTransport: ...
-
 @final
 class Listener:
     def __call__(self, *args: object, **kwargs: object) -> None: ...

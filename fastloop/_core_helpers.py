@@ -139,34 +139,9 @@ def log_lost(transport: object, message: str, exc: Exception) -> None:
     _logger.debug("%r: %s", transport, message, exc_info=exc)
 
 
-def warn_lost(message: str) -> None:
+def warn_lost() -> None:
     """Log asyncio's warning about writing to a connection that is lost."""
-    _logger.warning(message)
-
-
-def end_read_pipe(transport: Any) -> None:
-    """End a pipe at EOF, as asyncio does.
-
-    ``eof_received`` is called by the loop, and cannot keep the pipe open.
-    """
-    _log_closed_by_peer(transport)
-    try:
-        transport._loop.call_soon(transport.get_protocol().eof_received)
-    finally:  # or the event comes again: a protocol may lack the method
-        # asyncio does not call close() here; a program may have replaced it.
-        type(transport).close(transport)
-
-
-def end_write_pipe(transport: Any) -> None:
-    """End a write pipe whose reader is gone, as asyncio does."""
-    _log_closed_by_peer(transport)
-    waits = transport.get_write_buffer_size() > 0
-    transport._force_close(BrokenPipeError() if waits else None)
-
-
-def _log_closed_by_peer(transport: Any) -> None:
-    if transport._loop.get_debug():
-        _logger.info("%r was closed by peer", transport)
+    _logger.warning("socket.send() raised exception.")
 
 
 # -- sock_* -------------------------------------------------------------------

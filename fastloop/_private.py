@@ -77,6 +77,9 @@ else:
 check_ssl_socket = base_events._check_ssl_socket
 #: Takes a transport's protocol's place while a file is sent in blocks.
 SendfileProtocol = base_events._SendfileFallbackProtocol
+if sys.platform != "win32":
+    #: What ``connect_write_pipe()`` opens.
+    WritePipeTransport = unix_events._UnixWritePipeTransport
 #: What ``loop.sendfile()`` looks for in a transport.
 SendfileMode = constants._SendfileMode
 #: Makes the context of a TLS connection that was given none.

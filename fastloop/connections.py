@@ -2,17 +2,15 @@
 
 asyncio's own methods resolve names, connect and make sockets.  The methods
 below pass the socket to the core's transports and listeners.  asyncio's own
-transports serve a socket whose class is the program's and has its own calls,
-and a datagram socket whose family is not of ``_DATAGRAM_FAMILIES``.
+transports serve pipes, a socket whose class is the program's and has its own
+calls, and a datagram socket whose family is not of ``_DATAGRAM_FAMILIES``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import socket
-import stat
 import sys
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
@@ -296,41 +294,8 @@ class Connections(_private.LoopPart):
 
     # -- pipes ----------------------------------------------------------------
 
-    def _make_read_pipe_transport(
-        self, pipe: Any, *rest: Any, **more: Any
-    ) -> Any:
-        fault = "Pipe transport is for pipes/sockets only."
-        return self._open_pipe(False, fault, pipe, *rest, **more)
-
-    def _make_write_pipe_transport(
-        self, pipe: Any, *rest: Any, **more: Any
-    ) -> Any:
-        fault = (
-            "Pipe transport is only for pipes, sockets and character devices"
-        )
-        return self._open_pipe(True, fault, pipe, *rest, **more)
-
-    def _open_pipe(
-        self,
-        writes: bool,
-        fault: str,
-        pipe: Any,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future[None] | None = None,
-        extra: dict[str, Any] | None = None,
-    ) -> Any:
-        """Return a C transport; ValueError (`fault`) for other files."""
-        status = os.fstat(pipe.fileno())
-        kind = stat.S_IFMT(status.st_mode)
-        if kind not in (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR):
-            raise ValueError(fault)
-        os.set_blocking(pipe.fileno(), False)
-        known = {} if extra is None else extra
-        known["pipe"] = pipe
-        tells = writes and _tells_of_readers(status)
-        return _core.open_pipe(
-            self, pipe, writes, tells, protocol, waiter, known
-        )
+    def _make_write_pipe_transport(self, *args: Any, **kwargs: Any) -> Any:
+        return _WritePipe(self, *args, **kwargs)
 
     # -- datagrams ------------------------------------------------------------
 
@@ -475,14 +440,12 @@ class Connections(_private.LoopPart):
         self.call_exception_handler(context)
 
 
-def _tells_of_readers(status: os.stat_result) -> bool:
-    """Whether a pipe becomes readable once nobody can read from it.
+class _WritePipe(_private.WritePipeTransport):  # type: ignore[misc]
+    """asyncio's, whose bytes leave behind what was written before them."""
 
-    On macOS a named FIFO does not: it is readable while it holds data.
-    """
-    if stat.S_ISFIFO(status.st_mode):
-        return sys.platform != "darwin" or not status.st_nlink
-    return stat.S_ISSOCK(status.st_mode)
+    def write(self, data: Any) -> None:
+        _core._flush_corked()
+        super().write(data)
 
 
 def _take_read_ahead(protocol: Any, tls: Any) -> None:

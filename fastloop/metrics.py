@@ -109,8 +109,8 @@ class LoopMetrics:
     Times are in nanoseconds of ``time.monotonic()``.  Those of the loop
     include the activity that has not ended yet.  Connections are those of
     stream transports.  Bytes are those of stream transports, TLS bytes
-    encrypted, of pipes, and the payload of datagram transports.  Bytes moved
-    by ``loop.sock_recv()`` and the other ``sock_*`` methods, and by
+    encrypted, and the payload of datagram transports.  Bytes moved through
+    pipes, by ``loop.sock_recv()`` and the other ``sock_*`` methods, and by
     ``sendfile`` of a plain connection, do not count.
     """
 

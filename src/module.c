@@ -17,7 +17,6 @@
 #include "tls/adapter.h"
 #include "transport/datagram_transport.h"
 #include "transport/listener.h"
-#include "transport/pipe.h"
 #include "transport/stream_transport.h"
 
 #include <stdlib.h>
@@ -101,7 +100,6 @@ module_exec(PyObject *module)
         || fl_loop_register(module, state) < 0
         || fl_stream_register(module, state) < 0
         || fl_datagram_register(module, state) < 0
-        || fl_pipe_register(module, state) < 0
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0
         || fl_native_reader_register(module, state) < 0

@@ -4,8 +4,7 @@
    _extra.  Protocol clients test _conn_lost, _closing or _protocol_connected
    to see if they are still connected.  UDP tunnels read the peer from
    _address; asyncio_dgram sets it, to the peer of a socket that was connected
-   before.  aioconsole sets _pipe to None, so that the standard streams stay
-   open.  What asyncio's sendfile puts in the protocol's place reads _loop
+   before.  What asyncio's sendfile puts in the protocol's place reads _loop
    and _protocol_paused.  docs/differences.md lists those that are missing.
 
    Reading _sock or _sock_fd exposes the fd: the application may now write to
@@ -102,27 +101,6 @@ address_set(FlDatagram *self, PyObject *value, void *Py_UNUSED(closure))
     return 0;
 }
 
-/* With None the transport leaves the file open when it ends. */
-static int
-pipe_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    if (value != Py_None) {
-        PyErr_SetString(PyExc_AttributeError, "_pipe can only be set to None");
-        return -1;
-    }
-    fl_field_set(self, &self->sock, NULL);
-    return 0;
-}
-
-/* Ignored.  Programs set it when they end: then asyncio's close(), which a
-   subprocess's finalizer calls, does nothing. */
-static int
-closing_set(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(value),
-            void *Py_UNUSED(closure))
-{
-    return 0;
-}
-
 static int
 protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -140,27 +118,15 @@ protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
         NULL, NULL, NULL, NULL, NULL \
     }
 
-/* Without docstrings, as in asyncio.  All types begin with FlStream's
+/* Without docstrings, as in asyncio.  Both types begin with FlStream's
    fields. */
 static PyGetSetDef all_getset[] = {
-    {"_closing", (getter)fl_transport_is_closing, closing_set, NULL, NULL},
+    {"_closing", (getter)fl_transport_is_closing, NULL, NULL, NULL},
     {"_protocol", (getter)fl_transport_get_protocol, (setter)protocol_set,
      NULL, NULL},
-    GETSET_END,
-};
-
-static PyGetSetDef read_getset[] = {
     /* asyncio resets it when the connection is lost. */
     {"_protocol_connected", fl_transport_true, NULL, NULL, NULL},
-    GETSET_END,
-};
-
-static PyGetSetDef write_getset[] = {
     {"_conn_lost", (getter)conn_lost_get, NULL, NULL, NULL},
-    GETSET_END,
-};
-
-static PyGetSetDef socket_getset[] = {
     {"_sock", (getter)sock_get, NULL, NULL, NULL},
     {"_sock_fd", (getter)fd_get, NULL, NULL, NULL},
     {"_extra", (getter)extra_get, (setter)extra_set, NULL, NULL},
@@ -181,40 +147,18 @@ static PyGetSetDef datagram_getset[] = {
     GETSET_END,
 };
 
-static PyGetSetDef pipe_getset[] = {
-    {"_pipe", (getter)sock_get, (setter)pipe_set, NULL, NULL},
-    {"_fileno", (getter)fd_get, NULL, NULL, NULL},
-    GETSET_END,
-};
+static int
+add(PyTypeObject *type, PyGetSetDef *more)
+{
+    return fl_transport_add_attributes(type, NULL, NULL, all_getset) < 0
+               ? -1
+               : fl_transport_add_attributes(type, NULL, NULL, more);
+}
 
 int
 fl_private_attributes_register(FlState *state)
 {
-    PyTypeObject *stream = state->stream_type;
-    PyTypeObject *datagram = state->datagram_type;
-    PyTypeObject *reads = state->read_pipe_type;
-    PyTypeObject *writes = state->write_pipe_type;
-    const struct {
-        PyTypeObject *types[5]; /* then NULL */
-        PyGetSetDef *getset;
-    } rows[] = {
-        {{stream, datagram, reads, writes}, all_getset},
-        {{stream, datagram, reads}, read_getset},
-        {{stream, datagram, writes}, write_getset},
-        {{stream, datagram}, socket_getset},
-        {{stream}, stream_getset},
-        {{datagram}, datagram_getset},
-        {{reads, writes}, pipe_getset},
-    };
-    for (size_t row = 0; row < sizeof(rows) / sizeof(rows[0]); row++) {
-        for (size_t at = 0; rows[row].types[at] != NULL; at++) {
-            if (fl_transport_add_attributes(rows[row].types[at], NULL, NULL,
-                                            rows[row].getset)
-                < 0)
-            {
-                return -1;
-            }
-        }
-    }
-    return 0;
+    return add(state->stream_type, stream_getset) < 0
+               ? -1
+               : add(state->datagram_type, datagram_getset);
 }

@@ -8,7 +8,7 @@
 
 #include "py/state.h"
 
-/* Add the attributes to the types of streams, datagrams and pipes, which must
+/* Add the attributes to the types of streams and datagrams, which must
    exist.  0, or -1 with an exception set. */
 int fl_private_attributes_register(FlState *state);
 

@@ -89,8 +89,6 @@ struct FlOutbox; /* core/cork.h */
     X(datagram_received)        \
     X(detach)                   \
     X(done)                     \
-    X(end_read_pipe)            \
-    X(end_write_pipe)           \
     X(eof_received)             \
     X(error_received)           \
     X(exception)                \
@@ -174,7 +172,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(asyncio_transport, "asyncio.transports", "_FlowControlMixin")          \
     X(asyncio_get_extra_info, "asyncio.transports",                          \
       "_FlowControlMixin.get_extra_info")                                    \
-    X(asyncio_read_transport, "asyncio", "ReadTransport")                    \
     X(asyncio_datagrams, "asyncio", "DatagramTransport")                     \
     X(buffered_protocol, "asyncio", "BufferedProtocol")                      \
     X(asyncio_reader_type, "asyncio.streams", "StreamReader")                \
@@ -224,8 +221,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(timer_type)       \
     X(stream_type)      \
     X(datagram_type)    \
-    X(read_pipe_type)   \
-    X(write_pipe_type)  \
     X(socket_call_type) \
     X(listener_type)    \
     X(job_type)         \

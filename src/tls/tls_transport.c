@@ -409,8 +409,7 @@ fl_tls_transport_register(PyObject *module, FlState *state)
 {
     PyTypeObject *type =
         fl_transport_type_new(module, "fastloop._core.SSLTransport",
-                              sizeof(FlTlsTransport), transport_slots,
-                              FL_READS | FL_WRITES | FL_TELLS_EXTRA, NULL);
+                              sizeof(FlTlsTransport), transport_slots, NULL);
     state->tls_transport_type = type;
     return type == NULL
                    || fl_transport_add_attributes(type, NULL, own_members,

@@ -450,12 +450,6 @@ run_events(FlStream *stream, int events)
     return code == 0 && (events & FL_WRITABLE) ? write_ready(self) : code;
 }
 
-static const FlStreamKind datagram_kind = {
-    .run_events = run_events,
-    .write_lost = "socket.send() raised exception.",
-    .drops_writes_from = FL_STREAM_LOST,
-};
-
 /* --- opening ------------------------------------------------------------- */
 
 static const char open_datagram_doc[] =
@@ -483,7 +477,7 @@ open_datagram(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .type = state->datagram_type,
-        .kind = &datagram_kind,
+        .run_events = run_events,
         .sock = sock,
         .exposed = exposed,
         .fd = PyObject_AsFileDescriptor(sock),
@@ -605,8 +599,7 @@ fl_datagram_register(PyObject *module, FlState *state)
     PyObject *mixin = FL_HAVE_DATAGRAM_BASE ? state->asyncio_datagrams : NULL;
     state->datagram_type =
         fl_transport_type_new(module, "fastloop._core.DatagramTransport",
-                              sizeof(FlDatagram), datagram_slots,
-                              FL_READS | FL_WRITES | FL_TELLS_EXTRA, mixin);
+                              sizeof(FlDatagram), datagram_slots, mixin);
     if (state->datagram_type == NULL) {
         return -1;
     }

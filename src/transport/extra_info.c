@@ -62,7 +62,7 @@ PyObject *
 fl_stream_get_socket(FlStream *self)
 {
     PyObject *sock = fl_field_get(self, &self->sock);
-    if (sock != NULL || self->fd < 0 || self->kind->is_pipe) {
+    if (sock != NULL || self->fd < 0) {
         return sock;
     }
     sock = fl_socket_from_fd(self->state, self->fd, self->accepted_protocol);

@@ -3,7 +3,6 @@
    Owner: the stream owns the dict (`extra`) and the socket object (`sock`).
    The socket object is created on first request: most connections are served
    without one.  Once it exists, it owns the fd.
-   Pipes have asyncio's own get_extra_info, which reads the dict alone.
    Threads: any.
    Errors: NULL or -1 with an exception set, except where stated. */
 #ifndef FL_TRANSPORT_EXTRA_INFO_H

@@ -6,8 +6,7 @@
    that it was closed; the fd alone does not tell.
 
    1. A stream whose socket object is exposed queries it before each system
-      call.  asyncio's transports do so too, by making the call through it;
-      those of pipes keep the number.
+      call.  asyncio's transports do so too, by making the call through it.
    2. A stream that notices that its fd is no longer its own ends with EBADF.
       It does not read, write, shut down or close the fd, which would hit
       another file.  A write behind bytes that the kernel has refused only
@@ -16,15 +15,12 @@
    Limit: an os.close() of the fd leaves no trace in the socket object, and a
    stream may have no such object.  System calls fail with EBADF until the fd
    is reused.  If another transport of this loop acquires the fd
-   (fl_fd_acquire), a socket's stream ends, and a pipe's waits no more.  In all
-   other cases the stream uses and closes the new file, as asyncio's transports
-   do. */
+   (fl_fd_acquire), the stream ends.  In all other cases the stream uses and
+   closes the new file, as asyncio's transports do. */
 #include "transport/stream.h"
 
-#include "base/codes.h"
 #include "core/cork.h"
 #include "core/fd_set.h"
-#include "core/handle.h"
 #include "core/loop.h"
 #include "core/registration.h"
 #include "core/report.h"
@@ -54,62 +50,15 @@ fl_stream_set_phase(FlStream *self, FlStreamPhase phase)
     self->phase = (uint8_t)phase;
 }
 
-/* Have a pipe wait for an event, or no longer.  0 or an error code. */
-static int
-wait_for(FlStream *self, int event, bool waits)
-{
-    FlHandle **place =
-        &((FlPipe *)self)->handles[event == FL_READABLE ? 0 : 1];
-    FlHandle *handle = *place;
-    if (waits == (handle != NULL)) {
-        return 0;
-    }
-    if (!waits) {
-        *place = NULL;
-        /* Does nothing if another user of the fd has its slot by now. */
-        (void)fl_fd_remove(self->loop, self->last_fd, event,
-                           (PyObject *)handle);
-        Py_DECREF(handle);
-        return 0;
-    }
-    PyObject *method = PyCFunction_New(
-        self->kind->event_methods[event == FL_READABLE ? 0 : 1],
-        (PyObject *)self);
-    handle = method == NULL ? NULL
-                            : fl_handle_new_filled(self->loop, method,
-                                                   self->state->empty_tuple,
-                                                   self->context);
-    Py_XDECREF(method);
-    if (handle == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError)) {
-            PyErr_Clear(); /* the caller takes a code */
-        }
-        else { /* Ctrl-C, while debug mode records the stack */
-            fl_thread_queue_pass_exception_anythread(self->loop,
-                                                     (PyObject *)self);
-        }
-        return FL_NO_MEMORY;
-    }
-    *place = handle; /* first: the next call may run Python */
-    int code = fl_fd_put_callback(self->loop, self->fd, NULL, event,
-                                  Py_NewRef((PyObject *)handle), NULL);
-    if (code < 0 && *place == handle) {
-        Py_CLEAR(*place);
-    }
-    return code;
-}
-
 int
 fl_stream_update_registration(FlStream *self)
 {
     fl_stream_meter_queue(self);
-    if (self->reg == NULL && !self->kind->is_pipe) {
+    if (self->reg == NULL) {
         return 0;
     }
     int wanted = 0;
-    bool reads = self->phase == FL_STREAM_OPEN
-                 || (self->phase == FL_STREAM_CLOSING && self->kind->is_pipe);
-    if (reads && !self->paused && !self->read_eof) {
+    if (self->phase == FL_STREAM_OPEN && !self->paused && !self->read_eof) {
         wanted |= FL_READABLE;
     }
     /* Corked bytes wait for their flush, not for the kernel. */
@@ -118,11 +67,6 @@ fl_stream_update_registration(FlStream *self)
             || !fl_write_queue_is_empty(&self->out.queue)))
     {
         wanted |= FL_WRITABLE;
-    }
-    if (self->kind->is_pipe) {
-        int code = wait_for(self, FL_READABLE, wanted & FL_READABLE);
-        return code < 0 ? code
-                        : wait_for(self, FL_WRITABLE, wanted & FL_WRITABLE);
     }
     if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
@@ -136,9 +80,7 @@ fl_stream_shown_wanted(FlStream *self)
     int wanted = 0;
     /* Without a GIL the loop's thread may be closing the stream. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    if ((self->reg != NULL || self->kind->is_pipe) && self->loop != NULL
-        && !self->loop->closed)
-    {
+    if (self->reg != NULL && self->loop != NULL && !self->loop->closed) {
         wanted = fl_stream_wanted(self);
     }
     Py_END_CRITICAL_SECTION();
@@ -163,13 +105,8 @@ fl_stream_count_lost_write(FlStream *self)
     if (self->writes_after_loss < FIRST_WARNED_WRITE) {
         return 1;
     }
-    PyObject *text = PyUnicode_FromString(self->kind->write_lost);
-    if (text == NULL) {
-        return -1;
-    }
     int code = fl_call_method(self->state->helpers,
-                              self->state->names.warn_lost, text);
-    Py_DECREF(text);
+                              self->state->names.warn_lost, NULL);
     return code < 0 ? -1 : 1;
 }
 
@@ -244,12 +181,11 @@ context_is_entered(FlLoop *loop, FlStream *self, int events)
     if (events & FL_READABLE) {
         fl_registration_put_off(loop->table, self->reg->fd, FL_READABLE);
     }
-    return events & FL_WRITABLE ? self->kind->run_events(self, FL_WRITABLE)
-                                : 0;
+    return events & FL_WRITABLE ? self->run_events(self, FL_WRITABLE) : 0;
 }
 
-/* FlRegistration.on_events: call the kind's run_events in the stream's
-   context, which the stream releases if they end it. */
+/* FlRegistration.on_events: call run_events in the stream's context, which the
+   stream releases if they end it. */
 static int
 on_events(FlLoop *loop, FlRegistration *reg, int events)
 {
@@ -265,7 +201,7 @@ on_events(FlLoop *loop, FlRegistration *reg, int events)
         code = context_is_entered(loop, self, events);
     }
     else {
-        code = self->kind->run_events(self, events);
+        code = self->run_events(self, events);
         fl_context_leave(context, code < 0);
     }
     Py_DECREF(context);
@@ -279,10 +215,6 @@ fl_stream_unregister(FlStream *self)
     FlRegistration *reg = self->reg;
     Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_shown_wanted */
     self->reg = NULL;
-    if (self->kind->is_pipe) {
-        (void)wait_for(self, FL_READABLE, false);
-        (void)wait_for(self, FL_WRITABLE, false);
-    }
     Py_END_CRITICAL_SECTION();
     fl_stream_uncork(self); /* the fd may be another file's, or closed */
     if (reg != NULL) {
@@ -294,11 +226,6 @@ int
 fl_stream_take_fd(FlStream *self, int fd)
 {
     FlLoop *loop = self->loop;
-    if (self->kind->is_pipe) {
-        return fl_loop_check_open(loop) < 0
-                   ? -1
-                   : fl_fd_check(loop, self->sock, fd, false);
-    }
     /* Evicts a previous owner of the fd, whose registration must be gone
        before this one is opened. */
     if (fl_fd_acquire(loop, fd) < 0) {

@@ -1,4 +1,4 @@
-/* The state of stream transports: TCP and Unix sockets, and pipes (pipe.h).
+/* The state of stream transports: TCP and Unix sockets.
 
    FlStream is the instance of StreamTransport, a real asyncio.Transport.  Its
    life is one enum:
@@ -12,11 +12,11 @@
    Every change of the phase goes through fl_stream_set_phase, which asserts
    that the phase only advances; fl_stream_undo_open is the exception.  The
    finalizer takes a stream from any phase to CLOSED, or queues that
-   (stream_close.c, invariant 8).
+   (stream_close.c, invariant 7).
 
    Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
    An open transport of a live loop is therefore garbage only where it waits
-   for no event (stream_close.c, invariant 7).  The stream owns its protocol,
+   for no event (stream_close.c, invariant 6).  The stream owns its protocol,
    server, context and fd.  Where there is a socket object (`sock`), that
    object owns the fd and `fd` only names it.
 
@@ -41,9 +41,6 @@
 #include "transport/sockaddr.h"
 #include "transport/transport.h"
 
-#include <sys/types.h>
-#include <sys/uio.h>
-
 typedef enum {
     FL_STREAM_OPENING,
     FL_STREAM_OPEN,
@@ -53,31 +50,6 @@ typedef enum {
 } FlStreamPhase;
 
 typedef struct FlStream FlStream;
-
-/* What differs by kind of stream.  There are four tables: of stream sockets
-   (stream_transport.c), of datagram sockets (datagram_transport.c), of read
-   pipes and of write pipes (pipe.c).  A function that a kind never calls is
-   NULL there. */
-typedef struct {
-    /* Handle a registration's events: 0, or -1 to end the run.  Called in the
-       stream's context.  A pipe's are methods that its handles call. */
-    int (*run_events)(FlStream *self, int events);
-    /* One system call.  The number of bytes, or -1 with errno set. */
-    ssize_t (*send)(FlStream *self, struct iovec *pieces, int count);
-    /* Handle EOF: 0, or -1 to end the run. */
-    int (*handle_eof)(FlStream *self);
-    const char *read_failed;   /* asyncio's message of a failed read */
-    const char *write_lost;    /* its warning about writes that are dropped */
-    uint8_t drops_writes_from; /* FlStreamPhase: they are dropped from here */
-    /* As asyncio's, a pipe's transport waits with handles of add_reader and
-       add_writer, so that the fd may have another user for the other
-       direction.  An fd that cannot be polled does not fail the open.  An
-       exception of a callback is reported, and the stream stays open.  An
-       event makes one read, as the next may block.  While it is closing, which
-       only a write pipe may be, it still waits for the end of its reader. */
-    bool is_pipe;
-    PyMethodDef *event_methods[2]; /* of a pipe: what these handles call */
-} FlStreamKind;
 
 /* No protocol of a stream socket; see fl_socket_from_fd. */
 #define FL_UNKNOWN_PROTOCOL UINT8_MAX
@@ -95,8 +67,7 @@ struct FlStream {
     FL_ATOMIC bool paused;      /* pause_reading was called */
     FL_ATOMIC bool eof_written; /* write_eof was called */
     bool eof_sent;              /* and the socket was shut down */
-    bool read_eof; /* reads no more: from EOF until resume_reading; a write
-                         pipe that is never_readable never reads */
+    bool read_eof;           /* reads no more: from EOF until resume_reading */
     bool waits_for_writable; /* empty_waiter waits for a writable event */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
@@ -105,8 +76,10 @@ struct FlStream {
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */
-    FlRegistration *FL_ATOMIC reg; /* NULL once unregistered, and of a pipe */
-    const FlStreamKind *kind;
+    FlRegistration *FL_ATOMIC reg; /* NULL once unregistered */
+    /* Handle the registration's events: 0, or -1 to end the run.  Called in
+       the stream's context. */
+    int (*run_events)(FlStream *self, int events);
     PyObject *sock; /* the socket object, made on first use; or NULL */
     FlProtocol protocol;
     PyObject *context;       /* events and connection_* run in it */
@@ -114,13 +87,6 @@ struct FlStream {
     FlName *peer, *sockname; /* when it opened; NULL: it had none */
     size_t metered_bytes;    /* its share of the metric bytes_waiting */
 };
-
-/* A stream of a kind that is_pipe. */
-typedef struct {
-    FlStream stream;
-    FlHandle *handles[2]; /* of add_reader and add_writer; NULL: it does not
-                             wait for this event */
-} FlPipe;
 
 /* The exception sendfile gets when its transport ends; asyncio's text. */
 #define FL_STREAM_CLOSED_TEXT "Connection is closed by peer"
@@ -220,12 +186,7 @@ int fl_stream_update_registration(FlStream *self);
 static inline int
 fl_stream_wanted(const FlStream *self)
 {
-    FlHandle *const *handles = ((const FlPipe *)self)->handles;
-    return self->reg != NULL ? self->reg->wanted
-           : !self->kind->is_pipe
-               ? 0
-               : (handles[0] != NULL ? FL_READABLE : 0)
-                     | (handles[1] != NULL ? FL_WRITABLE : 0);
+    return self->reg != NULL ? self->reg->wanted : 0;
 }
 
 /* The same for its repr; 0 if it has ended or its loop is closed.  Any
@@ -233,8 +194,8 @@ fl_stream_wanted(const FlStream *self)
 int fl_stream_shown_wanted(FlStream *self);
 
 /* Open a new stream's registration on this fd.  A callback or transport that
-   was left on the fd loses it (fl_fd_acquire).  A pipe has no registration
-   until it waits.  0, or -1 with an exception set.  May run Python. */
+   was left on the fd loses it (fl_fd_acquire).  0, or -1 with an exception
+   set.  May run Python. */
 int fl_stream_take_fd(FlStream *self, int fd);
 
 /* Close the registration and release the fd in the loop's table, while it is
@@ -266,9 +227,8 @@ void fl_stream_expose_fd(FlStream *self);
 int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 
-/* Count a write after the connection was lost, or to a write pipe after its
-   close().  As in asyncio, the fifth and later ones log a warning.  1, or -1
-   with an exception set. */
+/* Count a write after the connection was lost.  As in asyncio, the fifth and
+   later ones log a warning.  1, or -1 with an exception set. */
 int fl_stream_count_lost_write(FlStream *self);
 
 /* 0: the stream may write; 1: the write was counted as above, drop it; -1 with
@@ -276,7 +236,7 @@ int fl_stream_count_lost_write(FlStream *self);
 static inline int
 fl_stream_check_lost(FlStream *self)
 {
-    return FL_LIKELY(self->phase < self->kind->drops_writes_from)
+    return FL_LIKELY(self->phase < FL_STREAM_LOST)
                ? 0
                : fl_stream_count_lost_write(self);
 }

@@ -17,26 +17,22 @@
       exception handler finds the transport open, as with asyncio.
    5. A raised exception that ends the run closes nothing, as in asyncio:
       it goes up to run_forever.
-   6. An exception of a pipe's callback closes nothing either: as asyncio's,
-      pipe transports leave it to the handle, which reports it.  A MemoryError
-      does close the pipe: bytes that were read may be lost, and the protocol
-      must not get the bytes after them.
-   7. An open stream that waits for no event is garbage once the application
+   6. An open stream that waits for no event is garbage once the application
       has no reference to it, because nothing will ever call its protocol.  It
-      has nothing to send, and is paused, at EOF or a write pipe that is
-      never_readable.  So the stream visits the loop's reference to it as a
-      reference of its own.  Otherwise it would leak until the loop is closed.
-   8. The GC may run in any thread.  Without a GIL another thread may be using
+      has nothing to send, and is paused or at EOF.  So the stream visits the
+      loop's reference to it as a reference of its own.  Otherwise it would
+      leak until the loop is closed.
+   7. The GC may run in any thread.  Without a GIL another thread may be using
       the loop, or begin to.  So only a thread that has claimed the loop ends a
       stream that is still registered.  Between runs the thread of the last run
       claims it for that.  In any other thread the finalizer queues the stream
       for the loop's next run.  If the loop is closed or collected first,
       fl_stream_abandon ends the stream.
-   9. Objects that are garbage together with the stream may use it after its
+   8. Objects that are garbage together with the stream may use it after its
       finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
-      does, unless it queues the stream (8), and every operation handles that
+      does, unless it queues the stream (7), and every operation handles that
       phase.
-   10. Only a stream that may still write is corked (fl_stream_set_phase), and
+   9. Only a stream that may still write is corked (fl_stream_set_phase), and
       the loop has a reference to each such stream.  So loop->cork.streams
       never has a freed stream. */
 #include "transport/stream_close.h"
@@ -96,7 +92,7 @@ close_fd(FlStream *self)
     self->sock = NULL;
     Py_END_CRITICAL_SECTION();
     if (sock == NULL) {
-        if (fd >= 0 && !self->kind->is_pipe) { /* see pipe_set */
+        if (fd >= 0) {
             fl_close_socket(self->loop, fd);
         }
         return 0;
@@ -161,7 +157,7 @@ stream_finish(FlStream *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
-/* End a stream that the GC found open: see invariant 8. */
+/* End a stream that the GC found open: see invariant 7. */
 static void
 end_unclosed(FlStream *self)
 {
@@ -352,9 +348,6 @@ fl_stream_fatal(FlStream *self, const char *message)
     if (fl_error_leaves_loop()) {
         return -1;
     }
-    if (self->kind->is_pipe && !PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        return -1; /* to the handle that runs: invariant 6 */
-    }
     PyObject *exc = PyErr_GetRaisedException();
     int code = 0;
     /* asyncio would have sent the corked bytes before the error. */
@@ -448,11 +441,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
     Py_VISIT(self->empty_waiter);
-    if (self->kind->is_pipe) {
-        Py_VISIT(((FlPipe *)self)->handles[0]);
-        Py_VISIT(((FlPipe *)self)->handles[1]);
-    }
-    /* Invariant 7; the list tells whether the loop has a reference at all. */
+    /* Invariant 6; the list tells whether the loop has a reference at all. */
     if (!fl_list_is_empty(&self->loop_node.link)
         && fl_stream_visits_own_ref(&self->loop_node))
     {
@@ -461,7 +450,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     return fl_visit_dict(self, visit, arg);
 }
 
-/* Invariant 9: sock, context and loop stay, as methods that are called after
+/* Invariant 8: sock, context and loop stay, as methods that are called after
    this may use them.  Without a GIL another thread may be closing the loop,
    and so abandon the stream now. */
 int
@@ -485,7 +474,7 @@ run_end_unclosed(FlLoop *Py_UNUSED(loop), PyObject *subject,
     return 0;
 }
 
-/* End a collected stream, or queue that: see invariant 8. */
+/* End a collected stream, or queue that: see invariant 7. */
 static void
 end_where_claimed(FlStream *self, FlLoop *loop)
 {
@@ -518,14 +507,12 @@ void
 fl_stream_finalize(FlStream *self)
 {
     /* A stream gets here open only if its loop was closed or collected, or by
-       invariant 7: else the loop's reference keeps it alive. */
+       invariant 6: else the loop's reference keeps it alive. */
     if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    if (!self->kind->is_pipe || self->sock != NULL) {
-        fl_transport_warn_unclosed((FlTransport *)self);
-    }
+    fl_transport_warn_unclosed((FlTransport *)self);
     /* Owned: another thread may end the stream meanwhile. */
     PyObject *loop = fl_field_get(self, (PyObject **)&self->loop);
     if (loop != NULL) {

@@ -1,5 +1,5 @@
 /* A stream's end: fatal errors, connection_lost, release, the loss of its fd,
-   and its GC slots, which the types of streams, pipes and datagrams share.
+   and its GC slots, which the types of streams and datagrams share.
    The methods close() and abort() are in stream_transport.c.
 
    Owner: the caller owns a reference to the stream, because the loop's may be
@@ -53,8 +53,7 @@ int fl_stream_call_connection_lost(FlStream *self);
    (KeyboardInterrupt, SystemExit). */
 
 /* Handle the raised exception as asyncio's transport._fatal_error does: report
-   it, unless it is an OSError, and force the stream closed.  A pipe stays open
-   after an exception of its protocol, except MemoryError.  On -1 an
+   it, unless it is an OSError, and force the stream closed.  On -1 an
    exception is raised and the stream is not closed. */
 int fl_stream_fatal(FlStream *self, const char *message);
 
@@ -79,7 +78,7 @@ int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 int fl_stream_clear(FlStream *self);
 
 /* Warns about a stream that was not closed.  Ends it, or queues that if this
-   thread may not (stream_close.c, invariant 8). */
+   thread may not (stream_close.c, invariant 7). */
 void fl_stream_finalize(FlStream *self);
 
 void fl_stream_dealloc(FlStream *self);

@@ -15,15 +15,12 @@
       Otherwise a peer that sends much to a protocol with a small buffer would
       keep the loop busy.
    3. The protocol may pause or close the stream, or set another protocol, in
-      any callback, so fl_stream_read_ready checks again after each.  If it
+      any callback, so read_ready checks again after each.  If it
       then closes a connection with unread bytes in the socket, the kernel
       resets the connection, and the peer may lose the last bytes sent to it.
       So a Protocol and a StreamReader get all of an event in one callback.
    4. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
-      which any process that shares the socket can clear.  A pipe has no such
-      flag, so an event makes one read.  It blocks, with the GIL, if O_NONBLOCK
-      was cleared and another reader took the bytes first.  A signal ends it,
-      and its handler runs before the next read. */
+      which any process that shares the socket can clear. */
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
@@ -41,8 +38,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
+#define READ_FAILED   "Fatal read error on socket transport"
 /* Once an event has delivered this much, it reads no more. */
 #define EVENT_BYTES   (256 * 1024)
 #define SCRATCH_BYTES EVENT_BYTES
@@ -70,10 +67,6 @@ typedef struct {
 FL_INLINE ssize_t
 receive(const FlStream *self, struct iovec *areas, int count)
 {
-    if (FL_UNLIKELY(self->kind->is_pipe)) {
-        return count > 1 ? readv(self->fd, areas, count)
-                         : read(self->fd, areas->iov_base, areas->iov_len);
-    }
     if (count == 1) { /* costs the kernel less than recvmsg */
         return recv(self->fd, areas->iov_base, areas->iov_len, MSG_DONTWAIT);
     }
@@ -93,7 +86,7 @@ read_areas(FlStream *self, struct iovec *areas, int count, ReadResult *result)
     ssize_t got;
     do {
         got = receive(self, areas, count);
-    } while (got < 0 && errno == EINTR && !self->kind->is_pipe);
+    } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return fl_errno_would_block(errno) ? -EAGAIN : -errno;
     }
@@ -141,8 +134,8 @@ read_area(FlStream *self, const FlProtocol *protocol, char *buffer,
 
 /* --- the end of a read --------------------------------------------------- */
 
-int
-fl_stream_handle_eof(FlStream *self)
+static int
+handle_eof(FlStream *self)
 {
     FlProtocol protocol = fl_protocol_get(self, &self->protocol);
     int keep_open =
@@ -170,9 +163,7 @@ fl_stream_handle_eof(FlStream *self)
     self->read_eof = true;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
-    return code < 0
-               ? fl_stream_fatal_errno(self, code, self->kind->read_failed)
-               : 0;
+    return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
 }
 
 /* A read has failed with this negative errno, or FL_NO_MEMORY.  0, or -1 to
@@ -181,7 +172,7 @@ FL_NOINLINE static int
 read_failed(FlStream *self, int code)
 {
     if (code == FL_NO_MEMORY) {
-        return fl_stream_fatal_errno(self, code, self->kind->read_failed);
+        return fl_stream_fatal_errno(self, code, READ_FAILED);
     }
     fl_stream_flush_if_corked(self); /* asyncio has sent them by now */
     fl_stream_fail(self, code);
@@ -199,7 +190,7 @@ end_read(FlStream *self, int code, const ReadResult *result)
         /* Without a loop an application's buffer has ended the stream. */
         return result->event_delivered || self->loop == NULL
                    ? 0
-                   : self->kind->handle_eof(self);
+                   : handle_eof(self);
     }
     return code == -EAGAIN ? 0 : read_failed(self, code);
 }
@@ -297,7 +288,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (direct) {
         data = PyBytes_FromStringAndSize(NULL, EVENT_BYTES);
         if (data == NULL) {
-            return fl_stream_fatal(self, self->kind->read_failed);
+            return fl_stream_fatal(self, READ_FAILED);
         }
         buffer = PyBytes_AS_STRING(data);
     }
@@ -314,7 +305,7 @@ read_bytes(FlStream *self, const FlProtocol *protocol, ReadResult *result)
         data = fl_loop_copy_bytes(self->loop, buffer, size);
     }
     if (data == NULL) {
-        return fl_stream_fatal(self, self->kind->read_failed);
+        return fl_stream_fatal(self, READ_FAILED);
     }
     self->last_read_bytes = (uint32_t)result->got_bytes;
     code = fl_call_method(protocol->object, self->state->names.data_received,
@@ -340,7 +331,7 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     int code = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
     Py_DECREF(buffer);
     if (code < 0) {
-        return fl_stream_fatal(self, self->kind->read_failed);
+        return fl_stream_fatal(self, READ_FAILED);
     }
     code = read_area(self, protocol, view.buf, (size_t)view.len, result);
     /* Before buffer_updated, which may resize the buffer. */
@@ -359,8 +350,10 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 
 /* --- events -------------------------------------------------------------- */
 
-int
-fl_stream_read_ready(FlStream *self)
+/* Handle a readable event: read and deliver.  A failure ends the connection as
+   asyncio's _fatal_error does.  0, or -1 to end the run. */
+static int
+read_ready(FlStream *self)
 {
     size_t left = EVENT_BYTES;
     int code = 0;
@@ -374,7 +367,7 @@ fl_stream_read_ready(FlStream *self)
                : protocol.buffered     ? read_into(self, &protocol, &result)
                                        : read_bytes(self, &protocol, &result);
         Py_DECREF(protocol.object);
-        if (FL_LIKELY(!result.filled) || self->kind->is_pipe) {
+        if (FL_LIKELY(!result.filled)) {
             break; /* also at EOF and without data: then nothing is filled */
         }
         size_t cost = Py_MAX(result.got_bytes, READ_BYTES);
@@ -391,7 +384,7 @@ fl_stream_read_ready(FlStream *self)
 int
 fl_stream_run_events(FlStream *self, int events)
 {
-    int code = events & FL_READABLE ? fl_stream_read_ready(self) : 0;
+    int code = events & FL_READABLE ? read_ready(self) : 0;
     return code < 0 || !(events & FL_WRITABLE) || self->loop == NULL
                ? code
                : fl_stream_write_ready(self);

@@ -10,14 +10,7 @@
 
 #include "transport/stream.h"
 
-/* Handle a readable event: read and deliver.  A failure ends the connection as
-   asyncio's _fatal_error does.  0, or -1 to end the run. */
-int fl_stream_read_ready(FlStream *self);
-
-/* FlStreamKind.run_events of stream sockets. */
+/* FlStream.run_events of stream sockets. */
 int fl_stream_run_events(FlStream *self, int events);
-
-/* FlStreamKind.handle_eof of stream sockets. */
-int fl_stream_handle_eof(FlStream *self);
 
 #endif

@@ -47,17 +47,11 @@
 
 /* --- the kernel ---------------------------------------------------------- */
 
-ssize_t
-fl_stream_send(FlStream *self, struct iovec *pieces, int count)
-{
-    return fl_send_pieces(self->fd, pieces, count);
-}
-
 int
 fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
                     size_t *sent_bytes)
 {
-    ssize_t sent = self->kind->send(self, vectors, count);
+    ssize_t sent = fl_send_pieces(self->fd, vectors, count);
     *sent_bytes = 0;
     if (sent >= 0) {
         FL_METER(self->loop, bytes_out, (uint64_t)sent);

@@ -15,9 +15,6 @@
 /* The most bytes that are corked. */
 #define FL_CORKED_BYTES (64 * 1024)
 
-/* FlStreamKind.send of stream sockets. */
-ssize_t fl_stream_send(FlStream *self, struct iovec *pieces, int count);
-
 /* One system call.  0 with the bytes sent, 0 of them if it would block; or a
    negative errno.  The caller has called fl_loop_before_io, or flushes. */
 int fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,

@@ -1,5 +1,5 @@
 /* StreamTransport: its operations (FlTransportOps), opening, repr() and type.
-   Pipes and datagram transports share the operations and the opening.
+   Datagram transports share the operations and the opening.
 
    The work of an open stream is done in stream_read.c, stream_write.c,
    stream_send.c, stream_close.c and extra_info.c.
@@ -191,15 +191,6 @@ static const FlTransportOps stream_ops = {
     .control_writing = stream_control_writing,
 };
 
-static const FlStreamKind socket_kind = {
-    .run_events = fl_stream_run_events,
-    .send = fl_stream_send,
-    .handle_eof = fl_stream_handle_eof,
-    .read_failed = "Fatal read error on socket transport",
-    .write_lost = "socket.send() raised exception.",
-    .drops_writes_from = FL_STREAM_LOST,
-};
-
 /* --- what the loop calls ------------------------------------------------- */
 
 static const FlOpenTransportKind stream_kind = {
@@ -250,7 +241,7 @@ start_reading(FlLoop *loop, FlStream *self)
     {
         return -1;
     }
-    return wake_waiter(loop, self, self->kind->is_pipe ? 0 : code);
+    return wake_waiter(loop, self, code);
 }
 
 static int
@@ -334,8 +325,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
         return NULL;
     }
     self->fd = self->last_fd = -1;
-    self->kind = options->kind == NULL ? &socket_kind : options->kind;
-    self->read_eof = options->never_readable;
+    self->run_events = options->run_events == NULL ? fl_stream_run_events
+                                                   : options->run_events;
     self->state = loop->state;
     Py_INCREF(self->state->module);
     self->ops = &stream_ops;
@@ -356,8 +347,7 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
                                              : Py_NewRef(options->context);
-    if (self->context == NULL
-        || (!self->kind->is_pipe && save_names(self, options) < 0)
+    if (self->context == NULL || save_names(self, options) < 0
         || fl_protocol_change(self->state, self, &self->protocol,
                               options->protocol)
                < 0
@@ -510,36 +500,30 @@ fl_stream_repr(FlTransport *transport)
                              stream_buffer_bytes(transport)));
 }
 
-/* --- types --------------------------------------------------------------- */
+/* --- the type ------------------------------------------------------------ */
 
-PyTypeObject *
-fl_stream_type_new(PyObject *module, const char *name, size_t size_bytes,
-                   const char *doc, PyMethodDef *methods, FlTraits traits)
-{
-    PyType_Slot slots[] = {
-        {Py_tp_doc, (void *)doc},
-        {Py_tp_dealloc, fl_stream_dealloc},
-        {Py_tp_finalize, fl_stream_finalize},
-        {Py_tp_traverse, fl_stream_traverse},
-        {Py_tp_clear, fl_stream_clear},
-        {Py_tp_repr, fl_stream_repr},
-        {Py_tp_methods, methods},
-        {Py_tp_getset, fl_transport_getset},
-        {Py_tp_members, fl_transport_members},
-        {0, NULL},
-    };
-    return fl_transport_type_new(module, name, size_bytes, slots, traits,
-                                 NULL);
-}
+static const char stream_doc[] =
+    "An asyncio.Transport for a TCP or Unix socket, created by the loop.";
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_dealloc, fl_stream_dealloc},
+    {Py_tp_finalize, fl_stream_finalize},
+    {Py_tp_traverse, fl_stream_traverse},
+    {Py_tp_clear, fl_stream_clear},
+    {Py_tp_repr, fl_stream_repr},
+    {Py_tp_methods, fl_stream_methods},
+    {Py_tp_getset, fl_transport_getset},
+    {Py_tp_members, fl_transport_members},
+    {0, NULL},
+};
 
 int
 fl_stream_register(PyObject *module, FlState *state)
 {
-    state->stream_type = fl_stream_type_new(
-        module, "fastloop._core.StreamTransport", sizeof(FlStream),
-        "An asyncio.Transport for a TCP or Unix socket, created by "
-        "the loop.",
-        fl_stream_methods, FL_READS | FL_WRITES | FL_TELLS_EXTRA);
+    state->stream_type =
+        fl_transport_type_new(module, "fastloop._core.StreamTransport",
+                              sizeof(FlStream), stream_slots, NULL);
     state->unsent = fl_stream_unsent;
     return state->stream_type == NULL
                ? -1

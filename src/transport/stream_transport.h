@@ -1,5 +1,5 @@
-/* The type StreamTransport, and what it shares with the types of datagrams and
-   pipes: opening, repr(), and for pipes the making of types.
+/* The type StreamTransport, and what it shares with the type of datagrams:
+   opening, repr().
 
    Opening acquires and registers the fd, and queues connection_made.
 
@@ -18,13 +18,12 @@
 
 /* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
 typedef struct {
-    /* A type other than StreamTransport, and its kind; see
-       datagram_transport.c and pipe.c. */
+    /* A type other than StreamTransport, and its FlStream.run_events; see
+       datagram_transport.c. */
     PyTypeObject *type;
-    const FlStreamKind *kind;
-    bool never_readable; /* a write pipe that wants no readable events */
-    PyObject *sock;      /* a socket object; NULL: fd alone */
-    bool exposed;        /* other code may have that object */
+    int (*run_events)(FlStream *self, int events);
+    PyObject *sock; /* a socket object; NULL: fd alone */
+    bool exposed;   /* other code may have that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;
@@ -40,16 +39,9 @@ typedef struct {
    exception set, and the fd is still the caller's. */
 PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
 
-/* repr() of streams, pipes and datagram transports, in asyncio's format of
+/* repr() of streams and datagram transports, in asyncio's format of
    streams. */
 PyObject *fl_stream_repr(FlTransport *self);
-
-/* Add a type of streams to the module, as fl_transport_type_new: its full
-   name, the size of its instances, docstring, methods beside those of all
-   transports, and traits.  A new reference, or NULL. */
-PyTypeObject *fl_stream_type_new(PyObject *module, const char *name,
-                                 size_t size_bytes, const char *doc,
-                                 PyMethodDef *methods, FlTraits traits);
 
 /* Add StreamTransport and the functions that connections.py connects with to
    the module.  0, or -1 with an exception set. */

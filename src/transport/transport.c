@@ -161,29 +161,17 @@ static PyMethodDef common_methods[] = {
     METHOD("set_protocol", "($self, protocol)", set_protocol_one, FL_FASTCALL),
     METHOD("get_protocol", "($self, /)", fl_transport_get_protocol,
            METH_NOARGS),
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMethodDef read_methods[] = {
     METHOD("pause_reading", "($self, /)", transport_pause_reading,
            METH_NOARGS),
     METHOD("resume_reading", "($self, /)", transport_resume_reading,
            METH_NOARGS),
     METHOD("is_reading", "($self, /)", is_reading, METH_NOARGS),
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMethodDef write_methods[] = {
     METHOD("abort", "($self, /)", transport_abort, METH_NOARGS),
     METHOD("get_write_buffer_size", "($self, /)", fl_transport_get_buffer_size,
            METH_NOARGS),
     METHOD("_force_close", "($self, exc)", force_close_one, FL_FASTCALL),
     METHOD("_maybe_pause_protocol", "($self, /)",
            transport__maybe_pause_protocol, METH_NOARGS),
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMethodDef extra_methods[] = {
     FL_METHOD("get_extra_info", get_extra_info, FL_FASTCALL,
               "get_extra_info($self, name, default=None)\n--\n\n"
               "Return information about the transport: 'socket', 'sockname',\n"
@@ -381,25 +369,17 @@ PyGetSetDef fl_transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_loop", fl_field_attribute, NULL, NULL,
      (void *)offsetof(FlTransport, loop)},
-    {NULL, NULL, NULL, NULL, NULL},
-};
-
-PyMemberDef fl_transport_members[] = {
-    FL_LAST_MEMBERS(FlTransport),
-};
-
-static PyMemberDef write_members[] = {
-    {"_protocol_paused", Py_T_BOOL, offsetof(FlTransport, protocol_paused), 0,
-     NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyGetSetDef write_getset[] = {
     {"_high_water", fl_water_mark_get, fl_water_mark_set, NULL,
      (void *)offsetof(FlTransport, high_water_bytes)},
     {"_low_water", fl_water_mark_get, fl_water_mark_set, NULL,
      (void *)offsetof(FlTransport, low_water_bytes)},
     {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyMemberDef fl_transport_members[] = {
+    {"_protocol_paused", Py_T_BOOL, offsetof(FlTransport, protocol_paused), 0,
+     NULL},
+    FL_LAST_MEMBERS(FlTransport),
 };
 
 /* The base class's slots: see fl_type_derive. */
@@ -410,12 +390,6 @@ static const FlBaseSlot base_slots[] = {
     {"_low_water", offsetof(FlTransport, slot3)},
     {"_protocol_paused", offsetof(FlTransport, slot4)},
     {NULL, offsetof(FlTransport, slot4) + sizeof(PyObject *)},
-};
-
-/* Those of asyncio.ReadTransport. */
-static const FlBaseSlot read_base_slots[] = {
-    {"_extra", offsetof(FlTransport, extra)},
-    {NULL, offsetof(FlTransport, slot1)},
 };
 
 /* Steals the descriptor; NULL: making it raised. */
@@ -449,38 +423,18 @@ fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
     return code;
 }
 
-static int
-add_methods(PyTypeObject *type, FlTraits traits)
-{
-    if (fl_transport_add_attributes(type, common_methods, NULL, NULL) < 0
-        || ((traits & FL_READS)
-            && fl_transport_add_attributes(type, read_methods, NULL, NULL) < 0)
-        || ((traits & FL_WRITES)
-            && fl_transport_add_attributes(type, write_methods, write_members,
-                                           write_getset)
-                   < 0))
-    {
-        return -1;
-    }
-    return traits & FL_TELLS_EXTRA
-               ? fl_transport_add_attributes(type, extra_methods, NULL, NULL)
-               : 0;
-}
-
 PyTypeObject *
 fl_transport_type_new(PyObject *module, const char *name, size_t size_bytes,
-                      PyType_Slot *slots, FlTraits traits, PyObject *mixin)
+                      PyType_Slot *slots, PyObject *mixin)
 {
     PyType_Spec spec = {name, (int)size_bytes, 0,
                         FL_TYPE_FLAGS | FL_DICT_FLAGS, slots};
-    FlState *state = fl_state_get(module);
     PyTypeObject *type =
-        traits & FL_WRITES
-            ? fl_type_derive(module, &spec, state->asyncio_transport, mixin,
-                             base_slots)
-            : fl_type_derive(module, &spec, state->asyncio_read_transport,
-                             mixin, read_base_slots);
-    if (type != NULL && add_methods(type, traits) < 0) {
+        fl_type_derive(module, &spec, fl_state_get(module)->asyncio_transport,
+                       mixin, base_slots);
+    if (type != NULL
+        && fl_transport_add_attributes(type, common_methods, NULL, NULL) < 0)
+    {
         Py_CLEAR(type);
     }
     return type;

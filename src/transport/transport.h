@@ -1,14 +1,13 @@
 /* The Python interface of every transport: one set of asyncio's methods over a
    table of operations.
 
-   Streams, pipes, datagram transports and TLS transports begin with the same
-   fields (FL_TRANSPORT_HEAD), and their types have the same methods
-   (transport.c).  A method parses its arguments, forwards the call to the
-   loop's thread if it must, and calls an operation.  There are two tables:
-   FlStream's, which datagram transports and pipes share (stream_transport.c),
-   and that of TLS (tls/tls_transport.c).  What a type can do (FlTraits) says
-   which methods it has.  Rejected: a common base type.  CPython calls a type's
-   own methods faster than inherited ones.
+   Streams, datagram transports and TLS transports begin with the same fields
+   (FL_TRANSPORT_HEAD), and their types have the same methods (transport.c).  A
+   method parses its arguments, forwards the call to the loop's thread if it
+   must, and calls an operation.  There are two tables:
+   FlStream's, which datagram transports share (stream_transport.c), and that
+   of TLS (tls/tls_transport.c).  Rejected: a common base type.  CPython calls
+   a type's own methods faster than inherited ones.
 
    Owner: arguments are borrowed, results are new references, unless a comment
    says otherwise.
@@ -26,14 +25,6 @@
 #include "py/state.h"
 
 typedef struct FlTransport FlTransport;
-
-/* What a type of transports can do: its attributes follow from that, as those
-   of asyncio's classes do. */
-typedef enum {
-    FL_READS = 1,
-    FL_WRITES = 2,
-    FL_TELLS_EXTRA = 4, /* get_extra_info of our own; pipes have asyncio's */
-} FlTraits;
 
 /* What a method does, by kind of transport.  The functions that return int
    return 0 or -1, unless a comment says otherwise. */
@@ -143,13 +134,12 @@ extern PyMemberDef fl_transport_members[];
 extern PyGetSetDef fl_transport_getset[];
 
 /* Add a type of transports to the module: its full name, the size of its
-   instances and its slots.  It also gets the methods that its traits ask for.
-   Its base is the state's asyncio_transport, or asyncio_read_transport if it
-   does not write, and perhaps a second class (NULL: none).  A new reference,
-   or NULL. */
+   instances and its slots.  It also gets the methods of all transports.  Its
+   base is the state's asyncio_transport, and perhaps a second class (NULL:
+   none).  A new reference, or NULL. */
 PyTypeObject *fl_transport_type_new(PyObject *module, const char *name,
                                     size_t size_bytes, PyType_Slot *slots,
-                                    FlTraits traits, PyObject *mixin);
+                                    PyObject *mixin);
 
 /* Add to a finished type; each table may be NULL.  0 or -1. */
 int fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,

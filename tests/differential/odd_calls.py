@@ -53,8 +53,6 @@ ALLOWED: dict[str, set[str]] = {
     "loop.call_at": set(),
     # Any number that is not below 2^63, or not whole.
     "set_write_buffer_limits": {"huge", "inf", "decimal"},
-    # asyncio asserts that it is bytes.
-    "write pipe.write": set(),
     # asyncio ends the connection by a BufferError, or a TypeError.
     "write": {"strided", "ints view", "2d view"},
     # asyncio joins the pieces, or iterates over them later.

@@ -75,9 +75,9 @@ IN_PLACE_OF = {
     "_SelectorSocketTransport": _core.StreamTransport,
     "_SelectorDatagramTransport": _core.DatagramTransport,
     "_SSLProtocolTransport": _core.SSLTransport,
-    "_UnixReadPipeTransport": _core.ReadPipeTransport,
-    "_UnixWritePipeTransport": _core.WritePipeTransport,
+    "_UnixWritePipeTransport": fastloop.connections._WritePipe,
     # asyncio's own
+    "_UnixReadPipeTransport": asyncio.unix_events._UnixReadPipeTransport,
     "_UnixSubprocessTransport": asyncio.unix_events._UnixSubprocessTransport,
     "Server": asyncio.Server,
     "StreamReader": asyncio.StreamReader,
@@ -194,7 +194,8 @@ def test_names_and_parameters_are_asyncios(name):
     assert kind is IN_PLACE_OF[known.__name__]
     for own in OWN if name == "loop" else ():
         del ours[0][own]
-    theirs[0].pop("max_size", None)  # the size of a read, which has no effect
+    for one in (ours, theirs):  # the size of a read, which has no effect
+        one[0].pop("max_size", None)
     assert ours == theirs
     assert issubclass(kind, CLASSES.get(name, object))
 

@@ -35,23 +35,19 @@ import fault_shim
 ERRORS = """EAGAIN EINTR EINPROGRESS EALREADY EPIPE ECONNRESET ECONNABORTED
 ENOTCONN ESHUTDOWN ETIMEDOUT EHOSTUNREACH EIO ENOMEM ENOBUFS ENOSPC EPERM
 EBADF EPROTO EINVAL""".split()
-#: More than the pair's send buffer or a pipe holds.
+#: More than the pair's send buffer holds.
 SIZE_BYTES = 256 << 10
 
 # The peers call the original functions, which no fault patches.
 raw_send = _socket.socket.send
 raw_recv = _socket.socket.recv
-raw_read, raw_write = os.read, os.write
 
 
 # --- faults ----------------------------------------------------------------
 
 
 class Patches:
-    """Makes the next call of one of these Python functions fail.
-
-    They are methods of sockets, or functions of os.
-    """
+    """Makes the next call of one of these methods of sockets fail."""
 
     def __init__(self, names):
         self.names = names
@@ -60,10 +56,8 @@ class Patches:
 
     def install(self):
         for name in self.names:
-            owner = os if name.startswith("os.") else socket.socket
-            name = name.removeprefix("os.")
-            failing = self.failing(getattr(owner, name))
-            patch = unittest.mock.patch.object(owner, name, failing)
+            failing = self.failing(getattr(socket.socket, name))
+            patch = unittest.mock.patch.object(socket.socket, name, failing)
             self.stack.enter_context(patch)
 
     def failing(self, original):
@@ -142,10 +136,7 @@ class Trace(logging.Handler):
 
     def report(self, loop, context):
         text = plain_text(context["message"])
-        if (
-            text != "Fatal read error on pipe transport"
-        ):  # connection_lost has it
-            self.note("reported", text, shown(context.get("exception")))
+        self.note("reported", text, shown(context.get("exception")))
 
     async def outcome(self, awaitable):
         """Await, and note the result or the exception."""
@@ -165,11 +156,11 @@ class Trace(logging.Handler):
             self.note("buffer", transport.get_write_buffer_size() > 0)
 
 
-def received(far, read=raw_recv):
+def received(far):
     """Return the bytes that have arrived, with b"end" appended at EOF."""
     parts = []
     with contextlib.suppress(BlockingIOError, ConnectionError):
-        while part := read(far, 1 << 20):
+        while part := raw_recv(far, 1 << 20):
             parts.append(part)
         parts.append(b"end")
     return b"".join(parts)
@@ -418,46 +409,6 @@ async def flushes_datagrams(trace):
             trace.note("peer", b"".join(got).decode())
 
 
-async def reads_a_pipe(trace):
-    loop = asyncio.get_running_loop()
-    near, far = os.pipe()
-    protocol = helpers.Recorder()
-    with os.fdopen(near, "rb", 0) as pipe:
-        transport, _ = await loop.connect_read_pipe(lambda: protocol, pipe)
-        trace.arm()
-        for data in (b"one", b"two"):
-            with contextlib.suppress(OSError):
-                raw_write(far, data)
-            await idle()
-        trace.note_state(protocol)
-        os.close(far)
-        transport.close()
-        await idle()
-
-
-async def writes_a_pipe(trace, waits):
-    loop = asyncio.get_running_loop()
-    near, far = os.pipe()
-    os.set_blocking(near, False)
-    protocol = helpers.Recorder()
-    with os.fdopen(far, "wb", 0) as pipe:
-        transport, _ = await loop.connect_write_pipe(lambda: protocol, pipe)
-        if waits:
-            transport.write(bytes(SIZE_BYTES))
-            await idle()
-        trace.arm()
-        got = b""
-        if not waits:
-            transport.write(b"one")
-        for _ in range(10):
-            got += received(near, raw_read)
-            await idle()
-        trace.note_state(protocol)
-        trace.note("peer", len(got) if not protocol.lost else None)
-        os.close(near)
-        await abort_and_wait(transport)
-
-
 async def calls_socket(trace, how, value):
     """Call one sock_* method; the peer has sent data already."""
     loop = asyncio.get_running_loop()
@@ -521,9 +472,6 @@ ACTIONS = {
     "datagram-send": ("sendto", "sendto", sends_datagrams, False),
     "datagram-send-connected": ("send", "send", sends_datagrams, True),
     "datagram-flush": ("send", "send", flushes_datagrams),
-    "pipe-read": ("read", "os.read", reads_a_pipe),
-    "pipe-write": ("writev", "os.write", writes_a_pipe, False),
-    "pipe-flush": ("writev", "os.write", writes_a_pipe, True),
     "sock-recv": ("", "recv", calls_socket, "sock_recv", 10),
     "sock-recv-into": ("", "recv_into", calls_socket, "sock_recv_into", 10),
     "sock-recvfrom": ("", "recvfrom", calls_socket, "sock_recvfrom", 10),

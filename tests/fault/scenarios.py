@@ -386,10 +386,12 @@ async def terminal() -> None:
         same(await asyncio.wait_for(reader.readexactly(6), 1), b"answer")
     finally:
         loop.remove_writer(near)
-        for transport in transports:
-            transport.close()
-        os.close(far)
-        os.close(near)
+        try:
+            for transport in transports:
+                transport.close()
+        finally:
+            os.close(far)
+            os.close(near)
         await settle()
         for file in files:
             file.close()

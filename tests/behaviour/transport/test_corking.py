@@ -458,6 +458,17 @@ async def test_datagrams_follow_earlier_writes(loop, host):
             assert peer.look() == b"12"
 
 
+async def test_a_pipe_follows_earlier_writes(loop):
+    near, far = socket.socketpair()
+    pipe, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, near)
+    async with served() as (transport, peer):
+        transport.write(b"1")
+        pipe.write(b"2")
+        assert peer.look() == b"1"
+    pipe.close()
+    far.close()
+
+
 @pytest.mark.usefixtures("child_watcher")
 async def test_a_process_starts_after_earlier_writes():
     """It may need them.  It begins with a look at its folder's name."""

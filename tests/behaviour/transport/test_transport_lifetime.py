@@ -249,12 +249,6 @@ OPENINGS = {
     "datagram": lambda loop, sock: loop._make_datagram_transport(
         sock, asyncio.DatagramProtocol()
     ),
-    "read pipe": lambda loop, sock: loop._make_read_pipe_transport(
-        sock, Recorder()
-    ),
-    "write pipe": lambda loop, sock: loop._make_write_pipe_transport(
-        sock, Recorder()
-    ),
     "listener": lambda loop, sock: loop._start_serving(Recorder, sock),
     "closed listener": closed_socket,
 }
