@@ -147,19 +147,14 @@ class BaseLoop:
 
 # -- stream readers ----------------------------------------------------------
 
-@final
-class StreamState: ...
-
-class NativeReader(StreamReader): ...
-
 # Bytes; or a future to wait for; or None: asyncio's method must go on.
 def _take(
     reader: StreamReader, n: int, waited: bool, exactly: bool, /
 ) -> bytes: ...
 def _take_until(
-    reader: StreamReader, separator: bytes, waited: bool, is_line: bool, /
+    reader: StreamReader, separator: bytes, searched: int, /
 ) -> bytes: ...
-def _use_stream_reader(type: type[NativeReader], /) -> None: ...
+def _use_stream_reader(type: type[StreamReader], /) -> None: ...
 
 # -- transports ---------------------------------------------------------------
 

@@ -1,9 +1,8 @@
-"""The class of stream readers whose bytes are kept in C.
+"""The class of stream readers whose bytes C appends and takes.
 
 When its connection is made, an exact ``asyncio.StreamReader`` gets the class
-``StreamReader`` of this module.  It gets asyncio's class back, for good, when
-the application needs a plain reader: ``src/streams/native_reader.h`` says
-when.
+``StreamReader`` of this module.  Its attributes are asyncio's, so asyncio's
+methods may go on with a reader at any time: ``src/streams/reader.c``.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ _take = _core._take
 _take_until = _core._take_until
 
 
-class StreamReader(_core.NativeReader):
-    """An ``asyncio.StreamReader`` whose buffer is in C.
+class StreamReader(asyncio.StreamReader):
+    """An ``asyncio.StreamReader`` whose buffer C fills and empties.
 
     A method calls C for each step.  The result is bytes, which it returns; or
     a future, which it awaits before the next step; or None, and asyncio's
@@ -33,8 +32,6 @@ class StreamReader(_core.NativeReader):
 
     async def read(self, n: int = -1) -> bytes:
         """Read up to `n` bytes, or until EOF if `n` is -1: see asyncio's."""
-        if n < 0:  # asyncio calls read() repeatedly, with positive numbers
-            return await asyncio.StreamReader.read(self, n)
         waited = False
         while type(got := _take(self, n, waited, False)) is not bytes:
             if got is None:
@@ -55,7 +52,7 @@ class StreamReader(_core.NativeReader):
                 return await asyncio.StreamReader.readexactly(self, n)
             try:
                 await got  # type: ignore[misc]
-            except BaseException:
+            except BaseException:  # cancelled, or set_exception() was called
                 self._waiter = None
                 raise
             waited = True
@@ -63,35 +60,30 @@ class StreamReader(_core.NativeReader):
 
     async def readuntil(self, separator: Any = b"\n") -> bytes:
         """Read until `separator` is found: see asyncio's."""
-        if type(separator) is not bytes:  # from 3.13 on also a tuple
-            return await asyncio.StreamReader.readuntil(self, separator)
-        waited = False
-        while (
-            type(got := _take_until(self, separator, waited, False))
-            is not bytes
-        ):
+        searched = -1
+        while type(got := _take_until(self, separator, searched)) is not bytes:
             if got is None:
                 return await asyncio.StreamReader.readuntil(self, separator)
+            searched = len(self._buffer)  # type: ignore[attr-defined]
             try:
                 await got  # type: ignore[misc]
-            except BaseException:
+            except BaseException:  # cancelled, or set_exception() was called
                 self._waiter = None
                 raise
-            waited = True
         return got
 
     async def readline(self) -> bytes:
         """Read until a newline is found: see asyncio's."""
-        waited = False
-        while type(got := _take_until(self, b"\n", waited, True)) is not bytes:
+        searched = -1
+        while type(got := _take_until(self, b"\n", searched)) is not bytes:
             if got is None:
                 return await asyncio.StreamReader.readline(self)
+            searched = len(self._buffer)  # type: ignore[attr-defined]
             try:
                 await got  # type: ignore[misc]
-            except BaseException:
+            except BaseException:  # cancelled, or set_exception() was called
                 self._waiter = None
                 raise
-            waited = True
         return got
 
 

@@ -12,7 +12,6 @@
 #include "py/errors.h"
 #include "py/state.h"
 #include "sock/sock_call.h"
-#include "streams/native_reader.h"
 #include "streams/reader.h"
 #include "tls/adapter.h"
 #include "transport/datagram_transport.h"
@@ -102,7 +101,6 @@ module_exec(PyObject *module)
         || fl_datagram_register(module, state) < 0
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0
-        || fl_native_reader_register(module, state) < 0
         || fl_reader_register(module, state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0

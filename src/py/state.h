@@ -2,12 +2,11 @@
 
    There is one FlState per interpreter and import.  Nothing in it is global.
 
-   Ownership: the module owns this struct.  A loop, a stream (which loses its
-   loop when it ends) and a native reader own the module; every other object of
-   ours owns a loop.  tp_clear leaves these references.  So an object may use
-   the state until it is freed.  Its type is not enough: the GC may clear a
-   type, and with it the type's reference to the module, before the type's
-   instances.
+   Ownership: the module owns this struct.  A loop and a stream (which loses
+   its loop when it ends) own the module; every other object of ours owns a
+   loop.  tp_clear leaves these references.  So an object may use the state
+   until it is freed.  Its type is not enough: the GC may clear a type, and
+   with it the type's reference to the module, before the type's instances.
 
    Clearing: the module has no m_clear, so the state is whole until the module
    is freed.  The GC still breaks each cycle through the module: it clears the
@@ -54,7 +53,7 @@ struct FlOutbox; /* core/cork.h */
     X(_wakeup_waiter)           \
     X(_wait_for_data)           \
     X(_maybe_resume_transport)  \
-    X(_fastloop)                \
+    X(__class__)                \
     X(_limit)                   \
     X(_loop)                    \
     X(_buffer)                  \
@@ -197,21 +196,17 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(shared_by_threads, "fastloop._private", "shared_by_threads")
 
 /* Other owned references.  Each is set by the folder that uses it. */
-#define FL_OBJECTS(X)                                                      \
-    X(empty_tuple)                                                         \
-    X(loop_kwnames)         /* ("loop",) */                                \
-    X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */   \
-    X(object_class)         /* object.__dict__['__class__'] */             \
-    X(socket_type)          /* socket.socket */                            \
-    X(native_reader_type)   /* see streams/reader.c */                     \
-    X(stream_data_received) /* the method of asyncio_stream_protocol */    \
-    /* The FlReader between find_room and buffers_filled, else NULL: see \
-       streams/reader.c. */ \
-    X(filling)                                                             \
-    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */   \
-    X(tls) /* the module fastloop._tls */                                  \
-    X(tls_again_errors)                                                    \
-    X(tls_error)                                                           \
+#define FL_OBJECTS(X)                                                    \
+    X(empty_tuple)                                                       \
+    X(loop_kwnames)         /* ("loop",) */                              \
+    X(c_kwnames)            /* see loop/scheduling.c; NULL: not known */ \
+    X(socket_type)          /* socket.socket */                          \
+    X(native_reader_type)   /* see streams/reader.c */                   \
+    X(stream_data_received) /* the method of asyncio_stream_protocol */  \
+    /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */ \
+    X(tls) /* the module fastloop._tls */                                \
+    X(tls_again_errors)                                                  \
+    X(tls_error)                                                         \
     X(tls_end_errors)
 
 /* Our types, each set by the function that registers it. */
@@ -224,7 +219,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(socket_call_type) \
     X(listener_type)    \
     X(job_type)         \
-    X(reader_type)      \
     X(tls_adapter_type) \
     X(tls_transport_type)
 

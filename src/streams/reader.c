@@ -1,19 +1,15 @@
-/* The way of a native reader's bytes: from the socket to its store, and from
-   there to the method that awaits them.
+/* The bytes of an asyncio.StreamReader, appended and taken in C: see reader.h.
 
-   A stream calls functions of this file instead of StreamReaderProtocol's
-   methods.
-
-   1. A lookup that fails is not reported here.  The bytes then go to
+   1. C does a method's work only while asyncio's code would do the same: no
+      method was replaced, on the class or on the object, and the attributes
+      are asyncio's (find, look_up).  Else a step returns None, or
+      data_received is called by its name, and asyncio's code does it.
+   2. A lookup that fails is not reported here.  The bytes then go to
       data_received by its name, which fails in the same way and is reported as
       that method's error.
-   2. Between find_room and buffers_filled the stream only reads from the
-      socket.  state->filling owns the reader's state meanwhile, so that
-      buffers_filled needs no lookup, which could fail after the bytes were
-      received.
-   3. Arguments of the steps are converted before the reader's state is
-      fetched: conversion may run Python code (__index__), which may downgrade
-      the reader. */
+   3. Whatever runs Python (a method of a future or a transport) may change any
+      attribute.  After it a function looks up again what it uses, in the dict,
+      which it owns. */
 #include "streams/reader.h"
 
 #include "core/loop.h"
@@ -22,77 +18,162 @@
 #include "py/compat.h"
 #include "py/methods.h"
 #include "py/state.h"
-#include "streams/native_reader.h"
 #include "transport/native_protocol.h"
 
-/* The largest bytes object below glibc's initial mmap threshold.  make_scratch
-   raises that threshold, but perhaps not under another malloc. */
-#define HEAP_BYTES        ((Py_ssize_t)(128 * 1024 - 128))
-/* Reads of less than this get one area of memory: several areas would cost
-   more than the copy that they save. */
-#define SEVERAL_MIN_BYTES ((Py_ssize_t)(32 * 1024))
+#include <string.h>
 
-static_assert(FL_STORE_PIECES <= FL_NATIVE_AREAS,
-              "a stream has room for the store's pieces");
+/* Methods of asyncio.StreamReader whose work C does.  If an application
+   replaces one of them, asyncio's code must run, which calls the
+   replacement. */
+static const size_t c_methods[] = {
+    offsetof(FlNames, read),
+    offsetof(FlNames, readexactly),
+    offsetof(FlNames, readuntil),
+    offsetof(FlNames, readline),
+    offsetof(FlNames, feed_data),
+    offsetof(FlNames, _wakeup_waiter),
+    offsetof(FlNames, _wait_for_data),
+    offsetof(FlNames, _maybe_resume_transport),
+};
+
+/* What asyncio's __init__ sets, in its order.  In debug mode it sets one more,
+   and an application may: such a reader is asyncio's. */
+enum {
+    LIMIT,
+    LOOP,
+    BUFFER,
+    AT_EOF,
+    WAITER,
+    EXCEPTION,
+    TRANSPORT,
+    PAUSED,
+    ATTRIBUTES,
+};
+
+/* A set of them has the bit 1 << attribute. */
+#define ALL ((1 << ATTRIBUTES) - 1)
+
+static const size_t attributes[ATTRIBUTES] = {
+    offsetof(FlNames, _limit),     offsetof(FlNames, _loop),
+    offsetof(FlNames, _buffer),    offsetof(FlNames, _eof),
+    offsetof(FlNames, _waiter),    offsetof(FlNames, _exception),
+    offsetof(FlNames, _transport), offsetof(FlNames, _paused),
+};
+
+/* A reader on which C works. */
+typedef struct {
+    FlState *state;
+    PyObject *dict; /* owned: its __dict__ */
+    /* Borrowed from there: invariant 3. */
+    PyObject *values[ATTRIBUTES];
+} Reader;
+
+/* A _buffer that is empty keeps a block of at most this size. */
+#define KEPT_BYTES 2048
 
 /* --- finding ------------------------------------------------------------- */
 
-/* The state of a native reader, borrowed, as long as asyncio's code would do
-   the same: no method was replaced, and nobody can see that the bytes are not
-   in the _buffer.  NULL for a reader that may not stay native, which stays as
-   it is, and on an error. */
-static FlReader *
-native_state(FlState *state, PyObject *reader)
+/* Whether asyncio.StreamReader has asyncio's methods. */
+static bool
+check_methods(const FlState *state)
 {
-    /* First: this may run Python, which may drop what is borrowed. */
-    bool plain = fl_reader_methods_are_plain(state);
-    PyObject *dict;
-    FlReader *self = fl_reader_find(state, reader, &dict);
-    bool stays =
-        self != NULL && plain
-        && PyDict_GET_SIZE(dict) == 1; /* native_reader.c, invariant 1 */
-    if (stays && self->empty_buffer != NULL) {
-        /* The application neither kept nor filled the empty _buffer that it
-           read: ours is the only reference, and the bytearray is empty. */
-        stays = Py_REFCNT(self->empty_buffer) == 1
-                && PyByteArray_GET_SIZE(self->empty_buffer) == 0;
+    bool plain = true;
+    for (size_t at = 0; plain && at < sizeof(c_methods) / sizeof(c_methods[0]);
+         at++)
+    {
+        PyObject *method = PyObject_GetAttr(state->asyncio_reader_type,
+                                            fl_name_at(state, c_methods[at]));
+        plain = fl_method_is_from(method, state->stream_globals);
+        Py_XDECREF(method);
     }
-    return stays ? self : NULL;
+    PyErr_Clear(); /* a missing method: asyncio's code raises that */
+    return plain;
 }
 
-/* The same, but a reader that may not stay native is downgraded.  NULL without
-   an exception: it is a plain reader, maybe only since now; run asyncio's
-   code.  NULL with an exception: the downgrade failed. */
-static FlReader *
-native_or_downgrade(FlState *state, PyObject *reader)
+/* Look up a set of the attributes, which is constant: in their places, as a
+   look-up by name takes half as long again.  False if one is not there, as
+   after an application has deleted it and set it again, or if it is not of
+   asyncio's type. */
+FL_INLINE bool
+look_up(Reader *self, unsigned int which)
 {
-    FlReader *self = native_state(state, reader);
-    /* Not allowed to stay native, and not plain yet. */
-    if (FL_UNLIKELY(self == NULL) && !PyErr_Occurred()
-        && fl_reader_unchecked(state, reader) != NULL)
-    {
-        /* On failure the exception stays set, for the caller. */
-        (void)fl_reader_downgrade(state, reader);
+    bool found = true;
+#pragma GCC unroll 8
+    for (Py_ssize_t at = 0; at < ATTRIBUTES; at++) {
+        Py_ssize_t place = at;
+        PyObject *name;
+        if (which >> at & 1) {
+            found =
+                found
+                && PyDict_Next(self->dict, &place, &name, &self->values[at])
+                && name == fl_name_at(self->state, attributes[at]);
+        }
     }
-    return self;
+    return found
+           && (!(which & 1 << BUFFER)
+               || PyByteArray_CheckExact(self->values[BUFFER]))
+           && (!(which & 1 << LIMIT)
+               || PyLong_CheckExact(self->values[LIMIT]));
+}
+
+/* Find a reader of this class, and look up a set of its attributes.  False if
+   asyncio's code must run, because it has other methods or attributes than
+   asyncio's.  Raises nothing.  The caller owns self->dict if it is not
+   NULL. */
+FL_INLINE bool
+find(FlState *state, PyObject *reader, PyObject *type, unsigned int which,
+     Reader *self)
+{
+    self->dict = NULL;
+    if (!Py_IS_TYPE(reader, (PyTypeObject *)type)
+        || !fl_class_is_plain(state, &state->reader_seen,
+                              state->asyncio_reader_type, check_methods))
+    {
+        return false;
+    }
+    self->state = state;
+    self->dict = PyObject_GenericGetDict(reader, NULL);
+    if (FL_UNLIKELY(self->dict == NULL)) {
+        PyErr_Clear();
+        return false;
+    }
+    return PyDict_GET_SIZE(self->dict) == ATTRIBUTES && look_up(self, which);
+}
+
+static int
+set(const Reader *self, int attribute, PyObject *value)
+{
+    return PyDict_SetItem(self->dict,
+                          fl_name_at(self->state, attributes[attribute]),
+                          value);
+}
+
+/* The _limit, clipped. */
+static Py_ssize_t
+limit_of(const Reader *self)
+{
+    return PyNumber_AsSsize_t(self->values[LIMIT], NULL);
 }
 
 /* --- waking and waiting -------------------------------------------------- */
 
 /* asyncio's _wakeup_waiter.  0 or -1. */
 static int
-wake(FlReader *self)
+wake(const Reader *self)
 {
     const FlNames *names = &self->state->names;
-    PyObject *waiter = self->waiter;
-    if (!fl_reader_has(waiter)) {
+    PyObject *waiter = self->values[WAITER];
+    if (waiter == Py_None) {
         return 0;
     }
+    Py_INCREF(waiter);
     /* First: the calls below may run Python code, which may begin to wait. */
-    self->waiter = NULL;
+    int code = set(self, WAITER, Py_None);
     /* By the methods' names: an application's loop may create futures of any
        class. */
-    int code = fl_call_truth(waiter, names->cancelled);
+    if (code == 0) {
+        code = fl_call_truth(waiter, names->cancelled);
+    }
     if (code >= 0) {
         code = code ? 0 : fl_call_method(waiter, names->set_result, Py_None);
     }
@@ -100,108 +181,142 @@ wake(FlReader *self)
     return code;
 }
 
+/* Pause the transport, as asyncio's feed_data does.  0 or -1. */
+static int
+pause_transport(const Reader *self)
+{
+    PyObject *transport = Py_NewRef(self->values[TRANSPORT]);
+    int code =
+        fl_call_method(transport, self->state->names.pause_reading, NULL);
+    Py_DECREF(transport);
+    if (code == 0) {
+        return set(self, PAUSED, Py_True);
+    }
+    if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
+        return -1;
+    }
+    /* Of an application's transport, which cannot pause.  As in asyncio all is
+       stored from now on. */
+    PyErr_Clear();
+    return set(self, TRANSPORT, Py_None);
+}
+
 /* 0 or -1.  Without a transport the call on None raises AttributeError, as in
    asyncio. */
 static int
-resume_transport(FlReader *self)
+resume_transport(Reader *self)
 {
-    self->paused = false;
-    return fl_call_method(self->transport == NULL ? Py_None : self->transport,
-                          self->state->names.resume_reading, NULL);
-}
-
-/* After bytes were added: wake the waiter, then pause the transport if more
-   than twice the limit is stored.  May run Python code: the caller owns a
-   reference.  0 or -1. */
-static int
-data_added(FlReader *self)
-{
-    if (wake(self) < 0) {
-        return -1;
+    PyObject *transport = Py_NewRef(
+        look_up(self, 1 << TRANSPORT) ? self->values[TRANSPORT] : Py_None);
+    int code = set(self, PAUSED, Py_False);
+    if (code == 0) {
+        code =
+            fl_call_method(transport, self->state->names.resume_reading, NULL);
     }
-    /* If waking downgraded the reader, the state is stale.  The plain reader
-       pauses the transport itself when it receives more. */
-    if (self->downgraded || self->paused || !fl_reader_has(self->transport)) {
-        return 0;
-    }
-    /* An application may set any limit: no product, which could overflow. */
-    Py_ssize_t size = self->store.size_bytes;
-    Py_ssize_t limit = self->limit_bytes;
-    if (limit >= 0 && size - limit <= limit) {
-        return 0;
-    }
-    self->paused = true; /* first: the call may downgrade, which copies it */
-    int code = fl_call_method(self->transport,
-                              self->state->names.pause_reading, NULL);
-    self->paused = code == 0;
-    if (code < 0 && PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
-        /* Of an application's transport, which cannot pause.  As in asyncio
-           all is stored from now on. */
-        PyErr_Clear();
-        Py_CLEAR(self->transport);
-        code = 0;
-    }
+    Py_DECREF(transport);
     return code;
 }
 
-/* Return bytes from a method that has enough: take up to size_bytes from the
-   store, then resume the transport if at most the limit is left.  May run
-   Python code.  NULL with an exception. */
-static PyObject *
-take_bytes(FlReader *self, Py_ssize_t size_bytes)
+/* asyncio's feed_data, for bytes that are stored by now: wake the waiter, then
+   pause the transport if more than twice the limit is stored.  0 or -1. */
+static int
+data_added(Reader *self)
 {
-    Py_INCREF(self);          /* resume_reading may be the application's */
-    self->searched_bytes = 0; /* it counts from the front, which moves */
-    PyObject *taken = fl_byte_store_take(&self->store, size_bytes);
-    if (taken != NULL && self->paused
-        && self->store.size_bytes <= self->limit_bytes
-        && resume_transport(self) < 0)
+    /* An application may set any limit: no product, which could overflow. */
+    Py_ssize_t limit = limit_of(self);
+    bool full = limit < 0
+                || PyByteArray_GET_SIZE(self->values[BUFFER]) - limit > limit;
+    if (wake(self) < 0) {
+        return -1;
+    }
+    return full && look_up(self, 1 << PAUSED | 1 << TRANSPORT)
+                   && self->values[PAUSED] == Py_False
+                   && self->values[TRANSPORT] != Py_None
+               ? pause_transport(self)
+               : 0;
+}
+
+/* As `del buffer[:size_bytes]`, but a small block is kept for the next bytes.
+   What is left stays in its place, unless little keeps a large block.  0 or
+   -1. */
+static int
+drop_front(PyObject *buffer, Py_ssize_t size_bytes)
+{
+    PyByteArrayObject *self = (PyByteArrayObject *)buffer;
+    Py_ssize_t left = Py_SIZE(self) - size_bytes;
+    if (self->ob_exports > 0
+        || (self->ob_alloc > KEPT_BYTES && left < self->ob_alloc / 8))
     {
+        return PySequence_DelSlice(buffer, 0, size_bytes);
+    }
+    if (size_bytes > 0) {
+        self->ob_start =
+            left == 0 ? self->ob_bytes : self->ob_start + size_bytes;
+        Py_SET_SIZE(self, left);
+        self->ob_start[left] = '\0';
+    }
+    return 0;
+}
+
+/* Return bytes from a method that has enough: remove up to size_bytes from the
+   front, then resume the transport if at most the limit is left. */
+static PyObject *
+take_bytes(Reader *self, Py_ssize_t size_bytes)
+{
+    PyObject *buffer = self->values[BUFFER];
+    Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
+    Py_ssize_t taken_bytes = Py_MIN(size_bytes, size);
+    PyObject *taken =
+        PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), taken_bytes);
+    int code = taken == NULL ? -1 : drop_front(buffer, taken_bytes);
+    if (code == 0 && look_up(self, 1 << PAUSED)
+        && self->values[PAUSED] != Py_False && look_up(self, 1 << LIMIT)
+        && size - taken_bytes <= limit_of(self))
+    {
+        code = resume_transport(self);
+    }
+    if (code < 0) {
         Py_CLEAR(taken); /* they are lost, as in asyncio */
     }
-    Py_DECREF(self);
     return taken;
 }
 
-/* asyncio's _wait_for_data, without its await: a new reference to a future
-   that is resolved when bytes or EOF arrive.  fastloop/streams.py awaits it,
-   and the next step drops it.  wanted_bytes is how many bytes the waiting
-   method will return at most, 0 if that is unknown.  None: asyncio's method
-   must go on, since another call waits already, or since Python code that ran
-   here downgraded the reader.  NULL with an exception. */
+/* What a step returns if asyncio's method must go on: None, unless an
+   exception is set. */
 static PyObject *
-begin_wait(FlReader *self, Py_ssize_t wanted_bytes)
+use_asyncio(void)
 {
-    if (fl_reader_has(self->waiter)) {
-        return Py_NewRef(Py_None); /* asyncio's method raises RuntimeError */
+    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+}
+
+/* asyncio's _wait_for_data, without its await: a new reference to a future
+   that is resolved when bytes or EOF arrive. */
+static PyObject *
+begin_wait(Reader *self)
+{
+    if (!look_up(self, 1 << AT_EOF | 1 << WAITER | 1 << LOOP | 1 << PAUSED)
+        || self->values[AT_EOF] != Py_False || self->values[WAITER] != Py_None)
+    {
+        return use_asyncio(); /* the end; or another call waits already */
     }
-    Py_INCREF(self); /* the calls below may run Python, which downgrades */
-    /* A read that waits while the transport is paused would never end. */
+    PyObject *loop = Py_NewRef(self->values[LOOP]);
     PyObject *waiter = NULL;
-    if (!self->paused || resume_transport(self) == 0) {
-        PyObject *loop = self->loop == NULL ? Py_None : self->loop;
+    /* A read that waits while the transport is paused would never end. */
+    if (self->values[PAUSED] == Py_False || resume_transport(self) == 0) {
         waiter =
             PyObject_CallMethodNoArgs(loop, self->state->names.create_future);
     }
-    if (waiter != NULL && self->downgraded) {
-        /* Asyncio's code would not see our waiter. */
-        Py_SETREF(waiter, Py_NewRef(Py_None));
+    Py_DECREF(loop);
+    if (waiter != NULL && set(self, WAITER, waiter) < 0) {
+        Py_CLEAR(waiter);
     }
-    else if (waiter != NULL) {
-        /* create_future may have run code that began to wait as well: as in
-           asyncio, the later one replaces the earlier. */
-        Py_XSETREF(self->waiter, Py_NewRef(waiter));
-        self->wanted_bytes = wanted_bytes;
-    }
-    Py_DECREF(self);
     return waiter;
 }
 
 /* --- the native protocol ------------------------------------------------- */
 
 /* The protocol's reader, a new reference, if data_received is asyncio's.  NULL
-   without an exception: call data_received.  Whether the reader has asyncio's
-   methods is for the caller to check (native_or_downgrade, native_state). */
+   without an exception: call data_received. */
 static PyObject *
 reader_of_protocol(FlState *state, PyObject *protocol)
 {
@@ -226,29 +341,43 @@ reader_of_protocol(FlState *state, PyObject *protocol)
         reader = fl_weakref_get(weak);
     }
     Py_XDECREF(weak);
-    PyErr_Clear(); /* invariant 1 */
+    PyErr_Clear(); /* invariant 2 */
     return reader;
 }
 
-/* FlNativeProtocol: append to the reader what is in the scratch. */
+/* Find the protocol's reader, if C may append to its _buffer: else false, and
+   data_received must be called.  The caller owns self->dict. */
+static bool
+find_buffer(FlState *state, PyObject *protocol, Reader *self)
+{
+    const unsigned int fed =
+        1 << LIMIT | 1 << BUFFER | 1 << AT_EOF | 1 << WAITER;
+    self->dict = NULL;
+    PyObject *reader = reader_of_protocol(state, protocol);
+    bool found = reader != NULL
+                 && find(state, reader, state->native_reader_type, fed, self)
+                 && self->values[AT_EOF] == Py_False;
+    Py_XDECREF(reader);
+    return found;
+}
+
+/* FlNativeProtocol: append to the reader's _buffer what is in the scratch. */
 static int
 data_received(FlState *state, PyObject *protocol, const char *data,
               size_t size_bytes)
 {
-    PyObject *reader = reader_of_protocol(state, protocol);
-    FlReader *self =
-        reader == NULL ? NULL : native_or_downgrade(state, reader);
-    int code = PyErr_Occurred() ? -1 : 0;
-    if (self != NULL && !self->eof) {
-        Py_INCREF(self); /* waking or pausing may downgrade the reader */
-        code =
-            fl_byte_store_append(&self->store, data, (Py_ssize_t)size_bytes);
+    Reader self;
+    int code;
+    if (find_buffer(state, protocol, &self)) {
+        PyObject *buffer = self.values[BUFFER];
+        Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
+        code = PyByteArray_Resize(buffer, size + (Py_ssize_t)size_bytes);
         if (code == 0) {
-            code = data_added(self);
+            memcpy(PyByteArray_AS_STRING(buffer) + size, data, size_bytes);
+            code = data_added(&self);
         }
-        Py_DECREF(self);
     }
-    else if (code == 0) {
+    else {
         /* As a stream without a native protocol does it; after EOF asyncio
            raises. */
         PyObject *name = state->names.data_received;
@@ -257,98 +386,77 @@ data_received(FlState *state, PyObject *protocol, const char *data,
         code = bytes == NULL ? -1 : fl_call_method(protocol, name, bytes);
         Py_XDECREF(bytes);
     }
-    Py_XDECREF(reader);
+    Py_XDECREF(self.dict);
     return code;
 }
 
-/* The reader's state, if a waiting read will return more bytes than the store
-   has.  A new reference: the lookups may run Python, which may drop the reader
-   and the coroutine that waits.  NULL, without an exception, if not. */
-static FlReader *
-find_waiting(FlState *state, PyObject *protocol)
+/* FlNativeProtocol: the end of the _buffer, made longer, so that the kernel
+   writes there.  Until filled() its size is wrong: nothing else runs. */
+static char *
+find_room(FlState *state, PyObject *protocol, size_t size_bytes,
+          PyObject **owner)
 {
-    PyObject *reader = reader_of_protocol(state, protocol);
-    FlReader *self = reader == NULL ? NULL : native_state(state, reader);
-    Py_XINCREF(self);
-    Py_XDECREF(reader);
-    PyErr_Clear(); /* invariant 1 */
-    if (self != NULL
-        && (!fl_reader_has(self->waiter) || self->eof
-            || self->store.size_bytes >= self->wanted_bytes))
-    {
-        Py_CLEAR(self);
+    Reader self;
+    char *room = NULL;
+    if (find_buffer(state, protocol, &self)) {
+        PyObject *buffer = self.values[BUFFER];
+        Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
+        if (PyByteArray_Resize(buffer, size + (Py_ssize_t)size_bytes) == 0) {
+            room = PyByteArray_AS_STRING(buffer) + size;
+        }
     }
-    return self;
+    *owner = self.dict;
+    if (room == NULL) {
+        Py_XDECREF(self.dict);
+    }
+    return room;
 }
 
-/* FlNativeProtocol: memory that becomes the result of the waiting read, so
-   that the kernel writes the bytes where they are used. */
+/* FlNativeProtocol: the kernel wrote got_bytes there. */
 static int
-find_room(FlState *state, PyObject *protocol, size_t expected_bytes,
-          struct iovec *memory)
+filled(FlState *state, PyObject *owner, size_t got_bytes, size_t left_bytes)
 {
-    FlReader *self = find_waiting(state, protocol);
-    if (self == NULL) {
-        return 0;
+    Reader self = {.state = state, .dict = owner};
+    (void)look_up(&self, ALL); /* it succeeds again: no Python has run */
+    PyObject *buffer = self.values[BUFFER];
+    Py_ssize_t size = PyByteArray_GET_SIZE(buffer) - (Py_ssize_t)left_bytes;
+    int code = PyByteArray_Resize(buffer, size);
+    if (code < 0 && PyByteArray_GET_SIZE(buffer) > size) {
+        PyErr_Clear(); /* no memory for a smaller block: it keeps this one */
+        Py_SET_SIZE(buffer, size);
+        code = 0;
     }
-    Py_ssize_t size = self->store.size_bytes;
-    Py_ssize_t wanted = self->wanted_bytes - size;
-    /* At most eight times what was received, so that memory is proportional
-       to that: a peer may announce a length of which nothing ever arrives. */
-    Py_ssize_t cap_bytes = size < wanted ? 8 * size : wanted;
-    /* But at least what the event probably brings, or a block that the
-       allocator does not map and unmap each time. */
-    cap_bytes = Py_MAX(cap_bytes, (Py_ssize_t)expected_bytes);
-    wanted = Py_MIN(wanted, Py_MAX(cap_bytes, HEAP_BYTES));
-    /* If the event brings more than this read wants, offer memory for the next
-       reads: likely they want as many bytes each. */
-    bool several = wanted >= SEVERAL_MIN_BYTES
-                   && expected_bytes > (size_t)self->wanted_bytes;
-    int count = fl_byte_store_memory(&self->store, wanted,
-                                     several ? FL_STORE_PIECES : 1, memory);
-    if (count > 0) {
-        FL_CHECK(state->filling == NULL,
-                 "buffers_filled follows each find_room");
-        state->filling = (PyObject *)self;
-    }
-    else {
-        Py_DECREF(self);
-    }
-    return count;
-}
-
-/* FlNativeProtocol: the kernel wrote got_bytes into that memory.  See
-   invariant 2; the protocol is not needed. */
-static int
-buffers_filled(FlState *state, PyObject *Py_UNUSED(protocol),
-               const struct iovec *memory, size_t got_bytes)
-{
-    FlReader *self = (FlReader *)state->filling;
-    state->filling = NULL;
-    int code =
-        fl_byte_store_filled(&self->store, memory, (Py_ssize_t)got_bytes);
     if (code == 0 && got_bytes > 0) {
-        code = data_added(self);
+        code = data_added(&self);
     }
-    Py_DECREF(self);
+    Py_DECREF(owner);
     return code;
 }
 
-/* FlNativeProtocol: connection_made is about to be called.  The reader has no
-   bytes yet, so this is the time to upgrade it.  The loop of this thread is
-   the transport's. */
+/* FlNativeProtocol: connection_made is about to be called.  The loop of this
+   thread is the transport's.  A reader whose class cannot be changed, as where
+   an audit hook refuses that, stays asyncio's. */
 static void
 before_connection_made(FlState *state, PyObject *protocol)
 {
     const FlLoop *loop = fl_loop_of_thread(state);
-    if (loop != NULL && (loop->off & FL_OFF_NATIVE_READERS)) {
-        return;
+    PyObject *reader =
+        state->native_reader_type == NULL
+                || (loop != NULL && (loop->off & FL_OFF_NATIVE_READERS))
+            ? NULL
+            : reader_of_protocol(state, protocol);
+    Reader self = {.dict = NULL};
+    if (reader != NULL
+        && find(state, reader, state->asyncio_reader_type, ALL, &self)
+        /* Past an application's __setattr__. */
+        && PyObject_GenericSetAttr(reader, state->names.__class__,
+                                   state->native_reader_type)
+               < 0)
+    {
+        PyErr_Clear();
     }
-    PyObject *reader = reader_of_protocol(state, protocol);
-    if (reader != NULL) {
-        fl_reader_upgrade(state, reader);
-        Py_DECREF(reader);
-    }
+    Py_XDECREF(self.dict);
+    Py_XDECREF(reader);
 }
 
 /* EOF comes once a connection, so C would save nothing. */
@@ -357,54 +465,33 @@ static const FlNativeProtocol native = {
     .data_received = data_received,
     .data_failed = FL_DATA_FAILED,
     .find_room = find_room,
-    .buffers_filled = buffers_filled,
+    .filled = filled,
 };
 
 /* --- the steps ----------------------------------------------------------- */
 
-/* What a step returns if asyncio's method must go on: None, unless an
-   exception is set. */
-static PyObject *
-use_asyncio(void)
+/* Begin a step, and look up the _buffer.  False: use_asyncio.  The
+   caller owns self->dict.  A step after an await drops the waiter, as asyncio
+   does, and ignores an exception that was set since the waiter was woken: the
+   next call raises it. */
+FL_INLINE bool
+begin_step(PyObject *module, PyObject *reader, bool waited, Reader *self)
 {
-    return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-}
-
-/* After an await: drop the reader's waiter, as asyncio does, whichever future
-   it is by now.  Usually wake() has dropped it.  If the reader became a plain
-   one meanwhile, this is asyncio's own assignment.  0 or -1. */
-static int
-forget_waiter(FlState *state, PyObject *reader)
-{
-    FlReader *self = fl_reader_unchecked(state, reader);
-    if (FL_UNLIKELY(self == NULL)) {
-        return PyErr_Occurred()
-                   ? -1
-                   : PyObject_SetAttr(reader, state->names._waiter, Py_None);
+    FlState *state = fl_state_get(module);
+    bool found = find(state, reader, state->native_reader_type, 0, self);
+    if (!waited) {
+        found = found && look_up(self, 1 << EXCEPTION)
+                && self->values[EXCEPTION] == Py_None;
     }
-    Py_CLEAR(self->waiter);
-    return 0;
-}
-
-/* Begin a step: the reader's state, borrowed; or NULL for use_asyncio. */
-static FlReader *
-begin_step(FlState *state, PyObject *reader, bool waited)
-{
-    /* First: dropping the waiter may run Python code, which may downgrade the
-       reader. */
-    if (waited && forget_waiter(state, reader) < 0) {
-        return NULL;
+    else if (!found || !look_up(self, 1 << WAITER)
+             || self->values[WAITER] != Py_None)
+    {
+        /* Dropping a waiter may run Python. */
+        found = PyObject_SetAttr(reader, state->names._waiter, Py_None) == 0
+                && found;
     }
-    /* The check that may downgrade: replaced methods, a _buffer in use. */
-    FlReader *self = native_or_downgrade(state, reader);
-    /* Later steps ignore an exception that was set since the waiter was
-       woken: the next call raises it, as in asyncio, or asyncio's method if
-       that takes over. */
-    bool raises = self != NULL && !waited && fl_reader_has(self->exception);
-    return raises ? NULL : self;
+    return found && look_up(self, 1 << BUFFER);
 }
-
-/* --- read, readexactly --------------------------------------------------- */
 
 static const char take_doc[] =
     "_take(reader, n, waited, exactly, /)\n--\n\n"
@@ -416,114 +503,93 @@ take_size(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (nargs != 4) { /* METH_FASTCALL does not check it */
         return PyErr_Format(PyExc_TypeError, "a step takes 4 arguments");
     }
-    /* Without an exception to raise, a number that is too large is clipped, as
-       a slice does it. */
-    Py_ssize_t wanted = PyNumber_AsSsize_t(args[1], NULL);
-    if (wanted == -1 && PyErr_Occurred()
-        && PyErr_ExceptionMatches(PyExc_TypeError))
-    {
-        /* A float, say.  asyncio may never need it as a whole number. */
-        PyErr_Clear();
-    }
+    /* A number that is too large is clipped, as a slice does it.  What is none
+       is asyncio's to refuse. */
+    Py_ssize_t wanted =
+        PyLong_Check(args[1]) ? PyNumber_AsSsize_t(args[1], NULL) : -1;
     if (wanted <= 0) {
         return use_asyncio(); /* b"", ValueError or TypeError */
     }
-    bool waited = args[2] == Py_True;
-    FlReader *self = begin_step(fl_state_get(module), args[0], waited);
-    if (self == NULL) {
-        return use_asyncio();
+    bool waited = args[2] == Py_True, exactly = args[3] == Py_True;
+    Reader self;
+    PyObject *result;
+    if (begin_step(module, args[0], waited, &self)) {
+        Py_ssize_t size = PyByteArray_GET_SIZE(self.values[BUFFER]);
+        /* asyncio's read does not wait again, even if the bytes that woke it
+           are gone: it returns b"" then. */
+        bool enough = exactly ? size >= wanted : size > 0 || waited;
+        result = enough ? take_bytes(&self, wanted) : begin_wait(&self);
     }
-    Py_ssize_t size = self->store.size_bytes;
-    /* asyncio's read does not wait again, even if the bytes that woke it are
-       gone: it returns b"" then. */
-    bool enough =
-        args[3] == Py_True ? size >= wanted : size > 0 || self->eof || waited;
-    if (enough) {
-        return take_bytes(self, wanted);
+    else {
+        result = use_asyncio();
     }
-    return self->eof ? use_asyncio() /* IncompleteReadError */
-                     : begin_wait(self, wanted);
-}
-
-/* --- readuntil, readline ------------------------------------------------- */
-
-/* The bytes received so far have no separator.  The limit is checked before
-   EOF, as in asyncio. */
-static PyObject *
-missed_separator(FlReader *self, Py_ssize_t separator_bytes, bool is_line)
-{
-    Py_ssize_t size = self->store.size_bytes;
-    if (size - self->searched_bytes >= separator_bytes) {
-        /* The last bytes may be the beginning of a separator: the next search
-           includes them. */
-        self->searched_bytes = size + 1 - separator_bytes;
-        if (self->searched_bytes > self->limit_bytes) {
-            return use_asyncio(); /* LimitOverrunError */
-        }
-    }
-    if (!self->eof) {
-        return begin_wait(self, 0); /* how much it returns is unknown */
-    }
-    if (!is_line) {
-        return use_asyncio(); /* IncompleteReadError */
-    }
-    /* The last line has no newline.  At the end it is b"". */
-    self->searched_bytes = 0;
-    return fl_byte_store_take(&self->store, PY_SSIZE_T_MAX);
-}
-
-/* Search the reader.  A search that is repeated after an await continues where
-   the last one ended. */
-static PyObject *
-take_separated(FlReader *self, PyObject *separator, bool waited, bool is_line)
-{
-    const char *wanted = PyBytes_AS_STRING(separator);
-    Py_ssize_t wanted_bytes = PyBytes_GET_SIZE(separator);
-    if (!waited || self->searched_for != wanted) {
-        /* A new search; or another call searched while this one waited. */
-        self->searched_bytes = 0;
-        self->searched_for = wanted;
-    }
-    Py_ssize_t at = fl_byte_store_find(&self->store, self->searched_bytes,
-                                       wanted, wanted_bytes);
-    if (at == -2) {
-        return NULL;
-    }
-    if (at == -1) {
-        return missed_separator(self, wanted_bytes, is_line);
-    }
-    /* The limit does not count the separator. */
-    return at > self->limit_bytes ? use_asyncio() /* LimitOverrunError */
-                                  : take_bytes(self, at + wanted_bytes);
+    Py_XDECREF(self.dict);
+    return result;
 }
 
 static const char take_until_doc[] =
-    "_take_until(reader, separator, waited, is_line, /)\n--\n\n"
-    "A step of StreamReader.readuntil(separator), where separator is bytes; "
-    "or of readline(), where it is a newline.";
+    "_take_until(reader, separator, searched, /)\n--\n\n"
+    "A step of StreamReader.readuntil(separator), where separator is bytes.\n"
+    "searched: so many bytes have been searched by the last step; -1: none.";
+
+/* Search the reader from a place on. */
+static PyObject *
+take_separated(Reader *self, PyObject *separator, Py_ssize_t from)
+{
+    const char *wanted = PyBytes_AS_STRING(separator);
+    Py_ssize_t wanted_bytes = PyBytes_GET_SIZE(separator);
+    Py_ssize_t size = PyByteArray_GET_SIZE(self->values[BUFFER]);
+    const char *data = PyByteArray_AS_STRING(self->values[BUFFER]);
+    const char *found =
+        from + wanted_bytes > size ? NULL
+        : wanted_bytes == 1
+            ? memchr(data + from, wanted[0], (size_t)(size - from))
+            : memmem(data + from, (size_t)(size - from), wanted,
+                     (size_t)wanted_bytes);
+    /* The limit does not count the separator.  It is checked before EOF, as in
+       asyncio. */
+    Py_ssize_t limit =
+        look_up(self, 1 << LIMIT) ? limit_of(self) : PY_SSIZE_T_MAX;
+    if (found != NULL && found - data <= limit) {
+        return take_bytes(self, found - data + wanted_bytes);
+    }
+    return found != NULL || size + 1 - wanted_bytes > limit
+               ? use_asyncio() /* LimitOverrunError */
+               : begin_wait(self);
+}
 
 static PyObject *
 take_until(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    if (nargs != 4) { /* METH_FASTCALL does not check it */
-        return PyErr_Format(PyExc_TypeError, "a step takes 4 arguments");
+    if (nargs != 3) { /* METH_FASTCALL does not check it */
+        return PyErr_Format(PyExc_TypeError, "a step takes 3 arguments");
     }
     PyObject *separator = args[1];
-    if (!PyBytes_Check(separator) || PyBytes_GET_SIZE(separator) == 0) {
+    Py_ssize_t searched = PyLong_AsSsize_t(args[2]);
+    if ((searched == -1 && PyErr_Occurred()) || !PyBytes_Check(separator)
+        || PyBytes_GET_SIZE(separator) == 0)
+    {
         return use_asyncio(); /* ValueError if it is empty */
     }
-    bool waited = args[2] == Py_True;
-    FlReader *self = begin_step(fl_state_get(module), args[0], waited);
-    return self == NULL
-               ? use_asyncio()
-               : take_separated(self, separator, waited, args[3] == Py_True);
+    Reader self;
+    PyObject *result;
+    if (begin_step(module, args[0], searched >= 0, &self)) {
+        /* The last bytes may be the beginning of a separator. */
+        Py_ssize_t from = searched + 1 - PyBytes_GET_SIZE(separator);
+        result = take_separated(&self, separator, Py_MAX(from, 0));
+    }
+    else {
+        result = use_asyncio();
+    }
+    Py_XDECREF(self.dict);
+    return result;
 }
 
 /* --- registration -------------------------------------------------------- */
 
 static const char use_reader_doc[] =
     "_use_stream_reader(type, /)\n--\n\n"
-    "Set the class of native readers, a subclass of NativeReader.";
+    "Set the class of native readers, a subclass of asyncio.StreamReader.";
 
 static PyObject *
 use_reader(PyObject *module, PyObject *type)
@@ -559,7 +625,7 @@ fl_reader_register(PyObject *module, FlState *state)
     }
     /* If another module patched the method before we were imported, what we
        just saved is not asyncio's: register nothing.  Without a GIL no reader
-       is native (native_reader.h). */
+       is native: changing an object's class stops all threads. */
     if (FL_HAVE_GIL
         && fl_method_is_from(state->stream_data_received,
                              state->stream_globals))

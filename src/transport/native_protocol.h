@@ -16,14 +16,9 @@
    so the fields of an FlProtocol are read and written together
    (fl_protocol_get, fl_protocol_set), and a call of a protocol uses one copy.
 
-   Errors: a function that returns int, except find_room, returns -1 with an
-   exception raised.  The caller reports it as an exception of the method; no
-   native protocol reports its own.
-
-   A native protocol with find_room gets all the bytes that one event may read
-   in one call, as asyncio calls a protocol.  So no part of them stays in the
-   kernel, whatever the protocol then does: a connection that is closed with
-   unread bytes is reset.
+   Errors: a function that returns int returns -1 with an exception raised.
+   The caller reports it as an exception of the method; no native protocol
+   reports its own.
 
    Rejected: a slot in the protocol's type.  asyncio's types have none. */
 #ifndef FL_TRANSPORT_NATIVE_PROTOCOL_H
@@ -33,14 +28,9 @@
 #include "py/field.h"
 #include "py/state.h"
 
-#include <sys/uio.h>
-
 #define FL_DATA_FAILED   "Fatal error: protocol.data_received() call failed."
 #define FL_BUFFER_FAILED "Fatal error: protocol.buffer_updated() call failed."
 #define FL_EOF_FAILED    "Fatal error: protocol.eof_received() call failed."
-
-/* The most areas of memory that find_room may return. */
-#define FL_NATIVE_AREAS 4
 
 struct FlNativeProtocol {
     /* Receive data, size_bytes > 0, which is valid during the call only.  0 or
@@ -48,25 +38,25 @@ struct FlNativeProtocol {
     int (*data_received)(FlState *state, PyObject *protocol, const char *data,
                          size_t size_bytes);
 
-    /* The message for an exception of data_received or buffers_filled: it
-       names the method of asyncio's protocol. */
+    /* The message for an exception of data_received: it names the method of
+       asyncio's protocol. */
     const char *data_failed;
 
-    /* Optional, together with buffers_filled: provide memory to read into.
-       About expected_bytes will probably arrive.  Returns the number of
-       areas, at most FL_NATIVE_AREAS; 0 for none now, and the bytes go to
-       data_received.  Raises nothing.  It may run Python, because
-       allocating may run the GC: the caller then checks the stream again. */
-    int (*find_room)(FlState *state, PyObject *protocol, size_t expected_bytes,
-                     struct iovec *memory);
+    /* Optional, together with filled, for a protocol that gets all the bytes
+       that one event may read in one call, as asyncio calls a protocol.  So no
+       part of them stays in the kernel, whatever the protocol then does: a
+       connection that is closed with unread bytes is reset.
+       Memory for size_bytes, and its owner for filled.  NULL without an
+       exception: the bytes go to data_received.  NULL with one: that method's
+       error.  It may run Python before it makes the memory. */
+    char *(*find_room)(FlState *state, PyObject *protocol, size_t size_bytes,
+                       PyObject **owner);
 
-    /* Called exactly once after each find_room that returned areas, with no
-       other call in between.  got_bytes arrived, or 0 if none did.  They fill
-       the areas in order; the caller may have shortened them.  The excess is
-       in one more area after the last, which belongs to the caller.  0 or -1,
-       but never -1 for 0 bytes. */
-    int (*buffers_filled)(FlState *state, PyObject *protocol,
-                          const struct iovec *memory, size_t got_bytes);
+    /* Called exactly once after each find_room that returned memory, with no
+       other call in between.  got_bytes arrived, maybe 0; left_bytes of the
+       memory are free.  Steals the owner.  0 or -1. */
+    int (*filled)(FlState *state, PyObject *owner, size_t got_bytes,
+                  size_t left_bytes);
 
     /* Optional.  Called just before the method connection_made.  Raises
        nothing. */

@@ -4,8 +4,7 @@
    scratch buffer and is copied from there.  After a large one the next read
    goes straight into the final object.  A BufferedProtocol's buffer is read
    into directly.  A native protocol gets a pointer to the scratch.  If it has
-   find_room, it may provide memory after a large read: one recvmsg fills that
-   memory, then the scratch.
+   find_room, it may provide memory after a large read.
 
    1. The allocator must not map and unmap memory for every message.  That
       takes five times as long as a read of 200 KiB; make_scratch prevents it.
@@ -37,7 +36,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/uio.h>
+#include <sys/socket.h>
 
 #define READ_FAILED   "Fatal read error on socket transport"
 /* Once an event has delivered this much, it reads no more. */
@@ -63,29 +62,15 @@ typedef struct {
     bool event_delivered; /* set before the read: the event has given data */
 } ReadResult;
 
-/* One system call. */
-FL_INLINE ssize_t
-receive(const FlStream *self, struct iovec *areas, int count)
-{
-    if (count == 1) { /* costs the kernel less than recvmsg */
-        return recv(self->fd, areas->iov_base, areas->iov_len, MSG_DONTWAIT);
-    }
-    struct msghdr message = {.msg_iov = areas, .msg_iovlen = (size_t)count};
-    return recvmsg(self->fd, &message, MSG_DONTWAIT);
-}
-
-/* Read into several areas of memory.  0, with got_bytes 0 at EOF; -EAGAIN if
-   the socket is empty; or another negative errno.  Runs no Python. */
+/* Read.  0, with got_bytes 0 at EOF; -EAGAIN if the socket is empty; or
+   another negative errno.  Runs no Python. */
 FL_INLINE int
-read_areas(FlStream *self, struct iovec *areas, int count, ReadResult *result)
+read_unchecked(FlStream *self, char *buffer, size_t size_bytes,
+               ReadResult *result)
 {
-    size_t size_bytes = 0;
-    for (int at = 0; at < count; at++) {
-        size_bytes += areas[at].iov_len;
-    }
     ssize_t got;
     do {
-        got = receive(self, areas, count);
+        got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
     if (got < 0) {
         return fl_errno_would_block(errno) ? -EAGAIN : -errno;
@@ -122,14 +107,13 @@ check_before_read(FlStream *self, const FlProtocol *protocol)
     return code == 0 && changed(self, protocol) ? -EAGAIN : code;
 }
 
-/* As read_areas, into one area and with the check before it. */
+/* Check, then read. */
 FL_INLINE int
 read_area(FlStream *self, const FlProtocol *protocol, char *buffer,
           size_t size_bytes, ReadResult *result)
 {
-    struct iovec area = {buffer, size_bytes};
     int code = check_before_read(self, protocol);
-    return code < 0 ? code : read_areas(self, &area, 1, result);
+    return code < 0 ? code : read_unchecked(self, buffer, size_bytes, result);
 }
 
 /* --- the end of a read --------------------------------------------------- */
@@ -201,9 +185,10 @@ make_scratch(FlLoop *loop)
 {
     if (loop->scratch == NULL) {
         /* glibc maps each block of 128 KiB and more, until a mapped block that
-           is larger has been freed: that raises its threshold for good.  The
-           bytes objects of read_bytes then come from the heap. */
-        PyMem_RawFree(PyMem_RawMalloc(2 * EVENT_BYTES));
+           is larger has been freed: that raises its threshold for good, and
+           to twice as much the one above which it returns free memory.  The
+           large blocks of some connections then stay in the heap. */
+        PyMem_RawFree(PyMem_RawMalloc(16 * EVENT_BYTES));
         loop->scratch = malloc(SCRATCH_BYTES);
     }
     return loop->scratch == NULL ? FL_NO_MEMORY : 0;
@@ -211,63 +196,49 @@ make_scratch(FlLoop *loop)
 
 /* --- native protocols ---------------------------------------------------- */
 
-/* Append the scratch to a native protocol's areas, and shorten all to what
-   one read may take.  Returns the new number of areas. */
-static int
-add_scratch(const FlStream *self, const FlNativeProtocol *native,
-            struct iovec *areas, int count)
-{
-    size_t left =
-        native->find_room != NULL || WHOLE_EVENTS ? EVENT_BYTES : NATIVE_BYTES;
-    for (int at = 0; at < count; at++) {
-        areas[at].iov_len = Py_MIN(areas[at].iov_len, left);
-        left -= areas[at].iov_len;
-    }
-    areas[count].iov_base = self->loop->scratch;
-    areas[count].iov_len = left;
-    return left > 0 ? count + 1 : count;
-}
-
 /* One read for a native protocol, and its callback.  0, or -1 to end the
    run. */
 static int
 read_native(FlStream *self, const FlProtocol *protocol, ReadResult *result)
 {
     const FlNativeProtocol *native = protocol->native;
-    struct iovec areas[FL_NATIVE_AREAS + 1];
-    int count = 0;
+    size_t size =
+        native->find_room != NULL || WHOLE_EVENTS ? EVENT_BYTES : NATIVE_BYTES;
+    PyObject *owner;
+    char *room = NULL;
     /* Before find_room: this may run Python, which may move that memory. */
     int code = check_before_read(self, protocol);
     if (code == 0) {
         code = make_scratch(self->loop);
     }
-    if (code == 0) {
-        /* A small read goes through the scratch and is copied. */
-        if (native->find_room != NULL && self->last_read_bytes >= LARGE_BYTES)
-        {
-            count = native->find_room(self->state, protocol->object,
-                                      self->last_read_bytes, areas);
-            code = changed(self, protocol) ? -EAGAIN : 0;
+    /* A small read goes through the scratch and is copied. */
+    if (code == 0 && native->find_room != NULL
+        && self->last_read_bytes >= LARGE_BYTES)
+    {
+        room = native->find_room(self->state, protocol->object, size, &owner);
+        if (room == NULL && PyErr_Occurred()) {
+            return fl_stream_fatal(self, native->data_failed);
         }
+        code = changed(self, protocol) ? -EAGAIN : 0;
     }
     if (code == 0) {
-        int used = add_scratch(self, native, areas, count);
-        code = read_areas(self, areas, used, result);
+        char *buffer = room == NULL ? self->loop->scratch : room;
+        code = read_unchecked(self, buffer, size, result);
     }
-    /* The contract: each find_room is followed by buffers_filled. */
-    if (count > 0 && result->got_bytes == 0) {
-        (void)native->buffers_filled(self->state, protocol->object, areas, 0);
+    size_t got = result->got_bytes;
+    int called =
+        room != NULL ? native->filled(self->state, owner, got, size - got)
+        : got > 0    ? native->data_received(self->state, protocol->object,
+                                             self->loop->scratch, got)
+                     : 0;
+    if (called < 0) {
+        return fl_stream_fatal(self, native->data_failed);
     }
-    if (result->got_bytes == 0) {
+    if (got == 0) {
         return end_read(self, code, result);
     }
-    self->last_read_bytes = (uint32_t)result->got_bytes;
-    code = count == 0
-               ? native->data_received(self->state, protocol->object,
-                                       self->loop->scratch, result->got_bytes)
-               : native->buffers_filled(self->state, protocol->object, areas,
-                                        result->got_bytes);
-    return code < 0 ? fl_stream_fatal(self, native->data_failed) : 0;
+    self->last_read_bytes = (uint32_t)got;
+    return 0;
 }
 
 /* --- Protocol ------------------------------------------------------------ */

@@ -93,8 +93,6 @@ class Link:
         self.iteration = 0  # and when that was
         self.readers = 0  # tasks that read
         self.seeking = 0  # tasks that look for the end of a line
-        self.looked = False  # at a reader of which a task waits
-        self.woken = False  # the task was, though no bytes came
         self.switched = False  # set_protocol() was called; no flow since
         self.limited = False  # A may hold no bytes without being paused
         self.switches = 0  # how often it was
@@ -130,11 +128,6 @@ class Link:
         """Note that asyncio may pause a protocol over TLS for no reason."""
         if self.limited:
             self.mark("limits of 0 over TLS")
-
-    def mark_anew(self) -> None:
-        """Note that fastloop's read may not go on where it was."""
-        if self.looked and self.woken:
-            self.mark("a read begins anew")
 
     def problem(self, text: str) -> None:
         self.world.problem(f"link {self.index}: {text}")

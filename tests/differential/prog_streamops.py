@@ -116,9 +116,6 @@ class StreamOps:
         """Note what one task has got, maybe while another seeks a line."""
         if link.seeking:
             self.log("taken from under a search", f"link {link.index}")
-        if link.readers > 1:  # another task may have been woken for them
-            link.woken = True
-            link.mark_anew()
         link.take(data)
 
     async def co_line(self, link: Link) -> None:
@@ -161,7 +158,6 @@ class StreamOps:
             mark = random.Random(self.fed).randbytes(8)
             piece = mark + bytes(max(0, size - 8))
             link.fed.append(piece)
-            link.looked = link.looked or link.readers > 0
             try:
                 link.reader.feed_data(piece)
             except BaseException as exc:
@@ -192,10 +188,9 @@ class StreamOps:
         reader = link.reader
         if reader is None:
             return
-        if link.readers and what in ("class", "dict", "buffer", "keep"):
-            link.looked = True
-        link.mark_anew()
         if what == "class":
+            if link.readers:
+                link.mark("a read begins anew")
             reader.__class__ = Subclass
         elif what == "dict":
             vars(reader).get("anything")
@@ -218,8 +213,6 @@ class StreamOps:
         link = self.link(number)
         waiter = getattr(link.reader, "_waiter", None)
         if waiter is not None and not waiter.done():
-            link.woken = True
-            link.mark_anew()
             waiter.set_result(None)
 
     # -- TLS ----------------------------------------------------------------

@@ -19,10 +19,12 @@ from typing import Any
 
 import odd_calls
 import pytest
+from builds import FREE_THREADED
 from prog_links import context
 
 import fastloop
 from fastloop import _core
+from fastloop.streams import StreamReader
 
 #: What fastloop has and asyncio has not.
 OWN = {"enable_metrics", "metrics", "slow_callback_hook"}
@@ -80,7 +82,7 @@ IN_PLACE_OF = {
     "_UnixReadPipeTransport": asyncio.unix_events._UnixReadPipeTransport,
     "_UnixSubprocessTransport": asyncio.unix_events._UnixSubprocessTransport,
     "Server": asyncio.Server,
-    "StreamReader": asyncio.StreamReader,
+    "StreamReader": asyncio.StreamReader if FREE_THREADED else StreamReader,
     "StreamWriter": asyncio.StreamWriter,
     "Runner": asyncio.Runner,
     # what run_in_executor() makes of a call: a job, or what submit() returns
