@@ -53,15 +53,17 @@ def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
 
     @functools.wraps(method)
     async def connect(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = 0
-        for sock in (*args, *kwargs.values()):
-            if isinstance(sock, _core_helpers.socket_type):
-                _given_socks.add(given := id(sock))
-        call = getattr(super(Connections, self), name)(*args, **kwargs)
+        given = [
+            id(sock)
+            for sock in (*args, *kwargs.values())
+            if isinstance(sock, _core_helpers.socket_type)
+        ]
+        _given_socks.update(given)
+        call = getattr(super(Connections, self), name)
         try:
-            made = await call
+            made = await call(*args, **kwargs)
         finally:
-            _given_socks.discard(given)
+            _given_socks.difference_update(given)
         if given and isinstance(made, asyncio.Server):
             made._has_given_sock = True  # type: ignore[attr-defined]
         return made
@@ -295,7 +297,7 @@ class Connections(_private.LoopPart):
     # -- pipes ----------------------------------------------------------------
 
     def _make_write_pipe_transport(self, *args: Any, **kwargs: Any) -> Any:
-        return _WritePipe(self, *args, **kwargs)
+        return _UnixWritePipeTransport(self, *args, **kwargs)
 
     # -- datagrams ------------------------------------------------------------
 
@@ -440,7 +442,7 @@ class Connections(_private.LoopPart):
         self.call_exception_handler(context)
 
 
-class _WritePipe(_private.WritePipeTransport):  # type: ignore[misc]
+class _UnixWritePipeTransport(_private.WritePipeTransport):  # type: ignore[misc]
     """asyncio's, whose bytes leave behind what was written before them."""
 
     def write(self, data: Any) -> None:

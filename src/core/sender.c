@@ -77,7 +77,7 @@ look_at_all(bool stops)
         uint64_t turn = atomic_load(&loop->cork.turn);
         uint64_t seen = loop->cork.seen_turn;
         loop->cork.seen_turn = turn;
-        bool waits = (seen & FL_CORK_STATE) != FL_CORK_EMPTY
+        bool waits = (seen & FL_CORK_STATE) >= FL_CORK_OFFERED
                      && (turn | FL_CORK_STATE) == (seen | FL_CORK_STATE);
         if (stops || waits) {
             fl_cork_send_ahead(loop);

@@ -159,22 +159,23 @@ try_recvfrom(FlAttempt *self, int fd, PyObject **result)
                : call_method(self, fd, result);
 }
 
-/* connect_ex() makes no exception of EINPROGRESS, and none of a timeout. */
+/* By connect_ex(), which makes no exception of EINPROGRESS. */
 static int
-begin_connect(FlAttempt *self, PyObject **result)
+begin_connect(FlAttempt *self, int fd, PyObject **result)
 {
-    const FlNames *names = &self->state->names;
-    PyObject *code = PyObject_CallMethodOneArg(self->sock, names->connect_ex,
-                                               self->args[0]);
-    int number = code == NULL ? -1 : (int)PyLong_AsLong(code);
-    Py_XDECREF(code);
+    PyObject *code =
+        PyObject_CallMethodOneArg(self->sock, self->state->names.connect_ex,
+                                  self->args[0]);
+    if (code == NULL) { /* a bad address, of which connect() says its own */
+        PyErr_Clear();
+        return call_method(self, fd, result);
+    }
+    int number = (int)PyLong_AsLong(code);
+    Py_DECREF(code);
     if (number == EINPROGRESS) {
         return 0;
     }
-    if (number == EAGAIN && fl_call_truth(self->sock, names->gettimeout) > 0) {
-        PyErr_SetString(PyExc_TimeoutError, "timed out");
-    }
-    else if (number > 0) {
+    if (number > 0) {
         (void)fl_raise_errno(-number);
     }
     return store_result(number == 0 ? Py_NewRef(Py_None) : NULL, result);
@@ -188,8 +189,12 @@ static int
 try_connect(FlAttempt *self, int fd, PyObject **result)
 {
     if (!self->is_retry) {
-        return fl_attempt_is_plain(self) ? begin_connect(self, result)
-                                         : call_method(self, fd, result);
+        /* For one with a timeout connect_ex() returns EAGAIN. */
+        bool begins =
+            fl_attempt_is_plain(self)
+            && fl_call_truth(self->sock, self->state->names.gettimeout) == 0;
+        return begins ? begin_connect(self, fd, result)
+                      : call_method(self, fd, result);
     }
     PyObject *done =
         PyObject_CallMethodObjArgs(self->state->helpers,

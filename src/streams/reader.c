@@ -52,6 +52,8 @@ enum {
 
 /* A set of them has the bit 1 << attribute. */
 #define ALL ((1 << ATTRIBUTES) - 1)
+/* What appending needs. */
+#define FED (1 << LIMIT | 1 << BUFFER | 1 << AT_EOF | 1 << WAITER)
 
 static const size_t attributes[ATTRIBUTES] = {
     offsetof(FlNames, _limit),     offsetof(FlNames, _loop),
@@ -237,16 +239,13 @@ data_added(Reader *self)
 }
 
 /* As `del buffer[:size_bytes]`, but a small block is kept for the next bytes.
-   What is left stays in its place, unless little keeps a large block.  0 or
-   -1. */
+   0 or -1. */
 static int
 drop_front(PyObject *buffer, Py_ssize_t size_bytes)
 {
     PyByteArrayObject *self = (PyByteArrayObject *)buffer;
     Py_ssize_t left = Py_SIZE(self) - size_bytes;
-    if (self->ob_exports > 0
-        || (self->ob_alloc > KEPT_BYTES && left < self->ob_alloc / 8))
-    {
+    if (self->ob_exports > 0 || self->ob_alloc > KEPT_BYTES) {
         return PySequence_DelSlice(buffer, 0, size_bytes);
     }
     if (size_bytes > 0) {
@@ -350,12 +349,10 @@ reader_of_protocol(FlState *state, PyObject *protocol)
 static bool
 find_buffer(FlState *state, PyObject *protocol, Reader *self)
 {
-    const unsigned int fed =
-        1 << LIMIT | 1 << BUFFER | 1 << AT_EOF | 1 << WAITER;
     self->dict = NULL;
     PyObject *reader = reader_of_protocol(state, protocol);
     bool found = reader != NULL
-                 && find(state, reader, state->native_reader_type, fed, self)
+                 && find(state, reader, state->native_reader_type, FED, self)
                  && self->values[AT_EOF] == Py_False;
     Py_XDECREF(reader);
     return found;
@@ -398,7 +395,10 @@ find_room(FlState *state, PyObject *protocol, size_t size_bytes,
 {
     Reader self;
     char *room = NULL;
-    if (find_buffer(state, protocol, &self)) {
+    /* Where a memoryview of it exists, data_received raises: if bytes come. */
+    if (find_buffer(state, protocol, &self)
+        && ((PyByteArrayObject *)self.values[BUFFER])->ob_exports == 0)
+    {
         PyObject *buffer = self.values[BUFFER];
         Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
         if (PyByteArray_Resize(buffer, size + (Py_ssize_t)size_bytes) == 0) {
@@ -417,7 +417,7 @@ static int
 filled(FlState *state, PyObject *owner, size_t got_bytes, size_t left_bytes)
 {
     Reader self = {.state = state, .dict = owner};
-    (void)look_up(&self, ALL); /* it succeeds again: no Python has run */
+    (void)look_up(&self, FED); /* it succeeds again: no Python has run */
     PyObject *buffer = self.values[BUFFER];
     Py_ssize_t size = PyByteArray_GET_SIZE(buffer) - (Py_ssize_t)left_bytes;
     int code = PyByteArray_Resize(buffer, size);
@@ -470,10 +470,10 @@ static const FlNativeProtocol native = {
 
 /* --- the steps ----------------------------------------------------------- */
 
-/* Begin a step, and look up the _buffer.  False: use_asyncio.  The
-   caller owns self->dict.  A step after an await drops the waiter, as asyncio
-   does, and ignores an exception that was set since the waiter was woken: the
-   next call raises it. */
+/* Begin a step, and look up the _buffer.  False: use_asyncio.  The caller owns
+   self->dict.  A step after an await drops the waiter, as asyncio does.
+   Enough bytes are returned even if an exception was set since the waiter was
+   woken. */
 FL_INLINE bool
 begin_step(PyObject *module, PyObject *reader, bool waited, Reader *self)
 {
@@ -548,8 +548,10 @@ take_separated(Reader *self, PyObject *separator, Py_ssize_t from)
                      (size_t)wanted_bytes);
     /* The limit does not count the separator.  It is checked before EOF, as in
        asyncio. */
-    Py_ssize_t limit =
-        look_up(self, 1 << LIMIT) ? limit_of(self) : PY_SSIZE_T_MAX;
+    if (!look_up(self, 1 << LIMIT)) {
+        return use_asyncio();
+    }
+    Py_ssize_t limit = limit_of(self);
     if (found != NULL && found - data <= limit) {
         return take_bytes(self, found - data + wanted_bytes);
     }

@@ -77,7 +77,7 @@ IN_PLACE_OF = {
     "_SelectorSocketTransport": _core.StreamTransport,
     "_SelectorDatagramTransport": _core.DatagramTransport,
     "_SSLProtocolTransport": _core.SSLTransport,
-    "_UnixWritePipeTransport": fastloop.connections._WritePipe,
+    "_UnixWritePipeTransport": fastloop.connections._UnixWritePipeTransport,
     # asyncio's own
     "_UnixReadPipeTransport": asyncio.unix_events._UnixReadPipeTransport,
     "_UnixSubprocessTransport": asyncio.unix_events._UnixSubprocessTransport,

@@ -31,6 +31,40 @@ async def test_its_attributes_are_asyncios(opened):
         assert list(vars(reader)) == list(vars(asyncio.StreamReader()))
 
 
+def another_dict(reader):
+    reader.__dict__ = dict(reader.__dict__)
+    loop = reader._loop
+    del reader._loop
+    reader._loop = loop
+
+
+def a_limit_of_another_type(reader):
+    reader._limit = float(reader._limit)
+
+
+@pytest.mark.parametrize("change", [another_dict, a_limit_of_another_type])
+async def test_a_program_changes_its_attributes(opened, change):
+    """After a large read, when the kernel writes into the _buffer."""
+    reader, _, peer = await opened()
+    for _ in range(2):
+        await peer.send(bytes(80 * KIB))
+        await iterations(5)
+        change(reader)
+    with pytest.raises(asyncio.LimitOverrunError):
+        await reader.readuntil(b"end")
+    assert await reader.readexactly(160 * KIB) == bytes(160 * KIB)
+
+
+async def test_eof_while_a_program_views_its_buffer(opened):
+    reader, _, peer = await opened()
+    await peer.send(bytes(20 * KIB))
+    await reader.readexactly(20 * KIB)
+    with memoryview(reader._buffer):
+        peer.send_eof()
+        await iterations(5)
+    assert await reader.read() == b""
+
+
 async def test_isinstance_and_inspect(opened):
     reader, _, peer = await opened()
     assert isinstance(reader, asyncio.StreamReader)
