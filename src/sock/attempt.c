@@ -166,7 +166,10 @@ begin_connect(FlAttempt *self, int fd, PyObject **result)
     PyObject *code =
         PyObject_CallMethodOneArg(self->sock, self->state->names.connect_ex,
                                   self->args[0]);
-    if (code == NULL) { /* a bad address, of which connect() says its own */
+    if (code == NULL && fl_error_leaves_loop()) {
+        return -1;
+    }
+    if (code == NULL) { /* a bad address: connect() raises in its own name */
         PyErr_Clear();
         return call_method(self, fd, result);
     }
@@ -190,11 +193,13 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
 {
     if (!self->is_retry) {
         /* For one with a timeout connect_ex() returns EAGAIN. */
-        bool begins =
-            fl_attempt_is_plain(self)
-            && fl_call_truth(self->sock, self->state->names.gettimeout) == 0;
-        return begins ? begin_connect(self, fd, result)
-                      : call_method(self, fd, result);
+        int code = 1;
+        if (fl_attempt_is_plain(self)) {
+            code = fl_call_truth(self->sock, self->state->names.gettimeout);
+        }
+        return code < 0    ? store_result(NULL, result)
+               : code == 0 ? begin_connect(self, fd, result)
+                           : call_method(self, fd, result);
     }
     PyObject *done =
         PyObject_CallMethodObjArgs(self->state->helpers,
