@@ -130,28 +130,16 @@ fl_cork_end_turn(FlCork *cork)
                           memory_order_relaxed);
 }
 
-/* What a stream has queued is corked.  No other stream is, so nothing is
-   OFFERED or TAKEN. */
-static inline void
-fl_cork_add_first(FlCork *cork, FlOutbox *out)
-{
-    fl_list_append(&cork->streams, &out->link);
-    if (FL_UNLIKELY(!cork->watched)) {
-        fl_sender_watch(cork);
-    }
-    fl_cork_offer(cork);
-}
-
-/* The same where others may be.  The caller has taken them (fl_cork_take). */
+/* What a stream has queued is corked.  The caller has taken what was
+   (fl_cork_take). */
 static inline void
 fl_cork_add(FlCork *cork, FlOutbox *out)
 {
-    if (fl_list_is_empty(&cork->streams)) {
-        fl_cork_add_first(cork, out);
-        return;
-    }
     if (fl_list_is_empty(&out->link)) {
         fl_list_append(&cork->streams, &out->link);
+    }
+    if (FL_UNLIKELY(!cork->watched)) {
+        fl_sender_watch(cork);
     }
     fl_cork_offer(cork);
 }

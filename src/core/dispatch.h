@@ -3,8 +3,7 @@
 
    Each entry is copied out of the queue before it runs, since its callback may
    push entries that reuse the slot.  Corked bytes are sent when an event
-   returns, when another callback returns and they are overdue (cork.h), or
-   else when the batch ends.
+   returns, or else when the batch ends.
 
    Threads: functions that run entries are for the loop's thread.  Any thread
    may call the two functions that queue.

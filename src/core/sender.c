@@ -23,7 +23,7 @@
 #include <pthread.h>
 #include <signal.h>
 
-/* The first after a sleep, and the later ones. */
+/* The period after a sleep, and each later one. */
 #define FIRST_NS    (2 * FL_NS_PER_MS)
 #define PERIOD_NS   (3 * FL_NS_PER_MS)
 #define STACK_BYTES ((size_t)128 * 1024)

@@ -30,7 +30,7 @@ void fl_sender_unwatch(struct FlCork *cork);
    be made, flush, and cork no more in this run. */
 void fl_sender_wake(struct FlCork *cork);
 
-/* A watched loop has corked its first write since a flush. */
+/* A watched loop has offered what it has corked. */
 static inline void
 fl_sender_see(struct FlCork *cork)
 {
@@ -44,8 +44,7 @@ fl_sender_see(struct FlCork *cork)
 void fl_sender_stop(void);
 
 /* After the fork, in the parent: start it again if a loop of another thread
-   has corked bytes.  That loop would not: its next write is not the first
-   since a flush. */
+   has corked bytes.  That loop may not write again for long. */
 void fl_sender_resume(void);
 
 #endif

@@ -79,15 +79,6 @@ fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
     return 0;
 }
 
-/* fl_write_queue_append for an empty queue of a stream. */
-static inline void
-fl_write_queue_put_only(FlWriteQueue *write_queue, PyObject *bytes)
-{
-    write_queue->inline_items[0] = Py_NewRef(bytes);
-    write_queue->tail = 1;
-    write_queue->size_bytes = (size_t)PyBytes_GET_SIZE(bytes);
-}
-
 /* The only item, wholly unsent and not in an allocated array: borrowed; or
    NULL. */
 static inline PyObject *

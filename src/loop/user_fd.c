@@ -389,9 +389,17 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     return 0;
 }
 
-int
-fl_fd_put_callback(FlLoop *loop, int fd, PyObject *object, int event,
-                   PyObject *callback, PyObject *socket_ref)
+/* Register a handle or a SocketCall for an fd; steals it.  `object` is what
+   names the fd, NULL for an int.  With a weak reference to a socket, which
+   this steals, the registration is that socket's persistent one from now on,
+   unless it is a plain one for which somebody waits already.  A transport
+   whose socket was closed without its knowledge loses the fd, and to find that
+   out may run Python.  0, or an error code: FL_CLOSED; FL_IN_USE if a
+   transport uses the fd, or without a GIL another thread runs the loop and its
+   transport would lose the fd; or what the system refused. */
+static int
+put_callback(FlLoop *loop, int fd, PyObject *object, int event,
+             PyObject *callback, PyObject *socket_ref)
 {
     FlFdTable *table = loop->table;
     FlFdRefs dropped = {{NULL}};
@@ -454,9 +462,8 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
     }
     Py_INCREF(handle); /* one reference for the slot, one for the result */
     /* An int identifies nothing. */
-    int code =
-        fl_fd_put_callback(loop, fd, PyLong_Check(object) ? NULL : object,
-                           event, (PyObject *)handle, NULL);
+    int code = put_callback(loop, fd, PyLong_Check(object) ? NULL : object,
+                            event, (PyObject *)handle, NULL);
     if (code < 0) {
         (void)fl_raise_errno(code);
         Py_CLEAR(handle);
@@ -564,8 +571,8 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
         if (code < 0) {
             return -1;
         }
-        code = fl_fd_put_callback(loop, fd, NULL, event, Py_NewRef(call),
-                                  socket_ref);
+        code =
+            put_callback(loop, fd, NULL, event, Py_NewRef(call), socket_ref);
     }
     return code < 0 ? fl_raise_errno(code) : 0;
 }

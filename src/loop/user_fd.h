@@ -63,17 +63,6 @@ FlHandle *fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
                     PyObject *const *args, Py_ssize_t nargs,
                     PyObject *context);
 
-/* Register a handle or a SocketCall for an fd; steals it.  `object` is what
-   names the fd, NULL for an int.  With a weak reference to a socket, which
-   this steals, the registration is that socket's persistent one from now on,
-   unless it is a plain one for which somebody waits already.  A transport
-   whose socket was closed without its knowledge loses the fd, and to find that
-   out may run Python.  0, or an error code: FL_CLOSED; FL_IN_USE if a
-   transport uses the fd, or without a GIL another thread runs the loop and its
-   transport would lose the fd; or what the system refused. */
-int fl_fd_put_callback(FlLoop *loop, int fd, PyObject *object, int event,
-                       PyObject *callback, PyObject *socket_ref);
-
 /* Remove a callback, and cancel it if it is a handle.  If `only` is not NULL,
    nothing but this handle or SocketCall is removed, and a persistent
    registration stays.  Whether there was one. */

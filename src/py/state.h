@@ -110,7 +110,6 @@ struct FlOutbox; /* core/cork.h */
     X(recv)                     \
     X(recv_into)                \
     X(recvfrom)                 \
-    X(release)                  \
     X(resume_writing)           \
     X(send)                     \
     X(send_rest)                \

@@ -463,7 +463,7 @@ libssl_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
 }
 
 /* Give the bytes object this size; make it if there is none.  0, or -1 with
-   MemoryError: what it had is lost. */
+   MemoryError, and the object and its records are gone. */
 static int
 size_object(FlTlsPipe *pipe, size_t size_bytes)
 {

@@ -14,10 +14,10 @@
       Otherwise a peer that sends much to a protocol with a small buffer would
       keep the loop busy.
    3. The protocol may pause or close the stream, or set another protocol, in
-      any callback, so read_ready checks again after each.  If it
-      then closes a connection with unread bytes in the socket, the kernel
-      resets the connection, and the peer may lose the last bytes sent to it.
-      So a Protocol and a StreamReader get all of an event in one callback.
+      any callback, so read_ready checks again after each.  If it then closes a
+      connection with unread bytes in the socket, the kernel resets the
+      connection, and the peer may lose the last bytes sent to it.  So a
+      Protocol and a StreamReader get all of an event in one callback.
    4. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
       which any process that shares the socket can clear. */
 #include "transport/stream_read.h"

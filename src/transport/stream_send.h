@@ -53,14 +53,6 @@ fl_stream_corks(const FlStream *self)
            && !fl_loop_is_inherited(loop);
 }
 
-/* Whether a corked queue may have so many bytes. */
-static inline bool
-fl_stream_cork_fits(const FlStream *self, uint64_t size_bytes)
-{
-    return size_bytes <= FL_CORKED_BYTES
-           && size_bytes <= self->high_water_bytes;
-}
-
 /* Whether a write of this size is corked with the queue.  If so, the caller
    queues it, as it holds the queue now, and calls fl_cork_add.  Otherwise it
    flushes. */
@@ -73,7 +65,8 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
     }
     fl_cork_take(&loop->cork);
     uint64_t queued_bytes = self->out.queue.size_bytes + size_bytes;
-    return fl_stream_cork_fits(self, queued_bytes)
+    return queued_bytes <= FL_CORKED_BYTES
+           && queued_bytes <= self->high_water_bytes
            && (fl_write_queue_is_empty(&self->out.queue)
                || fl_stream_is_corked(self));
 }

@@ -139,8 +139,8 @@ get_extra_info(FlTransport *self, PyObject *const *args, Py_ssize_t nargs,
                : self->ops->get_extra(self, call.args[0], call.args[1]);
 }
 
-PyObject *
-fl_transport_get_buffer_size(FlTransport *self, void *Py_UNUSED(ignored))
+static PyObject *
+get_write_buffer_size(FlTransport *self, void *Py_UNUSED(ignored))
 {
     return PyLong_FromSize_t(self->ops->write_buffer_bytes(self));
 }
@@ -167,7 +167,7 @@ static PyMethodDef common_methods[] = {
            METH_NOARGS),
     METHOD("is_reading", "($self, /)", is_reading, METH_NOARGS),
     METHOD("abort", "($self, /)", transport_abort, METH_NOARGS),
-    METHOD("get_write_buffer_size", "($self, /)", fl_transport_get_buffer_size,
+    METHOD("get_write_buffer_size", "($self, /)", get_write_buffer_size,
            METH_NOARGS),
     METHOD("_force_close", "($self, exc)", force_close_one, FL_FASTCALL),
     METHOD("_maybe_pause_protocol", "($self, /)",

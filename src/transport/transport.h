@@ -154,7 +154,6 @@ int fl_water_mark_set(PyObject *owner, PyObject *value, void *offset);
 /* Methods without arguments, which private attributes have as getters, too. */
 PyObject *fl_transport_is_closing(FlTransport *self, void *ignored);
 PyObject *fl_transport_get_protocol(FlTransport *self, void *ignored);
-PyObject *fl_transport_get_buffer_size(FlTransport *self, void *ignored);
 
 /* The same, of what is always True. */
 PyObject *fl_transport_true(PyObject *self, void *ignored);

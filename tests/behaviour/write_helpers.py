@@ -16,8 +16,8 @@ from net_helpers import Recorder, iterations, spin
 HOLDS = not FREE_THREADED
 #: Seconds to wait for bytes that should have been sent.
 LIMIT = 10
-#: The least time after which corked bytes are overdue: FIRST_NS of sender.c.
-OVERDUE_NS = 2_000_000
+#: The least time after which the sender sends: FIRST_NS of sender.c.
+SENT_AHEAD_NS = 2_000_000
 #: A loaded machine makes many iterations long, but not so many in a row.
 ATTEMPTS = 100
 
@@ -121,14 +121,14 @@ async def in_one_iteration(*works: Callable[[], Any]) -> list[Any]:
 
 
 async def in_a_short_one(*works: Callable[[], Any], peers: Any) -> list[Any]:
-    """Call these in one iteration that ends before its bytes are overdue.
+    """Call these in one iteration that ends before the sender sends.
 
     A longer one is repeated, after these peers have read its bytes.
     """
     now = time.monotonic_ns
     for _ in range(ATTEMPTS):
         begin_ns, *seen, end_ns = await in_one_iteration(now, *works, now)
-        if end_ns - begin_ns < OVERDUE_NS:
+        if end_ns - begin_ns < SENT_AHEAD_NS:
             return seen
         await iterations()
         for peer in peers:

@@ -56,7 +56,7 @@ async def count_changes(most, helpers):
 
 
 async def thread_error(code, helpers):
-    """There is no thread to send what is overdue: a run corks nothing then."""
+    """There is no thread to send ahead: a run corks nothing then."""
     seen = []
 
     def answer(protocol, data):
