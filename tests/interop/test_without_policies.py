@@ -1,4 +1,4 @@
-"""Servers that docs/python-3.16.md starts, on an asyncio without policies."""
+"""Servers that docs/versions.md starts, on an asyncio without policies."""
 
 from __future__ import annotations
 

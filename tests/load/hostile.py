@@ -3,7 +3,7 @@
     python tests/load/hostile.py [--seconds 20] [CASE...]
 
 Each case runs against soak_server.py: a friendly client echoes alone first,
-then beside the peers.  The server's memory stays within docs/memory.md's
+then beside the peers.  The server's memory stays within docs/how-it-works.md's
 bounds, its descriptors return to the start, it uses no CPU for peers that do
 nothing, and the friendly client's p99 is at most 2 ms later than alone, on a
 machine that does nothing else.  Peers whose bytes the server has to handle may
@@ -119,7 +119,7 @@ async def handshakes(ports: Ports, n: int) -> None:
 
 @dataclass
 class Case:
-    """Peers, and what docs/memory.md says that each may cost."""
+    """Peers, and what docs/how-it-works.md says that each may cost."""
 
     peer: Callable[[Ports, int], Awaitable[None]]
     peers: int
