@@ -1,4 +1,4 @@
-"""fastloop: a fast asyncio event loop, a C extension on libuv.
+"""fastloop: a fast event loop for asyncio, a C extension.
 
 Run a program on it::
 
@@ -16,6 +16,7 @@ program that imports fastloop before pytest.
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -58,6 +59,42 @@ if not is_native:
     _HOMES |= {"Loop": "_windows", "libuv_version": "_windows"}
 
 
+#: The source tree of fastloop, or the folder where it is installed.
+_TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_IS_SOURCE = os.path.exists(os.path.join(_TOP, "setup.py"))
+#: The version that is installed beside a source tree, if it is another one.
+_other_version = ""
+
+
+def _prefer_installed() -> None:
+    """In a source tree that is not built: use the package that pip installed.
+
+    After `pip install .` Python finds the tree first, in its own folder.
+    """
+    global _other_version
+    from importlib.machinery import PathFinder
+
+    core = f"{__name__}._core"
+    if PathFinder.find_spec(core, __path__):
+        return
+    folders = [os.path.join(path, __name__) for path in sys.path]
+    if (found := PathFinder.find_spec(core, folders)) and found.origin:
+        from importlib import metadata
+
+        home = os.path.dirname(found.origin)
+        known = metadata.distributions(
+            name="asyncio-fastloop", path=[os.path.dirname(home)]
+        )
+        version = next((each.version for each in known), "unknown")
+        if version == __version__:
+            __path__[:] = [home]
+        else:
+            _other_version = version
+
+
+if _IS_SOURCE:
+    _prefer_installed()
+
 #: A text of the dynamic linker that has one of these means libuv.
 _LIBUV = ("libuv.so", "libuv.1")
 
@@ -97,19 +134,17 @@ def _load(module: str) -> ModuleType:
             f"this part of fastloop needs its loop, and this is {ABOUT}",
             name=f"{__name__}._core",
         )
-    import os
-
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    if os.path.exists(os.path.join(home, "setup.py")):
+    if _IS_SOURCE:
+        other = _other_version and f" ({_other_version} is installed)"
         raise ImportError(
-            f"you are in the source tree of fastloop, {home}, where its C "
-            f"core is not built for this {version}: type `make build` there, "
-            "or `pip install .` there and start Python in another folder",
+            f"you are in the source tree of fastloop {__version__}, {_TOP}, "
+            f"where its C core is not built for this {version}: type `make "
+            f"build` or `pip install .` there{other}",
             name=f"{__name__}._core",
         )
     raise ImportError(
-        f"fastloop in {home} has no C core for this {version} on "
+        f"fastloop in {_TOP} has no C core for this {version} on "
         f"{os.uname().machine}: install it again with this Python's own pip, "
         "`python -m pip install --force-reinstall`, from a wheel for it or a "
         "checkout of fastloop",

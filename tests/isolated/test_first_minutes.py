@@ -5,6 +5,7 @@ the last line of what it prints.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from isolated_scripts import LIMIT
+
+import fastloop
 
 TOP = Path(__file__).parents[2]
 
@@ -60,9 +63,41 @@ USES = [
 def test_a_tree_that_is_not_built_says_so(unbuilt, use):
     last, _ = fails(*BARE, use, cwd=unbuilt, PYTHONPATH="")
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    start = f"ImportError: you are in the source tree of fastloop, {unbuilt},"
-    assert last.startswith(start)
-    assert f"not built for this {version}: type `make build` there" in last
+    start = "ImportError: you are in the source tree of fastloop "
+    assert last.startswith(f"{start}{fastloop.__version__}, {unbuilt}, where")
+    assert f"not built for this {version}: type `make build` or " in last
+
+
+def installed(folder, version):
+    """The package as pip installs it, with a core that only says where."""
+    package = folder / "fastloop"
+    shutil.copytree(
+        TOP / "fastloop", package, ignore=shutil.ignore_patterns("*.so")
+    )
+    (package / "_core.py").write_text("raise ImportError(__file__)")
+    info = folder / f"asyncio_fastloop-{version}.dist-info" / "METADATA"
+    info.parent.mkdir()
+    info.write_text(f"Name: asyncio-fastloop\nVersion: {version}\n")
+    return package
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_tree_that_is_not_built_uses_what_pip_installed(
+    unbuilt, tmp_path, use
+):
+    package = installed(tmp_path / "site", fastloop.__version__)
+    last, text = fails(*BARE, use, cwd=unbuilt, PYTHONPATH=package.parent)
+    assert last == f"ImportError: {package / '_core.py'}"
+    files = set(re.findall('File "(.*)"', text))
+    assert {each for each in files if str(unbuilt) in each} <= {
+        str(unbuilt / "fastloop" / "__init__.py")
+    }
+
+
+def test_a_tree_refuses_another_version_that_pip_installed(unbuilt, tmp_path):
+    package = installed(tmp_path / "site", "0.0.9")
+    last, _ = fails(*BARE, USES[0], cwd=unbuilt, PYTHONPATH=package.parent)
+    assert last.endswith("`pip install .` there (0.0.9 is installed)")
 
 
 def test_commands_that_need_no_core_work_there(unbuilt):
