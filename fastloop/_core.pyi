@@ -68,6 +68,9 @@ class TimerHandle(_AsyncioTimerHandle):
 class BaseLoop:
     _off: int
     _slow_s: float
+    _next_deadline: float
+    def _ready_handles(self, /) -> list[_AsyncioHandle]: ...
+    def _fd_users(self, /) -> list[tuple[int, Any, _User, _User]]: ...
     _debug: bool
     _stopping: bool
     _thread_id: int | None
@@ -290,17 +293,6 @@ def executor_job(
     args: tuple[Any, ...],
     /,
 ) -> ExecutorJob | None: ...
-
-# -- what programs look into -------------------------------------------------
-
-def ready_handles(loop: BaseLoop, /) -> list[_AsyncioHandle]: ...
-def scheduled_handles(loop: BaseLoop, /) -> list[TimerHandle]: ...
-def next_deadline(loop: BaseLoop, /) -> float: ...
-def fd_users(
-    loop: BaseLoop, /
-) -> list[
-    tuple[int, Any, _User, _User, StreamTransport | DatagramTransport | None]
-]: ...
 
 # -- the module --------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import selectors
 import types
@@ -14,7 +15,7 @@ from . import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from _typeshed import FileDescriptorLike
@@ -53,14 +54,14 @@ class RegisteredDescriptors:
         loop = self._loop()
         _core.BaseLoop.call_soon(loop, self._run_select)
         if len(loop._ready) == 1 and not loop._stopping:
-            wait_s = max(0.0, _core.next_deadline(loop) - loop.time())
+            wait_s = max(0.0, loop._next_deadline - loop.time())
             self.select(None if wait_s == math.inf else wait_s)
 
     def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
         """Return descriptor -> SelectorKey, data being (reader, writer)."""
         loop = self._loop()
         found: dict[FileDescriptorLike, selectors.SelectorKey] = {}
-        for fd, fileobj, *callbacks, _ in _core.fd_users(loop) if loop else ():
+        for fd, fileobj, *callbacks in loop._fd_users() if loop else ():
             reader, writer = (_as_handle(each, loop) for each in callbacks)
             if reader or writer:
                 found[fd] = selectors.SelectorKey(
@@ -102,32 +103,36 @@ def view_of(loop: Any) -> RegisteredDescriptors:
 
 
 class Handles(Sequence):  # type: ignore[type-arg]
-    """The handles of a loop that wait, as they are at each look.
+    """The handles of a loop that are ready, as they are at each look.
 
     Playwright stores ``loop._ready``, and waits until it is empty.
     """
 
-    def __init__(
-        self, loop: Any, find: Callable[[Any], list[Any]], order: Any = list
-    ) -> None:
+    def __init__(self, loop: BaseLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._find, self._order = find, order
 
     def _found(self) -> list[Any]:
         loop = self._loop()
-        return [] if loop is None else self._find(loop)
+        return [] if loop is None else loop._ready_handles()
 
     def __len__(self) -> int:
         return len(self._found())
 
     def __getitem__(self, at: Any) -> Any:
-        return self._order(self._found())[at]
+        return self._found()[at]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._order(self._found()))
+        return iter(self._found())
 
-    def __repr__(self) -> str:
-        return repr(self._order(self._found()))
+
+def scheduled(loop: Any) -> list[Any]:
+    """Return the timers of a loop, which refers to each, the first first."""
+    found = {
+        id(each): each
+        for each in gc.get_referents(loop)
+        if isinstance(each, _core.TimerHandle) and each._scheduled
+    }
+    return sorted(found.values())
 
 
 def _as_handle(callback: Any, loop: Any) -> asyncio.Handle | None:

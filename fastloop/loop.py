@@ -22,7 +22,7 @@ from asyncio import base_events, events
 from . import _core, _core_helpers, _originals, _private
 from . import streams as _native_streams
 from ._environment import disabled_names, variable
-from ._selector import Handles, view_of
+from ._selector import Handles, scheduled, view_of
 from .connections import Connections
 from .executor import ExecutorCalls
 from .signals import SignalCalls
@@ -159,11 +159,11 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _ready(self) -> Handles:
-        return Handles(self, _core.ready_handles)
+        return Handles(self)
 
     @property
-    def _scheduled(self) -> Handles:
-        return Handles(self, _core.scheduled_handles, sorted)
+    def _scheduled(self) -> list[Any]:
+        return scheduled(self)
 
     @property
     def _transports(self) -> weakref.WeakValueDictionary[int, Any]:

@@ -1,7 +1,6 @@
 /* The module object of fastloop._core: its state, types and functions. */
 #include "base/clock.h"
 #include "base/forks.h"
-#include "compat/introspection.h"
 #include "compat/private_attributes.h"
 #include "core/handle_type.h"
 #include "core/loop.h"
@@ -104,7 +103,6 @@ module_exec(PyObject *module)
         || fl_reader_register(module, state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
-        || fl_introspection_register(module) < 0
         || fl_job_register(module, state) < 0)
     {
         return -1;

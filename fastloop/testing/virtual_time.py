@@ -16,7 +16,6 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from fastloop import _core
 from fastloop.loop import Loop
 
 from .seeded import SeededLoop, _Future
@@ -182,9 +181,9 @@ class VirtualTimeLoop(SeededLoop):
     def _wait(self) -> None:
         """Iterate until something has run, or let the clock jump."""
         began, quiet_since = self._real_time(), math.inf
-        while (next_timer := _core.next_deadline(self)) > self._now:
+        while (next_timer := self._next_deadline) > self._now:
             has_timer = next_timer < math.inf
-            registered = len(_core.fd_users(self))
+            registered = len(self._fd_users())
             workers = self._at_work()
             delaying = {
                 w

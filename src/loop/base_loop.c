@@ -21,6 +21,7 @@
 #include "core/sender.h"
 #include "core/thread_queue.h"
 #include "loop/add_reader.h"
+#include "loop/introspection.h"
 #include "loop/run.h"
 #include "loop/scheduling.h"
 #include "loop/tasks.h"
@@ -459,6 +460,8 @@ static PyGetSetDef loop_getset[] = {
 static PyMemberDef loop_members[] = {
     {"_off", Py_T_UINT, offsetof(FlLoop, off), 0, NULL},
     {"_slow_s", Py_T_DOUBLE, offsetof(FlLoop, timing.slow_s), 0, NULL},
+    {"_next_deadline", Py_T_DOUBLE, offsetof(FlLoop, timers.next_s),
+     Py_READONLY, NULL},
     {"__dictoffset__", Py_T_PYSSIZET, offsetof(FlLoop, dict), Py_READONLY,
      NULL},
     {NULL, 0, 0, 0, NULL},
@@ -495,6 +498,8 @@ static PyMethodDef loop_methods[] = {
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_running_callback", running_callback, METH_NOARGS),
+    PLAIN("_ready_handles", fl_loop_ready_handles, METH_NOARGS),
+    PLAIN("_fd_users", fl_loop_fd_users, METH_NOARGS),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"is_running", AS_METHOD(is_running), METH_NOARGS, is_running_doc},
     {"get_debug", AS_METHOD(get_debug), METH_NOARGS, get_debug_doc},

@@ -114,22 +114,29 @@ fl_fd_evict(FlLoop *loop, int fd, bool only_lost)
     return used ? FL_IN_USE : 1;
 }
 
-PyObject *
+int
 fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs)
 {
     *refs = (FlFdRefs){{NULL}};
     FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
+    int used = fd < table->fds_size ? 0 : -1;
+    const FlRegistration *reg = fl_registration_at(table, fd);
     const FlUserFd *user_fd = user_fd_at(loop, fd);
-    if (user_fd != NULL) {
+    if (user_fd != NULL
+        && (user_fd->refs.callbacks[0] || user_fd->refs.callbacks[1]))
+    {
         *refs = user_fd->refs;
         Py_XINCREF(refs->callbacks[0]);
         Py_XINCREF(refs->callbacks[1]);
         Py_XINCREF(refs->object);
+        used = 1;
     }
-    FlOpenTransport *transport = transport_at(loop, fd);
+    else if (reg != NULL && reg->transport != NULL) {
+        used = 1;
+    }
     fl_fd_table_unlock(table);
-    return transport == NULL ? NULL : fl_open_transport_object(transport);
+    return used;
 }
 
 /* --- running ------------------------------------------------------------- */

@@ -51,9 +51,9 @@ int fl_fd_named_by(FlLoop *loop, const PyObject *object);
    one does until it ends, unless it `may_close`.  0 or -1.  May run Python. */
 int fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close);
 
-/* The transport that uses an fd, a new reference, or NULL; and in *refs new
-   references to what the application registered for it. */
-PyObject *fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs);
+/* Whether a transport or the application uses an fd: 1, 0, or -1 behind the
+   last one; and in *refs new references to what the application registered. */
+int fl_fd_users(const FlLoop *loop, int fd, FlFdRefs *refs);
 
 /* Call args[0](*args[1:]) when the fd is ready for `event`, as _add_reader and
    _add_writer do.  `object` is what names the fd, any int if nothing does;

@@ -91,6 +91,13 @@ def test_ready_makes_handles_that_can_be_cancelled(loop, iterate):
     assert not ready
 
 
+def test_scheduled_shows_the_timers(loop):
+    timers = [loop.call_later(60 - n, nothing) for n in range(3)]
+    loop.kept_twice = timers[1]
+    assert loop._scheduled[0] is timers[2]
+    assert sorted(loop._scheduled) == timers[::-1]
+
+
 def test_the_selectors_map_shows_registrations(loop, pair):
     left, right = pair
     number = left.fileno()
