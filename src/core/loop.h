@@ -6,10 +6,10 @@
 
    Threads: the fields belong to the thread that runs the loop, or, while none
    does, to the thread that has the GIL.  `ready` and `timers` differ: with a
-   GIL any thread that has it may push at any time.  Without a GIL, while no
-   thread has claimed the loop, they belong to the thread that has the lock of
-   `thread_queue`.  Functions are for the loop's thread unless their name ends
-   in _anythread or their comment says so.
+   GIL any thread that has it may push at any time; without a GIL they belong
+   to the thread that has claimed the loop (thread_queue.c, invariant 4).
+   Functions are for the loop's thread unless their name ends in _anythread or
+   their comment says so.
 
    Ownership: the loop owns its queues' entries, its scheduled timers, its
    user-owned fds and, through `transports`, every open transport, of datagrams
@@ -222,9 +222,9 @@ fl_loop_is_claimed_here(const FlLoop *loop)
            == PyThread_get_thread_ident();
 }
 
-/* Without a GIL: whether the queues of callbacks and timers need the lock of
-   the thread queue, because this thread has not claimed the loop.  Another
-   thread may have claimed it, or may do so at any time. */
+/* Without a GIL: whether this thread must push into the thread queue, because
+   it has not claimed the loop.  Another thread may have, or may do so at any
+   time. */
 static inline bool
 fl_loop_needs_lock(const FlLoop *loop)
 {

@@ -47,7 +47,7 @@ typedef enum {
 #define FL_LAG_FIRST_SHIFT 10
 
 typedef struct FlMetrics {
-    /* the times: under the lock of loop->thread_queue */
+    /* the times: under the lock of loop->table */
     int64_t spent_ns[FL_TIMES];
     FlTimeOf time_state; /* the current state */
     int64_t since_ns;    /* when it began */

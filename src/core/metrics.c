@@ -25,12 +25,12 @@ static int64_t
 enter(FlLoop *loop, FlTimeOf next)
 {
     FlMetrics *metrics = loop->metrics;
-    fl_thread_queue_lock(&loop->thread_queue);
+    fl_fd_table_lock_now(loop->table);
     int64_t now_ns = fl_clock_ns(); /* invariant 1 */
     metrics->spent_ns[metrics->time_state] += now_ns - metrics->since_ns;
     metrics->time_state = next;
     metrics->since_ns = now_ns;
-    fl_thread_queue_unlock(&loop->thread_queue);
+    fl_fd_table_unlock_now(loop->table);
     return now_ns;
 }
 
@@ -198,12 +198,12 @@ read_times(FlLoop *loop, uint64_t *values)
 {
     FlMetrics *metrics = loop->metrics;
     uint64_t *spent_ns = values + 2;
-    fl_thread_queue_lock(&loop->thread_queue);
+    fl_fd_table_lock_now(loop->table);
     int64_t now_ns = fl_clock_ns(); /* invariant 1 */
     uint64_t state_ns = (uint64_t)(now_ns - metrics->since_ns);
     FlTimeOf state = metrics->time_state;
     memcpy(spent_ns, metrics->spent_ns, sizeof(metrics->spent_ns));
-    fl_thread_queue_unlock(&loop->thread_queue);
+    fl_fd_table_unlock_now(loop->table);
     bool away = state == FL_TIME_CALLBACKS || state == FL_TIME_GIL;
     values[0] = (uint64_t)(now_ns - metrics->enabled_ns);
     values[1] = away ? state_ns : 0;

@@ -20,7 +20,7 @@
      one after it, by run_timed.
 
    Threads: the loop's thread writes; executor workers write the job counters;
-   any thread may call fl_metrics_read.  The lock of loop->thread_queue guards
+   any thread may call fl_metrics_read.  The lock of loop->table guards
    the times, of which one changes without the GIL (fl_metrics_woke).  Each
    counter is atomic.
 

@@ -75,7 +75,7 @@ typedef struct {
     /* The first and the last of the polls in a row that may not have taken all
        events there were.  What such a one did not take may be ready. */
     uint64_t partial_from, partial_to;
-    uv_mutex_t lock; /* see fl_fd_table_lock */
+    uv_mutex_t lock; /* see fl_fd_table_lock_now */
     FlForkRenewal lock_renewal;
     FlRegistration **fds; /* indexed by fd; NULL: none */
     int fds_size;
@@ -166,15 +166,23 @@ fl_fd_table_wake_anythread(FlFdTable *table)
     } /* else its parent's set, where nothing waits for this process */
 }
 
-/* Without a GIL: guard the table and its registrations from other threads.
-   The lock is recursive.  No Python code may run while it is held.  A forked
-   child makes a new one first, as a thread of the parent may have held it.
+/* The lock of the loop: of the times of metrics, and without a GIL of the
+   table, its registrations and the thread queue.  It is recursive.  No Python
+   code may run while it is held.  A forked child makes a new one first, as a
+   thread of the parent may have held it.
 
    Rejected: a critical section of the loop.  Where threads wait for it,
    CPython's PyMutex passes it on to one that has not woken yet, and a fork in
    between leaves the child with the lock of a thread that it does not have. */
 void fl_fd_table_lock_now(FlFdTable *table);
 
+static inline void
+fl_fd_table_unlock_now(FlFdTable *table)
+{
+    uv_mutex_unlock(&table->lock);
+}
+
+/* The same, for what the GIL guards if there is one. */
 static inline void
 fl_fd_table_lock(FlFdTable *table)
 {
@@ -187,7 +195,7 @@ static inline void
 fl_fd_table_unlock(FlFdTable *table)
 {
     if (!FL_HAVE_GIL) {
-        uv_mutex_unlock(&table->lock);
+        fl_fd_table_unlock_now(table);
     }
 }
 

@@ -14,10 +14,9 @@
       it releases the lock: close_core takes the lock once after it has set
       `closed`, and closes the table later.
    4. Without a GIL the ready queue and the timers belong to the thread that
-      claimed the loop.  While no thread has, they belong to the one that has
-      the lock.  A claim takes the lock once: after that no thread uses them
-      that found the loop idle.  Exceptions, not guarded: the copies
-      _ready and _scheduled. */
+      claimed the loop; while none has, the timers belong to the one that has
+      the lock.  A claim takes it once: after that no thread uses them that
+      found the loop idle. */
 #include "core/thread_queue.h"
 
 #include "core/loop.h"
@@ -27,47 +26,6 @@
 #include "py/errors.h"
 
 #include <string.h>
-
-/* After a fork, initialize the lock again.  The old one is not destroyed, as
-   that is undefined while it is held. */
-static void
-renew_lock(FlThreadQueue *thread_queue)
-{
-    if (fl_fork_renewal_begin(&thread_queue->renewal)) {
-        (void)uv_mutex_init(&thread_queue->lock);
-        fl_fork_renewal_end(&thread_queue->renewal);
-    }
-}
-
-void
-fl_thread_queue_lock(FlThreadQueue *thread_queue)
-{
-    renew_lock(thread_queue);
-    uv_mutex_lock(&thread_queue->lock);
-}
-
-void
-fl_thread_queue_unlock(FlThreadQueue *thread_queue)
-{
-    uv_mutex_unlock(&thread_queue->lock);
-}
-
-int
-fl_thread_queue_init(FlThreadQueue *thread_queue)
-{
-    memset(thread_queue, 0, sizeof(*thread_queue));
-    atomic_init(&thread_queue->filled, false);
-    fl_fork_renewal_init(&thread_queue->renewal);
-    if (uv_mutex_init(&thread_queue->lock) < 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    if (!FL_HAVE_GIL && fl_ready_init(&thread_queue->ready) < 0) {
-        fl_thread_queue_free(thread_queue);
-        return -1;
-    }
-    return 0;
-}
 
 /* Release the entries of a queue and its chunks. */
 static void
@@ -80,25 +38,6 @@ drop_entries(FlReadyQueue *ready)
     fl_ready_free(ready);
 }
 
-void
-fl_thread_queue_free(FlThreadQueue *thread_queue)
-{
-    drop_entries(&thread_queue->ready);
-    renew_lock(thread_queue);
-    uv_mutex_destroy(&thread_queue->lock);
-}
-
-bool
-fl_thread_queue_lock_idle(FlLoop *loop)
-{
-    fl_thread_queue_lock(&loop->thread_queue);
-    if (!loop->closed && atomic_load(&loop->claim.thread) == 0) {
-        return true;
-    }
-    fl_thread_queue_unlock(&loop->thread_queue);
-    return false;
-}
-
 bool
 fl_loop_claim(FlLoop *loop)
 {
@@ -108,11 +47,8 @@ fl_loop_claim(FlLoop *loop)
     {
         return false;
     }
-    if (!FL_HAVE_GIL) {
-        /* Threads that found the loop idle use its queues until here. */
-        fl_thread_queue_lock(&loop->thread_queue);
-        fl_thread_queue_unlock(&loop->thread_queue);
-    }
+    fl_fd_table_lock(loop->table); /* invariant 4 */
+    fl_fd_table_unlock(loop->table);
     loop->claim.last_thread = PyThread_get_thread_ident();
     return true;
 }
@@ -136,14 +72,14 @@ fl_thread_queue_push_anythread(FlLoop *loop, FlReady *entry)
     FlThreadQueue *thread_queue = &loop->thread_queue;
     FlReadyQueue *ready = FL_HAVE_GIL ? &loop->ready : &thread_queue->ready;
     fl_loop_flush_corked_here(loop->state); /* invariant 2 */
-    fl_thread_queue_lock(thread_queue);
+    fl_fd_table_lock(loop->table);
     bool closed = loop->closed; /* invariant 3 */
     int code = closed ? -1 : fl_ready_push(ready, entry);
     if (code == 0) {
         atomic_store(&thread_queue->filled, !FL_HAVE_GIL);
         fl_fd_table_wake_anythread(loop->table); /* invariant 1 */
     }
-    fl_thread_queue_unlock(thread_queue);
+    fl_fd_table_unlock(loop->table);
     if (closed) {
         (void)fl_loop_check_open(loop); /* raises RuntimeError */
     }
@@ -216,7 +152,7 @@ fl_thread_queue_drain(FlLoop *loop)
         return 0;
     }
     int code = 0;
-    fl_thread_queue_lock(thread_queue);
+    fl_fd_table_lock(loop->table);
     while (fl_ready_count(&thread_queue->ready) > 0) {
         FlReady *slot = fl_ready_reserve(&loop->ready);
         if (slot == NULL) {
@@ -231,7 +167,7 @@ fl_thread_queue_drain(FlLoop *loop)
     while (FL_UNLIKELY(thread_queue->ready.spares > FL_READY_SPARES)) {
         fl_ready_trim(&thread_queue->ready);
     }
-    fl_thread_queue_unlock(thread_queue);
+    fl_fd_table_unlock(loop->table);
     return code;
 }
 
@@ -239,12 +175,12 @@ void
 fl_thread_queue_close(FlLoop *loop)
 {
     FlThreadQueue *thread_queue = &loop->thread_queue;
-    fl_thread_queue_lock(thread_queue);
+    fl_fd_table_lock(loop->table);
     /* Take the entries: no more are pushed once `closed` is set. */
     FlReadyQueue ready = thread_queue->ready;
     memset(&thread_queue->ready, 0, sizeof(ready));
     atomic_store(&thread_queue->filled, false);
-    fl_thread_queue_unlock(thread_queue);
+    fl_fd_table_unlock(loop->table);
     /* Outside of the lock: a destructor may run Python that pushes. */
     drop_entries(&ready);
 }

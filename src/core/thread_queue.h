@@ -1,6 +1,5 @@
 /* The thread queue: how other threads queue entries and wake the loop.  Also
-   the claim: which thread runs, iterates or closes the loop.  Without a GIL
-   the lock of the queue protects what no thread has claimed.
+   the claim: which thread runs, iterates or closes the loop.
 
    With a GIL a push goes straight into the ready queue, so that calls by
    call_soon and call_soon_threadsafe run in one order.  Without a GIL an entry
@@ -17,21 +16,16 @@
 #ifndef FL_CORE_THREAD_QUEUE_H
 #define FL_CORE_THREAD_QUEUE_H
 
-#include "base/forks.h"
 #include "core/handle.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
 #include "py/state.h"
 
 #include <stdatomic.h>
-#include <uv.h>
 
-/* The entries that other threads pushed, used only without a GIL.  The lock
-   also guards the times of metrics.  With a GIL `ready` stays empty, and a
-   push takes the free lock all the same: one way for both builds. */
+/* The entries that other threads pushed, under the lock of the loop's table.
+   With a GIL they stay empty. */
 typedef struct {
-    uv_mutex_t lock;       /* taken by fl_thread_queue_lock */
-    FlForkRenewal renewal; /* of the lock */
     FlReadyQueue ready;
     atomic_bool filled; /* ready has entries; readable without the lock */
 } FlThreadQueue;
@@ -44,27 +38,10 @@ typedef struct {
     FL_ATOMIC unsigned long last_thread; /* that had the claim last */
 } FlClaim;
 
-/* Take and release the lock.  Any thread.  In a forked child the lock is
-   initialized again first: a thread of the parent, which does not exist here,
-   may have had it. */
-void fl_thread_queue_lock(FlThreadQueue *thread_queue);
-void fl_thread_queue_unlock(FlThreadQueue *thread_queue);
-
-/* 0, or -1 with MemoryError. */
-int fl_thread_queue_init(FlThreadQueue *thread_queue);
-
-/* Release the entries and the lock. */
-void fl_thread_queue_free(FlThreadQueue *thread_queue);
-
 /* Drop the entries that wait.  The caller has marked the loop closed.  When
    this returns no other thread is pushing to the loop or waking it, and none
    will. */
 void fl_thread_queue_close(FlLoop *loop);
-
-/* If no thread runs, iterates or closes the loop, take the lock: until it is
-   released none does, and the caller may use the loop's own queues.  It must
-   run no Python.  False, without the lock: a thread does, or it is closed. */
-bool fl_thread_queue_lock_idle(FlLoop *loop);
 
 /* Take the exclusive right to run, iterate or close the loop, until
    fl_loop_unclaim.  False: another thread has it, or a caller further up this

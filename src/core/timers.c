@@ -8,8 +8,8 @@
 #include "core/thread_queue.h"
 #include "py/compat.h"
 
-int
-fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
+static int
+enqueue(FlLoop *loop, FlTimerHandle *timer)
 {
     if (fl_timer_queue_push(&loop->timers, &timer->node, timer->when_s) < 0) {
         PyErr_NoMemory();
@@ -17,20 +17,6 @@ fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer)
     }
     Py_INCREF(timer); /* the queue's reference */
     return 0;
-}
-
-/* Runs as an entry on the loop's thread.  The timer may have been cancelled
-   after the other thread posted it. */
-static int
-enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
-{
-    FlTimerHandle *self = (FlTimerHandle *)timer;
-    if (fl_handle_is_cancelled((FlHandle *)self)
-        || fl_timer_enqueue(loop, self) == 0)
-    {
-        return 0;
-    }
-    return fl_loop_report_callback(loop, NULL);
 }
 
 /* Take a timer out of the queue.  Returns the queue's reference, or NULL if
@@ -45,7 +31,19 @@ dequeue(FlLoop *loop, FlTimerHandle *timer)
     return (PyObject *)timer;
 }
 
-/* Runs as an entry on the loop's thread. */
+/* An FlReadyOp.  The timer may have been cancelled after the other thread
+   posted it. */
+static int
+enqueue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
+{
+    FlTimerHandle *self = (FlTimerHandle *)timer;
+    if (fl_handle_is_cancelled((FlHandle *)self) || enqueue(loop, self) == 0) {
+        return 0;
+    }
+    return fl_loop_report_callback(loop, NULL);
+}
+
+/* An FlReadyOp. */
 static int
 dequeue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
 {
@@ -53,17 +51,40 @@ dequeue_op(FlLoop *loop, PyObject *timer, PyObject *Py_UNUSED(argument))
     return 0;
 }
 
+/* Without a GIL, in a thread that has not claimed the loop: take the lock if
+   no thread has.  Until it is released none does (fl_loop_claim). */
+static bool
+lock_idle(FlLoop *loop)
+{
+    fl_fd_table_lock(loop->table);
+    bool idle = !loop->closed && atomic_load(&loop->claim.thread) == 0;
+    if (!idle) {
+        fl_fd_table_unlock(loop->table);
+    }
+    return idle;
+}
+
+/* Else. */
+static int
+post(FlLoop *loop, FlReadyOp op, FlTimerHandle *timer)
+{
+    return fl_thread_queue_push_op_anythread(loop, op, (PyObject *)timer, NULL,
+                                             NULL);
+}
+
 int
 fl_timer_enqueue_anythread(FlTimerHandle *timer)
 {
     FlLoop *loop = FL_LOOP(timer->loop);
-    if (fl_thread_queue_lock_idle(loop)) {
-        int code = fl_timer_enqueue(loop, timer);
-        fl_thread_queue_unlock(&loop->thread_queue);
-        return code;
+    if (!FL_UNLIKELY(fl_loop_needs_lock(loop))) {
+        return enqueue(loop, timer);
     }
-    return fl_thread_queue_push_op_anythread(loop, enqueue_op,
-                                             (PyObject *)timer, NULL, NULL);
+    if (!lock_idle(loop)) {
+        return post(loop, enqueue_op, timer);
+    }
+    int code = enqueue(loop, timer);
+    fl_fd_table_unlock(loop->table);
+    return code;
 }
 
 void
@@ -73,15 +94,12 @@ fl_timer_remove_anythread(FlTimerHandle *timer)
     if (!fl_loop_needs_lock(loop)) {
         Py_XDECREF(dequeue(loop, timer));
     }
-    else if (fl_thread_queue_lock_idle(loop)) {
+    else if (lock_idle(loop)) {
         PyObject *queued = dequeue(loop, timer);
-        fl_thread_queue_unlock(&loop->thread_queue);
+        fl_fd_table_unlock(loop->table);
         Py_XDECREF(queued); /* may wait for another thread, without a GIL */
     }
-    else if (fl_thread_queue_push_op_anythread(loop, dequeue_op,
-                                               (PyObject *)timer, NULL, NULL)
-             < 0)
-    {
+    else if (post(loop, dequeue_op, timer) < 0) {
         /* No memory: the timer stays queued until it is due, and is skipped
            then.  Or the loop was closed, which emptied the queue. */
         PyErr_Clear();

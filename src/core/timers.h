@@ -12,11 +12,8 @@
 #include "core/loop.h"
 
 /* Queue a timer that is in no queue; the queue takes its own reference.
-   MemoryError: nothing changed. */
-int fl_timer_enqueue(FlLoop *loop, FlTimerHandle *timer);
-
-/* From a thread that does not run the timer's loop: queue the timer under the
-   lock while no thread runs the loop, else have the loop's thread queue it. */
+   While another thread has claimed the loop, without a GIL, that one queues it
+   in its next iteration.  MemoryError: nothing changed. */
 int fl_timer_enqueue_anythread(FlTimerHandle *timer);
 
 /* Take a timer out of the queue, or have the loop's thread do it.  The caller

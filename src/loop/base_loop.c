@@ -84,11 +84,6 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
         return NULL;
     }
     FlLoop *loop = (FlLoop *)type->tp_alloc(type, 0);
-    if (loop != NULL && fl_thread_queue_init(&loop->thread_queue) < 0) {
-        PyObject_GC_UnTrack(loop);
-        fl_object_free(loop);
-        loop = NULL;
-    }
     if (loop == NULL) {
         fl_fd_table_close(table);
         fl_fd_table_free(table);
@@ -106,7 +101,9 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     /* Until everything is initialized the object counts as closed: if an
        initialization fails, loop_dealloc runs and must accept it. */
     loop->closed = true;
-    if (fl_ready_init(&loop->ready) < 0 || fl_overrides_check_class(loop) < 0)
+    if (fl_ready_init(&loop->ready) < 0
+        || (!FL_HAVE_GIL && fl_ready_init(&loop->thread_queue.ready) < 0)
+        || fl_overrides_check_class(loop) < 0)
     {
         Py_DECREF(loop);
         return NULL;
@@ -305,7 +302,6 @@ loop_dealloc(FlLoop *loop)
     fl_handle_pool_free(&loop->handle_pool);
     fl_handle_pool_free(&loop->timer_pool);
     fl_fd_table_free(loop->table);
-    fl_thread_queue_free(&loop->thread_queue);
     free(loop->metrics);
     fl_object_free(loop);
     Py_DECREF(module); /* it owns the state */

@@ -265,10 +265,7 @@ schedule(FlLoop *loop, double when_s, const FlArgs *call)
     if (timer == NULL) {
         return NULL;
     }
-    int code = FL_UNLIKELY(fl_loop_needs_lock(loop))
-                   ? fl_timer_enqueue_anythread(timer)
-                   : fl_timer_enqueue(loop, timer);
-    if (FL_UNLIKELY(code < 0)) {
+    if (FL_UNLIKELY(fl_timer_enqueue_anythread(timer) < 0)) {
         Py_CLEAR(timer);
     }
     return (PyObject *)timer;
