@@ -155,7 +155,7 @@ send_corked(FlLoop *loop, FlOutbox *out)
         fl_write_queue_clear(&out->queue); /* the parent sends them */
         return;
     }
-    loop->polls.skips_left = 0; /* as fl_loop_before_io */
+    loop->polls.skips_left = 0; /* as fl_loop_flush_before_send */
     if (FL_LIKELY(out->send_errno == 0)) {
         PyObject *bytes = fl_write_queue_only(&out->queue);
         size_t sent_bytes;

@@ -429,7 +429,7 @@ run_timed(FlLoop *loop, FlReady *entry)
 
 /* Flush what is corked.  One stream, the usual case, needs no count. */
 static inline void
-flush(FlLoop *loop)
+dispatch_flush(FlLoop *loop)
 {
     const FlList *streams = &loop->cork.streams;
     if (FL_LIKELY(streams->next == streams->prev)) {
@@ -455,7 +455,7 @@ run_until(FlLoop *loop, uint64_t end)
                    ? run_timed(loop, &entry)
                    : run_entry(loop, &entry);
         if (is_event && !fl_list_is_empty(&loop->cork.streams)) {
-            flush(loop);
+            dispatch_flush(loop);
         }
     }
     return code;
@@ -481,7 +481,7 @@ fl_loop_run_batch(FlLoop *loop)
     }
     loop->cork.writer = NULL;
     if (!fl_list_is_empty(&loop->cork.streams)) {
-        flush(loop);
+        dispatch_flush(loop);
     }
     return code;
 }

@@ -143,7 +143,7 @@ clear_weakrefs(PyObject *self)
    pooled object keeps its reference to the type.  Every other slot must be
    NULL by now: handle_alloc resets only args. */
 static inline void
-release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
+pool_release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
 {
     PyObject *loop = self->loop;
     Py_CLEAR(self->cancelled);
@@ -162,7 +162,7 @@ release(FlHandle *self, FlHandlePool *pool, uint32_t limit)
 static inline void
 handle_release(FlHandle *self)
 {
-    release(self, &FL_LOOP(self->loop)->handle_pool, MOST_POOLED_HANDLES);
+    pool_release(self, &FL_LOOP(self->loop)->handle_pool, MOST_POOLED_HANDLES);
 }
 
 /* The application may set a handle as the callback of another one.  CPython's
@@ -201,8 +201,8 @@ fl_handle_dealloc(FlHandle *self)
 static inline void
 timer_release(FlTimerHandle *self)
 {
-    release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
-            MOST_POOLED_TIMERS);
+    pool_release((FlHandle *)self, &FL_LOOP(self->loop)->timer_pool,
+                 MOST_POOLED_TIMERS);
 }
 
 /* The trashcan costs 70 instructions up to 3.13, so a timer uses it only deep

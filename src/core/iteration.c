@@ -534,7 +534,7 @@ swap(FlReady *entry, FlReady *other)
 /* Record a queued event as fired again: the next iteration queues it behind
    the calls that are ready then.  Not if another thread has closed it. */
 static void
-put_off(FlFdTable *table, FlReady *entry)
+fire_again(FlFdTable *table, FlReady *entry)
 {
     FlRegistration *reg = entry->of.reg;
     fl_fd_table_lock(table);
@@ -565,7 +565,7 @@ shuffle(FlLoop *loop, uint64_t bits)
         FlReady *entry = fl_ready_find(ready, at);
         if (entry->kind == FL_READY_EVENT
             && random_below(&bits, LATE_ONE_IN) == 0) {
-            put_off(loop->table, entry);
+            fire_again(loop->table, entry);
         }
     }
 }

@@ -323,7 +323,7 @@ fl_loop_flush_corked_here(FlState *state)
    arrives in the same iteration as with asyncio.  A failed flush may run
    Python: see fl_stream_flush_if_corked. */
 static inline void
-fl_loop_before_io(FlLoop *loop)
+fl_loop_flush_before_send(FlLoop *loop)
 {
     if (FL_HAVE_GIL && FL_UNLIKELY(loop->cork.writer == NULL)) {
         fl_loop_flush_corked_here(loop->state);

@@ -15,7 +15,7 @@ int
 fl_loop_report_by(FlLoop *loop, PyObject *method, PyObject *first,
                   PyObject *second, PyObject *third)
 {
-    if (fl_error_leaves_loop()) {
+    if (fl_exception_ends_run()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();

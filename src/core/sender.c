@@ -101,7 +101,7 @@ wait_for(int64_t period_ns)
 }
 
 static void *
-run(void *unused)
+sender_run(void *unused)
 {
     int64_t period_ns = FIRST_NS;
     (void)pthread_mutex_lock(&sender.lock);
@@ -177,9 +177,9 @@ start(void)
     (void)pthread_sigmask(SIG_SETMASK, &all, &previous);
     (void)pthread_attr_init(&attributes);
     (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    int code = pthread_create(&sender.thread, &attributes, run, NULL);
+    int code = pthread_create(&sender.thread, &attributes, sender_run, NULL);
     if (code == EINVAL) { /* the thread-local data of libraries is larger */
-        code = pthread_create(&sender.thread, NULL, run, NULL);
+        code = pthread_create(&sender.thread, NULL, sender_run, NULL);
     }
     (void)pthread_attr_destroy(&attributes);
     (void)pthread_sigmask(SIG_SETMASK, &previous, NULL);
@@ -215,7 +215,7 @@ fl_sender_unwatch(FlCork *cork)
 
 /* Wake the thread, or start it.  Returns whether there is one. */
 static bool
-wake(void)
+sender_wake(void)
 {
     if (!sender.running && start() == 0) {
         sender.running = true;
@@ -231,7 +231,7 @@ void
 fl_sender_wake(FlCork *cork)
 {
     lock();
-    bool wakes = wake();
+    bool wakes = sender_wake();
     unlock();
     if (!wakes) {
         cork->thread = cork->writer = NULL;
@@ -261,7 +261,7 @@ fl_sender_resume(void)
 {
     lock();
     if (any_is_offered()) { /* else os.fork() would warn of a thread */
-        (void)wake();
+        (void)sender_wake();
     }
     unlock();
 }

@@ -117,7 +117,7 @@ raise_argument(FlLoop *Py_UNUSED(loop), PyObject *Py_UNUSED(subject),
 void
 fl_thread_queue_pass_exception_anythread(FlLoop *loop, PyObject *subject)
 {
-    if (!fl_error_leaves_loop()) {
+    if (!fl_exception_ends_run()) {
         PyErr_WriteUnraisable(subject);
         return;
     }

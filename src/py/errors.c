@@ -40,7 +40,7 @@ fl_raise_errno(int code)
 }
 
 bool
-fl_error_leaves_loop(void)
+fl_exception_ends_run(void)
 {
     return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)
            || PyErr_ExceptionMatches(PyExc_SystemExit);

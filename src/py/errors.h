@@ -20,7 +20,7 @@ PyObject *fl_errno_exception(int code);
 /* True if the raised exception ends the run: KeyboardInterrupt and SystemExit
    must propagate out of run_forever, as in asyncio.  An exception must be
    set. */
-bool fl_error_leaves_loop(void);
+bool fl_exception_ends_run(void);
 
 /* Whether the raised exception says that a call of a socket would block or was
    interrupted; then it is cleared.  asyncio waits after these two classes. */

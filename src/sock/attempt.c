@@ -130,7 +130,7 @@ try_recv_into(FlAttempt *self, int fd, PyObject **result)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(self->args[0], &view, PyBUF_WRITABLE) < 0) {
-        if (fl_error_leaves_loop()) {
+        if (fl_exception_ends_run()) {
             return -1; /* Ctrl-C during its __buffer__() */
         }
         PyErr_Clear(); /* the socket's method raises its own TypeError */
@@ -166,7 +166,7 @@ begin_connect(FlAttempt *self, int fd, PyObject **result)
     PyObject *code =
         PyObject_CallMethodOneArg(self->sock, self->state->names.connect_ex,
                                   self->args[0]);
-    if (code == NULL && fl_error_leaves_loop()) {
+    if (code == NULL && fl_exception_ends_run()) {
         return -1;
     }
     if (code == NULL) { /* a bad address: connect() raises in its own name */
@@ -265,7 +265,7 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
        or run a method of the application: its peer may be in this process.
        After a receive on a plain socket it need not. */
     if (operation->event == FL_WRITABLE || !plain) {
-        fl_loop_before_io(self->loop);
+        fl_loop_flush_before_send(self->loop);
     }
     else {
         fl_loop_flush_corked(self->loop);
@@ -274,7 +274,7 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
        been closed and its fd given to another file. */
     int fd = PyObject_AsFileDescriptor(self->sock);
     if (fd < 0) {
-        if (fl_error_leaves_loop()) {
+        if (fl_exception_ends_run()) {
             return -1; /* Ctrl-C during an application's fileno() */
         }
         PyErr_Clear(); /* closed: the socket's own method raises EBADF */

@@ -120,7 +120,7 @@ on_ready(SocketCall *self, PyObject *Py_UNUSED(args),
     }
     PyObject *method = names->set_result;
     if (code < 0) {
-        if (fl_error_leaves_loop()) {
+        if (fl_exception_ends_run()) {
             return NULL; /* it leaves run_forever(), not by the future */
         }
         method = names->set_exception;

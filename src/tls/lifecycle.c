@@ -91,7 +91,7 @@ fl_tls_defer(FlTls *self)
 static int
 continue_later(FlTls *self, int code)
 {
-    if (code >= 0 || !fl_error_leaves_loop()) {
+    if (code >= 0 || !fl_exception_ends_run()) {
         return code;
     }
     PyObject *exc = PyErr_GetRaisedException();
@@ -161,8 +161,8 @@ read_records(FlTls *self)
     if (FL_LIKELY(code == 0)) {
         return 0;
     }
-    return fl_error_leaves_loop() ? continue_later(self, code)
-                                  : fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
+    return fl_exception_ends_run() ? continue_later(self, code)
+                                   : fl_tls_fatal(self, FL_TLS_FATAL_TEXT);
 }
 
 /* --- handshake ----------------------------------------------------------- */
@@ -191,7 +191,7 @@ call_sslobject(FlTls *self, PyObject *method)
 static int
 handshake_failed(FlTls *self)
 {
-    if (fl_error_leaves_loop()) {
+    if (fl_exception_ends_run()) {
         return -1;
     }
     fl_tls_fail(self);

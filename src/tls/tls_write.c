@@ -190,7 +190,7 @@ send_alert(FlTls *self, PyObject *exc)
     if (self->sending || send_records(self) == 0) {
         return NULL;
     }
-    if (fl_error_leaves_loop()) {
+    if (fl_exception_ends_run()) {
         return PyErr_GetRaisedException();
     }
     if (PyErr_ExceptionMatches(PyExc_OSError)) {
@@ -231,7 +231,7 @@ fl_tls_end(FlTls *self, PyObject *function, const char *message)
 int
 fl_tls_fatal(FlTls *self, const char *message)
 {
-    return fl_error_leaves_loop()
+    return fl_exception_ends_run()
                ? -1
                : fl_tls_end(self, self->state->names.fatal, message);
 }

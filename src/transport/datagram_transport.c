@@ -106,7 +106,7 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
     PyObject *sock = Py_NewRef(self->stream.sock);
     FlLoop *loop = (FlLoop *)Py_NewRef(self->stream.loop);
     /* Corked bytes of a stream were written earlier: they leave first. */
-    fl_loop_before_io(loop);
+    fl_loop_flush_before_send(loop);
     PyObject *result =
         PyObject_CallMethodObjArgs(sock, self->stream.state->names.sendto,
                                    data, address, NULL);
@@ -173,7 +173,7 @@ prepare_send(FlDatagram *self)
     FlStream *stream = &self->stream;
     int code = stream->fd < 0 ? -EBADF : fl_stream_check_fd(stream);
     if (code == 0 && stream->fd >= 0) {
-        fl_loop_before_io(stream->loop);
+        fl_loop_flush_before_send(stream->loop);
     }
     return stream->fd < 0 ? -EBADF : code;
 }

@@ -41,7 +41,7 @@ fl_socket_from_fd(FlState *state, int fd, uint8_t protocol)
 void
 fl_close_socket(FlLoop *loop, int fd)
 {
-    fl_loop_before_io(loop);
+    fl_loop_flush_before_send(loop);
     PyThreadState *thread = PyEval_SaveThread();
     /* Not retried after EINTR: Linux has released the fd by then. */
     (void)close(fd);

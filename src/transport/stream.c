@@ -120,7 +120,7 @@ call_fileno(FlStream *self, PyObject *sock)
 {
     PyObject *name = self->state->names.fileno;
     PyObject *result = PyObject_CallMethodNoArgs(sock, name);
-    if (FL_LIKELY(result != NULL) || !fl_error_leaves_loop()) {
+    if (FL_LIKELY(result != NULL) || !fl_exception_ends_run()) {
         return result;
     }
     FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);

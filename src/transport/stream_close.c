@@ -135,7 +135,7 @@ stream_finish(FlStream *self)
     Py_INCREF(self); /* the loop's reference may be the last */
     /* The close of the fd sends an EOF, perhaps to a stream of this loop:
        corked bytes of other streams go first, and the next iteration polls. */
-    fl_loop_before_io(self->loop);
+    fl_loop_flush_before_send(self->loop);
     fl_stream_unregister(self);
     PyObject *exc = close_fd(self) < 0 ? PyErr_GetRaisedException() : NULL;
     /* After the close: _detach may let wait_closed() return, and the fd must
@@ -345,7 +345,7 @@ log_lost(FlStream *self, const char *message, PyObject *exc)
 int
 fl_stream_fatal(FlStream *self, const char *message)
 {
-    if (fl_error_leaves_loop()) {
+    if (fl_exception_ends_run()) {
         return -1;
     }
     PyObject *exc = PyErr_GetRaisedException();

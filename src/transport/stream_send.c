@@ -9,9 +9,9 @@
       corked writes, and a flush sends them in that order.  Every write that
       is not corked first flushes all, and so does the loop before it sends
       anything else.  So a corked write may overtake only other corked writes.
-      Every send in C first calls fl_loop_before_io.  Our sends in Python, and
-      our ways to hand control to another loop, thread or process, call
-      fl_loop_flush_corked_here.  asyncio's own transports call neither.
+      Every send in C first calls fl_loop_flush_before_send.  Our sends in
+      Python, and our ways to hand control to another loop, thread or process,
+      call fl_loop_flush_corked_here.  asyncio's own transports call neither.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, and up to the lesser of FL_CORKED_BYTES and the high-water mark.
       Not where the application has the fd: its own sends would overtake corked
@@ -87,7 +87,7 @@ fl_stream_prepare_send(FlStream *self)
 {
     int code = fl_stream_check_fd(self);
     if (code == 0 && self->phase < FL_STREAM_LOST) {
-        fl_loop_before_io(self->loop);
+        fl_loop_flush_before_send(self->loop);
     }
     return code < 0 ? code : self->phase < FL_STREAM_LOST;
 }

@@ -16,7 +16,8 @@
 #define FL_CORKED_BYTES (64 * 1024)
 
 /* One system call.  0 with the bytes sent, 0 of them if it would block; or a
-   negative errno.  The caller has called fl_loop_before_io, or flushes. */
+   negative errno.  The caller has called fl_loop_flush_before_send, or
+   flushes. */
 int fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
                         size_t *sent_bytes);
 

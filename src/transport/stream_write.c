@@ -82,7 +82,7 @@ begin_write(FlStream *self, const char *method, UncorkedWrite *start)
     start->failure = fl_stream_check_fd(self);
     start->blocked = false;
     if (self->phase < FL_STREAM_LOST) {
-        fl_loop_before_io(self->loop);
+        fl_loop_flush_before_send(self->loop);
         start->blocked = !fl_write_queue_is_empty(&self->out.queue);
     }
     if (check_writable(self, method) < 0) {

@@ -294,7 +294,7 @@ fl_transport_call_flow(FlTransport *self, PyObject *protocol, bool pause)
     int code = fl_call_method(
         protocol, pause ? names->pause_writing : names->resume_writing, NULL);
     Py_DECREF(protocol);
-    if (code < 0 && !fl_error_leaves_loop()) {
+    if (code < 0 && !fl_exception_ends_run()) {
         PyObject *exc = PyErr_GetRaisedException();
         code = fl_transport_report(self, exc,
                                    pause ? "protocol.pause_writing() failed"
