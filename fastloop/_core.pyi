@@ -40,10 +40,6 @@ from typing_extensions import disjoint_base
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-class _HasFileno(Protocol):
-    def fileno(self) -> int: ...
-
-_Descriptor: TypeAlias = int | _HasFileno
 _Extra: TypeAlias = dict[str, Any]
 _User: TypeAlias = Handle | SocketCall[Any] | None
 _PeerName: TypeAlias = (
@@ -139,14 +135,6 @@ class BaseLoop:
             name: str | None = None,
             context: Context | None = None,
         ) -> Task[_T]: ...
-    def add_reader(
-        self, fd: _Descriptor, callback: Callable[[*_Ts], object], *args: *_Ts
-    ) -> None: ...
-    def add_writer(
-        self, fd: _Descriptor, callback: Callable[[*_Ts], object], *args: *_Ts
-    ) -> None: ...
-    def remove_reader(self, fd: _Descriptor) -> bool: ...
-    def remove_writer(self, fd: _Descriptor) -> bool: ...
 
 # -- stream readers ----------------------------------------------------------
 

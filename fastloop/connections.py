@@ -316,7 +316,6 @@ class Connections(_private.LoopPart):
             return super()._make_datagram_transport(
                 sock, protocol, address, waiter, extra
             )
-        self._ensure_fd_no_transport(sock)
         known = dict(extra or {})
         exposed = self._is_exposed(sock, socket.SOCK_DGRAM)
         transport = _core.open_datagram(

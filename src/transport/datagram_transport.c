@@ -33,6 +33,7 @@
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/write_queue.h"
+#include "loop/user_fd.h"
 #include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -486,7 +487,8 @@ open_datagram(PyObject *module, PyObject *args)
         .extra = fl_none_to_null(extra),
     };
     /* fileno() of a closed socket is -1: AsFileDescriptor has raised. */
-    if (options.fd < 0) {
+    if (options.fd < 0
+        || fl_fd_check(FL_LOOP(loop), sock, options.fd, false) < 0) {
         return NULL;
     }
     /* This queues connection_made and runs no protocol: the fields below are
