@@ -88,7 +88,7 @@ typedef struct {
     int (*wait)(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns);
     void (*wake_anythread)(FlFdSet *set);
     int (*after_fork)(FlFdSet *set);
-    int (*replace)(FlFdSet *set, FlFdSet *old); /* NULL: it fails */
+    int (*replace)(FlFdSet *set); /* NULL: it fails */
 } FlFdSetKind;
 
 struct FlFdSet {
@@ -134,14 +134,12 @@ fl_fd_set_after_fork(FlFdSet *set)
     return set->kind->after_fork(set);
 }
 
-/* Put an empty set in this one's place, under the same fd.  `old` is then the
-   previous set, which the caller closes.  On failure the set stays as it is
-   and there is nothing to close. */
+/* Put an empty set in this one's place, under the same fd.  On failure the set
+   stays as it is. */
 static inline int
-fl_fd_set_replace(FlFdSet *set, FlFdSet *old)
+fl_fd_set_replace(FlFdSet *set)
 {
-    return set->kind->replace == NULL ? -ENOTSUP
-                                      : set->kind->replace(set, old);
+    return set->kind->replace == NULL ? -ENOTSUP : set->kind->replace(set);
 }
 
 static inline int

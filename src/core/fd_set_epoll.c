@@ -7,6 +7,7 @@
       which would receive the bytes; the MOD fails.  (Not if both numbers are
       another loop's.)  Rejected: an edge (EPOLLET).  On Linux a MOD reports it
       again, but epoll's manual promises that of EPOLLONESHOT alone.
+      Nothing is ever written, so a forked child can use its parent's eventfd.
       The eventfd is opened with the set: later it could get an fd that the
       application has closed while it is registered, and the registration's
       owner would close it.
@@ -69,11 +70,11 @@ open_epoll(FlFdSet *set)
 
 /* Only if both fds are still the set's own does the MOD succeed.  Else close
    neither, because either number may be another file's by now; what is left of
-   the set's own leaks.  wake_fd is -1 in the `old` of replace_epoll. */
+   the set's own leaks. */
 static void
 close_epoll(FlFdSet *set)
 {
-    if (set->wake_fd < 0 || control_wake_fd(set, EPOLL_CTL_MOD) == 0) {
+    if (control_wake_fd(set, EPOLL_CTL_MOD) == 0) {
         close_fds(set);
     }
 }
@@ -216,16 +217,18 @@ wake_epoll(FlFdSet *set)
     (void)control_wake_fd(set, EPOLL_CTL_MOD);
 }
 
-/* Put a file that was just opened, if it was, under this number.  0 or a
-   negative errno. */
+/* A new epoll instance under the same fd, with the same eventfd. */
 static int
-put(int made, int fd)
+replace_epoll(FlFdSet *set)
 {
-    int code = made == fd                                  ? 0
-               : made < 0 || dup3(made, fd, O_CLOEXEC) < 0 ? -errno
-                                                           : 0;
-    if (made >= 0 && made != fd) {
-        (void)close(made);
+    FlFdSet made = {.fd = epoll_create1(EPOLL_CLOEXEC),
+                    .wake_fd = set->wake_fd};
+    int code = made.fd < 0 ? -errno : control_wake_fd(&made, EPOLL_CTL_ADD);
+    if (made.fd != set->fd) {
+        if (code == 0 && dup3(made.fd, set->fd, O_CLOEXEC) < 0) {
+            code = -errno;
+        }
+        (void)close(made.fd);
     }
     return code;
 }
@@ -237,33 +240,8 @@ after_fork_epoll(FlFdSet *set)
         return -EBADF;
     }
     /* Closed first: the process may be at its limit of open files. */
-    (void)close(set->wake_fd);
-    int code = put(epoll_create1(EPOLL_CLOEXEC), set->fd);
-    if (code == 0) {
-        code = put(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), set->wake_fd);
-    }
-    return code < 0 ? code : control_wake_fd(set, EPOLL_CTL_ADD);
-}
-
-static int
-replace_epoll(FlFdSet *set, FlFdSet *old)
-{
-    /* Kept open, because registrations are removed from it one by one: that
-       shows which fds still refer to the file they were registered for. */
-    old->kind = set->kind;
-    old->wake_fd = -1;
-    old->fd = fcntl(set->fd, F_DUPFD_CLOEXEC, 0);
-    int code =
-        old->fd < 0 ? -errno : put(epoll_create1(EPOLL_CLOEXEC), set->fd);
-    if (code < 0) {
-        close_epoll(old);
-        return code;
-    }
-    code = control_wake_fd(set, EPOLL_CTL_ADD);
-    if (code < 0) {
-        (void)put(old->fd, set->fd);
-    }
-    return code;
+    (void)close(set->fd);
+    return replace_epoll(set);
 }
 
 const FlFdSetKind fl_fd_set_epoll = {

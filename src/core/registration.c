@@ -335,13 +335,14 @@ fl_registration_close(FlRegistration *reg)
 
 /* --- registering again --------------------------------------------------- */
 
-/* Whether the fd of an exclusive registration still refers to its file.  It
-   keeps its place among the sets that wait: epoll refuses to change it
-   (EINVAL), but only after it has found the file registered. */
+/* Whether the fd still refers to the registered file, and wants an event of it.
+   An exclusive registration keeps its place among the sets that wait: epoll
+   refuses to change it (EINVAL), but only after it has found the file
+   registered. */
 static bool
 still_has_file(FlRegistration *reg)
 {
-    update_interest(reg, FL_READABLE);
+    update_interest(reg, reg->wanted & ~FL_EXCLUSIVE);
     return reg->interest != 0;
 }
 
@@ -396,51 +397,42 @@ fl_registrations_recheck(FlFdTable *table, bool late)
     fl_fd_table_unlock(table);
 }
 
-/* The set was replaced by an empty one: register everything there.  `old` is
-   the previous set.  It shows which fds no longer refer to the registered
-   file: those are left out, and persistent ones are rechecked.  A forked child
-   passes NULL, because that check would change its parent's set; there each fd
-   is registered for the file that it refers to now.  What the new set has no
-   room for is retried by fl_registrations_recheck. */
+/* The set was replaced by an empty one: register everything there, for the
+   files that the fds refer to now.  What has no room there is retried by
+   fl_registrations_recheck. */
 static void
-register_all(FlFdTable *table, FlFdSet *old)
+register_all(FlFdTable *table)
 {
     for (int fd = 0; fd < table->fds_size; fd++) {
         FlRegistration *reg = table->fds[fd];
-        if (reg == NULL) {
-            continue;
+        bool registered = reg != NULL && reg->interest != 0;
+        if (reg != NULL) {
+            make_stale(reg);
         }
-        bool registered = reg->interest != 0;
-        make_stale(reg);
-        if (!registered || reg->wanted == 0) {
-            continue;
-        }
-        if (old != NULL
-            && is_other_file(fl_fd_set_control(old, FL_FD_CHANGE, fd, 0, 0)))
-        {
-            /* The fd no longer refers to the registered file and must not be
-               registered: its callback belongs to the file that was closed.
-               A persistent one is rechecked, because its waiter gets the fd
-               from its socket and so notices. */
-            reg->recheck = false;
-            if (reg->persistent) {
-                recheck_later(reg);
-            }
-        }
-        else {
+        if (registered && reg->wanted != 0) {
             add_or_retry(reg);
         }
     }
 }
 
+/* Replace the set.  First leave out what is registered for a file that its fd
+   no longer refers to: its callback belongs to the file that was closed.  A
+   persistent one is rechecked, because its waiter gets the fd from its socket
+   and so notices. */
 static void
 replace_set(FlFdTable *table)
 {
-    FlFdSet old;
-    if (table->failure_code == 0 && fl_fd_set_replace(&table->set, &old) == 0)
-    {
-        register_all(table, &old);
-        fl_fd_set_close(&old);
+    for (int fd = 0; fd < table->fds_size; fd++) {
+        FlRegistration *reg = table->fds[fd];
+        if (reg != NULL && reg->interest != 0 && !still_has_file(reg)) {
+            reg->recheck = false;
+            if (reg->persistent) {
+                recheck_later(reg);
+            }
+        }
+    }
+    if (fl_fd_set_replace(&table->set) == 0) {
+        register_all(table);
     }
 }
 
@@ -518,7 +510,9 @@ fl_registrations_collect(FlFdTable *table)
     table->event_count = 0;
     if (FL_UNLIKELY(table->stale_events >= MOST_STALE)) { /* invariant 2 */
         table->stale_events = 0;
-        replace_set(table);
+        if (table->failure_code == 0) {
+            replace_set(table);
+        }
     }
     fl_fd_table_unlock(table);
 }
@@ -616,7 +610,7 @@ fl_fd_table_after_fork_now(FlFdTable *table)
         atomic_store(&table->iterating_thread, 0);
     }
     /* Without the lock: no other thread of the child knows the loop yet. */
-    register_all(table, NULL);
+    register_all(table);
     return 0;
 }
 
