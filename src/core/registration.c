@@ -243,9 +243,8 @@ drop_event(FlRegistration *reg)
     }
 }
 
-/* fl_registration_renew, or fl_registration_want if `renewed` is 0. */
-static int
-change_wanted(FlRegistration *reg, int wanted, int renewed, bool keeps)
+int
+fl_registration_want(FlRegistration *reg, int wanted, int renewed)
 {
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
@@ -254,9 +253,9 @@ change_wanted(FlRegistration *reg, int wanted, int renewed, bool keeps)
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
         /* What was put off is reported again only if it is added again. */
-        keeps = keeps && !(reg->interest & FL_EDGE);
+        bool keeps = reg->keeps && !(reg->interest & FL_EDGE);
         if ((wanted & ~reg->interest) || !(reg->persistent || keeps)) {
-            code = add(reg, renewed == 0 ? wanted : added);
+            code = add(reg, renewed == 0 ? wanted : renewed);
         }
         else if (reg->persistent) { /* no system call has seen the fd */
             recheck_later(reg);
@@ -279,18 +278,6 @@ change_wanted(FlRegistration *reg, int wanted, int renewed, bool keeps)
     }
     fl_fd_table_unlock(table);
     return code;
-}
-
-int
-fl_registration_want(FlRegistration *reg, int wanted, bool keeps)
-{
-    return change_wanted(reg, wanted, 0, keeps);
-}
-
-int
-fl_registration_renew(FlRegistration *reg, int wanted, int renewed)
-{
-    return change_wanted(reg, wanted, renewed, false);
 }
 
 void

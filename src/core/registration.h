@@ -118,6 +118,7 @@ struct FlRegistration {
     uint8_t may_be_ready;
     uint8_t repeats; /* events since it was added or checked */
     bool persistent; /* set by the owner: see above */
+    bool keeps;      /* set by the owner: nobody else has the fd */
     bool recheck;    /* fl_registrations_recheck visits it */
     /* Set by the owner: it is of a listener. */
     FL_ATOMIC bool accepts;
@@ -253,17 +254,14 @@ fl_registration_at(const FlFdTable *table, int fd)
     return fd < table->fds_size ? table->fds[fd] : NULL;
 }
 
-/* Change the wanted events.  Reported events that are no longer wanted are
-   dropped.  If one is added, this registers the file that the fd refers to
-   now, whatever was registered before, unless the registration is persistent,
-   or `keeps` what the set contains: nobody else has the fd.
-   -EBADF, -EPERM and others: the system refused, and nothing has changed. */
-int fl_registration_want(FlRegistration *reg, int wanted, bool keeps);
-
-/* The same; an event in `renewed` counts as added also if it is wanted
-   already, and is dropped if it was reported.  1: the other wanted events were
-   of another file, and are given up. */
-int fl_registration_renew(FlRegistration *reg, int wanted, int renewed);
+/* Change the wanted events.  An event that is added, or `renewed`, registers
+   the file that the fd refers to now, whatever was registered before, unless
+   the registration is persistent or `keeps` what the set contains.  Reported
+   events that are renewed, or no longer wanted, are dropped.
+   1: the wanted events that were not renewed, and `renewed` is not 0, were of
+   another file, and are given up.  -EBADF, -EPERM and others: the system
+   refused, and nothing has changed; not if fewer are wanted. */
+int fl_registration_want(FlRegistration *reg, int wanted, int renewed);
 
 /* Take the fd out of the set, drop the queued event, and free the
    registration.  The fd should still be open: a duplicate, or a forked child,

@@ -364,7 +364,7 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     /* Only a listener that is the fd's one user shares it with workers. */
     int wanted = (reg->wanted & ~FL_EXCLUSIVE) | event;
     /* A persistent one is of one socket, whose calls find the present file. */
-    int code = fl_registration_renew(reg, wanted, reg->persistent ? 0 : event);
+    int code = fl_registration_want(reg, wanted, reg->persistent ? 0 : event);
     if (!reg->persistent) {
         /* It may be ready already: the next iteration polls. */
         loop->polls.skips_left = 0;
@@ -499,7 +499,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
         }
         else if (removed != NULL) {
             /* To want less cannot fail. */
-            (void)fl_registration_want(&user_fd->reg, wanted, false);
+            (void)fl_registration_want(&user_fd->reg, wanted, 0);
         }
     }
     fl_fd_table_unlock(table);

@@ -359,7 +359,7 @@ listener_go_last(const Listener *self, bool accepted)
         int wanted = (before & ~FL_EXCLUSIVE) | (late ? 0 : FL_EXCLUSIVE);
         if (wanted != before || (accepted && !late)) {
             /* A failure is tried again by fl_registrations_recheck. */
-            (void)fl_registration_renew(reg, wanted, wanted);
+            (void)fl_registration_want(reg, wanted, wanted);
         }
     }
     fl_fd_table_unlock(loop->table);

@@ -71,7 +71,8 @@ fl_stream_update_registration(FlStream *self)
     if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
     }
-    return fl_registration_want(self->reg, wanted, !self->exposed);
+    self->reg->keeps = !self->exposed;
+    return fl_registration_want(self->reg, wanted, 0);
 }
 
 int
