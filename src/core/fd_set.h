@@ -9,8 +9,7 @@
    recognizes events of a file that the fd referred to earlier; and what the
    system refuses is an error code.
 
-   Registrations are level-triggered: they report as long as the file is
-   ready.  FL_EDGE is the one exception; a recheck ends it.
+   Registrations are level-triggered: they report as long as the file is ready.
 
    Rejected: edge-triggered registrations of sockets.  A registration whose
    fd now refers to another file, or a short read that did not empty the
@@ -50,9 +49,6 @@
 /* Beside the interest of an FL_FD_CHANGE: the registration was made with
    FL_EXCLUSIVE.  epoll cannot change such a one: it is removed and added. */
 #define FL_WAS_EXCLUSIVE 8
-/* Beside the interest of an FL_FD_CHANGE: epoll's kind reports each event once
-   until the next change, and libuv's kind reports none. */
-#define FL_EDGE          16
 
 /* The most events that one call takes. */
 #define FL_FD_SET_EVENTS 1024

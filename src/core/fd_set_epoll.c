@@ -109,8 +109,7 @@ control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
     struct epoll_event event = {.data.u64 =
                                     (uint64_t)generation << 32 | (uint32_t)fd};
     event.events = (interest & FL_READABLE ? (uint32_t)EPOLLIN : 0)
-                   | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0)
-                   | (interest & FL_EDGE ? (uint32_t)EPOLLET : 0);
+                   | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
     if (FL_UNLIKELY(interest & (FL_EXCLUSIVE | FL_WAS_EXCLUSIVE))) {
         event.events |= interest & FL_EXCLUSIVE ? (uint32_t)EPOLLEXCLUSIVE : 0;
         return add_anew(set, control, fd, &event);

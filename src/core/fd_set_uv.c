@@ -176,7 +176,7 @@ change(UvSet *uv, FlFdControl control, int fd, int interest,
     }
     self = uv->fds[fd];
     self->generation = generation;
-    self->interest = interest & FL_EDGE ? 0 : interest;
+    self->interest = interest;
     return uv_poll_start(&self->poll, self->interest, on_poll);
 }
 

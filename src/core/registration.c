@@ -252,9 +252,7 @@ fl_registration_want(FlRegistration *reg, int wanted, int renewed)
     reg->wanted = (uint8_t)wanted;
     int code = fl_fd_table_after_fork(table);
     if (added != 0 && code == 0) {
-        /* What was put off is reported again only if it is added again. */
-        bool keeps = reg->keeps && !(reg->interest & FL_EDGE);
-        if ((wanted & ~reg->interest) || !(reg->persistent || keeps)) {
+        if ((wanted & ~reg->interest) || !(reg->persistent || reg->keeps)) {
             code = add(reg, renewed == 0 ? wanted : renewed);
         }
         else if (reg->persistent) { /* no system call has seen the fd */
@@ -286,13 +284,8 @@ fl_registration_put_off(FlFdTable *table, int fd, int event)
     fl_fd_table_lock(table);
     FlRegistration *reg = fl_registration_at(table, fd);
     if (reg != NULL) {
-        int rest = reg->interest & (FL_READABLE | FL_WRITABLE) & ~event;
-        if (reg->interest & FL_EXCLUSIVE) {
-            update_interest(reg, 0); /* epoll can only remove it */
-        }
-        else if (reg->interest != 0 && !(reg->interest & FL_EDGE)) {
-            update_interest(reg, rest != 0 ? rest : event | FL_EDGE);
-        }
+        /* An exclusive one can only be removed. */
+        update_interest(reg, reg->interest & ~(event | FL_EXCLUSIVE));
         recheck_later(reg);
     }
     fl_fd_table_unlock(table);

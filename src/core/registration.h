@@ -28,9 +28,9 @@
    never handle the event, because its process ends or is stopped; so each
    loop looks at the file once a second, and fires if it is readable.
 
-   An event that is put off leaves the set, or is reported once (FL_EDGE).  A
-   callback that runs the loop again has entered the context of its handler,
-   which cannot be called before that run ends.
+   An event that is put off leaves the set.  A callback that runs the loop again
+   has entered the context of its handler, which cannot be called before that
+   run ends.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -272,8 +272,7 @@ void fl_registration_close(FlRegistration *reg);
 
 /* Put an event of an fd off: a callback on the stack must return before it can
    be handled.  Each poll would report it, so it leaves the set until
-   fl_registrations_recheck, after that or within about a second.  The last one
-   is reported once more instead: so the set knows the file. */
+   fl_registrations_recheck, after that or within about a second. */
 void fl_registration_put_off(FlFdTable *table, int fd, int event);
 
 /* Process the events that the last poll took from the set.  If too many were
