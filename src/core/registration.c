@@ -25,7 +25,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -326,23 +325,6 @@ still_has_file(FlRegistration *reg)
     return reg->interest != 0;
 }
 
-/* Fire an exclusive registration if its file is readable: the loop that was
-   woken for that may never handle it.  Until its fd has lost the file, it is
-   visited again. */
-static void
-recheck_exclusive(FlRegistration *reg)
-{
-    struct pollfd file = {reg->fd, POLLIN, 0};
-    int found = poll(&file, 1, 0);
-    if (found > 0 && !still_has_file(reg)) {
-        return;
-    }
-    if (found > 0 && file.revents & POLLIN) {
-        fire(reg, FL_READABLE);
-    }
-    recheck_later(reg);
-}
-
 void
 fl_registrations_recheck(FlFdTable *table, bool late)
 {
@@ -357,21 +339,18 @@ fl_registrations_recheck(FlFdTable *table, bool late)
             continue;
         }
         reg->recheck = false;
-        if ((reg->wanted & FL_EXCLUSIVE) && reg->interest != 0) {
-            recheck_exclusive(reg);
-            if (late && still_has_file(reg)) {
-                reg->wanted &= (uint8_t)~FL_EXCLUSIVE;
-                add_or_retry(reg);
-            }
+        if (reg->wanted == 0
+            || (reg->interest != 0 && !reg->persistent
+                && !still_has_file(reg)))
+        {
+            continue;
         }
-        else if (reg->interest != 0 && !reg->persistent) { /* put off */
-            update_interest(reg, reg->wanted);
+        if (late) {
+            reg->wanted &= (uint8_t)~FL_EXCLUSIVE;
         }
-        else if (reg->wanted != 0) {
-            add_or_retry(reg);
-            if (reg->persistent) {
-                fire(reg, reg->wanted);
-            }
+        add_or_retry(reg);
+        if (reg->persistent) {
+            fire(reg, reg->wanted);
         }
     }
     fl_fd_table_unlock(table);

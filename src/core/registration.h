@@ -26,7 +26,8 @@
    file with sets of other loops and processes.  Each time that it is wanted
    again it becomes the last of them to be woken.  The loop that was woken may
    never handle the event, because its process ends or is stopped; so each
-   loop looks at the file once a second, and fires if it is readable.
+   loop registers the file again once a second, which reports an event that is
+   there.
 
    An event that is put off leaves the set.  A callback that runs the loop again
    has entered the context of its handler, which cannot be called before that
@@ -298,12 +299,11 @@ fl_fd_table_missed_all_since(const FlFdTable *table, uint64_t poll)
                && table->partial_to + 1 >= now);
 }
 
-/* About once a second, visit each registration that has `recheck` set:
-   - a persistent one, which began to wait without a system call: register it
-     again, and fire it;
-   - one for which the set had no room: register it again;
-   - an exclusive one: fire it if its file is readable; and register it
-     plainly if the loop is `late` to wake. */
+/* About once a second, register again each registration that has `recheck`
+   set, unless its fd has lost the file: a persistent one, which began to wait
+   without a system call, and which fires; one for which the set had no room;
+   one of which an event was put off; an exclusive one, plainly if the loop is
+   `late` to wake. */
 void fl_registrations_recheck(FlFdTable *table, bool late);
 
 #endif
