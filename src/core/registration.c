@@ -431,19 +431,6 @@ process_event(FlFdTable *table, const FlFdEvent *event)
     }
 }
 
-/* The last poll has failed, or may have left events. */
-FL_NOINLINE static void
-note_partial_poll(FlFdTable *table, int count)
-{
-    if (table->partial_to + 1 != table->polls) {
-        table->partial_from = table->polls;
-    }
-    table->partial_to = table->polls;
-    if (count < 0 && count != -EINTR) {
-        table->failure_code = count;
-    } /* after EINTR Python's signal handlers run, and the next poll follows */
-}
-
 void
 fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
 {
@@ -451,11 +438,14 @@ fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
         timeout_ns = LONGEST_POLL_NS;
     }
     table->polls++;
+    table->whole_polls += !table->is_partial;
     int count = fl_fd_set_wait(&table->set, table->events, timeout_ns);
-    /* One less may be all there was room for, beside a wake-up. */
-    if (FL_UNLIKELY((unsigned)count >= FL_FD_SET_EVENTS - 1)) {
-        note_partial_poll(table, count);
-    }
+    /* One less may be all there was room for, beside a wake-up.  A failed poll
+       may have left events, too. */
+    table->is_partial = (unsigned)count >= FL_FD_SET_EVENTS - 1;
+    if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
+        table->failure_code = count;
+    } /* after EINTR Python's signal handlers run, and the next poll follows */
     table->event_count = count > 0 ? count : 0;
 }
 

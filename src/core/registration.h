@@ -73,9 +73,10 @@ typedef struct FlRegistration FlRegistration;
 typedef struct {
     FlFdSet set;
     FL_ATOMIC uint64_t polls; /* number of polls so far */
-    /* The first and the last of the polls in a row that may not have taken all
-       events there were.  What such a one did not take may be ready. */
-    uint64_t partial_from, partial_to;
+    /* The earlier polls that have taken all events there were, and whether the
+       last one may not have.  What it did not take may be ready. */
+    uint64_t whole_polls;
+    bool is_partial;
     uv_mutex_t lock; /* see fl_fd_table_lock_now */
     FlForkRenewal lock_renewal;
     FlRegistration **fds; /* indexed by fd; NULL: none */
@@ -289,14 +290,12 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
    thread runs iterations.  No callback may be running. */
 void fl_registrations_free_closed(FlFdTable *table);
 
-/* Whether every poll between that one and the present one was partial. */
-static inline bool
-fl_fd_table_missed_all_since(const FlFdTable *table, uint64_t poll)
+/* What whole_polls is when an event is reported again that this poll took and
+   that is still there. */
+static inline uint64_t
+fl_fd_table_next_report(const FlFdTable *table)
 {
-    uint64_t now = table->polls;
-    return poll + 1 == now
-           || (table->partial_from <= poll + 1
-               && table->partial_to + 1 >= now);
+    return table->whole_polls + !table->is_partial;
 }
 
 /* About once a second, register again each registration that has `recheck`

@@ -105,8 +105,9 @@ typedef struct {
     bool shared;          /* perhaps, with other workers: invariant 5 */
     int backlog;          /* of listen(); see invariant 1 */
     int accept_limit;     /* of the last event; see invariant 1 */
-    uint64_t limit_poll;  /* poll whose event reached the limit, or 0 */
-    int64_t limit_ns;     /* coarse time of that poll */
+    /* fl_fd_table_next_report if the last event reached its limit, else 0. */
+    uint64_t limit_poll;
+    int64_t limit_ns; /* coarse time of that poll */
 } Listener;
 
 /* The protocol of a listening socket, which its connections have, too; not of
@@ -413,9 +414,7 @@ open_all(Listener *self, Accepted *accepted, int count)
 static bool
 set_limit(Listener *self)
 {
-    bool still_busy =
-        self->limit_poll != 0
-        && fl_fd_table_missed_all_since(self->loop->table, self->limit_poll);
+    bool still_busy = self->limit_poll == self->loop->table->whole_polls;
     if (!still_busy) {
         self->accept_limit = 1;
     }
@@ -455,7 +454,8 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool would_block = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
-    self->limit_poll = code == 0 ? self->loop->table->polls : 0;
+    self->limit_poll =
+        code == 0 ? fl_fd_table_next_report(self->loop->table) : 0;
     self->limit_ns = self->loop->polls.last_ns;
     if (open_all(self, accepted, count) < 0) {
         return NULL;
