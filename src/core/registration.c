@@ -67,35 +67,25 @@ make_stale(FlRegistration *reg)
     reg->generation = ++reg->table->last_generation;
 }
 
-/* Have the set report these events, none of them new, under the fd.  This also
-   checks the file: an fd that refers to another one by now is not registered
-   again, and what the set still contains is stale. */
+/* Have the set report these events, none of them new, under the fd, if the set
+   is usable and this process's own: in a forked child it may be the parent's.
+   This also checks the file: an fd that refers to another one by now is not
+   registered again, and what the set still contains is stale. */
 static void
 update_interest(FlRegistration *reg, int interest)
 {
-    int code = fl_fd_set_control(&reg->table->set, FL_FD_CHANGE, reg->fd,
-                                 interest, reg->generation);
+    FlFdTable *table = reg->table;
+    if (table->failure_code != 0 || table->forks != fl_forks_count()) {
+        return;
+    }
+    int code = fl_fd_set_control(&table->set, FL_FD_CHANGE, reg->fd, interest,
+                                 reg->generation);
     reg->unwanted = 0;
     if (code == 0) {
         reg->interest = (uint8_t)interest;
     }
     else if (is_other_file(code)) {
         make_stale(reg);
-    }
-}
-
-/* Take a registration out of the set, if that is this process's own and is
-   usable.  In a forked child it may be the parent's, which must not change. */
-static void
-leave_set(FlRegistration *reg)
-{
-    const FlFdTable *table = reg->table;
-    if (reg->interest != 0 && table->failure_code == 0
-        && table->forks == fl_forks_count())
-    {
-        update_interest(reg, 0);
-        /* No event updates it any more, so nothing is known. */
-        reg->may_be_ready = FL_READABLE | FL_WRITABLE;
     }
 }
 
@@ -295,7 +285,9 @@ fl_registration_close(FlRegistration *reg)
 {
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
-    leave_set(reg);
+    if (reg->interest != 0) {
+        update_interest(reg, 0);
+    }
     drop_event(reg);
     table->fds[reg->fd] = NULL;
     reg->on_events = NULL;

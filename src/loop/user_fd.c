@@ -86,17 +86,6 @@ user_fd_at(const FlLoop *loop, int fd)
     return reg != NULL && reg->on_events == on_fd ? (FlUserFd *)reg : NULL;
 }
 
-/* The next one after an fd (-1: the first), or NULL. */
-static FlUserFd *
-user_fd_after(const FlLoop *loop, int fd)
-{
-    FlUserFd *user_fd = NULL;
-    while (user_fd == NULL && ++fd < loop->table->fds_size) {
-        user_fd = user_fd_at(loop, fd);
-    }
-    return user_fd;
-}
-
 int
 fl_fd_evict(FlLoop *loop, int fd, bool only_lost)
 {
@@ -265,23 +254,13 @@ fl_user_fd_drop(FlLoop *loop, int fd)
     drop_refs(loop, &refs);
 }
 
-/* The next fd above this one that has such a registration, or -1. */
-static int
-next_fd(FlLoop *loop, int fd)
-{
-    fl_fd_table_lock(loop->table);
-    const FlUserFd *next = user_fd_after(loop, fd);
-    int found = next == NULL ? -1 : next->reg.fd;
-    fl_fd_table_unlock(loop->table);
-    return found;
-}
-
 void
 fl_user_fd_drop_all(FlLoop *loop)
 {
-    for (int fd = next_fd(loop, -1); fd >= 0; fd = next_fd(loop, fd)) {
+    int fd = 0;
+    do {
         fl_user_fd_drop(loop, fd);
-    }
+    } while (++fd < loop->table->fds_size);
 }
 
 int
@@ -296,12 +275,13 @@ fl_fd_acquire(FlLoop *loop, int fd)
 int
 fl_user_fd_traverse(const FlLoop *loop, visitproc visit, void *arg)
 {
-    for (const FlUserFd *user_fd = user_fd_after(loop, -1); user_fd != NULL;
-         user_fd = user_fd_after(loop, user_fd->reg.fd))
-    {
-        Py_VISIT(user_fd->refs.callbacks[0]);
-        Py_VISIT(user_fd->refs.callbacks[1]);
-        Py_VISIT(user_fd->refs.object);
+    for (int fd = 0; fd < loop->table->fds_size; fd++) {
+        const FlUserFd *user_fd = user_fd_at(loop, fd);
+        if (user_fd != NULL) {
+            Py_VISIT(user_fd->refs.callbacks[0]);
+            Py_VISIT(user_fd->refs.callbacks[1]);
+            Py_VISIT(user_fd->refs.object);
+        }
     }
     return 0;
 }
@@ -311,11 +291,13 @@ fl_fd_named_by(FlLoop *loop, const PyObject *object)
 {
     FlFdTable *table = loop->table;
     fl_fd_table_lock(table);
-    const FlUserFd *user_fd = user_fd_after(loop, -1);
-    while (user_fd != NULL && user_fd->refs.object != object) {
-        user_fd = user_fd_after(loop, user_fd->reg.fd);
+    int fd = table->fds_size;
+    while (--fd >= 0) {
+        const FlUserFd *user_fd = user_fd_at(loop, fd);
+        if (user_fd != NULL && user_fd->refs.object == object) {
+            break;
+        }
     }
-    int fd = user_fd == NULL ? -1 : user_fd->reg.fd;
     fl_fd_table_unlock(table);
     return fd;
 }
