@@ -176,7 +176,7 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         PyEval_RestoreThread(thread);
     }
     loop->gil.due_ns = 0;
-    fl_fd_set_end_wait(&table->set);
+    fl_poller_end_wait(&table->poller);
     /* Whether another thread has raised an exception in this one, or a
        profiler wants to see that the task which waits is not running. */
     return __atomic_load_n(&thread->async_exc, __ATOMIC_RELAXED) != NULL
@@ -334,7 +334,7 @@ timer_timeout(FlLoop *loop, int64_t *timeout_ns)
 }
 
 /* How long the poll may wait, at most limit_ns; -1 in *timeout_ns means for
-   ever.  If it may, this also prepares the set for it (fl_fd_set_let_wake).
+   ever.  If it may, this also prepares the poller for it (fl_poller_let_wake).
    Python's handlers of signals that have arrived run first.  A signal that
    arrives between that and the poll itself, less than a microsecond, is
    handled after the poll, unless add_signal_handler has any handlers; as in
@@ -348,7 +348,7 @@ poll_timeout(FlLoop *loop, int64_t limit_ns, int64_t *timeout_ns)
         return 0;
     }
     /* From here on a thread that queues something also wakes the poll. */
-    fl_fd_set_let_wake(&loop->table->set);
+    fl_poller_let_wake(&loop->table->poller);
     /* Before the timers, because a handler may set some.  Twice, because a
        signal may arrive while a handler runs. */
     int code = PyErr_CheckSignals() < 0 || PyErr_CheckSignals() < 0 ? -1 : 0;
@@ -362,7 +362,7 @@ poll_timeout(FlLoop *loop, int64_t limit_ns, int64_t *timeout_ns)
         *timeout_ns = limit_ns;
     }
     if (code < 0 || *timeout_ns == 0) {
-        fl_fd_set_end_wait(&loop->table->set);
+        fl_poller_end_wait(&loop->table->poller);
     }
     return code;
 }
@@ -420,7 +420,7 @@ queue_due(FlLoop *loop)
 
 /* --- one iteration ------------------------------------------------------- */
 
-/* Before the poll: fail if the set's fd was closed.  In a forked child (a
+/* Before the poll: fail if the poller's fd was closed.  In a forked child (a
    callback may have forked) replace what is shared with the parent.
    0, or -1 with OSError, or with what _reinit_after_fork() raised. */
 FL_INLINE int

@@ -157,7 +157,7 @@ metrics_new(FlLoop *loop)
     metrics->callbacks_at_start = loop->callback_count;
     metrics->polls_at_start = loop->table->polls;
     metrics->time_state = !fl_loop_is_running(loop) ? FL_TIME_OUTSIDE
-                          : atomic_load(&loop->table->set.sleeping)
+                          : atomic_load(&loop->table->poller.sleeping)
                               ? FL_TIME_SLEEPING
                               : FL_TIME_CALLBACKS;
     loop->metrics = metrics; /* last: other threads may read it now */

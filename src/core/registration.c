@@ -1,6 +1,6 @@
 /* Registrations of fds: see registration.h.
 
-   1. The set stores a generation with each registration.  add() and
+   1. The poller stores a generation with each registration.  add() and
       make_stale() renew it; update_interest keeps it unless the fd refers to
       another file.  An event with another generation is stale and is ignored;
       otherwise it would run the callback of another file.
@@ -8,18 +8,18 @@
       duplicate, or another process, has the file open.  So we remove ours
       while the fd is open, at each close.  Other code closes fds too: then
       events become stale when a call for the fd fails.  So every MOST_REPEATS
-      events one FL_FD_CHANGE checks that the fd still refers to the registered
-      file.  After MOST_STALE stale events the set is replaced, which is the
-      only way to stop them.
-   3. An fd has one registration.  What the set contains under the fd for its
-      present file is that one's, or stale.  So it may be removed, also if
+      events one FL_POLLER_CHANGE checks that the fd still refers to the
+      registered file.  After MOST_STALE stale events the poller is replaced,
+      which is the only way to stop them.
+   3. An fd has one registration.  What the poller contains under the fd for
+      its present file is that one's, or stale.  So it may be removed, also if
       other code has closed the fd and reused it. */
 #include "core/registration.h"
 
 #include "base/clock.h"
 #include "base/codes.h"
 #include "base/list.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "core/ready_queue.h"
 #include "py/compat.h"
 
@@ -30,9 +30,9 @@
 
 /* Events of a registration between two checks of its fd (invariant 2). */
 #define MOST_REPEATS    64
-/* Unwanted events in a row until they are taken out of the set. */
+/* Unwanted events in a row until they are taken out of the poller. */
 #define MOST_UNWANTED   2
-/* Stale events until the set is replaced. */
+/* Stale events until the poller is replaced. */
 #define MOST_STALE      256
 #define FIRST_FDS       64
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
@@ -48,7 +48,7 @@ fire(FlRegistration *reg, int events)
     }
 }
 
-/* --- the set ------------------------------------------------------------- */
+/* --- the poller ---------------------------------------------------------- */
 
 /* Whether an error means that the fd no longer refers to the registered file:
    it is closed (EBADF), refers to an unregistered file (ENOENT), or to one
@@ -59,7 +59,7 @@ is_other_file(int code)
     return code == -ENOENT || code == -EBADF || code == -EPERM;
 }
 
-/* Treat as stale what the set may still contain under the fd. */
+/* Treat as stale what the poller may still contain under the fd. */
 static void
 make_stale(FlRegistration *reg)
 {
@@ -67,10 +67,10 @@ make_stale(FlRegistration *reg)
     reg->generation = ++reg->table->last_generation;
 }
 
-/* Have the set report these events, none of them new, under the fd, if the set
-   is usable and this process's own: in a forked child it may be the parent's.
-   This also checks the file: an fd that refers to another one by now is not
-   registered again, and what the set still contains is stale. */
+/* Have the poller report these events, none of them new, under the fd, if the
+   poller is usable and this process's own: in a forked child it may be the
+   parent's. This also checks the file: an fd that refers to another one by now
+   is not registered again, and what the poller still contains is stale. */
 static void
 update_interest(FlRegistration *reg, int interest)
 {
@@ -78,8 +78,8 @@ update_interest(FlRegistration *reg, int interest)
     if (table->failure_code != 0 || table->forks != fl_forks_count()) {
         return;
     }
-    int code = fl_fd_set_control(&table->set, FL_FD_CHANGE, reg->fd, interest,
-                                 reg->generation);
+    int code = fl_poller_control(&table->poller, FL_POLLER_CHANGE, reg->fd,
+                                 interest, reg->generation);
     reg->unwanted = 0;
     if (code == 0) {
         reg->interest = (uint8_t)interest;
@@ -108,32 +108,32 @@ recheck_later(FlRegistration *reg)
 static int
 add(FlRegistration *reg, int renewed)
 {
-    FlFdSet *set = &reg->table->set;
+    FlPoller *poller = &reg->table->poller;
     int all = reg->wanted, interest = all;
     uint32_t generation = ++reg->table->last_generation;
     int code = -ENOENT;
     if (reg->interest != 0) {
         int was = reg->interest & FL_EXCLUSIVE ? FL_WAS_EXCLUSIVE : 0;
-        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest | was,
-                                 generation);
+        code = fl_poller_control(poller, FL_POLLER_CHANGE, reg->fd,
+                                 interest | was, generation);
     }
     if (is_other_file(code)) {
         /* The other wanted events were of an earlier file.  This call found
-           that, or an earlier one did: nothing is in the set, and no retry for
-           lack of room is due. */
+           that, or an earlier one did: nothing is in the poller, and no retry
+           for lack of room is due. */
         if (reg->interest != 0 || !reg->recheck) {
             reg->wanted = (uint8_t)(interest &= renewed);
         }
         reg->interest = 0;
-        code =
-            fl_fd_set_control(set, FL_FD_ADD, reg->fd, interest, generation);
+        code = fl_poller_control(poller, FL_POLLER_ADD, reg->fd, interest,
+                                 generation);
     }
     if (code == -EEXIST) {
-        /* The set has this file under this fd although we do not know it, for
-           example from a duplicate that was moved back here with dup2.  So
+        /* The poller has this file under this fd although we do not know it,
+           for example from a duplicate that was moved back here with dup2.  So
            nothing was given up. */
         reg->wanted = (uint8_t)(interest = all);
-        code = fl_fd_set_control(set, FL_FD_CHANGE, reg->fd, interest,
+        code = fl_poller_control(poller, FL_POLLER_CHANGE, reg->fd, interest,
                                  generation);
     }
     if (code == 0 || reg->interest == 0) {
@@ -306,9 +306,9 @@ fl_registration_close(FlRegistration *reg)
 
 /* --- registering again --------------------------------------------------- */
 
-/* Whether the fd still refers to the registered file, and wants an event of it.
-   An exclusive registration keeps its place among the sets that wait: epoll
-   refuses to change it (EINVAL), but only after it has found the file
+/* Whether the fd still refers to the registered file, and wants an event of
+   it. An exclusive registration keeps its place among the pollers that wait:
+   epoll refuses to change it (EINVAL), but only after it has found the file
    registered. */
 static bool
 still_has_file(FlRegistration *reg)
@@ -348,7 +348,7 @@ fl_registrations_recheck(FlFdTable *table, bool late)
     fl_fd_table_unlock(table);
 }
 
-/* The set was replaced by an empty one: register everything there, for the
+/* The poller was replaced by an empty one: register everything there, for the
    files that the fds refer to now.  What has no room there is retried by
    fl_registrations_recheck. */
 static void
@@ -366,8 +366,8 @@ register_all(FlFdTable *table)
     }
 }
 
-/* Replace the set.  First leave out what is registered for a file that its fd
-   no longer refers to: its callback belongs to the file that was closed.  A
+/* Replace the poller.  First leave out what is registered for a file that its
+   fd no longer refers to: its callback belongs to the file that was closed.  A
    persistent one is rechecked, because its waiter gets the fd from its socket
    and so notices. */
 static void
@@ -382,7 +382,7 @@ replace_set(FlFdTable *table)
             }
         }
     }
-    if (fl_fd_set_replace(&table->set) == 0) {
+    if (fl_poller_replace(&table->poller) == 0) {
         register_all(table);
     }
 }
@@ -391,11 +391,11 @@ replace_set(FlFdTable *table)
 
 /* Process one event that the last poll took.  Stale events end here. */
 static void
-process_event(FlFdTable *table, const FlFdEvent *event)
+process_event(FlFdTable *table, const FlPollerEvent *event)
 {
     if (FL_UNLIKELY(event->fd >= (uint32_t)table->fds_size)) {
-        /* The table never shrinks, so this is not our set: its fd was closed,
-           and another epoll has the fd. */
+        /* The table never shrinks, so this is not our poller: its fd was
+           closed, and another epoll has the fd. */
         table->failure_code = -EBADF;
         return;
     }
@@ -431,10 +431,10 @@ fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
     }
     table->polls++;
     table->whole_polls += !table->is_partial;
-    int count = fl_fd_set_wait(&table->set, table->events, timeout_ns);
+    int count = fl_poller_wait(&table->poller, table->events, timeout_ns);
     /* One less may be all there was room for, beside a wake-up.  A failed poll
        may have left events, too. */
-    table->is_partial = (unsigned)count >= FL_FD_SET_EVENTS - 1;
+    table->is_partial = (unsigned)count >= FL_POLLER_EVENTS - 1;
     if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
         table->failure_code = count;
     } /* after EINTR Python's signal handlers run, and the next poll follows */
@@ -517,10 +517,10 @@ fl_fd_table_open(FlFdTable **out, bool portable)
     fl_list_init(&table->closed);
     table->forks = fl_forks_count();
     fl_fork_renewal_init(&table->lock_renewal);
-    int code = fl_fd_set_open(&table->set, portable);
+    int code = fl_poller_open(&table->poller, portable);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {
         code = FL_NO_MEMORY;
-        fl_fd_set_close(&table->set);
+        fl_poller_close(&table->poller);
     }
     if (code < 0) {
         free(table);
@@ -535,7 +535,7 @@ fl_fd_table_after_fork_now(FlFdTable *table)
 {
     int code = table->failure_code;
     if (code == 0) {
-        code = fl_fd_set_after_fork(&table->set);
+        code = fl_poller_after_fork(&table->poller);
     }
     if (code < 0) {
         /* Every later attempt must fail, too.  The child may have closed the
@@ -561,7 +561,7 @@ close_registrations(FlFdTable *table)
     fl_registrations_free_closed(table);
     for (int fd = 0; fd < table->fds_size; fd++) {
         if (table->fds[fd] != NULL) {
-            make_stale(table->fds[fd]); /* the set closes next: no DEL */
+            make_stale(table->fds[fd]); /* the poller closes next: no DEL */
             fl_registration_close(table->fds[fd]);
         }
     }
@@ -570,12 +570,12 @@ close_registrations(FlFdTable *table)
 void
 fl_fd_table_close(FlFdTable *table)
 {
-    /* In a forked child, so that closing leaves the parent's set alone. */
+    /* In a forked child, so that closing leaves the parent's poller alone. */
     (void)fl_fd_table_after_fork(table);
     close_registrations(table);
     fl_fd_table_lock(table);
     if (table->failure_code == 0) {
-        fl_fd_set_close(&table->set);
+        fl_poller_close(&table->poller);
     } /* else its fd may be another file now */
     table->failure_code = FL_CLOSED;
     free(table->fds);

@@ -1,6 +1,6 @@
 /* Registrations of fds: how the loop learns that an fd is ready.
 
-   Each fd is registered in an FlFdSet with a generation.  Other code may
+   Each fd is registered in an FlPoller with a generation.  Other code may
    close, duplicate or replace an fd without our knowledge.  Then the system
    either refuses our next call, which is an error code, or leaves an old
    registration behind.  Its events carry an old generation, so registration.c
@@ -10,28 +10,29 @@
    file that the fd refers to now: one system call, or two if that is another
    file.  It is removed lazily: when it was reported twice in a row unwanted.
    So pause_reading makes no system call, and resume_reading makes one, or none
-   where nobody else has the fd and the event is still in the set.  A
-   registration that is closed leaves the set at once, with one system call.
+   where nobody else has the fd and the event is still in the poller.  A
+   registration that is closed leaves the poller at once, with one system call.
 
-   A persistent registration stays in the set between two waits.  The next wait
-   makes no system call while the set contains the wanted events, because the
-   owner knows the file by its socket object (loop/user_fd.h).  In return, such
-   a wait is rechecked once within about a second: the fd is registered again
-   and the waiter is called.  This covers an fd that now refers to another
-   file.  The application closes the socket without our knowledge, and the
-   kernel then drops the registration.  If a forked child has the file too, the
-   events that it still reports are stale, which replaces the set.
+   A persistent registration stays in the poller between two waits.  The next
+   wait makes no system call while the poller contains the wanted events,
+   because the owner knows the file by its socket object (loop/user_fd.h).  In
+   return, such a wait is rechecked once within about a second: the fd is
+   registered again and the waiter is called.  This covers an fd that now
+   refers to another file.  The application closes the socket without our
+   knowledge, and the kernel then drops the registration.  If a forked child
+   has the file too, the events that it still reports are stale, which replaces
+   the poller.
 
    An exclusive registration (FL_EXCLUSIVE among what is wanted) shares its
-   file with sets of other loops and processes.  Each time that it is wanted
+   file with pollers of other loops and processes.  Each time that it is wanted
    again it becomes the last of them to be woken.  The loop that was woken may
    never handle the event, because its process ends or is stopped; so each
    loop registers the file again once a second, which reports an event that is
    there.
 
-   An event that is put off leaves the set.  A callback that runs the loop again
-   has entered the context of its handler, which cannot be called before that
-   run ends.
+   An event that is put off leaves the poller.  A callback that runs the loop
+   again has entered the context of its handler, which cannot be called before
+   that run ends.
 
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
@@ -40,11 +41,11 @@
    closes it before the owner dies, and before it closes the fd.
 
    Forks: in a forked child the first call that changes what is wanted, or the
-   first poll, replaces the set by the child's own.  The inherited set is the
-   parent's, too: to remove an fd there would remove it for the parent.  So a
-   registration that is closed earlier makes no system call.
+   first poll, replaces the poller by the child's own.  The inherited poller is
+   the parent's, too: to remove an fd there would remove it for the parent.  So
+   a registration that is closed earlier makes no system call.
 
-   Errors are negative errnos, or FL_NO_MEMORY.  If the set's fd was closed,
+   Errors are negative errnos, or FL_NO_MEMORY.  If the poller's fd was closed,
    failure_code keeps the error: the next iteration and every later run of the
    loop fail with it.  No function here touches Python.
 
@@ -55,7 +56,7 @@
 
 #include "base/forks.h"
 #include "base/list.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "py/compat.h"
 
 #include <pthread.h>
@@ -69,9 +70,9 @@ struct FlLoop;
 struct FlOpenTransport;
 typedef struct FlRegistration FlRegistration;
 
-/* The registrations of a loop, and the set that contains them. */
+/* The registrations of a loop, and the poller that contains them. */
 typedef struct {
-    FlFdSet set;
+    FlPoller poller;
     FL_ATOMIC uint64_t polls; /* number of polls so far */
     /* The earlier polls that have taken all events there were, and whether the
        last one may not have.  What it did not take may be ready. */
@@ -85,17 +86,17 @@ typedef struct {
     /* Greater than each fd whose registration has `recheck` set; INT_MAX if
        memory ran out for an event.  If it is not 0, no poll waits long. */
     FL_ATOMIC int recheck_end;
-    unsigned stale_events; /* since the last attempt to replace the set */
+    unsigned stale_events; /* since the last attempt to replace the poller */
     FlList fired;  /* registrations with events that are not queued yet */
     FlList closed; /* see fl_registrations_free_closed */
     atomic_uintptr_t iterating_thread; /* pthread_self(); 0: none */
-    /* fl_forks_count() of the process that owns the set.  A thread that the
+    /* fl_forks_count() of the process that owns the poller.  A thread that the
        child starts before its loop's next iteration reads it. */
     FL_ATOMIC unsigned forks;
-    int failure_code; /* why the set is unusable: an error code, or 0 */
+    int failure_code; /* why the poller is unusable: an error code, or 0 */
     int event_count;  /* events taken and not yet processed */
     /* Last, so that fl_fd_table_open need not clear it. */
-    FlFdEvent events[FL_FD_SET_EVENTS];
+    FlPollerEvent events[FL_POLLER_EVENTS];
 } FlFdTable;
 
 struct FlRegistration {
@@ -107,8 +108,9 @@ struct FlRegistration {
     int (*on_events)(struct FlLoop *loop, FlRegistration *reg, int events);
     struct FlReady *entry; /* queued in the ready queue, or NULL */
     int fd;
-    /* What the set contains under the fd, as far as we know: its generation,
-       and the interest, 0 for nothing.  The fd may have been closed since. */
+    /* What the poller contains under the fd, as far as we know: its
+       generation, and the interest, 0 for nothing.  The fd may have been
+       closed since. */
     uint32_t generation;
     uint8_t interest;
     uint8_t unwanted;         /* unwanted events in a row */
@@ -126,11 +128,11 @@ struct FlRegistration {
     FL_ATOMIC bool accepts;
 };
 
-/* Open an empty table with its set, which may have to be `portable` (see
-   fd_set.h); *out is set only on success.  0 or an error code. */
+/* Open an empty table with its poller, which may have to be `portable` (see
+   poller.h); *out is set only on success.  0 or an error code. */
 int fl_fd_table_open(FlFdTable **out, bool portable);
 
-/* Close the set, and close and free the registrations that are left.  Other
+/* Close the poller, and close and free the registrations that are left.  Other
    threads may still look up fds, and find none.  Does nothing the second time.
    Any thread, because a GC may close the loop. */
 void fl_fd_table_close(FlFdTable *table);
@@ -138,13 +140,13 @@ void fl_fd_table_close(FlFdTable *table);
 /* Free a closed table, of which no thread knows any more. */
 void fl_fd_table_free(FlFdTable *table);
 
-/* In a forked child: make a set of the child's own.  A run must work there: if
-   a callback forks and the child raises out of the run, asyncio's
+/* In a forked child: make a poller of the child's own.  A run must work there:
+   if a callback forks and the child raises out of the run, asyncio's
    Runner.close() runs the loop three times more.  0 or a negative errno. */
 int fl_fd_table_after_fork_now(FlFdTable *table);
 
 /* The same if the process has forked.  0 or a negative errno, also where the
-   set's fds were lost earlier. */
+   poller's fds were lost earlier. */
 static inline int
 fl_fd_table_after_fork(FlFdTable *table)
 {
@@ -155,8 +157,8 @@ fl_fd_table_after_fork(FlFdTable *table)
 
 /* Poll once: without blocking (timeout_ns 0), up to a timeout, or until an
    event, a wake-up or a signal (negative).  The longest is one day.  It takes
-   events from the set and changes no registration, because it may run without
-   the GIL, which guards them: fl_registrations_collect follows. */
+   events from the poller and changes no registration, because it may run
+   without the GIL, which guards them: fl_registrations_collect follows. */
 void fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns);
 
 /* Make a poll return that blocks, or is about to.  Any thread; the caller
@@ -165,8 +167,8 @@ static inline void
 fl_fd_table_wake_anythread(FlFdTable *table)
 {
     if (table->forks == fl_forks_count()) {
-        fl_fd_set_wake_anythread(&table->set);
-    } /* else its parent's set, where nothing waits for this process */
+        fl_poller_wake_anythread(&table->poller);
+    } /* else its parent's poller, where nothing waits for this process */
 }
 
 /* The lock of the loop: of the times of metrics, and without a GIL of the
@@ -258,28 +260,29 @@ fl_registration_at(const FlFdTable *table, int fd)
 
 /* Change the wanted events.  An event that is added, or `renewed`, registers
    the file that the fd refers to now, whatever was registered before, unless
-   the registration is persistent or `keeps` what the set contains.  Reported
-   events that are renewed, or no longer wanted, are dropped.
-   1: the wanted events that were not renewed, and `renewed` is not 0, were of
-   another file, and are given up.  -EBADF, -EPERM and others: the system
-   refused, and nothing has changed; not if fewer are wanted. */
+   the registration is persistent or `keeps` what the poller contains.
+   Reported events that are renewed, or no longer wanted, are dropped. 1: the
+   wanted events that were not renewed, and `renewed` is not 0, were of another
+   file, and are given up.  -EBADF, -EPERM and others: the system refused, and
+   nothing has changed; not if fewer are wanted. */
 int fl_registration_want(FlRegistration *reg, int wanted, int renewed);
 
-/* Take the fd out of the set, drop the queued event, and free the
+/* Take the fd out of the poller, drop the queued event, and free the
    registration.  The fd should still be open: a duplicate, or a forked child,
-   may have its file, and would keep it in the set. */
+   may have its file, and would keep it in the poller. */
 void fl_registration_close(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
 /* Put an event of an fd off: a callback on the stack must return before it can
-   be handled.  Each poll would report it, so it leaves the set until
+   be handled.  Each poll would report it, so it leaves the poller until
    fl_registrations_recheck, after that or within about a second. */
 void fl_registration_put_off(FlFdTable *table, int fd, int event);
 
-/* Process the events that the last poll took from the set.  If too many were
-   stale the set is replaced by a new one, which has no stale registrations; if
-   no fd is free for it the old one stays, and its next ones try again. */
+/* Process the events that the last poll took from the poller.  If too many
+   were stale the poller is replaced by a new one, which has no stale
+   registrations; if no fd is free for it the old one stays, and its next ones
+   try again. */
 void fl_registrations_collect(FlFdTable *table);
 
 /* The next registration that fired, its events in reg->fired; NULL if there
@@ -300,9 +303,9 @@ fl_fd_table_next_report(const FlFdTable *table)
 
 /* About once a second, register again each registration that has `recheck`
    set, unless its fd has lost the file: a persistent one, which began to wait
-   without a system call, and which fires; one for which the set had no room;
-   one of which an event was put off; an exclusive one, plainly if the loop is
-   `late` to wake. */
+   without a system call, and which fires; one for which the poller had no
+   room; one of which an event was put off; an exclusive one, plainly if the
+   loop is `late` to wake. */
 void fl_registrations_recheck(FlFdTable *table, bool late);
 
 #endif

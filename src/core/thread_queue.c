@@ -4,7 +4,7 @@
    thread that has the GIL.  Without one, pushes wait behind a lock until the
    loop's thread next queues something or looks for events.
 
-   1. The wake-up follows the push, and the loop sets set.sleeping before
+   1. The wake-up follows the push, and the loop sets poller.sleeping before
       it looks for entries a last time.  So it either sees the entry or is
       woken.  In any other order it could sleep with an entry queued.
    2. A push flushes what the calling thread's own loop has corked before it

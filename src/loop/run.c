@@ -327,14 +327,14 @@ fl_loop_nest(FlLoop *loop, PyObject *run)
     FlFdTable *table = loop->table;
     bool iterates = fl_fd_table_iterates_here(table);
     /* In a signal handler that runs before a wait. */
-    bool waits = atomic_load(&table->set.sleeping);
+    bool waits = atomic_load(&table->poller.sleeping);
     fl_fd_table_end_iterations(table);
     PyObject *result = PyObject_CallNoArgs(run);
     if (iterates) {
         fl_fd_table_begin_iterations(table);
     }
     if (waits) {
-        fl_fd_set_let_wake(&table->set);
+        fl_poller_let_wake(&table->poller);
     }
     PyObject *exc = PyErr_GetRaisedException();
     swap_callback_state(loop, &around);

@@ -4,8 +4,8 @@
       reuse it for another file, while a callback is registered.  So each added
       callback registers the fd with the system again, and does not trust what
       was registered before, except for a persistent registration, which is
-      rechecked.  If the set then knows the fd as another file, the callback of
-      the other direction is removed.  If a transport acquires the fd, the
+      rechecked.  If the poller then knows the fd as another file, the callback
+      of the other direction is removed.  If a transport acquires the fd, the
       callbacks left on it are removed, and a transport whose fd it was is
       evicted; otherwise they would get, or close, another file.
    2. Code that may run Python runs outside of the table's lock, and the table
@@ -25,7 +25,7 @@
 
 #include "base/codes.h"
 #include "core/dispatch.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/registration.h"

@@ -29,7 +29,7 @@
 
 #include "base/codes.h"
 #include "core/cork.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/write_queue.h"

@@ -50,7 +50,7 @@
       Rejected: to ask how long a connection has waited (TCP_INFO).  That is a
       system call for each burst, in ticks of up to 10 ms, and not of Unix
       sockets.
-      Other files have the parts: core/fd_set.h says what FL_EXCLUSIVE does;
+      Other files have the parts: core/poller.h says what FL_EXCLUSIVE does;
       core/registration.h what happens if the worker that was woken never
       accepts; py/gil.h has late_ns, which core/iteration.c also sets;
       loop/user_fd.c makes the registration plain when anybody else uses the
@@ -503,7 +503,7 @@ start_accepting(PyObject *module, PyObject *args)
     self->protocol = protocol_of(fd);
     self->accept_limit = 1;
     self->backlog = backlog;
-    self->shared = shared && self->loop->table->set.kind->exclusive;
+    self->shared = shared && self->loop->table->poller.kind->exclusive;
     self->factory = Py_NewRef(factory);
     self->server = Py_XNewRef(fl_none_to_null(server));
     self->accept_tls = Py_XNewRef(fl_none_to_null(accept_tls));

@@ -20,7 +20,7 @@
 #include "transport/stream.h"
 
 #include "core/cork.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "core/loop.h"
 #include "core/registration.h"
 #include "core/report.h"

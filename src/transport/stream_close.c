@@ -7,7 +7,7 @@
       never inside another callback of the protocol.  If there is no memory
       for a queue entry, it is called on the spot.
    2. The registration is closed before the fd.  In the other order it would
-      stay in the set as long as a duplicate or a forked child has the file.
+      stay in the poller as long as a duplicate or a forked child has the file.
    3. After connection_lost the stream has released its protocol, server,
       socket, queue, loop and context.  What get_extra_info answers from stays,
       as with asyncio's transports.  The context must go: a protocol may have

@@ -23,7 +23,7 @@
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/report.h"

@@ -17,7 +17,7 @@
 #include "base/list.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
-#include "core/fd_set.h"
+#include "core/poller.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/report.h"

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.no_refcount
 FILES = (
     "tests/unit/registrations.c",
     "src/core/registration.c",
-    "src/core/fd_set_epoll.c",
-    "src/core/fd_set_uv.c",
+    "src/core/poller_epoll.c",
+    "src/core/poller_uv.c",
     "src/base/forks.c",
     "-luv",
 )

@@ -1,22 +1,22 @@
-/* A set of fds made of an epoll instance and an eventfd: see fd_set.h.
+/* A poller made of an epoll instance and an eventfd: see poller.h.
 
-   1. Another thread wakes the set by EPOLL_CTL_MOD of an eventfd.  epoll then
-      reports once that it is writable, which it always is; before the first
-      wake-up it reports nothing.  Rejected: a write.  Other code may have
-      closed the eventfd, and the number may belong to another file by now,
-      which would receive the bytes; the MOD fails.  (Not if both numbers are
-      another loop's.)  Rejected: an edge (EPOLLET).  On Linux a MOD reports it
-      again, but epoll's manual promises that of EPOLLONESHOT alone.
+   1. Another thread wakes the poller by EPOLL_CTL_MOD of an eventfd.  epoll
+      then reports once that it is writable, which it always is; before the
+      first wake-up it reports nothing.  Rejected: a write.  Other code may
+      have closed the eventfd, and the number may belong to another file by
+      now, which would receive the bytes; the MOD fails.  (Not if both numbers
+      are another loop's.)  Rejected: an edge (EPOLLET).  On Linux a MOD
+      reports it again, but epoll's manual promises that of EPOLLONESHOT alone.
       Nothing is ever written, so a forked child can use its parent's eventfd.
-      The eventfd is opened with the set: later it could get an fd that the
+      The eventfd is opened with the poller: later it could get an fd that the
       application has closed while it is registered, and the registration's
       owner would close it.
-   2. The set's fds stay the same when the set is replaced.  A new one could be
-      an fd that the application has closed, and may close again.  A wake-up
-      that comes meanwhile is lost, and not needed: the loop's thread, which
-      replaces the set, is not waiting. */
+   2. The poller's fds stay the same when the poller is replaced.  A new one
+      could be an fd that the application has closed, and may close again.  A
+      wake-up that comes meanwhile is lost, and not needed: the loop's thread,
+      which replaces the poller, is not waiting. */
 #ifdef __linux__
-#include "core/fd_set.h"
+#include "core/poller.h"
 
 #include "base/clock.h"
 #include "py/compat.h"
@@ -39,43 +39,47 @@
 
 /* One may be -1, which close() refuses. */
 static void
-close_fds(FlFdSet *set)
+close_fds(FlPoller *poller)
 {
-    (void)close(set->fd);
-    (void)close(set->wake_fd);
+    (void)close(poller->fd);
+    (void)close(poller->wake_fd);
 }
 
 /* EPOLL_CTL_ADD: register the eventfd.  EPOLL_CTL_MOD, which needs no memory:
-   wake the set.  0, both fds are the set's own then; or a negative errno. */
+   wake the poller.  0, both fds are the poller's own then; or a negative
+   errno. */
 static int
-control_wake_fd(const FlFdSet *set, int operation)
+control_wake_fd(const FlPoller *poller, int operation)
 {
     uint32_t events = operation == EPOLL_CTL_MOD ? EPOLLOUT | EPOLLONESHOT : 0;
     struct epoll_event event = {.events = events, .data.u64 = WAKE_DATA};
-    return epoll_ctl(set->fd, operation, set->wake_fd, &event) < 0 ? -errno
-                                                                   : 0;
+    return epoll_ctl(poller->fd, operation, poller->wake_fd, &event) < 0
+               ? -errno
+               : 0;
 }
 
 static int
-open_epoll(FlFdSet *set)
+open_epoll(FlPoller *poller)
 {
-    set->fd = epoll_create1(EPOLL_CLOEXEC);
-    set->wake_fd = set->fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int code = set->wake_fd < 0 ? -errno : control_wake_fd(set, EPOLL_CTL_ADD);
+    poller->fd = epoll_create1(EPOLL_CLOEXEC);
+    poller->wake_fd =
+        poller->fd < 0 ? -1 : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int code =
+        poller->wake_fd < 0 ? -errno : control_wake_fd(poller, EPOLL_CTL_ADD);
     if (code < 0) {
-        close_fds(set);
+        close_fds(poller);
     }
     return code;
 }
 
-/* Only if both fds are still the set's own does the MOD succeed.  Else close
-   neither, because either number may be another file's by now; what is left of
-   the set's own leaks. */
+/* Only if both fds are still the poller's own does the MOD succeed.  Else
+   close neither, because either number may be another file's by now; what is
+   left of the poller's own leaks. */
 static void
-close_epoll(FlFdSet *set)
+close_epoll(FlPoller *poller)
 {
-    if (control_wake_fd(set, EPOLL_CTL_MOD) == 0) {
-        close_fds(set);
+    if (control_wake_fd(poller, EPOLL_CTL_MOD) == 0) {
+        close_fds(poller);
     }
 }
 
@@ -85,25 +89,26 @@ close_epoll(FlFdSet *set)
 #endif
 
 /* epoll changes no registration that is, or becomes, exclusive: remove it, if
-   `control` is FL_FD_CHANGE, and add it. */
+   `control` is FL_POLLER_CHANGE, and add it. */
 FL_NOINLINE static int
-add_anew(FlFdSet *set, FlFdControl control, int fd, struct epoll_event *event)
+add_anew(FlPoller *poller, FlPollerControl control, int fd,
+         struct epoll_event *event)
 {
-    if (control == FL_FD_CHANGE
-        && epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, event) < 0)
+    if (control == FL_POLLER_CHANGE
+        && epoll_ctl(poller->fd, EPOLL_CTL_DEL, fd, event) < 0)
     {
         return -errno;
     }
-    int code = epoll_ctl(set->fd, EPOLL_CTL_ADD, fd, event);
+    int code = epoll_ctl(poller->fd, EPOLL_CTL_ADD, fd, event);
     if (code < 0 && errno == EINVAL) { /* as FreeBSD's emulation of Linux */
         event->events &= ~(uint32_t)EPOLLEXCLUSIVE;
-        code = epoll_ctl(set->fd, EPOLL_CTL_ADD, fd, event);
+        code = epoll_ctl(poller->fd, EPOLL_CTL_ADD, fd, event);
     }
-    return code == 0 ? 0 : control == FL_FD_CHANGE ? -ENOENT : -errno;
+    return code == 0 ? 0 : control == FL_POLLER_CHANGE ? -ENOENT : -errno;
 }
 
 static int
-control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
+control_epoll(FlPoller *poller, FlPollerControl control, int fd, int interest,
               uint32_t generation)
 {
     struct epoll_event event = {.data.u64 =
@@ -112,12 +117,12 @@ control_epoll(FlFdSet *set, FlFdControl control, int fd, int interest,
                    | (interest & FL_WRITABLE ? (uint32_t)EPOLLOUT : 0);
     if (FL_UNLIKELY(interest & (FL_EXCLUSIVE | FL_WAS_EXCLUSIVE))) {
         event.events |= interest & FL_EXCLUSIVE ? (uint32_t)EPOLLEXCLUSIVE : 0;
-        return add_anew(set, control, fd, &event);
+        return add_anew(poller, control, fd, &event);
     }
-    int operation = control == FL_FD_ADD ? EPOLL_CTL_ADD
-                    : interest == 0      ? EPOLL_CTL_DEL
-                                         : EPOLL_CTL_MOD;
-    return epoll_ctl(set->fd, operation, fd, &event) < 0 ? -errno : 0;
+    int operation = control == FL_POLLER_ADD ? EPOLL_CTL_ADD
+                    : interest == 0          ? EPOLL_CTL_DEL
+                                             : EPOLL_CTL_MOD;
+    return epoll_ctl(poller->fd, operation, fd, &event) < 0 ? -errno : 0;
 }
 
 /* epoll_wait with nanoseconds, of Linux 5.11 and glibc 2.35.  A raw system
@@ -161,20 +166,20 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
                                (long)(timeout_ns % FL_NS_PER_S)};
     bool tried = may_use_pwait2();
     if (tried) {
-        int count = epoll_pwait2(fd, ready, FL_FD_SET_EVENTS, &timeout, NULL);
+        int count = epoll_pwait2(fd, ready, FL_POLLER_EVENTS, &timeout, NULL);
         if (count >= 0 || errno == EINTR) {
             return count;
         }
     }
     int64_t whole_ms = Py_MIN(timeout_ns / FL_NS_PER_MS, INT_MAX);
-    int count = epoll_wait(fd, ready, FL_FD_SET_EVENTS, (int)whole_ms);
+    int count = epoll_wait(fd, ready, FL_POLLER_EVENTS, (int)whole_ms);
     if (count == 0) {
-        struct pollfd set = {fd, POLLIN, 0};
+        struct pollfd one = {fd, POLLIN, 0};
         timeout.tv_sec = 0;
         timeout.tv_nsec = (long)(timeout_ns % FL_NS_PER_MS);
-        count = ppoll(&set, 1, &timeout, NULL);
+        count = ppoll(&one, 1, &timeout, NULL);
         if (count > 0) {
-            count = epoll_wait(fd, ready, FL_FD_SET_EVENTS, 0);
+            count = epoll_wait(fd, ready, FL_POLLER_EVENTS, 0);
         }
     }
     if (tried && count >= 0) {
@@ -184,13 +189,14 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 }
 
 static int
-wait_epoll(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
+wait_epoll(FlPoller *poller, FlPollerEvent *events, int64_t timeout_ns)
 {
-    struct epoll_event ready[FL_FD_SET_EVENTS];
-    int count = timeout_ns > 0 ? wait_ns(set->fd, ready, timeout_ns)
-                               : epoll_wait(set->fd, ready, FL_FD_SET_EVENTS,
-                                            timeout_ns < 0 ? -1 : 0);
-    FlFdEvent *event = events;
+    struct epoll_event ready[FL_POLLER_EVENTS];
+    int count = timeout_ns > 0
+                    ? wait_ns(poller->fd, ready, timeout_ns)
+                    : epoll_wait(poller->fd, ready, FL_POLLER_EVENTS,
+                                 timeout_ns < 0 ? -1 : 0);
+    FlPollerEvent *event = events;
     for (int at = 0; at < count; at++) {
         uint32_t bits = ready[at].events;
         if (FL_UNLIKELY(ready[at].data.u64 == WAKE_DATA)) {
@@ -211,20 +217,20 @@ wait_epoll(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 /* A failure is ignored: it means that other code has closed the eventfd.  Then
    no thread wakes the loop any more, as in asyncio. */
 static void
-wake_epoll(FlFdSet *set)
+wake_epoll(FlPoller *poller)
 {
-    (void)control_wake_fd(set, EPOLL_CTL_MOD);
+    (void)control_wake_fd(poller, EPOLL_CTL_MOD);
 }
 
 /* A new epoll instance under the same fd, with the same eventfd. */
 static int
-replace_epoll(FlFdSet *set)
+replace_epoll(FlPoller *poller)
 {
-    FlFdSet made = {.fd = epoll_create1(EPOLL_CLOEXEC),
-                    .wake_fd = set->wake_fd};
+    FlPoller made = {.fd = epoll_create1(EPOLL_CLOEXEC),
+                     .wake_fd = poller->wake_fd};
     int code = made.fd < 0 ? -errno : control_wake_fd(&made, EPOLL_CTL_ADD);
-    if (made.fd != set->fd) {
-        if (code == 0 && dup3(made.fd, set->fd, O_CLOEXEC) < 0) {
+    if (made.fd != poller->fd) {
+        if (code == 0 && dup3(made.fd, poller->fd, O_CLOEXEC) < 0) {
             code = -errno;
         }
         (void)close(made.fd);
@@ -233,17 +239,17 @@ replace_epoll(FlFdSet *set)
 }
 
 static int
-after_fork_epoll(FlFdSet *set)
+after_fork_epoll(FlPoller *poller)
 {
-    if (control_wake_fd(set, EPOLL_CTL_MOD) < 0) { /* not ours any more */
+    if (control_wake_fd(poller, EPOLL_CTL_MOD) < 0) { /* not ours any more */
         return -EBADF;
     }
     /* Closed first: the process may be at its limit of open files. */
-    (void)close(set->fd);
-    return replace_epoll(set);
+    (void)close(poller->fd);
+    return replace_epoll(poller);
 }
 
-const FlFdSetKind fl_fd_set_epoll = {
+const FlPollerKind fl_poller_epoll = {
     .exclusive = true,
     .open = open_epoll,
     .close = close_epoll,

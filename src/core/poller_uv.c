@@ -1,8 +1,8 @@
-/* A set of fds made of a uv_loop_t, with a uv_poll_t for each: see fd_set.h.
+/* A poller made of a uv_loop_t, with a uv_poll_t for each: see poller.h.
 
    1. A wait polls libuv's backend fd itself, so that a signal interrupts it.
       If that fd was closed, libuv would abort: it is not run again.
-   2. Any thread may change the set while another one polls.  So the lock
+   2. Any thread may change the poller while another one polls.  So the lock
       guards the uv_loop_t, and each change runs libuv at once: the poll sees
       it, and no other code closes the fd before, at which libuv would abort.
       What such a run reports is dropped, as the next wait reports it again; a
@@ -10,7 +10,7 @@
    3. libuv does not see that an fd refers to another file by now.  So each
       change compares the files; and uv_poll_start() always registers anew.
    4. libuv stops a handle that reports an error.  The next wait starts it. */
-#include "core/fd_set.h"
+#include "core/poller.h"
 
 #include "base/clock.h"
 #include "base/codes.h"
@@ -37,38 +37,38 @@ _Static_assert((int)UV_READABLE == FL_READABLE
                    && (int)UV_WRITABLE == FL_WRITABLE,
                "what libuv reports is passed on");
 
-typedef struct FlUvSet {
+typedef struct FlUvPoller {
     uv_loop_t loop;
     uv_async_t async;
     uv_mutex_t lock;
     UvFd **fds; /* indexed by fd; NULL: none */
     int fds_size;
-    bool has_stopped;  /* a handle: invariant 4 */
-    FlFdEvent *events; /* where a wait wants them; NULL in a change */
+    bool has_stopped;      /* a handle: invariant 4 */
+    FlPollerEvent *events; /* where a wait wants them; NULL in a change */
     int event_count;
-} UvSet;
+} UvPoller;
 
 /* --- running libuv and changing it, within the lock ---------------------- */
 
 static void
 on_poll(uv_poll_t *poll, int status, int events)
 {
-    UvSet *uv = poll->loop->data;
+    UvPoller *uv = poll->loop->data;
     if (status < 0) {
         uv->has_stopped = true;
         events = FL_READABLE | FL_WRITABLE;
     }
-    if (uv->events != NULL && uv->event_count < FL_FD_SET_EVENTS) {
+    if (uv->events != NULL && uv->event_count < FL_POLLER_EVENTS) {
         const UvFd *self = (UvFd *)poll;
         uv->events[uv->event_count++] =
-            (FlFdEvent){(uint32_t)self->fd, self->generation, events};
+            (FlPollerEvent){(uint32_t)self->fd, self->generation, events};
     }
 }
 
 static void
 on_async(uv_async_t *async)
 {
-    if (((UvSet *)async->loop->data)->events == NULL) {
+    if (((UvPoller *)async->loop->data)->events == NULL) {
         (void)uv_async_send(async);
     }
 }
@@ -80,7 +80,7 @@ on_closed(uv_handle_t *handle)
 }
 
 static void
-run(UvSet *uv, FlFdEvent *events)
+run(UvPoller *uv, FlPollerEvent *events)
 {
     uv->events = events;
     uv->event_count = 0;
@@ -93,7 +93,7 @@ run(UvSet *uv, FlFdEvent *events)
 
 /* Drop what is registered for the fd; -1: for all. */
 static void
-drop(UvSet *uv, int fd)
+drop(UvPoller *uv, int fd)
 {
     for (int at = fd < 0 ? 0 : fd; at < uv->fds_size; at++) {
         if (uv->fds[at] != NULL) {
@@ -109,7 +109,7 @@ drop(UvSet *uv, int fd)
 /* What is registered for the fd's present file, or NULL: an earlier file's is
    dropped. */
 static UvFd *
-find(UvSet *uv, int fd)
+find(UvPoller *uv, int fd)
 {
     struct stat file;
     UvFd *self = fd < uv->fds_size ? uv->fds[fd] : NULL;
@@ -125,7 +125,7 @@ find(UvSet *uv, int fd)
 
 /* Register the fd without an interest.  0 or an error code. */
 static int
-add(UvSet *uv, int fd)
+add(UvPoller *uv, int fd)
 {
     if (fd >= uv->fds_size) {
         int size = 2 * fd + 64;
@@ -160,13 +160,13 @@ add(UvSet *uv, int fd)
 }
 
 static int
-change(UvSet *uv, FlFdControl control, int fd, int interest,
+change(UvPoller *uv, FlPollerControl control, int fd, int interest,
        uint32_t generation)
 {
     UvFd *self = find(uv, fd);
-    int code = self != NULL              ? 0
-               : control == FL_FD_CHANGE ? -ENOENT
-                                         : add(uv, fd);
+    int code = self != NULL                  ? 0
+               : control == FL_POLLER_CHANGE ? -ENOENT
+                                             : add(uv, fd);
     if (code < 0) {
         return code;
     }
@@ -181,10 +181,10 @@ change(UvSet *uv, FlFdControl control, int fd, int interest,
 }
 
 static int
-control_uv(FlFdSet *set, FlFdControl control, int fd, int interest,
+control_uv(FlPoller *poller, FlPollerControl control, int fd, int interest,
            uint32_t generation)
 {
-    UvSet *uv = set->uv;
+    UvPoller *uv = poller->uv;
     uv_mutex_lock(&uv->lock);
     int code = change(uv, control, fd, interest, generation);
     run(uv, NULL);
@@ -195,22 +195,22 @@ control_uv(FlFdSet *set, FlFdControl control, int fd, int interest,
 /* 1: libuv has something to do; 0; -EBADF: its fd was closed; -EINTR: a signal
    came, or memory ran out. */
 static int
-poll_backend(const FlFdSet *set, int timeout_ms)
+poll_backend(const FlPoller *poller, int timeout_ms)
 {
-    struct pollfd backend = {set->fd, POLLIN, 0};
+    struct pollfd backend = {poller->fd, POLLIN, 0};
     int count = poll(&backend, 1, timeout_ms);
     return count < 0 ? -EINTR : backend.revents & POLLNVAL ? -EBADF : count;
 }
 
 static int
-wait_uv(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
+wait_uv(FlPoller *poller, FlPollerEvent *events, int64_t timeout_ns)
 {
     int64_t ms = (timeout_ns + FL_NS_PER_MS - 1) / FL_NS_PER_MS;
-    int code = poll_backend(set, timeout_ns < 0 ? -1 : (int)ms);
+    int code = poll_backend(poller, timeout_ns < 0 ? -1 : (int)ms);
     if (code <= 0) {
         return code;
     }
-    UvSet *uv = set->uv;
+    UvPoller *uv = poller->uv;
     uv_mutex_lock(&uv->lock);
     for (int fd = 0; uv->has_stopped && fd < uv->fds_size; fd++) {
         UvFd *self = uv->fds[fd];
@@ -227,9 +227,9 @@ wait_uv(FlFdSet *set, FlFdEvent *events, int64_t timeout_ns)
 }
 
 static void
-wake_uv(FlFdSet *set)
+wake_uv(FlPoller *poller)
 {
-    (void)uv_async_send(&set->uv->async);
+    (void)uv_async_send(&poller->uv->async);
 }
 
 /* --- opening, forking and closing ---------------------------------------- */
@@ -237,7 +237,7 @@ wake_uv(FlFdSet *set)
 /* Have libuv open its fds, none from 0 to 2: it aborts when it closes those.
    0 or a negative errno. */
 static int
-open_fds(int (*open_loop)(uv_loop_t *), UvSet *uv)
+open_fds(int (*open_loop)(uv_loop_t *), UvPoller *uv)
 {
     int held[4], count = 0;
     do {
@@ -251,9 +251,9 @@ open_fds(int (*open_loop)(uv_loop_t *), UvSet *uv)
 }
 
 static int
-open_uv(FlFdSet *set)
+open_uv(FlPoller *poller)
 {
-    UvSet *uv = calloc(1, sizeof(*uv));
+    UvPoller *uv = calloc(1, sizeof(*uv));
     int code = uv == NULL || uv_mutex_init(&uv->lock) < 0
                    ? FL_NO_MEMORY
                    : open_fds(uv_loop_init, uv);
@@ -264,16 +264,16 @@ open_uv(FlFdSet *set)
     uv->loop.data = uv;
     (void)uv_async_init(&uv->loop, &uv->async, on_async); /* cannot fail */
     run(uv, NULL);
-    set->uv = uv;
-    set->fd = uv_backend_fd(&uv->loop);
+    poller->uv = uv;
+    poller->fd = uv_backend_fd(&uv->loop);
     return 0;
 }
 
 static void
-close_uv(FlFdSet *set)
+close_uv(FlPoller *poller)
 {
-    UvSet *uv = set->uv;
-    if (poll_backend(set, 0) == -EBADF) {
+    UvPoller *uv = poller->uv;
+    if (poll_backend(poller, 0) == -EBADF) {
         return; /* invariant 1: it leaks */
     }
     drop(uv, -1);
@@ -287,11 +287,11 @@ close_uv(FlFdSet *set)
 }
 
 static int
-after_fork_uv(FlFdSet *set)
+after_fork_uv(FlPoller *poller)
 {
-    UvSet *uv = set->uv;
+    UvPoller *uv = poller->uv;
 #ifdef __linux__ /* elsewhere a child does not inherit it */
-    if (poll_backend(set, 0) == -EBADF) {
+    if (poll_backend(poller, 0) == -EBADF) {
         return -EBADF;
     }
 #endif
@@ -301,12 +301,12 @@ after_fork_uv(FlFdSet *set)
         uv->async.pending = 0; /* one sent in the parent, before libuv 1.45 */
         drop(uv, -1); /* before it runs: the child may have closed their fds */
         run(uv, NULL);
-        set->fd = uv_backend_fd(&uv->loop);
+        poller->fd = uv_backend_fd(&uv->loop);
     }
     return code;
 }
 
-const FlFdSetKind fl_fd_set_uv = {
+const FlPollerKind fl_poller_uv = {
     .open = open_uv,
     .close = close_uv,
     .control = control_uv,
