@@ -146,10 +146,9 @@ read_records(FlTls *self)
     if (self->engine_busy) {
         return fl_tls_defer(self);
     }
-    int code = fl_tls_read(self);
-    if (code == FL_TLS_READ_CLOSED) {
-        code = fl_tls_start_shutdown(self);
-    }
+    FlTlsRead left = fl_tls_read(self);
+    int code =
+        left == FL_TLS_READ_CLOSED ? fl_tls_start_shutdown(self) : (int)left;
     /* Also while the application has paused reading.  What is sent may be the
        last records of the handshake, which asyncio keeps until a write. */
     if (code == 0 && may_write(self)) {

@@ -104,8 +104,8 @@ fl_tls_call_eof_received(FlTls *self)
         fl_call_truth(protocol.object, self->state->names.eof_received);
     Py_DECREF(protocol.object);
     if (keep_open > 0) { /* TLS has no half-close; asyncio logs a warning */
-        keep_open = fl_call_done(PyObject_CallMethodNoArgs(
-            self->state->tls, self->state->names.warn_keep_open));
+        keep_open = fl_call_method(self->state->tls,
+                                   self->state->names.warn_keep_open, NULL);
     }
     if (keep_open == 0) {
         return 0;
@@ -129,18 +129,18 @@ set_aside(FlTls *self, const Decrypted *decrypted)
 
 /* After a delivery, whose outcome is `code`: raise the protocol's exception or
    else the engine's (`exc`, stolen, or NULL), or tell the protocol of the
-   peer's close_notify.  Returns 0, -1 or what is left to do, FL_TLS_READ_*, as
-   the functions below do. */
-static int
+   peer's close_notify. */
+static FlTlsRead
 finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
                 int code)
 {
     if (code == 0 && exc == NULL && decrypted->result != FL_TLS_END) {
-        return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE : 0;
+        return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE
+                                                : FL_TLS_READ_DONE;
     }
     if (code == 0 && exc == NULL && self->hold_iterations > 0) {
         self->engine.more = true; /* lifecycle.c, invariant 4 */
-        return 0;
+        return FL_TLS_READ_DONE;
     }
     if (code == 0 && exc == NULL) {
         code = fl_tls_call_eof_received(self);
@@ -148,7 +148,7 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
     if (code < 0) {
         Py_XDECREF(exc);
         self->engine.more = true; /* the next read finds the end again */
-        return -1;
+        return FL_TLS_READ_FAILED;
     }
     if (exc == NULL) {
         return FL_TLS_READ_CLOSED;
@@ -157,10 +157,10 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
         && PyErr_GivenExceptionMatches(exc, self->state->tls_error))
     {
         Py_DECREF(exc); /* the protocol has ended the connection */
-        return 0;
+        return FL_TLS_READ_DONE;
     }
     PyErr_SetRaisedException(exc);
-    return -1;
+    return FL_TLS_READ_FAILED;
 }
 
 /* --- Protocol ------------------------------------------------------------ */
@@ -185,7 +185,7 @@ call_data_received(FlTls *self, PyObject *protocol, PyObject *bytes,
    from `data`.  `used` was the protocol when they were read.  Invariant 2: the
    engine's exception is set aside meanwhile.  If the protocol raises too, its
    exception wins, because it is the application's own. */
-static int
+static FlTlsRead
 deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
         const Decrypted *decrypted)
 {
@@ -209,7 +209,7 @@ deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
 
 /* One record more than SMALL_BYTES: the peer's last record may have been read
    in part before, so that its plain bytes are more than the unread ones. */
-static int
+static FlTlsRead
 read_small(FlTls *self, const FlProtocol *used)
 {
     char memory[SMALL_BYTES + FL_TLS_RECORD_BYTES];
@@ -217,12 +217,12 @@ read_small(FlTls *self, const FlProtocol *used)
     return deliver(self, used, memory, NULL, &decrypted);
 }
 
-static int
+static FlTlsRead
 read_large(FlTls *self, const FlProtocol *used, size_t room_bytes)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room_bytes);
     if (bytes == NULL) {
-        return -1;
+        return FL_TLS_READ_FAILED;
     }
     Decrypted decrypted = decrypt(self, PyBytes_AS_STRING(bytes), room_bytes);
     /* _PyBytes_Resize must not be called with an exception raised.  Nobody
@@ -233,16 +233,16 @@ read_large(FlTls *self, const FlProtocol *used, size_t room_bytes)
         && _PyBytes_Resize(&bytes, (Py_ssize_t)decrypted.got_bytes) < 0)
     {
         Py_XDECREF(raised);
-        return -1;
+        return FL_TLS_READ_FAILED;
     }
     fl_error_restore(raised);
-    int code =
+    FlTlsRead left =
         deliver(self, used, PyBytes_AS_STRING(bytes), bytes, &decrypted);
     Py_DECREF(bytes);
-    return code;
+    return left;
 }
 
-static int
+static FlTlsRead
 read_bytes(FlTls *self, const FlProtocol *used)
 {
     size_t incoming = self->engine.type->incoming(&self->engine);
@@ -255,21 +255,23 @@ read_bytes(FlTls *self, const FlProtocol *used)
 }
 
 /* One data_received call: invariant 4. */
-static int
+static FlTlsRead
 read_once(FlTls *self, const FlProtocol *used)
 {
     bool delivering = self->delivering, closing = self->closing;
     self->delivering = true;
-    int code = read_bytes(self, used);
+    FlTlsRead left = read_bytes(self, used);
     self->delivering = delivering;
-    return code == FL_TLS_READ_MORE && self->closing != closing ? 0 : code;
+    return left == FL_TLS_READ_MORE && self->closing != closing
+               ? FL_TLS_READ_DONE
+               : left;
 }
 
 /* --- BufferedProtocol ---------------------------------------------------- */
 
 /* Fill one buffer of a BufferedProtocol and call buffer_updated.  The view is
    released before that call, which may resize the buffer. */
-static int
+static FlTlsRead
 read_buffered(FlTls *self, const FlProtocol *protocol)
 {
     /* asyncio's hint is how many bytes of records are unread. */
@@ -282,13 +284,13 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
                    : PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
     Py_XDECREF(buffer);
     if (code < 0) {
-        return -1;
+        return FL_TLS_READ_FAILED;
     }
     bool same = fl_protocol_is(self, &self->protocol, protocol);
     if (!same || !can_deliver(self, protocol)) {
         /* get_buffer() has paused, closed or set another protocol. */
         PyBuffer_Release(&view);
-        return same ? 0 : FL_TLS_READ_MORE;
+        return same ? FL_TLS_READ_DONE : FL_TLS_READ_MORE;
     }
     Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
     PyObject *exc = set_aside(self, &decrypted);
@@ -303,19 +305,19 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
 /* --- both ---------------------------------------------------------------- */
 
 /* All there is, unless the protocol pauses or closes. */
-int
+FlTlsRead
 fl_tls_read(FlTls *self)
 {
-    int code;
+    FlTlsRead left;
     do {
         /* Owned: a callback may set another protocol. */
         FlProtocol protocol = fl_protocol_get(self, &self->protocol);
-        code = !can_deliver(self, &protocol) ? 0
+        left = !can_deliver(self, &protocol) ? FL_TLS_READ_DONE
                : protocol.buffered           ? read_buffered(self, &protocol)
                                              : read_once(self, &protocol);
         Py_XDECREF(protocol.object);
-    } while (code == FL_TLS_READ_MORE);
-    return code;
+    } while (left == FL_TLS_READ_MORE);
+    return left;
 }
 
 /* The data goes nowhere, so one record's room is enough for any amount. */

@@ -8,18 +8,19 @@
 
 #include "tls/connection.h"
 
-/* What may be left to do after a delivery. */
-enum {
-    FL_TLS_READ_CLOSED = 1, /* the shutdown, because the peer has closed */
-    FL_TLS_READ_MORE,       /* for tls_read.c alone: there may be more data */
-};
+/* What is left to do after a delivery. */
+typedef enum {
+    FL_TLS_READ_FAILED = -1, /* an exception is set */
+    FL_TLS_READ_DONE,
+    FL_TLS_READ_CLOSED, /* the shutdown, because the peer has closed */
+    FL_TLS_READ_MORE,   /* for tls_read.c alone: there may be more data */
+} FlTlsRead;
 
-/* Deliver what can be delivered.  0, -1, or CLOSED: the caller begins the
-   shutdown.  Unless it failed, the caller then finishes the read: it sends the
+/* Deliver what can be delivered.  Unless it failed, the caller then finishes the read: it sends the
    backlog and the records that reading has produced, and pauses or resumes
    reading.  Only while data flows (WRAPPED, FLUSHING) and no engine call is
    running. */
-int fl_tls_read(FlTls *self);
+FlTlsRead fl_tls_read(FlTls *self);
 /* During a shutdown: read and drop all data.  FL_TLS_END once the peer has
    closed, FL_TLS_AGAIN before, FL_TLS_RAISED with an exception. */
 FlTlsResult fl_tls_discard(FlTls *self);

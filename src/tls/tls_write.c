@@ -350,20 +350,19 @@ accepts_data(const FlTls *self)
     return self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_HANDSHAKE;
 }
 
-/* 1 if the connection accepts no more data; later such writes log asyncio's
-   warning.  0 if it does; -1 with an exception. */
-static int
-drop_after_end(FlTls *self)
+/* Writes that come late log asyncio's warning. */
+static FlMaySend
+may_send(FlTls *self)
 {
     if (accepts_data(self)) {
-        return 0;
+        return FL_SEND;
     }
     if (self->writes_after_loss++ < SILENT_WRITES_AFTER_LOSS) {
-        return 1;
+        return FL_DROP;
     }
-    int code = fl_call_done(PyObject_CallMethodNoArgs(
-        self->state->tls, self->state->names.warn_closed));
-    return code < 0 ? -1 : 1;
+    int code =
+        fl_call_method(self->state->tls, self->state->names.warn_closed, NULL);
+    return code < 0 ? FL_FAILED : FL_DROP;
 }
 
 /* Send what was written and what nested writes have queued.  `code` is the
@@ -383,9 +382,9 @@ finish_write(FlTls *self, int code)
 int
 fl_tls_write(FlTls *self, PyObject *data)
 {
-    int dropped = drop_after_end(self);
-    if (dropped != 0) {
-        return dropped < 0 ? -1 : 0;
+    FlMaySend may = may_send(self);
+    if (may != FL_SEND) {
+        return may;
     }
     PyObject *bytes = fl_transport_as_bytes(data);
     if (bytes == NULL) {
@@ -401,9 +400,9 @@ fl_tls_write(FlTls *self, PyObject *data)
 int
 fl_tls_writelines(FlTls *self, PyObject *lines)
 {
-    int dropped = drop_after_end(self);
-    if (dropped != 0) {
-        return dropped < 0 ? -1 : 0;
+    FlMaySend may = may_send(self);
+    if (may != FL_SEND) {
+        return may;
     }
     PyObject *list = fl_transport_bytes_list(lines);
     if (list == NULL) {

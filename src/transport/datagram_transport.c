@@ -300,13 +300,13 @@ check_address(FlDatagram *self, PyObject *address)
 
 /* Check for a lost transport.  It drops the datagram and counts it.  As in
    asyncio, one without a fixed remote address still sends until the socket is
-   closed.  0: send; 1: drop; -1 with an exception set. */
-static int
-check_lost(FlDatagram *self)
+   closed. */
+static FlMaySend
+may_send(FlDatagram *self)
 {
     return self->address != NULL || self->stream.phase == FL_STREAM_CLOSED
-               ? fl_stream_check_lost(&self->stream)
-               : 0;
+               ? fl_stream_may_send(&self->stream)
+               : FL_SEND;
 }
 
 /* Invariant 1, in a critical section.  0, or -1 with an exception set. */
@@ -357,10 +357,8 @@ datagram_sendto(FlDatagram *self, PyObject *const *args, Py_ssize_t nargs,
     }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    code = check_lost(self); /* in it: the loop's thread may end it */
-    if (code == 0) {
-        code = send_or_queue(self, data, address);
-    }
+    FlMaySend may = may_send(self); /* in it: the loop's thread may end it */
+    code = may == FL_SEND ? send_or_queue(self, data, address) : (int)may;
     Py_END_CRITICAL_SECTION();
     Py_DECREF(address);
     return fl_call_none(code);

@@ -97,18 +97,18 @@ fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
     return code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
 }
 
-int
+FlMaySend
 fl_stream_count_lost_write(FlStream *self)
 {
     if (self->writes_after_loss < UINT8_MAX) {
         self->writes_after_loss++;
     }
     if (self->writes_after_loss < FIRST_WARNED_WRITE) {
-        return 1;
+        return FL_DROP;
     }
     int code = fl_call_method(self->state->helpers,
                               self->state->names.warn_lost, NULL);
-    return code < 0 ? -1 : 1;
+    return code < 0 ? FL_FAILED : FL_DROP;
 }
 
 /* --- the fd -------------------------------------------------------------- */

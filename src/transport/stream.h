@@ -227,17 +227,15 @@ void fl_stream_expose_fd(FlStream *self);
 int fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter,
                                  PyObject *method, PyObject *value);
 
-/* Count a write after the connection was lost.  As in asyncio, the fifth and
-   later ones log a warning.  1, or -1 with an exception set. */
-int fl_stream_count_lost_write(FlStream *self);
+/* Count a write after the connection was lost: DROP, or FAILED.  As in
+   asyncio, the fifth and later ones log a warning. */
+FlMaySend fl_stream_count_lost_write(FlStream *self);
 
-/* 0: the stream may write; 1: the write was counted as above, drop it; -1 with
-   an exception set. */
-static inline int
-fl_stream_check_lost(FlStream *self)
+static inline FlMaySend
+fl_stream_may_send(FlStream *self)
 {
     return FL_LIKELY(self->phase < FL_STREAM_LOST)
-               ? 0
+               ? FL_SEND
                : fl_stream_count_lost_write(self);
 }
 

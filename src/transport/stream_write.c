@@ -74,9 +74,8 @@ typedef struct {
 
 /* Begin such a write: check the fd, then flush what the write would overtake.
    Both may run Python, which may write, call write_eof(), ask for the socket
-   or let the loop's thread end the stream.  1; 0 if the stream is LOST by now;
-   or -1 as check_writable. */
-static int
+   or let the loop's thread end the stream.  FAILED as check_writable. */
+static FlMaySend
 begin_write(FlStream *self, const char *method, UncorkedWrite *start)
 {
     start->failure = fl_stream_check_fd(self);
@@ -85,10 +84,9 @@ begin_write(FlStream *self, const char *method, UncorkedWrite *start)
         fl_loop_flush_before_send(self->loop);
         start->blocked = !fl_write_queue_is_empty(&self->out.queue);
     }
-    if (check_writable(self, method) < 0) {
-        return -1;
-    }
-    return self->phase < FL_STREAM_LOST;
+    return check_writable(self, method) < 0 ? FL_FAILED
+           : self->phase < FL_STREAM_LOST   ? FL_SEND
+                                            : FL_DROP;
 }
 
 /* End it: send the queue, or wait.  0, or -1 with RuntimeError: it has failed
@@ -118,9 +116,9 @@ send_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes, sent = 0;
     UncorkedWrite start;
-    int code = begin_write(self, "write", &start);
-    if (code <= 0) {
-        return code;
+    FlMaySend may = begin_write(self, "write", &start);
+    if (may != FL_SEND) {
+        return may;
     }
     if (!start.blocked && start.failure == 0) {
         struct iovec vector = {(char *)payload->data, size};
@@ -148,9 +146,9 @@ static inline int
 write_payload(FlStream *self, const Payload *payload)
 {
     size_t size = payload->size_bytes;
-    int code = size == 0 ? 1 : fl_stream_check_lost(self);
-    if (FL_UNLIKELY(code != 0)) {
-        return code < 0 ? -1 : 0;
+    FlMaySend may = size == 0 ? FL_DROP : fl_stream_may_send(self);
+    if (FL_UNLIKELY(may != FL_SEND)) {
+        return may;
     }
     if (!fl_stream_may_cork(self, size)) {
         return send_payload(self, payload);
@@ -249,11 +247,11 @@ write_list(FlStream *self, PyObject *list)
     }
     UncorkedWrite start = {false, 0};
     bool corks = fl_stream_may_cork(self, size_bytes);
-    int code = corks ? 1 : begin_write(self, "writelines", &start);
-    if (code <= 0) {
-        return code;
+    FlMaySend may = corks ? FL_SEND : begin_write(self, "writelines", &start);
+    if (may != FL_SEND) {
+        return may;
     }
-    code = fl_transport_queue_list(&self->out.queue, list);
+    int code = fl_transport_queue_list(&self->out.queue, list);
     /* What was queued before memory ran out is sent all the same. */
     if (corks) {
         fl_cork_add(&self->loop->cork, &self->out);
@@ -277,13 +275,10 @@ writelines(FlStream *self, PyObject *lines)
     if (PyList_GET_SIZE(list) > 0) {
         Py_BEGIN_CRITICAL_SECTION(self);
         /* Again: the iterator may have called write_eof(). */
-        code = check_writable(self, "writelines");
-        if (code == 0) {
-            code = fl_stream_check_lost(self);
-        }
-        if (code == 0) {
-            code = write_list(self, list);
-        }
+        FlMaySend may = check_writable(self, "writelines") < 0
+                            ? FL_FAILED
+                            : fl_stream_may_send(self);
+        code = may == FL_SEND ? write_list(self, list) : (int)may;
         Py_END_CRITICAL_SECTION();
     }
     Py_DECREF(list);

@@ -26,6 +26,13 @@
 
 typedef struct FlTransport FlTransport;
 
+/* May what was passed to a write be sent? */
+typedef enum {
+    FL_FAILED = -1, /* no: an exception is set */
+    FL_DROP,        /* no: the connection has ended; as in asyncio, no error */
+    FL_SEND,
+} FlMaySend;
+
 /* What a method does, by kind of transport.  The functions that return int
    return 0 or -1, unless a comment says otherwise. */
 typedef struct {
