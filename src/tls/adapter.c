@@ -98,7 +98,7 @@ pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
     {
         /* start_tls calls this before connection_made if the raw transport
            has already paused the protocol. */
-        self->transport->protocol_paused = self->paused_before_tls = true;
+        self->transport->protocol_paused = true;
     }
     Py_RETURN_NONE;
 }
@@ -228,11 +228,11 @@ adapter_traverse(FlTls *self, visitproc visit, void *arg)
 static int
 adapter_clear(FlTls *self)
 {
-    self->phase = FL_TLS_LOST;
+    fl_tls_set_phase(self, FL_TLS_LOST);
     self->hold_iterations = 0;
+    Py_CLEAR(self->raw); /* first: LOST has none */
     Py_CLEAR(self->ssl_context);
     fl_field_set(self, &self->extra, NULL);
-    Py_CLEAR(self->raw);
     Py_CLEAR(self->protocol.object);
     Py_CLEAR(self->transport);
     Py_CLEAR(self->waiter);

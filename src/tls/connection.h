@@ -30,8 +30,8 @@
      UNWRAPPED   aborted or failed: nothing is delivered or sent  -> LOST
      LOST        connection_lost was called
 
-   HANDSHAKE to SHUTDOWN may also change to FAILED or UNWRAPPED directly, and
-   each phase to LOST, the only final one.
+   From HANDSHAKE on each phase may also change to a later one of FAILED and
+   UNWRAPPED, and every phase to LOST.
 
    Ownership: until connection_lost, the raw transport and FlTls own each
    other, and FlTls owns the application's protocol and transport.  The
@@ -124,13 +124,11 @@ typedef struct {
     bool delivering;           /* read_once decrypts or delivers */
     bool deferred;             /* fl_tls_defer has queued a call */
     bool sending;              /* a caller is in the loop of fl_tls_send */
-    bool send_all;             /* send even if writing_paused */
     FL_ATOMIC bool app_paused; /* the application called pause_reading */
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
-    bool paused_before_tls; /* the raw transport called it before start_tls */
-    bool eof_received;      /* the raw transport's EOF was handled */
-    bool eof_held;          /* or will be: lifecycle.c, 4 */
+    bool eof_received;         /* the raw transport's EOF was handled */
+    bool eof_held;             /* or will be: lifecycle.c, 4 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
        close_notify. */
     bool closing;
@@ -143,6 +141,16 @@ typedef struct {
 #define FL_TLS_HOLD_ITERATIONS 5u
 /* The application has used its transport: data now, the end in the next. */
 #define FL_TLS_HOLD_USED       2u
+
+static inline void
+fl_tls_set_phase(FlTls *self, FlTlsPhase phase)
+{
+    FL_CHECK(phase >= self->phase, "phases only advance");
+    FL_CHECK(phase <= self->phase + 1 || phase == FL_TLS_LOST
+                 || (phase >= FL_TLS_FAILED && self->phase != FL_TLS_NEW),
+             "only the end skips phases");
+    self->phase = phase;
+}
 
 static inline bool
 fl_tls_holds_data(const FlTls *self)

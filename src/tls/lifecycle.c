@@ -194,8 +194,8 @@ handshake_failed(FlTls *self)
         return -1;
     }
     fl_tls_fail(self);
-    if (self->raw != NULL && self->phase != FL_TLS_FAILED) {
-        self->phase = FL_TLS_UNWRAPPED;
+    if (self->raw != NULL && self->phase == FL_TLS_HANDSHAKE) {
+        fl_tls_set_phase(self, FL_TLS_UNWRAPPED);
     }
     return fl_tls_end(self, self->state->names.report_handshake,
                       "SSL handshake failed");
@@ -241,7 +241,7 @@ call_connection_made(FlTls *self)
 static int
 handshake_done(FlTls *self)
 {
-    self->phase = FL_TLS_WRAPPED;
+    fl_tls_set_phase(self, FL_TLS_WRAPPED);
     /* Before any call into Python: that could feed records. */
     bool by_start_tls = self->app_state == FL_TLS_APP_MADE;
     self->hold_iterations = by_start_tls ? FL_TLS_HOLD_ITERATIONS : 0;
@@ -278,7 +278,7 @@ do_handshake(FlTls *self)
     }
     FlTlsResult result = call_sslobject(self, self->state->names.do_handshake);
     if (result == FL_TLS_AGAIN) {
-        return fl_tls_send(self, false);
+        return fl_tls_send(self);
     }
     if (result == FL_TLS_RAISED
         && !PyErr_ExceptionMatches(self->state->tls_error)) {
@@ -299,7 +299,7 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
         Py_RETURN_NONE; /* start_tls had queued this call when the end came */
     }
     fl_field_set(self, &self->raw, raw);
-    self->phase = FL_TLS_HANDSHAKE;
+    fl_tls_set_phase(self, FL_TLS_HANDSHAKE);
     /* The timer first: the peer may never answer. */
     int code =
         fl_tls_call(self, self->state->names.handshake_begins, NULL, NULL);
@@ -356,7 +356,7 @@ do_shutdown(FlTls *self)
         /* The reply must get in, so the raw transport must not be paused.  A
            StreamReader whose writer called start_tls() may have paused it.
            While we have paused it ourselves, it stays so. */
-        if (fl_tls_send(self, false) < 0 || fl_tls_control_reading(self) < 0) {
+        if (fl_tls_send(self) < 0 || fl_tls_control_reading(self) < 0) {
             return -1;
         }
         return self->raw_paused || self->raw == NULL
@@ -366,7 +366,8 @@ do_shutdown(FlTls *self)
     }
     /* Invariant 3.  As in asyncio the protocol gets eof_received also after
        its own close(), if it has not had it. */
-    if (fl_tls_send(self, true) < 0
+    self->writing_paused = false;
+    if (fl_tls_send(self) < 0
         || (self->phase == FL_TLS_SHUTDOWN
             && fl_tls_call_eof_received(self) < 0))
     {
@@ -413,7 +414,7 @@ flush(FlTls *self)
     if (self->phase != FL_TLS_FLUSHING) {
         return 0; /* sending has ended the connection */
     }
-    self->phase = FL_TLS_SHUTDOWN;
+    fl_tls_set_phase(self, FL_TLS_SHUTDOWN);
     return do_shutdown(self);
 }
 
@@ -446,7 +447,7 @@ fl_tls_start_shutdown(FlTls *self)
     }
     bool was_flushing = self->phase == FL_TLS_FLUSHING;
     self->closing = true;
-    self->phase = FL_TLS_FLUSHING;
+    fl_tls_set_phase(self, FL_TLS_FLUSHING);
     if (was_flushing && !self->app_paused) {
         return 0; /* a do_flush is on the stack or queued, and continues */
     }
@@ -525,7 +526,7 @@ receive_eof(FlTls *self)
         PyErr_SetNone(PyExc_ConnectionResetError);
         return handshake_failed(self);
     case FL_TLS_WRAPPED:
-        self->phase = FL_TLS_FLUSHING;
+        fl_tls_set_phase(self, FL_TLS_FLUSHING);
         if (self->app_paused) {
             return 1; /* resume_reading delivers the data, then shuts down */
         }
@@ -610,7 +611,7 @@ release(FlTls *self, PyObject *exc)
     self->failure = NULL;
     FlTlsTransport *transport =
         (FlTlsTransport *)fl_field_get(self, (PyObject **)&self->transport);
-    self->phase = FL_TLS_LOST;
+    fl_tls_set_phase(self, FL_TLS_LOST);
     self->writes_after_loss++; /* as asyncio's _conn_lost */
     fl_protocol_set(self, &self->protocol, (FlProtocol){NULL});
     fl_field_set(self, &self->raw, NULL);

@@ -61,7 +61,7 @@ fl_tls_control_writing(FlTls *self)
         /* A protocol that was paused before start_tls() must not resume before
            that returns: it would write plain text to the raw transport. */
         pauses =
-            paused && self->paused_before_tls
+            paused
             && (self->phase <= FL_TLS_HANDSHAKE || fl_tls_holds_data(self));
     }
     else if (size >= transport->high_water_bytes) {
@@ -73,7 +73,6 @@ fl_tls_control_writing(FlTls *self)
         return 0;
     }
     transport->protocol_paused = pauses;
-    self->paused_before_tls = false;
     return fl_transport_call_flow(
         (FlTransport *)transport,
         fl_protocol_get(self, &self->protocol).object, pauses);
@@ -101,7 +100,7 @@ static bool
 can_send(const FlTls *self)
 {
     return self->raw != NULL && self->phase != FL_TLS_UNWRAPPED
-           && (self->send_all || !self->writing_paused)
+           && !self->writing_paused
            && self->engine.type->outgoing(&self->engine) > 0
            && !self->engine_busy;
 }
@@ -123,11 +122,8 @@ send_records(FlTls *self)
 }
 
 int
-fl_tls_send(FlTls *self, bool all)
+fl_tls_send(FlTls *self)
 {
-    /* Never reset: `all` marks the end.  Set before the check below, so that
-       an outer call of this function also obeys it. */
-    self->send_all = self->send_all || all;
     if (self->sending || self->raw == NULL || self->phase >= FL_TLS_FAILED) {
         return 0;
     }
@@ -147,7 +143,7 @@ void
 fl_tls_set_unwrapped(FlTls *self)
 {
     if (self->raw != NULL && self->phase != FL_TLS_HANDSHAKE) {
-        self->phase = FL_TLS_UNWRAPPED;
+        fl_tls_set_phase(self, FL_TLS_UNWRAPPED);
     }
 }
 
@@ -160,7 +156,7 @@ fl_tls_abort(FlTls *self, PyObject *exc)
     if (self->raw == NULL) {
         return 0;
     }
-    self->phase = FL_TLS_UNWRAPPED;
+    fl_tls_set_phase(self, FL_TLS_UNWRAPPED);
     return fl_call_method(self->raw,
                           exc == NULL ? names->abort : names->_force_close,
                           exc);
@@ -175,7 +171,7 @@ fl_tls_fail(FlTls *self)
         return;
     }
     PyObject *exc = PyErr_GetRaisedException();
-    self->phase = FL_TLS_FAILED;
+    fl_tls_set_phase(self, FL_TLS_FAILED);
     Py_XSETREF(self->failure, Py_NewRef(exc));
     PyErr_SetRaisedException(exc);
 }
@@ -314,7 +310,7 @@ fl_tls_write_backlog(FlTls *self)
         /* The peer must send first: the next read tries again. */
         blocked = taken < data.iov_len;
     }
-    return fl_tls_send(self, false);
+    return fl_tls_send(self);
 }
 
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an

@@ -15,12 +15,11 @@
    connection and is reported. */
 int fl_tls_write(FlTls *self, PyObject *data);
 int fl_tls_writelines(FlTls *self, PyObject *lines);
-/* Encrypt the backlog as far as possible, then fl_tls_send(self, false). */
+/* Encrypt the backlog as far as possible, then fl_tls_send. */
 int fl_tls_write_backlog(FlTls *self);
-/* Pass the engine's records to the raw transport, then check the water marks.
-   While the raw transport has paused writing, records are sent only with
-   `all`, at the end of the connection. */
-int fl_tls_send(FlTls *self, bool all);
+/* Unless the raw transport has paused writing, pass the engine's records to
+   it; then check the water marks. */
+int fl_tls_send(FlTls *self);
 
 /* Call a function of fastloop/_tls.py with the connection and up to two
    objects (NULL ends the list).  Runs Python. */
