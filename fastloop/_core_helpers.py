@@ -134,11 +134,6 @@ def closed_socket(family: int) -> trsock.TransportSocket:
     return trsock.TransportSocket(sock)
 
 
-def log_lost(transport: object, message: str, exc: Exception) -> None:
-    """Log an exception that ends a transport, for a loop in debug mode."""
-    _logger.debug("%r: %s", transport, message, exc_info=exc)
-
-
 def warn_lost() -> None:
     """Log asyncio's warning about writing to a connection that is lost."""
     _logger.warning("socket.send() raised exception.")

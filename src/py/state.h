@@ -99,7 +99,6 @@ struct FlOutbox; /* core/cork.h */
     X(getsockname)              \
     X(gettimeout)               \
     X(_reinit_after_fork)       \
-    X(log_lost)                 \
     X(loop)                     \
     X(message)                  \
     X(name)                     \

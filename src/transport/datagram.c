@@ -327,7 +327,8 @@ read_batch(FlDatagram *self, unsigned limit)
     }
     FlDatagramBuffers *buffers = loop->datagram_buffers;
     if (buffers == NULL) {
-        return fl_stream_fatal_errno(&self->stream, FL_NO_MEMORY, READ_FAILED);
+        fl_stream_fail(&self->stream, FL_NO_MEMORY);
+        return 0;
     }
     if (count == 0) {
         count = receive_batch(self, buffers, limit);

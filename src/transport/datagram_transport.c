@@ -44,6 +44,7 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
+#include "transport/stream_send.h"
 #include "transport/stream_transport.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
@@ -165,20 +166,6 @@ send_view(FlDatagram *self, const Py_buffer *view, const FlAddress *to)
                   (const struct sockaddr *)&to->name, to->size);
 }
 
-/* Check the fd, then flush what was written before.  In this order, because
-   the application's fileno() may write, and so cork.  0 if the fd is usable,
-   or -EBADF if it is gone or may belong to another file. */
-static int
-prepare_send(FlDatagram *self)
-{
-    FlStream *stream = &self->stream;
-    int code = stream->fd < 0 ? -EBADF : fl_stream_check_fd(stream);
-    if (code == 0 && stream->fd >= 0) {
-        fl_loop_flush_before_send(stream->loop);
-    }
-    return stream->fd < 0 ? -EBADF : code;
-}
-
 /* Send one datagram to an address that C code knows, or to the socket's peer.
    The outcome.  If Python that ran meanwhile has replaced the cached address,
    the socket object sends; its audit event is a second one. */
@@ -201,7 +188,7 @@ send_data(FlDatagram *self, PyObject *data, PyObject *address)
         PyBuffer_Release(&view);
         return exception_outcome(self);
     }
-    int code = prepare_send(self);
+    int code = fl_stream_prepare_send(&self->stream);
     /* Looked up only now: Python that ran since the view was taken may have
        sent to another address, or received from one, which replaced a cached
        one. */
@@ -269,7 +256,8 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
     }
     code = fl_stream_update_registration(stream);
     if (code < 0) {
-        return fl_stream_fatal_errno(stream, code, WRITE_FAILED);
+        fl_stream_fail(stream, code);
+        return 0;
     }
     return fl_flow_check(stream, true);
 }

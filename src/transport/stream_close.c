@@ -3,9 +3,9 @@
    stream_transport.c; the last bytes of a closing stream leave in
    stream_write.c.
 
-   1. connection_lost is called once, from the ready queue or an event, so
-      never inside another callback of the protocol.  If there is no memory
-      for a queue entry, it is called on the spot.
+   1. connection_lost is called once, from the ready queue, so never inside
+      another callback of the protocol.  If there is no memory for a queue
+      entry, it is called on the spot.
    2. The registration is closed before the fd.  In the other order it would
       stay in the poller as long as a duplicate or a forked child has the file.
    3. After connection_lost the stream has released its protocol, server,
@@ -228,6 +228,8 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
         Py_XDECREF(protocol);
         return 0; /* a finalizer has ended it meanwhile */
     }
+    FL_CHECK(self->phase == FL_STREAM_LOST,
+             "connection_lost is called in LOST");
     /* An end without an exception is no loss. */
     if (argument != Py_None && fl_stream_is_connection(self)) {
         FL_METER(loop, connections_lost, 1);
@@ -252,58 +254,33 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     return fl_error_keep_first(exc, code, subject);
 }
 
-/* Without memory for the queue's entry it is called at once.  A loop that is
-   closed meanwhile abandons the stream. */
-void
-fl_stream_queue_connection_lost(FlStream *self, PyObject *exc)
+/* Enter LOST and queue connection_lost.  A loop that is closed meanwhile
+   abandons the stream. */
+static void
+queue_connection_lost(FlStream *self, PyObject *argument)
 {
-    if (self->phase >= FL_STREAM_LOST) {
-        return;
-    }
     fl_stream_set_phase(self, FL_STREAM_LOST);
     (void)fl_stream_update_registration(self); /* it wants nothing now */
-    PyObject *argument = exc == NULL ? Py_None : exc;
-    if (fl_loop_queue_op(self->loop, run_connection_lost, (PyObject *)self,
-                         argument, self->context)
-        == 0)
+    /* Owned, because the call below clears self->loop. */
+    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
+    if (fl_loop_queue_op(loop, run_connection_lost, (PyObject *)self, argument,
+                         self->context)
+        < 0)
     {
-        return;
-    }
-    if (self->loop->closed) {
-        PyErr_Clear(); /* "Event loop is closed" */
-        return;
-    }
-    /* No memory for an entry, but connection_lost must be called.  That clears
-       self->loop, so the loop needs a reference of its own. */
-    PyErr_WriteUnraisable((PyObject *)self);
-    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
-    if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self);
+        if (loop->closed) {
+            PyErr_Clear(); /* "Event loop is closed" */
+        }
+        else { /* no memory for an entry: invariant 1 */
+            PyErr_WriteUnraisable((PyObject *)self);
+            if (run_connection_lost(loop, (PyObject *)self, argument) < 0) {
+                PyErr_WriteUnraisable((PyObject *)self);
+            }
+        }
     }
     Py_DECREF(loop);
 }
 
-int
-fl_stream_call_connection_lost(FlStream *self)
-{
-    /* Owned, because the call clears self->loop. */
-    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
-    bool ends;
-    Py_BEGIN_CRITICAL_SECTION(self);
-    /* If another thread's write has failed meanwhile, or has left bytes, then
-       that ends the stream, or the next writable event does. */
-    ends = self->phase == FL_STREAM_CLOSING
-           && fl_write_queue_is_empty(&self->out.queue);
-    if (ends) {
-        fl_stream_set_phase(self, FL_STREAM_LOST);
-    }
-    Py_END_CRITICAL_SECTION();
-    int code = ends ? run_connection_lost(loop, (PyObject *)self, Py_None) : 0;
-    Py_DECREF(loop);
-    return code;
-}
-
-/* --- abort --------------------------------------------------------------- */
+/* --- three ways to end --------------------------------------------------- */
 
 void
 fl_stream_force_close(FlStream *self, PyObject *exc)
@@ -313,33 +290,9 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
         fl_stream_uncork(self);
         /* First, so that the metric bytes_waiting no longer counts them. */
         fl_write_queue_clear(&self->out.queue);
-        fl_stream_queue_connection_lost(self, exc);
+        queue_connection_lost(self, exc == NULL ? Py_None : exc);
     }
     Py_END_CRITICAL_SECTION();
-}
-
-/* --- errors -------------------------------------------------------------- */
-
-/* In debug mode, log an exception that no exception handler gets.  0, or -1
-   to end the run. */
-static int
-log_lost(FlStream *self, const char *message, PyObject *exc)
-{
-    if (!self->loop->debug) {
-        return 0;
-    }
-    /* Owned: a log handler may run the loop, and drop it. */
-    FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
-    PyObject *text = PyUnicode_FromString(message);
-    int code = text == NULL
-                   ? -1
-                   : fl_call_done(PyObject_CallMethodObjArgs(
-                       self->state->helpers, self->state->names.log_lost,
-                       (PyObject *)self, text, exc, NULL));
-    Py_XDECREF(text);
-    code = code < 0 ? fl_loop_report_callback(loop, NULL) : 0;
-    Py_DECREF(loop);
-    return code;
 }
 
 int
@@ -352,32 +305,18 @@ fl_stream_fatal(FlStream *self, const char *message)
     int code = 0;
     /* asyncio would have sent the corked bytes before the error. */
     fl_stream_flush_if_corked(self);
-    /* As in asyncio, a system error is not reported, but logged in debug mode.
-       A stream without a loop is closed, perhaps in a nested run of the
+    /* A stream without a loop is closed, perhaps in a nested run of the
        callback that raised. */
-    bool is_system = PyErr_GivenExceptionMatches(exc, PyExc_OSError);
-    if (self->loop != NULL) {
-        code = is_system
-                   ? log_lost(self, message, exc)
-                   : fl_transport_report((FlTransport *)self, exc, message);
-    }
-    else if (!is_system) {
-        PyErr_SetRaisedException(Py_NewRef(exc));
-        PyErr_WriteUnraisable((PyObject *)self);
+    if (!PyErr_GivenExceptionMatches(exc, PyExc_OSError)
+        || (self->loop != NULL && self->loop->debug))
+    {
+        code = fl_transport_report((FlTransport *)self, exc, message);
     }
     if (code == 0) {
         fl_stream_force_close(self, exc);
     }
     Py_DECREF(exc);
     return code;
-}
-
-int
-fl_stream_fatal_errno(FlStream *self, int code, const char *message)
-{
-    /* Raised, because fl_stream_fatal takes the raised exception. */
-    (void)fl_raise_errno(code);
-    return fl_stream_fatal(self, message);
 }
 
 void

@@ -32,37 +32,25 @@ void fl_stream_abandon(FlOpenTransport *node);
    is the caller's again, and open.  The raised exception stays. */
 void fl_stream_undo_open(FlStream *self);
 
-/* asyncio's _force_close(exc): drop the queue, also what is corked, and queue
-   connection_lost.  exc is borrowed, or NULL.  abort() flushes first. */
-void fl_stream_force_close(FlStream *self, PyObject *exc);
+/* Three functions end a stream:
 
-/* Enter LOST and queue connection_lost(exc); exc is borrowed, or NULL.  Does
-   nothing from LOST on.  The caller has the stream's critical section, and its
-   write queue is empty. */
-void fl_stream_queue_connection_lost(FlStream *self, PyObject *exc);
+     fl_stream_fatal        by the raised exception, which is reported
+     fl_stream_fail         by a failed call, which is not
+     fl_stream_force_close  on request
 
-/* Enter LOST and call connection_lost(None) at once.  For the event that sent
-   the last bytes of a closing stream: asyncio does not wait for another
-   iteration there either.  0, or -1 with an exception that ends the run. */
-int fl_stream_call_connection_lost(FlStream *self);
+   Each drops the queue, also what is corked, enters LOST and queues
+   connection_lost with the exception.  From LOST on it does nothing. */
 
-/* Fatal errors.  An exception is reported to the loop's exception handler,
-   then the stream is closed.  An OSError is not reported: connection_lost gets
-   it, and debug mode logs one that a protocol has raised.  The functions that
-   return int return 0, or -1 with an exception that ends the run
-   (KeyboardInterrupt, SystemExit). */
-
-/* Handle the raised exception as asyncio's transport._fatal_error does: report
-   it, unless it is an OSError, and force the stream closed.  On -1 an
-   exception is raised and the stream is not closed. */
+/* asyncio's _fatal_error(): an OSError is reported in debug mode alone.  What
+   is corked is sent.  0; or -1 with an exception that ends the run
+   (KeyboardInterrupt, SystemExit), and the stream is not closed. */
 int fl_stream_fatal(FlStream *self, const char *message);
 
-/* The same for a failed call: code is a negative errno or FL_NO_MEMORY. */
-int fl_stream_fatal_errno(FlStream *self, int code, const char *message);
-
-/* Queue connection_lost with a negative errno, which is not reported.  A
-   raised exception stays. */
+/* The code is a negative errno or FL_NO_MEMORY.  A raised exception stays. */
 void fl_stream_fail(FlStream *self, int code);
+
+/* asyncio's _force_close(exc); exc is borrowed, or NULL. */
+void fl_stream_force_close(FlStream *self, PyObject *exc);
 
 /* FlOpenTransportKind.evict. */
 void fl_stream_evict(FlOpenTransport *node);

@@ -147,24 +147,14 @@ handle_eof(FlStream *self)
     self->read_eof = true;
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
-    return code < 0 ? fl_stream_fatal_errno(self, code, READ_FAILED) : 0;
-}
-
-/* A read has failed with this negative errno, or FL_NO_MEMORY.  0, or -1 to
-   end the run. */
-FL_NOINLINE static int
-read_failed(FlStream *self, int code)
-{
-    if (code == FL_NO_MEMORY) {
-        return fl_stream_fatal_errno(self, code, READ_FAILED);
+    if (code < 0) {
+        fl_stream_fail(self, code);
     }
-    fl_stream_flush_if_corked(self); /* asyncio has sent them by now */
-    fl_stream_fail(self, code);
     return 0;
 }
 
-/* End a read that got no bytes: its code is 0 at EOF, or negative; -EAGAIN is
-   no failure.  EOF behind data of the same event waits for the next event:
+/* End a read that got no bytes: its code is 0 at EOF, a negative errno or
+   FL_NO_MEMORY; -EAGAIN is no failure.  EOF behind data of the same event waits for the next event:
    what the data has scheduled runs first, and replies.  0, or -1 to end the
    run. */
 static int
@@ -176,7 +166,11 @@ end_read(FlStream *self, int code, const ReadResult *result)
                    ? 0
                    : handle_eof(self);
     }
-    return code == -EAGAIN ? 0 : read_failed(self, code);
+    if (code != -EAGAIN) {
+        fl_stream_flush_if_corked(self); /* asyncio has sent them by now */
+        fl_stream_fail(self, code);
+    }
+    return 0;
 }
 
 /* Allocate the loop's scratch buffer on first use.  0 or FL_NO_MEMORY. */

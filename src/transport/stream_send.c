@@ -86,10 +86,10 @@ int
 fl_stream_prepare_send(FlStream *self)
 {
     int code = fl_stream_check_fd(self);
-    if (code == 0 && self->phase < FL_STREAM_LOST) {
+    if (code == 0 && self->fd >= 0) {
         fl_loop_flush_before_send(self->loop);
     }
-    return code < 0 ? code : self->phase < FL_STREAM_LOST;
+    return self->fd < 0 ? -EBADF : code;
 }
 
 void

@@ -31,8 +31,8 @@ int fl_stream_drain_queue(FlStream *self);
 void fl_stream_send_queue(FlStream *self);
 
 /* Check the fd, then flush what was written before.  In this order, because
-   the application's fileno() may write, and so cork.  1: send; 0: Python that
-   ran has ended the stream; or a negative errno. */
+   the application's fileno() may write, and so cork.  0, or -EBADF if the
+   stream has no fd any more.  Runs Python: check the phase again. */
 int fl_stream_prepare_send(FlStream *self);
 
 /* The kernel refused bytes: register for writability. */

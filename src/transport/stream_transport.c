@@ -66,7 +66,7 @@ stream_close(FlTransport *transport)
     fl_stream_flush_if_corked(self);
     if (fl_write_queue_is_empty(&self->out.queue)) {
         /* Does nothing if the flush or another thread's write has failed. */
-        fl_stream_queue_connection_lost(self, NULL);
+        fl_stream_force_close(self, NULL);
     }
     else if (!fl_stream_is_closing(self)) {
         fl_stream_set_phase(self, FL_STREAM_CLOSING);
@@ -203,25 +203,19 @@ static const FlOpenTransportKind stream_kind = {
 
 /* --- connection_made ----------------------------------------------------- */
 
-/* Resolve the future of create_connection or its like: failure is 0 or a
-   negative errno.  0, or -1 to end the run. */
+/* Resolve the future of create_connection or its like.  0, or -1 to end the
+   run. */
 static int
-wake_waiter(FlLoop *loop, FlStream *self, int failure)
+wake_waiter(FlLoop *loop, FlStream *self)
 {
     PyObject *waiter = self->waiter;
     self->waiter = NULL; /* its reference is ours now */
     if (waiter == NULL) {
         return 0;
     }
-    FlNames *names = &self->state->names;
-    PyObject *exc = failure < 0 ? fl_errno_exception(failure) : NULL;
-    PyObject *method = exc == NULL ? names->set_result : names->set_exception;
-    /* Without memory for the exception the waiter gets a result; the protocol
-       still learns of the failure from connection_lost. */
-    PyErr_Clear();
-    int code = fl_stream_resolve_if_pending(loop, waiter, method,
-                                            exc == NULL ? Py_None : exc);
-    Py_XDECREF(exc);
+    int code =
+        fl_stream_resolve_if_pending(loop, waiter,
+                                     self->state->names.set_result, Py_None);
     Py_DECREF(waiter);
     return code;
 }
@@ -235,13 +229,10 @@ start_reading(FlLoop *loop, FlStream *self)
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     code = fl_stream_update_registration(self);
     Py_END_CRITICAL_SECTION();
-    if (code < 0
-        && fl_stream_fatal_errno(self, code, "Fatal error on transport") < 0
-        && fl_loop_report_callback(loop, NULL) < 0)
-    {
-        return -1;
+    if (code < 0) {
+        fl_stream_fail(self, code);
     }
-    return wake_waiter(loop, self, code);
+    return wake_waiter(loop, self);
 }
 
 static int
@@ -253,7 +244,7 @@ run_connection_made(FlLoop *loop, PyObject *subject,
     FlProtocol protocol = fl_protocol_get(self, &self->protocol);
     if (protocol.object == NULL) {
         /* connection_lost has run, for lack of memory, or a finalizer. */
-        return wake_waiter(loop, self, 0);
+        return wake_waiter(loop, self);
     }
     /* A stream closed before this still gets connection_made; its
        connection_lost is queued behind. */

@@ -72,18 +72,13 @@ typedef struct {
     int failure;  /* of the fd or of a send: 0 or a negative errno */
 } UncorkedWrite;
 
-/* Begin such a write: check the fd, then flush what the write would overtake.
-   Both may run Python, which may write, call write_eof(), ask for the socket
+/* Begin such a write, as fl_stream_prepare_send, which may run Python, which may write, call write_eof(), ask for the socket
    or let the loop's thread end the stream.  FAILED as check_writable. */
 static FlMaySend
 begin_write(FlStream *self, const char *method, UncorkedWrite *start)
 {
-    start->failure = fl_stream_check_fd(self);
-    start->blocked = false;
-    if (self->phase < FL_STREAM_LOST) {
-        fl_loop_flush_before_send(self->loop);
-        start->blocked = !fl_write_queue_is_empty(&self->out.queue);
-    }
+    start->failure = fl_stream_prepare_send(self);
+    start->blocked = !fl_write_queue_is_empty(&self->out.queue);
     return check_writable(self, method) < 0 ? FL_FAILED
            : self->phase < FL_STREAM_LOST   ? FL_SEND
                                             : FL_DROP;
@@ -293,10 +288,9 @@ shut_down_writing(FlStream *self)
 {
     self->eof_sent = true;
     int code = fl_stream_prepare_send(self);
-    if (code <= 0) {
-        return code;
-    }
-    return shutdown(self->fd, SHUT_WR) < 0 ? -errno : 0;
+    return code < 0 || self->phase >= FL_STREAM_LOST ? code
+           : shutdown(self->fd, SHUT_WR) < 0         ? -errno
+                                                     : 0;
 }
 
 int
@@ -324,17 +318,17 @@ fl_stream_drained(FlStream *self)
     {
         return -1;
     }
-    if (code == 0 && self->phase == FL_STREAM_CLOSING) {
-        return fl_stream_call_connection_lost(self);
-    }
     /* resume_writing may have called write_eof, which then sent it.  Without a
        GIL another thread may have written, and its bytes go first. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (code == 0 && self->eof_written && !self->eof_sent
-        && self->phase == FL_STREAM_OPEN
-        && fl_write_queue_is_empty(&self->out.queue))
-    {
-        code = shut_down_writing(self);
+    if (code == 0 && fl_write_queue_is_empty(&self->out.queue)) {
+        if (self->phase == FL_STREAM_CLOSING) {
+            fl_stream_force_close(self, NULL);
+        }
+        else if (self->eof_written && !self->eof_sent
+                 && self->phase == FL_STREAM_OPEN) {
+            code = shut_down_writing(self);
+        }
     }
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
@@ -352,7 +346,7 @@ fl_stream_write_ready(FlStream *self)
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     code = fl_stream_prepare_send(self);
-    code = code > 0 ? fl_stream_drain_queue(self) : code;
+    code = code == 0 ? fl_stream_drain_queue(self) : code;
     Py_END_CRITICAL_SECTION();
     if (code < 0) {
         fl_stream_fail(self, code);

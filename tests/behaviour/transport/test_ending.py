@@ -7,7 +7,6 @@ exception; one of connection_made or connection_lost is reported and ends
 nothing.  KeyboardInterrupt and SystemExit leave the loop.
 """
 
-import asyncio
 import contextlib
 import socket
 import sys
@@ -49,27 +48,6 @@ async def test_lost_comes_later_and_once(transport_pair, ending):
     assert (seen, number()) == ([fd], -1)
     assert await c.peer.recv() == b""
 
-
-@every_kind
-async def test_connection_lost_in_the_iteration_of_the_last_byte(
-    transport_pair,
-):
-    """Before what resume_writing scheduled, which asyncio's users can see."""
-    seen = []
-
-    def resumed(protocol):
-        loop = asyncio.get_running_loop()
-        loop.call_soon(lambda: seen.append(list(protocol.names)))
-
-    c = await transport_pair(Recorder(resume=resumed))
-    c.shrink()
-    c.transport.set_write_buffer_limits(high=0)
-    c.fill()
-    c.transport.close()
-    while await c.peer.recv():
-        pass
-    assert await c.protocol.wait_lost() is None
-    assert seen == [["made", "pause", "resume", "lost"]]
 
 
 # --- protocols that raise ---------------------------------------------------
