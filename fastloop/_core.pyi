@@ -11,7 +11,6 @@ import sys
 from asyncio import (
     AbstractEventLoop,
     BaseProtocol,
-    BufferedProtocol,
     Future,
     Server,
     StreamReader,
@@ -19,6 +18,7 @@ from asyncio import (
 )
 from asyncio import DatagramTransport as _AsyncioDatagramTransport
 from asyncio import Handle as _AsyncioHandle
+from asyncio import Protocol as _AsyncioProtocol
 from asyncio import TimerHandle as _AsyncioTimerHandle
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Callable, Coroutine, Generator
@@ -168,7 +168,7 @@ class SSLTransport(_FlowControlMixin):
     ) -> None: ...
 
 @final
-class TlsAdapter(BufferedProtocol):
+class TlsAdapter(_AsyncioProtocol):
     @property
     def _extra(self) -> _Extra: ...
     _sslcontext: Any
@@ -178,8 +178,7 @@ class TlsAdapter(BufferedProtocol):
     _state: Any  # set by _tls.py
     def connection_made(self, transport: Any, /) -> None: ...
     def connection_lost(self, exc: Exception | None, /) -> None: ...
-    def get_buffer(self, sizehint: int, /) -> memoryview: ...
-    def buffer_updated(self, nbytes: int, /) -> None: ...
+    def data_received(self, data: bytes, /) -> None: ...
     def eof_received(self, /) -> bool | None: ...
     def pause_writing(self, /) -> None: ...
     def resume_writing(self, /) -> None: ...

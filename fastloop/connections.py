@@ -462,4 +462,4 @@ def _take_read_ahead(protocol: Any, tls: Any) -> None:
     if isinstance(tls, sslproto.SSLProtocol):
         tls._incoming.write(data)  # type: ignore[attr-defined]
     else:
-        tls._feed(data)
+        tls.data_received(data)

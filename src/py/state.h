@@ -170,6 +170,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(asyncio_get_extra_info, "asyncio.transports",                          \
       "_FlowControlMixin.get_extra_info")                                    \
     X(asyncio_datagrams, "asyncio", "DatagramTransport")                     \
+    X(asyncio_protocol, "asyncio", "Protocol")                               \
     X(buffered_protocol, "asyncio", "BufferedProtocol")                      \
     X(asyncio_reader_type, "asyncio.streams", "StreamReader")                \
     X(asyncio_stream_protocol, "asyncio.streams", "StreamReaderProtocol")    \

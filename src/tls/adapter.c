@@ -2,8 +2,8 @@
    private names of SSLProtocol, and the creation of a TLS connection.
 
    Our stream transports deliver data through the native protocol
-   (fl_tls_native of lifecycle.c).  get_buffer() and buffer_updated() serve all
-   other raw transports.  The other methods are looked up for each call:
+   (fl_tls_native of lifecycle.c); data_received() serves all other raw
+   transports.  The other methods are looked up for each call:
    programs find the connection as _ssl_protocol, and set a connection_lost()
    of their own on it, to learn when it has ended.
 
@@ -27,58 +27,22 @@
 #include "tls/tls_transport.h"
 #include "tls/tls_write.h"
 
-/* The size of the buffer that get_buffer() returns. */
-#define BUFFER_BYTES (64 * 1024)
-
 /* --- protocol methods ---------------------------------------------------- */
 
-/* A new bytearray each time: a raw transport may still have a view of the
-   last one.  asyncio's transports call this once per read. */
+/* Records of a raw transport that is none of ours, or those that a
+   StreamReader had read before start_tls(), which stay in the engine until the
+   handshake begins.  The view prevents a callback from resizing a bytearray,
+   which would move its memory. */
 static PyObject *
-get_buffer(FlTls *self, PyObject *Py_UNUSED(hint))
-{
-    PyObject *buffer = PyByteArray_FromStringAndSize(NULL, BUFFER_BYTES);
-    if (buffer == NULL) {
-        return NULL;
-    }
-    Py_XSETREF(self->buffer, buffer);
-    return PyMemoryView_FromObject(buffer);
-}
-
-/* Receive records from an object's memory: size of its bytes, or all if size
-   is negative.  The view prevents a callback from resizing a bytearray, which
-   would move its memory. */
-static PyObject *
-receive_from(FlTls *self, PyObject *object, Py_ssize_t size)
+data_received(FlTls *self, PyObject *data)
 {
     Py_buffer view;
-    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
-    int code =
-        fl_tls_receive(self, view.buf, (size_t)(size < 0 ? view.len : size));
+    int code = fl_tls_receive(self, view.buf, (size_t)view.len);
     PyBuffer_Release(&view);
     return fl_call_none(code);
-}
-
-static PyObject *
-buffer_updated(FlTls *self, PyObject *count)
-{
-    Py_ssize_t size = PyLong_AsSsize_t(count);
-    PyObject *buffer = self->buffer;
-    if (size == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (buffer == NULL || size < 0 || size > PyByteArray_GET_SIZE(buffer)) {
-        return PyErr_Format(PyExc_ValueError,
-                            "buffer_updated() without a get_buffer()");
-    }
-    /* A buffer serves one read.  Records that arrive in a nested call need
-       another one, and a second call for the same read is an error. */
-    self->buffer = NULL;
-    PyObject *result = receive_from(self, buffer, size);
-    Py_DECREF(buffer);
-    return result;
 }
 
 /* True keeps the raw transport open; None has it close itself. */
@@ -105,14 +69,6 @@ pause_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 
 /* --- private methods ----------------------------------------------------- */
 
-/* Records that a StreamReader had read before start_tls().  They stay in the
-   engine until connection_made begins the handshake. */
-static PyObject *
-feed(FlTls *self, PyObject *data)
-{
-    return receive_from(self, data, -1);
-}
-
 /* start_tls() failed or was cancelled, so the application has no transport to
    reply on: the held first data must not be delivered.  During the handshake
    nothing is held; the caller closes the raw transport. */
@@ -130,12 +86,9 @@ static PyMethodDef adapter_methods[] = {
     FL_METHOD("connection_lost", fl_tls_connection_lost, METH_O,
               "connection_lost($self, exc, /)\n--\n\n"
               "The transport below is lost."),
-    FL_METHOD("get_buffer", get_buffer, METH_O,
-              "get_buffer($self, sizehint, /)\n--\n\n"
-              "Return a buffer to read records to."),
-    FL_METHOD("buffer_updated", buffer_updated, METH_O,
-              "buffer_updated($self, nbytes, /)\n--\n\n"
-              "Process the nbytes bytes that were read to the buffer."),
+    FL_METHOD("data_received", data_received, METH_O,
+              "data_received($self, data, /)\n--\n\n"
+              "Process records, or keep those of before connection_made()."),
     FL_METHOD("eof_received", eof_received, METH_NOARGS,
               "eof_received($self, /)\n--\n\n"
               "The transport below received EOF."),
@@ -145,9 +98,6 @@ static PyMethodDef adapter_methods[] = {
     FL_METHOD("resume_writing", fl_tls_resume_writing, METH_NOARGS,
               "resume_writing($self, /)\n--\n\n"
               "The buffer of the transport below has room."),
-    FL_METHOD("_feed", feed, METH_O,
-              "_feed($self, data, /)\n--\n\n"
-              "Accept records that were read before start_tls()."),
     FL_METHOD("_abandon", abandon, METH_NOARGS,
               "_abandon($self, /)\n--\n\n"
               "Deliver no first data: start_tls() returns no transport."),
@@ -197,8 +147,8 @@ static PyMemberDef adapter_members[] = {
 
 /* --- the type ------------------------------------------------------------ */
 
-/* Not visited: `buffer` and the backlog.  They own bytearray and bytes
-   objects, which own no references and so are in no cycle. */
+/* Not visited: the backlog.  It owns bytes objects, which own no references
+   and so are in no cycle. */
 static int
 adapter_traverse(FlTls *self, visitproc visit, void *arg)
 {
@@ -240,7 +190,6 @@ adapter_clear(FlTls *self)
     Py_CLEAR(self->failure);
     Py_CLEAR(self->handshake_timeout);
     Py_CLEAR(self->shutdown_timeout);
-    Py_CLEAR(self->buffer);
     fl_clear_dict(self);
     return 0;
 }
@@ -271,7 +220,7 @@ static PyType_Slot adapter_slots[] = {
     {Py_tp_members, adapter_members},   {0, NULL},
 };
 
-/* Instances of asyncio.BufferedProtocol have no slots of their own. */
+/* Instances of asyncio.Protocol have no slots of their own. */
 static const FlBaseSlot adapter_base_slots[] = {
     {NULL, sizeof(PyObject)},
 };
@@ -390,9 +339,8 @@ fl_tls_register(PyObject *module, FlState *state)
 {
     PyType_Spec spec = {"fastloop._core.TlsAdapter", sizeof(FlTls), 0,
                         FL_TYPE_FLAGS | FL_DICT_FLAGS, adapter_slots};
-    /* A BufferedProtocol: asyncio's transports then read by get_buffer(). */
     state->tls_adapter_type =
-        fl_type_derive(module, &spec, state->buffered_protocol, NULL,
+        fl_type_derive(module, &spec, state->asyncio_protocol, NULL,
                        adapter_base_slots);
     if (state->tls_adapter_type == NULL
         || fl_tls_transport_register(module, state) < 0

@@ -99,8 +99,6 @@ typedef struct {
     PyObject *raw;       /* NULL before connection_made and after the loss */
     FlProtocol protocol; /* the application's */
     FlTlsTransport *transport; /* the application's */
-    PyObject *buffer; /* the bytearray behind the view that get_buffer()
-                        returned last */
     /* Set by fastloop/_tls.py; NULL before. */
     PyObject *waiter; /* future: the handshake is over; None if none */
     PyObject *ssl_context;

@@ -620,7 +620,6 @@ release(FlTls *self, PyObject *exc)
         transport->closed = true;
     }
     drop_records(self);
-    Py_CLEAR(self->buffer);
     Py_XDECREF(raw);
     Py_XDECREF(transport);
     int code = fl_tls_call(self, self->state->names.connection_lost,

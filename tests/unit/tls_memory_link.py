@@ -105,10 +105,7 @@ class End:
     def give(self, data: Any) -> None:
         """Bytes arrive, as from a transport of asyncio's."""
         for at in range(0, len(data), 65536):
-            part = data[at : at + 65536]
-            view = self.tls.get_buffer(-1)
-            view[: len(part)] = part
-            self.tls.buffer_updated(len(part))
+            self.tls.data_received(data[at : at + 65536])
 
 
 class Link:
