@@ -177,31 +177,20 @@ static const FlTransportOps tls_ops = {
 
 /* --- writing ------------------------------------------------------------- */
 
-/* Forward a write to the loop's thread, with a copy of the data (stolen; NULL:
-   making it raised).  The caller may change its buffer at once. */
+/* Write bytes (stolen; NULL: making them raised), in the loop's thread. */
 static PyObject *
-forward_write(FlTlsTransport *self, PyObject *bytes)
+write_bytes(FlTlsTransport *self, PyObject *bytes)
 {
-    PyObject *result = NULL;
-    if (bytes != NULL) {
-        result = fl_transport_queue_to_loop(self->loop, (PyObject *)self,
-                                            self->state->names.write, bytes);
-        Py_DECREF(bytes);
+    if (bytes == NULL) {
+        return NULL;
     }
+    PyObject *result =
+        fl_loop_on_other_thread(self->loop)
+            ? fl_transport_queue_to_loop(self->loop, (PyObject *)self,
+                                         self->state->names.write, bytes)
+            : fl_call_none(fl_tls_write(end_hold(self), bytes));
+    Py_DECREF(bytes);
     return result;
-}
-
-/* b"".join(lines): one entry in the queue of the loop's thread. */
-static PyObject *
-join_lines(const FlState *state, PyObject *lines)
-{
-    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
-    PyObject *bytes =
-        empty == NULL
-            ? NULL
-            : PyObject_CallMethodOneArg(empty, state->names.join, lines);
-    Py_XDECREF(empty);
-    return bytes;
 }
 
 static PyObject *
@@ -219,17 +208,21 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size <= 0) {
         return fl_call_none((int)size);
     }
-    return fl_loop_on_other_thread(self->loop)
-               ? forward_write(self, PyBytes_FromObject(data))
-               : fl_call_none(fl_tls_write(end_hold(self), data));
+    return write_bytes(self, PyBytes_FromObject(data));
 }
 
+/* As one write, so that small pieces share a record; asyncio makes one of
+   each. */
 static PyObject *
 write_lines(FlTlsTransport *self, PyObject *lines)
 {
-    return fl_loop_on_other_thread(self->loop)
-               ? forward_write(self, join_lines(self->state, lines))
-               : fl_call_none(fl_tls_writelines(end_hold(self), lines));
+    PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
+    PyObject *bytes =
+        empty == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(empty, self->state->names.join, lines);
+    Py_XDECREF(empty);
+    return write_bytes(self, bytes);
 }
 
 /* --- the type ------------------------------------------------------------ */

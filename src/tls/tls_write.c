@@ -4,16 +4,12 @@
       transport has paused writing, the records stay in the engine.  The
       backlog only holds data that cannot be encrypted yet: written before the
       end of the handshake, during a renegotiation or during another engine
-      call.  The items of a writelines call pass through it too.
-   2. All records of one write or writelines call are passed to the raw
-      transport by one call.
-   3. Small items of the backlog share a record.  asyncio makes a record of
-      each.
-   4. Bytes leave in the order in which their write calls began, even if one
+      call.
+   2. All records of one write are passed to the raw transport by one call.
+   3. Bytes leave in the order in which their write calls began, even if one
       write begins inside another (connection.h, "No nested engine calls").
       The rest of the outer write goes to the front of the backlog, before what
-      the inner one has appended.  The exception is writelines: its pieces are
-      queued when its iterator has ended, after what that wrote. */
+      the inner one has appended. */
 #include "tls/tls_write.h"
 
 #include "core/write_queue.h"
@@ -27,11 +23,8 @@
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
-#include <string.h>
 #include <sys/uio.h>
 
-/* At most this many queued items share a record. */
-#define MAX_JOINED               64
 /* At most so many bytes are encrypted at once, in about half a millisecond. */
 #define GIL_BYTES                (1024 * 1024)
 /* After so many the GIL is offered, if that is due. */
@@ -263,26 +256,6 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
     return result == FL_TLS_RAISED ? -1 : 0;
 }
 
-/* The data at the front of the backlog: that of its first item, or of several
-   items in `memory`, if they fit one record (invariant 3). */
-static struct iovec
-backlog_data(const FlWriteQueue *backlog, char memory[FL_TLS_RECORD_BYTES])
-{
-    struct iovec vectors[MAX_JOINED];
-    vectors[0] = (struct iovec){NULL, 0}; /* if it were empty */
-    int count = fl_write_queue_fill_iovec(backlog, vectors, MAX_JOINED);
-    size_t size = 0;
-    int at = 0;
-    while (count > 1 && at < count
-           && vectors[at].iov_len <= FL_TLS_RECORD_BYTES - size)
-    {
-        memcpy(memory + size, vectors[at].iov_base, vectors[at].iov_len);
-        size += vectors[at].iov_len;
-        at++;
-    }
-    return at > 1 ? (struct iovec){memory, size} : vectors[0];
-}
-
 int
 fl_tls_write_backlog(FlTls *self)
 {
@@ -292,8 +265,8 @@ fl_tls_write_backlog(FlTls *self)
         !blocked && !fl_write_queue_is_empty(backlog)
         && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
     {
-        char memory[FL_TLS_RECORD_BYTES];
-        struct iovec data = backlog_data(backlog, memory);
+        struct iovec data = {NULL, 0}; /* if it were empty */
+        (void)fl_write_queue_fill_iovec(backlog, &data, 1);
         /* Owned: encrypt may run Python, which may end the connection and so
            clear the backlog. */
         PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
@@ -315,7 +288,7 @@ fl_tls_write_backlog(FlTls *self)
 
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an
    outer write is encrypting or queued, all of it is queued behind
-   (invariant 4). */
+   (invariant 3). */
 static int
 write_bytes(FlTls *self, PyObject *bytes)
 {
@@ -376,39 +349,11 @@ finish_write(FlTls *self, int code)
 }
 
 int
-fl_tls_write(FlTls *self, PyObject *data)
+fl_tls_write(FlTls *self, PyObject *bytes)
 {
     FlMaySend may = may_send(self);
     if (may != FL_SEND) {
         return may;
     }
-    PyObject *bytes = fl_transport_as_bytes(data);
-    if (bytes == NULL) {
-        return -1;
-    }
-    int code = write_bytes(self, bytes);
-    Py_DECREF(bytes);
-    return finish_write(self, code);
-}
-
-/* --- writelines ---------------------------------------------------------- */
-
-int
-fl_tls_writelines(FlTls *self, PyObject *lines)
-{
-    FlMaySend may = may_send(self);
-    if (may != FL_SEND) {
-        return may;
-    }
-    PyObject *list = fl_transport_bytes_list(lines);
-    if (list == NULL) {
-        return -1;
-    }
-    /* Making it may have run Python, which may have closed the connection. */
-    int code =
-        accepts_data(self)
-            ? finish_write(self, fl_transport_queue_list(&self->backlog, list))
-            : 0;
-    Py_DECREF(list);
-    return code;
+    return finish_write(self, write_bytes(self, bytes));
 }

@@ -9,12 +9,11 @@
 
 #include "tls/connection.h"
 
-/* asyncio's write() and writelines().  They drop the data before
+/* asyncio's write(), of a bytes object.  It drops the data before
    connection_made, and once the connection is closing: after close(), the
    peer's EOF or close_notify, or an error.  An error in encrypting ends the
    connection and is reported. */
-int fl_tls_write(FlTls *self, PyObject *data);
-int fl_tls_writelines(FlTls *self, PyObject *lines);
+int fl_tls_write(FlTls *self, PyObject *bytes);
 /* Encrypt the backlog as far as possible, then fl_tls_send. */
 int fl_tls_write_backlog(FlTls *self);
 /* Unless the raw transport has paused writing, pass the engine's records to

@@ -254,12 +254,10 @@ run_connection_lost(FlLoop *loop, PyObject *subject, PyObject *argument)
     return fl_error_keep_first(exc, code, subject);
 }
 
-/* Enter LOST and queue connection_lost.  A loop that is closed meanwhile
-   abandons the stream. */
+/* A loop that is closed meanwhile abandons the stream. */
 static void
 queue_connection_lost(FlStream *self, PyObject *argument)
 {
-    fl_stream_set_phase(self, FL_STREAM_LOST);
     (void)fl_stream_update_registration(self); /* it wants nothing now */
     /* Owned, because the call below clears self->loop. */
     FlLoop *loop = (FlLoop *)Py_NewRef((PyObject *)self->loop);
@@ -287,7 +285,7 @@ fl_stream_force_close(FlStream *self, PyObject *exc)
 {
     Py_BEGIN_CRITICAL_SECTION(self);
     if (self->phase < FL_STREAM_LOST) {
-        fl_stream_uncork(self);
+        fl_stream_set_phase(self, FL_STREAM_LOST);
         /* First, so that the metric bytes_waiting no longer counts them. */
         fl_write_queue_clear(&self->out.queue);
         queue_connection_lost(self, exc == NULL ? Py_None : exc);

@@ -82,16 +82,6 @@ fl_stream_drain_queue(FlStream *self)
     return 0;
 }
 
-int
-fl_stream_prepare_send(FlStream *self)
-{
-    int code = fl_stream_check_fd(self);
-    if (code == 0 && self->fd >= 0) {
-        fl_loop_flush_before_send(self->loop);
-    }
-    return self->fd < 0 ? -EBADF : code;
-}
-
 void
 fl_stream_wait_for_kernel(FlStream *self)
 {

@@ -12,6 +12,8 @@
 #include "py/compat.h"
 #include "transport/stream.h"
 
+#include <errno.h>
+
 /* The most bytes that are corked. */
 #define FL_CORKED_BYTES (64 * 1024)
 
@@ -33,7 +35,15 @@ void fl_stream_send_queue(FlStream *self);
 /* Check the fd, then flush what was written before.  In this order, because
    the application's fileno() may write, and so cork.  0, or -EBADF if the
    stream has no fd any more.  Runs Python: check the phase again. */
-int fl_stream_prepare_send(FlStream *self);
+static inline int
+fl_stream_prepare_send(FlStream *self)
+{
+    int code = fl_stream_check_fd(self);
+    if (code == 0 && self->fd >= 0) {
+        fl_loop_flush_before_send(self->loop);
+    }
+    return self->fd < 0 ? -EBADF : code;
+}
 
 /* The kernel refused bytes: register for writability. */
 void fl_stream_wait_for_kernel(FlStream *self);

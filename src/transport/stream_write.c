@@ -1,7 +1,10 @@
 /* The methods that write: see stream_write.h.
 
    bytes objects are referenced and all else is copied, because the caller may
-   change its buffer once write returns.  stream_send.c corks and sends. */
+   change its buffer once write returns.  stream_send.c corks and sends.
+
+   Rejected: sending other buffers in place, and copying what the kernel does
+   not accept.  Most are corked, and so copied, and the rest is rare. */
 #include "transport/stream_write.h"
 
 #include "core/cork.h"
@@ -39,41 +42,15 @@ check_writable(FlStream *self, const char *method)
     return 0;
 }
 
-/* The data of a write.  `bytes` is the exact bytes object that has it, or NULL
-   where the caller may change the data later. */
-typedef struct {
-    const char *data;
-    size_t size_bytes;
-    PyObject *bytes;
-} Payload;
-
-/* Queue the unsent part.  0, or -1 with MemoryError. */
-static int
-queue_payload(FlStream *self, const Payload *payload, size_t sent_bytes)
-{
-    if (payload->bytes != NULL) {
-        return fl_write_queue_append(&self->out.queue, payload->bytes,
-                                     sent_bytes);
-    }
-    PyObject *copy = PyBytes_FromStringAndSize(payload->data + sent_bytes,
-                                               (Py_ssize_t)(payload->size_bytes
-                                                            - sent_bytes));
-    if (copy == NULL) {
-        return -1;
-    }
-    int code = fl_write_queue_append(&self->out.queue, copy, 0);
-    Py_DECREF(copy);
-    return code;
-}
-
 /* A write that is not corked, after begin_write. */
 typedef struct {
     bool blocked; /* queue behind what the kernel refused */
     int failure;  /* of the fd or of a send: 0 or a negative errno */
 } UncorkedWrite;
 
-/* Begin such a write, as fl_stream_prepare_send, which may run Python, which may write, call write_eof(), ask for the socket
-   or let the loop's thread end the stream.  FAILED as check_writable. */
+/* Begin such a write.  fl_stream_prepare_send may run Python, which may write,
+   call write_eof(), ask for the socket or let the loop's thread end the
+   stream.  FAILED as check_writable. */
 static FlMaySend
 begin_write(FlStream *self, const char *method, UncorkedWrite *start)
 {
@@ -105,104 +82,62 @@ end_write(FlStream *self, const UncorkedWrite *start)
     return unsent ? fl_stream_check_loop(self) : 0;
 }
 
-/* Send a write at once, or queue it.  Returns as write_payload. */
+/* Queue bytes objects, none of them empty, as one write; then cork or send the
+   queue.  A send that fails queues connection_lost.  0, or -1 with
+   MemoryError, what the warning about a lost connection raised, or as
+   check_writable and end_write. */
 static int
-send_payload(FlStream *self, const Payload *payload)
+write_items(FlStream *self, const char *method, PyObject *const *items,
+            Py_ssize_t count)
 {
-    size_t size = payload->size_bytes, sent = 0;
-    UncorkedWrite start;
-    FlMaySend may = begin_write(self, "write", &start);
+    FlWriteQueue *queue = &self->out.queue;
+    size_t size_bytes = 0;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        size_bytes += (size_t)PyBytes_GET_SIZE(items[at]);
+    }
+    FlMaySend may = size_bytes == 0 ? FL_DROP : fl_stream_may_send(self);
+    bool corks = may == FL_SEND && fl_stream_may_cork(self, size_bytes);
+    UncorkedWrite start = {false, 0};
+    if (may == FL_SEND && !corks) {
+        may = begin_write(self, method, &start);
+    }
     if (may != FL_SEND) {
         return may;
     }
-    if (!start.blocked && start.failure == 0) {
-        struct iovec vector = {(char *)payload->data, size};
-        start.failure = fl_stream_send_once(self, &vector, 1, &sent);
-        if (sent == size) {
-            return 0;
+    int code = 0;
+    for (Py_ssize_t at = 0; code == 0 && at < count; at++) {
+        code = fl_write_queue_append(queue, items[at], 0);
+    }
+    /* What was queued before memory ran out is sent all the same. */
+    if (corks) {
+        if (!fl_write_queue_is_empty(queue)) {
+            fl_cork_add(&self->loop->cork, &self->out);
         }
-        start.blocked = start.failure == 0;
-        if (start.blocked && fl_loop_check_open(self->loop) < 0) {
-            return -1; /* as in asyncio, the rest is dropped */
-        }
+        return code;
     }
-    if ((start.blocked || start.failure == 0)
-        && queue_payload(self, payload, sent) < 0)
-    {
-        return -1;
-    }
-    return end_write(self, &start);
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    return fl_error_keep_first(exc, end_write(self, &start), (PyObject *)self);
 }
 
-/* One write: drop it after a loss, cork it, send it, or queue it.  A send that
-   fails queues connection_lost.  0, or -1 with MemoryError, what the warning
-   about a lost connection raised, or as check_writable and end_write. */
-static inline int
-write_payload(FlStream *self, const Payload *payload)
-{
-    size_t size = payload->size_bytes;
-    FlMaySend may = size == 0 ? FL_DROP : fl_stream_may_send(self);
-    if (FL_UNLIKELY(may != FL_SEND)) {
-        return may;
-    }
-    if (!fl_stream_may_cork(self, size)) {
-        return send_payload(self, payload);
-    }
-    if (queue_payload(self, payload, 0) < 0) {
-        return -1;
-    }
-    fl_cork_add(&self->loop->cork, &self->out);
-    return 0;
-}
-
-static inline int
-write_bytes(FlStream *self, PyObject *bytes)
-{
-    Payload payload = {PyBytes_AS_STRING(bytes),
-                       (size_t)PyBytes_GET_SIZE(bytes), bytes};
-    return write_payload(self, &payload);
-}
-
-/* Send a contiguous buffer in place; only an unsent part is copied. */
-static int
-write_buffer(FlStream *self, PyObject *data)
-{
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0) {
-        return -1;
-    }
-    int code = -1;
-    if (PyBuffer_IsContiguous(&view, 'C')) {
-        Payload payload = {view.buf, (size_t)view.len, NULL};
-        code = write_payload(self, &payload);
-    }
-    else {
-        PyObject *copy = fl_transport_as_bytes(data);
-        if (copy != NULL) {
-            code = write_bytes(self, copy);
-            Py_DECREF(copy);
-        }
-    }
-    PyBuffer_Release(&view);
-    return code;
-}
-
-/* The other cases. */
+/* The cases that fl_stream_write does not handle itself. */
 FL_NOINLINE static PyObject *
 write_object(FlStream *self, PyObject *data)
 {
-    bool exact = PyBytes_CheckExact(data);
-    if ((!exact && fl_transport_check_data(data, WRONG_TYPE) < 0)
+    if ((!PyBytes_CheckExact(data)
+         && fl_transport_check_data(data, WRONG_TYPE) < 0)
         || check_writable(self, "write") < 0)
     {
         return NULL;
     }
+    PyObject *bytes = PyBytes_FromObject(data);
+    if (bytes == NULL) {
+        return NULL;
+    }
     int code;
     Py_BEGIN_CRITICAL_SECTION(self);
-    code = exact ? write_bytes(self, data) : write_buffer(self, data);
+    code = write_items(self, "write", &bytes, 1);
     Py_END_CRITICAL_SECTION();
-    /* Only now, with the caller's buffer released: pause_writing may resize
-       it. */
+    Py_DECREF(bytes);
     return fl_call_none(code == 0 ? fl_flow_check(self, true) : code);
 }
 
@@ -231,29 +166,35 @@ fl_stream_write(FlStream *self, PyObject *data)
 
 /* --- writelines ---------------------------------------------------------- */
 
-/* Queue all items as one write, then cork or send the queue.  0, or -1 with
-   MemoryError or as check_writable. */
-static int
-write_list(FlStream *self, PyObject *list)
+/* The items of writelines() as a new list of exact, non-empty bytes objects;
+   NULL with an exception, and then nothing is to be written. */
+static PyObject *
+bytes_list(PyObject *lines)
 {
-    size_t size_bytes = 0;
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
-        size_bytes += (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(list, at));
+    PyObject *iterator = PyObject_GetIter(lines);
+    PyObject *list = iterator == NULL ? NULL : PyList_New(0);
+    PyObject *item;
+    while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
+        PyObject *bytes =
+            PyObject_CheckBuffer(item)
+                ? PyBytes_FromObject(item)
+                : PyErr_Format(PyExc_TypeError,
+                               "memoryview: a bytes-like object is required, "
+                               "not '%.200s'",
+                               Py_TYPE(item)->tp_name);
+        Py_DECREF(item);
+        if (bytes == NULL
+            || (PyBytes_GET_SIZE(bytes) > 0 && PyList_Append(list, bytes) < 0))
+        {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(bytes);
     }
-    UncorkedWrite start = {false, 0};
-    bool corks = fl_stream_may_cork(self, size_bytes);
-    FlMaySend may = corks ? FL_SEND : begin_write(self, "writelines", &start);
-    if (may != FL_SEND) {
-        return may;
+    Py_XDECREF(iterator);
+    if (PyErr_Occurred()) {
+        Py_CLEAR(list);
     }
-    int code = fl_transport_queue_list(&self->out.queue, list);
-    /* What was queued before memory ran out is sent all the same. */
-    if (corks) {
-        fl_cork_add(&self->loop->cork, &self->out);
-        return code;
-    }
-    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    return fl_error_keep_first(exc, end_write(self, &start), (PyObject *)self);
+    return list;
 }
 
 static PyObject *
@@ -262,7 +203,7 @@ writelines(FlStream *self, PyObject *lines)
     if (check_writable(self, "writelines") < 0) {
         return NULL;
     }
-    PyObject *list = fl_transport_bytes_list(lines);
+    PyObject *list = bytes_list(lines);
     if (list == NULL) {
         return NULL;
     }
@@ -270,10 +211,11 @@ writelines(FlStream *self, PyObject *lines)
     if (PyList_GET_SIZE(list) > 0) {
         Py_BEGIN_CRITICAL_SECTION(self);
         /* Again: the iterator may have called write_eof(). */
-        FlMaySend may = check_writable(self, "writelines") < 0
-                            ? FL_FAILED
-                            : fl_stream_may_send(self);
-        code = may == FL_SEND ? write_list(self, list) : (int)may;
+        code = check_writable(self, "writelines");
+        if (code == 0) {
+            code = write_items(self, "writelines", PySequence_Fast_ITEMS(list),
+                               PyList_GET_SIZE(list));
+        }
         Py_END_CRITICAL_SECTION();
     }
     Py_DECREF(list);

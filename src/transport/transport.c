@@ -11,7 +11,6 @@
 #include "transport/transport.h"
 
 #include "core/report.h"
-#include "core/write_queue.h"
 #include "py/call.h"
 #include "py/errors.h"
 #include "py/field.h"
@@ -188,50 +187,6 @@ static PyMethodDef common_methods[] = {
 };
 
 /* --- helpers of all kinds ------------------------------------------------ */
-
-PyObject *
-fl_transport_as_bytes(PyObject *data)
-{
-    return PyObject_CheckBuffer(data)
-               ? PyBytes_FromObject(data)
-               : PyErr_Format(
-                   PyExc_TypeError,
-                   "memoryview: a bytes-like object is required, not '%.200s'",
-                   Py_TYPE(data)->tp_name);
-}
-
-PyObject *
-fl_transport_bytes_list(PyObject *lines)
-{
-    PyObject *iterator = PyObject_GetIter(lines);
-    PyObject *list = iterator == NULL ? NULL : PyList_New(0);
-    PyObject *item;
-    while (list != NULL && (item = PyIter_Next(iterator)) != NULL) {
-        PyObject *bytes = fl_transport_as_bytes(item);
-        Py_DECREF(item);
-        if (bytes == NULL
-            || (PyBytes_GET_SIZE(bytes) > 0 && PyList_Append(list, bytes) < 0))
-        {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(bytes);
-    }
-    Py_XDECREF(iterator);
-    if (PyErr_Occurred()) {
-        Py_CLEAR(list);
-    }
-    return list;
-}
-
-int
-fl_transport_queue_list(FlWriteQueue *queue, PyObject *list)
-{
-    int code = 0;
-    for (Py_ssize_t at = 0; code == 0 && at < PyList_GET_SIZE(list); at++) {
-        code = fl_write_queue_append(queue, PyList_GET_ITEM(list, at), 0);
-    }
-    return code;
-}
 
 int
 fl_transport_check_data(PyObject *data, const char *format)

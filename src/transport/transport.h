@@ -19,7 +19,6 @@
 #define FL_TRANSPORT_TRANSPORT_H
 
 #include "core/loop.h"
-#include "core/write_queue.h"
 #include "py/args.h"
 #include "py/compat.h"
 #include "py/state.h"
@@ -93,18 +92,6 @@ PyObject *fl_transport_queue_to_loop(FlLoop *loop, PyObject *self,
 /* Set TypeError and return -1 unless write() accepts the data's type.  The
    format has one PyUnicode_FromFormat field for the name of that type. */
 int fl_transport_check_data(PyObject *data, const char *format);
-
-/* The data of any buffer as an exact bytes object: a new reference, or NULL
-   with an exception, TypeError if the data is no buffer. */
-PyObject *fl_transport_as_bytes(PyObject *data);
-
-/* The items of writelines() as a new list of exact, non-empty bytes objects;
-   NULL with an exception, and then nothing is to be written. */
-PyObject *fl_transport_bytes_list(PyObject *lines);
-
-/* Append the items of such a list to a queue.  0, or -1 with MemoryError and
-   those before the failure appended. */
-int fl_transport_queue_list(FlWriteQueue *queue, PyObject *list);
 
 /* Report an exception to the loop's call_exception_handler with the keys that
    asyncio uses for a transport; unraisable if the transport has ended.
