@@ -1,27 +1,21 @@
 /* Datagrams in, and what a datagram transport reports: one system call for
    several datagrams, then one datagram_received call for each.
 
-   A transport whose last read returned a single datagram requests two.  For
-   single datagrams this costs hardly more than a plain receive, and the second
-   one reveals a burst.  During a burst the transport requests a full batch.
-
    1. All datagrams of a read become Python objects before the first one is
       delivered.  They were read into the loop's shared buffer, and the
       protocol may run code that reads into it again.
-   2. After each call into the protocol the transport may be paused, closed or
-      have another protocol, so the state is checked before each delivery.
-      asyncio would have left the remaining datagrams in the kernel.  Here the
-      transport stores them, and delivers them before it reads again, or drops
-      them when it closes.
-   3. An event reads at most two datagrams and then one batch.  A busy socket
-      must not starve other callbacks.
-   4. A bytes object has exactly the size of its datagram.  A Unix datagram
-      that is longer than its slot is truncated, at the size at which asyncio
-      truncates it.  No UDP datagram is longer than its slot. */
+   2. After each call into the protocol the transport may be closed or have
+      another protocol, so the state is checked before each delivery.  Unlike
+      asyncio's datagrams, the remaining ones are not in the kernel any more:
+      they are delivered although the protocol has paused the transport, or has
+      raised an exception that ends the run.  If it has closed the transport,
+      they are dropped, as with asyncio.
+   3. A bytes object has exactly the size of its datagram.  A datagram that is
+      longer than its slot is truncated, at the size at which asyncio truncates
+      it. */
 #include "transport/datagram.h"
 
 #include "base/codes.h"
-#include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/report.h"
@@ -41,11 +35,10 @@
 
 #define READ_FAILED "Fatal read error on datagram transport"
 
-/* Slots hold the largest UDP datagram, or asyncio's max_size: a Unix datagram
-   can be larger. */
-#define SLOT_BYTES      ((size_t)64 * 1024)
-#define UNIX_SLOT_BYTES ((size_t)256 * 1024)
-#define BUFFER_BYTES    (FL_DATAGRAM_BATCH * SLOT_BYTES)
+/* The most datagrams that an event reads: more would starve other callbacks. */
+#define BATCH      16
+/* asyncio's max_size; a Unix datagram can be larger. */
+#define SLOT_BYTES ((size_t)256 * 1024)
 
 #ifdef __linux__
 typedef struct mmsghdr FlMessage;
@@ -78,13 +71,14 @@ receive_messages(int fd, FlMessage *messages, unsigned count)
 }
 
 /* The receive buffer of a loop, which owns it, shared by its datagram
-   transports.  It takes 1 MiB of address space.  calloc maps that without
+   transports.  It takes 4 MiB of address space.  calloc maps that without
    clearing it, so only pages that were written to occupy memory. */
 typedef struct FlDatagramBuffers {
-    FlMessage headers[FL_DATAGRAM_BATCH];
-    struct iovec vectors[FL_DATAGRAM_BATCH];
-    struct sockaddr_storage names[FL_DATAGRAM_BATCH];
-    char bytes[BUFFER_BYTES];
+    FlMessage headers[BATCH];
+    struct iovec vectors[BATCH];
+    struct sockaddr_storage names[BATCH];
+    int used; /* headers whose msg_namelen the kernel has overwritten */
+    char bytes[BATCH][SLOT_BYTES];
 } FlDatagramBuffers;
 
 /* --- reports ------------------------------------------------------------- */
@@ -131,41 +125,49 @@ fl_datagram_report(FlDatagram *self, PyObject *method)
 
 /* --- the kernel ---------------------------------------------------------- */
 
-/* How many datagrams the next read requests. */
-static unsigned
-read_limit(const FlDatagram *self)
+/* Allocate a loop's buffers: NULL if there is no memory. */
+static FlDatagramBuffers *
+buffers_new(void)
 {
-    if (self->stream.loop->off & FL_OFF_DATAGRAM_BATCH) {
-        return 1;
+    FlDatagramBuffers *buffers = calloc(1, sizeof(*buffers));
+    if (buffers == NULL) {
+        return NULL;
     }
-    if (!self->in_burst) {
-        return 2;
-    }
-    /* Unix slots are larger, so fewer fit into the buffer. */
-    return self->family == AF_UNIX ? BUFFER_BYTES / UNIX_SLOT_BYTES
-                                   : FL_DATAGRAM_BATCH;
-}
-
-/* Receive up to limit datagrams.  The number received, or a negative errno. */
-static int
-receive_batch(FlDatagram *self, FlDatagramBuffers *buffers, unsigned limit)
-{
-    size_t slot_bytes = self->family == AF_UNIX ? UNIX_SLOT_BYTES : SLOT_BYTES;
-    for (unsigned at = 0; at < limit; at++) {
-        /* Set again for each read: the kernel overwrites msg_namelen, and
-           other transports use other slot sizes. */
+    for (int at = 0; at < BATCH; at++) {
+        buffers->vectors[at] =
+            (struct iovec){buffers->bytes[at], sizeof(buffers->bytes[at])};
         struct msghdr *header = &buffers->headers[at].msg_hdr;
-        buffers->vectors[at].iov_base = buffers->bytes + at * slot_bytes;
-        buffers->vectors[at].iov_len = slot_bytes;
         header->msg_iov = &buffers->vectors[at];
         header->msg_iovlen = 1;
         header->msg_name = &buffers->names[at];
-        header->msg_namelen = sizeof(buffers->names[at]);
+    }
+    buffers->used = BATCH;
+    return buffers;
+}
+
+/* Receive several datagrams.  The number received, or a negative errno or
+   FL_NO_MEMORY. */
+static int
+receive_batch(FlDatagram *self)
+{
+    FlLoop *loop = self->stream.loop;
+    if (loop->datagram_buffers == NULL) {
+        loop->datagram_buffers = buffers_new();
+    }
+    FlDatagramBuffers *buffers = loop->datagram_buffers;
+    if (buffers == NULL) {
+        return FL_NO_MEMORY;
+    }
+    for (int at = 0; at < buffers->used; at++) {
+        buffers->headers[at].msg_hdr.msg_namelen = sizeof(buffers->names[at]);
     }
     int count;
     do {
-        count = receive_messages(self->stream.fd, buffers->headers, limit);
+        count =
+            receive_messages(self->stream.fd, buffers->headers,
+                             loop->off & FL_OFF_DATAGRAM_BATCH ? 1 : BATCH);
     } while (count < 0 && errno == EINTR);
+    buffers->used = Py_MAX(count, 1); /* a failure may overwrite one, too */
     return count < 0 ? -errno : count;
 }
 
@@ -194,144 +196,89 @@ sender_object(FlDatagram *self, const struct sockaddr_storage *name,
     return object;
 }
 
-/* Invariant 1: store the received datagrams and senders as objects.  The
-   previous ones have been delivered: fl_datagram_read_ready does not read
-   before.  0, or -1 with an exception set; then those before the failure are
-   stored. */
+/* A datagram that was received. */
+typedef struct {
+    PyObject *data;
+    PyObject *sender;
+} Received;
+
+/* Invariant 1: make objects of the received datagrams and senders.  How many
+   were made; if not all, an exception is set. */
 static int
-store_received(FlDatagram *self, FlDatagramBuffers *buffers, int count)
+make_objects(FlDatagram *self, Received *received, int count)
 {
-    self->received_head = self->received_tail = 0;
+    FlLoop *loop = self->stream.loop;
+    const FlDatagramBuffers *buffers = loop->datagram_buffers;
     for (int at = 0; at < count; at++) {
-        FL_METER(self->stream.loop, bytes_in, buffers->headers[at].msg_len);
-        PyObject *data = PyBytes_FromStringAndSize(
-            buffers->vectors[at].iov_base,
-            (Py_ssize_t)buffers->headers[at].msg_len);
-        PyObject *sender =
-            data == NULL
-                ? NULL
-                : sender_object(self, &buffers->names[at],
-                                buffers->headers[at].msg_hdr.msg_namelen);
+        const FlMessage *message = &buffers->headers[at];
+        FL_METER(loop, bytes_in, message->msg_len);
+        PyObject *data =
+            PyBytes_FromStringAndSize(buffers->bytes[at],
+                                      (Py_ssize_t)message->msg_len);
+        PyObject *sender = data == NULL
+                               ? NULL
+                               : sender_object(self, &buffers->names[at],
+                                               message->msg_hdr.msg_namelen);
         if (sender == NULL) {
             Py_XDECREF(data);
-            return -1;
+            return at;
         }
-        self->received[self->received_tail++] = data;
-        self->received[self->received_tail++] = sender;
+        received[at] = (Received){data, sender};
     }
-    return 0;
-}
-
-void
-fl_datagram_drop_received(FlDatagram *self)
-{
-    /* The head moves before the reference is dropped. */
-    while (self->received_head < self->received_tail) {
-        Py_DECREF(self->received[self->received_head++]);
-    }
+    return count;
 }
 
 /* --- the protocol -------------------------------------------------------- */
 
-/* True if the protocol may be called: not paused, closing or closed. */
-static bool
-can_deliver(const FlDatagram *self)
-{
-    return self->stream.phase == FL_STREAM_OPEN && !self->stream.paused;
-}
-
-/* Deliver the first stored datagram; the caller has checked that one may be.
-   0, or -1 if an exception ends the run. */
+/* Call datagram_received, unless the transport is closing.  0, or -1 if an
+   exception ends the run. */
 static int
-deliver_one(FlDatagram *self)
+deliver(FlDatagram *self, const Received *received)
 {
+    if (self->stream.phase != FL_STREAM_OPEN) {
+        return 0;
+    }
+    PyObject *name = self->stream.state->names.datagram_received;
     PyObject *protocol = fl_protocol_get(self, &self->stream.protocol).object;
-    /* Taken out before the call: a nested delivery must not see them. */
-    PyObject *data = self->received[self->received_head++];
-    PyObject *sender = self->received[self->received_head++];
-    PyObject *args[] = {protocol, data, sender};
-    PyObject *done =
-        PyObject_VectorcallMethod(self->stream.state->names.datagram_received,
-                                  args, 3, NULL);
+    PyObject *args[] = {protocol, received->data, received->sender};
+    int code = fl_call_done(PyObject_VectorcallMethod(name, args, 3, NULL));
     Py_DECREF(protocol);
-    Py_DECREF(data);
-    Py_DECREF(sender);
-    if (done == NULL) {
-        return fl_datagram_report(self,
-                                  self->stream.state->names.datagram_received);
-    }
-    Py_DECREF(done);
-    return 0;
+    return code < 0 ? fl_datagram_report(self, name) : 0;
 }
 
-/* Deliver stored datagrams while the transport may: invariant 2.  0, or -1 if
-   an exception ends the run. */
+/* Deliver and drop all: invariant 2.  0, or -1 with the first exception that
+   ends the run. */
 static int
-deliver_received(FlDatagram *self)
+deliver_all(FlDatagram *self, const Received *received, int count)
 {
-    int code = 0;
-    while (code == 0 && can_deliver(self)
-           && self->received_head < self->received_tail)
-    {
-        code = deliver_one(self);
+    PyObject *leaving = NULL;
+    for (int at = 0; at < count; at++) {
+        if (deliver(self, &received[at]) < 0) {
+            /* Set aside: Python code must not run with it raised. */
+            (void)fl_error_keep_first(leaving, -1, (PyObject *)self);
+            leaving = PyErr_GetRaisedException();
+        }
+        Py_DECREF(received[at].data);
+        Py_DECREF(received[at].sender);
     }
-    if (fl_stream_is_closing(&self->stream)) {
-        fl_datagram_drop_received(self);
-    }
-    else if (code < 0 && can_deliver(self)) {
-        /* The exception ends this run.  The rest is delivered in the next one:
-           no event would report datagrams that are not in the kernel. */
-        PyObject *exc = PyErr_GetRaisedException();
-        fl_error_keep_first(exc, fl_datagram_deliver_later(self),
-                            (PyObject *)self);
-    }
-    return code;
-}
-
-/* The queued operation of fl_datagram_deliver_later. */
-static int
-run_deliver(FlLoop *Py_UNUSED(loop), PyObject *subject,
-            PyObject *Py_UNUSED(argument))
-{
-    return deliver_received((FlDatagram *)subject);
+    return fl_error_keep_first(leaving, 0, NULL);
 }
 
 int
-fl_datagram_deliver_later(FlDatagram *self)
-{
-    if (self->received_head == self->received_tail
-        || fl_stream_is_closing(&self->stream))
-    {
-        return 0;
-    }
-    return fl_loop_queue_op(self->stream.loop, run_deliver, (PyObject *)self,
-                            NULL, self->stream.context);
-}
-
-/* --- read events --------------------------------------------------------- */
-
-/* Read once and deliver.  The number of datagrams read, or -1 if an exception
-   ends the run. */
-static int
-read_batch(FlDatagram *self, unsigned limit)
+fl_datagram_read_ready(FlDatagram *self)
 {
     /* First: it may run Python, which may read into the loop's buffers, close
        the loop, which frees them, or end or pause the transport. */
     int count = fl_stream_check_fd(&self->stream);
-    if (!can_deliver(self) || self->received_head < self->received_tail) {
-        return 0;
-    }
-    FlLoop *loop = self->stream.loop;
-    if (loop->datagram_buffers == NULL) {
-        loop->datagram_buffers = calloc(1, sizeof(FlDatagramBuffers));
-    }
-    FlDatagramBuffers *buffers = loop->datagram_buffers;
-    if (buffers == NULL) {
-        fl_stream_fail(&self->stream, FL_NO_MEMORY);
+    if (self->stream.phase != FL_STREAM_OPEN || self->stream.paused) {
         return 0;
     }
     if (count == 0) {
-        count = receive_batch(self, buffers, limit);
+        count = receive_batch(self);
+    }
+    if (count == FL_NO_MEMORY) {
+        fl_stream_fail(&self->stream, count);
+        return 0;
     }
     if (count < 0 && fl_errno_would_block(-count)) {
         return 0; /* another process may have read the datagram */
@@ -342,41 +289,14 @@ read_batch(FlDatagram *self, unsigned limit)
                    : fl_datagram_report(
                        self, self->stream.state->names.error_received);
     }
-    int code;
+    Received received[BATCH];
+    int made;
     /* Without a GIL another thread's sendto reads last_sender. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    code = store_received(self, buffers, count);
+    made = make_objects(self, received, count);
     Py_END_CRITICAL_SECTION();
-    if (code < 0) {
-        code = fl_stream_fatal(&self->stream, READ_FAILED);
-    }
-    if (code == 0) {
-        code = deliver_received(self);
-    }
-    return code < 0 ? -1 : count;
-}
-
-int
-fl_datagram_read_ready(FlDatagram *self)
-{
-    /* Datagrams of an earlier read come first.  If they cannot be delivered,
-       can_deliver is false below and nothing is read. */
-    if (deliver_received(self) < 0) {
-        return -1;
-    }
-    /* Two rounds only if the first one requested two datagrams and got both:
-       a burst may have begun, so the second round reads a batch. */
-    for (int round = 0; round < 2 && can_deliver(self); round++) {
-        unsigned limit = read_limit(self);
-        int count = read_batch(self, limit);
-        if (count < 0) {
-            return -1;
-        }
-        bool again = limit == 2 && count == 2;
-        self->in_burst = count >= 2;
-        if (!again) {
-            break;
-        }
-    }
-    return 0;
+    int code = made < count ? fl_stream_fatal(&self->stream, READ_FAILED) : 0;
+    PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
+    code = deliver_all(self, received, made);
+    return fl_error_keep_first(exc, code, (PyObject *)self);
 }

@@ -11,9 +11,7 @@
      sock          is never NULL while the transport is open: the socket object
                    does what C code cannot, such as sending to a host name
 
-   Owner: the transport owns its fixed address, the datagrams it received but
-   has not delivered, and both address caches.  If the protocol pauses reading,
-   those datagrams are delivered after it resumes.
+   Owner: the transport owns its fixed address and both address caches.
    Threads: the loop's thread.  sendto may be called by any thread; a critical
    section guards the write queue.
    Errors: a failed system call is reported to error_received, and the
@@ -28,20 +26,11 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 
-/* The most datagrams that one system call transfers. */
-#define FL_DATAGRAM_BATCH 16
-
 typedef struct {
     FlStream stream;
     PyObject *address; /* the fixed remote address; NULL: any */
     int family;        /* of the socket; AF_UNSPEC if unknown */
     bool connected;    /* sends pass no address: the socket has a named peer */
-    bool in_burst;     /* the last read returned two datagrams or more */
-    /* Received but not delivered: data, sender, data, sender ...; owned are
-       those from head up to tail. */
-    PyObject *received[2 * FL_DATAGRAM_BATCH];
-    unsigned received_head;
-    unsigned received_tail;
     FlAddress last_sender; /* of the last datagram received */
     FlAddress last_target; /* of the last datagram sent */
 } FlDatagram;
@@ -58,16 +47,8 @@ int fl_datagram_report_errno(FlDatagram *self, int code);
    protocol's method of this name.  0, or -1 if the exception ends the run. */
 int fl_datagram_report(FlDatagram *self, PyObject *method);
 
-/* The fd is readable: receive and deliver.  The caller owns a
-   reference to the transport.  0, or -1 if an exception ends
-   the run. */
+/* The fd is readable: receive and deliver.  The caller owns a reference to
+   the transport.  0, or -1 if an exception ends the run. */
 int fl_datagram_read_ready(FlDatagram *self);
-
-/* Queue the delivery of the datagrams received so far for the next iteration.
-   0, or -1 with MemoryError set. */
-int fl_datagram_deliver_later(FlDatagram *self);
-
-/* Drop the datagrams that were received but not delivered. */
-void fl_datagram_drop_received(FlDatagram *self);
 
 #endif

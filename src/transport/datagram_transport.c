@@ -535,7 +535,6 @@ datagram_clear(FlDatagram *self)
     /* The base's clear does not drop the queue: a stream's bytes cannot be
        part of a cycle, but these addresses can. */
     fl_write_queue_clear(&self->stream.out.queue);
-    fl_datagram_drop_received(self);
     Py_CLEAR(self->address);
     Py_CLEAR(self->last_sender.object);
     Py_CLEAR(self->last_target.object);

@@ -30,7 +30,6 @@
 #include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
-#include "transport/datagram.h"
 #include "transport/extra_info.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"
@@ -117,14 +116,7 @@ change_paused(FlStream *self, bool paused)
         self->read_eof = false;
     }
     int code = fl_stream_update_registration(self);
-    if (code < 0) {
-        return fl_raise_errno(code);
-    }
-    /* Datagrams that were received before the pause are delivered in the next
-       iteration, since asyncio's resume_reading calls no protocol. */
-    return !paused && Py_IS_TYPE(self, self->state->datagram_type)
-               ? fl_datagram_deliver_later(FL_DATAGRAM(self))
-               : 0;
+    return code < 0 ? fl_raise_errno(code) : 0;
 }
 
 /* Does nothing on a closing transport or when already in that state, as

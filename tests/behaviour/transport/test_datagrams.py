@@ -268,15 +268,16 @@ async def burst(act):
 
 
 @pytest.mark.parametrize("then", ["resume", "close", "abort"])
-async def test_pausing_amid_a_burst(loop_kind, then):
+async def test_pausing_before_a_burst(loop_kind, then):
     if loop_kind == "asyncio" and "is_reading" not in vars(_SelectorTransport):
         pytest.skip("this asyncio's datagrams cannot be paused (3.11.2)")
-    async with burst(lambda t: t.pause_reading()) as p:
+    async with endpoint() as p:
+        p.transport.pause_reading()
+        send_ten(p)
         await iterations(10)
-        assert len(p.data) == 3
         assert not p.transport.is_reading()
         p.transport.resume_reading()
-        assert len(p.data) == 3
+        assert p.data == []
         if then == "resume":
             await p.wait("datagram", 10)
             assert p.data == TEN
@@ -284,7 +285,7 @@ async def test_pausing_amid_a_burst(loop_kind, then):
         getattr(p.transport, then)()
         assert not p.transport.is_reading()
         assert await p.wait("lost") is None
-        assert p.data == TEN[:3]
+        assert p.data == []
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
@@ -322,15 +323,12 @@ def test_exceptions_that_leave_the_loop_lose_no_datagram(loop):
     async def main():
         async with endpoint(Datagrams(datagram=leave)) as p:
             send_ten(p)
-            protocols.append(p)
             await p.wait("datagram", 10)
             assert p.data == TEN
 
-    protocols = []
     task = loop.create_task(main())
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(task)
-    assert len(protocols[0].data) == 2
     loop.run_until_complete(task)
 
 
