@@ -13,7 +13,7 @@
 #include "sock/sock_call.h"
 #include "streams/reader.h"
 #include "tls/adapter.h"
-#include "transport/datagram_transport.h"
+#include "transport/datagram.h"
 #include "transport/listener.h"
 #include "transport/stream_transport.h"
 

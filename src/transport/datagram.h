@@ -1,5 +1,5 @@
-/* The state of datagram transports, UDP sockets and Unix datagram sockets; and
-   receiving: several datagrams with one system call, delivered one by one.
+/* The state of datagram transports, UDP sockets and Unix datagram sockets.
+   datagram_read.c receives; datagram_send.c sends, and has the Python type.
 
    FlDatagram is the instance struct of DatagramTransport.  It begins with an
    FlStream and shares its life cycle (phases, closing, water marks, extra
@@ -50,5 +50,9 @@ int fl_datagram_report(FlDatagram *self, PyObject *method);
 /* The fd is readable: receive and deliver.  The caller owns a reference to
    the transport.  0, or -1 if an exception ends the run. */
 int fl_datagram_read_ready(FlDatagram *self);
+
+/* Add DatagramTransport and open_datagram(), which makes one, to the module.
+   0, or -1 with an exception set. */
+int fl_datagram_register(PyObject *module, FlState *state);
 
 #endif

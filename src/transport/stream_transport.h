@@ -19,7 +19,7 @@
 /* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
 typedef struct {
     /* A type other than StreamTransport, and its FlStream.run_events; see
-       datagram_transport.c. */
+       datagram_send.c. */
     PyTypeObject *type;
     int (*run_events)(FlStream *self, int events);
     PyObject *sock; /* a socket object; NULL: fd alone */

@@ -1,4 +1,4 @@
-/* DatagramTransport: sending, events, opening, the Python type.
+/* Datagrams out; and DatagramTransport: events, opening, the Python type.
 
    Opening is that of a stream.  The caller passes in the socket object, which
    owns the fd from the start: C code never closes it.  The socket's class does
@@ -25,7 +25,7 @@
 
    Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
    and the kernel does not say why it stopped after the first of a batch. */
-#include "transport/datagram_transport.h"
+#include "transport/datagram.h"
 
 #include "base/codes.h"
 #include "core/cork.h"
@@ -40,7 +40,6 @@
 #include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
-#include "transport/datagram.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"

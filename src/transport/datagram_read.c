@@ -35,7 +35,7 @@
 
 #define READ_FAILED "Fatal read error on datagram transport"
 
-/* The most datagrams that an event reads: more would starve other callbacks. */
+/* The most that an event reads: more would starve other callbacks. */
 #define BATCH      16
 /* asyncio's max_size; a Unix datagram can be larger. */
 #define SLOT_BYTES ((size_t)256 * 1024)
