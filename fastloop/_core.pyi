@@ -154,9 +154,9 @@ def _use_stream_reader(type: type[StreamReader], /) -> None: ...
 @final
 class StreamTransport(_FlowControlMixin):
     _sendfile_compatible: ClassVar[Any]
-    _empty_waiter: Future[None] | None
     @property
     def _sock(self) -> socket | None: ...
+    def _block_writes(self, waiter: Future[None] | None, /) -> None: ...
 
 @final
 class SSLTransport(_FlowControlMixin):

@@ -75,8 +75,6 @@ else:
 
 #: Raises TypeError for an SSL socket; the core calls it for ``sock_*()``.
 check_ssl_socket = base_events._check_ssl_socket
-#: Takes a transport's protocol's place while a file is sent in blocks.
-SendfileProtocol = base_events._SendfileFallbackProtocol
 if sys.platform != "win32":
     #: What ``connect_write_pipe()`` opens.
     WritePipeTransport = unix_events._UnixWritePipeTransport

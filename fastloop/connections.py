@@ -9,13 +9,15 @@ calls, and a datagram socket whose family is not of ``_DATAGRAM_FAMILIES``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
+import os
 import socket
 import sys
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 
-from . import _core, _core_helpers, _originals, _private, _sendfile
+from . import _core, _core_helpers, _originals, _private
 
 try:
     import ssl
@@ -39,7 +41,6 @@ _DATAGRAM_FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 #: not returned yet: it may use them itself.
 _given_socks: set[int] = set()
 
-# Here, because a lazy import of _sendfile would skip it.
 _core.StreamTransport._sendfile_compatible = _private.SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
 
@@ -248,39 +249,60 @@ class Connections(_private.LoopPart):
     async def _sendfile_native(
         self, transp: Any, file: Any, offset: int, count: int | None
     ) -> int:
-        """Send a file with os.sendfile() while the transport writes nothing
-        itself.
+        """Send a file with os.sendfile(), which the transport waits for.
+
+        Like asyncio's, but the end of the transport ends it too.
         """
         if not isinstance(transp, _core.StreamTransport):
             return await super()._sendfile_native(  # type: ignore[no-any-return]
                 transp, file, offset, count
             )
-        if transp._empty_waiter is not None:
-            raise RuntimeError("Empty waiter is already set")
+        # transp._sock would end corking on this connection.
+        sock = transp.get_extra_info("socket")._socket
+        self._check_sendfile_params(sock, file, offset, count)
+        try:
+            source = file.fileno()
+            size = count or os.fstat(source).st_size - offset
+        except (AttributeError, OSError) as exc:
+            raise asyncio.SendfileNotAvailableError("no regular file") from exc
+        total = 0
         resume_reading = transp.is_reading()
         transp.pause_reading()
         try:
-            waiter = self.create_future()
-            waiter.set_result(None)
-            transp._empty_waiter = waiter  # flushes; no write comes after it
-            if transp.get_write_buffer_size():
-                waiter = transp._empty_waiter = self.create_future()
-                await waiter
-            if transp.is_closing():
-                raise ConnectionError("Connection is closed by peer")
-            # transp._sock would end corking on this connection.
-            sock = transp.get_extra_info("socket")._socket
-            self._check_sendfile_params(sock, file, offset, count)
-            return await _sendfile.send_file(transp, sock, file, offset, count)
+            while total < size:
+                waiter = self.create_future()
+                transp._block_writes(waiter)
+                try:
+                    await waiter
+                finally:
+                    transp._block_writes(None)
+                if transp.is_closing():
+                    raise ConnectionError("Connection is closed by peer")
+                _core._flush_corked()  # it would overtake corked writes
+                block = min(size - total, 1 << 30)  # else 32 bits overflow
+                try:
+                    sent = os.sendfile(
+                        sock.fileno(), source, offset + total, block
+                    )
+                except (BlockingIOError, InterruptedError):
+                    continue
+                except OSError as exc:
+                    if not total:
+                        raise asyncio.SendfileNotAvailableError(
+                            "os.sendfile call failed"
+                        ) from exc
+                    if exc.errno == errno.ENOTCONN:  # macOS's for a reset
+                        raise ConnectionError(*exc.args) from exc
+                    raise
+                if not sent:
+                    break
+                total += sent
         finally:
-            transp._empty_waiter = None
             if resume_reading:
                 transp.resume_reading()
-
-    async def _sendfile_fallback(
-        self, transp: Any, file: Any, offset: int, count: int | None
-    ) -> int:
-        return await _sendfile.send_blocks(self, transp, file, offset, count)
+            if total and not file.closed:
+                os.lseek(source, offset + total, os.SEEK_SET)
+        return total
 
     # -- subprocesses ---------------------------------------------------------
 

@@ -69,31 +69,6 @@ conn_lost_get(FlStream *self, void *Py_UNUSED(closure))
     return PyLong_FromUnsignedLong(lost + self->writes_after_loss);
 }
 
-/* The future by which sendfile (fastloop/_sendfile.py) waits: it is resolved
-   when the buffer is empty and the kernel has room, unless it is done already.
-   While there is one, other writes raise; None allows them again. */
-static int
-waiter_set(FlStream *self, PyObject *value, void *Py_UNUSED(closure))
-{
-    bool blocks = value != NULL && value != Py_None;
-    int done = blocks ? fl_call_truth(value, self->state->names.done) : 1;
-    if (done < 0) {
-        return -1;
-    }
-    if (blocks && self->loop == NULL) {
-        PyErr_SetString(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
-        return -1;
-    }
-    fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
-    fl_field_set(self, &self->empty_waiter, blocks ? value : NULL);
-    int code;
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
-    self->waits_for_writable = !done;
-    code = fl_stream_update_registration(self);
-    Py_END_CRITICAL_SECTION();
-    return code < 0 ? fl_raise_errno(code) : 0;
-}
-
 static int
 address_set(FlDatagram *self, PyObject *value, void *Py_UNUSED(closure))
 {
@@ -134,8 +109,6 @@ static PyGetSetDef all_getset[] = {
 };
 
 static PyGetSetDef stream_getset[] = {
-    {"_empty_waiter", fl_field_attribute, (setter)waiter_set, NULL,
-     (void *)offsetof(FlStream, empty_waiter)},
     /* asyncio's loop.start_tls() looks for it. */
     {"_start_tls_compatible", fl_transport_true, NULL, NULL, NULL},
     GETSET_END,

@@ -321,6 +321,28 @@ write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
     return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
 }
 
+/* Let nothing be written, for sendfile, until None is given.  The future is
+   resolved once the queue is sent and the kernel has room. */
+static PyObject *
+block_writes(FlStream *self, PyObject *waiter)
+{
+    bool blocks = waiter != Py_None;
+    if (blocks && check_writable(self, "sendfile") < 0) {
+        return NULL;
+    }
+    if (blocks && self->loop == NULL) {
+        return PyErr_Format(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
+    }
+    fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
+    fl_field_set(self, &self->empty_waiter, blocks ? waiter : NULL);
+    int code;
+    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
+    self->waits_for_writable = blocks;
+    code = fl_stream_update_registration(self);
+    Py_END_CRITICAL_SECTION();
+    return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
+}
+
 FL_ONE_ARGUMENT(FlStream, stream_write, "write", "data", fl_stream_write)
 FL_ONE_ARGUMENT(FlStream, stream_writelines, "writelines", "list_of_data",
                 writelines)
@@ -344,5 +366,7 @@ PyMethodDef fl_stream_methods[] = {
               "write_eof($self, /)\n--\n\n"),
     FL_METHOD("can_write_eof", fl_transport_true, METH_NOARGS,
               "can_write_eof($self, /)\n--\n\n"),
+    FL_METHOD("_block_writes", block_writes, METH_O,
+              "_block_writes($self, waiter, /)\n--\n\n"),
     {NULL, NULL, 0, NULL},
 };

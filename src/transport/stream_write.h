@@ -23,7 +23,7 @@ int fl_stream_drained(FlStream *self);
 /* transport.write(data): None, or NULL with an exception set. */
 PyObject *fl_stream_write(FlStream *self, PyObject *data);
 
-/* The methods of StreamTransport that write: write, writelines, write_eof. */
+/* The methods of StreamTransport that write, and sendfile's _block_writes. */
 extern PyMethodDef fl_stream_methods[];
 
 #endif
