@@ -25,10 +25,9 @@ from harness import (
     counts,
     daemons,
     loops,
-    markdown,
+    pages,
     report,
     schedule,
-    words,
 )
 
 QUICK_BUDGET = 150.0
@@ -219,14 +218,14 @@ def write(args: argparse.Namespace, data: dict) -> None:
     if args.json:
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
     if args.results:
-        Path(args.results).write_text(markdown.text(data, also))
+        Path(args.results).write_text(pages.text(data, also))
     try:
         if args.chart:
             chart.write(data, args.chart)
     except ValueError as error:
         say(f"run.py: {error}")
     if args.pages:
-        for sentence in words.write_pages(args.pages, data, also):
+        for sentence in pages.write(args.pages, data, also):
             say(f"run.py: {sentence}")
 
 

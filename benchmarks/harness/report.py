@@ -1,4 +1,4 @@
-"""The figures of a run as rows of JSON, and what they say.
+"""The figures of a run as rows of JSON, what they say, and tables of them.
 
 README.md has the method: of ratios that are shown, and of those that decide a
 place.
@@ -6,12 +6,16 @@ place.
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from functools import partial
 from typing import TextIO
 
 from fastloop.cli.compare import Comparison, mean, of_ratios, times_as_good
 from fastloop.cli.compare import figure as in_digits
+from fastloop.cli.options import aligned
 from harness.case import Case
 from harness.loops import LOOPS
 
@@ -29,24 +33,19 @@ NOTES = {
     "come and go, one in some 30 answers",
     "asyncpg_32": "a loop that needs less CPU sleeps more, and both sides pay",
 }
+#: What a table says of a row, by the names of its columns.
+Columns = dict[str, Callable[[dict], str]]
 
 
 # -- one row ------------------------------------------------------------------
 
 
 def new_rows(case: Case) -> list[dict]:
+    of_all = {"case": case.name, "group": case.group}
     return [
-        {
-            "case": case.name,
-            "group": case.group,
-            "row": row.key,
-            "title": row.title,
-            "unit": row.unit,
-            "judge": row.judge,
-            "aside": row.aside,
-            "better": row.better,
-            "loops": {},
-        }
+        of_all
+        | asdict(row)
+        | {"row": row.key, "better": row.better, "loops": {}}
         for row in case.rows
     ]
 
@@ -63,8 +62,9 @@ def keep(row: dict, loop: str, answer: dict) -> None:
     found["figure"] = stands_for[row["judge"]](repetitions(row, loop))
 
 
-def figure(row: dict, loop: str) -> float | None:
-    return row["loops"].get(loop, {}).get("figure")
+def of(row: dict, loop: str, key: str) -> object:
+    """Return what a row has of a loop: its figure, repetitions or error."""
+    return row["loops"].get(loop, {}).get(key)
 
 
 def paired(own: dict, base: dict, better: str) -> float:
@@ -84,22 +84,18 @@ def ratios(row: dict, loop: str, base: str) -> list[float]:
 
     One of the two may have failed, and has no figure from then on.
     """
-    own, other = (
-        row["loops"].get(name, {}).get("repetitions", ())
-        for name in (loop, base)
-    )
+    own, other = (of(row, name, "repetitions") or () for name in (loop, base))
     each = zip(own, other, strict=False)
     return [paired(mine, theirs, row["better"]) for mine, theirs in each]
 
 
-def shown(row: dict, loop: str) -> float:
-    """Return the figure of `loop` as a reader sees it; 0 without one."""
-    return float(short(figure(row, loop)).replace(",", "") or 0)
-
-
 def ratio(row: dict, loop: str, base: str) -> float | None:
-    """Return how many times as good as `base` the `loop` is, for a page."""
-    own, other = shown(row, loop), shown(row, base)
+    """Return how many times as good as `base` the `loop` is, as a reader of
+    both figures sees it."""
+    own, other = (
+        float(short(of(row, name, "figure")).replace(",", "") or 0)
+        for name in (loop, base)
+    )
     if not own or not other:
         return None
     return times_as_good(own, other, row["better"])
@@ -107,8 +103,7 @@ def ratio(row: dict, loop: str, base: str) -> float | None:
 
 def repetitions(row: dict, loop: str) -> list[float]:
     """Return the figures of `loop` in a row, in the order of their time."""
-    found = row["loops"].get(loop, {}).get("repetitions", ())
-    return [one["figure"] for one in found]
+    return [one["figure"] for one in of(row, loop, "repetitions") or ()]
 
 
 def against(row: dict, peer: str) -> Comparison | None:
@@ -123,8 +118,8 @@ def against(row: dict, peer: str) -> Comparison | None:
 
 
 def is_measured(row: dict, loop: str) -> bool:
-    found = row["loops"].get(loop, {})
-    return found.get("figure") is not None and not found.get("error")
+    has_figure = of(row, loop, "figure") is not None
+    return has_figure and not of(row, loop, "error")
 
 
 def best(row: dict, loops: Iterable[str]) -> str:
@@ -137,7 +132,7 @@ def best(row: dict, loops: Iterable[str]) -> str:
     found = [loop for loop in loops if is_measured(row, loop)]
     if not found:
         return ""
-    base = "fastloop" if figure(row, "fastloop") else found[0]
+    base = "fastloop" if of(row, "fastloop", "figure") else found[0]
     return max(found, key=lambda loop: mean(ratios(row, loop, base)))
 
 
@@ -154,9 +149,27 @@ def is_certain(row: dict) -> bool:
     return found is not None and (found.sure or found.is_within(EVEN))
 
 
+# -- cells --------------------------------------------------------------------
+
+
 def short(value: float | None) -> str:
     """Return `value` with three digits that matter."""
     return "" if value is None else in_digits(value)
+
+
+def times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def cell(row: dict, loop: str) -> str:
+    """Return a loop's figure in a row, and whether it failed."""
+    failed = of(row, loop, "error") and "failed"
+    return f"{short(of(row, loop, 'figure'))} {failed or ''}".strip()
+
+
+def over(base: str, loop: str = "fastloop") -> Callable[[dict], str]:
+    """Return what says how many times as good as `base` the `loop` is."""
+    return lambda row: times(ratio(row, loop, base))
 
 
 def notes(rows: list[dict]) -> list[str]:
@@ -166,73 +179,53 @@ def notes(rows: list[dict]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def times(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def cell(row: dict, loop: str) -> str:
-    """Return a loop's figure in a row, and whether it failed."""
-    failed = row["loops"].get(loop, {}).get("error") and "failed"
-    return f"{short(figure(row, loop))} {failed or ''}".strip()
-
-
 # -- tables -------------------------------------------------------------------
 
 
-def by_loop(
-    rows: list[dict],
-    head: Sequence[str],
-    loops: Iterable[str],
-    cell: Callable[[dict, str], str],
-) -> list[list[str]]:
-    """Return a table of what `cell` says of each loop: its head, and the rows
-    of which it says something; [] where there is none.
-
-    The head has a name for the titles of the rows, and may have one for their
-    units.
-    """
-    loops = [loop for loop in LOOPS if loop in loops]
-    lines = [[*head, *loops]]
-    for row in rows:
-        cells = [cell(row, loop) for loop in loops]
-        if any(cells):
-            lines.append([row["title"], row["unit"]][: len(head)] + cells)
-    return lines if len(lines) > 1 else []
+def by_loop(loops: Iterable[str], cell: Callable[[dict, str], str]) -> Columns:
+    """Return the columns of what `cell` says of each loop."""
+    return {loop: partial(cell, loop=loop) for loop in LOOPS if loop in loops}
 
 
-def table(
-    lines: Sequence[Sequence[str]], is_aligned: bool = False
-) -> list[str]:
-    """Return the lines of a table, its head first and that column left."""
-    if not lines:
-        return []
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    if is_aligned:
-        first, *rest = (
-            max(map(len, column)) for column in zip(*lines, strict=True)
-        )
-        lines = [
-            [line[0].ljust(first), *map(str.rjust, line[1:], rest)]
-            for line in lines
-        ]
-        rule = ["-" * first, *("-" * (width - 1) + ":" for width in rest)]
-    cells = [lines[0], rule, *lines[1:]]
+def filled(rows: list[dict], head: Columns, rest: Columns) -> list[list[str]]:
+    """Return a table with its names first: the rows of which the rest says
+    something; [] where there is none."""
+    columns = head | rest
+    lines = [
+        [say(row) for say in columns.values()]
+        for row in rows
+        if any(say(row) for say in rest.values())
+    ]
+    return [[*columns], *lines] if lines else []
+
+
+def table(rows: list[dict], head: Columns, rest: Columns) -> list[str]:
+    """Return the lines of such a table in Markdown; that column is left."""
+    names, *lines = filled(rows, head, rest) or [[]]
+    rule = ["---", *["---:"] * (len(names) - 1)]
+    cells = [names, rule, *lines] if names else []
     return [f"| {' | '.join(each)} |" for each in cells]
+
+
+def title(name: str = "row") -> Columns:
+    return {name: lambda row: row["title"]}
+
+
+def unit(row: dict) -> str:
+    return row["unit"]
 
 
 def write(data: dict, out: TextIO) -> None:
     """Write all tables, and what failed, to `out`."""
     rows = data["rows"]
     loops = {loop for row in rows for loop in row["loops"]}
-    shown = [by_loop(rows, ["row", "unit"], loops, cell)]
+    head = title() | {"unit": unit}
+    shown = [filled(rows, head, by_loop(loops, cell))]
     for base in BASES:
-
-        def over(row: dict, loop: str, base: str = base) -> str:
-            return times(ratio(row, loop, base))
-
-        head = [f"times as good as {base}"]
-        shown.append(by_loop(rows, head, loops - {base}, over))
-    texts = ["\n".join(table(lines, True)) for lines in shown if lines]
+        others = {loop: over(base, loop) for loop in LOOPS if loop in loops}
+        others.pop(base, None)
+        shown.append(filled(rows, title(f"times as good as {base}"), others))
+    texts = ["\n".join(aligned(lines, math.inf)) for lines in shown if lines]
     out.write("\n".join(["\n\n".join(texts), *notes(rows), ""]))
     failed = {
         (row["case"], loop): found["error"]

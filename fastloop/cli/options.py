@@ -34,7 +34,7 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], most: float = COLUMNS) -> list[str]:
     """Return the lines of a table: the first column left, others right.
 
     Columns that do not fit become another table below, with the first column
@@ -42,7 +42,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     ends = accumulate(widths, lambda end, width: end + 2 + width)
-    fit = max(2, sum(end <= COLUMNS for end in ends))
+    fit = max(2, sum(end <= most for end in ends))
     lines = [
         "  ".join(
             [row[0].ljust(widths[0]), *map(str.rjust, row[1:fit], widths[1:])]
@@ -50,7 +50,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         for row in rows
     ]
     if fit < len(widths):
-        lines += ["", *aligned([[row[0], *row[fit:]] for row in rows])]
+        lines += ["", *aligned([[row[0], *row[fit:]] for row in rows], most)]
     return lines
 
 

@@ -25,7 +25,7 @@ OVER = {f"over {loop}": loop for loop in ("uvloop", "asyncio", "zuvloop")}
 RUN = """
 import random, sys
 from pathlib import Path
-from harness import case, markdown, report, words
+from harness import case, pages, report
 
 chance = random.Random(1)
 rows = sum(map(report.new_rows, case.all_cases().values()), [])
@@ -41,8 +41,8 @@ machine |= dict.fromkeys("date cpu system libc openssl".split(), "a")
 settings = {"repeat": 5, "more": 4, "scale": 1}
 data = {"rows": rows, "machine": machine, "settings": settings, "cut": ""}
 folder = Path(sys.argv[1])
-words.write_pages(folder, data, None)
-(folder / "RESULTS.md").write_text(text := markdown.text(data))
+pages.write(folder, data, None)
+(folder / "RESULTS.md").write_text(text := pages.text(data))
 assert all(f": {note}\\n" in text for note in report.NOTES.values())
 """
 

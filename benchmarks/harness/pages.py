@@ -1,0 +1,587 @@
+"""Writes a run as a page of Markdown, and what other pages say of it.
+
+Rows of the run beside it, on another interpreter, have a table of their own.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from fastloop.cli.options import listed
+from harness.case import GROUPS
+from harness.counts import CALLS, INSTRUCTIONS, KINDS
+from harness.loops import LOOPS
+from harness.report import (
+    EVEN,
+    Columns,
+    against,
+    best_peer,
+    by_loop,
+    cell,
+    is_measured,
+    notes,
+    of,
+    over,
+    ratio,
+    repetitions,
+    short,
+    table,
+    times,
+    title,
+    unit,
+)
+
+#: The rows that a newcomer sees, and their names there.
+ROWS = {
+    "echo_protocol_64x1k": "TCP echo (1 KiB, CPU time of the server)",
+    "echo_streams_64x1k": "Streams (1 KiB, CPU time of the server)",
+    "uvicorn": "uvicorn (plain text, requests a second)",
+    "fastapi_def": "FastAPI, a plain `def` endpoint (requests a second)",
+    "executor_64": "run_in_executor (64 in flight, time of a job)",
+    "idle_tls": "An idle TLS connection (memory)",
+}
+#: What people run, and the rows that are nearest to it.
+USES = {
+    "fastapi_def": "a FastAPI service, plain `def`",
+    "fastapi_sqlalchemy": "a FastAPI service with a database",
+    "uvicorn": "an ASGI application that answers at once",
+    "chat": "a websocket server",
+    "redis_32": "a redis worker, many jobs at a time",
+    "redis_1": "a redis worker, one job at a time",
+    "downloads": "a scraper",
+    "tokens_each_256_cpu": "an LLM or MCP server that streams",
+    "executor_64": "jobs in threads",
+    "new_loop": "a pytest suite, the loop of a test",
+    "import": "a script, until its loop runs",
+}
+#: Shorter names of rows that fastloop may lose, one with the reason, and how
+#: many are named.
+LOST = {
+    "asyncpg_32": "asyncpg (needs less CPU, so sleeps more)",
+    "import": "start",
+    "memory": "memory of one loop",
+}
+MOST_LOST = 4
+#: The rows whose least and greatest ratio over asyncio say what to expect.
+AT_ONCE = (
+    "echo_protocol_64x1k",
+    "echo_streams_64x1k",
+    "echo_tls_64x1k",
+    "uvicorn",
+    "aiohttp",
+)
+FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
+BASES = ("asyncio", "uvloop")
+FOUR = (*BASES, "zuvloop", "fastloop")
+THREADS = "two threads over one, "
+#: How far apart counts may be that are called even: a part of the greater, or
+#: calls that one operation of many makes.
+EVEN_PART, EVEN_COUNT = 0.02, 0.05
+#: The rows of a run, by their keys.
+Rows = dict[str, dict]
+
+
+# -- one row ------------------------------------------------------------------
+
+
+def with_spread(row: dict, loop: str) -> str:
+    """Return a figure and how far repetitions lie from each other."""
+    own, each = of(row, loop, "figure"), repetitions(row, loop)
+    text = cell(row, loop)
+    if len(each) < 2 or not own or text.endswith("failed"):
+        return text
+    part = (max(each) - min(each)) / 2 / own
+    return f"{text} ±{100 * part:.0f} %"
+
+
+def place(row: dict, peer: str = "") -> str:
+    """Return fastloop's place against a peer: the best if none is named.
+
+    "" stands for a row in which loops do not race, or the peer is missing.
+    """
+    peer = peer or best_peer(row)
+    if row["aside"] or not is_measured(row, peer):
+        return ""
+    if not is_measured(row, "fastloop"):
+        return "not measured"
+    found = against(row, peer)
+    if found and found.is_within(EVEN):
+        return "even"
+    if found and found.low_95 > 1:
+        return "first"
+    return "**behind**" if found and found.high_95 < 1 else "inconclusive"
+
+
+def over_best(row: dict) -> str:
+    """Return the ratio over the best peer, and the interval that decides."""
+    peer = best_peer(row)
+    ratio = over(peer)(row)
+    found = against(row, peer) if ratio else None
+    if not found:
+        return ratio
+    # Two repetitions may leave a ratio open to thousands.
+    high = (
+        times(found.high_95) if found.high_95 < 100 else short(found.high_95)
+    )
+    return f"{ratio} ({found.low_95:.2f} to {high})"
+
+
+def counts(row: dict, loop: str, glue: str) -> str:
+    """Return a loop's counts in a row; "" without."""
+    found = row.get("counts", {}).get(loop, {})
+    return glue.join(short(found[kind]) for kind in KINDS if kind in found)
+
+
+def counted(row: dict, kind: str) -> tuple[float | None, float | None, str]:
+    """Return fastloop's count in a row, the least of a peer, and whose it
+    is."""
+    every = row.get("counts", {}).items()
+    found = {loop: each[kind] for loop, each in every if kind in each}
+    own = found.pop("fastloop", None)
+    peer = min(found, key=found.__getitem__, default="")
+    return own, found.get(peer), peer
+
+
+def count_cell(row: dict, kind: str) -> str:
+    """Return fastloop's count in a row, and the least of a peer."""
+    own, least, peer = counted(row, kind)
+    if own is None or least is None:
+        return short(own)
+    return f"{short(own)} ({peer} {short(least)})"
+
+
+def count_place(row: dict, kind: str) -> str:
+    """Return fastloop's place by a count, or ""."""
+    own, least, _ = counted(row, kind)
+    if own is None or least is None:
+        return ""
+    if abs(own - least) <= max(EVEN_COUNT, EVEN_PART * max(own, least)):
+        return "even"
+    return "first" if own < least else "behind"
+
+
+def beside(row: dict, loop: str) -> str:
+    """Return a loop's figure, and how many times as good fastloop's is."""
+    own, ratio = cell(row, loop), over(loop)(row)
+    failed = own.endswith("failed")
+    return f"{own} ({ratio})" if ratio and not failed else own
+
+
+def peer_beside(row: dict) -> str:
+    return f"{(peer := best_peer(row))} {beside(row, peer)}"
+
+
+def peer_over_uvloop(row: dict) -> str:
+    peer = best_peer(row)
+    return f"{peer} {over('uvloop', peer)(row)}".strip()
+
+
+#: The columns of RESULTS.md, and of other pages.
+RESULTS: Columns = {
+    "unit": unit,
+    "fastloop": partial(with_spread, loop="fastloop"),
+    **{f"over {base}": over(base) for base in (*BASES[::-1], "zuvloop")},
+    "best peer": peer_over_uvloop,
+    "over the best": over_best,
+    "instructions": partial(count_cell, kind=INSTRUCTIONS),
+    "system calls": partial(count_cell, kind=CALLS),
+    "place": place,
+}
+OTHERS: Columns = {
+    "unit": unit,
+    "fastloop": partial(cell, loop="fastloop"),
+    **by_loop(BASES, beside),
+    "best peer": peer_beside,
+}
+
+
+# -- sentences ----------------------------------------------------------------
+
+
+def told(head: str, places: Iterable[str], words: dict[str, str]) -> list[str]:
+    """Return a sentence that counts places, in these words; none without."""
+    counted = Counter(filter(None, places))
+    parts = [
+        f"{text} in {counted[where]}"
+        for where, text in words.items()
+        if counted[where]
+    ]
+    count = f"{listed(parts)} of {counted.total()} rows" if parts else ""
+    return [f"{head}, fastloop is {count}."] if parts else []
+
+
+def sentences(rows: list[dict]) -> list[str]:
+    """Return the places against asyncio, uvloop and the best of all peers."""
+    loops = {loop for row in rows for loop in row["loops"]}
+    # aiofastnet is one peer, over asyncio's loop and over uvloop.
+    peers = {loop.removesuffix("-uvloop") for loop in loops} & {*LOOPS}
+    best_of_all = (
+        "Against the best peer of a row, which is whichever of the "
+        f"{len(peers - {'fastloop'})} others did best there"
+    )
+    out = []
+    for head, peer, better, worse in (
+        ("Against asyncio", "asyncio", "faster", "slower"),
+        ("Against uvloop", "uvloop", "faster", "slower"),
+        (best_of_all, "", "first", "behind"),
+    ):
+        words = {
+            "first": better,
+            "**behind**": worse,
+            "even": f"even (within {1 - EVEN:.0%})",
+            "inconclusive": "inconclusive",
+            "not measured": "not measured",
+        }
+        out += told(head, (place(row, peer) for row in rows), words)
+    return out
+
+
+def on(machine: dict) -> str:
+    """Say where the run was made."""
+    python = ".".join(machine["python"].split(".")[:2])
+    return f"CPython {python}, {len(machine['cpus'])} CPUs"
+
+
+def facts(machine: dict, places: list[str]) -> str:
+    """Return what the figures of a table are, and all places."""
+    return (
+        f"{on(machine)}. In brackets: how many times as good fastloop is, the "
+        f"one figure divided by the other. {' '.join(places)} Samples of the "
+        "same time decide that, and which peer is the best: another peer may "
+        "have a better figure. A row is even if the 95 % interval of "
+        "their ratio lies within 3 % of 1, and inconclusive if it includes 1 "
+        "and is wider."
+    )
+
+
+# -- RESULTS.md ---------------------------------------------------------------
+
+
+def not_measured(data: dict) -> list[str]:
+    machine = data["machine"]
+    missing = {**machine["without_loops"], **machine["without"]}
+    for row in data["rows"]:
+        for loop, found in row["loops"].items():
+            if found["error"]:
+                missing[f"{row['case']} on {loop}"] = found["error"]
+    lines = [f"- {name}: {reason}" for name, reason in missing.items()]
+    if data["cut"]:
+        lines.append(f"- The run is not complete: {data['cut']}.")
+    return lines
+
+
+def described(data: dict) -> list[str]:
+    """Return the machine, the versions and the settings, a line each."""
+    machine, settings = data["machine"], data["settings"]
+    names = {**machine["packages"], **machine["loops"]}
+    names.pop("asyncio", None)
+    versions = [f"{name} {version}" for name, version in names.items()]
+    load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
+    repeat, more = f"{settings['repeat']} repetitions", settings["more"]
+    if parts := data.get("parts"):
+        # tools/race waits for that.
+        quiet = "each begun while others used at most 3 % of the CPUs"
+        each = ", ".join(f"{name} {most}" for name, most in parts.items())
+        repeat = f"parts, {quiet}, with so many repetitions: {each}"
+    return [
+        f"- {machine['date']}; {machine['cpu']}, {len(machine['cpus'])} CPUs, "
+        f"{machine['system']}, {machine['libc']}; load before: {load}",
+        f"- CPython {machine['python']}, {machine['openssl']}",
+        f"- {', '.join(versions)}",
+        f"- {repeat}, alternating"
+        + (f", and up to {more} more of inconclusive cases" if more else "")
+        + f"; lengths times {settings['scale']:g}",
+    ]
+
+
+def summary(rows: list[dict]) -> list[str]:
+    """Return in how many rows fastloop has each place, and which rows
+    it loses or are inconclusive."""
+    out = sentences(rows)
+    words = {place: place for place in ("first", "even", "behind")}
+    for kind, name in (
+        (INSTRUCTIONS, "user instructions"),
+        (CALLS, "system calls"),
+    ):
+        places = [count_place(row, kind) for row in rows if not row["aside"]]
+        out += told(f"By {name} for an operation", places, words)
+    out = [f"- {sentence}" for sentence in out]
+    for head, where, peer in (
+        ("Rows that fastloop loses", "**behind**", ""),
+        ("Inconclusive rows", "inconclusive", ""),
+        ("Rows slower than asyncio", "**behind**", "asyncio"),
+        ("Rows slower than uvloop", "**behind**", "uvloop"),
+    ):
+        found = [row for row in rows if place(row, peer) == where]
+        out += ["", f"{head}:", ""] if found else []
+        for row in found:
+            more = "" if peer else f": {over_best(row)} of {best_peer(row)}"
+            out.append(f"- {row['title']}{more}")
+    return out
+
+
+def rows_of_one(data: dict, also: dict | None) -> list[dict]:
+    """Return the rows that the run beside it does not have."""
+    measured = {row["row"] for row in also["rows"]} if also else set()
+    return [row for row in data["rows"] if row["row"] not in measured]
+
+
+def text(data: dict, also: dict | None = None) -> str:
+    rows = rows_of_one(data, also)
+    others = also["rows"] if also else []
+    for name in {row["case"] for row in others}:
+        data["machine"]["without"].pop(name, None)
+    runs = [data, also] if also else [data]
+    out = [
+        "# The race",
+        "",
+        "`make race` writes this page: what it measures and how is in "
+        "[README.md](README.md).",
+        "",
+        *described(data),
+        "",
+        "A ratio is times as good, above 1 is better: it divides two [figures "
+        "of this page](#every-loops-figures). *over uvloop*, *over asyncio* "
+        "and *over zuvloop* are fastloop's, *best peer* is that peer's over "
+        "uvloop, *over the best* is fastloop's over that peer. The 95 % "
+        "interval in brackets is of the ratios of samples of the same time: "
+        "it decides the *place*, and may exclude the ratio beside it. "
+        "*instructions* (of user code) and *system calls* are counts for an "
+        "operation (a MiB where the unit is us/MiB), with the least of a "
+        "peer. Rows without a place explain the row beside them.",
+        "",
+        "## In short",
+        "",
+        *summary(rows + others),
+        "",
+        "## Rows",
+    ]
+    for group, name in GROUPS.items():
+        if own := [row for row in rows if row["group"] == group]:
+            lines = table(own, title(), RESULTS)
+            out += ["", f"### {name}", "", *lines, *notes(own)]
+    if also:
+        out += ["", "### Two loops in two threads, without a GIL", ""]
+        out += [*described(also), "", *table(others, title(), RESULTS)]
+    out += ["", "## Every loop's figures"]
+    for run in runs:
+        loops = by_loop(run["machine"]["loops"], with_spread)
+        head = title() | {"unit": unit}
+        out += ["", *table(run["rows"], head, loops)]
+    loops = by_loop(data["machine"]["loops"], partial(counts, glue="; "))
+    if lines := table(data["rows"], title(), loops):
+        out += ["", "## Every loop's counts", ""]
+        out += ["User instructions; system calls, for an operation.", ""]
+        out += lines
+    if missing := sum(map(not_measured, runs), []):
+        out += ["", "## Not measured", "", *dict.fromkeys(missing)]
+    return "\n".join(out) + "\n"
+
+
+# -- other pages --------------------------------------------------------------
+
+
+def picked(rows: Rows, names: dict[str, str]) -> list[dict]:
+    """Return rows with their names as titles; raise ValueError where one
+    lacks a ratio."""
+    for key in names:
+        row = rows.get(key)
+        if not row or not all(ratio(row, "fastloop", one) for one in BASES):
+            raise ValueError(f"the run has no ratios of {key}")
+    return [{**rows[key], "title": name} for key, name in names.items()]
+
+
+def expected(rows: Rows) -> str:
+    """Return what a user may expect."""
+    each = (
+        [ratio(row, "fastloop", "asyncio") for row in picked(rows, keys)]
+        for keys in (dict.fromkeys(AT_ONCE, ""), dict.fromkeys(FASTAPI, ""))
+    )
+    servers, fastapi = (f"{min(one):.1f} to {max(one):.1f}" for one in each)
+    return textwrap.fill(
+        f"**What to expect:** a server that answers at once reaches {servers} "
+        f"times asyncio, FastAPI {fastapi} times. A program that computes "
+        "gains nothing.",
+        79,
+    )
+
+
+def by_counts(shown: list[dict]) -> list[str]:
+    """Return the counts of rows whose place no clock decides, a sentence."""
+    told = []
+    for row in shown:
+        peer = best_peer(row)
+        own, theirs = (counts(row, one, " and ") for one in ("fastloop", peer))
+        if place(row) == "inconclusive" and own and theirs:
+            name = row["title"].partition(" (")[0]
+            told.append(f"{name} {own} ({peer} {theirs})")
+    head = (
+        "The clock leaves some rows open. fastloop's user instructions and "
+        "system calls for an operation there: "
+    )
+    return [f"{head}{'; '.join(told)}."] if told else []
+
+
+def lost(rows: Rows) -> list[str]:
+    """Return what fastloop loses to asyncio and uvloop, a sentence each."""
+    out = []
+    for base in BASES:
+        behind = {
+            key: row
+            for key, row in rows.items()
+            if place(row, base) == "**behind**"
+        }
+        slower = [
+            f"{LOST.get(key, row['title'])}, {cell(row, 'fastloop')} "
+            f"{row['unit']} against {cell(row, base)}"
+            for key, row in behind.items()
+            # As a reader sees it, too: see report.py.
+            if (ratio(row, "fastloop", base) or 1) < 1
+        ][:MOST_LOST]
+        more = len(behind) - len(slower)
+        if more and slower:
+            slower.append(f"and {more} more row{'s' * (more > 1)}")
+        told = "; ".join(slower).replace(" 1/s", "/s").replace(" times", "")
+        out += [f"Slower than {base}: {told}."] if slower else []
+    return out
+
+
+def newcomer(rows: Rows, machine: dict) -> list[str]:
+    """Return six rows, what fastloop loses, and counts where clocks do not
+    decide.
+    """
+    shown = picked(rows, ROWS)
+    places = [
+        one for one in sentences([*rows.values()]) if "best peer" not in one
+    ]
+    told = [facts(machine, places), *by_counts(shown), *lost(rows)]
+    return [
+        expected(rows),
+        "",
+        *table(shown, title(""), OTHERS),
+        *(one for text in told for one in ("", textwrap.fill(text, 79))),
+    ]
+
+
+def by_use(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of what people run, and all places."""
+    uses = {
+        key: f"{name}: *{rows.get(key, {}).get('title')}*"
+        for key, name in USES.items()
+    }
+    lines = table(
+        picked(rows, uses), title("you run: *the row behind it*"), OTHERS
+    )
+    text = facts(machine, sentences([*rows.values()]))
+    return [expected(rows), "", *lines, "", *textwrap.wrap(text, 79)]
+
+
+def of_loops(
+    rows: list[dict],
+    head: str,
+    loops: Iterable[str],
+    cell: Callable[[dict, str], str],
+    facts: str = "",
+) -> list[str]:
+    """Return a table of what `cell` says of loops, and facts; raise ValueError
+    where none was measured.
+    """
+    lines = table(rows, title(head), by_loop(loops, cell))
+    if not lines:
+        raise ValueError(f"the run has no row of {head}")
+    return [*lines, *([""] if facts else []), *textwrap.wrap(facts, 79)]
+
+
+def threads(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of two threads."""
+    found = [
+        {**row, "title": row["title"].removeprefix(THREADS)}
+        for row in rows.values()
+        if row["title"].startswith(THREADS)
+    ]
+    head = "two threads over one"
+    return of_loops(found, head, ("asyncio", "fastloop"), cell)
+
+
+def tokens(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of streams of tokens."""
+
+    def told(row: dict, loop: str) -> str:
+        cpu, p50, p99, health, rate = (
+            cell(rows[f"{row['case']}_{name}"], loop)
+            for name in ("cpu", "p50", "p99", "health", "rate")
+        )
+        if cpu.endswith("failed"):
+            return "failed"
+        return cpu and f"{cpu}; {p50} / {p99}; {health}; {rate}"
+
+    too_much = " streams of.*?(?=,)|, server.*"
+    found = [
+        {**row, "title": re.sub(too_much, "", row["title"])}
+        for row in rows.values()
+        if row["row"] == f"{row['case']}_cpu" and row["group"] == "tokens"
+    ]
+    facts = (
+        f"{on(machine)}. The server's CPU time for a token, in microseconds; "
+        "how late a token is, p50 / p99, and the p99 of the health check, in "
+        "milliseconds; tokens sent in a second."
+    )
+    return of_loops(found, "streams of tokens", FOUR, told, facts)
+
+
+def late(rows: Rows, machine: dict) -> list[str]:
+    """Return a table of waits."""
+
+    def waits(row: dict, loop: str) -> str:
+        own, most = cell(row, loop), cell(rows[f"{row['row']}_most"], loop)
+        return own if own in ("", most) else f"{own} ({most})"
+
+    facts = (
+        f"{on(machine)}. The median wait, and in brackets the greatest of all."
+    )
+    judged = [
+        row
+        for row in rows.values()
+        if row["group"] == "late" and not row["aside"]
+    ]
+    return of_loops(judged, "milliseconds", FOUR, waits, facts)
+
+
+#: The pages that quote a run, their marks, and what stands between them.
+PAGES = (
+    ("README.md", "race", newcomer),
+    ("docs/performance.md", "race", by_use),
+    ("docs/performance.md", "late", late),
+    ("docs/performance.md", "tokens", tokens),
+    ("docs/one-process-many-loops.md", "race", threads),
+)
+
+
+def write(folder: str, data: dict, also: dict | None) -> list[str]:
+    """Write what the pages in a folder say of a run and the one beside it.
+
+    Each part stands between `<!-- MARK: begin -->` and its end.  Returns what
+    is wrong, a sentence for each part that is left as it is.
+    """
+    every = rows_of_one(data, also) + (also["rows"] if also else [])
+    rows = {row["row"]: row for row in every}
+    wrong = []
+    for name, mark, make in PAGES:
+        try:
+            block = "\n".join(["", *make(rows, data["machine"]), "", ""])
+            begin, end = (f"<!-- {mark}: {it} -->" for it in ("begin", "end"))
+            page = Path(folder, name).read_text()
+            before, _, rest = page.partition(f"{begin}\n")
+            _, found, after = rest.partition(end)
+            if not found or begin in after:
+                raise ValueError("it has no such section")
+            page = f"{before}{begin}\n{block}{end}{after}"
+            Path(folder, name).write_text(page)
+        except (ValueError, OSError) as error:
+            wrong.append(f"{mark} in {name} is left as it is: {error}")
+    return wrong
