@@ -227,6 +227,10 @@ def watch_runs(seen: Callable[[asyncio.AbstractEventLoop], None]) -> None:
     events._set_running_loop = asyncio._set_running_loop = _set_running_loop
 
 
+#: The place of the policy that was set or used; None: none was.
+POLICY = "asyncio.events._event_loop_policy"
+
+
 def policy() -> object | None:
     """Return the policy that was set or used, or None."""
     return getattr(events, "_event_loop_policy", None)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -133,14 +132,6 @@ def _marked(item: pytest.Item) -> dict[str, Any]:
     return said
 
 
-@contextlib.contextmanager
-def _without_deprecations() -> Iterator[None]:
-    """Suppress the warnings of policies (3.14 on): the suite uses none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
 def _class_for_looptime(settings: dict[str, Any]) -> Any:
     """Return loops whose virtual time looptime's plugin turns on and off."""
     from fastloop.testing import VirtualTimeLoop
@@ -177,20 +168,10 @@ def _class_for_looptime(settings: dict[str, Any]) -> Any:
     return LooptimeLoop
 
 
-def _make_policy(factory: Callable[[], Any]) -> Any:
-    """Return a policy that counts its loops; None if Python has none."""
-    import fastloop
+def _is_default(policy: object) -> bool:
     from fastloop import _private
 
-    if _private.DefaultPolicy is object:  # Python 3.16
-        return None
-    with _without_deprecations():
-
-        class _FastloopPolicy(fastloop.EventLoopPolicy):
-            def new_event_loop(self) -> Any:
-                return factory()
-
-        return _FastloopPolicy()
+    return policy is None or type(policy) is _private.DefaultPolicy
 
 
 def _without_loop(backend: Any) -> Any:
@@ -248,7 +229,7 @@ class _FastloopRun:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        from fastloop import testing
+        from fastloop import _private, testing
 
         self._config = config
         option = config.option
@@ -267,11 +248,13 @@ class _FastloopRun:
         self._changing: weakref.WeakSet[Any] = weakref.WeakSet()
         #: The number of loops made, and whether a run without one fails.
         self._made, self._must = 0, bool(option.fastloop)
-        self._policy = _make_policy(self)
-        self._previous_policy: Any = None
         self._ran = False
         self._patches = pytest.MonkeyPatch()
-        if self._policy is None:
+        policy: Any = _private.DefaultPolicy
+        if policy is not object:
+            factory = staticmethod(self)
+            self._patches.setattr(policy, "_loop_factory", factory)
+        else:  # Python 3.16
             for name in ("asyncio", "asyncio.unix_events"):
                 self._patches.setattr(sys.modules[name], "EventLoop", self)
         theirs: Any = config.pluginmanager.get_plugin("looptime_plugin")
@@ -302,15 +285,11 @@ class _FastloopRun:
     # -- making loops ------------------------------------------------------
 
     def _set_policy(self) -> None:
-        import asyncio
+        """Have asyncio's default policy, whose loops are ours."""
+        from fastloop import _private
 
-        if self._policy is None:
-            return
-        with _without_deprecations():
-            found = asyncio.get_event_loop_policy()
-            if found is not self._policy:
-                self._previous_policy = self._previous_policy or found
-                asyncio.set_event_loop_policy(self._policy)
+        if not _is_default(_private.policy()):
+            self._patches.setattr(_private.POLICY, None)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Give fastloop to a test case that names another loop.
@@ -356,9 +335,13 @@ class _FastloopRun:
         value: Any = cached[0]
         if fixturedef.argname == "anyio_backend":
             value = _without_loop(value)
-        elif fixturedef.argname == "event_loop_policy" and self._policy:
+        elif fixturedef.argname == "event_loop_policy" and not _is_default(
+            value
+        ):
             # Older pytest-asyncio gets its loops from this fixture alone.
-            value = self._policy
+            from fastloop import _private
+
+            value = _private.DefaultPolicy()
         else:
             return
         fixturedef.cached_result = (value, cached[1], None)
@@ -468,7 +451,3 @@ class _FastloopRun:
     def pytest_unconfigure(self) -> None:
         """Restore the policy and the patched attributes."""
         self._patches.undo()
-        if self._previous_policy is not None:
-            asyncio = sys.modules["asyncio"]
-            with _without_deprecations():
-                asyncio.set_event_loop_policy(self._previous_policy)
