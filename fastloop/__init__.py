@@ -108,10 +108,11 @@ def _load(module: str) -> ModuleType:
     """Import a module of the package; ImportError if the C core is missing."""
     from importlib import import_module
 
+    core = f"{__name__}._core"
     try:
         return import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as exc:
-        if exc.name != f"{__name__}._core":
+        if exc.name != core:
             raise
     except ImportError as exc:  # in an image that only the wheel was copied to
         if not exc.path or not any(map(exc.msg.count, _LIBUV)):
@@ -120,36 +121,29 @@ def _load(module: str) -> ModuleType:
             f"{exc}: install the libuv that fastloop was built with: "
             "`apt-get install libuv1` (Debian, Ubuntu), `dnf install libuv` "
             "(Fedora), `apk add libuv` (Alpine), `brew install libuv` (macOS)",
-            name=f"{__name__}._core",
+            name=core,
         ) from None
     except AttributeError as exc:
         raise ImportError(
             f"fastloop does not know this version of asyncio: {exc}",
             name=f"{__name__}.{module}",
         ) from exc
+    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     if not is_native:
         from ._windows import ABOUT
 
-        raise ImportError(
-            f"this part of fastloop needs its loop, and this is {ABOUT}",
-            name=f"{__name__}._core",
-        )
-    version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    if _IS_SOURCE:
-        other = _other_version and f" ({_other_version} is installed)"
-        raise ImportError(
-            f"you are in the source tree of fastloop {__version__}, {_TOP}, "
-            f"where its C core is not built for this {version}: type `make "
-            f"build` or `pip install .` there{other}",
-            name=f"{__name__}._core",
-        )
-    raise ImportError(
-        f"fastloop in {_TOP} has no C core for this {version} on "
-        f"{os.uname().machine}: install it again with this Python's own pip, "
-        "`python -m pip install --force-reinstall`, from a wheel for it or a "
-        "checkout of fastloop",
-        name=f"{__name__}._core",
-    )
+        text = f"this part of fastloop needs its loop, and this is {ABOUT}"
+    elif _IS_SOURCE:
+        text = f"you are in the source tree of fastloop {__version__}, {_TOP}, "
+        text += f"where its C core is not built for this {version}: type "
+        text += "`make build` or `pip install .` there"
+        text += _other_version and f" ({_other_version} is installed)"
+    else:
+        text = f"fastloop in {_TOP} has no C core for this {version} on "
+        text += f"{os.uname().machine}: install it again with this Python's "
+        text += "own pip, `python -m pip install --force-reinstall`, from a "
+        text += "wheel for it or a checkout of fastloop"
+    raise ImportError(text, name=core)
 
 
 if not TYPE_CHECKING:  # a type checker would accept any name otherwise

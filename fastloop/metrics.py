@@ -330,14 +330,12 @@ def _coroutine_stack(coro: Any) -> tuple[traceback.FrameSummary, ...]:
         else:
             break
         frame: FrameType | None = getattr(coro, f"{kind}_frame")
-        if frame is None:
-            if not found:
-                found.append(place(code, code.co_firstlineno))
+        if frame is None and found:
             break
-        found.append(place(code, frame.f_lineno))
-        coro = getattr(
-            coro, "gi_yieldfrom" if kind == "gi" else f"{kind}_await"
-        )
+        line = frame.f_lineno if frame else code.co_firstlineno
+        found.append(place(code, line))
+        more = "gi_yieldfrom" if kind == "gi" else f"{kind}_await"
+        coro = getattr(coro, more) if frame else None
     return tuple(found)
 
 
