@@ -134,8 +134,8 @@ def _load(module: str) -> ModuleType:
 
         text = f"this part of fastloop needs its loop, and this is {ABOUT}"
     elif _IS_SOURCE:
-        text = f"you are in the source tree of fastloop {__version__}, {_TOP}, "
-        text += f"where its C core is not built for this {version}: type "
+        text = f"you are in the source tree of fastloop {__version__}, {_TOP},"
+        text += f" where its C core is not built for this {version}: type "
         text += "`make build` or `pip install .` there"
         text += _other_version and f" ({_other_version} is installed)"
     else:

@@ -28,7 +28,6 @@ from typing import (
     Any,
     ClassVar,
     Generic,
-    Protocol,
     TypeAlias,
     TypeVar,
     TypeVarTuple,
