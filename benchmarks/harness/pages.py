@@ -36,14 +36,14 @@ from harness.report import (
     unit,
 )
 
-#: The rows that a newcomer sees, and their names there.
+#: The rows that a newcomer sees, one of them a loss, and their names there.
 ROWS = {
-    "echo_protocol_64x1k": "TCP echo (1 KiB, CPU time of the server)",
-    "echo_streams_64x1k": "Streams (1 KiB, CPU time of the server)",
-    "uvicorn": "uvicorn (plain text, requests a second)",
-    "fastapi_def": "FastAPI, a plain `def` endpoint (requests a second)",
-    "executor_64": "run_in_executor (64 in flight, time of a job)",
-    "idle_tls": "An idle TLS connection (memory)",
+    "uvicorn": "uvicorn, plain text, requests/s",
+    "fastapi_def": "FastAPI, a plain `def` endpoint, requests/s",
+    "echo_protocol_64x1k": "TCP echo of 1 KiB, CPU us",
+    "executor_64": "`run_in_executor`, 64 in flight, us",
+    "asyncpg_32": "asyncpg, `SELECT 1`, 32 connections, queries/s",
+    "idle_tls": "an idle TLS connection, KiB",
 }
 #: What people run, and the rows that are nearest to it.
 USES = {
@@ -59,14 +59,6 @@ USES = {
     "new_loop": "a pytest suite, the loop of a test",
     "import": "a script, until its loop runs",
 }
-#: Shorter names of rows that fastloop may lose, one with the reason, and how
-#: many are named.
-LOST = {
-    "asyncpg_32": "asyncpg (needs less CPU, so sleeps more)",
-    "import": "start",
-    "memory": "memory of one loop",
-}
-MOST_LOST = 4
 #: The rows whose least and greatest ratio over asyncio say what to expect.
 AT_ONCE = (
     "echo_protocol_64x1k",
@@ -403,68 +395,28 @@ def expected(rows: Rows) -> str:
         for keys in (dict.fromkeys(AT_ONCE, ""), dict.fromkeys(FASTAPI, ""))
     )
     servers, fastapi = (f"{min(one):.1f} to {max(one):.1f}" for one in each)
-    return textwrap.fill(
-        f"**What to expect:** a server that answers at once reaches {servers} "
-        f"times asyncio, FastAPI {fastapi} times. A program that computes "
-        "gains nothing.",
-        79,
+    return (
+        f"A server that replies immediately reaches {servers} times asyncio's "
+        f"rate, FastAPI {fastapi} times. A program that computes gains "
+        "nothing."
     )
-
-
-def by_counts(shown: list[dict]) -> list[str]:
-    """Return the counts of rows whose place no clock decides, a sentence."""
-    told = []
-    for row in shown:
-        peer = best_peer(row)
-        own, theirs = (counts(row, one, " and ") for one in ("fastloop", peer))
-        if place(row) == "inconclusive" and own and theirs:
-            name = row["title"].partition(" (")[0]
-            told.append(f"{name} {own} ({peer} {theirs})")
-    head = (
-        "The clock leaves some rows open. fastloop's user instructions and "
-        "system calls for an operation there: "
-    )
-    return [f"{head}{'; '.join(told)}."] if told else []
-
-
-def lost(rows: Rows) -> list[str]:
-    """Return what fastloop loses to asyncio and uvloop, a sentence each."""
-    out = []
-    for base in BASES:
-        behind = {
-            key: row
-            for key, row in rows.items()
-            if place(row, base) == "**behind**"
-        }
-        slower = [
-            f"{LOST.get(key, row['title'])}, {cell(row, 'fastloop')} "
-            f"{row['unit']} against {cell(row, base)}"
-            for key, row in behind.items()
-            # As a reader sees it, too: see report.py.
-            if (ratio(row, "fastloop", base) or 1) < 1
-        ][:MOST_LOST]
-        more = len(behind) - len(slower)
-        if more and slower:
-            slower.append(f"and {more} more row{'s' * (more > 1)}")
-        told = "; ".join(slower).replace(" 1/s", "/s").replace(" times", "")
-        out += [f"Slower than {base}: {told}."] if slower else []
-    return out
 
 
 def newcomer(rows: Rows, machine: dict) -> list[str]:
-    """Return six rows, what fastloop loses, and counts where clocks do not
-    decide.
-    """
-    shown = picked(rows, ROWS)
-    places = [
-        one for one in sentences([*rows.values()]) if "best peer" not in one
-    ]
-    told = [facts(machine, places), *by_counts(shown), *lost(rows)]
+    """Return six rows, and how many of all fastloop wins and loses."""
+
+    def best(row: dict) -> str:
+        peer = best_peer(row)
+        return f"{cell(row, peer)} ({peer})"
+
+    columns = by_loop(["fastloop"], cell) | by_loop(BASES, cell)
+    columns["best other"] = best
+    places = sentences([*rows.values()])[:2]
+    text = f"{expected(rows)} {on(machine)}. {' '.join(places)}"
     return [
-        expected(rows),
+        *table(picked(rows, ROWS), title(""), columns),
         "",
-        *table(shown, title(""), OTHERS),
-        *(one for text in told for one in ("", textwrap.fill(text, 79))),
+        *textwrap.wrap(text, 79),
     ]
 
 
@@ -478,7 +430,8 @@ def by_use(rows: Rows, machine: dict) -> list[str]:
         picked(rows, uses), title("you run: *the row behind it*"), OTHERS
     )
     text = facts(machine, sentences([*rows.values()]))
-    return [expected(rows), "", *lines, "", *textwrap.wrap(text, 79)]
+    head = textwrap.wrap(expected(rows), 79)
+    return [*head, "", *lines, "", *textwrap.wrap(text, 79)]
 
 
 def of_loops(

@@ -11,6 +11,8 @@ import pytest
 from test_docs import ROOT
 
 PAGES = "README.md docs/performance.md".split()
+#: README.md has figures alone.
+RATIOS = {"README.md": 0, "docs/performance.md": 20}
 FIGURE = r"([\d.,]+)"
 #: A loop's figure, with the name of the best peer before it, and the ratio.
 BESIDE = re.compile(rf"(?:[\w-]+ )?{FIGURE} \(([\d.]+)\)")
@@ -115,8 +117,7 @@ def wrong(found, least):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_ratio_divides_the_two_figures_beside_it(page):
-    # Six rows of three peers, of which one may have failed.
-    assert wrong(beside(ROOT / page), least=12) == []
+    assert wrong(beside(ROOT / page), RATIOS[page]) == []
 
 
 def test_a_ratio_of_the_results_divides_two_of_their_figures():
@@ -143,6 +144,6 @@ def test_what_a_run_writes_divides_its_figures(tmp_path):
     for page in PAGES:
         before, after = (root / page for root in (ROOT, tmp_path))
         assert before.read_text() != after.read_text()
-        assert wrong(beside(after), least=12) == []
+        assert wrong(beside(after), RATIOS[page]) == []
     assert wrong(in_results(tmp_path / "RESULTS.md"), least=300) == []
     assert wrong(listed(tmp_path / "RESULTS.md"), least=1) == []
