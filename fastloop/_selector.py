@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import math
 import selectors
 import types
@@ -127,6 +126,8 @@ class Handles(Sequence):  # type: ignore[type-arg]
 
 def scheduled(loop: Any) -> list[Any]:
     """Return the timers of a loop, which refers to each, the first first."""
+    import gc
+
     found = {
         id(each): each
         for each in gc.get_referents(loop)

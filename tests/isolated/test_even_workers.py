@@ -106,7 +106,8 @@ BEFORE += REFUSE
 def test_idle_workers_take_turns(fast_script, given, before):
     """Whatever kind of socket they are given; gunicorn's wraps one.
 
-    But not on a machine that is busy.
+    But not on a machine that is busy; and each second a worker's registration
+    is renewed, at the end of the kernel's queue.
     """
     fast_script(f"""
     {before}
@@ -121,7 +122,7 @@ def test_idle_workers_take_turns(fast_script, given, before):
         for _ in range(4):
             child(work)
         shares = collections.Counter(ask() for _ in range(200))
-        even = shares == dict.fromkeys(pids, 50)
+        even = all(48 <= shares[pid] <= 52 for pid in pids)
         assert even or not all(map(turns, pids)), shares
     """)
 
