@@ -1,16 +1,9 @@
-/* The timer queue: a 4-ary heap.
-
-   1. node->place is the node's heap index plus one, so that remove need not
-      search; 0: in no queue.  Every move of a slot updates its node's place:
-      otherwise remove would take out another node.
-   2. Equal deadlines leave in the order of `sequence`: asyncio runs such
-      timers in the order in which they were scheduled.
-   3. next_s always equals the heap's first deadline.  It is cached because the
-      loop reads it several times per iteration. */
+/* The timer queue: a 4-ary heap. */
 #include "base/timer_queue.h"
 
 #include "base/codes.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -26,7 +19,6 @@ set_place(FlTimerNode *node, uint64_t place)
     __atomic_store_n(&node->place, place, __ATOMIC_RELAXED);
 }
 
-/* The order of the queue: invariant 2. */
 static inline bool
 slot_before(const FlTimerSlot *a, const FlTimerSlot *b)
 {
@@ -48,7 +40,7 @@ fl_timer_queue_free(FlTimerQueue *queue)
     fl_timer_queue_init(queue);
 }
 
-/* Store a slot in the heap's array and keep invariant 1. */
+/* Store a slot in the heap's array. */
 static inline void
 heap_put(FlTimerQueue *queue, size_t index, FlTimerSlot slot)
 {
@@ -139,7 +131,7 @@ heap_remove(FlTimerQueue *queue, size_t index)
     }
 }
 
-/* Restore invariant 3 after a node was removed, and free the memory of a queue
+/* Set next_s after a node was removed, and free the memory of a queue
    that became empty. */
 static inline void
 update_next(FlTimerQueue *queue)
@@ -166,7 +158,9 @@ void
 fl_timer_queue_remove(FlTimerQueue *queue, FlTimerNode *node)
 {
     if (node->place != 0) {
-        heap_remove(queue, (size_t)(node->place - 1));
+        size_t index = (size_t)(node->place - 1);
+        assert(queue->heap[index].node == node && "each move sets the place");
+        heap_remove(queue, index);
         update_next(queue);
     }
 }
@@ -177,6 +171,7 @@ fl_timer_queue_pop(FlTimerQueue *queue)
     if (queue->heap_size == 0) {
         return NULL;
     }
+    assert(queue->next_s == queue->heap[0].deadline_s && "next_s is kept");
     FlTimerNode *node = queue->heap[0].node;
     heap_remove(queue, 0);
     update_next(queue);

@@ -24,8 +24,8 @@
 #include <stdint.h>
 
 typedef struct FlTimerNode {
-    /* 0: in no queue; else invariant 1 of timer_queue.c.  Aligned: on 32 bits
-       clang calls libatomic for one that is not. */
+    /* The heap index plus one, so that remove need not search; 0: in no queue.
+       Aligned: on 32 bits clang calls libatomic for one that is not. */
     _Alignas(8) uint64_t place;
 } FlTimerNode;
 
@@ -40,7 +40,8 @@ typedef struct {
     size_t heap_size;
     size_t heap_capacity;
     uint64_t sequence; /* of the next push */
-    double next_s;     /* the next deadline; INFINITY: none */
+    double next_s;     /* the next deadline, as the loop reads it several times
+                          per iteration; INFINITY: none */
 } FlTimerQueue;
 
 void fl_timer_queue_init(FlTimerQueue *queue);

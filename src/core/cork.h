@@ -119,12 +119,13 @@ fl_cork_offer(FlCork *cork)
     fl_sender_see(cork);
 }
 
-/* The turn is HELD, and no stream is left in the list: begin the next one,
-   EMPTY. */
+/* Begin the next turn, EMPTY. */
 static inline void
 fl_cork_end_turn(FlCork *cork)
 {
     uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
+    FL_CHECK((turn & FL_CORK_STATE) <= FL_CORK_HELD, "it was taken");
+    FL_CHECK(fl_list_is_empty(&cork->streams), "no stream is left");
     atomic_store_explicit(&cork->turn,
                           (turn & ~FL_CORK_STATE) + FL_CORK_NUMBER,
                           memory_order_relaxed);

@@ -1,16 +1,11 @@
 /* Running the entries of the ready queue, and queueing the loop's own
    operations.
 
-   1. A batch is the entries that were queued when it began.  What they queue
-      runs in the next iteration, before the events and timers that it queues.
-      KeyboardInterrupt and SystemExit end a batch early and leave the rest
-      queued.
-   2. A call whose handle somebody has kept runs as that handle.  In debug mode
-      every call runs as a handle.  Where the application replaced
-      asyncio.Handle._run, every call does too, and every handle runs through
-      that function.  Three kinds of entry have no handle: the loop's own
-      operations, the events of a transport, and the tries of a waiting sock_*
-      call. */
+   A call whose handle somebody has kept runs as that handle.  In debug mode
+   every call runs as a handle.  Where the application replaced
+   asyncio.Handle._run, every call does too, and every handle runs through that
+   function.  Three kinds of entry have no handle: the loop's own operations,
+   the events of a transport, and the tries of a waiting sock_* call. */
 #include "core/dispatch.h"
 
 #include "base/clock.h"
@@ -326,7 +321,7 @@ run_entry(FlLoop *loop, FlReady *entry)
     switch (entry->kind) {
     case FL_READY_CALL:
         if (fl_handle_of_entry(entry) != NULL || FL_UNLIKELY(loop->debug)
-            || FL_UNLIKELY(loop->patched_run != NULL)) /* invariant 2 */
+            || FL_UNLIKELY(loop->patched_run != NULL))
         {
             return run_as_handle(loop, entry);
         }
@@ -464,7 +459,8 @@ run_until(FlLoop *loop, uint64_t end)
 int
 fl_loop_run_batch(FlLoop *loop)
 {
-    uint64_t end = loop->ready.tail; /* invariant 1 */
+    uint64_t end = loop->ready.tail;
+    FL_CHECK(fl_loop_is_claimed_here(loop), "no other thread runs it");
     loop->cork.writer = loop->cork.thread;
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
@@ -483,6 +479,7 @@ fl_loop_run_batch(FlLoop *loop)
     if (!fl_list_is_empty(&loop->cork.streams)) {
         dispatch_flush(loop);
     }
+    FL_CHECK((code < 0) == (PyErr_Occurred() != NULL), "-1 has an exception");
     return code;
 }
 

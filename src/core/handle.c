@@ -1,12 +1,9 @@
 /* Handle and TimerHandle: allocation, GC, filling.
 
-   1. A waiting Handle and its entry point at each other.  Code that ends one
-      side (pop, cancel, fill, dealloc) clears the other pointer too.  One left
-      behind would point at freed memory or at another call's entry.
-   2. We visit and clear every slot by hand.  asyncio's base classes are Python
-      classes with __slots__.  Their tp_traverse and tp_dealloc search the
-      type's bases for the first function that differs from themselves.  They
-      would find ours and recurse for ever. */
+   We visit and clear every slot by hand.  asyncio's base classes are Python
+   classes with __slots__.  Their tp_traverse and tp_dealloc search the type's
+   bases for the first function that differs from themselves.  They would find
+   ours and recurse for ever. */
 #include "core/handle.h"
 
 #include "base/timer_queue.h"
@@ -174,10 +171,11 @@ void
 fl_handle_dealloc(FlHandle *self)
 {
     PyObject_GC_UnTrack(self);
-    /* The entry runs without its handle from now on: invariant 1.  Before weak
-       references are cleared: their callbacks run Python, which could find
-       this dying handle through its entry. */
+    /* The entry runs without its handle from now on.  Before weak references
+       are cleared: their callbacks run Python, which could find this dying
+       handle through its entry. */
     if (self->entry != NULL) {
+        FL_CHECK(self->entry->of.handle == self, "they point at each other");
         self->entry->of.handle = NULL;
         self->entry = NULL;
     }
@@ -330,6 +328,7 @@ fl_handle_fill(FlHandle *self)
         Py_DECREF(tuple);
         return 0;
     }
+    FL_CHECK(entry->of.handle == self, "they point at each other");
     take_call(self, tuple, entry);
     *entry = (FlReady){.kind = FL_READY_HANDLE,
                        .callback = Py_NewRef((PyObject *)self)};

@@ -245,7 +245,7 @@ static PyType_Slot timer_slots[] = {
     {0, NULL},
 };
 
-/* py/state.c, invariant 1.  The names are those of asyncio's slots; the last
+/* For fl_type_derive.  The names are those of asyncio's slots; the last
    line of each list says where asyncio's part ends and our fields begin. */
 #define BASE_SLOT(type, name)           \
     {                                   \

@@ -132,6 +132,7 @@ fl_ready_reserve(FlReadyQueue *queue)
 static inline void
 fl_ready_commit(FlReadyQueue *queue)
 {
+    FL_CHECK(queue->tail_at != queue->tail_end, "a slot was reserved");
     queue->tail_at++;
     queue->tail++;
 }
@@ -158,6 +159,7 @@ fl_ready_pop(FlReadyQueue *queue)
     if (FL_UNLIKELY(queue->head_at == queue->head_end)) {
         fl_ready_next_chunk(queue);
     }
+    FL_CHECK(queue->head < queue->tail, "the queue is not empty");
     queue->head++;
     return queue->head_at++;
 }

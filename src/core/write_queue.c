@@ -1,13 +1,8 @@
 /* The write queue: an array that is consumed from the front.
 
-   1. The items from head to tail are owned references.  In a stream's queue
-      each has at least one unsent byte, the first one after its sent_bytes.
-      So no vector is empty, and a queue with items has bytes to send.  The
-      exception is a queue of which fl_write_queue_note_sent has noted bytes:
-      until fl_write_queue_consume its first items may be wholly sent.
-   2. Dropping a bytes object runs no Python.  Dropping a datagram's address
-      may, so the queue is consistent before that, and the caller must read
-      it anew afterwards. */
+   Dropping a bytes object runs no Python.  Dropping a datagram's address may,
+   so the queue is consistent before that, and the caller must read it anew
+   afterwards. */
 #include "core/write_queue.h"
 
 #include "py/compat.h"

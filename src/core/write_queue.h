@@ -4,6 +4,8 @@
    of a bytes object and an address of any type.
 
    The queue owns a reference to each item.  The first item may be partly sent.
+   In a stream's queue each item has bytes to send, except between
+   fl_write_queue_note_sent and fl_write_queue_consume.
    Functions that add make a reference of their own; they return 0, or -1
    with MemoryError set and the queue unchanged.
 
@@ -147,6 +149,7 @@ fl_write_queue_fill_iovec(const FlWriteQueue *write_queue,
 static inline void
 fl_write_queue_note_sent(FlWriteQueue *write_queue, size_t size_bytes)
 {
+    FL_CHECK(size_bytes <= write_queue->size_bytes, "they were queued");
     write_queue->size_bytes -= size_bytes;
     write_queue->sent_bytes += size_bytes;
 }

@@ -1,11 +1,4 @@
-/* Runs a job on a worker thread and gives its outcome to its future.
-
-   1. The function and its arguments are dropped before the outcome is posted.
-      Otherwise an object that was passed in could still be alive when the
-      awaiting task continues.
-   2. The future may be done before its outcome arrives, if it was cancelled
-      while the job ran.  The outcome is then dropped: setting it would raise
-      InvalidStateError.  A closed loop drops outcomes too. */
+/* Runs a job on a worker thread and gives its outcome to its future. */
 #include "executor/job.h"
 
 #include "base/clock.h"
@@ -30,10 +23,10 @@ typedef struct {
 
 /* --- on the loop's thread ------------------------------------------------ */
 
-/* Settle the future, unless it is done (invariant 2).  One that rejects the
-   value gets that error instead, or the awaiting task would wait for ever:
-   before 3.12 a future rejects StopIteration.  0, or -1 with an exception that
-   must leave the loop. */
+/* Settle the future, unless it was cancelled while the job ran.  One that
+   rejects the value gets that error instead, or the awaiting task would wait
+   for ever: before 3.12 a future rejects StopIteration.  0, or -1 with an
+   exception that must leave the loop. */
 static int
 settle(FlLoop *loop, PyObject *future, PyObject *method, PyObject *value)
 {
@@ -241,7 +234,9 @@ job_run(FlJob *job, PyObject *const *Py_UNUSED(ignored),
         op = set_exception;
         outcome = PyErr_GetRaisedException();
     }
-    Py_DECREF(func); /* before the outcome is posted: invariant 1 */
+    /* Before the outcome is posted: what was passed in shall not be alive when
+       the awaiting task continues. */
+    Py_DECREF(func);
     Py_DECREF(args);
     post_outcome(job, op, outcome);
     Py_RETURN_NONE;

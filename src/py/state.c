@@ -1,8 +1,5 @@
-/* Module state: what is imported, interned and found out once per interpreter.
-
-   1. A type whose struct begins with asyncio's slots is created only after its
-      layout was checked (fl_type_derive).  An unknown layout would have a slot
-      and a field of ours share memory. */
+/* Module state: what is imported, interned and found out once per
+   interpreter. */
 #include "py/state.h"
 
 #include "py/call.h"
@@ -234,7 +231,7 @@ check_layout(PyTypeObject *base, const FlBaseSlot *slots)
                : raise_layout_error(base, "");
 }
 
-/* Invariant 1: the check comes before the type exists.  CPython itself refuses
+/* The check comes before the type exists.  CPython itself refuses
    a mixin that has other slots than the base. */
 PyTypeObject *
 fl_type_derive(PyObject *module, PyType_Spec *spec, PyObject *base,
