@@ -78,9 +78,6 @@
 /* The limit of a poll that may wait for ever. */
 #define NO_LIMIT INT64_MAX
 
-/* How long a loop waits at most while it has memory of a burst. */
-#define TRIM_NS FL_NS_PER_S
-
 /* --- the time ------------------------------------------------------------ */
 
 /* Call the overridden time().  0, or -1 with its exception. */
@@ -151,11 +148,6 @@ poll_blocking(FlLoop *loop, int64_t timeout_ns)
         int64_t apart_ns = loop->polls.last_ns - loop->polls.rechecked_ns;
         int64_t left_ns = RECHECK_NS - apart_ns % RECHECK_NS;
         timeout_ns = timeout_ns < 0 ? left_ns : Py_MIN(timeout_ns, left_ns);
-    }
-    if (FL_UNLIKELY(loop->ready.spares > FL_READY_SPARES)) {
-        /* After a burst.  The next wait releases more, and follows soon. */
-        fl_ready_trim(&loop->ready);
-        timeout_ns = timeout_ns < 0 ? TRIM_NS : Py_MIN(timeout_ns, TRIM_NS);
     }
     /* These are read while the GIL is ours. */
     bool metered = loop->metrics != NULL;

@@ -11,9 +11,9 @@
 #define CHUNK_ENTRIES    256
 #define CHUNK_BYTES      (CHUNK_ENTRIES * sizeof(FlReady))
 #define CACHE_LINE_BYTES 64
-/* Spare chunks that a burst keeps for the next one: 64 MiB at most, or four
+/* Spare chunks that a burst keeps for the next one: 1 MiB at most, or four
    times that where a page has 64 KiB. */
-#define MOST_SPARES      4096
+#define MOST_SPARES      64
 
 /* The first slot of a chunk is its header. */
 static FlReady *
@@ -148,19 +148,6 @@ fl_ready_next_chunk(FlReadyQueue *queue)
     done->next = queue->spare;
     queue->spare = done;
     queue->spares++;
-}
-
-void
-fl_ready_trim(FlReadyQueue *queue)
-{
-    unsigned excess = queue->spares - FL_READY_SPARES;
-    unsigned kept = FL_READY_SPARES + excess / 2;
-    while (queue->spares > kept) {
-        FlReadyChunk *chunk = queue->spare;
-        queue->spare = chunk->next;
-        queue->spares--;
-        free_chunk(queue, chunk);
-    }
 }
 
 /* Walks the chunks from the head, of which only the first is entered in the

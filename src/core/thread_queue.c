@@ -163,10 +163,6 @@ fl_thread_queue_drain(FlLoop *loop)
         fl_ready_commit(&loop->ready);
     }
     atomic_store(&thread_queue->filled, code < 0);
-    /* After a burst: no wait of the loop trims this queue. */
-    while (FL_UNLIKELY(thread_queue->ready.spares > FL_READY_SPARES)) {
-        fl_ready_trim(&thread_queue->ready);
-    }
     fl_fd_table_unlock(loop->table);
     return code;
 }

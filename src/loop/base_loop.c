@@ -173,10 +173,6 @@ close_core(FlLoop *loop)
     if (loop->ready.head_chunk != NULL) {
         drop_ready(loop);
     }
-    /* An error that is kept may keep the loop, by its traceback. */
-    while (loop->ready.spares > FL_READY_SPARES) {
-        fl_ready_trim(&loop->ready);
-    }
     drop_timers(loop);
     abandon_transports(&loop->transports);
     atomic_store(&loop->open_connections, 0);
