@@ -489,37 +489,24 @@ random_below(uint64_t *state, uint64_t limit)
     return (bits ^ (bits >> 31)) % limit;
 }
 
-static const FlTimerHandle *
-timer_of(const FlLoop *loop, const FlReady *entry)
+/* Entries with one key may change places, as asyncio leaves their order open:
+   events, and timers with one deadline.  NAN, which equals nothing: others. */
+static double
+key_of(const FlLoop *loop, const FlReady *entry)
 {
-    return entry->kind == FL_READY_HANDLE
-                   && Py_TYPE(entry->callback) == loop->state->timer_type
-               ? (const FlTimerHandle *)entry->callback
-               : NULL;
-}
-
-/* Whether asyncio leaves the order of two neighbours open: they are events, or
-   timers with one deadline. */
-static bool
-may_swap(const FlLoop *loop, const FlReady *entry, const FlReady *other)
-{
-    const FlTimerHandle *timer = timer_of(loop, entry);
-    const FlTimerHandle *second = timer_of(loop, other);
-    return timer != NULL && second != NULL
-               ? timer->when_s == second->when_s
-               : entry->kind == FL_READY_EVENT
-                     && other->kind == FL_READY_EVENT;
+    bool is_timer = entry->kind == FL_READY_HANDLE
+                    && Py_TYPE(entry->callback) == loop->state->timer_type;
+    return is_timer ? ((const FlTimerHandle *)entry->callback)->when_s
+           : entry->kind == FL_READY_EVENT ? -INFINITY
+                                           : NAN;
 }
 
 static void
-swap(FlReady *entry, FlReady *other)
+put(FlReady *entry, FlReady value)
 {
-    FlReady copy = *entry;
-    *entry = *other;
-    *other = copy;
+    *entry = value;
     if (entry->kind == FL_READY_EVENT) {
         entry->of.reg->entry = entry;
-        other->of.reg->entry = other;
     }
 }
 
@@ -546,12 +533,13 @@ shuffle(FlLoop *loop, uint64_t bits)
     uint64_t first = ready->head; /* of those that may change places */
     for (uint64_t at = first; at < ready->tail; at++) {
         FlReady *entry = fl_ready_find(ready, at);
-        if (!may_swap(loop, fl_ready_find(ready, first), entry)) {
+        if (key_of(loop, fl_ready_find(ready, first)) != key_of(loop, entry)) {
             first = at;
         }
-        swap(entry,
-             fl_ready_find(ready,
-                           first + random_below(&bits, at - first + 1)));
+        uint64_t other_at = first + random_below(&bits, at - first + 1);
+        FlReady *other = fl_ready_find(ready, other_at), copy = *entry;
+        put(entry, *other);
+        put(other, copy);
     }
     for (uint64_t at = ready->head; at < ready->tail; at++) {
         FlReady *entry = fl_ready_find(ready, at);
