@@ -68,12 +68,19 @@ fl_handle_new(FlLoop *loop)
     return self;
 }
 
-static inline void
+/* Fill a new handle, and note where it was made: see fl_handle_new_filled.
+   Returns it, or NULL. */
+static inline FlHandle *
 fill(FlHandle *self, PyObject *callback, PyObject *args, PyObject *context)
 {
+    FlLoop *loop = FL_LOOP(self->loop);
     self->callback = Py_NewRef(callback);
     self->args = Py_NewRef(args);
     self->context = Py_NewRef(context);
+    if (FL_UNLIKELY(loop->debug) && fl_debug_note_source(loop, self) < 0) {
+        Py_CLEAR(self);
+    }
+    return self;
 }
 
 FlHandle *
@@ -81,13 +88,7 @@ fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
                      PyObject *context)
 {
     FlHandle *self = fl_handle_new(loop);
-    if (self != NULL) {
-        fill(self, callback, args, context);
-        if (FL_UNLIKELY(loop->debug) && fl_debug_note_source(loop, self) < 0) {
-            Py_CLEAR(self);
-        }
-    }
-    return self;
+    return self == NULL ? NULL : fill(self, callback, args, context);
 }
 
 FlTimerHandle *
@@ -97,18 +98,13 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
     FlTimerHandle *self =
         (FlTimerHandle *)handle_alloc(loop, loop->state->timer_type,
                                       &loop->timer_pool);
-    if (self != NULL) {
-        fill((FlHandle *)self, callback, args, context);
-        self->when_s = when_s;
-        self->node.place = 0;
-        PyObject_GC_Track(self);
-        if (FL_UNLIKELY(loop->debug)
-            && fl_debug_note_source(loop, (FlHandle *)self) < 0)
-        {
-            Py_CLEAR(self);
-        }
+    if (self == NULL) {
+        return NULL;
     }
-    return self;
+    self->when_s = when_s;
+    self->node.place = 0;
+    PyObject_GC_Track(self);
+    return (FlTimerHandle *)fill((FlHandle *)self, callback, args, context);
 }
 
 /* All slots of asyncio.Handle except loop and cancelled, which a handle has

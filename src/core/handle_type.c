@@ -17,13 +17,17 @@
 
 /* --- attributes ---------------------------------------------------------- */
 
+static bool
+is_timer(const FlHandle *self)
+{
+    return Py_TYPE(self) == FL_LOOP(self->loop)->state->timer_type;
+}
+
 /* A timer is always filled.  0, or -1 with MemoryError. */
 static int
 ensure_filled(FlHandle *self)
 {
-    return Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
-               ? fl_handle_fill(self)
-               : 0;
+    return is_timer(self) ? 0 : fl_handle_fill(self);
 }
 
 /* `closure` is the slot's offset.  A slot that is NULL, as after cancel(),
@@ -156,8 +160,12 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
     if (save_repr(self) < 0) {
         return NULL;
     }
-    Py_INCREF(self); /* the dropped callback may own the last reference */
-    if (self->entry != NULL) {
+    /* The queue of timers or the dropped callback may own the last one. */
+    Py_INCREF(self);
+    if (is_timer(self)) {
+        fl_timer_remove_anythread((FlTimerHandle *)self);
+    }
+    else if (self->entry != NULL) {
         /* Its references are released from a copy, when both sides are
            detached: a destructor may run Python that uses the queue. */
         FlReady call = *self->entry;
@@ -172,23 +180,6 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-static PyObject *
-timer_cancel(FlTimerHandle *self, PyObject *Py_UNUSED(ignored))
-{
-    FlHandle *handle = (FlHandle *)self;
-    if (fl_handle_is_cancelled(handle)) {
-        Py_RETURN_NONE;
-    }
-    if (save_repr(handle) < 0) {
-        return NULL;
-    }
-    Py_INCREF(self); /* the queue's reference may be the last */
-    fl_timer_remove_anythread(self);
-    mark_cancelled(handle);
-    Py_DECREF(self);
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(
     run_doc,
     "_run($self, /)\n--\n\n"
@@ -197,21 +188,16 @@ PyDoc_STRVAR(
 static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    return fl_call_none(fl_handle_fill(self) < 0
+    return fl_call_none(ensure_filled(self) < 0
                             ? -1
                             : fl_handle_run(FL_LOOP(self->loop), self));
 }
 
-/* The rest is asyncio's, in Python: get_context(), cancelled(), when() and a
-   timer's _run() read the attributes. */
+/* The rest is asyncio's, in Python: get_context(), cancelled() and when() read
+   the attributes. */
 static PyMethodDef handle_methods[] = {
     FL_METHOD("cancel", handle_cancel, METH_NOARGS, cancel_doc),
     FL_METHOD("_run", handle_run, METH_NOARGS, run_doc),
-    {NULL, NULL, 0, NULL},
-};
-
-static PyMethodDef timer_methods[] = {
-    FL_METHOD("cancel", timer_cancel, METH_NOARGS, cancel_doc),
     {NULL, NULL, 0, NULL},
 };
 
@@ -240,7 +226,7 @@ static PyType_Slot timer_slots[] = {
     {Py_tp_dealloc, fl_timer_dealloc},
     {Py_tp_traverse, fl_handle_traverse},
     {Py_tp_clear, fl_handle_clear},
-    {Py_tp_methods, timer_methods},
+    {Py_tp_methods, handle_methods},
     {Py_tp_getset, timer_getset},
     {0, NULL},
 };
