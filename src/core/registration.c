@@ -1,19 +1,9 @@
 /* Registrations of fds: see registration.h.
 
-   1. The poller stores a generation with each registration.  add() and
-      make_stale() renew it; update_interest keeps it unless the fd refers to
-      another file.  An event with another generation is stale and is ignored;
-      otherwise it would run the callback of another file.
-   2. The kernel keeps a registration after its fd was closed as long as a
-      duplicate, or another process, has the file open.  So we remove ours
-      while the fd is open, at each close.  Other code closes fds too: then
-      events become stale when a call for the fd fails.  So every MOST_REPEATS
-      events one FL_POLLER_CHANGE checks that the fd still refers to the
-      registered file.  After MOST_STALE stale events the poller is replaced,
-      which is the only way to stop them.
-   3. An fd has one registration.  What the poller contains under the fd for
-      its present file is that one's, or stale.  So it may be removed, also if
-      other code has closed the fd and reused it. */
+   The poller stores a generation with each registration.  add() and
+   make_stale() renew it; update_interest keeps it unless the fd refers to
+   another file.  An event with another generation is stale and is ignored;
+   otherwise it would run the callback of another file. */
 #include "core/registration.h"
 
 #include "base/clock.h"
@@ -28,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Events of a registration between two checks of its fd (invariant 2). */
+/* Events of a registration between two checks of its fd. */
 #define MOST_REPEATS    64
 /* Unwanted events in a row until they are taken out of the poller. */
 #define MOST_UNWANTED   2
@@ -42,6 +32,8 @@
 static void
 fire(FlRegistration *reg, int events)
 {
+    FL_CHECK(reg->table->fds[reg->fd] == reg,
+             "an fd has one registration, and a closed one does not fire");
     reg->fired |= (uint8_t)events;
     if (fl_list_is_empty(&reg->fired_link)) {
         fl_list_append(&reg->table->fired, &reg->fired_link);
@@ -227,6 +219,9 @@ drop_event(FlRegistration *reg)
     if ((FL_HAVE_GIL || !fl_fd_table_iterates_elsewhere(reg->table))
         && reg->entry != NULL)
     {
+        FL_CHECK(reg->entry->kind == FL_READY_EVENT
+                     && reg->entry->of.reg == reg,
+                 "a registration and its entry point at each other");
         reg->entry->kind = FL_READY_NONE;
         reg->entry = NULL;
     }
@@ -285,6 +280,9 @@ fl_registration_close(FlRegistration *reg)
 {
     FlFdTable *table = reg->table;
     fl_fd_table_lock(table);
+    FL_CHECK(table->fds[reg->fd] == reg, "an fd has one registration");
+    /* What the poller has under the fd for its present file is this one's, or
+       stale, even if other code has closed and reused the fd. */
     if (reg->interest != 0) {
         update_interest(reg, 0);
     }
@@ -419,7 +417,7 @@ process_event(FlFdTable *table, const FlPollerEvent *event)
     fire(reg, fired);
     if (++reg->repeats == MOST_REPEATS) {
         reg->repeats = 0;
-        update_interest(reg, wanted); /* invariant 2: a check */
+        update_interest(reg, wanted); /* a check of the fd */
     }
 }
 
@@ -449,7 +447,7 @@ fl_registrations_collect(FlFdTable *table)
         process_event(table, &table->events[at]);
     }
     table->event_count = 0;
-    if (FL_UNLIKELY(table->stale_events >= MOST_STALE)) { /* invariant 2 */
+    if (FL_UNLIKELY(table->stale_events >= MOST_STALE)) {
         table->stale_events = 0;
         if (table->failure_code == 0) {
             replace_set(table);

@@ -1,27 +1,14 @@
 /* Registrations of fds: how the loop learns that an fd is ready.
 
-   Each fd is registered in an FlPoller with a generation.  Other code may
-   close, duplicate or replace an fd without our knowledge.  Then the system
-   either refuses our next call, which is an error code, or leaves an old
-   registration behind.  Its events carry an old generation, so registration.c
-   recognizes them as stale and ignores them.
-
-   A registration is level-triggered.  A wanted event is added at once, for the
-   file that the fd refers to now: one system call, or two if that is another
-   file.  It is removed lazily: when it was reported twice in a row unwanted.
-   So pause_reading makes no system call, and resume_reading makes one, or none
-   where nobody else has the fd and the event is still in the poller.  A
-   registration that is closed leaves the poller at once, with one system call.
+   Each fd is registered in an FlPoller with a generation.  core/README.md says
+   what happens if other code closes, duplicates or replaces an fd, and what a
+   registration costs.
 
    A persistent registration stays in the poller between two waits.  The next
    wait makes no system call while the poller contains the wanted events,
    because the owner knows the file by its socket object (loop/user_fd.h).  In
    return, such a wait is rechecked once within about a second: the fd is
-   registered again and the waiter is called.  This covers an fd that now
-   refers to another file.  The application closes the socket without our
-   knowledge, and the kernel then drops the registration.  If a forked child
-   has the file too, the events that it still reports are stale, which replaces
-   the poller.
+   registered again and the waiter is called.
 
    An exclusive registration (FL_EXCLUSIVE among what is wanted) shares its
    file with pollers of other loops and processes.  Each time that it is wanted
@@ -30,20 +17,11 @@
    loop registers the file again once a second, which reports an event that is
    there.
 
-   An event that is put off leaves the poller.  A callback that runs the loop
-   again has entered the context of its handler, which cannot be called before
-   that run ends.
-
    Threads: any thread may call while it holds the GIL.  Without a GIL the
    table's lock guards its fds, its two lists and its registrations.
 
    Ownership: the table frees a registration when it is closed.  The owner
    closes it before the owner dies, and before it closes the fd.
-
-   Forks: in a forked child the first call that changes what is wanted, or the
-   first poll, replaces the poller by the child's own.  The inherited poller is
-   the parent's, too: to remove an fd there would remove it for the parent.  So
-   a registration that is closed earlier makes no system call.
 
    Errors are negative errnos, or FL_NO_MEMORY.  If the poller's fd was closed,
    failure_code keeps the error: the next iteration and every later run of the
@@ -274,9 +252,10 @@ void fl_registration_close(FlRegistration *reg);
 
 /* --- for the loop's thread ----------------------------------------------- */
 
-/* Put an event of an fd off: a callback on the stack must return before it can
-   be handled.  Each poll would report it, so it leaves the poller until
-   fl_registrations_recheck, after that or within about a second. */
+/* Put an event of an fd off: a callback on the stack, which runs the loop
+   again, must return before it can be handled.  Each poll would report it, so
+   it leaves the poller until fl_registrations_recheck, after that or within
+   about a second. */
 void fl_registration_put_off(FlFdTable *table, int fd, int event);
 
 /* Process the events that the last poll took from the poller.  If too many

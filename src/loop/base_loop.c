@@ -1,11 +1,4 @@
-/* The loop object: creation, closing, garbage collection and method table.
-
-   1. `closed` is set before anything is released.  Releasing runs destructors,
-      and those may call the loop: it must refuse what they add, or that would
-      never be released.
-   2. tp_clear does what close() does.  A loop that nothing reaches is garbage
-      together with its transports: the loop's reference to a transport is a
-      cycle that only the GC can break (visit_transports). */
+/* The loop object: creation, closing, garbage collection, method table. */
 #include "loop/base_loop.h"
 
 #include "base/clock.h"
@@ -162,12 +155,13 @@ abandon_transports(FlList *list)
     }
 }
 
-/* Release everything: see invariant 1.  Also called for a loop that
-   loop_new could not finish, so each part may be missing. */
+/* Release everything.  Also called for a loop that loop_new could not finish,
+   so each part may be missing. */
 static void
 close_core(FlLoop *loop)
 {
-    /* First: see invariant 1. */
+    /* First: destructors may call the loop, which must refuse what they add,
+       or that would never be released. */
     loop->closed = true;
     fl_thread_queue_close(loop);
     if (loop->ready.head_chunk != NULL) {
@@ -266,8 +260,10 @@ loop_traverse(FlLoop *loop, visitproc visit, void *arg)
     return result != 0 ? result : fl_user_fd_traverse(loop, visit, arg);
 }
 
-/* Attributes that Python code set are cleared last, because closing may still
-   report errors through them. */
+/* Close it.  A loop that nothing reaches is garbage together with its
+   transports: only the GC can break that cycle (visit_transports).  Attributes
+   that Python code set are cleared last, because closing may still report
+   errors through them. */
 static int
 loop_clear(FlLoop *loop)
 {

@@ -1,15 +1,4 @@
-/* Runs: their beginning and end, around the iterations of iteration.c.
-
-   1. thread_id is set exactly while a run lasts.  Setting asyncio's attribute
-      _thread_id to the thread's ident begins a run, None ends it.  run_forever
-      (fastloop/loop.py) does so, like applications that drive a run themselves
-      with _run_once().
-   2. A run holds the claim of its loop.  A _run_once() outside a run claims
-      the loop for its one iteration.
-   3. A nested run, in a callback of its loop, has its own scratch, timing and
-      current handle.  A handle whose context the callback has entered is
-      queued when the nested run ends.  Rejected: before all else (18 lines,
-      and no program was found that sees the order). */
+/* Runs: their beginning and end, around the iterations of iteration.c. */
 #include "loop/run.h"
 
 #include "base/clock.h"
@@ -67,6 +56,7 @@ begin(FlLoop *loop, unsigned long thread)
     if (fl_loop_check_open(loop) < 0) {
         return -1;
     }
+    FL_CHECK(fl_loop_is_claimed_here(loop), "a run holds the loop's claim");
     loop->thread_id = thread;
     loop->polls.skips_left = 0; /* the first iteration polls */
     fl_metrics_run_begins(loop);
@@ -248,7 +238,10 @@ fl_loop_run_shuffled(FlLoop *loop, PyObject *args)
 
 /* --- nested runs --------------------------------------------------------- */
 
-/* The loop's state for the callback that runs; a nested run has its own. */
+/* The loop's state for the callback that runs; a nested run has its own.  A
+   handle whose context the callback has entered is queued when that run ends.
+   Rejected: before all else (18 lines, and no program was found that sees the
+   order). */
 typedef struct {
     char *scratch;
     int64_t since_ns;

@@ -21,8 +21,9 @@ FL_ONE(fl_loop_run_shuffled);
 FL_ONE(fl_loop_nest);
 
 /* asyncio's attribute _thread_id.  Setting it to the calling thread's ident
-   begins a run, None ends it.  RuntimeError if the loop runs already, or if an
-   iteration would go on without its run. */
+   begins a run, None ends it; run_forever (fastloop/loop.py) does so, like
+   applications that drive a run themselves with _run_once().  RuntimeError if
+   the loop runs already, or if an iteration would go on without its run. */
 PyObject *fl_loop_thread_id_get(FlLoop *loop, void *closure);
 int fl_loop_thread_id_set(FlLoop *loop, PyObject *value, void *closure);
 

@@ -1,13 +1,4 @@
-/* call_soon and the like: everything that queues a callback.
-
-   1. asyncio's C code calls call_soon for a task's step and for a future's
-      callbacks.  It drops the handle, so it gets none.  Its calls are known by
-      their tuple of keywords, which is one object of asyncio's C code
-      (c_kwnames, found by state.c).  Other code can only pass a call of it on,
-      and then the result goes to asyncio's C code all the same.
-   2. A handle is made before its entry is reserved.  Allocating one may run
-      the GC, and a finalizer may call call_soon, which would fill the reserved
-      slot first. */
+/* call_soon and the like: everything that queues a callback. */
 #include "loop/scheduling.h"
 
 #include "base/clock.h"
@@ -58,8 +49,8 @@ fill_entry(FlReady *entry, PyObject *const *args, Py_ssize_t nargs,
     }
 }
 
-/* Queue a call without a handle: see invariant 1.  The switch raw_steps turns
-   it off. */
+/* Queue a call of is_from_asyncio without a handle.  The switch raw_steps
+   turns it off. */
 static inline PyObject *
 push_bare(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
           PyObject *context)
@@ -73,7 +64,10 @@ push_bare(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     Py_RETURN_NONE;
 }
 
-/* Whether this is a call of asyncio's C code: invariant 1.  The keyword is
+/* Whether this is a call of asyncio's C code, for a task's step or a future's
+   callbacks: it drops the handle.  Its tuple of keywords is one object
+   (c_kwnames, found by state.c).  Other code can only pass a call of it on,
+   and then the result goes to asyncio's C code all the same.  The keyword is
    ("context",), and its value a context; but None where a program has called
    add_done_callback(..., context=None) of a future.  A functools.partial
    around call_soon passes the tuple on, with more arguments. */
@@ -120,7 +114,9 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             return NULL;
         }
     }
-    FlHandle *handle = fl_handle_new(loop); /* first: see invariant 2 */
+    /* First: it may run the GC, and a finalizer may call call_soon, which
+       would fill the reserved slot. */
+    FlHandle *handle = fl_handle_new(loop);
     FlReady *entry = handle == NULL ? NULL : fl_ready_reserve(&loop->ready);
     if (FL_UNLIKELY(entry == NULL)) {
         Py_XDECREF(handle);

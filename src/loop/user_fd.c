@@ -1,22 +1,16 @@
-/* User-owned fds: see user_fd.h.
+/* User-owned fds: see user_fd.h.  Each added callback registers the fd with
+   the system again, unless the registration is persistent: an fd is only a
+   number, and may be another file's by now.
 
-   1. An fd is only a number: the application may close it, and the system may
-      reuse it for another file, while a callback is registered.  So each added
-      callback registers the fd with the system again, and does not trust what
-      was registered before, except for a persistent registration, which is
-      rechecked.  If the poller then knows the fd as another file, the callback
-      of the other direction is removed.  If a transport acquires the fd, the
-      callbacks left on it are removed, and a transport whose fd it was is
-      evicted; otherwise they would get, or close, another file.
-   2. Code that may run Python runs outside of the table's lock, and the table
+   1. Code that may run Python runs outside of the table's lock, and the table
       is read again afterwards.  close() sets loop->closed before it removes
       the callbacks within the lock: a thread that comes later sees that.
-   3. A persistent registration ends when a handle or a call that does not
+   2. A persistent registration ends when a handle or a call that does not
       persist registers for the fd, a transport acquires it, or remove_reader
       or remove_writer removes a waiting call or finds the fd idle.  Rejected:
       one without a GIL.  The thread that clears `may_be_ready` must be the
       thread that processes its events.
-   4. Without a GIL the loop's thread may close a transport's registration, and
+   3. Without a GIL the loop's thread may close a transport's registration, and
       free it, at any time.  So what a lookup needs of one is read within the
       table's lock.  There the registration still keeps the transport alive: it
       is closed before the loop drops its reference.  For the same reason only
@@ -25,9 +19,9 @@
 
 #include "base/codes.h"
 #include "core/dispatch.h"
-#include "core/poller.h"
 #include "core/handle.h"
 #include "core/loop.h"
+#include "core/poller.h"
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
@@ -61,7 +55,7 @@ is_call(const FlLoop *loop, const PyObject *object)
 /* --- the users of an fd -------------------------------------------------- */
 
 /* The transport that uses an fd, or NULL.  The caller drops a new reference to
-   its object: see invariant 4. */
+   its object: see invariant 3. */
 static FlOpenTransport *
 transport_at(const FlLoop *loop, int fd)
 {
@@ -501,7 +495,7 @@ fl_fd_remove(FlLoop *loop, int fd, int event, const PyObject *only)
 FlRegistration *
 fl_fd_persistent_registration(const FlLoop *loop, int fd, PyObject *sock)
 {
-    /* Without a GIL there is none (invariant 3), and reading the table here
+    /* Without a GIL there is none (invariant 2), and reading the table here
        would be unsafe. */
     FlRegistration *reg =
         FL_HAVE_GIL ? fl_registration_at(loop->table, fd) : NULL;

@@ -1,7 +1,8 @@
 /* User-owned fds: those of add_reader, add_writer and the sock_* calls.
 
    An FlUserFd is the registration of an fd together with the application's
-   callbacks.  user_fd.c says what happens when the fd is closed or reused.
+   callbacks.  core/README.md says
+   what happens when the fd is closed or reused.
 
    Threads: any, while it holds the GIL; without a GIL the lock of the loop's
    table guards each FlUserFd.  Ownership: the loop's table owns each
@@ -38,7 +39,7 @@ int fl_fd_acquire(FlLoop *loop, int fd);
 
 /* Evict the transport that has the fd in the table: the system has reused it,
    so the transport's file is closed.  `only_lost`: not one that still has the
-   fd, for all it knows, and not in another thread (user_fd.c, 4).  1, 0 if no
+   fd, for all it knows, and not in another thread (user_fd.c, 3).  1, 0 if no
    transport has it, or FL_IN_USE.  Runs application code. */
 int fl_fd_evict(FlLoop *loop, int fd, bool only_lost);
 

@@ -29,9 +29,9 @@
 
 #include "base/codes.h"
 #include "core/cork.h"
-#include "core/poller.h"
 #include "core/loop.h"
 #include "core/meter.h"
+#include "core/poller.h"
 #include "core/write_queue.h"
 #include "loop/user_fd.h"
 #include "py/args.h"

@@ -20,8 +20,8 @@
 #include "transport/stream.h"
 
 #include "core/cork.h"
-#include "core/poller.h"
 #include "core/loop.h"
+#include "core/poller.h"
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"

@@ -23,9 +23,9 @@
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
-#include "core/poller.h"
 #include "core/loop.h"
 #include "core/meter.h"
+#include "core/poller.h"
 #include "core/report.h"
 #include "py/call.h"
 #include "py/compat.h"
