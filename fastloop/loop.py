@@ -37,12 +37,8 @@ if TYPE_CHECKING:
     from .metrics import BlockedCallback, LoopMetrics, SlowCallback
     from .observe.watchdog import Watchdog
 
-#: The fast paths that FASTLOOP_DISABLE can name, in the order of FL_OFF_* in
-#: src/core/loop.h.
-_PATHS = """
-    raw_steps poll_skip cork native_executor datagram_batch native_tls libssl
-    persistent_fds native_readers
-""".split()
+#: The fast paths that FASTLOOP_DISABLE can name.
+_PATHS = _core.PATHS.split()
 
 _core._use_stream_reader(_native_streams.StreamReader)
 

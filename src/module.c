@@ -103,7 +103,9 @@ module_exec(PyObject *module)
         || fl_reader_register(module, state) < 0
         || fl_sock_call_register(module, state) < 0
         || fl_private_attributes_register(state) < 0
-        || fl_job_register(module, state) < 0)
+        || fl_job_register(module, state) < 0
+        || PyModule_AddStringConstant(module, "PATHS", FL_PATHS(FL_PATH_NAME))
+               < 0)
     {
         return -1;
     }

@@ -35,17 +35,27 @@
 
 #include <stdatomic.h>
 
-/* Fast paths that FASTLOOP_DISABLE turns off; in the order of
-   _PATHS in fastloop/loop.py, which sets the loop's attribute _off. */
-#define FL_OFF_RAW_STEPS       1
-#define FL_OFF_POLL_SKIP       2
-#define FL_OFF_CORK            4
-#define FL_OFF_NATIVE_EXECUTOR 8
-#define FL_OFF_DATAGRAM_BATCH  16
-#define FL_OFF_NATIVE_TLS      32 /* read by Loop._has_native_tls */
-#define FL_OFF_LIBSSL          64
-#define FL_OFF_PERSISTENT_FDS  128
-#define FL_OFF_NATIVE_READERS  256
+/* Fast paths that FASTLOOP_DISABLE turns off, by these names, which Python has
+   as _core.PATHS: the first is bit 0 of the loop's attribute _off. */
+#define FL_PATHS(X)                       \
+    X(RAW_STEPS, "raw_steps")             \
+    X(POLL_SKIP, "poll_skip")             \
+    X(CORK, "cork")                       \
+    X(NATIVE_EXECUTOR, "native_executor") \
+    X(DATAGRAM_BATCH, "datagram_batch")   \
+    X(NATIVE_TLS, "native_tls")           \
+    X(LIBSSL, "libssl")                   \
+    X(PERSISTENT_FDS, "persistent_fds")   \
+    X(NATIVE_READERS, "native_readers")
+#define FL_PATH_NAME(path, name) name " "
+#define FL_PATH_AT(path, name)   FL_AT_##path,
+#define FL_PATH_OFF(path, name)  FL_OFF_##path = 1 << FL_AT_##path,
+enum {
+    FL_PATHS(FL_PATH_AT)
+};
+enum {
+    FL_PATHS(FL_PATH_OFF)
+};
 
 struct FlMetrics;
 
