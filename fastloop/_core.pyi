@@ -72,6 +72,7 @@ class BaseLoop:
     _slow_callback_hook: Callable[[Any], object] | None
     _python_transports: Any
     _made_watcher: Any
+    _made_asyncgens: Any
     _executor_shutdown_called: bool
     def call_soon(
         self,

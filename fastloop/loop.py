@@ -150,6 +150,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return not self._off >> _PATHS.index("native_tls") & 1
 
     @property
+    def _asyncgens(self) -> weakref.WeakSet[Any]:
+        if self._made_asyncgens is None:
+            self._made_asyncgens = weakref.WeakSet()
+        return self._made_asyncgens  # type: ignore[no-any-return]
+
+    @property
     def _internal_fds(self) -> int:
         return 0 if self.is_closed() else 1
 

@@ -10,6 +10,7 @@
 #include "core/debug.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
+#include "py/args.h"
 #include "py/compat.h"
 #include "py/state.h"
 
@@ -84,11 +85,16 @@ fill(FlHandle *self, PyObject *callback, PyObject *args, PyObject *context)
 }
 
 FlHandle *
-fl_handle_new_filled(FlLoop *loop, PyObject *callback, PyObject *args,
+fl_handle_new_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                      PyObject *context)
 {
-    FlHandle *self = fl_handle_new(loop);
-    return self == NULL ? NULL : fill(self, callback, args, context);
+    PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
+    FlHandle *self = tuple == NULL ? NULL : fl_handle_new(loop);
+    if (self != NULL) {
+        self = fill(self, args[0], tuple, context);
+    }
+    Py_XDECREF(tuple);
+    return self;
 }
 
 FlTimerHandle *

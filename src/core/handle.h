@@ -61,11 +61,11 @@ typedef struct {
 /* A new empty handle without an entry; NULL with MemoryError. */
 FlHandle *fl_handle_new(struct FlLoop *loop);
 
-/* A new filled handle, which takes new references to the three objects.  In
-   debug mode it records the caller's stack, which runs Python.  NULL with
-   MemoryError, or with what that raises. */
-FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *callback,
-                               PyObject *args, PyObject *context);
+/* A new filled handle of args[0](*args[1:]), with new references to all that
+   it has.  In debug mode it records the caller's stack, which runs Python.
+   NULL with MemoryError, or with what that raises. */
+FlHandle *fl_handle_new_filled(struct FlLoop *loop, PyObject *const *args,
+                               Py_ssize_t nargs, PyObject *context);
 
 /* A new filled timer, not yet scheduled; else as fl_handle_new_filled. */
 FlTimerHandle *fl_timer_new(struct FlLoop *loop, PyObject *callback,

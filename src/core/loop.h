@@ -109,7 +109,7 @@ fl_open_transport_object(const FlOpenTransport *node)
     X(signal_pipe)                                           \
     X(python_transports) /* fd -> asyncio's own transport */ \
     X(made_watcher)                                          \
-    X(asyncgens)                                             \
+    X(made_asyncgens)                                        \
     X(old_agen_hooks)                                        \
     X(coroutine_origin_tracking_saved_depth)                 \
     X(fastloop_watchdog)                                     \

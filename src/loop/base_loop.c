@@ -389,28 +389,6 @@ running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
                          (long long)Py_MAX(ran_ns, 0));
 }
 
-/* asyncio expects a set in _asyncgens.  One takes long to make, and few loops
-   need it, so it is made at the first access. */
-static PyObject *
-object_get(FlLoop *loop, void *offset)
-{
-    PyObject **field = &loop->asyncgens, *none = NULL;
-    if ((size_t)offset == offsetof(FlLoop, asyncgens)
-        && __atomic_load_n(field, __ATOMIC_ACQUIRE) == NULL)
-    {
-        PyObject *made = PyObject_CallNoArgs(loop->state->weak_set);
-        if (made == NULL) {
-            return NULL;
-        }
-        if (!__atomic_compare_exchange_n(field, &none, made, false,
-                                         __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        {
-            Py_DECREF(made); /* another thread was faster */
-        }
-    }
-    return fl_field_attribute((PyObject *)loop, offset);
-}
-
 static int
 object_set(FlLoop *loop, PyObject *value, void *offset)
 {
@@ -419,7 +397,7 @@ object_set(FlLoop *loop, PyObject *value, void *offset)
 }
 
 #define OBJECT(name)                                          \
-    {"_" #name, (getter)object_get, (setter)object_set, NULL, \
+    {"_" #name, fl_field_attribute, (setter)object_set, NULL, \
      (void *)offsetof(FlLoop, name)},
 
 #define FLAG(name)                                           \

@@ -85,16 +85,9 @@ static PyObject *
 push_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
             PyObject *context)
 {
-    PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
-    FlHandle *handle =
-        tuple == NULL ? NULL
-                      : fl_handle_new_filled(loop, args[0], tuple, context);
-    Py_XDECREF(tuple);
+    FlHandle *handle = fl_handle_new_filled(loop, args, nargs, context);
     Py_DECREF(context);
-    if (handle == NULL) {
-        return NULL;
-    }
-    if (fl_loop_queue_handle(loop, handle) < 0) {
+    if (handle != NULL && fl_loop_queue_handle(loop, handle) < 0) {
         Py_CLEAR(handle);
     }
     return (PyObject *)handle;
@@ -142,6 +135,19 @@ push_call(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     return (PyObject *)handle;
 }
 
+/* Queue a call with a handle.  The context may be NULL. */
+static inline PyObject *
+push(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    PyObject *owned = fl_context_resolve(context);
+    if (FL_UNLIKELY(owned == NULL)) {
+        return NULL;
+    }
+    return !FL_HAVE_GIL || FL_UNLIKELY(loop->debug)
+               ? push_filled(loop, args, nargs, owned)
+               : push_call(loop, args, nargs, owned);
+}
+
 const char fl_loop_call_soon_doc[] =
     "call_soon($self, callback, *args, context=None)\n--\n\n"
     "Call callback(*args) in the loop's next iteration.\n\n"
@@ -155,7 +161,6 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
                   PyObject *kwnames)
 {
     PyObject *context = NULL;
-    bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
     bool bare = is_from_asyncio(loop, args, nargs, kwnames);
     FlArgs parsed;
     if (FL_UNLIKELY(loop->closed)) { /* tested inline, as this is a hot path */
@@ -188,14 +193,7 @@ fl_loop_call_soon(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     {
         return push_bare(loop, args, nargs, context);
     }
-    PyObject *owned = fl_context_resolve(context);
-    if (FL_UNLIKELY(owned == NULL)) {
-        return NULL;
-    }
-    if (filled) {
-        return push_filled(loop, args, nargs, owned);
-    }
-    return push_call(loop, args, nargs, owned);
+    return push(loop, args, nargs, context);
 }
 
 const char fl_loop_call_soon_threadsafe_doc[] =
@@ -222,13 +220,7 @@ fl_loop_call_soon_threadsafe(FlLoop *loop, PyObject *const *args,
     {
         return NULL;
     }
-    PyObject *owned = fl_context_resolve(call.context);
-    if (owned == NULL) {
-        return NULL;
-    }
-    bool filled = !FL_HAVE_GIL || FL_UNLIKELY(loop->debug);
-    PyObject *handle = filled ? push_filled(loop, call.args, call.nargs, owned)
-                              : push_call(loop, call.args, call.nargs, owned);
+    PyObject *handle = push(loop, call.args, call.nargs, call.context);
     if (handle != NULL && FL_HAVE_GIL) {
         /* The entry is in the ready queue already; this wakes the loop. */
         fl_loop_flush_corked_here(loop->state);

@@ -25,7 +25,6 @@
 #include "core/registration.h"
 #include "core/report.h"
 #include "core/thread_queue.h"
-#include "py/args.h"
 #include "py/call.h"
 #include "py/compat.h"
 #include "py/context.h"
@@ -433,12 +432,8 @@ fl_fd_add(FlLoop *loop, int fd, PyObject *object, int event,
           PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
     PyObject *owned = fl_context_resolve(context);
-    PyObject *tuple =
-        owned == NULL ? NULL : fl_args_tuple(args + 1, nargs - 1);
-    FlHandle *handle = tuple == NULL
-                           ? NULL
-                           : fl_handle_new_filled(loop, args[0], tuple, owned);
-    Py_XDECREF(tuple);
+    FlHandle *handle =
+        owned == NULL ? NULL : fl_handle_new_filled(loop, args, nargs, owned);
     Py_XDECREF(owned);
     if (handle == NULL) {
         return NULL;

@@ -188,7 +188,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(get_running_loop, "_asyncio", "_get_running_loop")                     \
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
     X(monotonic, "time", "monotonic")                                        \
-    X(weak_set, "weakref", "WeakSet")                                        \
     X(system_socket_type, "_socket", "socket")                               \
     X(helpers, "fastloop._core_helpers", NULL)                               \
     X(safepoint, "fastloop._core_helpers", "safepoint")                      \
