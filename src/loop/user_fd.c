@@ -408,10 +408,10 @@ put_callback(FlLoop *loop, int fd, PyObject *object, int event,
     else {
         bool persists =
             socket_ref != NULL && (reg->persistent || reg->wanted == 0);
-        /* So that user_fd_put registers the file.  Tested first: without a GIL
+        /* A socket has one such weak reference.  Tested first: without a GIL
            none is persistent, and another thread may be reading the field. */
-        if (reg->persistent) {
-            reg->persistent = false;
+        if (reg->persistent && user_fd->socket_ref != socket_ref) {
+            reg->persistent = false; /* so user_fd_put registers the file */
         }
         code = user_fd_put(loop, user_fd, object, event, callback, &dropped);
         if (code == 0 && persists) {
@@ -529,28 +529,23 @@ fl_fd_add_call(FlLoop *loop, int fd, PyObject *sock, int event, PyObject *call,
 {
     persists = persists && FL_HAVE_GIL && !loop->debug
                && !(loop->off & FL_OFF_PERSISTENT_FDS);
-    FlRegistration *reg =
-        persists ? fl_fd_persistent_registration(loop, fd, sock) : NULL;
-    int code;
-    if (reg != NULL) { /* nobody else uses the fd */
-        FlFdRefs dropped = {{NULL}};
-        code = user_fd_put(loop, (FlUserFd *)reg, NULL, event, Py_NewRef(call),
-                           &dropped);
-        drop_refs(loop, &dropped); /* last: it runs any code */
-    }
-    else {
-        PyObject *number = PyLong_FromLong(fd), *socket_ref = NULL;
-        code = number == NULL ? -1 : fl_fd_check(loop, number, fd, false);
+    PyObject *socket_ref = NULL;
+    if (!persists || fl_fd_persistent_registration(loop, fd, sock) == NULL) {
+        PyObject *number = PyLong_FromLong(fd);
+        int code = number == NULL ? -1 : fl_fd_check(loop, number, fd, false);
         Py_XDECREF(number);
-        if (code == 0 && persists && may_persist(fd)) {
-            socket_ref = PyWeakref_NewRef(sock, NULL);
-            code = socket_ref == NULL ? -1 : 0;
-        }
         if (code < 0) {
             return -1;
         }
-        code =
-            put_callback(loop, fd, NULL, event, Py_NewRef(call), socket_ref);
+        persists = persists && may_persist(fd);
+    } /* else nobody else uses the fd */
+    if (persists) {
+        socket_ref = PyWeakref_NewRef(sock, NULL);
+        if (socket_ref == NULL) {
+            return -1;
+        }
     }
+    int code =
+        put_callback(loop, fd, NULL, event, Py_NewRef(call), socket_ref);
     return code < 0 ? fl_raise_errno(code) : 0;
 }
