@@ -113,26 +113,6 @@ fl_stream_count_lost_write(FlStream *self)
 
 /* --- the fd -------------------------------------------------------------- */
 
-/* sock.fileno(), or NULL with an exception.  One that ends the run, as that
-   of a signal handler that runs in it, says nothing about the fd: it is queued
-   to the loop, and fileno() is called again. */
-static PyObject *
-call_fileno(FlStream *self, PyObject *sock)
-{
-    PyObject *name = self->state->names.fileno;
-    PyObject *result = PyObject_CallMethodNoArgs(sock, name);
-    if (FL_LIKELY(result != NULL) || !fl_exception_ends_run()) {
-        return result;
-    }
-    FlLoop *loop = (FlLoop *)fl_field_get(self, (PyObject **)&self->loop);
-    if (loop != NULL) {
-        fl_thread_queue_pass_exception_anythread(loop, (PyObject *)self);
-        Py_DECREF(loop);
-    }
-    PyErr_Clear(); /* a stream without a loop has ended */
-    return PyObject_CallMethodNoArgs(sock, name);
-}
-
 int
 fl_stream_query_fd(FlStream *self)
 {
@@ -141,18 +121,16 @@ fl_stream_query_fd(FlStream *self)
     if (sock == NULL) { /* no object could have closed it */
         return self->fd >= 0 ? 0 : -EBADF;
     }
-    PyObject *result = call_fileno(self, sock);
+    PyObject *result =
+        PyObject_CallMethodNoArgs(sock, self->state->names.fileno);
     Py_DECREF(sock);
     long fd = result == NULL ? -1 : PyLong_AsLong(result);
     Py_XDECREF(result);
-    if (FL_UNLIKELY(fd < 0)) {
-        /* A fileno() that raises has no usable fd, unless it did not run. */
-        bool ran = !PyErr_ExceptionMatches(PyExc_RecursionError)
-                   && !PyErr_ExceptionMatches(PyExc_MemoryError);
-        PyErr_Clear();
-        return ran || self->fd < 0 ? -EBADF : 0;
+    if (FL_UNLIKELY(fd < 0) && PyErr_Occurred()) {
+        PyErr_Clear(); /* no room for the call says nothing about the fd */
+        fd = self->fd;
     }
-    return fd == self->fd ? 0 : -EBADF;
+    return fd >= 0 && fd == self->fd ? 0 : -EBADF;
 }
 
 void

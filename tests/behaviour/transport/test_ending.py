@@ -270,20 +270,3 @@ async def test_a_fileno_without_room_keeps_the_connection(
 
     await write_while_fileno_fails(loop, no_room)
     assert len(failed) == (loop_kind != "asyncio")
-
-
-@leaving
-def test_an_interrupt_in_fileno_ends_the_run_and_not_the_connection(
-    loop, loop_kind, error
-):
-    """As of a signal handler there; asyncio's transport does not call it."""
-
-    def interrupt(sock):
-        del sock.fileno
-        raise error(3)
-
-    task = loop.create_task(write_while_fileno_fails(loop, interrupt))
-    if loop_kind == "fastloop":
-        with pytest.raises(error):
-            loop.run_until_complete(task)
-    loop.run_until_complete(task)
