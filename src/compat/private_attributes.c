@@ -123,9 +123,9 @@ static PyGetSetDef datagram_getset[] = {
 static int
 add(PyTypeObject *type, PyGetSetDef *more)
 {
-    return fl_transport_add_attributes(type, NULL, NULL, all_getset) < 0
+    return fl_transport_add_attributes(type, NULL, all_getset) < 0
                ? -1
-               : fl_transport_add_attributes(type, NULL, NULL, more);
+               : fl_transport_add_attributes(type, NULL, more);
 }
 
 int

@@ -103,25 +103,23 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     if (data == NULL) {
         return result_of_failure(engine);
     }
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-        Py_DECREF(data);
-        return FL_TLS_RAISED;
+    char *bytes;
+    Py_ssize_t size;
+    FlTlsResult result = FL_TLS_RAISED;
+    if (PyBytes_AsStringAndSize(data, &bytes, &size) == 0) {
+        /* An overridden read() may ignore its argument; never overrun
+           `memory`.  As for asyncio, empty bytes are the end. */
+        if ((size_t)size > room_bytes) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "SSLObject.read() returned more than requested");
+        }
+        else {
+            result = size == 0 ? FL_TLS_END : FL_TLS_DONE;
+            memcpy(memory, bytes, (size_t)size);
+            *got_bytes = (size_t)size;
+            engine->more = size > 0 && *got_bytes == wanted_bytes;
+        }
     }
-    /* As for asyncio, empty bytes are the end. */
-    FlTlsResult result = view.len == 0 ? FL_TLS_END : FL_TLS_DONE;
-    /* An overridden read() may ignore its argument; never overrun `memory`. */
-    if ((size_t)view.len > room_bytes) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "SSLObject.read() returned more than requested");
-        result = FL_TLS_RAISED;
-    }
-    else if (view.len > 0) {
-        memcpy(memory, view.buf, (size_t)view.len);
-        *got_bytes = (size_t)view.len;
-        engine->more = *got_bytes == wanted_bytes;
-    }
-    PyBuffer_Release(&view);
     Py_DECREF(data);
     return result;
 }

@@ -278,15 +278,9 @@ static PyMethodDef transport_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyMemberDef own_members[] = {
-    {"_ssl_protocol", FL_T_OBJECT, offsetof(FlTlsTransport, connection),
-     Py_READONLY, NULL},
-    {"_closed", Py_T_BOOL, offsetof(FlTlsTransport, closed), Py_READONLY,
-     NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
 static PyGetSetDef own_getset[] = {
+    {"_ssl_protocol", fl_field_attribute, NULL, NULL,
+     (void *)offsetof(FlTlsTransport, connection)},
     {"_read_high_water", fl_water_mark_get, fl_water_mark_set, NULL,
      (void *)offsetof(FlTlsTransport, read_high_bytes)},
     {"_read_low_water", fl_water_mark_get, fl_water_mark_set, NULL,
@@ -405,9 +399,7 @@ fl_tls_transport_register(PyObject *module, FlState *state)
                               sizeof(FlTlsTransport), transport_slots, NULL);
     state->tls_transport_type = type;
     return type == NULL
-                   || fl_transport_add_attributes(type, NULL, own_members,
-                                                  own_getset)
-                          < 0
+                   || fl_transport_add_attributes(type, NULL, own_getset) < 0
                ? -1
                : add_python_methods(type, state->helpers);
 }

@@ -15,7 +15,6 @@
 #include "transport/stream_transport.h"
 
 #include "base/list.h"
-#include "core/debug.h"
 #include "core/dispatch.h"
 #include "core/loop.h"
 #include "core/meter.h"
@@ -98,10 +97,14 @@ stream_is_closing(FlTransport *self)
     return fl_stream_is_closing(STREAM(self));
 }
 
-/* Pause or resume a stream that is not closing.  0 or -1. */
+/* Pause or resume.  0 or -1. */
 static int
 change_paused(FlStream *self, bool paused)
 {
+    /* As in asyncio, nothing happens in these cases. */
+    if (fl_stream_is_closing(self) || self->paused == paused) {
+        return 0;
+    }
     /* Set before the loop is checked, as in asyncio: is_reading() reports the
        new state even if this raises. */
     self->paused = paused;
@@ -119,18 +122,13 @@ change_paused(FlStream *self, bool paused)
     return code < 0 ? fl_raise_errno(code) : 0;
 }
 
-/* Does nothing on a closing transport or when already in that state, as
-   asyncio. */
 static int
-stream_set_paused(FlTransport *transport, bool paused)
+stream_set_paused(FlTransport *self, bool paused)
 {
-    FlStream *self = STREAM(transport);
-    int code = 0;
+    int code;
     /* Another thread may be writing, or be ending it. */
     Py_BEGIN_CRITICAL_SECTION(self);
-    if (!fl_stream_is_closing(self) && self->paused != paused) {
-        code = change_paused(self, paused);
-    }
+    code = change_paused(STREAM(self), paused);
     Py_END_CRITICAL_SECTION();
     return code;
 }
@@ -281,22 +279,6 @@ save_names(FlStream *self, const FlStreamOptions *options)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-/* As asyncio, which looks connection_made up and passes it to call_soon().  0,
-   or -1 with AttributeError: a factory returned what is no protocol; or in
-   debug mode with an exception of call_soon's checks. */
-static int
-check_protocol(FlLoop *loop, PyObject *protocol)
-{
-    PyObject *made =
-        PyObject_GetAttr(protocol, loop->state->names.connection_made);
-    int code = made == NULL ? -1 : 0;
-    if (code == 0 && FL_UNLIKELY(loop->debug)) {
-        code = fl_debug_check(loop, made, "call_soon", true);
-    }
-    Py_XDECREF(made);
-    return code;
-}
-
 /* A stream without an fd or a registration.  NULL with an exception. */
 static FlStream *
 stream_new(FlLoop *loop, const FlStreamOptions *options)
@@ -334,7 +316,10 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
         || fl_protocol_change(self->state, self, &self->protocol,
                               options->protocol)
                < 0
-        || check_protocol(loop, options->protocol) < 0)
+        /* As in asyncio, AttributeError if a factory returned no protocol. */
+        || fl_call_done(PyObject_GetAttr(options->protocol,
+                                         loop->state->names.connection_made))
+               < 0)
     {
         Py_CLEAR(self);
     }

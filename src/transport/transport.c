@@ -360,16 +360,12 @@ add_descriptor(PyTypeObject *type, const char *name, PyObject *descriptor)
 
 int
 fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
-                            PyMemberDef *members, PyGetSetDef *getset)
+                            PyGetSetDef *getset)
 {
     int code = 0;
     for (; code == 0 && methods != NULL && methods->ml_name; methods++) {
         code = add_descriptor(type, methods->ml_name,
                               PyDescr_NewMethod(type, methods));
-    }
-    for (; code == 0 && members != NULL && members->name; members++) {
-        code = add_descriptor(type, members->name,
-                              PyDescr_NewMember(type, members));
     }
     for (; code == 0 && getset != NULL && getset->name; getset++) {
         code = add_descriptor(type, getset->name,
@@ -388,7 +384,7 @@ fl_transport_type_new(PyObject *module, const char *name, size_t size_bytes,
         fl_type_derive(module, &spec, fl_state_get(module)->asyncio_transport,
                        mixin, base_slots);
     if (type != NULL
-        && fl_transport_add_attributes(type, common_methods, NULL, NULL) < 0)
+        && fl_transport_add_attributes(type, common_methods, NULL) < 0)
     {
         Py_CLEAR(type);
     }

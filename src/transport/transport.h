@@ -137,7 +137,7 @@ PyTypeObject *fl_transport_type_new(PyObject *module, const char *name,
 
 /* Add to a finished type; each table may be NULL.  0 or -1. */
 int fl_transport_add_attributes(PyTypeObject *type, PyMethodDef *methods,
-                                PyMemberDef *members, PyGetSetDef *getset);
+                                PyGetSetDef *getset);
 
 /* The getter and setter of a water mark at this offset of the object.  As in
    asyncio it may be set to any number; one above INT64_MAX, which no buffer

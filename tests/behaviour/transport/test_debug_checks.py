@@ -1,7 +1,7 @@
-"""Debug mode refuses transports ended by threads, and async protocols.
+"""Debug mode refuses transports ended by threads.
 
 On fastloop alone: asyncio raises the same, and leaves a transport behind that
-is closing for ever, or open without a connection_made.
+is closing for ever.
 """
 
 import contextlib
@@ -51,26 +51,3 @@ async def test_another_thread_may_not_end_a_transport(
         with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
             await debug.run_in_executor(None, getattr(transport, method))
         assert not transport.is_closing()
-
-
-class Coroutine(Recorder):
-    async def connection_made(self, transport):
-        raise AssertionError
-
-
-class Number(Recorder):
-    connection_made = 5
-
-
-@pytest.mark.parametrize("kind", ["stream", "datagrams"])
-@pytest.mark.parametrize(
-    ("protocol", "text"),
-    [
-        (Coroutine, r"coroutines cannot be used with call_soon\(\)"),
-        (Number, r"a callable object was expected by call_soon\(\), got 5"),
-    ],
-)
-async def test_connection_made_must_be_a_function(debug, kind, protocol, text):
-    with pytest.raises(TypeError, match=text):
-        async with opened(debug, kind, protocol()):
-            pass
