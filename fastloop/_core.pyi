@@ -196,7 +196,7 @@ class Listener:
 def open_stream(
     loop: AbstractEventLoop,
     sock: socket,
-    exposed: bool,
+    fd_shared: bool,
     protocol: BaseProtocol,
     waiter: Future[None] | None,
     extra: _Extra | None,
@@ -207,7 +207,7 @@ def open_stream(
 def open_datagram(
     loop: AbstractEventLoop,
     sock: socket,
-    exposed: object,
+    fd_shared: object,
     protocol: BaseProtocol,
     address: object,
     waiter: Future[None] | None,

@@ -78,7 +78,7 @@ class Connections(_private.LoopPart):
 
     # -- streams --------------------------------------------------------------
 
-    def _is_exposed(self, sock: socket.socket, kind: int) -> bool:
+    def _is_shared(self, sock: socket.socket, kind: int) -> bool:
         """Whether a program may use the socket itself.
 
         It gave the socket, or made it, as asyncio's methods make sockets of
@@ -141,9 +141,9 @@ class Connections(_private.LoopPart):
         if _core.is_plain_class(type(sock)) or _originals.inherits(
             sock, *_originals.STREAM_CALLS
         ):
-            exposed = self._is_exposed(sock, socket.SOCK_STREAM)
+            fd_shared = self._is_shared(sock, socket.SOCK_STREAM)
             return _core.open_stream(
-                self, sock, exposed, protocol, waiter, extra, server, context
+                self, sock, fd_shared, protocol, waiter, extra, server, context
             )
         self._ensure_fd_no_transport(sock)
         more = {} if sys.version_info < (3, 15) else {"context": context}
@@ -339,9 +339,9 @@ class Connections(_private.LoopPart):
                 sock, protocol, address, waiter, extra
             )
         known = dict(extra or {})
-        exposed = self._is_exposed(sock, socket.SOCK_DGRAM)
+        fd_shared = self._is_shared(sock, socket.SOCK_DGRAM)
         transport = _core.open_datagram(
-            self, sock, exposed, protocol, address or None, waiter, known
+            self, sock, fd_shared, protocol, address or None, waiter, known
         )
         known["socket"] = _core_helpers.TransportSocket(sock, transport)
         return transport

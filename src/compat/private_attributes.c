@@ -7,7 +7,7 @@
    before.  What asyncio's sendfile puts in the protocol's place reads _loop
    and _protocol_paused.  docs/differences.md lists those that are missing.
 
-   Reading _sock or _sock_fd exposes the fd: the application may now write to
+   Reading _sock or _sock_fd shares the fd: the application may now write to
    it without our knowledge, so the transport stops corking and sends at once.
    Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"
@@ -25,7 +25,7 @@
 static PyObject *
 sock_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    fl_stream_expose_fd(self);
+    fl_stream_share_fd(self);
     /* NULL without an exception once the stream is closed. */
     PyObject *sock = fl_stream_get_socket(self);
     return sock != NULL || PyErr_Occurred() ? sock : Py_NewRef(Py_None);
@@ -34,7 +34,7 @@ sock_get(FlStream *self, void *Py_UNUSED(closure))
 static PyObject *
 fd_get(FlStream *self, void *Py_UNUSED(closure))
 {
-    fl_stream_expose_fd(self);
+    fl_stream_share_fd(self);
     return PyLong_FromLong(self->last_fd); /* also after close, as asyncio */
 }
 
@@ -121,7 +121,7 @@ static PyGetSetDef datagram_getset[] = {
 };
 
 static int
-add(PyTypeObject *type, PyGetSetDef *more)
+add_getsets(PyTypeObject *type, PyGetSetDef *more)
 {
     return fl_transport_add_attributes(type, NULL, all_getset) < 0
                ? -1
@@ -131,7 +131,7 @@ add(PyTypeObject *type, PyGetSetDef *more)
 int
 fl_private_attributes_register(FlState *state)
 {
-    return add(state->stream_type, stream_getset) < 0
+    return add_getsets(state->stream_type, stream_getset) < 0
                ? -1
-               : add(state->datagram_type, datagram_getset);
+               : add_getsets(state->datagram_type, datagram_getset);
 }

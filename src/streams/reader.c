@@ -161,7 +161,7 @@ limit_of(const Reader *self)
 
 /* asyncio's _wakeup_waiter.  0 or -1. */
 static int
-wake(const Reader *self)
+reader_wake(const Reader *self)
 {
     const FlNames *names = &self->state->names;
     PyObject *waiter = self->values[WAITER];
@@ -228,7 +228,7 @@ data_added(Reader *self)
     Py_ssize_t limit = limit_of(self);
     bool full = limit < 0
                 || PyByteArray_GET_SIZE(self->values[BUFFER]) - limit > limit;
-    if (wake(self) < 0) {
+    if (reader_wake(self) < 0) {
         return -1;
     }
     return full && look_up(self, 1 << PAUSED | 1 << TRANSPORT)
@@ -360,8 +360,8 @@ find_buffer(FlState *state, PyObject *protocol, Reader *self)
 
 /* FlNativeProtocol: append to the reader's _buffer what is in the scratch. */
 static int
-data_received(FlState *state, PyObject *protocol, const char *data,
-              size_t size_bytes)
+reader_data_received(FlState *state, PyObject *protocol, const char *data,
+                     size_t size_bytes)
 {
     Reader self;
     int code;
@@ -462,7 +462,7 @@ before_connection_made(FlState *state, PyObject *protocol)
 /* EOF comes once a connection, so C would save nothing. */
 static const FlNativeProtocol native = {
     .before_connection_made = before_connection_made,
-    .data_received = data_received,
+    .data_received = reader_data_received,
     .data_failed = FL_DATA_FAILED,
     .find_room = find_room,
     .filled = filled,

@@ -34,7 +34,7 @@
    handshake begins.  The view prevents a callback from resizing a bytearray,
    which would move its memory. */
 static PyObject *
-data_received(FlTls *self, PyObject *data)
+adapter_data_received(FlTls *self, PyObject *data)
 {
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
@@ -86,7 +86,7 @@ static PyMethodDef adapter_methods[] = {
     FL_METHOD("connection_lost", fl_tls_connection_lost, METH_O,
               "connection_lost($self, exc, /)\n--\n\n"
               "The transport below is lost."),
-    FL_METHOD("data_received", data_received, METH_O,
+    FL_METHOD("data_received", adapter_data_received, METH_O,
               "data_received($self, data, /)\n--\n\n"
               "Process records, or keep those of before connection_made()."),
     FL_METHOD("eof_received", eof_received, METH_NOARGS,
@@ -270,7 +270,7 @@ static const char open_tls_doc[] =
     "made is true if connection_made() has already been called.";
 
 static PyObject *
-open_tls(PyObject *module, PyObject *args)
+adapter_open(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *protocol, *wrap, *file;
@@ -329,7 +329,7 @@ use_tls(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef functions[] = {
-    {"open_tls", open_tls, METH_VARARGS, open_tls_doc},
+    {"open_tls", adapter_open, METH_VARARGS, open_tls_doc},
     {"use_tls", use_tls, METH_VARARGS, use_tls_doc},
     {NULL, NULL, 0, NULL},
 };

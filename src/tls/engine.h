@@ -29,8 +29,8 @@
 typedef enum {
     FL_TLS_RAISED = -1,
     FL_TLS_DONE,
-    FL_TLS_AGAIN, /* the peer must send first */
-    FL_TLS_END,   /* the peer has sent close_notify */
+    FL_TLS_WANT_READ, /* the peer must send first */
+    FL_TLS_END,       /* the peer has sent close_notify */
 } FlTlsResult;
 
 typedef struct FlTlsEngine FlTlsEngine;

@@ -393,7 +393,7 @@ give_reason(const FlTlsEngine *engine, const char *text)
 
 /* The result of a direct call that failed; raises as invariant 3 says. */
 static FlTlsResult
-result_of_failure(FlTlsEngine *engine, int status)
+libssl_failure(FlTlsEngine *engine, int status)
 {
     if (PyErr_Occurred()) {
         return FL_TLS_RAISED; /* a Python callback of the context did */
@@ -407,7 +407,7 @@ result_of_failure(FlTlsEngine *engine, int status)
     }
     int error = libssl.SSL_get_error(engine->ssl, status);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) {
-        return FL_TLS_AGAIN;
+        return FL_TLS_WANT_READ;
     }
     unsigned long code = libssl.ERR_peek_last_error();
     /* From 3.2 on OpenSSL takes a close_notify behind another warning, which
@@ -447,7 +447,7 @@ libssl_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
 {
     *got_bytes = 0;
     if (engine->pipe->in_bytes == 0 && !engine->more) {
-        return FL_TLS_AGAIN; /* saves a call: libssl has nothing to read */
+        return FL_TLS_WANT_READ; /* saves a call: libssl has nothing to read */
     }
     /* SSL_get_error also looks at errors that others left in the queue. */
     libssl.ERR_clear_error();
@@ -459,7 +459,7 @@ libssl_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
         return FL_TLS_DONE;
     }
     engine->more = false;
-    return result_of_failure(engine, status);
+    return libssl_failure(engine, status);
 }
 
 /* Give the bytes object this size; make it if there is none.  0, or -1 with
@@ -499,7 +499,7 @@ libssl_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
         libssl.SSL_write_ex(engine->ssl, data, size_bytes, taken_bytes);
     return FL_LIKELY(status == 1 && !PyErr_Occurred())
                ? FL_TLS_DONE
-               : result_of_failure(engine, status);
+               : libssl_failure(engine, status);
 }
 
 /* --- the engine ---------------------------------------------------------- */

@@ -64,11 +64,11 @@ object_settle(FlTlsEngine *Py_UNUSED(engine))
 
 /* The result of an SSLObject method that raised. */
 static FlTlsResult
-result_of_failure(const FlTlsEngine *engine)
+object_failure(const FlTlsEngine *engine)
 {
     if (PyErr_ExceptionMatches(engine->state->tls_again_errors)) {
         PyErr_Clear(); /* no error: the peer must send first */
-        return FL_TLS_AGAIN;
+        return FL_TLS_WANT_READ;
     }
     if (PyErr_ExceptionMatches(engine->state->tls_end_errors)) {
         PyErr_Clear(); /* the peer's close_notify */
@@ -84,7 +84,7 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
     *got_bytes = 0;
     size_t waiting_bytes = object_incoming(engine);
     if (waiting_bytes == 0 && !engine->more) {
-        return FL_TLS_AGAIN;
+        return FL_TLS_WANT_READ;
     }
     engine->more = false; /* unless this read fills its room */
     /* CPython allocates a bytes object of the requested size, so request no
@@ -101,7 +101,7 @@ object_read(FlTlsEngine *engine, char *memory, size_t room_bytes,
                                         engine->state->names.read, room);
     Py_XDECREF(room);
     if (data == NULL) {
-        return result_of_failure(engine);
+        return object_failure(engine);
     }
     char *bytes;
     Py_ssize_t size;
@@ -139,7 +139,7 @@ object_write(FlTlsEngine *engine, const char *data, size_t size_bytes,
                                   bytes);
     Py_DECREF(bytes);
     if (count == NULL) {
-        return result_of_failure(engine);
+        return object_failure(engine);
     }
     size_t taken = PyLong_AsSize_t(count);
     Py_DECREF(count);

@@ -43,7 +43,7 @@
 /* --- work for a later iteration ------------------------------------------ */
 
 static int process(FlTls *self);
-static int handle_eof(FlTls *self);
+static int tls_handle_eof(FlTls *self);
 
 /* Process, then have the engine copy its unread records: they may lie in the
    caller's memory. */
@@ -116,7 +116,7 @@ run_deferred(FlLoop *loop, PyObject *object, PyObject *Py_UNUSED(ignored))
     else if (code == 0 && self->eof_held) {
         self->eof_held = false;
         failed = FL_EOF_FAILED;
-        code = handle_eof(self);
+        code = tls_handle_eof(self);
     }
     return code >= 0 || fl_tls_fatal(self, failed) == 0
                ? 0
@@ -181,7 +181,7 @@ call_sslobject(FlTls *self, PyObject *method)
     }
     if (PyErr_ExceptionMatches(self->state->tls_again_errors)) {
         PyErr_Clear(); /* no error: the peer must send first */
-        return FL_TLS_AGAIN;
+        return FL_TLS_WANT_READ;
     }
     return FL_TLS_RAISED;
 }
@@ -277,7 +277,7 @@ do_handshake(FlTls *self)
         return fl_tls_defer(self);
     }
     FlTlsResult result = call_sslobject(self, self->state->names.do_handshake);
-    if (result == FL_TLS_AGAIN) {
+    if (result == FL_TLS_WANT_READ) {
         return fl_tls_send(self);
     }
     if (result == FL_TLS_RAISED
@@ -321,8 +321,8 @@ unwrap(FlTls *self)
     FlTlsResult result = fl_tls_discard(self);
     /* If `deferred`, records may have arrived during a read: come back. */
     bool may_unwrap = result == FL_TLS_END
-                      || (result == FL_TLS_AGAIN && !self->close_notify_sent
-                          && !self->deferred);
+                      || (result == FL_TLS_WANT_READ
+                          && !self->close_notify_sent && !self->deferred);
     if (!may_unwrap || self->phase != FL_TLS_SHUTDOWN) {
         return result;
     }
@@ -338,7 +338,7 @@ do_shutdown(FlTls *self)
     }
     /* After EOF the peer cannot reply any more. */
     FlTlsResult result = self->eof_received ? FL_TLS_DONE : unwrap(self);
-    if (result == FL_TLS_AGAIN && self->discarded_bytes > MOST_DISCARDED) {
+    if (result == FL_TLS_WANT_READ && self->discarded_bytes > MOST_DISCARDED) {
         result = FL_TLS_DONE; /* a download that was given up */
     }
     if (result == FL_TLS_RAISED
@@ -352,7 +352,7 @@ do_shutdown(FlTls *self)
     if (result == FL_TLS_RAISED) {
         return fl_tls_fatal(self, "Fatal error on transport");
     }
-    if (result == FL_TLS_AGAIN) {
+    if (result == FL_TLS_WANT_READ) {
         /* The reply must get in, so the raw transport must not be paused.  A
            StreamReader whose writer called start_tls() may have paused it.
            While we have paused it ourselves, it stays so. */
@@ -390,7 +390,7 @@ has_data_paused(FlTls *self)
 
 /* See do_flush. */
 static int
-flush(FlTls *self)
+tls_flush(FlTls *self)
 {
     /* tls_read.c, invariant 4; a queued call brings no more either. */
     bool was_last = self->closing && self->delivering && !self->engine_busy;
@@ -423,7 +423,7 @@ flush(FlTls *self)
 static int
 do_flush(FlTls *self)
 {
-    return continue_later(self, flush(self));
+    return continue_later(self, tls_flush(self));
 }
 
 int
@@ -545,7 +545,7 @@ receive_eof(FlTls *self)
 
 /* asyncio's eof_received().  Returns as receive_eof. */
 static int
-handle_eof(FlTls *self)
+tls_handle_eof(FlTls *self)
 {
     self->eof_received = true;
     int code = receive_eof(self);
@@ -563,7 +563,7 @@ int
 fl_tls_receive_eof(FlTls *self)
 {
     if (self->hold_iterations == 0) {
-        return handle_eof(self);
+        return tls_handle_eof(self);
     }
     /* Invariant 4.  A raw transport that is TLS closes in any case. */
     self->eof_held = true;
@@ -597,7 +597,7 @@ drop_records(FlTls *self)
 /* In asyncio's order, by connection_lost of fastloop/_tls.py: queue the
    protocol's connection_lost, resolve the waiter, cancel the timer. */
 static int
-release(FlTls *self, PyObject *exc)
+tls_release(FlTls *self, PyObject *exc)
 {
     /* A connection lost during the handshake only resolves the waiter, also
        after start_tls. */
@@ -649,6 +649,6 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
         code = fl_tls_call_eof_received(self);
     }
     PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    code = self->phase == FL_TLS_LOST ? 0 : release(self, exc);
+    code = self->phase == FL_TLS_LOST ? 0 : tls_release(self, exc);
     return fl_call_none(fl_error_keep_first(raised, code, (PyObject *)self));
 }

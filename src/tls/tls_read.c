@@ -76,7 +76,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
    first still gets the rest of the event (`same_callback`): data that waits
    would be lost if the connection ended before it resumes. */
 static bool
-can_deliver(const FlTls *self, const FlProtocol *protocol)
+tls_can_deliver(const FlTls *self, const FlProtocol *protocol)
 {
     bool same_callback =
         protocol->native != NULL
@@ -243,7 +243,7 @@ read_large(FlTls *self, const FlProtocol *used, size_t room_bytes)
 }
 
 static FlTlsRead
-read_bytes(FlTls *self, const FlProtocol *used)
+tls_read_bytes(FlTls *self, const FlProtocol *used)
 {
     size_t incoming = self->engine.type->incoming(&self->engine);
     if (incoming <= SMALL_BYTES) {
@@ -260,7 +260,7 @@ read_once(FlTls *self, const FlProtocol *used)
 {
     bool delivering = self->delivering, closing = self->closing;
     self->delivering = true;
-    FlTlsRead left = read_bytes(self, used);
+    FlTlsRead left = tls_read_bytes(self, used);
     self->delivering = delivering;
     return left == FL_TLS_READ_MORE && self->closing != closing
                ? FL_TLS_READ_DONE
@@ -287,7 +287,7 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
         return FL_TLS_READ_FAILED;
     }
     bool same = fl_protocol_is(self, &self->protocol, protocol);
-    if (!same || !can_deliver(self, protocol)) {
+    if (!same || !tls_can_deliver(self, protocol)) {
         /* get_buffer() has paused, closed or set another protocol. */
         PyBuffer_Release(&view);
         return same ? FL_TLS_READ_DONE : FL_TLS_READ_MORE;
@@ -312,9 +312,9 @@ fl_tls_read(FlTls *self)
     do {
         /* Owned: a callback may set another protocol. */
         FlProtocol protocol = fl_protocol_get(self, &self->protocol);
-        left = !can_deliver(self, &protocol) ? FL_TLS_READ_DONE
-               : protocol.buffered           ? read_buffered(self, &protocol)
-                                             : read_once(self, &protocol);
+        left = !tls_can_deliver(self, &protocol) ? FL_TLS_READ_DONE
+               : protocol.buffered ? read_buffered(self, &protocol)
+                                   : read_once(self, &protocol);
         Py_XDECREF(protocol.object);
     } while (left == FL_TLS_READ_MORE);
     return left;

@@ -16,13 +16,13 @@ typedef enum {
     FL_TLS_READ_MORE,   /* for tls_read.c alone: there may be more data */
 } FlTlsRead;
 
-/* Deliver what can be delivered.  Unless it failed, the caller then finishes the read: it sends the
-   backlog and the records that reading has produced, and pauses or resumes
-   reading.  Only while data flows (WRAPPED, FLUSHING) and no engine call is
+/* Deliver what can be delivered.  Unless it failed, the caller then finishes
+   the read: it sends the backlog and the records that reading has produced,
+   and pauses or resumes reading.  Only while data flows (WRAPPED, FLUSHING) and no engine call is
    running. */
 FlTlsRead fl_tls_read(FlTls *self);
 /* During a shutdown: read and drop all data.  FL_TLS_END once the peer has
-   closed, FL_TLS_AGAIN before, FL_TLS_RAISED with an exception. */
+   closed, FL_TLS_WANT_READ before, FL_TLS_RAISED with an exception. */
 FlTlsResult fl_tls_discard(FlTls *self);
 /* Call eof_received of the application's protocol, at most once. */
 int fl_tls_call_eof_received(FlTls *self);

@@ -179,7 +179,7 @@ static const FlTransportOps tls_ops = {
 
 /* Write bytes (stolen; NULL: making them raised), in the loop's thread. */
 static PyObject *
-write_bytes(FlTlsTransport *self, PyObject *bytes)
+transport_write(FlTlsTransport *self, PyObject *bytes)
 {
     if (bytes == NULL) {
         return NULL;
@@ -208,7 +208,7 @@ write_data(FlTlsTransport *self, PyObject *data)
     if (size <= 0) {
         return fl_call_none((int)size);
     }
-    return write_bytes(self, PyBytes_FromObject(data));
+    return transport_write(self, PyBytes_FromObject(data));
 }
 
 /* As one write, so that small pieces share a record; asyncio makes one of
@@ -222,7 +222,7 @@ write_lines(FlTlsTransport *self, PyObject *lines)
             ? NULL
             : PyObject_CallMethodOneArg(empty, self->state->names.join, lines);
     Py_XDECREF(empty);
-    return write_bytes(self, bytes);
+    return transport_write(self, bytes);
 }
 
 /* --- the type ------------------------------------------------------------ */

@@ -290,7 +290,7 @@ fl_tls_write_backlog(FlTls *self)
    outer write is encrypting or queued, all of it is queued behind
    (invariant 3). */
 static int
-write_bytes(FlTls *self, PyObject *bytes)
+tls_write_bytes(FlTls *self, PyObject *bytes)
 {
     bool encrypt_now = self->phase == FL_TLS_WRAPPED && !self->engine_busy
                        && fl_write_queue_is_empty(&self->backlog);
@@ -321,7 +321,7 @@ accepts_data(const FlTls *self)
 
 /* Writes that come late log asyncio's warning. */
 static FlMaySend
-may_send(FlTls *self)
+tls_may_send(FlTls *self)
 {
     if (accepts_data(self)) {
         return FL_SEND;
@@ -351,9 +351,9 @@ finish_write(FlTls *self, int code)
 int
 fl_tls_write(FlTls *self, PyObject *bytes)
 {
-    FlMaySend may = may_send(self);
+    FlMaySend may = tls_may_send(self);
     if (may != FL_SEND) {
         return may;
     }
-    return finish_write(self, write_bytes(self, bytes));
+    return finish_write(self, tls_write_bytes(self, bytes));
 }

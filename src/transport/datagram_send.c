@@ -439,10 +439,10 @@ run_events(FlStream *stream, int events)
 /* --- opening ------------------------------------------------------------- */
 
 static const char open_datagram_doc[] =
-    "open_datagram(loop, sock, exposed, protocol, address, waiter, extra, "
+    "open_datagram(loop, sock, fd_shared, protocol, address, waiter, extra, "
     "/)\n--\n\n"
     "Create a DatagramTransport on a non-blocking datagram socket.\n\n"
-    "The transport owns the socket from now on.  exposed: other code may\n"
+    "The transport owns the socket from now on.  fd_shared: other code may\n"
     "have the socket object.  address: the only remote address, or None for\n"
     "any.  The parameters after protocol may be None.";
 
@@ -454,10 +454,10 @@ open_datagram(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *sock, *protocol, *address, *waiter, *extra;
-    int exposed;
+    int fd_shared;
     if (!PyArg_ParseTuple(args, "O!OpOOOO:open_datagram", state->loop_type,
-                          &loop, &sock, &exposed, &protocol, &address, &waiter,
-                          &extra))
+                          &loop, &sock, &fd_shared, &protocol, &address,
+                          &waiter, &extra))
     {
         return NULL;
     }
@@ -465,7 +465,7 @@ open_datagram(PyObject *module, PyObject *args)
         .type = state->datagram_type,
         .run_events = run_events,
         .sock = sock,
-        .exposed = exposed,
+        .fd_shared = fd_shared,
         .fd = PyObject_AsFileDescriptor(sock),
         .protocol = protocol,
         .waiter = fl_none_to_null(waiter),

@@ -8,7 +8,7 @@
       fd twice, the second time perhaps another connection's.
    2. An application may obtain the fd from the socket and send on it directly.
       The object it gets is a TransportSocket (_core_helpers.py), which then
-      reports the exposed fd to the stream (fl_stream_expose_fd).  Otherwise
+      reports that to the stream (fl_stream_share_fd).  Otherwise
       corked bytes would be sent after bytes that the application sends later.
       */
 #include "transport/extra_info.h"

@@ -5,7 +5,7 @@
    the system may then give the fd to another file.  The socket object knows
    that it was closed; the fd alone does not tell.
 
-   1. A stream whose socket object is exposed queries it before each system
+   1. A stream whose fd is shared queries its socket object before each system
       call.  asyncio's transports do so too, by making the call through it.
    2. A stream that notices that its fd is no longer its own ends with EBADF.
       It does not read, write, shut down or close the fd, which would hit
@@ -71,7 +71,7 @@ fl_stream_update_registration(FlStream *self)
     if (wanted == self->reg->wanted) { /* mostly: saves a system call */
         return 0;
     }
-    self->reg->keeps = !self->exposed;
+    self->reg->keeps = !self->fd_shared;
     return fl_registration_want(self->reg, wanted, 0);
 }
 
@@ -134,10 +134,10 @@ fl_stream_query_fd(FlStream *self)
 }
 
 void
-fl_stream_expose_fd(FlStream *self)
+fl_stream_share_fd(FlStream *self)
 {
     fl_stream_flush_if_corked(self);
-    self->exposed = true;
+    self->fd_shared = true;
 }
 
 bool

@@ -62,7 +62,7 @@ struct FlStream {
     /* Small, because an idle connection's memory is mostly this struct: with
        the head's last field these fill three words. */
     FL_ATOMIC uint8_t phase;    /* FlStreamPhase */
-    FL_ATOMIC bool exposed;     /* others may close the fd or send on it; or
+    FL_ATOMIC bool fd_shared;   /* others may close the fd or send on it; or
                                    it is one of SCTP */
     FL_ATOMIC bool paused;      /* pause_reading was called */
     FL_ATOMIC bool eof_written; /* write_eof was called */
@@ -210,16 +210,16 @@ bool fl_stream_has_fd(FlOpenTransport *node);
 int fl_stream_query_fd(FlStream *self);
 
 /* Call this before system calls on the fd, and again after Python code ran.  A
-   stream whose fd was never exposed to the application costs no query. */
+   stream whose fd is not shared costs no query. */
 static inline int
 fl_stream_check_fd(FlStream *self)
 {
-    return self->exposed ? fl_stream_query_fd(self) : 0;
+    return self->fd_shared ? fl_stream_query_fd(self) : 0;
 }
 
 /* Application code has the fd from now on: flush now, cork nothing later, and
    have fl_stream_check_fd query the socket object before each system call. */
-void fl_stream_expose_fd(FlStream *self);
+void fl_stream_share_fd(FlStream *self);
 
 /* Call method(value), set_result or set_exception, on a future unless it is
    already resolved.  An exception is reported.  0, or -1 to end the run.  The

@@ -154,9 +154,9 @@ handle_eof(FlStream *self)
 }
 
 /* End a read that got no bytes: its code is 0 at EOF, a negative errno or
-   FL_NO_MEMORY; -EAGAIN is no failure.  EOF behind data of the same event waits for the next event:
-   what the data has scheduled runs first, and replies.  0, or -1 to end the
-   run. */
+   FL_NO_MEMORY; -EAGAIN is no failure.  EOF behind data of the same event
+   waits for the next event: what the data has scheduled runs first, and
+   replies.  0, or -1 to end the run. */
 static int
 end_read(FlStream *self, int code, const ReadResult *result)
 {

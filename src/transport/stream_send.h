@@ -25,7 +25,7 @@ int fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
 
 /* Send from the queue until it is empty or the kernel's buffer is full.  0 or
    a negative errno.  Runs no Python: the caller has checked the fd of an
-   exposed stream. */
+   stream whose fd is shared. */
 int fl_stream_drain_queue(FlStream *self);
 
 /* The same, and then wait for the kernel, or end the stream if a send
@@ -60,7 +60,7 @@ fl_stream_corks(const FlStream *self)
 {
     const FlLoop *loop = self->loop;
     return FL_HAVE_GIL && loop != NULL
-           && loop->cork.writer == PyThreadState_Get() && !self->exposed
+           && loop->cork.writer == PyThreadState_Get() && !self->fd_shared
            && !fl_loop_is_inherited(loop);
 }
 

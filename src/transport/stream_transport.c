@@ -50,7 +50,7 @@
    the stream is LOST when this returns.  Otherwise it is CLOSING, and writable
    events send the rest: fl_stream_write_ready, fl_stream_drained. */
 static int
-stream_close(FlTransport *transport)
+op_close(FlTransport *transport)
 {
     FlStream *self = STREAM(transport);
     /* First: a second close() is silent even if the loop is closed by now. */
@@ -77,7 +77,7 @@ stream_close(FlTransport *transport)
 }
 
 static int
-stream_force_close(FlTransport *self, PyObject *exc)
+op_force_close(FlTransport *self, PyObject *exc)
 {
     /* A CLOSING stream is still sending its buffer, and can be aborted.  A
        LOST one does not check its loop: asyncio returns silently then. */
@@ -92,7 +92,7 @@ stream_force_close(FlTransport *self, PyObject *exc)
 }
 
 static int
-stream_is_closing(FlTransport *self)
+op_is_closing(FlTransport *self)
 {
     return fl_stream_is_closing(STREAM(self));
 }
@@ -123,7 +123,7 @@ change_paused(FlStream *self, bool paused)
 }
 
 static int
-stream_set_paused(FlTransport *self, bool paused)
+op_set_paused(FlTransport *self, bool paused)
 {
     int code;
     /* Another thread may be writing, or be ending it. */
@@ -134,33 +134,33 @@ stream_set_paused(FlTransport *self, bool paused)
 }
 
 static bool
-stream_is_reading(const FlTransport *self)
+op_is_reading(const FlTransport *self)
 {
     const FlStream *stream = (const FlStream *)self;
     return !fl_stream_is_closing(stream) && !stream->paused;
 }
 
 static int
-stream_set_protocol(FlTransport *self, PyObject *protocol)
+op_set_protocol(FlTransport *self, PyObject *protocol)
 {
     return fl_protocol_change(self->state, self, &STREAM(self)->protocol,
                               protocol);
 }
 
 static PyObject *
-stream_protocol(FlTransport *self)
+op_protocol(FlTransport *self)
 {
     return fl_protocol_get(self, &STREAM(self)->protocol).object;
 }
 
 static size_t
-stream_buffer_bytes(const FlTransport *transport)
+op_buffer_bytes(const FlTransport *transport)
 {
     return fl_stream_waiting_bytes((const FlStream *)transport);
 }
 
 static int
-stream_control_writing(FlTransport *transport)
+op_control_writing(FlTransport *transport)
 {
     FlStream *self = STREAM(transport);
     /* Corked bytes must not count against a new high-water mark. */
@@ -169,16 +169,16 @@ stream_control_writing(FlTransport *transport)
 }
 
 static const FlTransportOps stream_ops = {
-    .close = stream_close,
-    .force_close = stream_force_close,
-    .is_closing = stream_is_closing,
-    .set_paused = stream_set_paused,
-    .is_reading = stream_is_reading,
-    .set_protocol = stream_set_protocol,
-    .protocol = stream_protocol,
+    .close = op_close,
+    .force_close = op_force_close,
+    .is_closing = op_is_closing,
+    .set_paused = op_set_paused,
+    .is_reading = op_is_reading,
+    .set_protocol = op_set_protocol,
+    .protocol = op_protocol,
     .get_extra = fl_stream_get_extra,
-    .write_buffer_bytes = stream_buffer_bytes,
-    .control_writing = stream_control_writing,
+    .write_buffer_bytes = op_buffer_bytes,
+    .control_writing = op_control_writing,
 };
 
 /* --- what the loop calls ------------------------------------------------- */
@@ -306,8 +306,8 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
                                   ? FL_UNKNOWN_PROTOCOL
                                   : options->accepted_protocol;
     /* Over SCTP each send is a message: nothing is corked. */
-    self->exposed =
-        options->exposed || self->accepted_protocol == IPPROTO_SCTP;
+    self->fd_shared =
+        options->fd_shared || self->accepted_protocol == IPPROTO_SCTP;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
@@ -387,28 +387,28 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
 /* --- module functions, for fastloop/connections.py ----------------------- */
 
 static const char open_stream_doc[] =
-    "open_stream(loop, sock, exposed, protocol, waiter, extra, server, "
+    "open_stream(loop, sock, fd_shared, protocol, waiter, extra, server, "
     "context, /)\n"
     "--\n\n"
     "Create a StreamTransport on a connected, non-blocking socket.\n\n"
-    "The transport owns the socket from now on.  exposed: other code may\n"
+    "The transport owns the socket from now on.  fd_shared: other code may\n"
     "have the socket object.  The parameters after protocol may be None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
 {
     PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
-    int exposed;
+    int fd_shared;
     if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
                           fl_state_get(module)->loop_type, &loop, &sock,
-                          &exposed, &protocol, &waiter, &extra, &server,
+                          &fd_shared, &protocol, &waiter, &extra, &server,
                           &context))
     {
         return NULL;
     }
     FlStreamOptions options = {
         .sock = sock,
-        .exposed = exposed,
+        .fd_shared = fd_shared,
         .fd = fl_fd_of(FL_LOOP(loop), sock),
         .protocol = protocol,
         .waiter = fl_none_to_null(waiter),
@@ -465,7 +465,7 @@ fl_stream_repr(FlTransport *transport)
                              self->last_fd,
                              wanted & FL_READABLE ? "polling" : "idle",
                              wanted & FL_WRITABLE ? "polling" : "idle",
-                             stream_buffer_bytes(transport)));
+                             op_buffer_bytes(transport)));
 }
 
 /* --- the type ------------------------------------------------------------ */

@@ -23,7 +23,7 @@ typedef struct {
     PyTypeObject *type;
     int (*run_events)(FlStream *self, int events);
     PyObject *sock; /* a socket object; NULL: fd alone */
-    bool exposed;   /* other code may have that object */
+    bool fd_shared; /* other code may have that object */
     int fd;
     PyObject *protocol;
     PyObject *waiter;
