@@ -114,7 +114,7 @@ typedef struct {
     FL_ATOMIC Py_ssize_t writes_after_loss;
     /* Counts down once an iteration after the handshake of start_tls: above 1
        nothing is delivered, at 1 data, but not the peer's end; 0: no hold.
-       run_deferred is queued while it is not 0.  lifecycle.c, 4. */
+       run_deferred is queued while it is not 0.  lifecycle.c, 3. */
     FL_ATOMIC unsigned hold_iterations;
     FlTlsPhase phase;
     FlTlsAppState app_state;
@@ -126,7 +126,7 @@ typedef struct {
     bool raw_paused;           /* we called raw.pause_reading */
     bool writing_paused;       /* the raw transport called pause_writing */
     bool eof_received;         /* the raw transport's EOF was handled */
-    bool eof_held;             /* or will be: lifecycle.c, 4 */
+    bool eof_held;             /* or will be: lifecycle.c, 3 */
     /* fl_tls_start_shutdown has begun the shutdown, for close() or the peer's
        close_notify. */
     bool closing;

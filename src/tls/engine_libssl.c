@@ -23,11 +23,7 @@
       other thread may call these four on a connection's SSLObject.  (The same
       holds with asyncio where CPython has no lock.)  Methods that only query,
       such as version(), keep the GIL and are safe.
-   5. The lookup of libssl's functions runs once per process, whatever its
-      outcome.  It registers an ex_data index, which is never freed because
-      OpenSSL runs its callbacks for each SSL.  A second lookup would register
-      a second one.
-   6. No other function is called before OpenSSL_version() says "OpenSSL".
+   5. No other function is called before OpenSSL_version() says "OpenSSL".
       LibreSSL, BoringSSL and AWS-LC export the same names with other
       contracts. */
 #include "tls/engine_libssl.h"

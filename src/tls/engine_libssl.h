@@ -25,7 +25,8 @@
 #include "tls/engine.h"
 
 /* Look libssl's functions up; whether all were found.  Only the first call of
-   the process searches, and its result never changes.  `file` is
+   the process searches, as that registers an index which OpenSSL keeps, and
+   its result never changes.  `file` is
    _ssl.__file__.  Forgets the last SSL that this thread has created.  Any
    thread may call this. */
 bool fl_libssl_find(const char *file);

@@ -1,16 +1,12 @@
 /* The life of a TLS connection: handshake, received data, shutdown, end.
 
-   1. The phase changes as connection.h says.  A function that has called
-      Python checks the phase before it goes on: the call may have closed the
-      connection.  Going on would set a phase that is over (asyncio raises
-      RuntimeError from close() in this case).
-   2. The peer may still send data after the application's close().  That data
+   1. The peer may still send data after the application's close().  That data
       is read and dropped until the peer closes, MOST_DISCARDED bytes are
       dropped or the shutdown times out.  asyncio ends such a connection with
       an error.
-   3. Data written before a shutdown is passed to the raw transport before that
+   2. Data written before a shutdown is passed to the raw transport before that
       is closed, even if it has called pause_writing.  asyncio drops it.
-   4. After the handshake of start_tls() nothing is delivered until the
+   3. After the handshake of start_tls() nothing is delivered until the
       application has called a method of the new transport, or for three
       iterations after start_tls() has returned (FL_TLS_HOLD_ITERATIONS says
       which).  Until the task that awaits it has resumed, the application has
@@ -19,7 +15,7 @@
       waits too.  asyncio does not wait.  run_deferred delivers the data, and
       in the next iteration its end, EOF or close_notify: a task that the data
       wakes can still answer.
-   5. A close() in another thread leaves the flush to the loop's thread.  This
+   4. A close() in another thread leaves the flush to the loop's thread.  This
       holds with a GIL too, as unwrap() releases it and the loop's thread could
       then feed records to the engine.  What other threads write is queued
       during the handshake and dropped in a shutdown. */
@@ -171,6 +167,7 @@ static FlTlsResult
 call_sslobject(FlTls *self, PyObject *method)
 {
     PyObject *object = Py_NewRef(self->engine.object);
+    FL_CHECK(!self->engine_busy, "no nested engine calls");
     self->engine_busy = true;
     PyObject *done = PyObject_CallMethodNoArgs(object, method);
     Py_DECREF(object);
@@ -312,7 +309,7 @@ fl_tls_connection_made(FlTls *self, PyObject *raw)
 #define MOST_DISCARDED ((size_t)16 << 20)
 
 /* Send close_notify and wait for the peer's.  SSLObject.unwrap() fails if data
-   is left to read, so this first reads and drops all of it (invariant 2).
+   is left to read, so this first reads and drops all of it (invariant 1).
    unwrap() is called once when nothing is left, to send close_notify, and
    again only when the peer's close_notify has been read. */
 static FlTlsResult
@@ -364,7 +361,7 @@ do_shutdown(FlTls *self)
                    : fl_call_method(self->raw,
                                     self->state->names.resume_reading, NULL);
     }
-    /* Invariant 3.  As in asyncio the protocol gets eof_received also after
+    /* Invariant 2.  As in asyncio the protocol gets eof_received also after
        its own close(), if it has not had it. */
     self->writing_paused = false;
     if (fl_tls_send(self) < 0
@@ -565,7 +562,7 @@ fl_tls_receive_eof(FlTls *self)
     if (self->hold_iterations == 0) {
         return tls_handle_eof(self);
     }
-    /* Invariant 4.  A raw transport that is TLS closes in any case. */
+    /* Invariant 3.  A raw transport that is TLS closes in any case. */
     self->eof_held = true;
     return !Py_IS_TYPE(self->raw, self->state->tls_transport_type);
 }

@@ -36,7 +36,7 @@ int fl_tls_defer(FlTls *self);
 
 /* asyncio's _start_shutdown(): begin the shutdown, or abort during the
    handshake.  Does nothing before the handshake, after an earlier call, and
-   from SHUTDOWN on.  Any thread that has the GIL: lifecycle.c, 5. */
+   from SHUTDOWN on.  Any thread that has the GIL: lifecycle.c, 4. */
 int fl_tls_start_shutdown(FlTls *self);
 
 #endif

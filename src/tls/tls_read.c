@@ -47,6 +47,7 @@ decrypt(FlTls *self, char *memory, size_t room_bytes)
 {
     FlTlsEngine *engine = &self->engine;
     Decrypted decrypted = {0, FL_TLS_DONE};
+    FL_CHECK(!self->engine_busy, "no nested engine calls");
     self->engine_busy = true;
     /* Only what cannot be sent now is counted. */
     size_t before = self->writing_paused ? engine->type->outgoing(engine) : 0;
@@ -139,7 +140,7 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
                                                 : FL_TLS_READ_DONE;
     }
     if (code == 0 && exc == NULL && self->hold_iterations > 0) {
-        self->engine.more = true; /* lifecycle.c, invariant 4 */
+        self->engine.more = true; /* lifecycle.c, invariant 3 */
         return FL_TLS_READ_DONE;
     }
     if (code == 0 && exc == NULL) {

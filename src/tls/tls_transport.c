@@ -30,7 +30,7 @@
 #define WRITE_HIGH_BYTES (512 * 1024)
 #define READ_HIGH_BYTES  (256 * 1024)
 
-/* The connection, for a call of the application's: lifecycle.c, invariant 4.
+/* The connection, for a call of the application's: lifecycle.c, invariant 3.
    Another thread's does not end a hold. */
 static inline FlTls *
 end_hold(const void *transport)

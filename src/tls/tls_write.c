@@ -5,8 +5,7 @@
       backlog only holds data that cannot be encrypted yet: written before the
       end of the handshake, during a renegotiation or during another engine
       call.
-   2. All records of one write are passed to the raw transport by one call.
-   3. Bytes leave in the order in which their write calls began, even if one
+   2. Bytes leave in the order in which their write calls began, even if one
       write begins inside another (connection.h, "No nested engine calls").
       The rest of the outer write goes to the front of the backlog, before what
       the inner one has appended. */
@@ -104,6 +103,7 @@ send_records(FlTls *self)
 {
     FlTlsEngine *engine = &self->engine;
     int code = 0;
+    FL_CHECK(!self->sending, "the outer call sends");
     self->sending = true;
     while (code == 0 && can_send(self)) {
         PyObject *bytes = engine->type->take(engine);
@@ -235,6 +235,7 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
 {
     FlTlsEngine *engine = &self->engine;
     *taken_bytes = 0;
+    FL_CHECK(!self->engine_busy, "no nested engine calls");
     self->engine_busy = true;
     FlTlsResult result = FL_TLS_DONE;
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
@@ -288,7 +289,7 @@ fl_tls_write_backlog(FlTls *self)
 
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an
    outer write is encrypting or queued, all of it is queued behind
-   (invariant 3). */
+   (invariant 2). */
 static int
 tls_write_bytes(FlTls *self, PyObject *bytes)
 {

@@ -3,14 +3,10 @@
    The values of socket, sockname and peername are created on first request and
    then cached in the dict.  Most connections never need them.
 
-   1. The socket object owns the fd as soon as it exists: it closes the
-      fd, and `fd` is a borrowed copy.  Two owners would close the same
-      fd twice, the second time perhaps another connection's.
-   2. An application may obtain the fd from the socket and send on it directly.
-      The object it gets is a TransportSocket (_core_helpers.py), which then
-      reports that to the stream (fl_stream_share_fd).  Otherwise
-      corked bytes would be sent after bytes that the application sends later.
-      */
+   An application may obtain the fd from the socket and send on it directly.
+   The object it gets is a TransportSocket (_core_helpers.py), which then
+   reports that to the stream (fl_stream_share_fd).  Otherwise corked bytes
+   would be sent after bytes that the application sends later. */
 #include "transport/extra_info.h"
 
 #include "py/compat.h"

@@ -5,12 +5,12 @@
    the system may then give the fd to another file.  The socket object knows
    that it was closed; the fd alone does not tell.
 
-   1. A stream whose fd is shared queries its socket object before each system
-      call.  asyncio's transports do so too, by making the call through it.
-   2. A stream that notices that its fd is no longer its own ends with EBADF.
-      It does not read, write, shut down or close the fd, which would hit
-      another file.  A write behind bytes that the kernel has refused only
-      queues, as asyncio's does: that stream waits for an event.
+   So a stream whose fd is shared queries it before each system call, as
+   asyncio's transports do by making the call through it.  If the fd is no
+   longer its own, the stream ends with EBADF.  It does not read, write, shut
+   down or close the fd, which would hit another file.  A write behind bytes
+   that the kernel has refused only queues, as asyncio's does: that stream
+   waits for an event.
 
    Limit: an os.close() of the fd leaves no trace in the socket object, and a
    stream may have no such object.  System calls fail with EBADF until the fd

@@ -12,11 +12,11 @@
    Every change of the phase goes through fl_stream_set_phase, which asserts
    that the phase only advances; fl_stream_undo_open is the exception.  The
    finalizer takes a stream from any phase to CLOSED, or queues that
-   (stream_close.c, invariant 7).
+   (stream_close.c, invariant 4).
 
    Ownership: from open to CLOSED the loop owns a reference (FlOpenTransport).
    An open transport of a live loop is therefore garbage only where it waits
-   for no event (stream_close.c, invariant 6).  The stream owns its protocol,
+   for no event (stream_close.c, invariant 3).  The stream owns its protocol,
    server, context and fd.  Where there is a socket object (`sock`), that
    object owns the fd and `fd` only names it.
 

@@ -6,35 +6,26 @@
    1. connection_lost is called once, from the ready queue, so never inside
       another callback of the protocol.  If there is no memory for a queue
       entry, it is called on the spot.
-   2. The registration is closed before the fd.  In the other order it would
-      stay in the poller as long as a duplicate or a forked child has the file.
-   3. After connection_lost the stream has released its protocol, server,
+   2. After connection_lost the stream has released its protocol, server,
       socket, queue, loop and context.  What get_extra_info answers from stays,
       as with asyncio's transports.  The context must go: a protocol may have
       stored itself in one of its variables, and would be a reference cycle
       with the stream.
-   4. An exception is reported before the stream is closed, so that the
-      exception handler finds the transport open, as with asyncio.
-   5. A raised exception that ends the run closes nothing, as in asyncio:
-      it goes up to run_forever.
-   6. An open stream that waits for no event is garbage once the application
+   3. An open stream that waits for no event is garbage once the application
       has no reference to it, because nothing will ever call its protocol.  It
       has nothing to send, and is paused or at EOF.  So the stream visits the
       loop's reference to it as a reference of its own.  Otherwise it would
       leak until the loop is closed.
-   7. The GC may run in any thread.  Without a GIL another thread may be using
+   4. The GC may run in any thread.  Without a GIL another thread may be using
       the loop, or begin to.  So only a thread that has claimed the loop ends a
       stream that is still registered.  Between runs the thread of the last run
       claims it for that.  In any other thread the finalizer queues the stream
       for the loop's next run.  If the loop is closed or collected first,
       fl_stream_abandon ends the stream.
-   8. Objects that are garbage together with the stream may use it after its
+   5. Objects that are garbage together with the stream may use it after its
       finalizer has run.  So the finalizer leaves it CLOSED, as connection_lost
-      does, unless it queues the stream (7), and every operation handles that
-      phase.
-   9. Only a stream that may still write is corked (fl_stream_set_phase), and
-      the loop has a reference to each such stream.  So loop->cork.streams
-      never has a freed stream. */
+      does, unless it queues the stream (4), and every operation handles that
+      phase. */
 #include "transport/stream_close.h"
 
 #include "base/list.h"
@@ -82,6 +73,9 @@ detach_server(FlStream *self)
 static int
 close_fd(FlStream *self)
 {
+    /* Or it would stay in the set as long as a duplicate or a forked child has
+       the file. */
+    FL_CHECK(self->reg == NULL, "a registration is closed before its fd");
     int fd = self->fd;
     PyObject *sock;
     /* Both fields first: close() may run Python that uses the stream.  See
@@ -117,7 +111,7 @@ drop_loop_reference(FlStream *self)
 }
 
 /* Enter CLOSED without a call of the protocol.  Closes the fd and releases
-   what invariant 3 lists; the rest stays until dealloc.  0, or -1 with the
+   what invariant 2 lists; the rest stays until dealloc.  0, or -1 with the
    first exception. */
 static int
 stream_finish(FlStream *self)
@@ -157,7 +151,7 @@ stream_finish(FlStream *self)
     return fl_error_keep_first(exc, 0, NULL);
 }
 
-/* End a stream that the GC found open: see invariant 7. */
+/* End a stream that the GC found open: see invariant 4. */
 static void
 end_unclosed(FlStream *self)
 {
@@ -301,7 +295,8 @@ fl_stream_fatal(FlStream *self, const char *message)
     }
     PyObject *exc = PyErr_GetRaisedException();
     int code = 0;
-    /* asyncio would have sent the corked bytes before the error. */
+    /* asyncio would have sent the corked bytes before the error.  As with it,
+       the exception handler finds the transport open. */
     fl_stream_flush_if_corked(self);
     /* A stream without a loop is closed, perhaps in a nested run of the
        callback that raised. */
@@ -378,7 +373,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->waiter);
     Py_VISIT(self->empty_waiter);
-    /* Invariant 6; the list tells whether the loop has a reference at all. */
+    /* Invariant 3; the list tells whether the loop has a reference at all. */
     if (!fl_list_is_empty(&self->loop_node.link)
         && fl_stream_visits_own_ref(&self->loop_node))
     {
@@ -387,7 +382,7 @@ fl_stream_traverse(FlStream *self, visitproc visit, void *arg)
     return fl_visit_dict(self, visit, arg);
 }
 
-/* Invariant 8: sock, context and loop stay, as methods that are called after
+/* Invariant 5: sock, context and loop stay, as methods that are called after
    this may use them.  Without a GIL another thread may be closing the loop,
    and so abandon the stream now. */
 int
@@ -411,7 +406,7 @@ run_end_unclosed(FlLoop *Py_UNUSED(loop), PyObject *subject,
     return 0;
 }
 
-/* End a collected stream, or queue that: see invariant 7. */
+/* End a collected stream, or queue that: see invariant 4. */
 static void
 end_where_claimed(FlStream *self, FlLoop *loop)
 {
@@ -444,7 +439,7 @@ void
 fl_stream_finalize(FlStream *self)
 {
     /* A stream gets here open only if its loop was closed or collected, or by
-       invariant 6: else the loop's reference keeps it alive. */
+       invariant 3: else the loop's reference keeps it alive. */
     if (self->fd < 0 || self->phase == FL_STREAM_CLOSED) {
         return;
     }

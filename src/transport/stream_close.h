@@ -66,7 +66,7 @@ int fl_stream_traverse(FlStream *self, visitproc visit, void *arg);
 int fl_stream_clear(FlStream *self);
 
 /* Warns about a stream that was not closed.  Ends it, or queues that if this
-   thread may not (stream_close.c, invariant 7). */
+   thread may not (stream_close.c, invariant 4). */
 void fl_stream_finalize(FlStream *self);
 
 void fl_stream_dealloc(FlStream *self);

@@ -6,20 +6,16 @@
    into directly.  A native protocol gets a pointer to the scratch.  If it has
    find_room, it may provide memory after a large read.
 
-   1. The allocator must not map and unmap memory for every message.  That
-      takes five times as long as a read of 200 KiB; make_scratch prevents it.
-   2. A read that did not fill its buffer has emptied the socket, so no further
+   1. A read that did not fill its buffer has emptied the socket, so no further
       read is made.  For fairness an event makes no further read once it has
       delivered EVENT_BYTES, and each read counts as READ_BYTES at least.
       Otherwise a peer that sends much to a protocol with a small buffer would
       keep the loop busy.
-   3. The protocol may pause or close the stream, or set another protocol, in
+   2. The protocol may pause or close the stream, or set another protocol, in
       any callback, so read_ready checks again after each.  If it then closes a
       connection with unread bytes in the socket, the kernel resets the
       connection, and the peer may lose the last bytes sent to it.  So a
-      Protocol and a StreamReader get all of an event in one callback.
-   4. No read of a socket blocks: MSG_DONTWAIT does not depend on O_NONBLOCK,
-      which any process that shares the socket can clear. */
+      Protocol and a StreamReader get all of an event in one callback. */
 #include "transport/stream_read.h"
 
 #include "base/codes.h"
@@ -69,6 +65,8 @@ read_unchecked(FlStream *self, char *buffer, size_t size_bytes,
                ReadResult *result)
 {
     ssize_t got;
+    /* MSG_DONTWAIT does not depend on O_NONBLOCK, which any process that
+       shares the socket can clear. */
     do {
         got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
@@ -178,8 +176,9 @@ static int
 make_scratch(FlLoop *loop)
 {
     if (loop->scratch == NULL) {
-        /* glibc maps each block of 128 KiB and more, until a mapped block that
-           is larger has been freed: that raises its threshold for good, and
+        /* To map and unmap memory for every message takes five times as long
+           as a read of 200 KiB.  glibc maps each block of 128 KiB and more,
+           until a mapped block that is larger has been freed: that raises its threshold for good, and
            to twice as much the one above which it returns free memory.  The
            large blocks of some connections then stay in the heap. */
         PyMem_RawFree(PyMem_RawMalloc(16 * EVENT_BYTES));

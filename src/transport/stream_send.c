@@ -29,9 +29,7 @@
       and the others still corked, and may use each.  So a caller checks the
       phase of its own stream again.
    5. The sender may read a corked queue.  So the loop takes what is corked
-      (fl_cork_take) before it changes the queue.
-   6. core/cork.c sends what is corked, and calls fl_stream_unsent
-      (FlState.unsent) only if the kernel has not accepted all of it. */
+      (fl_cork_take) before it changes the queue. */
 #include "transport/stream_send.h"
 
 #include "base/codes.h"

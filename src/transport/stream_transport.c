@@ -8,10 +8,7 @@
       stream that was open change its state and raise RuntimeError('Event loop
       is closed').  asyncio's transports raise it from call_soon or
       _add_reader, so close() of one with unsent bytes does not.  Without the
-      check connection_lost would be queued to a loop that never runs it.
-   2. Corked bytes count as sent, since asyncio has sent them by then.  So a
-      method that ends the stream, or whose result depends on the write queue,
-      flushes them first; get_write_buffer_size does not count them. */
+      check connection_lost would be queued to a loop that never runs it. */
 #include "transport/stream_transport.h"
 
 #include "base/list.h"
