@@ -12,7 +12,7 @@ import logging
 import socket
 import types
 import weakref
-from asyncio import constants, sslproto, trsock
+from asyncio import trsock
 from operator import attrgetter
 
 from ._private import check_ssl_socket, has_c_futures
@@ -167,34 +167,3 @@ def send_rest(sock: Any, data: Any, sent_bytes: int) -> Any:
         return sock.send(view[sent_bytes:])
     finally:
         del view  # else an exception's traceback would keep the buffer
-
-
-# -- methods of SSLTransport --------------------------------------------------
-
-
-def _set_write_buffer_limits(
-    self: Any, high: Any = None, low: Any = None
-) -> None:
-    """Set the marks with asyncio's defaults for TLS, which are its own."""
-    self._high_water, self._low_water = sslproto.add_flowcontrol_defaults(
-        high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE
-    )
-
-
-def set_read_buffer_limits(
-    self: Any, high: Any = None, low: Any = None
-) -> None:
-    """Set the marks, in bytes of records, at which the transport below is
-    paused and resumed; asyncio's SSL transports have this method.
-    """
-    self._read_high_water, self._read_low_water = (
-        sslproto.add_flowcontrol_defaults(
-            high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
-        )
-    )
-    self._control_reading()
-
-
-def get_read_buffer_limits(self: Any) -> tuple[int, int]:
-    """Return the low and high marks of set_read_buffer_limits()."""
-    return self._read_low_water, self._read_high_water

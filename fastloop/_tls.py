@@ -284,6 +284,44 @@ def warn_keep_open() -> None:
     )
 
 
+# -- methods of SSLTransport --------------------------------------------------
+
+
+def _set_write_buffer_limits(
+    self: Any, high: Any = None, low: Any = None
+) -> None:
+    """Set the marks with asyncio's defaults for TLS, which are its own."""
+    self._high_water, self._low_water = sslproto.add_flowcontrol_defaults(
+        high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE
+    )
+
+
+def set_read_buffer_limits(
+    self: Any, high: Any = None, low: Any = None
+) -> None:
+    """Set the marks, in bytes of records, at which the transport below is
+    paused and resumed; asyncio's SSL transports have this method.
+    """
+    self._read_high_water, self._read_low_water = (
+        sslproto.add_flowcontrol_defaults(
+            high, low, constants.FLOW_CONTROL_HIGH_WATER_SSL_READ
+        )
+    )
+    self._control_reading()
+
+
+def get_read_buffer_limits(self: Any) -> tuple[int, int]:
+    """Return the low and high marks of set_read_buffer_limits()."""
+    return self._read_low_water, self._read_high_water
+
+
+for _method in (
+    _set_write_buffer_limits,
+    set_read_buffer_limits,
+    get_read_buffer_limits,
+):
+    setattr(_core.SSLTransport, _method.__name__, _method)
+
 _core.use_tls(
     sys.modules[__name__],
     sslproto.SSLAgainErrors,

@@ -2,8 +2,8 @@
    and what TLS transports alone have.
 
    set_read_buffer_limits(), get_read_buffer_limits() and the defaults of
-   set_write_buffer_limits() are Python, in fastloop/_core_helpers.py.  The
-   marks of a new transport are set here.
+   set_write_buffer_limits() are Python, in fastloop/_tls.py.  The marks of a
+   new transport are set here.
 
    1. The transport owns its FlTls until it is freed.  tp_clear does not drop
       it: the tp_clear of the FlTls breaks every cycle, and leaves a connection
@@ -368,29 +368,6 @@ fl_tls_transport_new(FlTls *connection)
     return self;
 }
 
-static const char *const python_methods[] = {
-    "_set_write_buffer_limits",
-    "set_read_buffer_limits",
-    "get_read_buffer_limits",
-    NULL,
-};
-
-/* Give the type the functions of these names of _core_helpers.py. */
-static int
-add_python_methods(PyTypeObject *type, PyObject *helpers)
-{
-    int code = 0;
-    for (const char *const *name = python_methods; code == 0 && *name; name++)
-    {
-        PyObject *function = PyObject_GetAttrString(helpers, *name);
-        code = function == NULL
-                   ? -1
-                   : PyObject_SetAttrString((PyObject *)type, *name, function);
-        Py_XDECREF(function);
-    }
-    return code;
-}
-
 int
 fl_tls_transport_register(PyObject *module, FlState *state)
 {
@@ -401,5 +378,5 @@ fl_tls_transport_register(PyObject *module, FlState *state)
     return type == NULL
                    || fl_transport_add_attributes(type, NULL, own_getset) < 0
                ? -1
-               : add_python_methods(type, state->helpers);
+               : 0;
 }
