@@ -15,6 +15,7 @@
 #include "tls/adapter.h"
 #include "transport/datagram.h"
 #include "transport/listener.h"
+#include "transport/stream_open.h"
 #include "transport/stream_transport.h"
 
 #include <stdlib.h>
@@ -97,6 +98,7 @@ module_exec(PyObject *module)
         || fl_handle_register(module, state) < 0
         || fl_loop_register(module, state) < 0
         || fl_stream_register(module, state) < 0
+        || fl_stream_open_register(module) < 0
         || fl_datagram_register(module, state) < 0
         || fl_listener_register(module, state) < 0
         || fl_tls_register(module, state) < 0

@@ -60,7 +60,7 @@ enum {
 struct FlMetrics;
 
 /* The functions through which the loop calls an open transport.  There is one
-   kind, in transport/stream_transport.c: this folder may not include that. */
+   kind, in transport/stream_open.c: this folder may not include that. */
 typedef struct {
     size_t node_offset; /* of the FlOpenTransport in the transport's object */
     /* Whether the transport's own tp_traverse visits the reference that the

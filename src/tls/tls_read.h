@@ -18,8 +18,8 @@ typedef enum {
 
 /* Deliver what can be delivered.  Unless it failed, the caller then finishes
    the read: it sends the backlog and the records that reading has produced,
-   and pauses or resumes reading.  Only while data flows (WRAPPED, FLUSHING) and no engine call is
-   running. */
+   and pauses or resumes reading.  Only while data flows (WRAPPED, FLUSHING)
+   and no engine call is running. */
 FlTlsRead fl_tls_read(FlTls *self);
 /* During a shutdown: read and drop all data.  FL_TLS_END once the peer has
    closed, FL_TLS_WANT_READ before, FL_TLS_RAISED with an exception. */

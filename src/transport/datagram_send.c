@@ -43,6 +43,7 @@
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
 #include "transport/stream_close.h"
+#include "transport/stream_open.h"
 #include "transport/stream_send.h"
 #include "transport/stream_transport.h"
 #include "transport/stream_write.h"

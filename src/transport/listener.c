@@ -74,7 +74,7 @@
 #include "transport/extra_info.h"
 #include "transport/sockaddr.h"
 #include "transport/stream.h"
-#include "transport/stream_transport.h"
+#include "transport/stream_open.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -178,9 +178,10 @@ make_scratch(FlLoop *loop)
     if (loop->scratch == NULL) {
         /* To map and unmap memory for every message takes five times as long
            as a read of 200 KiB.  glibc maps each block of 128 KiB and more,
-           until a mapped block that is larger has been freed: that raises its threshold for good, and
-           to twice as much the one above which it returns free memory.  The
-           large blocks of some connections then stay in the heap. */
+           until a mapped block that is larger has been freed: that raises its
+           threshold for good, and to twice as much the one above which it
+           returns free memory.  The large blocks of some connections then stay
+           in the heap. */
         PyMem_RawFree(PyMem_RawMalloc(16 * EVENT_BYTES));
         loop->scratch = malloc(SCRATCH_BYTES);
     }

@@ -1,50 +1,22 @@
-/* The type StreamTransport, and what it shares with the type of datagrams:
-   opening, repr().
+/* The type StreamTransport, and what it shares with the type of datagrams: the
+   operations of its methods, repr().
 
-   Opening acquires and registers the fd, and queues connection_made.
-
-   Owner: the caller keeps the fd if the open fails; else the stream
-   has it (stream.h).
    Threads: the loop's, or any where a GIL orders them.
    Errors: NULL or -1 with an exception set. */
 #ifndef FL_TRANSPORT_STREAM_TRANSPORT_H
 #define FL_TRANSPORT_STREAM_TRANSPORT_H
 
-#include "core/loop.h"
 #include "py/state.h"
-#include "transport/stream.h"
+#include "transport/transport.h"
 
-#include <sys/socket.h>
-
-/* Arguments of fl_stream_open.  All are borrowed; NULL means none. */
-typedef struct {
-    /* A type other than StreamTransport, and its FlStream.run_events; see
-       datagram_send.c. */
-    PyTypeObject *type;
-    int (*run_events)(FlStream *self, int events);
-    PyObject *sock; /* a socket object; NULL: fd alone */
-    bool fd_shared; /* other code may have that object */
-    int fd;
-    PyObject *protocol;
-    PyObject *waiter;
-    PyObject *extra;
-    PyObject *server;
-    PyObject *context;                   /* NULL: a copy of the current one */
-    const struct sockaddr_storage *peer; /* of an accepted connection */
-    socklen_t peer_size;
-    uint8_t accepted_protocol; /* the same, or FL_UNKNOWN_PROTOCOL */
-} FlStreamOptions;
-
-/* Open a stream and queue connection_made.  A new reference; or NULL with an
-   exception set, and the fd is still the caller's. */
-PyObject *fl_stream_open(FlLoop *loop, const FlStreamOptions *options);
+/* Of streams and datagram transports. */
+extern const FlTransportOps fl_stream_ops;
 
 /* repr() of streams and datagram transports, in asyncio's format of
    streams. */
 PyObject *fl_stream_repr(FlTransport *self);
 
-/* Add StreamTransport and the functions that connections.py connects with to
-   the module.  0, or -1 with an exception set. */
+/* Add StreamTransport to the module.  0, or -1 with an exception set. */
 int fl_stream_register(PyObject *module, FlState *state);
 
 #endif
