@@ -254,13 +254,12 @@ def start_accepting(
     sock: socket,
     factory: Callable[[], BaseProtocol],
     server: Server | None,
-    backlog: int,
+    protocol: int,
     shared: bool,
     accept_tls: Callable[[socket, _PeerName], object] | None,
     context: Context | None,
     /,
 ) -> None: ...
-def resume_accepting(listener: Listener, /) -> None: ...
 
 # -- the executor ------------------------------------------------------------
 

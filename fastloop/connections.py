@@ -382,7 +382,7 @@ class Connections(_private.LoopPart):
             sock,
             protocol_factory,
             server,
-            backlog,
+            sock.proto if sock.type == socket.SOCK_STREAM else -1,
             shared,
             accept_tls,
             context,
@@ -439,9 +439,12 @@ class Connections(_private.LoopPart):
 
         Resumes the paused listener after ACCEPT_RETRY_DELAY.
         """
-        self.call_later(
-            constants.ACCEPT_RETRY_DELAY, _core.resume_accepting, listener
-        )
+
+        def again() -> None:
+            if sock.fileno() != -1:  # else the server has closed it
+                self._add_reader(sock.fileno(), listener)
+
+        self.call_later(constants.ACCEPT_RETRY_DELAY, again)
         self.call_exception_handler(
             {
                 "message": "socket.accept() out of system resource",

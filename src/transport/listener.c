@@ -5,17 +5,14 @@
    and sock_accept on a serving socket have the same effect as in asyncio.
    Each connection has a context of its own, a copy of the server's.
 
-   1. An event accepts up to a limit, which starts at one.  When an event
-      reached it and the next poll reports the socket again (or a later one,
-      if those between had no room for it), the limit doubles
-      and grows by one for each millisecond between the two polls: what no
-      other process took in that time waits for this one.  Otherwise it starts
-      at one again.  It does not grow beyond MAX_ACCEPTS, nor once it is above
-      the backlog.  A single connection then costs one accept call, without a
-      second one that only fails with EAGAIN.
-      Where workers share the socket (invariant 5) it is one, and one for each
-      of those milliseconds.  So workers with short iterations leave each other
-      the rest, and those with long ones keep up.
+   1. An event accepts one connection.  When it did, and the next poll reports
+      the socket again (or a later one, if those between had no room for it),
+      that event accepts up to MAX_ACCEPTS.  A single connection then costs one
+      accept call, without a second one that only fails with EAGAIN.
+      Where workers share the socket (invariant 5), such an event accepts one,
+      and one for each millisecond between the two polls: what no other process
+      took in that time waits for this one.  So workers with short iterations
+      leave each other the rest, and those with long ones keep up.
    2. accept has no MSG_DONTWAIT, and any process that shares the socket can
       clear O_NONBLOCK.  So an event releases the GIL to accept, and sets
       O_NONBLOCK before it accepts more than the one connection that the poll
@@ -26,9 +23,9 @@
       reported and the listener pauses for asyncio's ACCEPT_RETRY_DELAY.
       Otherwise the loop would run without pause, because the socket stays
       readable.
-      Loop._accept_exhausted sets a timer, which resumes the listener unless
-      its socket has been closed.  Any other failure is raised, as in asyncio:
-      the loop reports it as the callback's.
+      Loop._accept_exhausted sets a timer, which registers the listener again
+      unless its socket has been closed.  Any other failure is raised, as in
+      asyncio: the loop reports it as the callback's.
    4. The application may close the socket object itself, and the system may
       give its fd to another file.  So each event asks the object for its fd,
       and a listener without one stops with EBADF.  Where another thread
@@ -91,46 +88,18 @@
 typedef struct {
     PyObject_HEAD
     FlLoop *loop;
-    /* Weak, to add_reader's handle, which owns the listener; NULL: paused.  A
-       strong reference would keep both, and the socket open, until the next
-       garbage collection once the loop has dropped the handle. */
-    PyObject *handle_ref;
     PyObject *sock;
     PyObject *factory;    /* makes a connection's protocol */
     PyObject *server;     /* NULL: none */
     PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
     PyObject *context;    /* copied for each connection */
-    uint8_t protocol;     /* of sock, and so of its connections */
+    uint8_t protocol;     /* of a connection, or FL_UNKNOWN_PROTOCOL */
     int fd;               /* of sock */
     bool shared;          /* perhaps, with other workers: invariant 5 */
-    int backlog;          /* of listen(); see invariant 1 */
-    int accept_limit;     /* of the last event; see invariant 1 */
     /* fl_fd_table_next_report if the last event reached its limit, else 0. */
     uint64_t limit_poll;
     int64_t limit_ns; /* coarse time of that poll */
 } Listener;
-
-/* The protocol of a listening socket, which its connections have, too; not of
-   MPTCP (262), whose connections may have plain TCP. */
-static uint8_t
-protocol_of(int fd)
-{
-    uint8_t found = FL_UNKNOWN_PROTOCOL;
-#ifdef __linux__
-    int type = -1;
-    int protocol = -1;
-    socklen_t size = sizeof(int);
-    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0
-        && getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &size) == 0
-        && type == SOCK_STREAM && protocol < FL_UNKNOWN_PROTOCOL)
-    {
-        found = (uint8_t)protocol;
-    }
-#else
-    (void)fd; /* there is no SO_PROTOCOL, or another */
-#endif
-    return found;
-}
 
 /* --- one connection ------------------------------------------------------ */
 
@@ -290,11 +259,16 @@ open_accepted(Listener *self, Accepted *accepted)
 static bool
 is_accepting(const Listener *self)
 {
-    PyObject *handle =
-        self->handle_ref == NULL ? NULL : fl_weakref_get(self->handle_ref);
-    bool accepts =
-        handle != NULL && !fl_handle_is_cancelled((FlHandle *)handle);
-    Py_XDECREF(handle);
+    FlFdRefs refs;
+    Py_XDECREF(fl_fd_users(self->loop, self->fd, &refs));
+    PyObject *reader = refs.callbacks[FL_READABLE - 1];
+    bool accepts = reader != NULL
+                   && Py_IS_TYPE(reader, self->loop->state->handle_type)
+                   && ((FlHandle *)reader)->callback == (PyObject *)self
+                   && !fl_handle_is_cancelled((FlHandle *)reader);
+    Py_XDECREF(refs.callbacks[0]);
+    Py_XDECREF(refs.callbacks[1]);
+    Py_XDECREF(refs.object);
     return accepts;
 }
 
@@ -311,38 +285,6 @@ has_fd(const Listener *self)
     }
     PyErr_Clear(); /* that of a closed socket: its fd is -1, or it raises */
     return fd == self->fd;
-}
-
-/* Unregister the socket.  The loop may be closed. */
-static void
-listener_stop(Listener *self)
-{
-    bool accepts = is_accepting(self);
-    Py_CLEAR(self->handle_ref);
-    if (accepts) { /* else removed, or replaced by another reader of the fd */
-        (void)fl_fd_remove(self->loop, self->fd, FL_READABLE, NULL);
-    }
-}
-
-/* Register the socket with this listener as its callback.  0, or -1 with an
-   exception set. */
-static int
-listener_start(Listener *self)
-{
-    /* Any int serves as `object`: no file object is stored for an int. */
-    PyObject *callback = (PyObject *)self;
-    FlHandle *handle = fl_fd_add(self->loop, self->fd, Py_False, FL_READABLE,
-                                 &callback, 1, NULL);
-    PyObject *handle_ref =
-        handle == NULL ? NULL : PyWeakref_NewRef((PyObject *)handle, NULL);
-    if (handle != NULL && handle_ref == NULL) {
-        (void)fl_fd_remove(self->loop, self->fd, FL_READABLE,
-                           (PyObject *)handle);
-    }
-    Py_XDECREF(handle);
-    /* NULL after a failure: the listener then counts as stopped. */
-    Py_XSETREF(self->handle_ref, handle_ref);
-    return handle_ref == NULL ? -1 : 0;
 }
 
 /* Register a shared socket exclusively or plainly, and if this worker has
@@ -375,8 +317,9 @@ handle_accept_error(Listener *self, int code)
     bool exhausted = code == -EMFILE || code == -ENFILE || code == -ENOBUFS
                      || code == -ENOMEM;
     if (exhausted || code == -EBADF) {
-        /* Unregistered before _accept_exhausted schedules the restart. */
-        listener_stop(self);
+        /* Before _accept_exhausted schedules the restart.  listener_call found
+           the socket's events still going here. */
+        (void)fl_fd_remove(self->loop, self->fd, FL_READABLE, NULL);
     }
     (void)fl_raise_errno(code);
     return exhausted
@@ -393,7 +336,7 @@ open_all(Listener *self, Accepted *accepted, int count)
 {
     PyObject *leaving = NULL;
     for (int at = 0; at < count; at++) {
-        if (!is_accepting(self)) {
+        if (at > 0 && !is_accepting(self)) {
             /* A factory has stopped the listener.  A stopped server refuses
                later connections, so it closes these, too. */
             fl_close_socket(self->loop, accepted[at].fd);
@@ -409,24 +352,22 @@ open_all(Listener *self, Accepted *accepted, int count)
     return fl_error_keep_first(leaving, 0, NULL);
 }
 
-/* Set the limit of this event: invariant 1.  Whether the last event reached
-   its limit, in the poll before this one. */
+/* Whether the last event reached its limit, in the poll before this one. */
 static bool
-set_limit(Listener *self)
+is_busy(const Listener *self)
 {
-    bool still_busy = self->limit_poll == self->loop->table->whole_polls;
-    if (!still_busy) {
-        self->accept_limit = 1;
-    }
-    else if (self->accept_limit < MAX_ACCEPTS
-             && self->accept_limit <= self->backlog)
-    {
-        int64_t apart_ns = self->loop->polls.last_ns - self->limit_ns;
-        int64_t limit = self->shared ? 1 : 2 * self->accept_limit;
-        limit += apart_ns / FL_NS_PER_MS;
-        self->accept_limit = (int)Py_MIN(limit, MAX_ACCEPTS);
-    }
-    return still_busy;
+    return self->limit_poll == self->loop->table->whole_polls;
+}
+
+/* How many connections this event accepts: invariant 1. */
+static int
+accept_limit(const Listener *self, bool busy)
+{
+    int64_t apart_ns = self->loop->polls.last_ns - self->limit_ns;
+    return !busy ? 1
+           : !self->shared
+               ? MAX_ACCEPTS
+               : (int)Py_MIN(1 + apart_ns / FL_NS_PER_MS, MAX_ACCEPTS);
 }
 
 /* The add_reader callback: the socket is readable.  Has it still its fd
@@ -444,11 +385,12 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     if (open < 0) {
         return NULL; /* the loop reports it, and the next event tries again */
     }
-    bool still_busy = set_limit(self);
-    int count = open ? accept_batch(self->fd, accepted, self->accept_limit,
-                                    self->shared && still_busy, &code)
-                     : 0;
-    if (self->shared && open && !still_busy) {
+    bool busy = is_busy(self);
+    int count =
+        open ? accept_batch(self->fd, accepted, accept_limit(self, busy),
+                            self->shared && busy, &code)
+             : 0;
+    if (self->shared && open && !busy) {
         listener_go_last(self, count > 0);
     }
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
@@ -469,10 +411,11 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
 /* --- module functions ---------------------------------------------------- */
 
 static const char start_accepting_doc[] =
-    "start_accepting(loop, sock, factory, server, backlog, shared,\n"
+    "start_accepting(loop, sock, factory, server, protocol, shared,\n"
     "                accept_tls, context, /)\n--\n\n"
     "Accept connections on a listening socket until its reader is removed.\n"
     "\n"
+    "protocol: what accept() gives a connection; -1: ask the system.\n"
     "shared: other loops may accept on it, too, and they take turns.\n"
     "accept_tls, if not None, is called with (socket, peer name) for each\n"
     "connection instead of opening a StreamTransport.  context is the\n"
@@ -483,9 +426,9 @@ start_accepting(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *sock, *factory, *server, *accept_tls, *context;
-    int backlog, shared;
+    int protocol, shared;
     if (!PyArg_ParseTuple(args, "O!OOOipOO:start_accepting", state->loop_type,
-                          &loop, &sock, &factory, &server, &backlog, &shared,
+                          &loop, &sock, &factory, &server, &protocol, &shared,
                           &accept_tls, &context)
         || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
@@ -500,9 +443,7 @@ start_accepting(PyObject *module, PyObject *args)
     self->loop = (FlLoop *)Py_NewRef(loop);
     self->sock = Py_NewRef(sock);
     self->fd = fd;
-    self->protocol = protocol_of(fd);
-    self->accept_limit = 1;
-    self->backlog = backlog;
+    self->protocol = (uint8_t)Py_MIN((unsigned)protocol, FL_UNKNOWN_PROTOCOL);
     self->shared = shared && self->loop->table->poller.kind->exclusive;
     self->factory = Py_NewRef(factory);
     self->server = Py_XNewRef(fl_none_to_null(server));
@@ -514,7 +455,12 @@ start_accepting(PyObject *module, PyObject *args)
         /* This fd is the listening socket, so a transport that still has it
            has lost its own file. */
         (void)fl_fd_evict(FL_LOOP(loop), fd, false);
-        code = listener_start(self);
+        /* An int: no file object is stored for one. */
+        PyObject *callback = (PyObject *)self;
+        FlHandle *handle = fl_fd_add(self->loop, fd, Py_False, FL_READABLE,
+                                     &callback, 1, NULL);
+        code = handle == NULL ? -1 : 0;
+        Py_XDECREF(handle);
     }
     if (code == 0 && self->shared) {
         self->loop->gil.times_waits = true;
@@ -529,24 +475,8 @@ start_accepting(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static const char resume_accepting_doc[] =
-    "resume_accepting(listener, /)\n--\n\n"
-    "Accept again after a pause.";
-
-static PyObject *
-resume_accepting(PyObject *module, PyObject *object)
-{
-    PyTypeObject *type = fl_state_get(module)->listener_type;
-    if (!Py_IS_TYPE(object, type)) {
-        return PyErr_Format(PyExc_TypeError, "a Listener is required");
-    }
-    int code = has_fd((Listener *)object); /* else the server has closed it */
-    return fl_call_none(code > 0 ? listener_start((Listener *)object) : code);
-}
-
 static PyMethodDef functions[] = {
     {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
-    {"resume_accepting", resume_accepting, METH_O, resume_accepting_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -557,7 +487,6 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->loop);
-    Py_VISIT(self->handle_ref);
     Py_VISIT(self->sock);
     Py_VISIT(self->factory);
     Py_VISIT(self->server);
@@ -570,7 +499,6 @@ listener_traverse(Listener *self, visitproc visit, void *arg)
 static int
 listener_clear(Listener *self)
 {
-    Py_CLEAR(self->handle_ref);
     Py_CLEAR(self->sock);
     Py_CLEAR(self->factory);
     Py_CLEAR(self->server);
