@@ -27,8 +27,9 @@ typedef struct {
     /* While times_waits is set: when a wait should have ended that ended late,
        or ended after which other threads kept the GIL for long; 0: never. */
     int64_t late_ns;
-    bool times_waits; /* workers share, or shared, a socket of this loop: it
-                         needs late_ns (transport/listener.c, invariant 5) */
+    /* How many listeners whose socket workers share: they need late_ns
+       (transport/listener.c, invariant 5). */
+    FL_ATOMIC int times_waits;
 } FlGil;
 
 /* Whether late_ns is of the last ten seconds. */

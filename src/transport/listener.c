@@ -445,6 +445,7 @@ start_accepting(PyObject *module, PyObject *args)
     self->fd = fd;
     self->protocol = (uint8_t)Py_MIN((unsigned)protocol, FL_UNKNOWN_PROTOCOL);
     self->shared = shared && self->loop->table->poller.kind->exclusive;
+    self->loop->gil.times_waits += self->shared;
     self->factory = Py_NewRef(factory);
     self->server = Py_XNewRef(fl_none_to_null(server));
     self->accept_tls = Py_XNewRef(fl_none_to_null(accept_tls));
@@ -463,7 +464,6 @@ start_accepting(PyObject *module, PyObject *args)
         Py_XDECREF(handle);
     }
     if (code == 0 && self->shared) {
-        self->loop->gil.times_waits = true;
         listener_go_last(self, false);
     }
     Py_DECREF(self); /* the handle owns it */
@@ -512,6 +512,7 @@ listener_dealloc(Listener *self)
 {
     PyObject_GC_UnTrack(self);
     (void)listener_clear(self);
+    self->loop->gil.times_waits -= self->shared;
     Py_CLEAR(self->loop);
     fl_object_free(self);
 }
