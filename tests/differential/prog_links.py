@@ -216,8 +216,12 @@ async def open_net(link: Link) -> None:
         if made_by_a:
             ours = socket.socket(listening.family, proto=listening.proto)
             shrink(ours, link.conf)
+            listening.setblocking(False)
+            loop = link.world.loop
+            accepting = loop.create_task(loop.sock_accept(listening))
+            await asyncio.sleep(0)
             ours.connect(address)
-            link.peer.wire = Wire(listening.accept()[0])
+            link.peer.wire = Wire((await accepting)[0])
             ours = own_socket(ours, link.conf)
             ours.setblocking(False)
             await attach(link, ours)

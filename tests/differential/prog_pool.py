@@ -84,7 +84,7 @@ class Worker:
         for seed in self.seeds:
             os.write(speaking, f"begin {seed}\n".encode())
             kind, text = run(seed)
-            result = json.dumps([seed, kind, text[:3000]])
+            result = json.dumps([seed, kind, text])
             os.write(speaking, f"end {result}\n".encode())
 
     def listen(self) -> Iterator[Result | None]:

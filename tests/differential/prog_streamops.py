@@ -75,6 +75,8 @@ class StreamOps:
             except (asyncio.IncompleteReadError, Exception) as exc:
                 if isinstance(exc, Provoked):
                     continue
+                # What it had taken is lost.
+                link.gap = link.gap or isinstance(exc, MemoryError)
                 self.log(f"{name}: {answer_of(exc)}", strand)
             finally:
                 link.readers -= reads

@@ -73,6 +73,7 @@ class TaskOps:
     def op_call(self, how: str, ops: list[Any]) -> None:
         """Have a callback run: soon, or by a timer that was due before."""
         args = (self.on_call, f"call {len(self.calls)}", ops)
+        args += tuple(range(9)) if "own" in how else ()
         words = {"context": contextvars.copy_context()} if "own" in how else {}
         if "due" in how:
             self.past += -0.002 if "earlier" in how else 1e-6
@@ -84,7 +85,7 @@ class TaskOps:
         self.watch(handle)
         self.calls.append(handle)
 
-    def on_call(self, label: str, ops: list[Any]) -> None:
+    def on_call(self, label: str, ops: list[Any], *_more: int) -> None:
         self.note(label)
         self.run_ops(ops)
 

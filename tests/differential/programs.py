@@ -104,7 +104,7 @@ def main() -> int:
     if args.show is not None:
         print(draw(args.show), flush=True)
         result = verdict(draw(args.show), prog_judge.judge)
-        print(result.kind, result.text)
+        print(result.kind, result.text[:3000])
         return 0
     sys.stdout.reconfigure(line_buffering=True)
     begin = time.monotonic()

@@ -46,7 +46,6 @@ def load(path: str | Path) -> ctypes.CDLL:
     ]
     for name in ("hits", "seen"):
         getattr(shim, f"fault_{name}").restype = ctypes.c_long
-    shim.fault_count.restype = ctypes.c_long
     shim.fault_place.restype = ctypes.c_size_t
     for name in ("fault_arm", "fault_delay", "fault_coarse"):
         getattr(shim, name).restype = None
@@ -67,20 +66,17 @@ def load(path: str | Path) -> ctypes.CDLL:
     return shim
 
 
-def counts(shim: ctypes.CDLL) -> dict[str, tuple[int, int]]:
-    """Return of each function its kind, and how often it was called."""
-    found: dict[str, tuple[int, int]] = {}
-    name, kind = ctypes.c_char_p(), ctypes.c_int()
-    number = 0
-    while True:
-        calls = shim.fault_count(
-            number, ctypes.byref(name), ctypes.byref(kind)
-        )
-        if calls < 0:
-            return found
-        text = (name.value or b"").decode()
-        found[text] = (kind.value, found.get(text, (0, 0))[1] + calls)
-        number += 1
+class Call(ctypes.Structure):
+    """A call, as the shim has it in its log."""
+
+    _fields_ = [("name", ctypes.c_char_p), ("caller", ctypes.c_void_p)]
+
+
+def logged(shim: ctypes.CDLL) -> list[tuple[str, int]]:
+    """Return the calls so far: of which function, and from where."""
+    count = ctypes.c_long.in_dll(shim, "fault_logged").value
+    calls = (Call * count).in_dll(shim, "fault_log")
+    return [(one.name.decode(), one.caller) for one in calls]
 
 
 def place(shim: ctypes.CDLL) -> tuple[str, int]:

@@ -14,7 +14,7 @@
       more (0: all), and each `again`-th ends by errno.
    3. fault_delay(microseconds): the thread is away for so long in each poll.
    4. fault_coarse(milliseconds): so long are the ticks of the coarse clock.
-   5. fault_count(number, &name): how often each function was called so far.
+   5. fault_log: what was called so far, and from where, in order.
  */
 #define _GNU_SOURCE
 #include "shim_calls.h"
@@ -53,7 +53,6 @@ struct hook {
     int kind;
     void *replacement;
     void *original;
-    long calls;
 };
 
 enum {
@@ -71,6 +70,14 @@ enum {
     READS = 1,
     WRITES = 2
 };
+
+#define MOST_CALLS (1 << 18)
+
+struct {
+    const char *name;
+    void *caller;
+} fault_log[MOST_CALLS];
+long fault_logged;
 
 static int cut_sides;
 static size_t cut_bytes;
@@ -124,18 +131,6 @@ fault_seen(void)
     return seen;
 }
 
-/* The calls of function `number`, or -1 if there are no more functions. */
-long
-fault_count(int number, const char **name, int *kind)
-{
-    if (number >= HOOKS) {
-        return -1;
-    }
-    *name = hooks[number].name;
-    *kind = hooks[number].kind;
-    return hooks[number].calls;
-}
-
 #define INLINE static inline __attribute__((always_inline))
 
 /* The library of the last call that failed, and the place in it, or 0. */
@@ -154,7 +149,11 @@ fault_place(const char **library)
 INLINE int
 fails(int number)
 {
-    __sync_add_and_fetch(&hooks[number].calls, 1);
+    long call = __sync_fetch_and_add(&fault_logged, 1);
+    if (call < MOST_CALLS) {
+        fault_log[call].name = hooks[number].name;
+        fault_log[call].caller = __builtin_return_address(0);
+    }
     if (armed[0] == 0 || strcmp(armed, hooks[number].name) != 0) {
         return 0;
     }
@@ -208,7 +207,7 @@ move_fails(int number, int side, int fd, size_t *size)
 {
     int code = fails(number);
     if (code == SHORT) {
-        *size = *size > 1 ? 1 : *size;
+        *size = *size > 1 && !is_datagram(fd) ? 1 : *size;
         return 0;
     }
     if (code != 0 || blocks(side)) {
@@ -233,7 +232,7 @@ raise_memory_error(void)
 }
 
 static word
-give_up(int kind, int code, word second, word third)
+give_up(int kind, int code, word second, word third, word result)
 {
     switch (kind) {
     case UV:
@@ -243,6 +242,9 @@ give_up(int kind, int code, word second, word third)
     case MEMORY:
     case RAW:
         return 0;
+    case BUILT:
+        ((void (*)(word))dlsym(RTLD_DEFAULT, "Py_DecRef"))(result);
+        /* fall through */
     case POINTER:
         raise_memory_error();
         return 0;
@@ -269,9 +271,11 @@ give_up(int kind, int code, word second, word third)
                               word g, word h, word i, word j, word k, word l) \
     {                                                                         \
         int code = fails(H_##symbol);                                         \
-        return code != 0                                                      \
-                   ? give_up(kind, code, b, c)                                \
-                   : ORIGINAL(symbol)(a, b, c, d, e, f, g, h, i, j, k, l);    \
+        word result = 0;                                                      \
+        if (code == 0 || (kind) == BUILT) {                                   \
+            result = ORIGINAL(symbol)(a, b, c, d, e, f, g, h, i, j, k, l);    \
+        }                                                                     \
+        return code == 0 ? result : give_up(kind, code, b, c, result);        \
     }
 GENERIC(STUB)
 
@@ -504,9 +508,9 @@ hook__PyBytes_Resize(void **bytes, ssize_t size)
 
 static struct hook hooks[HOOKS] = {
 #define SPECIAL_HOOK(symbol, name) \
-    {#symbol, name, SPECIAL, (void *)hook_##symbol, NULL, 0},
+    {#symbol, name, SPECIAL, (void *)hook_##symbol, NULL},
 #define GENERIC_HOOK(symbol, kind) \
-    {#symbol, #symbol, kind, (void *)hook_##symbol, NULL, 0},
+    {#symbol, #symbol, kind, (void *)hook_##symbol, NULL},
     SPECIALS(SPECIAL_HOOK) GENERIC(GENERIC_HOOK)};
 
 /* Put the hook of a symbol, if there is one, into a slot. */

@@ -10,6 +10,7 @@ enum {
     MEMORY,  /* NULL and errno, no exception */
     RAW,     /* NULL alone */
     POINTER, /* NULL and MemoryError */
+    BUILT,   /* so, and what its arguments gave away is let go of */
     INTEGER, /* -1 and MemoryError */
     BUFFER,  /* so, and the second argument is a Py_buffer without object */
     OUT2,    /* so, and NULL where the second argument points */
@@ -97,12 +98,12 @@ enum {
     X(PyUnicode_FromStringAndSize, POINTER)      \
     X(PyUnicode_InternFromString, POINTER)       \
     X(PyWeakref_NewRef, POINTER)                 \
-    X(Py_BuildValue, POINTER)                    \
+    X(Py_BuildValue, BUILT)                      \
     X(_PyObject_CallFunction_SizeT, POINTER)     \
     X(_PyObject_CallMethod_SizeT, POINTER)       \
     X(_PyObject_GC_New, POINTER)                 \
     X(_PyObject_GC_NewVar, POINTER)              \
-    X(_Py_BuildValue_SizeT, POINTER)             \
+    X(_Py_BuildValue_SizeT, BUILT)               \
     X(PyContext_Enter, INTEGER)                  \
     X(PyDict_Contains, INTEGER)                  \
     X(PyDict_SetItem, INTEGER)                   \
