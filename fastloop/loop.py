@@ -77,7 +77,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
     _clock_resolution = 1e-9
     _timer_cancelled_count = 0
     _ssock: Any = None
-    _csock: Any = None
     if sys.version_info >= (3, 13):
         #: Of all loops: asyncio's methods of servers use it.
         _unix_server_sockets: Any = weakref.WeakKeyDictionary()
