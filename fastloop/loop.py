@@ -311,7 +311,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Debug mode logs a callback as slow from this many seconds, 0.1.
 
         Setting it takes what float() takes, and raises what that raises.
-        asyncio's ``loop.slow_callback_duration``.
         """
         return self._slow_s
 
@@ -407,7 +406,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         a subinterpreter that allows no daemon threads.  For watchdog_s raises
         TypeError for no number, ValueError for less than 0.01, and
         RuntimeError where it cannot run: also without a GIL.
-        asyncio has no counterpart.
         """
         if not isinstance(socket, bool):
             raise TypeError(f"socket is True or False, not {socket!r}")
@@ -458,7 +456,6 @@ class Loop(  # type: ignore[misc, unused-ignore]
         in the loop's thread, right after that callback.  Its exceptions go to
         the exception handler.  Setting it turns metrics on; debug mode is not
         needed.  Raises TypeError for an object that is not callable.
-        asyncio has no counterpart.
         """
         return self._slow_callback_hook
 
@@ -551,8 +548,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         Returns its list of 5-tuples.  Raises what it raises.  Numeric
         addresses and ports are resolved at once, without a thread (but for
-        debug mode, scopes and AI_ADDRCONFIG).  Implements asyncio's
-        ``loop.getaddrinfo()``.
+        debug mode, scopes and AI_ADDRCONFIG).
         """
         self._check_closed()
         if not self._debug:

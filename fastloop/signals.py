@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 _known: dict[Any, Any] = {}
 
 
-def _is_main_thread() -> bool:
-    return threading.get_ident() == threading.main_thread().ident
-
-
 class SignalCalls(_private.LoopPart):
     """The part of ``Loop`` that calls handlers of signals."""
 
@@ -69,7 +65,8 @@ class SignalCalls(_private.LoopPart):
         ValueError outside the main thread, where asyncio fails later.
         Otherwise it is asyncio's ``loop.remove_signal_handler()``.
         """
-        if sig in self._signal_handlers and not _is_main_thread():
+        in_main = threading.current_thread() is threading.main_thread()
+        if sig in self._signal_handlers and not in_main:
             raise ValueError("signal only works in main thread")
         return super().remove_signal_handler(sig)
 
@@ -103,7 +100,8 @@ class SignalCalls(_private.LoopPart):
         if pipe is None or pipe.pid == os.getpid():
             return
         self._close_signal_pipe()
-        if self._signal_handlers and _is_main_thread():
+        in_main = threading.current_thread() is threading.main_thread()
+        if self._signal_handlers and in_main:
             self._have_signal_pipe()
             signal.set_wakeup_fd(self._csock.fileno())
 

@@ -32,13 +32,8 @@ class SocketCalls:
 
     They raise what the socket raises, TypeError for an SSL socket, ValueError
     in debug mode for a blocking socket, and RuntimeError if a transport uses
-    the descriptor.
-
-    If a socket is closed while one of them waits for it, the operation
-    continues, and the close takes effect when it ends, is cancelled, or (but
-    for ``sock_sendfile``) loses its place to another user of the descriptor.
-    uvloop does so too; asyncio does not.  While ``sock_connect`` looks up a
-    host name it does not yet wait for the socket.
+    the descriptor.  A socket that is closed while one waits for it closes when
+    that ends: ``docs/differences.md``.
     """
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:

@@ -32,21 +32,14 @@ def _usage() -> str:
 def _documentation() -> str:
     """Return where the pages are: a wheel has README.md alone."""
     import os
-    from importlib.metadata import PackageNotFoundError, files
 
     from fastloop import __version__
     from fastloop._environment import NAME
 
-    if os.path.exists(f"{HOME}/docs/reference.md"):
-        return wrapped(f"Read README.md and docs/ in {HOME}.")
-    try:
-        found = files(NAME) or []
-    except PackageNotFoundError:  # the package alone was copied
-        found = []
-    texts = [each for each in found if each.name == "METADATA"]
-    readme = " ".join(f", in {each.locate()}," for each in texts)
-    source = f"{NAME.replace('-', '_')}-{__version__}.tar.gz"
-    return wrapped(f"Read README.md{readme} and docs/ of {source}.")
+    place = HOME
+    if not os.path.exists(f"{HOME}/docs/reference.md"):
+        place = f"{NAME.replace('-', '_')}-{__version__}.tar.gz"
+    return wrapped(f"Read README.md and docs/ in {place}.")
 
 
 def main(words: list[str] | None = None) -> int:

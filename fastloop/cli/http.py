@@ -86,12 +86,9 @@ class HttpRace(Race):
     @property
     def notes(self) -> list[str]:
         """Say so if the load client was the limit."""
-        if self._busy > 0.9:
-            return [
-                "The load client was busy all the time, so the server may do "
-                "more: compare CPU a request."
-            ]
-        return []
+        text = "The load client was busy all the time, so the server may do "
+        text += "more: compare CPU a request."
+        return [text] * (self._busy > 0.9)
 
     def warm(self, kind: str) -> float:
         """Find how many requests it answers, to choose the common rate.
