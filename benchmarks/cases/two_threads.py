@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
+from harness.first_client import Echo
 
 ORDER = 55
 CALLS = 5_000
@@ -44,15 +45,6 @@ def callbacks(loop: Loop) -> None:
     loop.run_forever()
 
 
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.write = transport.write
-
-    def data_received(self, data: bytes) -> None:
-        self.write(data)
-
-
 class Client(Echo):
     def __init__(self, done: asyncio.Future[None], messages: int) -> None:
         self.done = done
@@ -60,13 +52,12 @@ class Client(Echo):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport = transport
-        self.write(b"x" * 64)
+        self.transport.write(b"x" * 64)
 
     def data_received(self, data: bytes) -> None:
         self.left -= 1
         if self.left:
-            self.write(data)
+            self.transport.write(data)
         else:
             self.transport.close()
             self.done.set_result(None)

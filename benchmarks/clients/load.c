@@ -143,17 +143,12 @@ parse_options(int argc, char **argv)
         OPTION("%d", oneway),  OPTION("%d", events),
         OPTION("%lf", rate),   OPTION("%d", sleeps),
     };
-    const size_t count = sizeof known / sizeof known[0];
-    if (argc % 2 == 0) {
-        fail("%s wants a value", argv[argc - 1]);
-    }
     for (int i = 1; i + 1 < argc; i += 2) {
         size_t place = 0;
-        while (place < count && strcmp(argv[i], known[place].name) != 0) {
-            place++;
-        }
-        if (place == count) {
-            fail("unknown option %s", argv[i]);
+        while (strcmp(argv[i], known[place].name) != 0) {
+            if (++place == sizeof known / sizeof known[0]) {
+                fail("unknown option %s", argv[i]);
+            }
         }
         void *field = known[place].field;
         if (known[place].format == NULL) {
