@@ -311,6 +311,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         """Debug mode logs a callback as slow from this many seconds, 0.1.
 
         Setting it takes what float() takes, and raises what that raises.
+        asyncio's ``loop.slow_callback_duration``.
         """
         return self._slow_s
 
@@ -548,7 +549,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
         Returns its list of 5-tuples.  Raises what it raises.  Numeric
         addresses and ports are resolved at once, without a thread (but for
-        debug mode, scopes and AI_ADDRCONFIG).
+        debug mode, scopes and AI_ADDRCONFIG).  Implements asyncio's
+        ``loop.getaddrinfo()``.
         """
         self._check_closed()
         if not self._debug:

@@ -260,7 +260,7 @@ static bool
 is_accepting(const Listener *self)
 {
     FlFdRefs refs;
-    Py_XDECREF(fl_fd_users(self->loop, self->fd, &refs));
+    (void)fl_fd_users(self->loop, self->fd, &refs);
     PyObject *reader = refs.callbacks[FL_READABLE - 1];
     bool accepts = reader != NULL
                    && Py_IS_TYPE(reader, self->loop->state->handle_type)

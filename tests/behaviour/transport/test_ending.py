@@ -49,7 +49,6 @@ async def test_lost_comes_later_and_once(transport_pair, ending):
     assert await c.peer.recv() == b""
 
 
-
 # --- protocols that raise ---------------------------------------------------
 
 
