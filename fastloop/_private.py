@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         _make_socket_transport: Any
         _make_subprocess_transport: Any
         _remove_reader: Any
+        _sendfile_fallback: Any
         _sendfile_native: Any
         _set_coroutine_origin_tracking: Any
         _start_serving: Any

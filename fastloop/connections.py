@@ -300,8 +300,19 @@ class Connections(_private.LoopPart):
         finally:
             if resume_reading:
                 transp.resume_reading()
-            if total and not file.closed:
+            if total and not getattr(file, "closed", False):
                 os.lseek(source, offset + total, os.SEEK_SET)
+        return total
+
+    async def _sendfile_fallback(self, transp: Any, *args: Any) -> int:
+        """asyncio's, but it raises where the transport has dropped bytes.
+
+        A TLS peer may leave while a block is read.
+        """
+        total: int = await super()._sendfile_fallback(transp, *args)
+        counted = getattr(transp, "_ssl_protocol", transp)
+        if counted._conn_lost > transp.is_closing():  # the loss counts as one
+            raise ConnectionError("Connection is closed by peer")
         return total
 
     # -- subprocesses ---------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import io
 import select
 import socket
+import threading
 
 import pytest
 from few_descriptors import few_descriptors
@@ -15,8 +16,10 @@ from net_helpers import (
     iterations,
     link,
     pattern,
+    spin,
     tcp_socketpair,
 )
+from tls_ends import tls_link
 
 DATA = pattern(300_000)
 SIZE = 8 * MIB
@@ -197,3 +200,25 @@ async def test_a_cancelled_wait_for_the_buffer(loop, loop_kind, file_of):
     transport.abort()
     await protocol.wait_lost()
     far.close()
+
+
+async def test_a_tls_peer_that_leaves_while_a_block_is_read(loop, loop_kind):
+    gone = threading.Event()
+
+    class File(io.BytesIO):
+        def readinto(self, block):
+            assert self.tell() == 0 or gone.wait(60)
+            return super().readinto(block)
+
+    async with tls_link(side="server") as c:
+        task = loop.create_task(loop.sendfile(c.transport, File(DATA)))
+        await c.peer.read_exactly(KIB)
+        c.peer.send_eof()
+        connection = c.transport._ssl_protocol
+        await spin(lambda: connection._state.name == "FLUSHING")
+        gone.set()
+        if loop_kind == "asyncio":
+            assert await task == len(DATA)  # most of which it has dropped
+            return
+        with pytest.raises(ConnectionError):
+            await task
