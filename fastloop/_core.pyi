@@ -56,6 +56,8 @@ class Handle(_AsyncioHandle):
 class TimerHandle(_AsyncioTimerHandle):
     @property
     def _source_traceback(self) -> Any: ...
+    @property
+    def _scheduled(self) -> bool: ...
 
 # -- the loop ----------------------------------------------------------------
 

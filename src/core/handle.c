@@ -71,10 +71,10 @@ fl_handle_new(FlLoop *loop)
 
 /* Fill a new handle, and note where it was made: see fl_handle_new_filled.
    Returns it, or NULL. */
-static inline FlHandle *
-fill(FlHandle *self, PyObject *callback, PyObject *args, PyObject *context)
+FL_INLINE FlHandle *
+fill(FlHandle *self, FlLoop *loop, PyObject *callback, PyObject *args,
+     PyObject *context)
 {
-    FlLoop *loop = FL_LOOP(self->loop);
     self->callback = Py_NewRef(callback);
     self->args = Py_NewRef(args);
     self->context = Py_NewRef(context);
@@ -91,7 +91,7 @@ fl_handle_new_filled(FlLoop *loop, PyObject *const *args, Py_ssize_t nargs,
     PyObject *tuple = fl_args_tuple(args + 1, nargs - 1);
     FlHandle *self = tuple == NULL ? NULL : fl_handle_new(loop);
     if (self != NULL) {
-        self = fill(self, args[0], tuple, context);
+        self = fill(self, loop, args[0], tuple, context);
     }
     Py_XDECREF(tuple);
     return self;
@@ -110,7 +110,8 @@ fl_timer_new(FlLoop *loop, PyObject *callback, PyObject *args,
     self->when_s = when_s;
     self->node.place = 0;
     PyObject_GC_Track(self);
-    return (FlTimerHandle *)fill((FlHandle *)self, callback, args, context);
+    return (FlTimerHandle *)fill((FlHandle *)self, loop, callback, args,
+                                 context);
 }
 
 /* All slots of asyncio.Handle except loop and cancelled, which a handle has

@@ -17,17 +17,13 @@
 
 /* --- attributes ---------------------------------------------------------- */
 
-static bool
-is_timer(const FlHandle *self)
-{
-    return Py_TYPE(self) == FL_LOOP(self->loop)->state->timer_type;
-}
-
 /* A timer is always filled.  0, or -1 with MemoryError. */
 static int
 ensure_filled(FlHandle *self)
 {
-    return is_timer(self) ? 0 : fl_handle_fill(self);
+    return Py_TYPE(self) == FL_LOOP(self->loop)->state->handle_type
+               ? fl_handle_fill(self)
+               : 0;
 }
 
 /* `closure` is the slot's offset.  A slot that is NULL, as after cancel(),
@@ -145,14 +141,8 @@ mark_cancelled(FlHandle *self)
     Py_XDECREF(args);
 }
 
-PyDoc_STRVAR(
-    cancel_doc,
-    "cancel($self, /)\n--\n\n"
-    "Cancel the callback; nothing happens if it has run or was cancelled.\n\n"
-    "Returns None.  Implements asyncio.Handle.cancel().");
-
-static PyObject *
-handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
+FL_INLINE PyObject *
+cancel(FlHandle *self, bool is_timer)
 {
     if (fl_handle_is_cancelled(self)) {
         Py_RETURN_NONE;
@@ -162,7 +152,7 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
     }
     /* The queue of timers or the dropped callback may own the last one. */
     Py_INCREF(self);
-    if (is_timer(self)) {
+    if (is_timer) {
         fl_timer_remove_anythread((FlTimerHandle *)self);
     }
     else if (self->entry != NULL) {
@@ -181,6 +171,24 @@ handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(
+    cancel_doc,
+    "cancel($self, /)\n--\n\n"
+    "Cancel the callback; nothing happens if it has run or was cancelled.\n\n"
+    "Returns None.  Implements asyncio.Handle.cancel().");
+
+static PyObject *
+handle_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    return cancel(self, false);
+}
+
+static PyObject *
+timer_cancel(FlHandle *self, PyObject *Py_UNUSED(ignored))
+{
+    return cancel(self, true);
+}
+
+PyDoc_STRVAR(
     run_doc,
     "_run($self, /)\n--\n\n"
     "Run the callback now, as the loop would; asyncio.Handle._run().");
@@ -188,16 +196,21 @@ PyDoc_STRVAR(
 static PyObject *
 handle_run(FlHandle *self, PyObject *Py_UNUSED(ignored))
 {
-    return fl_call_none(ensure_filled(self) < 0
+    return fl_call_none(fl_handle_fill(self) < 0
                             ? -1
                             : fl_handle_run(FL_LOOP(self->loop), self));
 }
 
-/* The rest is asyncio's, in Python: get_context(), cancelled() and when() read
-   the attributes. */
+/* The rest is asyncio's, in Python: get_context(), cancelled(), when() and a
+   timer's _run() read the attributes. */
 static PyMethodDef handle_methods[] = {
     FL_METHOD("cancel", handle_cancel, METH_NOARGS, cancel_doc),
     FL_METHOD("_run", handle_run, METH_NOARGS, run_doc),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMethodDef timer_methods[] = {
+    FL_METHOD("cancel", timer_cancel, METH_NOARGS, cancel_doc),
     {NULL, NULL, 0, NULL},
 };
 
@@ -226,7 +239,7 @@ static PyType_Slot timer_slots[] = {
     {Py_tp_dealloc, fl_timer_dealloc},
     {Py_tp_traverse, fl_handle_traverse},
     {Py_tp_clear, fl_handle_clear},
-    {Py_tp_methods, handle_methods},
+    {Py_tp_methods, timer_methods},
     {Py_tp_getset, timer_getset},
     {0, NULL},
 };

@@ -20,9 +20,9 @@
    changes nothing.
 
    Rejected: a ring buffer that doubles.  It copied every entry once and
-   touched three times the memory that a burst needs.  Keeping more spares until
-   the loop waits: it saves one mmap and one munmap for 255 callbacks, where
-   more than 16,000 wait at once again and again. */
+   touched three times the memory that a burst needs.  Keeping more spares
+   until the loop waits: it saves one mmap and one munmap for 255 callbacks,
+   where more than 16,000 wait at once again and again. */
 #ifndef FL_CORE_READY_QUEUE_H
 #define FL_CORE_READY_QUEUE_H
 
