@@ -24,7 +24,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -155,10 +154,8 @@ may_use_pwait2(void)
     return known > 0;
 }
 
-/* epoll_wait with a timeout of nanoseconds: epoll_pwait2; or, where there is
-   none, epoll_wait for whole milliseconds, and ppoll() for the rest.  While
-   all workers sleep in ppoll(), the kernel wakes each of them for one
-   connection, EPOLLEXCLUSIVE or not. */
+/* epoll_wait with a timeout of nanoseconds, of a day at most; or, as in
+   asyncio, of whole milliseconds where there is no epoll_pwait2. */
 FL_NOINLINE static int
 wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
 {
@@ -171,17 +168,8 @@ wait_ns(int fd, struct epoll_event *ready, int64_t timeout_ns)
             return count;
         }
     }
-    int64_t whole_ms = Py_MIN(timeout_ns / FL_NS_PER_MS, INT_MAX);
-    int count = epoll_wait(fd, ready, FL_POLLER_EVENTS, (int)whole_ms);
-    if (count == 0) {
-        struct pollfd one = {fd, POLLIN, 0};
-        timeout.tv_sec = 0;
-        timeout.tv_nsec = (long)(timeout_ns % FL_NS_PER_MS);
-        count = ppoll(&one, 1, &timeout, NULL);
-        if (count > 0) {
-            count = epoll_wait(fd, ready, FL_POLLER_EVENTS, 0);
-        }
-    }
+    int64_t ms = (timeout_ns + FL_NS_PER_MS - 1) / FL_NS_PER_MS;
+    int count = epoll_wait(fd, ready, FL_POLLER_EVENTS, (int)ms);
     if (tried && count >= 0) {
         atomic_store(&has_pwait2, -1); /* else the fd is bad */
     }

@@ -32,7 +32,6 @@ enum {
     X(dup3, ERRNO)                               \
     X(fstat64, ERRNO)                            \
     X(poll, ERRNO)                               \
-    X(ppoll, ERRNO)                              \
     X(malloc, MEMORY)                            \
     X(calloc, MEMORY)                            \
     X(realloc, MEMORY)                           \

@@ -74,7 +74,6 @@ ERRNOS = {
     "malloc": "ENOMEM",
     "mmap": "ENOMEM",
     "poll": "EINTR ENOMEM",
-    "ppoll": "EINTR ENOMEM",
     # Of a counter, which is read and written whole.
     "read": "EAGAIN EINTR",
     "realloc": "ENOMEM",
@@ -120,7 +119,6 @@ HARMLESS = {
     "getpeername": {errno.ENOTCONN, errno.ENOBUFS},
     "getsockname": {errno.ENOBUFS},
     "poll": {errno.EINTR},
-    "ppoll": {errno.EINTR},
     "setsockopt": {errno.EINVAL, errno.ENOMEM},
 } | {
     name: {errno.EAGAIN, errno.EINTR, SHORT}
