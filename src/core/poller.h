@@ -34,7 +34,6 @@
 #ifndef FL_CORE_POLLER_H
 #define FL_CORE_POLLER_H
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -74,17 +73,28 @@ typedef enum {
 
 typedef struct FlPoller FlPoller;
 
-/* What a kind does; the functions below say how. */
+/* What a kind does. */
 typedef struct {
     bool exclusive; /* it has FL_EXCLUSIVE */
     int (*open)(FlPoller *poller);
     void (*close)(FlPoller *poller);
     int (*control)(FlPoller *poller, FlPollerControl control, int fd,
                    int interest, uint32_t generation);
+    /* Wait for events, at most timeout_ns (0: not at all; negative: without a
+       limit), and take them into an array of FL_POLLER_EVENTS.  Returns how
+       many: 0 also after a wake-up.
+       -EBADF or -EINVAL: the poller's own fd was closed.  -EINTR: a signal
+       came first; nothing was taken. */
     int (*wait)(FlPoller *poller, FlPollerEvent *events, int64_t timeout_ns);
     void (*wake_anythread)(FlPoller *poller);
+    /* In a forked child: replace the poller shared with the parent by an empty
+       one, which the parent's does not notice.  -EBADF: the child has closed
+       the fds, which may belong to the application by now.  After a failure
+       the poller is not used any more, and not closed either. */
     int (*after_fork)(FlPoller *poller);
-    int (*replace)(FlPoller *poller); /* NULL: it fails */
+    /* Put an empty poller in this one's place, under the same fd.  On failure
+       the poller stays as it is.  NULL: the kind cannot. */
+    int (*replace)(FlPoller *poller);
 } FlPollerKind;
 
 struct FlPoller {
@@ -110,51 +120,6 @@ fl_poller_open(FlPoller *poller, bool portable)
 #endif
     poller->sleeping = 0;
     return poller->kind->open(poller);
-}
-
-static inline void
-fl_poller_close(FlPoller *poller)
-{
-    poller->kind->close(poller);
-}
-
-/* In a forked child: replace the poller shared with the parent by an empty
-   one, which the parent's does not notice.  -EBADF: the child has closed the
-   fds, which may belong to the application by now.  After a failure the poller
-   is not used any more, and not closed either. */
-static inline int
-fl_poller_after_fork(FlPoller *poller)
-{
-    /* The threads that were about to wake it do not exist here. */
-    poller->sleeping = 0;
-    return poller->kind->after_fork(poller);
-}
-
-/* Put an empty poller in this one's place, under the same fd.  On failure the
-   poller stays as it is. */
-static inline int
-fl_poller_replace(FlPoller *poller)
-{
-    return poller->kind->replace == NULL ? -ENOTSUP
-                                         : poller->kind->replace(poller);
-}
-
-static inline int
-fl_poller_control(FlPoller *poller, FlPollerControl control, int fd,
-                  int interest, uint32_t generation)
-{
-    return poller->kind->control(poller, control, fd, interest, generation);
-}
-
-/* Wait for events, at most timeout_ns (0: not at all; negative: without a
-   limit), and take them into an array of FL_POLLER_EVENTS.  Returns how many:
-   0 also after a wake-up.
-   -EBADF or -EINVAL: the poller's own fd was closed.  -EINTR: a signal came
-   first; nothing was taken. */
-static inline int
-fl_poller_wait(FlPoller *poller, FlPollerEvent *events, int64_t timeout_ns)
-{
-    return poller->kind->wait(poller, events, timeout_ns);
 }
 
 /* Prepare a wait that may block, before the caller looks at its queues: a

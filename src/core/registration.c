@@ -42,6 +42,14 @@ fire(FlRegistration *reg, int events)
 
 /* --- the poller ---------------------------------------------------------- */
 
+static int
+control(const FlRegistration *reg, FlPollerControl what, int interest,
+        uint32_t generation)
+{
+    FlPoller *poller = &reg->table->poller;
+    return poller->kind->control(poller, what, reg->fd, interest, generation);
+}
+
 /* Whether an error means that the fd no longer refers to the registered file:
    it is closed (EBADF), refers to an unregistered file (ENOENT), or to one
    that cannot be registered, such as a regular file (EPERM). */
@@ -70,8 +78,7 @@ update_interest(FlRegistration *reg, int interest)
     if (table->failure_code != 0 || table->forks != fl_forks_count()) {
         return;
     }
-    int code = fl_poller_control(&table->poller, FL_POLLER_CHANGE, reg->fd,
-                                 interest, reg->generation);
+    int code = control(reg, FL_POLLER_CHANGE, interest, reg->generation);
     reg->unwanted = 0;
     if (code == 0) {
         reg->interest = (uint8_t)interest;
@@ -100,14 +107,12 @@ recheck_later(FlRegistration *reg)
 static int
 add(FlRegistration *reg, int renewed)
 {
-    FlPoller *poller = &reg->table->poller;
     int all = reg->wanted, interest = all;
     uint32_t generation = ++reg->table->last_generation;
     int code = -ENOENT;
     if (reg->interest != 0) {
         int was = reg->interest & FL_EXCLUSIVE ? FL_WAS_EXCLUSIVE : 0;
-        code = fl_poller_control(poller, FL_POLLER_CHANGE, reg->fd,
-                                 interest | was, generation);
+        code = control(reg, FL_POLLER_CHANGE, interest | was, generation);
     }
     if (is_other_file(code)) {
         /* The other wanted events were of an earlier file.  This call found
@@ -117,16 +122,14 @@ add(FlRegistration *reg, int renewed)
             reg->wanted = (uint8_t)(interest &= renewed);
         }
         reg->interest = 0;
-        code = fl_poller_control(poller, FL_POLLER_ADD, reg->fd, interest,
-                                 generation);
+        code = control(reg, FL_POLLER_ADD, interest, generation);
     }
     if (code == -EEXIST) {
         /* The poller has this file under this fd although we do not know it,
            for example from a duplicate that was moved back here with dup2.  So
            nothing was given up. */
         reg->wanted = (uint8_t)(interest = all);
-        code = fl_poller_control(poller, FL_POLLER_CHANGE, reg->fd, interest,
-                                 generation);
+        code = control(reg, FL_POLLER_CHANGE, interest, generation);
     }
     if (code == 0 || reg->interest == 0) {
         reg->generation = generation; /* else the previous one stays */
@@ -380,7 +383,8 @@ replace_set(FlFdTable *table)
             }
         }
     }
-    if (fl_poller_replace(&table->poller) == 0) {
+    const FlPollerKind *kind = table->poller.kind;
+    if (kind->replace != NULL && kind->replace(&table->poller) == 0) {
         register_all(table);
     }
 }
@@ -429,7 +433,8 @@ fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
     }
     table->polls++;
     table->whole_polls += !table->is_partial;
-    int count = fl_poller_wait(&table->poller, table->events, timeout_ns);
+    int count =
+        table->poller.kind->wait(&table->poller, table->events, timeout_ns);
     /* One less may be all there was room for, beside a wake-up.  A failed poll
        may have left events, too. */
     table->is_partial = (unsigned)count >= FL_POLLER_EVENTS - 1;
@@ -518,7 +523,7 @@ fl_fd_table_open(FlFdTable **out, bool portable)
     int code = fl_poller_open(&table->poller, portable);
     if (code == 0 && uv_mutex_init_recursive(&table->lock) < 0) {
         code = FL_NO_MEMORY;
-        fl_poller_close(&table->poller);
+        table->poller.kind->close(&table->poller);
     }
     if (code < 0) {
         free(table);
@@ -533,7 +538,9 @@ fl_fd_table_after_fork_now(FlFdTable *table)
 {
     int code = table->failure_code;
     if (code == 0) {
-        code = fl_poller_after_fork(&table->poller);
+        /* The threads that were about to wake it do not exist here. */
+        table->poller.sleeping = 0;
+        code = table->poller.kind->after_fork(&table->poller);
     }
     if (code < 0) {
         /* Every later attempt must fail, too.  The child may have closed the
@@ -573,7 +580,7 @@ fl_fd_table_close(FlFdTable *table)
     close_registrations(table);
     fl_fd_table_lock(table);
     if (table->failure_code == 0) {
-        fl_poller_close(&table->poller);
+        table->poller.kind->close(&table->poller);
     } /* else its fd may be another file now */
     table->failure_code = FL_CLOSED;
     free(table->fds);
