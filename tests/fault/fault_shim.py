@@ -35,7 +35,7 @@ def build(folder: Path) -> Path:
 
 def load(path: str | Path) -> ctypes.CDLL:
     """Load the shim and hook fastloop's extension."""
-    import fastloop._core
+    import fastloop.loop
 
     shim = ctypes.CDLL(str(path))
     shim.fault_cut.argtypes = [
@@ -58,7 +58,7 @@ def load(path: str | Path) -> ctypes.CDLL:
     shim.fault_delay.argtypes = shim.fault_coarse.argtypes = [ctypes.c_long]
     if not shim.fault_hook():
         raise RuntimeError("the extension is not loaded")
-    for kind in vars(fastloop._core).values():
+    for kind in (*vars(fastloop._core).values(), fastloop.Loop):
         if isinstance(kind, type):
             shim.fault_hook_type(
                 ctypes.c_void_p(id(kind)), ctypes.c_size_t(WORDS)
