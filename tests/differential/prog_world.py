@@ -488,6 +488,8 @@ def run_program(
         world.judge_links()
         trace, problems = world.trace, world.problems
         leave(world)
+        if ours and has_dict(loop):
+            problems.append("the loop has a __dict__")
         refs, loose, wild = world.refs, world.loose, world.wild
         del loop, world
         gc.collect()
@@ -507,6 +509,16 @@ def run_program(
     elif unraisable:
         trace["unraisable"] = sorted(unraisable)
     return problems, trace
+
+
+def has_dict(loop: Any) -> bool:
+    """Whether it has one by now: vars() makes it.
+
+    With one CPython no longer specializes calls of the loop's methods, and
+    calls from C look each method up there first.
+    """
+    found = gc.get_referents(loop)
+    return any(each is vars(loop) for each in found)
 
 
 def leave(world: World) -> None:
