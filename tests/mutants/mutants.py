@@ -33,17 +33,19 @@ class Judge:
     def __call__(self, mutant: Mutant) -> str:
         """Return what became of a mutant."""
         files = self.map.reaching(mutant.file, mutant.line)
-        if not files:
-            return "not reached"
         path = self.tree / mutant.file
         text = path.read_text()
         path.write_text(mutant.apply(text))
         try:
             mut_tree.build(self.tree)
-            for part in filter(None, (files[:FIRST], files[FIRST:])):
-                limit_s = 60 + 5 * self.map.seconds(part)
-                by = mut_tree.run(self.tree, [*self.words, *part], limit_s)
-                if by:
+            runs = [
+                ([*self.words, *part], 60 + 5 * self.map.seconds(part))
+                for part in (files[:FIRST], files[FIRST:])
+                if part
+            ]
+            runs += [(one, edges.LIMIT_S) for one in edges.PROGRAMS.values()]
+            for words, limit_s in runs:
+                if by := mut_tree.run(self.tree, words, limit_s):
                     return f"killed by {by[0]}"
         finally:
             path.write_text(text)
