@@ -21,10 +21,6 @@ TLS = {
 }
 
 
-def tcp(server, **options):
-    return redis.Redis(host="127.0.0.1", port=server.port, **options)
-
-
 @pytest.mark.parametrize("protocol", [2, 3])
 @pytest.mark.parametrize("way", ["tcp", "unix", "tls"])
 async def test_commands(redis_server, way, protocol):
@@ -52,30 +48,6 @@ async def test_commands(redis_server, way, protocol):
             for i in range(10_000):
                 pipe.rpush("list", i)
             assert await pipe.execute() == list(range(1, 10_001))
-
-
-async def test_blocking_pop(redis_server):
-    """A consumer waits on the server; a cancelled one leaves no trace."""
-    async with tcp(redis_server) as client:
-        for end in ("job", "cancel"):
-            waiting = asyncio.create_task(client.blpop(["jobs"], timeout=0))
-            while not (await client.info("clients"))["blocked_clients"]:
-                await asyncio.sleep(0)
-            if end == "job":
-                await client.rpush("jobs", "job")
-                assert await waiting == (b"jobs", b"job")
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        assert await client.ping()
-
-
-async def test_a_killed_connection_is_made_again(redis_server):
-    async with tcp(redis_server) as client, tcp(redis_server) as other:
-        me = await client.client_id()
-        await other.client_kill_filter(_id=me)
-        await client.set("key", "value")
-        assert await client.get("key") == b"value"
 
 
 async def test_faststream(redis_server):

@@ -7,7 +7,6 @@ ours.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import http.client
@@ -15,7 +14,7 @@ import json
 import signal
 
 import pytest
-from interop_process import CERTS, LOOPS
+from interop_process import LOOPS
 from patience import PATIENCE
 
 pytest.importorskip("uvicorn", reason="uvicorn is not installed")
@@ -69,47 +68,6 @@ def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
     assert "Traceback" not in child.log
 
 
-def test_bodies_large_and_chunked(uvicorn):
-    """4 MiB each way; sent with a length, and in chunks."""
-    _child, port = uvicorn()
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    body = bytes(range(256)) * 0x4000
-    assert ask(conn, "POST", "/echo", body) == body
-    parts = [body[i : i + 0x10000] for i in range(0, len(body), 0x10000)]
-    got = ask(conn, "POST", "/echo", iter(parts), encode_chunked=True)
-    assert got == body
-    conn.close()
-
-
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_websocket(uvicorn, client_tls, tls):
-    reason = "websockets is not installed"
-    # Not the blocking client, which reads TLS in one thread while it writes in
-    # another, and may wait for ever.
-    client = pytest.importorskip("websockets.asyncio.client", reason=reason)
-    from websockets.exceptions import ConnectionClosed
-
-    files = ("--ssl-certfile", str(CERTS / "localhost.pem"))
-    files += ("--ssl-keyfile", str(CERTS / "localhost.key"))
-    child, port = uvicorn(*(files if tls else ()))
-    url = f"{'wss' if tls else 'ws'}://127.0.0.1:{port}/ws"
-
-    async def talk():
-        async with client.connect(
-            url, ssl=client_tls if tls else None, proxy=None
-        ) as ws:
-            for text in ("hello", "x" * 300_000, "again"):
-                await ws.send(text)
-                assert await ws.recv() == text.upper()
-            await ws.send("bye")
-            with pytest.raises(ConnectionClosed, match="4000"):
-                await ws.recv()
-
-    asyncio.run(asyncio.wait_for(talk(), PATIENCE))
-    assert child.stop() in (0, -signal.SIGTERM)
-    assert "Traceback" not in child.log
-
-
 @pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 def test_endpoints_that_run_the_loop_again_answer_all(uvicorn):
     """On asyncio a busy machine loses some, by nest_asyncio2 too."""
@@ -126,17 +84,6 @@ def test_endpoints_that_run_the_loop_again_answer_all(uvicorn):
         assert all(threads.map(client, range(20)))
     assert child.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in child.log
-
-
-def test_stops_while_a_client_is_connected(uvicorn):
-    """SIGTERM with an idle keep-alive connection: it is closed, no wait."""
-    child, port = uvicorn()
-    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    ask(conn, "GET", "/plain")
-    assert child.stop() in (0, -signal.SIGTERM)
-    assert conn.sock.recv(1) == b""
-    conn.close()
-    assert "lifespan ends" in child.log
 
 
 @pytest.mark.parametrize("command", ["run", "dev"])
