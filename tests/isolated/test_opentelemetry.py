@@ -102,27 +102,6 @@ def test_reports_of_a_loop_are_spans_and_a_count(fast_script, first, then, on):
     )
 
 
-@pytest.mark.skipif(not HAS_GIL, reason="there is no watchdog without a GIL")
-def test_c_code_that_keeps_the_gil_is_a_span_in_the_end(fast_script):
-    fast_script(
-        """
-import ctypes
-async def main():
-    usleep = ctypes.PyDLL(None).usleep
-    asyncio.get_running_loop().call_soon(usleep, 150_000)
-    await asyncio.sleep(0)
-
-provide()
-fastloop.run(main())
-kinds = {span.name for span in exporter.get_finished_spans()}
-assert kinds == {"fastloop.blocked_callback", "fastloop.slow_callback"}, kinds
-""",
-        quiet=False,
-        FASTLOOP_OTEL="1",
-        FASTLOOP_WATCHDOG="0.1",
-    )
-
-
 def test_a_forked_child_sends_its_own_reports(fast_script):
     fast_script(
         """

@@ -68,52 +68,6 @@ os._exit(0)
 """)
 
 
-@pytest.mark.parametrize(
-    "use", ["loop.close()", "run_and_close(loop)", "loop.remove_reader(100)"]
-)
-def test_a_childs_epoll_under_the_sets_number_stays_as_it_is(fast_script, use):
-    """The child has closed what it inherited.  asyncio closes that epoll."""
-    fast_script(f"""
-import select
-
-loop, own = waited()
-pid = os.fork()
-if pid == 0:
-    os.closerange(3, 1024)
-    mine = select.epoll()
-    near, far = os.pipe()
-    assert [mine.fileno(), near] == own
-    for fd in (near, far):
-        os.dup2(fd, 100 + fd)
-    mine.register(100 + near, select.EPOLLIN)
-    os.write(100 + far, b"x")
-    {use}
-    assert mine.poll(0) == [(100 + near, select.EPOLLIN)]
-    os._exit(0)
-assert os.waitpid(pid, 0)[1] == 0
-""")
-
-
-def test_a_set_that_is_closed_in_a_run_ends_the_run(script):
-    script("""
-async def main():
-    os.close(set_fd)
-    while True:
-        await asyncio.sleep(0)
-
-loop, own = waited()
-set_fd = [
-    fd for fd in own if "eventpoll" in os.readlink(f"/proc/self/fd/{fd}")
-][0]
-try:
-    loop.run_until_complete(main())
-except OSError:
-    with contextlib.suppress(OSError):
-        loop.close()
-    os._exit(0)
-""")
-
-
 def test_files_under_a_loops_numbers_stay_open_and_empty(fast_script):
     """asyncio's close() closes them."""
     fast_script("""

@@ -72,35 +72,6 @@ def test_a_bad_record_is_the_reason_though_its_alert_is_not_sent(
 
 
 @pytest.mark.parametrize(
-    "call",
-    [
-        lambda end: end.protocol.transport.write(b"more"),
-        lambda end: end.protocol.transport.close(),
-        lambda end: end.give(b"\x17\x03\x03\x00\x10" + bytes(16)),
-        lambda end: end.tls.eof_received(),
-    ],
-    ids=["write", "close", "data", "eof"],
-)
-def test_a_call_while_an_alert_is_sent_does_nothing(link, fast_loop, call):
-    reports = []
-    fast_loop.set_exception_handler(lambda loop, info: reports.append(info))
-    end, sent = link.server, []
-
-    def write(data):
-        sent.append(data)
-        call(end)
-
-    record = spoiled_record(link)
-    end.raw.write = write
-    end.give(record)
-    one_iteration(fast_loop)
-    assert len(sent) == 1
-    assert [type(exc) for exc in end.raw.calls] == [ssl.SSLError]
-    assert reports == []
-    assert end.tls._timer is None
-
-
-@pytest.mark.parametrize(
     "answer", ["nothing", "write", "close", "pause_reading", "abort"]
 )
 @pytest.mark.parametrize("paused", [False, True])

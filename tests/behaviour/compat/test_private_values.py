@@ -8,57 +8,11 @@ import asyncio
 import contextvars
 import gc
 import selectors
-import signal
 
 import pytest
 from loop_helpers import nothing
 
 # -- the loop ----------------------------------------------------------------
-
-
-def test_private_attributes_show_a_loops_state(loop):
-    assert loop._closed is loop._stopping is loop._debug is False
-    seen = []
-    loop.call_soon(loop.stop)
-    loop.call_soon(lambda: seen.append(loop._stopping))
-    loop.run_forever()
-    assert seen == [True]
-    assert loop._stopping is False
-    loop.close()
-    assert loop._closed is True
-
-
-def factory(loop, coro, **named):
-    return asyncio.Task(coro, loop=loop, **named)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "other"),
-    [
-        ("debug", True, False),
-        ("task_factory", factory, None),
-        ("exception_handler", factory, None),
-    ],
-)
-def test_a_setting_is_an_attribute(loop, name, value, other):
-    getattr(loop, f"set_{name}")(value)
-    assert getattr(loop, f"_{name}") is value
-    setattr(loop, f"_{name}", other)
-    assert getattr(loop, f"get_{name}")() is other
-
-
-def test_signal_handlers_has_the_handles(loop, iterate):
-    assert loop._signal_handlers == {}
-    seen = []
-    loop.add_signal_handler(signal.SIGUSR1, seen.append, "called")
-    handle = loop._signal_handlers[signal.SIGUSR1]
-    assert isinstance(handle, asyncio.Handle)
-    assert handle._args == ("called",)
-    loop._handle_signal(signal.SIGUSR1)
-    iterate()
-    assert seen == ["called"]
-    loop.remove_signal_handler(signal.SIGUSR1)
-    assert loop._signal_handlers == {}
 
 
 # -- its queues and its selector ---------------------------------------------
@@ -156,19 +110,6 @@ def test_a_selector_is_refused(loop, loop_class):
         loop_class(loop._selector)
 
 
-def test_a_closed_loop_has_nothing(loop_factory):
-    loop = loop_factory()
-    loop.call_soon(nothing)
-    loop.call_later(1, nothing)
-    assert loop._internal_fds == 1
-    assert loop._selector is not None
-    loop.close()
-    assert not loop._ready
-    assert not loop._scheduled
-    assert loop._internal_fds == 0
-    assert loop._selector is loop._ssock is loop._csock is None
-
-
 # -- handles -----------------------------------------------------------------
 
 
@@ -194,16 +135,6 @@ def test_private_attributes_show_a_handles_call(loop, iterate, way):
     assert handle._args is None
     iterate()
     assert seen == ["x"]
-
-
-def test_private_attributes_show_a_timers_moment(loop, run):
-    when = loop.time()
-    handle = loop.call_at(when, nothing)
-    assert handle._when == when
-    assert handle._scheduled is True
-    assert handle._repr_info()[1] == f"when={when}"
-    run(asyncio.sleep(0.001))
-    assert handle._scheduled is False
 
 
 # -- what programs put in its place -------------------------------------------

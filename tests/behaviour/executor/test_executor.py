@@ -13,32 +13,6 @@ import pytest
 from patience import PATIENCE
 
 
-class Odd(BaseException):
-    """Of the application's own."""
-
-
-@pytest.mark.parametrize("kind", [ZeroDivisionError, OSError, Odd])
-async def test_exceptions_of_a_job_reach_the_future(loop, pool, kind):
-    def job():
-        raise kind("from the thread")
-
-    with pytest.raises(kind, match="from the thread"):
-        await loop.run_in_executor(pool, job)
-
-
-@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_exit_exceptions_leave_the_loop(loop, pool, kind):
-    def job():
-        raise kind("from the thread")
-
-    async def main():
-        await loop.run_in_executor(pool, job)
-
-    with pytest.raises(kind, match="from the thread"):
-        loop.run_until_complete(main())
-    assert loop.run_until_complete(loop.run_in_executor(pool, int)) == 0
-
-
 def test_a_thread_runs_beside_a_loop_that_is_always_ready(loop):
     """It gets the GIL as often as it needs it, without a request for it."""
 

@@ -74,25 +74,6 @@ def test_the_current_context_is_copied(loop, schedule):
     assert seen == ["before"]
 
 
-@pytest.mark.parametrize("make", GIVEN.values(), ids=GIVEN)
-def test_a_given_context_is_used_itself(loop, make):
-    context = contextvars.copy_context()
-    context.run(VAR.set, "given")
-    seen = []
-
-    def callback():
-        seen.append(VAR.get())
-        VAR.set("changed")
-
-    handle = make(loop, callback, context=context)
-    wait(loop, seen)
-    assert seen == ["given"]
-    if sys.version_info >= (3, 12):
-        assert handle.get_context() is context
-    assert context[VAR] == "changed"
-    assert VAR.get() == "outside"
-
-
 def test_an_entered_context_is_an_error(loop, iterate, reports, caplog):
     context = contextvars.copy_context()
     seen = []

@@ -3,12 +3,10 @@
 import asyncio
 import logging
 import re
-import select
 import sys
 import time
 
 import pytest
-from net_helpers import tcp_socketpair
 
 
 @pytest.fixture
@@ -86,41 +84,3 @@ def test_a_run_follows_set_debug(loop, warned):
     assert seen == [True, False, True]
     assert len(warned("slow()")) == 2
     assert sys.get_coroutine_origin_tracking_depth() == 0
-
-
-def test_a_callback_that_turns_debug_mode_on_is_not_timed(loop, pair, warned):
-    """The time at which it began was not recorded."""
-
-    class TurnsOn(asyncio.Protocol):
-        def connection_made(self, transport):
-            loop.set_debug(True)
-
-    loop.slow_callback_duration = 3600
-    connect = loop.create_connection(TurnsOn, sock=pair[0])
-    transport, _ = loop.run_until_complete(connect)
-    transport.abort()
-    loop.run_until_complete(asyncio.sleep(0))
-    assert loop.get_debug()
-    assert warned() == []
-
-
-def test_a_slow_reader_is_named_and_not_the_writer_of_its_fd(debug, warned):
-    debug.slow_callback_duration = 0.02
-    near, far = tcp_socketpair()
-
-    def slow_reader():
-        time.sleep(0.03)
-        debug.remove_reader(near)
-
-    def quick_writer():
-        debug.remove_writer(near)
-        debug.stop()
-
-    with near, far:
-        far.send(b"x")
-        select.select([near], [], [], 10)
-        debug.add_reader(near, slow_reader)
-        debug.add_writer(near, quick_writer)
-        debug.run_forever()
-    (text,) = warned("took")
-    assert "slow_reader" in text

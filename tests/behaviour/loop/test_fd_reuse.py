@@ -150,28 +150,6 @@ def test_a_closed_fd_whose_file_a_dup_keeps_causes_no_more_events(
     kept.close()
 
 
-def test_a_closed_socket_names_no_callback_of_the_next(
-    loop, loop_kind, iterate
-):
-    if loop_kind == "asyncio":
-        pytest.skip("asyncio refuses the new one")
-    left, right = socket.socketpair()
-    loop.add_reader(left, print)
-    number = left.fileno()
-    left.close()
-    stranger, peer = pair_at(number)
-    calls = []
-    loop.add_reader(stranger, lambda: calls.append(stranger.recv(1)))
-    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
-        loop.remove_reader(left)
-    peer.send(b"x")
-    iterate(2)
-    assert calls == [b"x"]
-    assert loop.remove_reader(stranger)
-    for each in (right, stranger, peer):
-        each.close()
-
-
 @pytest.mark.skipif(
     not hasattr(socket, "send_fds"), reason="the system passes none"
 )

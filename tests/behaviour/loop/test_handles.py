@@ -10,29 +10,6 @@ import pytest
 from loop_helpers import every_scheduler, nothing
 from patience import PATIENCE
 
-
-@pytest.mark.parametrize("cancelled", [False, True])
-@every_scheduler
-def test_cycle_through_a_handle_is_collected(loop, iterate, make, cancelled):
-    class Owner:
-        def start(self):
-            self.handle = make(loop, self.run)
-
-        def run(self):
-            pass
-
-    owner = Owner()
-    owner.start()
-    alive = weakref.ref(owner)
-    if cancelled:
-        owner.handle.cancel()
-    else:
-        iterate(3)
-    del owner
-    gc.collect()
-    assert alive() is None
-
-
 #: The stack of a thread: enough for as many nested deallocators as 3.13
 #: allows, too small for those of a chain of so many objects.
 STACK_BYTES = 1 << 21
@@ -75,23 +52,3 @@ def test_a_long_chain_of_handles_is_freed(
         del handle, last
         gc.collect()
         assert alive() is None
-
-
-@every_scheduler
-def test_handle_outlives_its_loop(loop_factory, make):
-    loop = loop_factory()
-    token = object()
-    handle = make(loop, nothing, token)
-    ran = loop.call_soon(nothing, token)
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    late = loop.call_soon(nothing, token)
-    far = loop.call_later(1000, nothing, token)
-    loop.close()
-    del loop
-    gc.collect()
-    for each in (handle, ran, late, far):
-        assert repr(each)
-        each.cancel()
-        assert each.cancelled()
-        assert each._loop.is_closed()

@@ -5,17 +5,14 @@ with what the library says.
 """
 
 import asyncio
-import contextlib
 import json
 import math
 import os
 import re
 import subprocess
 import sys
-import threading
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +26,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 import fastloop
 from fastloop.contrib import opentelemetry, prometheus
-from fastloop.observe._observed import NamedLoops
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
 
@@ -311,23 +307,6 @@ async def test_instruments_of_the_running_loop(loop, otel):
     assert units == {"s", "1", "{callback}"}
 
 
-async def test_gauges_are_of_the_same_time_to_each_reader(loop, monkeypatch):
-    """And forget what is older than the window."""
-    readers = InMemoryMetricReader(), InMemoryMetricReader()
-    provider = MeterProvider(readers)
-    opentelemetry.instrument(meter_provider=provider)
-    await asyncio.sleep(0)
-    time.sleep(0.03)
-    await asyncio.sleep(0)
-    for reader in readers:
-        assert collected(reader)["main"]["delay.max"][0] >= 0.03
-    monkeypatch.setattr(opentelemetry, "_WINDOW_NS", 0)
-    for _ in range(2):
-        last = collected(reader)["main"]["delay.max"][0]
-    assert last == 0
-    provider.shutdown()
-
-
 @pytest.mark.skipif(not HAS_GIL, reason="there is no watchdog without a GIL")
 async def test_both_count_what_the_watchdog_reports(loop, otel):
     loop.enable_metrics(watchdog_s=0.02)
@@ -412,26 +391,6 @@ def test_two_loops_have_two_names(loop, loop_factory, adapter):
     tell(third, name="other")
     assert names() == {"main", "other"}
     third.close()
-
-
-def test_threads_may_tell_of_their_first_loops_at_once(
-    loop, loop_factory, adapter, monkeypatch
-):
-    tell, names = adapter
-    loops = {"main": loop, "other": loop_factory()}
-    gate = threading.Barrier(2)
-
-    def meet():
-        with contextlib.suppress(threading.BrokenBarrierError):
-            gate.wait(0.1)
-        return NamedLoops()
-
-    for module in prometheus, opentelemetry:
-        monkeypatch.setattr(module, "NamedLoops", meet)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda name: tell(loops[name], name=name), loops))
-    assert names() == set(loops)
-    loops["other"].close()
 
 
 def test_a_forked_child_may_use_its_parents_names(loop, adapter):

@@ -294,28 +294,6 @@ def test_a_thread_that_computed_before_delays_nothing(virtual, in_thread):
     assert virtual(main(), patience_s=TEST_LIMIT) == 1000
 
 
-def test_a_thread_that_rests_at_one_look_is_waited_for(virtual, monkeypatch):
-    """As one that waits for a lock of the interpreter's own."""
-    looks = 0
-    busy_threads = module._busy_threads
-
-    def found():
-        nonlocal looks
-        looks += 1
-        return set() if looks == 3 else busy_threads()
-
-    def work():
-        while looks < 5:
-            time.sleep(0.001)
-
-    async def main():
-        await asyncio.wait_for(asyncio.to_thread(work), 3600)
-        return now()
-
-    monkeypatch.setattr(module, "_busy_threads", found)
-    assert virtual(main()) == 0
-
-
 @pytest.mark.parametrize("text", [None, ""])
 def test_an_idle_thread_delays_nothing_where_none_can_be_seen(
     virtual, monkeypatch, text

@@ -8,7 +8,6 @@ be wrong.
 import asyncio
 import contextlib
 import select
-import socket
 
 import pytest
 from net_helpers import (
@@ -46,20 +45,6 @@ async def exchange(loop, near, far, count=2):
 def wait_for_data(sock):
     """Wait until the kernel has something to read, without the loop."""
     assert select.select([sock], [], [], PATIENCE)[0]
-
-
-async def test_urgent_data_parts_what_is_there(loop, tcp):
-    near, far = tcp()
-
-    await exchange(loop, near, far)
-    far.send(b"abc")
-    far.send(b"!", socket.MSG_OOB)
-    far.send(b"def")
-    got = b""
-    while len(got) < 6:
-        got += await loop.sock_recv(near, 100)
-    assert got == b"abcdef"
-    await exchange(loop, near, far)
 
 
 async def test_others_may_read_between_two_calls(loop, tcp):

@@ -10,7 +10,6 @@ import socket
 from collections import Counter
 
 import pytest
-from datagram_helpers import Datagrams
 from net_helpers import listening_socket, tcp_socketpair
 
 CALLS = ["recv", "recv_into", "recvfrom", "send", "sendto"]
@@ -175,18 +174,3 @@ async def test_a_transport_calls_a_replaced_method(loop, name, where):
             assert writer.get_extra_info(name[3:]) == ANSWERS[name]
         writer.close()
         await writer.wait_closed()
-
-
-@either
-@pytest.mark.parametrize("name", ["recvfrom", "sendto", "getsockname"])
-async def test_an_endpoint_calls_a_replaced_method(loop, name, where):
-    sock, calls = replaced(where, name, socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    here, protocol = await loop.create_datagram_endpoint(Datagrams, sock=sock)
-    here.sendto(b"word", socket.socket.getsockname(sock))
-    assert await protocol.wait("datagram") == b"word"
-    assert calls
-    if name in ANSWERS:
-        assert here.get_extra_info(name[3:]) == ANSWERS[name]
-    here.close()
-    await protocol.wait("lost")

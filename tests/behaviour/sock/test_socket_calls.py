@@ -95,19 +95,6 @@ def test_an_interrupt_in_a_call_leaves_the_loop(loop):
         assert loop.run_until_complete(task) == b"data"
 
 
-async def test_a_class_with_a_send_of_its_own_gets_the_bytes(loop):
-    class Own(socket.socket):
-        def send(self, data, *flags):
-            return super().send(data.upper(), *flags)
-
-    left, right = socket.socketpair()
-    own = Own(fileno=left.detach())
-    own.setblocking(False)
-    with own, right:
-        await loop.sock_sendall(own, b"text")
-        assert right.recv(9) == b"TEXT"
-
-
 @pytest.mark.parametrize("call", ["accept", "connect"])
 def test_ctrl_c_in_fileno_is_raised(loop, call):
     class Interrupted(socket.socket):

@@ -121,23 +121,3 @@ async def test_a_class_above_that_of_a_reader(opened, loop):
     assert "1 bytes" in repr(other)
     assert await other.read() == b"t"
     assert other.exception() is None
-
-
-async def test_the_class_of_a_reader_is_changed(opened):
-    class Upper(asyncio.StreamReader):
-        def feed_data(self, data):
-            super().feed_data(data.upper())
-
-    reader, _, peer = await opened()
-    await peer.send(b"line\nrest")
-    assert await reader.readline() == b"line\n"
-
-    class Above(type(reader)):
-        pass
-
-    reader.__class__ = Above
-    assert type(reader) is Above
-    assert await reader.readexactly(3) == b"res"
-    reader.__class__ = Upper
-    reader.feed_data(b"a")
-    assert await reader.readexactly(2) == b"tA"

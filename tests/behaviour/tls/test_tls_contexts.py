@@ -3,12 +3,9 @@
 import ssl
 
 import pytest
-from hosts import only_tcp
 from net_helpers import (
     CERTS,
-    Recorder,
     client_context,
-    iterations,
     server_context,
 )
 from tls_ends import contexts, every_side
@@ -56,36 +53,6 @@ async def test_client_certificate(tls_pair, side):
         peercert = c.transport.get_extra_info("peercert")
         assert peercert["subject"] == subject
         assert tls_of(c).getpeercert(True).startswith(b"0")
-
-
-@pytest.mark.reports
-@pytest.mark.parametrize(
-    "fault, text",
-    [
-        ("authority", "unable to get local issuer certificate"),
-        ("default", "certificate verify failed"),  # that of ssl=True
-        ("name", "Hostname mismatch, certificate is not valid for 'wrong.tes"),
-        ("address", "IP address mismatch"),
-    ],
-)
-@only_tcp
-async def test_a_certificate_that_does_not_verify(host, fault, text):
-    """The waiter gets OpenSSL's own error, the protocol hears nothing."""
-    trusts_none = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context = {"authority": trusts_none, "default": True}.get(fault)
-    hostname = {"name": "wrong.test", "address": "127.0.0.9"}.get(fault)
-    near = Recorder()
-    await host.serve(ssl=server_context())
-    with pytest.raises(ssl.SSLCertVerificationError, match=text) as caught:
-        await host.connect(
-            lambda: near,
-            ssl=context or client_context(),
-            server_hostname=hostname or "localhost",
-        )
-    assert caught.value.verify_code > 0
-    assert caught.value.reason == "CERTIFICATE_VERIFY_FAILED"
-    await iterations(20)
-    assert near.names == []
 
 
 @every_side

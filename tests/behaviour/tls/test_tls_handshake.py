@@ -1,6 +1,5 @@
 """Handshakes in pieces, ones that fail, and what comes right after one."""
 
-import asyncio
 import contextlib
 import ssl
 
@@ -117,34 +116,3 @@ async def test_the_peer_that_we_refuse_gets_an_alert(
     await iterations(10)
     assert near.names == []
     assert reports == []
-
-
-@every_side
-async def test_a_silent_peer_is_left(run, loop, side, reports):
-    """The words of the timeout are asyncio's."""
-    near = Recorder()
-    started = loop.time()
-    task, peer = await meet(
-        side, near, *contexts(side), ssl_handshake_timeout=0.03
-    )
-    # All that comes is a client's hello.
-    assert (await peer.expect_end() == b"") is (side == "server")
-    assert loop.time() - started >= 0.029
-    if task is not None:
-        with pytest.raises(ConnectionAbortedError) as caught:
-            await task
-        assert str(caught.value) == (
-            "SSL handshake is taking longer than 0.03 seconds: "
-            "aborting the connection"
-        )
-    peer.close()
-    await iterations(5)
-    assert near.names == []
-    assert reports == []
-
-
-async def test_a_handshake_timeout_ends_with_the_handshake(tls_pair):
-    """The timer of a handshake that is over does not fire."""
-    c = await tls_pair(ssl_handshake_timeout=1)
-    await asyncio.sleep(1.02)
-    await c.settle()

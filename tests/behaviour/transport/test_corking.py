@@ -636,43 +636,6 @@ def test_writes_from_outside_wait_for_no_callback(loop):
         loop.run_until_complete(end(transport))
 
 
-#: What an asyncio without its fix for it cannot do.
-closing_transports_write = sys.version_info[:2] in ((3, 11), (3, 14), (3, 15))
-
-
-@pytest.mark.parametrize("then", ["", "close", "abort"])
-async def test_writes_of_resume_writing_are_sent_before_the_close(
-    loop, loop_kind, then
-):
-    aborts = then == "abort"
-    if loop_kind == "asyncio" and (aborts or not closing_transports_write):
-        pytest.skip("asyncio fails there, or calls connection_lost twice")
-
-    def write(protocol):
-        if protocol.count("resume") > 1:
-            return
-        protocol.transport.write(b"1")
-        protocol.transport.write(b"2")
-        if not aborts:
-            protocol.transport.write(bytes(100_001))
-        if then:
-            getattr(protocol.transport, then)()
-
-    protocol = Recorder(resume=write)
-    async with served(lambda: protocol) as (transport, peer):
-        size = 0
-        while not protocol.count("pause"):
-            transport.write(bytes(1 << 16))
-            size += 1 << 16
-        transport.close()
-        got = await loop.run_in_executor(None, peer.receive, 1 << 30)
-        assert len(got) == size + (2 if aborts else 100_003)
-        assert got[size : size + 2] == b"12"
-        assert protocol.count("resume")
-        await protocol.wait_lost()
-        protocol.check()
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_corked_writes_are_sent_when_the_run_ends(loop, error):
     """An exception of the callback that wrote them does not delay them."""

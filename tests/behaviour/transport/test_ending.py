@@ -13,19 +13,13 @@ import sys
 
 import pytest
 from net_helpers import (
-    MIB,
-    OPENINGS,
     BufferedRecorder,
     Recorder,
     end,
     every_kind,
     iterations,
-    link,
-    open_on_pair,
     tcp_socketpair,
 )
-
-leaving = pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 
 
 @pytest.mark.parametrize("ending", ["close", "abort"])
@@ -104,39 +98,6 @@ async def test_connection_made_raises(transport_pair, reports):
     assert await c.protocol.wait_data(4) == b"data"
 
 
-@pytest.mark.parametrize("kind", OPENINGS)
-async def test_connection_lost_raises(loop, reports, kind):
-    """It is reported; the descriptor is closed all the same."""
-    protocol = Recorder(lost=fail)
-    opening, near, far = open_on_pair(loop, kind, lambda: protocol)
-    with far:
-        transport, _ = await opening
-        transport.close()
-        await protocol.wait_lost()
-        await iterations(2)
-    (report,) = reports
-    assert isinstance(report["exception"], Broken)
-    reports.clear()
-    assert near.fileno() == -1
-
-
-@every_kind
-async def test_raising_after_close_in_the_same_callback(
-    transport_pair, reports
-):
-    """close() was first, so connection_lost is a clean one."""
-
-    def bad(protocol, data):
-        protocol.transport.close()
-        raise Broken
-
-    c = await transport_pair(Recorder(data=bad))
-    await c.peer.send(b"data")
-    assert await c.protocol.wait_lost() is None
-    assert isinstance(reports.pop()["exception"], Broken)
-    assert reports == []
-
-
 @pytest.mark.parametrize("event", ["made", "data", "eof", "lost", "pause"])
 async def test_the_handler_runs_as_in_an_except_block(loop, event):
     handled = []
@@ -177,61 +138,6 @@ async def test_data_written_before_an_error_is_sent(transport_pair, call):
 
 
 # --- exceptions that leave the loop -----------------------------------------
-
-
-@pytest.mark.parametrize("name", ["data", "eof", "made", "lost"])
-@leaving
-def test_exit_exceptions_leave_the_loop(loop, name, error):
-    """run_forever ends with the exception and may be called again."""
-
-    def leave(protocol, *args):
-        if protocol.count(name) == 1:
-            raise error(name)
-
-    near, far = tcp_socketpair()
-    protocol = Recorder(**{name: leave})
-    connect = loop.create_task(
-        loop.create_connection(lambda: protocol, sock=near)
-    )
-    far.send(b"data")
-    far.shutdown(1)
-    with far:
-        with pytest.raises(error):
-            loop.run_forever()
-        # asyncio wakes tasks that wait for it in this iteration or later.
-        loop.run_until_complete(connect)
-        if not protocol.lost:
-            protocol.transport.abort()
-            loop.run_until_complete(protocol.wait_lost())
-        loop.run_until_complete(iterations(2))
-        sock = protocol.transport.get_extra_info("socket")
-        assert sock.fileno() == -1
-
-
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-@pytest.mark.parametrize("end", ["close", "write_eof", "nothing"])
-def test_resume_writing_may_leave_the_loop(loop, end):
-    """asyncio's own transport fails an assertion in every iteration then."""
-
-    def interrupt(protocol):
-        raise KeyboardInterrupt
-
-    async def main():
-        async with link("unix", Recorder(resume=interrupt)) as c:
-            c.transport.write(bytes(4 * MIB))
-            if end != "nothing":
-                getattr(c.transport, end)()
-            await c.peer.recv_exactly(4 * MIB)
-            await iterations()
-            assert "write=<polling" not in repr(c.transport)
-            assert c.protocol.lost == (end == "close")
-            if end != "nothing":
-                assert await c.peer.recv() == b""
-
-    task = loop.create_task(main())
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(task)
-    loop.run_until_complete(task)
 
 
 class Own(socket.socket):

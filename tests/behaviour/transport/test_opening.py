@@ -5,22 +5,17 @@ Options and several addresses are asyncio's own code.
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
-import pathlib
 import socket
-import sys
 
 import pytest
 from hosts import Made
 from net_helpers import (
     Recorder,
-    end,
     iterations,
     link,
     listening_socket,
-    spin,
     tcp_socketpair,
 )
 
@@ -47,39 +42,6 @@ async def test_nodelay_on_sockets_of_every_origin(loop, loop_kind, made_by):
         assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         transport.abort()
         await protocol.wait_lost()
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux", reason="a full backlog makes others wait on Linux"
-)
-async def test_nodelay_on_a_socket_that_is_still_connecting(loop):
-    """It has no peer's address yet."""
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
-        socket.create_connection(full.getsockname()),
-    ):
-        near = socket.socket(socket.AF_INET, proto=socket.IPPROTO_TCP)
-        near.setblocking(False)
-        near.connect_ex(full.getsockname())
-        with pytest.raises(OSError, match="not connected"):
-            near.getpeername()
-        _, protocol = await loop.create_connection(Recorder, sock=near)
-        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        await end(protocol)
-
-
-async def test_a_given_socket_is_the_programs_after_one_that_was_made(loop):
-    """It may be closed behind the transport, which then ends."""
-    with listening_socket() as listener:
-        address = listener.getsockname()
-        made, _ = await loop.create_connection(Recorder, *address)
-        sock = socket.create_connection(address)
-        sock.setblocking(False)
-        given, protocol = await loop.create_connection(Recorder, sock=sock)
-        sock.close()
-        given.write(b"data")
-        assert (await protocol.wait_lost()).errno == errno.EBADF
-        made.close()
 
 
 @pytest.mark.parametrize("count", range(8))
@@ -113,34 +75,3 @@ async def test_cancelled_at_each_iteration(loop, count):
             # A cancelled waiter closes the transport it waited for.
             if "made" in protocol.names:
                 assert await protocol.wait_lost() is None
-
-
-@pytest.mark.parametrize("convert", [str, os.fsencode, pathlib.Path])
-@pytest.mark.parametrize("abstract", [False, True])
-async def test_kinds_of_unix_path(loop, tmp_path, convert, abstract):
-    """What asyncio's sockets say: nameless peers are the empty string."""
-    path = name = str(tmp_path / "s")
-    if abstract:
-        if convert is pathlib.Path or not hasattr(socket, "SO_PASSCRED"):
-            pytest.skip("no path has a null byte; Linux only")
-        path = "\0" + path
-        name = path.encode()
-    made = Made()
-    server = await loop.create_unix_server(made, convert(path))
-    transport, client = await loop.create_unix_connection(
-        Recorder, convert(path)
-    )
-    transport.write(b"hello")
-    await spin(lambda: made)
-    assert await made[0].wait_data(5) == b"hello"
-    names = [
-        one.get_extra_info(key)
-        for one in (transport, made[0].transport)
-        for key in ("peername", "sockname")
-    ]
-    assert names == [name, "", "", name]
-    transport.close()
-    assert await client.wait_lost() is None
-    assert await made[0].wait_lost() is None
-    server.close()
-    await server.wait_closed()

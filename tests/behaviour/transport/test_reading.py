@@ -154,21 +154,6 @@ async def test_wrong_buffers_end_the_connection(
     reports.clear()
 
 
-@pytest.mark.parametrize("how", ["close", "abort"])
-@every_kind
-async def test_ending_the_connection_inside_get_buffer(transport_pair, how):
-    """What was read for it is dropped or delivered, then it is lost."""
-
-    def end(protocol, hint):
-        getattr(protocol.transport, how)()
-        return protocol.buffer
-
-    c = await transport_pair(BufferedRecorder(get_buffer=end))
-    await c.peer.send(b"data")
-    assert await c.protocol.wait_lost() is None
-    assert c.protocol.names in (["made", "lost"], ["made", "data", "lost"])
-
-
 @every_kind
 async def test_pausing_inside_get_buffer(transport_pair):
     """Nothing is lost, and at most the one read goes through."""

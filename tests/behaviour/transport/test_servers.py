@@ -9,7 +9,6 @@ import contextlib
 import errno
 import gc
 import socket
-import weakref
 
 import pytest
 from few_descriptors import few_descriptors
@@ -234,19 +233,6 @@ async def test_the_next_file_of_its_fd_keeps_its_connections(
     loop.remove_reader(fd)
     with pytest.raises(ValueError, match="-1"):
         server.close()
-
-
-async def test_an_unreferenced_server_goes_on(loop, host):
-    """Its listeners belong to the loop, not to the object."""
-    server = weakref.ref(await host.serve())
-    for _ in range(3):
-        gc.collect()
-        await iterations(1)
-    near, far = await host.visit()
-    near.transport.write(b"served")
-    assert await far.wait_data(6) == b"served"
-    await end(near, far)
-    server().close()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -15,7 +15,7 @@ import threading
 import pytest
 from builds import HAS_GIL, ON_LIBUV
 from few_descriptors import few_descriptors
-from net_helpers import Recorder, listening_socket, spin, waiting
+from net_helpers import Recorder, listening_socket, spin
 
 pytestmark = pytest.mark.skipif(ON_LIBUV, reason="libuv's wakes all workers")
 
@@ -84,25 +84,6 @@ def serve(loop):
     for server in servers:
         server.close()
     loop.run_until_complete(asyncio.sleep(0))
-
-
-async def test_a_reader_takes_the_place_of_a_server(loop, serve):
-    sock = await serve()
-    assert await ask(sock) == b"server"
-    accepted = []
-    loop.add_reader(sock, lambda: accepted.append(sock.accept()[0]))
-    peers = [socket.create_connection(sock.getsockname()) for _ in range(70)]
-    await spin(lambda: len(accepted) == 70)
-    assert loop.remove_reader(sock)
-    for each in peers + accepted:
-        each.close()
-
-
-async def test_a_call_takes_the_place_of_a_server(loop, serve):
-    sock = await serve()
-    accepting = await waiting(loop.sock_accept(sock))
-    with socket.create_connection(sock.getsockname()):
-        (await accepting)[0].close()
 
 
 async def test_a_writer_beside_a_server(loop, loop_kind, serve, takes_turns):

@@ -63,18 +63,6 @@ async def test_the_socket_and_names_of_a_lost_connection(transport_pair, kind):
         sock.shutdown(socket.SHUT_RD)
 
 
-@pytest.mark.parametrize("kind", ["unix"])
-async def test_a_patched_socket_method_is_called_while_it_is_patched(
-    transport_pair, monkeypatch
-):
-    sock = (await transport_pair()).transport.get_extra_info("socket")
-    for _ in range(2):
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-        with monkeypatch.context() as patch:
-            patch.setattr(socket.socket, "getsockopt", lambda *_: "mine")
-            assert sock.getsockopt() == "mine"
-
-
 @every_kind
 async def test_extra_info(transport_pair):
     """Its dict may be changed, and another one put in its place."""
@@ -94,22 +82,6 @@ async def test_extra_info(transport_pair):
     c.transport._extra = {"peername": "another"}
     assert info("peername") == "another"
     assert info("more") is None
-
-
-@every_kind
-async def test_a_replaced_get_extra_info_answers(transport_pair, monkeypatch):
-    """In the base class; it may call the original."""
-    c = await transport_pair()
-    original = asyncio.BaseTransport.get_extra_info
-    monkeypatch.setattr(
-        asyncio.BaseTransport,
-        "get_extra_info",
-        lambda *args: (args[1:], original(*args)),
-    )
-    peer = c.peer.sock.getsockname()
-    info = c.transport.get_extra_info
-    assert info("peername") == (("peername",), peer)
-    assert info("other", 5) == (("other", 5), 5)
 
 
 @every_kind

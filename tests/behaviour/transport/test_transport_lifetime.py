@@ -83,49 +83,6 @@ STATES = {
 # --- dropped ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-@pytest.mark.parametrize("state", ["paused", "eof", "read again"])
-def test_a_transport_that_waits_for_nothing_is_collected(
-    loop_factory, opened, warned, in_thread, state, elsewhere
-):
-    """Nobody has it and no event can come of it: the peer sees its end."""
-    loop = loop_factory()
-    losses = []
-    transport, far = opened(
-        loop, eof=lambda p: True, lost=lambda p, exc: losses.append(exc)
-    )
-    if state == "eof":
-        far.shutdown(socket.SHUT_WR)
-        got_eof = transport.get_protocol().wait_for("eof")
-        loop.run_until_complete(got_eof)
-        del got_eof
-    else:
-        transport.pause_reading()
-    if state == "read again":
-        transport.resume_reading()
-    loop.run_until_complete(asyncio.sleep(0))
-    ref = forget(transport)
-    del transport
-    if elsewhere:  # as it may anywhere
-        in_thread(gc.collect).join()
-    else:
-        gc.collect()
-    loop.run_until_complete(asyncio.sleep(0))
-    gc.collect()
-    if state == "read again":
-        assert warned() == 0
-        ref().abort()
-        loop.run_until_complete(asyncio.sleep(0))
-        assert losses == [None]
-    else:
-        assert warned() == 1
-        gc.collect()
-        assert ref() is None
-        assert losses == []
-        assert far.recv(1) == b""
-    loop.close()
-
-
 def test_a_paused_transport_sends_its_write_buffer_before_it_is_collected(
     loop_factory, opened
 ):
@@ -146,22 +103,6 @@ def test_a_paused_transport_sends_its_write_buffer_before_it_is_collected(
 
     assert loop.run_until_complete(receive_all()) == 4 * MIB
     loop.close()
-
-
-def test_an_unreachable_loop_is_collected_with_its_transports(
-    loop_factory, opened, warned
-):
-    loop = loop_factory()
-    transport, far = opened(loop)
-    objects = loop, transport, transport.get_protocol()
-    refs = [weakref.ref(thing) for thing in objects]
-    del loop, transport, objects
-    gc.collect()
-    gc.collect()
-    assert warned() == 1
-    gc.collect()
-    assert [ref() for ref in refs] == [None, None, None]
-    assert far.recv(1) == b""
 
 
 # --- a closed loop ----------------------------------------------------------

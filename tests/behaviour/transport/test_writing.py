@@ -102,20 +102,6 @@ async def test_zero_high_mark_pauses_with_the_first_buffered_byte(
 
 
 @every_kind
-async def test_limits_lowered_below_the_buffer_size(transport_pair):
-    c = await transport_pair()
-    c.shrink()
-    c.transport.set_write_buffer_limits(high=1 << 30)
-    total = c.fill()
-    c.transport.write(b"x" * MIB)
-    assert c.protocol.count("pause") == 0
-    c.transport.set_write_buffer_limits(high=10)
-    assert c.protocol.names == ["made", "pause"]
-    await c.peer.recv_exactly(total + MIB)
-    await c.protocol.wait_for("resume")
-
-
-@every_kind
 async def test_writelines_pauses_sooner_or_later(transport_pair, loop_kind):
     """asyncio's writelines from 3.12 never looks at the high mark."""
     c = await transport_pair()
