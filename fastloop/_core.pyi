@@ -164,10 +164,8 @@ class StreamTransport(_FlowControlMixin):
 class SSLTransport(_FlowControlMixin):
     _sendfile_compatible: ClassVar[Any]
     def get_read_buffer_size(self, /) -> int: ...
-    def get_read_buffer_limits(self) -> tuple[int, int]: ...
-    def set_read_buffer_limits(
-        self, high: float | None = None, low: float | None = None
-    ) -> None: ...
+    get_read_buffer_limits: Callable[[], tuple[int, int]]  # both by _tls.py
+    set_read_buffer_limits: Callable[..., None]
 
 @final
 class TlsAdapter(_AsyncioProtocol):
