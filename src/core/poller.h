@@ -43,7 +43,7 @@
 #define FL_WRITABLE      2
 /* Beside an event, for epoll's kind: of the pollers that have the file
    exclusively, an event wakes the one that registered it first, not all.  For
-   listening sockets: transport/listener.c, invariant 5. */
+   listening sockets: transport/listener.c, invariant 4. */
 #define FL_EXCLUSIVE     4
 /* Beside the interest of an FL_POLLER_CHANGE: the registration was made with
    FL_EXCLUSIVE.  epoll cannot change such a one: it is removed and added. */

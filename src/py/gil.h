@@ -28,7 +28,7 @@ typedef struct {
        or ended after which other threads kept the GIL for long; 0: never. */
     int64_t late_ns;
     /* How many listeners whose socket workers share: they need late_ns
-       (transport/listener.c, invariant 5). */
+       (transport/listener.c, invariant 4). */
     FL_ATOMIC int times_waits;
 } FlGil;
 

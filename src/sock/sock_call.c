@@ -1,16 +1,14 @@
 /* sock_recv and the other sock_* calls: see sock_call.h.
 
-   1. Every try reads the fd from the socket object again.  A cached fd could
-      belong to another file by now; a closed socket object has none.
-   2. A call waits in the slots of add_reader() and add_writer().  A later
+   1. A call waits in the slots of add_reader() and add_writer().  A later
       registration for the same fd and direction replaces it.  The replaced
       call then waits until it is cancelled, as in asyncio.  A call removes
       only its own registration, never the one that replaced it.
-   3. fastloop/sockets.py awaits and closes each call.  From then on the call
+   2. fastloop/sockets.py awaits and closes each call.  From then on the call
       counts in the socket's _io_refs, as a file of makefile() does, so that
       close() takes effect only when the call ends.  Without that, closing
       would free the fd and the call would wait for ever.  A call that has lost
-      its slot does so anyway (invariant 2), and counts no longer: closing the
+      its slot does so anyway (invariant 1), and counts no longer: closing the
       socket, or the transport that has it, closes the fd. */
 #include "sock/sock_call.h"
 
@@ -27,14 +25,14 @@
 #include <stdatomic.h>
 
 /* A waiting operation.  Its life: call_new, call_await (registers it),
-   on_ready (any number of times), release.  The coroutine and the fd's slot
-   own it. */
+   on_ready (any number of times), call_release.  The coroutine and the fd's
+   slot own it. */
 typedef struct {
     PyObject_HEAD
     FlAttempt attempt;  /* owns its references, unlike other attempts */
     PyObject *future;   /* NULL before call_await, and once released */
     int fd;             /* the fd it waits for; -1: it does not wait */
-    atomic_bool counts; /* in the socket's _io_refs: invariant 3 */
+    atomic_bool counts; /* in the socket's _io_refs: invariant 2 */
 } SocketCall;
 
 /* --- the socket's count of users ----------------------------------------- */
@@ -79,7 +77,7 @@ end_count(SocketCall *self)
 /* End the wait: drop the future and the buffer, and leave the slot.  A
    persistent registration stays. */
 static void
-release(SocketCall *self)
+call_release(SocketCall *self)
 {
     /* First: without a future on_ready does nothing, and the clean-up below
        may run any Python. */
@@ -129,7 +127,7 @@ on_ready(SocketCall *self, PyObject *Py_UNUSED(args),
     code = fl_call_method(self->future, method, result);
     Py_DECREF(result);
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
-    release(self);
+    call_release(self);
     return fl_call_none(fl_error_keep_first(exc, 0, NULL));
 }
 
@@ -171,8 +169,8 @@ call_new(FlAttempt *attempt)
 /* Try an operation: its result, or a SocketCall to await; NULL with an
    exception set. */
 static PyObject *
-begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
-      const FlOperation *operation)
+sock_begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
+           const FlOperation *operation)
 {
     FlState *state = fl_state_get(module);
     FlAttempt attempt = {.state = state, .operation = operation};
@@ -213,7 +211,7 @@ begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
     static PyObject *begin_##name(PyObject *module, PyObject *const *args, \
                                   Py_ssize_t nargs)                        \
     {                                                                      \
-        return begin(module, args, nargs, &fl_operation_##name);           \
+        return sock_begin(module, args, nargs, &fl_operation_##name);      \
     }
 
 FUNCTION(recv, ", size", "sock.recv(size).")
@@ -240,7 +238,7 @@ is_plain_class(PyObject *module, PyObject *kind)
 #define ROW(name) \
     FL_METHOD("sock_" #name, begin_##name, METH_FASTCALL, name##_doc)
 
-static PyMethodDef functions[] = {
+static PyMethodDef sock_functions[] = {
     ROW(recv),
     ROW(recv_into),
     ROW(recvfrom),
@@ -261,7 +259,7 @@ static const char close_doc[] = "close($self, /)\n--\n\n"
 static PyObject *
 call_close(SocketCall *self, PyObject *Py_UNUSED(ignored))
 {
-    release(self);
+    call_release(self);
     return fl_call_none(end_count(self));
 }
 
@@ -387,5 +385,5 @@ fl_sock_call_register(PyObject *module, FlState *state)
     state->socket_call_type = fl_type_add(module, &spec, NULL);
     return state->socket_call_type == NULL
                ? -1
-               : PyModule_AddFunctions(module, functions);
+               : PyModule_AddFunctions(module, sock_functions);
 }

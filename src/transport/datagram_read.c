@@ -9,10 +9,7 @@
       asyncio's datagrams, the remaining ones are not in the kernel any more:
       they are delivered although the protocol has paused the transport, or has
       raised an exception that ends the run.  If it has closed the transport,
-      they are dropped, as with asyncio.
-   3. A bytes object has exactly the size of its datagram.  A datagram that is
-      longer than its slot is truncated, at the size at which asyncio truncates
-      it. */
+      they are dropped, as with asyncio. */
 #include "transport/datagram.h"
 
 #include "base/codes.h"
@@ -33,11 +30,11 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define READ_FAILED "Fatal read error on datagram transport"
+#define DATAGRAM_READ_FAILED "Fatal read error on datagram transport"
 
 /* The most that an event reads: more would starve other callbacks. */
 #define BATCH      16
-/* asyncio's max_size; a Unix datagram can be larger. */
+/* asyncio's max_size: a larger datagram, of a Unix socket, is truncated. */
 #define SLOT_BYTES ((size_t)256 * 1024)
 
 #ifdef __linux__
@@ -233,7 +230,7 @@ make_objects(FlDatagram *self, Received *received, int count)
 /* Call datagram_received, unless the transport is closing.  0, or -1 if an
    exception ends the run. */
 static int
-deliver(FlDatagram *self, const Received *received)
+datagram_deliver(FlDatagram *self, const Received *received)
 {
     if (self->stream.phase != FL_STREAM_OPEN) {
         return 0;
@@ -253,7 +250,7 @@ deliver_all(FlDatagram *self, const Received *received, int count)
 {
     PyObject *leaving = NULL;
     for (int at = 0; at < count; at++) {
-        if (deliver(self, &received[at]) < 0) {
+        if (datagram_deliver(self, &received[at]) < 0) {
             /* Set aside: Python code must not run with it raised. */
             (void)fl_error_keep_first(leaving, -1, (PyObject *)self);
             leaving = PyErr_GetRaisedException();
@@ -295,7 +292,9 @@ fl_datagram_read_ready(FlDatagram *self)
     Py_BEGIN_CRITICAL_SECTION(self);
     made = make_objects(self, received, count);
     Py_END_CRITICAL_SECTION();
-    int code = made < count ? fl_stream_fatal(&self->stream, READ_FAILED) : 0;
+    int code = made < count
+                   ? fl_stream_fatal(&self->stream, DATAGRAM_READ_FAILED)
+                   : 0;
     PyObject *exc = code < 0 ? PyErr_GetRaisedException() : NULL;
     code = deliver_all(self, received, made);
     return fl_error_keep_first(exc, code, (PyObject *)self);

@@ -17,11 +17,6 @@
       addresses.
    3. A queued datagram whose send failed is dropped, error_received is called,
       and the rest waits for the next event, as in asyncio.
-   4. A datagram without an address goes to the socket's peer.  The peer may be
-      unnamed: each end of a socketpair is.  asyncio's transports fail there,
-      since they take an empty peername for none.
-   5. A datagram is not in the queue while it is sent, as in asyncio: Python
-      code that the send runs may change the queue, but not this datagram.
 
    Rejected: sendmmsg.  A datagram is queued only after the kernel refused one,
    and the kernel does not say why it stopped after the first of a batch. */
@@ -127,7 +122,9 @@ send_by_socket(FlDatagram *self, PyObject *data, PyObject *address)
 }
 
 /* True if the datagram is sent without an address: the socket is connected,
-   and the kernel knows the destination (invariant 4). */
+   and the kernel knows the destination.  The peer may be unnamed: each end of
+   a socketpair is.  asyncio's transports fail there, since they take an empty
+   peername for none. */
 static bool
 is_for_peer(const FlDatagram *self, PyObject *address)
 {
@@ -373,7 +370,9 @@ put_back(FlDatagram *self, PyObject *datagram)
     return fl_stream_fatal(stream, WRITE_FAILED) < 0 ? -1 : ERROR_REPORTED;
 }
 
-/* Send the first datagram of the queue: invariant 5.  The outcome. */
+/* Send the first datagram of the queue.  It is not in the queue meanwhile, as
+   in asyncio: Python code that the send runs may change the queue, but not
+   this datagram.  The outcome. */
 static int
 send_first(FlDatagram *self)
 {
@@ -573,7 +572,7 @@ static PyType_Slot datagram_slots[] = {
     {Py_tp_members, fl_transport_members}, {0, NULL},
 };
 
-static PyMethodDef functions[] = {
+static PyMethodDef datagram_functions[] = {
     {"open_datagram", open_datagram, METH_VARARGS, open_datagram_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -590,5 +589,5 @@ fl_datagram_register(PyObject *module, FlState *state)
     if (state->datagram_type == NULL) {
         return -1;
     }
-    return PyModule_AddFunctions(module, functions);
+    return PyModule_AddFunctions(module, datagram_functions);
 }

@@ -9,7 +9,7 @@
       the socket again (or a later one, if those between had no room for it),
       that event accepts up to MAX_ACCEPTS.  A single connection then costs one
       accept call, without a second one that only fails with EAGAIN.
-      Where workers share the socket (invariant 5), such an event accepts one,
+      Where workers share the socket (invariant 4), such an event accepts one,
       and one for each millisecond between the two polls: what no other process
       took in that time waits for this one.  So workers with short iterations
       leave each other the rest, and those with long ones keep up.
@@ -26,11 +26,7 @@
       Loop._accept_exhausted sets a timer, which registers the listener again
       unless its socket has been closed.  Any other failure is raised, as in
       asyncio: the loop reports it as the callback's.
-   4. The application may close the socket object itself, and the system may
-      give its fd to another file.  So each event asks the object for its fd,
-      and a listener without one stops with EBADF.  Where another thread
-      closes it while accept runs, nothing can be noticed.
-   5. A socket that the application gave may be shared by workers: processes,
+   4. A socket that the application gave may be shared by workers: processes,
       or threads with loops of their own.  The kernel would wake all of them
       for each connection, and the quickest would take nearly all.  So such a
       socket is registered exclusively: the kernel wakes the worker that
@@ -95,7 +91,7 @@ typedef struct {
     PyObject *context;    /* copied for each connection */
     uint8_t protocol;     /* of a connection, or FL_UNKNOWN_PROTOCOL */
     int fd;               /* of sock */
-    bool shared;          /* perhaps, with other workers: invariant 5 */
+    bool shared;          /* perhaps, with other workers: invariant 4 */
     /* fl_fd_table_next_report if the last event reached its limit, else 0. */
     uint64_t limit_poll;
     int64_t limit_ns; /* coarse time of that poll */
@@ -143,6 +139,7 @@ static int
 accept_batch(int listener_fd, Accepted *accepted, int limit, bool yields,
              int *code)
 {
+    FL_CHECK(limit >= 1 && limit <= MAX_ACCEPTS, "accepted[] has the room");
     int on = 1, count = 0;
     if (limit > 1) {
         /* One call, where fcntl would take two.  If it fails, accept
@@ -170,7 +167,7 @@ accept_batch(int listener_fd, Accepted *accepted, int limit, bool yields,
 /* Open a StreamTransport.  0, or -1 with an exception set; then the fd
    still belongs to `accepted`. */
 static int
-open_plain(Listener *self, Accepted *accepted, PyObject *context)
+listener_open_plain(Listener *self, Accepted *accepted, PyObject *context)
 {
     accepted->protocol = PyObject_CallNoArgs(self->factory);
     if (accepted->protocol == NULL) {
@@ -193,7 +190,7 @@ open_plain(Listener *self, Accepted *accepted, PyObject *context)
    0, or -1 with an exception set.  Once the socket object exists it owns the
    fd, so a failure of the call closes it. */
 static int
-open_tls(Listener *self, Accepted *accepted)
+listener_open_tls(Listener *self, Accepted *accepted)
 {
     PyObject *sock =
         fl_socket_from_fd(self->loop->state, accepted->fd, self->protocol);
@@ -231,8 +228,9 @@ open_accepted(Listener *self, Accepted *accepted)
     int code = -1;
     accepted->protocol = NULL;
     if (context != NULL && PyContext_Enter(context) == 0) {
-        code = self->accept_tls == NULL ? open_plain(self, accepted, context)
-                                        : open_tls(self, accepted);
+        code = self->accept_tls == NULL
+                   ? listener_open_plain(self, accepted, context)
+                   : listener_open_tls(self, accepted);
         /* Leaving keeps the exception of a failure. */
         fl_context_leave(context, code < 0);
     }
@@ -272,8 +270,10 @@ is_accepting(const Listener *self)
     return accepts;
 }
 
-/* Whether the socket object still has the fd: invariant 4.  May run Python.  1
-   or 0, or -1 with an exception of fileno() other than a closed socket's. */
+/* Whether the socket object still has the fd.  The application may close it,
+   and the system may give its fd to another file; where another thread closes
+   it while accept runs, nothing can be noticed.  May run Python.  1 or 0, or
+   -1 with an exception of fileno() other than a closed socket's. */
 static int
 has_fd(const Listener *self)
 {
@@ -288,7 +288,7 @@ has_fd(const Listener *self)
 }
 
 /* Register a shared socket exclusively or plainly, and if this worker has
-   `accepted`, as the last one to be woken: invariant 5. */
+   `accepted`, as the last one to be woken: invariant 4. */
 static void
 listener_go_last(const Listener *self, bool accepted)
 {
@@ -308,8 +308,8 @@ listener_go_last(const Listener *self, bool accepted)
     fl_fd_table_unlock(loop->table);
 }
 
-/* accept failed: pause or stop if invariant 3 or 4 applies.  0 if the failure
-   is reported, or -1 with an exception set. */
+/* accept failed: pause (invariant 3), or stop if the socket has lost its fd.
+   0 if the failure is reported, or -1 with an exception set. */
 static int
 handle_accept_error(Listener *self, int code)
 {
@@ -371,7 +371,7 @@ accept_limit(const Listener *self, bool busy)
 }
 
 /* The add_reader callback: the socket is readable.  Has it still its fd
-   (invariant 4)?  Then accept up to the limit (1, 2), go last (5), open the
+   (has_fd)?  Then accept up to the limit (1, 2), go last (4), open the
    connections, and handle a failed accept (3).  Python code runs in the first
    step and in the last two; it may stop the listener, which is_accepting then
    tells.  The loop reports an exception from here as the callback's, unless it
@@ -475,7 +475,7 @@ start_accepting(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyMethodDef functions[] = {
+static PyMethodDef listener_functions[] = {
     {"start_accepting", start_accepting, METH_VARARGS, start_accepting_doc},
     {NULL, NULL, 0, NULL},
 };
@@ -535,5 +535,5 @@ fl_listener_register(PyObject *module, FlState *state)
     if (state->listener_type == NULL) {
         return -1;
     }
-    return PyModule_AddFunctions(module, functions);
+    return PyModule_AddFunctions(module, listener_functions);
 }

@@ -1,13 +1,8 @@
 /* Conversion between socket addresses and Python's address objects.
 
-   1. The text of an address is exactly the socket module's.  Programs compare
-      addresses from get_extra_info with addresses from socket objects.  So the
-      scope of an IPv6 address is the fourth item, and not in the host's text.
-   2. Parsing accepts only numeric addresses of exact built-in types.  A host
-      name needs a resolver, and only the socket module knows the right
-      exception for an invalid address.  The caller passes any address that is
-      not accepted here to the socket object.  So parsing never raises, and
-      never runs Python code. */
+   The text of an address is exactly the socket module's.  Programs compare
+   addresses from get_extra_info with addresses from socket objects.  So the
+   scope of an IPv6 address is the fourth item, and not in the host's text. */
 #include "transport/sockaddr.h"
 
 #include "py/compat.h"
@@ -190,6 +185,7 @@ fl_address_parse(FlAddress *address, PyObject *object, int family)
     /* Parsed into a local: the cache stays as it was unless all is valid. */
     struct sockaddr_storage name;
     socklen_t size = parse_tuple(object, family, &name);
+    FL_CHECK(!PyErr_Occurred(), "parsing raises nothing");
     if (size > 0) {
         fl_address_store(address, object, &name, size);
     }

@@ -65,11 +65,13 @@ void fl_address_store(FlAddress *address, PyObject *object,
                       const struct sockaddr_storage *name, socklen_t size);
 
 /* Parse a numeric AF_INET or AF_INET6 address as the socket module would: a
-   tuple of host and port, for AF_INET6 optionally flow info and scope ID.
+   tuple of host and port, for AF_INET6 optionally flow info and scope ID, all
+   of exact built-in types.  Runs no Python.
    On success the cache holds the address and the result is true.  Otherwise
    the cache is unchanged, no exception is set and the result is false: for
-   host names, a scope in the host text, other types and values out of
-   range. */
+   host names, which need a resolver, a scope in the host text, other types and
+   values out of range.  The caller passes such an address to the socket
+   object, which raises the right exception. */
 bool fl_address_parse(FlAddress *address, PyObject *object, int family);
 
 #endif
