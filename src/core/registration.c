@@ -432,13 +432,13 @@ fl_fd_table_poll(FlFdTable *table, int64_t timeout_ns)
         timeout_ns = LONGEST_POLL_NS;
     }
     table->polls++;
-    table->whole_polls += !table->is_partial;
     int count =
         table->poller.kind->wait(&table->poller, table->events, timeout_ns);
-    /* One less may be all there was room for, beside a wake-up.  A failed poll
-       may have left events, too. */
-    table->is_partial = (unsigned)count >= FL_POLLER_EVENTS - 1;
-    if (FL_UNLIKELY(count < 0 && count != -EINTR)) {
+    /* One less may be all there was room for, beside a wake-up. */
+    if (FL_LIKELY((unsigned)count < FL_POLLER_EVENTS - 1)) {
+        table->whole_polls++;
+    }
+    else if (count < 0 && count != -EINTR) {
         table->failure_code = count;
     } /* after EINTR Python's signal handlers run, and the next poll follows */
     table->event_count = count > 0 ? count : 0;

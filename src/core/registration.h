@@ -52,10 +52,9 @@ typedef struct FlRegistration FlRegistration;
 typedef struct {
     FlPoller poller;
     FL_ATOMIC uint64_t polls; /* number of polls so far */
-    /* The earlier polls that have taken all events there were, and whether the
-       last one may not have.  What it did not take may be ready. */
+    /* Those that have taken all events there were.  What another one did not
+       take may be ready. */
     uint64_t whole_polls;
-    bool is_partial;
     uv_mutex_t lock; /* see fl_fd_table_lock_now */
     FlForkRenewal lock_renewal;
     FlRegistration **fds; /* indexed by fd; NULL: none */
@@ -271,14 +270,6 @@ FlRegistration *fl_registrations_pop_fired(FlFdTable *table);
 /* Without a GIL: free the registrations that other threads closed while this
    thread runs iterations.  No callback may be running. */
 void fl_registrations_free_closed(FlFdTable *table);
-
-/* What whole_polls is when an event is reported again that this poll took and
-   that is still there. */
-static inline uint64_t
-fl_fd_table_next_report(const FlFdTable *table)
-{
-    return table->whole_polls + !table->is_partial;
-}
 
 /* About once a second, register again each registration that has `recheck`
    set, unless its fd has lost the file: a persistent one, which began to wait

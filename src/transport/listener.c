@@ -92,7 +92,7 @@ typedef struct {
     uint8_t protocol;     /* of a connection, or FL_UNKNOWN_PROTOCOL */
     int fd;               /* of sock */
     bool shared;          /* perhaps, with other workers: invariant 4 */
-    /* fl_fd_table_next_report if the last event reached its limit, else 0. */
+    /* table->whole_polls if the last event reached its limit, else 0. */
     uint64_t limit_poll;
     int64_t limit_ns; /* coarse time of that poll */
 } Listener;
@@ -356,7 +356,9 @@ open_all(Listener *self, Accepted *accepted, int count)
 static bool
 is_busy(const Listener *self)
 {
-    return self->limit_poll == self->loop->table->whole_polls;
+    /* A whole poll in between would have reported it. */
+    return self->limit_poll != 0
+           && self->loop->table->whole_polls <= self->limit_poll + 1;
 }
 
 /* How many connections this event accepts: invariant 1. */
@@ -396,8 +398,7 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
     FL_METER(self->loop, connections_accepted, (uint64_t)count);
     bool would_block = code < 0 && fl_errno_would_block(-code);
     /* Noted here, since open_all may end this function. */
-    self->limit_poll =
-        code == 0 ? fl_fd_table_next_report(self->loop->table) : 0;
+    self->limit_poll = code == 0 ? self->loop->table->whole_polls : 0;
     self->limit_ns = self->loop->polls.last_ns;
     if (open_all(self, accepted, count) < 0) {
         return NULL;
