@@ -51,7 +51,7 @@ from fault_shim import BOTH, SHORT  # noqa: E402
 import fastloop  # noqa: E402
 
 #: Seconds for a program that may end by a failure, and by waiting then.
-PATIENCE = 15.0 if SANITIZED else 3.0
+PATIENCE = 60.0 if SANITIZED else 3.0
 MOVED = "EAGAIN EINTR ECONNRESET ETIMEDOUT ENOMEM"
 SENT = "EAGAIN EINTR EPIPE ECONNRESET ENOBUFS ENOMEM"
 #: By which errno each function may fail; 0 is a short read or write.
