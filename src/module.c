@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/forks.h"
 #include "compat/private_attributes.h"
+#include "core/flush.h"
 #include "core/handle_type.h"
 #include "core/loop.h"
 #include "core/sender.h"

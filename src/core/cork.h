@@ -1,6 +1,5 @@
-/* Corking: what callbacks have written and not sent yet, who may touch it, and
-   sending it.  Only stream sockets cork: transport/stream_send.c says which of
-   their writes.
+/* Corking: what callbacks have written and not sent yet, and who may touch it.
+   Only stream sockets cork, and transport/stream_send.c says which writes.
 
    FlCork is a member of the loop.  Its `turn` says who may touch the list
    `streams`, the queues of the streams in it, and ahead_bytes.  It has a
@@ -13,10 +12,10 @@
      TAKEN    fl_cork_send_ahead may, in a thread that needs no GIL
 
    The loop takes them before it touches them (fl_cork_take), and offers them
-   after each change (fl_cork_add, fl_cork_remove).  fl_cork_send_ahead takes
-   what is offered, sends it, and notes in each queue how much.  It frees
-   nothing and changes no reference count: the loop's own flush does the rest.
-   When to flush is in loop.h, from fl_loop_flush_corked on.
+   after each change (fl_cork_add, fl_cork_remove in sender.h).
+   fl_cork_send_ahead takes what is offered, sends it, and notes in each queue
+   how much.  It frees nothing and changes no reference count: the loop's own
+   flush does the rest.  When to flush is in flush.h.
 
    Owner: a stream owns its FlOutbox, and leaves the list before it dies.
 
@@ -25,13 +24,11 @@
 #define FL_CORE_CORK_H
 
 #include "base/list.h"
-#include "core/sender.h"
 #include "core/write_queue.h"
 #include "py/compat.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <sys/socket.h>
 #include <sys/types.h>
 
 struct FlLoop;
@@ -110,15 +107,6 @@ fl_cork_take(FlCork *cork)
     }
 }
 
-/* Offer what is corked: sender.c, invariant 2. */
-static inline void
-fl_cork_offer(FlCork *cork)
-{
-    uint64_t turn = atomic_load_explicit(&cork->turn, memory_order_relaxed);
-    atomic_store(&cork->turn, (turn & ~FL_CORK_STATE) | FL_CORK_OFFERED);
-    fl_sender_see(cork);
-}
-
 /* Begin the next turn, EMPTY. */
 static inline void
 fl_cork_end_turn(FlCork *cork)
@@ -130,53 +118,5 @@ fl_cork_end_turn(FlCork *cork)
                           (turn & ~FL_CORK_STATE) + FL_CORK_NUMBER,
                           memory_order_relaxed);
 }
-
-/* What a stream has queued is corked.  The caller has taken what was
-   (fl_cork_take). */
-static inline void
-fl_cork_add(FlCork *cork, FlOutbox *out)
-{
-    if (fl_list_is_empty(&out->link)) {
-        fl_list_append(&cork->streams, &out->link);
-    }
-    if (FL_UNLIKELY(!cork->watched)) {
-        fl_sender_watch(cork);
-    }
-    fl_cork_offer(cork);
-}
-
-/* Take a corked stream out: no flush sends what its queue still has. */
-void fl_cork_remove(FlCork *cork, FlOutbox *out);
-
-/* --- sending ------------------------------------------------------------- */
-
-/* Flags of every send that we make, also for sock_sendall.  MSG_DONTWAIT: a
-   process that shares the socket can clear O_NONBLOCK. */
-#ifdef MSG_NOSIGNAL
-#define FL_SEND_FLAGS (MSG_DONTWAIT | MSG_NOSIGNAL)
-#else
-#define FL_SEND_FLAGS MSG_DONTWAIT
-#endif
-
-/* The most pieces of one send: enough for any burst worth one call, and well
-   below IOV_MAX. */
-#define FL_SEND_PIECES 64
-
-/* One send to a socket.  The number of bytes, or -1 with errno set. */
-ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
-
-/* Send what loop->cork.streams has.  Calls state->unsent for a stream whose
-   send fails or leaves bytes.  Preserves a raised exception, and may run
-   Python, which reports a failed send.  Call fl_loop_flush_corked, which looks
-   first whether there is anything. */
-void fl_loop_flush_corked_now(struct FlLoop *loop);
-
-/* The same after an event or a batch.  It may release the GIL while it
-   sends. */
-void fl_loop_flush_corked_batch(struct FlLoop *loop);
-
-/* Send what is OFFERED.  Any thread, while the loop cannot be freed.  It stops
-   early where the loop waits for what is TAKEN. */
-void fl_cork_send_ahead(struct FlLoop *loop);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "core/cork.h"
+#include "core/flush.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/metrics.h"

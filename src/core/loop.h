@@ -300,48 +300,4 @@ fl_loop_copy_bytes(FlLoop *loop, const char *data, Py_ssize_t size)
     return spare;
 }
 
-/* --- flushing what is corked (cork.h) ------------------------------------ */
-
-/* Send the bytes that are corked, if there are any. */
-static inline void
-fl_loop_flush_corked(FlLoop *loop)
-{
-    if (FL_UNLIKELY(!fl_list_is_empty(&loop->cork.streams))) {
-        fl_loop_flush_corked_now(loop);
-    }
-}
-
-/* Flush the corked bytes of the loop that this thread runs, if any.  Call this
-   wherever a callback reaches another loop, thread or process: the other side
-   may wait for bytes that are corked here. */
-static inline void
-fl_loop_flush_corked_here(FlState *state)
-{
-    FlLoop *loop = fl_loop_of_thread(state);
-    if (loop != NULL) {
-        fl_loop_flush_corked(loop);
-    }
-}
-
-/* Call this before every send, shutdown or close of a socket.  Corked bytes
-   were written earlier, so they leave first.  Where this loop does not cork,
-   the caller may be a callback of another loop that does, which writes to a
-   stream of this one: then what that loop has corked leaves first.  (A loop
-   that runs inside a callback of another one corks nothing, and the other's
-   bytes were flushed when it began.)
-   The next iteration polls: if the peer is in the same process, its event
-   arrives in the same iteration as with asyncio.  A failed flush may run
-   Python: see fl_stream_flush_if_corked. */
-static inline void
-fl_loop_flush_before_send(FlLoop *loop)
-{
-    if (FL_HAVE_GIL && FL_UNLIKELY(loop->cork.writer == NULL)) {
-        fl_loop_flush_corked_here(loop->state);
-    }
-    if (FL_HAVE_GIL || fl_loop_on_own_thread(loop)) {
-        fl_loop_flush_corked(loop);
-        loop->polls.skips_left = 0;
-    }
-}
-
 #endif

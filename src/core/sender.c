@@ -17,6 +17,7 @@
 #include "base/forks.h"
 #include "base/list.h"
 #include "core/cork.h"
+#include "core/flush.h"
 #include "core/loop.h"
 
 #include <errno.h>
@@ -264,4 +265,20 @@ fl_sender_resume(void)
         (void)sender_wake();
     }
     unlock();
+}
+
+/* --- a stream that is corked no more ------------------------------------- */
+
+void
+fl_cork_remove(FlCork *cork, FlOutbox *out)
+{
+    fl_cork_take(cork);
+    fl_list_remove(&out->link);
+    out->send_errno = 0;
+    if (fl_list_is_empty(&cork->streams)) {
+        fl_cork_end_turn(cork);
+    }
+    else {
+        fl_cork_offer(cork);
+    }
 }

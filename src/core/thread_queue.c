@@ -19,6 +19,7 @@
       found the loop idle. */
 #include "core/thread_queue.h"
 
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/ready_queue.h"
 #include "core/registration.h"

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "core/dispatch.h"
+#include "core/flush.h"
 #include "core/iteration.h"
 #include "core/loop.h"
 #include "core/metrics.h"

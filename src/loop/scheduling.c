@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "core/debug.h"
 #include "core/dispatch.h"
+#include "core/flush.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/overrides.h"

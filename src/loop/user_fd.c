@@ -19,6 +19,7 @@
 
 #include "base/codes.h"
 #include "core/dispatch.h"
+#include "core/flush.h"
 #include "core/handle.h"
 #include "core/loop.h"
 #include "core/poller.h"

@@ -12,6 +12,7 @@
 
 #include "base/codes.h"
 #include "core/cork.h"
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/registration.h"
 #include "loop/user_fd.h"

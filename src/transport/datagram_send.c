@@ -24,6 +24,7 @@
 
 #include "base/codes.h"
 #include "core/cork.h"
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/poller.h"

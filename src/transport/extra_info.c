@@ -9,6 +9,7 @@
    would be sent after bytes that the application sends later. */
 #include "transport/extra_info.h"
 
+#include "core/flush.h"
 #include "py/compat.h"
 #include "py/field.h"
 #include "py/state.h"

@@ -34,8 +34,10 @@
 #define FL_TRANSPORT_STREAM_H
 
 #include "core/cork.h"
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/meter.h"
+#include "core/sender.h"
 #include "py/field.h"
 #include "transport/native_protocol.h"
 #include "transport/sockaddr.h"

@@ -30,6 +30,7 @@
 
 #include "base/list.h"
 #include "core/dispatch.h"
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/report.h"

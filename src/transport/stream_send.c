@@ -34,6 +34,7 @@
 
 #include "base/codes.h"
 #include "core/cork.h"
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/write_queue.h"
 #include "py/compat.h"

@@ -8,6 +8,7 @@
 #ifndef FL_TRANSPORT_STREAM_SEND_H
 #define FL_TRANSPORT_STREAM_SEND_H
 
+#include "core/flush.h"
 #include "core/loop.h"
 #include "py/compat.h"
 #include "transport/stream.h"

@@ -9,6 +9,7 @@
 
 #include "core/cork.h"
 #include "core/loop.h"
+#include "core/sender.h"
 #include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
