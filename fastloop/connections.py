@@ -43,6 +43,9 @@ _given_socks: set[int] = set()
 
 _core.StreamTransport._sendfile_compatible = _private.SendfileMode.TRY_NATIVE
 _core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
+#: Whether asyncio sets a file's position even if nothing was sent: gh-150107.
+_update: Any = _Loop._sock_sendfile_update_filepos  # type: ignore[attr-defined]
+_SEEKS = _update.__code__.co_argcount == 3
 
 
 def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
@@ -300,7 +303,7 @@ class Connections(_private.LoopPart):
         finally:
             if resume_reading:
                 transp.resume_reading()
-            if total and not getattr(file, "closed", False):
+            if (total or _SEEKS) and not getattr(file, "closed", False):
                 os.lseek(source, offset + total, os.SEEK_SET)
         return total
 

@@ -9,6 +9,7 @@ removed, or a program sets one of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -65,6 +66,7 @@ class SignalCalls(_private.LoopPart):
         ValueError outside the main thread, where asyncio fails later.
         Otherwise it is asyncio's ``loop.remove_signal_handler()``.
         """
+        self._check_signal(sig)
         in_main = threading.current_thread() is threading.main_thread()
         if sig in self._signal_handlers and not in_main:
             raise ValueError("signal only works in main thread")
@@ -88,8 +90,10 @@ class SignalCalls(_private.LoopPart):
         if pipe is not None:
             self._remove_reader(pipe.read.fileno())
             _known.pop(pipe.write)
-            pipe.read.close()
-            pipe.write.close()
+            for sock in (pipe.read, pipe.write):
+                # The application may have closed it, as one of its own.
+                with contextlib.suppress(OSError):
+                    sock.close()
 
     def _reinit_after_fork(self) -> None:
         """Have a pipe of its own, before a forked child's first iteration.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import gc
 import inspect
 import logging
@@ -29,7 +30,6 @@ from harness import DEPTH, Run, Tape, check, note
 from tls_memory_link import contexts, one_iteration
 
 import fastloop.loop
-import fastloop.signals
 
 INSTRUMENTED = ["fastloop.loop", "fastloop.connections", "fastloop.sockets"]
 MOST_BYTES = 600
@@ -525,16 +525,16 @@ def start() -> Run:
     """Leave out what is written to logs and to standard error."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    set_action = fastloop.signals._set_signal
+    set_action = signal.signal
 
     def set_user_action(sig: Any, action: Any) -> None:
         # The default action of others would end this process: of SIGPIPE at a
         # write to a closed socket, of SIGALRM at libFuzzer's next alarm.
         if sig not in (signal.SIGUSR1, signal.SIGUSR2):
-            raise RuntimeError("not for an input")
+            raise OSError(errno.EINVAL, "not for an input")
         set_action(sig, action)
 
-    fastloop.signals._set_signal = set_user_action
+    signal.signal = set_user_action
 
     def no_names(*args: Any, **words: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "not known")

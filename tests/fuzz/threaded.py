@@ -254,14 +254,14 @@ def run_case(seed: int, names: list[Any]) -> None:
 
 def child(file: BinaryIO, first: int, count: int) -> None:
     """Run cases; the file is shared with the parent."""
+    # A KeyboardInterrupt in a finalizer of another thread is delivered to the
+    # main one as Ctrl-C; there it would end the case at any instruction.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     fuzz_calls.start()
     # One that leaves a run would do so under the other threads' calls.
     fuzz_calls.Interrupt = RuntimeError
     # Without SystemError: the rest comes from finalizers of the input's own.
     sys.unraisablehook = lambda info: None
-    # A KeyboardInterrupt in a finalizer of another thread is delivered to the
-    # main one as Ctrl-C; there it would end the case at any instruction.
-    signal.signal(signal.SIGINT, lambda number, frame: None)
     faulthandler.enable()
     shared = mmap.mmap(file.fileno(), NAME_BYTES * (THREADS + 1))
     slots = memoryview(shared)
