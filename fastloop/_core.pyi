@@ -187,12 +187,12 @@ class TlsAdapter(_AsyncioProtocol):
 @final
 class DatagramTransport(_FlowControlMixin, _AsyncioDatagramTransport): ...
 
-# Only a fastloop does for `loop`, here and in three below.  The parts of Loop
-# that pass themselves are asyncio's loops to a type checker.
 @final
 class Listener:
     def __call__(self, *args: object, **kwargs: object) -> None: ...
 
+# `loop` must be fastloop's, here and in three functions below.  The parts of
+# Loop that pass themselves are asyncio's loops to a type checker.
 def open_stream(
     loop: AbstractEventLoop,
     sock: socket,

@@ -83,11 +83,6 @@ if sys.platform != "win32":
 SendfileMode = constants._SendfileMode
 #: Makes the context of a TLS connection that was given none.
 create_transport_context = sslproto._create_transport_context
-#: From 3.14 on the public name is deprecated.
-is_coroutine_function = (
-    getattr(coroutines, "_iscoroutinefunction", None)
-    or coroutines.iscoroutinefunction
-)
 if sys.version_info >= (3, 16):
     DefaultPolicy = object
 elif sys.platform == "win32":

@@ -12,9 +12,7 @@
    Otherwise the two writers' bytes could leave in another order. */
 #include "compat/private_attributes.h"
 
-#include "py/call.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "py/field.h"
 #include "py/state.h"
 #include "transport/datagram.h"

@@ -1,7 +1,7 @@
 /* Private attributes of asyncio's transports, for applications that read them.
 
-   Libraries read the protocol and the socket; tests read the size of the write
-   buffer.  The attributes are added to the types from this folder, so that no
+   Libraries read the protocol and the socket, and some set the protocol or
+   _extra.  The attributes are added to the types from this folder, so that no
    transport code depends on them. */
 #ifndef FL_COMPAT_PRIVATE_ATTRIBUTES_H
 #define FL_COMPAT_PRIVATE_ATTRIBUTES_H

@@ -73,7 +73,7 @@ fl_loop_flush_corked_here(FlState *state)
    bytes were flushed when it began.)
    The next iteration polls: if the peer is in the same process, its event
    arrives in the same iteration as with asyncio.  A failed flush may run
-   Python: see fl_stream_flush_if_corked. */
+   Python: transport/stream_send.c, invariant 4. */
 static inline void
 fl_loop_flush_before_send(FlLoop *loop)
 {

@@ -151,7 +151,8 @@ fl_ready_next_chunk(FlReadyQueue *queue)
 }
 
 /* Walks the chunks from the head, of which only the first is entered in the
-   middle.  Used by introspection alone, so its cost does not matter. */
+   middle.  Used by introspection and by shuffled iterations alone, so its cost
+   does not matter. */
 FlReady *
 fl_ready_find(const FlReadyQueue *queue, uint64_t position)
 {

@@ -372,7 +372,7 @@ register_all(FlFdTable *table)
    persistent one is rechecked, because its waiter gets the fd from its socket
    and so notices. */
 static void
-replace_set(FlFdTable *table)
+replace_poller(FlFdTable *table)
 {
     for (int fd = 0; fd < table->fds_size; fd++) {
         FlRegistration *reg = table->fds[fd];
@@ -455,7 +455,7 @@ fl_registrations_collect(FlFdTable *table)
     if (FL_UNLIKELY(table->stale_events >= MOST_STALE)) {
         table->stale_events = 0;
         if (table->failure_code == 0) {
-            replace_set(table);
+            replace_poller(table);
         }
     }
     fl_fd_table_unlock(table);

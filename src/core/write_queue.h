@@ -60,24 +60,17 @@ fl_write_queue_is_empty(const FlWriteQueue *write_queue)
     return write_queue->head == write_queue->tail;
 }
 
-/* Append an item whose first sent_bytes are already sent.  That number may be
-   above 0 only for the first item of a queue. */
+/* Append an item, wholly unsent.  0, or -1 with MemoryError. */
 static inline int
-fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item,
-                      size_t sent_bytes)
+fl_write_queue_append(FlWriteQueue *write_queue, PyObject *item)
 {
-    FL_CHECK(sent_bytes == 0 || fl_write_queue_is_empty(write_queue),
-             "only the first item may be partly sent");
     if (FL_UNLIKELY(write_queue->tail == write_queue->capacity)
         && fl_write_queue_make_room(write_queue) < 0)
     {
         return -1;
     }
     write_queue->items[write_queue->tail++] = Py_NewRef(item);
-    write_queue->size_bytes += fl_write_queue_size_of(item) - sent_bytes;
-    if (sent_bytes > 0) { /* the queue was empty, see the check above */
-        write_queue->sent_bytes = sent_bytes;
-    }
+    write_queue->size_bytes += fl_write_queue_size_of(item);
     return 0;
 }
 
@@ -102,8 +95,8 @@ fl_write_queue_take_only(FlWriteQueue *write_queue)
     return write_queue->inline_items[0];
 }
 
-/* As fl_write_queue_append, but at the front.  The present first item must be
-   wholly unsent. */
+/* As fl_write_queue_append, but at the front, and the first sent_bytes of the
+   item are already sent.  The present first item must be wholly unsent. */
 int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
                            size_t sent_bytes);
 

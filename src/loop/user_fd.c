@@ -234,8 +234,10 @@ user_fd_detach(FlUserFd *user_fd, FlFdRefs *refs)
     fl_registration_close(&user_fd->reg);
 }
 
-void
-fl_user_fd_drop(FlLoop *loop, int fd)
+/* Close the user-owned registration of an fd, and drop its callbacks.  Handles
+   are cancelled, unless the loop is closed.  Runs application code. */
+static void
+user_fd_drop(FlLoop *loop, int fd)
 {
     FlFdRefs refs = {{NULL}};
     FlFdTable *table = loop->table;
@@ -253,7 +255,7 @@ fl_user_fd_drop_all(FlLoop *loop)
 {
     int fd = 0;
     do {
-        fl_user_fd_drop(loop, fd);
+        user_fd_drop(loop, fd);
     } while (++fd < loop->table->fds_size);
 }
 
@@ -261,7 +263,7 @@ int
 fl_fd_acquire(FlLoop *loop, int fd)
 {
     do {
-        fl_user_fd_drop(loop, fd);
+        user_fd_drop(loop, fd);
     } while (fl_fd_evict(loop, fd, false) > 0);
     return fl_loop_check_open(loop); /* that code may have closed the loop */
 }

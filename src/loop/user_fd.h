@@ -1,8 +1,8 @@
 /* User-owned fds: those of add_reader, add_writer and the sock_* calls.
 
    An FlUserFd is the registration of an fd together with the application's
-   callbacks.  core/README.md says
-   what happens when the fd is closed or reused.
+   callbacks.  core/README.md says what happens when the fd is closed or
+   reused.
 
    Threads: any, while it holds the GIL; without a GIL the lock of the loop's
    table guards each FlUserFd.  Ownership: the loop's table owns each
@@ -23,11 +23,8 @@ typedef struct {
     PyObject *object; /* the file object as it was passed; NULL for an int */
 } FlFdRefs;
 
-/* Close the user-owned registration of an fd, and drop its callbacks.  Handles
-   are cancelled, unless the loop is closed.  Runs application code. */
-void fl_user_fd_drop(FlLoop *loop, int fd);
-
-/* The same for all fds of a closed loop, which gets no new ones. */
+/* Close the user-owned registrations of all fds of a closed loop, which gets
+   no new ones, and drop their callbacks.  Runs application code. */
 void fl_user_fd_drop_all(FlLoop *loop);
 
 /* Make an fd free for a new transport.  Callbacks of the fd are dropped,

@@ -596,9 +596,9 @@ static const char use_reader_doc[] =
 static PyObject *
 use_reader(PyObject *module, PyObject *type)
 {
-    /* Called when fastloop.streams is imported: C cannot import it, since it
-       needs this module.  Until then no reader is upgraded.  If the module is
-       imported again, readers of the first class may be open. */
+    /* Called when fastloop.loop is imported: C cannot import fastloop.streams,
+       since that needs this module.  Until then no reader is upgraded.  If the
+       module is imported again, readers of the first class may be open. */
     FlState *state = fl_state_get(module);
     if (!PyType_Check(type)) {
         return PyErr_Format(PyExc_TypeError, "a class is required");

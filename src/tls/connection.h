@@ -25,9 +25,10 @@
      SHUTDOWN    close_notify goes both ways, unless the
                  raw transport has received EOF; then the
                  raw transport is closed                   -> LOST
-     FAILED      the engine has failed: data decrypted before is delivered,
-                 the alert is sent                      -> UNWRAPPED
-     UNWRAPPED   aborted or failed: nothing is delivered or sent  -> LOST
+     FAILED      the engine has failed: data decrypted before
+                 is delivered, the alert is sent           -> UNWRAPPED
+     UNWRAPPED   aborted or failed: nothing is delivered
+                 or sent                                   -> LOST
      LOST        connection_lost was called
 
    From HANDSHAKE on each phase may also change to a later one of FAILED and

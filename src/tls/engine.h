@@ -38,7 +38,7 @@ typedef struct FlTlsEngine FlTlsEngine;
 typedef struct {
     const char *name; /* the value of get_extra_info("tls_engine") */
     /* Append records of the peer; they may stay in the caller's memory until
-       settle.  0, or -1 with an exception: MemoryError, or what write() of a
+       settle.  0, or -1 with an exception: MemoryError, or what write() of an
        application's own MemoryBIO raises. */
     int (*feed)(FlTlsEngine *engine, const char *data, size_t size_bytes);
     /* Copy the unread records out of the caller's memory.  0, or -1 with

@@ -21,15 +21,17 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "tls/engine.h"
 #include "tls/connection.h"
+#include "tls/engine.h"
 #include "tls/tls_write.h"
 #include "transport/native_protocol.h"
 
 /* At most this many bytes of records are decrypted on the C stack. */
 #define SMALL_BYTES     (8 * 1024)
-/* With a GIL: HEAP_BYTES of streams/reader.c.  Without one an event must fit
-   in one object: WHOLE_EVENTS of transport/stream_read.c. */
+/* With a GIL the largest bytes object below glibc's initial mmap threshold:
+   make_scratch of transport/stream_read.c raises that, but perhaps not under
+   another malloc.  Without a GIL an event must fit in one object:
+   WHOLE_EVENTS there. */
 #define LARGE_BYTES     ((FL_HAVE_GIL ? 128 : 1024) * 1024 - 128)
 /* Invariant 3. */
 #define MAX_REPLY_BYTES (64 * 1024)

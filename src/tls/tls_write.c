@@ -16,8 +16,8 @@
 #include "py/compat.h"
 #include "py/errors.h"
 #include "py/state.h"
-#include "tls/engine.h"
 #include "tls/connection.h"
+#include "tls/engine.h"
 #include "transport/stream.h"
 #include "transport/stream_write.h"
 #include "transport/transport.h"
@@ -307,7 +307,7 @@ tls_write_bytes(FlTls *self, PyObject *bytes)
     if (taken < size && self->phase < FL_TLS_UNWRAPPED) {
         code = encrypt_now
                    ? fl_write_queue_prepend(&self->backlog, bytes, taken)
-                   : fl_write_queue_append(&self->backlog, bytes, 0);
+                   : fl_write_queue_append(&self->backlog, bytes);
     }
     /* As in asyncio the rest is sent later, if exc does not end the
        connection. */

@@ -46,7 +46,6 @@
 #include "transport/transport.h"
 
 #include <errno.h>
-#include <sys/un.h>
 
 #define WRITE_FAILED "Fatal write error on datagram transport"
 
@@ -246,7 +245,7 @@ queue_datagram(FlDatagram *self, PyObject *data, PyObject *address)
                    ? fl_loop_check_open(stream->loop)
                    : 0;
     if (code == 0) {
-        code = fl_write_queue_append(&stream->out.queue, datagram, 0);
+        code = fl_write_queue_append(&stream->out.queue, datagram);
     }
     Py_DECREF(datagram);
     if (code < 0) {

@@ -59,7 +59,7 @@ typedef struct FlStream FlStream;
 struct FlStream {
     /* The slots have: the server, whose _attach and _detach count connections;
        the future resolved after connection_made; sendfile's future, for an
-       empty queue or for room. */
+       empty queue and room. */
     FL_TRANSPORT_HEAD(server, waiter, empty_waiter, unused)
     /* Small, because an idle connection's memory is mostly this struct: with
        the head's last field these fill three words. */

@@ -54,7 +54,8 @@ static int
 detach_server(FlStream *self)
 {
     PyObject *server;
-    Py_BEGIN_CRITICAL_SECTION(self); /* another thread may read _server */
+    Py_BEGIN_CRITICAL_SECTION(self); /* fl_stream_clear may run in
+                                          another thread */
     server = self->server;
     self->server = NULL;
     Py_END_CRITICAL_SECTION();
@@ -74,8 +75,8 @@ detach_server(FlStream *self)
 static int
 close_fd(FlStream *self)
 {
-    /* Or it would stay in the set as long as a duplicate or a forked child has
-       the file. */
+    /* Or it would stay in the poller as long as a duplicate or a forked child
+       has the file. */
     FL_CHECK(self->reg == NULL, "a registration is closed before its fd");
     int fd = self->fd;
     PyObject *sock;

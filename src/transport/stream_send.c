@@ -46,9 +46,11 @@
 
 /* --- the kernel ---------------------------------------------------------- */
 
-int
-fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
-                    size_t *sent_bytes)
+/* One system call.  0 with the bytes sent, 0 of them if it would block; or a
+   negative errno.  The caller has called fl_loop_flush_before_send, or
+   flushes. */
+static int
+send_once(FlStream *self, struct iovec *vectors, int count, size_t *sent_bytes)
 {
     ssize_t sent = fl_send_pieces(self->fd, vectors, count);
     *sent_bytes = 0;
@@ -69,7 +71,7 @@ fl_stream_drain_queue(FlStream *self)
         int count =
             fl_write_queue_fill_iovec(write_queue, vectors, FL_SEND_PIECES);
         size_t sent;
-        int code = fl_stream_send_once(self, vectors, count, &sent);
+        int code = send_once(self, vectors, count, &sent);
         if (code < 0) {
             return code;
         }

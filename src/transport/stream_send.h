@@ -18,15 +18,9 @@
 /* The most bytes that are corked. */
 #define FL_CORKED_BYTES (64 * 1024)
 
-/* One system call.  0 with the bytes sent, 0 of them if it would block; or a
-   negative errno.  The caller has called fl_loop_flush_before_send, or
-   flushes. */
-int fl_stream_send_once(FlStream *self, struct iovec *vectors, int count,
-                        size_t *sent_bytes);
-
 /* Send from the queue until it is empty or the kernel's buffer is full.  0 or
-   a negative errno.  Runs no Python: the caller has checked the fd of an
-   stream whose fd is shared. */
+   a negative errno.  Runs no Python: the caller has checked the fd of a stream
+   whose fd is shared. */
 int fl_stream_drain_queue(FlStream *self);
 
 /* The same, and then wait for the kernel, or end the stream if a send

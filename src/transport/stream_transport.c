@@ -11,8 +11,8 @@
       check connection_lost would be queued to a loop that never runs it. */
 #include "transport/stream_transport.h"
 
-#include "core/poller.h"
 #include "core/loop.h"
+#include "core/poller.h"
 #include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -95,8 +95,8 @@ change_paused(FlStream *self, bool paused)
         if (fl_loop_check_open(self->loop) < 0) {
             return -1;
         }
-        self->loop->polls.skips_left =
-            0; /* it may be ready already: poll next */
+        /* It may be ready already: poll next. */
+        self->loop->polls.skips_left = 0;
         /* As in asyncio, EOF is delivered again: start_tls resumes with
            another protocol, whose handshake must learn of it. */
         self->read_eof = false;

@@ -19,7 +19,6 @@
 #include "transport/stream_send.h"
 
 #include <errno.h>
-#include <sys/uio.h>
 
 #define WRONG_TYPE \
     "data argument must be a " FL_WRITABLE_TYPES " object, not '%U'"
@@ -107,7 +106,7 @@ write_items(FlStream *self, const char *method, PyObject *const *items,
     }
     int code = 0;
     for (Py_ssize_t at = 0; code == 0 && at < count; at++) {
-        code = fl_write_queue_append(queue, items[at], 0);
+        code = fl_write_queue_append(queue, items[at]);
     }
     /* What was queued before memory ran out is sent all the same. */
     if (corks) {
@@ -158,7 +157,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     if (FL_UNLIKELY(!is_corked(self, data))) {
         return write_object(self, data);
     }
-    if (fl_write_queue_append(&self->out.queue, data, 0) < 0) {
+    if (fl_write_queue_append(&self->out.queue, data) < 0) {
         return NULL;
     }
     fl_cork_add(&self->loop->cork, &self->out);

@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 38_293
+MOST_LINES = 38_292
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

@@ -45,7 +45,6 @@ RUNTIME = {
 #: A fork concerns the whole process, and so does their count.
 PROCESS = {
     "fl_forks",
-    "fl_forks_seen_count",
     "forks_code",
     "forks_once",
     "bio_method",

@@ -25,7 +25,7 @@ use_once(FlFdTable *table)
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) < 0
         || socketpair(AF_UNIX, SOCK_STREAM, 0, others) < 0
         || fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
-        || fl_registration_want(reg, FL_READABLE, false) < 0
+        || fl_registration_want(reg, FL_READABLE, 0) < 0
         || write(ends[1], "x", 1) != 1)
     {
         return __LINE__;
@@ -39,7 +39,7 @@ use_once(FlFdTable *table)
     }
     fl_registration_close(reg);
     if (fl_registration_open(table, ends[0], sizeof(*reg), &user, &reg) < 0
-        || fl_registration_want(reg, FL_READABLE, false) < 0)
+        || fl_registration_want(reg, FL_READABLE, 0) < 0)
     {
         return __LINE__;
     }
