@@ -411,8 +411,17 @@ def newcomer(rows: Rows, machine: dict) -> list[str]:
 
     columns = by_loop(["fastloop"], cell) | by_loop(BASES, cell)
     columns["best other"] = best
-    places = sentences([*rows.values()])[:2]
-    text = f"{expected(rows)} {on(machine)}. {' '.join(places)}"
+
+    def tally(base: str) -> str:
+        found = Counter(filter(None, (place(row, base) for row in every)))
+        won, lost = found["first"], found["**behind**"]
+        return f"than {base} in {won}, slower in {lost} of {found.total()}"
+
+    every = [*rows.values()]
+    text = (
+        f"{expected(rows)} {on(machine)}. Rows: faster {tally('asyncio')}; "
+        f"{tally('uvloop')}; the others are even or inconclusive."
+    )
     return [
         *table(picked(rows, ROWS), title(""), columns),
         "",
