@@ -66,6 +66,16 @@ fl_write_queue_make_room(FlWriteQueue *write_queue)
     return 0;
 }
 
+void
+fl_write_queue_drop_last(FlWriteQueue *write_queue, unsigned count)
+{
+    while (count-- > 0) {
+        PyObject *item = write_queue->items[--write_queue->tail];
+        write_queue->size_bytes -= fl_write_queue_size_of(item);
+        Py_DECREF(item);
+    }
+}
+
 int
 fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,
                        size_t sent_bytes)

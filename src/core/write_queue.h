@@ -95,6 +95,9 @@ fl_write_queue_take_only(FlWriteQueue *write_queue)
     return write_queue->inline_items[0];
 }
 
+/* Take back so many items that were appended last. */
+void fl_write_queue_drop_last(FlWriteQueue *write_queue, unsigned count);
+
 /* As fl_write_queue_append, but at the front, and the first sent_bytes of the
    item are already sent.  The present first item must be wholly unsent. */
 int fl_write_queue_prepend(FlWriteQueue *write_queue, PyObject *item,

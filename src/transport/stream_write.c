@@ -105,12 +105,15 @@ write_items(FlStream *self, const char *method, PyObject *const *items,
         return may;
     }
     int code = 0;
-    for (Py_ssize_t at = 0; code == 0 && at < count; at++) {
-        code = fl_write_queue_append(queue, items[at]);
+    Py_ssize_t at = 0;
+    while (code == 0 && at < count) {
+        code = fl_write_queue_append(queue, items[at++]);
     }
-    /* What was queued before memory ran out is sent all the same. */
+    if (code < 0) { /* all items or none */
+        fl_write_queue_drop_last(queue, (unsigned)at - 1);
+    }
     if (corks) {
-        if (!fl_write_queue_is_empty(queue)) {
+        if (code == 0) {
             fl_cork_add(&self->loop->cork, &self->out);
         }
         return code;

@@ -162,6 +162,7 @@ EXCUSED = (
 )
 #: And if that ends the program: what it had opened stays.
 STOPPED = "the driver failed|left the loop|the program does not end"
+LOSES = re.compile("'(os_close|fork)'")
 #: Strands of a trace, one of which has the error then.
 TOLD = {"reports", "unraisable", "wild"}
 
@@ -199,7 +200,9 @@ def arm(point: Point) -> None:
 def play(program: Any, point: Point, clean: Any) -> tuple[str, str]:
     """Run a program with a call failing; return what is wrong, and where."""
     known, alive = clean
-    rough = not is_harmless(point)
+    # What waits is lost where a program closes the descriptor itself, or where
+    # a forked child writes and ends.
+    rough = not is_harmless(point) or bool(LOSES.search(repr(program)))
     if rough:
         prog_world.HANG = PATIENCE
     begin = prog_ends.Link.__init__

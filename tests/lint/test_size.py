@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 38_292
+MOST_LINES = 38_295
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
