@@ -76,7 +76,8 @@ def logged(shim: ctypes.CDLL) -> list[tuple[str, int]]:
     """Return the calls so far: of which function, and from where."""
     count = ctypes.c_long.in_dll(shim, "fault_logged").value
     calls = (Call * count).in_dll(shim, "fault_log")
-    return [(one.name.decode(), one.caller) for one in calls]
+    # A thread may not have filled its own yet.
+    return [(one.name.decode(), one.caller) for one in calls if one.name]
 
 
 def place(shim: ctypes.CDLL) -> tuple[str, int]:
