@@ -78,6 +78,7 @@ struct {
     void *caller;
 } fault_log[MOST_CALLS];
 long fault_logged;
+const long fault_most = MOST_CALLS;
 
 static int cut_sides;
 static size_t cut_bytes;

@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 38_296
+MOST_LINES = 38_299
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
