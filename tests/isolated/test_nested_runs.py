@@ -345,6 +345,8 @@ FAIL = {
     ],
 )
 def test_a_callback_runs_its_loop(script, package):
+    if script.kind == "asyncio" and sys.version_info >= (3, 15):
+        pytest.skip("asyncio hangs with nest_asyncio2")
     left_out = FAIL[package] if script.kind == "asyncio" else set()
     cases = {n: case for n, case in CASES.items() if n not in left_out}
     program = f"import {package} as nest\n"

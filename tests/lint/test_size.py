@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 38_299
+MOST_LINES = 38_301
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
