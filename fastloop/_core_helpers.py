@@ -13,7 +13,6 @@ import socket
 import types
 import weakref
 from asyncio import trsock
-from operator import attrgetter
 
 from ._private import check_ssl_socket, has_c_futures
 
@@ -83,14 +82,16 @@ class TransportSocket(trsock.TransportSocket):
 
     # Kept: an HTTP client may read them 50 times a request.
     family: Any = functools.cached_property(lambda s: family_of(s._socket))
-    type: Any = functools.cached_property(attrgetter("_socket.type"))
+    type: Any = functools.cached_property(lambda s: s._socket.type)
     # Read at each access, so that a patched method of socket.socket is seen.
-    proto: Any = property(attrgetter("_socket.proto"))
-    getpeername: Any = property(attrgetter("_socket.getpeername"))
-    getsockname: Any = property(attrgetter("_socket.getsockname"))
-    getsockopt: Any = property(attrgetter("_socket.getsockopt"))
-    setsockopt: Any = property(attrgetter("_socket.setsockopt"))
-    get_inheritable: Any = property(attrgetter("_socket.get_inheritable"))
+    # operator.attrgetter() would recurse without a limit in an object whose
+    # socket is itself.
+    proto: Any = property(lambda s: s._socket.proto)
+    getpeername: Any = property(lambda s: s._socket.getpeername)
+    getsockname: Any = property(lambda s: s._socket.getsockname)
+    getsockopt: Any = property(lambda s: s._socket.getsockopt)
+    setsockopt: Any = property(lambda s: s._socket.setsockopt)
+    get_inheritable: Any = property(lambda s: s._socket.get_inheritable)
 
     def __repr__(self) -> str:
         return repr(trsock.TransportSocket(self._socket))
