@@ -56,7 +56,7 @@ _HOMES = {
     "run": "runner",
 }
 if not is_native:
-    _HOMES |= {"Loop": "_windows", "libuv_version": "_windows"}
+    _HOMES |= dict.fromkeys(["Loop", "libuv_version"], "_loop._windows")
 
 
 #: The source tree of fastloop, or the folder where it is installed.
@@ -101,7 +101,8 @@ _LIBUV = ("libuv.so", "libuv.1")
 
 def _for_freezers() -> None:
     """Never called: Nuitka and its like only see import statements."""
-    from . import _core, _core_helpers, loop, policy, runner  # noqa: F401
+    from . import _core, loop, policy, runner  # noqa: F401
+    from ._loop import _core_helpers  # noqa: F401
 
 
 def _load(module: str) -> ModuleType:
@@ -130,7 +131,7 @@ def _load(module: str) -> ModuleType:
         ) from exc
     version = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     if not is_native:
-        from ._windows import ABOUT
+        from ._loop._windows import ABOUT
 
         text = f"this part of fastloop needs its loop, and this is {ABOUT}"
     elif _IS_SOURCE:
@@ -158,7 +159,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name otherwise
         try:
             value = getattr(_load(_HOMES[name]), name)
         except (ImportError, AttributeError) as exc:
-            from ._environment import other_installed
+            from ._loop._environment import other_installed
 
             is_unbuilt = exc.name == f"{__name__}._core"  # it says so
             if not is_unbuilt and (fault := other_installed()):

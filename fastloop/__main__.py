@@ -6,7 +6,7 @@ except ImportError:  # PyPI's `fastloop` has a file of that name
     import sys
     import textwrap
 
-    from fastloop._environment import NAME, other_installed
+    from fastloop._loop._environment import NAME, other_installed
 
     fault = other_installed() or (
         f"files are missing: `pip install --force-reinstall {NAME}`"

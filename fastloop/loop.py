@@ -19,14 +19,15 @@ import weakref
 from _thread import get_ident
 from asyncio import base_events, events
 
-from . import _core, _core_helpers, _originals, _private
+from . import _core
 from . import streams as _native_streams
-from ._environment import disabled_names, variable
-from ._selector import Handles, scheduled, view_of
-from .connections import Connections
-from .executor import ExecutorCalls
-from .signals import SignalCalls
-from .sockets import SocketCalls
+from ._loop import _core_helpers, _originals, _private
+from ._loop._environment import disabled_names, variable
+from ._loop._selector import Handles, scheduled, view_of
+from ._loop.connections import Connections
+from ._loop.executor import ExecutorCalls
+from ._loop.signals import SignalCalls
+from ._loop.sockets import SocketCalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
         Other readers get AttributeError.
         """
         if sys._getframe(1).f_code.co_name == "_patch_loop":
-            from . import _nesting
+            from ._loop import _nesting
 
             _nesting.allow()
             return True

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import warnings
 
-from . import _private
+from ._loop import _private
 from .runner import new_event_loop
 
 TYPE_CHECKING = False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from . import Loop, _private, is_native
-from ._environment import is_off
+from . import Loop, is_native
+from ._loop import _private
+from ._loop._environment import is_off
 
 # Importing typing would take a quarter of the time allowed for fastloop.
 TYPE_CHECKING = False

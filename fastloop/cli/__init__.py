@@ -34,7 +34,7 @@ def _documentation() -> str:
     import os
 
     from fastloop import __version__
-    from fastloop._environment import NAME
+    from fastloop._loop._environment import NAME
 
     place = HOME
     if not os.path.exists(f"{HOME}/docs/reference.md"):
@@ -67,7 +67,7 @@ def main(words: list[str] | None = None) -> int:
         tell(f"there is no command {first!r}; --help lists the commands.")
         return 2
     if first != "info" and not is_native:
-        from fastloop._windows import ABOUT
+        from fastloop._loop._windows import ABOUT
 
         tell(f"`{first}` needs fastloop's loop, and this is {ABOUT}")
         return 2

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastloop import _private
+from fastloop._loop import _private
 
 from . import info
 from .commands import Refused, tell, wrapped

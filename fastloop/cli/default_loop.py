@@ -24,8 +24,8 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from time import perf_counter
 
-from fastloop import _private
-from fastloop._environment import at_end_of_child, is_child
+from fastloop._loop import _private
+from fastloop._loop._environment import at_end_of_child, is_child
 
 from .commands import HOME, tell
 

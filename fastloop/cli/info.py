@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fastloop._environment import (
+from fastloop._loop._environment import (
     NAME,
     disabled_names,
     has_gil,
@@ -61,7 +61,7 @@ def facts() -> dict[str, Any]:
                 "tls engine": tls_engine(),
             }
         else:
-            from fastloop._windows import ABOUT
+            from fastloop._loop._windows import ABOUT
 
             about_loop = {"loop": ABOUT}
     except (ImportError, OSError, ValueError) as exc:
@@ -95,7 +95,7 @@ def tls_engine() -> str:
     loop.close()
     if not is_native:
         return "asyncio's, in Python"
-    from fastloop._tls import _library
+    from fastloop._loop._tls import _library
 
     # As src/tls/adapter.c chooses.
     free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -141,7 +141,7 @@ def _default_loop() -> str:
     """Return the loop that `asyncio.run` gives here, and who chose it."""
     import asyncio
 
-    from fastloop import _private
+    from fastloop._loop import _private
 
     loop = asyncio.new_event_loop()
     loop.close()

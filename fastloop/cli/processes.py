@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fastloop import _private
+from fastloop._loop import _private
 
 from .commands import HOME
 from .options import printable

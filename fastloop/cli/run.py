@@ -185,12 +185,12 @@ def _take_fastloop() -> None:
     from fastloop import is_native
 
     if not is_native:
-        from fastloop._windows import ABOUT
+        from fastloop._loop._windows import ABOUT
 
         tell(f"this is {ABOUT}")
         return
     try:
-        from fastloop._environment import is_off
+        from fastloop._loop._environment import is_off
 
         from .default_loop import set_default_loop
 

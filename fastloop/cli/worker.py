@@ -11,7 +11,7 @@ import os
 import sys
 from contextlib import suppress
 
-from fastloop._environment import has_gil
+from fastloop._loop._environment import has_gil
 
 from .run import parse
 

@@ -19,7 +19,7 @@ def metered(loop: Loop | None, name: str) -> Loop | None:
     """
     import asyncio
 
-    from fastloop._environment import is_off
+    from fastloop._loop._environment import is_off
 
     if not isinstance(name, str):
         raise TypeError(f"the name of a loop is a str, not {name!r}")

@@ -32,7 +32,7 @@ except ImportError as _exc:
     ) from _exc
 
 from fastloop import __version__
-from fastloop._environment import variable
+from fastloop._loop._environment import variable
 from fastloop.metrics import BlockedCallback
 from fastloop.observe._observed import NamedLoops, lock
 

@@ -21,7 +21,7 @@ import time
 import traceback
 
 from fastloop import __version__
-from fastloop._environment import at_end_of_child, has_gil
+from fastloop._loop._environment import at_end_of_child, has_gil
 
 from . import stacks
 from ._observed import NamedLoops, lock

@@ -27,7 +27,7 @@ import time
 import traceback
 import weakref
 
-from fastloop._environment import has_gil
+from fastloop._loop._environment import has_gil
 from fastloop.metrics import RECENT, BlockedCallback, name_of
 
 from . import stacks

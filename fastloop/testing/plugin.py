@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         fastloop.new_event_loop  # noqa: B018 (imports the extension)
     except (ImportError, AttributeError) as exc:
-        from fastloop._environment import other_installed
+        from fastloop._loop._environment import other_installed
 
         fault = other_installed() or exc
         raise pytest.UsageError(f"fastloop cannot be used: {fault}") from exc
@@ -169,7 +169,7 @@ def _class_for_looptime(settings: dict[str, Any]) -> Any:
 
 
 def _is_default(policy: object) -> bool:
-    from fastloop import _private
+    from fastloop._loop import _private
 
     return policy is None or type(policy) is _private.DefaultPolicy
 
@@ -187,7 +187,7 @@ class _AsyncioRun:
     """The hooks of a run on Windows, where all stays asyncio's."""
 
     def __init__(self, config: pytest.Config) -> None:
-        from fastloop._windows import ABOUT
+        from fastloop._loop._windows import ABOUT
 
         self._about = ABOUT
         option = config.option
@@ -229,7 +229,8 @@ class _FastloopRun:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        from fastloop import _private, testing
+        from fastloop import testing
+        from fastloop._loop import _private
 
         self._config = config
         option = config.option
@@ -286,7 +287,7 @@ class _FastloopRun:
 
     def _set_policy(self) -> None:
         """Have asyncio's default policy, whose loops are ours."""
-        from fastloop import _private
+        from fastloop._loop import _private
 
         if not _is_default(_private.policy()):
             self._patches.setattr(_private.POLICY, None)
@@ -339,7 +340,7 @@ class _FastloopRun:
             value
         ):
             # Older pytest-asyncio gets its loops from this fixture alone.
-            from fastloop import _private
+            from fastloop._loop import _private
 
             value = _private.DefaultPolicy()
         else:
@@ -403,7 +404,7 @@ class _FastloopRun:
 
     def pytest_report_header(self) -> str:
         import fastloop
-        from fastloop._environment import is_off
+        from fastloop._loop._environment import is_off
 
         is_plain = not self._virtual_time and self._seed is None
         if is_plain and is_off():

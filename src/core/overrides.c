@@ -80,7 +80,7 @@ static bool
 socket_is_plain(const FlState *state)
 {
     const FlNames *names = &state->names;
-    /* fastloop/_originals.py has the same names, for other classes. */
+    /* _loop/_originals.py has the same names, for other classes. */
     PyObject *methods[] = {
         names->recv,        names->recv_into,   names->recvfrom,
         names->send,        names->sendmsg,     names->sendto,

@@ -2,7 +2,7 @@
    future that gets its outcome.
 
    A job replaces concurrent.futures' _WorkItem in the queue of a standard
-   ThreadPoolExecutor (fastloop/_pool.py).  The standard library still runs
+   ThreadPoolExecutor (_loop/_pool.py).  The standard library still runs
    the threads, their names and initializers, shutdown, and the interpreter's
    exit.  The executor uses a job in two ways: a worker calls job.run();
    shutdown() and a failed initializer call cancel() or set_exception() of

@@ -1,4 +1,4 @@
-/* Copies of what waits in the loop, for fastloop/_selector.py: applications
+/* Copies of what waits in the loop, for _loop/_selector.py: applications
    read asyncio's private _ready and _selector. */
 #ifndef FL_LOOP_INTROSPECTION_H
 #define FL_LOOP_INTROSPECTION_H

@@ -319,7 +319,7 @@ fl_fd_check(FlLoop *loop, PyObject *object, int fd, bool may_close)
             return -1;
         }
     }
-    /* asyncio's own transports of sockets: see fastloop/connections.py. */
+    /* asyncio's own transports of sockets: see _loop/connections.py. */
     if (loop->python_transports == NULL) {
         return 0;
     }

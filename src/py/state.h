@@ -189,9 +189,9 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(fileobj_to_fd, "selectors", "_fileobj_to_fd")                          \
     X(monotonic, "time", "monotonic")                                        \
     X(system_socket_type, "_socket", "socket")                               \
-    X(helpers, "fastloop._core_helpers", NULL)                               \
-    X(safepoint, "fastloop._core_helpers", "safepoint")                      \
-    X(shared_by_threads, "fastloop._private", "shared_by_threads")
+    X(helpers, "fastloop._loop._core_helpers", NULL)                         \
+    X(safepoint, "fastloop._loop._core_helpers", "safepoint")                \
+    X(shared_by_threads, "fastloop._loop._private", "shared_by_threads")
 
 /* Other owned references.  Each is set by the folder that uses it. */
 #define FL_OBJECTS(X)                                                    \
@@ -202,7 +202,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(native_reader_type)   /* see streams/reader.c */                   \
     X(stream_data_received) /* the method of asyncio_stream_protocol */  \
     /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */ \
-    X(tls) /* the module fastloop._tls */                                \
+    X(tls) /* the module fastloop._loop._tls */                              \
     X(tls_again_errors)                                                  \
     X(tls_error)                                                         \
     X(tls_end_errors)

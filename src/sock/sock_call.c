@@ -4,7 +4,7 @@
       registration for the same fd and direction replaces it.  The replaced
       call then waits until it is cancelled, as in asyncio.  A call removes
       only its own registration, never the one that replaced it.
-   2. fastloop/sockets.py awaits and closes each call.  From then on the call
+   2. _loop/sockets.py awaits and closes each call.  From then on the call
       counts in the socket's _io_refs, as a file of makefile() does, so that
       close() takes effect only when the call ends.  Without that, closing
       would free the fd and the call would wait for ever.  A call that has lost

@@ -1,6 +1,6 @@
 /* The functions behind loop.sock_recv() and the other sock_* methods.
 
-   Each coroutine of fastloop/sockets.py calls one function here.  It returns
+   Each coroutine of _loop/sockets.py calls one function here.  It returns
    the result if the operation can be done at once.  Otherwise it returns a
    SocketCall: an object that waits for the fd, completes the operation and
    sets a future.

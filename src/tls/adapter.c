@@ -127,7 +127,7 @@ static PyGetSetDef adapter_getset[] = {
     }
 
 /* asyncio's names.  Those that are read-only belong to the C code, the others
-   to fastloop/_tls.py. */
+   to _loop/_tls.py. */
 static PyMemberDef adapter_members[] = {
     OBJECT("_loop", loop, Py_READONLY),
     OBJECT("_sslcontext", ssl_context, 0),
@@ -140,7 +140,7 @@ static PyMemberDef adapter_members[] = {
      Py_READONLY, NULL},
     {"_app_reading_paused", Py_T_BOOL, offsetof(FlTls, app_paused),
      Py_READONLY, NULL},
-    /* fastloop/_tls.py makes asyncio's _state of it. */
+    /* _loop/_tls.py makes asyncio's _state of it. */
     {"_phase", Py_T_UINT, offsetof(FlTls, phase), Py_READONLY, NULL},
     FL_LAST_MEMBERS(FlTls),
 };
@@ -229,7 +229,7 @@ static const FlBaseSlot adapter_base_slots[] = {
 
 /* Create the SSLObject, and choose the engine.  It is libssl's if there is a
    GIL, FASTLOOP_DISABLE does not name it, libssl's functions were found,
-   wrap() has returned the _sslobj (_is_plain() of fastloop/_tls.py), and the
+   wrap() has returned the _sslobj (_is_plain() of _loop/_tls.py), and the
    last SSL that this thread has created is that one's.  0, or -1 with an
    exception set. */
 static int
@@ -307,11 +307,11 @@ adapter_open(PyObject *module, PyObject *args)
     return (PyObject *)self;
 }
 
-/* fastloop._tls calls this when it is imported, which connections.py does for
+/* _loop/_tls.py calls this when it is imported, which connections.py does for
    the first TLS connection.  open_tls needs what it stores. */
 static const char use_tls_doc[] =
     "use_tls(module, again, error, ends, /)\n--\n\n"
-    "Give the core fastloop._tls and the ssl module's exceptions.";
+    "Give the core fastloop._loop._tls and the ssl module's exceptions.";
 
 static PyObject *
 use_tls(PyObject *module, PyObject *args)

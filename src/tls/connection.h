@@ -70,7 +70,7 @@
 #include "transport/native_protocol.h"
 #include "transport/transport.h"
 
-/* In the order of _STATES in fastloop/_tls.py. */
+/* In the order of _STATES in _loop/_tls.py. */
 typedef enum {
     FL_TLS_NEW,
     FL_TLS_HANDSHAKE,
@@ -100,7 +100,7 @@ typedef struct {
     PyObject *raw;       /* NULL before connection_made and after the loss */
     FlProtocol protocol; /* the application's */
     FlTlsTransport *transport; /* the application's */
-    /* Set by fastloop/_tls.py; NULL before. */
+    /* Set by _loop/_tls.py; NULL before. */
     PyObject *waiter; /* future: the handshake is over; None if none */
     PyObject *ssl_context;
     PyObject *extra;   /* the dict behind get_extra_info */

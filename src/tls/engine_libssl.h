@@ -2,7 +2,7 @@
 
    Its conditions: CPython's _ssl uses an OpenSSL whose functions can be found
    at run time, there is a GIL, and no Python of the application has to run
-   while records are read (_is_plain() of fastloop/_tls.py).  Without a GIL,
+   while records are read (_is_plain() of _loop/_tls.py).  Without a GIL,
    _ssl protects an SSL with a lock that we cannot take, so engine_object.c
    serves there.
 

@@ -571,7 +571,7 @@ fl_tls_receive_eof(FlTls *self)
    the engine takes them directly. */
 const FlNativeProtocol fl_tls_native = {
     .data_received = receive_data,
-    .data_failed = FL_BUFFER_FAILED, /* fastloop/_tls.py has this text */
+    .data_failed = FL_BUFFER_FAILED, /* _loop/_tls.py has this text */
 };
 
 /* --- the end ------------------------------------------------------------- */
@@ -591,7 +591,7 @@ drop_records(FlTls *self)
     Py_XDECREF(records);
 }
 
-/* In asyncio's order, by connection_lost of fastloop/_tls.py: queue the
+/* In asyncio's order, by connection_lost of _loop/_tls.py: queue the
    protocol's connection_lost, resolve the waiter, cancel the timer. */
 static int
 tls_release(FlTls *self, PyObject *exc)
@@ -634,7 +634,7 @@ fl_tls_connection_lost(FlTls *self, PyObject *exc)
     int code = 0;
     /* What is still held is delivered before the end.  That runs Python, which
        may call this function.  It may also have been called before:
-       handshake_timed_out() of fastloop/_tls.py queues a call of its own.
+       handshake_timed_out() of _loop/_tls.py queues a call of its own.
        Hence the check below. */
     if (self->hold_iterations > 0) {
         self->hold_iterations = 0;

@@ -2,7 +2,7 @@
    and what TLS transports alone have.
 
    set_read_buffer_limits(), get_read_buffer_limits() and the defaults of
-   set_write_buffer_limits() are Python, in fastloop/_tls.py.  The marks of a
+   set_write_buffer_limits() are Python, in _loop/_tls.py.  The marks of a
    new transport are set here.
 
    1. The transport owns its FlTls until it is freed.  tp_clear does not drop

@@ -20,7 +20,7 @@ int fl_tls_write_backlog(FlTls *self);
    it; then check the water marks. */
 int fl_tls_send(FlTls *self);
 
-/* Call a function of fastloop/_tls.py with the connection and up to two
+/* Call a function of _loop/_tls.py with the connection and up to two
    objects (NULL ends the list).  Runs Python. */
 int fl_tls_call(FlTls *self, PyObject *function, PyObject *first,
                 PyObject *second);
@@ -42,7 +42,7 @@ void fl_tls_set_unwrapped(FlTls *self);
    gets it, unless fl_tls_end gets another one. */
 void fl_tls_fail(FlTls *self);
 /* End the connection with the raised exception, by `function` of
-   fastloop/_tls.py.  A connection that has FAILED first sends the alert that
+   _loop/_tls.py.  A connection that has FAILED first sends the alert that
    is in the engine, unless the raw transport has paused writing: it tells the
    peer the reason.  asyncio up to 3.15 does not send it (gh-98078).  If
    sending raises an exception that ends the run, that is raised after the end.

@@ -3,7 +3,7 @@
    Opening is that of a stream.  The caller passes in the socket object, which
    owns the fd from the start: C code never closes it.  The socket's class does
    not override fileno() or socket I/O, and sockaddr.c can format its family's
-   addresses.  Otherwise _make_datagram_transport in fastloop/connections.py
+   addresses.  Otherwise _make_datagram_transport in _loop/connections.py
    creates asyncio's transport: C code would bypass the overridden methods, and
    could not format a sender's address.
 

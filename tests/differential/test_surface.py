@@ -24,6 +24,7 @@ from prog_links import context
 
 import fastloop
 from fastloop import _core
+from fastloop._loop import connections
 from fastloop.streams import StreamReader
 
 #: What fastloop has and asyncio has not.
@@ -77,7 +78,7 @@ IN_PLACE_OF = {
     "_SelectorSocketTransport": _core.StreamTransport,
     "_SelectorDatagramTransport": _core.DatagramTransport,
     "_SSLProtocolTransport": _core.SSLTransport,
-    "_UnixWritePipeTransport": fastloop.connections._UnixWritePipeTransport,
+    "_UnixWritePipeTransport": connections._UnixWritePipeTransport,
     # asyncio's own
     "_UnixReadPipeTransport": asyncio.unix_events._UnixReadPipeTransport,
     "_UnixSubprocessTransport": asyncio.unix_events._UnixSubprocessTransport,

@@ -31,7 +31,8 @@ from tls_memory_link import contexts, one_iteration
 
 import fastloop.loop
 
-INSTRUMENTED = ["fastloop.loop", "fastloop.connections", "fastloop.sockets"]
+PARTS = "loop", "_loop.connections", "_loop.sockets"
+INSTRUMENTED = [f"fastloop.{part}" for part in PARTS]
 MOST_BYTES = 600
 #: Some methods cache what they made up.
 CHECKS_MEMORY = False

@@ -25,7 +25,7 @@ from harness import DEPTH, Run, Spoiled, Tape, act, check, note
 from tls_memory_link import CERTS, Raw, contexts, one_iteration
 
 import fastloop
-from fastloop import _tls
+from fastloop._loop import _tls
 
 #: What an engine that calls libssl itself still asks of an SSLObject, and
 #: what is asked of one with a read() and a write() of its own.  Not unwrap():
@@ -33,7 +33,7 @@ from fastloop import _tls
 ASKED = ("do_handshake", "getpeercert", "cipher", "compression")
 OWN_METHODS = ((), ASKED, (*ASKED, "read", "write"))
 
-INSTRUMENTED = ["fastloop._tls"]
+INSTRUMENTED = ["fastloop._loop._tls"]
 MOST_BYTES = 400
 PLAIN = b"".join(b"plain%08d|" % at for at in range(40_000))
 SIZES = (1, 5, 16, 100, 600, 1 << 14, 1 << 20)

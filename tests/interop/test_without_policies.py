@@ -44,7 +44,7 @@ for module in (asyncio, events, unix_events):
     for name in ("get_event_loop_policy", "set_event_loop_policy"):
         vars(module).pop(name, None)
 
-from fastloop import _private
+from fastloop._loop import _private
 
 _private.DefaultPolicy = object
 """

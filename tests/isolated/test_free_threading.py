@@ -45,7 +45,7 @@ class Running:
 def test_the_gil_stays_off(fast_script):
     fast_script(
         """
-import fastloop._pool, fastloop.policy
+import fastloop._loop._pool, fastloop.policy
 from fastloop import _core
 loop = new_loop()
 loop.run_until_complete(loop.run_in_executor(None, int))
@@ -96,7 +96,7 @@ async def main():
 loop = new_loop()
 loop.run_until_complete(main())
 loop.close()
-from fastloop._private import shared_by_threads
+from fastloop._loop._private import shared_by_threads
 shared = shared_by_threads()
 called = {asyncio.Task, asyncio.sleep, asyncio.current_task, asyncio.Queue}
 assert called < set(shared), shared

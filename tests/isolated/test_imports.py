@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -101,18 +102,18 @@ def test_lazy_imports_leave_nothing_out():
     assert (done.stdout, done.stderr) == ("TRY_NATIVE\n", "")
 
 
-def imports(node: ast.AST) -> Iterator[str]:
+def imports(node: ast.AST, package: str) -> Iterator[str]:
     """Yield what statements import of the package, but for type checkers."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ImportFrom) and child.level == 1:
-            whole = child.module or ""
-            names = [whole] if whole else [one.name for one in child.names]
-            yield from (f"fastloop.{name}" for name in names)
+        if isinstance(child, ast.ImportFrom) and child.level:
+            home = "." * child.level + (child.module or "")
+            yield (home := resolve_name(home, package))
+            yield from (f"{home}.{one.name}" for one in child.names)
         elif not (
             isinstance(child, ast.If)
             and ast.unparse(child.test) == "TYPE_CHECKING"
         ):
-            yield from imports(child)
+            yield from imports(child, package)
 
 
 def followed(*names: str) -> set[str]:
@@ -122,13 +123,15 @@ def followed(*names: str) -> set[str]:
     """
     import fastloop
 
-    found = {"fastloop._windows"}  # for that system alone
+    found = {"fastloop._loop._windows"}  # for that system alone
     left = [*names]
     while left:
         name = left.pop()
-        path = Path(fastloop.__file__).parent / f"{name[9:] or '__init__'}.py"
+        path = Path(fastloop.__file__).parents[1] / name.replace(".", "/")
+        package = name if path.is_dir() else name.rpartition(".")[0]
+        path = path / "__init__.py" if path.is_dir() else Path(f"{path}.py")
         if name not in found and path.exists():
-            left += imports(ast.parse(path.read_text()))
+            left += imports(ast.parse(path.read_text()), package)
         found.add(name)
     return found
 

@@ -21,4 +21,4 @@ def test_one_module_uses_private_names():
         for path in package.rglob("*.py")
         if (uses := PRIVATE.findall(path.read_text(encoding="utf-8")))
     }
-    assert list(found) == ["fastloop/_private.py"], found
+    assert list(found) == ["fastloop/_loop/_private.py"], found

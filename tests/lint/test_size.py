@@ -3,7 +3,7 @@
 from .conftest import TOP
 
 #: Lower it whenever tests are deleted.
-MOST_LINES = 38_301
+MOST_LINES = 38_306
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

@@ -204,7 +204,7 @@ LOOK_UP = """
 import sys
 sys.path.insert(0, {folder!r})
 import fastloop
-from fastloop import _tls
+from fastloop._loop import _tls
 _tls._library = {library!r}
 from tls_memory_link import Link, contexts
 loop = fastloop.new_event_loop()

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastloop import _tls
+from fastloop._loop import _tls
 
 CERTS = Path(__file__).parent.parent / "certs"
 NO_GIL = hasattr(sys, "_is_gil_enabled") and not sys._is_gil_enabled()

@@ -105,7 +105,7 @@ def test_run_inside_a_running_loop():
 
 def test_install_refuses_a_python_without_policies(python):
     program = (
-        "import importlib, sys; from fastloop import _private; "
+        "import importlib, sys; from fastloop._loop import _private; "
         "del _private.DefaultPolicy; sys.version_info = (3, 16); "
         "importlib.reload(_private); import fastloop; fastloop.install()"
     )

@@ -353,7 +353,7 @@ def test_the_header_says_which_loops_are_off(suite, monkeypatch, option, says):
 NO_POLICIES = """
 import asyncio
 from asyncio import unix_events
-from fastloop import _private
+from fastloop._loop import _private
 
 _private.DefaultPolicy = object
 asyncio.EventLoop = unix_events.EventLoop = asyncio.SelectorEventLoop

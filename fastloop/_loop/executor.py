@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from . import _core, _private
+from .. import _core
+from . import _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import socket
 import types
 
-from . import _core, _core_helpers
+from .. import _core
+from . import _core_helpers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

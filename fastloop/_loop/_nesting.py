@@ -11,8 +11,8 @@ import contextlib
 import sys
 from _thread import get_ident
 
+from ..loop import Loop
 from . import _private
-from .loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

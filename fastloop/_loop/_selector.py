@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Sequence
 from time import sleep
 
-from . import _core
+from .. import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from _typeshed import FileDescriptorLike
 
-    from ._core import BaseLoop
+    from .._core import BaseLoop
 
 
 #: How long a replaced select() waits at most, in seconds.

@@ -17,7 +17,8 @@ import sys
 from asyncio import constants, sslproto
 from asyncio.trsock import TransportSocket
 
-from . import _core, _core_helpers, _originals, _private
+from .. import _core
+from . import _core_helpers, _originals, _private
 
 try:
     import ssl

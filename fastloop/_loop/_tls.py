@@ -13,7 +13,8 @@ import ssl
 import sys
 from asyncio import constants, exceptions, sslproto
 
-from . import _core, _originals, _private
+from .. import _core
+from . import _originals, _private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -34,11 +34,11 @@ def is_off() -> bool:
 
     On Windows there is nothing to turn off.
     """
-    from . import is_native
+    from .. import is_native
 
     if not is_native:
         return False
-    from . import _core
+    from .. import _core
 
     return _core.has_switches() and "loop" in disabled_names()
 

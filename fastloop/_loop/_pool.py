@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import _core
+    from .. import _core
 
 #: The names that a known submit() uses.  If it uses others, this Python's
 #: submit() does something that submit_job() does not.

@@ -1,0 +1,1 @@
+"""What completes ``fastloop.loop.Loop``; nothing here is for programs."""
