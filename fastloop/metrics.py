@@ -263,8 +263,6 @@ _CORE_NAMES = """
 """.split()
 
 
-# -- slow callbacks -----------------------------------------------------------
-
 #: How many reports of each kind a loop keeps, for ``fastloop top``.
 RECENT = 16
 

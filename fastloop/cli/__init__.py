@@ -5,8 +5,6 @@ becomes the user's program, so what happens before it is kept small: neither
 argparse nor anything else that the program could notice is imported for it.
 """
 
-from __future__ import annotations
-
 import sys
 
 from fastloop import is_native

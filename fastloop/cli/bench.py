@@ -1,7 +1,5 @@
 """`bench`: races a program on each loop, in fresh alternating processes."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -7,8 +7,6 @@ Another rate: it has its share of the times at which requests are due.
 Latencies run from these (``docs/command-line.md``, "bench").  It prints JSON.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

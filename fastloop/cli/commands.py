@@ -1,7 +1,5 @@
 """The commands of the command line, how one is refused, and how all print."""
 
-from __future__ import annotations
-
 import os
 
 #: Folder that has the package, for children that do not find it themselves.

@@ -6,8 +6,6 @@ Student's t interval, is the ratio and its interval.  What the machine does to
 a whole round cancels out.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

@@ -155,8 +155,6 @@ class _Finder:
         return spec
 
 
-# -- the end of a program -----------------------------------------------------
-
 #: Folders of the standard library.
 _STANDARD = tuple(
     os.path.join(sysconfig.get_path(name), "")

@@ -1,7 +1,5 @@
 """Measures a web application: a fresh server under load, each time."""
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import json
@@ -116,8 +114,6 @@ class HttpRace(Race):
         figures |= {key: even[key] for key in SHARES if key in even}
         return figures | self._note_end(kind)
 
-    # -- the server --------------------------------------------------------
-
     @contextmanager
     def _server(self, kind: str) -> Iterator[tuple[Child, int]]:
         self._forget()
@@ -161,8 +157,6 @@ class HttpRace(Race):
                 f"{self.app} answered {status} to {asked}, so its speed was "
                 "not measured"
             )
-
-    # -- the load ----------------------------------------------------------
 
     def _load(
         self, kind: str, port: int, seconds: float, rate: float = 0

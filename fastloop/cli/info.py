@@ -1,7 +1,5 @@
 """`info`: versions, limits, and which loop asyncio gives a program here."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

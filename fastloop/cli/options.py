@@ -1,7 +1,5 @@
 """Helpers of the commands: parsers, tables, texts."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from itertools import accumulate

@@ -5,8 +5,6 @@ this one alone, which then ends the groups, and so that a process that asks
 the terminal for a word gets an error in place of waiting for ever.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
@@ -18,7 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from fastloop._loop import _private
 
@@ -156,7 +154,7 @@ class Processes:
         self._handlers: dict[int, Any] = {}
         self._defers = self._interrupted = False
 
-    def __enter__(self) -> Processes:
+    def __enter__(self) -> Self:
         for signum in _SIGNALS:
             handler = signal.getsignal(signum)
             if handler is not signal.SIG_IGN:

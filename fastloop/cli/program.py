@@ -1,7 +1,5 @@
 """Measures a program: one run from the start of its process to its end."""
 
-from __future__ import annotations
-
 from ast import literal_eval
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The result of a measurement: figures, sentences, JSON."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -45,8 +43,6 @@ class Result:
                 file.write(json.dumps(found, indent=1) + "\n")
         except OSError as exc:
             raise Refused(f"cannot write {path}: {exc.strerror}") from exc
-
-    # -- figures -----------------------------------------------------------
 
     @property
     def candidate(self) -> str:
@@ -134,8 +130,6 @@ class Result:
             f"vs: how many times as good {self.candidate} is{and_its}; "
             f"?: {doubt}"
         )
-
-    # -- words -------------------------------------------------------------
 
     def sentences(self) -> list[str]:
         """Return the verdict in one sentence, then notes on it."""

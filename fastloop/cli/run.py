@@ -6,8 +6,6 @@ exception of the program reaches the interpreter, which then ends as without
 fastloop.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -4,8 +4,6 @@ It reads the socket that ``loop.enable_metrics(socket=True)`` opens, and shows
 what changed between two reads.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

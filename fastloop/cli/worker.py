@@ -5,8 +5,6 @@ peak memory in bytes, and whether there is a GIL.  REPORT.ran has the time when
 a loop of the kind first ran.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

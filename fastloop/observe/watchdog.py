@@ -78,8 +78,6 @@ class Watchdog:
         self._gc_ns = 0  # its time in collections that have ended
         self._gc_began_ns = 0  # when the running collection began, or 0
 
-    # -- beginning and end ----------------------------------------------------
-
     def start(self, limit_s: float) -> None:
         """Watch with this limit from now on; a later call changes the limit.
 
@@ -132,8 +130,6 @@ class Watchdog:
         with contextlib.suppress(ValueError):
             gc.callbacks.remove(self._on_gc)
 
-    # -- the GC -------------------------------------------------------------
-
     def _on_gc(self, phase: str, info: dict[str, int]) -> None:
         """Note when a collection begins and ends, in any thread.
 
@@ -157,8 +153,6 @@ class Watchdog:
         began_ns = self._gc_began_ns
         now_ns = time.monotonic_ns()
         return self._gc_ns + (now_ns - began_ns if began_ns else 0)
-
-    # -- the thread -----------------------------------------------------------
 
     def _watch(self, wake: threading.Lock) -> None:
         me = threading.current_thread()
@@ -232,8 +226,6 @@ class Watchdog:
             self._reported = callback
         return found
 
-    # -- the loop's thread ----------------------------------------------------
-
     def ended(self, slow: SlowCallback) -> SlowCallback:
         """Add to a slow callback what was reported while it ran.
 
@@ -283,8 +275,6 @@ def _log(found: BlockedCallback, state: str) -> None:
         lines and f":\n{lines}",
     )
 
-
-# -- the process --------------------------------------------------------------
 
 _running: set[Watchdog] = set()
 

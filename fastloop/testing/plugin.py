@@ -283,8 +283,6 @@ class _FastloopRun:
         self._made += 1
         return loop
 
-    # -- making loops ------------------------------------------------------
-
     def _set_policy(self) -> None:
         """Have asyncio's default policy, whose loops are ours."""
         from fastloop._loop import _private
@@ -348,8 +346,6 @@ class _FastloopRun:
         fixturedef.cached_result = (value, cached[1], None)
         outcome.force_result(value)
 
-    # -- virtual time ------------------------------------------------------
-
     @contextlib.contextmanager
     def _making(self, kind: _Kind) -> Iterator[None]:
         """Make loops of this kind within it."""
@@ -399,8 +395,6 @@ class _FastloopRun:
         if report.failed and self._seed is not None:
             text = f"--fastloop-seed={self._seed}"
             report.sections.append(("fastloop", text))
-
-    # -- the verdict -------------------------------------------------------
 
     def pytest_report_header(self) -> str:
         import fastloop

@@ -5,8 +5,6 @@ threads: ``docs/testing.md`` says how late each may be.  Other loops execute
 not one instruction more for it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import random
@@ -47,8 +45,6 @@ class SeededLoop(Loop):
     def _real_time(self) -> float:
         """The system's clock, also where a test freezes Python's."""
         return Loop.time(self)
-
-    # -- timers and jobs ------------------------------------------------------
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Any = None
@@ -114,8 +110,6 @@ class SeededLoop(Loop):
             future.set_exception(exc)
         else:
             future.set_result(job.result())
-
-    # -- iterations -----------------------------------------------------------
 
     def _run_once(self) -> None:
         self._iterate(math.inf)

@@ -4,8 +4,6 @@
 autojump, and says who is at work for a loop.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os
@@ -125,8 +123,6 @@ class VirtualTimeLoop(SeededLoop):
             return self._now
         return self._now + self._real_time() - self._follows_since
 
-    # -- what the clock waits for ---------------------------------------------
-
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> _Future:
@@ -169,8 +165,6 @@ class VirtualTimeLoop(SeededLoop):
         self._found_before = found
         # Daemons that are older than the loop are other tools' as a rule.
         return found - {w for w, _ in self._ignored if _is_daemon(w)}
-
-    # -- iterations -----------------------------------------------------------
 
     def _run_once(self) -> None:
         if self._follows_since is not None:
