@@ -86,11 +86,6 @@ protocol_set(FlTransport *self, PyObject *value, void *Py_UNUSED(closure))
 
 /* --- the types ----------------------------------------------------------- */
 
-#define GETSET_END                   \
-    {                                \
-        NULL, NULL, NULL, NULL, NULL \
-    }
-
 /* Without docstrings, as in asyncio.  Both types begin with FlStream's
    fields. */
 static PyGetSetDef all_getset[] = {
@@ -103,19 +98,19 @@ static PyGetSetDef all_getset[] = {
     {"_sock", (getter)sock_get, NULL, NULL, NULL},
     {"_sock_fd", (getter)fd_get, NULL, NULL, NULL},
     {"_extra", (getter)extra_get, (setter)extra_set, NULL, NULL},
-    GETSET_END,
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyGetSetDef stream_getset[] = {
     /* asyncio's loop.start_tls() looks for it. */
     {"_start_tls_compatible", fl_transport_true, NULL, NULL, NULL},
-    GETSET_END,
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyGetSetDef datagram_getset[] = {
     {"_address", fl_field_attribute, (setter)address_set, NULL,
      (void *)offsetof(FlDatagram, address)},
-    GETSET_END,
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static int

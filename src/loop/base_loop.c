@@ -199,9 +199,8 @@ loop_close(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     /* Held while it closes: destructors run, and must not run the loop. */
     if (!fl_loop_claim(loop)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "Cannot close a running event loop");
-        return NULL;
+        return PyErr_Format(PyExc_RuntimeError,
+                            "Cannot close a running event loop");
     }
     if (!loop->closed) {
         close_core(loop);

@@ -182,8 +182,8 @@ PyObject *
 fl_loop_iterate_until_stopped(FlLoop *loop, PyObject *Py_UNUSED(ignored))
 {
     if (!fl_loop_on_own_thread(loop)) {
-        PyErr_SetString(PyExc_RuntimeError, "This event loop is not running");
-        return NULL;
+        return PyErr_Format(PyExc_RuntimeError,
+                            "This event loop is not running");
     }
     return fl_call_none(iterate(loop, false));
 }
@@ -225,8 +225,8 @@ fl_loop_run_shuffled(FlLoop *loop, PyObject *args)
         return NULL;
     }
     if (!fl_loop_on_own_thread(loop)) {
-        PyErr_SetString(PyExc_RuntimeError, "only for overrides of _run_once");
-        return NULL;
+        return PyErr_Format(PyExc_RuntimeError,
+                            "only for overrides of _run_once");
     }
     if (begin_iterations(loop, &previous) < 0) {
         return NULL;

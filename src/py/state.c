@@ -240,8 +240,7 @@ fl_type_derive(PyObject *module, PyType_Spec *spec, PyObject *base,
     if (check_layout((PyTypeObject *)base, slots) < 0) {
         return NULL;
     }
-    PyObject *bases =
-        mixin == NULL ? PyTuple_Pack(1, base) : PyTuple_Pack(2, base, mixin);
+    PyObject *bases = PyTuple_Pack(1 + (mixin != NULL), base, mixin);
     PyTypeObject *type =
         bases == NULL ? NULL : fl_type_add(module, spec, bases);
     Py_XDECREF(bases);

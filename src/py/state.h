@@ -202,7 +202,7 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(native_reader_type)   /* see streams/reader.c */                   \
     X(stream_data_received) /* the method of asyncio_stream_protocol */  \
     /* Set by use_tls in tls/adapter.c; NULL until TLS is first used. */ \
-    X(tls) /* the module fastloop._loop._tls */                              \
+    X(tls) /* the module fastloop._loop._tls */                          \
     X(tls_again_errors)                                                  \
     X(tls_error)                                                         \
     X(tls_end_errors)

@@ -271,8 +271,8 @@ call_await(SocketCall *self)
     const FlAttempt *attempt = &self->attempt;
     PyObject *sock = attempt->sock;
     if (self->future != NULL || atomic_load(&self->counts)) {
-        PyErr_SetString(PyExc_RuntimeError, "a SocketCall is awaited once");
-        return NULL;
+        return PyErr_Format(PyExc_RuntimeError,
+                            "a SocketCall is awaited once");
     }
     self->future =
         PyObject_CallMethodNoArgs((PyObject *)attempt->loop,
@@ -298,23 +298,14 @@ call_await(SocketCall *self)
         return NULL;
     }
     if (self->future == NULL) { /* the socket's fileno() has closed it */
-        PyErr_SetString(PyExc_RuntimeError, "a SocketCall was closed");
-        return NULL;
+        return PyErr_Format(PyExc_RuntimeError, "a SocketCall was closed");
     }
     const PyAsyncMethods *methods = Py_TYPE(self->future)->tp_as_async;
     if (methods == NULL || methods->am_await == NULL) {
-        PyErr_SetString(PyExc_TypeError,
-                        "create_future() returned what cannot be awaited");
-        return NULL;
+        return PyErr_Format(PyExc_TypeError,
+                            "create_future() returned what cannot be awaited");
     }
     return methods->am_await(self->future);
-}
-
-static PyObject *
-call_repr(SocketCall *self)
-{
-    return PyUnicode_FromFormat("<SocketCall %U fd=%d>",
-                                fl_attempt_name(&self->attempt), self->fd);
 }
 
 static int
@@ -360,15 +351,10 @@ static const char call_doc[] =
     "A socket operation that waits for its descriptor; sets its future.";
 
 static PyType_Slot call_slots[] = {
-    {Py_tp_doc, (void *)call_doc},
-    {Py_tp_call, on_ready},
-    {Py_tp_dealloc, call_dealloc},
-    {Py_am_await, call_await},
-    {Py_tp_traverse, call_traverse},
-    {Py_tp_clear, call_clear},
-    {Py_tp_repr, call_repr},
-    {Py_tp_methods, call_methods},
-    {0, NULL},
+    {Py_tp_doc, (void *)call_doc},   {Py_tp_call, on_ready},
+    {Py_tp_dealloc, call_dealloc},   {Py_am_await, call_await},
+    {Py_tp_traverse, call_traverse}, {Py_tp_clear, call_clear},
+    {Py_tp_methods, call_methods},   {0, NULL},
 };
 
 /* _core_helpers.py keeps socket.socket under a name of its own, because tests

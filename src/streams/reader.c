@@ -187,11 +187,10 @@ reader_wake(const Reader *self)
 static int
 pause_transport(const Reader *self)
 {
-    PyObject *transport = Py_NewRef(self->values[TRANSPORT]);
-    int code =
-        fl_call_method(transport, self->state->names.pause_reading, NULL);
-    Py_DECREF(transport);
-    if (code == 0) {
+    if (fl_call_method(self->values[TRANSPORT],
+                       self->state->names.pause_reading, NULL)
+        == 0)
+    {
         return set(self, PAUSED, Py_True);
     }
     if (!PyErr_ExceptionMatches(PyExc_NotImplementedError)) {
@@ -208,15 +207,12 @@ pause_transport(const Reader *self)
 static int
 resume_transport(Reader *self)
 {
-    PyObject *transport = Py_NewRef(
-        look_up(self, 1 << TRANSPORT) ? self->values[TRANSPORT] : Py_None);
-    int code = set(self, PAUSED, Py_False);
-    if (code == 0) {
-        code =
-            fl_call_method(transport, self->state->names.resume_reading, NULL);
-    }
-    Py_DECREF(transport);
-    return code;
+    PyObject *transport =
+        look_up(self, 1 << TRANSPORT) ? self->values[TRANSPORT] : Py_None;
+    return set(self, PAUSED, Py_False) < 0
+               ? -1
+               : fl_call_method(transport, self->state->names.resume_reading,
+                                NULL);
 }
 
 /* asyncio's feed_data, for bytes that are stored by now: wake the waiter, then

@@ -166,11 +166,9 @@ read_records(FlTls *self)
 static FlTlsResult
 call_sslobject(FlTls *self, PyObject *method)
 {
-    PyObject *object = Py_NewRef(self->engine.object);
     FL_CHECK(!self->engine_busy, "no nested engine calls");
     self->engine_busy = true;
-    PyObject *done = PyObject_CallMethodNoArgs(object, method);
-    Py_DECREF(object);
+    PyObject *done = PyObject_CallMethodNoArgs(self->engine.object, method);
     self->engine_busy = false;
     if (done != NULL) {
         Py_DECREF(done);
@@ -205,14 +203,13 @@ static int
 store_extra(FlTls *self)
 {
     FlNames *names = &self->state->names;
-    PyObject *object = Py_NewRef(self->engine.object);
+    PyObject *object = self->engine.object;
     PyObject *certificate =
         PyObject_CallMethodNoArgs(object, names->getpeercert);
     int code = certificate == NULL ? handshake_failed(self)
                                    : fl_tls_call(self, names->note_handshake,
                                                  object, certificate);
     Py_XDECREF(certificate);
-    Py_DECREF(object);
     return code;
 }
 

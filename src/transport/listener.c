@@ -198,12 +198,10 @@ listener_open_tls(Listener *self, Accepted *accepted)
         return -1;
     }
     accepted->fd = -1;
-    PyObject *peer = fl_sockaddr_object(&accepted->peer, accepted->peer_size);
     PyObject *result =
-        peer == NULL
-            ? NULL
-            : PyObject_CallFunctionObjArgs(self->accept_tls, sock, peer, NULL);
-    Py_XDECREF(peer);
+        PyObject_CallFunction(self->accept_tls, "ON", sock,
+                              fl_sockaddr_object(&accepted->peer,
+                                                 accepted->peer_size));
     Py_DECREF(sock);
     return fl_call_done(result);
 }
