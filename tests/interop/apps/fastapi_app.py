@@ -1,5 +1,5 @@
 """A FastAPI application that uses what servers must carry: lifespan,
-websocket, streaming, background task, a worker thread, a request's body.
+streaming, background task, a worker thread.
 """
 
 import asyncio
@@ -7,7 +7,7 @@ import contextlib
 import os
 
 import nest_asyncio2
-from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
+from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 
@@ -46,12 +46,6 @@ def thread(n: int) -> dict:
     return {"sum": sum(range(n))}
 
 
-@app.post("/echo")
-async def echo(request: Request) -> StreamingResponse:
-    chunks = [chunk async for chunk in request.stream()]
-    return StreamingResponse(iter(chunks))
-
-
 @app.get("/stream")
 async def stream(n: int) -> StreamingResponse:
     async def lines():
@@ -71,16 +65,6 @@ async def task(word: str, background: BackgroundTasks) -> dict:
 @app.get("/done")
 async def done() -> str:
     return await app.state.done.get()
-
-
-@app.websocket("/ws")
-async def ws(websocket: WebSocket) -> None:
-    await websocket.accept()
-    async for text in websocket.iter_text():
-        if text == "bye":
-            break
-        await websocket.send_text(text.upper())
-    await websocket.close(4000)
 
 
 async def doubled(n: int) -> int:
