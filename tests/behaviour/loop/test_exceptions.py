@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import sys
 import threading
 
 import pytest
@@ -11,38 +10,6 @@ from patience import PATIENCE
 
 def fail(*args):
     raise ZeroDivisionError("on purpose")
-
-
-def test_the_context_of_a_failing_callback_names_it(loop, iterate, reports):
-    handle = loop.call_soon(fail, *range(9))  # a tuple for them
-    iterate()
-    (context,) = reports
-    assert set(context) == {"message", "exception", "handle"}
-    assert context["handle"] is handle
-    assert context["message"].startswith("Exception in callback fail(")
-    assert str(context["exception"]) == "on purpose"
-    assert context["exception"].__traceback__ is not None
-
-
-def test_handler_runs_as_in_an_except_block(loop, iterate):
-    """logging.exception() and traceback.format_exc() work in it."""
-    handled, timers = [], []
-
-    def handler(lo, context):
-        handled.append(sys.exc_info()[1] is context["exception"])
-        if isinstance(context["handle"], asyncio.TimerHandle):
-            timers.append(handled[-1])
-
-    loop.set_exception_handler(handler)
-    loop.call_soon(fail)
-    loop.call_soon_threadsafe(fail)
-    loop.call_later(0, fail)
-    future = loop.create_future()
-    future.add_done_callback(fail)
-    future.set_result(None)
-    iterate(4)
-    assert (handled, timers) == ([True] * 4, [True])
-    assert sys.exc_info() == (None, None, None)
 
 
 class Stop(BaseException):

@@ -9,7 +9,6 @@ nothing.  KeyboardInterrupt and SystemExit leave the loop.
 
 import contextlib
 import socket
-import sys
 
 import pytest
 from net_helpers import (
@@ -18,30 +17,7 @@ from net_helpers import (
     end,
     every_kind,
     iterations,
-    tcp_socketpair,
 )
-
-
-@pytest.mark.parametrize("ending", ["close", "abort"])
-@every_kind
-async def test_lost_comes_later_and_once(transport_pair, ending):
-    """The descriptor is open until then."""
-    seen = []
-    c = await transport_pair(Recorder(lost=lambda *_: seen.append(number())))
-    number = c.transport.get_extra_info("socket").fileno
-    fd = number()
-    assert not c.transport.is_closing()
-    assert getattr(c.transport, ending)() is None
-    assert c.transport.is_closing()
-    assert c.protocol.names == ["made"]
-    await iterations(1)
-    assert c.protocol.names == ["made", "lost"]
-    assert c.protocol.exc is None
-    await iterations(5)
-    assert c.protocol.count("lost") == 1
-    assert (seen, number()) == ([fd], -1)
-    assert await c.peer.recv() == b""
-
 
 # --- protocols that raise ---------------------------------------------------
 
@@ -83,40 +59,6 @@ async def test_an_exception_of_the_protocol_ends_its_connection(
     reports.clear()
     with contextlib.suppress(ConnectionResetError):
         assert await c.peer.recv() == b""
-
-
-@every_kind
-async def test_connection_made_raises(transport_pair, reports):
-    """It is reported; the connection stays and goes on reading."""
-    c = await transport_pair(Recorder(made=fail))
-    (report,) = reports
-    assert isinstance(report["exception"], Broken)
-    assert report["message"].startswith("Exception in callback")
-    reports.clear()
-    assert not c.transport.is_closing()
-    await c.peer.send(b"data")
-    assert await c.protocol.wait_data(4) == b"data"
-
-
-@pytest.mark.parametrize("event", ["made", "data", "eof", "lost", "pause"])
-async def test_the_handler_runs_as_in_an_except_block(loop, event):
-    handled = []
-
-    def handler(lo, context):
-        handled.append(sys.exc_info()[1] is context["exception"])
-
-    loop.set_exception_handler(handler)
-    a, b = tcp_socketpair()
-    with b:
-        protocol = Recorder(**{event: fail})
-        await loop.create_connection(lambda: protocol, sock=a)
-        b.send(b"data")
-        await iterations(5)
-        if event == "pause":
-            protocol.transport.write(bytes(1 << 24))
-        b.close()
-        await protocol.wait_lost()
-    assert handled == [True]
 
 
 @pytest.mark.reports

@@ -8,7 +8,7 @@ import asyncio
 import socket
 
 import pytest
-from net_helpers import every_kind
+from net_helpers import Recorder, every_kind
 
 
 @every_kind
@@ -46,12 +46,17 @@ async def test_repr_and_state(transport_pair, loop):
 
 @every_kind
 async def test_the_socket_and_names_of_a_lost_connection(transport_pair, kind):
-    c = await transport_pair()
-    unix = kind == "unix"
+    """Its descriptor is open until connection_lost returns."""
+    seen = []
+    lost = Recorder(lost=lambda *_: seen.append(info("socket").fileno()))
+    c = await transport_pair(lost)
+    info, unix = c.transport.get_extra_info, kind == "unix"
+    number = info("socket").fileno()
     names = [c.peer.sock.getpeername(), c.peer.sock.getsockname()]
     c.transport.abort() if unix else c.peer.reset()
     await c.protocol.wait_lost()
-    info = c.transport.get_extra_info
+    await asyncio.sleep(0)
+    assert seen == [number]
     assert [info("sockname"), info("peername")] == names
     sock = info("socket")
     assert sock.family == (socket.AF_UNIX if unix else socket.AF_INET)

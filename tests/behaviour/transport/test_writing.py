@@ -17,7 +17,6 @@ from net_helpers import (
     PY312,
     PY314,
     PY315,
-    Recorder,
     every_kind,
     every_kind_and_tls,
     iterations,
@@ -113,28 +112,6 @@ async def test_writelines_pauses_sooner_or_later(transport_pair, loop_kind):
     assert c.protocol.count("pause") == 1
     await c.peer.recv_exactly(MIB + 4)
     await c.protocol.wait_for("resume")
-
-
-@pytest.mark.parametrize("piece", [1000, 64 * KIB, MIB])
-@every_kind
-async def test_what_resume_writing_writes_follows_in_order(
-    transport_pair, piece
-):
-    data = pattern(4 * MIB)
-    left = memoryview(data)
-
-    def go_on(protocol):
-        nonlocal left
-        while left and protocol.count("pause") == protocol.count("resume"):
-            protocol.transport.write(left[:piece])
-            left = left[piece:]
-            if not left:
-                protocol.transport.write_eof()
-
-    c = await transport_pair(Recorder(resume=go_on))
-    c.shrink()
-    go_on(c.protocol)
-    assert await c.peer.recv_all() == data
 
 
 @every_kind
