@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from builds import FREE_THREADED
+from isolated_scripts import IN_THREADS
 from test_exit import OPEN, SAY
 
 pytestmark = pytest.mark.skipif(
@@ -12,7 +13,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 #: How a version makes an isolated interpreter and runs code in it.
-BEFORE = """
+BEFORE = (
+    IN_THREADS
+    + """
 if sys.version_info >= (3, 14):
     from concurrent import interpreters
     create = interpreters.create
@@ -28,24 +31,10 @@ else:
         failed = _interpreters.run_string(interpreter, code)
         assert failed is None, failed
 
-def at_once(*functions):
-    '''Run each in a thread of its own.'''
-    failures = []
-    def body(function):
-        try:
-            function()
-        except BaseException as exc:
-            failures.append(repr(exc))
-    threads = [threading.Thread(target=body, args=(f,)) for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures, failures
-
 def descriptors():
     return len(os.listdir("/dev/fd"))
 """
+)
 
 ECHOES = """
 async def serve(reader, writer):
@@ -94,12 +83,10 @@ def test_ten_thousand_echoes_in_each_at_once(script, inside):
     script(
         ECHOES
         + f"""
-first, second = create(), create()
-at_once(
-    run_echoes, lambda: run(first, {code!r}), lambda: run(second, {code!r})
-)
-destroy(first)
-destroy(second)
+made = create(), create()
+in_threads(3, lambda n: run(made[n], {code!r}) if n < 2 else run_echoes())
+for one in made:
+    destroy(one)
 run_echoes()
 """
     )
