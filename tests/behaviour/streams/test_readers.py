@@ -6,14 +6,14 @@ programs of tests/differential.
 
 import asyncio
 import inspect
+import tracemalloc
 import weakref
 
 import pytest
 from net_helpers import (
     KIB,
-    for_tls,
+    MIB,
     iterations,
-    pattern,
     tcp_socketpair,
 )
 
@@ -154,32 +154,46 @@ async def test_a_reader_whose_transport_cannot_pause(loop):
     transport.abort()
 
 
-async def echo(reader, writer):
-    while data := await reader.read(64 * KIB):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-    await writer.wait_closed()
+# -- memory -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_an_echo_server(host, tls):
-    """64 clients at once, each with its own bytes."""
-    for_server, for_client = for_tls(tls)
-    server = await host.serve_streams(echo, **for_server)
+async def test_a_silent_peer_keeps_no_more_than_its_last_bytes(opened):
+    """What the event with them brought is free again."""
+    reader, _, peer = await opened()
+    tracemalloc.start()
+    try:
+        await peer.send(b"line\n" * 40_000 + b"begun")
+        for _ in range(40_000):
+            await reader.readline()
+        task = asyncio.create_task(reader.readline())
+        await iterations(3)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    await peer.send(b"\n")
+    assert await task == b"begun\n"
+    assert kept < 32 * KIB
 
-    async def client(i):
-        reader, writer = await host.open(**for_client)
-        for seed in range(3):
-            data = pattern(10_000, i * 3 + seed)
-            writer.write(data)
-            await writer.drain()
-            assert await reader.readexactly(10_000) == data
-        if not tls:
-            writer.write_eof()
-            assert await reader.read() == b""
-        writer.close()
-        await writer.wait_closed()
 
-    async with server:
-        await asyncio.gather(*(client(i) for i in range(64)))
+async def test_a_long_line_is_not_copied_at_each_event(opened):
+    """A copy would need as much memory again."""
+    reader, _, peer = await opened(limit=16 * MIB)
+    task = asyncio.create_task(reader.readline())
+    await iterations(1)
+    await peer.send(bytes(MIB))
+    await iterations(10)
+    copies, events = 0, 50
+    tracemalloc.start()
+    try:
+        for _ in range(events):
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            await peer.send(bytes(20 * KIB))
+            await iterations(3)
+            _, peak = tracemalloc.get_traced_memory()
+            copies += peak - before > MIB
+    finally:
+        tracemalloc.stop()
+    await peer.send(b"\n")
+    assert len(await task) == MIB + events * 20 * KIB + 1
+    assert copies < events / 10

@@ -288,31 +288,12 @@ async def test_pausing_before_a_burst(loop_kind, then):
         assert p.data == []
 
 
-@pytest.mark.parametrize("how", ["close", "abort"])
-async def test_ending_amid_a_burst(how):
-    async with burst(lambda t: getattr(t, how)()) as p:
-        assert await p.wait("lost") is None
-        assert p.names == ["made"] + ["datagram"] * 3 + ["lost"]
-
-
 async def test_another_protocol_amid_a_burst():
     second = Datagrams()
     async with burst(lambda t: t.set_protocol(second)) as p:
         await second.wait("datagram", 7)
         assert p.data + second.data == TEN
         p.transport.set_protocol(p)
-
-
-async def test_exceptions_of_datagram_received_are_reported(reports):
-    def fail(protocol, data, addr):
-        raise ZeroDivisionError(data)
-
-    async with endpoint(Datagrams(datagram=fail)) as p:
-        send_ten(p)
-        await p.wait("datagram", 10)
-        await iterations(2)
-        assert not p.transport.is_closing()
-    assert [r["exception"].args[0] for r in reports] == TEN
 
 
 def test_exceptions_that_leave_the_loop_lose_no_datagram(loop):

@@ -25,28 +25,6 @@ from net_helpers import (
 from patience import PATIENCE
 
 
-@pytest.mark.parametrize("count", [1, 2, 40, 150])
-async def test_each_client_of_a_burst_is_served_once(host, count):
-    """More clients than one event reports, each served once."""
-    await host.serve(backlog=200)
-    socks = [host.plain() for _ in range(count)]
-    for i, sock in enumerate(socks):
-        sock.send(b"%04d" % i)
-    await spin(lambda: len(host.made) == count)
-    for protocol in host.made:
-        await protocol.wait_data(4)
-    names = {p.transport.get_extra_info("peername") for p in host.made}
-    assert names == {sock.getsockname() for sock in socks}
-    data = sorted(bytes(p.data) for p in host.made)
-    assert data == [b"%04d" % i for i in range(count)]
-    for sock in socks:
-        sock.close()
-    for protocol in host.made:
-        assert await protocol.wait_lost() is None
-    await iterations(5)
-    assert len(host.made) == count
-
-
 @only_tcp
 async def test_accepting_pauses_while_no_descriptor_is_free(
     loop, host, reports, monkeypatch
