@@ -1,8 +1,9 @@
-"""close: what it refuses, what it leaves, and unclosed loops."""
+"""What runs and close() leave, what close() refuses, and unclosed loops."""
 
 import _thread
 import asyncio
 import gc
+import sys
 import threading
 import warnings
 import weakref
@@ -53,6 +54,17 @@ def test_unclosed_loop_warns(loop_factory):
     (warning,) = [w for w in caught if "unclosed event loop" in str(w.message)]
     assert type(warning.source).__name__ == name
     assert {w.category for w in caught} == {ResourceWarning}
+
+
+def test_asyncgen_hooks_of_an_outer_loop_are_restored(loop, iterate):
+    outer = print, repr
+    old = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(*outer)
+    try:
+        iterate()
+        assert sys.get_asyncgen_hooks() == outer
+    finally:
+        sys.set_asyncgen_hooks(*old)
 
 
 def test_a_run_leaves_no_thread_object_of_a_foreign_thread(loop_factory):
