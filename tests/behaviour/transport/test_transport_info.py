@@ -89,21 +89,6 @@ async def test_extra_info(transport_pair):
     assert info("more") is None
 
 
-@every_kind
-async def test_protocol_methods_are_looked_up_at_each_call(transport_pair):
-    """Tests of frameworks replace data_received on a live protocol."""
-    c = await transport_pair()
-    await c.peer.send(b"a")
-    await c.protocol.wait_data(1)
-    seen = asyncio.get_running_loop().create_future()
-    c.protocol.data_received = seen.set_result
-    await c.peer.send(b"b")
-    assert await seen == b"b"
-    del c.protocol.data_received
-    await c.peer.send(b"c")
-    assert await c.protocol.wait_data(2) == b"ac"
-
-
 #: What an instance may be given in the place of its methods.
 METHODS = """
     write writelines write_eof close abort is_closing get_extra_info
