@@ -65,6 +65,24 @@ def fd_of(transport):
     return int(re.search(r"\\bfd=(\\d+)", repr(transport))[1])
 """
 
+#: Programs that fork.
+FORKED = """
+def child(run):
+    '''Run a function in a forked child; return its exit status.'''
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = 70
+    try:
+        status = run() or 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+"""
+
 PRELUDE = """\
 import asyncio, gc, os, signal, socket, sys, threading, time
 {imports}

@@ -5,26 +5,12 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from isolated_scripts import SERVED
+from isolated_scripts import FORKED, SERVED
 
 BEFORE = (
-    SERVED
+    FORKED
+    + SERVED
     + """
-def child(run):
-    '''Run a function in a forked child; return its exit status.'''
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    status = 70
-    try:
-        status = run() or 0
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
 def c_child():
     '''Fork as C code does: no handler of Python's runs.  True: the child.'''
     import ctypes

@@ -2,12 +2,15 @@
 
 import pytest
 from builds import FREE_THREADED
+from isolated_scripts import FORKED
 
 needs_gil = pytest.mark.skipif(
     FREE_THREADED, reason="there is no watchdog without a GIL"
 )
 
-BEFORE = """
+BEFORE = (
+    FORKED
+    + """
 import logging
 
 came = threading.Event()
@@ -32,19 +35,20 @@ def block(loop):
     loop.run_forever()
     assert came.is_set()
 """
+)
 #: It is a warning to fork with threads, and to forget a loop.
 FLAGS = ("-W", "ignore::DeprecationWarning", "-W", "ignore::ResourceWarning")
 
 
 @needs_gil
 def test_a_forked_child_has_none_until_it_starts_one(fast_script):
-    done = fast_script("""
+    fast_script("""
 loop = new_loop()
 loop.enable_metrics(watchdog_s=0.02)
 block(loop)
 timed = len(gc.callbacks)
 
-def child():
+def run():
     assert watchdogs() == 0 and len(gc.callbacks) == timed - 1
     loop.call_soon(time.sleep, 0.2)     # nobody reports it
     loop.call_soon(loop.stop)
@@ -57,21 +61,11 @@ def child():
     loop.close()
     assert watchdogs() == 0
 
-pid = os.fork()
-if not pid:
-    try:
-        child()
-        os._exit(0)
-    except BaseException:
-        import traceback
-        traceback.print_exc()
-        os._exit(1)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+assert child(run) == 0
 block(loop)
 loop.close()
-print(watchdogs())
+assert watchdogs() == 0
 """)
-    assert done.stdout == "0\n0\n"
 
 
 @needs_gil
