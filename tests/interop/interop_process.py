@@ -84,8 +84,17 @@ class Process:
         self._thread.start()
 
     @classmethod
-    def python(cls, *argv: str, **kwargs) -> Process:
-        """A child that runs this interpreter in apps/."""
+    def python(cls, *argv: str, listening=None, **kwargs) -> Process:
+        """A child that runs this interpreter in apps/.
+
+        It has LISTENING as its descriptor 3, as systemd starts it.
+        """
+        if listening is not None:
+            number = listening.fileno()
+            move = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv("
+            move += "sys.executable, [sys.executable, *sys.argv[2:]])"
+            argv = ("-c", move, str(number), *argv)
+            kwargs["pass_fds"] = (number,)
         return cls(sys.executable, *argv, cwd=APPS, **kwargs)
 
     def _collect(self) -> None:

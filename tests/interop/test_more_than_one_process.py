@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from builds import ON_LIBUV
-from interop_process import APPS, LOOPS, PATIENCE, Process, free_port
+from interop_process import APPS, LOOPS, PATIENCE, free_port
 from test_docs import named
 from turns import turns
 
@@ -28,31 +28,15 @@ LATER = 50
 
 
 @pytest.fixture
-def program(tmp_path):
-    """program(name, *argv): a program of the page as a child; ended after."""
-    children = []
+def program(start, tmp_path):
+    """program(name, *argv): a program of the page as a child."""
 
-    def program(name, *argv, inherit=None):
+    def program(name, *argv, **kwargs):
         file = tmp_path / name
         file.write_text(named(name), encoding="utf-8")
-        command = [sys.executable, str(file), *map(str, argv)]
-        children.append(with_socket(command, inherit))
-        return children[-1]
+        return start(str(file), *map(str, argv), **kwargs)
 
-    yield program
-    for child in children:
-        child.kill()
-
-
-def with_socket(command, listening=None, **kwargs):
-    """A child that has LISTENING as its descriptor 3, as systemd starts it."""
-    if listening is None:
-        return Process(*command, **kwargs)
-    number = listening.fileno()
-    move = "import os, sys; os.dup2(int(sys.argv[1]), 3); "
-    move += "os.execv(sys.argv[2], sys.argv[2:])"
-    command = [sys.executable, "-c", move, str(number), *command]
-    return Process(*command, pass_fds=(number,), **kwargs)
+    return program
 
 
 def asks(port, line=b"a line\n"):
@@ -103,7 +87,7 @@ def test_a_restart_with_an_inherited_socket_loses_nothing(program, listening):
                 lost.append(exc)
                 return
 
-    child = program("inherited.py", inherit=listening)
+    child = program("inherited.py", listening=listening)
     child.wait_for("serving")
     threads = [threading.Thread(target=clients) for _ in range(2)]
     for thread in threads:
@@ -112,7 +96,7 @@ def test_a_restart_with_an_inherited_socket_loses_nothing(program, listening):
     try:
         for _ in range(3):
             until(lambda: served[pids[-1]] >= 80 or lost)
-            follower = program("inherited.py", inherit=listening)
+            follower = program("inherited.py", listening=listening)
             follower.wait_for("serving")
             assert child.stop() == 0, child.log
             child = follower
@@ -188,32 +172,32 @@ def where(port):
         return pid, loop
 
 
-def test_uvicorn_replaced_on_an_inherited_socket(loop_kind, listening, hold):
+def test_uvicorn_replaced_on_an_inherited_socket(
+    start, loop_kind, listening, hold
+):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
     port = listening.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "holding:app", "--fd", "3"]
-    command += ["--loop", LOOPS[loop_kind], "--no-use-colors"]
-    with contextlib.ExitStack() as stack:
+    words = ["-m", "uvicorn", "holding:app", "--fd", "3"]
+    words += ["--loop", LOOPS[loop_kind], "--no-use-colors"]
 
-        def serve():
-            child = with_socket(command, listening, cwd=APPS)
-            stack.callback(child.kill)
-            child.wait_for("Application startup complete")
-            return child
+    def serve():
+        child = start(*words, listening=listening)
+        child.wait_for("Application startup complete")
+        return child
 
-        old = serve()
-        held = hold(port)
-        assert {each.loop.decode() for each in held} == {loop_kind}
-        new = serve()
-        old.child.send_signal(signal.SIGTERM)
-        old.wait_for("Waiting for connections to close")
-        for _ in range(LATER):
-            assert where(port) == (b"%d" % new.child.pid, loop_kind.encode())
-        for each in held:
-            each.finish()
-        old.wait_for("lifespan ends")
-        old.child.wait(PATIENCE)
-        assert "Traceback" not in old.log + new.log
+    old = serve()
+    held = hold(port)
+    assert {each.loop.decode() for each in held} == {loop_kind}
+    new = serve()
+    old.child.send_signal(signal.SIGTERM)
+    old.wait_for("Waiting for connections to close")
+    for _ in range(LATER):
+        assert where(port) == (b"%d" % new.child.pid, loop_kind.encode())
+    for each in held:
+        each.finish()
+    old.wait_for("lifespan ends")
+    old.child.wait(PATIENCE)
+    assert "Traceback" not in old.log + new.log
 
 
 def worker_options(worker: str, loop_kind: str) -> tuple[str, ...]:
