@@ -47,9 +47,9 @@ async def test_received_bytes_are_exact_and_independent(transport_pair):
     assert all(sys.getsizeof(k) == sys.getsizeof(sent[0]) for k in kept[::2])
 
 
-@pytest.mark.parametrize("state", ["open after EOF", "paused"])
+@pytest.mark.parametrize("state", ["open after EOF", "paused", "unread, full"])
 @every_kind
-async def test_a_connection_whose_peer_has_ended_uses_no_cpu(
+async def test_a_connection_that_waits_uses_no_cpu(
     transport_pair, kind, state
 ):
     """It must not make the poll return at once."""
@@ -57,6 +57,10 @@ async def test_a_connection_whose_peer_has_ended_uses_no_cpu(
     if state == "open after EOF":
         c.peer.send_eof()
         await c.protocol.wait_for("eof")
+    elif state == "unread, full":
+        c.transport.pause_reading()
+        c.fill()
+        await c.peer.send(b"unread")
     else:
         c.transport.pause_reading()
         if kind == "unix":

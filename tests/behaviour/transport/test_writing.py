@@ -5,7 +5,6 @@ resume_writing when the buffer has drained to the low one.
 """
 
 import array
-import asyncio
 import logging
 import re
 import sys
@@ -112,23 +111,6 @@ async def test_writelines_pauses_sooner_or_later(transport_pair, loop_kind):
     assert c.protocol.count("pause") == 1
     await c.peer.recv_exactly(MIB + 4)
     await c.protocol.wait_for("resume")
-
-
-@every_kind
-async def test_unread_bytes_do_not_wake_waiting_writers(transport_pair, loop):
-    """Reading is paused and the peer takes nothing: the loop sleeps."""
-    c = await transport_pair()
-    c.transport.pause_reading()
-    await asyncio.sleep(0)
-    c.fill()
-    await c.peer.send(b"unread")
-    if hasattr(loop, "enable_metrics"):
-        loop.enable_metrics()
-    await asyncio.sleep(0.1)
-    if hasattr(loop, "metrics"):
-        assert loop.metrics().polls < 20
-    assert c.transport.get_write_buffer_size() > 0
-    assert c.protocol.data == b""
 
 
 @every_kind
