@@ -3,7 +3,6 @@
 import gc
 import threading
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,30 +15,12 @@ STACK_BYTES = 1 << 21
 LINKS = 50_000
 
 
-@pytest.fixture
-def on_small_stack() -> Callable[[Callable[[], None]], None]:
-    """Return a function that runs another one in a thread of STACK_BYTES."""
-
-    def run(target: Callable[[], None]) -> None:
-        before = threading.stack_size(STACK_BYTES)
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                pool.submit(target).result(PATIENCE)
-        finally:
-            threading.stack_size(before)
-
-    return run
-
-
 @pytest.mark.no_refcount
 @pytest.mark.parametrize("name", ["_callback", "_context"])
 @every_scheduler
-def test_a_long_chain_of_handles_is_freed(
-    loop_factory, on_small_stack, make, name
-):
+def test_a_long_chain_of_handles_is_freed(loop_factory, make, name):
     """Each one refers to the one before, by an attribute that may be set."""
 
-    @on_small_stack
     def make_and_free():
         loop = loop_factory()
         last = nothing
@@ -52,3 +33,10 @@ def test_a_long_chain_of_handles_is_freed(
         del handle, last
         gc.collect()
         assert alive() is None
+
+    before = threading.stack_size(STACK_BYTES)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(make_and_free).result(PATIENCE)
+    finally:
+        threading.stack_size(before)
