@@ -6,7 +6,6 @@ be wrong.
 """
 
 import asyncio
-import contextlib
 import select
 
 import pytest
@@ -20,17 +19,11 @@ from patience import PATIENCE
 
 @pytest.fixture
 def tcp():
-    """A function that makes two joined non-blocking sockets."""
-    with contextlib.ExitStack() as stack:
-
-        def make():
-            pair = tcp_socketpair()
-            for sock in pair:
-                stack.enter_context(sock)
-                sock.setblocking(False)
-            return pair
-
-        yield make
+    """Two joined non-blocking sockets."""
+    near, far = tcp_socketpair()
+    with near, far:
+        near.setblocking(False)
+        yield near, far
 
 
 async def exchange(loop, near, far, count=2):
@@ -49,7 +42,7 @@ def wait_for_data(sock):
 
 async def test_others_may_read_between_two_calls(loop, tcp):
     """The program itself, or a duplicate of the socket."""
-    near, far = tcp()
+    near, far = tcp
 
     other = near.dup()
     with other:
@@ -69,7 +62,7 @@ async def test_others_may_read_between_two_calls(loop, tcp):
 
 
 async def test_a_transport_takes_the_socket(loop, tcp):
-    near, far = tcp()
+    near, far = tcp
 
     await exchange(loop, near, far)
     far.send(b"early")
