@@ -59,6 +59,7 @@ async def test_private_names_that_programs_use(tls_pair, side):
     assert transport._start_tls_compatible is True
     assert transport._sendfile_compatible is (constants._SendfileMode.FALLBACK)
     assert transport._protocol_paused is False
+    assert transport.can_write_eof() is False
     above = transport._ssl_protocol
     assert above._app_transport is transport
     assert above._app_protocol is c.protocol
