@@ -7,7 +7,6 @@ ours.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -65,24 +64,6 @@ def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
     assert child.stop() in (0, -signal.SIGTERM)
     assert child.log.count("lifespan begins") == 1
     assert child.log.count("lifespan ends") == 1
-    assert "Traceback" not in child.log
-
-
-@pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-def test_endpoints_that_run_the_loop_again_answer_all(uvicorn):
-    """On asyncio a busy machine loses some, by nest_asyncio2 too."""
-    child, port = uvicorn()
-
-    def client(number):
-        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        with contextlib.closing(conn):
-            numbers = range(number, 800, 20)
-            got = [ask(conn, "GET", f"/nested?n={n}") for n in numbers]
-        return got == [b"%d" % (2 * n) for n in numbers]
-
-    with concurrent.futures.ThreadPoolExecutor(20) as threads:
-        assert all(threads.map(client, range(20)))
-    assert child.stop() in (0, -signal.SIGTERM)
     assert "Traceback" not in child.log
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 
-import nest_asyncio2
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
@@ -65,15 +64,3 @@ async def task(word: str, background: BackgroundTasks) -> dict:
 @app.get("/done")
 async def done() -> str:
     return await app.state.done.get()
-
-
-async def doubled(n: int) -> int:
-    await asyncio.sleep(0.002)
-    return n * 2
-
-
-@app.get("/nested")
-async def nested(n: int) -> int:
-    """As an endpoint that calls a synchronous wrapper of a library."""
-    nest_asyncio2.apply()
-    return asyncio.run(doubled(n))
