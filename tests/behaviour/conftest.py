@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from hosts import address_kind, host
+from net_helpers import Link, link
 from patience import PATIENCE
-from transport_pairs import transport_pair
+from tls_ends import TextPeer, tls_link
 
-__all__ = ["address_kind", "host", "transport_pair"]
+__all__ = ["address_kind", "host"]
 
 
 @pytest.fixture
@@ -96,3 +99,28 @@ def child_watcher(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     asyncio.set_child_watcher(watcher)
     yield
     asyncio.set_child_watcher(None)
+
+
+@pytest.fixture
+def transport_pair(
+    run: Callable[[Any], Any], kind: str
+) -> Iterator[Callable[..., Awaitable[Link]]]:
+    """Return what opens a transport of KIND (@every_kind) with its peer.
+
+    The coroutine function takes the protocol, by default one that records.
+    The transport, the protocol and the peer (a plain socket) are those of the
+    Link that it returns; the pair is closed and checked after the test.
+    """
+    pairs = contextlib.AsyncExitStack()
+
+    async def open_pair(protocol: Any = None) -> Link:
+        if kind.startswith("tls"):
+            side = kind.removeprefix("tls-").partition("-no-")[0]
+            pair = await pairs.enter_async_context(
+                tls_link(protocol, side=side)
+            )
+            return Link(pair.transport, pair.protocol, TextPeer(pair.peer))
+        return await pairs.enter_async_context(link(kind, protocol))
+
+    yield open_pair
+    run(pairs.aclose())
