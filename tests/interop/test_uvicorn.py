@@ -22,21 +22,6 @@ pytest.importorskip("fastapi", reason="FastAPI is not installed")
 READY = r"running on https?://127\.0\.0\.1:(\d+)"
 
 
-@pytest.fixture
-def uvicorn(start, loop_kind):
-    """uvicorn(*options) gives the child and its port once it serves."""
-
-    def uvicorn(*options, app="fastapi_app:app"):
-        child = start(
-            *("-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "0"),
-            *("--loop", LOOPS[loop_kind], "--no-use-colors"),
-            *options,
-        )
-        return child, int(child.wait_for(READY)[1])
-
-    return uvicorn
-
-
 def ask(conn, method, path, body=None, **kwargs):
     conn.request(method, path, body, **kwargs)
     response = conn.getresponse()
@@ -45,9 +30,13 @@ def ask(conn, method, path, body=None, **kwargs):
 
 
 @pytest.mark.parametrize("parser", ["httptools", "h11"])
-def test_fastapi_over_one_connection(uvicorn, loop_kind, parser):
+def test_fastapi_over_one_connection(start, loop_kind, parser):
     """Every kind of request one after the other, and a clean end."""
-    child, port = uvicorn("--http", parser)
+    child = start(
+        *("-m", "uvicorn", "fastapi_app:app", "--port", "0", "--http", parser),
+        *("--loop", LOOPS[loop_kind], "--no-use-colors"),
+    )
+    port = int(child.wait_for(READY)[1])
     conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     reply = json.loads(ask(conn, "GET", "/"))
     sock = conn.sock
