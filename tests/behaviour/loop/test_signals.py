@@ -13,6 +13,7 @@ import threading
 import time
 
 import pytest
+from few_descriptors import few_descriptors
 
 #: Unlike os.kill() it runs no handler itself.
 silent_kill = ctypes.PyDLL(None).kill
@@ -122,6 +123,17 @@ def test_a_handler_works_during_and_after_a_flood(loop, monkeypatch):
         loop.remove_signal_handler(signum)
     assert 0 < len(seen) < FLOOD
     assert ignored  # Python reports each signal that the socket does not take
+
+
+def test_a_signal_handler_works_after_one_without_descriptors(loop_factory):
+    loop = loop_factory()
+    with few_descriptors(), contextlib.suppress(OSError, RuntimeError):
+        loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
+    loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+    loop.run_forever()
+    loop.close()
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
 
 def test_signals_of_a_stopped_loop_do_not_reach_the_next(
