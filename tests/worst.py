@@ -23,6 +23,7 @@ import pytest
 sys.path.append(str(Path(__file__).with_name("fault")))
 
 MODES = ("one-byte", "would-block", "coarse", "collect")
+CUTS = {"one-byte": (3, 1, 0, 0), "would-block": (3, 0, 2, errno.EAGAIN)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,28 +48,22 @@ class Worst:
                 path = fault_shim.build(Path(folder))
                 self.shim = fault_shim.load(path)
 
-    def begin(self) -> None:
-        if self.mode == "one-byte":
-            self.shim.fault_cut(3, 1, 0, 0)
-        elif self.mode == "would-block":
-            self.shim.fault_cut(3, 0, 2, errno.EAGAIN)
-        elif self.mode == "coarse":
-            self.shim.fault_coarse(10)
-        else:
-            gc.set_threshold(1)
-
-    def end(self) -> None:
+    def make(self, bad: bool) -> None:
+        """Make the system bad, or good again."""
         if self.mode == "collect":
-            gc.set_threshold(700, 10, 10)
+            gc.set_threshold(*((1,) if bad else (700, 10, 10)))
         elif self.mode == "coarse":
-            self.shim.fault_coarse(0)
+            self.shim.fault_coarse(10 if bad else 0)
         else:
-            self.shim.fault_cut(0, 0, 0, 0)
+            cut = (
+                (1, 0, 0) if self.mode == "one-byte" else (0, 2, errno.EAGAIN)
+            )
+            self.shim.fault_cut(*((3, *cut) if bad else (0, 0, 0, 0)))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:
-        self.begin()
+        self.make(bad=True)
         try:
             return (yield)
         finally:
-            self.end()
+            self.make(bad=False)

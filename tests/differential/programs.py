@@ -113,7 +113,7 @@ def main() -> int:
     judge: Judge = prog_judge.judge
     if args.worst:
         judge = judge_at_worst
-        worst.Worst(args.worst).begin()
+        worst.Worst(args.worst).make(bad=True)
 
     def run(seed: int) -> prog_judge.Verdict:
         return judge(draw(seed))
