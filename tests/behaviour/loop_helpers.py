@@ -29,11 +29,6 @@ def spend(seconds):
         pass
 
 
-def iterations(loop, count=1):
-    for _ in range(count):
-        loop.run_until_complete(asyncio.sleep(0))
-
-
 def idle_cpu(loop, seconds=0.1):
     """Return the CPU seconds this process uses while the loop waits."""
     loop.run_until_complete(asyncio.sleep(0.002))

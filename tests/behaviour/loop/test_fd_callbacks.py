@@ -4,7 +4,7 @@ import fcntl
 import socket
 
 import pytest
-from loop_helpers import iterations, nothing
+from loop_helpers import nothing
 from net_helpers import Recorder
 
 
@@ -57,7 +57,7 @@ def test_numbers_that_no_descriptor_has_are_refused(loop, number, error, text):
             remove(number)
 
 
-def test_one_callback_removes_another(loop):
+def test_one_callback_removes_another(loop, iterate):
     """Both are ready in one poll: the removed one must not run."""
     pairs = [socket.socketpair() for _ in range(2)]
     seen = []
@@ -70,7 +70,7 @@ def test_one_callback_removes_another(loop):
     loop.add_reader(pairs[1][0], callback, 1, 0)
     for _, right in pairs:
         right.send(b"x")
-    iterations(loop, 2)
+    iterate(4)
     assert len(set(seen)) == 1
     for left, right in pairs:
         loop.remove_reader(left)
@@ -79,15 +79,15 @@ def test_one_callback_removes_another(loop):
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_blocking_flag_is_left_as_it_was(loop, pair, blocking):
+def test_blocking_flag_is_left_as_it_was(loop, iterate, pair, blocking):
     left, _ = pair
     left.setblocking(blocking)
     flags = fcntl.fcntl(left, fcntl.F_GETFL)
     loop.add_reader(left, nothing)
     assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
-    iterations(loop, 2)
+    iterate(4)
     loop.add_writer(left, nothing)
-    iterations(loop, 2)
+    iterate(4)
     assert fcntl.fcntl(left, fcntl.F_GETFL) == flags
     loop.remove_reader(left)
     loop.remove_writer(left)
@@ -125,12 +125,12 @@ async def test_the_socket_of_a_closing_transport_is_watched_no_more(
 
 
 @pytest.mark.parametrize("name", ["reader", "writer"])
-def test_a_handle_that_was_cancelled_is_removed(loop, pair, name):
+def test_a_handle_that_was_cancelled_is_removed(loop, iterate, pair, name):
     """When its event comes: a busy loop would follow."""
     left, right = pair
     seen = []
     getattr(loop, f"_add_{name}")(left, seen.append, name).cancel()
     right.send(b"x")
-    iterations(loop)
+    iterate(2)
     assert not getattr(loop, f"remove_{name}")(left)
     assert seen == []
