@@ -31,24 +31,10 @@ def test_warms_up():
 )
 def test_reference_counts_are_checked(tmp_path):
     (tmp_path / "test_sample.py").write_text(LEAKY)
+    words = "-m pytest -p tests.refcount --refcount -q".split()
+    words += ["-c", TOP / "pyproject.toml", "--rootdir", tmp_path, tmp_path]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tests.refcount",
-            "--refcount",
-            "-q",
-            "-c",
-            str(TOP / "pyproject.toml"),
-            "--rootdir",
-            str(tmp_path),
-            str(tmp_path),
-        ],
-        cwd=TOP,
-        capture_output=True,
-        text=True,
+        [sys.executable, *words], cwd=TOP, capture_output=True, text=True
     )
     assert "1 failed, 2 passed" in done.stdout, done.stdout
     assert "references grew" in done.stdout

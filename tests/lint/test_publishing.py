@@ -8,11 +8,8 @@ import shutil
 import subprocess
 import sys
 
+from .c_text import read
 from .conftest import TOP
-
-
-def read(name):
-    return (TOP / name).read_text(encoding="utf-8")
 
 
 def long_description(folder, urls=""):
@@ -44,4 +41,4 @@ def test_with_an_address_each_link_on_pypi_is_absolute(tmp_path):
     assert [one for one in links if not one.startswith("https://")] == []
     assert f"]({address}/blob/HEAD/docs/servers.md)" in found
     assert f'src="{address}/raw/HEAD/benchmarks/race-light.svg"' in found
-    assert len(links) == len(LINKS.findall(read("README.md")))
+    assert len(links) == len(LINKS.findall(read(TOP / "README.md")))

@@ -12,9 +12,6 @@ import selectors
 import pytest
 from loop_helpers import nothing
 
-# -- the loop ----------------------------------------------------------------
-
-
 # -- its queues and its selector ---------------------------------------------
 #
 # asyncio's are its own; fastloop's are views, which cannot be changed, of the
