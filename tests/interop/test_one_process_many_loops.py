@@ -11,25 +11,19 @@ import sysconfig
 import pytest
 from builds import ON_LIBUV
 from interop_process import free_port
-from test_docs import named, running
+from test_docs import running
 from test_more_than_one_process import asks
 from turns import turns
 
 THREADS = 3
 
 
-@pytest.fixture
-def program(start, tmp_path):
-    """The page's program, serving: its process, its port, its GIL."""
+def test_loops_in_threads_share_the_load_of_a_port(start, tmp_path):
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
-    file, port = tmp_path / "many_loops.py", free_port()
-    file.write_text(named(file.name), encoding="utf-8")
-    child = start(str(file), str(port), str(THREADS))
-    return child, port, child.wait_for(r"serving (.*) a GIL")[1]
-
-
-def test_loops_in_threads_share_the_load_of_a_port(program):
-    child, port, gil = program
+    name, port = "many_loops.py", free_port()
+    words = str(tmp_path / name), str(port), str(THREADS)
+    child = running(name, start, tmp_path, *words)
+    gil = child.wait_for(r"serving (.*) a GIL")[1]
     free = sysconfig.get_config_var("Py_GIL_DISABLED")
     assert gil == ("without" if free else "with")
     shares = collections.Counter(int(asks(port)) for _ in range(600))
