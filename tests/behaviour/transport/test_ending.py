@@ -1,10 +1,8 @@
-"""How a connection ends: close, abort, a protocol that raises.
+"""A connection whose protocol or socket raises.
 
-connection_lost comes exactly once, in an iteration of its own, after all
-buffered data was sent (close) or dropped (abort).  An exception of
-data_received, eof_received or a buffer method ends its connection with that
-exception; one of connection_made or connection_lost is reported and ends
-nothing.  KeyboardInterrupt and SystemExit leave the loop.
+An exception of data_received, eof_received or a buffer method ends its
+connection with that exception.  What others raise, and close() and abort(),
+the programs of tests/differential compare.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Servers: bursts, failing factories, exhausted descriptors, odd ends.
+"""Servers: failing factories, exhausted descriptors, odd ends.
 
 Whatever goes wrong with one connection, the listener stays alive.
 """
