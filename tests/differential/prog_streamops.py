@@ -384,7 +384,7 @@ class StreamOps:
                 if cancelled and seen not in (None, (peer.wanted, ended)):
                     link.mark("read during a sendfile")
                 broken = peer.gone and isinstance(exc, ConnectionError)
-                if link.secure or broken:
+                if link.secure or link.ended or broken:
                     link.mark("sendfile interrupted")
                 link.rough = peer.outside = True
                 raise
