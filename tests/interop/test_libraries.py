@@ -1,7 +1,7 @@
 """Libraries that meet the loop in ways of their own, on both loops.
 
 pyzmq watches one fd of many connections, gRPC answers from threads, aiofastnet
-has transports of its own, and anyio makes the loop.
+has transports of its own, and anyio makes the loop.  Tornado wraps it.
 """
 
 from __future__ import annotations
@@ -161,3 +161,21 @@ def test_anyio_runs_by_a_factory(loop_factory, loop_kind):
 
     options = {"loop_factory": loop_factory}
     assert anyio.run(main, backend_options=options) == loop_kind
+
+
+async def test_tornado_serves():
+    pytest.importorskip("tornado", reason="tornado is not installed")
+    from tornado import netutil, web
+
+    class Hello(web.RequestHandler):
+        async def get(self):
+            self.write("hello")
+
+    server = web.HTTPServer(web.Application([("/", Hello)]))
+    (sock,) = sockets = netutil.bind_sockets(0, "127.0.0.1")
+    server.add_sockets(sockets)
+    reader, writer = await asyncio.open_connection(*sock.getsockname())
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    assert (await reader.read()).endswith(b"\r\nhello")
+    writer.close()
+    server.stop()

@@ -11,7 +11,7 @@ import sysconfig
 import pytest
 from builds import ON_LIBUV
 from interop_process import free_port
-from test_docs import running
+from test_docs import named
 from test_more_than_one_process import asks
 from turns import turns
 
@@ -20,9 +20,9 @@ THREADS = 3
 
 def test_loops_in_threads_share_the_load_of_a_port(start, tmp_path):
     pytest.importorskip("fastloop._core", reason="fastloop is not built")
-    name, port = "many_loops.py", free_port()
-    words = str(tmp_path / name), str(port), str(THREADS)
-    child = running(name, start, tmp_path, *words)
+    file, port = tmp_path / "many_loops.py", free_port()
+    file.write_text(named(file.name), encoding="utf-8")
+    child = start(str(file), str(port), str(THREADS))
     gil = child.wait_for(r"serving (.*) a GIL")[1]
     free = sysconfig.get_config_var("Py_GIL_DISABLED")
     assert gil == ("without" if free else "with")
@@ -39,9 +39,9 @@ def test_loops_in_threads_share_the_load_of_a_port(start, tmp_path):
 
 def test_uvicorn_serves_in_threads(start, tmp_path):
     pytest.importorskip("uvicorn")
-    name, port = "uvicorn_threads.py", free_port()
-    words = str(tmp_path / name), str(port), str(THREADS)
-    child = running(name, start, tmp_path, *words)
+    file, port = tmp_path / "uvicorn_threads.py", free_port()
+    file.write_text(named(file.name), encoding="utf-8")
+    child = start(str(file), str(port), str(THREADS))
     child.wait_for("Application startup complete", THREADS)
     ask = b"GET / HTTP/1.0\r\n\r\n"
     answers = [asks(port, ask) for _ in range(100)]

@@ -56,12 +56,12 @@ def test_fastapi_over_one_connection(start, loop_kind, parser):
     assert "Traceback" not in child.log
 
 
-@pytest.mark.parametrize("command", ["run", "dev"])
+@pytest.mark.parametrize("command", ["run", "dev", "run --workers=2"])
 def test_fastapis_own_command_serves_under_run(start, command):
     """`dev` serves in a child, which it starts again if a file changes."""
     pytest.importorskip("fastapi_cli", reason="fastapi-cli is not installed")
     child = start(
-        *("-m", "fastloop", "run", "-m", "fastapi", command),
+        *("-m", "fastloop", "run", "-m", "fastapi", *command.split()),
         *("fastapi_app.py", "--host", "127.0.0.1", "--port", "0"),
     )
     port = int(child.wait_for(READY)[1])

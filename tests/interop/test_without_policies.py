@@ -64,6 +64,7 @@ SERVERS = {  # the words after its name, and what it prints when it serves
 @pytest.mark.parametrize("server", SERVERS)
 def test_run_serves_by_fastloop(server, tmp_path):
     module = pytest.importorskip(server)
+    pytest.importorskip("fastapi", reason="FastAPI is not installed")
     if server == "gunicorn" and module.version_info < (24,):
         pytest.skip("its ASGI worker came with gunicorn 24")
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_POLICIES)
@@ -82,6 +83,6 @@ def test_run_serves_by_fastloop(server, tmp_path):
         conn.request("GET", "/")
         answer = conn.getresponse().read().decode()
         conn.close()
-        assert answer == "<class 'fastloop.loop.Loop'>\n"
+        assert "<fastloop.Loop " in answer
     finally:
         child.kill()
