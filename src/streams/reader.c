@@ -207,12 +207,12 @@ pause_transport(const Reader *self)
 static int
 resume_transport(Reader *self)
 {
+    if (set(self, PAUSED, Py_False) < 0) {
+        return -1;
+    }
     PyObject *transport =
         look_up(self, 1 << TRANSPORT) ? self->values[TRANSPORT] : Py_None;
-    return set(self, PAUSED, Py_False) < 0
-               ? -1
-               : fl_call_method(transport, self->state->names.resume_reading,
-                                NULL);
+    return fl_call_method(transport, self->state->names.resume_reading, NULL);
 }
 
 /* asyncio's feed_data, for bytes that are stored by now: wake the waiter, then

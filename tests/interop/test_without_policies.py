@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import sys
+import urllib.request
 
 import pytest
-from interop_process import PATIENCE, Process, child_env, free_port
+from interop_process import PATIENCE, child_env, free_port
 from test_docs import named
 
 #: asyncio of Python 3.16, as far as programs see it.
@@ -62,7 +61,7 @@ SERVERS = {  # the words after its name, and what it prints when it serves
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_run_serves_by_fastloop(server, tmp_path):
+def test_run_serves_by_fastloop(server, start, tmp_path):
     module = pytest.importorskip(server)
     pytest.importorskip("fastapi", reason="FastAPI is not installed")
     if server == "gunicorn" and module.version_info < (24,):
@@ -74,15 +73,9 @@ def test_run_serves_by_fastloop(server, tmp_path):
     words, ready = SERVERS[server]
     env = child_env()
     env["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
-    command = [sys.executable, "-m", "fastloop", "run", "-m", server]
+    command = ["-m", "fastloop", "run", "-m", server]
     words = words.format(port=port).split()
-    child = Process(*command, *words, env=env, cwd=tmp_path)
-    try:
-        child.wait_for(ready)
-        conn = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        conn.request("GET", "/")
-        answer = conn.getresponse().read().decode()
-        conn.close()
-        assert "<fastloop.Loop " in answer
-    finally:
-        child.kill()
+    start(*command, *words, env=env).wait_for(ready)
+    url = f"http://127.0.0.1:{port}/"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        assert b"<fastloop.Loop " in answer.read()

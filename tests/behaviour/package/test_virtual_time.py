@@ -63,33 +63,16 @@ async def calls_later():
     await done.wait()
 
 
-YEAR = 365 * 24 * 3600
-
-
 async def ends_before_an_early_timeout():
     """As in looptime's documentation: the first timer is the time-out's."""
     async with asyncio.timeout(9):
         await asyncio.sleep(1)
 
 
-async def sleeps_for_centuries():
-    """As in the documentation of Trio's MockClock."""
-    woken = []
-
-    async def one(name, *years):
-        for each in years:
-            await asyncio.sleep(each * YEAR)
-            woken.append(name)
-
-    await asyncio.gather(one(1, *[1] * 101), one(2, 5.5, 500))
-    assert woken == [1] * 5 + [2] + [1] * 96 + [2]
-
-
 @pytest.mark.parametrize(
     ("main", "seconds"),
     [
         (ends_before_an_early_timeout, 1),
-        (sleeps_for_centuries, 505.5 * YEAR),
         (nested_timeouts, 5),
         (calls_later, 70),
     ],
