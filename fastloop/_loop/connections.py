@@ -275,8 +275,8 @@ class Connections(_private.LoopPart):
         try:
             while total < size:
                 waiter = self.create_future()
+                transp._block_writes(waiter)
                 try:
-                    transp._block_writes(waiter)
                     await waiter
                 finally:
                     transp._block_writes(None)

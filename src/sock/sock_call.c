@@ -308,6 +308,14 @@ call_await(SocketCall *self)
     return methods->am_await(self->future);
 }
 
+/* Debug mode and slow_callback_hook name a slow call by it. */
+static PyObject *
+call_repr(SocketCall *self)
+{
+    return PyUnicode_FromFormat("<SocketCall %U fd=%d>",
+                                fl_attempt_name(&self->attempt), self->fd);
+}
+
 static int
 call_traverse(SocketCall *self, visitproc visit, void *arg)
 {
@@ -351,10 +359,15 @@ static const char call_doc[] =
     "A socket operation that waits for its descriptor; sets its future.";
 
 static PyType_Slot call_slots[] = {
-    {Py_tp_doc, (void *)call_doc},   {Py_tp_call, on_ready},
-    {Py_tp_dealloc, call_dealloc},   {Py_am_await, call_await},
-    {Py_tp_traverse, call_traverse}, {Py_tp_clear, call_clear},
-    {Py_tp_methods, call_methods},   {0, NULL},
+    {Py_tp_doc, (void *)call_doc},
+    {Py_tp_call, on_ready},
+    {Py_tp_dealloc, call_dealloc},
+    {Py_am_await, call_await},
+    {Py_tp_traverse, call_traverse},
+    {Py_tp_clear, call_clear},
+    {Py_tp_repr, call_repr},
+    {Py_tp_methods, call_methods},
+    {0, NULL},
 };
 
 /* _core_helpers.py keeps socket.socket under a name of its own, because tests

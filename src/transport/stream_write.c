@@ -342,7 +342,11 @@ block_writes(FlStream *self, PyObject *waiter)
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
     self->waits_for_writable = blocks;
     code = fl_stream_update_registration(self);
+    self->waits_for_writable = blocks && code == 0;
     Py_END_CRITICAL_SECTION();
+    if (code < 0) { /* writes go on */
+        fl_field_set(self, &self->empty_waiter, NULL);
+    }
     return fl_call_none(code < 0 ? fl_raise_errno(code) : 0);
 }
 

@@ -111,6 +111,8 @@ async def test_nothing_is_written_meanwhile(transport_pair, loop, file_of):
             loop.sendfile(c.transport, file, fallback=False)
         )
         assert await c.peer.recv_exactly(1000) == DATA[:1000]
+        with pytest.raises((RuntimeError, KeyError)):  # asyncio's is KeyError
+            await loop.sendfile(c.transport, file, fallback=False)
         with pytest.raises(RuntimeError, match="sendfile"):
             c.transport.write(b"between")
         rest = await c.peer.recv_exactly(len(DATA) * 20 - 1000)
