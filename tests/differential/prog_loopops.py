@@ -185,5 +185,6 @@ class LoopOps:
         for closed in self.other_loops:
             if not closed.wait(PATIENCE):
                 self.problem("another loop is not closed")
+                break  # the rest are behind it, in the same thread
         if self.signals:
             self.loop.remove_signal_handler(signal.SIGUSR1)
