@@ -31,7 +31,6 @@ class Worker:
         """Start it; it has *limit* seconds for each of its steps."""
         self._limit = limit
         self._said = tempfile.TemporaryFile()
-        self._text = b""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -67,10 +66,12 @@ class Worker:
             with suppress(OSError):  # it has ended: see below
                 self._process.stdin.write(f"{word}\n".encode())
                 self._process.stdin.flush()
-        try:
-            line = self._line(time.monotonic() + self._limit)
-        except TimeoutError:
+        pipe = self._process.stdout
+        assert pipe is not None
+        # It writes a line at once, and then waits for a word.
+        if not select.select([pipe], [], [], self._limit)[0]:
             return {"error": f"no answer in {self._limit:.0f} s"}
+        line = pipe.readline().decode(errors="replace").strip()
         if line == READY:
             self._signal(signal.SIGSTOP)
             return None
@@ -81,41 +82,21 @@ class Worker:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    def _line(self, end: float) -> str:
-        """Return the next line of the protocol; "" at the end of file."""
-        assert self._process.stdout is not None
-        file = self._process.stdout.fileno()
-        while True:
-            line, newline, rest = self._text.partition(b"\n")
-            if newline:
-                self._text = rest
-                return line.decode(errors="replace")
-            left = end - time.monotonic()
-            if not select.select([file], [], [], max(0, left))[0]:
-                raise TimeoutError
-            part = os.read(file, 1 << 16)
-            if not part:
-                return ""
-            self._text += part
-
     def _answer(self, line: str) -> dict:
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
         try:
-            answer = dict(json.loads(line))
+            return dict(json.loads(line))
         except (TypeError, ValueError):
-            try:
-                status = self._process.wait(self._limit)
-            except subprocess.TimeoutExpired:
-                return {"error": "it closed its output", "stderr": said}
-            answer = {"error": how_it_ended(status, said)}
-        if "error" in answer:
-            answer["stderr"] = said[-2000:]
-        return answer
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._limit)
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace")
+            return {"error": how_it_ended(self._process.poll(), said)}
 
 
-def how_it_ended(status: int, said: str) -> str:
+def how_it_ended(status: int | None, said: str) -> str:
     """Return the reason why a process gave no answer."""
+    if status is None:
+        return "it closed its output"
     if status < 0:
         return f"killed by signal {-status}: {signal.strsignal(-status)}"
     last = said.strip().splitlines()[-1:] or ["no output"]
