@@ -26,12 +26,11 @@ from harness import (
     daemons,
     loops,
     pages,
-    report,
     schedule,
 )
 
-QUICK_BUDGET = 150.0
-QUICK_LIMIT, LIMIT = 12.0, 60.0
+#: What --quick stands for, and what the JSON keeps of a run.
+QUICK = {"repeat": 2, "scale": 0.5, "minutes": 2.5, "limit": 12.0}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,21 +44,23 @@ def parse_arguments() -> argparse.Namespace:
     add("--loops", help=f"comma list of {names}; default: all found")
     add("--cases", default=groups, help=cases)
     add("--list", action="store_true", help="print the cases and exit")
-    add("--repeat", type=int, help="repetitions of everything (5)")
-    add("--more", type=int, default=0, help="more, of cases in doubt (0)")
+    add("--repeat", type=int, default=5, help="repetitions of all (5)")
     add("--quick", action="store_true", help="roughly, in under 3 minutes")
     add("--json", metavar="FILE", help="write all raw figures")
     read = "measure nothing: read a run, or the parts of one"
     add("--from", nargs="+", metavar="JSON", dest="saved", help=read)
     add("--count", action="store_true", help="count calls and instructions")
-    add("--scale", type=float, help="times the length of measurements (1)")
+    scale = "times the length of measurements (1)"
+    add("--scale", type=float, default=1.0, help=scale)
     add("--minutes", type=float, help="no new measurement after so many")
-    add("--case-seconds", type=float, help="most seconds of a case, roughly")
-    add("--limit", type=float, help="seconds after which a step is given up")
+    limit = "seconds after which a step is given up (60)"
+    add("--limit", type=float, default=60.0, help=limit)
     add("--results", metavar="FILE", help="write a Markdown report")
     add("--pages", metavar="FOLDER", help="write its figures into docs there")
     add("--chart", metavar="STEM", help="draw STEM-light.svg, STEM-dark.svg")
     add("--also", metavar="JSON", help="rows of another run for the report")
+    if parser.parse_args().quick:
+        parser.set_defaults(**QUICK)
     return parser.parse_args()
 
 
@@ -122,20 +123,6 @@ def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
     return without
 
 
-def settings_of(args: argparse.Namespace) -> schedule.Settings:
-    quick = args.quick
-    budget = QUICK_BUDGET if quick else None
-    limit = QUICK_LIMIT if quick and not args.minutes else LIMIT
-    return schedule.Settings(
-        repeat=args.repeat or (2 if quick else 5),
-        more=args.more,
-        scale=args.scale or (0.5 if quick else 1.0),
-        budget=60 * args.minutes if args.minutes else budget,
-        case_budget=args.case_seconds,
-        limit=args.limit or limit,
-    )
-
-
 def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
     """Take all measurements; return them, {} where there is nothing to take.
 
@@ -150,14 +137,13 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
     if not kept or not found:
         say("run.py: nothing is left to measure")
         return {}
-    settings = settings_of(args)
     facts["load_before"] = os.getloadavg()
     with ExitStack() as stack:
         start_daemons(kept, stack)
-        rows, cut = schedule.take(kept, list(found), settings, say)
+        rows, cut = schedule.take(kept, list(found), args, say)
     facts["load_after"] = os.getloadavg()
     return {
-        "settings": vars(settings),
+        "settings": {name: getattr(args, name) for name in QUICK},
         "machine": facts,
         "cut": cut,
         "rows": rows,
@@ -222,6 +208,7 @@ def write(args: argparse.Namespace, data: dict) -> None:
     try:
         if args.chart:
             chart.write(data, args.chart)
+            print(f"The chart is {args.chart}-light.svg.")
     except ValueError as error:
         say(f"run.py: {error}")
     if args.pages:
@@ -258,11 +245,8 @@ def main() -> int:
         return 2
     if not data:
         return 2
-    report.write(data, sys.stdout)
+    print(f"{pages.plain(data)}\nbenchmarks/README.md explains the rows.")
     write(args, data)
-    if args.chart and Path(f"{args.chart}-light.svg").exists():
-        print(f"\nThe chart is {args.chart}-light.svg.")
-    print("\nbenchmarks/README.md explains the rows.")
     failed = (
         row["loops"].get("fastloop", {}).get("error") for row in data["rows"]
     )

@@ -1,10 +1,11 @@
-"""Writes a run as a page of Markdown, and what other pages say of it.
+"""Writes a run: on a terminal, as a page of Markdown, and in other pages.
 
 Rows of the run beside it, on another interpreter, have a table of their own.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections import Counter
@@ -12,17 +13,17 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from fastloop.cli.options import listed
+from fastloop.cli.options import aligned, listed
 from harness.case import GROUPS
 from harness.counts import CALLS, INSTRUCTIONS, KINDS
 from harness.loops import LOOPS
 from harness.report import (
-    EVEN,
     Columns,
     against,
     best_peer,
     by_loop,
     cell,
+    filled,
     is_measured,
     notes,
     of,
@@ -71,6 +72,9 @@ FASTAPI = ("fastapi_def", "fastapi_sqlalchemy")
 BASES = ("asyncio", "uvloop")
 FOUR = (*BASES, "zuvloop", "fastloop")
 THREADS = "two threads over one, "
+#: A ratio over a peer from which on the two are called even: so far do runs
+#: differ.
+EVEN = 0.97
 #: How far apart counts may be that are called even: a part of the greater, or
 #: calls that one operation of many makes.
 EVEN_PART, EVEN_COUNT = 0.02, 0.05
@@ -267,6 +271,16 @@ def not_measured(data: dict) -> list[str]:
     return lines
 
 
+def plain(data: dict) -> str:
+    """Return a run's figures for a terminal, and what is missing."""
+    rows = data["rows"]
+    columns = by_loop(data["machine"]["loops"], cell)
+    columns |= {f"over {base}": over(base) for base in BASES}
+    lines = filled(rows, title() | {"unit": unit}, columns)
+    missing = ["", *not_measured(data), ""]
+    return "\n".join([*aligned(lines, math.inf), *notes(rows), *missing])
+
+
 def described(data: dict) -> list[str]:
     """Return the machine, the versions and the settings, a line each."""
     machine, settings = data["machine"], data["settings"]
@@ -274,7 +288,7 @@ def described(data: dict) -> list[str]:
     names.pop("asyncio", None)
     versions = [f"{name} {version}" for name, version in names.items()]
     load = ", ".join(f"{value:.1f}" for value in machine["load_before"])
-    repeat, more = f"{settings['repeat']} repetitions", settings["more"]
+    repeat = f"{settings['repeat']} repetitions"
     if parts := data.get("parts"):
         # tools/race waits for that.
         quiet = "each begun while others used at most 3 % of the CPUs"
@@ -285,9 +299,7 @@ def described(data: dict) -> list[str]:
         f"{machine['system']}, {machine['libc']}; load before: {load}",
         f"- CPython {machine['python']}, {machine['openssl']}",
         f"- {', '.join(versions)}",
-        f"- {repeat}, alternating"
-        + (f", and up to {more} more of inconclusive cases" if more else "")
-        + f"; lengths times {settings['scale']:g}",
+        f"- {repeat}, alternating; lengths times {settings['scale']:g}",
     ]
 
 

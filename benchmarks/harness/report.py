@@ -6,24 +6,16 @@ place.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from functools import partial
-from typing import TextIO
 
 from fastloop.cli.compare import Comparison, mean, of_ratios, times_as_good
 from fastloop.cli.compare import figure as in_digits
-from fastloop.cli.options import aligned
 from harness.case import Case
 from harness.loops import LOOPS
 
-# What is compared with.
-BASES = ("uvloop", "asyncio")
-# A ratio over the best peer from which on the two are called even: so far do
-# runs differ.
-EVEN = 0.97
 #: What a reader has to know of rows, by their keys.
 NOTES = {
     "getaddrinfo": "no connection makes this call for a literal",
@@ -140,15 +132,6 @@ def best_peer(row: dict) -> str:
     return best(row, [loop for loop in LOOPS if loop != "fastloop"])
 
 
-def is_certain(row: dict) -> bool:
-    """Say whether fastloop's place against the best peer is."""
-    peer = best_peer(row)
-    if not peer or not is_measured(row, "fastloop"):
-        return True
-    found = against(row, peer)
-    return found is not None and (found.sure or found.is_within(EVEN))
-
-
 # -- cells --------------------------------------------------------------------
 
 
@@ -213,30 +196,3 @@ def title(name: str = "row") -> Columns:
 
 def unit(row: dict) -> str:
     return row["unit"]
-
-
-def write(data: dict, out: TextIO) -> None:
-    """Write all tables, and what failed, to `out`."""
-    rows = data["rows"]
-    loops = {loop for row in rows for loop in row["loops"]}
-    head = title() | {"unit": unit}
-    shown = [filled(rows, head, by_loop(loops, cell))]
-    for base in BASES:
-        others = {loop: over(base, loop) for loop in LOOPS if loop in loops}
-        others.pop(base, None)
-        shown.append(filled(rows, title(f"times as good as {base}"), others))
-    texts = ["\n".join(aligned(lines, math.inf)) for lines in shown if lines]
-    out.write("\n".join(["\n\n".join(texts), *notes(rows), ""]))
-    failed = {
-        (row["case"], loop): found["error"]
-        for row in rows
-        for loop, found in row["loops"].items()
-        if found["error"] is not None
-    }
-    for (name, loop), error in failed.items():
-        out.write(f"\n{name} on {loop} failed: {error}")
-    if data["cut"]:
-        out.write(f"\nNot complete: {data['cut']}.")
-        if data["cut"].startswith("time was up"):
-            out.write(" This is normal on a busy machine.")
-    out.write("\n")

@@ -5,10 +5,12 @@ Each repetition goes through all cases.  README.md has the method.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +18,6 @@ from importlib import metadata
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 
 from fastloop.cli.info import machine
 from harness import counts, heat, report
@@ -28,8 +29,6 @@ PROBE_LIMIT = 20.0
 COUNT_LIMIT = 120.0
 
 Say = Callable[[str], None]
-#: run.py's `settings_of` has the fields.
-Settings = SimpleNamespace
 
 
 def facts(cases: Iterable[Case]) -> dict:
@@ -55,34 +54,23 @@ class Entry:
     case: Case
     loops: list[str]
     rows: list[dict]
-    seconds: float = 0.0
     failed: set[str] = field(default_factory=set)
 
-    def is_done(self, repetition: int, settings: Settings) -> bool:
-        """Say whether it had its time, or its result is conclusive."""
-        if repetition and settings.case_budget is not None:
-            next_end = self.seconds + self.seconds / repetition
-            if next_end > settings.case_budget:
-                return True
-        return repetition >= settings.repeat and all(
-            row["aside"] or report.is_certain(row) for row in self.rows
-        )
-
-    def measure(self, loops: list[str], settings: Settings) -> dict[str, dict]:
+    def measure(
+        self, loops: list[str], scale: float, limit: float
+    ) -> dict[str, dict]:
         """Measure these loops together; return and keep their answers."""
-        seconds = self.case.seconds * settings.scale
+        seconds = self.case.seconds * scale
         words = [self.case.name, f"--seconds={seconds}", "--pause"]
         commands = {
             loop: [*WORKER, loop, *words]
             for loop in loops
             if loop not in self.failed
         }
-        start = time.monotonic()
         try:
-            answers = heat.run(commands, settings.limit)
+            answers = heat.run(commands, limit)
         except OSError as error:  # no process could be started
             answers = dict.fromkeys(commands, {"error": str(error)})
-        self.seconds += time.monotonic() - start
         for loop, answer in answers.items():
             if "error" in answer:
                 self.failed.add(loop)
@@ -92,61 +80,49 @@ class Entry:
 
 
 def take(
-    cases: list[Case], loops: list[str], settings: Settings, say: Say
+    cases: list[Case], loops: list[str], settings: Namespace, say: Say
 ) -> tuple[list[dict], str]:
     """Take all measurements; return their rows, and why some are missing.
 
-    A KeyboardInterrupt, or the end of `settings.budget` seconds, ends the
-    run early.  A case is not repeated once more would take it past
-    `settings.case_budget` seconds.  `say` prints each measurement.
+    A KeyboardInterrupt, or the end of `settings.minutes`, ends the run early.
+    `say` prints each measurement.
     """
     entries = [
         Entry(case, case.played_on(loops), report.new_rows(case))
         for case in cases
     ]
-    size = sum(one.case.rounds * len(one.loops) for one in entries)
-    total = (settings.repeat + settings.more) * size
-    taken = left_out = 0
+    heats = [
+        (entry, heat.rotated(entry.loops, number + turn))
+        for repetition in range(settings.repeat)
+        for number, entry in enumerate(entries)
+        for rounds in [entry.case.rounds]
+        for turn in range(repetition * rounds, (repetition + 1) * rounds)
+    ]
+    total = sum(len(loops) for _, loops in heats)
+    taken = 0
     cut = ""
     start = time.monotonic()
     try:
-        for entry, loops in _heats(entries, settings):
-            if not loops:
-                left_out += entry.case.rounds * len(entry.loops)
-                continue
-            if time.monotonic() - start > (settings.budget or float("inf")):
+        for entry, loops in heats:
+            spent = time.monotonic() - start
+            if spent > 60 * (settings.minutes or math.inf):
                 cut = f"time was up after {taken} of {total} measurements"
                 break
-            for loop, answer in entry.measure(loops, settings).items():
+            answers = entry.measure(loops, settings.scale, settings.limit)
+            spent = time.monotonic() - start
+            for loop, answer in answers.items():
                 taken += 1
-                done = taken + left_out
-                left = (time.monotonic() - start) / done * (total - done)
                 row = entry.case.rows[0]
                 found = answer.get("figures", {}).get(row.key, {})
                 figure = f"{report.short(found.get('figure'))} {row.unit}"
+                left = spent / taken * (total - taken)
                 say(
-                    f"[{done}/{total}] {entry.case.name} {loop} "
+                    f"[{taken}/{total}] {entry.case.name} {loop} "
                     f"{answer.get('error', figure)} ({left:.0f} s left)"
                 )
     except KeyboardInterrupt:
         cut = f"interrupted after {taken} of {total} measurements"
     return [row for entry in entries for row in entry.rows], cut
-
-
-def _heats(
-    entries: list[Entry], settings: Settings
-) -> Iterator[tuple[Entry, list[str]]]:
-    """Yield each case with the loops that are measured together: none where
-    it is done."""
-    for repetition in range(settings.repeat + settings.more):
-        for number, entry in enumerate(entries):
-            if entry.is_done(repetition, settings):
-                yield entry, []
-                continue
-            rounds = entry.case.rounds
-            first = repetition * rounds + number
-            for in_case in range(rounds):
-                yield entry, heat.rotated(entry.loops, first + in_case)
 
 
 def count(

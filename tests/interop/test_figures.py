@@ -40,7 +40,7 @@ for row in rows:
 machine = {"without": {}, "without_loops": {}, "packages": {}, "cpus": [0, 1]}
 machine |= {"load_before": [], "loops": rows[0]["loops"], "python": "3.14.8"}
 machine |= dict.fromkeys("date cpu system libc openssl".split(), "a")
-settings = {"repeat": 5, "more": 4, "scale": 1}
+settings = {"repeat": 5, "scale": 1}
 data = {"rows": rows, "machine": machine, "settings": settings, "cut": ""}
 folder = Path(sys.argv[1])
 pages.write(folder, data, None)
