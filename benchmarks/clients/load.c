@@ -337,21 +337,15 @@ make_pattern(size_t size)
 static void
 check(const Connection *connection, size_t count)
 {
-    size_t place = connection->received, wanted = count;
-    const char *expected = message_of(connection);
-    if (count > answer_size - place) {
+    bool is_http = options.request != NULL;
+    const char *expected = is_http ? status : message_of(connection);
+    size_t known = is_http ? sizeof status - 1 : warm ? 0 : message_size;
+    size_t begin = connection->received, end = begin + count;
+    if (end > answer_size) {
         fail("the server answered more than it was asked");
     }
-    if (options.request != NULL) {
-        size_t most = sizeof status - 1;
-        size_t end = place + count < most ? place + count : most;
-        expected = status;
-        wanted = place < end ? end - place : 0;
-    }
-    else if (warm) {
-        return;
-    }
-    if (memcmp(scratch, expected + place, wanted) != 0) {
+    end = end < known ? end : known;
+    if (begin < end && memcmp(scratch, expected + begin, end - begin) != 0) {
         fail("the server answered other bytes than it should");
     }
 }
@@ -513,19 +507,26 @@ mark(void)
     return (Mark){now(), read_clock(clock), answered};
 }
 
+/* Steps the connections that are ready; returns how many. */
+static int
+poll_once(Step step, int timeout_ms)
+{
+    static struct epoll_event found[MAX_EVENTS];
+    int count = epoll_wait(polled, found, MAX_EVENTS, timeout_ms);
+    for (int i = 0; i < count; i++) {
+        step(found[i].data.ptr);
+    }
+    return count;
+}
+
 /* Keep the messages in flight until `end`, and longer until more than `least`
    were answered: a server that is slow is measured for longer. */
 static void
 run_until(Step step, double end, uint64_t least)
 {
-    static struct epoll_event found[MAX_EVENTS];
     while (now() < end || answered <= least) {
-        int count = epoll_wait(polled, found, MAX_EVENTS, SILENCE_MS);
-        if (count == 0) {
+        if (poll_once(step, SILENCE_MS) == 0) {
             fail("the server has not answered for %d ms", SILENCE_MS);
-        }
-        for (int i = 0; i < count; i++) {
-            step(found[i].data.ptr);
         }
     }
 }
@@ -554,21 +555,15 @@ run_window(Step step)
 
 /* README.md has the method.  This process sleeps only with --sleeps, where the
  * servers need its CPU: the wake-up of its own would be in every latency. */
-#define MAX_WAITING 4096
-#define PATIENCE    2.0
-#define SLEEP_NS    100000
+#define PATIENCE 2.0
+#define SLEEP_NS 100000
 /* Seconds between two looks at the clock in which this process did not run. */
-#define HELD_UP     1e-3
+#define HELD_UP  1e-3
 
-/* The messages of a connection that are not answered. */
-typedef struct {
-    unsigned first, last;
-    double sent_at[MAX_WAITING];
-} Waiting;
-
-static char *zeros;
-static Waiting *waiting; /* by the number of the connection */
-static double start;     /* messages sent before it are warm-up */
+/* The message of a number goes over the connections in turns. */
+static double *sent_at;
+static uint64_t sent;
+static double start; /* messages sent before it are warm-up */
 static double looked, held_up;
 
 /* Returns the seconds of a clock that stands still while we are held up. */
@@ -583,112 +578,84 @@ tail_now(void)
     return at - held_up;
 }
 
-/* Notes the latency of the first message that waits. */
+/* Notes how late the next `count` bytes of echoes are. */
 static void
-note(Waiting *one, double at)
+count_echoes(Connection *connection, size_t count)
 {
-    double sent_at = one->sent_at[one->first++ % MAX_WAITING];
-    if (sent_at >= start) {
-        note_latency((at - sent_at) * 1e6);
+    size_t size = (size_t)options.size, before = connection->received / size;
+    size_t step = (size_t)options.connections;
+    size_t number = before * step + (size_t)connection->number;
+    double at = tail_now();
+    connection->received += count;
+    size_t more = connection->received / size - before;
+    for (; more > 0 && number < sent; more--, number += step) {
+        if (sent_at[number] >= start) {
+            note_latency((at - sent_at[number]) * 1e6);
+        }
+        answered++;
     }
 }
 
-/* Sends what is due of the messages that wait: `sent` and `received` count the
- * bytes of the first that was not answered and of those behind it. */
-static void
-send_due(Connection *connection)
+/* Returns the bytes of all messages so far that are this connection's. */
+static size_t
+bytes_due(const Connection *connection)
 {
-    const Waiting *one = &waiting[connection->number];
-    send_rest(connection, zeros,
-              (one->last - one->first) * (size_t)options.size);
+    size_t others = (size_t)(options.connections - 1 - connection->number);
+    return (sent + others) / (size_t)options.connections
+           * (size_t)options.size;
 }
 
+/* Sends what is due, of any bytes, and reads echoes. */
 static void
-receive_echoes(Connection *connection)
+step_tail(Connection *connection)
 {
-    Waiting *one = &waiting[connection->number];
-    size_t size = (size_t)options.size, count;
-    while ((count = receive(connection)) > 0) {
-        double at = tail_now();
-        connection->received += count;
-        while (connection->received >= size && one->first != one->last) {
-            connection->received -= size;
-            connection->sent -= size;
-            note(one, at);
-        }
-        if (count < SCRATCH) {
-            return; /* the socket is empty */
-        }
+    size_t due = bytes_due(connection), count = 1;
+    while (connection->sent < due && count > 0) {
+        size_t rest = due - connection->sent;
+        count =
+            send_some(connection, scratch, rest < SCRATCH ? rest : SCRATCH);
+        connection->sent += count;
     }
+    do {
+        count = receive(connection);
+        count_echoes(connection, count);
+    } while (count == SCRATCH);
 }
 
 static void
-poll_once(void)
+poll_tail(void)
 {
-    static struct epoll_event found[MAX_EVENTS];
     if (options.sleeps) {
         struct pollfd any = {.fd = polled, .events = POLLIN};
         ppoll(&any, 1, &(struct timespec){.tv_nsec = SLEEP_NS}, NULL);
     }
-    int count = epoll_wait(polled, found, MAX_EVENTS, 0);
-    for (int i = 0; i < count; i++) {
-        send_due(found[i].data.ptr);
-        receive_echoes(found[i].data.ptr);
-    }
-}
-
-/* Sends what is due until `end`, all of it. */
-static void
-send_until(double end)
-{
-    double began = tail_now(), due = began;
-    uint64_t sent = 0;
-    while (due < end) {
-        double at = tail_now();
-        if (at >= due) {
-            uint64_t number = sent++ % (uint64_t)options.connections;
-            Waiting *one = &waiting[number];
-            if (one->last - one->first == MAX_WAITING) {
-                fail("the server is %d messages behind", MAX_WAITING);
-            }
-            one->sent_at[one->last++ % MAX_WAITING] = at;
-            send_due(&connections[number]);
-            due = began + (double)sent / options.rate;
-        }
-        poll_once();
-    }
-}
-
-/* Waits for late answers; one that does not come counts until now. */
-static void
-wait_for_late(void)
-{
-    double end = tail_now() + PATIENCE;
-    for (int i = 0; i < options.connections; i++) {
-        Waiting *one = &waiting[i];
-        while (one->first != one->last && tail_now() < end) {
-            poll_once();
-        }
-        while (one->first != one->last) {
-            note(one, tail_now());
-        }
-    }
+    poll_once(step_tail, 0);
 }
 
 /* Sends messages at the rate of the options, for their seconds, and prints the
- * percentiles of their latencies. */
+ * percentiles of their latencies; one that does not come counts until now. */
 static void
 run_tail(void)
 {
-    waiting = calloc((size_t)options.connections, sizeof *waiting);
-    zeros = calloc(MAX_WAITING, (size_t)options.size);
-    if (waiting == NULL || zeros == NULL) {
-        fail("no memory");
+    double began = looked = now(), due = began;
+    start = began + options.warmup;
+    while (due < start + options.seconds && sent < ROOM) {
+        double at = tail_now();
+        if (at >= due) {
+            sent_at[sent] = at;
+            step_tail(&connections[sent++ % (uint64_t)options.connections]);
+            due = began + (double)sent / options.rate;
+        }
+        poll_tail();
     }
-    looked = now();
-    start = looked + options.warmup;
-    send_until(start + options.seconds);
-    wait_for_late();
+    double end = tail_now() + PATIENCE;
+    while (answered < sent && tail_now() < end) {
+        poll_tail();
+    }
+    for (int i = 0; i < options.connections; i++) {
+        Connection *one = &connections[i];
+        count_echoes(one, bytes_due(one) - one->received);
+    }
     printf("{\"answered\": %zu", noted);
     print_latencies();
     puts("}");
@@ -702,11 +669,12 @@ main(int argc, char **argv)
     parse_options(argc, argv);
     scratch = calloc(1, SCRATCH);
     latencies = malloc(ROOM * sizeof(double));
+    sent_at = malloc(ROOM * sizeof(double));
     connections = calloc((size_t)options.connections, sizeof *connections);
     polled = epoll_create1(EPOLL_CLOEXEC);
     context = SSL_CTX_new(TLS_client_method());
-    if (scratch == NULL || latencies == NULL || connections == NULL
-        || polled < 0 || context == NULL)
+    if (scratch == NULL || latencies == NULL || sent_at == NULL
+        || connections == NULL || polled < 0 || context == NULL)
     {
         fail("no memory");
     }
