@@ -81,19 +81,14 @@ def find_loops(
     for name in names:
         if name not in loops.LOOPS:
             raise ValueError(f"no loop is named {name!r}")
-    found, without, absent = {}, {}, []
+    found, without = {}, {}
     for name in names or loops.LOOPS:
         answer = schedule.probe(name)
-        if "error" not in answer:
-            found[name] = answer["version"]
-            continue
-        without[name] = answer["error"]
-        if answer["error"].startswith("ModuleNotFoundError"):
-            absent.append(name)
-        else:
+        if "error" in answer:
+            without[name] = answer["error"]
             say(f"without {name}: {answer['error']}")
-    if absent:
-        say(f"not installed here, but by `make race`: {', '.join(absent)}")
+        else:
+            found[name] = answer["version"]
     return found, without
 
 
@@ -176,7 +171,7 @@ def joined(files: list[str], known: dict[str, case.Case]) -> dict:
 
 def start_daemons(cases: list[case.Case], stack: ExitStack) -> None:
     for name in {name for one in cases for name in one.daemons}:
-        stack.enter_context(daemons.DAEMONS[name]())
+        stack.enter_context(daemons.running(name))
 
 
 def count_more(

@@ -13,8 +13,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness import network
@@ -74,79 +74,54 @@ def _user() -> dict[str, object]:
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
-def _wait_for(port: int, process: subprocess.Popen) -> None:
-    end = time.monotonic() + START_LIMIT
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(
-                    f"{process.args[0]} did not start"
-                ) from None
-            time.sleep(0.05)
+def _redis(port: int, folder: str) -> list[str]:
+    words = ["--save", "", "--bind", "127.0.0.1", "--dir", folder]
+    return [_program("redis"), "--port", str(port), *words]
 
 
-@contextmanager
-def _running(
-    name: str, command: list[str], port: int, folder: str, **user: object
-) -> Iterator[None]:
-    def pin() -> None:
-        os.sched_setaffinity(0, {network.cpus()[1]})
-
-    with network.running(
-        command,
+def _postgres(port: int, folder: str) -> list[str]:
+    """Make a database, of the user "race"."""
+    program, data = Path(_program("postgres")), f"{folder}/data"
+    subprocess.run(
+        [program.with_name("initdb"), "-D", data, "-U", "race"]
+        + ["-A", "trust", "--no-sync", "--no-locale", "-E", "UTF8"],
+        check=True,
+        timeout=2 * START_LIMIT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=folder,
-        preexec_fn=pin,
-        **user,
-    ) as process:
-        _wait_for(port, process)
-        os.environ[PORT.format(name)] = str(port)
-        os.environ[PID.format(name)] = str(process.pid)
-        yield
+        **_user(),
+    )
+    words = ["-k", folder, "-h", "127.0.0.1", "-c", "fsync=off"]
+    # The connections are those of all loops at once.
+    words += ["-c", "max_connections=1000"]
+    return [str(program), "-D", data, "-p", str(port), *words]
 
 
 @contextmanager
-def redis() -> Iterator[None]:
-    port = _free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [_program("redis"), "--port", str(port), "--save", ""]
-        command += ["--bind", "127.0.0.1", "--dir", folder]
-        with _running("redis", command, port, folder):
-            yield
-
-
-@contextmanager
-def postgres() -> Iterator[None]:
-    """Run a PostgreSQL server.  Its user is "race"."""
+def running(name: str) -> Iterator[None]:
+    """Run a server for a with-block."""
     port, user = _free_port(), _user()
-    program = Path(_program("postgres"))
+    command = {"redis": _redis, "postgres": _postgres}[name]
     with tempfile.TemporaryDirectory() as folder:
         if user:
             os.chown(folder, user["user"], user["group"])
-        data = f"{folder}/data"
-        subprocess.run(
-            [program.with_name("initdb"), "-D", data, "-U", "race"]
-            + ["-A", "trust", "--no-sync", "--no-locale", "-E", "UTF8"],
-            check=True,
-            timeout=2 * START_LIMIT,
+        with network.running(
+            command(port, folder),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=folder,
+            preexec_fn=lambda: os.sched_setaffinity(0, {network.cpus()[1]}),
             **user,
-        )
-        command = [str(program), "-D", data, "-p", str(port), "-k", folder]
-        command += ["-h", "127.0.0.1", "-c", "fsync=off"]
-        # Those of all loops at once.
-        command += ["-c", "max_connections=1000"]
-        with _running("postgres", command, port, folder, **user):
+        ) as process:
+            end = time.monotonic() + START_LIMIT
+            while True:
+                with suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                if process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"{name} did not start")
+                time.sleep(0.05)
+            os.environ[PORT.format(name)] = str(port)
+            os.environ[PID.format(name)] = str(process.pid)
             yield
-
-
-DAEMONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "redis": redis,
-    "postgres": postgres,
-}
