@@ -58,7 +58,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--results", metavar="FILE", help="write a Markdown report")
     add("--pages", metavar="FOLDER", help="write its figures into docs there")
     add("--chart", metavar="STEM", help="draw STEM-light.svg, STEM-dark.svg")
-    add("--also", metavar="JSON", help="rows of another run for the report")
     if parser.parse_args().quick:
         parser.set_defaults(**QUICK)
     return parser.parse_args()
@@ -146,26 +145,29 @@ def measure(args: argparse.Namespace, known: dict[str, case.Case]) -> dict:
 
 
 def joined(files: list[str], known: dict[str, case.Case]) -> dict:
-    """Return the run that several make, each of a part of the cases."""
+    """Return the run that several make, each of a part of the cases; "also"
+    is the one without a GIL."""
     runs = [json.loads(Path(one).read_text()) for one in files]
-    data, *parts = runs
-    if parts:
-        names = [Path(one).stem.removeprefix("race-part-") for one in files]
-        each = [one["settings"]["repeat"] for one in runs]
-        data["parts"] = dict(zip(names, each, strict=True))
-    order = {name: place for place, name in enumerate(known)}
+    data, without, parts = runs[0], {}, {}
     rows = {row["row"]: row for one in runs for row in one["rows"]}
+    for file, run in zip(files, runs, strict=True):
+        without |= run["machine"]["without"]
+        if not run["machine"].get("gil", True):
+            data["also"] = run
+            continue
+        name = Path(file).stem.removeprefix("race-part-")
+        parts[name] = run["settings"]["repeat"]
+    if len(parts) > 1:
+        data["parts"] = parts
+        without = dict.fromkeys(known, "it is in no part") | without
+    order = {name: place for place, name in enumerate(known)}
     data["rows"] = sorted(
         rows.values(), key=lambda row: order.get(row["case"], 0)
     )
     data["cut"] = next((one["cut"] for one in runs if one["cut"]), "")
-    without = data["machine"]["without"]
-    for part in parts:
-        without |= part["machine"]["without"]
-    measured = {row["case"] for row in data["rows"]}
-    for name in order if parts else ():
-        if name not in measured:
-            without.setdefault(name, "it is in no part")
+    for row in data["rows"]:
+        without.pop(row["case"], None)
+    data["machine"]["without"] = without
     return data
 
 
@@ -195,11 +197,10 @@ def count_more(
 
 def write(args: argparse.Namespace, data: dict) -> None:
     """Write the files asked for; a chart that fails costs no other file."""
-    also = json.loads(Path(args.also).read_text()) if args.also else None
     if args.json:
         Path(args.json).write_text(json.dumps(data, indent=1) + "\n")
     if args.results:
-        Path(args.results).write_text(pages.text(data, also))
+        Path(args.results).write_text(pages.text(data))
     try:
         if args.chart:
             chart.write(data, args.chart)
@@ -207,7 +208,7 @@ def write(args: argparse.Namespace, data: dict) -> None:
     except ValueError as error:
         say(f"run.py: {error}")
     if args.pages:
-        for sentence in pages.write(args.pages, data, also):
+        for sentence in pages.write(args.pages, data):
             say(f"run.py: {sentence}")
 
 

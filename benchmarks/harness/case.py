@@ -21,7 +21,8 @@ from harness.counts import SAMPLES, Counter
 from harness.loops import OWN_LOOPS
 
 CASES_FOLDER = Path(__file__).resolve().parents[1] / "cases"
-# The groups of cases, and their titles in the report, in its order.
+# The groups of cases, and of rows that need two threads, and their titles in
+# the report, in its order.
 GROUPS = {
     "core": "The loop itself",
     "tcp": "TCP and TLS echo, 1 to 1,000 connections",
@@ -37,6 +38,7 @@ GROUPS = {
     "tail": "Tail latency",
     "late": "Nothing is late",
     "startup": "Start",
+    "threads": "Two loops in two threads, without a GIL",
 }
 # Groups and cases that are not counted: what is no time of a process, or
 # waits for one; and handshakes, of which a sample has few.

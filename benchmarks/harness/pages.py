@@ -1,7 +1,4 @@
-"""Writes a run: on a terminal, as a page of Markdown, and in other pages.
-
-Rows of the run beside it, on another interpreter, have a table of their own.
-"""
+"""Writes a run: on a terminal, as a page of Markdown, and in other pages."""
 
 from __future__ import annotations
 
@@ -329,25 +326,19 @@ def summary(rows: list[dict]) -> list[str]:
     return out
 
 
-def rows_of_one(data: dict, also: dict | None) -> list[dict]:
-    """Return the rows that the run beside it does not have."""
-    measured = {row["row"] for row in also["rows"]} if also else set()
-    return [row for row in data["rows"] if row["row"] not in measured]
-
-
-def text(data: dict, also: dict | None = None) -> str:
-    rows = rows_of_one(data, also)
-    others = also["rows"] if also else []
-    for name in {row["case"] for row in others}:
-        data["machine"]["without"].pop(name, None)
-    runs = [data, also] if also else [data]
+def text(data: dict) -> str:
+    rows = data["rows"]
+    loops = data["machine"]["loops"]
+    lines = described(data)
+    if also := data.get("also"):
+        lines += ["", "Two loops in two threads:", "", *described(also)]
     out = [
         "# The race",
         "",
         "`make race` writes this page: what it measures and how is in "
         "[README.md](README.md).",
         "",
-        *described(data),
+        *lines,
         "",
         "A ratio is times as good, above 1 is better: it divides two [figures "
         "of this page](#every-loops-figures). *over uvloop*, *over asyncio* "
@@ -361,7 +352,7 @@ def text(data: dict, also: dict | None = None) -> str:
         "",
         "## In short",
         "",
-        *summary(rows + others),
+        *summary(rows),
         "",
         "## Rows",
     ]
@@ -369,21 +360,16 @@ def text(data: dict, also: dict | None = None) -> str:
         if own := [row for row in rows if row["group"] == group]:
             lines = table(own, title(), RESULTS)
             out += ["", f"### {name}", "", *lines, *notes(own)]
-    if also:
-        out += ["", "### Two loops in two threads, without a GIL", ""]
-        out += [*described(also), "", *table(others, title(), RESULTS)]
-    out += ["", "## Every loop's figures"]
-    for run in runs:
-        loops = by_loop(run["machine"]["loops"], with_spread)
-        head = title() | {"unit": unit}
-        out += ["", *table(run["rows"], head, loops)]
-    loops = by_loop(data["machine"]["loops"], partial(counts, glue="; "))
-    if lines := table(data["rows"], title(), loops):
+    head = title() | {"unit": unit}
+    figures = table(rows, head, by_loop(loops, with_spread))
+    out += ["", "## Every loop's figures", "", *figures]
+    by_count = by_loop(loops, partial(counts, glue="; "))
+    if lines := table(rows, title(), by_count):
         out += ["", "## Every loop's counts", ""]
         out += ["User instructions; system calls, for an operation.", ""]
         out += lines
-    if missing := sum(map(not_measured, runs), []):
-        out += ["", "## Not measured", "", *dict.fromkeys(missing)]
+    if missing := not_measured(data):
+        out += ["", "## Not measured", "", *missing]
     return "\n".join(out) + "\n"
 
 
@@ -536,14 +522,13 @@ PAGES = (
 )
 
 
-def write(folder: str, data: dict, also: dict | None) -> list[str]:
-    """Write what the pages in a folder say of a run and the one beside it.
+def write(folder: str, data: dict) -> list[str]:
+    """Write what the pages in a folder say of a run.
 
     Each part stands between `<!-- MARK: begin -->` and its end.  Returns what
     is wrong, a sentence for each part that is left as it is.
     """
-    every = rows_of_one(data, also) + (also["rows"] if also else [])
-    rows = {row["row"]: row for row in every}
+    rows = {row["row"]: row for row in data["rows"]}
     wrong = []
     for name, mark, make in PAGES:
         try:

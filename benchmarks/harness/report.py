@@ -33,7 +33,8 @@ Columns = dict[str, Callable[[dict], str]]
 
 
 def new_rows(case: Case) -> list[dict]:
-    of_all = {"case": case.name, "group": case.group}
+    group = "threads" if case.free_threaded else case.group
+    of_all = {"case": case.name, "group": group}
     return [
         of_all
         | asdict(row)

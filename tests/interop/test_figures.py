@@ -43,7 +43,7 @@ machine |= dict.fromkeys("date cpu system libc openssl".split(), "a")
 settings = {"repeat": 5, "scale": 1}
 data = {"rows": rows, "machine": machine, "settings": settings, "cut": ""}
 folder = Path(sys.argv[1])
-pages.write(folder, data, None)
+pages.write(folder, data)
 (folder / "RESULTS.md").write_text(text := pages.text(data))
 assert all(f": {note}\\n" in text for note in report.NOTES.values())
 """
