@@ -22,17 +22,14 @@ def served(
     group: str,
     title: str,
     mode: str,
-    load: dict[str, Any],
-    *,
-    tls: bool = False,
-    unix: bool = False,
-    packages: tuple[str, ...] = (),
+    *packages: str,
+    **load: Any,
 ) -> Case:
     """Return the case of plain.py in a mode, or of web.py with such an app.
 
     HTTP, which needs packages, is judged by the rate of answers, all else by
     the server's CPU time for an answer, or for a MiB that goes one way.  Other
-    rows explain it.  `load` are the generator's options.
+    rows explain it.  `load` are the generator's options; a path is a name.
     """
     is_http = bool(packages)
     daemons = ("postgres",) if "asyncpg" in packages else ()
@@ -51,18 +48,17 @@ def served(
         aside=not is_http,
     )
     behind = [cpu_row(key, title, "database", name) for name in daemons]
+    script, word = ("web.py", "app") if is_http else ("plain.py", "mode")
+    words = [f"--{word}={mode}", *["--tls"] * ("tls" in load)]
 
     def measure(_: LoopFactory, run: Run) -> dict[str, Figure]:
-        given, script = {"tls": int(tls), **load}, "plain.py"
-        words = [f"--mode={mode}"]
-        if is_http:
-            script, words = "web.py", [f"--app={mode}"]
-        words += ["--tls"] * tls
+        given = load.copy()
         with tempfile.TemporaryDirectory() as folder:
-            if unix:
-                given["path"] = str(Path(folder) / "socket")
-                words.append(f"--unix={given['path']}")
-            with network.serving(run, script, *words) as server:
+            unix = []
+            if "path" in load:
+                given["path"] = str(Path(folder, load["path"]))
+                unix = [f"--unix={given['path']}"]
+            with network.serving(run, script, *words, *unix) as server:
                 if is_http:
                     given |= network.requests(server)
                 # The generator counts bytes that go one way in KiB.
@@ -75,7 +71,7 @@ def served(
         group,
         (rate, cpu, *behind) if is_http else (cpu, rate),
         measure,
-        loops=TLS_LOOPS if tls else SERVER_LOOPS,
+        loops=TLS_LOOPS if "tls" in load else SERVER_LOOPS,
         seconds=1.5 if is_http else 1.0,
         loaded=True,
         packages=packages,
@@ -90,40 +86,23 @@ def echo(
     mode: str,
     connections: int,
     size: int,
-    tls: bool = False,
+    **load: int,
 ) -> Case:
     kib = size // KIB
-    load = {"connections": connections, "size": size}
-    load["lines"] = int(mode == "readline")
     key = f"{key}_{connections}x{f'{kib}k' if kib else f'{size}b'}"
     title += f", {connections:,} of {f'{kib} KiB' if kib else f'{size} B'}"
-    return served(key, group, title, mode, load, tls=tls)
-
-
-def one_way(
-    key: str, group: str, title: str, mode: str, tls: bool = False
-) -> Case:
-    way = "receive" if mode.startswith("send") else "oneway"
-    load = {"connections": FEW, way: 1}
-    return served(key, group, title, mode, load, tls=tls)
-
-
-def connect(key: str, group: str, title: str, tls: bool = False) -> Case:
-    load = {"connections": 32, "size": 64, "fresh": 1}
-    title += "connect, one echo of 64 B, close"
-    return served(key, group, title, "protocol", load, tls=tls)
-
-
-def http(key: str, group: str, title: str, app: str, *packages: str) -> Case:
-    load = {"connections": MANY}
-    return served(key, group, title, app, load, packages=packages)
+    load |= {"connections": connections, "size": size}
+    return served(key, group, title, mode, **load)
 
 
 def fastapi(app: str, title: str, *packages: str) -> Case:
     names = f"fastapi_{app}", "web", f"FastAPI, {title}", app
-    return http(*names, *UVICORN, "fastapi", *packages)
+    return served(*names, *UVICORN, "fastapi", *packages)
 
 
+RECEIVE = {"connections": FEW, "receive": 1}
+SEND = {"connections": FEW, "oneway": 1}
+FRESH = {"connections": 32, "size": 64, "fresh": 1}
 PROTOCOL = ("echo_protocol", "tcp", "TCP echo, Protocol", "protocol")
 BUFFERED = ("echo_buffered", "tcp", "TCP echo, BufferedProtocol", "buffered")
 STREAMS = ("streams", "TCP echo, streams", "streams")
@@ -131,6 +110,9 @@ READLINE = ("readline", "streams", "TCP echo, streams, readline", "readline")
 TLS = ("echo_tls", "TCP echo, TLS", "protocol")
 TLS_STREAMS = ("echo_tls_streams", "tls", "TLS echo, streams", "streams")
 SOCK = ("sock", "sockets", "sock_recv + sock_sendall", "sock")
+TLS_BULK = ("tls_bulk", "tls", "TLS, Protocol receives from 8", "receive")
+CONNECT = "connect, one echo of 64 B, close"
+DJANGO = ("django", "web", "Django under uvicorn, an asynchronous view")
 UNIX = ("unix", "sockets", "Unix echo, Protocol, 64 of 1 KiB", "protocol")
 
 CASES = (
@@ -141,42 +123,45 @@ CASES = (
     echo(*PROTOCOL, 1_000, KIB),
     echo(*BUFFERED, MANY, KIB),
     echo("echo_streams", "tcp", *STREAMS[1:], MANY, KIB),
-    echo("echo_tls", "tcp", *TLS[1:], MANY, KIB, tls=True),
-    echo("echo_tls", "tls", *TLS[1:], MANY, 16 * KIB, tls=True),
-    echo(*TLS_STREAMS, MANY, KIB, tls=True),
-    echo(*TLS_STREAMS, MANY, 16 * KIB, tls=True),
-    one_way(
-        "tls_bulk", "tls", "TLS, Protocol receives from 8", "receive", tls=True
+    echo("echo_tls", "tcp", *TLS[1:], MANY, KIB, tls=1),
+    echo("echo_tls", "tls", *TLS[1:], MANY, 16 * KIB, tls=1),
+    echo(*TLS_STREAMS, MANY, KIB, tls=1),
+    echo(*TLS_STREAMS, MANY, 16 * KIB, tls=1),
+    served(*TLS_BULK, **SEND, tls=1),
+    served(
+        "tls_handshake", "tls", f"TLS, {CONNECT}", "protocol", **FRESH, tls=1
     ),
-    connect("tls_handshake", "tls", "TLS, ", tls=True),
     echo("echo_streams", *STREAMS, MANY, 16 * KIB),
     echo("echo_streams", *STREAMS, FEW, 100 * KIB),
-    echo(*READLINE, MANY, KIB),
-    one_way("streams_receive", "streams", "one way, streams receive", "sink"),
-    one_way("protocol_send", "streams", "one way, Protocol sends", "send"),
-    one_way("sendfile", "streams", "sendfile", "sendfile"),
+    echo(*READLINE, MANY, KIB, lines=1),
+    served(
+        "streams_receive",
+        "streams",
+        "one way, streams receive",
+        "sink",
+        **SEND,
+    ),
+    served(
+        "protocol_send",
+        "streams",
+        "one way, Protocol sends",
+        "send",
+        **RECEIVE,
+    ),
+    served("sendfile", "streams", "sendfile", "sendfile", **RECEIVE),
     echo(*SOCK, MANY, KIB),
     echo(*SOCK, FEW, 100 * KIB),
-    connect("connect", "sockets", ""),
+    served("connect", "sockets", CONNECT, "protocol", **FRESH),
+    served("udp", "sockets", "UDP echo, 512 B", "udp", size=512, udp=1),
+    served(*UNIX, path="socket"),
     served(
-        "udp", "sockets", "UDP echo, 512 B", "udp", {"size": 512, "udp": 1}
-    ),
-    served(*UNIX, {}, unix=True),
-    http(
         "uvicorn", "http", "uvicorn (httptools), plain text", "plain", *UVICORN
     ),
-    http(
+    served(
         "aiohttp", "http", "aiohttp server, plain text", "aiohttp", "aiohttp"
     ),
     fastapi("def", "an endpoint in a thread"),
     fastapi("sqlalchemy", "a row by SQLAlchemy and asyncpg", *SQLALCHEMY),
     fastapi("sqlalchemy_64", "a row by SQLAlchemy, pool_size=64", *SQLALCHEMY),
-    http(
-        "django",
-        "web",
-        "Django under uvicorn, an asynchronous view",
-        "django",
-        *UVICORN,
-        "django",
-    ),
+    served(*DJANGO, "django", *UVICORN, "django"),
 )
