@@ -71,12 +71,6 @@ typedef struct {
     uint64_t due_ns; /* its digits so far */
 } Connection;
 
-typedef struct {
-    double at;
-    double cpu;
-    uint64_t answered;
-} Mark;
-
 /* Called when a connection is open, and whenever it may be read or written.
  * Edge-triggered: goes on until the socket would block, or nothing is due. */
 typedef void (*Step)(Connection *connection);
@@ -497,16 +491,6 @@ set_up_exchange(void)
 
 /* -- windows --------------------------------------------------------------- */
 
-static Mark
-mark(void)
-{
-    clockid_t clock;
-    if (clock_getcpuclockid((pid_t)options.server, &clock) != 0) {
-        fail("the server's process %d is gone", options.server);
-    }
-    return (Mark){now(), read_clock(clock), answered};
-}
-
 /* Steps the connections that are ready; returns how many. */
 static int
 poll_once(Step step, int timeout_ms)
@@ -535,15 +519,20 @@ run_until(Step step, double end, uint64_t least)
 static void
 run_window(Step step)
 {
+    clockid_t cpu;
     run_until(step, now() + options.warmup, 0);
-    Mark from = mark();
+    if (clock_getcpuclockid((pid_t)options.server, &cpu) != 0) {
+        fail("the server's process %d is gone", options.server);
+    }
+    double began = now(), used = read_clock(cpu), ended;
+    uint64_t before = answered;
     warm = true;
     noted = 0;
-    run_until(step, from.at + options.seconds, from.answered);
-    Mark to = mark();
+    run_until(step, began + options.seconds, before);
+    ended = now();
     printf("{\"answered\": %llu, \"seconds\": %.9f, \"cpu\": %.9f",
-           (unsigned long long)(to.answered - from.answered), to.at - from.at,
-           to.cpu - from.cpu);
+           (unsigned long long)(answered - before), ended - began,
+           read_clock(cpu) - used);
     if (options.events) {
         print_latencies();
     }

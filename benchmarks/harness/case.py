@@ -273,13 +273,7 @@ def all_cases() -> dict[str, Case]:
         if path.stem != "__init__"
     ]
     modules.sort(key=lambda module: module.ORDER)
-    found: dict[str, Case] = {}
-    for module in modules:
-        for case in module.CASES:
-            if case.name in found:
-                raise ValueError(f"two cases are named {case.name}")
-            found[case.name] = case
-    return found
+    return {case.name: case for module in modules for case in module.CASES}
 
 
 def pick_cases(cases: dict[str, Case], wanted: str) -> list[Case]:
@@ -290,12 +284,9 @@ def pick_cases(cases: dict[str, Case], wanted: str) -> list[Case]:
     """
     picked = set()
     for part in filter(None, (p.strip() for p in wanted.split(","))):
-        names = {
-            name
-            for name, case in cases.items()
-            if case.group == part or fnmatch.fnmatchcase(name, part)
-        }
+        names = fnmatch.filter(cases, part)
+        names += [name for name in cases if cases[name].group == part]
         if not names:
             raise ValueError(f"no case or group is named {part!r}")
-        picked |= names
+        picked |= {*names}
     return [case for name, case in cases.items() if name in picked]

@@ -4,8 +4,8 @@
 
 They echo: a Protocol (also after 0.2 ms of work), a BufferedProtocol, streams
 (also by lines), sock_* calls, UDP.  Or bytes go one way: receive and sink
-read, send and sendfile write.  With --tls over TLS, with --unix on a Unix
-socket.
+read, send and sendfile write.  With --tls over TLS; a Protocol with
+--unix on a Unix socket.
 
 BufferedProtocol has one buffer a connection and writes a copy of what came:
 the next read may overwrite the buffer before a slow peer has taken the last.
@@ -20,6 +20,7 @@ import asyncio
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import serving
 from harness.first_client import Echo
@@ -165,18 +166,19 @@ async def serve_datagrams(args: argparse.Namespace) -> None:
     await serving.forever()
 
 
-PROTOCOLS: dict[str, Callable[[], asyncio.BaseProtocol]] = {
+STREAMS = {
+    "streams": on_streams(lambda it: it.read(BUFFER_SIZE)),
+    "sink": on_streams(lambda it: it.read(BUFFER_SIZE), False),
+    "readline": on_streams(lambda it: it.readline()),
+}
+CLIENTS: dict[str, Callable[..., Any]] = {
     "protocol": Echo,
     "work": Worker,
     "buffered": BufferedEcho,
     "receive": Receiver,
     "send": Sender,
     "sendfile": FileSender,
-}
-STREAMS: dict[str, Callable[..., Awaitable[None]]] = {
-    "streams": on_streams(lambda it: it.read(BUFFER_SIZE)),
-    "sink": on_streams(lambda it: it.read(BUFFER_SIZE), False),
-    "readline": on_streams(lambda it: it.readline()),
+    **STREAMS,
 }
 OTHERS = {"sock": serve_sockets, "udp": serve_datagrams}
 
@@ -187,22 +189,17 @@ async def serve_connections(args: argparse.Namespace) -> None:
     where = (args.unix,) if args.unix else ("127.0.0.1", 0)
     if args.sock:
         where, options["sock"] = (), args.sock
+    start = loop.create_unix_server if args.unix else loop.create_server
     if args.mode in STREAMS:
-        client = STREAMS[args.mode]
-        start = (
-            asyncio.start_unix_server if args.unix else asyncio.start_server
-        )
-    else:
-        client = PROTOCOLS[args.mode]
-        start = loop.create_unix_server if args.unix else loop.create_server
-    server = await start(client, *where, **options)
+        start = asyncio.start_server
+    server = await start(CLIENTS[args.mode], *where, **options)
     serving.announce(0 if args.unix else serving.port_of(server))
     await serving.forever()
 
 
 if __name__ == "__main__":
     parser = serving.parser(__doc__)
-    parser.add_argument("--mode", choices=(*PROTOCOLS, *STREAMS, *OTHERS))
+    parser.add_argument("--mode", choices=(*CLIENTS, *OTHERS))
     parser.add_argument("--unix", metavar="PATH")
     args = parser.parse_args()
     serving.serve(args, OTHERS.get(args.mode, serve_connections))
