@@ -33,6 +33,7 @@ class Worker:
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             command,
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -43,31 +44,19 @@ class Worker:
             file = Path(f"/proc/{self._process.pid}/oom_score_adj")
             file.write_text("1000")
 
-    def __enter__(self) -> Worker:
-        return self
-
     def end(self) -> None:
         """End it with what it started: a crash leaves its servers."""
         self._signal(signal.SIGKILL)
-        self._process.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-        for pipe in (self._process.stdin, self._process.stdout, self._said):
-            with suppress(OSError):  # a word that was not read
-                if pipe is not None:
-                    pipe.close()
+        with self._process:  # closes its pipes, and waits
+            pass
 
     def step(self, word: str) -> dict | None:
         """Let it work until it pauses (None), or to its end (its answer)."""
         self._signal(signal.SIGCONT)
-        assert self._process.stdin is not None
+        pipe = self._process.stdout
         if word:
             with suppress(OSError):  # it has ended: see below
                 self._process.stdin.write(f"{word}\n".encode())
-                self._process.stdin.flush()
-        pipe = self._process.stdout
-        assert pipe is not None
         # It writes a line at once, and then waits for a word.
         if not select.select([pipe], [], [], self._limit)[0]:
             return {"error": f"no answer in {self._limit:.0f} s"}
@@ -115,6 +104,7 @@ def run(commands: dict[str, list[str]], limit: float) -> dict[str, dict]:
     Returns each one's answer: {"figures": ...}, or {"error": ...} if it
     failed, gave no JSON, or took more than *limit* seconds for a step.
     """
+    workers: dict[str, Worker] = {}
     answers: dict[str, dict] = {}
 
     def step(word: str, first: int = 0) -> None:
@@ -126,10 +116,9 @@ def run(commands: dict[str, list[str]], limit: float) -> dict[str, dict]:
                 workers[name].end()
 
     with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(Worker(command, limit))
-            for name, command in commands.items()
-        }
+        for name, command in commands.items():
+            workers[name] = Worker(command, limit)
+            stack.callback(workers[name].end)
         step("")  # they import, all at once
         step(GO)  # set up and warm up
         while len(answers) < len(workers):

@@ -104,7 +104,6 @@ def generator(
         stderr=subprocess.PIPE,
         preexec_fn=lambda: os.sched_setaffinity(0, {cpus()[1]}),
     ) as process:
-        assert process.stdin and process.stdout and process.stderr
 
         def window() -> dict[str, Any]:
             process.stdin.write(b"\n")
