@@ -8,7 +8,6 @@ case without pauses is measured whole at the first GO.
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import subprocess
@@ -18,41 +17,30 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from fastloop.cli.processes import Child
+
 READY, GO, END = "ready", "go", "end"
 #: The samples of a series, unless it takes longer than a worker's share.
 MOST_SAMPLES, LEAST_SAMPLES = 10, 3
 SHARE_S = 0.3
 
 
-class Worker:
-    """A process that measures one loop, in a process group of its own."""
+class Worker(Child):
+    """A process that measures one loop."""
 
     def __init__(self, command: list[str], limit: float) -> None:
         """Start it; it has *limit* seconds for each of its steps."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        folder = Path(tempfile.gettempdir())
+        super().__init__(command, folder, bufsize=0, **pipes)
         self._limit = limit
-        self._said = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            start_new_session=True,
-        )
         # Where memory runs short, the kernel ends it and not the race.
         with suppress(OSError):
-            file = Path(f"/proc/{self._process.pid}/oom_score_adj")
-            file.write_text("1000")
-
-    def end(self) -> None:
-        """End it with what it started: a crash leaves its servers."""
-        self._signal(signal.SIGKILL)
-        with self._process:  # closes its pipes, and waits
-            pass
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
 
     def step(self, word: str) -> dict | None:
         """Let it work until it pauses (None), or to its end (its answer)."""
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         pipe = self._process.stdout
         if word:
             with suppress(OSError):  # it has ended: see below
@@ -62,34 +50,14 @@ class Worker:
             return {"error": f"no answer in {self._limit:.0f} s"}
         line = pipe.readline().decode(errors="replace").strip()
         if line == READY:
-            self._signal(signal.SIGSTOP)
+            self.signal(signal.SIGSTOP)
             return None
-        return self._answer(line)
-
-    def _signal(self, number: int) -> None:
-        # Some systems refuse a signal to a process that has ended.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-    def _answer(self, line: str) -> dict:
         try:
             return dict(json.loads(line))
         except (TypeError, ValueError):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(self._limit)
-            self._said.seek(0)
-            said = self._said.read().decode(errors="replace")
-            return {"error": how_it_ended(self._process.poll(), said)}
-
-
-def how_it_ended(status: int | None, said: str) -> str:
-    """Return the reason why a process gave no answer."""
-    if status is None:
-        return "it closed its output"
-    if status < 0:
-        return f"killed by signal {-status}: {signal.strsignal(-status)}"
-    last = said.strip().splitlines()[-1:] or ["no output"]
-    return f"exit {status}: {last[0]}"
+            if self.wait(self._limit) is None:
+                return {"error": "it closed its output"}
+            return {"error": self.failure("it")}
 
 
 def rotated(names: Sequence[str], by: int) -> list[str]:

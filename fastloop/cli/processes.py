@@ -68,12 +68,11 @@ class Child:
     def __init__(self, words: list[str], folder: Path, **more: Any) -> None:
         self._errors = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._output = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        more = {"stdout": self._output, **more}
+        more = {"stdin": subprocess.DEVNULL, "stdout": self._output, **more}
         #: When it was started, by perf_counter().
         self.began = time.perf_counter()
         self._process = subprocess.Popen(
             words,
-            stdin=subprocess.DEVNULL,
             stderr=self._errors,
             start_new_session=True,
             **more,
