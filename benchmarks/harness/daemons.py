@@ -108,20 +108,18 @@ def running(name: str) -> Iterator[None]:
             os.chown(folder, user["user"], user["group"])
         with network.running(
             command(port, folder),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
             cwd=folder,
             preexec_fn=lambda: os.sched_setaffinity(0, {network.cpus()[1]}),
             **user,
-        ) as process:
+        ) as child:
             end = time.monotonic() + START_LIMIT
             while True:
                 with suppress(OSError):
                     socket.create_connection(("127.0.0.1", port)).close()
                     break
-                if process.poll() is not None or time.monotonic() > end:
+                if child.wait(0) is not None or time.monotonic() > end:
                     raise RuntimeError(f"{name} did not start")
                 time.sleep(0.05)
             os.environ[PORT.format(name)] = str(port)
-            os.environ[PID.format(name)] = str(process.pid)
+            os.environ[PID.format(name)] = str(child.pid)
             yield

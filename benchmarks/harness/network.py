@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fastloop.cli.processes import Child
 from harness import build
 from harness.case import Figure, Run, figure
 
 SERVERS = Path(__file__).resolve().parents[1] / "servers"
-# That a server or a generator hangs; a busy machine needs a part of it.
+# That a server hangs; a busy machine needs a part of it.
 START_LIMIT = 60.0
-END_LIMIT = 5.0
 WINDOWS = 4
 REQUEST = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n"
 
@@ -32,21 +32,12 @@ def cpus() -> tuple[int, int]:
 
 
 @contextmanager
-def running(
-    command: list[str], **options: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, **options)
+def running(command: list[str], **options: Any) -> Iterator[Child]:
+    child = Child(command, Path(tempfile.gettempdir()), **options)
     try:
-        yield process
+        yield child
     finally:
-        process.terminate()
-        try:
-            process.wait(END_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        child.stop()
 
 
 @contextmanager
@@ -60,26 +51,21 @@ def serving(run: Run, script: str, *words: str) -> Iterator[dict[str, Any]]:
     command = [sys.executable, str(SERVERS / script), *own, *words]
     if run.counter:
         command = run.counter.command(command)
-    with (
-        tempfile.TemporaryFile() as said,
-        running(command, stdout=subprocess.PIPE, stderr=said) as process,
-    ):
+    read, write = os.pipe()
+    with open(read) as said, running(command, stdout=write) as child:
+        os.close(write)
         try:
             # No limit here: the parent ends this process if it takes too long.
-            line = process.stdout.readline()
+            line = said.readline()
             if not line:
                 raise RuntimeError("the server ended before it listened")
             yield json.loads(line)
-            if process.poll() is not None:
+            if child.wait(0) is not None:
                 raise RuntimeError("the server ended under load")
         except RuntimeError as error:
-            try:
-                process.wait(0.5)
-            except subprocess.TimeoutExpired:
-                raise error from None
-            said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines()
-            last = lines[-1] if lines else "nothing"
+            if child.wait(0.5) is None:
+                raise
+            last = child.failure("it").splitlines()[-1].strip()
             raise RuntimeError(f"{error}; it said: {last}") from error
 
 
