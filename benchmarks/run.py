@@ -93,11 +93,7 @@ def find_loops(
 
 def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
     """Return why cases cannot be measured, by their names; say it too."""
-    loads = any(one.loaded for one in cases)
-    no_load = build.problem() if loads else ""
-    one_cpu = len(facts.get("cpus", ())) == 1
-    if loads and one_cpu:
-        say("only one CPU: server and load generator share it")
+    no_load = build.problem() if any(one.loaded for one in cases) else ""
     without = {}
     for one in cases:
         why = [no_load] if one.loaded else []
@@ -109,8 +105,6 @@ def find_missing(cases: list[case.Case], facts: dict) -> dict[str, str]:
         ]
         if one.free_threaded and facts.get("gil", True):
             why.append("it needs a free-threaded Python")
-        elif one.free_threaded and one_cpu:
-            why.append("it needs two CPUs")
         if reason := next(filter(None, why), ""):
             say(f"without {one.name}: {reason}")
             without[one.name] = reason

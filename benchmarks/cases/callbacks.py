@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import statistics
+import sys
 import threading
 import time
 
@@ -58,11 +59,8 @@ def pin(place: int) -> None:
     A wake-up on one CPU takes a third of the time, and where the system puts
     the loop and the thread is chance.
     """
-    try:
-        cpus = sorted(os.sched_getaffinity(0))
-    except AttributeError:
-        return
-    os.sched_setaffinity(0, {cpus[place]})
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place]})
 
 
 @loop_case("threadsafe_wake", "call_soon_threadsafe, wake-up", unit="us")

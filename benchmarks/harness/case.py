@@ -82,7 +82,7 @@ class Case:
     `rounds`: the more, the more the figures spread.  A `loaded` case is one
     of a server that the load generator loads.  `packages` are those it needs
     of PyPI, `daemons` the servers, by their names in daemons.py;
-    `free_threaded` ones need an interpreter that has no GIL, and two CPUs.
+    `free_threaded` ones need an interpreter that has no GIL.
     """
 
     name: str

@@ -87,11 +87,6 @@ class Counter:
             *command,
         ]
 
-    def seconds(self, of_a_server: bool) -> float:
-        """Return for how long a case should measure: a window of a server, or
-        the least."""
-        return WINDOW_S[self.kind] if of_a_server else 0.01
-
     def count_this_process(self) -> None:
         """Run this program from its beginning again, so that it is counted.
 

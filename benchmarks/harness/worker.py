@@ -26,17 +26,6 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from harness import case, counts, daemons, first_client, heat, loops, parent  # noqa: E402
 
 
-def _new_counter(args: argparse.Namespace) -> counts.Counter | None:
-    """Return what counts, if a clock does not; run this program again where
-    it is what is counted."""
-    if not args.clock:
-        return None
-    counter = counts.Counter(args.clock, args.folder)
-    if not case.all_cases()[args.case].loaded:
-        counter.count_this_process()
-    return counter
-
-
 def _measure(
     args: argparse.Namespace, said: TextIO, counter: counts.Counter | None
 ) -> dict:
@@ -61,7 +50,7 @@ def _measure(
     if counter:
         run.counter = counter
         run.clock = counter.read
-        run.seconds = counter.seconds(wanted.loaded)
+        run.seconds = counts.WINDOW_S[args.clock] if wanted.loaded else 0.01
     factory = loops.loop_factory(args.loop)
     first_client.have_one(factory)
     if args.pause:
@@ -92,7 +81,11 @@ def main() -> None:
     parser.add_argument("--folder", help="where counts are while they run")
     parser.add_argument("--pause", action="store_true")
     args = parser.parse_args()
-    counter = _new_counter(args)
+    counter = None
+    if args.clock:
+        counter = counts.Counter(args.clock, args.folder)
+        if not case.all_cases()[args.case].loaded:
+            counter.count_this_process()
     parent.set_up_process()
     # What a library prints is no part of the answer.
     said = os.fdopen(os.dup(1), "w")
