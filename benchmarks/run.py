@@ -219,8 +219,7 @@ def main() -> int:
             print(f"{one.group:8} {name:22} {one.rows[0].title}")
         return 0
     try:
-        files = [args.json, args.results, args.chart]
-        for name in filter(None, files):
+        for name in filter(None, (args.json, args.results, args.chart)):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
         if args.saved:
             data = joined(args.saved, known)

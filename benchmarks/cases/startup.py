@@ -18,9 +18,7 @@ start = time.perf_counter()
 import asyncio
 loop = __import__(sys.argv[1]).new_event_loop()
 """
-IMPORT = """
-print((time.perf_counter() - start) * 1e3)
-"""
+IMPORT = "print((time.perf_counter() - start) * 1e3)\n"
 MEMORY = """
 async def trivial():
     pass

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from harness.case import Case, Figure, LoopFactory, Run, figure, simple_case
 from harness.first_client import Echo
@@ -46,9 +47,10 @@ def callbacks(loop: Loop) -> None:
 
 
 class Client(Echo):
-    def __init__(self, done: asyncio.Future[None], messages: int) -> None:
+    left = MESSAGES
+
+    def __init__(self, done: asyncio.Future[None]) -> None:
         self.done = done
-        self.left = messages
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -69,9 +71,7 @@ def echoes(loop: Loop) -> None:
         address = server.sockets[0].getsockname()
         waiting = [loop.create_future() for _ in range(CONNECTIONS)]
         for done in waiting:
-            await loop.create_connection(
-                lambda d=done: Client(d, MESSAGES), *address
-            )
+            await loop.create_connection(partial(Client, done), *address)
         await asyncio.gather(*waiting)
         server.close()
 

@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+from cases.idle import connected
 from harness import network
 from harness.case import (
     Case,
@@ -22,10 +23,9 @@ from harness.case import (
 )
 from harness.loops import SERVER_LOOPS
 
-from cases.idle import connected
-
 ORDER = 117
 WORKERS = 4
+SERVER = "--mode=protocol", f"--workers={WORKERS}"
 CONNECTIONS = 200
 #: The worker that accepted the last one has gone to sleep.
 APART_S = 0.002
@@ -56,8 +56,7 @@ def socket_count(pid: int) -> int:
     loops=SERVER_LOOPS,
 )
 def share(_: LoopFactory, run: Run) -> Figure:
-    words = "--mode=protocol", f"--workers={WORKERS}"
-    with network.serving(run, "plain.py", *words) as server:
+    with network.serving(run, "plain.py", *SERVER) as server:
         pid = server["pid"]
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         workers = [int(child) for child in children.split()]
@@ -80,10 +79,9 @@ def share(_: LoopFactory, run: Run) -> Figure:
     loops=SERVER_LOOPS,
 )
 def busy(_: LoopFactory, run: Run) -> Figure:
-    words = "--mode=protocol", f"--workers={WORKERS}"
     waits_ms = []
     with ExitStack() as stack:
-        server = stack.enter_context(network.serving(run, "plain.py", *words))
+        server = stack.enter_context(network.serving(run, "plain.py", *SERVER))
         for _ in range(2 * (os.cpu_count() or 1)):
             program = subprocess.Popen([sys.executable, "-c", COMPUTES])
             stack.enter_context(program)

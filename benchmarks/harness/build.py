@@ -20,9 +20,7 @@ def path() -> Path:
 
     One checkout may be used from several systems.
     """
-    libc = filter(None, platform.libc_ver())
-    parts = [platform.system(), platform.machine(), *libc]
-    return BENCHMARKS / "build" / "-".join(parts).lower() / "load"
+    return BENCHMARKS / "build" / platform.platform() / "load"
 
 
 def problem() -> str:

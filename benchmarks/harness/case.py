@@ -270,7 +270,6 @@ def all_cases() -> dict[str, Case]:
     modules = [
         importlib.import_module(f"cases.{path.stem}")
         for path in sorted(CASES_FOLDER.glob("*.py"))
-        if path.stem != "__init__"
     ]
     modules.sort(key=lambda module: module.ORDER)
     return {case.name: case for module in modules for case in module.CASES}

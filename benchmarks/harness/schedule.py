@@ -146,8 +146,7 @@ def count(
                 samples = answer["figures"][key]["samples"]
                 each = found.setdefault(key, {}).setdefault(loop, {})
                 each[kind] = counts.an_operation(samples, rows[key].unit)
-            said = f"counted {case.name} {loop} {answer.get('error', '')}"
-            say(said.rstrip())
+            say(f"counted {case.name} {loop} {answer.get('error', '')}")
 
     # Nothing that runs beside it makes a count differ.
     with ThreadPoolExecutor(2) as pool:

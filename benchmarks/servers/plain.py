@@ -20,6 +20,7 @@ import asyncio
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import serving
@@ -120,15 +121,12 @@ def on_streams(
     async def serve(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        try:
+        with suppress(ConnectionError):
             while data := await read(reader):
                 if echoes:
                     writer.write(data)
                     await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        writer.close()
 
     return serve
 
@@ -137,13 +135,10 @@ async def serve_sockets(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
 
     async def echo(sock: socket.socket) -> None:
-        with sock:
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                while data := await loop.sock_recv(sock, BUFFER_SIZE):
-                    await loop.sock_sendall(sock, data)
-            except ConnectionError:
-                pass
+        with sock, suppress(ConnectionError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while data := await loop.sock_recv(sock, BUFFER_SIZE):
+                await loop.sock_sendall(sock, data)
 
     tasks = set()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
