@@ -404,8 +404,7 @@ def newcomer(rows: Rows, machine: dict) -> list[str]:
     """Return six rows, and how many of all fastloop wins and loses."""
 
     def best(row: dict) -> str:
-        peer = best_peer(row)
-        return f"{cell(row, peer)} ({peer})"
+        return f"{cell(row, best_peer(row))} ({best_peer(row)})"
 
     columns = by_loop(["fastloop"], cell) | by_loop(BASES, cell)
     columns["best other"] = best
@@ -413,12 +412,13 @@ def newcomer(rows: Rows, machine: dict) -> list[str]:
     def tally(base: str) -> str:
         found = Counter(filter(None, (place(row, base) for row in every)))
         won, lost = found["first"], found["**behind**"]
-        return f"than {base} in {won}, slower in {lost} of {found.total()}"
+        rows = f"{won} of {found.total()} rows"
+        return f"faster than {base} in {rows}, slower in {lost}"
 
     every = [*rows.values()]
     text = (
-        f"{expected(rows)} {on(machine)}. Rows: faster {tally('asyncio')}; "
-        f"{tally('uvloop')}; the others are even or inconclusive."
+        f"{on(machine)}. {expected(rows)} It is {tally('asyncio')}; "
+        f"{tally('uvloop')}."
     )
     return [
         *table(picked(rows, ROWS), title(""), columns),
