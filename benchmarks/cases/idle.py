@@ -32,12 +32,9 @@ def connected(
         if context is not None:
             sock = context.wrap_socket(sock)
         sock.sendall(MESSAGE)
-        left = len(MESSAGE)
-        while left:
-            part = sock.recv(left)
-            if not part:
+        with sock.makefile("rb") as answer:
+            if answer.read(len(MESSAGE)) != MESSAGE:
                 raise RuntimeError("the server closed a connection")
-            left -= len(part)
         opened.append(sock)
     return opened
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import ssl
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from harness import ROOT, network
+from harness import network, tls_context
 from harness.case import Case, Figure, LoopFactory, Row, Run, figure
 from harness.loops import OWN_LOOPS, SERVER_LOOPS, TLS_LOOPS
 
@@ -168,9 +167,7 @@ async def tokens() -> AsyncIterator[Wait]:
     loops=TLS_LOOPS,
 )
 async def upgrades() -> AsyncIterator[Wait]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    place = ROOT / "tests" / "certs"  # the tests' certificate
-    context.load_cert_chain(place / "localhost.pem", place / "localhost.key")
+    context = tls_context()
     async with visited("--starttls") as next_peer:
 
         async def once() -> float:

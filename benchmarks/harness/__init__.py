@@ -4,6 +4,7 @@ A package that is installed wins over the checkout this file lies in; the
 checkout is only looked at last, so that a loop built in place is found.
 """
 
+import ssl
 import sys
 from pathlib import Path
 
@@ -11,3 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
+
+
+def tls_context() -> ssl.SSLContext:
+    """Return the context of a server, with the tests' certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    place = ROOT / "tests" / "certs"
+    context.load_cert_chain(place / "localhost.pem", place / "localhost.key")
+    return context

@@ -20,9 +20,7 @@ ROWS = {
     "gather_1000": "gather of 1,000 tasks",
 }
 BASE = "uvloop"
-OTHERS = tuple(
-    loop for loop in LOOPS if loop not in ("asyncio", BASE, "fastloop")
-)
+OTHERS = {*LOOPS} - {"asyncio", BASE, "fastloop"}
 #: Pixels: of a bar and the next one, and of what is between rows; the chart's
 #: width, where its bars begin, and the room of the longest one.
 BAR, APART, WIDE, LEFT, LONGEST = 25, 19, 768, 160, 440
@@ -35,8 +33,6 @@ COLOURS = {
     "other": ("#d18616", "#d9963b"),
     "fastloop": ("#0969da", "#4493f8"),
 }
-#: The title of a row, and its bars: a loop, and how many times as good it is.
-Bars = tuple[str, list[tuple[str, float]]]
 
 
 def write(data: dict, stem: str) -> None:
@@ -45,12 +41,12 @@ def write(data: dict, stem: str) -> None:
     Raises ValueError where no row can be drawn.
     """
     found = {row["row"]: row for row in data["rows"]}
-    rows: list[Bars] = []
+    rows = {}  # the bars of each: a loop, and how many times as good it is
     for key, title in ROWS.items():
-        if key in found and ratio(found[key], "fastloop", BASE):
-            players = ["asyncio", best(found[key], OTHERS), "fastloop"]
-            over = ((one, ratio(found[key], one, BASE)) for one in players)
-            rows.append((title, [(one, at) for one, at in over if at]))
+        if (row := found.get(key)) and ratio(row, "fastloop", BASE):
+            players = ["asyncio", best(row, OTHERS), "fastloop"]
+            over = {one: ratio(row, one, BASE) for one in players}
+            rows[title] = {one: at for one, at in over.items() if at}
     if not rows:
         raise ValueError(f"no chart: no row has both fastloop and {BASE}")
     machine = data["machine"]
@@ -61,8 +57,10 @@ def write(data: dict, stem: str) -> None:
         Path(f"{stem}-{theme}.svg").write_text(_draw(rows, caption, colours))
 
 
-def _draw(rows: list[Bars], caption: str, colours: dict[str, str]) -> str:
-    most = max(1.0, *(value for _, bars in rows for _, value in bars))
+def _draw(
+    rows: dict[str, dict[str, float]], caption: str, colours: dict[str, str]
+) -> str:
+    most = max(1.0, *(max(bars.values()) for bars in rows.values()))
     base = LEFT + LONGEST / most
     lines: list[str] = []
 
@@ -79,10 +77,10 @@ def _draw(rows: list[Bars], caption: str, colours: dict[str, str]) -> str:
     text(LEFT, 16, title, "text", f'{bold} font-size="14.4"')
     text(base, 36, BASE, more=centred)
     y = 50
-    for name, bars in rows:
+    for name, bars in rows.items():
         middle = y + len(bars) * BAR // 2 + 4
         text(LEFT - 5, middle, name, "text", ' text-anchor="end"')
-        for loop, value in bars:
+        for loop, value in bars.items():
             width = LONGEST * value / most
             lines.append(
                 f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="23" '

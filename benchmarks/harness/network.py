@@ -121,8 +121,7 @@ def load(
         options["warmup"] = 0  # its messages would be counted
     windows = []
     with generator(server, part, options) as window:
-        alone = run.pause is run.counter is None
-        for _ in range(WINDOWS) if alone else run.repeat():
+        for _ in run.repeat():
             windows.append(window())
             if run.counter:
                 counted = run.counter.more_when_idle()

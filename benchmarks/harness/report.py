@@ -7,7 +7,7 @@ place.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 from functools import partial
 
@@ -115,14 +115,14 @@ def is_measured(row: dict, loop: str) -> bool:
     return has_figure and not of(row, loop, "error")
 
 
-def best(row: dict, loops: Iterable[str]) -> str:
+def best(row: dict, loops: Container[str]) -> str:
     """Return the best of `loops` in a row, "" where none was measured.
 
     They are compared by their ratios over one loop, fastloop where it has a
     figure, of samples of the same time.  One that failed is not: few figures
     may have been lucky.
     """
-    found = [loop for loop in loops if is_measured(row, loop)]
+    found = [one for one in LOOPS if one in loops and is_measured(row, one)]
     if not found:
         return ""
     base = "fastloop" if of(row, "fastloop", "figure") else found[0]
@@ -130,7 +130,7 @@ def best(row: dict, loops: Iterable[str]) -> str:
 
 
 def best_peer(row: dict) -> str:
-    return best(row, [loop for loop in LOOPS if loop != "fastloop"])
+    return best(row, {*LOOPS} - {"fastloop"})
 
 
 # -- cells --------------------------------------------------------------------

@@ -24,6 +24,7 @@ from contextlib import suppress
 from typing import Any
 
 import serving
+from harness import tls_context
 from harness.first_client import Echo
 
 BUFFER_SIZE = 64 * 1024
@@ -179,7 +180,7 @@ OTHERS = {"sock": serve_sockets, "udp": serve_datagrams}
 
 
 async def serve_connections(args: argparse.Namespace) -> None:
-    options = {"backlog": 1024, "ssl": serving.tls_context(args)}
+    options = {"backlog": 1024, "ssl": tls_context() if args.tls else None}
     loop = asyncio.get_running_loop()
     where = (args.unix,) if args.unix else ("127.0.0.1", 0)
     if args.sock:

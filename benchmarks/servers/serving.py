@@ -17,7 +17,6 @@ import json
 import os
 import signal
 import socket
-import ssl
 import sys
 import traceback
 from argparse import Namespace
@@ -28,7 +27,7 @@ from typing import Any, NoReturn
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from harness import ROOT, first_client, loops, parent  # noqa: E402
+from harness import first_client, loops, parent  # noqa: E402
 
 Main = Callable[[Namespace], Coroutine[Any, Any, None]]
 
@@ -61,16 +60,6 @@ def announce(port: int) -> None:
 
 def port_of(server: asyncio.Server) -> int:
     return server.sockets[0].getsockname()[1]
-
-
-def tls_context(args: Namespace) -> ssl.SSLContext | None:
-    """Return the context of a server, or None without --tls."""
-    if not args.tls:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    place = ROOT / "tests" / "certs"  # the tests' certificate
-    context.load_cert_chain(place / "localhost.pem", place / "localhost.key")
-    return context
 
 
 async def forever() -> None:
