@@ -21,8 +21,8 @@ help: ## this list
 bench: ## race fastloop against asyncio and uvloop, in five minutes
 	@$(SETUP) build bench
 	@mkdir -p $(BENCH_OUT)
-	$(PY) benchmarks/run.py --quick --json $(BENCH_OUT)/results.json \
-		--chart $(BENCH_OUT)/results $(ARGS)
+	$(PY) benchmarks/run.py --quick --loops asyncio,uvloop,fastloop \
+		--json $(BENCH_OUT)/results.json --chart $(BENCH_OUT)/results $(ARGS)
 
 race: ## race it against all peers, in an hour and a quarter
 	@BENCH_OUT=$(BENCH_OUT) tools/race $(ARGS)
