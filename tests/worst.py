@@ -55,10 +55,7 @@ class Worst:
         elif self.mode == "coarse":
             self.shim.fault_coarse(10 if bad else 0)
         else:
-            cut = (
-                (1, 0, 0) if self.mode == "one-byte" else (0, 2, errno.EAGAIN)
-            )
-            self.shim.fault_cut(*((3, *cut) if bad else (0, 0, 0, 0)))
+            self.shim.fault_cut(*(CUTS[self.mode] if bad else (0, 0, 0, 0)))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:

@@ -227,7 +227,7 @@ fl_stream_open(FlLoop *loop, const FlStreamOptions *options)
     return (PyObject *)self;
 }
 
-/* --- module functions, for _loop/connections.py ----------------------- */
+/* --- module functions, for _loop/connections.py -------------------------- */
 
 static const char open_stream_doc[] =
     "open_stream(loop, sock, fd_shared, protocol, waiter, extra, server, "

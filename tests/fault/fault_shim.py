@@ -74,11 +74,7 @@ class Call(ctypes.Structure):
 
 def logged(shim: ctypes.CDLL) -> list[tuple[str, int]]:
     """Return the calls so far: of which function, and from where."""
-    longs = map(
-        ctypes.c_long.in_dll, (shim, shim), ("fault_logged", "fault_most")
-    )
-    count = min(one.value for one in longs)  # a sanitizer makes more
-    calls = (Call * count).in_dll(shim, "fault_log")
+    calls = (Call * shim.fault_logged()).in_dll(shim, "fault_log")
     return [(one.name.decode(), one.caller) for one in calls]
 
 

@@ -77,8 +77,7 @@ struct {
     const char *name;
     void *caller;
 } fault_log[MOST_CALLS];
-long fault_logged;
-const long fault_most = MOST_CALLS;
+static long logged;
 
 static int cut_sides;
 static size_t cut_bytes;
@@ -146,11 +145,18 @@ fault_place(const char **library)
     return (uintptr_t)fail_caller - (uintptr_t)info.dli_fbase;
 }
 
+/* How many calls the log has: a sanitizer makes more than it holds. */
+int
+fault_logged(void)
+{
+    return (int)(logged < MOST_CALLS ? logged : MOST_CALLS);
+}
+
 /* The errno by which this call is to fail, SHORT, or 0. */
 INLINE int
 fails(int number)
 {
-    long call = __sync_fetch_and_add(&fault_logged, 1);
+    long call = __sync_fetch_and_add(&logged, 1);
     if (call < MOST_CALLS) {
         fault_log[call].name = hooks[number].name;
         fault_log[call].caller = __builtin_return_address(0);
