@@ -61,11 +61,6 @@ def cpu_us(name: str) -> float:
     return ran_us
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
 def _user() -> dict[str, object]:
     """Return how to start a server that refuses root: for Popen."""
     if os.geteuid() != 0:
@@ -101,7 +96,9 @@ def _postgres(port: int, folder: str) -> list[str]:
 @contextmanager
 def running(name: str) -> Iterator[None]:
     """Run a server for a with-block."""
-    port, user = _free_port(), _user()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    user = _user()
     command = {"redis": _redis, "postgres": _postgres}[name]
     with tempfile.TemporaryDirectory() as folder:
         if user:

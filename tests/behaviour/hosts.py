@@ -60,11 +60,11 @@ class Host:
         """Return a server at the address, which is at first made up."""
         loop = self.loop
         create = self._choose(loop.create_server, loop.create_unix_server)
-        return await self._begin(create, factory or self.made, options)
-
-    async def serve_streams(self, handler: Any, **options: Any) -> Any:
-        start = self._choose(asyncio.start_server, asyncio.start_unix_server)
-        return await self._begin(start, handler, options)
+        where = () if "sock" in options else self._where()
+        server = await create(factory or self.made, *where, **options)
+        self._servers.add(server)
+        self.address = server.sockets[0].getsockname()
+        return server
 
     async def connect(self, factory: Any = Recorder, **options: Any) -> Any:
         """Return a client's transport and protocol."""
@@ -88,13 +88,6 @@ class Host:
         if self.kind == "unix":
             return (str(self.path),)
         return self.address[:2] if self.address else (NAMES[self.kind], 0)
-
-    async def _begin(self, start: Any, what: Any, options: Any) -> Any:
-        where = () if "sock" in options else self._where()
-        server = await start(what, *where, **options)
-        self._servers.add(server)
-        self.address = server.sockets[0].getsockname()
-        return server
 
     async def visit(self) -> tuple[Any, Any]:
         """Return a client's protocol, and the one made for it."""

@@ -69,10 +69,6 @@ def program_of(line: str) -> Program:
     return Program(*ast.literal_eval(line))
 
 
-def line_of(program: Program) -> str:
-    return repr([getattr(program, name) for name in FIELDS])
-
-
 # -- changed programs -------------------------------------------------------
 
 
@@ -226,7 +222,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     new = [mixed(args.seed + number) for number in range(args.programs)]
-    programs = reasons() | dict.fromkeys(map(line_of, new), "")
+    lists = ([getattr(program, name) for name in FIELDS] for program in new)
+    programs = reasons() | dict.fromkeys(map(repr, lists), "")
     for _ in range(2):
         # Short ones first: what they reach, the long ones need not.
         better = grow(programs, args.workers)

@@ -367,7 +367,7 @@ class StreamOps:
         link.written += count
         calls = link.kind in ("plain", "buffered")
         seen = (link.received, link.eof) if calls else None
-        with open(BLOCK_FILE, "rb", opener=open_high) as file:
+        with open(move_up(os.open(BLOCK_FILE, 0), 500), "rb") as file:
             self.files.append(file.fileno())
             try:
                 if link.sock is not None:
@@ -568,11 +568,6 @@ def block_file() -> str:
     with open(number, "wb", closefd=False) as file:
         file.write(BLOCK)
     return f"/proc/self/fd/{move_up(number, 901)}"
-
-
-def open_high(name: str, flags: int) -> int:
-    """Open a file at an fd above those of links: an *opener* of open()."""
-    return move_up(os.open(name, flags), 500)
 
 
 def move_up(number: int, least: int) -> int:
