@@ -151,7 +151,7 @@ def _default_loop() -> str:
             f"{type(policy).__qualname__}"
         )
     elif kind.startswith("asyncio."):
-        chosen = "asyncio's own: nothing here chooses another"
+        chosen = "asyncio's own, unless the program chooses fastloop"
     else:
         chosen = "put in the place of asyncio's own"
     return f"{kind}, {chosen}"

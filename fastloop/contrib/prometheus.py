@@ -43,7 +43,7 @@ __all__ = ["register"]
 #: field of LoopMetrics; and the help.
 _COUNTERS = """
 iterations             iterations             Iterations.
-polls                  polls                  Looks for events.
+polls                  polls                  Polls for events.
 callbacks              callbacks              Callbacks run.
 time_seconds:callbacks callback_time_ns       Time by what it went to.
 time_seconds:polls     poll_time_ns           Time by what it went to.
