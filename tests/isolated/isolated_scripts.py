@@ -87,6 +87,10 @@ PRELUDE = """\
 import asyncio, gc, os, signal, socket, sys, threading, time
 {imports}
 new_loop = {factory}
+
+def on_new_loop(job):
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(job)
 """
 FACTORIES = {
     "asyncio": ("", "asyncio.SelectorEventLoop"),

@@ -15,10 +15,7 @@ async def main():
         await loop.getaddrinfo("127.0.0.1", 80, proto=6)
 
 sys.addaudithook(see)
-loop = new_loop()
-loop.run_until_complete(main())
-loop.run_until_complete(loop.shutdown_default_executor())
-loop.close()
+on_new_loop(main())
 print(seen.count(("127.0.0.1", 80, 0, 0, 6)))
 """)
     assert done.stdout == "3\n"

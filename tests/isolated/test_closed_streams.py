@@ -23,9 +23,7 @@ async def main():
     await asyncio.to_thread(int)
 
 for _ in range(2):
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    on_new_loop(main())
 for number in ({closed},):
     try:
         os.fstat(number)

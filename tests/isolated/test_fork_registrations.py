@@ -143,9 +143,7 @@ async def main():
     end_child()
     server.close()
 
-loop = new_loop()
-loop.run_until_complete(main())
-loop.close()
+on_new_loop(main())
 """)
 
 

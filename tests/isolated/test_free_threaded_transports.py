@@ -25,11 +25,6 @@ def for_a_second():
         yield number
         number += 1
 
-def run(main):
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.close()
-
 def full_pair():
     '''Non-blocking sockets, the first of which takes no more, and how much
     it took.'''
@@ -109,7 +104,7 @@ async def main():
             far.close()
             await asyncio.sleep(0)
 
-run(main)
+on_new_loop(main())
 """)
 
 
@@ -139,7 +134,7 @@ async def main():
     far.close()
     await asyncio.sleep(0)
 
-run(main)
+on_new_loop(main())
 """)
 
 
@@ -172,7 +167,7 @@ async def main():
             far.close()
             await asyncio.sleep(0)
 
-run(main)
+on_new_loop(main())
 """)
 
 

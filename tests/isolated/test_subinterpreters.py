@@ -59,10 +59,7 @@ async def main():
     assert await asyncio.to_thread(pow, 2, 5) == 32
 
 def run_echoes():
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
+    on_new_loop(main())
 """
 
 

@@ -70,10 +70,7 @@ async def main():
         assert time.monotonic() - begin >= delay
 
 for _ in range(2):
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
+    on_new_loop(main())
 """
 
 
