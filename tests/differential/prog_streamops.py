@@ -65,6 +65,8 @@ class StreamOps:
                 link.log_race()
                 if link.busy:
                     link.mark("read during a sendfile")
+                if link.readers and link.reader._waiter is None:
+                    link.mark("a read beside one that was woken")
             link.readers += reads
             try:
                 await method(link, *args[1:])
