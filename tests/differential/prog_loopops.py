@@ -147,6 +147,8 @@ class LoopOps:
         self.futures_of_jobs.clear()
 
     def op_signal(self, ops: list[Any]) -> None:
+        if any(link.closed_by_hand for link in self.links):
+            return  # the loop's socket for it may get that link's fd
         self.signals = True
         self.loop.add_signal_handler(signal.SIGUSR1, self.callback, ops)
         os.kill(os.getpid(), signal.SIGUSR1)

@@ -356,6 +356,8 @@ class StreamOps:
             or link.read_pipe
         ):
             return
+        if link.busy and not self.files:
+            link.mark("a file beside sendall")
         count = len(link.next_piece(count))
         if not count or link.closed or link.rough or link.busy:
             return
