@@ -535,8 +535,6 @@ def start() -> Run:
             raise OSError(errno.EINVAL, "not for an input")
         set_action(sig, action)
 
-    signal.signal = set_user_action
-
     def no_names(*args: Any, **words: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "not known")
 
@@ -549,6 +547,7 @@ def start() -> Run:
 
     def run(tape: Tape) -> None:
         sys.unraisablehook = hook
+        signal.signal = set_user_action  # atheris has set its own by now
         case = Case(tape)
         while tape:
             case.step()
