@@ -371,7 +371,8 @@ class StreamOps:
         link.written += count
         calls = link.kind in ("plain", "buffered")
         seen = (link.received, link.eof) if calls else None
-        with open(move_up(os.open(BLOCK_FILE, 0), 500), "rb") as file:
+        number = move_up(os.open(BLOCK_FILE, os.O_RDONLY), 500)
+        with open(number, "rb") as file:
             self.files.append(file.fileno())
             try:
                 if link.sock is not None:

@@ -57,9 +57,6 @@ async def main():
     server.close()
     await server.wait_closed()
     assert await asyncio.to_thread(pow, 2, 5) == 32
-
-def run_echoes():
-    on_new_loop(main())
 """
 
 
@@ -76,15 +73,17 @@ def inside(script):
 
 def test_ten_thousand_echoes_in_each_at_once(script, inside):
     """Two interpreters with a GIL each, and the main one."""
-    code = inside(ECHOES + "run_echoes()\n")
+    code = inside(ECHOES + "on_new_loop(main())\n")
     script(
         ECHOES
         + f"""
 made = create(), create()
-in_threads(3, lambda n: run(made[n], {code!r}) if n < 2 else run_echoes())
+in_threads(3, lambda n: (
+    run(made[n], {code!r}) if n < 2 else on_new_loop(main())
+))
 for one in made:
     destroy(one)
-run_echoes()
+on_new_loop(main())
 """
     )
 
