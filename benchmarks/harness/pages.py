@@ -111,17 +111,13 @@ def place(row: dict, peer: str = "") -> str:
 
 
 def over_best(row: dict) -> str:
-    """Return the ratio over the best peer, and the interval that decides."""
+    """Return the mean ratio over the best peer, and its interval."""
     peer = best_peer(row)
-    ratio = over(peer)(row)
-    found = against(row, peer) if ratio else None
+    found = against(row, peer)
     if not found:
-        return ratio
-    # Two repetitions may leave a ratio open to thousands.
-    high = (
-        times(found.high_95) if found.high_95 < 100 else short(found.high_95)
-    )
-    return f"{ratio} ({found.low_95:.2f} to {high})"
+        return over(peer)(row)
+    low, high = times(found.low_95), times(found.high_95)
+    return f"{times(found.ratio)} ({low} to {high})"
 
 
 def counts(row: dict, loop: str, glue: str) -> str:
@@ -244,11 +240,11 @@ def facts(machine: dict, places: list[str]) -> str:
     """Return what the figures of a table are, and all places."""
     return (
         f"{on(machine)}. In brackets: how many times as good fastloop is, the "
-        f"one figure divided by the other. {' '.join(places)} Samples of the "
-        "same time decide that, and which peer is the best: another peer may "
-        "have a better figure. A row is even if the 95 % interval of "
-        "their ratio lies within 3 % of 1, and inconclusive if it includes 1 "
-        "and is wider."
+        f"one figure divided by the other. {' '.join(places)} The best peer "
+        "of a row has the best figure. The ratios of samples of the same "
+        "time decide a place: a row is even if the 95 % interval of their "
+        "mean lies within 3 % of 1, and inconclusive if it includes 1 and is "
+        "wider."
     )
 
 
@@ -340,12 +336,13 @@ def text(data: dict) -> str:
         "",
         *lines,
         "",
-        "A ratio is times as good, above 1 is better: it divides two [figures "
-        "of this page](#every-loops-figures). *over uvloop*, *over asyncio* "
-        "and *over zuvloop* are fastloop's, *best peer* is that peer's over "
-        "uvloop, *over the best* is fastloop's over that peer. The 95 % "
-        "interval in brackets is of the ratios of samples of the same time: "
-        "it decides the *place*, and may exclude the ratio beside it. "
+        "A ratio is times as good, above 1 is better. Those of *over uvloop*, "
+        "*over asyncio* and *over zuvloop* (fastloop's) and *best peer* (that "
+        "peer's over uvloop) divide two [figures of this page]"
+        "(#every-loops-figures); the best peer has the best one. *over the "
+        "best* and the lists have the mean of the ratios of samples of the "
+        "same time, with its 95 % interval, which decides the *place*: it may "
+        "differ from the quotient. Where no interval is, it is the quotient. "
         "*instructions* (of user code) and *system calls* are counts for an "
         "operation (a MiB where the unit is us/MiB), with the least of a "
         "peer. Rows without a place explain the row beside them.",
