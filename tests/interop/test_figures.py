@@ -78,10 +78,11 @@ def divides(shown, own, base, unit="1/s"):
     return abs(number(shown) - ratio) < 0.51 * 10**-digits
 
 
-def is_best(figure, cells, unit):
-    """Whether no cell of a row has a better figure than this one."""
+def is_best(own, cells, unit):
+    """Whether it did not fail, and no cell of a row has a better figure."""
+    best = max if is_more(unit) else min
     rest = [number(cell) for cell in cells if cell and "failed" not in cell]
-    return figure == (max if is_more(unit) else min)(figure, *rest)
+    return "failed" not in own and number(own) == best(number(own), *rest)
 
 
 def beside(path):
@@ -93,7 +94,7 @@ def beside(path):
         )
         if best and "asyncio" in row:
             cells = row["asyncio"], row["uvloop"]
-            yield row, is_best(number(best), cells, unit)
+            yield row, is_best(best, cells, unit)
         own = row.get("unit") and row.get("fastloop")
         for cell in row.values() if own else ():
             if found := BESIDE.fullmatch(cell):
@@ -124,7 +125,7 @@ def in_results(path):
                 own, base = (number(found[loop]) for loop in loops)
                 yield row, divides(shown, own, base, unit)
         peers = [found[loop] for loop in found if loop not in NO_PEERS]
-        yield row, not peer or is_best(number(found[peer]), peers, unit)
+        yield row, not peer or is_best(found[peer], peers, unit)
 
 
 def listed(path):
