@@ -339,8 +339,3 @@ async def tls_link(
         protocol.transport = await task
     async with TlsLink(protocol.transport, protocol, peer) as link:
         yield link
-
-
-def echo(protocol: Any, data: bytes) -> None:
-    """A hook that sends data back."""
-    protocol.transport.write(data)

@@ -9,7 +9,11 @@ MOST_LINES_OF_A_FILE = 700
 COLUMNS = 79
 
 #: Of the tests: only a reason may raise it.  Lower it when tests go.
-MOST_LINES = 37_815
+<<<<<<< HEAD
+MOST_LINES = 37_829
+=======
+MOST_LINES = 37_829
+>>>>>>> d113d6ba (Show two numbers for a stream of tokens, and one place on a user's page)
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

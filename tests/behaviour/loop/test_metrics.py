@@ -17,19 +17,11 @@ from builds import SANITIZED
 from datagram_helpers import endpoint
 from hosts import only_tcp
 from loop_helpers import spend
-from net_helpers import Peer, spin
+from net_helpers import Peer, Recorder, spin
 
 from fastloop.metrics import Lag, LoopMetrics, SlowCallback
 
 pytestmark = pytest.mark.parametrize("loop_kind", ["fastloop"], indirect=True)
-
-
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.transport.write(data)
 
 
 # -- turning it on ------------------------------------------------------------
@@ -150,7 +142,7 @@ async def test_timers_are_counted(loop):
 
 async def test_connections_and_their_bytes_are_counted(loop, host):
     loop.enable_metrics()
-    await host.serve(Echo)
+    await host.serve(lambda: Recorder(data=lambda c, x: c.transport.write(x)))
     reader, writer = await host.open()
     writer.write(b"x" * 1000)
     assert await reader.readexactly(1000) == b"x" * 1000
@@ -188,7 +180,7 @@ async def test_no_poll_delays_a_new_connection(loop, host):
 
 async def test_connections_from_before_count_as_open(loop, pair):
     a, b = pair
-    transport, _ = await loop.create_connection(Echo, sock=a)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=a)
     loop.enable_metrics()
     found = loop.metrics()
     assert (found.connections_open, found.connections_made) == (1, 0)
@@ -212,7 +204,7 @@ async def test_a_reset_connection_is_lost(loop, host):
 
 async def test_bytes_that_wait_to_be_written_are_counted(loop, pair):
     a, b = pair
-    transport, _ = await loop.create_connection(Echo, sock=a)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=a)
     loop.enable_metrics()
     transport.write(bytes(4 << 20))
     found = loop.metrics()
@@ -372,7 +364,7 @@ def test_a_slow_callback_that_ends_the_run_is_reported(loop, slow):
 async def test_a_hook_that_writes_sends(loop, pair):
     """Its writes are corked no longer than a callback's."""
     a, b = pair
-    transport, _ = await loop.create_connection(Echo, sock=a)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=a)
     b.setblocking(False)
 
     def hook(found):

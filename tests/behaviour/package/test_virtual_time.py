@@ -193,6 +193,13 @@ async def child_process():
     assert await child.wait() == 0
 
 
+async def sleep_after(job):
+    await asyncio.wait_for(job, 3600)
+    assert now() == 0
+    await asyncio.sleep(1000)
+    return now()
+
+
 sees_threads = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux says what a thread does"
 )
@@ -211,14 +218,7 @@ sees_threads = pytest.mark.skipif(
 )
 def test_the_clock_stands_still_while_others_work(virtual, work):
     """Afterwards it jumps, though a worker thread may wait for more."""
-
-    async def main():
-        await asyncio.wait_for(work(), 3600)
-        assert now() == 0
-        await asyncio.sleep(1000)
-        return now()
-
-    assert virtual(main(), patience_s=TEST_LIMIT) == 1000
+    assert virtual(sleep_after(work()), patience_s=TEST_LIMIT) == 1000
 
 
 @sees_threads
@@ -290,14 +290,8 @@ def test_an_idle_thread_delays_nothing_where_none_can_be_seen(
 
     monkeypatch.setattr(module, "open", opened, raising=False)
     monkeypatch.setattr(module, "_FUTEX", module._find_futex())
-
-    async def main():
-        await asyncio.wait_for(asyncio.to_thread(time.sleep, 0.05), 3600)
-        assert now() == 0
-        await asyncio.sleep(1000)
-        return now()
-
-    assert virtual(main(), patience_s=TEST_LIMIT) == 1000
+    job = sleep_after(asyncio.to_thread(time.sleep, 0.05))
+    assert virtual(job, patience_s=TEST_LIMIT) == 1000
 
 
 async def job_with_a_time_limit():
