@@ -190,7 +190,7 @@ async def chat(run: Run) -> AsyncIterator[Work]:
 
 
 @app_case(
-    "downloads", "aiohttp, 200 downloads of 10 KB at once", URLS, "aiohttp"
+    "downloads", "aiohttp, 200 parallel downloads of 10 KB", URLS, "aiohttp"
 )
 async def downloads(run: Run) -> AsyncIterator[Work]:
     import aiohttp

@@ -47,7 +47,7 @@ ROWS = {
 USES = {
     "fastapi_def": "a FastAPI service, plain `def`",
     "fastapi_sqlalchemy": "a FastAPI service with a database",
-    "uvicorn": "an ASGI application that answers at once",
+    "uvicorn": "an ASGI application that replies immediately",
     "chat": "a websocket server",
     "redis_32": "a redis worker, many jobs at a time",
     "redis_1": "a redis worker, one job at a time",
@@ -236,15 +236,13 @@ def on(machine: dict) -> str:
     return f"CPython {python}, {len(machine['cpus'])} CPUs"
 
 
-def facts(machine: dict, places: list[str]) -> str:
-    """Return what the figures of a table are, and all places."""
+def facts(machine: dict, places: str) -> str:
+    """Return what the figures of a table are, and places."""
     return (
         f"{on(machine)}. In brackets: how many times as good fastloop is, the "
-        f"one figure divided by the other. {' '.join(places)} The best peer "
-        "of a row has the best figure. The ratios of samples of the same "
-        "time decide a place: a row is even if the 95 % interval of their "
-        "mean lies within 3 % of 1, and inconclusive if it includes 1 and is "
-        "wider."
+        f"one figure divided by the other. {places} A row is even if the 95 % "
+        "interval of the mean ratio of samples of the same time lies within "
+        "3 % of 1, and inconclusive if it includes 1 and is wider."
     )
 
 
@@ -425,7 +423,7 @@ def newcomer(rows: Rows, machine: dict) -> list[str]:
 
 
 def by_use(rows: Rows, machine: dict) -> list[str]:
-    """Return a table of what people run, and all places."""
+    """Return a table of what people run, and places against the best."""
     uses = {
         key: f"{name}: *{rows.get(key, {}).get('title')}*"
         for key, name in USES.items()
@@ -433,7 +431,7 @@ def by_use(rows: Rows, machine: dict) -> list[str]:
     lines = table(
         picked(rows, uses), title("you run: *the row behind it*"), OTHERS
     )
-    text = facts(machine, sentences([*rows.values()]))
+    text = facts(machine, sentences([*rows.values()])[-1])
     head = textwrap.wrap(expected(rows), 79)
     return [*head, "", *lines, "", *textwrap.wrap(text, 79)]
 
@@ -469,13 +467,13 @@ def tokens(rows: Rows, machine: dict) -> list[str]:
     """Return a table of streams of tokens."""
 
     def told(row: dict, loop: str) -> str:
-        cpu, p50, p99, health, rate = (
+        cpu, p99 = (
             cell(rows[f"{row['case']}_{name}"], loop)
-            for name in ("cpu", "p50", "p99", "health", "rate")
+            for name in ("cpu", "p99")
         )
         if cpu.endswith("failed"):
             return "failed"
-        return cpu and f"{cpu}; {p50} / {p99}; {health}; {rate}"
+        return cpu and f"{cpu}; {p99}"
 
     too_much = " streams of.*?(?=,)|, server.*"
     found = [
@@ -485,8 +483,7 @@ def tokens(rows: Rows, machine: dict) -> list[str]:
     ]
     facts = (
         f"{on(machine)}. The server's CPU time for a token, in microseconds; "
-        "how late a token is, p50 / p99, and the p99 of the health check, in "
-        "milliseconds; tokens sent in a second."
+        "the p99 of how late a token is, in milliseconds."
     )
     return of_loops(found, "streams of tokens", FOUR, told, facts)
 
