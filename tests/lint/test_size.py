@@ -9,11 +9,7 @@ MOST_LINES_OF_A_FILE = 700
 COLUMNS = 79
 
 #: Of the tests: only a reason may raise it.  Lower it when tests go.
-<<<<<<< HEAD
-MOST_LINES = 37_829
-=======
-MOST_LINES = 37_829
->>>>>>> d113d6ba (Show two numbers for a stream of tokens, and one place on a user's page)
+MOST_LINES = 37_825
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 
