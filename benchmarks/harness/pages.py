@@ -40,7 +40,7 @@ ROWS = {
     "fastapi_def": "FastAPI, a plain `def` endpoint, requests/s",
     "echo_protocol_64x1k": "TCP echo of 1 KiB, CPU us",
     "executor_64": "`run_in_executor`, 64 in flight, us",
-    "asyncpg_32": "asyncpg, `SELECT 1`, 32 connections, queries/s",
+    "redis_1": "redis-py, one GET at a time, GETs/s",
     "idle_tls": "an idle TLS connection, KiB",
 }
 #: What people run, and the rows that are nearest to it.
@@ -387,7 +387,10 @@ def expected(rows: Rows) -> str:
         [ratio(row, "fastloop", "asyncio") for row in picked(rows, keys)]
         for keys in (dict.fromkeys(AT_ONCE, ""), dict.fromkeys(FASTAPI, ""))
     )
-    servers, fastapi = (f"{min(one):.1f} to {max(one):.1f}" for one in each)
+    servers, fastapi = (
+        " to ".join(dict.fromkeys(f"{end(one):.1f}" for end in (min, max)))
+        for one in each
+    )
     return (
         f"A server that replies immediately reaches {servers} times asyncio's "
         f"rate, FastAPI {fastapi} times. A program that computes gains "
@@ -412,7 +415,7 @@ def newcomer(rows: Rows, machine: dict) -> list[str]:
 
     every = [*rows.values()]
     text = (
-        f"{on(machine)}. {expected(rows)} It is {tally('asyncio')}; "
+        f"{on(machine)}. {expected(rows)} fastloop is {tally('asyncio')}; "
         f"{tally('uvloop')}."
     )
     return [
