@@ -25,8 +25,6 @@ NOTES = {
     "pipe": "rsloop reads in a second thread, whose CPU time counts too",
     "fastapi_sqlalchemy": "64 clients share a pool of 5 connections; 10 more "
     "come and go, one in some 30 answers",
-    "redis_1": "a request leaves when the iteration ends, so Redis begins "
-    "later",
     "asyncpg_32": "a loop that needs less CPU sleeps more, and both sides pay",
 }
 #: What a table says of a row, by the names of its columns.

@@ -66,9 +66,11 @@ typedef struct FlCork {
        or wait for that thread. */
     PyThreadState *writer;
     _Atomic uint64_t turn;
-    atomic_bool wanted; /* the loop waits for what is TAKEN */
-    bool watched;       /* watch_link is in the sender's list */
-    size_t ahead_bytes; /* sent ahead since the last flush, for the metrics */
+    atomic_bool wanted;  /* the loop waits for what is TAKEN */
+    bool watched;        /* watch_link is in the sender's list */
+    size_t ahead_bytes;  /* sent ahead since the last flush, for the metrics */
+    uint64_t early_head; /* ready.head of the callback that last sent its first
+                            write immediately */
     FlList watch_link;
     uint64_t seen_turn; /* for sender.c alone: the turn at its last look */
 } FlCork;

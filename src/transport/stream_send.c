@@ -29,7 +29,10 @@
       and the others still corked, and may use each.  So a caller checks the
       phase of its own stream again.
    5. The sender may read a corked queue.  So the loop takes what is corked
-      (fl_cork_take) before it changes the queue. */
+      (fl_cork_take) before it changes the queue.
+   6. A connection that no listener accepted is a client's.  It sends the first
+      write of a callback immediately if nothing else is ready or corked: then
+      the peer works while the callback goes on. */
 #include "transport/stream_send.h"
 
 #include "base/codes.h"

@@ -10,6 +10,7 @@
 
 #include "core/flush.h"
 #include "core/loop.h"
+#include "core/sender.h"
 #include "py/compat.h"
 #include "transport/stream.h"
 
@@ -60,8 +61,8 @@ fl_stream_corks(const FlStream *self)
 }
 
 /* Whether a write of this size is corked with the queue.  If so, the caller
-   queues it, as it holds the queue now, and calls fl_cork_add.  Otherwise it
-   flushes. */
+   queues it, as it holds the queue now, and calls fl_stream_cork.  Otherwise
+   it flushes. */
 static inline bool
 fl_stream_may_cork(FlStream *self, size_t size_bytes)
 {
@@ -75,6 +76,22 @@ fl_stream_may_cork(FlStream *self, size_t size_bytes)
            && queued_bytes <= self->high_water_bytes
            && (fl_write_queue_is_empty(&self->out.queue)
                || fl_stream_is_corked(self));
+}
+
+/* Cork what the caller has queued; or send it, stream_send.c, invariant 6.
+   Keeps a raised exception, and calls no protocol. */
+static inline void
+fl_stream_cork(FlStream *self)
+{
+    FlLoop *loop = self->loop;
+    FlCork *cork = &loop->cork;
+    bool alone = self->server == NULL && fl_list_is_empty(&cork->streams)
+                 && loop->ready.head == loop->ready.tail;
+    fl_cork_add(cork, &self->out);
+    if (alone && cork->early_head != loop->ready.head) {
+        cork->early_head = loop->ready.head;
+        fl_loop_flush_corked_now(loop);
+    }
 }
 
 #endif

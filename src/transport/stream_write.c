@@ -7,9 +7,7 @@
    not accept.  Most are corked, and so copied, and the rest is rare. */
 #include "transport/stream_write.h"
 
-#include "core/cork.h"
 #include "core/loop.h"
-#include "core/sender.h"
 #include "core/write_queue.h"
 #include "py/call.h"
 #include "py/compat.h"
@@ -114,7 +112,7 @@ write_items(FlStream *self, const char *method, PyObject *const *items,
     }
     if (corks) {
         if (code == 0) {
-            fl_cork_add(&self->loop->cork, &self->out);
+            fl_stream_cork(self);
         }
         return code;
     }
@@ -163,7 +161,7 @@ fl_stream_write(FlStream *self, PyObject *data)
     if (fl_write_queue_append(&self->out.queue, data) < 0) {
         return NULL;
     }
-    fl_cork_add(&self->loop->cork, &self->out);
+    fl_stream_cork(self);
     Py_RETURN_NONE;
 }
 

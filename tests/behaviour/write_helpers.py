@@ -125,10 +125,10 @@ async def in_a_short_one(*works: Callable[[], Any], peers: Any) -> list[Any]:
 
     A longer one is repeated, after these peers have read its bytes.
     """
-    now = time.monotonic_ns
     for _ in range(ATTEMPTS):
-        begin_ns, *seen, end_ns = await in_one_iteration(now, *works, now)
-        if end_ns - begin_ns < SENT_AHEAD_NS:
+        begin_ns = time.monotonic_ns()
+        seen = await in_one_iteration(*works)
+        if time.monotonic_ns() - begin_ns < SENT_AHEAD_NS:
             return seen
         await iterations()
         for peer in peers:

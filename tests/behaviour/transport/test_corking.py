@@ -2,10 +2,11 @@
 
 asyncio sends each write at once. fastloop sends it when the callback returns,
 if that is an event, or else when the iteration ends; and sooner if that takes
-milliseconds.  A connection's corked writes come before what the same callback
-sends by anything else of its loop, except by a transport on a socket of the
-program's own class.  They also leave before anything that could miss them:
-another loop, a job, code that has the socket itself.
+milliseconds, or if a client's callback is all that there is to do. A
+connection's corked writes come before what the same callback sends by anything
+else of its loop, except by a transport on a socket of the program's own class.
+They also leave before anything that could miss them: another loop, a job, code
+that has the socket itself.
 """
 
 import asyncio
@@ -137,6 +138,32 @@ async def test_what_a_callback_writes_leaves_when_the_iteration_ends(
             assert peer.look() == b"123"
         else:
             assert seen == [b"1", b"23", b""]
+
+
+EARLY = [  # writes by a client and by a server, and which leave immediately
+    ("client client", [b"x", b""]),
+    ("client server", [b"x", b""]),
+    ("server client", [b"", b""]),
+]
+
+
+@pytest.mark.parametrize(("order", "corked"), EARLY)
+async def test_a_clients_first_write_leaves_if_nothing_else_is_to_be_done(
+    loop_kind, order, corked
+):
+    async with client(*TCP) as one, served() as other:
+        ends = {"client": one, "server": other}
+
+        def write():
+            seen = []
+            for name in order.split():
+                transport, peer = ends[name]
+                transport.write(b"x")
+                seen.append(peer.look())
+            return seen
+
+        [seen] = await in_a_short_one(write, peers=[one[1], other[1]])
+        assert seen == (corked if corks(loop_kind) else [b"x", b"x"])
 
 
 async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
