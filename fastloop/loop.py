@@ -101,6 +101,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
         if selector is not None:
             self.close()
             raise TypeError("a fastloop.Loop takes no selector")
+        if "_nest_patched" in asyncio.__dict__:
+            # apply() was called while no loop ran, as at a module's top, and
+            # has patched asyncio's loop: new loops are to allow the same.
+            from ._loop import _nesting
+
+            _nesting.allow()
         if _private.is_debug_mode():
             self._debug = True
         if _core.has_switches():
@@ -176,7 +182,7 @@ class Loop(  # type: ignore[misc, unused-ignore]
 
     @property
     def _nest_patched(self) -> bool:
-        """Allow nested runs, as nest_asyncio.apply() asks for this name.
+        """Allow nested runs: nest_asyncio.apply() asks a loop for this name.
 
         Its _patch_loop() reads it first.  True keeps it from replacing methods
         of the loop's class by Python methods that need asyncio's queues.

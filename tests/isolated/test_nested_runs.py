@@ -331,7 +331,7 @@ FAIL = {
 }
 
 
-@pytest.mark.parametrize(
+packages = pytest.mark.parametrize(
     "package",
     [
         pytest.param(
@@ -344,6 +344,9 @@ FAIL = {
         "nest_asyncio2",
     ],
 )
+
+
+@packages
 def test_a_callback_runs_its_loop(script, package):
     if script.kind == "asyncio" and sys.version_info >= (3, 15):
         pytest.skip("asyncio hangs with nest_asyncio2")
@@ -356,6 +359,23 @@ def test_a_callback_runs_its_loop(script, package):
     done = script(program, quiet=False)
     found = dict(map(ast.literal_eval, done.stdout.splitlines()))
     assert found == {name: expected for name, (_, expected) in cases.items()}
+
+
+@packages
+def test_a_loop_that_is_made_after_apply_allows_the_same(script, package):
+    """As where apply() is called at the top of a module."""
+    done = script(f"""
+    import {package}
+    {package}.apply()
+
+    async def main():
+        return nested(after()), asyncio.run(after(0, 8))
+
+    loop = new_loop()
+    print(loop.run_until_complete(main()))
+    loop.close()
+    """)
+    assert done.stdout == "(7, 8)\n"
 
 
 def test_the_outermost_run_ends_after_a_nested_one(script):
