@@ -36,12 +36,12 @@ from harness.report import (
 
 #: The rows that a newcomer sees, one of them a loss, and their names there.
 ROWS = {
-    "uvicorn": "uvicorn, plain text, requests/s",
+    "uvicorn": "uvicorn with httptools, requests/s",
     "fastapi_def": "FastAPI, a plain `def` endpoint, requests/s",
     "echo_protocol_64x1k": "TCP echo of 1 KiB, CPU us",
     "executor_64": "`run_in_executor`, 64 in flight, us",
-    "redis_1": "redis-py, one GET at a time, GETs/s",
     "idle_tls": "an idle TLS connection, KiB",
+    "import": "import and make a loop, ms",
 }
 #: What people run, and the rows that are nearest to it.
 USES = {
@@ -435,8 +435,7 @@ def by_use(rows: Rows, machine: dict) -> list[str]:
         picked(rows, uses), title("you run: *the row behind it*"), OTHERS
     )
     text = facts(machine, sentences([*rows.values()])[-1])
-    head = textwrap.wrap(expected(rows), 79)
-    return [*head, "", *lines, "", *textwrap.wrap(text, 79)]
+    return [*textwrap.wrap(f"{expected(rows)} {text}", 79), "", *lines]
 
 
 def of_loops(
