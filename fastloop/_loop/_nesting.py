@@ -57,7 +57,8 @@ def _nest(loop: Any, task: Any = None) -> None:
             loop._run_once()
             if loop._stopping:
                 return
-        if loop._ready:  # the task's callbacks, as asyncio's run
+        # nest_asyncio2 runs the task's callbacks, nest_asyncio does not.
+        if "_nest_asyncio2" in vars(asyncio) and loop._ready:
             loop._run_once()
 
     is_outermost = loop not in _outermost_is_done

@@ -61,6 +61,21 @@ CASES = {
     """,
         [1, 2, 3],
     ),
+    "only nest_asyncio2 ends each run by an iteration": (
+        """
+    calls, counts, done = [], [], loop.create_future()
+    done.set_result(None)
+    async def inner():
+        loop.call_soon(calls.append, 2)
+    loop.call_soon(calls.append, 1)
+    for run in done, inner():
+        nested(run)
+        counts.append(len(calls))
+        await asyncio.sleep(0)
+    return counts == ([1, 2] if nest.__name__ == "nest_asyncio2" else [0, 1])
+    """,
+        True,
+    ),
     "what is of the outer callback's context waits": (
         """
     context, log = contextvars.copy_context(), []
