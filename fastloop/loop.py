@@ -218,18 +218,20 @@ class Loop(  # type: ignore[misc, unused-ignore]
         handler or another thread raises between callbacks.  Implements
         asyncio's ``loop.run_forever()``.
         """
-        self._check_closed()
+        # asyncio's methods are not called where they would do nothing.
+        if self.is_closed():
+            self._check_closed()
         self._check_running()
-        _private.let_debugged_tasks_run()
         hooks = sys.get_asyncgen_hooks()
         self._thread_id = get_ident()  # begins a run in the core
         try:
-            self._set_coroutine_origin_tracking(self._debug)
+            if self._debug:
+                self._set_coroutine_origin_tracking(True)
             sys.set_asyncgen_hooks(
                 firstiter=self._asyncgen_firstiter_hook,
                 finalizer=self._asyncgen_finalizer_hook,
             )
-            _private.set_running_loop(self)
+            _private.begin_run(self)
             run_once = self._run_once
             # A tracer's wrapper is equal to the method that it wraps.
             if (
@@ -246,18 +248,12 @@ class Loop(  # type: ignore[misc, unused-ignore]
             self._stopping = False
             self._thread_id = None
             try:
-                self._leave_thread(hooks)
+                _private.end_run(self, hooks)
             except BaseException:
                 # A Ctrl-C or a MemoryError.  A thread that still counts as
                 # running could never run a loop again.
-                self._leave_thread(hooks)
+                _private.end_run(self, hooks)
                 raise
-
-    def _leave_thread(self, hooks: Any) -> None:
-        """Undo what a run has set for its thread; may be called again."""
-        _private.set_running_loop(None)
-        sys.set_asyncgen_hooks(*hooks)
-        self._set_coroutine_origin_tracking(False)
 
     # -- closing --------------------------------------------------------------
 

@@ -166,15 +166,25 @@ def is_done_callback(code: types.CodeType) -> bool:
     return code is base_events._run_until_complete_cb.__code__
 
 
-def let_debugged_tasks_run() -> None:
-    """Make task objects callable, if PyCharm's debugger is there.
+def begin_run(loop: Any) -> None:
+    """Set the thread's running loop.
 
-    Its tasks pass themselves to call_soon(), not their steps.  The call_soon()
-    that it sets on asyncio's own loop finds the step.
+    Make task objects callable, if PyCharm's debugger is there.  Its tasks pass
+    themselves to call_soon(), not their steps.  The call_soon() that it sets
+    on asyncio's own loop finds the step.
     """
     kind: Any = asyncio.Task
     if hasattr(kind, "_pydevd_nest_patched"):
         kind.__call__ = kind._Task__step
+    events._set_running_loop(loop)
+
+
+def end_run(loop: Any, hooks: Any) -> None:
+    """Undo what a run has set for its thread; may be called again."""
+    events._set_running_loop(None)
+    sys.set_asyncgen_hooks(*hooks)
+    if loop._coroutine_origin_tracking_enabled:
+        loop._set_coroutine_origin_tracking(False)
 
 
 def _is_asyncios(found: Any) -> bool:
