@@ -372,13 +372,17 @@ class Connections(_private.LoopPart):
         backlog: int = 100,
         ssl_handshake_timeout: float = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT,
+        *more: Any,
         context: Any = None,
+        **options: Any,
     ) -> None:
         times = ssl_handshake_timeout, ssl_shutdown_timeout
-        if not _originals.accepts_as_a_socket(sock):
+        # What a later CPython's servers pass is for its own method.
+        if more or options or not _originals.accepts_as_a_socket(sock):
             given = protocol_factory, sock, sslcontext, server, backlog, *times
-            more = () if sys.version_info < (3, 15) else (context,)
-            super()._start_serving(*given, *more)
+            if context is not None:
+                options["context"] = context
+            super()._start_serving(*given, *more, **options)
             return
         accept_tls = None
         if sslcontext is not None:

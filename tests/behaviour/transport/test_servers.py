@@ -9,6 +9,7 @@ import contextlib
 import errno
 import gc
 import socket
+from asyncio.selector_events import BaseSelectorEventLoop
 
 import pytest
 from few_descriptors import few_descriptors
@@ -104,6 +105,27 @@ async def test_an_object_around_a_socket_is_served(host):
     assert listener.fileno() == -1
     await end(near, far)
     assert listener.accepts
+
+
+@only_tcp
+@pytest.mark.parametrize(("more", "named"), [((5,), {}), ((), {"later": 5})])
+async def test_asyncios_method_gets_what_a_later_cpythons_servers_pass(
+    loop, host, monkeypatch, more, named
+):
+    got, original = [], BaseSelectorEventLoop._start_serving
+
+    def serve(self, *args, later=None, **options):
+        got.append((args[7:], later))
+        original(self, *args[:7], **options)
+
+    monkeypatch.setattr(BaseSelectorEventLoop, "_start_serving", serve)
+    start = loop._start_serving
+    loop._start_serving = lambda *args, **options: start(
+        *args, *more, **options, **named
+    )
+    await host.serve()
+    await end(*await host.visit())
+    assert got == [(more, named.get("later"))]
 
 
 def raises(error):
