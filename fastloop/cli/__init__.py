@@ -13,31 +13,15 @@ from .commands import COMMANDS, HOME, Refused, tell, wrapped
 
 
 def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: python -m fastloop COMMAND ...",
-            "",
-            *lines,
-            "",
-            "python -m fastloop COMMAND --help explains each.",
-            _documentation(),
-        ]
-    )
-
-
-def _documentation() -> str:
-    """Return where the pages are: a wheel has README.md alone."""
     import os
 
-    from fastloop import __version__
-    from fastloop._loop._environment import NAME
-
-    place = HOME
-    if not os.path.exists(f"{HOME}/docs/reference.md"):
-        place = f"{NAME.replace('-', '_')}-{__version__}.tar.gz"
-    return wrapped(f"Read README.md and docs/ in {place}.")
+    width = max(map(len, COMMANDS))
+    lines = ["usage: python -m fastloop COMMAND ...", ""]
+    lines += [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    lines += ["", "python -m fastloop COMMAND --help explains each."]
+    if os.path.exists(f"{HOME}/docs/reference.md"):  # no wheel has them
+        lines.append(wrapped(f"Read README.md and docs/ in {HOME}."))
+    return "\n".join(lines)
 
 
 def main(words: list[str] | None = None) -> int:

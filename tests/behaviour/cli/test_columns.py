@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastloop import cli
 from fastloop.cli import COMMANDS
 from fastloop.cli.commands import wrapped
 
@@ -23,9 +24,22 @@ def test_what_a_command_prints_fits(fastloop_command, monkeypatch, words):
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
     done = fastloop_command(*words, status=None)
     assert wide(done.stdout) == []
-    help_names = [*COMMANDS, "Read README.md"]
-    named = help_names if words == ["--help"] else words[:1]
+    named = COMMANDS if words == ["--help"] else words[:1]
     assert all(name in done.stdout for name in named if "-h" in words[-1])
+
+
+@pytest.mark.parametrize(
+    ("folder", "last"), [("docs", "Read README.md and docs/ in"), ("", "")]
+)
+def test_help_names_the_pages_that_are_there(
+    monkeypatch, tmp_path, capsys, folder, last
+):
+    monkeypatch.setattr(cli, "HOME", tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "reference.md").touch()
+    cli.main(["--help"])
+    found = capsys.readouterr().out.partition("explains each.")[2]
+    assert " ".join(found.split()) == (last and f"{last} {tmp_path}.")
 
 
 def test_what_is_to_be_copied_stays_in_one_line():
