@@ -16,7 +16,8 @@ from fastloop.cli.compare import figure as in_digits
 from harness.case import Case
 from harness.loops import LOOPS
 
-#: What a reader has to know of rows, by their keys.
+#: What a reader has to know of rows, by their keys.  One that names a loop is
+#: for runs that race it.
 NOTES = {
     "threadsafe_wake": "blazio 0.1.0 spins for some 4 ms before it sleeps, so "
     "it is awake here",
@@ -157,8 +158,12 @@ def over(base: str, loop: str = "fastloop") -> Callable[[dict], str]:
 
 def notes(rows: list[dict]) -> list[str]:
     """Return the notes of rows, in lines with an empty one before them."""
-    noted = [row for row in rows if row["row"] in NOTES]
-    lines = [f"- {row['title']}: {NOTES[row['row']]}" for row in noted]
+    lines = [
+        f"- {row['title']}: {note}"
+        for row in rows
+        if (note := NOTES.get(row["row"]))
+        and {*LOOPS}.intersection(note.split()) <= {*row["loops"]}
+    ]
     return ["", *lines] if lines else []
 
 

@@ -34,7 +34,7 @@ from harness import case, pages, report
 chance = random.Random(1)
 rows = sum(map(report.new_rows, case.all_cases().values()), [])
 for row in rows:
-    for loop in ("asyncio", "uvloop", "zuvloop", "fastloop"):
+    for loop in ("asyncio", "uvloop", "zuvloop", "rloop", "fastloop"):
         for _ in range(5):
             samples = [chance.uniform(1, 3000) for _ in range(3)]
             figure = {"figure": sorted(samples)[1], "samples": samples}
@@ -49,7 +49,9 @@ data = {"rows": rows, "machine": machine, "settings": settings, "cut": ""}
 folder = Path(sys.argv[1])
 pages.write(folder, data)
 (folder / "RESULTS.md").write_text(text := pages.text(data))
-assert all(f": {note}\\n" in text for note in report.NOTES.values())
+for note in report.NOTES.values():
+    is_raced = not note.startswith(("blazio", "rsloop"))
+    assert (f": {note}\\n" in text) == is_raced, note
 """
 
 
