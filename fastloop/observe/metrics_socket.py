@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import stat
 import sys
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 #: How long a slow client may keep the others waiting.
 _SEND_SECONDS = 1.0
+#: A socket's name: the process's number.
+_NAME = re.compile(r"([1-9][0-9]{0,8})\.sock")
+#: How many names a new process looks at, in some milliseconds.
+_MOST_NAMES = 1000
 
 
 def path_of(pid: int | str, user: int | str) -> str:
@@ -43,9 +48,8 @@ def path_of(pid: int | str, user: int | str) -> str:
     return f"{tempfile.gettempdir()}/fastloop-{user}/{pid}.sock"
 
 
-def _make_folder(path: str) -> None:
-    """Make a path's folder; OSError if it is not this user's alone."""
-    folder = os.path.dirname(path)
+def _make_folder(folder: str) -> None:
+    """Make a folder; OSError if it is not this user's alone."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     found = os.lstat(folder)
@@ -57,6 +61,35 @@ def _make_folder(path: str) -> None:
         raise PermissionError(
             errno.EPERM, "not a folder that is this user's alone", folder
         )
+
+
+def _is_left(path: str, pid: int) -> bool:
+    """Whether a path is a socket of ours that its process did not remove.
+
+    The socket of a process that lives is not: between bind() and listen() it
+    refuses too.  In another container the process has another number here, so
+    its socket must also refuse.
+    """
+    found = os.lstat(path)
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            return sock.connect_ex(path) == errno.ECONNREFUSED
+    return False
+
+
+def _remove_left(folder: str) -> None:
+    """Remove the sockets of processes that a signal ended before `atexit`."""
+    for name in os.listdir(folder)[:_MOST_NAMES]:
+        path, match = os.path.join(folder, name), _NAME.fullmatch(name)
+        # Another process may remove it first.
+        with contextlib.suppress(OSError):
+            if match and _is_left(path, int(match[1])):
+                os.unlink(path)
 
 
 def _places(stack: Iterable[traceback.FrameSummary]) -> list[str]:
@@ -95,7 +128,9 @@ class _Server(threading.Thread):
         super().__init__(name="fastloop-metrics", daemon=True)
         self.loops = NamedLoops()
         self.path = path_of(os.getpid(), os.geteuid())
-        _make_folder(self.path)
+        folder = os.path.dirname(self.path)
+        _make_folder(folder)
+        _remove_left(folder)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)  # of an earlier process with this number
         self.sock = socket.socket(socket.AF_UNIX)

@@ -87,11 +87,40 @@ def test_slow_callbacks_are_shown_while_others_end(loop, in_thread):
     assert len(shown) == 1000
 
 
-def test_a_socket_of_an_earlier_process_is_replaced(loop, path):
-    Path(path).parent.mkdir(mode=0o700)
+ENDED = "4194305"  # more than the number of any process
+
+
+@pytest.mark.parametrize(
+    ("pid", "kind", "remains"),
+    [
+        (ENDED, "refuses", False),
+        (ENDED, "listens", True),  # in another container
+        (ENDED, "is a file", True),
+        (ENDED, "is another user's", True),
+        ("parent's", "refuses", True),  # it may listen soon
+        ("own", "refuses", True),  # as the new one
+        ("other", "refuses", True),
+    ],
+)
+def test_a_socket_of_a_process_that_has_ended_is_removed(
+    loop, path, pid, kind, remains
+):
+    pids = {"parent's": os.getppid(), "own": os.getpid()}
+    left = Path(path).with_name(f"{pids.get(pid, pid)}.sock")
+    left.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(path)
-    loop.enable_metrics(socket=True)
+        if kind == "is a file":
+            left.touch()
+        else:
+            sock.bind(str(left))
+        if kind == "listens":
+            sock.listen()
+        if kind == "is another user's":
+            if os.geteuid():
+                pytest.skip("cannot give it away")
+            os.chown(left, 12345, -1)
+        loop.enable_metrics(socket=True)
+    assert left.exists() == remains
     assert top.read(path)["loops"]
 
 
