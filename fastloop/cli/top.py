@@ -42,8 +42,8 @@ def find(target: str) -> str:
                 os.stat(path)
                 return path
     raise Refused(
-        f"there is no {path_of(target, 'USER')}: start process {target} with "
-        "FASTLOOP_METRICS_SOCKET=1, or name the path of its socket"
+        f"there is no {path_of(target, users[0])}: start process {target} "
+        "with FASTLOOP_METRICS_SOCKET=1, or name the path of its socket"
     )
 
 

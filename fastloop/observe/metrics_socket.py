@@ -43,7 +43,7 @@ _NAME = re.compile(r"([1-9][0-9]{0,8})\.sock")
 _MOST_NAMES = 1000
 
 
-def path_of(pid: int | str, user: int | str) -> str:
+def path_of(pid: int | str, user: int) -> str:
     """Return the path of a process's socket."""
     return f"{tempfile.gettempdir()}/fastloop-{user}/{pid}.sock"
 

@@ -196,6 +196,7 @@ def test_the_end_of_the_process_is_a_one_line_error(shown, top, monkeypatch):
     ("target", "text"),
     [
         ("4194305", "with FASTLOOP_METRICS_SOCKET=1, or name the path"),
+        ("4194305", f"fastloop-{os.geteuid()}/4194305.sock: start process"),
         ("/none", "/none: No such file"),
     ],
 )
