@@ -61,6 +61,9 @@ typedef struct FlCork {
                        order of their first corked writes */
     /* The run's thread, if the run corks writes; else NULL. */
     PyThreadState *thread;
+    /* The same while the loop is busy; NULL while it is quiet: iteration.c,
+       invariant 4. */
+    PyThreadState *busy_thread;
     /* The same during a batch; NULL once a callback of it has run another
        loop.  A write of another thread is not corked: the loop may be asleep,
        or wait for that thread. */

@@ -462,7 +462,7 @@ fl_loop_run_batch(FlLoop *loop)
 {
     uint64_t end = loop->ready.tail;
     FL_CHECK(fl_loop_is_claimed_here(loop), "no other thread runs it");
-    loop->cork.writer = loop->cork.thread;
+    loop->cork.writer = loop->cork.busy_thread;
     if (FL_UNLIKELY(loop->metrics != NULL)) {
         fl_metrics_batch_begins(loop);
     }

@@ -235,7 +235,7 @@ fl_sender_wake(FlCork *cork)
     bool wakes = sender_wake();
     unlock();
     if (!wakes) {
-        cork->thread = cork->writer = NULL;
+        cork->thread = cork->busy_thread = cork->writer = NULL;
         fl_loop_flush_corked_now(fl_loop_of_cork(cork));
     }
 }

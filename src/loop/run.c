@@ -46,6 +46,7 @@ begin_corking(FlLoop *loop)
     bool corks = FL_HAVE_GIL && !(loop->off & FL_OFF_CORK)
                  && (outer == NULL || fl_loop_is_inherited(outer));
     loop->cork.thread = corks ? PyThreadState_Get() : NULL;
+    loop->cork.busy_thread = loop->cork.thread;
 }
 
 /* Begin a run of a claimed loop on this thread, whose ident is `thread`; 0: an
@@ -143,7 +144,7 @@ begin_iterations(FlLoop *loop, FlLoop **previous)
         (*previous)->cork.writer = NULL;
     }
     if (PyThread_tss_set(running, loop) != 0) {
-        loop->cork.thread = NULL;
+        loop->cork.thread = loop->cork.busy_thread = NULL;
     }
     fl_fd_table_begin_iterations(loop->table);
     return 0;

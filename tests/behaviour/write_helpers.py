@@ -47,6 +47,12 @@ class Peer:
         return got
 
 
+async def busy(seconds: float = 0.1) -> None:
+    """Make iterations for so long; the default ends a loop's quiet."""
+    end = time.monotonic() + seconds
+    await spin(lambda: time.monotonic() > end)
+
+
 async def end(transport: Any) -> None:
     """Abort what is not on its way to its end."""
     if not transport.is_closing():

@@ -1,8 +1,9 @@
 """When what a callback writes leaves, and before what else.
 
-asyncio sends each write at once. fastloop sends it when the callback returns,
-if that is an event, or else when the iteration ends; and sooner if that takes
-milliseconds, or if a client's callback is all that there is to do. A
+asyncio sends each write at once, and so does fastloop on a quiet loop. On a
+busy one it sends it when the callback returns, if that is an event, or else
+when the iteration ends; and sooner if that takes milliseconds, or if a client's
+callback is all that there is to do. A
 connection's corked writes come before what the same callback sends by anything
 else of its loop, except by a transport on a socket of the program's own class.
 They also leave before anything that could miss them: another loop, a job, code
@@ -33,6 +34,7 @@ from patience import PATIENCE
 from write_helpers import (
     HOLDS,
     Peer,
+    busy,
     end,
     given,
     in_a_short_one,
@@ -41,6 +43,9 @@ from write_helpers import (
     served,
     two_served,
 )
+
+#: A wait of two ticks, on any system.
+LONG_S = 0.03
 
 
 def corks(loop_kind):
@@ -65,6 +70,7 @@ async def client(family, address):
         transport, _ = await making
         far, _ = listener.accept()
     with far:
+        await busy()
         yield transport, Peer(far)
         await end(transport)
 
@@ -104,6 +110,7 @@ async def sent(path):
         with open(path, "rb") as file:
             await asyncio.get_running_loop().sendfile(transport, file)
         assert peer.receive(4) == b"file"
+        await busy()
         yield transport, peer
 
 
@@ -164,6 +171,22 @@ async def test_a_clients_first_write_leaves_if_nothing_else_is_to_be_done(
 
         [seen] = await in_a_short_one(write, peers=[one[1], other[1]])
         assert seen == (corked if corks(loop_kind) else [b"x", b"x"])
+
+
+@pytest.mark.parametrize(
+    ("busy_s", "corked"), [(0, False), (0.1, True)]
+)
+async def test_a_loop_that_has_waited_long_corks_nothing_until_it_is_busy(
+    loop_kind, busy_s, corked
+):
+    async with served() as (transport, peer):
+        for _ in range(2):  # the first tells that the next may be long
+            await asyncio.sleep(LONG_S)
+        await busy(busy_s)
+        seen = await in_a_short_one(
+            lambda: (transport.write(b"x"), peer.look())[1], peers=[peer]
+        )
+        assert seen == [b"" if corked and corks(loop_kind) else b"x"]
 
 
 async def test_what_an_event_writes_leaves_when_it_returns(loop_kind):
