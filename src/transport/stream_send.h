@@ -85,12 +85,17 @@ fl_stream_cork(FlStream *self)
 {
     FlLoop *loop = self->loop;
     FlCork *cork = &loop->cork;
-    bool alone = self->server == NULL && fl_list_is_empty(&cork->streams)
-                 && loop->ready.head == loop->ready.tail;
-    fl_cork_add(cork, &self->out);
-    if (alone && cork->early_head != loop->ready.head) {
+    if (self->server == NULL && fl_list_is_empty(&cork->streams)
+        && loop->ready.head == loop->ready.tail
+        && cork->early_head != loop->ready.head)
+    {
         cork->early_head = loop->ready.head;
+        /* Not offered: the sender would wake for nothing. */
+        fl_list_append(&cork->streams, &self->out.link);
         fl_loop_flush_corked_now(loop);
+    }
+    else {
+        fl_cork_add(cork, &self->out);
     }
 }
 

@@ -2,12 +2,12 @@
 
 asyncio sends each write at once, and so does fastloop on a quiet loop. On a
 busy one it sends it when the callback returns, if that is an event, or else
-when the iteration ends; and sooner if that takes milliseconds, or if a client's
-callback is all that there is to do. A
-connection's corked writes come before what the same callback sends by anything
-else of its loop, except by a transport on a socket of the program's own class.
-They also leave before anything that could miss them: another loop, a job, code
-that has the socket itself.
+when the iteration ends; and sooner if that takes milliseconds, or if a
+client's callback is all that there is to do. A connection's corked writes come
+before what the same callback sends by anything else of its loop, except by a
+transport on a socket of the program's own class. They also leave before
+anything that could miss them: another loop, a job, code that has the socket
+itself.
 """
 
 import asyncio
@@ -173,9 +173,7 @@ async def test_a_clients_first_write_leaves_if_nothing_else_is_to_be_done(
         assert seen == (corked if corks(loop_kind) else [b"x", b"x"])
 
 
-@pytest.mark.parametrize(
-    ("busy_s", "corked"), [(0, False), (0.1, True)]
-)
+@pytest.mark.parametrize(("busy_s", "corked"), [(0, False), (0.1, True)])
 async def test_a_loop_that_has_waited_long_corks_nothing_until_it_is_busy(
     loop_kind, busy_s, corked
 ):
