@@ -150,9 +150,13 @@ def check_socket(sock: Any, debug: bool) -> None:
         raise ValueError("the socket must be non-blocking")
 
 
-def finish_connect(sock: Any, address: Any) -> None:
-    """Raise the error of a connection that has succeeded or failed."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+def finish_connect(sock: Any, address: Any, code: int | None = None) -> None:
+    """Raise the error of a connection that has succeeded or failed.
+
+    ``code`` is that error, if it was read already, which clears it.
+    """
+    if code is None:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code != 0:
         raise OSError(code, f"Connect call failed {address}")
 

@@ -48,6 +48,23 @@ _core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
 _update: Any = _Loop._sock_sendfile_update_filepos  # type: ignore[attr-defined]
 _SEEKS = _update.__code__.co_argcount == 3
 
+#: Numbers are cheaper than members of an enum.
+_INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
+_TCP = int(socket.IPPROTO_TCP)
+#: create_connection()'s.
+_DEFAULT_OPTIONS: Any = _Loop.create_connection.__kwdefaults__
+
+
+def _numeric_address(host: Any, port: Any) -> tuple[Any, ...] | None:
+    """Return the socket address of a numeric host, which needs no look-up."""
+    if type(host) is not str or type(port) is not int:
+        return None
+    address: tuple[Any, ...] = host, port
+    if _core.is_literal(_INET, address):
+        return address
+    address = host, port, 0, 0
+    return address if _core.is_literal(_INET6, address) else None
+
 
 def _keeping_given_socks(method: _Method, about: str | None = None) -> _Method:
     """Return asyncio's METHOD, which records the sockets it is given.
@@ -92,7 +109,57 @@ class Connections(_private.LoopPart):
         known = id(sock) in _given_socks or sock.proto == _SCTP
         return known or _core_helpers.number_of_type(sock) != kind
 
-    create_connection = _keeping_given_socks(_Loop.create_connection)
+    _create_connection = _keeping_given_socks(_Loop.create_connection)
+
+    @functools.wraps(_Loop.create_connection)
+    async def create_connection(  # type: ignore[override]
+        self,
+        protocol_factory: Any,
+        host: Any = None,
+        port: Any = None,
+        **options: Any,
+    ) -> Any:
+        address = _numeric_address(host, port)
+        if (
+            address is None
+            or (options and not options.items() <= _DEFAULT_OPTIONS.items())
+            # pytest-socket and mocket replace the class.
+            or socket.socket is not _core_helpers.socket_type
+            or not _core.is_plain_class(socket.socket)
+            or self._debug
+        ):
+            return await self._create_connection(
+                protocol_factory, host, port, **options
+            )
+        # asyncio's steps, without its four coroutines within this one, which
+        # take a quarter of a connection's instructions.
+        sock = socket.socket(
+            _INET if len(address) == 2 else _INET6,
+            _core_helpers.ACCEPTED_TYPE,
+            _TCP,
+        )
+        try:
+            if sock.gettimeout() != 0:  # without SOCK_NONBLOCK
+                sock.setblocking(False)
+            call = _core.sock_connect(self, sock, address)
+            if call is not None:
+                try:
+                    await call
+                finally:
+                    call.close()
+            protocol = protocol_factory()
+            waiter = self.create_future()
+            transport = self._make_socket_transport(sock, protocol, waiter)
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
     create_server = _keeping_given_socks(_Loop.create_server)
     create_unix_server = _keeping_given_socks(_Loop.create_unix_server)
     create_datagram_endpoint = _keeping_given_socks(  # type: ignore[assignment]

@@ -8,7 +8,7 @@
       something, after a transport resumed reading, after a user-owned fd wants
       an additional event, or while time() is overridden.
       - After a poll that found only events of transports, of listeners and of
-        persistent registrations (sock_*), EVENT_SKIPS polls are skipped.
+        sock_* calls, EVENT_SKIPS polls are skipped.
         These iterations run connection_made and the tasks that the events
         wake, and these send, which ends the skipping.  Other user-owned fds
         may be written without our knowledge, so their events allow no skip.
@@ -112,8 +112,7 @@ call_time(FlLoop *loop, double *now_s)
 /* What a poll found. */
 typedef struct {
     bool any;   /* events of any kind */
-    bool other; /* others than of transports, listeners and persistent
-                   registrations */
+    bool other; /* others than of transports, listeners and sock_* calls */
 } Found;
 
 /* Queue an EVENT entry for each registration that fired. */
@@ -137,8 +136,7 @@ queue_fired(FlLoop *loop)
             return found;
         }
         found.any = true;
-        found.other |=
-            reg->transport == NULL && !reg->persistent && !reg->accepts;
+        found.other |= reg->transport == NULL && !reg->ours;
         if (reg->entry != NULL) {
             continue; /* still queued: reg->fired has the new bits too */
         }

@@ -363,10 +363,10 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     }
     dropped->callbacks[event - 1] = refs->callbacks[event - 1];
     refs->callbacks[event - 1] = callback;
-    const PyObject *called =
-        is_call(loop, callback) ? NULL : ((FlHandle *)callback)->callback;
-    reg->accepts =
-        called != NULL && Py_IS_TYPE(called, loop->state->listener_type);
+    reg->ours = is_call(loop, callback)
+                || (((FlHandle *)callback)->callback != NULL
+                    && Py_IS_TYPE(((FlHandle *)callback)->callback,
+                                  loop->state->listener_type));
     if (code > 0) { /* the other direction's was of another file */
         dropped->callbacks[2 - event] = refs->callbacks[2 - event];
         refs->callbacks[2 - event] = NULL;

@@ -202,10 +202,21 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
                : code == 0 ? begin_connect(self, fd, result)
                            : call_method(self, fd, result);
     }
+    int number = 0;
+    socklen_t size = sizeof(number);
+    if (fl_attempt_is_plain(self)
+        && getsockopt(fd, SOL_SOCKET, SO_ERROR, &number, &size) == 0
+        && number == 0)
+    {
+        return store_result(Py_NewRef(Py_None), result);
+    }
+    /* NULL ends the arguments: the socket is asked for the error. */
+    PyObject *code = number == 0 ? NULL : PyLong_FromLong(number);
     PyObject *done =
         PyObject_CallMethodObjArgs(self->state->helpers,
                                    self->state->names.finish_connect,
-                                   self->sock, self->args[0], NULL);
+                                   self->sock, self->args[0], code, NULL);
+    Py_XDECREF(code);
     return store_result(done, result);
 }
 
@@ -264,8 +275,11 @@ fl_attempt_try(FlAttempt *self, PyObject **result)
     bool plain = fl_attempt_is_plain(self);
     /* Invariant 2.  The next iteration polls after an operation that may send
        or run a method of the application: its peer may be in this process.
-       After a receive on a plain socket it need not. */
-    if (operation->event == FL_WRITABLE || !plain) {
+       After a receive on a plain socket it need not, nor after the end of a
+       connect. */
+    bool may_send = operation->event == FL_WRITABLE
+                    && !(operation == &fl_operation_connect && self->is_retry);
+    if (may_send || !plain) {
         fl_loop_flush_before_send(self->loop);
     }
     else {

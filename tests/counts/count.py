@@ -24,10 +24,10 @@ EXPECTED = HERE / "expected.json"
 #: By how much a count may exceed what is expected.  In how many iterations the
 #: loop gets a job's result depends on its thread.
 TOLERANCE = 0.01
-TOLERANCES = {"executor_job": 1.0, "streams_echo_whole": 0.02}
 #: Operations of which all objects are counted too, as "..._whole": here
 #: fastloop can leave its work to CPython.
-WHOLE = {"streams_echo"}
+WHOLE = {"streams_echo", "client"}
+TOLERANCES = {"executor_job": 1.0, **{f"{key}_whole": 0.02 for key in WHOLE}}
 #: The objects that are counted.  Not libc: what malloc() and locks take
 #: depends on how memory lies, and on other threads.
 COUNTED = re.compile(r"/_core\.[^/]*\.so|/libuv")

@@ -259,6 +259,26 @@ def connection() -> Callable[[int], None]:
     return connections
 
 
+def client() -> Callable[[int], None]:
+    """Connect to a numeric host, make one exchange, and close."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    host, port = listener.getsockname()
+
+    async def connections(n: int) -> None:
+        for _ in range(n):
+            reader, writer = await asyncio.open_connection(host, port)
+            peer, _ = listener.accept()
+            with peer:
+                writer.write(BUFFER[:64])
+                await asyncio.sleep(0)
+                peer.sendall(peer.recv(64))
+                await reader.readexactly(64)
+                writer.close()
+                await writer.wait_closed()
+
+    return lambda n: run(connections(n))
+
+
 def uvicorn_request() -> Callable[[int], None]:
     import uvicorn
 
@@ -312,6 +332,7 @@ OPERATIONS: list[tuple[Callable[..., Any], int]] = [
     (tls_echo, 100),
     (datagram, 200),
     (connection, 50),
+    (client, 50),
     (uvicorn_request, 50),
     (executor_job, 50),  # last: its thread changes how memory lies
 ]
