@@ -3,6 +3,7 @@
 
 #include "base/list.h"
 #include "core/dispatch.h"
+#include "core/flush.h"
 #include "core/loop.h"
 #include "core/meter.h"
 #include "core/report.h"
@@ -68,6 +69,19 @@ start_reading(FlLoop *loop, FlStream *self)
     return wake_waiter(loop, self);
 }
 
+/* Read at once what an accepted connection has sent already: its request, or
+   the beginning of TLS.  A server that stops before the next poll (uvicorn on
+   SIGTERM) closes a connection without a request, and the kernel resets one
+   with unread bytes.  What is written leaves as after an event.  0, or -1 to
+   end the run. */
+static int
+read_first_bytes(FlLoop *loop, FlStream *self)
+{
+    int code = self->run_events(self, FL_READABLE);
+    fl_loop_flush_corked(loop);
+    return code;
+}
+
 static int
 run_connection_made(FlLoop *loop, PyObject *subject,
                     PyObject *Py_UNUSED(argument))
@@ -85,6 +99,7 @@ run_connection_made(FlLoop *loop, PyObject *subject,
         fl_stream_set_phase(self, FL_STREAM_OPEN);
     }
     PyObject *exc = NULL;
+    uint64_t tail = loop->ready.tail;
     fl_protocol_before_made(self->state, &protocol);
     int code = fl_call_method(protocol.object, name, subject);
     if (code < 0) {
@@ -95,7 +110,14 @@ run_connection_made(FlLoop *loop, PyObject *subject,
     }
     Py_DECREF(protocol.object);
     /* Also when it has ended the stream: the waiter must not wait for ever. */
-    return fl_error_keep_first(exc, start_reading(loop, self), subject);
+    code = start_reading(loop, self);
+    /* What connection_made has queued runs before data_received. */
+    if (code == 0 && exc == NULL && self->server != NULL
+        && loop->ready.tail == tail)
+    {
+        code = read_first_bytes(loop, self);
+    }
+    return fl_error_keep_first(exc, code, subject);
 }
 
 /* --- opening ------------------------------------------------------------- */

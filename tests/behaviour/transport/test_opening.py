@@ -16,6 +16,7 @@ from net_helpers import (
     iterations,
     link,
     listening_socket,
+    spin,
     tcp_socketpair,
 )
 
@@ -75,3 +76,32 @@ async def test_cancelled_at_each_iteration(loop, count):
             # A cancelled waiter closes the transport it waited for.
             if "made" in protocol.names:
                 assert await protocol.wait_lost() is None
+
+
+@pytest.mark.parametrize("queues", [False, True])
+async def test_what_a_client_has_sent_is_read_with_connection_made(
+    loop, loop_kind, queues
+):
+    """asyncio reads two iterations later.  uvicorn, if it is stopped between,
+    closes the connection, and the kernel resets it.
+    """
+
+    class Noting(asyncio.Protocol):
+        def connection_made(self, transport):
+            seen.append(transport)
+            if queues:
+                loop.call_soon(seen.append, "queued")
+
+        def data_received(self, data):
+            seen.append(data)
+
+    seen = []
+    async with await loop.create_server(Noting, "127.0.0.1", 0) as server:
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.sendall(b"request")
+            await spin(lambda: seen)
+            if loop_kind == "fastloop" and not queues:
+                assert len(seen) == 2
+            await spin(lambda: b"request" in seen)
+            assert seen[1:] == ["queued"] * queues + [b"request"]
+            seen[0].abort()
