@@ -137,6 +137,24 @@ def redis_get(name: str, title: str, clients: int) -> Case:
 
 
 @app_case(
+    "client_connect",
+    "a client of Redis: connect, PING, close",
+    ROUNDS,
+    daemons=("redis",),
+)
+async def client_connect(run: Run) -> AsyncIterator[Work]:
+    async def ping() -> None:
+        port = port_of("redis")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"PING\r\n")
+        await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    yield lambda: in_parallel([ping])
+
+
+@app_case(
     "asyncpg_32",
     "asyncpg, SELECT 1, 32 connections",
     CLIENTS * ROUNDS,
@@ -218,6 +236,7 @@ CASES = (
     aiohttp_json,
     redis_get("redis_1", "redis-py, one GET at a time", 1),
     redis_get("redis_32", "redis-py, GET, 32 clients", CLIENTS),
+    client_connect,
     asyncpg_select,
     chat,
     downloads,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
-import sys
 import threading
 import time
 
 from harness.case import Figure, Run, figure, loop_case
+from harness.network import pin
 
 ORDER = 10
 BATCH = 1_000
@@ -53,18 +52,8 @@ def burst(loop: Loop, run: Run) -> Figure:
     return run.sample(one_burst, BURST)
 
 
-def pin(place: int) -> None:
-    """Keep this thread on one CPU, where there are several and a way to.
-
-    A wake-up on one CPU takes a third of the time, and where the system puts
-    the loop and the thread is chance.
-    """
-    if sys.platform == "linux":
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place]})
-
-
-@loop_case("threadsafe_wake", "call_soon_threadsafe, wake-up", unit="us")
-def wake_up(loop: Loop, run: Run) -> Figure:
+def wake_up_us(loop: Loop, run: Run, place: int) -> Figure:
+    """Wake a loop on the CPU at a place, by a thread on the first CPU."""
     took: list[float] = []
     samples: list[float] = []
     woken = threading.Lock()
@@ -97,12 +86,25 @@ def wake_up(loop: Loop, run: Run) -> Figure:
     def start() -> None:
         thread.start()
         # After it: a thread inherits its maker's CPUs.
-        pin(-1)
+        pin(place)
 
     loop.call_soon(start)
     loop.run_forever()
     thread.join()
     return figure(samples)
+
+
+WAKE_UP = "call_soon_threadsafe, wake-up"
+
+
+@loop_case("threadsafe_wake", WAKE_UP, unit="us")
+def wake_up(loop: Loop, run: Run) -> Figure:
+    return wake_up_us(loop, run, -1)
+
+
+@loop_case("threadsafe_wake_one_cpu", f"{WAKE_UP}, one CPU", unit="us")
+def wake_up_on_one_cpu(loop: Loop, run: Run) -> Figure:
+    return wake_up_us(loop, run, 0)
 
 
 @loop_case("call_later_cancel", "call_later + cancel")
@@ -138,4 +140,11 @@ def due_at_once(loop: Loop, run: Run) -> Figure:
     return figure(sample() for _ in run.repeat())
 
 
-CASES = (batch, burst, wake_up, cancelled, due_at_once)
+CASES = (
+    batch,
+    burst,
+    wake_up,
+    wake_up_on_one_cpu,
+    cancelled,
+    due_at_once,
+)

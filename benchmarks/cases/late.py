@@ -21,8 +21,8 @@ from harness.loops import OWN_LOOPS, SERVER_LOOPS, TLS_LOOPS
 
 ORDER = 119
 CLIENT = Path(__file__).resolve().parents[1] / "clients" / "late.py"
-#: Between two requests the loop is idle.
-IDLE_S = 0.01
+#: Before it writes the loop is busy: a quiet one sends at once.
+BUSY_S = 0.1
 ANSWERS, GOES_ON_S = 2, 0.05
 TOKENS, TOKEN_S = 10, 0.02
 JOBS = 10
@@ -124,7 +124,7 @@ async def told_ms(reader: asyncio.StreamReader) -> float:
 
 
 def answer(key: str, what: str, go_on: Callable[[float], None]) -> Case:
-    @late_case(f"late_{key}", f"answer, then 50 ms of {what}")
+    @late_case(f"late_{key}", f"answer on a busy loop, then 50 ms of {what}")
     async def answers() -> AsyncIterator[Wait]:
         async with visited() as next_peer:
             reader, writer = await next_peer()
@@ -132,7 +132,8 @@ def answer(key: str, what: str, go_on: Callable[[float], None]) -> Case:
             async def wait() -> list[float]:
                 found = []
                 for _ in range(ANSWERS):
-                    await asyncio.sleep(IDLE_S)
+                    async with busy(STEP_S):
+                        await asyncio.sleep(BUSY_S)
                     writer.write(stamp())
                     go_on(GOES_ON_S)
                     found.append(await told_ms(reader))
@@ -144,13 +145,14 @@ def answer(key: str, what: str, go_on: Callable[[float], None]) -> Case:
     return answers
 
 
-@late_case("late_token", "token, then 20 ms of Python")
+@late_case("late_token", "token on a busy loop, then 20 ms of Python")
 async def tokens() -> AsyncIterator[Wait]:
     async with visited() as next_peer:
         reader, writer = await next_peer()
 
         async def wait() -> list[float]:
-            await asyncio.sleep(IDLE_S)
+            async with busy(STEP_S):
+                await asyncio.sleep(BUSY_S)
             for _ in range(TOKENS):
                 writer.write(stamp())
                 await writer.drain()

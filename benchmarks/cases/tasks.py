@@ -13,6 +13,7 @@ from harness.case import (
     simple_case,
     task_case,
 )
+from harness.network import pin
 
 ORDER = 40
 SWITCHES = 5_000
@@ -69,11 +70,22 @@ def job() -> None:
     pass
 
 
-@task_case("executor", "run_in_executor, 1 in flight", JOBS, unit="us")
-async def one_in_flight() -> None:
+async def jobs() -> None:
     loop = asyncio.get_running_loop()
     for _ in range(JOBS):
         await loop.run_in_executor(None, job)
+
+
+ONE_IN_FLIGHT = "run_in_executor, 1 in flight"
+one_in_flight = task_case("executor", ONE_IN_FLIGHT, JOBS, unit="us")(jobs)
+
+
+@loop_case("executor_one_cpu", f"{ONE_IN_FLIGHT}, one CPU", unit="us")
+def one_on_one_cpu(loop: asyncio.AbstractEventLoop, run: Run) -> Figure:
+    pin(0)
+    return run.sample(
+        lambda: loop.run_until_complete(jobs()), JOBS, unit=1_000
+    )
 
 
 @task_case(
@@ -123,6 +135,7 @@ CASES = (
     gather,
     ping_pong,
     one_in_flight,
+    one_on_one_cpu,
     many_in_flight,
     literal,
     short_run,

@@ -28,6 +28,7 @@ GROUPS = {
     "tcp": "TCP and TLS echo, 1 to 1,000 connections",
     "tls": "TLS",
     "streams": "Streams, and bytes one way",
+    "quiet": "Quiet servers",
     "sockets": "sock_*, connections, UDP, Unix, pipes, processes",
     "memory": "Memory",
     "http": "HTTP servers",
@@ -43,7 +44,7 @@ GROUPS = {
 # Groups and cases that are not counted: what is no time of a process, or
 # waits for one; and handshakes, of which a sample has few.
 UNCOUNTED = {
-    *("memory", "tokens", "workers", "tail", "late", "startup"),
+    *("memory", "quiet", "tokens", "workers", "tail", "late", "startup"),
     "tls_handshake",
 }
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
