@@ -19,7 +19,6 @@
 
 #include "py/call.h"
 #include "py/compat.h"
-#include "py/errors.h"
 #include "py/state.h"
 #include "tls/connection.h"
 #include "tls/engine.h"
@@ -40,15 +39,16 @@
 typedef struct {
     size_t got_bytes;
     FlTlsResult result; /* of the last read; DONE: no more room */
+    PyObject *exc;      /* see decrypt_for_delivery */
 } Decrypted;
 
 /* Read until the memory is full or the engine has no more data.  The caller
    keeps `memory` valid: an engine call may run Python. */
-static Decrypted
+FL_INLINE Decrypted
 decrypt(FlTls *self, char *memory, size_t room_bytes)
 {
     FlTlsEngine *engine = &self->engine;
-    Decrypted decrypted = {0, FL_TLS_DONE};
+    Decrypted decrypted = {0, FL_TLS_DONE, NULL};
     FL_CHECK(!self->engine_busy, "no nested engine calls");
     self->engine_busy = true;
     /* Only what cannot be sent now is counted. */
@@ -116,36 +116,36 @@ fl_tls_call_eof_received(FlTls *self)
     return fl_tls_fatal(self, "Error calling eof_received()");
 }
 
-/* Set the engine's exception aside while the data before it is delivered
-   (invariant 2), or return NULL.  After an SSLError the connection has FAILED
-   from here on: what the protocol writes or closes does not reach the
-   engine. */
-static PyObject *
-set_aside(FlTls *self, const Decrypted *decrypted)
+/* Decrypt what is to be delivered; the engine's exception is set aside
+   meanwhile (invariant 2).  After an SSLError the connection has FAILED from
+   here on: what the protocol writes or closes does not reach the engine. */
+FL_INLINE Decrypted
+decrypt_for_delivery(FlTls *self, char *memory, size_t room_bytes)
 {
-    if (decrypted->result != FL_TLS_RAISED) {
-        return NULL;
+    Decrypted decrypted = decrypt(self, memory, room_bytes);
+    if (decrypted.result == FL_TLS_RAISED) {
+        fl_tls_fail(self);
+        decrypted.exc = PyErr_GetRaisedException();
     }
-    fl_tls_fail(self);
-    return PyErr_GetRaisedException();
+    return decrypted;
 }
 
-/* After a delivery, whose outcome is `code`: raise the protocol's exception or
-   else the engine's (`exc`, stolen, or NULL), or tell the protocol of the
-   peer's close_notify. */
+/* After a delivery, whose outcome is `code`: raise the protocol's exception,
+   which is the application's own, or else the engine's (stolen), or tell the
+   protocol of the peer's close_notify. */
 static FlTlsRead
-finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
-                int code)
+finish_delivery(FlTls *self, const Decrypted *decrypted, int code)
 {
-    if (code == 0 && exc == NULL && decrypted->result != FL_TLS_END) {
-        return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE
-                                                : FL_TLS_READ_DONE;
-    }
-    if (code == 0 && exc == NULL && self->hold_iterations > 0) {
-        self->engine.more = true; /* lifecycle.c, invariant 3 */
-        return FL_TLS_READ_DONE;
-    }
+    PyObject *exc = decrypted->exc;
     if (code == 0 && exc == NULL) {
+        if (decrypted->result != FL_TLS_END) {
+            return decrypted->result == FL_TLS_DONE ? FL_TLS_READ_MORE
+                                                    : FL_TLS_READ_DONE;
+        }
+        if (self->hold_iterations > 0) {
+            self->engine.more = true; /* lifecycle.c, invariant 3 */
+            return FL_TLS_READ_DONE;
+        }
         code = fl_tls_call_eof_received(self);
     }
     if (code < 0) {
@@ -168,93 +168,53 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, PyObject *exc,
 
 /* --- Protocol ------------------------------------------------------------ */
 
-/* Call data_received with `bytes`.  If that is NULL, make a bytes object of
-   `data`.  0 or -1. */
+/* Deliver decrypted data to a Protocol; `used` was that when they were read.
+   0 or -1. */
 static int
-call_data_received(FlTls *self, PyObject *protocol, PyObject *bytes,
-                   const char *data, size_t size_bytes)
+deliver(FlTls *self, const FlProtocol *used, PyObject *bytes)
 {
-    PyObject *name = self->state->names.data_received;
-    PyObject *owned =
-        bytes != NULL
-            ? Py_NewRef(bytes)
-            : PyBytes_FromStringAndSize(data, (Py_ssize_t)size_bytes);
-    int code = owned == NULL ? -1 : fl_call_method(protocol, name, owned);
-    Py_XDECREF(owned);
-    return code;
-}
-
-/* Deliver decrypted data to a Protocol, from `bytes` if that is not NULL, else
-   from `data`.  `used` was the protocol when they were read.  Invariant 2: the
-   engine's exception is set aside meanwhile.  If the protocol raises too, its
-   exception wins, because it is the application's own. */
-static FlTlsRead
-deliver(FlTls *self, const FlProtocol *used, const char *data, PyObject *bytes,
-        const Decrypted *decrypted)
-{
-    PyObject *exc = set_aside(self, decrypted);
-    int code = 0;
     /* The engine may have run Python that ended the connection, or set
        another protocol. */
     FlProtocol protocol = fl_protocol_get(self, &self->protocol);
-    if (decrypted->got_bytes > 0 && protocol.object != NULL) {
+    int code = 0;
+    if (PyBytes_GET_SIZE(bytes) > 0 && protocol.object != NULL) {
         /* A new BufferedProtocol gets the data after these. */
         const FlProtocol *to = protocol.buffered ? used : &protocol;
-        size_t size = decrypted->got_bytes;
         code = to->native != NULL
-                   ? to->native->data_received(self->state, to->object, data,
-                                               size)
-                   : call_data_received(self, to->object, bytes, data, size);
+                   ? to->native->data_received(self->state, to->object,
+                                               PyBytes_AS_STRING(bytes),
+                                               (size_t)PyBytes_GET_SIZE(bytes))
+                   : fl_call_method(to->object,
+                                    self->state->names.data_received, bytes);
     }
     Py_XDECREF(protocol.object);
-    return finish_delivery(self, decrypted, exc, code);
+    return code;
 }
 
-/* One record more than SMALL_BYTES: the peer's last record may have been read
-   in part before, so that its plain bytes are more than the unread ones. */
-static FlTlsRead
-read_small(FlTls *self, const FlProtocol *used)
+/* A function of its own: a protocol may run its loop again, and so much of the
+   C stack must not be in use then.  One record more than SMALL_BYTES: the
+   peer's last record may have been read in part before, so that its plain
+   bytes are more than the unread ones.  NULL with MemoryError. */
+FL_NOINLINE static PyObject *
+decrypt_small(FlTls *self, Decrypted *decrypted)
 {
     char memory[SMALL_BYTES + FL_TLS_RECORD_BYTES];
-    Decrypted decrypted = decrypt(self, memory, sizeof(memory));
-    return deliver(self, used, memory, NULL, &decrypted);
+    *decrypted = decrypt_for_delivery(self, memory, sizeof(memory));
+    return PyBytes_FromStringAndSize(memory, (Py_ssize_t)decrypted->got_bytes);
 }
 
-static FlTlsRead
-read_large(FlTls *self, const FlProtocol *used, size_t room_bytes)
+/* NULL with MemoryError. */
+static PyObject *
+decrypt_large(FlTls *self, size_t room_bytes, Decrypted *decrypted)
 {
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room_bytes);
-    if (bytes == NULL) {
-        return FL_TLS_READ_FAILED;
+    if (bytes != NULL) {
+        *decrypted =
+            decrypt_for_delivery(self, PyBytes_AS_STRING(bytes), room_bytes);
+        /* Nobody else has the object yet, as this requires. */
+        (void)_PyBytes_Resize(&bytes, (Py_ssize_t)decrypted->got_bytes);
     }
-    Decrypted decrypted = decrypt(self, PyBytes_AS_STRING(bytes), room_bytes);
-    /* _PyBytes_Resize must not be called with an exception raised.  Nobody
-       else has the object yet, as it requires. */
-    PyObject *raised =
-        decrypted.result == FL_TLS_RAISED ? PyErr_GetRaisedException() : NULL;
-    if (decrypted.got_bytes < room_bytes
-        && _PyBytes_Resize(&bytes, (Py_ssize_t)decrypted.got_bytes) < 0)
-    {
-        Py_XDECREF(raised);
-        return FL_TLS_READ_FAILED;
-    }
-    fl_error_restore(raised);
-    FlTlsRead left =
-        deliver(self, used, PyBytes_AS_STRING(bytes), bytes, &decrypted);
-    Py_DECREF(bytes);
-    return left;
-}
-
-static FlTlsRead
-tls_read_bytes(FlTls *self, const FlProtocol *used)
-{
-    size_t incoming = self->engine.type->incoming(&self->engine);
-    if (incoming <= SMALL_BYTES) {
-        return read_small(self, used);
-    }
-    /* As in read_small: room for a record that was read in part before. */
-    size_t room = incoming + FL_TLS_RECORD_BYTES;
-    return read_large(self, used, room < LARGE_BYTES ? room : LARGE_BYTES);
+    return bytes;
 }
 
 /* One data_received call: invariant 4. */
@@ -263,7 +223,17 @@ read_once(FlTls *self, const FlProtocol *used)
 {
     bool delivering = self->delivering, closing = self->closing;
     self->delivering = true;
-    FlTlsRead left = tls_read_bytes(self, used);
+    size_t incoming = self->engine.type->incoming(&self->engine);
+    /* As in decrypt_small: room for a record that was read in part before. */
+    size_t room = incoming + FL_TLS_RECORD_BYTES;
+    Decrypted decrypted = {0};
+    PyObject *bytes =
+        incoming <= SMALL_BYTES
+            ? decrypt_small(self, &decrypted)
+            : decrypt_large(self, Py_MIN(room, LARGE_BYTES), &decrypted);
+    int code = bytes == NULL ? -1 : deliver(self, used, bytes);
+    Py_XDECREF(bytes);
+    FlTlsRead left = finish_delivery(self, &decrypted, code);
     self->delivering = delivering;
     return left == FL_TLS_READ_MORE && self->closing != closing
                ? FL_TLS_READ_DONE
@@ -295,14 +265,14 @@ read_buffered(FlTls *self, const FlProtocol *protocol)
         PyBuffer_Release(&view);
         return same ? FL_TLS_READ_DONE : FL_TLS_READ_MORE;
     }
-    Decrypted decrypted = decrypt(self, view.buf, (size_t)view.len);
-    PyObject *exc = set_aside(self, &decrypted);
+    Decrypted decrypted =
+        decrypt_for_delivery(self, view.buf, (size_t)view.len);
     PyBuffer_Release(&view);
     if (decrypted.got_bytes > 0) {
         code = fl_protocol_buffer_updated(self->state, protocol->object,
                                           decrypted.got_bytes);
     }
-    return finish_delivery(self, &decrypted, exc, code);
+    return finish_delivery(self, &decrypted, code);
 }
 
 /* --- both ---------------------------------------------------------------- */

@@ -24,9 +24,9 @@ def raised(function, *args):
     except BaseException as exc:
         return repr(exc)
 
-async def served(protocol):
+async def served(protocol, **options):
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(protocol, "127.0.0.1", 0)
+    server = await loop.create_server(protocol, "127.0.0.1", 0, **options)
     return server, server.sockets[0].getsockname()
 
 def run_case(name, case):
@@ -331,6 +331,41 @@ CASES = {
     )
     """,
         (30, 7, "TimeoutError()"),
+    ),
+    "TLS leaves the stack to callbacks that run the loop": (
+        """
+    from behaviour.net_helpers import for_tls
+    left, (for_server, for_client) = 60, for_tls()
+    class Server(asyncio.Protocol):
+        def data_received(self, data):
+            nonlocal left
+            left -= 1
+            if left:
+                nested(connect())
+    async def connect():
+        client, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, *address, **for_client
+        )
+        client.write(b"a")
+        while left:
+            await asyncio.sleep(0)
+        client.abort()
+    async def main():
+        nonlocal address
+        server, address = await served(Server, **for_server)
+        await connect()
+        server.close()
+    def in_thread():
+        other = new_loop()
+        nest.apply(other)
+        other.run_until_complete(main())
+        other.close()
+    address = None
+    threading.stack_size(1 << 20)
+    await asyncio.to_thread(in_thread)
+    return left
+    """,
+        0,
     ),
 }
 #: What fails on asyncio with both packages, with the first, from 3.14 on.
