@@ -22,6 +22,7 @@
 #include "transport/stream_write.h"
 #include "transport/transport.h"
 
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 /* At most so many bytes are encrypted at once, in about half a millisecond. */
@@ -169,6 +170,24 @@ fl_tls_fail(FlTls *self)
     PyErr_SetRaisedException(exc);
 }
 
+/* Drop what the socket has received, as much as asyncio reads at once: the
+   kernel resets a connection that is closed with unread bytes, and the peer
+   may not get the alert. */
+FL_NOINLINE static void
+drop_unread(FlTls *self)
+{
+    char memory[FL_TLS_RECORD_BYTES];
+    FlStream *raw = (FlStream *)Py_XNewRef(self->raw);
+    int reads = raw != NULL && Py_IS_TYPE(raw, self->state->stream_type)
+                    ? 256 * 1024 / FL_TLS_RECORD_BYTES
+                    : 0;
+    while (reads-- > 0 && fl_stream_check_fd(raw) == 0
+           && recv(raw->fd, memory, sizeof(memory), MSG_DONTWAIT) > 0)
+    {
+    }
+    Py_XDECREF(raw);
+}
+
 /* Send the alert of a FAILED connection, which ends with `exc`.  Returns the
    exception that ends the run, a new reference, or NULL.  The protocol is
    not resumed if its buffer becomes empty. */
@@ -176,6 +195,7 @@ static PyObject *
 send_alert(FlTls *self, PyObject *exc)
 {
     Py_XSETREF(self->failure, Py_NewRef(exc));
+    drop_unread(self);
     if (self->sending || send_records(self) == 0) {
         return NULL;
     }

@@ -196,10 +196,13 @@ async def test_a_read_that_clears_errors_hides_no_reason(
 @pytest.mark.native_tls
 @every_side
 @every_version
+@pytest.mark.parametrize("behind", [0, 64 * KIB])
 async def test_the_peer_of_a_spoiled_record_gets_an_alert(
-    settled_pair, side, version
+    settled_pair, side, version, behind
 ):
-    """Also if the protocol answers the data before it, which TLS refuses."""
+    """Also if the protocol answers the data before it, which TLS refuses, and
+    if more is behind it than one read takes.
+    """
 
     def answer(protocol, data):
         if data == b"good":
@@ -207,9 +210,11 @@ async def test_the_peer_of_a_spoiled_record_gets_an_alert(
 
     c = await settled_pair(Recorder(data=answer), side=side, version=version)
     good = c.peer.seal(b"good")
-    await c.peer.send(good + spoil_text(c.peer.seal(b"spoiled")))
+    spoiled = spoil_text(c.peer.seal(b"spoiled"))
+    await c.peer.send(good + spoiled + bytes(behind))
     with pytest.raises(ssl.SSLError, match="ALERT_BAD_RECORD_MAC"):
         await c.peer.read()
+    assert await c.peer.recv() == b""
     exc = await c.protocol.wait_lost()
     assert exc.reason in BAD_RECORD
 
