@@ -92,10 +92,23 @@ check_methods(const FlState *state)
     return plain;
 }
 
-/* Look up a set of the attributes, which is constant: in their places, as a
-   look-up by name takes half as long again.  False if one is not there, as
-   after an application has deleted it and set it again, or if it is not of
-   asyncio's type. */
+/* Look an attribute up anywhere in the dict: an application may have deleted
+   it and set it again.  Runs no Python, as a look-up by hash might. */
+FL_NOINLINE static bool
+look_anywhere(Reader *self, Py_ssize_t at)
+{
+    PyObject *name = NULL, *wanted = fl_name_at(self->state, attributes[at]);
+    Py_ssize_t place = 0;
+    while (name != wanted
+           && PyDict_Next(self->dict, &place, &name, &self->values[at]))
+    {
+    }
+    return name == wanted;
+}
+
+/* Look up a set of the attributes, which is constant: first in their places,
+   as a look-up by name takes half as long again.  False if one is missing, or
+   is not of asyncio's type. */
 FL_INLINE bool
 look_up(Reader *self, unsigned int which)
 {
@@ -107,8 +120,9 @@ look_up(Reader *self, unsigned int which)
         if (which >> at & 1) {
             found =
                 found
-                && PyDict_Next(self->dict, &place, &name, &self->values[at])
-                && name == fl_name_at(self->state, attributes[at]);
+                && ((PyDict_Next(self->dict, &place, &name, &self->values[at])
+                     && name == fl_name_at(self->state, attributes[at]))
+                    || look_anywhere(self, at));
         }
     }
     return found
@@ -474,19 +488,18 @@ FL_INLINE bool
 begin_step(PyObject *module, PyObject *reader, bool waited, Reader *self)
 {
     FlState *state = fl_state_get(module);
-    bool found = find(state, reader, state->native_reader_type, 0, self);
+    PyObject *type = state->native_reader_type;
     if (!waited) {
-        found = found && look_up(self, 1 << EXCEPTION)
-                && self->values[EXCEPTION] == Py_None;
+        return find(state, reader, type, 1 << EXCEPTION | 1 << BUFFER, self)
+               && self->values[EXCEPTION] == Py_None;
     }
-    else if (!found || !look_up(self, 1 << WAITER)
-             || self->values[WAITER] != Py_None)
-    {
+    bool found = find(state, reader, type, 1 << WAITER | 1 << BUFFER, self);
+    if (!found || self->values[WAITER] != Py_None) {
         /* Dropping a waiter may run Python. */
         found = PyObject_SetAttr(reader, state->names._waiter, Py_None) == 0
-                && found;
+                && found && look_up(self, 1 << BUFFER);
     }
-    return found && look_up(self, 1 << BUFFER);
+    return found;
 }
 
 static const char take_doc[] =

@@ -31,25 +31,38 @@ async def test_its_attributes_are_asyncios(opened):
         assert list(vars(reader)) == list(vars(asyncio.StreamReader()))
 
 
+def move(reader, name):
+    """Its other attributes come before it then."""
+    value = getattr(reader, name)
+    delattr(reader, name)
+    setattr(reader, name, value)
+
+
 def another_dict(reader):
     reader.__dict__ = dict(reader.__dict__)
-    loop = reader._loop
-    del reader._loop
-    reader._loop = loop
+    move(reader, "_loop")
 
 
 def a_limit_of_another_type(reader):
     reader._limit = float(reader._limit)
 
 
-@pytest.mark.parametrize("change", [another_dict, a_limit_of_another_type])
+def another_order(reader):
+    move(reader, "_transport")
+    move(reader, "_exception")
+
+
+@pytest.mark.parametrize(
+    "change", [another_dict, a_limit_of_another_type, another_order]
+)
 async def test_a_program_changes_its_attributes(opened, change):
     """After a large read, when the kernel writes into the _buffer."""
-    reader, _, peer = await opened()
+    reader, writer, peer = await opened()
     for _ in range(2):
         await peer.send(bytes(80 * KIB))
         await iterations(5)
         change(reader)
+    assert not writer.transport.is_reading()
     with pytest.raises(asyncio.LimitOverrunError):
         await reader.readuntil(b"end")
     assert await reader.readexactly(160 * KIB) == bytes(160 * KIB)
