@@ -267,9 +267,6 @@ handshake_done(FlTls *self)
 static int
 do_handshake(FlTls *self)
 {
-    if (self->engine_busy) {
-        return fl_tls_defer(self);
-    }
     FlTlsResult result = call_sslobject(self, self->state->names.do_handshake);
     if (result == FL_TLS_WANT_READ) {
         return fl_tls_send(self);
@@ -469,7 +466,7 @@ process(FlTls *self)
 {
     switch (self->phase) {
     case FL_TLS_HANDSHAKE:
-        return do_handshake(self);
+        return self->engine_busy ? fl_tls_defer(self) : do_handshake(self);
     case FL_TLS_WRAPPED:
         return read_records(self);
     case FL_TLS_FLUSHING:

@@ -64,12 +64,8 @@ tls_force_close(FlTransport *self, PyObject *exc)
     FlTls *connection = end_hold(self);
     ((FlTlsTransport *)self)->closed = true;
     /* connection_lost gets `exc`, not the engine's earlier exception. */
-    PyObject *failure = connection->failure;
-    connection->failure = NULL;
-    int code = fl_tls_abort(connection, exc);
-    PyObject *raised = code < 0 ? PyErr_GetRaisedException() : NULL;
-    Py_XDECREF(failure);
-    return fl_error_keep_first(raised, 0, NULL);
+    Py_CLEAR(connection->failure);
+    return fl_tls_abort(connection, exc);
 }
 
 /* Also while the raw transport is closing, as in asyncio's later releases of
@@ -83,12 +79,11 @@ tls_is_closing(FlTransport *transport)
     PyObject *raw = self->closed
                         ? NULL
                         : fl_field_get(end_hold(self), &self->connection->raw);
-    if (raw != NULL) {
-        int closing = fl_call_truth(raw, self->state->names.is_closing);
-        Py_DECREF(raw);
-        return closing;
-    }
-    return self->closed;
+    int closing = raw == NULL
+                      ? self->closed
+                      : fl_call_truth(raw, self->state->names.is_closing);
+    Py_XDECREF(raw);
+    return closing;
 }
 
 /* asyncio also continues in the next iteration, so data_received is never
