@@ -427,7 +427,9 @@ static int
 filled(FlState *state, PyObject *owner, size_t got_bytes, size_t left_bytes)
 {
     Reader self = {.state = state, .dict = owner};
-    (void)look_up(&self, FED); /* it succeeds again: no Python has run */
+    bool found = look_up(&self, FED);
+    FL_CHECK(found, "it succeeds again: no Python has run");
+    (void)found; /* without asserts */
     PyObject *buffer = self.values[BUFFER];
     Py_ssize_t size = PyByteArray_GET_SIZE(buffer) - (Py_ssize_t)left_bytes;
     int code = PyByteArray_Resize(buffer, size);

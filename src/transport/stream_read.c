@@ -51,6 +51,7 @@
    event is about that of one read, so 16 reads make it small; they end well
    within a millisecond. */
 #define READ_BYTES    (EVENT_BYTES / 16)
+_Static_assert(SCRATCH_BYTES >= EVENT_BYTES, "an event's read fits into it");
 
 typedef struct {
     size_t got_bytes;     /* 0 after a failure, too */
