@@ -38,12 +38,13 @@ void fl_stream_undo_open(FlStream *self);
      fl_stream_fail         by a failed call, which is not
      fl_stream_force_close  on request
 
-   Each drops the queue, also what is corked, enters LOST and queues
-   connection_lost with the exception.  From LOST on it does nothing. */
+   Each drops the queue, enters LOST and queues connection_lost with the
+   exception, unless the stream is LOST already.  fl_stream_fatal first sends
+   what is corked; the other two drop that as well. */
 
-/* asyncio's _fatal_error(): an OSError is reported in debug mode alone.  What
-   is corked is sent.  0; or -1 with an exception that ends the run
-   (KeyboardInterrupt, SystemExit), and the stream is not closed. */
+/* asyncio's _fatal_error(): an OSError is reported in debug mode alone.  0; or
+   -1 with an exception that ends the run (KeyboardInterrupt, SystemExit), and
+   the stream is not closed. */
 int fl_stream_fatal(FlStream *self, const char *message);
 
 /* The code is a negative errno or FL_NO_MEMORY.  A raised exception stays. */
