@@ -24,10 +24,8 @@ fl_send_pieces(int fd, struct iovec *pieces, int count)
     return sendmsg(fd, &message, FL_SEND_FLAGS);
 }
 
-/* Send what the kernel accepts of a queue.  It is noted in the queue; `drops`:
-   its items are dropped, which needs the GIL.  Returns the bytes sent. */
-static size_t
-send_queue(FlOutbox *out, bool drops)
+size_t
+fl_outbox_send(FlOutbox *out, bool drops)
 {
     FlWriteQueue *queue = &out->queue;
     size_t sent_bytes = 0;
@@ -72,7 +70,7 @@ fl_cork_send_ahead(FlLoop *loop)
     while (link != &cork->streams && !atomic_load(&cork->wanted)) {
         FlOutbox *out = FL_LIST_ENTRY(link, FlOutbox, link);
         if (out->send_errno == 0) {
-            cork->ahead_bytes += send_queue(out, false);
+            cork->ahead_bytes += fl_outbox_send(out, false);
             all &= out->queue.size_bytes == 0 || out->send_errno != 0;
         }
         link = link->next;
@@ -118,7 +116,7 @@ send_corked(FlLoop *loop, FlOutbox *out)
         }
         else {
             fl_write_queue_consume(&out->queue, 0); /* what was sent ahead */
-            sent_bytes = send_queue(out, true);
+            sent_bytes = fl_outbox_send(out, true);
         }
         FL_METER(loop, bytes_out, sent_bytes);
         if (FL_LIKELY(fl_write_queue_is_empty(&out->queue))) {

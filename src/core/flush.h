@@ -30,6 +30,11 @@
 /* One send to a socket.  The number of bytes, or -1 with errno set. */
 ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
 
+/* Send what the kernel accepts of a queue.  It is noted in the queue; `drops`:
+   its items are dropped, which needs the GIL.  A failure is left in
+   out->send_errno.  Returns the bytes sent. */
+size_t fl_outbox_send(FlOutbox *out, bool drops);
+
 /* Send what loop->cork.streams has.  Calls state->unsent for a stream whose
    send fails or leaves bytes.  Preserves a raised exception, and may run
    Python, which reports a failed send.  Call fl_loop_flush_corked, which looks

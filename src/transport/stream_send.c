@@ -50,41 +50,16 @@
 
 /* --- the kernel ---------------------------------------------------------- */
 
-/* One system call.  0 with the bytes sent, 0 of them if it would block; or a
-   negative errno.  The caller has called fl_loop_flush_before_send, or
-   flushes. */
-static int
-send_once(FlStream *self, struct iovec *vectors, int count, size_t *sent_bytes)
-{
-    ssize_t sent = fl_send_pieces(self->fd, vectors, count);
-    *sent_bytes = 0;
-    if (sent >= 0) {
-        FL_METER(self->loop, bytes_out, (uint64_t)sent);
-        *sent_bytes = (size_t)sent;
-        return 0;
-    }
-    return fl_errno_would_block(errno) ? 0 : -errno;
-}
-
 int
 fl_stream_drain_queue(FlStream *self)
 {
-    FlWriteQueue *write_queue = &self->out.queue;
-    while (!fl_write_queue_is_empty(write_queue)) {
-        struct iovec vectors[FL_SEND_PIECES];
-        int count =
-            fl_write_queue_fill_iovec(write_queue, vectors, FL_SEND_PIECES);
-        size_t sent;
-        int code = send_once(self, vectors, count, &sent);
-        if (code < 0) {
-            return code;
-        }
-        fl_write_queue_consume(write_queue, sent);
-        if (sent == 0 || count < FL_SEND_PIECES) {
-            break; /* what is left does not fit into the kernel's buffer */
-        }
-    }
-    return 0;
+    FlOutbox *out = &self->out;
+    FL_CHECK(out->fd == self->fd, "the outbox has the stream's fd");
+    size_t sent_bytes = fl_outbox_send(out, true);
+    FL_METER(self->loop, bytes_out, sent_bytes);
+    int code = -(int)out->send_errno;
+    out->send_errno = 0;
+    return code;
 }
 
 void
