@@ -66,7 +66,8 @@ class BaseLoop:
     _off: int
     _slow_s: float
     _next_deadline: float
-    def _ready_handles(self, /) -> list[_AsyncioHandle]: ...
+    @property
+    def _ready_count(self) -> int: ...
     def _fd_users(self, /) -> list[tuple[int, Any, _User, _User]]: ...
     _debug: bool
     _stopping: bool

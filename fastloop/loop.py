@@ -23,7 +23,7 @@ from . import _core
 from . import streams as _native_streams
 from ._loop import _core_helpers, _originals, _private
 from ._loop._environment import disabled_names, variable
-from ._loop._selector import Handles, scheduled, view_of
+from ._loop._selector import Ready, scheduled, view_of
 from ._loop.connections import Connections
 from ._loop.executor import ExecutorCalls
 from ._loop.signals import SignalCalls
@@ -166,8 +166,8 @@ class Loop(  # type: ignore[misc, unused-ignore]
         return 0 if self.is_closed() else 1
 
     @property
-    def _ready(self) -> Handles:
-        return Handles(self)
+    def _ready(self) -> Ready:
+        return Ready(self)
 
     @property
     def _scheduled(self) -> list[Any]:

@@ -7,14 +7,13 @@ import math
 import selectors
 import types
 import weakref
-from collections.abc import Sequence
 from time import sleep
 
 from .. import _core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from _typeshed import FileDescriptorLike
@@ -101,8 +100,8 @@ def view_of(loop: Any) -> RegisteredDescriptors:
     return _views.setdefault(loop, RegisteredDescriptors(loop))  # type: ignore[no-any-return]
 
 
-class Handles(Sequence):  # type: ignore[type-arg]
-    """The handles of a loop that are ready, as they are at each look.
+class Ready:
+    """Its length is the number of callbacks of a loop that are ready.
 
     Playwright stores ``loop._ready``, and waits until it is empty.
     """
@@ -110,18 +109,9 @@ class Handles(Sequence):  # type: ignore[type-arg]
     def __init__(self, loop: BaseLoop) -> None:
         self._loop = weakref.ref(loop)
 
-    def _found(self) -> list[Any]:
-        loop = self._loop()
-        return [] if loop is None else loop._ready_handles()
-
     def __len__(self) -> int:
-        return len(self._found())
-
-    def __getitem__(self, at: Any) -> Any:
-        return self._found()[at]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._found())
+        loop = self._loop()
+        return 0 if loop is None else loop._ready_count
 
 
 def scheduled(loop: Any) -> list[Any]:

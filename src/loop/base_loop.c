@@ -388,6 +388,20 @@ running_callback(FlLoop *loop, PyObject *Py_UNUSED(ignored))
                          (long long)Py_MAX(ran_ns, 0));
 }
 
+static PyObject *
+ready_count(FlLoop *loop, void *Py_UNUSED(closure))
+{
+    if (fl_loop_on_other_thread(loop)) {
+        return PyErr_Format(PyExc_RuntimeError,
+                            "without a GIL only its own thread may read the "
+                            "queue of a running loop");
+    }
+    /* What other threads have queued counts, too. */
+    return fl_thread_queue_drain(loop) < 0
+               ? NULL
+               : PyLong_FromUnsignedLongLong(fl_ready_count(&loop->ready));
+}
+
 static int
 object_set(FlLoop *loop, PyObject *value, void *offset)
 {
@@ -418,6 +432,7 @@ static PyGetSetDef loop_getset[] = {
      (void *)offsetof(FlLoop, closed)},
     {"_thread_id", (getter)fl_loop_thread_id_get,
      (setter)fl_loop_thread_id_set, NULL, NULL},
+    {"_ready_count", (getter)ready_count, NULL, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     FL_LOOP_OBJECTS(OBJECT){NULL, NULL, NULL, NULL, NULL},
 };
@@ -459,7 +474,6 @@ static PyMethodDef loop_methods[] = {
     {"_enable_metrics", AS_METHOD(enable), METH_NOARGS, enable_doc},
     PLAIN("_read_metrics", read_metrics, METH_NOARGS),
     PLAIN("_running_callback", running_callback, METH_NOARGS),
-    PLAIN("_ready_handles", fl_loop_ready_handles, METH_NOARGS),
     PLAIN("_fd_users", fl_loop_fd_users, METH_NOARGS),
     {"_close", AS_METHOD(loop_close), METH_NOARGS, close_doc},
     {"is_running", AS_METHOD(is_running), METH_NOARGS, is_running_doc},
