@@ -197,7 +197,7 @@ class Listener:
 def open_stream(
     loop: AbstractEventLoop,
     sock: socket,
-    fd_shared: bool,
+    fd_shared: int,
     protocol: BaseProtocol,
     waiter: Future[None] | None,
     extra: _Extra | None,

@@ -99,14 +99,16 @@ class Connections(_private.LoopPart):
 
     # -- streams --------------------------------------------------------------
 
-    def _is_shared(self, sock: socket.socket, kind: int) -> bool:
+    def _is_shared(self, sock: socket.socket, kind: int) -> int:
         """Whether a program may use the socket itself.
 
         It gave the socket, or made it, as asyncio's methods make sockets of
         one kind only: programs pass others (SEQPACKET) to private methods.
-        One of SCTP counts, too: there each send is a message.
+        One of SCTP counts, too, as 2: there each send is a message.
         """
-        known = id(sock) in _given_socks or sock.proto == _SCTP
+        if sock.proto == _SCTP:
+            return 2
+        known = id(sock) in _given_socks
         return known or _core_helpers.number_of_type(sock) != kind
 
     _create_connection = _keeping_given_socks(_Loop.create_connection)

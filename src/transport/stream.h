@@ -73,6 +73,8 @@ struct FlStream {
     bool waits_for_writable; /* empty_waiter waits for a writable event */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
     uint8_t accepted_protocol; /* of an accepted connection, if known */
+    bool messages;             /* SCTP: a recv takes one message at most */
+    uint16_t read_errno;       /* behind the bytes of the last read, or 0 */
     uint32_t last_read_bytes;  /* size of the last read */
     FL_ATOMIC int fd;          /* -1 once it is closed */
     FL_ATOMIC int

@@ -171,8 +171,9 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
                                   ? FL_UNKNOWN_PROTOCOL
                                   : options->accepted_protocol;
     /* Over SCTP each send is a message: nothing is corked. */
-    self->fd_shared =
-        options->fd_shared || self->accepted_protocol == IPPROTO_SCTP;
+    self->messages =
+        options->messages || self->accepted_protocol == IPPROTO_SCTP;
+    self->fd_shared = options->fd_shared || self->messages;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()
@@ -257,14 +258,14 @@ static const char open_stream_doc[] =
     "--\n\n"
     "Create a StreamTransport on a connected, non-blocking socket.\n\n"
     "The transport owns the socket from now on.  fd_shared: other code may\n"
-    "have the socket object.  The parameters after protocol may be None.";
+    "have the socket object; 2: it is one of SCTP.  The parameters after protocol may be None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
 {
     PyObject *loop, *sock, *protocol, *waiter, *extra, *server, *context;
     int fd_shared;
-    if (!PyArg_ParseTuple(args, "O!OpOOOOO:open_stream",
+    if (!PyArg_ParseTuple(args, "O!OiOOOOO:open_stream",
                           fl_state_get(module)->loop_type, &loop, &sock,
                           &fd_shared, &protocol, &waiter, &extra, &server,
                           &context))
@@ -273,7 +274,8 @@ open_stream(PyObject *module, PyObject *args)
     }
     FlStreamOptions options = {
         .sock = sock,
-        .fd_shared = fd_shared,
+        .fd_shared = fd_shared != 0,
+        .messages = fd_shared == 2,
         .fd = fl_fd_of(FL_LOOP(loop), sock),
         .protocol = protocol,
         .waiter = fl_none_to_null(waiter),

@@ -21,6 +21,7 @@ typedef struct {
     int (*run_events)(FlStream *self, int events);
     PyObject *sock; /* a socket object; NULL: fd alone */
     bool fd_shared; /* other code may have that object */
+    bool messages;  /* the socket is one of SCTP */
     int fd;
     PyObject *protocol;
     PyObject *waiter;

@@ -38,6 +38,10 @@
 /* Once an event has delivered this much, it reads no more. */
 #define EVENT_BYTES   (256 * 1024)
 #define SCRATCH_BYTES EVENT_BYTES
+/* The most that one recv takes.  While it copies, the kernel neither opens the
+   TCP window nor takes what has arrived: with more the peer and we take
+   turns. */
+#define SLICE_BYTES   (128 * 1024)
 /* The largest read for a native protocol without find_room; but see
    WHOLE_EVENTS.  One with find_room gets all of an event in one call. */
 #define NATIVE_BYTES  (64 * 1024)
@@ -59,11 +63,9 @@ typedef struct {
     bool event_delivered; /* set before the read: the event has given data */
 } ReadResult;
 
-/* Read.  0, with got_bytes 0 at EOF; -EAGAIN if the socket is empty; or
-   another negative errno.  Runs no Python. */
-FL_INLINE int
-read_unchecked(FlStream *self, char *buffer, size_t size_bytes,
-               ReadResult *result)
+/* One slice.  What recv() returns, or a negative errno. */
+FL_INLINE ssize_t
+read_slice(const FlStream *self, char *buffer, size_t size_bytes)
 {
     ssize_t got;
     /* MSG_DONTWAIT does not depend on O_NONBLOCK, which any process that
@@ -71,8 +73,48 @@ read_unchecked(FlStream *self, char *buffer, size_t size_bytes,
     do {
         got = recv(self->fd, buffer, size_bytes, MSG_DONTWAIT);
     } while (got < 0 && errno == EINTR);
-    if (got < 0) {
-        return fl_errno_would_block(errno) ? -EAGAIN : -errno;
+    return FL_LIKELY(got >= 0)           ? got
+           : fl_errno_would_block(errno) ? -EAGAIN
+                                         : -errno;
+}
+
+/* The first slice was whole: read on, until the buffer is full or a slice is
+   not.  Returns the bytes of all.  Over SCTP the next slice would be another
+   message. */
+FL_NOINLINE static ssize_t
+read_more_slices(FlStream *self, char *buffer, size_t size_bytes)
+{
+    size_t got = SLICE_BYTES, wanted = SLICE_BYTES;
+    ssize_t count = self->messages ? 0 : SLICE_BYTES;
+    while ((size_t)count == wanted && got < size_bytes) {
+        wanted = Py_MIN(size_bytes - got, SLICE_BYTES);
+        count = read_slice(self, buffer + got, wanted);
+        got += count > 0 ? (size_t)count : 0;
+    }
+    if (count < 0 && count != -EAGAIN) {
+        self->read_errno = (uint16_t)-count;
+    }
+    return (ssize_t)got;
+}
+
+/* Read.  0, with got_bytes 0 at EOF; -EAGAIN if the socket is empty; or
+   another negative errno.  A failure behind bytes is the next read's: the
+   kernel reports it once.  Runs no Python. */
+FL_INLINE int
+read_unchecked(FlStream *self, char *buffer, size_t size_bytes,
+               ReadResult *result)
+{
+    if (FL_UNLIKELY(self->read_errno != 0)) {
+        int code = -(int)self->read_errno;
+        self->read_errno = 0;
+        return code;
+    }
+    ssize_t got = read_slice(self, buffer, Py_MIN(size_bytes, SLICE_BYTES));
+    if (FL_UNLIKELY(got < 0)) {
+        return (int)got;
+    }
+    if (FL_UNLIKELY(got == SLICE_BYTES) && size_bytes > SLICE_BYTES) {
+        got = read_more_slices(self, buffer, size_bytes);
     }
     FL_METER(self->loop, bytes_in, (uint64_t)got);
     result->got_bytes = (size_t)got;
@@ -299,7 +341,8 @@ read_into(FlStream *self, const FlProtocol *protocol, ReadResult *result)
     if (code < 0) {
         return fl_stream_fatal(self, READ_FAILED);
     }
-    code = read_area(self, protocol, view.buf, (size_t)view.len, result);
+    size_t size = Py_MIN((size_t)view.len, EVENT_BYTES);
+    code = read_area(self, protocol, view.buf, size, result);
     /* Before buffer_updated, which may resize the buffer. */
     PyBuffer_Release(&view);
     if (result->got_bytes == 0) {

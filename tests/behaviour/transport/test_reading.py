@@ -21,9 +21,14 @@ from net_helpers import (
     every_kind,
     every_kind_and_tls,
     iterations,
+    link,
     pattern,
     spin,
 )
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 
 @every_kind_and_tls
@@ -94,6 +99,27 @@ async def test_an_event_delivers_all_received_data(loop, size, before):
 
 
 # --- BufferedProtocol -------------------------------------------------------
+
+@pytest.mark.parametrize("kib", [1, 128, 256])
+@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@pytest.mark.skipif(sys.platform != "linux", reason="asks for what arrived")
+async def test_a_reset_comes_behind_the_bytes_before_it(loop, kib, make):
+    """Also where a recv takes just these bytes and the next one the reset:
+    the kernel reports it once."""
+    async with link("tcp-server", make()) as c:
+        sock = c.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        c.transport.pause_reading()
+        await c.peer.send(pattern(kib * 1024))
+        unread = bytearray(4)
+        await spin(
+            lambda: fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
+            or int.from_bytes(unread, sys.byteorder) == kib * 1024
+        )
+        c.peer.reset()
+        c.transport.resume_reading()
+        assert type(await c.protocol.wait_lost()) is ConnectionResetError
+        assert c.protocol.data == pattern(kib * 1024)
 
 
 @every_kind_and_tls
