@@ -81,6 +81,8 @@ if sys.platform != "win32":
     WritePipeTransport = unix_events._UnixWritePipeTransport
 #: What ``loop.sendfile()`` looks for in a transport.
 SendfileMode = constants._SendfileMode
+#: Takes a transport's protocol's place while a file is sent in blocks.
+SendfileProtocol = base_events._SendfileFallbackProtocol
 #: Makes the context of a TLS connection that was given none.
 create_transport_context = sslproto._create_transport_context
 if sys.version_info >= (3, 16):

@@ -19,6 +19,7 @@ from asyncio.trsock import TransportSocket
 
 from .. import _core
 from . import _core_helpers, _originals, _private
+from .sockets import SocketCalls
 
 try:
     import ssl
@@ -47,6 +48,8 @@ _core.SSLTransport._sendfile_compatible = _private.SendfileMode.FALLBACK
 #: Whether asyncio sets a file's position even if nothing was sent: gh-150107.
 _update: Any = _Loop._sock_sendfile_update_filepos  # type: ignore[attr-defined]
 _SEEKS = _update.__code__.co_argcount == 3
+#: Of a file that os.sendfile() cannot send.
+_BLOCK_BYTES = 256 * 1024
 
 #: Numbers are cheaper than members of an enum.
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
@@ -128,6 +131,9 @@ class Connections(_private.LoopPart):
             # pytest-socket and mocket replace the class.
             or socket.socket is not _core_helpers.socket_type
             or not _core.is_plain_class(socket.socket)
+            # A program may have its own.
+            or getattr(self.sock_connect, "__func__", None)
+            is not SocketCalls.sock_connect
             or self._debug
         ):
             return await self._create_connection(
@@ -342,13 +348,16 @@ class Connections(_private.LoopPart):
         resume_reading = transp.is_reading()
         transp.pause_reading()
         try:
+            waits = transp._block_writes(True)
             while total < size:
-                waiter = self.create_future()
-                transp._block_writes(waiter)
-                try:
-                    await waiter
-                finally:
-                    transp._block_writes(None)
+                if waits:
+                    waiter = self.create_future()
+                    transp._block_writes(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        transp._block_writes(None)
+                waits = True
                 if transp.is_closing():
                     raise ConnectionError("Connection is closed by peer")
                 _core._flush_corked()  # it would overtake corked writes
@@ -375,14 +384,35 @@ class Connections(_private.LoopPart):
                 transp.resume_reading()
             if (total or _SEEKS) and not getattr(file, "closed", False):
                 os.lseek(source, offset + total, os.SEEK_SET)
+        await asyncio.sleep(0)  # what sends files alone leaves others a turn
         return total
 
-    async def _sendfile_fallback(self, transp: Any, *args: Any) -> int:
-        """asyncio's, but it raises where the transport has dropped bytes.
+    async def _sendfile_fallback(
+        self, transp: Any, file: Any, offset: int, count: int | None
+    ) -> int:
+        """As asyncio's, whose blocks of 16 KiB cost a hop to a thread each.
 
-        A TLS peer may leave while a block is read.
+        It raises where the transport has dropped bytes: a TLS peer may leave
+        while a block is read.
         """
-        total: int = await super()._sendfile_fallback(transp, *args)
+        if (offset or _SEEKS) and hasattr(file, "seek"):
+            file.seek(offset)
+        view = memoryview(bytearray(min(count or _BLOCK_BYTES, _BLOCK_BYTES)))
+        total = 0
+        protocol = _private.SendfileProtocol(transp)
+        try:
+            while not count or total < count:
+                block = view[: count - total] if count else view
+                size = await self.run_in_executor(None, file.readinto, block)
+                if not size:
+                    break
+                transp.write(block[:size])
+                await protocol.drain()
+                total += size
+        finally:
+            if total and hasattr(file, "seek"):
+                file.seek(offset + total)
+            await protocol.restore()
         counted = getattr(transp, "_ssl_protocol", transp)
         if counted._conn_lost > transp.is_closing():  # the loss counts as one
             raise ConnectionError("Connection is closed by peer")

@@ -109,6 +109,7 @@ typedef struct {
     PyObject *handshake_timeout;
     PyObject *shutdown_timeout;
     FlWriteQueue backlog;        /* plain bytes, not encrypted yet */
+    size_t passed_bytes;         /* of them; tls_write.c, invariant 1 */
     size_t reply_bytes;          /* unsent records that reading has produced */
     size_t discarded_bytes;      /* read and dropped during the shutdown */
     uint64_t paused_in_callback; /* callback_count when app_paused was set */

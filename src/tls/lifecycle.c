@@ -575,6 +575,7 @@ static void
 drop_records(FlTls *self)
 {
     fl_write_queue_clear(&self->backlog);
+    self->passed_bytes = 0;
     if (self->engine_busy) {
         return; /* they go with the engine */
     }

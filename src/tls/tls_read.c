@@ -344,7 +344,7 @@ fl_tls_resume_writing(FlTls *self, PyObject *Py_UNUSED(ignored))
 {
     self->writing_paused = false;
     self->reply_bytes = 0;
-    int code = fl_tls_send(self);
+    int code = fl_tls_write_backlog(self);
     if (code == 0 && self->raw_paused) {
         code = fl_tls_control_reading(self);
     }

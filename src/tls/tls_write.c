@@ -1,10 +1,15 @@
 /* Writing: from plain bytes to records to the raw transport.
 
-   1. Data is encrypted when it is written, as in asyncio.  While the raw
-      transport has paused writing, the records stay in the engine.  The
-      backlog only holds data that cannot be encrypted yet: written before the
-      end of the handshake, during a renegotiation or during another engine
-      call.
+   1. Data is encrypted when it is written, as in asyncio, but at most
+      AHEAD_BYTES ahead of the raw transport: the rest waits in the backlog, as
+      references to the bytes objects, until that resumes writing.  So bulk is
+      encrypted in the CPU's cache, at the pace of the peer, and in memory that
+      is used again.  The backlog also holds data that cannot be encrypted yet:
+      written before the end of the handshake, during a renegotiation or during
+      another engine call.
+      Flow control stays asyncio's, which passes all that is written before the
+      raw transport pauses to it at once: those bytes of the backlog count as
+      passed, and not as buffered.
    2. Bytes leave in the order in which their write calls began, even if one
       write begins inside another (connection.h, "No nested engine calls").
       The rest of the outer write goes to the front of the backlog, before what
@@ -25,8 +30,9 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* At most so many bytes are encrypted at once, in about half a millisecond. */
-#define GIL_BYTES                (1024 * 1024)
+/* The most plain bytes that are encrypted at once, and the records that are
+   made while the raw transport takes none. */
+#define AHEAD_BYTES              ((size_t)256 * 1024)
 /* After so many the GIL is offered, if that is due. */
 #define OFFER_BYTES              (8 * 1024)
 /* asyncio logs a warning for writes after the loss beyond these. */
@@ -37,7 +43,7 @@
 size_t
 fl_tls_write_buffer_bytes(const FlTls *self)
 {
-    return self->backlog.size_bytes
+    return self->backlog.size_bytes - self->passed_bytes
            + self->engine.type->outgoing(&self->engine);
 }
 
@@ -261,9 +267,7 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
     while (result == FL_TLS_DONE && *taken_bytes < size_bytes) {
         size_t taken, rest = size_bytes - *taken_bytes;
         result =
-            engine->type->write(engine, data + *taken_bytes,
-                                FL_HAVE_GIL ? Py_MIN(rest, GIL_BYTES) : rest,
-                                &taken);
+            engine->type->write(engine, data + *taken_bytes, rest, &taken);
         *taken_bytes += taken;
         if (FL_HAVE_GIL && FL_UNLIKELY(taken >= OFFER_BYTES)) {
             fl_gil_offer(&self->loop->gil);
@@ -277,34 +281,65 @@ encrypt_bytes(FlTls *self, const char *data, size_t size_bytes,
     return result == FL_TLS_RAISED ? -1 : 0;
 }
 
+/* Whether the backlog may be encrypted: invariant 1.  At the end of the
+   connection all of it is. */
+static bool
+may_encrypt(const FlTls *self)
+{
+    bool ends = self->phase == FL_TLS_FLUSHING;
+    return (self->phase == FL_TLS_WRAPPED || ends)
+           && !self->engine_busy /* else the outer call does it */
+           && (ends || !self->writing_paused
+               || (self->passed_bytes == 0
+                   && self->engine.type->outgoing(&self->engine)
+                          < AHEAD_BYTES));
+}
+
+/* Encrypt the head of the backlog, or a part of it.  1, 0 if the peer must
+   send first, or -1 with an exception. */
+static int
+encrypt_head(FlTls *self)
+{
+    FlWriteQueue *backlog = &self->backlog;
+    struct iovec data = {NULL, 0}; /* if it were empty */
+    (void)fl_write_queue_fill_iovec(backlog, &data, 1);
+    /* Owned: encrypt may run Python, which may end the connection and so clear
+       the backlog. */
+    PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
+    size_t size = Py_MIN(data.iov_len, AHEAD_BYTES), taken;
+    int code = encrypt_bytes(self, data.iov_base, size, &taken);
+    /* Another head: the backlog was cleared (nested writes append). */
+    if (fl_write_queue_head(backlog) == head) {
+        fl_write_queue_consume(backlog, taken);
+        self->passed_bytes -= Py_MIN(self->passed_bytes, taken);
+    }
+    Py_DECREF(head);
+    /* If not all was taken, the next read tries again. */
+    return code < 0 ? -1 : taken == size;
+}
+
 int
 fl_tls_write_backlog(FlTls *self)
 {
-    FlWriteQueue *backlog = &self->backlog;
-    bool blocked = self->engine_busy; /* then the outer call does it */
-    while (
-        !blocked && !fl_write_queue_is_empty(backlog)
-        && (self->phase == FL_TLS_WRAPPED || self->phase == FL_TLS_FLUSHING))
-    {
-        struct iovec data = {NULL, 0}; /* if it were empty */
-        (void)fl_write_queue_fill_iovec(backlog, &data, 1);
-        /* Owned: encrypt may run Python, which may end the connection and so
-           clear the backlog. */
-        PyObject *head = Py_NewRef(fl_write_queue_head(backlog));
-        size_t taken;
-        int code = encrypt_bytes(self, data.iov_base, data.iov_len, &taken);
-        /* Another head: the backlog was cleared (nested writes append). */
-        if (fl_write_queue_head(backlog) == head) {
-            fl_write_queue_consume(backlog, taken);
-        }
-        Py_DECREF(head);
-        if (code < 0) {
+    if (FL_LIKELY(fl_write_queue_is_empty(&self->backlog))) {
+        return fl_tls_send(self);
+    }
+    if (!self->writing_paused && self->passed_bytes == 0) {
+        self->passed_bytes = self->backlog.size_bytes;
+    }
+    int more = 1;
+    while (more > 0 && !fl_write_queue_is_empty(&self->backlog)) {
+        if (self->engine.type->outgoing(&self->engine) >= AHEAD_BYTES
+            && fl_tls_send(self) < 0)
+        {
             return -1;
         }
-        /* The peer must send first: the next read tries again. */
-        blocked = taken < data.iov_len;
+        more = may_encrypt(self) ? encrypt_head(self) : 0;
     }
-    return fl_tls_send(self);
+    if (!self->writing_paused) {
+        self->passed_bytes = 0; /* the rest waits for the peer to send */
+    }
+    return more < 0 ? -1 : fl_tls_send(self);
 }
 
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an
@@ -313,9 +348,10 @@ fl_tls_write_backlog(FlTls *self)
 static int
 tls_write_bytes(FlTls *self, PyObject *bytes)
 {
-    bool encrypt_now = self->phase == FL_TLS_WRAPPED && !self->engine_busy
-                       && fl_write_queue_is_empty(&self->backlog);
     size_t size = (size_t)PyBytes_GET_SIZE(bytes), taken = 0;
+    bool encrypt_now = self->phase == FL_TLS_WRAPPED
+                       && fl_write_queue_is_empty(&self->backlog)
+                       && size <= AHEAD_BYTES && may_encrypt(self);
     PyObject *exc = NULL;
     if (encrypt_now
         && encrypt_bytes(self, PyBytes_AS_STRING(bytes), size, &taken) < 0)

@@ -323,7 +323,8 @@ write_eof(FlStream *self, PyObject *Py_UNUSED(ignored))
 }
 
 /* Let nothing be written, for sendfile, until None is given.  The future is
-   resolved once the queue is sent and the kernel has room. */
+   resolved once the queue is sent and the kernel has room.  True only asks
+   whether something must be sent before. */
 static PyObject *
 block_writes(FlStream *self, PyObject *waiter)
 {
@@ -335,6 +336,9 @@ block_writes(FlStream *self, PyObject *waiter)
         return PyErr_Format(PyExc_ConnectionError, FL_STREAM_CLOSED_TEXT);
     }
     fl_stream_flush_if_corked(self); /* corked bytes leave before the file's */
+    if (waiter == Py_True) {
+        return PyBool_FromLong(!fl_write_queue_is_empty(&self->out.queue));
+    }
     fl_field_set(self, &self->empty_waiter, blocks ? waiter : NULL);
     int code;
     Py_BEGIN_CRITICAL_SECTION(self); /* another thread may be writing */
