@@ -167,8 +167,6 @@ typedef FL_ATOMIC uint64_t FlSeenClass;
     X(task_type, "asyncio", "Task")                                          \
     /* The mixin, because asyncio's sendfile checks for it by isinstance. */ \
     X(asyncio_transport, "asyncio.transports", "_FlowControlMixin")          \
-    X(asyncio_get_extra_info, "asyncio.transports",                          \
-      "_FlowControlMixin.get_extra_info")                                    \
     X(asyncio_datagrams, "asyncio", "DatagramTransport")                     \
     X(asyncio_protocol, "asyncio", "Protocol")                               \
     X(buffered_protocol, "asyncio", "BufferedProtocol")                      \

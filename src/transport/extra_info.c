@@ -220,34 +220,10 @@ fl_stream_fill_extra(FlStream *self)
     return 0;
 }
 
-/* Call super().get_extra_info(), which reads _extra. */
-static PyObject *
-call_base(FlStream *self, PyObject *name, PyObject *fallback)
-{
-    PyObject *base = PyObject_CallFunctionObjArgs((PyObject *)&PySuper_Type,
-                                                  Py_TYPE(self), self, NULL);
-    PyObject *value =
-        base == NULL
-            ? NULL
-            : PyObject_CallMethodObjArgs(base,
-                                         self->state->names.get_extra_info,
-                                         name, fallback, NULL);
-    Py_XDECREF(base);
-    return value;
-}
-
 PyObject *
 fl_stream_get_extra(FlTransport *transport, PyObject *name, PyObject *fallback)
 {
     FlStream *self = (FlStream *)transport;
-    /* asyncio's transports inherit this method, so a replacement in the base
-       class takes effect on them: the tests of websockets put a mock there. */
-    PyObject *method = PyObject_GetAttr(self->state->asyncio_transport,
-                                        self->state->names.get_extra_info);
-    Py_XDECREF(method);
-    if (FL_UNLIKELY(method != self->state->asyncio_get_extra_info)) {
-        return method == NULL ? NULL : call_base(self, name, fallback);
-    }
     PyObject *value = extra_value(self, name);
     if (value == NULL && !PyErr_Occurred()) {
         value = Py_NewRef(fallback == NULL ? Py_None : fallback);

@@ -76,19 +76,6 @@ fl_stream_update_registration(FlStream *self)
 }
 
 int
-fl_stream_shown_wanted(FlStream *self)
-{
-    int wanted = 0;
-    /* Without a GIL the loop's thread may be closing the stream. */
-    Py_BEGIN_CRITICAL_SECTION(self);
-    if (self->reg != NULL && self->loop != NULL && !self->loop->closed) {
-        wanted = fl_stream_wanted(self);
-    }
-    Py_END_CRITICAL_SECTION();
-    return wanted;
-}
-
-int
 fl_stream_resolve_if_pending(FlLoop *loop, PyObject *waiter, PyObject *method,
                              PyObject *value)
 {
@@ -192,7 +179,7 @@ void
 fl_stream_unregister(FlStream *self)
 {
     FlRegistration *reg = self->reg;
-    Py_BEGIN_CRITICAL_SECTION(self); /* see fl_stream_shown_wanted */
+    Py_BEGIN_CRITICAL_SECTION(self); /* other threads read it */
     self->reg = NULL;
     Py_END_CRITICAL_SECTION();
     fl_stream_uncork(self); /* the fd may be another file's, or closed */

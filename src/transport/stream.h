@@ -193,10 +193,6 @@ fl_stream_wanted(const FlStream *self)
     return self->reg != NULL ? self->reg->wanted : 0;
 }
 
-/* The same for its repr; 0 if it has ended or its loop is closed.  Any
-   thread. */
-int fl_stream_shown_wanted(FlStream *self);
-
 /* Open a new stream's registration on this fd.  A callback or transport that
    was left on the fd loses it (fl_fd_acquire).  0, or -1 with an exception
    set.  May run Python. */

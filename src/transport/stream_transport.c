@@ -12,7 +12,6 @@
 #include "transport/stream_transport.h"
 
 #include "core/loop.h"
-#include "core/poller.h"
 #include "core/write_queue.h"
 #include "py/compat.h"
 #include "py/errors.h"
@@ -175,15 +174,15 @@ fl_stream_repr(FlTransport *transport)
     FlStream *self = STREAM(transport);
     FlStreamPhase phase = self->phase; /* one atomic read */
     const char *state = phases[phase];
-    int wanted = fl_stream_shown_wanted(self);
+    size_t size_bytes = op_buffer_bytes(transport);
     /* The fd is shown after close, too: logs refer to it. */
     return fl_transport_repr(
         transport,
         PyUnicode_FromFormat("%s fd=%d read=%s write=<%s, bufsize=%zu>", state,
                              self->last_fd,
-                             wanted & FL_READABLE ? "polling" : "idle",
-                             wanted & FL_WRITABLE ? "polling" : "idle",
-                             op_buffer_bytes(transport)));
+                             op_is_reading(transport) ? "polling" : "idle",
+                             size_bytes > 0 ? "polling" : "idle",
+                             size_bytes));
 }
 
 /* --- the type ------------------------------------------------------------ */
