@@ -51,11 +51,15 @@ _SEEKS = _update.__code__.co_argcount == 3
 #: Of a file that os.sendfile() cannot send.
 _BLOCK_BYTES = 256 * 1024
 
+_HAS_NONBLOCK = hasattr(socket, "SOCK_NONBLOCK")
+_socket_init = _core_helpers.socket_type.__init__
 #: Numbers are cheaper than members of an enum.
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _TCP = int(socket.IPPROTO_TCP)
-#: create_connection()'s.
-_DEFAULT_OPTIONS: Any = _Loop.create_connection.__kwdefaults__
+#: The defaults of asyncio's create_connection().
+_DEFAULT_OPTIONS: Any = getattr(
+    _Loop.create_connection, "__kwdefaults__", None
+)
 
 
 def _numeric_address(host: Any, port: Any) -> tuple[Any, ...] | None:
@@ -127,11 +131,13 @@ class Connections(_private.LoopPart):
         address = _numeric_address(host, port)
         if (
             address is None
+            or not _DEFAULT_OPTIONS  # a program has wrapped asyncio's method
             or (options and not options.items() <= _DEFAULT_OPTIONS.items())
-            # pytest-socket and mocket replace the class.
+            # pytest-socket and mocket replace the class, other programs what
+            # sets its options or connects it.
             or socket.socket is not _core_helpers.socket_type
+            or socket.socket.__init__ is not _socket_init
             or not _core.is_plain_class(socket.socket)
-            # A program may have its own.
             or getattr(self.sock_connect, "__func__", None)
             is not SocketCalls.sock_connect
             or self._debug
@@ -139,15 +145,15 @@ class Connections(_private.LoopPart):
             return await self._create_connection(
                 protocol_factory, host, port, **options
             )
-        # asyncio's steps, without its four coroutines within this one, which
-        # take a quarter of a connection's instructions.
+        # asyncio makes these steps in four nested coroutines, which take
+        # a quarter of a connection's instructions.
         sock = socket.socket(
             _INET if len(address) == 2 else _INET6,
             _core_helpers.ACCEPTED_TYPE,
             _TCP,
         )
         try:
-            if sock.gettimeout() != 0:  # without SOCK_NONBLOCK
+            if not _HAS_NONBLOCK:
                 sock.setblocking(False)
             call = _core.sock_connect(self, sock, address)
             if call is not None:

@@ -72,12 +72,13 @@ start_reading(FlLoop *loop, FlStream *self)
 /* Read at once what an accepted connection has sent already: its request, or
    the beginning of TLS.  A server that stops before the next poll (uvicorn on
    SIGTERM) closes a connection without a request, and the kernel resets one
-   with unread bytes.  What is written leaves as after an event.  0, or -1 to
-   end the run. */
+   with unread bytes.  Where nothing has arrived this costs a recv.  What is
+   written leaves as after an event.  0, or -1 to end the run. */
 static int
 read_first_bytes(FlLoop *loop, FlStream *self)
 {
-    int code = self->run_events(self, FL_READABLE);
+    int code = fl_loop_time_rest(loop, (PyObject *)self, 0);
+    code = code < 0 ? -1 : self->run_events(self, FL_READABLE);
     fl_loop_flush_corked(loop);
     return code;
 }

@@ -82,7 +82,7 @@ async def test_cancelled_at_each_iteration(loop, count):
 async def test_what_a_client_has_sent_is_read_with_connection_made(
     loop, loop_kind, queues
 ):
-    """asyncio reads two iterations later.  uvicorn, if it is stopped between,
+    """asyncio reads in the next iteration.  uvicorn, if it is stopped before,
     closes the connection, and the kernel resets it.
     """
 
