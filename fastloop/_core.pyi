@@ -255,7 +255,7 @@ def start_accepting(
     sock: socket,
     factory: Callable[[], BaseProtocol],
     server: Server | None,
-    protocol: int,
+    messages: bool,
     shared: bool,
     accept_tls: Callable[[socket, _PeerName], object] | None,
     context: Context | None,

@@ -97,31 +97,22 @@ class TransportSocket(trsock.TransportSocket):
         return repr(trsock.TransportSocket(self._socket))
 
 
-#: What accept4() makes of a connection to a listener of SOCK_STREAM.
-ACCEPTED_TYPE = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
-
-
-def own_socket(fd: int, protocol: int) -> socket.socket:
+def own_socket(fd: int) -> socket.socket:
     """Return a non-blocking socket object, which owns the fd.
 
-    ``protocol`` is that of an accepted stream socket; -1: Python asks the
-    system for it and for the type, by a call each, and one more makes the fd
-    non-blocking.  If this raises, the fd stays the caller's.  A signal handler
-    may raise as soon as the object has the fd, so the object exists before
-    that.
+    If this raises, the fd stays the caller's.  A signal handler may raise as
+    soon as the object has the fd, so the object exists before that.
     """
     sock = socket_type.__new__(socket_type)
-    kind = -1 if protocol < 0 else ACCEPTED_TYPE
     begin: Any = sock.__init__  # type: ignore[misc]
     try:
         try:
-            begin(type=kind, proto=protocol, fileno=fd)
+            begin(fileno=fd)
         except OSError as exc:
             if exc.errno != errno.ENOPROTOOPT:
                 raise
-            begin(type=kind, proto=0, fileno=fd)  # WSL 1 cannot be asked
-        if sock.gettimeout() != 0:
-            sock.setblocking(False)
+            begin(proto=0, fileno=fd)  # WSL 1 cannot be asked
+        sock.setblocking(False)
     except BaseException:
         sock.detach()
         raise

@@ -51,11 +51,13 @@ _SEEKS = _update.__code__.co_argcount == 3
 #: Of a file that os.sendfile() cannot send.
 _BLOCK_BYTES = 256 * 1024
 
-_HAS_NONBLOCK = hasattr(socket, "SOCK_NONBLOCK")
 _socket_init = _core_helpers.socket_type.__init__
 #: Numbers are cheaper than members of an enum.
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _TCP = int(socket.IPPROTO_TCP)
+_NONBLOCKING_STREAM = int(
+    socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+)
 #: The defaults of asyncio's create_connection().
 _DEFAULT_OPTIONS: Any = getattr(
     _Loop.create_connection, "__kwdefaults__", None
@@ -149,11 +151,11 @@ class Connections(_private.LoopPart):
         # a quarter of a connection's instructions.
         sock = socket.socket(
             _INET if len(address) == 2 else _INET6,
-            _core_helpers.ACCEPTED_TYPE,
+            _NONBLOCKING_STREAM,
             _TCP,
         )
         try:
-            if not _HAS_NONBLOCK:
+            if _NONBLOCKING_STREAM == socket.SOCK_STREAM:
                 sock.setblocking(False)
             call = _core.sock_connect(self, sock, address)
             if call is not None:
@@ -506,7 +508,7 @@ class Connections(_private.LoopPart):
             sock,
             protocol_factory,
             server,
-            sock.proto if sock.type == socket.SOCK_STREAM else -1,
+            sock.proto == _SCTP,
             shared,
             accept_tls,
             context,

@@ -102,7 +102,6 @@ struct FlOutbox; /* core/cork.h */
     X(loop)                     \
     X(message)                  \
     X(name)                     \
-    X(own_socket)               \
     X(pause_writing)            \
     X(peername)                 \
     X(protocol)                 \

@@ -19,20 +19,9 @@
 #include <unistd.h>
 
 PyObject *
-fl_socket_from_fd(FlState *state, int fd, uint8_t protocol)
+fl_socket_from_fd(FlState *state, int fd)
 {
-    int known = protocol == FL_UNKNOWN_PROTOCOL ? -1 : protocol;
-    PyObject *fd_object = PyLong_FromLong(fd);
-    PyObject *protocol_object = PyLong_FromLong(known); /* a small one */
-    PyObject *sock = NULL;
-    if (fd_object != NULL && protocol_object != NULL) {
-        sock =
-            PyObject_CallMethodObjArgs(state->helpers, state->names.own_socket,
-                                       fd_object, protocol_object, NULL);
-    }
-    Py_XDECREF(fd_object);
-    Py_XDECREF(protocol_object);
-    return sock;
+    return PyObject_CallMethod(state->helpers, "own_socket", "i", fd);
 }
 
 void
@@ -62,7 +51,7 @@ fl_stream_get_socket(FlStream *self)
     if (sock != NULL || self->fd < 0) {
         return sock;
     }
-    sock = fl_socket_from_fd(self->state, self->fd, self->accepted_protocol);
+    sock = fl_socket_from_fd(self->state, self->fd);
     if (sock == NULL) {
         return NULL;
     }

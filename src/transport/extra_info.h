@@ -21,11 +21,9 @@ PyObject *fl_stream_get_extra(FlTransport *transport, PyObject *name,
    exception set. */
 int fl_stream_fill_extra(FlStream *self);
 
-/* A new non-blocking socket object that owns the fd.  `protocol` is that of a
-   SOCK_STREAM socket which accept4() has made non-blocking, or
-   FL_UNKNOWN_PROTOCOL: then Python asks the system.  NULL with an exception
+/* A new non-blocking socket object that owns the fd.  NULL with an exception
    set: then the caller still owns the fd. */
-PyObject *fl_socket_from_fd(FlState *state, int fd, uint8_t protocol);
+PyObject *fl_socket_from_fd(FlState *state, int fd);
 
 /* Detach a socket object from its fd, which has another owner or is
    closed: the object must not close that fd.  A failure is unraisable. */

@@ -89,7 +89,7 @@ typedef struct {
     PyObject *server;     /* NULL: none */
     PyObject *accept_tls; /* called with (socket, peer) instead, or NULL */
     PyObject *context;    /* copied for each connection */
-    uint8_t protocol;     /* of a connection, or FL_UNKNOWN_PROTOCOL */
+    bool messages;        /* each send of a connection is one: SCTP */
     int fd;               /* of sock */
     bool shared;          /* perhaps, with other workers: invariant 4 */
     /* table->whole_polls if the last event reached its limit, else 0. */
@@ -180,7 +180,7 @@ listener_open_plain(Listener *self, Accepted *accepted, PyObject *context)
         .context = context,
         .peer = &accepted->peer,
         .peer_size = accepted->peer_size,
-        .accepted_protocol = self->protocol,
+        .messages = self->messages,
     };
     /* The loop owns the open stream. */
     return fl_call_done(fl_stream_open(self->loop, &options));
@@ -192,8 +192,7 @@ listener_open_plain(Listener *self, Accepted *accepted, PyObject *context)
 static int
 listener_open_tls(Listener *self, Accepted *accepted)
 {
-    PyObject *sock =
-        fl_socket_from_fd(self->loop->state, accepted->fd, self->protocol);
+    PyObject *sock = fl_socket_from_fd(self->loop->state, accepted->fd);
     if (sock == NULL) {
         return -1;
     }
@@ -410,11 +409,11 @@ listener_call(Listener *self, PyObject *Py_UNUSED(args),
 /* --- module functions ---------------------------------------------------- */
 
 static const char start_accepting_doc[] =
-    "start_accepting(loop, sock, factory, server, protocol, shared,\n"
+    "start_accepting(loop, sock, factory, server, messages, shared,\n"
     "                accept_tls, context, /)\n--\n\n"
     "Accept connections on a listening socket until its reader is removed.\n"
     "\n"
-    "protocol: what accept() gives a connection; -1: ask the system.\n"
+    "messages: each send is one, so that nothing is corked.\n"
     "shared: other loops may accept on it, too, and they take turns.\n"
     "accept_tls, if not None, is called with (socket, peer name) for each\n"
     "connection instead of opening a StreamTransport.  context is the\n"
@@ -425,9 +424,9 @@ start_accepting(PyObject *module, PyObject *args)
 {
     FlState *state = fl_state_get(module);
     PyObject *loop, *sock, *factory, *server, *accept_tls, *context;
-    int protocol, shared;
-    if (!PyArg_ParseTuple(args, "O!OOOipOO:start_accepting", state->loop_type,
-                          &loop, &sock, &factory, &server, &protocol, &shared,
+    int messages, shared;
+    if (!PyArg_ParseTuple(args, "O!OOOppOO:start_accepting", state->loop_type,
+                          &loop, &sock, &factory, &server, &messages, &shared,
                           &accept_tls, &context)
         || fl_loop_check_open(FL_LOOP(loop)) < 0)
     {
@@ -442,7 +441,7 @@ start_accepting(PyObject *module, PyObject *args)
     self->loop = (FlLoop *)Py_NewRef(loop);
     self->sock = Py_NewRef(sock);
     self->fd = fd;
-    self->protocol = (uint8_t)Py_MIN((unsigned)protocol, FL_UNKNOWN_PROTOCOL);
+    self->messages = messages;
     self->shared = shared && self->loop->table->poller.kind->exclusive;
     self->loop->gil.times_waits += self->shared;
     self->factory = Py_NewRef(factory);

@@ -53,9 +53,6 @@ typedef enum {
 
 typedef struct FlStream FlStream;
 
-/* No protocol of a stream socket; see fl_socket_from_fd. */
-#define FL_UNKNOWN_PROTOCOL UINT8_MAX
-
 struct FlStream {
     /* The slots have: the server, whose _attach and _detach count connections;
        the future resolved after connection_made; sendfile's future, for an
@@ -72,7 +69,6 @@ struct FlStream {
     bool read_eof;           /* reads no more: from EOF until resume_reading */
     bool waits_for_writable; /* empty_waiter waits for a writable event */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
-    uint8_t accepted_protocol; /* of an accepted connection, if known */
     bool messages;             /* SCTP: a recv takes one message at most */
     uint16_t read_errno;       /* behind the bytes of the last read, or 0 */
     uint32_t last_read_bytes;  /* size of the last read */

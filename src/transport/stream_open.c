@@ -168,13 +168,9 @@ stream_new(FlLoop *loop, const FlStreamOptions *options)
     fl_list_init(&self->loop_node.link);
     fl_outbox_init(&self->out);
     self->sock = Py_XNewRef(options->sock);
-    self->accepted_protocol = options->peer == NULL
-                                  ? FL_UNKNOWN_PROTOCOL
-                                  : options->accepted_protocol;
     /* Over SCTP each send is a message: nothing is corked. */
-    self->messages =
-        options->messages || self->accepted_protocol == IPPROTO_SCTP;
-    self->fd_shared = options->fd_shared || self->messages;
+    self->messages = options->messages;
+    self->fd_shared = options->fd_shared || options->messages;
     self->waiter = Py_XNewRef(options->waiter);
     self->extra = Py_XNewRef(options->extra);
     self->context = options->context == NULL ? PyContext_CopyCurrent()

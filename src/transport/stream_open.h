@@ -30,7 +30,6 @@ typedef struct {
     PyObject *context;                   /* NULL: a copy of the current one */
     const struct sockaddr_storage *peer; /* of an accepted connection */
     socklen_t peer_size;
-    uint8_t accepted_protocol; /* the same, or FL_UNKNOWN_PROTOCOL */
 } FlStreamOptions;
 
 /* Open a stream and queue connection_made.  A new reference; or NULL with an
