@@ -144,7 +144,7 @@ def check_socket(sock: Any, debug: bool) -> None:
 def finish_connect(sock: Any, address: Any, code: int | None = None) -> None:
     """Raise the error of a connection that has succeeded or failed.
 
-    ``code`` is that error, if it was read already, which clears it.
+    ``code`` is the socket's SO_ERROR, if C has read it, which clears it.
     """
     if code is None:
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -484,7 +484,7 @@ class Connections(_private.LoopPart):
         **options: Any,
     ) -> None:
         times = ssl_handshake_timeout, ssl_shutdown_timeout
-        # What a later CPython's servers pass is for its own method.
+        # Only asyncio's method knows what a later CPython's servers pass.
         if more or options or not _originals.accepts_as_a_socket(sock):
             given = protocol_factory, sock, sslcontext, server, backlog, *times
             if context is not None:

@@ -40,15 +40,16 @@
       FL_COARSE_LAG_NS after the last poll's tick.  Where ticks come late, as
       in a virtual machine, such a timer is due by poll_timeout's reading, if
       nothing else is ready.
-   4. A loop is quiet from a wait of more than LONG_WAIT_NS until BUSY_NS have
+   4. A loop is quiet from a wait of more than LONG_WAIT_NS until QUIET_NS have
       passed without another one.  It corks nothing (cork.h): to wake the
       sender's thread costs more than a request, and more sends cost little
-      where events are few.  The times are the coarse clock's.  The beginning
-      of a wait is read only if the last tick came so late that waits may be
-      long, so the second long wait in a row makes a loop quiet.  Rejected: a
-      loop that is quiet until a poll finds an event without waiting.  uvicorn
-      on one connection without pauses stayed quiet, and took 31 us for each
-      request in place of 17. */
+      where events are few.  A run begins busy.  The times are the coarse
+      clock's: where that ticks each 10 ms, any wait across a tick is long.
+      The beginning of a wait is read only if the last tick came so late that
+      waits may be long, so the second long wait in a row makes a loop quiet.
+      Rejected: a loop that is quiet until a poll finds an event without
+      waiting.  uvicorn on one connection without pauses stayed quiet, and took
+      31 us for each request in place of 17. */
 #include "core/iteration.h"
 
 #include "base/clock.h"
@@ -82,7 +83,7 @@
 
 /* See invariant 4. */
 #define LONG_WAIT_NS (5 * FL_NS_PER_MS)
-#define BUSY_NS      (50 * FL_NS_PER_MS)
+#define QUIET_NS     (50 * FL_NS_PER_MS)
 
 /* How often registrations that need a recheck are registered again, and how
    long a wait is at most that shall tell whether it ends late. */
@@ -136,7 +137,7 @@ queue_fired(FlLoop *loop)
             return found;
         }
         found.any = true;
-        found.other |= reg->transport == NULL && !reg->ours;
+        found.other |= reg->transport == NULL && !reg->allows_skips;
         if (reg->entry != NULL) {
             continue; /* still queued: reg->fired has the new bits too */
         }
@@ -238,14 +239,14 @@ FL_NOINLINE static void
 note_tick(FlLoop *loop, int64_t now_ns, bool waited)
 {
     FlPolls *polls = &loop->polls;
-    bool timed = waited && polls->times_wait;
-    polls->times_wait = now_ns - polls->last_ns > LONG_WAIT_NS;
+    bool timed = waited && polls->waits_are_long;
+    polls->waits_are_long = now_ns - polls->last_ns > LONG_WAIT_NS;
     polls->last_ns = now_ns;
     if (timed && now_ns - polls->wait_ns > LONG_WAIT_NS) {
         polls->quiet_ns = now_ns;
         loop->cork.busy_thread = NULL;
     }
-    else if (now_ns - polls->quiet_ns > BUSY_NS) {
+    else if (now_ns - polls->quiet_ns > QUIET_NS) {
         loop->cork.busy_thread = loop->cork.thread;
     }
 }
@@ -276,7 +277,7 @@ poll(FlLoop *loop, int64_t timeout_ns, bool *safepoint_is_due)
         }
     }
     else {
-        if (FL_UNLIKELY(loop->polls.times_wait)) {
+        if (FL_UNLIKELY(loop->polls.waits_are_long)) {
             loop->polls.wait_ns = fl_clock_coarse_ns();
         }
         *safepoint_is_due = poll_blocking(loop, timeout_ns);

@@ -20,8 +20,8 @@ typedef struct {
     int64_t empty_ns; /* precise time at which the last poll ended, if it did
                          not wait and found nothing; else 0 */
     int64_t quiet_ns; /* coarse time at which the last long wait ended */
-    int64_t wait_ns;  /* and at which the last timed wait began */
-    bool times_wait;  /* the next waits may be long */
+    int64_t wait_ns;  /* and at which a wait began, if waits_are_long */
+    bool waits_are_long;  /* the last tick came late */
     int64_t rechecked_ns; /* coarse: last fl_registrations_recheck */
     /* Polls that may still be skipped.  Any thread may set it to 0.  Without a
        GIL the loop's own store may undo that: then its next poll is at a tick

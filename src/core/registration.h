@@ -101,8 +101,9 @@ struct FlRegistration {
     bool persistent; /* set by the owner: see above */
     bool keeps;      /* set by the owner: nobody else has the fd */
     bool recheck;    /* fl_registrations_recheck visits it */
-    /* Set by the owner: its callback is a listener or a sock_* call. */
-    FL_ATOMIC bool ours;
+    /* Set by the owner: the callback added last is a listener or a sock_* call
+       (iteration.c, invariant 1). */
+    FL_ATOMIC bool allows_skips;
 };
 
 /* Open an empty table with its poller, which may have to be `portable` (see

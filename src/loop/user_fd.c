@@ -363,10 +363,11 @@ user_fd_put(FlLoop *loop, FlUserFd *user_fd, PyObject *object, int event,
     }
     dropped->callbacks[event - 1] = refs->callbacks[event - 1];
     refs->callbacks[event - 1] = callback;
-    reg->ours = is_call(loop, callback)
-                || (((FlHandle *)callback)->callback != NULL
-                    && Py_IS_TYPE(((FlHandle *)callback)->callback,
-                                  loop->state->listener_type));
+    const PyObject *called =
+        is_call(loop, callback) ? callback : ((FlHandle *)callback)->callback;
+    reg->allows_skips =
+        called == callback
+        || (called != NULL && Py_IS_TYPE(called, loop->state->listener_type));
     if (code > 0) { /* the other direction's was of another file */
         dropped->callbacks[2 - event] = refs->callbacks[2 - event];
         refs->callbacks[2 - event] = NULL;

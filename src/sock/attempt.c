@@ -210,7 +210,8 @@ try_connect(FlAttempt *self, int fd, PyObject **result)
     {
         return store_result(Py_NewRef(Py_None), result);
     }
-    /* NULL ends the arguments: the socket is asked for the error. */
+    /* Without a code, NULL ends the arguments early, and finish_connect asks
+       the socket. */
     PyObject *code = number == 0 ? NULL : PyLong_FromLong(number);
     PyObject *done =
         PyObject_CallMethodObjArgs(self->state->helpers,

@@ -93,7 +93,7 @@ check_methods(const FlState *state)
 }
 
 /* Look an attribute up anywhere in the dict: an application may have deleted
-   it and set it again.  Runs no Python, as a look-up by hash might. */
+   it and set it again.  Unlike a look-up by hash, this runs no Python. */
 FL_NOINLINE static bool
 look_anywhere(Reader *self, Py_ssize_t at)
 {

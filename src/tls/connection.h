@@ -9,7 +9,8 @@
    transport may be one of our streams, another connection's FlTlsTransport
    (TLS in TLS) or any transport of asyncio.  FlTls calls its public methods
    and asyncio's _force_close().  Of one of our streams it also reads the
-   context, and calls a C function in place of write().
+   context, calls a C function in place of write(), and after a failure drops
+   what the socket has received.
 
    This file has the state alone.  Above it are, in this order, tls_write.c,
    tls_read.c and lifecycle.c, which goes from phase to phase; each calls only

@@ -69,10 +69,10 @@ struct FlStream {
     bool read_eof;           /* reads no more: from EOF until resume_reading */
     bool waits_for_writable; /* empty_waiter waits for a writable event */
     FL_ATOMIC uint8_t writes_after_loss; /* stays at UINT8_MAX */
-    bool messages;             /* SCTP: a recv takes one message at most */
-    uint16_t read_errno;       /* behind the bytes of the last read, or 0 */
-    uint32_t last_read_bytes;  /* size of the last read */
-    FL_ATOMIC int fd;          /* -1 once it is closed */
+    bool messages;            /* SCTP: a recv takes one message at most */
+    uint16_t read_errno;      /* behind the bytes of the last read, or 0 */
+    uint32_t last_read_bytes; /* size of the last read */
+    FL_ATOMIC int fd;         /* -1 once it is closed */
     FL_ATOMIC int
         last_fd; /* fd before that: logs and asyncio's _sock_fd show it */
     FlOpenTransport loop_node;     /* in loop->transports while open */

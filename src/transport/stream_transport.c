@@ -181,8 +181,7 @@ fl_stream_repr(FlTransport *transport)
         PyUnicode_FromFormat("%s fd=%d read=%s write=<%s, bufsize=%zu>", state,
                              self->last_fd,
                              op_is_reading(transport) ? "polling" : "idle",
-                             size_bytes > 0 ? "polling" : "idle",
-                             size_bytes));
+                             size_bytes > 0 ? "polling" : "idle", size_bytes));
 }
 
 /* --- the type ------------------------------------------------------------ */

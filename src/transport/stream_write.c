@@ -4,7 +4,8 @@
    change its buffer once write returns.  stream_send.c corks and sends.
 
    Rejected: sending other buffers in place, and copying what the kernel does
-   not accept.  Most are corked, and so copied, and the rest is rare. */
+   not accept.  On a busy loop most are corked, and so copied; a quiet one
+   writes little. */
 #include "transport/stream_write.h"
 
 #include "core/loop.h"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from asyncio import sslproto
 
 import pytest
 from libssl_calls import LibsslCalls
@@ -205,6 +206,27 @@ async def test_pause_and_resume(tls_pair, side):
     assert c.transport.get_write_buffer_size() == 0
     await c.settle()
     assert c.protocol.names == ["made", "pause", "resume", "data"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_bulk_waits_as_it_was_written(tls_pair, ends):
+    """asyncio passes all records to the transport below at once, so that they
+    are no longer buffered here.  fastloop makes at most 256 KiB ahead of it.
+    """
+    c = await tls_pair(side="server")
+    below = c.transport._ssl_protocol._transport
+    c.transport.write(pattern(16 * MIB))
+    assert c.transport.get_write_buffer_size() == 0
+    if not isinstance(c.transport._ssl_protocol, sslproto.SSLProtocol):
+        assert below.get_write_buffer_size() < 330 * KIB
+    for _ in range(3):
+        c.transport.write(pattern(HIGH // 2))
+    assert c.protocol.count("pause") == 1
+    if ends:
+        c.transport.close()
+    assert await c.peer.read_exactly(16 * MIB) == pattern(16 * MIB)
+    for _ in range(3):
+        assert await c.peer.read_exactly(HIGH // 2) == pattern(HIGH // 2)
 
 
 @every_side

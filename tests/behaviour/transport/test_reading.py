@@ -100,6 +100,7 @@ async def test_an_event_delivers_all_received_data(loop, size, before):
 
 # --- BufferedProtocol -------------------------------------------------------
 
+
 @pytest.mark.parametrize("kib", [1, 128, 256])
 @pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
 @pytest.mark.skipif(sys.platform != "linux", reason="asks for what arrived")
@@ -113,8 +114,10 @@ async def test_a_reset_comes_behind_the_bytes_before_it(loop, kib, make):
         await c.peer.send(pattern(kib * 1024))
         unread = bytearray(4)
         await spin(
-            lambda: fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
-            or int.from_bytes(unread, sys.byteorder) == kib * 1024
+            lambda: (
+                fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
+                or int.from_bytes(unread, sys.byteorder) == kib * 1024
+            )
         )
         c.peer.reset()
         c.transport.resume_reading()
