@@ -60,7 +60,7 @@ def served(
                 unix = [f"--unix={given['path']}"]
             with network.serving(run, script, *words, *unix) as server:
                 if is_http:
-                    given |= network.requests(server)
+                    given |= network.requests(server, "tls" in load)
                 # The generator counts bytes that go one way in KiB.
                 unit = 1024 if is_bytes else 1
                 found = network.load(server, run, unit, **given)
@@ -148,7 +148,21 @@ CASES = (
         "send",
         **RECEIVE,
     ),
+    served(
+        "protocol_receive",
+        "streams",
+        "one way, Protocol receives",
+        "receive",
+        **SEND,
+    ),
     served("sendfile", "streams", "sendfile", "sendfile", **RECEIVE),
+    served(
+        "sendfile_64k",
+        "streams",
+        "sendfile, 64 KiB files",
+        "sendfile64k",
+        **RECEIVE,
+    ),
     echo(*SOCK, MANY, KIB),
     echo(*SOCK, FEW, 100 * KIB),
     served("connect", "sockets", CONNECT, "protocol", **FRESH),
@@ -159,6 +173,17 @@ CASES = (
     ),
     served(
         "aiohttp", "http", "aiohttp server, plain text", "aiohttp", "aiohttp"
+    ),
+    served(
+        "uvicorn_tls", "http", "uvicorn over HTTPS", "plain", *UVICORN, tls=1
+    ),
+    served(
+        "aiohttp_tls",
+        "http",
+        "aiohttp server over HTTPS",
+        "aiohttp",
+        "aiohttp",
+        tls=1,
     ),
     fastapi("def", "an endpoint in a thread"),
     fastapi("sqlalchemy", "a row by SQLAlchemy and asyncpg", *SQLALCHEMY),

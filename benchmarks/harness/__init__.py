@@ -14,9 +14,12 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 
+CERTS = ROOT / "tests" / "certs"
+CERTIFICATE, KEY = CERTS / "localhost.pem", CERTS / "localhost.key"
+
+
 def tls_context() -> ssl.SSLContext:
     """Return the context of a server, with the tests' certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    place = ROOT / "tests" / "certs"
-    context.load_cert_chain(place / "localhost.pem", place / "localhost.key")
+    context.load_cert_chain(CERTIFICATE, KEY)
     return context

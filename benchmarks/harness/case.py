@@ -41,8 +41,9 @@ GROUPS = {
     "startup": "Start",
     "threads": "Two loops in two threads, without a GIL",
 }
-# Groups and cases that are not counted: what is no time of a process, or
-# waits for one; and handshakes, of which a sample has few.
+# Groups and cases that are not counted: what is no time of a process, waits
+# for one, or depends on how long it waits; and handshakes, of which a sample
+# has few.
 UNCOUNTED = {
     *("memory", "quiet", "tokens", "workers", "tail", "late", "startup"),
     "tls_handshake",

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,7 @@ def cpus() -> tuple[int, int]:
 
 
 def pin(place: int) -> None:
-    """Keep this thread on one CPU, where there are several and a way to.
-
-    A wake-up on one CPU takes a third of the time, and where the system puts
-    the loop and the thread is chance.
-    """
+    """Keep this thread on the CPU at a place of those it may use; on Linux."""
     if sys.platform == "linux":
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[place]})
 
@@ -147,13 +144,18 @@ def load(
     return {"cpu": cpu, "rate": rate}
 
 
-def requests(server: dict[str, Any]) -> dict[str, Any]:
-    """Ask a server of HTTP once; return the generator's options.
+def requests(server: dict[str, Any], tls: bool = False) -> dict[str, Any]:
+    """Ask a server of HTTP, or HTTPS, once; return the generator's options.
 
     All answers have the size of this one, for the words are the same.
     """
     address = ("127.0.0.1", server["port"])
-    with socket.create_connection(address, START_LIMIT) as client:
+    with ExitStack() as stack:
+        client = socket.create_connection(address, START_LIMIT)
+        stack.enter_context(client)
+        if tls:
+            context = ssl._create_unverified_context()
+            client = stack.enter_context(context.wrap_socket(client))
         client.sendall(REQUEST.encode())
         with client.makefile("rb") as answer:
             head = b""

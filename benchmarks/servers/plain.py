@@ -29,7 +29,6 @@ from harness.first_client import Echo
 
 BUFFER_SIZE = 64 * 1024
 CHUNK = bytes(BUFFER_SIZE)
-FILE_SIZE = 1024 * 1024
 WORK = 16_000
 
 
@@ -88,13 +87,15 @@ class Sender(asyncio.Protocol):
 
 
 class FileSender(asyncio.Protocol):
+    size_bytes = 1024 * 1024
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.task = asyncio.ensure_future(self.send(transport))
 
     async def send(self, transport: asyncio.BaseTransport) -> None:
         loop = asyncio.get_running_loop()
         with tempfile.TemporaryFile() as file:
-            file.truncate(FILE_SIZE)
+            file.truncate(self.size_bytes)
             while not transport.is_closing():
                 try:
                     await loop.sendfile(transport, file, 0)
@@ -103,6 +104,10 @@ class FileSender(asyncio.Protocol):
                 except (ConnectionError, RuntimeError):
                     break
         transport.abort()
+
+
+class SmallFileSender(FileSender):
+    size_bytes = 64 * 1024
 
 
 class Datagrams(asyncio.DatagramProtocol):
@@ -174,6 +179,7 @@ CLIENTS: dict[str, Callable[..., Any]] = {
     "receive": Receiver,
     "send": Sender,
     "sendfile": FileSender,
+    "sendfile64k": SmallFileSender,
     **STREAMS,
 }
 OTHERS = {"sock": serve_sockets, "udp": serve_datagrams}

@@ -22,6 +22,7 @@ from typing import Any
 
 import serving
 import tokens
+from harness import CERTIFICATE, KEY, tls_context
 
 WORDS = {"message": "Hello, world!"}
 BODY = b"Hello, world!"
@@ -138,6 +139,8 @@ async def serve_uvicorn(args: argparse.Namespace) -> None:
         lifespan="on" if args.app.startswith("sqlalchemy") else "off",
         log_level="warning",
         access_log=False,
+        ssl_certfile=CERTIFICATE if args.tls else None,
+        ssl_keyfile=KEY if args.tls else None,
     )
 
     class Server(uvicorn.Server):
@@ -159,7 +162,8 @@ async def serve_aiohttp(args: argparse.Namespace) -> None:
     app.router.add_get("/", hello)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    context = tls_context() if args.tls else None
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     serving.announce(runner.addresses[0][1])
     await serving.forever()
 
