@@ -169,11 +169,11 @@ def is_done_callback(code: types.CodeType) -> bool:
 
 
 def begin_run(loop: Any) -> None:
-    """Set the thread's running loop.
+    """Set what a run needs in asyncio's modules: the running loop.
 
-    Make task objects callable, if PyCharm's debugger is there.  Its tasks pass
-    themselves to call_soon(), not their steps.  The call_soon() that it sets
-    on asyncio's own loop finds the step.
+    Task objects become callable, if PyCharm's debugger is there.  Its tasks
+    pass themselves to call_soon(), not their steps.  The call_soon() that it
+    sets on asyncio's own loop finds the step.
     """
     kind: Any = asyncio.Task
     if hasattr(kind, "_pydevd_nest_patched"):

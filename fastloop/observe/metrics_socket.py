@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SEND_SECONDS = 1.0
 #: A socket's name: the process's number.
 _NAME = re.compile(r"([1-9][0-9]{0,8})\.sock")
-#: How many names a new process looks at, in some milliseconds.
+#: The most names that a new process looks at: some milliseconds.
 _MOST_NAMES = 1000
 
 
@@ -63,12 +63,12 @@ def _make_folder(folder: str) -> None:
         )
 
 
-def _is_left(path: str, pid: int) -> bool:
-    """Whether a path is a socket of ours that its process did not remove.
+def _is_abandoned(path: str, pid: int) -> bool:
+    """Whether a path is a socket of this user whose process has ended.
 
-    The socket of a process that lives is not: between bind() and listen() it
-    refuses too.  In another container the process has another number here, so
-    its socket must also refuse.
+    A live process keeps its socket, though that refuses between bind() and
+    listen().  A process of another container may seem to have ended, because
+    its number is another one here: so the socket must refuse, too.
     """
     found = os.lstat(path)
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
@@ -82,13 +82,13 @@ def _is_left(path: str, pid: int) -> bool:
     return False
 
 
-def _remove_left(folder: str) -> None:
-    """Remove the sockets of processes that a signal ended before `atexit`."""
+def _remove_abandoned(folder: str) -> None:
+    """Remove the sockets of processes that ended without `atexit`."""
     for name in os.listdir(folder)[:_MOST_NAMES]:
         path, match = os.path.join(folder, name), _NAME.fullmatch(name)
         # Another process may remove it first.
         with contextlib.suppress(OSError):
-            if match and _is_left(path, int(match[1])):
+            if match and _is_abandoned(path, int(match[1])):
                 os.unlink(path)
 
 
@@ -130,7 +130,7 @@ class _Server(threading.Thread):
         self.path = path_of(os.getpid(), os.geteuid())
         folder = os.path.dirname(self.path)
         _make_folder(folder)
-        _remove_left(folder)
+        _remove_abandoned(folder)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)  # of an earlier process with this number
         self.sock = socket.socket(socket.AF_UNIX)

@@ -168,8 +168,8 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, int code)
 
 /* --- Protocol ------------------------------------------------------------ */
 
-/* Deliver decrypted data to a Protocol; `used` was that when they were read.
-   0 or -1. */
+/* Deliver decrypted bytes.  `used` is the protocol that the connection had when
+   they were read.  0 or -1. */
 static int
 deliver(FlTls *self, const FlProtocol *used, PyObject *bytes)
 {
@@ -191,10 +191,10 @@ deliver(FlTls *self, const FlProtocol *used, PyObject *bytes)
     return code;
 }
 
-/* A function of its own: a protocol may run its loop again, and so much of the
-   C stack must not be in use then.  One record more than SMALL_BYTES: the
-   peer's last record may have been read in part before, so that its plain
-   bytes are more than the unread ones.  NULL with MemoryError. */
+/* Not inlined: the protocol may run its loop again, and this buffer of 24 KiB
+   must be off the stack by then.  It has one record more than SMALL_BYTES,
+   because the last record may have been read in part before.  NULL with
+   MemoryError. */
 FL_NOINLINE static PyObject *
 decrypt_small(FlTls *self, Decrypted *decrypted)
 {

@@ -176,9 +176,9 @@ fl_tls_fail(FlTls *self)
     PyErr_SetRaisedException(exc);
 }
 
-/* Drop what the socket has received, as much as asyncio reads at once: the
-   kernel resets a connection that is closed with unread bytes, and the peer
-   may not get the alert. */
+/* Drop what the socket has received, at most as much as asyncio reads at once.
+   The kernel resets a connection that is closed with unread bytes, and the
+   peer may then not get the alert. */
 FL_NOINLINE static void
 drop_unread(FlTls *self)
 {

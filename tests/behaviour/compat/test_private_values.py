@@ -13,8 +13,8 @@ from loop_helpers import nothing
 
 # -- its queues and its selector ---------------------------------------------
 #
-# asyncio's are its own; fastloop's are views, which cannot be changed, of the
-# same handles.
+# asyncio's are its own.  fastloop's _ready has only a length, _scheduled is a
+# copy, and the selector is a view.
 
 
 def test_ready_tells_how_many_callbacks_are_ready(loop, iterate):
