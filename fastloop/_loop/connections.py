@@ -120,8 +120,6 @@ class Connections(_private.LoopPart):
         known = id(sock) in _given_socks
         return known or _core_helpers.number_of_type(sock) != kind
 
-    _create_connection = _keeping_given_socks(_Loop.create_connection)
-
     @functools.wraps(_Loop.create_connection)
     async def create_connection(  # type: ignore[override]
         self,
@@ -144,9 +142,14 @@ class Connections(_private.LoopPart):
             is not SocketCalls.sock_connect
             or self._debug
         ):
-            return await self._create_connection(
-                protocol_factory, host, port, **options
-            )
+            given = id(options.get("sock"))
+            _given_socks.add(given)
+            try:
+                return await super().create_connection(
+                    protocol_factory, host, port, **options
+                )
+            finally:
+                _given_socks.discard(given)
         # asyncio makes these steps in four nested coroutines, which take
         # a quarter of a connection's instructions.
         sock = socket.socket(

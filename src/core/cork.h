@@ -12,8 +12,8 @@
      TAKEN    fl_cork_send_ahead may, in a thread that needs no GIL
 
    The loop takes them before it touches them (fl_cork_take), and offers them
-   after each change (fl_cork_add, fl_cork_remove in sender.h), except a client's
-   first write, which is flushed at once.
+   after each change (fl_cork_add, fl_cork_remove in sender.h), except a
+   client's first write, which is flushed at once.
    fl_cork_send_ahead takes what is offered, sends it, and notes in each queue
    how much.  It frees nothing and changes no reference count: the loop's own
    flush does the rest.  When to flush is in flush.h.

@@ -102,6 +102,7 @@ struct FlOutbox; /* core/cork.h */
     X(loop)                     \
     X(message)                  \
     X(name)                     \
+    X(own_socket)               \
     X(pause_writing)            \
     X(peername)                 \
     X(protocol)                 \

@@ -168,8 +168,8 @@ finish_delivery(FlTls *self, const Decrypted *decrypted, int code)
 
 /* --- Protocol ------------------------------------------------------------ */
 
-/* Deliver decrypted bytes.  `used` is the protocol that the connection had when
-   they were read.  0 or -1. */
+/* Deliver decrypted bytes.  `used` is the protocol that the connection had
+   when they were read.  0 or -1. */
 static int
 deliver(FlTls *self, const FlProtocol *used, PyObject *bytes)
 {

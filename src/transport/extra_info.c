@@ -21,7 +21,14 @@
 PyObject *
 fl_socket_from_fd(FlState *state, int fd)
 {
-    return PyObject_CallMethod(state->helpers, "own_socket", "i", fd);
+    PyObject *number = PyLong_FromLong(fd);
+    PyObject *sock =
+        number == NULL
+            ? NULL
+            : PyObject_CallMethodOneArg(state->helpers,
+                                        state->names.own_socket, number);
+    Py_XDECREF(number);
+    return sock;
 }
 
 void

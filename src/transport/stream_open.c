@@ -255,7 +255,8 @@ static const char open_stream_doc[] =
     "--\n\n"
     "Create a StreamTransport on a connected, non-blocking socket.\n\n"
     "The transport owns the socket from now on.  fd_shared: other code may\n"
-    "have the socket object; 2: it is one of SCTP.  The parameters after protocol may be None.";
+    "have the socket object; 2: it is one of SCTP.  The parameters after\n"
+    "protocol may be None.";
 
 static PyObject *
 open_stream(PyObject *module, PyObject *args)
