@@ -421,9 +421,11 @@ class Connections(_private.LoopPart):
                 await protocol.drain()
                 total += size
         finally:
-            if total and hasattr(file, "seek"):
-                file.seek(offset + total)
-            await protocol.restore()
+            try:
+                if total and hasattr(file, "seek"):
+                    file.seek(offset + total)
+            finally:  # also if the program has closed the file
+                await protocol.restore()
         counted = getattr(transp, "_ssl_protocol", transp)
         if counted._conn_lost > transp.is_closing():  # the loss counts as one
             raise ConnectionError("Connection is closed by peer")

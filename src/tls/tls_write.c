@@ -327,19 +327,30 @@ fl_tls_write_backlog(FlTls *self)
     if (!self->writing_paused && self->passed_bytes == 0) {
         self->passed_bytes = self->backlog.size_bytes;
     }
+    PyObject *exc = NULL;
     int more = 1;
-    while (more > 0 && !fl_write_queue_is_empty(&self->backlog)) {
+    while (more > 0) {
+        /* This may call the protocol, which may write: then the nested call
+           has sent the backlog.  What ends the run waits, as nothing else
+           would continue here. */
         if (self->engine.type->outgoing(&self->engine) >= AHEAD_BYTES
             && fl_tls_send(self) < 0)
         {
-            return -1;
+            if (exc != NULL || !fl_exception_ends_run()) {
+                more = -1;
+                break;
+            }
+            exc = PyErr_GetRaisedException();
         }
-        more = may_encrypt(self) ? encrypt_head(self) : 0;
+        more = !fl_write_queue_is_empty(&self->backlog) && may_encrypt(self)
+                   ? encrypt_head(self)
+                   : 0;
     }
     if (!self->writing_paused) {
         self->passed_bytes = 0; /* the rest waits for the peer to send */
     }
-    return more < 0 ? -1 : fl_tls_send(self);
+    return fl_error_keep_first(exc, more < 0 ? -1 : fl_tls_send(self),
+                               (PyObject *)self);
 }
 
 /* Encrypt the data, or as much as the peer allows, and queue the rest.  If an

@@ -318,7 +318,9 @@ void
 fl_stream_fail(FlStream *self, int code)
 {
     PyObject *raised = PyErr_GetRaisedException();
-    PyObject *exc = fl_errno_exception(code);
+    /* A read has met the end before: the kernel says EPIPE to a write then. */
+    PyObject *exc = fl_errno_exception(
+        self->read_errno != 0 ? -(int)self->read_errno : code);
     if (exc == NULL) {
         exc = PyErr_GetRaisedException();
     }

@@ -9,7 +9,7 @@ MOST_LINES_OF_A_FILE = 700
 COLUMNS = 79
 
 #: Of the tests: only a reason may raise it.  Lower it when tests go.
-MOST_LINES = 38_134
+MOST_LINES = 38_160
 KINDS = (".py", ".c", ".h", ".toml", ".txt")
 
 

@@ -230,6 +230,24 @@ async def test_bulk_waits_as_it_was_written(tls_pair, ends):
 
 
 @every_side
+async def test_a_write_inside_resume_writing_follows_what_waits(
+    tls_pair, side
+):
+    c = await tls_pair(
+        Recorder(resume=lambda p: p.transport.write(b"more")), side=side
+    )
+    sent, data = 0, pattern(200 * KIB)
+    while not c.protocol.count("pause"):
+        c.transport.write(data)
+        sent += 1
+    for _ in range(4):
+        c.transport.write(data)
+    for _ in range(sent + 4):
+        assert await c.peer.read_exactly(len(data)) == data
+    assert await c.peer.read_exactly(4) == b"more"
+
+
+@every_side
 @pytest.mark.parametrize("end", ["close", "abort", "peer"])
 async def test_writes_after_the_end_are_dropped(tls_pair, side, end, caplog):
     """Silently five times, of which a loss is one; then with a warning."""

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import sys
 import time
+from functools import partial
 
 import pytest
 from net_helpers import (
@@ -102,7 +103,14 @@ async def test_an_event_delivers_all_received_data(loop, size, before):
 
 
 @pytest.mark.parametrize("kib", [1, 128, 256])
-@pytest.mark.parametrize("make", [Recorder, BufferedRecorder])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Recorder,
+        BufferedRecorder,
+        partial(Recorder, data=lambda p, data: p.transport.write(b"answer")),
+    ],
+)
 @pytest.mark.skipif(sys.platform != "linux", reason="asks for what arrived")
 async def test_a_reset_comes_behind_the_bytes_before_it(loop, kib, make):
     """Also where a recv takes just these bytes and the next one the reset:
