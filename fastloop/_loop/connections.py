@@ -142,6 +142,7 @@ class Connections(_private.LoopPart):
             is not SocketCalls.sock_connect
             or self._debug
         ):
+            # As _keeping_given_socks(), whose coroutine would be one more.
             given = id(options.get("sock"))
             _given_socks.add(given)
             try:

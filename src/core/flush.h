@@ -33,8 +33,8 @@ ssize_t fl_send_pieces(int fd, struct iovec *pieces, int count);
 /* Send as much of a queue as the kernel accepts, and return the bytes sent.
    With `drops` the sent items leave the queue, which needs the GIL, or without
    one the stream's critical section; else the queue notes how much was sent. A
-   failed send leaves its errno in out->send_errno, which must be 0 before. For
-   whoever may touch the queue (cork.h). */
+   failed send leaves its errno in out->send_errno, which must be 0 before.
+   Threads: those that may touch the queue (cork.h). */
 size_t fl_outbox_send(FlOutbox *out, bool drops);
 
 /* Send what loop->cork.streams has.  Calls state->unsent for a stream whose

@@ -2,8 +2,8 @@
 
    What a callback of a busy loop writes is corked: it stays in the write queue
    until the callback returns, if that is an event, or else until the iteration
-   ends.  README.md ("Bytes out") says why, which bytes leave earlier,
-   the limits, and what was rejected.
+   ends.  README.md ("Bytes out") says why, which bytes leave earlier, the
+   limits, and what was rejected.
 
    1. loop->cork.streams has the corked streams in the order of their first
       corked writes, and a flush sends them in that order.  Every write that
@@ -14,9 +14,8 @@
       call fl_loop_flush_corked_here.  asyncio's own transports call neither.
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, while that is busy (core/iteration.c, invariant 4), and up to the
-      lesser of FL_CORKED_BYTES and the high-water mark.
-      Not where the application has the fd: its own sends would overtake corked
-      bytes.  Not in a forked child of the loop's process, which may end by
+      lesser of FL_CORKED_BYTES and the high-water mark.  Not where the
+      application has the fd: its own sends would overtake corked bytes.  Not in a forked child of the loop's process, which may end by
       os._exit, nor in a loop that runs inside another loop's callback, which
       may write to either's streams.  A queue that waits for the kernel is not
       corked.  If the kernel refuses bytes of the sender's thread, the queue
