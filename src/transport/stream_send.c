@@ -15,11 +15,12 @@
    2. Writes are corked only inside a callback, by the thread that runs the
       loop, while that is busy (core/iteration.c, invariant 4), and up to the
       lesser of FL_CORKED_BYTES and the high-water mark.  Not where the
-      application has the fd: its own sends would overtake corked bytes.  Not in a forked child of the loop's process, which may end by
-      os._exit, nor in a loop that runs inside another loop's callback, which
-      may write to either's streams.  A queue that waits for the kernel is not
-      corked.  If the kernel refuses bytes of the sender's thread, the queue
-      stays corked, and the flush sends them or waits.
+      application has the fd: its own sends would overtake corked bytes.  Not
+      in a forked child of the loop's process, which may end by os._exit, nor
+      in a loop that runs inside another loop's callback, which may write to
+      either's streams.  A queue that waits for the kernel is not corked.  If
+      the kernel refuses bytes of the sender's thread, the queue stays corked,
+      and the flush sends them or waits.
    3. Corked bytes count as sent (get_write_buffer_size).  Code that ends or
       inspects the stream flushes first.
    4. A flush only sends: it calls no protocol and ends no stream.  What waits
